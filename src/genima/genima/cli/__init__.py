@@ -1,0 +1,24 @@
+"""The sub-commands of `./genima`.
+
+Modules are named by strings and imported only when their command runs: `./genima --help` works on a machine
+where nothing is installed yet, and the library never imports ROS.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    module: str  # exposes main(argv: list[str]) -> int; empty: the entry script does it by itself
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("genima_bringup.demo", "run the closed loop on the simulated robot and report on it"),
+    "eval": Command("genima.cli.eval", "measure success over many seeds, in lock-step and without ROS"),
+    "record": Command("genima_sim.record", "record demos with the scripted experts"),
+    "train": Command("genima.cli.train", "train the diffusion agent and the controller from demos"),
+    "test": Command("genima.cli.test", "check style and types, then run the tests (arguments go to pytest)"),
+    "setup": Command("", "install what the other commands need, and nothing else (they do so by themselves)"),
+}

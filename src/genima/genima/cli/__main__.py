@@ -1,0 +1,50 @@
+"""Finds the sub-command and runs it; errors meant for the user become one line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+from genima.cli import COMMANDS
+from genima.errors import GenimaError
+
+
+def usage() -> str:
+    rows = [f"  {name:<8}{command.help}" for name, command in COMMANDS.items()]
+    hint = "./genima COMMAND --help explains a command's arguments."
+    return "\n".join(["usage: ./genima COMMAND [ARGUMENTS]", "", *rows, "", hint])
+
+
+def check_known(name: str) -> None:
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else "./genima --help lists the commands"
+        raise GenimaError(f"unknown command '{name}': {hint}")
+
+
+def dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, *arguments = argv
+    if name == "--check":  # the entry script asks this before a set-up of minutes for a typing error
+        check_known(arguments[0])
+        return 0
+    check_known(name)
+    module = COMMANDS[name].module
+    return importlib.import_module(module).main(arguments) if module else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        return dispatch(sys.argv[1:] if argv is None else argv)
+    except GenimaError as error:
+        print(f"genima: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""MuJoCo scene, tasks and scripted experts; simulator node."""
