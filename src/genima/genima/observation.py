@@ -1,0 +1,63 @@
+"""The nouns that travel round the closed loop. Times are seconds on one clock; images are (height, width, 3) rgb uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Joints:
+    """Measured joints of one moment."""
+
+    stamp: float
+    positions: NDArray[np.float64]  # (n,) rad, in the robot model's order
+    gripper: float  # open fraction, 1 open .. 0 closed
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot sees and feels at one moment."""
+
+    stamp: float  # of the oldest image
+    images: Mapping[str, Image]  # by view
+    joints: Joints
+    instruction: str
+
+
+@dataclass(frozen=True)
+class DrawnTarget:
+    """The tile with the spheres where the joints should be K steps from ``stamp``."""
+
+    stamp: float
+    instruction: str
+    views: tuple[str, ...]  # tile order, row by row
+    tile: Image
+    steps: int = 0  # diffusion steps
+    seed: int = 0
+    latency: float = 0.0  # s spent drawing
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """K actions; action k is due at ``stamp + (k + 1) * period``."""
+
+    stamp: float
+    period: float  # s
+    positions: NDArray[np.float64]  # (K, n) rad
+    gripper: NDArray[np.float64]  # (K,) probability of open
+
+
+@dataclass(frozen=True)
+class Command:
+    """One set-point for the robot."""
+
+    stamp: float
+    positions: NDArray[np.float64]  # (n,) rad
+    velocities: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (n,) rad/s
+    gripper: float = 1.0  # open fraction

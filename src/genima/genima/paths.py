@@ -1,0 +1,26 @@
+"""Where the project's shared files (config/, calibration/, models/) are, from a source tree or an installation."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from genima.errors import GenimaError
+
+
+def shared(*parts: str) -> Path:
+    """Path of a file or folder that ships with the project, e.g. ``shared("config", "robots", "panda.yaml")``.
+
+    Looks in the source tree that this file lies in, then in ``share/genima_bringup`` of every ROS prefix.
+
+    Raises:
+        GenimaError: where no such file exists anywhere.
+    """
+    source_tree = Path(__file__).resolve().parents[3]
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    roots = [source_tree, *(p / "share" / "genima_bringup" for p in (*prefixes, Path(sys.prefix)))]
+    for root in roots:
+        if (path := root.joinpath(*parts)).exists():
+            return path
+    raise GenimaError(f"{Path(*parts)} not found; looked under {', '.join(map(str, roots))}")

@@ -1,0 +1,1 @@
+"""Arms as data: limits and kinematics."""

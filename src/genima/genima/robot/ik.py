@@ -1,0 +1,45 @@
+"""Inverse kinematics of the tip by mink (differential IK as a quadratic programme, https://github.com/kevinzakka/mink)."""
+
+from __future__ import annotations
+
+import mink
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.errors import GenimaError
+
+_TOLERANCE = 1e-4  # m and rad
+_MAX_ITERATIONS = 200
+
+
+class InverseKinematics:
+    """Joint positions for tip poses; of all solutions the one nearest to a rest posture, whatever the start."""
+
+    def __init__(self, arm: mujoco.MjModel, rest: NDArray[np.float64], site: str = "tip") -> None:
+        """``arm`` is a model of the bare arm with a site at the tip; ``rest`` (n,) rad is the preferred posture."""
+        self._configuration = mink.Configuration(arm)
+        self._tip = mink.FrameTask(site, "site", position_cost=1.0, orientation_cost=1.0)
+        self._posture = mink.PostureTask(arm, cost=1e-3)
+        self._posture.set_target(rest)
+        self._limits = [mink.ConfigurationLimit(arm)]
+
+    def solve(self, T_base_tip: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Joint positions (n,) in rad that put the tip at ``T_base_tip`` (4, 4).
+
+        Raises:
+            GenimaError: when the pose is out of reach.
+        """
+        self._tip.set_target(mink.SE3.from_matrix(T_base_tip))
+        self._configuration.update(start)
+        for _ in range(_MAX_ITERATIONS):
+            velocity = mink.solve_ik(
+                self._configuration, [self._tip, self._posture], dt=1.0, solver="daqp", limits=self._limits, damping=1e-6
+            )
+            self._configuration.integrate_inplace(velocity, 1.0)
+            if np.abs(velocity).max() < _TOLERANCE:
+                break
+        error = np.abs(self._tip.compute_error(self._configuration))
+        if error.max() > 5e-3:
+            raise GenimaError(f"no joint positions put the tip at {T_base_tip[:3, 3].round(3).tolist()} m")
+        return self._configuration.q.copy()

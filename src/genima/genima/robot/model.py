@@ -1,0 +1,122 @@
+"""A serial arm as data: joint names, limits and modified Denavit-Hartenberg parameters, read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from genima import paths
+from genima.errors import GenimaError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RobotModel:
+    """One arm with a parallel gripper. All joint arrays have shape (n,), in the order of ``joint_names``."""
+
+    name: str
+    joint_names: tuple[str, ...]
+    gripper_joint: str
+    position_min: Array  # rad
+    position_max: Array  # rad
+    velocity_max: Array  # rad/s
+    acceleration_max: Array  # rad/s^2
+    jerk_max: Array  # rad/s^3
+    home: Array  # rad, where episodes start
+    dh: Array  # (n, 3): a [m], d [m], alpha [rad] of each joint (Craig's convention)
+    flange_offset: float  # m, along the last joint's axis
+    T_flange_tip: Array  # (4, 4), between the finger pads of the closed gripper
+
+    @classmethod
+    def load(cls, name_or_file: str | Path) -> RobotModel:
+        """Read ``config/robots/<name>.yaml`` or a YAML file.
+
+        Raises:
+            GenimaError: for a missing file, a missing field or arrays of different lengths.
+        """
+        path = Path(name_or_file)
+        if path.suffix != ".yaml":
+            path = paths.shared("config", "robots", f"{name_or_file}.yaml")
+        try:
+            data = yaml.safe_load(path.read_text())
+            joints: Sequence[Mapping[str, float]] = data["joints"]
+            column = {key: np.array([j[key] for j in joints], float) for key in _JOINT_FIELDS}
+            T_flange_tip = np.eye(4)
+            T_flange_tip[:3, 3] = data["gripper"]["tip_in_flange"]
+            return cls(
+                name=data["name"],
+                joint_names=tuple(str(j["name"]) for j in joints),
+                gripper_joint=data["gripper"]["joint"],
+                position_min=column["min"],
+                position_max=column["max"],
+                velocity_max=column["velocity"],
+                acceleration_max=column["acceleration"],
+                jerk_max=column["jerk"],
+                home=column["home"],
+                dh=np.stack([column["a"], column["d"], column["alpha"]], axis=1),
+                flange_offset=float(data["flange_offset"]),
+                T_flange_tip=T_flange_tip,
+            )
+        except FileNotFoundError:
+            raise GenimaError(f"robot model {path} does not exist") from None
+        except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise GenimaError(f"robot model {path}: bad or missing field: {error!r}") from None
+
+    def link_poses(self, positions: NDArray[np.floating]) -> Array:
+        """Forward kinematics.
+
+        Args:
+            positions: (..., n) joint positions in rad.
+
+        Returns:
+            (..., n + 2, 4, 4): ``T_base_link`` of links 1..n (each turns with its own joint), the flange and the tip.
+
+        Source: J. J. Craig, Introduction to Robotics, 3rd ed., eq. 3.6 (modified DH).
+        """
+        q = np.asarray(positions, float)
+        a, d, alpha = self.dh.T
+        c, s, ca, sa = np.cos(q), np.sin(q), np.cos(alpha), np.sin(alpha)
+        local = np.zeros((*q.shape, 4, 4))
+        local[..., 0, 0], local[..., 0, 1], local[..., 0, 3] = c, -s, a
+        local[..., 1, 0], local[..., 1, 1], local[..., 1, 2], local[..., 1, 3] = s * ca, c * ca, -sa, -d * sa
+        local[..., 2, 0], local[..., 2, 1], local[..., 2, 2], local[..., 2, 3] = s * sa, c * sa, ca, d * ca
+        local[..., 3, 3] = 1.0
+        n = q.shape[-1]
+        poses = np.empty((*q.shape[:-1], n + 2, 4, 4))
+        pose = local[..., 0, :, :]
+        poses[..., 0, :, :] = pose
+        for i in range(1, n):
+            pose = pose @ local[..., i, :, :]
+            poses[..., i, :, :] = pose
+        T_link_flange = np.eye(4)
+        T_link_flange[2, 3] = self.flange_offset
+        poses[..., n, :, :] = pose @ T_link_flange
+        poses[..., n + 1, :, :] = poses[..., n, :, :] @ self.T_flange_tip
+        return poses
+
+    def in_order(self, names: Sequence[str], values: Sequence[float]) -> tuple[Array, float]:
+        """Arm positions (n,) and gripper value, picked **by name** from a joint-state-like pair of lists.
+
+        Raises:
+            GenimaError: when a joint is missing, named twice, without a value, or not finite.
+        """
+        if len(values) != len(names):
+            raise GenimaError(f"joint state has {len(names)} names but {len(values)} values")
+        if len(set(names)) != len(names):
+            raise GenimaError("joint state names a joint twice")
+        by_name = dict(zip(names, values, strict=True))
+        wanted = (*self.joint_names, self.gripper_joint)
+        if missing := [name for name in wanted if name not in by_name]:
+            raise GenimaError(f"joint state lacks {', '.join(missing)}; it has {', '.join(names) or 'no joints'}")
+        if bad := [name for name in wanted if not np.isfinite(by_name[name])]:
+            raise GenimaError(f"joint state is not finite at {', '.join(bad)}")
+        return np.array([by_name[name] for name in self.joint_names]), float(by_name[self.gripper_joint])
+
+
+_JOINT_FIELDS = ("min", "max", "velocity", "acceleration", "jerk", "home", "a", "d", "alpha")

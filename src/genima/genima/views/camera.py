@@ -1,0 +1,70 @@
+"""Pinhole cameras with their place on the robot, one YAML file each (``calibration/<set>/<view>.yaml``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A calibrated camera without distortion. Optical frame: z forward, x right, y down; pixel centres at integers + 0.5."""
+
+    view: str
+    parent: Literal["base", "flange"]
+    T_parent_camera: NDArray[np.float64]  # (4, 4)
+    width: int  # px
+    height: int  # px
+    fx: float  # px
+    fy: float  # px
+    cx: float  # px
+    cy: float  # px
+
+    def T_base_camera(self, robot: RobotModel, positions: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Pose (..., 4, 4) of the optical frame for joint positions (..., n) in rad."""
+        if self.parent == "base":
+            return np.broadcast_to(self.T_parent_camera, (*np.shape(positions)[:-1], 4, 4))
+        return robot.link_poses(positions)[..., -2, :, :] @ self.T_parent_camera
+
+    def scaled(self, width: int, height: int) -> Camera:
+        """The same camera with its image resized to width x height."""
+        sx, sy = width / self.width, height / self.height
+        return replace(
+            self, width=width, height=height, fx=self.fx * sx, cx=self.cx * sx, fy=self.fy * sy, cy=self.cy * sy
+        )
+
+
+def load_cameras(folder: Path) -> Mapping[str, Camera]:
+    """All cameras of a calibration folder by view.
+
+    Raises:
+        GenimaError: for an empty folder or a file with a missing or malformed field.
+    """
+    cameras = {}
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            data = yaml.safe_load(path.read_text())
+            T = np.eye(4)
+            T[:3, :3] = Rotation.from_quat(data["rotation_xyzw"]).as_matrix()
+            T[:3, 3] = data["translation"]
+            if data["parent"] not in ("base", "flange"):
+                raise ValueError(f"parent is {data['parent']!r}, not base or flange")
+            numbers = {key: float(data[key]) for key in ("fx", "fy", "cx", "cy")}
+            cameras[path.stem] = Camera(
+                path.stem, data["parent"], T, int(data["width"]), int(data["height"]), **numbers
+            )
+        except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise GenimaError(f"camera calibration {path}: bad or missing field: {error!r}") from None
+    if not cameras:
+        raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
+    return cameras

@@ -1,0 +1,42 @@
+"""Camera images of the simulated scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mujoco
+import numpy as np
+from genima.observation import Image
+from genima.views.camera import Camera
+from numpy.typing import NDArray
+
+
+class SceneRenderer:
+    """Draws every camera of the scene. Its OpenGL context belongs to the thread that made it."""
+
+    def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, Camera]) -> None:
+        sizes = {(camera.height, camera.width) for camera in cameras.values()}
+        self._renderers = {size: mujoco.Renderer(model, *size) for size in sizes}
+        self._model, self._data, self._cameras = model, mujoco.MjData(model), cameras
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[:] = [1, 1, 0, 0, 0, 0]  # objects and visual meshes; never the collision shapes too
+        for renderer in self._renderers.values():
+            for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+                renderer.scene.flags[flag] = False
+
+    def render(self, qpos: NDArray[np.float64]) -> dict[str, Image]:
+        """Images by view of the scene in configuration ``qpos`` (see ``Simulation.qpos``)."""
+        self._data.qpos[:] = qpos
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        images = {}
+        for view, camera in self._cameras.items():
+            renderer = self._renderers[camera.height, camera.width]
+            renderer.update_scene(self._data, view, self._options)
+            images[view] = renderer.render()
+        return images
+
+    def close(self) -> None:
+        """Free the OpenGL contexts; call it in the thread that made them."""
+        for renderer in self._renderers.values():
+            renderer.close()

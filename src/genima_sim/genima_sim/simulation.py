@@ -1,0 +1,94 @@
+"""Deterministic physics of the workcell, without clock, threads or ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mujoco
+import numpy as np
+from genima import paths
+from genima.errors import GenimaError
+from genima.observation import Joints
+from genima.robot.model import RobotModel
+from genima.views.camera import Camera, load_cameras
+from numpy.typing import NDArray
+
+from genima_sim.scene import GRIPPER, PAN_HEIGHT, PHYSICS_HZ, build_scene
+from genima_sim.tasks import Layout, get_task
+
+GRIPPER_CLOSED = 0.7  # rad of finger_joint
+START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home
+
+
+class Simulation:
+    """The scene in time. Commands are joint positions; physics runs at 1 kHz; the same seed gives the same episode."""
+
+    def __init__(self, robot: RobotModel | None = None) -> None:
+        self.robot = robot or RobotModel.load("panda")
+        self.cameras: Mapping[str, Camera] = load_cameras(paths.shared("calibration", "sim"))
+        self.model = build_scene(self.robot, self.cameras)
+        self.data = mujoco.MjData(self.model)
+        model = self.model
+        self._arm_qpos = np.array([model.joint(name).qposadr[0] for name in self.robot.joint_names])
+        self._finger_qpos = model.joint(GRIPPER + "finger_joint").qposadr[0]
+        self._arm_ctrl = np.array([model.actuator(name).id for name in self.robot.joint_names])
+        self._finger_ctrl = [model.actuator(GRIPPER + name).id for name in ("finger_1", "finger_2")]
+        self._finger_sign = np.array([1.0, -1.0])  # the second knuckle turns the other way
+        self.layout = Layout()
+        self.success = False
+        self.reset("push_button", 0)
+
+    def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
+        """Start an episode: objects and arm are placed by the seed; ``start`` (7,) in rad overrides the arm's place.
+
+        Raises:
+            GenimaError: for an unknown task.
+        """
+        self.task = get_task(task)
+        self.success = False
+        rng = np.random.default_rng([seed, 0x6E1A])
+        self.layout = Layout.random(rng)
+        mujoco.mj_resetData(self.model, self.data)
+        self.model.body("button").pos[:2] = self.layout.button
+        pan = self.model.body("saucepan")
+        pan.pos[:2] = self.layout.saucepan
+        pan.quat[:] = [np.cos(self.layout.handle_yaw / 2), 0, 0, np.sin(self.layout.handle_yaw / 2)]
+        self.data.joint("lid").qpos[:] = [*self.layout.saucepan, PAN_HEIGHT + 0.0005, 1, 0, 0, 0]
+        noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
+        start = self.robot.home + noise if start is None else start
+        self.data.qpos[self._arm_qpos] = start
+        self.command(start, 1.0)
+        mujoco.mj_forward(self.model, self.data)
+        self.step(0.1)  # let the lid settle
+        self.data.time = 0.0
+
+    @property
+    def instruction(self) -> str:
+        """What the robot is asked to do in this episode."""
+        return self.task.instruction
+
+    @property
+    def time(self) -> float:
+        """Simulated seconds since the episode's start."""
+        return float(self.data.time)
+
+    def command(self, positions: NDArray[np.floating], gripper: float) -> None:
+        """Set the joint position targets (7,) in rad and the gripper's open fraction (1 open .. 0 closed); held until the next."""
+        if not (np.all(np.isfinite(positions)) and np.isfinite(gripper)):
+            raise GenimaError("the simulator was given a joint command that is not finite")
+        self.data.ctrl[self._arm_ctrl] = positions
+        self.data.ctrl[self._finger_ctrl] = self._finger_sign * GRIPPER_CLOSED * (1 - np.clip(gripper, 0, 1))
+
+    def step(self, seconds: float) -> None:
+        """Advance physics by ``seconds`` (rounded to whole milliseconds) and judge success."""
+        mujoco.mj_step(self.model, self.data, nstep=max(1, round(seconds * PHYSICS_HZ)))
+        self.success = self.success or self.task.succeeded(self.data, self.layout)
+
+    def joints(self) -> Joints:
+        """Measured arm positions and the gripper's open fraction."""
+        finger = self.data.qpos[self._finger_qpos]
+        return Joints(self.time, self.data.qpos[self._arm_qpos].copy(), float(np.clip(1 - finger / GRIPPER_CLOSED, 0, 1)))
+
+    def qpos(self) -> NDArray[np.float64]:
+        """A copy of the whole configuration, for a renderer in another thread."""
+        return self.data.qpos.copy()
