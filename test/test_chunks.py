@@ -1,0 +1,159 @@
+"""The stream of commands made from chunks."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genima.chunks import ChunkStream
+from genima.chunks.path import ChunkPath
+from genima.motion import Motion, MotionLimits
+from genima.observation import Chunk, Joints
+from genima.robot.model import RobotModel
+
+RATE = 50
+DT = 1 / RATE
+PANDA = RobotModel.load("panda")
+AT_HOME = Joints(0.0, PANDA.home, 1.0)
+AMPLITUDE = np.array([0.4, 0.3, 0.2, 0.4, 0.1, 0.3, 0.5])
+
+
+def reference(time: float) -> np.ndarray:
+    return PANDA.home + AMPLITUDE * (1 - np.cos(1.5 * time))
+
+
+def chunk(stamp: float, offset: float = 0.0, open_probability: float = 1.0) -> Chunk:
+    due = stamp + 0.05 * np.arange(1, 21)
+    return Chunk(stamp, 0.05, np.stack([reference(t) for t in due]) + offset, np.full(20, open_probability))
+
+
+def over_limits(positions: np.ndarray) -> list[float]:
+    """Largest finite difference of orders 1 to 3 as a share of the robot's limit."""
+    limits = (PANDA.velocity_max, PANDA.acceleration_max, PANDA.jerk_max)
+    return [float(np.max(np.abs(np.diff(positions, n, axis=0) / DT**n) / m)) for n, m in enumerate(limits, start=1)]
+
+
+def test_nothing_before_the_first_chunk() -> None:
+    stream = ChunkStream(PANDA, RATE)
+    assert stream.command(0.0, AT_HOME) is None
+    stream.reset(AT_HOME)
+    assert stream.command(0.0, AT_HOME) is None
+
+
+def test_a_chunk_passes_through_its_actions() -> None:
+    plan = chunk(3.0)
+    path = ChunkPath(plan)
+    for k in (0, 7, 19):
+        position, _ = path.at(3.0 + (k + 1) * 0.05)
+        np.testing.assert_allclose(position, plan.positions[k])
+    np.testing.assert_allclose(path.at(99.0)[1], 0, atol=1e-12)
+
+
+def test_overlapping_late_chunks_are_followed_in_time() -> None:
+    stream = ChunkStream(PANDA, RATE)
+    stream.reset(AT_HOME)
+    commands = []
+    for tick in range(500):
+        if tick % 10 == 5:
+            stream.add(chunk(tick * DT - 0.25))
+        if command := stream.command(tick * DT, AT_HOME):
+            commands.append(command)
+    settled = commands[50:]
+    error = [np.max(np.abs(c.positions - reference(c.stamp))) for c in settled]
+    assert max(error) < 0.02
+    slopes = np.diff([c.positions for c in settled], axis=0) / DT
+    midway = (np.array([c.velocities for c in settled])[1:] + np.array([c.velocities for c in settled])[:-1]) / 2
+    assert np.max(np.abs(slopes - midway)) < 0.02
+
+
+def test_running_out_of_actions_is_a_smooth_stop_at_the_last() -> None:
+    stream = ChunkStream(PANDA, RATE)
+    stream.reset(AT_HOME)
+    only = chunk(0.0)
+    stream.add(only)
+    positions = np.array([stream.command(k * DT, AT_HOME).positions for k in range(150)])  # type: ignore[union-attr]
+    np.testing.assert_allclose(positions[-1], only.positions[-1], atol=1e-6)
+    np.testing.assert_allclose(positions[-1], positions[-2], atol=1e-6)
+    assert max(over_limits(positions)) <= 1 + 1e-6
+
+
+def test_a_chunk_that_is_all_past_is_skipped_and_counted() -> None:
+    stream = ChunkStream(PANDA, RATE)
+    stream.reset(AT_HOME)
+    stream.add(chunk(0.0))
+    assert stream.command(5.0, AT_HOME) is None
+    assert stream.expired == 1
+
+
+def test_an_older_chunk_never_replaces_a_newer_one() -> None:
+    stream = ChunkStream(PANDA, RATE)
+    stream.reset(AT_HOME)
+    stream.add(chunk(1.0))
+    stream.command(1.2, AT_HOME)
+    stream.add(chunk(0.9))
+    stream.command(1.22, AT_HOME)
+    assert stream.stamp == 1.0
+
+
+def test_reset_forgets_the_chunks_and_starts_at_the_measured_joints() -> None:
+    stream = ChunkStream(PANDA, RATE)
+    stream.reset(AT_HOME)
+    stream.add(chunk(0.0))
+    stream.command(0.3, AT_HOME)
+    elsewhere = Joints(1.0, PANDA.home + 0.2, 0.0)
+    stream.reset(elsewhere)
+    assert stream.command(1.0, elsewhere) is None
+    stream.add(chunk(1.0, open_probability=0.5))
+    command = stream.command(1.02, elsewhere)
+    assert command is not None
+    assert np.max(np.abs(command.positions - elsewhere.positions)) < 0.01
+    assert command.gripper == 0.0
+
+
+def test_the_gripper_has_hysteresis() -> None:
+    stream = ChunkStream(PANDA, RATE)
+    stream.reset(AT_HOME)
+    heard = []
+    for k, probability in enumerate((0.9, 0.5, 0.3, 0.5, 0.7, 0.5)):
+        stream.add(chunk(k * 0.1, open_probability=probability))
+        command = stream.command(k * 0.1 + 0.05, AT_HOME)
+        assert command is not None
+        heard.append(command.gripper)
+    assert heard == [1, 1, 0, 0, 1, 1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), jump=st.floats(0, 3))
+def test_whatever_the_chunks_the_stream_keeps_the_limits(seed: int, jump: float) -> None:
+    rng = np.random.default_rng(seed)
+    stream = ChunkStream(PANDA, RATE)
+    stream.reset(AT_HOME)
+    positions = [PANDA.home]
+    for tick in range(200):
+        if rng.random() < 0.1:
+            wild = rng.uniform(-jump, jump, (20, 7)).cumsum(axis=0)
+            stream.add(Chunk(tick * DT - rng.uniform(0, 0.5), 0.05, PANDA.home + wild, rng.random(20)))
+        if command := stream.command(tick * DT, AT_HOME):
+            positions.append(command.positions)
+    heard = np.array(positions)
+    assert np.all(heard >= PANDA.position_min - 1e-6) and np.all(heard <= PANDA.position_max + 1e-6)
+    assert max(over_limits(heard), default=0) <= 1 + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), period=st.sampled_from([0.005, 0.01, 0.02, 0.05]))
+def test_a_motion_beside_its_limits_never_crosses_them(seed: int, period: float) -> None:
+    rng = np.random.default_rng(seed)
+    limits = MotionLimits.of(PANDA, 1.0, 1.0, 1.0, margin=0.02)
+    motion = Motion(limits, period)
+    low, high = limits.position_min, limits.position_max
+    motion.reset(rng.uniform(low, high))
+    for _ in range(150):
+        choice = rng.random()
+        if choice < 0.1:
+            motion.stop()
+            continue
+        goal = np.where(rng.random(7) < 0.5, low, high) if choice < 0.5 else motion.position + rng.normal(0, 0.1, 7)
+        motion.toward(goal, rng.normal(0, 2, 7), period)
+        assert np.all(motion.position >= low - 1e-6) and np.all(motion.position <= high + 1e-6)
+        assert np.all(np.abs(motion.velocity) <= limits.velocity * (1 + 1e-6))
+        assert np.all(np.abs(motion.acceleration) <= limits.acceleration * (1 + 1e-6))
