@@ -39,6 +39,7 @@ class Reason(Enum):
     NONE = ""
     POSITION = "position limit"
     RATE = "velocity, acceleration or jerk limit"
+    MALFORMED = "command is malformed"
     NOT_FINITE = "command is not finite"
     JUMP = "command jumps away from the set-point"
     FAR = "command is far from the measured joints"
@@ -95,6 +96,7 @@ class CommandGuard:
         self._motion = Motion(MotionLimits.of(robot, 1.0, 1.0, 1.0, self._settings.margin), 1 / rate_hz)
         self._measured: Joints | None = None
         self._wish: Command | None = None
+        self._malformed = False
         self._gripper = 1.0
         self._engaged = False  # whether the set-point is in force at the robot
         self._requested_stop = False
@@ -108,7 +110,12 @@ class CommandGuard:
     def offer(self, source: str, command: Command) -> None:
         """Take note of what a source wishes; only the owner's wishes count."""
         if source == self.owner:
-            self._wish = command
+            self._wish, self._malformed = command, False
+
+    def refuse(self, source: str) -> None:
+        """Take note that a source sent something that is no command."""
+        if source == self.owner:
+            self._malformed = True
 
     def select(self, source: str | None) -> None:
         """Hand the arm to a source, or to nobody. Only what it wishes from now on counts.
@@ -119,7 +126,7 @@ class CommandGuard:
         if source is not None and source not in self._sources:
             raise GenimaError(f"unknown source {source!r}; the arm can be moved by {', '.join(self._sources)}")
         if source != self.owner:
-            self.owner, self._wish = source, None
+            self.owner, self._wish, self._malformed = source, None, False
 
     def stop(self) -> None:
         """Stop the arm and keep it stopped until ``resume``."""
@@ -166,6 +173,8 @@ class CommandGuard:
             self._motion.reset(measured.positions)
             self._gripper = float(np.clip(measured.gripper, 0, 1))
             self._engaged = True
+        if self._malformed:
+            return Verdict.HELD, Reason.MALFORMED, None
         if wish is None:
             return Verdict.HELD, Reason.NO_COMMAND, None
         if (age := now - wish.stamp) > settings.late:

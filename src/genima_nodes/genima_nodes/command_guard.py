@@ -1,0 +1,143 @@
+"""Node: the only publisher of `joint_command`. Commands of the owner in, safe set-points out at a fixed rate."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from genima.errors import GenimaError
+from genima.guard import CommandGuard, Guarded, Reason, Verdict
+from genima.robot.model import RobotModel
+from genima_interfaces.srv import SelectSource
+from genima_nodes import messages, qos
+from genima_nodes.health import Health
+from genima_nodes.pacing import PacedThread
+from genima_nodes.running import run
+
+SOURCES = ("controller", "teleop")
+NOBODY = "none"
+
+
+class CommandGuardNode(Node):
+    """Passes on what the owner wishes, within the limits of the arm."""
+
+    def __init__(self) -> None:
+        super().__init__("command_guard")
+        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        rate = float(self.declare_parameter("rate", 50.0).value)
+        self._guard = CommandGuard(self._robot, rate, SOURCES)
+        self._lock = threading.Lock()
+        self._last = Guarded(None, Verdict.HELD, Reason.NO_OWNER)
+
+        self._health = Health(self)
+        self._sent = self._health.meter("joint_command")
+        self._states = self._health.meter("joint_states")
+        self._wishes = {source: self._health.meter(f"{source}/command") for source in SOURCES}
+        self._health.value("owner", lambda: self._guard.owner or NOBODY)
+        self._health.value("verdict", lambda: self._last.verdict.value)
+        self._health.value("reason", lambda: self._last.reason.value)
+        for reason in Reason:
+            if reason is not Reason.NONE:
+                self._health.value(f"count: {reason.value}", partial(self._guard.counts.__getitem__, reason))
+
+        self._publisher = self.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
+        self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
+        for source in SOURCES:
+            callback = self._command_callback(source)
+            self.create_subscription(JointState, f"{source}/command", callback, qos.JOINT_COMMAND)
+        self.create_service(SelectSource, "command_guard/select", self._on_select)
+        self.create_service(Trigger, "command_guard/stop", self._on_stop)
+        self.create_service(Trigger, "command_guard/resume", self._on_resume)
+        self._pace = PacedThread(1 / rate, self._tick, "set-points")
+        self._pace.start()
+
+    def close(self) -> None:
+        """End the paced thread."""
+        self._pace.close()
+
+    def _on_joints(self, message: JointState) -> None:
+        self._states.tick()
+        try:
+            joints = messages.joints_from(message, self._robot)
+        except GenimaError as error:
+            self._health.fault("joint_states", str(error))
+            return
+        self._health.clear("joint_states")
+        with self._lock:
+            self._guard.measure(joints)
+
+    def _command_callback(self, source: str) -> Callable[[JointState], None]:
+        about = f"{source}/command"
+
+        def on_command(message: JointState) -> None:
+            self._wishes[source].tick()
+            try:
+                command = messages.command_from(message, self._robot)
+            except GenimaError as error:
+                self._health.fault(about, str(error))
+                with self._lock:
+                    self._guard.refuse(source)
+                return
+            self._health.clear(about)
+            with self._lock:
+                self._guard.offer(source, command)
+
+        return on_command
+
+    def _on_select(self, request: SelectSource.Request, response: SelectSource.Response) -> SelectSource.Response:
+        try:
+            with self._lock:
+                self._guard.select(None if request.source in ("", NOBODY) else request.source)
+        except GenimaError as error:
+            response.success, response.message = False, str(error)
+        else:
+            response.success, response.message = True, f"{self._guard.owner or 'nobody'} may move the arm"
+        self.get_logger().info(response.message)
+        return response
+
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            self._guard.stop()
+        response.success, response.message = True, "stopped; call command_guard/resume to go on"
+        self.get_logger().warning(response.message)
+        return response
+
+    def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            with self._lock:
+                self._guard.resume()
+        except GenimaError as error:
+            response.success, response.message = False, str(error)
+        else:
+            response.success, response.message = True, "going on with the next command near the arm"
+        self.get_logger().info(response.message)
+        return response
+
+    def _tick(self, lag: float) -> bool:
+        with self._lock:
+            self._last = self._guard.step(messages.now(self) - lag)
+        waiting = self._last.reason in (Reason.NO_OWNER, Reason.NO_COMMAND)
+        if self._last.verdict in (Verdict.HELD, Verdict.STOPPED) and not waiting:
+            self._health.fault("arm", f"{self._last.verdict.value}: {self._last.reason.value}")
+        else:
+            self._health.clear("arm")
+        if self._last.command is None:
+            return False
+        self._publisher.publish(messages.command_message(self._last.command, self._robot))
+        self._sent.tick()
+        return True
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(CommandGuardNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

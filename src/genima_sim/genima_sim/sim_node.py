@@ -1,0 +1,174 @@
+"""Node: the simulated workcell in real time. Physics and joint states in one thread, cameras in another."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image, JointState
+
+from genima.errors import GenimaError
+from genima.observation import Command
+from genima.robot.model import RobotModel
+from genima.views import Camera
+from genima_interfaces.msg import SceneStatus
+from genima_interfaces.srv import ResetScene
+from genima_nodes import messages, qos
+from genima_nodes.health import Health
+from genima_nodes.pacing import PacedThread
+from genima_nodes.running import run
+from genima_sim.rendering import SceneRenderer
+from genima_sim.simulation import Simulation
+
+_STATE_RATE = 100.0  # Hz
+_STATUS_PERIOD = 0.1  # s
+
+
+class SimNode(Node):
+    """A robot, four cameras and a scene that can be reset."""
+
+    def __init__(self, simulation: Simulation | None = None) -> None:
+        """Args:
+        simulation: the scene; built for the parameter ``robot`` if None.
+        """
+        super().__init__("sim_node")
+        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        camera_rate = float(self.declare_parameter("camera_rate", 10.0).value)
+        self._simulation = simulation or Simulation(self._robot)
+        self._lock = threading.Lock()  # of the simulation and the three below
+        self._command: Command | None = None
+        self._seed = self._resets = 0
+        self._reset_time = 0.0
+        self._task = ""
+        self._steps: deque[float] = deque(maxlen=round(_STATE_RATE) + 1)  # when the last second's steps were made
+        self._renderer: SceneRenderer | None = None  # lives in the camera thread
+
+        self._health = Health(self)
+        self._frames = self._health.meter("frames")
+        self._heard = self._health.meter("joint_command")
+        self._rendering = self._health.latency("rendering")
+        self._health.value("real-time factor", lambda: self.real_time_factor)
+        self._health.value("late physics steps", lambda: self._physics.late)
+
+        cameras = self._simulation.cameras
+        self._infos = {view: camera_info(camera) for view, camera in cameras.items()}
+        self._images = {v: self.create_publisher(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in cameras}
+        self._info_publishers = {
+            v: self.create_publisher(CameraInfo, f"cameras/{v}/color/camera_info", qos.IMAGE) for v in cameras
+        }
+        self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._status = self.create_publisher(SceneStatus, "sim/status", qos.STATUS)
+        self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
+        self.create_service(ResetScene, "sim/reset", self._on_reset)
+        self.create_timer(_STATUS_PERIOD, self._publish_status)
+        self._physics = PacedThread(1 / _STATE_RATE, self._advance, "physics")
+        self._filming = PacedThread(1 / camera_rate, self._film, "cameras", finish=self._close_renderer)
+        self._physics.start()
+        self._filming.start()
+
+    def close(self) -> None:
+        """End both threads."""
+        self._filming.close()
+        self._physics.close()
+
+    @property
+    def real_time_factor(self) -> float:
+        """Simulated seconds per second over the last second."""
+        times = list(self._steps)
+        return (len(times) - 1) / _STATE_RATE / (time.monotonic() - times[0]) if len(times) > 1 else 0.0
+
+    def _on_command(self, message: JointState) -> None:
+        self._heard.tick()
+        try:
+            command = messages.command_from(message, self._robot)
+        except GenimaError as error:
+            self._health.fault("joint_command", f"{error}; ignored")
+            return
+        self._health.clear("joint_command")
+        with self._lock:
+            if command.stamp > self._reset_time:  # what was meant for the scene before does not count
+                self._command = command
+
+    def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
+        try:
+            with self._lock:
+                self._simulation.reset(request.task, request.seed)
+                self._command, self._reset_time = None, messages.now(self)
+                self._task, self._seed, self._resets = request.task, request.seed, self._resets + 1
+        except GenimaError as error:
+            response.success, response.message = False, str(error)
+        else:
+            response.success, response.instruction = True, self._simulation.instruction
+        return response
+
+    def _publish_status(self) -> None:
+        with self._lock:
+            status = SceneStatus(
+                task=self._task,
+                seed=self._seed,
+                instruction=self._simulation.instruction,
+                success=self._simulation.success,
+                real_time_factor=self.real_time_factor,
+                resets=self._resets,
+            )
+            status.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(status)
+
+    # The physics thread.
+
+    def _advance(self, lag: float) -> bool:
+        with self._lock:
+            if self._command is not None:
+                self._simulation.command(self._command.positions, self._command.gripper)
+            self._simulation.step(1 / _STATE_RATE)
+            joints = self._simulation.joints()
+            stamp = messages.now(self)
+        self._steps.append(time.monotonic())
+        message = messages.joints_message(joints, self._robot)
+        message.header.stamp = messages.time_message(stamp)
+        self._states.publish(message)
+        return True
+
+    # The camera thread.
+
+    def _film(self, lag: float) -> bool:
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self._simulation.model, self._simulation.cameras)
+        with self._lock:
+            qpos, stamp = self._simulation.qpos(), messages.now(self)
+        start = time.monotonic()
+        images = self._renderer.render(qpos)
+        self._rendering.add(time.monotonic() - start)
+        for view, image in images.items():
+            self._images[view].publish(messages.image_message(image, stamp, f"{view}_color_optical_frame"))
+            info = self._infos[view]
+            info.header.stamp = messages.time_message(stamp)
+            self._info_publishers[view].publish(info)
+        self._frames.tick()
+        return True
+
+    def _close_renderer(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+
+
+def camera_info(camera: Camera) -> CameraInfo:
+    """The calibration of a camera without distortion."""
+    info = CameraInfo(width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.header.frame_id = f"{camera.view}_color_optical_frame"
+    info.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(SimNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
