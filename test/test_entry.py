@@ -1,0 +1,182 @@
+"""The entry script and the command line, as a user meets them on a machine where little or nothing works yet."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genima.cli import COMMANDS
+from genima.cli.__main__ import main
+from genima.errors import GenimaError
+
+ROOT = Path(__file__).resolve().parents[1]
+ROS = re.compile(r"(rclpy|\w+_interfaces|ament_\w+|launch|launch_ros|tf2_ros|cv_bridge|\w+_msgs|\w+_srvs)$")
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=60)
+
+
+def executable(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A copy of the tree as it is after a clone: no environment."""
+    tree = tmp_path / "tree"
+    (tree / "src/genima").mkdir(parents=True)
+    for name in ("genima", "requirements.lock", "src/genima_interfaces"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tree / name)
+    shutil.copytree(ROOT / "src/genima/genima/cli", tree / "src/genima/genima/cli")
+    for name in ("__init__.py", "errors.py"):
+        shutil.copy(ROOT / "src/genima/genima" / name, tree / "src/genima/genima" / name)
+    return tree
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Callable[[str, str], str]:
+    """Puts a script in place of a program; returns the PATH to use."""
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+
+    def put(program: str, script: str) -> str:
+        executable(folder / program, script)
+        # This Python stands for a supported one, wherever the machine keeps it.
+        executable(folder / "python3", f'exec "{Path(sys.base_prefix) / "bin" / "python3"}" "$@"')
+        return f"{folder}:/usr/bin:/bin"
+
+    return put
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_each_command_on_one_line_before_any_set_up(bare: Path, arguments: list[str]) -> None:
+    shown = run(bare / "genima", *arguments)
+    assert shown.returncode == 0, shown.stderr
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.help)}$", shown.stdout, re.MULTILINE)
+    assert not (bare / ".venv").exists()
+
+
+def test_help_lists_the_commands_even_without_python(bare: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "readlink", "dirname", "sed", "env"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    shown = run(bare / "genima", "--help", PATH=str(tools))
+    assert [line.split(":")[0].strip() for line in shown.stdout.splitlines()] == list(COMMANDS)
+
+
+def test_help_imports_nothing_but_the_standard_library() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'src/genima')!r})\n"
+        "from genima.cli.__main__ import main\n"
+        "assert main(['--help']) == 0\n"
+        "print({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'__main__'})"
+    )
+    shown = run(Path(sys.base_prefix) / "bin/python3", "-S", "-E", "-c", code)
+    assert shown.stdout.splitlines()[-1] == "{'genima'}", shown.stderr
+
+
+def test_unknown_command_is_one_line_and_costs_no_set_up(bare: Path) -> None:
+    shown = run(bare / "genima", "trian")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert shown.stderr == "genima: error: unknown command 'trian': did you mean train?\n"
+    assert not (bare / ".venv").exists()
+
+
+def test_errors_for_the_user_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: BaseException) -> object:
+        def run_command(argv: list[str]) -> int:
+            raise error
+
+        return type("Module", (), {"main": staticmethod(run_command)})
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: fail(GenimaError("no such task")))
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == "genima: error: no such task\n"
+    monkeypatch.setattr(importlib, "import_module", lambda name: fail(KeyboardInterrupt()))
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.module])
+def test_every_command_can_be_imported_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: object = main([name, "--help"])
+    except SystemExit as leaving:  # argparse and tyro leave by themselves
+        code = leaving.code
+    assert code in (0, None)
+    assert "usage" in capsys.readouterr().out.lower()
+
+
+def test_library_never_imports_ros() -> None:
+    for path in sorted((ROOT / "src/genima").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.append(node.module)
+            assert not [name for name in names if ROS.match(name.split(".")[0])], f"{path}: {names}"
+
+
+def test_missing_system_packages_are_named_with_the_command_to_run(bare: Path, stub: Callable[[str, str], str]) -> None:
+    stub("ldconfig", "exit 0")  # knows no library at all
+    stub("apt-get", "echo apt-get was run; exit 1")
+    shown = run(bare / "genima", "setup", PATH=stub("id", "echo 1000"))
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert re.fullmatch(
+        r"genima: error: system packages are missing\. "
+        r"Run: sudo apt-get install -y --no-install-recommends [a-z0-9.+ -]*libegl1 libopengl0[a-z0-9 -]*\n",
+        shown.stderr,
+    )
+
+
+def test_system_packages_are_installed_as_root(bare: Path, stub: Callable[[str, str], str], tmp_path: Path) -> None:
+    stub("ldconfig", "exit 0")
+    calls = tmp_path / "calls"
+    stub("apt-get", f'echo "$@" >>{calls}; [ "$1" = update ] || {{ echo "E: Unable to locate it"; exit 100; }}')
+    shown = run(bare / "genima", "setup", PATH=stub("id", "echo 0"))
+    update, install = calls.read_text().splitlines()
+    assert update == "update"
+    assert re.fullmatch(r"install -y --no-install-recommends .*libegl1 libopengl0.*", install)
+    assert shown.returncode == 2
+    assert "E: Unable to locate it" in shown.stderr and str(bare / ".venv/setup.log") in shown.stderr
+
+
+def test_another_ros_distribution_is_refused(bare: Path) -> None:
+    shown = run(bare / "genima", "demo", ROS_DISTRO="humble", AMENT_PREFIX_PATH="/opt/ros/humble")
+    assert shown.returncode == 2
+    assert re.fullmatch(r"genima: error: .*'humble'.*'jazzy'.*\n", shown.stderr)
+
+
+def test_unsupported_python_is_named(bare: Path, stub: Callable[[str, str], str]) -> None:
+    stub("id", "echo 1000")
+    path = stub("ldconfig", "exit 0")
+    real = Path(sys.base_prefix) / "bin/python3"
+    old = f'case "$*" in --version) echo Python 3.10.12 ;; *"(3, 11)"*) exit 1 ;; *) exec {real} "$@" ;; esac'
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        executable(Path(path.split(":")[0]) / name, old)
+    shown = run(bare / "genima", "setup", PATH=path)
+    assert shown.returncode == 2
+    assert "Python 3.11 to 3.13 is needed; this machine has Python 3.10.12" in shown.stderr
+
+
+def test_lock_file_pins_every_package_exactly() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 100
+    assert not [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
+    assert len({line.split("==")[0] for line in pins}) == len(pins)
