@@ -163,12 +163,12 @@ class CommandGuard:
         settings, measured, wish = self._settings, self._measured, self._wish
         if self._requested_stop:
             return Verdict.STOPPED, Reason.REQUESTED, None
+        if self.owner is None:
+            return Verdict.HELD, Reason.NO_OWNER, None
         if measured is None:
             return Verdict.HELD, Reason.NO_STATE, None
         if (age := now - measured.stamp) > settings.late:
             return self._overdue(age, Reason.STATE_LATE, Reason.STATE_LOST)
-        if self.owner is None:
-            return Verdict.HELD, Reason.NO_OWNER, None
         if not self._engaged:  # nobody has moved the arm by us: it is where it is measured
             self._motion.reset(measured.positions)
             self._gripper = float(np.clip(measured.gripper, 0, 1))

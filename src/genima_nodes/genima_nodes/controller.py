@@ -39,8 +39,9 @@ class ControllerNode(Node):
         device = self.declare_parameter("device", "cpu").value
         rate = float(self.declare_parameter("rate", 50.0).value)
         torch.set_num_threads(int(self.declare_parameter("threads", 1).value))
-        folder = checkpoint or paths.shared("models", "tiny", "controller")
-        self._controller = controller or Controller.from_pretrained(folder, device)
+        self._controller = controller or Controller.from_pretrained(
+            checkpoint or paths.shared("models", "tiny", "controller"), device
+        )
         self._robot = self._controller.robot
         self._stream = ChunkStream(self._robot, rate)
         self._stream_lock = threading.Lock()

@@ -52,8 +52,9 @@ class DiffusionAgentNode(Node):
         self._seed = int(self.declare_parameter("seed", 0).value)
         self._tolerance = float(self.declare_parameter("sync_tolerance", 0.02).value)
         torch.set_num_threads(int(self.declare_parameter("threads", 2).value))
-        folder = checkpoint or paths.shared("models", "tiny", "diffusion_agent")
-        self._agent = agent or DiffusionAgent.from_pretrained(folder, device)
+        self._agent = agent or DiffusionAgent.from_pretrained(
+            checkpoint or paths.shared("models", "tiny", "diffusion_agent"), device
+        )
         self._task = ""
         self._views: dict[str, View] = {}
         self._sets: Newest[dict[str, View]] = Newest()

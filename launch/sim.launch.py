@@ -1,0 +1,39 @@
+"""The closed loop around the simulated robot: `ros2 launch genima_bringup sim.launch.py`."""
+
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from genima_bringup.processes import simulated
+from launch import LaunchDescription
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The nodes of `genima_bringup.processes`, with their checkpoints and seed as arguments."""
+    names = {
+        "diffusion_checkpoint": "folder of the diffusion agent's checkpoint; empty: the one that comes with Genima",
+        "controller_checkpoint": "folder of the controller's checkpoint; empty: the one that comes with Genima",
+        "seed": "seed of the drawings",
+    }
+    defaults = {"seed": "0"}
+    profile = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "dds", "shared_memory.xml"])
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=defaults.get(name, ""), description=text)
+                for name, text in names.items()
+            ),
+            # tiles are lost in the default shared memory
+            SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),
+            *(
+                Node(
+                    package=process.package,
+                    executable=process.executable,
+                    parameters=[process.parameters],
+                    output="screen",
+                )
+                for process in simulated(**{name: LaunchConfiguration(name) for name in names})
+            ),
+        ]
+    )

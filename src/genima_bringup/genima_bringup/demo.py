@@ -1,0 +1,204 @@
+"""`./genima demo`: the closed loop on the simulated robot, in real time, over ROS 2, with a report at the end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from genima import checkpoint, paths
+from genima.errors import GenimaError
+from genima.observation import Image
+from genima_bringup import film
+from genima_bringup.processes import simulated
+from genima_bringup.report import EpisodeResult, Report, write_whole
+from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_sim.tasks import TASKS, get_task
+
+_READY_TIMEOUT = 120.0  # s: a cold disk and two busy cores
+_SETTLE = 0.5  # s between episodes, in which the guard brings the arm to rest
+_PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on its way by then
+
+
+def main(argv: list[str]) -> int:
+    """Run the demo; returns the exit code."""
+    options = _parse(argv)
+    get_task(options.task)
+    views = _check_checkpoints(options.diffusion_checkpoint, options.controller_checkpoint)
+    out = _make_folder(options.out)
+    report = Report(options.task, options.episodes)
+    with _interruptible():
+        try:
+            _run(options, views, out, report)
+        except KeyboardInterrupt:
+            report.interrupted = True
+    report.write(out / "report.json")
+    print(f"{report.text()}\nreport, video and picture are in {out}")
+    return 130 if report.interrupted else 0
+
+
+def _run(options: argparse.Namespace, views: tuple[str, ...], out: Path, report: Report) -> None:
+    environment = ros_environment()
+    os.environ.update(environment)  # this process takes part in the same graph
+    processes = simulated(options.diffusion_checkpoint, options.controller_checkpoint, options.seed)
+    with Supervisor(processes, out / "logs", environment) as supervisor, _pictures(out, options.headless) as pictures:
+        import rclpy  # after the processes have been started: they load meanwhile
+        from rclpy.signals import SignalHandlerOptions
+
+        from genima_bringup.monitor import Monitor
+
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        monitor = Monitor(views, pictures.add)
+        try:
+            print("starting the simulator and the models ...", flush=True)
+            monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
+            with tqdm(bar_format="{desc}", disable=None) as line:  # no live line where nobody watches
+                for seed in range(options.seed, options.seed + options.episodes):
+
+                    def live(seed: int = seed) -> None:
+                        supervisor.check()
+                        line.set_description_str(_live_line(monitor, report, seed), refresh=False)
+                        line.refresh()
+
+                    instruction = monitor.reset(options.task, seed, live)
+                    before = monitor.seen.drawn
+                    result = monitor.run_task(instruction, options.time_limit, live)
+                    drawn = monitor.seen.drawn - before
+                    report.results.append(
+                        EpisodeResult(options.task, seed, result.outcome, result.reason, result.elapsed, drawn)
+                    )
+                    line.write(f"seed {seed}: {result.outcome} after {result.elapsed:.1f} s ({result.reason})")
+                    monitor.spin_until(lambda: False, _SETTLE, live)
+        finally:
+            report.measurements = monitor.measurements(psutil.Process().create_time())
+            rclpy.try_shutdown()
+
+
+def _live_line(monitor, report: Report, seed: int) -> str:  # type: ignore[no-untyped-def]
+    now = monitor.measurements(0.0)
+    successes = sum(result.success for result in report.results)
+    faults = monitor.faults()
+    return (
+        f"episode {min(len(report.results) + 1, report.requested)}/{report.requested} (seed {seed})  success {successes}  "
+        f"drawing {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz  "
+        f"latency {now.latency_ms['p50']:.0f} ms  real time x{now.real_time_factor:.2f}"
+        + (f"  ! {faults[0]}" if faults else "")
+    )
+
+
+class _Pictures:
+    """Collects the video and the one picture."""
+
+    def __init__(self, out: Path, headless: bool) -> None:
+        self._out = out
+        self._window = None if headless else film.Window()
+        self._video: film.Video | None = None
+        self._drawings = 0
+        self._picture: Image | None = None
+
+    def add(self, observation: Image, drawn: Image, matching: bool) -> None:
+        pair = film.side_by_side(observation, drawn)
+        if not matching:
+            self._video = self._video or film.Video(self._out / "video.mp4")
+            self._video.add(pair)
+            if self._window is not None:
+                self._window.show(pair)
+        elif self._drawings < _PICTURE_OF:
+            self._drawings += 1
+            self._picture = pair
+
+    def close(self) -> None:
+        if self._window is not None:
+            self._window.close()
+        if self._video is not None:
+            self._video.close()
+        if self._picture is not None:
+            film.write_picture(self._out / "picture.png", self._picture)
+
+
+@contextlib.contextmanager
+def _pictures(out: Path, headless: bool) -> Iterator[_Pictures]:
+    pictures = _Pictures(out, headless)
+    try:
+        yield pictures
+    finally:
+        pictures.close()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt once; after that the run is ending and nothing may disturb it."""
+
+    def interrupt(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    yield
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./genima demo", description=__doc__)
+    parser.add_argument("--task", default="push_button", help=f"one of: {', '.join(TASKS)} (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=10, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene; the next takes the next number")
+    parser.add_argument("--time-limit", type=float, default=30.0, help="seconds an episode (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="folder for report, video, picture and logs (default: runs/<time>)")
+    parser.add_argument("--diffusion-checkpoint", default="", help="folder (default: the one that comes with Genima)")
+    parser.add_argument("--controller-checkpoint", default="", help="folder (default: the one that comes with Genima)")
+    parser.add_argument("--headless", action="store_true", help="show no window (default where there is no display)")
+    options = parser.parse_args(argv)
+    options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if options.episodes < 1 or not options.time_limit > 0 or options.seed < 0:
+        raise GenimaError("--episodes and --time-limit must be positive, --seed must not be negative")
+    return options
+
+
+def _check_checkpoints(diffusion: str, controller: str) -> tuple[str, ...]:
+    """Find out in a moment what the nodes would find out in many seconds; returns the views in tile order.
+
+    Raises:
+        GenimaError: when a checkpoint is missing or damaged, or the two do not fit together.
+    """
+    drawing = _check_checkpoint(diffusion or paths.shared("models", "tiny", "diffusion_agent"), "diffusion agent")
+    reading = _check_checkpoint(controller or paths.shared("models", "tiny", "controller"), "controller")
+    drawing.require_same(reading, "the diffusion agent", "the controller")
+    return drawing.views
+
+
+def _check_checkpoint(folder: str | Path, kind: str) -> checkpoint.DrawingSpec:
+    spec, _ = checkpoint.read(Path(folder), kind)
+    for file in Path(folder).rglob("*.safetensors"):
+        try:
+            with safe_open(file, framework="numpy"):  # reads the header and checks it against the file's length
+                pass
+        except (SafetensorError, OSError) as error:
+            raise GenimaError(f"{file} is damaged: {error}; fetch or train the checkpoint again") from None
+    return spec
+
+
+def _make_folder(folder: Path | None) -> Path:
+    out = folder or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot make the folder {out}: {error.strerror}") from None
+    (out / "report.json").unlink(missing_ok=True)  # never leave an older run's report in its place
+    write_whole(out / "report.json.probe", b"room and right to write\n")
+    (out / "report.json.probe").unlink()
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

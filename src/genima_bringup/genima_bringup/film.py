@@ -1,0 +1,101 @@
+"""The run in pictures: what the robot saw beside what was drawn."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from genima.errors import GenimaError
+from genima.observation import Image
+from genima_bringup.report import write_whole
+
+_SIDE = 512  # px of each half
+FPS = 10
+
+
+def side_by_side(observation: Image, drawn: Image) -> Image:
+    """Two tiles as one picture (512, 1024, 3)."""
+    return np.concatenate([_resized(observation), _resized(drawn)], axis=1)
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """Write a PNG.
+
+    Raises:
+        GenimaError: when it cannot be written whole.
+    """
+    _, png = cv2.imencode(".png", picture[..., ::-1])
+    write_whole(path, png.tobytes())
+
+
+class Video:
+    """An MP4 file that gets its name when it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises GenimaError when the file cannot be made."""
+        self._path, self._part = path, path.with_name(path.name + ".part")
+        try:
+            self._container = av.open(str(self._part), "w", format="mp4")
+        except OSError as error:
+            raise self._error(error) from None
+        self._stream = self._container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "23"})
+        self._stream.width, self._stream.height, self._stream.pix_fmt = 2 * _SIDE, _SIDE, "yuv420p"
+        self._stream.codec_context.thread_count = 1  # the robot comes first
+
+    def add(self, picture: Image) -> None:
+        """Append a picture (512, 1024, 3)."""
+        try:
+            self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        except OSError as error:
+            raise self._error(error) from None
+
+    def close(self) -> None:
+        """Complete the file."""
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._part.replace(self._path)
+        except OSError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: OSError) -> GenimaError:
+        self._part.unlink(missing_ok=True)
+        return GenimaError(f"cannot write {self._path}: {error.strerror}")
+
+
+class Window:
+    """Shows the newest picture on the screen, a few times a second: the robot comes first."""
+
+    _PERIOD = 0.4  # s
+
+    def __init__(self) -> None:
+        import matplotlib.pyplot as plt  # only here: it takes a second to load
+
+        self._plt = plt
+        self._shown = 0.0
+        plt.ion()
+        self._figure, axes = plt.subplots(num="Genima: observation | drawn target", figsize=(10, 5), layout="tight")
+        axes.set_axis_off()
+        self._image = axes.imshow(np.zeros((_SIDE, 2 * _SIDE, 3), np.uint8))
+
+    def show(self, picture: Image) -> None:
+        """Replace what is shown, unless that is very new."""
+        if time.monotonic() - self._shown > self._PERIOD:
+            self._shown = time.monotonic()
+            self._image.set_data(picture)
+            self._figure.canvas.draw_idle()
+            self._figure.canvas.flush_events()
+
+    def close(self) -> None:
+        """Close the window."""
+        self._plt.close(self._figure)
+
+
+def _resized(tile: Image) -> Image:
+    if tile.shape[:2] == (_SIDE, _SIDE):
+        return tile
+    return np.asarray(cv2.resize(tile, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST), np.uint8)

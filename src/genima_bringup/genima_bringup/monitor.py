@@ -1,0 +1,220 @@
+"""Watches the running graph from outside: what the nodes say about themselves, and what passes on the topics."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import JointState
+
+from genima.errors import GenimaError
+from genima.observation import DrawnTarget, Image
+from genima.views import tile
+from genima_bringup.report import Measurements
+from genima_interfaces.action import RunTask
+from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
+from genima_interfaces.msg import SceneStatus
+from genima_interfaces.srv import ResetScene
+from genima_nodes import messages, qos
+from genima_nodes.health import values
+
+_REMEMBERED = 40  # sets of images kept, to find the one that a drawing was made from
+
+
+@dataclass
+class Rate:
+    """Mean rate within periods; the gaps between the periods do not count."""
+
+    _count: int = 0
+    _span: float = 0.0
+    _last: float | None = None
+
+    def begin(self) -> None:
+        """A new period."""
+        self._last = None
+
+    def tick(self) -> None:
+        """A sample came by."""
+        now = time.monotonic()
+        if self._last is not None:
+            self._count += 1
+            self._span += now - self._last
+        self._last = now
+
+    @property
+    def hz(self) -> float:
+        """NaN before the second sample."""
+        return self._count / self._span if self._span else math.nan
+
+
+@dataclass
+class Watched:
+    """What was seen so far."""
+
+    drawings: Rate = field(default_factory=Rate)
+    commands: Rate = field(default_factory=Rate)
+    real_time_factors: list[float] = field(default_factory=list)
+    drawn: int = 0
+    first_drawn: float | None = None  # epoch s
+
+
+class Monitor(Node):
+    """The demo's own node. Nothing happens in it but while it spins."""
+
+    def __init__(self, views: Sequence[str], on_pair: Callable[[Image, Image, bool], None]) -> None:
+        """Args:
+        views: the cameras, in tile order.
+        on_pair: called with every tiled observation beside the newest drawn tile, and whether the one was drawn from
+            the other.
+        """
+        super().__init__("monitor")
+        self.seen = Watched()
+        self.recording = False  # whether an episode is under way
+        self.health: dict[str, DiagnosticStatus] = {}
+        self._views, self._on_pair = tuple(views), on_pair
+        self._images: OrderedDict[float, dict[str, Image]] = OrderedDict()
+        self._drawn: DrawnTarget | None = None
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        self._reset_client = self.create_client(ResetScene, "sim/reset")
+        self._run_task = ActionClient(self, RunTask, "run_task")
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
+        self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawn, qos.DRAWN_TARGET)
+        self.create_subscription(JointState, "controller/command", self._on_command, qos.JOINT_COMMAND)
+        self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
+        for view in views:
+            self.create_subscription(
+                ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
+            )
+
+    # Waiting is spinning.
+
+    def spin_until(self, done: Callable[[], bool], timeout: float, alive: Callable[[], None]) -> bool:
+        """Spin until ``done`` or ``timeout`` seconds; ``alive`` is called a few times a second and may raise."""
+        deadline = time.monotonic() + timeout
+        checked = 0.0
+        while not done():
+            now = time.monotonic()
+            if now > deadline:
+                return False
+            if now - checked > 0.2:
+                checked = now
+                alive()
+            self._executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def wait_ready(self, nodes: Sequence[str], timeout: float, alive: Callable[[], None]) -> None:
+        """Wait until every node reports and none has a fault.
+
+        Raises:
+            GenimaError: naming the nodes that are not ready, and why.
+        """
+
+        def unready() -> list[str]:
+            return [
+                f"{name} ({self.health[name].message})" if name in self.health else f"{name} (silent)"
+                for name in nodes
+                if name not in self.health or self.health[name].level != DiagnosticStatus.OK
+            ]
+
+        if not self.spin_until(lambda: not unready(), timeout, alive):
+            raise GenimaError(f"not ready after {timeout:.0f} s: {', '.join(unready())}")
+        if not (self._reset_client.wait_for_service(timeout) and self._run_task.wait_for_server(timeout)):
+            raise GenimaError("the simulator's or the task runner's service does not answer")
+
+    # What can be asked of the graph.
+
+    def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
+        """Start the scene of a task anew; returns its instruction."""
+        response = self._answer(
+            self._reset_client.call_async(ResetScene.Request(task=task, seed=seed)), "sim/reset", 10.0, alive
+        )
+        if not response.success:
+            raise GenimaError(response.message)
+        return str(response.instruction)
+
+    def run_task(self, instruction: str, time_limit: float, alive: Callable[[], None]) -> RunTask.Result:
+        """Have the task run until it ends."""
+        goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
+        handle = self._answer(self._run_task.send_goal_async(goal), "run_task", 10.0, alive)
+        if not handle.accepted:
+            raise GenimaError(f"the task runner refused {instruction!r}")
+        self.seen.drawings.begin()
+        self.seen.commands.begin()
+        self.recording = True
+        try:
+            return self._answer(handle.get_result_async(), "run_task", time_limit + 10.0, alive).result
+        finally:
+            self.recording = False
+
+    def _answer(self, future: Future, name: str, timeout: float, alive: Callable[[], None]):  # type: ignore[no-untyped-def]
+        if not self.spin_until(future.done, timeout, alive):
+            raise GenimaError(f"no answer from {name} within {timeout:.0f} s")
+        return future.result()
+
+    # What was measured.
+
+    def measurements(self, program_start: float) -> Measurements:
+        """Over all episodes so far."""
+        control = values(self.health["controller"]) if "controller" in self.health else {}
+        due = float(control.get("due commands", 0))
+        factors = self.seen.real_time_factors
+        return Measurements(
+            drawing_hz=self.seen.drawings.hz,
+            command_hz=self.seen.commands.hz,
+            late_fraction=float(control["late commands"]) / due if due else math.nan,
+            latency_ms={p: float(control.get(f"image to command {p} [ms]", "nan")) for p in ("p50", "p99")},
+            real_time_factor=float(np.mean(factors)) if factors else math.nan,
+            first_drawn_target_s=(self.seen.first_drawn or math.nan) - program_start,
+        )
+
+    def faults(self) -> list[str]:
+        """What the nodes complain about now."""
+        return [f"{name}: {s.message}" for name, s in self.health.items() if s.level != DiagnosticStatus.OK]
+
+    # Callbacks.
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.health.update({status.name: status for status in message.status})
+
+    def _on_command(self, message: JointState) -> None:
+        if self.recording:
+            self.seen.commands.tick()
+
+    def _on_scene(self, message: SceneStatus) -> None:
+        if self.recording:
+            self.seen.real_time_factors.append(message.real_time_factor)
+
+    def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
+        def on_image(message: ImageMessage) -> None:
+            stamp = messages.seconds(message.header.stamp)
+            images = self._images.setdefault(stamp, {})
+            images[view] = messages.image_from(message)
+            while len(self._images) > _REMEMBERED:
+                self._images.popitem(last=False)
+            if self.recording and self._drawn is not None and len(images) == len(self._views):
+                self._on_pair(tile(images, self._views), self._drawn.tile, False)
+
+        return on_image
+
+    def _on_drawn(self, message: DrawnTargetMessage) -> None:
+        drawn = messages.drawn_target_from(message)
+        self._drawn = drawn
+        self.seen.first_drawn = self.seen.first_drawn or time.time()
+        if not self.recording:
+            return
+        self.seen.drawn += 1
+        self.seen.drawings.tick()
+        images = self._images.get(drawn.stamp, {})
+        if len(images) == len(self._views):
+            self._on_pair(tile(images, self._views), drawn.tile, True)

@@ -1,0 +1,28 @@
+"""What runs together: written once, for `./genima demo` and for the launch file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Value: TypeAlias = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Process:
+    """One node: the executable is also the name of the module in the package and of the node."""
+
+    package: str
+    executable: str
+    parameters: dict[str, Value] = field(default_factory=dict)
+
+
+def simulated(diffusion_checkpoint: Value = "", controller_checkpoint: Value = "", seed: Value = 0) -> list[Process]:
+    """The closed loop around the simulated robot. Empty checkpoints mean those that come with the project."""
+    return [
+        Process("genima_sim", "sim_node"),
+        Process("genima_nodes", "command_guard"),
+        Process("genima_nodes", "controller", {"checkpoint": controller_checkpoint}),
+        Process("genima_nodes", "diffusion_agent", {"checkpoint": diffusion_checkpoint, "seed": seed}),
+        Process("genima_nodes", "task_runner"),
+    ]

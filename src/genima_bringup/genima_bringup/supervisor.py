@@ -1,0 +1,128 @@
+"""Starts nodes as processes of their own, watches them, and leaves none behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from genima import paths
+from genima.errors import GenimaError
+from genima_bringup.processes import Process
+
+_DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
+_GRACE = 1.5  # s between SIGINT and SIGKILL
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def ros_environment() -> dict[str, str]:
+    """Variables for processes that talk to each other on this machine alone, in a domain of their own."""
+    return {
+        "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(_free_domains())),
+        # under LOCALHOST, Fast DDS replaces the transports that the profile sets up
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(paths.shared("config", "dds", "shared_memory.xml")),
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _free_domains() -> list[int]:
+    """Domains that no other process on this machine names in its environment."""
+    taken = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ValueError):
+            taken.add(int(process.environ().get("ROS_DOMAIN_ID", "0")))
+    return [domain for domain in _DOMAINS if domain not in taken]
+
+
+class Supervisor:
+    """Runs processes while its context is open.
+
+    Every process has a session of its own, so that a terminal's Ctrl-C reaches this process alone, which then ends the
+    others in order. Should this process die, the kernel ends the others.
+    """
+
+    def __init__(self, processes: Sequence[Process], logs: Path, environment: dict[str, str]) -> None:
+        """Args:
+        processes: what to run.
+        logs: folder for one log file each.
+        environment: added to this process's own, see :func:`ros_environment`.
+        """
+        self._processes, self._logs, self._environment = processes, logs, environment
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Supervisor:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | self._environment
+        try:
+            for process in self._processes:
+                with open(self._log(process.executable), "wb") as log:
+                    self._children[process.executable] = subprocess.Popen(
+                        _command(process),
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                        preexec_fn=_die_with_parent,
+                    )
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Raise a GenimaError that names a process that has ended, with its last words."""
+        for name, child in self._children.items():
+            if (code := child.poll()) is not None:
+                raise GenimaError(f"{name} ended with code {code}: {self._last_words(name)} (log: {self._log(name)})")
+
+    def close(self) -> None:
+        """End all processes: SIGINT first, SIGKILL to those that do not listen."""
+        running = [child for child in self._children.values() if child.poll() is None]
+        for child in running:
+            child.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _GRACE
+        for child in running:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        self._children.clear()
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _last_words(self, name: str) -> str:
+        lines = self._log(name).read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _command(process: Process) -> list[str]:
+    command = [sys.executable, "-m", f"{process.package}.{process.executable}"]
+    parameters = [part for key, value in process.parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
+    return [*command, "--ros-args", "--disable-external-lib-logs", *parameters]  # our log files are enough
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

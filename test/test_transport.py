@@ -1,0 +1,65 @@
+"""512x512 tiles between two processes, with the transport that the demo uses."""
+
+import json
+import os
+import subprocess
+import sys
+
+from genima_bringup.supervisor import ros_environment
+
+TILES = 150
+RATE = 15.0  # Hz; the diffusion agent draws at 5 to 10
+
+SENDER = f"""
+import time, numpy as np, rclpy
+from genima.observation import DrawnTarget
+from genima_interfaces.msg import DrawnTarget as Message
+from genima_nodes import messages, qos
+rclpy.init()
+node = rclpy.create_node("sender")
+publisher = node.create_publisher(Message, "drawn_target", qos.DRAWN_TARGET)
+while publisher.get_subscription_count() < 1:
+    time.sleep(0.02)
+time.sleep(0.3)  # the reader knows of us, too
+tile = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+for k in range({TILES}):
+    drawn = DrawnTarget(time.time(), "wave", ("a", "b", "c", "d"), tile, 5, k)
+    publisher.publish(messages.drawn_target_message(drawn, 0.1, 0))
+    time.sleep(1 / {RATE})
+time.sleep(0.5)
+"""
+
+READER = f"""
+import json, time, numpy as np, rclpy
+from genima_interfaces.msg import DrawnTarget as Message
+from genima_nodes import messages, qos
+rclpy.init()
+node = rclpy.create_node("reader")
+seeds, latencies = [], []
+expected = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+def on_tile(message):
+    drawn = messages.drawn_target_from(message)
+    assert np.array_equal(drawn.tile, expected)
+    seeds.append(drawn.seed)
+    latencies.append(time.time() - drawn.stamp)
+node.create_subscription(Message, "drawn_target", on_tile, qos.DRAWN_TARGET)
+end = time.monotonic() + 60
+while len(seeds) < {TILES} and time.monotonic() < end and not (seeds and seeds[-1] == {TILES - 1}):
+    rclpy.spin_once(node, timeout_sec=0.5)
+print(json.dumps(dict(seeds=seeds, p50=1e3 * np.median(latencies), p99=1e3 * np.percentile(latencies, 99))))
+"""
+
+
+def test_no_tile_is_lost() -> None:
+    environment = os.environ | ros_environment()
+    reader = subprocess.Popen([sys.executable, "-c", READER], env=environment, stdout=subprocess.PIPE, text=True)
+    sender = subprocess.Popen([sys.executable, "-c", SENDER], env=environment)
+    try:
+        output, _ = reader.communicate(timeout=90)
+        sender.wait(timeout=10)
+    finally:
+        reader.kill()
+        sender.kill()
+    result = json.loads(output)
+    print(f"latency p50 {result['p50']:.1f} ms, p99 {result['p99']:.1f} ms")
+    assert result["seeds"] == list(range(TILES))
