@@ -88,8 +88,8 @@ def _live_line(monitor, report: Report, seed: int) -> str:  # type: ignore[no-un
     successes = sum(result.success for result in report.results)
     faults = monitor.faults()
     return (
-        f"episode {min(len(report.results) + 1, report.requested)}/{report.requested} (seed {seed})  success {successes}  "
-        f"drawing {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz  "
+        f"episode {min(len(report.results) + 1, report.requested)}/{report.requested} (seed {seed})  "
+        f"success {successes}  drawing {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz  "
         f"latency {now.latency_ms['p50']:.0f} ms  real time x{now.real_time_factor:.2f}"
         + (f"  ! {faults[0]}" if faults else "")
     )

@@ -30,7 +30,7 @@ _LIBC = ctypes.CDLL(None)
 def ros_environment() -> dict[str, str]:
     """Variables for processes that talk to each other on this machine alone, in a domain of their own."""
     return {
-        "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(_free_domains())),
+        "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(free_domains())),
         # under LOCALHOST, Fast DDS replaces the transports that the profile sets up
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(paths.shared("config", "dds", "shared_memory.xml")),
@@ -39,7 +39,7 @@ def ros_environment() -> dict[str, str]:
     }
 
 
-def _free_domains() -> list[int]:
+def free_domains() -> list[int]:
     """Domains that no other process on this machine names in its environment."""
     taken = set()
     for process in psutil.process_iter():

@@ -1,0 +1,453 @@
+"""The nodes in one process, with stand-ins for the models; and what they do when something is wrong."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.action import ActionClient
+from ros_graph import Graph
+from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from genima.errors import GenimaError
+from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.robot.model import RobotModel
+from genima.views import tile
+from genima_bringup.supervisor import free_domains
+from genima_interfaces.action import RunTask
+from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
+from genima_interfaces.msg import SceneStatus
+from genima_interfaces.srv import ResetScene, SelectSource
+from genima_nodes import messages, qos
+from genima_nodes.command_guard import CommandGuardNode
+from genima_nodes.controller import ControllerNode
+from genima_nodes.diffusion_agent import DiffusionAgentNode
+from genima_nodes.task_runner import TaskRunnerNode
+from genima_sim.sim_node import SimNode
+
+PANDA = RobotModel.load("panda")
+VIEWS = ("wrist", "front", "right_shoulder", "left_shoulder")
+SIZE = 16
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+class StandInAgent:
+    """Returns the observation, inverted."""
+
+    views, camera_size, robot = VIEWS, SIZE, PANDA
+
+    def __init__(self) -> None:
+        self.finite = True
+
+    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+        if not self.finite:
+            raise GenimaError("the drawing is not finite")
+        time.sleep(0.02)
+        drawn = 255 - tile(observation.images, VIEWS)
+        return DrawnTarget(observation.stamp, observation.instruction, VIEWS, drawn, 5, seed, 0.02)
+
+
+class StandInController:
+    """Holds the joints that it is given, one joint turned a little."""
+
+    robot = PANDA
+
+    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        if drawn.tile.shape[0] != 2 * SIZE:
+            raise GenimaError(f"the drawing is {drawn.tile.shape[0]} px wide, {2 * SIZE} is needed")
+        ahead = np.tile(joints.positions, (20, 1))
+        ahead[:, 0] += np.linspace(0, 0.1, 20)
+        return Chunk(drawn.stamp, 0.05, ahead, np.ones(20))
+
+
+def picture(stamp: float, size: int = SIZE, encoding: str = "rgb8") -> ImageMessage:
+    message = messages.image_message(np.full((size, size, 3), 200, np.uint8), stamp)
+    message.encoding = encoding
+    return message
+
+
+def joint_state(positions: np.ndarray = PANDA.home) -> JointState:
+    return messages.joints_message(Joints(time.time(), positions, 1.0), PANDA)
+
+
+def drawn_target(task: str, stamp: float, size: int = 2 * SIZE) -> DrawnTargetMessage:
+    tile = np.zeros((size, size, 3), np.uint8)
+    return messages.drawn_target_message(DrawnTarget(stamp, task, VIEWS, tile), 0.1, 0)
+
+
+# ------------------------------------------------------------------------------------------------ diffusion agent
+
+
+class Cameras:
+    """Four cameras that can be made to fail."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._say = {v: graph.speak(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
+        self.spread = 0.0  # s between the stamps of one set
+        self.silent: str | None = None
+        self.stamps: list[float] = []
+
+    def shoot(self, **front: object) -> None:
+        stamp = time.time()
+        self.stamps.append(round(stamp, 6))
+        for k, view in enumerate(VIEWS):
+            if view != self.silent:
+                self._say[view](picture(stamp + k * self.spread, **(front if view == "front" else {})))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def drawing(graph: Graph) -> tuple[StandInAgent, Cameras, list[DrawnTargetMessage], Callable[[str], None]]:
+    agent = StandInAgent()
+    graph.add(DiffusionAgentNode(agent))  # type: ignore[arg-type]
+    heard = graph.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    task = graph.speak(String, "task", qos.TASK)
+    return agent, Cameras(graph), heard, lambda words: task(String(data=words))
+
+
+def test_synchronised_images_become_a_drawn_target(graph, drawing) -> None:
+    _, cameras, heard, say_task = drawing
+    for _ in range(5):
+        cameras.shoot()
+    time.sleep(0.3)
+    assert not heard, "nothing is drawn without a task"
+    say_task("wave")
+    cameras.spread = 0.002
+    graph.until(lambda: len(heard) >= 3, "nothing is drawn", cameras.shoot)
+    drawn = messages.drawn_target_from(heard[-1])
+    assert (drawn.instruction, drawn.views, drawn.steps) == ("wave", VIEWS, 5)
+    assert round(drawn.stamp, 6) in cameras.stamps  # the oldest image's
+    assert np.all(drawn.tile == 55)
+    assert heard[-1].latency > 0
+
+
+def test_images_of_different_moments_are_not_drawn_for(graph, drawing) -> None:
+    _, cameras, heard, say_task = drawing
+    say_task("wave")
+    cameras.spread = 0.5
+    for _ in range(10):
+        cameras.shoot()
+        time.sleep(0.02)
+    assert not heard
+
+
+def test_single_views_are_published_while_somebody_looks(graph, drawing) -> None:
+    _, cameras, heard, say_task = drawing
+    say_task("wave")
+    seen = graph.hear(ImageMessage, "drawn_target/front/image", qos.IMAGE)
+    graph.until(lambda: seen, "no single view", cameras.shoot)
+    assert (seen[0].height, seen[0].width, seen[0].encoding) == (SIZE, SIZE, "rgb8")
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ({"size": 8}, "camera front: image is 8x8, 16x16 is needed"),
+        ({"encoding": "bgr8"}, "camera front: image is bgr8, rgb8 is needed"),
+    ],
+)
+def test_a_wrong_image_is_named_and_not_drawn_for(graph, drawing, fault, words) -> None:
+    _, cameras, heard, say_task = drawing
+    say_task("wave")
+    graph.until(graph.complains("diffusion_agent", words), "no complaint", lambda: cameras.shoot(**fault))
+    assert not heard
+    graph.until(lambda: heard and graph.is_fine("diffusion_agent")(), "no recovery", cameras.shoot)
+
+
+def test_a_camera_that_stops_is_named_and_ends_the_drawing(graph, drawing) -> None:
+    _, cameras, heard, say_task = drawing
+    say_task("wave")
+    graph.until(lambda: heard, "nothing is drawn", cameras.shoot)
+    cameras.silent = "wrist"
+    time.sleep(0.2)
+    before = len(heard)
+    graph.until(graph.complains("diffusion_agent", "camera wrist silent"), "no complaint", cameras.shoot)
+    assert len(heard) == before
+    cameras.silent = None
+    graph.until(lambda: len(heard) > before and graph.is_fine("diffusion_agent")(), "no recovery", cameras.shoot)
+
+
+def test_a_drawing_that_fails_is_told_and_not_published(graph, drawing) -> None:
+    agent, cameras, heard, say_task = drawing
+    agent.finite = False
+    say_task("wave")
+    graph.until(graph.complains("diffusion_agent", "drawing is not finite"), "no complaint", cameras.shoot)
+    assert not heard
+
+
+# ----------------------------------------------------------------------------------------------------- controller
+
+
+class Arm:
+    """Drives the controller: joint states all the time, drawn targets for a task."""
+
+    def __init__(self, graph: Graph) -> None:
+        graph.add(ControllerNode(StandInController()))  # type: ignore[arg-type]
+        self.commands = graph.hear(JointState, "controller/command", qos.JOINT_COMMAND)
+        self.say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_drawn = graph.speak(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+        self._say_task = graph.speak(String, "task", qos.TASK)
+        self._task = ""
+
+    def task(self, words: str) -> None:
+        self._task = words
+        self._say_task(String(data=words))
+
+    def work(self, size: int = 2 * SIZE) -> None:
+        self.say_joints(joint_state())
+        self._say_drawn(drawn_target(self._task, time.time(), size))
+
+
+@pytest.fixture
+def arm(graph: Graph) -> Arm:
+    return Arm(graph)
+
+
+def test_drawn_targets_become_a_stream_of_commands(graph, arm) -> None:
+    arm.task("wave")
+    graph.until(lambda: len(arm.commands) > 20, "no commands", arm.work)
+    command = messages.command_from(arm.commands[-1], PANDA)
+    assert 0 < command.positions[0] - PANDA.home[0] < 0.11
+    assert command.gripper == 1.0
+    stamps = np.array([messages.seconds(m.header.stamp) for m in arm.commands])
+    # stamps are those of the deadlines: whole periods apart, however busy the machine is
+    assert np.all(np.abs(np.diff(stamps) / 0.02 - np.round(np.diff(stamps) / 0.02)) < 0.1)
+    arm.task("")
+    time.sleep(0.2)
+    count = len(arm.commands)
+    for _ in range(10):
+        arm.work()
+        time.sleep(0.02)
+    assert len(arm.commands) == count, "without a task nothing is said"
+
+
+def test_drawings_from_before_the_task_are_not_followed(graph, arm) -> None:
+    arm.task("wave")
+    for _ in range(10):
+        arm.say_joints(joint_state())
+        arm._say_drawn(drawn_target("wave", time.time() - 60))
+        arm._say_drawn(drawn_target("something else", time.time()))
+        time.sleep(0.02)
+    assert not arm.commands
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda m: m.position.__setitem__(3, np.nan), "joint state is not finite at panda_joint4"),
+        (lambda m: (m.name.pop(2), m.position.pop(2)), "joint state lacks panda_joint3"),
+    ],
+)
+def test_bad_joint_states_hold_the_arm(graph, arm, spoil, words) -> None:
+    arm.task("wave")
+    graph.until(lambda: arm.commands, "no commands", arm.work)
+
+    def bad() -> None:
+        message = joint_state()
+        spoil(message)
+        arm.say_joints(message)
+
+    graph.until(graph.complains("controller", words), "no complaint", bad)
+    time.sleep(0.3)
+    count = len(arm.commands)
+    for _ in range(10):
+        bad()
+        time.sleep(0.02)
+    assert len(arm.commands) == count, "commands go on without a measured state"
+    graph.until(lambda: len(arm.commands) > count and graph.is_fine("controller")(), "no recovery", arm.work)
+
+
+def test_a_drawing_of_another_size_is_told_and_not_followed(graph, arm) -> None:
+    arm.task("wave")
+    words = "the drawing is 8 px wide, 32 is needed"
+    graph.until(graph.complains("controller", words), "no complaint", lambda: arm.work(size=8))
+    assert not arm.commands
+
+
+# -------------------------------------------------------------------------------------------------- command guard
+
+
+class Guarded:
+    """Drives the command guard with an arm that stands still."""
+
+    def __init__(self, graph: Graph) -> None:
+        graph.add(CommandGuardNode())
+        self.graph = graph
+        self.sent = graph.hear(JointState, "joint_command", qos.JOINT_COMMAND)
+        self._say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_command = graph.speak(JointState, "controller/command", qos.SOURCE_COMMAND)
+
+    def select(self, source: str) -> SelectSource.Response:
+        return self.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=source))
+
+    def wish(self, offset: float = 0.01) -> None:
+        self._say_joints(joint_state())
+        command = Command(time.time(), PANDA.home + offset, np.zeros(7), 0.5)
+        self._say_command(messages.command_message(command, PANDA))
+
+
+@pytest.fixture
+def guarded(graph: Graph) -> Guarded:
+    return Guarded(graph)
+
+
+def test_only_a_selected_source_reaches_the_robot(graph, guarded) -> None:
+    for _ in range(10):
+        guarded.wish()
+        time.sleep(0.02)
+    assert not guarded.sent
+    refused = guarded.select("gamepad")
+    assert not refused.success and "unknown source 'gamepad'" in refused.message
+    assert guarded.select("controller").success
+
+    def arrived() -> bool:
+        return bool(guarded.sent) and np.allclose(guarded.sent[-1].position[:7], PANDA.home + 0.01, atol=1e-3)
+
+    graph.until(arrived, "the wish does not arrive", guarded.wish)
+    assert guarded.sent[-1].position[7] == 0.5
+
+
+@pytest.mark.parametrize("offset, words", [(1.0, "jumps"), (float("nan"), "malformed")])
+def test_a_bad_command_is_held_and_named(graph, guarded, offset, words) -> None:
+    guarded.select("controller")
+    graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
+    graph.until(graph.complains("command_guard", words), "no complaint", lambda: guarded.wish(offset))
+    positions = np.array([m.position[:7] for m in guarded.sent])
+    assert np.all(np.isfinite(positions)) and np.all(np.abs(positions - PANDA.home) < 0.02)
+    graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
+
+
+def test_stop_latches_until_resume(graph, guarded) -> None:
+    guarded.select("controller")
+    graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
+    assert graph.call(Trigger, "command_guard/stop", Trigger.Request()).success
+    graph.until(graph.complains("command_guard", "stop requested"), "no complaint", guarded.wish)
+    graph.until(
+        lambda: graph.call(Trigger, "command_guard/resume", Trigger.Request()).success, "no resume", guarded.wish
+    )
+    graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
+
+
+# ---------------------------------------------------------------------------------------------------- task runner
+
+
+class Runner:
+    """Asks for tasks; plays the simulator that judges them."""
+
+    def __init__(self, graph: Graph) -> None:
+        graph.add(CommandGuardNode())
+        graph.add(TaskRunnerNode())
+        self.graph = graph
+        self.tasks = graph.hear(String, "task", qos.TASK)
+        self._say_status = graph.speak(SceneStatus, "sim/status", qos.STATUS)
+        self._client = ActionClient(graph.probe, RunTask, "run_task")
+        graph.until(self._client.server_is_ready, "no action server")
+
+    def status(self, success: bool) -> None:
+        message = SceneStatus(success=success)
+        message.header.stamp = messages.time_message(time.time())
+        self._say_status(message)
+
+    def ask(self, instruction: str, time_limit: float = 0.0):  # type: ignore[no-untyped-def]
+        goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
+        future = self._client.send_goal_async(goal)
+        self.graph.until(future.done, "the task runner does not answer")
+        return future.result()
+
+    def result(self, handle) -> RunTask.Result:  # type: ignore[no-untyped-def]
+        future = handle.get_result_async()
+        self.graph.until(future.done, "the task does not end")
+        return future.result().result
+
+    @property
+    def task(self) -> str:
+        return self.tasks[-1].data if self.tasks else ""
+
+
+@pytest.fixture
+def runner(graph: Graph) -> Runner:
+    return Runner(graph)
+
+
+def test_a_task_succeeds_when_the_simulator_says_so(graph, runner) -> None:
+    handle = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: runner.status(False))
+    assert not runner.ask("nod").accepted, "one task at a time"
+    graph.until(lambda: runner.task == "", "the task does not end", lambda: runner.status(True))
+    assert runner.result(handle).outcome == RunTask.Result.SUCCEEDED
+
+
+def test_a_task_ends_at_its_time_limit(graph, runner) -> None:
+    result = runner.result(runner.ask("wave", time_limit=0.3))
+    assert (result.outcome, result.reason) == (RunTask.Result.TIMEOUT, "not done after 0 s")
+    assert result.elapsed >= 0.3
+    graph.until(lambda: runner.task == "", "the task stays in force")
+
+
+def test_a_task_can_be_cancelled(graph, runner) -> None:
+    handle = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+    handle.cancel_goal_async()
+    assert runner.result(handle).outcome == RunTask.Result.STOPPED
+    graph.until(lambda: runner.task == "", "the task stays in force")
+
+
+def test_a_stop_of_the_guard_ends_the_task(graph, runner) -> None:
+    handle = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+    graph.call(Trigger, "command_guard/stop", Trigger.Request())
+    assert runner.result(handle).outcome == RunTask.Result.STOPPED
+
+
+@pytest.mark.parametrize("instruction, limit", [("", 1.0), ("  ", 1.0), ("wave", -1.0), ("wave", float("nan"))])
+def test_a_senseless_task_is_refused(runner, instruction: str, limit: float) -> None:
+    assert not runner.ask(instruction, limit).accepted
+
+
+# ------------------------------------------------------------------------------------------------------ simulator
+
+
+def test_the_simulator_is_a_robot_with_four_cameras(graph) -> None:
+    graph.add(SimNode())
+    states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
+    images = {v: graph.hear(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
+    graph.until(lambda: all(images.values()) and states, "no images or joint states")
+    assert {(m[0].width, m[0].height, m[0].encoding) for m in images.values()} == {(256, 256, "rgb8")}
+    common = set.intersection(*({messages.seconds(m.header.stamp) for m in heard} for heard in images.values()))
+    graph.until(lambda: common or any(images.values()), "the views have no common stamp")
+
+    refused = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_buton", seed=1))
+    assert not refused.success and "did you mean push_button" in refused.message
+    reset = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=1))
+    assert reset.success and "button" in reset.instruction
+
+    say = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+    goal = messages.joints_from(states[-1], PANDA).positions + 0.1
+
+    def ask() -> None:
+        message = messages.command_message(Command(time.time(), goal, np.zeros(7), 1.0), PANDA)
+        order = [7, *range(6, -1, -1)]  # joints are matched by name
+        message.name = [message.name[i] for i in order]
+        message.position = [message.position[i] for i in order]
+        say(message)
+
+    def arrived() -> bool:
+        return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
+
+    graph.until(arrived, "the arm does not arrive", ask)
+    malformed = messages.command_message(Command(time.time(), goal + np.nan, np.zeros(7), 1.0), PANDA)
+    graph.until(graph.complains("sim_node", "joint_command"), "no complaint", lambda: say(malformed))
+    assert arrived()
