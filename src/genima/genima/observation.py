@@ -1,4 +1,4 @@
-"""The nouns that travel round the closed loop. Times are seconds on one clock; images are (height, width, 3) rgb uint8."""
+"""The nouns that travel round the closed loop. Times are seconds on one clock; images (h, w, 3) rgb uint8."""
 
 from __future__ import annotations
 

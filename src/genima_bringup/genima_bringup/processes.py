@@ -8,6 +8,10 @@ from typing import TypeAlias
 Value: TypeAlias = str | int | float | bool
 
 
+# Idle threads of OpenMP spin by default, and take from the robot's control the cores that it needs.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
 @dataclass(frozen=True)
 class Process:
     """One node: the executable is also the name of the module in the package and of the node."""

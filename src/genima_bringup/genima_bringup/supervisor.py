@@ -19,7 +19,7 @@ import psutil
 
 from genima import paths
 from genima.errors import GenimaError
-from genima_bringup.processes import Process
+from genima_bringup.processes import ENVIRONMENT, Process
 
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
 _GRACE = 1.5  # s between SIGINT and SIGKILL
@@ -66,7 +66,7 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         self._logs.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | self._environment
+        environment = os.environ | ENVIRONMENT | self._environment
         try:
             for process in self._processes:
                 with open(self._log(process.executable), "wb") as log:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from genima.robot.ik import InverseKinematics
-from genima.robot.model import RobotModel
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from genima.robot.ik import InverseKinematics
+from genima.robot.model import RobotModel
 from genima_sim.scene import KNOB_HEIGHT, PAN_HEIGHT, arm_only_model
 from genima_sim.tasks import Layout
 
@@ -46,8 +46,8 @@ def waypoints(task: str, layout: Layout, miss: NDArray[np.float64] | None = None
         return [
             Waypoint((x + dx, y + dy, _PRESSED + _HOVER), 1.8, 0.0, straight=False),
             Waypoint((x, y, _PRESSED), 1.2, 0.0),
-            Waypoint((x, y, _PRESSED), 0.4, 0.0),
-            Waypoint((x, y, _PRESSED + _HOVER), 0.9, 0.0),
+            # It ends with the button down: an arm that has gone up again looks like one that has yet to come down.
+            Waypoint((x, y, _PRESSED), 0.6, 0.0),
         ]
     x, y = layout.saucepan
     return [
@@ -66,7 +66,7 @@ class Expert:
         self._ik = InverseKinematics(arm_only_model(robot), robot.home)
 
     def reach(self, position: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Joint positions (7,) in rad with the gripper straight above ``position`` (3,) in m, turned outwards from the base."""
+        """Joint positions (7,) in rad with the gripper straight above ``position`` (3,) in m, facing outwards."""
         outwards = Rotation.from_euler("z", np.arctan2(position[1], position[0]))
         T_base_tip = np.eye(4)
         T_base_tip[:3, :3] = (outwards * _POINTING_DOWN).as_matrix()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from tqdm import tqdm
+
 from genima.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.observation import Command
-from tqdm import tqdm
-
 from genima_sim.experts import DEMO_HZ, Expert, waypoints
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
@@ -96,7 +96,9 @@ def main(argv: Sequence[str]) -> int:
     todo = [job for job in jobs if not job[0].exists()]
     failed = 0
     with multiprocessing.get_context("spawn").Pool(max(1, options.workers), _start_worker) as pool:
-        progress = tqdm(pool.imap_unordered(_record_one, todo), total=len(jobs), initial=len(jobs) - len(todo), unit="demo")
+        progress = tqdm(
+            pool.imap_unordered(_record_one, todo), total=len(jobs), initial=len(jobs) - len(todo), unit="demo"
+        )
         for succeeded in progress:
             failed += not succeeded
     print(f"{len(jobs) - failed} demos in {options.out}; the expert failed {failed} times")

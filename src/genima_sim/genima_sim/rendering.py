@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
+
 from genima.observation import Image
 from genima.views.camera import Camera
-from numpy.typing import NDArray
 
 
 class SceneRenderer:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import fast_simplification
 import mujoco
 import numpy as np
 import trimesh
+from scipy.spatial.transform import Rotation
+
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera
-from scipy.spatial.transform import Rotation
 
 PHYSICS_HZ = 1000
 GRIPPER = "robotiq_"  # before the names of the gripper's parts
@@ -37,7 +39,7 @@ def _decimate_visual_meshes(spec: mujoco.MjSpec, folder: Path) -> None:
     for mesh in spec.meshes:
         if mesh.name not in visual:
             continue
-        loaded = trimesh.load(folder / mesh.file, force="mesh")
+        loaded: Any = trimesh.load(folder / mesh.file, force="mesh")
         if len(loaded.faces) < 100:
             continue
         loaded.merge_vertices(merge_tex=True, merge_norm=True)
@@ -81,7 +83,9 @@ def arm_only_model(robot: RobotModel) -> mujoco.MjModel:
 
 def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
     gripper = mujoco.MjSpec.from_file(str(_asset_folder() / "grippers" / "robotiq_gripper_140.xml"))
-    gripper.compiler.degree = False  # the file means radians but does not say so; robosuite merges it into one that does
+    gripper.compiler.degree = (
+        False  # the file means radians but does not say so; robosuite merges it into one that does
+    )
     for sensor in list(gripper.sensors):
         gripper.delete(sensor)
     for site in list(gripper.sites):
@@ -107,7 +111,7 @@ def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
 
 
 def _couple_fingers(gripper: mujoco.MjSpec) -> None:
-    """One motor moves both fingers of a 2F-140 and its linkage keeps the pads parallel; the file's tendons do neither."""
+    """One motor moves both fingers of a 2F-140, its linkage keeps the pads parallel; the file's tendons do neither."""
     for item in (*gripper.equalities, *gripper.tendons):
         gripper.delete(item)
     for joint, ratio in (

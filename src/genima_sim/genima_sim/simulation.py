@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
+
 from genima import paths
 from genima.errors import GenimaError
 from genima.observation import Joints
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
-from numpy.typing import NDArray
-
 from genima_sim.scene import GRIPPER, PAN_HEIGHT, PHYSICS_HZ, build_scene
 from genima_sim.tasks import Layout, get_task
 
@@ -73,7 +73,7 @@ class Simulation:
         return float(self.data.time)
 
     def command(self, positions: NDArray[np.floating], gripper: float) -> None:
-        """Set the joint position targets (7,) in rad and the gripper's open fraction (1 open .. 0 closed); held until the next."""
+        """Set the joint position targets (7,) in rad and the gripper's open fraction; held until the next."""
         if not (np.all(np.isfinite(positions)) and np.isfinite(gripper)):
             raise GenimaError("the simulator was given a joint command that is not finite")
         self.data.ctrl[self._arm_ctrl] = positions
@@ -87,7 +87,9 @@ class Simulation:
     def joints(self) -> Joints:
         """Measured arm positions and the gripper's open fraction."""
         finger = self.data.qpos[self._finger_qpos]
-        return Joints(self.time, self.data.qpos[self._arm_qpos].copy(), float(np.clip(1 - finger / GRIPPER_CLOSED, 0, 1)))
+        return Joints(
+            self.time, self.data.qpos[self._arm_qpos].copy(), float(np.clip(1 - finger / GRIPPER_CLOSED, 0, 1))
+        )
 
     def qpos(self) -> NDArray[np.float64]:
         """A copy of the whole configuration, for a renderer in another thread."""

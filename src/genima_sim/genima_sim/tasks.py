@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import mujoco
 import numpy as np
-from genima.errors import GenimaError
 from numpy.typing import NDArray
 
+from genima.errors import GenimaError
 from genima_sim.scene import PAN_HEIGHT
 
 # m in the base frame: where objects may stand, within the arm's easy reach and every view

@@ -16,7 +16,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "demo": Command("genima_bringup.demo", "run the closed loop on the simulated robot and report on it"),
-    "eval": Command("genima.cli.eval", "measure success over many seeds, in lock-step and without ROS"),
+    "eval": Command("genima_sim.evaluate", "measure success over many seeds, in lock-step and without ROS"),
     "record": Command("genima_sim.record", "record demos with the scripted experts"),
     "train": Command("genima.cli.train", "train the diffusion agent and the controller from demos"),
     "test": Command("genima.cli.test", "check style and types, then run the tests (arguments go to pytest)"),

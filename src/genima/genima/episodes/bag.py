@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from genima.views.camera import Camera
 
 _JPEG_QUALITY = 95
 _PARTIAL = ".partial"  # folder beside the episodes where those being written lie
-_BAG_VERSION = 9  # what ROS 2 Jazzy writes
+_BAG_VERSION: Literal[9] = 9  # what ROS 2 Jazzy writes
 
 
 @cache
@@ -56,7 +56,9 @@ class EpisodeWriter:
         self._write("/task", 0.0, "std_msgs/msg/String", data=self._instruction)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bag.close()
         if kind is None:
             self._partial.rename(self._folder)
@@ -97,7 +99,12 @@ class EpisodeWriter:
         return _types().types["std_msgs/msg/Header"](stamp=time, frame_id=frame)
 
     def _write_joints(
-        self, topic: str, stamp: float, positions: NDArray[np.floating], velocities: NDArray[np.floating], gripper: float
+        self,
+        topic: str,
+        stamp: float,
+        positions: NDArray[np.floating],
+        velocities: NDArray[np.floating],
+        gripper: float,
     ) -> None:
         self._write(
             topic, stamp, "sensor_msgs/msg/JointState",
@@ -149,7 +156,9 @@ class Episode:
         Raises:
             GenimaError: when the bag cannot be read, lacks a topic, or its topics disagree on the moments.
         """
-        stamps, data, instruction, success = defaultdict(list), defaultdict(list), "", False
+        stamps: defaultdict[str, list[float]] = defaultdict(list)
+        data: defaultdict[str, list[Any]] = defaultdict(list)
+        instruction, success = "", False
         try:
             with AnyReader([folder], default_typestore=_types()) as bag:
                 for connection, _, raw in bag.messages():

@@ -34,7 +34,12 @@ class InverseKinematics:
         self._configuration.update(start)
         for _ in range(_MAX_ITERATIONS):
             velocity = mink.solve_ik(
-                self._configuration, [self._tip, self._posture], dt=1.0, solver="daqp", limits=self._limits, damping=1e-6
+                self._configuration,
+                [self._tip, self._posture],
+                dt=1.0,
+                solver="daqp",
+                limits=self._limits,
+                damping=1e-6,
             )
             self._configuration.integrate_inplace(velocity, 1.0)
             if np.abs(velocity).max() < _TOLERANCE:

@@ -18,7 +18,7 @@ from genima.robot.model import RobotModel
 
 @dataclass(frozen=True)
 class Camera:
-    """A calibrated camera without distortion. Optical frame: z forward, x right, y down; pixel centres at integers + 0.5."""
+    """A calibrated camera without distortion. Optical frame: z forward, x right, y down; pixel centres at n + 0.5."""
 
     view: str
     parent: Literal["base", "flange"]

@@ -1,0 +1,112 @@
+"""``genima.json``: what a checkpoint was trained for, checked wherever it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.targets.appearance import Appearance
+
+SCHEMA = 1
+FILE = "genima.json"
+
+
+@dataclass(frozen=True)
+class DrawingSpec:
+    """Everything that the diffusion agent, the controller and the robot must agree on."""
+
+    robot: str
+    joint_names: tuple[str, ...]
+    views: tuple[str, ...] = ("wrist", "front", "right_shoulder", "left_shoulder")  # tile order, row by row
+    camera_size: int = 256  # px, side of the cameras' square images
+    view_size: int = 256  # px, side of a view within the tile
+    horizon: int = 20  # K, steps from the observation to the target
+    action_rate: float = 20.0  # Hz, of the demos and the chunk's actions
+    appearance: Appearance = field(default_factory=Appearance)
+    prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"
+
+    def prompt(self, instruction: str) -> str:
+        """The diffusion agent's prompt, with the goal in it, in training as in use."""
+        return self.prompt_template.format(goal=instruction)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "schema": SCHEMA,
+            "robot": self.robot,
+            "joint_names": list(self.joint_names),
+            "views": list(self.views),
+            "camera_size": self.camera_size,
+            "view_size": self.view_size,
+            "horizon": self.horizon,
+            "action_rate": self.action_rate,
+            "appearance": self.appearance.to_dict(),
+            "prompt_template": self.prompt_template,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DrawingSpec:
+        """The inverse of :meth:`to_dict`; KeyError, TypeError or ValueError where a field is missing or malformed."""
+        return cls(
+            robot=data["robot"],
+            joint_names=tuple(data["joint_names"]),
+            views=tuple(data["views"]),
+            camera_size=int(data["camera_size"]),
+            view_size=int(data["view_size"]),
+            horizon=int(data["horizon"]),
+            action_rate=float(data["action_rate"]),
+            appearance=Appearance.from_dict(data["appearance"]),
+            prompt_template=data["prompt_template"],
+        )
+
+    def require_same(self, other: DrawingSpec, mine: str, theirs: str) -> None:
+        """Raise a GenimaError that names the first fields in which two specifications differ."""
+        a, b = self.to_dict(), other.to_dict()
+        if different := [key for key in a if a[key] != b[key]]:
+            details = "; ".join(f"{key}: {a[key]} against {b[key]}" for key in different)
+            raise GenimaError(f"{mine} and {theirs} do not fit together: {details}")
+
+    def require_robot(self, robot: RobotModel, where: str) -> None:
+        """Raise a GenimaError unless the checkpoint was trained for this arm's joints."""
+        if self.joint_names != robot.joint_names:
+            raise GenimaError(f"{where} was trained for joints {list(self.joint_names)}, not {list(robot.joint_names)}")
+
+
+def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
+    """The specification in a checkpoint folder, and the rest of its ``genima.json``.
+
+    Raises:
+        GenimaError: when the file is missing, malformed, of another schema or of another kind.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise GenimaError(
+            f"no checkpoint at {folder}: {FILE} is missing; train one (./genima train) or name another folder"
+        )
+    try:
+        data = json.loads(path.read_text())
+        if data["schema"] != SCHEMA:
+            raise GenimaError(f"{path} has schema {data['schema']}; this version reads schema {SCHEMA}")
+        if data["kind"] != kind:
+            raise GenimaError(f"{folder} is a checkpoint of a {data['kind']}, not of a {kind}")
+        spec = DrawingSpec.from_dict(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise GenimaError(f"{path} is damaged: {error!r}; fetch or train the checkpoint again") from None
+    if len(spec.views) != 4 or len(set(spec.views)) != 4 or set(spec.views) - set(spec.appearance.radii):
+        raise GenimaError(f"{path}: views {list(spec.views)} are not four different views with a sphere radius each")
+    if min(spec.view_size, spec.horizon, spec.action_rate) <= 0:
+        raise GenimaError(f"{path}: view_size, horizon and action_rate must be positive")
+    return spec, data
+
+
+def write(folder: Path, kind: str, spec: DrawingSpec, **rest: Any) -> None:
+    """Write ``genima.json`` last of all files, in one step: a folder with it is a whole checkpoint."""
+    temporary = Path(folder) / (FILE + ".part")
+    temporary.write_text(json.dumps({"kind": kind, **spec.to_dict(), **rest}, indent=2) + "\n")
+    os.replace(temporary, Path(folder) / FILE)

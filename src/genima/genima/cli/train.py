@@ -1,0 +1,21 @@
+"""``./genima train``: which recipe to train by."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from genima.errors import GenimaError
+
+_RECIPES = {"tiny": ("genima_sim.tiny", "record demos in the simulator and train the small models on them, on a CPU")}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima train``."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: ./genima train RECIPE [ARGUMENTS]\n")
+        print("\n".join(f"  {name:<8}{text}" for name, (_, text) in _RECIPES.items()))
+        return 0
+    if argv[0] not in _RECIPES:
+        raise GenimaError(f"unknown recipe {argv[0]!r}; known: {', '.join(_RECIPES)}")
+    return int(importlib.import_module(_RECIPES[argv[0]][0]).main(list(argv[1:])))

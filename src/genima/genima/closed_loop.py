@@ -1,0 +1,84 @@
+"""The closed loop on one screen. The ROS nodes run these same parts, each in a process of its own."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from genima.chunks import ChunkStream
+from genima.guard import CommandGuard
+from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
+
+SOURCE = "controller"  # as the guard knows us
+
+
+class Robot(Protocol):
+    """A robot that waits for us: time passes only in :meth:`apply`."""
+
+    @property
+    def time(self) -> float:
+        """Seconds."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the task is accomplished."""
+
+    def joints(self) -> Joints:
+        """Measured now."""
+
+    def observe(self) -> Observation:
+        """What the cameras and joints show now."""
+
+    def apply(self, command: Command | None, seconds: float) -> None:
+        """Send a set-point (None: hold) and let time pass."""
+
+
+class Draws(Protocol):
+    """A diffusion agent."""
+
+    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+        """Where the joints should be K steps from now."""
+
+
+class Reads(Protocol):
+    """A controller."""
+
+    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        """The actions that lead there."""
+
+
+def run_episode(
+    robot: Robot,
+    diffusion_agent: Draws,
+    controller: Reads,
+    stream: ChunkStream,
+    guard: CommandGuard,
+    *,
+    command_rate: float,
+    commands_per_drawing: int,
+    time_limit: float,
+    seed: int,
+) -> int:
+    """Follow drawings until the task is done or ``time_limit`` seconds have passed; returns the number of drawings.
+
+    ::
+
+        cameras ──► diffusion_agent ──► controller ──► stream ──► guard ──► robot
+                    draws the joints'   reads it into  smooth at   the last    │
+           ▲        target spheres      a chunk        50 Hz       word        │
+           └───────────────────────────────────────────────────────────────────┘
+    """
+    guard.select(SOURCE)
+    stream.reset(robot.joints())
+    drawings = 0
+    while not robot.done and robot.time < time_limit:
+        observation = robot.observe()
+        drawn_target = diffusion_agent.draw(observation, seed + drawings)
+        stream.add(controller.read(drawn_target, observation.joints))
+        drawings += 1
+        for _ in range(commands_per_drawing):
+            joints = robot.joints()
+            guard.measure(joints)
+            if command := stream.command(robot.time, joints):
+                guard.offer(SOURCE, command)
+            robot.apply(guard.step(robot.time).command, 1 / command_rate)
+    return drawings

@@ -1,0 +1,265 @@
+"""ACT (Zhao et al., Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware, 2023) with GENIMA's changes.
+
+The changes (GENIMA paper, appendix E): the last decoder layer is used, the gripper is a probability, and text
+conditions the images through FiLM (Perez et al., 2018) as in MT-ACT. Each view also has a learned embedding: without
+one, nothing tells the transformer which camera a token comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModel, ResNetConfig, ResNetModel
+
+
+@dataclass(frozen=True)
+class ActConfig:
+    """Sizes; the defaults are the paper's (table 4)."""
+
+    joints: int = 7
+    horizon: int = 20
+    views: int = 4
+    width: int = 256
+    heads: int = 8
+    feedforward: int = 2048
+    encoder_layers: int = 4
+    decoder_layers: int = 6
+    dropout: float = 0.1
+    latent: int = 32
+    backbone_widths: tuple[int, ...] = (64, 128, 256, 512)  # ResNet-18's
+    backbone_depths: tuple[int, ...] = (2, 2, 2, 2)
+
+    @classmethod
+    def small(cls, horizon: int) -> ActConfig:
+        """Trains from scratch on a CPU; three stages keep 8 px a token at 128 px views."""
+        return cls(
+            horizon=horizon,
+            width=128,
+            heads=4,
+            feedforward=256,
+            encoder_layers=2,
+            decoder_layers=2,
+            latent=8,
+            dropout=0.0,
+            backbone_widths=(32, 64, 128),
+            backbone_depths=(1, 2, 2),
+        )
+
+
+@dataclass(frozen=True)
+class ActOutput:
+    """A batch of predicted chunks, and the style variable's distribution in training."""
+
+    actions: Tensor  # (B, K, joints), normalised
+    gripper: Tensor  # (B, K) logit of open
+    mean: Tensor | None = None  # (B, latent)
+    log_variance: Tensor | None = None  # (B, latent)
+
+
+class FilmResNet(nn.Module):
+    """A ResNet whose later stages are modulated by a text embedding: (1 + gamma) x + beta."""
+
+    def __init__(self, config: ActConfig, text_width: int) -> None:
+        super().__init__()
+        resnet = ResNetModel(
+            ResNetConfig(
+                embedding_size=config.backbone_widths[0],
+                hidden_sizes=list(config.backbone_widths),
+                depths=list(config.backbone_depths),
+                layer_type="basic",
+            )
+        )
+        self.embedder, self.stages = resnet.embedder, resnet.encoder.stages
+        self.film = nn.ModuleList(_zero_linear(text_width, 2 * width) for width in config.backbone_widths[1:])
+
+    def forward(self, images: Tensor, text: Tensor) -> Tensor:
+        """Features (N, C, h, w) of images (N, 3, H, W) under text embeddings (N, text_width)."""
+        features = self.stages[0](self.embedder(images))
+        for stage, film in zip(self.stages[1:], self.film, strict=True):
+            gamma, beta = film(text)[:, :, None, None].chunk(2, dim=1)
+            features = (1 + gamma) * stage(features) + beta
+        return features
+
+
+class EncoderLayer(nn.Module):
+    """DETR's post-norm encoder layer: positions are added to queries and keys only."""
+
+    def __init__(self, config: ActConfig) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(config.width, config.heads, config.dropout, batch_first=True)
+        self.feedforward = _feedforward(config)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(2))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, position: Tensor, padding: Tensor | None = None) -> Tensor:
+        """(B, N, width) to the same; ``padding`` (B, N) is true where a token is to be ignored."""
+        q = x + position
+        x = self.norms[0](x + self.dropout(self.attention(q, q, x, key_padding_mask=padding, need_weights=False)[0]))
+        return self.norms[1](x + self.dropout(self.feedforward(x)))
+
+
+class DecoderLayer(nn.Module):
+    """DETR's post-norm decoder layer."""
+
+    def __init__(self, config: ActConfig) -> None:
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(config.width, config.heads, config.dropout, batch_first=True)
+        self.attention = nn.MultiheadAttention(config.width, config.heads, config.dropout, batch_first=True)
+        self.feedforward = _feedforward(config)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(3))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, query: Tensor, memory: Tensor, position: Tensor) -> Tensor:
+        """Actions (B, K, width) attend to themselves, then to the memory (B, N, width)."""
+        q = x + query
+        x = self.norms[0](x + self.dropout(self.self_attention(q, q, x, need_weights=False)[0]))
+        attended = self.attention(x + query, memory + position, memory, need_weights=False)[0]
+        x = self.norms[1](x + self.dropout(attended))
+        return self.norms[2](x + self.dropout(self.feedforward(x)))
+
+
+class Act(nn.Module):
+    """Images of the drawn target, measured joints and text in; a chunk of K joint positions and gripper logits out."""
+
+    def __init__(self, config: ActConfig, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.config = config
+        width, text_width = config.width, text_encoder.config.hidden_size
+        proprioception = config.joints + 1
+        self.text_encoder = text_encoder
+        self.backbone = FilmResNet(config, text_width)
+        self.image_token = nn.Conv2d(config.backbone_widths[-1], width, 1)
+        self.view_embedding = nn.Parameter(torch.randn(config.views, width) * 0.02)
+        self.proprioception_token = nn.Linear(proprioception, width)
+        self.text_token = nn.Linear(text_width, width)
+        self.latent_token = nn.Linear(config.latent, width)
+        self.token_position = nn.Parameter(torch.randn(3, width) * 0.02)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.query = nn.Parameter(torch.randn(config.horizon, width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+        self.action_head = nn.Linear(width, config.joints)
+        self.gripper_head = nn.Linear(width, 1)
+        # The style encoder sees the true chunk; it serves training alone.
+        self.style_class = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.style_proprioception = nn.Linear(proprioception, width)
+        self.style_action = nn.Linear(proprioception, width)
+        self.style_encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.style_head = nn.Linear(width, 2 * config.latent)
+
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Pooled text embedding (B, text_width) of token ids (B, L)."""
+        return self.text_encoder(tokens).pooler_output
+
+    def forward(
+        self,
+        images: Tensor,
+        proprioception: Tensor,
+        text: Tensor,
+        actions: Tensor | None = None,
+        padding: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> ActOutput:
+        """Predict a batch of chunks.
+
+        Args:
+            images: (B, views, 3, H, W), normalised, in tile order.
+            proprioception: (B, joints + 1), normalised joints and the gripper's open fraction.
+            text: (B, text_width) from :meth:`embed_text`.
+            actions: (B, K, joints + 1) true normalised chunk and gripper, in training; without it the style is zero.
+            padding: (B, K) true where the true chunk lies past the episode's end.
+            generator: of the style's random draw.
+        """
+        batch, views = images.shape[:2]
+        mean, log_variance, style = None, None, proprioception.new_zeros(batch, self.config.latent)
+        if actions is not None:
+            mean, log_variance = self._style(proprioception, actions, padding).chunk(2, dim=1)
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            style = mean + (log_variance / 2).exp() * noise
+        pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = self.image_token(self.backbone(pixels, text.repeat_interleave(views, dim=0)))
+        h, w = features.shape[-2:]
+        image_tokens = features.flatten(2).transpose(1, 2).reshape(batch, views * h * w, -1)
+        image_position = sine_position(h, w, self.config.width, features.device)[None] + self.view_embedding[:, None]
+        tokens = torch.stack(
+            [self.latent_token(style), self.proprioception_token(proprioception), self.text_token(text)], dim=1
+        )
+        memory = torch.cat([tokens, image_tokens], dim=1)
+        position = torch.cat([self.token_position, image_position.flatten(0, 1)])[None]
+        for layer in self.encoder:
+            memory = layer(memory, position)
+        x, query = memory.new_zeros(batch, self.config.horizon, self.config.width), self.query[None]
+        for layer in self.decoder:
+            x = layer(x, query, memory, position)
+        x = self.norm(x)
+        return ActOutput(self.action_head(x), self.gripper_head(x)[..., 0], mean, log_variance)
+
+    def _style(self, proprioception: Tensor, actions: Tensor, padding: Tensor | None) -> Tensor:
+        batch = len(actions)
+        x = torch.cat(
+            [
+                self.style_class[None].expand(batch, -1, -1),
+                self.style_proprioception(proprioception)[:, None],
+                self.style_action(actions),
+            ],
+            dim=1,
+        )
+        if padding is not None:
+            padding = torch.cat([padding.new_zeros(batch, 2), padding], dim=1)
+        position = _sine(torch.arange(x.shape[1], device=x.device).float(), self.config.width)[None]
+        for layer in self.style_encoder:
+            x = layer(x, position, padding)
+        return self.style_head(x[:, 0])
+
+
+def act_loss(output: ActOutput, actions: Tensor, padding: Tensor, gripper_weight: float = 0.05) -> dict[str, Tensor]:
+    """ACT's training loss by part: L1 of joints, cross entropy of the gripper, 10 times the style's KL divergence.
+
+    Args:
+        actions: (B, K, joints + 1) normalised joints and whether the gripper is open.
+        padding: (B, K) true where the chunk lies past the episode's end; those actions do not count.
+    """
+    real = (~padding).float()
+    joints = ((output.actions.float() - actions[..., :-1]).abs().mean(-1) * real).sum() / real.sum()
+    gripper = nn.functional.binary_cross_entropy_with_logits(
+        output.gripper.float(), actions[..., -1], weight=real, reduction="sum"
+    ) / real.sum()  # fmt: skip
+    losses = {"joints": joints, "gripper": gripper_weight * gripper}
+    if output.mean is not None and output.log_variance is not None:
+        mean, log_variance = output.mean.float(), output.log_variance.float()
+        losses["kl"] = 10 * (-0.5 * (1 + log_variance - mean**2 - log_variance.exp())).sum(-1).mean()
+    return losses
+
+
+def sine_position(h: int, w: int, width: int, device: torch.device | None = None) -> Tensor:
+    """DETR's two-dimensional sine position embedding (h * w, width): half the channels for y, half for x."""
+    y = (torch.arange(h, device=device).float() + 1) / h * 2 * math.pi
+    x = (torch.arange(w, device=device).float() + 1) / w * 2 * math.pi
+    rows, columns = _sine(y, width // 2), _sine(x, width // 2)
+    return torch.cat([rows[:, None].expand(-1, w, -1), columns[None].expand(h, -1, -1)], dim=-1).flatten(0, 1)
+
+
+def _sine(position: Tensor, width: int) -> Tensor:
+    frequency = 10000 ** (-torch.arange(0, width, 2, device=position.device).float() / width)
+    angle = position[:, None] * frequency
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """Zero at first, so that FiLM begins as the identity."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _feedforward(config: ActConfig) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(config.width, config.feedforward),
+        nn.ReLU(),
+        nn.Dropout(config.dropout),
+        nn.Linear(config.feedforward, config.width),
+    )

@@ -1,0 +1,50 @@
+"""The small diffusion agent that trains from scratch on a CPU: Stable Diffusion's classes, a hundredth of the size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from genima.checkpoint import DrawingSpec
+from genima.diffusion.agent import DiffusionAgent
+from genima.diffusion.patch_codec import PatchCodec
+from genima.text import small_text_encoder, small_tokenizer
+
+_LATENT_CHANNELS = 48
+_TEXT_WIDTH = 64
+
+
+def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, steps: int = 5) -> DiffusionAgent:
+    """An agent with random networks and a patch codec fitted to drawn targets ``images`` (B, 3, H, W) in -1..1.
+
+    It predicts the clean sample under a schedule whose last step is pure noise (Lin et al., Common Diffusion Noise
+    Schedules and Sample Steps are Flawed, 2023), so that a handful of steps from pure noise suffice.
+    """
+    tokenizer = small_tokenizer(spec.prompt(instruction) for instruction in instructions)
+    codec = PatchCodec(latent_channels=_LATENT_CHANNELS)
+    codec.fit(images)
+    unet = UNet2DConditionModel(
+        sample_size=spec.view_size // 4,
+        in_channels=_LATENT_CHANNELS,
+        out_channels=_LATENT_CHANNELS,
+        block_out_channels=(64, 96, 128),
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=_TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 16, 32, 64))
+    scheduler = DDIMScheduler(
+        prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
+    )
+    agent = DiffusionAgent(
+        spec, unet, controlnet, codec, small_text_encoder(tokenizer, _TEXT_WIDTH), tokenizer, scheduler, steps
+    )
+    for module in agent.modules.values():
+        module.to(memory_format=torch.channels_last)
+    return agent

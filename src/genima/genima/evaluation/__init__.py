@@ -1,0 +1,5 @@
+"""How well it works: success over many episodes."""
+
+from genima.evaluation.success import BlankTargets, Success
+
+__all__ = ["Success", "BlankTargets"]

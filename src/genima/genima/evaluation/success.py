@@ -1,0 +1,45 @@
+"""Success rates, and the control that shows what they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import binomtest
+
+from genima.closed_loop import Draws
+from genima.observation import DrawnTarget, Observation
+
+
+@dataclass(frozen=True)
+class Success:
+    """k of n episodes."""
+
+    successes: int
+    episodes: int
+
+    @property
+    def rate(self) -> float:
+        """Share of successes, 0..1."""
+        return self.successes / self.episodes
+
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% confidence interval of the rate (SciPy)."""
+        interval = binomtest(self.successes, self.episodes).proportion_ci(0.95, method="wilson")
+        return float(interval.low), float(interval.high)
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        return f"{self.successes} of {self.episodes} ({self.rate:.0%}, 95% interval {low:.0%} to {high:.0%})"
+
+
+@dataclass(frozen=True)
+class BlankTargets:
+    """An agent whose drawings are wiped: what remains of the success does not come from the drawings."""
+
+    agent: Draws
+
+    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+        """The agent's drawing, all grey."""
+        drawn = self.agent.draw(observation, seed)
+        return replace(drawn, tile=np.full_like(drawn.tile, 127))

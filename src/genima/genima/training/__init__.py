@@ -1,0 +1,1 @@
+"""Training of the diffusion agent and the controller."""

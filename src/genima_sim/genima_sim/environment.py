@@ -1,0 +1,48 @@
+"""The simulated workcell in lock-step: the robot of ``genima.closed_loop``, deterministic and without ROS."""
+
+from __future__ import annotations
+
+from genima.observation import Command, Joints, Observation
+from genima_sim.rendering import SceneRenderer
+from genima_sim.simulation import Simulation
+
+
+class Environment:
+    """Time stands still while anybody thinks."""
+
+    def __init__(self) -> None:
+        self.simulation = Simulation()
+        self._renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
+
+    def reset(self, task: str, seed: int) -> None:
+        """Start an episode; GenimaError for an unknown task."""
+        self.simulation.reset(task, seed)
+
+    @property
+    def time(self) -> float:
+        """Seconds since the episode's start."""
+        return self.simulation.time
+
+    @property
+    def done(self) -> bool:
+        """Whether the task has been accomplished."""
+        return self.simulation.success
+
+    def joints(self) -> Joints:
+        """Measured joints."""
+        return self.simulation.joints()
+
+    def observe(self) -> Observation:
+        """Images of all cameras and the measured joints."""
+        images = self._renderer.render(self.simulation.qpos())
+        return Observation(self.time, images, self.joints(), self.simulation.instruction)
+
+    def apply(self, command: Command | None, seconds: float) -> None:
+        """Send joint positions (None: keep the last) and simulate."""
+        if command is not None:
+            self.simulation.command(command.positions, command.gripper)
+        self.simulation.step(seconds)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._renderer.close()

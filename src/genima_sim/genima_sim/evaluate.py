@@ -1,0 +1,132 @@
+"""``./genima eval``: success of a checkpoint over many seeds, by the closed loop in lock-step."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from genima import paths
+from genima.chunks import ChunkStream
+from genima.closed_loop import Draws, run_episode
+from genima.controller import Controller
+from genima.diffusion import DiffusionAgent
+from genima.errors import GenimaError
+from genima.evaluation import BlankTargets, Success
+from genima.guard import CommandGuard
+from genima_sim.environment import Environment
+from genima_sim.tasks import get_task
+
+COMMAND_RATE = 50.0  # Hz
+
+
+@dataclass
+class Evaluate:
+    """Measure success in simulation, in lock-step and without ROS."""
+
+    task: str
+    """push_button or take_lid_off."""
+    episodes: int = 50
+    """How many episodes."""
+    seed: int = 0
+    """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
+    blank_targets: bool = False
+    """Wipe every drawing, to see what the controller does without them."""
+    checkpoint: Path | None = None
+    """Folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
+    device: str = "cpu"
+    """Where the models run."""
+    horizon: int = 5
+    """Actions executed before the next drawing, 1 to K."""
+    time_limit: float = 10.0
+    """Seconds of an episode."""
+    out: Path | None = None
+    """Write the result to this JSON file."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima eval``."""
+    options = tyro.cli(Evaluate, prog="genima eval", args=list(argv))
+    get_task(options.task)
+    if options.episodes < 1 or options.time_limit <= 0:
+        raise GenimaError("--episodes and --time-limit must be positive")
+    agent, controller = load_pair(options.checkpoint, options.device)
+    if not 1 <= options.horizon <= agent.spec.horizon:
+        raise GenimaError(f"--horizon must lie between 1 and the checkpoint's K = {agent.spec.horizon}")
+    draws: Draws = BlankTargets(agent) if options.blank_targets else agent
+    commands_per_drawing = round(options.horizon / agent.spec.action_rate * COMMAND_RATE)
+    environment = Environment()
+    seeds = range(options.seed, options.seed + options.episodes)
+    succeeded: list[int] = []
+    with tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
+        for done, seed in enumerate(progress, 1):
+            environment.reset(options.task, seed)
+            run_episode(
+                environment, draws, controller,
+                ChunkStream(agent.robot, COMMAND_RATE), CommandGuard(agent.robot, COMMAND_RATE),
+                command_rate=COMMAND_RATE, commands_per_drawing=commands_per_drawing,
+                time_limit=options.time_limit, seed=seed * 1000,
+            )  # fmt: skip
+            succeeded += [seed] if environment.done else []
+            progress.set_postfix_str(f"{len(succeeded)}/{done}", refresh=False)
+    environment.close()
+    success = Success(len(succeeded), options.episodes)
+    print(f"{options.task}{' with blank targets' if options.blank_targets else ''}: {success}")
+    if options.out:
+        write_json(options.out, result(options, success, succeeded))
+    return 0
+
+
+def result(options: Evaluate, success: Success, succeeded: Sequence[int]) -> dict[str, Any]:
+    """What goes into the JSON file."""
+    return {
+        "task": options.task,
+        "episodes": success.episodes,
+        "successes": success.successes,
+        "interval_95": success.interval(),
+        "seeds": list(range(options.seed, options.seed + options.episodes)),
+        "succeeded": list(succeeded),
+        "blank_targets": options.blank_targets,
+        "horizon": options.horizon,
+        "time_limit": options.time_limit,
+    }
+
+
+def load_pair(folder: Path | None, device: str) -> tuple[DiffusionAgent, Controller]:
+    """The diffusion agent and the controller of a checkpoint folder, checked to fit each other.
+
+    Raises:
+        GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
+    """
+    folder = folder or paths.shared("models", "tiny")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise GenimaError(f"device {device!r} cannot be used here; cpu always can") from None
+    agent = DiffusionAgent.from_pretrained(folder / "diffusion_agent", device)
+    controller = Controller.from_pretrained(folder / "controller", device)
+    agent.spec.require_same(controller.spec, "the diffusion agent", "the controller")
+    return agent, controller
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write in one step: a file of that name is always whole.
+
+    Raises:
+        GenimaError: when the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(data, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise GenimaError(f"{path} could not be written: {error.strerror or error}") from None
