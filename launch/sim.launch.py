@@ -5,7 +5,7 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.processes import simulated
+from genima_bringup.processes import ENVIRONMENT, simulated
 from launch import LaunchDescription
 
 
@@ -26,6 +26,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             # tiles are lost in the default shared memory
             SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),
+            *(SetEnvironmentVariable(name, value) for name, value in ENVIRONMENT.items()),
             *(
                 Node(
                     package=process.package,

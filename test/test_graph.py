@@ -1,0 +1,197 @@
+"""The whole graph as separate processes, as `./genima demo` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import psutil
+import pytest
+from untrained import save_checkpoints
+
+from genima import paths
+from genima_bringup.report import Report
+
+Demo = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return save_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture
+def demo(checkpoints: tuple[Path, Path], tmp_path: Path) -> Demo:
+    """Starts a demo with untrained models; arguments given later win."""
+
+    def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+        diffusion, controller = map(str, checkpoints)
+        command = [sys.executable, "-m", "genima.cli", "demo", "--headless", "--out", str(tmp_path / "out")]
+        command += ["--diffusion-checkpoint", diffusion, "--controller-checkpoint", controller, *arguments]
+        environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl"}
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,  # type: ignore[call-overload]
+        )
+
+    return start
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=200)
+    print(output, errors, sep="\n")
+    return process.returncode, output, errors
+
+
+def error_line(process: subprocess.Popen[str]) -> str:
+    """The one line that a demo ends with when it cannot begin."""
+    code, _, errors = end_of(process)
+    assert code == 2
+    assert len(errors.strip().splitlines()) == 1
+    return errors
+
+
+def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> None:
+    code, output, _ = end_of(demo("--episodes", "1", "--time-limit", "8", "--task", "take_lid_off", "--seed", "3"))
+    assert code == 0
+    assert "success" in output and "seed 3" in output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["task"], report["episodes"], report["seeds"]) == ("take_lid_off", 1, [3])
+    assert report["successes"] in (0, 1)
+    assert report["results"][0]["outcome"] in ("timeout", "succeeded")
+    assert report["drawing_hz"] > 0 and report["command_hz"] > 0 and report["real_time_factor"] > 0
+    assert 0 <= report["late_fraction"] <= 1
+    assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]
+    assert report["first_drawn_target_s"] > 0
+    with av.open(str(tmp_path / "out" / "video.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) > 5
+    assert cv2.imread(str(tmp_path / "out" / "picture.png")).shape == (512, 1024, 3)
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+@pytest.mark.parametrize("stage", ["starting", "running"])
+def test_ctrl_c_ends_every_process(demo: Demo, tmp_path: Path, stage: str) -> None:
+    process = demo("--episodes", "3", "--time-limit", "60")
+    assert process.stdout is not None
+    assert "starting" in process.stdout.readline()
+    log = tmp_path / "out" / "logs" / "command_guard.log"
+    while stage == "running" and "controller may move the arm" not in log.read_text():
+        assert process.poll() is None
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 5
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)  # an impatient user
+    code, output, errors = end_of(process)
+    print(f"ended {time.monotonic() - asked:.1f} s after Ctrl-C")
+    assert code == 130
+    assert "interrupted" in output and "Traceback" not in errors
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["interrupted"] is True
+
+
+def test_the_nodes_die_with_a_killed_demo(demo: Demo) -> None:
+    process = demo("--episodes", "3")
+    assert process.stdout is not None
+    assert "starting" in process.stdout.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+
+
+def test_a_node_that_dies_is_named(demo: Demo, tmp_path: Path) -> None:
+    process = demo("--episodes", "3")
+    assert process.stdout is not None
+    assert "starting" in process.stdout.readline()
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "genima_nodes.command_guard" in " ".join(child.cmdline()):
+            child.kill()
+    error = error_line(process)
+    assert "command_guard ended with code -9" in error
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_an_unknown_task_is_refused(demo: Demo) -> None:
+    assert "unknown task 'push_buton'" in error_line(demo("--task", "push_buton"))
+
+
+def test_a_missing_checkpoint_is_refused(demo: Demo) -> None:
+    assert "no checkpoint at /nowhere" in error_line(demo("--controller-checkpoint", "/nowhere"))
+
+
+def test_a_truncated_checkpoint_is_refused(demo: Demo, tmp_path: Path) -> None:
+    diffusion, _ = save_checkpoints(tmp_path / "damaged")
+    weights = next((diffusion / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    error = error_line(demo("--diffusion-checkpoint", str(diffusion)))
+    assert str(weights) in error and "damaged" in error
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("views", ["front", "wrist", "right_shoulder", "left_shoulder"]), ("horizon", 10), ("joint_names", ["a", "b"])],
+)
+def test_checkpoints_that_do_not_fit_are_refused(demo: Demo, tmp_path: Path, field: str, value: object) -> None:
+    diffusion, _ = save_checkpoints(tmp_path / "other")
+    file = diffusion / "genima.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    error = error_line(demo("--diffusion-checkpoint", str(diffusion)))
+    assert "do not fit together" in error and field in error
+
+
+def test_a_folder_that_cannot_be_written_is_refused(demo: Demo, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot make the folder" in error_line(demo("--out", str(tmp_path / "file" / "out")))
+
+
+def test_a_full_disk_leaves_no_half_report(tmp_path: Path) -> None:
+    script = f"""
+import signal, sys
+from pathlib import Path
+from genima.errors import GenimaError
+from genima_bringup.report import Report
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    Report("push_button", 10).write(Path({str(tmp_path)!r}) / "report.json")
+except GenimaError as error:
+    sys.exit(str(error))
+"""
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    result = subprocess.run([sys.executable, "-c", script], preexec_fn=no_room, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("cannot write") and len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
+    Report("push_button", 10, interrupted=True).write(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["successes"] == 0
+
+
+def test_the_launch_file_starts_what_the_demo_starts() -> None:
+    pytest.importorskip("launch_ros", reason="launch is not among the wheels")
+    import runpy
+
+    description = runpy.run_path(str(paths.shared("launch", "sim.launch.py")))["generate_launch_description"]()
+    names = {a.node_executable for a in description.entities if hasattr(a, "node_executable")}
+    assert names == {"sim_node", "diffusion_agent", "controller", "command_guard", "task_runner"}

@@ -1,0 +1,31 @@
+"""Checkpoints with random weights, for tests of the plumbing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genima.checkpoint import DrawingSpec
+from genima.controller.act import Act, ActConfig
+from genima.controller.controller import Controller, JointStatistics
+from genima.diffusion.small import small_agent
+from genima.robot.model import RobotModel
+from genima.text import small_text_encoder, small_tokenizer
+from genima_sim.tasks import TASKS
+
+
+def save_checkpoints(folder: Path, view_size: int = 64) -> tuple[Path, Path]:
+    """Folders of a diffusion agent and of a controller that fit together."""
+    torch.manual_seed(0)
+    robot = RobotModel.load("panda")
+    spec = DrawingSpec("panda", robot.joint_names, view_size=view_size)
+    instructions = [task.instruction for task in TASKS.values()]
+    agent = small_agent(spec, instructions, torch.rand(2, 3, 2 * view_size, 2 * view_size) * 2 - 1)
+    agent.save_pretrained(folder / "diffusion_agent")
+    tokenizer = small_tokenizer(instructions)
+    act = Act(ActConfig.small(spec.horizon), small_text_encoder(tokenizer))
+    statistics = JointStatistics(robot.home, np.full(len(robot.home), 0.05))
+    Controller(spec, act, tokenizer, statistics).save_pretrained(folder / "controller")
+    return folder / "diffusion_agent", folder / "controller"
