@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         except KeyboardInterrupt:
             report.interrupted = True
     report.write(out / "report.json")
-    print(f"{report.text()}\nreport, video and picture are in {out}")
+    print(f"{report.text()}\nmore in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 130 if report.interrupted else 0
 
 

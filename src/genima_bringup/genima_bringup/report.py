@@ -80,7 +80,7 @@ class Report:
         """For people."""
         successes = sum(result.success for result in self.results)
         lines = [f"success             {successes} of {len(self.results)} ({self.task})"]
-        if (m := self.measurements) is not None:
+        if (m := self.measurements) is not None and m.drawing_hz > 0:
             lines += [
                 f"drawing             {m.drawing_hz:.1f} Hz",
                 f"commands            {m.command_hz:.1f} Hz, {100 * m.late_fraction:.2f}% late by more than 5 ms",

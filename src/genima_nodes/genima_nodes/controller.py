@@ -44,7 +44,7 @@ class ControllerNode(Node):
         )
         self._robot = self._controller.robot
         self._stream = ChunkStream(self._robot, rate)
-        self._stream_lock = threading.Lock()
+        self._stream_lock = threading.Lock()  # also of the task
         self._drawings: Newest[DrawnTarget] = Newest()
         self._joints: deque[Joints] = deque(maxlen=_HISTORY)
         self._task = ""
@@ -81,7 +81,8 @@ class ControllerNode(Node):
     # Callbacks only keep what is newest.
 
     def _on_task(self, message: String) -> None:
-        self._task, self._task_start, self._restart = message.data.strip(), messages.now(self), True
+        with self._stream_lock:
+            self._task, self._task_start, self._restart = message.data.strip(), messages.now(self), True
         self._drawings.clear()
 
     def _on_joints(self, message: JointState) -> None:
@@ -130,10 +131,10 @@ class ControllerNode(Node):
 
     def _tick(self, lag: float) -> bool:
         due = messages.now(self) - lag
-        joints = self._fresh_joints(due)
-        if not self._task or joints is None:
-            return False  # nothing is said, and the guard holds the arm
         with self._stream_lock:
+            joints = self._fresh_joints(due)
+            if not self._task or joints is None:
+                return False  # nothing is said, and the guard holds the arm
             if self._restart:
                 self._stream.reset(joints)
                 self._restart = False

@@ -29,10 +29,14 @@ class Demo:
     gripper: NDArray[np.float64]  # (T,) measured open fraction
     command_positions: NDArray[np.float64]  # (T, n) rad
     command_gripper: NDArray[np.float64]  # (T,) commanded open fraction
-    tiles: NDArray[np.uint8]  # (T, H, W, 3) rgb, memory-mapped
+    tiles_file: Path  # .npy of (T, H, W, 3) uint8 rgb; a path, as a memory map sent to a worker becomes a whole copy
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def tile(self, t: int) -> NDArray[np.uint8]:
+        """The tiled observation (H, W, 3) of moment t."""
+        return np.array(np.load(self.tiles_file, mmap_mode="r")[t])
 
     def target(self, t: int, horizon: int) -> tuple[NDArray[np.float64], bool]:
         """Measured joints (n,) and whether the gripper is to be open, ``horizon`` steps after t or at the end."""
@@ -74,7 +78,7 @@ def _load(folder: Path, robot: RobotModel, spec: DrawingSpec) -> Demo | None:
             return None
         return Demo(
             str(data["instruction"]), data["positions"], data["gripper"], data["command_positions"],
-            data["command_gripper"], np.load(tiles_file, mmap_mode="r"),
+            data["command_gripper"], tiles_file,
         )  # fmt: skip
 
 

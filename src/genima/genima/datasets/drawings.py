@@ -42,7 +42,7 @@ class DrawingDataset(torch.utils.data.Dataset[DrawingSample]):
     def __getitem__(self, i: int) -> DrawingSample:
         d, t = self._index[i]
         demo = self._demos[d]
-        condition = np.array(demo.tiles[t])
+        condition = demo.tile(t)
         target, gripper_open = demo.target(t, self._spec.horizon)
         drawn = draw_tile(condition, self._cameras, self._robot, self._spec, target, gripper_open, demo.positions[t])
         return DrawingSample(torch.from_numpy(condition), torch.from_numpy(drawn), demo.instruction)
