@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genima.errors import GenimaError
+from genima.files import write_whole
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
@@ -107,6 +107,4 @@ def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
 
 def write(folder: Path, kind: str, spec: DrawingSpec, **rest: Any) -> None:
     """Write ``genima.json`` last of all files, in one step: a folder with it is a whole checkpoint."""
-    temporary = Path(folder) / (FILE + ".part")
-    temporary.write_text(json.dumps({"kind": kind, **spec.to_dict(), **rest}, indent=2) + "\n")
-    os.replace(temporary, Path(folder) / FILE)
+    write_whole(Path(folder) / FILE, (json.dumps({"kind": kind, **spec.to_dict(), **rest}, indent=2) + "\n").encode())

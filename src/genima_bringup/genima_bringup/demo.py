@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from genima import checkpoint, paths
 from genima.errors import GenimaError
+from genima.files import write_whole
 from genima.observation import Image
 from genima_bringup import film
 from genima_bringup.processes import simulated
-from genima_bringup.report import EpisodeResult, Report, write_whole
+from genima_bringup.report import EpisodeResult, Report
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.tasks import TASKS, get_task
 

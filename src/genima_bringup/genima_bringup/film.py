@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from genima.errors import GenimaError
+from genima.files import write_whole
 from genima.observation import Image
-from genima_bringup.report import write_whole
 
 _SIDE = 512  # px of each half
 FPS = 10

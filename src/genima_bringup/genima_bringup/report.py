@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from genima.errors import GenimaError
+from genima.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,6 @@ class Report:
         if self.interrupted:
             lines.append(f"interrupted after {len(self.results)} of {self.requested} episodes")
         return "\n".join(lines)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file in one step: it appears whole or not at all.
-
-    Raises:
-        GenimaError: when there is no room or no right to.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise GenimaError(f"cannot write {path}: {error.strerror}") from None
 
 
 def machine() -> dict[str, object]:

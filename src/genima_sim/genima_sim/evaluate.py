@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from genima.controller import Controller
 from genima.diffusion import DiffusionAgent
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
+from genima.files import write_whole
 from genima.guard import CommandGuard
 from genima_sim.environment import Environment
 from genima_sim.tasks import get_task
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     success = Success(len(succeeded), options.episodes)
     print(f"{options.task}{' with blank targets' if options.blank_targets else ''}: {success}")
     if options.out:
-        write_json(options.out, result(options, success, succeeded))
+        write_whole(options.out, (json.dumps(result(options, success, succeeded), indent=2) + "\n").encode())
     return 0
 
 
@@ -114,19 +114,3 @@ def load_pair(folder: Path | None, device: str) -> tuple[DiffusionAgent, Control
     controller = Controller.from_pretrained(folder / "controller", device)
     agent.spec.require_same(controller.spec, "the diffusion agent", "the controller")
     return agent, controller
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write in one step: a file of that name is always whole.
-
-    Raises:
-        GenimaError: when the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(data, indent=2) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise GenimaError(f"{path} could not be written: {error.strerror or error}") from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image as Picture
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -89,4 +89,4 @@ def _sample(agent: DiffusionAgent, shown: tuple[Tensor, Tensor, list[str]], file
     condition, target, instructions = shown
     drawn = agent.draw_pixels(condition, instructions, torch.Generator().manual_seed(0))
     rows = [torch.cat(list(images), dim=1) for images in (condition, drawn, target)]
-    Picture.fromarray(torch.cat(rows, dim=0).numpy()).save(file)
+    cv2.imwrite(str(file), torch.cat(rows, dim=0).numpy()[..., ::-1])

@@ -1,0 +1,27 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from genima.errors import GenimaError
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step, with its folder where that is missing.
+
+    Raises:
+        GenimaError: when there is no room or no right to; nothing half-written is left then.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise GenimaError(f"cannot write {path}: {error.strerror}") from None
