@@ -1,7 +1,7 @@
 """The closed loop around the simulated robot: `ros2 launch genima_bringup sim.launch.py`."""
 
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
@@ -26,7 +26,10 @@ def generate_launch_description() -> LaunchDescription:
             ),
             # tiles are lost in the default shared memory
             SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),
-            *(SetEnvironmentVariable(name, value) for name, value in ENVIRONMENT.items()),
+            *(
+                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
+                for name, value in ENVIRONMENT.items()
+            ),
             *(
                 Node(
                     package=process.package,

@@ -8,8 +8,11 @@ from typing import TypeAlias
 Value: TypeAlias = str | int | float | bool
 
 
-# Idle threads of OpenMP spin by default, and take from the robot's control the cores that it needs.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+# Where the user has not set these.
+ENVIRONMENT = {
+    "MUJOCO_GL": "egl",  # renders without a display
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads spin by default, on the cores that the robot's control needs
+}
 
 
 @dataclass(frozen=True)

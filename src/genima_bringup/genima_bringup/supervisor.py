@@ -51,8 +51,9 @@ def free_domains() -> list[int]:
 class Supervisor:
     """Runs processes while its context is open.
 
-    Every process has a session of its own, so that a terminal's Ctrl-C reaches this process alone, which then ends the
-    others in order. Should this process die, the kernel ends the others.
+    Every process has a process group of its own, so that a terminal's Ctrl-C reaches this process alone, which then
+    ends the others in order; not a session, as Linux weighs priorities only within one. Should this process die, the
+    kernel ends the others.
     """
 
     def __init__(self, processes: Sequence[Process], logs: Path, environment: dict[str, str]) -> None:
@@ -66,7 +67,7 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         self._logs.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | ENVIRONMENT | self._environment
+        environment = ENVIRONMENT | os.environ | self._environment
         try:
             for process in self._processes:
                 with open(self._log(process.executable), "wb") as log:
@@ -76,7 +77,7 @@ class Supervisor:
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,
-                        start_new_session=True,
+                        process_group=0,
                         preexec_fn=_die_with_parent,
                     )
         except BaseException:
@@ -115,7 +116,8 @@ class Supervisor:
 
     def _last_words(self, name: str) -> str:
         lines = self._log(name).read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        errors = [line for line in lines if "error" in line.lower()]
+        return (errors or lines or ["it said nothing"])[-1]
 
 
 def _command(process: Process) -> list[str]:

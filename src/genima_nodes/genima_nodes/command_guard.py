@@ -18,7 +18,7 @@ from genima_interfaces.srv import SelectSource
 from genima_nodes import messages, qos
 from genima_nodes.health import Health
 from genima_nodes.pacing import PacedThread
-from genima_nodes.running import run
+from genima_nodes.running import CONTROL_NICENESS, run
 
 SOURCES = ("controller", "teleop")
 NOBODY = "none"
@@ -136,7 +136,7 @@ class CommandGuardNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(CommandGuardNode, args)
+    return run(CommandGuardNode, args, CONTROL_NICENESS)
 
 
 if __name__ == "__main__":

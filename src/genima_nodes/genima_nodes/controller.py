@@ -21,7 +21,7 @@ from genima_nodes import messages, qos
 from genima_nodes.health import Health
 from genima_nodes.newest import Newest
 from genima_nodes.pacing import PacedThread
-from genima_nodes.running import run
+from genima_nodes.running import CONTROL_NICENESS, run
 
 _STALE = 0.1  # s: joints older than this are not worth acting on
 _HISTORY = 500  # joint states kept: a drawing is read with the joints of its own moment, maybe seconds ago
@@ -162,7 +162,7 @@ class ControllerNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(ControllerNode, args)
+    return run(ControllerNode, args, CONTROL_NICENESS)
 
 
 if __name__ == "__main__":

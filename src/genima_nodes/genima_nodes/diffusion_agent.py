@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -24,10 +23,9 @@ from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes import messages, qos
 from genima_nodes.health import Health
 from genima_nodes.newest import Newest
-from genima_nodes.running import run
+from genima_nodes.running import DRAWING_NICENESS, run
 
 _SILENT = 1.0  # s without an image after which a camera counts as stopped
-_NICENESS = 5  # control comes first: a late drawing costs quality, a late command smoothness
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,6 @@ class DiffusionAgentNode(Node):
                 self._health.clear(about)
 
     def _draw_forever(self) -> None:
-        if sys.platform == "linux":  # there, niceness is each thread's own; torch's threads inherit it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while not self._stop.is_set():
             views, task = self._sets.take(timeout=0.1), self._task
             if views and task:
@@ -153,7 +149,7 @@ class DiffusionAgentNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(DiffusionAgentNode, args)
+    return run(DiffusionAgentNode, args, DRAWING_NICENESS)
 
 
 if __name__ == "__main__":

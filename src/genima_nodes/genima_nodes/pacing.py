@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 LATE = 0.005  # s after its deadline from which a tick counts as late
-_NICENESS = -10
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
 
 
@@ -43,8 +40,6 @@ class PacedThread:
             self._thread.join()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # few users may; then the others are only nicer
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         deadline = time.monotonic()
         while not self._stop.is_set():
             deadline += self._period

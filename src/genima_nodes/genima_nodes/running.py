@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -15,6 +17,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from genima.errors import GenimaError
 
+# Control comes first: a late drawing costs quality, a late command smoothness.
+CONTROL_NICENESS, DRAWING_NICENESS = -10, 5
 _WAKE = 0.2  # s: how long a signal may wait in a process where nothing happens
 
 
@@ -25,12 +29,21 @@ class ClosableNode(Protocol):
         """End all threads; the node is destroyed next."""
 
 
-def run(make_node: Callable[[], ClosableNode], args: list[str] | None = None) -> int:
-    """Spin a node until the process is told to end; the process's exit code."""
+def run(make_node: Callable[[], ClosableNode], args: list[str] | None = None, niceness: int = 0) -> int:
+    """Spin a node until the process is told to end; the process's exit code.
+
+    Args:
+        make_node: makes the node, once ROS is up.
+        args: command line.
+        niceness: of the whole process: a thread that waits for Python's lock waits for the nicest that holds it.
+    """
+    with contextlib.suppress(PermissionError):  # few users may be less nice than others
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
     # rclpy's own handlers end the context at once, below the feet of threads that still publish
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ending.set())
+    failed = _end_with_any_thread(ending)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         closable = make_node()
@@ -46,4 +59,19 @@ def run(make_node: Callable[[], ClosableNode], args: list[str] | None = None) ->
         return 2
     finally:
         rclpy.try_shutdown()
-    return 0
+    return 1 if failed else 0
+
+
+def _end_with_any_thread(ending: threading.Event) -> list[str]:
+    """A node whose thread died must not look alive; returns the names of such threads, as they come."""
+    failed: list[str] = []
+
+    def on_error(error: threading.ExceptHookArgs) -> None:
+        threading.__excepthook__(error)
+        name = error.thread.name if error.thread else "unknown"
+        failed.append(name)
+        print(f"genima: error: thread {name} failed: {error.exc_value}", file=sys.stderr)
+        ending.set()
+
+    threading.excepthook = on_error
+    return failed

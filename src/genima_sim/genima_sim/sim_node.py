@@ -19,7 +19,7 @@ from genima_interfaces.srv import ResetScene
 from genima_nodes import messages, qos
 from genima_nodes.health import Health
 from genima_nodes.pacing import PacedThread
-from genima_nodes.running import run
+from genima_nodes.running import CONTROL_NICENESS, run
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 
@@ -167,7 +167,7 @@ def camera_info(camera: Camera) -> CameraInfo:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(SimNode, args)
+    return run(SimNode, args, CONTROL_NICENESS)
 
 
 if __name__ == "__main__":
