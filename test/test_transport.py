@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from genima_bringup.supervisor import ros_environment
+from genima_bringup.supervisor import remove_stale_shared_memory, ros_environment
 
 TILES = 150
 RATE = 15.0  # Hz; the diffusion agent draws at 5 to 10
@@ -63,3 +64,28 @@ def test_no_tile_is_lost() -> None:
     result = json.loads(output)
     print(f"latency p50 {result['p50']:.1f} ms, p99 {result['p99']:.1f} ms")
     assert result["seeds"] == list(range(TILES))
+
+
+def test_only_the_shared_memory_of_dead_processes_is_removed() -> None:
+    script = 'import rclpy, time; rclpy.init(); node = rclpy.create_node("x"); print("up", flush=True); time.sleep(90)'
+    environment = os.environ | ros_environment()
+    before = locks()
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        mine = locks() - before
+        assert mine
+        for lock in mine:
+            os.utime(lock, (0, 0))  # no newborn
+        remove_stale_shared_memory()
+        assert mine <= locks()
+    finally:
+        process.kill()
+        process.wait()
+    remove_stale_shared_memory()
+    assert not mine & locks()
+
+
+def locks() -> set[Path]:
+    """Of segments; ports are few, small and used again."""
+    return {lock for lock in Path("/dev/shm").glob("fast*_*_el") if "_port" not in lock.name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import random
@@ -23,6 +24,8 @@ from genima_bringup.processes import ENVIRONMENT, Process
 
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
 _GRACE = 1.5  # s between SIGINT and SIGKILL
+_SHARED_MEMORY = Path("/dev/shm")
+_NEWBORN = 5.0  # s in which a segment may not be locked yet
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -48,6 +51,19 @@ def free_domains() -> list[int]:
     return [domain for domain in _DOMAINS if domain not in taken]
 
 
+def remove_stale_shared_memory() -> None:
+    """Remove the segments of Fast DDS that killed processes left behind, as `fastdds shm clean` does.
+
+    A living process holds the lock beside its segment.
+    """
+    for lock in _SHARED_MEMORY.glob("fast*_*_el"):
+        with contextlib.suppress(OSError), open(lock, "rb") as file:
+            if time.time() - lock.stat().st_mtime > _NEWBORN:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
+                lock.unlink()
+
+
 class Supervisor:
     """Runs processes while its context is open.
 
@@ -67,6 +83,7 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         self._logs.mkdir(parents=True, exist_ok=True)
+        remove_stale_shared_memory()
         environment = ENVIRONMENT | os.environ | self._environment
         try:
             for process in self._processes:
@@ -110,6 +127,7 @@ class Supervisor:
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
         self._children.clear()
+        remove_stale_shared_memory()
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"

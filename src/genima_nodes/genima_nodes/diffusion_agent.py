@@ -130,7 +130,7 @@ class DiffusionAgentNode(Node):
         unknown = Joints(stamp, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)  # drawing needs none
         observation = Observation(stamp, {name: view.image for name, view in views.items()}, unknown, task)
         try:
-            drawn = self._agent.draw(observation, self._seed)
+            drawn = self._agent.draw(observation, self._seed + self._drawn.total)
         except GenimaError as error:
             self._health.fault("drawing", str(error))
             return
