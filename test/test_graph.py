@@ -51,7 +51,7 @@ def demo(checkpoints: tuple[Path, Path], tmp_path: Path) -> Demo:
 
 
 def end_of(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate(timeout=280)
     print(output, errors, sep="\n")
     return process.returncode, output, errors
 
@@ -65,7 +65,7 @@ def error_line(process: subprocess.Popen[str]) -> str:
 
 
 def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> None:
-    code, output, _ = end_of(demo("--episodes", "1", "--time-limit", "8", "--task", "take_lid_off", "--seed", "3"))
+    code, output, _ = end_of(demo("--episodes", "1", "--time-limit", "20", "--task", "take_lid_off", "--seed", "3"))
     assert code == 0
     assert "success" in output and "seed 3" in output
     report = json.loads((tmp_path / "out" / "report.json").read_text())

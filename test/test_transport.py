@@ -69,23 +69,25 @@ def test_no_tile_is_lost() -> None:
 def test_only_the_shared_memory_of_dead_processes_is_removed() -> None:
     script = 'import rclpy, time; rclpy.init(); node = rclpy.create_node("x"); print("up", flush=True); time.sleep(90)'
     environment = os.environ | ros_environment()
-    before = locks()
+    before = segments()
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        mine = locks() - before
+        mine = segments() - before
         assert mine
-        for lock in mine:
-            os.utime(lock, (0, 0))  # no newborn
+        for segment in mine:
+            os.utime(segment, (0, 0))  # no newborn
         remove_stale_shared_memory()
-        assert mine <= locks()
+        assert mine <= segments()
     finally:
         process.kill()
         process.wait()
+    for segment in mine:
+        os.utime(segment, (0, 0))
     remove_stale_shared_memory()
-    assert not mine & locks()
+    assert not mine & segments()
 
 
-def locks() -> set[Path]:
-    """Of segments; ports are few, small and used again."""
-    return {lock for lock in Path("/dev/shm").glob("fast*_*_el") if "_port" not in lock.name}
+def segments() -> set[Path]:
+    """Shared memory of Fast DDS, without the files beside it."""
+    return {file for file in Path("/dev/shm").glob("fast*_*") if not file.name.endswith(("_el", "_sl"))}

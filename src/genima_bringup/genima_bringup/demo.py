@@ -25,7 +25,7 @@ from genima_bringup.report import EpisodeResult, Report
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.tasks import TASKS, get_task
 
-_READY_TIMEOUT = 120.0  # s: a cold disk and two busy cores
+_READY_TIMEOUT = 180.0  # s: a cold disk and two busy cores
 _SETTLE = 0.5  # s between episodes, in which the guard brings the arm to rest
 _PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on its way by then
 

@@ -25,6 +25,7 @@ from genima_bringup.processes import ENVIRONMENT, Process
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
 _GRACE = 1.5  # s between SIGINT and SIGKILL
 _SHARED_MEMORY = Path("/dev/shm")
+_LOCKS = ("_el", "_sl")  # exclusive, shared
 _NEWBORN = 5.0  # s in which a segment may not be locked yet
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -52,16 +53,28 @@ def free_domains() -> list[int]:
 
 
 def remove_stale_shared_memory() -> None:
-    """Remove the segments of Fast DDS that killed processes left behind, as `fastdds shm clean` does.
+    """Remove what killed processes left of Fast DDS's shared memory, as `fastdds shm clean` does.
 
-    A living process holds the lock beside its segment.
+    A living process holds a lock on a file beside each of its segments and ports.
     """
-    for lock in _SHARED_MEMORY.glob("fast*_*_el"):
-        with contextlib.suppress(OSError), open(lock, "rb") as file:
-            if time.time() - lock.stat().st_mtime > _NEWBORN:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
-                lock.unlink()
+    for segment in _SHARED_MEMORY.glob("fast*_*"):
+        locks = [segment.with_name(segment.name + ending) for ending in _LOCKS]
+        with contextlib.suppress(OSError):  # somebody else's, or just gone
+            old = time.time() - segment.stat().st_mtime > _NEWBORN
+            if old and not segment.name.endswith(_LOCKS) and not any(map(_is_held, locks)):
+                for file in (segment, *locks, segment.with_name(f"sem.{segment.name}_mutex")):
+                    file.unlink(missing_ok=True)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 class Supervisor:
