@@ -96,12 +96,13 @@ def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
         if data["kind"] != kind:
             raise GenimaError(f"{folder} is a checkpoint of a {data['kind']}, not of a {kind}")
         spec = DrawingSpec.from_dict(data)
-    except (KeyError, TypeError, ValueError) as error:
+        spec.prompt("")  # fails where the template is none
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise GenimaError(f"{path} is damaged: {error!r}; fetch or train the checkpoint again") from None
     if len(spec.views) != 4 or len(set(spec.views)) != 4 or set(spec.views) - set(spec.appearance.radii):
         raise GenimaError(f"{path}: views {list(spec.views)} are not four different views with a sphere radius each")
-    if min(spec.view_size, spec.horizon, spec.action_rate) <= 0:
-        raise GenimaError(f"{path}: view_size, horizon and action_rate must be positive")
+    if not min(spec.camera_size, spec.view_size, spec.horizon, spec.action_rate) > 0:
+        raise GenimaError(f"{path}: camera_size, view_size, horizon and action_rate must be positive")
     return spec, data
 
 

@@ -42,9 +42,11 @@ class Simulation:
         """Start an episode: objects and arm are placed by the seed; ``start`` (7,) in rad overrides the arm's place.
 
         Raises:
-            GenimaError: for an unknown task.
+            GenimaError: for an unknown task or a negative seed.
         """
         self.task = get_task(task)
+        if seed < 0:
+            raise GenimaError(f"seeds count from 0; {seed} is negative")
         self.success = False
         rng = np.random.default_rng([seed, 0x6E1A])
         self.layout = Layout.random(rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,14 @@ class DiffusionAgent:
         try:
             scheduler_class = getattr(diffusers, rest["scheduler"])
             vae_class = {"AutoencoderKL": AutoencoderKL, "PatchCodec": PatchCodec}[rest["vae"]]
-            options: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False, "device_map": None}
+            safe = {"use_safetensors": True, "output_loading_info": True}
+            options: dict[str, Any] = {**safe, "low_cpu_mem_usage": False, "device_map": None}
             agent = cls(
                 spec,
-                UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options),
-                ControlNetModel.from_pretrained(folder, subfolder="controlnet", **options),
-                vae_class.from_pretrained(folder, subfolder="vae", **options),
-                CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True),
+                _whole(UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options)),
+                _whole(ControlNetModel.from_pretrained(folder, subfolder="controlnet", **options)),
+                _whole(vae_class.from_pretrained(folder, subfolder="vae", **options)),
+                _whole(CLIPTextModel.from_pretrained(folder / "text_encoder", **safe)),
                 AutoTokenizer.from_pretrained(folder / "tokenizer"),
                 scheduler_class.from_pretrained(folder, subfolder="scheduler"),
                 int(rest["steps"]),
@@ -188,6 +190,14 @@ class DiffusionAgent:
             return_tensors="pt",
         )
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+
+
+def _whole(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
+    """The model that was loaded; the libraries only warn of missing weights and go on with random ones."""
+    model, info = loaded
+    if missing := info["missing_keys"]:
+        raise ValueError(f"{type(model).__name__} lacks weights such as {min(missing)}")
+    return model
 
 
 def resize(image: Image, size: int) -> Image:

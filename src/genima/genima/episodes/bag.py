@@ -144,6 +144,8 @@ class Episode:
 
     def image(self, view: str, t: int) -> Image:
         """The (h, w, 3) rgb image of a view at moment t."""
+        if view not in self.jpegs:
+            raise GenimaError(f"episode {self.folder} lacks images of view {view}")
         decoded = cv2.imdecode(self.jpegs[view][t], cv2.IMREAD_COLOR)
         if decoded is None:
             raise GenimaError(f"episode {self.folder}: image {t} of view {view} cannot be decoded")
@@ -176,7 +178,7 @@ class Episode:
         except GenimaError as error:
             raise GenimaError(f"episode {folder}: {error}") from None
         except Exception as error:  # rosbags raises many kinds for a damaged file
-            raise GenimaError(f"episode {folder} cannot be read: {error}") from None
+            raise GenimaError(f"episode {folder} cannot be read: {' '.join(str(error).split())}") from None
         if missing := [topic for topic in ("/joint_states", "/joint_command") if topic not in data]:
             raise GenimaError(f"episode {folder} lacks {', '.join(missing)}")
         moments = np.array(stamps["/joint_states"])

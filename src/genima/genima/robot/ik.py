@@ -11,10 +11,11 @@ from genima.errors import GenimaError
 
 _TOLERANCE = 1e-4  # m and rad
 _MAX_ITERATIONS = 200
+_MAX_STEP = 0.5  # rad: longer steps leave the range in which the linearisation holds, and miss solutions
 
 
 class InverseKinematics:
-    """Joint positions for tip poses; of all solutions the one nearest to a rest posture, whatever the start."""
+    """Joint positions for tip poses; of the solutions, the one nearest to a rest posture from a start near it."""
 
     def __init__(self, arm: mujoco.MjModel, rest: NDArray[np.float64], site: str = "tip") -> None:
         """``arm`` is a model of the bare arm with a site at the tip; ``rest`` (n,) rad is the preferred posture."""
@@ -41,8 +42,9 @@ class InverseKinematics:
                 limits=self._limits,
                 damping=1e-6,
             )
-            self._configuration.integrate_inplace(velocity, 1.0)
-            if np.abs(velocity).max() < _TOLERANCE:
+            step = float(np.abs(velocity).max())
+            self._configuration.integrate_inplace(velocity, min(1.0, _MAX_STEP / max(step, _TOLERANCE)))
+            if step < _TOLERANCE:
                 break
         error = np.abs(self._tip.compute_error(self._configuration))
         if error.max() > 5e-3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,9 @@ class RobotModel:
             )
         except FileNotFoundError:
             raise GenimaError(f"robot model {path} does not exist") from None
-        except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        except yaml.YAMLError as error:
+            raise GenimaError(f"robot model {path} is not YAML: {' '.join(str(error).split())}") from None
+        except (KeyError, TypeError, ValueError) as error:
             raise GenimaError(f"robot model {path}: bad or missing field: {error!r}") from None
 
     def link_poses(self, positions: NDArray[np.floating]) -> Array:
@@ -108,8 +111,8 @@ class RobotModel:
         """
         if len(values) != len(names):
             raise GenimaError(f"joint state has {len(names)} names but {len(values)} values")
-        if len(set(names)) != len(names):
-            raise GenimaError("joint state names a joint twice")
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise GenimaError(f"joint state names twice: {', '.join(twice)}")
         by_name = dict(zip(names, values, strict=True))
         wanted = (*self.joint_names, self.gripper_joint)
         if missing := [name for name in wanted if name not in by_name]:

@@ -63,7 +63,9 @@ def load_cameras(folder: Path) -> Mapping[str, Camera]:
             cameras[path.stem] = Camera(
                 path.stem, data["parent"], T, int(data["width"]), int(data["height"]), **numbers
             )
-        except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        except yaml.YAMLError as error:
+            raise GenimaError(f"camera calibration {path} is not YAML: {' '.join(str(error).split())}") from None
+        except (KeyError, TypeError, ValueError) as error:
             raise GenimaError(f"camera calibration {path}: bad or missing field: {error!r}") from None
     if not cameras:
         raise GenimaError(f"no camera calibration (*.yaml) in {folder}")

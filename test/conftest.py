@@ -1,0 +1,73 @@
+"""What the tests share: the arm, its cameras, the simulated workcell, recorded demos and an untrained checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # no display is needed; MuJoCo reads it when it is imported
+
+import pytest  # noqa: E402
+from untrained import save_checkpoints  # noqa: E402
+
+from genima import paths  # noqa: E402
+from genima.checkpoint import DrawingSpec  # noqa: E402
+from genima.robot.model import RobotModel  # noqa: E402
+from genima.views import Camera, load_cameras  # noqa: E402
+from genima_sim.record import DemoRecorder  # noqa: E402
+from genima_sim.simulation import Simulation  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def robot() -> RobotModel:
+    return RobotModel.load("panda")
+
+
+@pytest.fixture(scope="session")
+def cameras() -> Mapping[str, Camera]:
+    return load_cameras(paths.shared("calibration", "sim"))
+
+
+@pytest.fixture(scope="session")
+def spec(robot: RobotModel) -> DrawingSpec:
+    """Views of 64 px: tiles of 128 px, small enough for every test."""
+    return DrawingSpec("panda", robot.joint_names, view_size=64)
+
+
+@pytest.fixture(scope="session")
+def recorder() -> Iterator[DemoRecorder]:
+    """Simulation, renderer and expert. Whoever uses the simulation resets it first."""
+    recorder = DemoRecorder()
+    yield recorder
+    recorder.renderer.close()
+
+
+@pytest.fixture
+def simulation(recorder: DemoRecorder) -> Simulation:
+    recorder.simulation.reset("push_button", 0)
+    return recorder.simulation
+
+
+@pytest.fixture(scope="session")
+def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded demo of each task."""
+    folder = tmp_path_factory.mktemp("demos")
+    assert recorder.record(folder / "push_button-1", "push_button", 100_001)
+    assert recorder.record(folder / "take_lid_off-1", "take_lid_off", 100_001)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """diffusion_agent/ and controller/ with random weights. Read only: tests that damage it take ``copied``."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoints(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a folder to where it can be damaged."""
+    return lambda folder: Path(shutil.copytree(folder, tmp_path / "copy" / folder.name))

@@ -1,0 +1,245 @@
+"""Checkpoint folders: what must agree is compared, and what is missing, damaged or half written is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from genima import checkpoint
+from genima.checkpoint import DrawingSpec
+from genima.controller import Controller
+from genima.diffusion import DiffusionAgent
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.targets import Appearance, Sphere
+from genima_sim.evaluate import load_pair
+
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "diffusion_agent": DiffusionAgent.from_pretrained,
+    "controller": Controller.from_pretrained,
+}
+WEIGHTS = [
+    ("diffusion_agent", "unet/diffusion_pytorch_model.safetensors"),
+    ("diffusion_agent", "controlnet/diffusion_pytorch_model.safetensors"),
+    ("diffusion_agent", "vae/diffusion_pytorch_model.safetensors"),
+    ("diffusion_agent", "text_encoder/model.safetensors"),
+    ("controller", "act.safetensors"),
+]
+ALL = Appearance()
+DIFFERENT: dict[str, dict[str, Any]] = {
+    "robot": {"robot": "fr3"},
+    "joint_names": {"joint_names": tuple(f"fr3_joint{i}" for i in range(1, 8))},
+    "views": {"views": ("front", "wrist", "right_shoulder", "left_shoulder")},
+    "camera_size": {"camera_size": 128},
+    "view_size": {"view_size": 128},
+    "horizon": {"horizon": 10},
+    "action_rate": {"action_rate": 30.0},
+    "prompt_template": {"prompt_template": "{goal}"},
+    "appearance": {"appearance": replace(ALL, bands=6)},
+    "appearance (radius)": {"appearance": replace(ALL, radii={**ALL.radii, "wrist": 0.04})},
+    "appearance (colour)": {"appearance": replace(ALL, spheres=(Sphere("base", 1, (155, 0, 0)), *ALL.spheres[1:]))},
+    "appearance (joints)": {"appearance": replace(ALL, spheres=ALL.spheres[:3])},
+}
+
+
+def refused(load: Callable[[Path], Any], folder: Path, *named: str) -> None:
+    with pytest.raises(GenimaError) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    for part in (str(folder), *named):
+        assert part in message
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    file = folder / checkpoint.FILE
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_a_specification_survives_its_file(spec: DrawingSpec, tmp_path: Path) -> None:
+    for changes in ({}, *(changes for field, changes in DIFFERENT.items() if field != "appearance (joints)")):
+        original = replace(spec, **changes)
+        checkpoint.write(tmp_path, "controller", original, extra=[1, 2])
+        read, rest = checkpoint.read(tmp_path, "controller")
+        assert read == original
+        assert rest["extra"] == [1, 2]
+
+
+@pytest.mark.parametrize("field", DIFFERENT)
+def test_every_field_that_differs_is_named_with_both_values(spec: DrawingSpec, field: str) -> None:
+    other = replace(spec, **DIFFERENT[field])
+    with pytest.raises(GenimaError) as caught:
+        spec.require_same(other, "the agent", "the controller")
+    key, message = field.split()[0], str(caught.value)
+    assert f"{key}: {spec.to_dict()[key]} against {other.to_dict()[key]}" in message
+    assert "the agent" in message and "the controller" in message and "\n" not in message
+    assert not [f for f in spec.to_dict() if f != key and f"{f}:" in message]
+
+
+def test_equal_specifications_fit_together(spec: DrawingSpec) -> None:
+    spec.require_same(DrawingSpec.from_dict(json.loads(json.dumps(spec.to_dict()))), "a", "b")
+
+
+def test_another_arm_is_named(spec: DrawingSpec, robot: RobotModel) -> None:
+    with pytest.raises(GenimaError, match="fr3_joint7"):
+        spec.require_robot(replace(robot, joint_names=(*robot.joint_names[:6], "fr3_joint7")), "the agent")
+
+
+def test_the_prompt_holds_the_goal_even_with_braces_in_it(spec: DrawingSpec) -> None:
+    assert spec.prompt("open {drawer}") == "tiled perspectives of a robot arm executing 'open {drawer}'"
+
+
+@pytest.mark.parametrize("changes", [
+    {"views": ["front", "wrist", "right_shoulder", "left_shoulder"]},
+    {"action_rate": 30.0},
+    {"prompt_template": "please {goal}"},
+])  # fmt: skip
+def test_an_agent_and_a_controller_that_do_not_fit_are_refused_together(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], changes: dict[str, Any]
+) -> None:
+    folder = copied(checkpoint_folder)
+    agent, controller = load_pair(folder, "cpu")
+    assert agent.spec == controller.spec
+    edit(folder / "controller", **changes)
+    with pytest.raises(GenimaError, match=f"{next(iter(changes))}: .* against "):
+        load_pair(folder, "cpu")
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_missing_checkpoint_is_named(tmp_path: Path, kind: str) -> None:
+    refused(LOADERS[kind], tmp_path / "nowhere", "genima.json is missing")
+    refused(LOADERS[kind], tmp_path, "genima.json is missing")
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"word"', "\x00\x01", '{"schema": 1}'])
+def test_a_corrupt_description_is_refused(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, text: str
+) -> None:
+    folder = copied(checkpoint_folder / kind)
+    (folder / checkpoint.FILE).write_text(text)
+    refused(LOADERS[kind], folder, "damaged")
+    (folder / checkpoint.FILE).write_bytes(b"\xff\xfe\x00")
+    refused(LOADERS[kind], folder, "damaged")
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_every_field_of_the_description_is_needed(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str
+) -> None:
+    folder = copied(checkpoint_folder / kind)
+    whole = (folder / checkpoint.FILE).read_text()
+    for key in json.loads(whole):
+        (folder / checkpoint.FILE).write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != key}))
+        refused(LOADERS[kind], folder, key)
+
+
+@pytest.mark.parametrize("changes", [
+    {"views": ["front", "wrist", "front", "left_shoulder"]},
+    {"views": ["front", "wrist", "left_shoulder"]},
+    {"views": ["front", "wrist", "ceiling", "left_shoulder"]},
+    {"views": 4},
+    {"horizon": 0},
+    {"horizon": "many"},
+    {"view_size": -64},
+    {"camera_size": 0},
+    {"action_rate": 0.0},
+    {"appearance": {}},
+    {"appearance": None},
+    {"prompt_template": "{joint}"},
+    {"prompt_template": None},
+])  # fmt: skip
+def test_senseless_fields_are_refused(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], changes: dict[str, Any]
+) -> None:
+    for kind, load in LOADERS.items():
+        folder = copied(checkpoint_folder / kind)
+        edit(folder, **changes)
+        refused(load, folder)
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_another_schema_kind_or_robot_is_refused_by_name(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str
+) -> None:
+    folder = copied(checkpoint_folder / kind)
+    other = next(loader for name, loader in LOADERS.items() if name != kind)
+    refused(other, folder, "is a checkpoint of a")
+    edit(folder, schema=99)
+    refused(LOADERS[kind], folder, "99")
+    edit(folder, schema=checkpoint.SCHEMA, joint_names=[f"fr3_joint{i}" for i in range(1, 8)])
+    with pytest.raises(GenimaError, match="fr3_joint1"):
+        LOADERS[kind](folder)
+
+
+def test_a_controller_of_other_sizes_than_its_description_is_refused(
+    checkpoint_folder: Path, copied: Callable[[Path], Path]
+) -> None:
+    folder = copied(checkpoint_folder / "controller")
+    edit(folder, horizon=10)
+    refused(Controller.from_pretrained, folder, "20 actions", "10")
+    edit(folder, horizon=20, joint_deviation=[0.05] * 6)
+    refused(Controller.from_pretrained, folder, "statistics")
+    edit(folder, joint_deviation=[0.05] * 6 + [0.0])
+    refused(Controller.from_pretrained, folder, "statistics")
+
+
+@pytest.mark.parametrize(("kind", "weights"), WEIGHTS)
+def test_truncated_missing_or_incomplete_weights_are_refused(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, weights: str
+) -> None:
+    folder = copied(checkpoint_folder / kind)
+    file = folder / weights
+    whole = file.read_bytes()
+    for part in (whole[: len(whole) // 2], whole[:4], b""):
+        file.write_bytes(part)
+        refused(LOADERS[kind], folder)
+    file.write_bytes(whole)
+    tensors = load_file(file)
+    lost = max(tensors, key=lambda name: tensors[name].size)
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file, {"format": "pt"})
+    refused(LOADERS[kind], folder)
+    save_file({**tensors, lost: np.zeros(3, np.float32)}, file, {"format": "pt"})
+    refused(LOADERS[kind], folder)
+    file.unlink()
+    refused(LOADERS[kind], folder)
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("part", ["tokenizer", "text_encoder"])
+def test_missing_parts_are_refused(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, part: str
+) -> None:
+    folder = copied(checkpoint_folder / kind)
+    for file in (folder / part).iterdir():
+        file.unlink()
+    refused(LOADERS[kind], folder)
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_save_that_stops_half_way_leaves_nothing_that_loads_even_over_a_good_checkpoint(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = copied(checkpoint_folder / kind)
+    model = LOADERS[kind](folder)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model.tokenizer, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space"):
+        model.save_pretrained(folder)
+    refused(LOADERS[kind], folder, "genima.json is missing")
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_nothing_in_a_checkpoint_is_pickled(checkpoint_folder: Path, kind: str) -> None:
+    suffixes = {file.suffix for file in (checkpoint_folder / kind).rglob("*") if file.is_file()}
+    assert suffixes <= {".json", ".safetensors"}

@@ -1,0 +1,245 @@
+"""Demos on disk: nothing is lost, stock tools open them, and what is damaged or half written says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from genima.episodes import Episode, EpisodeWriter, find_episodes
+from genima.errors import GenimaError
+from genima.observation import Command, Image, Joints
+from genima.robot.model import RobotModel
+from genima.views import Camera
+
+VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
+STEPS = 6
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was written."""
+
+    stamps: list[float]
+    images: list[Mapping[str, Image]]
+    joints: list[Joints]
+    commands: list[Command]
+
+
+def truth() -> Truth:
+    rng = np.random.default_rng(0)
+    stamps = [1_700_000_000.0 + 0.05 * t for t in range(STEPS)]
+    images = [
+        {view: cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (96, 64)) for view in VIEWS} for _ in range(STEPS)
+    ]
+    joints = [Joints(stamp, rng.normal(size=7), float(rng.uniform())) for stamp in stamps]
+    commands = [Command(stamp, rng.normal(size=7), rng.normal(size=7), float(rng.uniform())) for stamp in stamps]
+    return Truth(stamps, images, joints, commands)
+
+
+TRUTH = truth()
+
+
+def write(folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], success: bool = True) -> Path:
+    with EpisodeWriter(folder, robot, cameras, "wave, slowly") as episode:
+        for stamp, images, joints, command in zip(
+            TRUTH.stamps, TRUTH.images, TRUTH.joints, TRUTH.commands, strict=True
+        ):
+            episode.observe(stamp, images, joints)
+            episode.command(command)
+        episode.judge(TRUTH.stamps[-1], success)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, robot: RobotModel, cameras: Mapping[str, Camera]) -> Path:
+    return write(tmp_path_factory.mktemp("episodes") / "one", robot, cameras)
+
+
+def test_joints_commands_and_stamps_come_back_exactly(written: Path, robot: RobotModel) -> None:
+    episode = Episode.load(written, robot)
+    assert len(episode) == STEPS and episode.instruction == "wave, slowly" and episode.success
+    np.testing.assert_allclose(episode.stamps, TRUTH.stamps, atol=1e-6)
+    np.testing.assert_array_equal(episode.positions, [joints.positions for joints in TRUTH.joints])
+    np.testing.assert_array_equal(episode.gripper, [joints.gripper for joints in TRUTH.joints])
+    np.testing.assert_array_equal(episode.command_positions, [command.positions for command in TRUTH.commands])
+    np.testing.assert_array_equal(episode.command_gripper, [command.gripper for command in TRUTH.commands])
+
+
+def test_images_come_back_but_for_jpeg_and_in_the_same_colours(written: Path, robot: RobotModel) -> None:
+    episode = Episode.load(written, robot)
+    assert set(episode.jpegs) == set(VIEWS)
+    for t in range(STEPS):
+        for view in VIEWS:
+            image = episode.image(view, t)
+            assert image.shape == (64, 96, 3) and image.dtype == np.uint8
+            assert np.abs(image.astype(int) - TRUTH.images[t][view]).mean() < 2.5
+
+
+def test_failures_are_told_from_successes(tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+    assert not Episode.load(write(tmp_path / "failed", robot, cameras, success=False), robot).success
+
+
+def test_stock_tools_open_it_as_an_mcap_bag_with_its_own_message_definitions(
+    written: Path, robot: RobotModel, cameras: Mapping[str, Camera]
+) -> None:
+    metadata = yaml.safe_load((written / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert metadata["storage_identifier"] == "mcap"
+    assert metadata["relative_file_paths"] == [file.name for file in written.glob("*.mcap")]
+    assert metadata["message_count"] == STEPS * (2 * len(VIEWS) + 2) + 2
+    mcap = (written / metadata["relative_file_paths"][0]).read_bytes()
+    assert mcap.startswith(b"\x89MCAP0\r\n") and mcap.endswith(b"\x89MCAP0\r\n")
+    for definition in (b"ros2msg", b"float64[] position", b"std_msgs/Header header"):
+        assert definition in mcap
+    kinds = {
+        "/task": "std_msgs/msg/String",
+        "/success": "std_msgs/msg/Bool",
+        "/joint_states": "sensor_msgs/msg/JointState",
+        "/joint_command": "sensor_msgs/msg/JointState",
+    }
+    for view in VIEWS:
+        kinds[f"/cameras/{view}/color/image_raw/compressed"] = "sensor_msgs/msg/CompressedImage"
+        kinds[f"/cameras/{view}/color/camera_info"] = "sensor_msgs/msg/CameraInfo"
+    with AnyReader([written]) as bag:  # no types are given: those in the bag must do
+        assert {connection.topic: connection.msgtype for connection in bag.connections} == kinds
+        for connection, _, raw in bag.messages():
+            message = bag.deserialize(raw, connection.msgtype)
+            if connection.msgtype == "sensor_msgs/msg/JointState":
+                assert message.name == [*robot.joint_names, robot.gripper_joint]
+            elif connection.msgtype == "sensor_msgs/msg/CameraInfo":
+                camera = cameras[connection.topic.split("/")[2]]
+                K = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
+                np.testing.assert_array_equal(message.k.reshape(3, 3), K)
+                np.testing.assert_array_equal(message.p.reshape(3, 4), np.column_stack([K, np.zeros(3)]))
+                assert message.header.frame_id == f"{camera.view}_color_optical_frame"
+
+
+def rewrite(source: Path, folder: Path, without: str = "none", delay: Callable[[int], int] = lambda i: 0) -> Path:
+    """A copy of a bag without a topic, with log times moved; the messages themselves are untouched."""
+    with AnyReader([source]) as bag, Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as out:
+        connections = {
+            c.topic: out.add_connection(c.topic, c.msgtype, typestore=bag.typestore)
+            for c in bag.connections
+            if c.topic != without
+        }
+        for i, (connection, log_time, raw) in enumerate(bag.messages()):
+            if connection.topic != without:
+                out.write(connections[connection.topic], log_time + delay(i), bytes(raw))
+    return folder
+
+
+def test_time_is_that_of_the_headers_and_not_that_of_the_recorder(
+    written: Path, tmp_path: Path, robot: RobotModel
+) -> None:
+    late = rewrite(written, tmp_path / "late", delay=lambda i: 300_000_000 + (i * 7919) % 1_000_000)
+    np.testing.assert_array_equal(Episode.load(late, robot).stamps, Episode.load(written, robot).stamps)
+
+
+def test_a_crash_while_recording_leaves_no_episode(
+    tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), EpisodeWriter(tmp_path / "one", robot, cameras, "wave") as episode:
+        episode.observe(0.0, TRUTH.images[0], TRUTH.joints[0])
+        raise KeyboardInterrupt
+    _nothing_there(tmp_path)
+
+
+def test_a_killed_recording_leaves_no_episode_and_can_be_repeated(
+    tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
+) -> None:
+    killed = EpisodeWriter(tmp_path / "one", robot, cameras, "wave").__enter__()
+    killed.observe(0.0, TRUTH.images[0], TRUTH.joints[0])
+    killed._bag.close()  # all is on disk, even the bag's metadata; but nobody said that it was complete
+    _nothing_there(tmp_path)
+    write(tmp_path / "one", robot, cameras)
+    assert find_episodes(tmp_path) == [tmp_path / "one"]
+
+
+def _nothing_there(folder: Path) -> None:
+    assert not (folder / "one").exists()
+    with pytest.raises(GenimaError, match="no episodes"):
+        find_episodes(folder)
+
+
+def test_an_episode_is_never_overwritten(written: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+    with pytest.raises(GenimaError, match="exists already"):
+        EpisodeWriter(written, robot, cameras, "wave")
+
+
+def _cut(bag: Path) -> None:
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _lose(bag: Path) -> None:
+    next(bag.glob("*.mcap")).unlink()
+
+
+def _no_metadata(bag: Path) -> None:
+    (bag / "metadata.yaml").write_text("{[")
+
+
+def _remove(bag: Path) -> None:
+    for file in bag.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("damage", [_cut, _lose, _no_metadata, _remove])
+def test_a_damaged_episode_is_one_line_that_names_it(
+    written: Path, copied: Callable[[Path], Path], robot: RobotModel, damage: Callable[[Path], None]
+) -> None:
+    folder = copied(written)
+    damage(folder)
+    _refused(folder, robot, str(folder))
+
+
+def test_an_image_that_cannot_be_decoded_is_named(written: Path, robot: RobotModel) -> None:
+    episode = Episode.load(written, robot)
+    damaged = replace(episode, jpegs={"front": [np.zeros(100, np.uint8)] * STEPS})
+    with pytest.raises(GenimaError, match=f"{written}: image 3 of view front"):
+        damaged.image("front", 3)
+
+
+@pytest.mark.parametrize("topic", ["/joint_states", "/joint_command"])
+def test_a_missing_topic_is_named(written: Path, tmp_path: Path, robot: RobotModel, topic: str) -> None:
+    _refused(rewrite(written, tmp_path / "less", without=topic), robot, topic)
+
+
+def test_a_missing_view_is_named(written: Path, tmp_path: Path, robot: RobotModel) -> None:
+    folder = rewrite(written, tmp_path / "less", without="/cameras/wrist/color/image_raw/compressed")
+    episode = Episode.load(folder, robot)
+    episode.image("front", 0)
+    with pytest.raises(GenimaError, match=f"{folder}.*wrist"):
+        episode.image("wrist", 0)
+
+
+def test_joints_of_another_robot_are_named(written: Path, robot: RobotModel) -> None:
+    other = replace(robot, joint_names=(*robot.joint_names[:6], "fr3_joint7"))
+    _refused(written, other, "fr3_joint7")
+
+
+def test_topics_that_disagree_on_the_moments_are_refused(
+    tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
+) -> None:
+    for lost in ("image", "command"):
+        with EpisodeWriter(tmp_path / lost, robot, cameras, "wave") as episode:
+            for t, stamp in enumerate(TRUTH.stamps):
+                images = {v: i for v, i in TRUTH.images[t].items() if not (lost == "image" and t == 2 and v == "wrist")}
+                episode.observe(stamp, images, TRUTH.joints[t])
+                if lost == "image" or t != 2:
+                    episode.command(TRUTH.commands[t])
+        _refused(tmp_path / lost, robot, "wrist" if lost == "image" else "/joint_command")
+
+
+def _refused(folder: Path, robot: RobotModel, named: str) -> None:
+    with pytest.raises(GenimaError) as caught:
+        Episode.load(folder, robot)
+    message = str(caught.value)
+    assert str(folder) in message and named in message and "\n" not in message

@@ -1,0 +1,183 @@
+"""The arm as data: kinematics against Pinocchio and MuJoCo, joints by name, and inverse kinematics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+import pinocchio
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from genima import paths
+from genima.errors import GenimaError
+from genima.robot.ik import InverseKinematics
+from genima.robot.model import RobotModel
+from genima_sim.scene import arm_only_model
+from genima_sim.simulation import Simulation
+
+PANDA = RobotModel.load("panda")
+NAMES = (*PANDA.joint_names, PANDA.gripper_joint)
+
+
+def random_positions(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.uniform(PANDA.position_min, PANDA.position_max, (*shape, len(PANDA.joint_names)))
+
+
+def test_link_poses_are_those_of_a_pinocchio_model_with_the_same_parameters() -> None:
+    model = pinocchio.Model()
+    last = 0
+    for a, d, alpha in PANDA.dh:
+        turned = pinocchio.SE3(pinocchio.utils.rotate("x", alpha), np.zeros(3))
+        placement = turned * pinocchio.SE3(np.eye(3), np.array([a, 0, d]))
+        last = model.addJoint(last, pinocchio.JointModelRZ(), placement, f"joint{last + 1}")
+    data = model.createData()
+    for positions in random_positions(np.random.default_rng(0), 50):
+        pinocchio.forwardKinematics(model, data, positions)
+        expected = [data.oMi[i + 1].homogeneous for i in range(model.njoints - 1)]
+        np.testing.assert_allclose(PANDA.link_poses(positions)[:7], expected, atol=1e-12)
+
+
+def test_links_flange_and_tip_are_where_the_simulated_robot_has_them(simulation: Simulation) -> None:
+    model, data = simulation.model, mujoco.MjData(simulation.model)
+    for positions in random_positions(np.random.default_rng(1), 20):
+        for name, position in zip(PANDA.joint_names, positions, strict=True):
+            data.joint(name).qpos[0] = position
+        mujoco.mj_kinematics(model, data)
+        poses = PANDA.link_poses(positions)
+        for i in range(7):
+            link = data.body(f"link{i + 1}")
+            np.testing.assert_allclose(poses[i, :3, 3], link.xpos, atol=1e-8)
+            np.testing.assert_allclose(poses[i, :3, :3], link.xmat.reshape(3, 3), atol=1e-8)
+        for pose, site in zip(poses[7:], ("flange", "tip"), strict=True):
+            np.testing.assert_allclose(pose[:3, 3], data.site(site).xpos, atol=1e-8)
+
+
+def test_a_batch_gives_the_poses_of_its_members() -> None:
+    batch = random_positions(np.random.default_rng(2), 3, 4)
+    poses = PANDA.link_poses(batch)
+    assert poses.shape == (3, 4, 9, 4, 4)
+    for index in np.ndindex(3, 4):
+        np.testing.assert_array_equal(poses[index], PANDA.link_poses(batch[index]))
+
+
+def test_joint_order_and_limits_belong_together() -> None:
+    for array in (PANDA.velocity_max, PANDA.acceleration_max, PANDA.jerk_max):
+        assert array.shape == (7,) and np.all(array > 0)
+    assert np.all(PANDA.position_min < PANDA.home) and np.all(PANDA.home < PANDA.position_max)
+
+
+@given(st.permutations([*NAMES, "some_other_joint"]), st.integers(0, 2**32 - 1))
+def test_joints_are_matched_by_name_in_any_order_and_others_are_ignored(order: list[str], seed: int) -> None:
+    value = dict(zip([*NAMES, "some_other_joint"], np.random.default_rng(seed).normal(size=9), strict=True))
+    positions, gripper = PANDA.in_order(order, [value[name] for name in order])
+    assert positions.tolist() == [value[name] for name in PANDA.joint_names]
+    assert gripper == value[PANDA.gripper_joint]
+
+
+@pytest.mark.parametrize("culprit", NAMES)
+def test_a_joint_that_is_missing_named_twice_or_not_finite_is_named_in_the_error(culprit: str) -> None:
+    values = [0.1] * len(NAMES)
+    without = [name for name in NAMES if name != culprit]
+    with pytest.raises(GenimaError, match=f"lacks {culprit}"):
+        PANDA.in_order(without, values[1:])
+    with pytest.raises(GenimaError, match=f"twice.*{culprit}"):
+        PANDA.in_order([*NAMES, culprit], [*values, 0.1])
+    for bad in (np.nan, np.inf):
+        with pytest.raises(GenimaError, match=f"not finite at {culprit}$"):
+            PANDA.in_order(NAMES, [bad if name == culprit else 0.1 for name in NAMES])
+
+
+def test_names_without_values_are_refused() -> None:
+    with pytest.raises(GenimaError, match="8 names but 7 values"):
+        PANDA.in_order(NAMES, [0.0] * 7)
+    with pytest.raises(GenimaError, match="no joints"):
+        PANDA.in_order([], [])
+
+
+def _without_limit(data: Any) -> None:
+    del data["joints"][3]["velocity"]
+
+
+def _word_for_number(data: Any) -> None:
+    data["joints"][0]["min"] = "a lot"
+
+
+def _no_joints(data: Any) -> None:
+    data["joints"] = None
+
+
+def _flat_tip(data: Any) -> None:
+    data["gripper"]["tip_in_flange"] = [0.0, 0.2]
+
+
+def _no_gripper(data: Any) -> None:
+    del data["gripper"]
+
+
+@pytest.mark.parametrize("damage", [_without_limit, _word_for_number, _no_joints, _flat_tip, _no_gripper])
+def test_a_damaged_robot_file_is_one_line_that_names_it(tmp_path: Path, damage: Callable[[Any], None]) -> None:
+    data = yaml.safe_load(paths.shared("config", "robots", "panda.yaml").read_text())
+    damage(data)
+    _refused(tmp_path, yaml.safe_dump(data))
+
+
+@pytest.mark.parametrize("text", ["", "just a sentence", "[1, 2", "joints: {a: 1}\n\tb", "\0"])
+def test_a_file_that_is_no_robot_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
+    _refused(tmp_path, text)
+
+
+def _refused(folder: Path, text: str) -> None:
+    file = folder / "arm.yaml"
+    file.write_text(text)
+    with pytest.raises(GenimaError) as caught:
+        RobotModel.load(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    assert " object at 0x" not in str(caught.value)
+
+
+def test_robots_that_do_not_exist_are_named(tmp_path: Path) -> None:
+    for name in ("panda2", tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(GenimaError, match=Path(name).name):
+            RobotModel.load(name)
+
+
+@pytest.fixture(scope="module")
+def ik() -> InverseKinematics:
+    return InverseKinematics(arm_only_model(PANDA), PANDA.home)
+
+
+def test_inverse_kinematics_reaches_reachable_poses_within_the_limits(ik: InverseKinematics) -> None:
+    rng = np.random.default_rng(3)
+    lower, upper = PANDA.position_min, PANDA.position_max
+    for _ in range(40):
+        wanted = PANDA.link_poses(np.clip(PANDA.home + rng.uniform(-0.6, 0.6, 7), lower, upper))[-1]
+        found = ik.solve(wanted, PANDA.home)
+        reached = PANDA.link_poses(found)[-1]
+        np.testing.assert_allclose(reached[:3, 3], wanted[:3, 3], atol=2e-4)
+        assert Rotation.from_matrix(reached[:3, :3].T @ wanted[:3, :3]).magnitude() < 1e-3
+        assert np.all(found >= lower - 1e-6) and np.all(found <= upper + 1e-6)
+
+
+def test_over_the_table_the_solution_depends_on_the_pose_and_not_on_the_way_there(ik: InverseKinematics) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        T_base_tip = np.eye(4)
+        T_base_tip[:3, :3] = Rotation.from_euler("xz", [np.pi, np.pi / 4 + rng.uniform(-0.5, 0.5)]).as_matrix()
+        T_base_tip[:3, 3] = rng.uniform([0.36, -0.27, 0.05], [0.62, 0.27, 0.30])
+        solutions = [ik.solve(T_base_tip, PANDA.home + rng.uniform(-0.25, 0.25, 7)) for _ in range(4)]
+        np.testing.assert_allclose(solutions[1:], [solutions[0]] * 3, atol=2e-3)
+
+
+def test_poses_out_of_reach_are_refused(ik: InverseKinematics) -> None:
+    for position in ([1.5, 0.0, 0.3], [0.0, 0.0, 3.0]):
+        T_base_tip = np.diag([1.0, -1.0, -1.0, 1.0])
+        T_base_tip[:3, 3] = position
+        with pytest.raises(GenimaError, match="no joint positions"):
+            ik.solve(T_base_tip, PANDA.home)

@@ -1,0 +1,211 @@
+"""The simulated workcell: deterministic, solvable, honestly judged, and rendered as its cameras say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import pytest
+
+from genima.errors import GenimaError
+from genima.observation import Command
+from genima.robot.model import RobotModel
+from genima.views import Camera
+from genima_sim.environment import Environment
+from genima_sim.experts import DEMO_HZ, waypoints
+from genima_sim.record import DemoRecorder
+from genima_sim.simulation import Simulation
+from genima_sim.tasks import TASKS, Layout
+
+
+def wander(simulation: Simulation, task: str, seed: int) -> np.ndarray:
+    """All configurations of a second of the same random commands."""
+    simulation.reset(task, seed)
+    rng = np.random.default_rng(0)
+    configurations = []
+    for _ in range(20):
+        simulation.command(simulation.robot.home + rng.uniform(-0.2, 0.2, 7), float(rng.uniform()))
+        simulation.step(0.05)
+        configurations.append(simulation.qpos())
+    return np.array(configurations)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_same_seed_and_commands_give_the_same_motion_to_the_last_bit(simulation: Simulation, task: str) -> None:
+    first = wander(simulation, task, 5)
+    wander(simulation, task, 6)  # whatever happened in between
+    np.testing.assert_array_equal(wander(simulation, task, 5), first)
+    assert np.abs(np.diff(first, axis=0)).max() > 0.01
+
+
+def test_seeds_differ_in_objects_and_in_the_arm(simulation: Simulation) -> None:
+    buttons, saucepans, arms = [], [], []
+    for seed in range(10):
+        simulation.reset("push_button", seed)
+        buttons.append(tuple(simulation.layout.button))
+        saucepans.append(tuple(simulation.layout.saucepan))
+        arms.append(tuple(simulation.joints().positions))
+    assert len(set(buttons)) == len(set(saucepans)) == len(set(arms)) == 10
+
+
+def test_objects_stand_apart_in_reach_and_inside_every_fixed_view(cameras: Mapping[str, Camera]) -> None:
+    layouts = [Layout.random(np.random.default_rng(seed)) for seed in range(300)]
+    buttons, pans = np.array([layout.button for layout in layouts]), np.array([layout.saucepan for layout in layouts])
+    assert np.linalg.norm(buttons - pans, axis=1).min() > 0.05 * 2**0.5 + 0.089  # the button's corner, the lid's edge
+    for spots in (buttons, pans):
+        distance = np.linalg.norm(spots, axis=1)
+        assert distance.min() > 0.3 and distance.max() < 0.7  # m: a Panda reaches 0.855
+        assert np.ptp(spots[:, 0]) > 0.2 and np.ptp(spots[:, 1]) > 0.45  # all over the table
+        for view in ("front", "left_shoulder", "right_shoulder"):
+            pixels = project(cameras[view], np.column_stack([spots, np.full(len(spots), 0.05)]))
+            assert np.all(pixels > 0) and np.all(pixels < 256), view
+
+
+def project(camera: Camera, points: np.ndarray) -> np.ndarray:
+    """Pixels (n, 2) of points (n, 3) in the base frame, for a camera that stands still."""
+    T_camera_base = np.linalg.inv(camera.T_parent_camera)
+    rotation, _ = cv2.Rodrigues(T_camera_base[:3, :3])
+    K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+    return cv2.projectPoints(points, rotation, T_camera_base[:3, 3], K, None)[0][:, 0]
+
+
+def play(recorder: DemoRecorder, task: str, seed: int) -> list[bool]:
+    """The expert's attempt: success before it and after each of its steps."""
+    simulation = recorder.simulation
+    simulation.reset(task, seed)
+    trajectory = recorder.expert.plan(waypoints(task, simulation.layout), simulation.joints().positions)
+    judged = [simulation.success]
+    for positions, gripper in zip(trajectory.positions, trajectory.gripper, strict=True):
+        simulation.command(positions, float(gripper))
+        simulation.step(1 / DEMO_HZ)
+        judged.append(simulation.success)
+    return judged
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_experts_solve_their_task(recorder: DemoRecorder, task: str) -> None:
+    attempts = [play(recorder, task, seed) for seed in range(10)]
+    assert sum(attempt[-1] for attempt in attempts) >= 9
+    assert not any(attempt[0] for attempt in attempts)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_expert_does_its_own_task_and_not_the_other(recorder: DemoRecorder, task: str) -> None:
+    other = next(name for name in TASKS if name != task)
+    assert play(recorder, task, 3)[-1]
+    data, layout = recorder.simulation.data, recorder.simulation.layout
+    assert not TASKS[other].succeeded(data, layout)
+
+
+def test_success_stays_once_it_was_reached(recorder: DemoRecorder, robot: RobotModel) -> None:
+    judged = play(recorder, "push_button", 2)
+    assert judged[-1] and judged == sorted(judged)
+    simulation = recorder.simulation
+    for _ in range(40):
+        simulation.command(robot.home, 1.0)
+        simulation.step(0.05)
+    assert not simulation.task.succeeded(simulation.data, simulation.layout)  # the button has come up again
+    assert simulation.success
+    simulation.reset("push_button", 2)
+    assert not simulation.success
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_doing_nothing_never_succeeds(simulation: Simulation, task: str) -> None:
+    for seed in range(5):
+        simulation.reset(task, seed)
+        start = simulation.joints().positions
+        simulation.step(3.0)
+        assert not simulation.success
+        np.testing.assert_allclose(simulation.joints().positions, start, atol=1e-3)
+
+
+def test_the_arm_and_the_gripper_go_where_they_are_told(simulation: Simulation) -> None:
+    target = simulation.robot.home + 0.1
+    for gripper in (0.0, 1.0, 0.5):
+        simulation.command(target, gripper)
+        simulation.step(2.0)
+        assert simulation.joints().gripper == pytest.approx(gripper, abs=0.03)
+    np.testing.assert_allclose(simulation.joints().positions, target, atol=2e-3)
+
+
+def test_time_passes_as_told_and_starts_at_zero(simulation: Simulation) -> None:
+    assert simulation.time == 0
+    for _ in range(7):
+        simulation.step(0.02)
+    assert simulation.time == pytest.approx(0.14)
+    assert simulation.joints().stamp == simulation.time
+
+
+def test_a_command_that_is_not_finite_is_refused_and_the_last_one_stays(simulation: Simulation) -> None:
+    before = simulation.data.ctrl.copy()
+    for positions, gripper in ((np.full(7, np.nan), 1.0), (np.full(7, np.inf), 1.0), (np.zeros(7), np.nan)):
+        with pytest.raises(GenimaError, match="not finite"):
+            simulation.command(positions, gripper)
+    np.testing.assert_array_equal(simulation.data.ctrl, before)
+
+
+def test_unknown_tasks_are_refused_with_the_nearest_name(simulation: Simulation) -> None:
+    with pytest.raises(GenimaError, match="'push_buton'.*push_button, take_lid_off.*mean push_button"):
+        simulation.reset("push_buton", 0)
+    with pytest.raises(GenimaError, match="known tasks: push_button, take_lid_off$"):
+        simulation.reset("zzz", 0)
+
+
+def test_negative_seeds_are_refused(simulation: Simulation) -> None:
+    with pytest.raises(GenimaError, match="-1"):
+        simulation.reset("push_button", -1)
+
+
+def test_images_show_the_maroon_button_where_it_projects(
+    recorder: DemoRecorder, simulation: Simulation, cameras: Mapping[str, Camera]
+) -> None:
+    found = 0
+    for seed in range(4):
+        simulation.reset("push_button", seed)
+        images = recorder.renderer.render(simulation.qpos())
+        assert set(images) == set(cameras)
+        for image in images.values():
+            assert image.shape == (256, 256, 3) and image.dtype == np.uint8 and image.std() > 10
+        cap = np.array([[*simulation.layout.button, 0.055]])
+        for view in ("front", "left_shoulder", "right_shoulder"):
+            red, green, blue = images[view].astype(float).transpose(2, 0, 1)
+            rows, columns = np.nonzero((red > 40) & (red > 2.5 * green) & (red > 2.5 * blue))
+            if len(rows) < 30:  # the arm is in front of it
+                continue
+            centre = [columns.mean() + 0.5, rows.mean() + 0.5]
+            np.testing.assert_allclose(centre, project(cameras[view], cap)[0], atol=5)
+            found += 1
+    assert found >= 8
+
+
+def test_rendering_depends_on_the_configuration_alone(recorder: DemoRecorder, simulation: Simulation) -> None:
+    qpos = simulation.qpos()
+    first = recorder.renderer.render(qpos)
+    simulation.reset("take_lid_off", 1)
+    moved = recorder.renderer.render(simulation.qpos())
+    simulation.reset("push_button", 0)
+    again = recorder.renderer.render(qpos)
+    for view in first:
+        np.testing.assert_array_equal(first[view], again[view])
+        assert (first[view] != moved[view]).any()
+
+
+def test_the_environment_shows_one_moment_and_lets_time_pass_only_when_told() -> None:
+    environment = Environment()
+    try:
+        environment.reset("take_lid_off", 3)
+        a, b = environment.observe(), environment.observe()
+        assert a.stamp == a.joints.stamp == b.stamp == environment.time == 0
+        assert a.instruction == TASKS["take_lid_off"].instruction
+        for view in a.images:
+            np.testing.assert_array_equal(a.images[view], b.images[view])
+        wanted = a.joints.positions + 0.05
+        environment.apply(Command(0.0, wanted, gripper=0.0), 0.5)
+        assert environment.time == pytest.approx(0.5)
+        environment.apply(None, 1.0)  # the last command stays in force
+        np.testing.assert_allclose(environment.joints().positions, wanted, atol=2e-3)
+        assert not environment.done
+    finally:
+        environment.close()

@@ -1,0 +1,156 @@
+"""Views: tiling and back, and cameras that are where the simulator has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mujoco
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from genima import paths
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.views import Camera, load_cameras, tile, untile
+from genima_sim.simulation import Simulation
+
+ORDER = ("wrist", "front", "right_shoulder", "left_shoulder")
+
+
+@given(st.data(), st.permutations(ORDER), st.integers(1, 8), st.integers(1, 8))
+def test_untile_is_the_exact_inverse_of_tile(data: st.DataObject, order: list[str], h: int, w: int) -> None:
+    images = {view: data.draw(arrays.arrays(np.uint8, (h, w, 3))) for view in ORDER}
+    tiled = tile(images, order)
+    assert tiled.shape == (2 * h, 2 * w, 3)
+    back = untile(tiled, order)
+    assert list(back) == order
+    for view in ORDER:
+        np.testing.assert_array_equal(back[view], images[view])
+
+
+@given(arrays.arrays(np.uint8, (6, 4, 3)))
+def test_tile_is_the_exact_inverse_of_untile(tiled: np.ndarray) -> None:
+    np.testing.assert_array_equal(tile(untile(tiled, ORDER), ORDER), tiled)
+
+
+def test_views_lie_row_by_row() -> None:
+    images = {view: np.full((1, 1, 3), i, np.uint8) for i, view in enumerate(ORDER)}
+    assert tile(images, ORDER)[..., 0].tolist() == [[0, 1], [2, 3]]
+
+
+def test_a_missing_view_is_named() -> None:
+    images = {view: np.zeros((2, 2, 3), np.uint8) for view in ORDER[:3]}
+    with pytest.raises(GenimaError, match="left_shoulder"):
+        tile(images, ORDER)
+
+
+def test_images_of_different_sizes_and_other_than_four_are_refused() -> None:
+    images = {view: np.zeros((2, 2, 3), np.uint8) for view in ORDER}
+    with pytest.raises(GenimaError, match="four images of one size"):
+        tile({**images, "front": np.zeros((2, 3, 3), np.uint8)}, ORDER)
+    with pytest.raises(GenimaError, match="four images of one size"):
+        tile(images, ORDER[:3])
+
+
+def test_cameras_are_where_the_simulator_has_them(
+    simulation: Simulation, robot: RobotModel, cameras: Mapping[str, Camera]
+) -> None:
+    assert set(cameras) == set(ORDER)
+    optical_to_mujoco = np.diag([1.0, -1.0, -1.0])  # MuJoCo looks along -z with y up
+    data = mujoco.MjData(simulation.model)
+    for positions in np.random.default_rng(0).uniform(robot.position_min, robot.position_max, (10, 7)):
+        for name, position in zip(robot.joint_names, positions, strict=True):
+            data.joint(name).qpos[0] = position
+        mujoco.mj_kinematics(simulation.model, data)
+        mujoco.mj_camlight(simulation.model, data)
+        for view, camera in cameras.items():
+            expected, T = data.camera(view), camera.T_base_camera(robot, positions)
+            np.testing.assert_allclose(T[:3, 3], expected.xpos, atol=1e-8)
+            np.testing.assert_allclose(T[:3, :3] @ optical_to_mujoco, expected.xmat.reshape(3, 3), atol=1e-8)
+
+
+def test_fields_of_view_are_the_simulators(simulation: Simulation, cameras: Mapping[str, Camera]) -> None:
+    for view, camera in cameras.items():
+        half_height = np.tan(np.radians(simulation.model.camera(view).fovy[0]) / 2)
+        assert camera.fy == pytest.approx(camera.height / 2 / half_height)
+        assert camera.fx == pytest.approx(camera.fy)  # MuJoCo's pixels are square
+        assert (camera.cx, camera.cy) == (camera.width / 2, camera.height / 2)
+
+
+def test_camera_poses_come_in_batches(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+    batch = np.random.default_rng(1).uniform(robot.position_min, robot.position_max, (5, 7))
+    for camera in cameras.values():
+        poses = camera.T_base_camera(robot, batch)
+        assert poses.shape == (5, 4, 4)
+        np.testing.assert_allclose(poses, [camera.T_base_camera(robot, positions) for positions in batch])
+
+
+@given(st.integers(8, 600), st.integers(8, 600), st.integers(0, 99))
+def test_a_scaled_camera_sees_points_where_the_resized_image_has_them(width: int, height: int, seed: int) -> None:
+    points = np.random.default_rng(seed).uniform([-1, -1, 0.5], [1, 1, 3], (10, 3))
+    camera = Camera("front", "base", np.eye(4), 320, 240, 250.0, 255.0, 150.0, 125.0)
+    scaled = camera.scaled(width, height)
+    assert (scaled.width, scaled.height) == (width, height)
+    expected = _project(camera, points) * [width / camera.width, height / camera.height]
+    np.testing.assert_allclose(_project(scaled, points), expected, rtol=1e-9, atol=1e-9)
+
+
+def _project(camera: Camera, points: np.ndarray) -> np.ndarray:
+    K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+    return cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, None)[0][:, 0]
+
+
+def _no_focal_length(data: Any) -> None:
+    del data["fx"]
+
+
+def _unknown_parent(data: Any) -> None:
+    data["parent"] = "elbow"
+
+
+def _no_rotation(data: Any) -> None:
+    data["rotation_xyzw"] = [0.0, 0.0, 0.0, 0.0]
+
+
+def _flat_translation(data: Any) -> None:
+    data["translation"] = [0.0, 1.0]
+
+
+def _word_for_width(data: Any) -> None:
+    data["width"] = "wide"
+
+
+DAMAGES = [_no_focal_length, _unknown_parent, _no_rotation, _flat_translation, _word_for_width]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_calibration_is_one_line_that_names_the_file(tmp_path: Path, damage: Callable[[Any], None]) -> None:
+    data = yaml.safe_load(paths.shared("calibration", "sim", "front.yaml").read_text())
+    damage(data)
+    (tmp_path / "front.yaml").write_text(yaml.safe_dump(data))
+    _refused(tmp_path, "front.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2", "\tx: y"])
+def test_a_file_that_is_no_calibration_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "wrist.yaml").write_text(text)
+    _refused(tmp_path, "wrist.yaml")
+
+
+def test_a_folder_without_calibrations_is_named(tmp_path: Path) -> None:
+    _refused(tmp_path, str(tmp_path))
+    _refused(tmp_path / "none", "none")
+
+
+def _refused(folder: Path, named: str) -> None:
+    with pytest.raises(GenimaError) as caught:
+        load_cameras(folder)
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+    assert " object at 0x" not in str(caught.value)
