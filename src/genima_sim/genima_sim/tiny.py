@@ -33,8 +33,8 @@ class TrainTiny:
     """Folder for the demos."""
     episodes: int = 200
     """Demos of each task."""
-    agent_steps: int = 2800
-    """Training steps of the diffusion agent, 16 drawings each; 0: leave it out."""
+    agent_steps: int = 4200
+    """Training steps of the diffusion agent, 8 drawings each; 0: leave it out."""
     controller_steps: int = 3000
     """Training steps of the controller, 32 chunks each; 0: leave it out."""
     save_every: int = 200
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         train_small_agent(
             options.demos,
             spec,
-            LoopOptions(options.agent_steps, 16, 6e-4, save_every=options.save_every, seed=options.seed),
+            LoopOptions(options.agent_steps, 8, 6e-4, save_every=options.save_every, seed=options.seed),
             options.out / "diffusion_agent",
         )
     if options.controller_steps:

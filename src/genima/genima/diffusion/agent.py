@@ -152,10 +152,10 @@ class DiffusionAgent:
     @torch.inference_mode()
     def draw_pixels(self, tiles: Tensor, instructions: list[str], generator: torch.Generator) -> Tensor:
         """Draw a batch of tiles (B, H, W, 3) uint8 rgb; returns the same shape and type, on the CPU."""
-        condition = tiles.to(self.device).permute(0, 3, 1, 2).float() / 255
+        condition = self.condition(tiles)
         embeds = torch.cat([self._embed(instruction) for instruction in instructions])
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        shape = (len(tiles), self.unet.config.in_channels, condition.shape[-2] // factor, condition.shape[-1] // factor)
+        shape = (len(tiles), self.unet.config.in_channels, tiles.shape[1] // factor, tiles.shape[2] // factor)
         self.scheduler.set_timesteps(self.steps)
         latents = torch.randn(shape, generator=generator).to(self.device) * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
@@ -170,6 +170,17 @@ class DiffusionAgent:
         if not torch.isfinite(images).all():
             raise GenimaError("the drawing is not finite: the checkpoint's weights are damaged")
         return ((images / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu()
+
+    def condition(self, tiles: Tensor) -> Tensor:
+        """What the ControlNet sees of tiles (B, H, W, 3) uint8: pixels (B, 3, H, W) in 0..1, or their latents.
+
+        Released ControlNets learn to encode pixels; one that takes as many channels as there are latents is given
+        those of the frozen autoencoder (GENIMA paper, appendix D).
+        """
+        pixels = tiles.to(self.device).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last) / 255
+        if self.controlnet.config.conditioning_channels == pixels.shape[1]:
+            return pixels
+        return self.vae.encode(pixels * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
 
     def _embed(self, instruction: str) -> Tensor:
         if instruction not in self._prompt_embeds:

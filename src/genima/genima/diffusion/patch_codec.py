@@ -44,18 +44,15 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Fit to images (B, 3, H, W) in -1..1.
-
-        Components are divided by the square root of their standard deviation: half-way between latents that the
-        diffusion noise hides evenly (whitened) and a latent error that equals the pixel error (orthonormal).
-        """
+        """Fit to images (B, 3, H, W) in -1..1."""
         patches = F.pixel_unshuffle(images, 8).permute(0, 2, 3, 1).reshape(-1, 3 * 64).double()
         self.mean.copy_(patches.mean(0))
         centred = patches - patches.mean(0)
         variances, components = torch.linalg.eigh(centred.T @ centred / len(patches))
         order = variances.argsort(descending=True)[: self.config.latent_channels]
         deviations, components = variances[order].clamp(min=1e-12).sqrt(), components.T[order]
-        scale = (deviations * deviations.mean()).sqrt()  # the mean makes the latents' variance 1 on average
+        # One scale for all keeps the latents' error equal to the pixels'; this one makes their variance 1 on average.
+        scale = deviations.square().mean().sqrt().expand_as(deviations)
         self.to_latents.copy_(components / scale[:, None])
         self.to_patches.copy_(components.T * scale[None, :])
 

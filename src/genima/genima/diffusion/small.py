@@ -13,7 +13,7 @@ from genima.diffusion.agent import DiffusionAgent
 from genima.diffusion.patch_codec import PatchCodec
 from genima.text import small_text_encoder, small_tokenizer
 
-_LATENT_CHANNELS = 48
+_LATENT_CHANNELS = 64
 _TEXT_WIDTH = 64
 
 
@@ -38,7 +38,10 @@ def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, 
         attention_head_dim=4,
         norm_num_groups=16,
     )
-    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 16, 32, 64))
+    controlnet = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=(64,), conditioning_channels=_LATENT_CHANNELS
+    )
+    _unmute(controlnet)
     scheduler = DDIMScheduler(
         prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
     )
@@ -48,3 +51,20 @@ def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, 
     for module in agent.modules.values():
         module.to(memory_format=torch.channels_last)
     return agent
+
+
+def _unmute(controlnet: ControlNetModel) -> None:
+    """Give the layers that are zero at first random weights.
+
+    Zeros protect a pre-trained UNet from an untrained ControlNet. Here both are untrained, and zeros would only keep
+    gradients from the condition for the first hundreds of steps.
+    """
+    layers = [
+        controlnet.controlnet_cond_embedding.conv_out,
+        *controlnet.controlnet_down_blocks,
+        controlnet.controlnet_mid_block,
+    ]
+    for layer in layers:
+        layer.reset_parameters()
+    with torch.no_grad():
+        controlnet.conv_in.weight.mul_(0.1)  # at first it hears the condition rather than the noise

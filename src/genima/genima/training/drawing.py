@@ -64,8 +64,7 @@ def drawing_loss(
     t = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), generator=generator).to(device)
     noisy = scheduler.add_noise(latents, noise, t)
     embeds = agent.embed([agent.spec.prompt(instruction) for instruction in instructions])
-    pixels = (condition.to(device).permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
-    down, middle = agent.controlnet(noisy, t, embeds, pixels, return_dict=False)
+    down, middle = agent.controlnet(noisy, t, embeds, agent.condition(condition), return_dict=False)
     prediction = agent.unet(
         noisy, t, embeds,
         down_block_additional_residuals=down, mid_block_additional_residual=middle, return_dict=False,
