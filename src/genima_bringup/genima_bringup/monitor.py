@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import OrderedDict
@@ -199,7 +200,8 @@ class Monitor(Node):
         def on_image(message: ImageMessage) -> None:
             stamp = messages.seconds(message.header.stamp)
             images = self._images.setdefault(stamp, {})
-            images[view] = messages.image_from(message)
+            with contextlib.suppress(GenimaError):  # the diffusion agent complains about it
+                images[view] = messages.image_from(message)
             while len(self._images) > _REMEMBERED:
                 self._images.popitem(last=False)
             if self.recording and self._drawn is not None and len(images) == len(self._views):
@@ -208,7 +210,10 @@ class Monitor(Node):
         return on_image
 
     def _on_drawn(self, message: DrawnTargetMessage) -> None:
-        drawn = messages.drawn_target_from(message)
+        try:
+            drawn = messages.drawn_target_from(message)
+        except GenimaError:
+            return  # the controller complains about it
         self._drawn = drawn
         self.seen.first_drawn = self.seen.first_drawn or time.time()
         if not self.recording:

@@ -55,7 +55,8 @@ class TaskRunnerNode(Node):
 
     def close(self) -> None:
         """Take the task out of force."""
-        if self.context.ok():
+        self._running = False
+        if self.context.ok():  # not while a task that was under way is cleared away with the process
             self._task.publish(String(data=""))
 
     def _on_scene(self, message: SceneStatus) -> None:
@@ -92,8 +93,7 @@ class TaskRunnerNode(Node):
         try:
             outcome, reason = await self._run(handle, start)
         finally:
-            self._task.publish(String(data=""))
-            self._running = False
+            self.close()
         await self._hand_over(NOBODY)
         if handle.is_cancel_requested:
             handle.canceled()
