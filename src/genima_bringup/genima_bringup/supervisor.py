@@ -23,7 +23,7 @@ from genima.errors import GenimaError
 from genima_bringup.processes import ENVIRONMENT, Process
 
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
-_GRACE = 1.5  # s between SIGINT and SIGKILL
+_GRACE = 1.0  # s between SIGINT and SIGKILL
 _SHARED_MEMORY = Path("/dev/shm")
 _LOCKS = ("_el", "_sl")  # exclusive, shared
 _NEWBORN = 5.0  # s in which a segment may not be locked yet
