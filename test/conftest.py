@@ -16,6 +16,7 @@ from genima import paths  # noqa: E402
 from genima.checkpoint import DrawingSpec  # noqa: E402
 from genima.robot.model import RobotModel  # noqa: E402
 from genima.views import Camera, load_cameras  # noqa: E402
+from genima_sim.environment import Environment  # noqa: E402
 from genima_sim.record import DemoRecorder  # noqa: E402
 from genima_sim.simulation import Simulation  # noqa: E402
 
@@ -48,6 +49,14 @@ def recorder() -> Iterator[DemoRecorder]:
 def simulation(recorder: DemoRecorder) -> Simulation:
     recorder.simulation.reset("push_button", 0)
     return recorder.simulation
+
+
+@pytest.fixture(scope="session")
+def environment() -> Iterator[Environment]:
+    """The lock-step workcell. Whoever uses it resets it first."""
+    environment = Environment()
+    yield environment
+    environment.close()
 
 
 @pytest.fixture(scope="session")

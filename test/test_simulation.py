@@ -192,20 +192,16 @@ def test_rendering_depends_on_the_configuration_alone(recorder: DemoRecorder, si
         assert (first[view] != moved[view]).any()
 
 
-def test_the_environment_shows_one_moment_and_lets_time_pass_only_when_told() -> None:
-    environment = Environment()
-    try:
-        environment.reset("take_lid_off", 3)
-        a, b = environment.observe(), environment.observe()
-        assert a.stamp == a.joints.stamp == b.stamp == environment.time == 0
-        assert a.instruction == TASKS["take_lid_off"].instruction
-        for view in a.images:
-            np.testing.assert_array_equal(a.images[view], b.images[view])
-        wanted = a.joints.positions + 0.05
-        environment.apply(Command(0.0, wanted, gripper=0.0), 0.5)
-        assert environment.time == pytest.approx(0.5)
-        environment.apply(None, 1.0)  # the last command stays in force
-        np.testing.assert_allclose(environment.joints().positions, wanted, atol=2e-3)
-        assert not environment.done
-    finally:
-        environment.close()
+def test_the_environment_shows_one_moment_and_lets_time_pass_only_when_told(environment: Environment) -> None:
+    environment.reset("take_lid_off", 3)
+    a, b = environment.observe(), environment.observe()
+    assert a.stamp == a.joints.stamp == b.stamp == environment.time == 0
+    assert a.instruction == TASKS["take_lid_off"].instruction
+    for view in a.images:
+        np.testing.assert_array_equal(a.images[view], b.images[view])
+    wanted = a.joints.positions + 0.05
+    environment.apply(Command(0.0, wanted, gripper=0.0), 0.5)
+    assert environment.time == pytest.approx(0.5)
+    environment.apply(None, 1.0)  # the last command stays in force
+    np.testing.assert_allclose(environment.joints().positions, wanted, atol=2e-3)
+    assert not environment.done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -14,6 +15,8 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         GenimaError: when there is no room or no right to; nothing half-written is left then.
     """
+    if not path.name:
+        raise GenimaError(f"cannot write {path}: it is a folder")
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,5 +26,6 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise GenimaError(f"cannot write {path}: {error.strerror}") from None

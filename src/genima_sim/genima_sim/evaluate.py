@@ -55,13 +55,13 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima eval``."""
     options = tyro.cli(Evaluate, prog="genima eval", args=list(argv))
     get_task(options.task)
-    if options.episodes < 1 or options.time_limit <= 0:
+    if options.episodes < 1 or not options.time_limit > 0:
         raise GenimaError("--episodes and --time-limit must be positive")
     agent, controller = load_pair(options.checkpoint, options.device)
     if not 1 <= options.horizon <= agent.spec.horizon:
         raise GenimaError(f"--horizon must lie between 1 and the checkpoint's K = {agent.spec.horizon}")
     draws: Draws = BlankTargets(agent) if options.blank_targets else agent
-    commands_per_drawing = round(options.horizon / agent.spec.action_rate * COMMAND_RATE)
+    commands_per_drawing = max(1, round(options.horizon / agent.spec.action_rate * COMMAND_RATE))
     environment = Environment()
     seeds = range(options.seed, options.seed + options.episodes)
     succeeded: list[int] = []

@@ -80,6 +80,10 @@ class ChunkDataset(torch.utils.data.Dataset[ChunkSample]):
     def __len__(self) -> int:
         return len(self._index)
 
+    def skip(self, visits: int) -> None:
+        """Go on with the randomness as if ``visits`` samples had been taken: a resumed training sees new ones."""
+        self._visits = visits
+
     def __getitem__(self, i: int) -> ChunkSample:
         self._visits += 1
         worker = torch.utils.data.get_worker_info()

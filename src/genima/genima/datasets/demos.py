@@ -16,6 +16,7 @@ from tqdm import tqdm
 from genima.checkpoint import DrawingSpec
 from genima.diffusion.agent import resize
 from genima.episodes import Episode, find_episodes
+from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.views.tiling import tile
 
@@ -87,7 +88,13 @@ def _tile(episode: Episode, t: int, spec: DrawingSpec) -> NDArray[np.uint8]:
 
 
 def split(demos: Sequence[Demo], held_out: float = 0.05) -> tuple[list[Demo], list[Demo]]:
-    """Training and validation demos: every n-th is held out."""
-    every = max(2, round(1 / held_out))
+    """Training and validation demos: every n-th is held out, and always one at least.
+
+    Raises:
+        GenimaError: for fewer than two demos.
+    """
+    if len(demos) < 2:
+        raise GenimaError(f"training needs at least two successful demos, there are {len(demos)}")
+    every = min(len(demos), max(2, round(1 / held_out)))
     validation = [demo for i, demo in enumerate(demos) if i % every == every - 1]
     return [demo for i, demo in enumerate(demos) if i % every != every - 1], validation

@@ -64,6 +64,7 @@ def run(
     """Train ``modules`` until ``options.steps``, from where the state in ``folder`` says that an earlier run stopped.
 
     Args:
+        dataset: where its samples differ from visit to visit, ``skip`` tells it how many an earlier run has taken.
         loss: of a collated batch and a generator for its random draws; also what to show beside the progress bar.
         save: called with the step number while the modules hold the averaged weights.
 
@@ -77,6 +78,8 @@ def run(
     average = EMAModel(parameters, decay=options.average)
     average.to(device)
     start = _restore(folder / STATE, modules, optimizer, schedule, average)
+    if skip := getattr(dataset, "skip", None):
+        skip(start * options.batch_size)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_sampler=StepSampler(len(dataset), options, start),  # type: ignore[arg-type]
@@ -151,5 +154,6 @@ def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, sched
         average.shadow_params = [tensor.clone() for tensor in state["average"]["weights"]]
         average.optimization_step = state["average"]["steps"]
     except Exception as error:  # torch raises many kinds for a damaged or different state
-        raise GenimaError(f"{path} does not fit this training ({error}); remove it to start afresh") from None
+        reason = " ".join(str(error).split())
+        raise GenimaError(f"{path} does not fit this training ({reason}); remove it to start afresh") from None
     return int(state["step"])

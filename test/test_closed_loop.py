@@ -1,0 +1,199 @@
+"""The closed loop: with models that know the answer it solves the tasks, and time passes only where it should."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from genima.checkpoint import DrawingSpec
+from genima.chunks import ChunkStream
+from genima.closed_loop import Reads, run_episode
+from genima.datasets.drawings import draw_tile
+from genima.diffusion.agent import resize
+from genima.guard import CommandGuard
+from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.robot.model import RobotModel
+from genima.views import Camera, tile
+from genima_sim.environment import Environment
+from genima_sim.experts import DEMO_HZ, Expert, Trajectory, waypoints
+from genima_sim.record import DemoRecorder
+
+K, RATE = 20, 50.0
+
+
+@dataclass
+class TrueDrawings:
+    """Draws the spheres of the expert's joints K steps ahead."""
+
+    spec: DrawingSpec
+    robot: RobotModel
+    cameras: Mapping[str, Camera]
+    trajectory: Trajectory
+    seeds: list[int] = field(default_factory=list)
+
+    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+        self.seeds.append(seed)
+        size, spec = self.spec.view_size, self.spec
+        cameras = {view: self.cameras[view].scaled(size, size) for view in spec.views}
+        seen = tile({view: resize(observation.images[view], size) for view in spec.views}, spec.views)
+        k = min(round(observation.stamp * DEMO_HZ) + K, len(self.trajectory.positions)) - 1
+        target, gripper_open = self.trajectory.positions[k], bool(self.trajectory.gripper[k] > 0.5)
+        drawn = draw_tile(seen, cameras, self.robot, spec, target, gripper_open, observation.joints.positions)
+        assert (drawn != seen).any()
+        return DrawnTarget(observation.stamp, observation.instruction, spec.views, drawn, seed=seed)
+
+
+@dataclass
+class ExpertChunks:
+    """Reads the expert's next K commands."""
+
+    trajectory: Trajectory
+
+    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        steps = np.minimum(round(drawn.stamp * DEMO_HZ) + np.arange(K), len(self.trajectory.positions) - 1)
+        return Chunk(drawn.stamp, 1 / DEMO_HZ, self.trajectory.positions[steps], self.trajectory.gripper[steps])
+
+
+class Stays:
+    """Reads every drawing as the wish to stay."""
+
+    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        return Chunk(drawn.stamp, 1 / DEMO_HZ, np.tile(joints.positions, (K, 1)), np.ones(K))
+
+
+def run(environment: Environment, drawings: TrueDrawings, reads: Reads, robot: RobotModel) -> int:
+    return run_episode(
+        environment, drawings, reads, ChunkStream(robot, RATE), CommandGuard(robot, RATE),
+        command_rate=RATE, commands_per_drawing=25, time_limit=8.0, seed=700,
+    )  # fmt: skip
+
+
+def prepared(
+    environment: Environment, expert: Expert, spec: DrawingSpec, robot: RobotModel, task: str, seed: int
+) -> TrueDrawings:
+    environment.reset(task, seed)
+    simulation = environment.simulation
+    trajectory = expert.plan(waypoints(task, simulation.layout), simulation.joints().positions)
+    return TrueDrawings(spec, robot, simulation.cameras, trajectory)
+
+
+@pytest.mark.parametrize("task", ["push_button", "take_lid_off"])
+def test_with_true_drawings_read_rightly_the_loop_solves_the_tasks(
+    environment: Environment, recorder: DemoRecorder, spec: DrawingSpec, robot: RobotModel, task: str
+) -> None:
+    for seed in range(2):
+        drawings = prepared(environment, recorder.expert, spec, robot, task, seed)
+        count = run(environment, drawings, ExpertChunks(drawings.trajectory), robot)
+        assert environment.done
+        assert drawings.seeds == list(range(700, 700 + count))  # a new seed for every drawing
+        assert environment.time == pytest.approx(0.5 * count)
+
+
+def test_the_same_drawings_ignored_do_not_move_the_arm(
+    environment: Environment, recorder: DemoRecorder, spec: DrawingSpec, robot: RobotModel
+) -> None:
+    drawings = prepared(environment, recorder.expert, spec, robot, "push_button", 0)
+    start = environment.joints().positions
+    assert run(environment, drawings, Stays(), robot) == 16
+    assert not environment.done and environment.time == pytest.approx(8.0)
+    np.testing.assert_allclose(environment.joints().positions, start, atol=2e-3)
+
+
+# With a robot that obeys at once, to count and to time
+
+
+class Obedient:
+    """Does what it is told; notes when it is looked at and what it is told."""
+
+    def __init__(self, start: np.ndarray, done_after: float = np.inf) -> None:
+        self.time, self.position, self.gripper, self.done_after = 0.0, start, 1.0, done_after
+        self.looks: list[float] = []
+        self.commands: list[Command] = []
+        self.steps: list[float] = []
+
+    @property
+    def done(self) -> bool:
+        return self.time >= self.done_after
+
+    def joints(self) -> Joints:
+        return Joints(self.time, self.position, self.gripper)
+
+    def observe(self) -> Observation:
+        self.looks.append(self.time)
+        return Observation(self.time, {}, self.joints(), "go")
+
+    def apply(self, command: Command | None, seconds: float) -> None:
+        if command is not None:
+            self.commands.append(command)
+            self.position, self.gripper = command.positions, command.gripper
+        self.steps.append(seconds)
+        self.time += seconds
+
+
+class Passes:
+    """An agent whose drawing is empty but for its stamp."""
+
+    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+        return DrawnTarget(observation.stamp, observation.instruction, (), np.zeros((2, 2, 3), np.uint8), seed=seed)
+
+
+@dataclass
+class Offset:
+    """Reads every drawing as joints that lie at ``goal``, after a straight way of K steps."""
+
+    goal: np.ndarray
+    gripper: float = 1.0
+
+    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        way = joints.positions + np.linspace(1 / K, 1, K)[:, None] * (self.goal - joints.positions)
+        return Chunk(drawn.stamp, 1 / DEMO_HZ, way, np.full(K, self.gripper))
+
+
+def follow(robot: RobotModel, body: Obedient, reads: Reads, time_limit: float = 5.0, per_drawing: int = 10) -> int:
+    return run_episode(
+        body, Passes(), reads, ChunkStream(robot, RATE), CommandGuard(robot, RATE),
+        command_rate=RATE, commands_per_drawing=per_drawing, time_limit=time_limit, seed=0,
+    )  # fmt: skip
+
+
+def test_drawings_and_commands_come_at_their_rates_until_the_time_is_up(robot: RobotModel) -> None:
+    body = Obedient(robot.home)
+    assert follow(robot, body, Offset(robot.home + 0.2), time_limit=2.0) == 10
+    np.testing.assert_allclose(body.looks, 0.2 * np.arange(10), atol=1e-9)
+    assert body.steps == [1 / RATE] * 100
+
+
+def test_the_loop_ends_when_the_task_is_done(robot: RobotModel) -> None:
+    body = Obedient(robot.home, done_after=0.9)
+    assert follow(robot, body, Offset(robot.home)) == 5
+    assert follow(robot, Obedient(robot.home, done_after=0.0), Offset(robot.home)) == 0
+
+
+def test_the_arm_arrives_and_the_gripper_obeys(robot: RobotModel) -> None:
+    body = Obedient(robot.home)
+    goal = robot.home + np.array([0.3, -0.2, 0.2, 0.3, -0.3, 0.2, 0.3])
+    follow(robot, body, Offset(goal, gripper=0.0), time_limit=8.0)
+    np.testing.assert_allclose(body.position, goal, atol=5e-3)
+    assert body.gripper == 0.0
+
+
+def test_whatever_the_controller_says_the_arm_keeps_its_limits(robot: RobotModel) -> None:
+    body = Obedient(robot.home)
+    follow(robot, body, Offset(robot.home + 3.0), time_limit=6.0)
+    positions = np.array([command.positions for command in body.commands])
+    assert np.all(positions >= robot.position_min) and np.all(positions <= robot.position_max)
+    assert np.all(np.abs(np.diff(positions, axis=0) * RATE) <= robot.velocity_max * (1 + 1e-6))
+    assert np.ptp(positions, axis=0).max() > 1  # it was no small wish
+
+
+def test_without_a_chunk_that_can_be_followed_the_arm_holds(robot: RobotModel) -> None:
+    class Late:
+        def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+            return replace(Stays().read(drawn, joints), stamp=drawn.stamp - 10.0)
+
+    body = Obedient(robot.home)
+    follow(robot, body, Late(), time_limit=1.0)
+    np.testing.assert_allclose(body.position, robot.home, atol=1e-9)

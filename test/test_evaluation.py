@@ -1,0 +1,222 @@
+"""Evaluation: honest intervals, honest controls, repeatable runs, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, norm
+
+from genima.errors import GenimaError
+from genima.evaluation import BlankTargets, Success
+from genima.files import write_whole
+from genima.observation import DrawnTarget, Joints, Observation
+from genima_sim import evaluate
+from genima_sim.environment import Environment
+from genima_sim.tasks import TASKS
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_holds_the_rates_that_a_score_test_does_not_reject(counts: tuple[int, int]) -> None:
+    k, n = counts
+    low, high = Success(k, n).interval()
+    assert 0 <= low <= k / n <= high <= 1 and low < high
+    z = norm.ppf(0.975)  # Wilson, 1927: |k / n - p| = z sqrt(p (1 - p) / n) at both ends
+    for end in (low, high):
+        assert abs(k / n - end) == pytest.approx(z * np.sqrt(end * (1 - end) / n), abs=1e-6)
+
+
+def test_intervals_at_the_ends_stay_inside_and_are_not_points() -> None:
+    for n in (1, 10, 50):
+        none, all_of_them = Success(0, n).interval(), Success(n, n).interval()
+        assert none[0] == pytest.approx(0, abs=1e-12) and 0 < none[1] < 1
+        assert all_of_them[1] == pytest.approx(1, abs=1e-12) and 0 < all_of_them[0] < 1
+        assert all_of_them[0] == pytest.approx(1 - none[1])
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    n = 50
+    intervals = [Success(k, n).interval() for k in range(n + 1)]
+    for p in np.linspace(0.05, 0.95, 19):
+        covered = sum(binom.pmf(k, n, p) for k, (low, high) in enumerate(intervals) if low <= p <= high)
+        assert 0.91 < covered < 0.99
+
+
+def test_a_rate_is_written_with_its_interval() -> None:
+    assert Success(40, 50).rate == 0.8
+    assert str(Success(40, 50)) == "40 of 50 (80%, 95% interval 67% to 89%)"
+
+
+def test_blank_targets_wipe_the_drawing_and_nothing_else() -> None:
+    original = DrawnTarget(
+        1.5, "go", ("a", "b", "c", "d"), np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), 5, 9, 0.25
+    )
+
+    class Draws:
+        def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+            return original
+
+    blank = BlankTargets(Draws()).draw(Observation(1.5, {}, Joints(1.5, np.zeros(7), 1.0), "go"), 9)
+    assert blank.tile.shape == original.tile.shape and blank.tile.dtype == np.uint8
+    assert len(np.unique(blank.tile)) == 1 and len(np.unique(original.tile)) > 10
+    others = ("stamp", "instruction", "views", "steps", "seed", "latency")
+    assert [getattr(blank, name) for name in others] == [getattr(original, name) for name in others]
+
+
+# The command
+
+
+@pytest.fixture
+def shared(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command uses the one workcell of all tests instead of building its own."""
+    monkeypatch.setattr(environment, "close", lambda: None)
+    monkeypatch.setattr(evaluate, "Environment", lambda: environment)
+
+
+Evaluate = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def evaluated(checkpoint_folder: Path, tmp_path: Path, shared: None) -> Evaluate:
+    def run(*arguments: str, task: str = "push_button") -> dict[str, Any]:
+        out = tmp_path / "results" / "result.json"
+        options = ["--task", task, "--checkpoint", str(checkpoint_folder), "--out", str(out), *arguments]
+        assert evaluate.main(options) == 0
+        return dict(json.loads(out.read_text()))
+
+    return run
+
+
+def watched(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Every set-point that the arm is given."""
+    commands: list[np.ndarray] = []
+    apply = Environment.apply
+
+    def note(self: Environment, command: Any, seconds: float) -> None:
+        if command is not None:
+            commands.append(np.append(command.positions, command.gripper))
+        apply(self, command, seconds)
+
+    monkeypatch.setattr(Environment, "apply", note)
+    return commands
+
+
+def test_a_result_says_what_was_done_and_what_came_of_it(
+    evaluated: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluated("--episodes", "2", "--seed", "30", "--time-limit", "0.2", task="take_lid_off")
+    assert result["task"] == "take_lid_off" and result["seeds"] == [30, 31] and result["episodes"] == 2
+    assert result["successes"] == len(result["succeeded"]) == 0  # nobody lifts a lid in 0.2 s
+    assert result["interval_95"] == pytest.approx(Success(0, 2).interval())
+    assert result["blank_targets"] is False and result["time_limit"] == 0.2 and result["horizon"] == 5
+    assert "take_lid_off: 0 of 2 (0%, 95% interval 0% to 66%)" in capsys.readouterr().out
+
+
+def test_two_equal_runs_move_the_arm_equally_and_drawings_and_seeds_matter(
+    evaluated: Evaluate, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--episodes", "1", "--time-limit", "0.5")
+    commands = watched(environment, monkeypatch)
+    paths, results = [], []
+    for extra in ((), (), ("--blank-targets",), ("--seed", "1")):
+        commands.clear()
+        results.append(evaluated(*options, *extra))
+        paths.append(np.array(commands))
+    assert len(paths[0]) > 15
+    np.testing.assert_array_equal(paths[0], paths[1])
+    assert results[0] == results[1] and results[2]["blank_targets"]
+    for other in paths[2:]:
+        assert other.shape != paths[0].shape or (other != paths[0]).any()
+
+
+def test_a_success_is_counted_with_its_seed(
+    evaluated: Evaluate, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def succeed_in_odd_seeds(task: str, seed: int) -> None:
+        Environment.reset(environment, task, seed)
+        environment.simulation.success = seed % 2 == 1
+
+    monkeypatch.setattr(environment, "reset", succeed_in_odd_seeds)
+    result = evaluated("--episodes", "5", "--time-limit", "0.02")
+    assert result["succeeded"] == [1, 3] and result["successes"] == 2 and result["episodes"] == 5
+
+
+@pytest.mark.parametrize(("arguments", "named"), [
+    (["--task", "push_buton"], "mean push_button"),
+    (["--checkpoint", "nowhere/at/all"], "nowhere/at/all"),
+    (["--device", "abacus"], "abacus"),
+    (["--device", "cuda:77"], "cuda:77"),
+    (["--horizon", "0"], "--horizon"),
+    (["--horizon", "21"], "K = 20"),
+    (["--episodes", "0"], "--episodes"),
+    (["--episodes", "-3"], "--episodes"),
+    (["--time-limit", "0"], "--time-limit"),
+    (["--time-limit", "nan"], "--time-limit"),
+    (["--seed", "-1"], "-1"),
+])  # fmt: skip
+def test_bad_input_is_one_clear_line_and_leaves_no_file(
+    checkpoint_folder: Path, tmp_path: Path, shared: None, arguments: list[str], named: str
+) -> None:
+    good = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--out", str(tmp_path / "result.json")]
+    with pytest.raises(GenimaError) as caught:
+        evaluate.main([*good, *arguments])
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--task"], ["--task", "push_button", "--episodes", "many"], ["--wrong"]])
+def test_arguments_that_cannot_be_read_end_with_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(arguments)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_the_old_result_whole(
+    evaluated: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ("--episodes", "1", "--time-limit", "0.02")
+    evaluated(*short)
+    file = tmp_path / "results" / "result.json"
+    before = file.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("genima.files.os.fsync", full)
+    with pytest.raises(GenimaError, match=f"{file}.*No space left") as caught:
+        evaluated(*short, "--seed", "1")
+    assert "\n" not in str(caught.value)
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+
+
+def test_places_where_no_file_can_be_are_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "out.json", tmp_path / "folder", Path("/"), Path("."), Path("/dev/null/a/b")):
+        with pytest.raises(GenimaError, match="cannot write"):
+            write_whole(path, b"{}")
+    assert (tmp_path / "file").read_text() == "here"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_whole_file_replaces_an_old_one_and_makes_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "out.json"
+    for data in (b"first", b"second", b""):
+        write_whole(path, data)
+        assert path.read_bytes() == data
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_every_task_has_an_instruction_of_its_own() -> None:
+    assert len({task.instruction for task in TASKS.values()}) == len(TASKS) >= 2
