@@ -10,10 +10,9 @@ from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The nodes of `genima_bringup.processes`, with their checkpoints and seed as arguments."""
+    """The nodes of `genima_bringup.processes`, with their checkpoint and seed as arguments."""
     names = {
-        "diffusion_checkpoint": "folder of the diffusion agent's checkpoint; empty: the one that comes with Genima",
-        "controller_checkpoint": "folder of the controller's checkpoint; empty: the one that comes with Genima",
+        "checkpoint": "folder with diffusion_agent/ and controller/; empty: the models that come with Genima",
         "seed": "seed of the drawings",
     }
     defaults = {"seed": "0"}

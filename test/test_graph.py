@@ -25,18 +25,17 @@ Demo = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture
-def demo(checkpoints: tuple[Path, Path], tmp_path: Path) -> Demo:
+def demo(checkpoint: Path, tmp_path: Path) -> Demo:
     """Starts a demo with untrained models; arguments given later win."""
 
     def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
-        diffusion, controller = map(str, checkpoints)
         command = [sys.executable, "-m", "genima.cli", "demo", "--headless", "--out", str(tmp_path / "out")]
-        command += ["--diffusion-checkpoint", diffusion, "--controller-checkpoint", controller, *arguments]
+        command += ["--checkpoint", str(checkpoint), *arguments]
         environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl"}
         return subprocess.Popen(
             command,
@@ -133,14 +132,14 @@ def test_an_unknown_task_is_refused(demo: Demo) -> None:
 
 
 def test_a_missing_checkpoint_is_refused(demo: Demo) -> None:
-    assert "no checkpoint at /nowhere" in error_line(demo("--controller-checkpoint", "/nowhere"))
+    assert "no checkpoint at /nowhere" in error_line(demo("--checkpoint", "/nowhere"))
 
 
 def test_a_truncated_checkpoint_is_refused(demo: Demo, tmp_path: Path) -> None:
-    diffusion, _ = save_checkpoints(tmp_path / "damaged")
-    weights = next((diffusion / "unet").glob("*.safetensors"))
+    folder = save_checkpoints(tmp_path / "damaged")
+    weights = next((folder / "diffusion_agent" / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1000])
-    error = error_line(demo("--diffusion-checkpoint", str(diffusion)))
+    error = error_line(demo("--checkpoint", str(folder)))
     assert str(weights) in error and "damaged" in error
 
 
@@ -149,10 +148,10 @@ def test_a_truncated_checkpoint_is_refused(demo: Demo, tmp_path: Path) -> None:
     [("views", ["front", "wrist", "right_shoulder", "left_shoulder"]), ("horizon", 10), ("joint_names", ["a", "b"])],
 )
 def test_checkpoints_that_do_not_fit_are_refused(demo: Demo, tmp_path: Path, field: str, value: object) -> None:
-    diffusion, _ = save_checkpoints(tmp_path / "other")
-    file = diffusion / "genima.json"
+    folder = save_checkpoints(tmp_path / "other")
+    file = folder / "diffusion_agent" / "genima.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
-    error = error_line(demo("--diffusion-checkpoint", str(diffusion)))
+    error = error_line(demo("--checkpoint", str(folder)))
     assert "do not fit together" in error and field in error
 
 

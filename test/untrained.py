@@ -16,8 +16,8 @@ from genima.text import small_text_encoder, small_tokenizer
 from genima_sim.tasks import TASKS
 
 
-def save_checkpoints(folder: Path, view_size: int = 64) -> tuple[Path, Path]:
-    """Folders of a diffusion agent and of a controller that fit together."""
+def save_checkpoints(folder: Path, view_size: int = 64) -> Path:
+    """Fill a folder with a diffusion agent and a controller that fit together."""
     torch.manual_seed(0)
     robot = RobotModel.load("panda")
     spec = DrawingSpec("panda", robot.joint_names, view_size=view_size)
@@ -28,4 +28,4 @@ def save_checkpoints(folder: Path, view_size: int = 64) -> tuple[Path, Path]:
     act = Act(ActConfig.small(spec.horizon), small_text_encoder(tokenizer))
     statistics = JointStatistics(robot.home, np.full(len(robot.home), 0.05))
     Controller(spec, act, tokenizer, statistics).save_pretrained(folder / "controller")
-    return folder / "diffusion_agent", folder / "controller"
+    return folder

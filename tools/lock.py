@@ -40,7 +40,8 @@ def main() -> None:
     base = resolve(wanted["base"])
     both = resolve(wanted["base"] + wanted["ros"])
     if changed := {name for name in base if both[name] != base[name]}:
-        sys.exit(f"[ros] would change the version of {', '.join(sorted(changed))} in [base]: pin them in requirements.in")
+        names = ", ".join(sorted(changed))
+        sys.exit(f"[ros] would change the version of {names} in [base]: pin them in requirements.in")
     locked = {
         "base": base,
         "ros": {name: version for name, version in both.items() if name not in base},

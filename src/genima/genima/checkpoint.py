@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
+from genima import paths
 from genima.errors import GenimaError
 from genima.files import write_whole
 from genima.robot.model import RobotModel
@@ -15,6 +18,8 @@ from genima.targets.appearance import Appearance
 
 SCHEMA = 1
 FILE = "genima.json"
+DIFFUSION_AGENT, CONTROLLER = "diffusion agent", "controller"  # the kinds, ...
+FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}  # ... and where a pair keeps them
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
     """The specification in a checkpoint folder, and the rest of its ``genima.json``.
 
     Raises:
-        GenimaError: when the file is missing, malformed, of another schema or of another kind.
+        GenimaError: when the file is missing, malformed, of another schema or kind, or weights are damaged.
     """
     path = Path(folder) / FILE
     if not path.is_file():
@@ -103,7 +108,28 @@ def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
         raise GenimaError(f"{path}: views {list(spec.views)} are not four different views with a sphere radius each")
     if not min(spec.camera_size, spec.view_size, spec.horizon, spec.action_rate) > 0:
         raise GenimaError(f"{path}: camera_size, view_size, horizon and action_rate must be positive")
+    for file in Path(folder).rglob("*.safetensors"):
+        try:
+            with safe_open(file, framework="numpy"):  # reads the header and checks it against the file's length
+                pass
+        except (SafetensorError, OSError) as error:
+            raise GenimaError(f"{file} is damaged: {error}; fetch or train the checkpoint again") from None
     return spec, data
+
+
+def read_pair(folder: str | Path | None) -> tuple[DrawingSpec, dict[str, Path]]:
+    """What the diffusion agent and the controller of a folder agree on, and where they are by kind; None: bundled.
+
+    Takes a moment: the weights' headers are read, not the weights.
+
+    Raises:
+        GenimaError: when either is missing or damaged, or they do not fit together.
+    """
+    root = Path(folder) if folder else paths.shared("models", "tiny")
+    folders = {kind: root / name for kind, name in FOLDERS.items()}
+    drawing, reading = (read(path, kind)[0] for kind, path in folders.items())
+    drawing.require_same(reading, "the diffusion agent", "the controller")
+    return drawing, folders
 
 
 def write(folder: Path, kind: str, spec: DrawingSpec, **rest: Any) -> None:

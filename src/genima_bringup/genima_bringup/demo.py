@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from genima import checkpoint, paths
+from genima import checkpoint
 from genima.errors import GenimaError
 from genima.files import write_whole
 from genima.observation import Image
@@ -34,12 +33,12 @@ def main(argv: list[str]) -> int:
     """Run the demo; returns the exit code."""
     options = _parse(argv)
     get_task(options.task)
-    views = _check_checkpoints(options.diffusion_checkpoint, options.controller_checkpoint)
+    spec, _ = checkpoint.read_pair(options.checkpoint)  # in a moment, what the nodes would find out in many seconds
     out = _make_folder(options.out)
     report = Report(options.task, options.episodes)
     with _interruptible():
         try:
-            _run(options, views, out, report)
+            _run(options, spec.views, out, report)
         except KeyboardInterrupt:
             report.interrupted = True
     report.write(out / "report.json")
@@ -50,7 +49,7 @@ def main(argv: list[str]) -> int:
 def _run(options: argparse.Namespace, views: tuple[str, ...], out: Path, report: Report) -> None:
     environment = ros_environment()
     os.environ.update(environment)  # this process takes part in the same graph
-    processes = simulated(options.diffusion_checkpoint, options.controller_checkpoint, options.seed)
+    processes = simulated(options.checkpoint, options.seed)
     with Supervisor(processes, out / "logs", environment) as supervisor, _pictures(out, options.headless) as pictures:
         import rclpy  # after the processes have been started: they load meanwhile
         from rclpy.signals import SignalHandlerOptions
@@ -156,37 +155,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first scene; the next takes the next number")
     parser.add_argument("--time-limit", type=float, default=30.0, help="seconds an episode (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for report, video, picture and logs (default: runs/<time>)")
-    parser.add_argument("--diffusion-checkpoint", default="", help="folder (default: the one that comes with Genima)")
-    parser.add_argument("--controller-checkpoint", default="", help="folder (default: the one that comes with Genima)")
+    parser.add_argument(
+        "--checkpoint", default="", help="folder with diffusion_agent/ and controller/ (default: the bundled models)"
+    )
     parser.add_argument("--headless", action="store_true", help="show no window (default where there is no display)")
     options = parser.parse_args(argv)
     options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if options.episodes < 1 or not options.time_limit > 0 or options.seed < 0:
         raise GenimaError("--episodes and --time-limit must be positive, --seed must not be negative")
     return options
-
-
-def _check_checkpoints(diffusion: str, controller: str) -> tuple[str, ...]:
-    """Find out in a moment what the nodes would find out in many seconds; returns the views in tile order.
-
-    Raises:
-        GenimaError: when a checkpoint is missing or damaged, or the two do not fit together.
-    """
-    drawing = _check_checkpoint(diffusion or paths.shared("models", "tiny", "diffusion_agent"), "diffusion agent")
-    reading = _check_checkpoint(controller or paths.shared("models", "tiny", "controller"), "controller")
-    drawing.require_same(reading, "the diffusion agent", "the controller")
-    return drawing.views
-
-
-def _check_checkpoint(folder: str | Path, kind: str) -> checkpoint.DrawingSpec:
-    spec, _ = checkpoint.read(Path(folder), kind)
-    for file in Path(folder).rglob("*.safetensors"):
-        try:
-            with safe_open(file, framework="numpy"):  # reads the header and checks it against the file's length
-                pass
-        except (SafetensorError, OSError) as error:
-            raise GenimaError(f"{file} is damaged: {error}; fetch or train the checkpoint again") from None
-    return spec
 
 
 def _make_folder(folder: Path | None) -> Path:

@@ -29,12 +29,12 @@ class Process:
     parameters: dict[str, Value] = field(default_factory=dict)
 
 
-def simulated(diffusion_checkpoint: Value = "", controller_checkpoint: Value = "", seed: Value = 0) -> list[Process]:
-    """The closed loop around the simulated robot. Empty checkpoints mean those that come with the project."""
+def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:
+    """The closed loop around the simulated robot. An empty checkpoint means the one that comes with the project."""
     return [
         Process("genima_sim", "sim_node"),
         Process("genima_nodes", "command_guard"),
-        Process("genima_nodes", "controller", {"checkpoint": controller_checkpoint}),
-        Process("genima_nodes", "diffusion_agent", {"checkpoint": diffusion_checkpoint, "seed": seed}),
+        Process("genima_nodes", "controller", {"checkpoint": checkpoint}),
+        Process("genima_nodes", "diffusion_agent", {"checkpoint": checkpoint, "seed": seed}),
         Process("genima_nodes", "task_runner"),
     ]

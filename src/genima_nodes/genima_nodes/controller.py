@@ -11,7 +11,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
-from genima import paths
+from genima.checkpoint import CONTROLLER, read_pair
 from genima.chunks import ChunkStream
 from genima.controller import Controller
 from genima.errors import GenimaError
@@ -39,9 +39,7 @@ class ControllerNode(Node):
         device = self.declare_parameter("device", "cpu").value
         rate = float(self.declare_parameter("rate", 50.0).value)
         torch.set_num_threads(int(self.declare_parameter("threads", 1).value))
-        self._controller = controller or Controller.from_pretrained(
-            checkpoint or paths.shared("models", "tiny", "controller"), device
-        )
+        self._controller = controller or Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
         self._robot = self._controller.robot
         self._stream = ChunkStream(self._robot, rate)
         self._stream_lock = threading.Lock()  # also of the task

@@ -14,7 +14,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 
-from genima import paths
+from genima.checkpoint import DIFFUSION_AGENT, read_pair
 from genima.diffusion import DiffusionAgent
 from genima.errors import GenimaError
 from genima.observation import DrawnTarget, Image, Joints, Observation
@@ -50,9 +50,7 @@ class DiffusionAgentNode(Node):
         self._seed = int(self.declare_parameter("seed", 0).value)
         self._tolerance = float(self.declare_parameter("sync_tolerance", 0.02).value)
         torch.set_num_threads(int(self.declare_parameter("threads", 2).value))
-        self._agent = agent or DiffusionAgent.from_pretrained(
-            checkpoint or paths.shared("models", "tiny", "diffusion_agent"), device
-        )
+        self._agent = agent or DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
         self._task = ""
         self._views: dict[str, View] = {}
         self._sets: Newest[dict[str, View]] = Newest()

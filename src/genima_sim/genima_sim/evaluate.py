@@ -12,7 +12,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from genima import paths
+from genima import checkpoint
 from genima.chunks import ChunkStream
 from genima.closed_loop import Draws, run_episode
 from genima.controller import Controller
@@ -105,12 +105,11 @@ def load_pair(folder: Path | None, device: str) -> tuple[DiffusionAgent, Control
     Raises:
         GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
     """
-    folder = folder or paths.shared("models", "tiny")
+    _, folders = checkpoint.read_pair(folder)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise GenimaError(f"device {device!r} cannot be used here; cpu always can") from None
-    agent = DiffusionAgent.from_pretrained(folder / "diffusion_agent", device)
-    controller = Controller.from_pretrained(folder / "controller", device)
-    agent.spec.require_same(controller.spec, "the diffusion agent", "the controller")
+    agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT], device)
+    controller = Controller.from_pretrained(folders[checkpoint.CONTROLLER], device)
     return agent, controller

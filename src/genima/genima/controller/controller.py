@@ -21,7 +21,6 @@ from genima.observation import Chunk, DrawnTarget, Joints
 from genima.robot.model import RobotModel
 from genima.views.tiling import untile
 
-KIND = "controller"
 _WEIGHTS = "act.safetensors"
 
 
@@ -60,7 +59,7 @@ class Controller:
             GenimaError: when it is missing, damaged, or of another schema or robot.
         """
         folder = Path(folder)
-        spec, rest = checkpoint.read(folder, KIND)
+        spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
         try:
             sizes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in rest["act"].items()}
             act = Act(ActConfig(**sizes), CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder")))
@@ -90,7 +89,7 @@ class Controller:
         self.act.text_encoder.config.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         checkpoint.write(
-            folder, KIND, self.spec,
+            folder, checkpoint.CONTROLLER, self.spec,
             act=asdict(self.act.config),
             joint_mean=self.statistics.mean.tolist(), joint_deviation=self.statistics.deviation.tolist(),
         )  # fmt: skip

@@ -23,8 +23,6 @@ from genima.observation import DrawnTarget, Image, Observation
 from genima.robot.model import RobotModel
 from genima.views.tiling import tile
 
-KIND = "diffusion agent"
-
 
 class DiffusionAgent:
     """Draws where the joints should be K steps from now, on the tile of four views."""
@@ -81,7 +79,7 @@ class DiffusionAgent:
             GenimaError: when it is missing, damaged, or of another schema or robot.
         """
         folder = Path(folder)
-        spec, rest = checkpoint.read(folder, KIND)
+        spec, rest = checkpoint.read(folder, checkpoint.DIFFUSION_AGENT)
         try:
             scheduler_class = getattr(diffusers, rest["scheduler"])
             vae_class = {"AutoencoderKL": AutoencoderKL, "PatchCodec": PatchCodec}[rest["vae"]]
@@ -115,7 +113,7 @@ class DiffusionAgent:
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
         checkpoint.write(
-            folder, KIND, self.spec,
+            folder, checkpoint.DIFFUSION_AGENT, self.spec,
             steps=self.steps, scheduler=type(self.scheduler).__name__, vae=type(self.vae).__name__,
         )  # fmt: skip
 
