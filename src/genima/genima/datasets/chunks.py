@@ -143,8 +143,10 @@ def augment(rng: np.random.Generator, image: Image) -> Image:
     if rng.random() < 0.5:
         cells = int(rng.integers(8, 33))
         shift = cv2.resize(rng.normal(0, rng.uniform(0.3, 1.5), (cells, cells, 2)).astype(np.float32), (size, size))
-        grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(np.float32)
-        pixels = cv2.remap(pixels, grid + shift, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+        pixels = cv2.remap(
+            pixels, x + shift[..., 0], y + shift[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
     if rng.random() < 0.5:
         pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 2.5))
     if rng.random() < 0.5:
