@@ -38,10 +38,11 @@ class ControllerNode(Node):
         checkpoint = self.declare_parameter("checkpoint", "").value
         device = self.declare_parameter("device", "cpu").value
         rate = float(self.declare_parameter("rate", 50.0).value)
+        horizon = float(self.declare_parameter("horizon", 1.0).value)  # s
         torch.set_num_threads(int(self.declare_parameter("threads", 1).value))
         self._controller = controller or Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
         self._robot = self._controller.robot
-        self._stream = ChunkStream(self._robot, rate)
+        self._stream = ChunkStream(self._robot, rate, horizon)
         self._stream_lock = threading.Lock()  # also of the task
         self._drawings: Newest[DrawnTarget] = Newest()
         self._joints: deque[Joints] = deque(maxlen=_HISTORY)

@@ -49,7 +49,7 @@ class DiffusionAgentNode(Node):
         device = self.declare_parameter("device", "cpu").value
         self._seed = int(self.declare_parameter("seed", 0).value)
         self._tolerance = float(self.declare_parameter("sync_tolerance", 0.02).value)
-        torch.set_num_threads(int(self.declare_parameter("threads", 2).value))
+        torch.set_num_threads(int(self.declare_parameter("threads", 1).value))
         self._agent = agent or DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
         self._task = ""
         self._views: dict[str, View] = {}

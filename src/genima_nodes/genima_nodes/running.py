@@ -37,6 +37,7 @@ def run(make_node: Callable[[], ClosableNode], args: list[str] | None = None, ni
         args: command line.
         niceness: of the whole process: a thread that waits for Python's lock waits for the nicest that holds it.
     """
+    sys.setswitchinterval(1e-3)  # s: by default, a thread with a deadline waits 5 ms for Python's lock
     with contextlib.suppress(PermissionError):  # few users may be less nice than others
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
     # rclpy's own handlers end the context at once, below the feet of threads that still publish

@@ -43,7 +43,7 @@ class Evaluate:
     """Folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
     device: str = "cpu"
     """Where the models run."""
-    horizon: int = 5
+    horizon: int = 20
     """Actions executed before the next drawing, 1 to K."""
     time_limit: float = 10.0
     """Seconds of an episode."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from genima.checkpoint import DrawingSpec
+from genima.checkpoint import DrawingSpec, halve
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.training.control import train_small_controller
@@ -70,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
             ),
             options.out / "controller",
         )
+    halve(options.out)
     print(
         f"the checkpoints are in {options.out}; try them: ./genima eval --task push_button --checkpoint {options.out}"
     )

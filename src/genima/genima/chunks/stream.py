@@ -18,6 +18,7 @@ from genima.robot.model import RobotModel
 # manufacturer's jerk limits are those of the drives, not those of a robot beside people.
 VELOCITY, ACCELERATION, JERK = 0.8, 0.5, 0.1
 LOOK_AHEAD = 0.15  # s: a splice is spread over this time; the stream itself stays in phase with the chunk
+_INSTANT = 1e-6  # s: times that differ by less are the same
 CLOSE_BELOW, OPEN_ABOVE = 0.4, 0.6  # probability of open: hysteresis, so that a doubtful gripper does not flutter
 
 
@@ -28,12 +29,14 @@ class ChunkStream:
     past of it is skipped. Where no newer chunk comes, the motion ends at rest at the last action.
     """
 
-    def __init__(self, robot: RobotModel, rate_hz: float) -> None:
+    def __init__(self, robot: RobotModel, rate_hz: float, horizon: float = 0.0) -> None:
         """Args:
         robot: limits of the arm.
         rate_hz: how often ``command`` is called.
+        horizon: s of a chunk, from its stamp, that are followed before a newer one may take over.
         """
         self.expired = 0  # chunks that came too late to have anything left
+        self._horizon = horizon
         self._motion = Motion(MotionLimits.of(robot, VELOCITY, ACCELERATION, JERK), 1 / rate_hz)
         self._path: ChunkPath | None = None
         self._next: ChunkPath | None = None
@@ -65,7 +68,7 @@ class ChunkStream:
             now: s, on the clock of the chunks' stamps.
             measured: where the motion starts from when it has not been reset.
         """
-        if self._next is not None:
+        if self._next is not None and (self._path is None or now >= self._path.stamp + self._horizon - _INSTANT):
             if self._next.end > now:
                 self._path = self._next
             else:

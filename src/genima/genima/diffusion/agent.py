@@ -84,13 +84,18 @@ class DiffusionAgent:
             scheduler_class = getattr(diffusers, rest["scheduler"])
             vae_class = {"AutoencoderKL": AutoencoderKL, "PatchCodec": PatchCodec}[rest["vae"]]
             safe = {"use_safetensors": True, "output_loading_info": True}
-            options: dict[str, Any] = {**safe, "low_cpu_mem_usage": False, "device_map": None}
+            options: dict[str, Any] = {
+                **safe,
+                "torch_dtype": torch.float32,
+                "low_cpu_mem_usage": False,
+                "device_map": None,
+            }
             agent = cls(
                 spec,
                 _whole(UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options)),
                 _whole(ControlNetModel.from_pretrained(folder, subfolder="controlnet", **options)),
                 _whole(vae_class.from_pretrained(folder, subfolder="vae", **options)),
-                _whole(CLIPTextModel.from_pretrained(folder / "text_encoder", **safe)),
+                _whole(CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, **safe)),
                 AutoTokenizer.from_pretrained(folder / "tokenizer"),
                 scheduler_class.from_pretrained(folder, subfolder="scheduler"),
                 int(rest["steps"]),
