@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from genima.observation import Image
 
 
 def random_background(rng: np.random.Generator, size: int) -> Image:
-    """A procedural texture (size, size, 3): coloured noise of random grain, gradients, stripes, patches, or plain."""
-    kind = rng.integers(5)
+    """A procedural texture (size, size, 3): plain, gradient, noise or stripes, half of the time with clutter on it."""
+    kind = rng.integers(4)
+    texture: NDArray[Any]
     if kind == 0:
-        texture = np.full((size, size, 3), rng.uniform(0, 255, 3))
+        texture = np.full((size, size, 3), _colour(rng), np.float32)
     elif kind == 1:  # a gradient between four random corners
-        texture = _grown(rng.uniform(0, 255, (2, 2, 3)), size)
+        texture = _grown(np.array([_colour(rng) for _ in range(4)]).reshape(2, 2, 3), size)
     elif kind == 2:  # noise of several grains
-        texture = sum(
-            weight * _grown(rng.uniform(0, 255, (cells, cells, 3)), size)
-            for weight, cells in zip(rng.dirichlet(np.ones(3)), rng.integers(3, size // 2, 3), strict=True)
-        )
-    elif kind == 3:  # stripes or checks
+        texture = np.zeros((size, size, 3), np.float32)
+        for weight, cells in zip(rng.dirichlet(np.ones(3)), rng.integers(3, size // 2, 3), strict=True):
+            texture += weight * _grown(rng.uniform(0, 255, (cells, cells, 3)), size)
+    else:  # stripes or checks
         u, v = np.meshgrid(np.arange(size), np.arange(size))
         angle, period = rng.uniform(0, np.pi), rng.uniform(6, size / 2)
         wave = np.sin((u * np.cos(angle) + v * np.sin(angle)) * 2 * np.pi / period)
         if rng.random() < 0.5:
             wave = wave * np.sin((v * np.cos(angle) - u * np.sin(angle)) * 2 * np.pi / period)
-        a, b = rng.uniform(0, 255, (2, 3))
-        texture = np.where((wave > 0)[..., None], a, b)
-    else:  # overlapping patches, like a cluttered room
-        texture = np.full((size, size, 3), rng.uniform(0, 255, 3))
-        for _ in range(rng.integers(3, 12)):
-            x, y = rng.integers(0, size, 2).tolist()
-            w, h = rng.integers(size // 12, size // 2, 2).tolist()
-            colour = rng.uniform(0, 255, 3).tolist()
-            if rng.random() < 0.5:
-                cv2.rectangle(texture, (x, y), (x + w, y + h), colour, -1)
-            else:
-                cv2.ellipse(texture, (x, y), (w // 2, h // 2), float(rng.uniform(0, 180)), 0, 360, colour, -1)
+        texture = np.where((wave > 0)[..., None], _colour(rng), _colour(rng)).astype(np.float32)
+    if rng.random() < 0.6:
+        _clutter(rng, texture)
     return np.clip(texture, 0, 255).astype(np.uint8)
+
+
+def _clutter(rng: np.random.Generator, texture: NDArray[Any]) -> None:
+    """Shapes of all sizes, as arms, tables and things make them: limbs, discs, blocks and planes."""
+    size = len(texture)
+    for _ in range(rng.integers(3, 30)):
+        colour, centre = _colour(rng).tolist(), rng.integers(0, size, 2)
+        extent = size * rng.uniform(0.02, 0.5) * rng.random(2)
+        shape = rng.integers(4)
+        if shape == 0:
+            end = centre + rng.normal(0, size / 3, 2)
+            thickness = int(rng.integers(1, size // 6))
+            cv2.line(texture, centre.tolist(), end.astype(int).tolist(), colour, thickness, cv2.LINE_AA)
+        elif shape == 1:
+            axes, turn = (extent + 1).astype(int).tolist(), float(rng.uniform(0, 180))
+            cv2.ellipse(texture, centre.tolist(), axes, turn, 0, 360, colour, -1, cv2.LINE_AA)
+        elif shape == 2:
+            corners = centre + rng.normal(0, 1, (int(rng.integers(3, 6)), 2)) * extent
+            cv2.fillPoly(texture, [corners.astype(np.int32)], colour, cv2.LINE_AA)
+        else:
+            cv2.rectangle(texture, centre.tolist(), (centre + extent).astype(int).tolist(), colour, -1)
+
+
+def _colour(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Any colour, or as often a grey."""
+    return rng.uniform(0, 255, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0, 255))
 
 
 def _grown(cells: np.ndarray, size: int) -> np.ndarray:
