@@ -7,6 +7,7 @@ cannot leave the position limits, and a stop as the answer to whatever cannot be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from ruckig import ControlInterface, InputParameter, Result, Ruckig, RuckigError
 from genima.robot.model import RobotModel
 
 Array = NDArray[np.float64]
+_Progress = TypeVar("_Progress", float, NDArray[np.float64])
 _TOLERANCE = 1e-6  # rad: a plan that ends on a limit may be rounded beyond it
 
 
@@ -143,3 +145,8 @@ class Motion:
 
 def _state(plan: Trajectory, time: float) -> tuple[Array, ...]:
     return tuple(np.array(values) for values in plan.at_time(time))
+
+
+def minimum_jerk(s: _Progress) -> _Progress:
+    """The rest-to-rest path of least jerk, from 0 to 1 as time ``s`` goes from 0 to 1 (Flash and Hogan, 1985)."""
+    return s**3 * (10 - 15 * s + 6 * s**2)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from genima.motion import minimum_jerk
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
 from genima_sim.scene import KNOB_HEIGHT, PAN_HEIGHT, arm_only_model
@@ -82,14 +83,9 @@ class Expert:
             target = np.array(waypoint.position)
             goal = self.reach(target, q)
             origin, q0 = self._robot.link_poses(q)[-1, :3, 3], q
-            for s in (_minimum_jerk(k / steps) for k in range(1, steps + 1)):
+            for s in (minimum_jerk(k / steps) for k in range(1, steps + 1)):
                 q = self.reach(origin + s * (target - origin), q) if waypoint.straight else q0 + s * (goal - q0)
                 positions.append(q)
                 gripper.append(waypoint.gripper)
         still = round(settle_seconds * DEMO_HZ)
         return Trajectory(np.array(positions + [q] * still), np.array(gripper + [gripper[-1]] * still))
-
-
-def _minimum_jerk(s: float) -> float:
-    """Flash and Hogan, J. Neurosci. 1985: the rest-to-rest path of least jerk, s in 0..1."""
-    return s**3 * (10 - 15 * s + 6 * s**2)

@@ -1,4 +1,4 @@
-"""``./genima train tiny``: from nothing to the small models, the very command that made the bundled ones."""
+"""``./genima train tiny``: from nothing to the small models."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from genima.checkpoint import DrawingSpec
 from genima.controller.controller import JointStatistics
 from genima.datasets.backgrounds import random_background
 from genima.datasets.demos import Demo
+from genima.motion import minimum_jerk
 from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
@@ -96,7 +97,7 @@ class ChunkDataset(torch.utils.data.Dataset[ChunkSample]):
         if self._perturbation:
             shift = self._displacements(rng, len(start))
             lower, upper = self._robot.position_min, self._robot.position_max
-            blend = _minimum_jerk(np.arange(1, K + 1) / K)[:, None]
+            blend = minimum_jerk(np.arange(1, K + 1) / K)[:, None]
             start, target = np.clip([start + shift[0], target + shift[1]], lower, upper)
             actions = np.clip(actions + (1 - blend) * shift[0] + blend * shift[1], lower, upper)
         images = np.stack([self._draw(rng, camera, target, gripper_open, start) for camera in self._cameras])
@@ -175,7 +176,3 @@ def joint_statistics(demos: Sequence[Demo], floor: float = 0.05) -> JointStatist
 def _ends_at_rest(demo: Demo) -> bool:
     """A demo that ends at rest goes on resting: its held last action is no padding but what to do."""
     return bool(np.ptp(demo.command_positions[-3:], axis=0).max() < 1e-3)
-
-
-def _minimum_jerk(s: NDArray[np.float64]) -> NDArray[np.float64]:
-    return s**3 * (10 - 15 * s + 6 * s**2)
