@@ -18,7 +18,7 @@ from scipy.stats import binom, norm
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
 from genima.files import write_whole
-from genima.observation import DrawnTarget, Joints, Observation
+from genima.observation import Joints, Observation
 from genima_sim import evaluate
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
@@ -55,20 +55,18 @@ def test_a_rate_is_written_with_its_interval() -> None:
     assert str(Success(40, 50)) == "40 of 50 (80%, 95% interval 67% to 89%)"
 
 
-def test_blank_targets_wipe_the_drawing_and_nothing_else() -> None:
-    original = DrawnTarget(
-        1.5, "go", ("a", "b", "c", "d"), np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), 5, 9, 0.25
-    )
-
-    class Draws:
-        def draw(self, observation: Observation, seed: int) -> DrawnTarget:
-            return original
-
-    blank = BlankTargets(Draws()).draw(Observation(1.5, {}, Joints(1.5, np.zeros(7), 1.0), "go"), 9)
-    assert blank.tile.shape == original.tile.shape and blank.tile.dtype == np.uint8
-    assert len(np.unique(blank.tile)) == 1 and len(np.unique(original.tile)) > 10
-    others = ("stamp", "instruction", "views", "steps", "seed", "latency")
-    assert [getattr(blank, name) for name in others] == [getattr(original, name) for name in others]
+def test_blank_targets_are_what_an_agent_draws_without_anything_on_it(checkpoint_folder: Path) -> None:
+    agent, controller = evaluate.load_pair(checkpoint_folder, "cpu")
+    size = agent.camera_size
+    images = {view: np.full((size, size, 3), 90, np.uint8) for view in agent.views}
+    joints = Joints(1.5, agent.robot.home, 1.0)
+    observation = Observation(1.5, images, joints, "go")
+    drawn, blank = agent.draw(observation, 9), BlankTargets(agent.spec).draw(observation, 9)
+    assert blank.tile.shape == drawn.tile.shape and blank.tile.dtype == drawn.tile.dtype
+    assert len(np.unique(blank.tile)) == 1 and len(np.unique(drawn.tile)) > 1
+    for name in ("stamp", "instruction", "views", "seed"):
+        assert getattr(blank, name) == getattr(drawn, name)
+    assert controller.read(blank, joints).stamp == 1.5
 
 
 # The command

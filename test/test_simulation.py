@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from genima.episodes import Episode
 from genima.errors import GenimaError
 from genima.observation import Command
 from genima.robot.model import RobotModel
@@ -66,8 +68,7 @@ def project(camera: Camera, points: np.ndarray) -> np.ndarray:
     """Pixels (n, 2) of points (n, 3) in the base frame, for a camera that stands still."""
     T_camera_base = np.linalg.inv(camera.T_parent_camera)
     rotation, _ = cv2.Rodrigues(T_camera_base[:3, :3])
-    K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
-    return cv2.projectPoints(points, rotation, T_camera_base[:3, 3], K, None)[0][:, 0]
+    return cv2.projectPoints(points, rotation, T_camera_base[:3, 3], camera.K, None)[0][:, 0]
 
 
 def play(recorder: DemoRecorder, task: str, seed: int) -> list[bool]:
@@ -96,6 +97,20 @@ def test_an_expert_does_its_own_task_and_not_the_other(recorder: DemoRecorder, t
     assert play(recorder, task, 3)[-1]
     data, layout = recorder.simulation.data, recorder.simulation.layout
     assert not TASKS[other].succeeded(data, layout)
+
+
+def test_some_demos_begin_with_a_missed_grasp_and_go_on_to_succeed(
+    recorder: DemoRecorder, robot: RobotModel, tmp_path: Path
+) -> None:
+    assert recorder.record(tmp_path / "episode", "take_lid_off", 100_002)
+    episode = Episode.load(tmp_path / "episode", robot)
+    wishes = episode.command_gripper
+    opened, closed_again = np.flatnonzero(np.diff(wishes) != 0)
+    assert wishes[0] == 0 and episode.gripper[0] < 0.3  # it begins closed, ...
+    assert wishes[opened + 1] == 1 and wishes[-1] == 0  # ... opens, and closes again
+    heights = robot.link_poses(episode.positions)[:, -1, 2, 3]
+    assert heights[opened] > heights[0] + 0.08 and heights[closed_again] < heights[opened] - 0.08
+    assert episode.success
 
 
 def test_success_stays_once_it_was_reached(recorder: DemoRecorder, robot: RobotModel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -21,7 +20,7 @@ from genima.controller import Controller
 from genima.controller.act import Act, ActConfig
 from genima.datasets import drawings
 from genima.datasets.chunks import ChunkDataset, Perturbation, collate, joint_statistics
-from genima.datasets.demos import load_demos
+from genima.datasets.demos import Demo, load_demos
 from genima.datasets.drawings import DrawingDataset
 from genima.diffusion import DiffusionAgent
 from genima.diffusion.small import small_agent
@@ -35,6 +34,11 @@ from genima.training.loop import LoopOptions, StepSampler
 @pytest.fixture(scope="module")
 def tiny(spec: DrawingSpec) -> DrawingSpec:
     return replace(spec, view_size=32)
+
+
+@pytest.fixture(scope="module")
+def demos(demos_folder: Path, robot: RobotModel, tiny: DrawingSpec) -> list[Demo]:
+    return load_demos(demos_folder, robot, tiny)
 
 
 # The loop
@@ -184,9 +188,8 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
 
 @pytest.fixture(scope="module")
 def drawing_batch(
-    demos_folder: Path, robot: RobotModel, tiny: DrawingSpec, request: pytest.FixtureRequest
+    demos: list[Demo], robot: RobotModel, tiny: DrawingSpec, request: pytest.FixtureRequest
 ) -> tuple[Tensor, Tensor, list[str]]:
-    demos = load_demos(demos_folder, robot, tiny)
     dataset = DrawingDataset(demos, robot, request.getfixturevalue("cameras"), tiny)
     return drawings.collate([dataset[5], dataset[len(demos[0]) + 60]])
 
@@ -251,15 +254,15 @@ def _raise(*_: object) -> None:
 
 
 def test_the_diffusion_agent_resumes_exactly(
-    demos_folder: Path, tiny: DrawingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demos: list[Demo], tiny: DrawingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = LoopOptions(2, 2, 1e-3, warmup_steps=1, save_every=1, workers=0)
-    drawing.train_small_agent(demos_folder, tiny, options, tmp_path / "whole_")
+    drawing.train_small_agent(demos, tiny, options, tmp_path / "whole_")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(drawing, "_sample", _raise)
-        drawing.train_small_agent(demos_folder, tiny, options, tmp_path / "parts_")
+        drawing.train_small_agent(demos, tiny, options, tmp_path / "parts_")
     first = load_file(tmp_path / "parts_/unet/diffusion_pytorch_model.safetensors")
-    drawing.train_small_agent(demos_folder, tiny, options, tmp_path / "parts_")
+    drawing.train_small_agent(demos, tiny, options, tmp_path / "parts_")
     for part in ("unet/diffusion_pytorch_model", "controlnet/diffusion_pytorch_model", "text_encoder/model"):
         whole, parts = (load_file(tmp_path / run / f"{part}.safetensors") for run in ("whole_", "parts_"))
         assert same(whole, parts), part
@@ -272,10 +275,9 @@ def test_the_diffusion_agent_resumes_exactly(
 
 
 def test_a_few_steps_reduce_the_controllers_loss(
-    demos_folder: Path, robot: RobotModel, tiny: DrawingSpec, request: pytest.FixtureRequest
+    demos: list[Demo], robot: RobotModel, tiny: DrawingSpec, request: pytest.FixtureRequest
 ) -> None:
     torch.manual_seed(0)
-    demos = load_demos(demos_folder, robot, tiny)
     statistics, cameras = joint_statistics(demos), request.getfixturevalue("cameras")
     dataset = ChunkDataset(demos, robot, cameras, tiny, statistics, Perturbation())
     batch = collate([dataset[i] for i in (0, 40, 100, 150)])
@@ -299,24 +301,25 @@ def test_a_few_steps_reduce_the_controllers_loss(
 
 
 def test_the_controller_resumes_exactly(
-    demos_folder: Path, tiny: DrawingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demos: list[Demo], tiny: DrawingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = LoopOptions(2, 2, 1e-3, warmup_steps=1, save_every=1, workers=0)
-    control.train_small_controller(demos_folder, tiny, options, tmp_path / "whole_")
+    control.train_small_controller(demos, tiny, options, tmp_path / "whole_")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(control, "chunk_errors", _raise)
-        control.train_small_controller(demos_folder, tiny, options, tmp_path / "parts_")
+        control.train_small_controller(demos, tiny, options, tmp_path / "parts_")
     first = load_file(tmp_path / "parts_/act.safetensors")
-    control.train_small_controller(demos_folder, tiny, options, tmp_path / "parts_")
+    control.train_small_controller(demos, tiny, options, tmp_path / "parts_")
     whole, parts = (load_file(tmp_path / run / "act.safetensors") for run in ("whole_", "parts_"))
     assert same(whole, parts) and not same(first, parts)
     assert Controller.from_pretrained(tmp_path / "parts_").spec == tiny
 
 
-def test_training_without_enough_demos_is_one_clear_line(demos_folder: Path, tiny: DrawingSpec, tmp_path: Path) -> None:
-    shutil.copytree(demos_folder / "push_button-1", tmp_path / "one" / "push_button-1")
+def test_training_without_enough_demos_is_one_clear_line(
+    demos: list[Demo], robot: RobotModel, tiny: DrawingSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(GenimaError, match="no episodes"):
+        load_demos(tmp_path / "none", robot, tiny)
     for train_it in (drawing.train_small_agent, control.train_small_controller):
-        with pytest.raises(GenimaError, match="no episodes"):
-            train_it(tmp_path / "none", tiny, OPTIONS, tmp_path / "out")
         with pytest.raises(GenimaError, match="at least two successful demos, there are 1"):
-            train_it(tmp_path / "one", tiny, OPTIONS, tmp_path / "out")
+            train_it(demos[:1], tiny, OPTIONS, tmp_path / "out")

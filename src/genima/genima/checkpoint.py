@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,18 @@ def halve(folder: Path) -> None:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}
         halved = {name: t.astype(np.float16) if t.dtype == np.float32 else t for name, t in tensors.items()}
         write_whole(file, save(halved, metadata))
+
+
+@contextlib.contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn whatever the libraries raise for a damaged or incomplete folder, which is of many kinds, into one line."""
+    try:
+        yield
+    except GenimaError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise GenimaError(f"checkpoint {folder} cannot be loaded, it is damaged or incomplete: {reason}") from None
 
 
 def write(folder: Path, kind: str, spec: DrawingSpec, **rest: Any) -> None:

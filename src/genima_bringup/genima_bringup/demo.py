@@ -55,7 +55,9 @@ def _run(options: argparse.Namespace, views: tuple[str, ...], out: Path, report:
         from rclpy.signals import SignalHandlerOptions
 
         from genima_bringup.monitor import Monitor
+        from genima_nodes.running import FILMING_NICENESS
 
+        os.setpriority(os.PRIO_PROCESS, 0, FILMING_NICENESS)
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         monitor = Monitor(views, pictures.add)
         try:
@@ -80,6 +82,7 @@ def _run(options: argparse.Namespace, views: tuple[str, ...], out: Path, report:
                     monitor.spin_until(lambda: False, _SETTLE, live)
         finally:
             report.measurements = monitor.measurements(psutil.Process().create_time())
+            monitor.close()
             rclpy.try_shutdown()
 
 

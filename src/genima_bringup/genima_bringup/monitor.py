@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import Image as ImageMessage
@@ -85,18 +85,23 @@ class Monitor(Node):
         self._views, self._on_pair = tuple(views), on_pair
         self._images: OrderedDict[float, dict[str, Image]] = OrderedDict()
         self._drawn: DrawnTarget | None = None
-        self._executor = SingleThreadedExecutor()
+        self._executor = EventsExecutor()
         self._executor.add_node(self)
         self._reset_client = self.create_client(ResetScene, "sim/reset")
         self._run_task = ActionClient(self, RunTask, "run_task")
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
         self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawn, qos.DRAWN_TARGET)
-        self.create_subscription(JointState, "controller/command", self._on_command, qos.JOINT_COMMAND)
+        self.create_subscription(JointState, "controller/command", self._on_command, qos.EVERY_COMMAND)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         for view in views:
             self.create_subscription(
                 ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
             )
+
+    def close(self) -> None:
+        """End before ROS does: the executor's wake-up calls would come into the void."""
+        self._executor.shutdown()
+        self.destroy_node()
 
     # Waiting is spinning.
 

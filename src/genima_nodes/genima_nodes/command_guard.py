@@ -39,6 +39,7 @@ class CommandGuardNode(Node):
         self._sent = self._health.meter("joint_command")
         self._states = self._health.meter("joint_states")
         self._wishes = {source: self._health.meter(f"{source}/command") for source in SOURCES}
+        self._health.value("real-time scheduling", lambda: self._pace.real_time)
         self._health.value("owner", lambda: self._guard.owner or NOBODY)
         self._health.value("verdict", lambda: self._last.verdict.value)
         self._health.value("reason", lambda: self._last.reason.value)

@@ -58,6 +58,7 @@ class ControllerNode(Node):
         self._reading = self._health.latency("reading")
         self._health.value("late commands", lambda: self._pace.late)
         self._health.value("due commands", lambda: self._pace.ticks)
+        self._health.value("real-time scheduling", lambda: self._pace.real_time)
         self._health.value("skipped drawings", lambda: self._drawings.skipped)
         self._health.value("expired chunks", lambda: self._stream.expired)
 

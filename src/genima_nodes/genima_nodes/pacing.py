@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
 import time
@@ -9,6 +11,7 @@ from collections.abc import Callable
 
 LATE = 0.005  # s after its deadline from which a tick counts as late
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
+_PRIORITY = 10  # of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads
 
 
 class PacedThread:
@@ -16,14 +19,24 @@ class PacedThread:
 
     Deadlines never drift. After an overrun, the missed deadlines are skipped, not caught up with, and counted as late.
     A tick returns whether it had anything to do: only then does it count.
+
+    With ``urgent``, the thread is scheduled in real time where the user may ask for it (CAP_SYS_NICE, or an ``rtprio``
+    limit): it then runs the moment that it is due, whatever else wants the processor.
     """
 
     def __init__(
-        self, period: float, tick: Callable[[float], bool], name: str, finish: Callable[[], None] | None = None
+        self,
+        period: float,
+        tick: Callable[[float], bool],
+        name: str,
+        urgent: bool = True,
+        finish: Callable[[], None] | None = None,
     ) -> None:
         """``finish`` is called last, in the thread."""
         self.ticks = 0
         self.late = 0
+        self.real_time = False  # whether the system grants it
+        self._urgent = urgent
         self._period, self._tick, self._finish = period, tick, finish
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -40,6 +53,10 @@ class PacedThread:
             self._thread.join()
 
     def _run(self) -> None:
+        if self._urgent:
+            with contextlib.suppress(PermissionError):
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))  # 0: this thread
+                self.real_time = True
         deadline = time.monotonic()
         while not self._stop.is_set():
             deadline += self._period

@@ -7,6 +7,7 @@ import sys
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 from std_msgs.msg import String
@@ -146,7 +147,7 @@ class TaskRunnerNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(TaskRunnerNode, args)
+    return run(TaskRunnerNode, args, executor=SingleThreadedExecutor)  # the other cannot await before rclpy 7.1.9
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Evaluate:
     seed: int = 0
     """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
     blank_targets: bool = False
-    """Wipe every drawing, to see what the controller does without them."""
+    """Give the controller blank images instead of drawings, to see what it does without them."""
     checkpoint: Path | None = None
     """Folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
     device: str = "cpu"
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     agent, controller = load_pair(options.checkpoint, options.device)
     if not 1 <= options.horizon <= agent.spec.horizon:
         raise GenimaError(f"--horizon must lie between 1 and the checkpoint's K = {agent.spec.horizon}")
-    draws: Draws = BlankTargets(agent) if options.blank_targets else agent
+    draws: Draws = BlankTargets(agent.spec) if options.blank_targets else agent
     commands_per_drawing = max(1, round(options.horizon / agent.spec.action_rate * COMMAND_RATE))
     environment = Environment()
     seeds = range(options.seed, options.seed + options.episodes)

@@ -59,6 +59,11 @@ def waypoints(task: str, layout: Layout, miss: NDArray[np.float64] | None = None
     ]
 
 
+def lift_from(tip: NDArray[np.float64]) -> Waypoint:
+    """Straight up with the gripper closed, from tip position (3,) in m: high enough to see whether the lid is in it."""
+    return Waypoint((float(tip[0]), float(tip[1]), _GRASP + 0.14), 1.2, 0.0)
+
+
 class Expert:
     """Turns waypoints into joint trajectories with minimum-jerk timing."""
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 
+import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
@@ -65,7 +66,7 @@ class SimNode(Node):
         self.create_service(ResetScene, "sim/reset", self._on_reset)
         self.create_timer(_STATUS_PERIOD, self._publish_status)
         self._physics = PacedThread(1 / _STATE_RATE, self._advance, "physics")
-        self._filming = PacedThread(1 / camera_rate, self._film, "cameras", finish=self._close_renderer)
+        self._filming = PacedThread(1 / camera_rate, self._film, "cameras", urgent=False, finish=self._close_renderer)
         self._physics.start()
         self._filming.start()
 
@@ -159,9 +160,7 @@ def camera_info(camera: Camera) -> CameraInfo:
     """The calibration of a camera without distortion."""
     info = CameraInfo(width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.0] * 5)
     info.header.frame_id = f"{camera.view}_color_optical_frame"
-    info.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
-    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    info.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.k, info.r, info.p = camera.K.ravel(), np.eye(3).ravel(), camera.P.ravel()
     return info
 
 

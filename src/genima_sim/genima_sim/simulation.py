@@ -65,6 +65,11 @@ class Simulation:
         self.data.time = 0.0
 
     @property
+    def lid_position(self) -> NDArray[np.float64]:
+        """(3,) in m in the base frame."""
+        return self.data.joint("lid").qpos[:3].copy()
+
+    @property
     def instruction(self) -> str:
         """What the robot is asked to do in this episode."""
         return self.task.instruction

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
+from tqdm import tqdm
 
-from genima.checkpoint import DrawingSpec, halve
+from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, FOLDERS, DrawingSpec, halve
+from genima.datasets.demos import Demo, load_demos
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.training.control import train_small_controller
@@ -22,7 +26,7 @@ VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
 
 @dataclass
 class TrainTiny:
-    """Record demos of all tasks, then train the diffusion agent and the controller from scratch.
+    """Record demos of all tasks, then train the diffusion agent and the controller from scratch, side by side.
 
     Everything that is already there is kept: interrupted, the same command goes on where it was.
     """
@@ -33,14 +37,14 @@ class TrainTiny:
     """Folder for the demos."""
     episodes: int = 200
     """Demos of each task."""
-    agent_steps: int = 4200
+    agent_steps: int = 8000
     """Training steps of the diffusion agent, 8 drawings each; 0: leave it out."""
-    controller_steps: int = 3000
-    """Training steps of the controller, 32 chunks each; 0: leave it out."""
+    controller_steps: int = 8200
+    """Training steps of the controller, 16 chunks each; 0: leave it out."""
     save_every: int = 200
     """Steps between checkpoints."""
     threads: int = 2
-    """CPU threads."""
+    """Processor cores to use."""
     seed: int = 0
     """Of all randomness in training."""
 
@@ -48,30 +52,33 @@ class TrainTiny:
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima train tiny``."""
     options = tyro.cli(TrainTiny, prog="genima train tiny", args=list(argv))
-    if min(options.agent_steps, options.controller_steps) < 0 or min(options.episodes, options.save_every) < 1:
-        raise GenimaError("--episodes and --save-every must be positive, steps not negative")
-    torch.set_num_threads(options.threads)
+    steps, counts = (options.agent_steps, options.controller_steps), (options.episodes, options.save_every)
+    if min(steps) < 0 or min(*counts, options.threads) < 1:
+        raise GenimaError("--episodes, --save-every and --threads must be positive, steps not negative")
     record.main(["--episodes", str(options.episodes), "--out", str(options.demos), "--workers", str(options.threads)])
     robot = RobotModel.load("panda")
     spec = DrawingSpec(robot.name, robot.joint_names, view_size=VIEW_SIZE)
-    if options.agent_steps:
-        train_small_agent(
-            options.demos,
-            spec,
-            LoopOptions(options.agent_steps, 8, 6e-4, save_every=options.save_every, seed=options.seed),
-            options.out / "diffusion_agent",
-        )
-    if options.controller_steps:
-        train_small_controller(
-            options.demos,
-            spec,
-            LoopOptions(
-                options.controller_steps, 32, 5e-4, weight_decay=1e-4, save_every=options.save_every, seed=options.seed
-            ),
-            options.out / "controller",
-        )
+    demos = load_demos(options.demos, robot, spec)
+    halves = [half for half, n in zip((_agent, _controller), steps, strict=True) if n]
+    # Two trainings of one thread each do more than one after the other with two: the networks are small.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(2, options.threads), context, tqdm.set_lock, (context.RLock(),)) as pool:
+        for training in [pool.submit(half, demos, spec, options) for half in halves]:
+            training.result()
     halve(options.out)
-    print(
-        f"the checkpoints are in {options.out}; try them: ./genima eval --task push_button --checkpoint {options.out}"
-    )
+    print(f"\nthe models are in {options.out}; try them: ./genima eval --task push_button --checkpoint {options.out}")
     return 0
+
+
+def _agent(demos: list[Demo], spec: DrawingSpec, options: TrainTiny) -> None:
+    torch.set_num_threads(max(1, options.threads // 2))
+    loop = LoopOptions(options.agent_steps, 8, 6e-4, save_every=options.save_every, seed=options.seed)
+    train_small_agent(demos, spec, loop, options.out / FOLDERS[DIFFUSION_AGENT])
+
+
+def _controller(demos: list[Demo], spec: DrawingSpec, options: TrainTiny) -> None:
+    torch.set_num_threads(max(1, options.threads // 2))
+    loop = LoopOptions(
+        options.controller_steps, 16, 5e-4, weight_decay=1e-4, save_every=options.save_every, seed=options.seed, bar=1
+    )
+    train_small_controller(demos, spec, loop, options.out / FOLDERS[CONTROLLER])

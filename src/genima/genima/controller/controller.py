@@ -60,15 +60,12 @@ class Controller:
         """
         folder = Path(folder)
         spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
-        try:
+        with checkpoint.loading(folder):
             sizes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in rest["act"].items()}
             act = Act(ActConfig(**sizes), CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder")))
             load_model(act, folder / _WEIGHTS)
             statistics = JointStatistics(np.array(rest["joint_mean"], float), np.array(rest["joint_deviation"], float))
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-        except Exception as error:  # the libraries raise many kinds for a damaged or incomplete folder
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise GenimaError(f"checkpoint {folder} cannot be loaded, it is damaged or incomplete: {reason}") from None
         n, config = len(spec.joint_names), act.config
         if config.horizon != spec.horizon or config.joints != n:
             raise GenimaError(

@@ -58,7 +58,7 @@ def load_demos(folder: Path, robot: RobotModel, spec: DrawingSpec) -> list[Demo]
 def _load(folder: Path, robot: RobotModel, spec: DrawingSpec) -> Demo | None:
     cache = folder.parent / ".cache" / f"{folder.name}-{spec.view_size}-{'-'.join(spec.views)}.npz"
     tiles_file = cache.with_suffix(".npy")
-    if not cache.exists():
+    if not cache.exists() or cache.stat().st_mtime < folder.stat().st_mtime:  # recorded anew since
         episode = Episode.load(folder, robot)
         tiles = np.stack([_tile(episode, t, spec) for t in range(len(episode))])
         cache.parent.mkdir(exist_ok=True)

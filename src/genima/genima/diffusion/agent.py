@@ -80,7 +80,7 @@ class DiffusionAgent:
         """
         folder = Path(folder)
         spec, rest = checkpoint.read(folder, checkpoint.DIFFUSION_AGENT)
-        try:
+        with checkpoint.loading(folder):
             scheduler_class = getattr(diffusers, rest["scheduler"])
             vae_class = {"AutoencoderKL": AutoencoderKL, "PatchCodec": PatchCodec}[rest["vae"]]
             safe = {"use_safetensors": True, "output_loading_info": True}
@@ -100,11 +100,6 @@ class DiffusionAgent:
                 scheduler_class.from_pretrained(folder, subfolder="scheduler"),
                 int(rest["steps"]),
             )
-        except GenimaError:
-            raise
-        except Exception as error:  # the libraries raise many kinds for a damaged or incomplete folder
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise GenimaError(f"checkpoint {folder} cannot be loaded, it is damaged or incomplete: {reason}") from None
         for module in agent.modules.values():
             module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
         return agent

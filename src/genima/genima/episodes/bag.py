@@ -116,12 +116,11 @@ class EpisodeWriter:
         )  # fmt: skip
 
     def _write_camera_info(self, camera: Camera, stamp: float, header: Any) -> None:
-        K = np.array([camera.fx, 0, camera.cx, 0, camera.fy, camera.cy, 0, 0, 1], float)
         roi = _types().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
         self._write(
             f"/cameras/{camera.view}/color/camera_info", stamp, "sensor_msgs/msg/CameraInfo",
-            header=header, height=camera.height, width=camera.width, distortion_model="plumb_bob", d=np.zeros(5), k=K,
-            r=np.eye(3).ravel(), p=np.insert(K, [3, 6, 9], 0.0), binning_x=0, binning_y=0, roi=roi,
+            header=header, height=camera.height, width=camera.width, distortion_model="plumb_bob", d=np.zeros(5),
+            k=camera.K.ravel(), r=np.eye(3).ravel(), p=camera.P.ravel(), binning_x=0, binning_y=0, roi=roi,
         )  # fmt: skip
 
 

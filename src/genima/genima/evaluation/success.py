@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
 
-from genima.closed_loop import Draws
+from genima.checkpoint import DrawingSpec
 from genima.observation import DrawnTarget, Observation
 
 
@@ -35,11 +35,12 @@ class Success:
 
 @dataclass(frozen=True)
 class BlankTargets:
-    """An agent whose drawings are wiped: what remains of the success does not come from the drawings."""
+    """In an agent's place, all grey: what remains of the success does not come from the drawings."""
 
-    agent: Draws
+    spec: DrawingSpec
 
     def draw(self, observation: Observation, seed: int) -> DrawnTarget:
-        """The agent's drawing, all grey."""
-        drawn = self.agent.draw(observation, seed)
-        return replace(drawn, tile=np.full_like(drawn.tile, 127))
+        """A tile without anything on it."""
+        side = 2 * self.spec.view_size
+        tile = np.full((side, side, 3), 127, np.uint8)
+        return DrawnTarget(observation.stamp, observation.instruction, self.spec.views, tile, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,20 @@ from genima.checkpoint import DrawingSpec
 from genima.controller.act import Act, ActConfig, act_loss
 from genima.controller.controller import Controller, pixels
 from genima.datasets.chunks import ChunkBatch, ChunkDataset, Perturbation, collate, joint_statistics
-from genima.datasets.demos import load_demos, split
+from genima.datasets.demos import Demo, split
 from genima.robot.model import RobotModel
 from genima.text import small_text_encoder, small_tokenizer
 from genima.training import loop
 from genima.views.camera import load_cameras
 
 
-def train_small_controller(demos: Path, spec: DrawingSpec, options: loop.LoopOptions, folder: Path) -> None:
-    """Train a small ACT from scratch on the joints of the demos below ``demos``; the checkpoint goes to ``folder``."""
+def train_small_controller(demos: Sequence[Demo], spec: DrawingSpec, options: loop.LoopOptions, folder: Path) -> None:
+    """Train a small ACT from scratch on the joints of ``demos``; the checkpoint goes to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     robot = RobotModel.load(spec.robot)
     cameras = load_cameras(paths.shared("calibration", "sim"))
-    training_demos, validation_demos = split(load_demos(demos, robot, spec))
+    training_demos, validation_demos = split(demos)
     statistics = joint_statistics(training_demos)
     training = ChunkDataset(training_demos, robot, cameras, spec, statistics, Perturbation(), options.seed)
     validation = ChunkDataset(validation_demos, robot, cameras, spec, statistics, None, options.seed)

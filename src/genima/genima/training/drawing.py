@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from genima import paths
 from genima.checkpoint import DrawingSpec
-from genima.datasets.demos import load_demos, split
+from genima.datasets.demos import Demo, split
 from genima.datasets.drawings import DrawingDataset, collate
 from genima.diffusion.agent import DiffusionAgent
 from genima.diffusion.small import small_agent
@@ -23,15 +24,13 @@ from genima.views.camera import load_cameras
 _SPHERE_WEIGHT = 6.0  # a sphere's pixels count this much more than the scene's, which only has to be copied
 
 
-def train_small_agent(demos: Path, spec: DrawingSpec, options: loop.LoopOptions, folder: Path) -> None:
-    """Train a small agent from scratch on the demos below ``demos``; checkpoint and samples go to ``folder``."""
+def train_small_agent(demos: Sequence[Demo], spec: DrawingSpec, options: loop.LoopOptions, folder: Path) -> None:
+    """Train a small agent from scratch on ``demos``; checkpoint and samples go to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     robot = RobotModel.load(spec.robot)
     cameras = load_cameras(paths.shared("calibration", "sim"))
-    training, validation = (
-        DrawingDataset(part, robot, cameras, spec) for part in split(load_demos(demos, robot, spec))
-    )
+    training, validation = (DrawingDataset(part, robot, cameras, spec) for part in split(demos))
     rng = np.random.default_rng(options.seed)
     for_codec = [training[i] for i in rng.choice(len(training), min(256, len(training)), replace=False)]
     instructions = sorted({sample.instruction for sample in for_codec})

@@ -34,6 +34,7 @@ class LoopOptions:
     average: float = 0.995  # decay of the exponential moving average of the weights
     save_every: int = 500
     workers: int = 1
+    bar: int = 0  # line of the progress bar, where several trainings share a screen
     seed: int = 0
 
 
@@ -102,7 +103,8 @@ def run(
     for module in modules.values():
         module.train()
     smooth: dict[str, float] = {}
-    with tqdm(loader, initial=start, total=options.steps, unit="step", dynamic_ncols=True) as progress:
+    bar = {"desc": folder.name, "unit": "step", "position": options.bar, "dynamic_ncols": True}
+    with tqdm(loader, initial=start, total=options.steps, **bar) as progress:
         for step, batch in enumerate(progress, start + 1):
             generator = torch.Generator().manual_seed(hash((options.seed, step)) % 2**63)
             with half_precision(device):

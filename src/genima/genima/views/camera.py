@@ -30,6 +30,16 @@ class Camera:
     cx: float  # px
     cy: float  # px
 
+    @property
+    def K(self) -> NDArray[np.float64]:
+        """The camera matrix (3, 3)."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], float)
+
+    @property
+    def P(self) -> NDArray[np.float64]:
+        """The projection matrix (3, 4) of ROS's CameraInfo: K, without a stereo baseline."""
+        return np.column_stack([self.K, np.zeros(3)])
+
     def T_base_camera(self, robot: RobotModel, positions: NDArray[np.floating]) -> NDArray[np.float64]:
         """Pose (..., 4, 4) of the optical frame for joint positions (..., n) in rad."""
         if self.parent == "base":

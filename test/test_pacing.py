@@ -1,0 +1,70 @@
+"""The paced thread: deadlines, what counts as late, and real-time scheduling."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from genima_nodes.pacing import PacedThread
+
+
+def paced(tick: Callable[[float], bool], seconds: float, urgent: bool = True) -> PacedThread:
+    thread = PacedThread(0.02, tick, "test", urgent)
+    thread.start()
+    time.sleep(seconds)
+    thread.close()
+    return thread
+
+
+def test_deadlines_do_not_drift() -> None:
+    due: list[float] = []
+
+    def tick(lag: float) -> bool:
+        due.append(time.monotonic() - lag)
+        time.sleep(0.004)
+        return True
+
+    thread = paced(tick, 0.5)
+    steps = [(later - earlier) / 0.02 for earlier, later in zip(due, due[1:], strict=False)]
+    assert all(step > 0.5 and abs(step - round(step)) < 0.05 for step in steps)  # whole periods, missed ones left out
+    assert thread.ticks >= 20
+
+
+def test_an_overrun_counts_every_deadline_that_it_missed() -> None:
+    slow = iter([0.07])
+
+    def tick(lag: float) -> bool:
+        time.sleep(next(slow, 0.0))
+        return True
+
+    thread = paced(tick, 0.2)
+    assert thread.late >= 4  # three were skipped, and the slow one itself ended late
+    assert 8 <= thread.ticks <= 11
+
+
+def test_ticks_without_work_do_not_count() -> None:
+    thread = paced(lambda lag: False, 0.1)
+    assert thread.ticks == thread.late == 0
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_only_an_urgent_thread_asks_for_real_time_and_does_without_if_refused(
+    monkeypatch: pytest.MonkeyPatch, permitted: bool
+) -> None:
+    asked: list[str] = []
+
+    def schedule(pid: int, policy: int, parameters: os.sched_param) -> None:
+        assert (pid, policy) == (0, os.SCHED_FIFO)
+        asked.append(threading.current_thread().name)
+        if not permitted:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", schedule)
+    thread = paced(lambda lag: True, 0.1)
+    assert asked == ["test"] and thread.real_time is permitted and thread.ticks > 0
+    assert not paced(lambda lag: True, 0.1, urgent=False).real_time and asked == ["test"]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER  # this thread is as it was
