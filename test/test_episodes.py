@@ -68,7 +68,7 @@ def test_joints_commands_and_stamps_come_back_exactly(written: Path, robot: Robo
     assert len(episode) == STEPS and episode.instruction == "wave, slowly" and episode.success
     np.testing.assert_allclose(episode.stamps, TRUTH.stamps, atol=1e-6)
     np.testing.assert_array_equal(episode.positions, [joints.positions for joints in TRUTH.joints])
-    np.testing.assert_array_equal(episode.gripper, [joints.gripper for joints in TRUTH.joints])
+    np.testing.assert_allclose(episode.gripper, [joints.gripper for joints in TRUTH.joints], atol=1e-12)
     np.testing.assert_array_equal(episode.command_positions, [command.positions for command in TRUTH.commands])
     np.testing.assert_array_equal(episode.command_gripper, [command.gripper for command in TRUTH.commands])
 
@@ -113,6 +113,8 @@ def test_stock_tools_open_it_as_an_mcap_bag_with_its_own_message_definitions(
             message = bag.deserialize(raw, connection.msgtype)
             if connection.msgtype == "sensor_msgs/msg/JointState":
                 assert message.name == [*robot.joint_names, robot.gripper_joint]
+                if connection.topic == "/joint_states":  # in rad, as drivers report it; commands are open fractions
+                    assert 0 <= message.position[-1] <= robot.gripper_closed
             elif connection.msgtype == "sensor_msgs/msg/CameraInfo":
                 camera = cameras[connection.topic.split("/")[2]]
                 K = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]

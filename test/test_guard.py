@@ -177,6 +177,35 @@ def test_after_nobody_the_next_owner_starts_where_the_arm_is(bench: Bench) -> No
     np.testing.assert_allclose(result.command.positions, PANDA.home + 0.4)
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_an_arm_that_was_moved_while_it_was_held_is_not_pulled_back(bench: Bench, stopped: bool) -> None:
+    bench.follow(10)
+    if stopped:
+        bench.guard.stop()
+    for _ in range(40):
+        held = bench.step()
+    assert held.command is not None
+    bench.arm = PANDA.home + 0.6  # by hand, or the scene was reset
+    assert (moved := bench.step()).command is None and moved.reason is Reason.MOVED
+    after = bench.step()
+    if stopped:
+        assert after.command is None and after.reason is Reason.REQUESTED
+        bench.guard.resume()
+        after = bench.step(wish(bench.now + DT, bench.arm + 0.2))
+        assert after.reason is Reason.REJOIN
+    assert after.command is not None
+    np.testing.assert_allclose(after.command.positions, PANDA.home + 0.6)
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.OK
+
+
+def test_joint_states_from_the_future_hold_the_arm(bench: Bench) -> None:
+    bench.follow(10)
+    bench.state_runs = False
+    bench.guard.measure(Joints(bench.now + 5.0, bench.arm, 1.0))
+    result = bench.step(wish(bench.now + DT, bench.arm))
+    assert (result.verdict, result.reason) == (Verdict.HELD, Reason.STATE_FUTURE)
+
+
 def test_reasons_are_counted(bench: Bench) -> None:
     bench.follow(3)
     bench.step(wish(bench.now + DT, PANDA.home + 1.0))

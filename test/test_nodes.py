@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
 from ros_graph import Graph
 from sensor_msgs.msg import Image as ImageMessage
@@ -25,7 +26,7 @@ from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene, SelectSource
-from genima_nodes import messages, qos
+from genima_nodes import messages, qos, task_runner
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
@@ -356,8 +357,8 @@ class Runner:
         self._client = ActionClient(graph.probe, RunTask, "run_task")
         graph.until(self._client.server_is_ready, "no action server")
 
-    def status(self, success: bool) -> None:
-        message = SceneStatus(success=success)
+    def status(self, success: bool, instruction: str = "wave") -> None:
+        message = SceneStatus(success=success, instruction=instruction)
         message.header.stamp = messages.time_message(time.time())
         self._say_status(message)
 
@@ -388,6 +389,30 @@ def test_a_task_succeeds_when_the_simulator_says_so(graph, runner) -> None:
     assert not runner.ask("nod").accepted, "one task at a time"
     graph.until(lambda: runner.task == "", "the task does not end", lambda: runner.status(True))
     assert runner.result(handle).outcome == RunTask.Result.SUCCEEDED
+
+
+def test_the_success_of_another_task_does_not_count(graph, runner) -> None:
+    handle = runner.ask("wave", time_limit=0.5)
+    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+    graph.until(lambda: runner.task == "", "the task does not end", lambda: runner.status(True, "nod"))
+    assert runner.result(handle).outcome == RunTask.Result.TIMEOUT
+
+
+def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
+    say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
+    bad, good = (
+        DiagnosticArray(status=[DiagnosticStatus(name="diffusion_agent", level=level, message="camera front silent")])
+        for level in (DiagnosticStatus.ERROR, DiagnosticStatus.OK)
+    )
+    say(bad)  # a fault that has passed
+    say(good)
+    handle = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+    graph.until(lambda: runner.task == "", "the task does not end", lambda: say(bad))
+    result = runner.result(handle)
+    assert result.outcome == RunTask.Result.STOPPED and "diffusion_agent: camera front silent" in result.reason
+    assert result.elapsed > 0.4
 
 
 def test_a_task_ends_at_its_time_limit(graph, runner) -> None:

@@ -81,6 +81,13 @@ def test_joints_are_matched_by_name_in_any_order_and_others_are_ignored(order: l
     assert gripper == value[PANDA.gripper_joint]
 
 
+@given(st.floats(0, 1))
+def test_the_grippers_position_is_zero_when_open_and_the_drivers_when_closed(fraction: float) -> None:
+    assert abs(PANDA.open_fraction(PANDA.gripper_position(fraction)) - fraction) < 1e-12
+    assert PANDA.gripper_position(1.0) == 0.0 and PANDA.gripper_position(0.0) == 0.7
+    assert PANDA.open_fraction(0.8) == 0.0 and PANDA.open_fraction(-0.1) == 1.0  # a little beyond its stops
+
+
 @pytest.mark.parametrize("culprit", NAMES)
 def test_a_joint_that_is_missing_named_twice_or_not_finite_is_named_in_the_error(culprit: str) -> None:
     values = [0.1] * len(NAMES)

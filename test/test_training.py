@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,9 +106,9 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_a_resumed_training_ends_in_the_very_weights_of_one_that_was_never_interrupted(tmp_path: Path) -> None:
     whole, saved = train(tmp_path / "whole_")
-    _, first = train(tmp_path / "parts_", stop_at=5)
+    _, first = train(tmp_path / "parts_", stop_at=10)  # amid its last save, which must therefore be repeated
     resumed, rest = train(tmp_path / "parts_")
-    assert list(saved) == [5, 10] and list(first) == [5] and list(rest) == [10]
+    assert list(saved) == [5, 10] and list(first) == [5, 10] and list(rest) == [10]
     assert same(saved[5], first[5]) and same(saved[10], rest[10])
     assert same(dict(whole.state_dict()), dict(resumed.state_dict()))
     assert not same(saved[5], saved[10])
@@ -168,6 +169,28 @@ def test_a_state_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> Non
         with pytest.raises(GenimaError, match=f"{tmp_path}.* does not fit") as caught:
             loop.run({"net": other}, squared(other), Numbers(), torch.stack, OPTIONS, tmp_path, lambda step: None)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [{"steps": 20}, {"learning_rate": 0.5}, {"seed": 1}, {"batch_size": 8}])
+def test_a_training_is_not_resumed_with_other_options(tmp_path: Path, other: dict[str, Any]) -> None:
+    train(tmp_path, stop_at=10)
+    (name, value), *_ = other.items()
+    with pytest.raises(GenimaError, match=f"does not fit .*{name}: {getattr(OPTIONS, name)} then, {value} now"):
+        train(tmp_path, replace(OPTIONS, **other))
+    train(tmp_path, replace(OPTIONS, save_every=1, bar=1))  # these change nothing
+
+
+def test_a_training_is_not_resumed_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, stop_at=10)
+    monkeypatch.setattr(Numbers, "__len__", lambda self: 63)
+    with pytest.raises(GenimaError, match="does not fit .*moments: .* then, 63 now"):
+        train(tmp_path)
+
+
+def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with loop._alone_in(tmp_path), pytest.raises(GenimaError, match=f"another training is writing to {tmp_path}"):
+        train(tmp_path)
+    train(tmp_path)
 
 
 def test_batches_depend_on_seed_and_step_alone() -> None:
@@ -249,8 +272,16 @@ class Interrupted(Exception):
     pass
 
 
-def _raise(*_: object) -> None:
-    raise Interrupted
+def _raise_the_second_time() -> Callable[..., dict[str, float]]:
+    """In place of what a training does at the end of a save."""
+    calls = iter([{}])
+
+    def instead(*_: object) -> dict[str, float]:
+        for result in calls:
+            return result
+        raise Interrupted
+
+    return instead
 
 
 def test_the_diffusion_agent_resumes_exactly(
@@ -259,14 +290,13 @@ def test_the_diffusion_agent_resumes_exactly(
     options = LoopOptions(2, 2, 1e-3, warmup_steps=1, save_every=1, workers=0)
     drawing.train_small_agent(demos, tiny, options, tmp_path / "whole_")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(drawing, "_sample", _raise)
+        patch.setattr(drawing, "_sample", _raise_the_second_time())
         drawing.train_small_agent(demos, tiny, options, tmp_path / "parts_")
-    first = load_file(tmp_path / "parts_/unet/diffusion_pytorch_model.safetensors")
+    assert torch.load(tmp_path / "parts_" / loop.STATE, weights_only=True)["step"] == 1
     drawing.train_small_agent(demos, tiny, options, tmp_path / "parts_")
     for part in ("unet/diffusion_pytorch_model", "controlnet/diffusion_pytorch_model", "text_encoder/model"):
         whole, parts = (load_file(tmp_path / run / f"{part}.safetensors") for run in ("whole_", "parts_"))
         assert same(whole, parts), part
-    assert not same(first, load_file(tmp_path / "parts_/unet/diffusion_pytorch_model.safetensors"))
     assert DiffusionAgent.from_pretrained(tmp_path / "parts_").spec == tiny
     assert (tmp_path / "parts_/drawings.png").stat().st_size > 1000
 
@@ -306,12 +336,12 @@ def test_the_controller_resumes_exactly(
     options = LoopOptions(2, 2, 1e-3, warmup_steps=1, save_every=1, workers=0)
     control.train_small_controller(demos, tiny, options, tmp_path / "whole_")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(control, "chunk_errors", _raise)
+        patch.setattr(control, "chunk_errors", _raise_the_second_time())
         control.train_small_controller(demos, tiny, options, tmp_path / "parts_")
-    first = load_file(tmp_path / "parts_/act.safetensors")
+    assert torch.load(tmp_path / "parts_" / loop.STATE, weights_only=True)["step"] == 1
     control.train_small_controller(demos, tiny, options, tmp_path / "parts_")
     whole, parts = (load_file(tmp_path / run / "act.safetensors") for run in ("whole_", "parts_"))
-    assert same(whole, parts) and not same(first, parts)
+    assert same(whole, parts)
     assert Controller.from_pretrained(tmp_path / "parts_").spec == tiny
 
 

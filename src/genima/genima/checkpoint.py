@@ -145,6 +145,16 @@ def halve(folder: Path) -> None:
         write_whole(file, save(halved, metadata))
 
 
+def require_device(device: str) -> None:
+    """Raise a GenimaError unless PyTorch can compute on ``device``."""
+    import torch  # only here: reading a specification takes no second
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise GenimaError(f"device {device!r} cannot be used here; cpu always can") from None
+
+
 @contextlib.contextmanager
 def loading(folder: Path) -> Iterator[None]:
     """Turn whatever the libraries raise for a damaged or incomplete folder, which is of many kinds, into one line."""

@@ -9,6 +9,19 @@ from pathlib import Path
 from genima.errors import GenimaError
 
 
+def require_writable(path: Path) -> None:
+    """Find out before long work whether its result can be written to ``path``; what is there stays as it is.
+
+    Raises:
+        GenimaError: when there is no room or no right to.
+    """
+    if path.is_dir():
+        raise GenimaError(f"cannot write {path}: it is a folder")
+    probe = path.with_name(path.name + ".probe")
+    write_whole(probe, b"room and right to write\n")
+    probe.unlink()
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file in one step, with its folder where that is missing.
 

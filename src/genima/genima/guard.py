@@ -48,6 +48,8 @@ class Reason(Enum):
     COMMAND_FUTURE = "command is stamped in the future"
     STATE_LATE = "joint states are late"
     STATE_LOST = "joint states have stopped"
+    STATE_FUTURE = "joint states are stamped in the future"
+    MOVED = "the arm was moved from outside"
     NO_STATE = "no joint states yet"
     NO_COMMAND = "no command yet"
     NO_OWNER = "nobody may move the arm"
@@ -132,6 +134,11 @@ class CommandGuard:
         """Stop the arm and keep it stopped until ``resume``."""
         self._requested_stop = True
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the set-point stands still."""
+        return self._motion.at_rest
+
     def resume(self) -> None:
         """Undo ``stop``; the next command near the arm moves it again.
 
@@ -148,6 +155,9 @@ class CommandGuard:
         verdict, reason, wish = self._judge(now)
         if wish is None:
             self._motion.stop()
+            if self._engaged and self._was_moved(now):
+                # By hand, or the scene was reset: the old set-point must not pull it back.
+                self._engaged, self._lost, reason = False, True, Reason.MOVED
         else:
             verdict, reason = self._follow(wish, now)
         self.counts[reason] += 1
@@ -169,6 +179,8 @@ class CommandGuard:
             return Verdict.HELD, Reason.NO_STATE, None
         if (age := now - measured.stamp) > settings.late:
             return self._overdue(age, Reason.STATE_LATE, Reason.STATE_LOST)
+        if age < -settings.late:
+            return Verdict.HELD, Reason.STATE_FUTURE, None
         if not self._engaged:  # nobody has moved the arm by us: it is where it is measured
             self._motion.reset(measured.positions)
             self._gripper = float(np.clip(measured.gripper, 0, 1))
@@ -191,6 +203,13 @@ class CommandGuard:
         if _distance(wish.positions, measured.positions) > settings.distance:
             return Verdict.HELD, Reason.FAR, None
         return Verdict.OK, Reason.NONE, wish
+
+    def _was_moved(self, now: float) -> bool:
+        """Whether the arm is far from a set-point that stands still."""
+        measured, settings = self._measured, self._settings
+        if measured is None or abs(now - measured.stamp) > settings.late or not self._motion.at_rest:
+            return False
+        return _distance(self._motion.position, measured.positions) > settings.distance
 
     def _overdue(self, age: float, late: Reason, lost: Reason) -> tuple[Verdict, Reason, None]:
         if age > self._settings.lost:

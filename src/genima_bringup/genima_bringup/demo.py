@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from genima import checkpoint
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import require_writable
 from genima.observation import Image
 from genima_bringup import film
 from genima_bringup.processes import simulated
@@ -55,9 +55,9 @@ def _run(options: argparse.Namespace, views: tuple[str, ...], out: Path, report:
         from rclpy.signals import SignalHandlerOptions
 
         from genima_bringup.monitor import Monitor
-        from genima_nodes.running import FILMING_NICENESS
+        from genima_nodes.running import FILMING_NICENESS, set_niceness
 
-        os.setpriority(os.PRIO_PROCESS, 0, FILMING_NICENESS)
+        set_niceness(FILMING_NICENESS)
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         monitor = Monitor(views, pictures.add)
         try:
@@ -103,7 +103,7 @@ class _Pictures:
 
     def __init__(self, out: Path, headless: bool) -> None:
         self._out = out
-        self._window = None if headless else film.Window()
+        self._window = None if headless else film.open_window()
         self._video: film.Video | None = None
         self._drawings = 0
         self._picture: Image | None = None
@@ -156,7 +156,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--task", default="push_button", help=f"one of: {', '.join(TASKS)} (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=10, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first scene; the next takes the next number")
-    parser.add_argument("--time-limit", type=float, default=30.0, help="seconds an episode (default: %(default)s)")
+    parser.add_argument("--time-limit", type=float, default=20.0, help="seconds an episode (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for report, video, picture and logs (default: runs/<time>)")
     parser.add_argument(
         "--checkpoint", default="", help="folder with diffusion_agent/ and controller/ (default: the bundled models)"
@@ -173,11 +173,11 @@ def _make_folder(folder: Path | None) -> Path:
     out = folder or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for name in ("report.json", "video.mp4", "picture.png"):  # never leave an older run's in their place
+            (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise GenimaError(f"cannot make the folder {out}: {error.strerror}") from None
-    (out / "report.json").unlink(missing_ok=True)  # never leave an older run's report in its place
-    write_whole(out / "report.json.probe", b"room and right to write\n")
-    (out / "report.json.probe").unlink()
+        raise GenimaError(f"cannot make room in the folder {out}: {error}") from None
+    require_writable(out / "report.json")
     return out
 
 

@@ -67,24 +67,35 @@ class Video:
         return GenimaError(f"cannot write {self._path}: {error.strerror}")
 
 
+def open_window() -> Window | None:
+    """A window, or None and a word about it where Python can open none."""
+    import matplotlib.pyplot as plt  # only here: it takes a second to load
+
+    plt.ion()
+    if plt.get_backend().lower() == "agg":
+        print("no window: this Python has neither Tk nor Qt (Debian and Ubuntu: apt-get install python3-tk)")
+        return None
+    return Window()
+
+
 class Window:
     """Shows the newest picture on the screen, a few times a second: the robot comes first."""
 
     _PERIOD = 0.4  # s
 
     def __init__(self) -> None:
-        import matplotlib.pyplot as plt  # only here: it takes a second to load
+        import matplotlib.pyplot as plt
 
         self._plt = plt
         self._shown = 0.0
-        plt.ion()
         self._figure, axes = plt.subplots(num="Genima: observation | drawn target", figsize=(10, 5), layout="tight")
         axes.set_axis_off()
         self._image = axes.imshow(np.zeros((_SIDE, 2 * _SIDE, 3), np.uint8))
 
     def show(self, picture: Image) -> None:
         """Replace what is shown, unless that is very new."""
-        if time.monotonic() - self._shown > self._PERIOD:
+        closed = not self._plt.fignum_exists(self._figure.number)
+        if time.monotonic() - self._shown > self._PERIOD and not closed:
             self._shown = time.monotonic()
             self._image.set_data(picture)
             self._figure.canvas.draw_idle()

@@ -33,6 +33,7 @@ _LIBC = ctypes.CDLL(None)
 
 def ros_environment() -> dict[str, str]:
     """Variables for processes that talk to each other on this machine alone, in a domain of their own."""
+    os.environ.pop("ROS_LOCALHOST_ONLY", None)  # older than the range below, and stronger
     return {
         "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(free_domains())),
         # under LOCALHOST, Fast DDS replaces the transports that the profile sets up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -22,6 +23,7 @@ from genima_nodes.running import CONTROL_NICENESS, run
 
 SOURCES = ("controller", "teleop")
 NOBODY = "none"
+_STOPPING = 0.5  # s, more than the arm needs to come to rest
 
 
 class CommandGuardNode(Node):
@@ -40,6 +42,7 @@ class CommandGuardNode(Node):
         self._states = self._health.meter("joint_states")
         self._wishes = {source: self._health.meter(f"{source}/command") for source in SOURCES}
         self._health.value("real-time scheduling", lambda: self._pace.real_time)
+        self._health.value("late set-points", lambda: self._pace.late)
         self._health.value("owner", lambda: self._guard.owner or NOBODY)
         self._health.value("verdict", lambda: self._last.verdict.value)
         self._health.value("reason", lambda: self._last.reason.value)
@@ -59,7 +62,12 @@ class CommandGuardNode(Node):
         self._pace.start()
 
     def close(self) -> None:
-        """End the paced thread."""
+        """Bring the arm to rest, then end the paced thread."""
+        with self._lock:
+            self._guard.stop()
+        deadline = time.monotonic() + _STOPPING
+        while not self._guard.at_rest and time.monotonic() < deadline:
+            time.sleep(0.01)
         self._pace.close()
 
     def _on_joints(self, message: JointState) -> None:

@@ -24,7 +24,7 @@ from genima_nodes.pacing import PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
 
 _STALE = 0.1  # s: joints older than this are not worth acting on
-_HISTORY = 500  # joint states kept: a drawing is read with the joints of its own moment, maybe seconds ago
+_HISTORY = 5000  # joint states kept, seconds even at 1 kHz: a drawing is read with the joints of its own moment
 
 
 class ControllerNode(Node):
@@ -100,6 +100,9 @@ class ControllerNode(Node):
         except GenimaError as error:
             self._health.fault("drawn_target", str(error))
             return
+        if drawn.stamp > messages.now(self) + _STALE:  # followed, it would bar all that come until then
+            self._health.fault("drawn_target", "it is stamped in the future; ignored")
+            return
         self._health.clear("drawn_target")
         if drawn.instruction == self._task and drawn.stamp >= self._task_start:
             self._drawings.put(drawn)
@@ -116,6 +119,8 @@ class ControllerNode(Node):
         start = messages.now(self)
         then = min(list(self._joints), key=lambda joints: abs(joints.stamp - drawn.stamp))
         try:
+            if abs(then.stamp - drawn.stamp) > _STALE:
+                raise GenimaError(f"no joint state within {_STALE:.1f} s of the observation")
             chunk = self._controller.read(drawn, then)
         except GenimaError as error:
             self._health.fault("reading", str(error))
@@ -150,12 +155,12 @@ class ControllerNode(Node):
 
     def _fresh_joints(self, now: float) -> Joints | None:
         joints = self._joints[-1] if self._joints else None
-        if joints is not None and now - joints.stamp <= _STALE:
+        if joints is not None and abs(now - joints.stamp) <= _STALE:
             self._health.clear("joint_states late")
             return joints
         self._restart = True
         if self._task:
-            age = "yet" if joints is None else f"for {_STALE:.1f} s or more"
+            age = "yet" if joints is None else f"within {_STALE:.1f} s of now"
             self._health.fault("joint_states late", f"no good joint state {age}; the arm is held")
         return None
 

@@ -1,6 +1,7 @@
 """ROS messages to the library's nouns and back; what is malformed is refused with one line.
 
-In `joint_states` as in commands, the gripper's joint carries its open fraction: 1 open .. 0 closed.
+In commands, the gripper's joint carries its open fraction, 1 open .. 0 closed; in `joint_states` its position in rad,
+as drivers report it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def joints_from(message: JointState, robot: RobotModel) -> Joints:
         GenimaError: when a joint is missing, named twice or not finite.
     """
     positions, gripper = robot.in_order(message.name, message.position)
-    return Joints(seconds(message.header.stamp), positions, gripper)
+    return Joints(seconds(message.header.stamp), positions, robot.open_fraction(gripper))
 
 
 def command_from(message: JointState, robot: RobotModel) -> Command:
@@ -101,7 +102,7 @@ def joints_message(joints: Joints, robot: RobotModel) -> JointState:
     """The inverse of :func:`joints_from`."""
     message = JointState(name=[*robot.joint_names, robot.gripper_joint])
     message.header.stamp = time_message(joints.stamp)
-    message.position = array.array("d", [*joints.positions, joints.gripper])
+    message.position = array.array("d", [*joints.positions, robot.gripper_position(joints.gripper)])
     return message
 
 

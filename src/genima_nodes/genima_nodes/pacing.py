@@ -54,7 +54,7 @@ class PacedThread:
 
     def _run(self) -> None:
         if self._urgent:
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))  # 0: this thread
                 self.real_time = True
         deadline = time.monotonic()

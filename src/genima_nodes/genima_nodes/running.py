@@ -45,8 +45,7 @@ def run(
         executor: makes what spins; the default takes less processor time than rclpy's older ones.
     """
     sys.setswitchinterval(1e-3)  # s: by default, a thread with a deadline waits 5 ms for Python's lock
-    with contextlib.suppress(PermissionError):  # few users may be less nice than others
-        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    set_niceness(niceness)
     # rclpy's own handlers end the context at once, below the feet of threads that still publish
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -69,6 +68,12 @@ def run(
     finally:
         rclpy.try_shutdown()
     return 1 if failed else 0
+
+
+def set_niceness(niceness: int) -> None:
+    """Of this process, as far as the user may: few may be less nice than others."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 def _end_with_any_thread(ending: threading.Event) -> list[str]:

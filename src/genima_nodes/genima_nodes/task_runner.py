@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.executors import SingleThreadedExecutor
@@ -23,7 +23,8 @@ from genima_nodes.running import run
 
 _TICK = 0.05  # s
 _FEEDBACK_EVERY = 4  # ticks
-_PATIENCE = 5.0  # s to wait for the command guard
+_PATIENCE = 5.0  # s to wait for the command guard, or for a fault to go away
+_NEEDED = ("command_guard", "controller", "diffusion_agent")  # without these, nothing moves
 
 
 class TaskRunnerNode(Node):
@@ -35,6 +36,7 @@ class TaskRunnerNode(Node):
         self._scene: SceneStatus | None = None
         self._stop_requested = False
         self._chunks = 0
+        self._faults: dict[str, tuple[float, str]] = {}  # by node: since when, and what
         self._tick: Future = Future()
         self._health = Health(self)
         self._health.value("running", lambda: self._running)
@@ -65,6 +67,11 @@ class TaskRunnerNode(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
+            if status.name in _NEEDED and status.level == DiagnosticStatus.OK:
+                self._faults.pop(status.name, None)
+            elif status.name in _NEEDED:
+                since, _ = self._faults.get(status.name, (messages.now(self), ""))
+                self._faults[status.name] = since, status.message
             if status.name == "command_guard":
                 self._stop_requested = values(status).get("reason") == Reason.REQUESTED.value
             elif status.name == "controller":
@@ -119,7 +126,9 @@ class TaskRunnerNode(Node):
                 return RunTask.Result.STOPPED, "cancelled"
             if self._stop_requested:
                 return RunTask.Result.STOPPED, "the command guard was told to stop"
-            if self._judged_success(start):
+            if problem := self._lasting_fault(start):
+                return RunTask.Result.STOPPED, problem
+            if self._judged_success(goal.instruction, start):
                 return RunTask.Result.SUCCEEDED, "the simulator says so"
             if goal.time_limit and elapsed > goal.time_limit:
                 return RunTask.Result.TIMEOUT, f"not done after {goal.time_limit:.0f} s"
@@ -130,9 +139,20 @@ class TaskRunnerNode(Node):
             tick += 1
             await self._tick
 
-    def _judged_success(self, start: float) -> bool:
+    def _judged_success(self, instruction: str, start: float) -> bool:
+        """Whether the simulator says so, of this task and since it began."""
         scene = self._scene
-        return scene is not None and scene.success and messages.seconds(scene.header.stamp) > start
+        if scene is None or not scene.success or messages.seconds(scene.header.stamp) <= start:
+            return False
+        return str(scene.instruction) == instruction.strip()
+
+    def _lasting_fault(self, start: float) -> str:
+        """What has been wrong for so long that the arm would be held for ever; empty if nothing."""
+        now = messages.now(self)
+        lasting = [
+            f"{name}: {line}" for name, (since, line) in self._faults.items() if now - max(since, start) > _PATIENCE
+        ]
+        return "; ".join(lasting)
 
     async def _hand_over(self, source: str) -> str:
         """Let ``source`` move the arm; what is wrong, or an empty string."""
@@ -141,7 +161,13 @@ class TaskRunnerNode(Node):
             if messages.now(self) > deadline:
                 return "the command guard does not answer"
             await self._tick
-        response = await self._select.call_async(SelectSource.Request(source=source))
+        answer = self._select.call_async(SelectSource.Request(source=source))
+        while not answer.done():
+            if messages.now(self) > deadline:
+                self._select.remove_pending_request(answer)
+                return "the command guard does not answer"
+            await self._tick
+        response = answer.result()
         return "" if response.success else response.message
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 from tqdm import tqdm
 
@@ -19,7 +18,7 @@ from genima.controller import Controller
 from genima.diffusion import DiffusionAgent
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
-from genima.files import write_whole
+from genima.files import require_writable, write_whole
 from genima.guard import CommandGuard
 from genima_sim.environment import Environment
 from genima_sim.tasks import get_task
@@ -45,7 +44,7 @@ class Evaluate:
     """Where the models run."""
     horizon: int = 20
     """Actions executed before the next drawing, 1 to K."""
-    time_limit: float = 10.0
+    time_limit: float = 20.0
     """Seconds of an episode."""
     out: Path | None = None
     """Write the result to this JSON file."""
@@ -62,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
         raise GenimaError(f"--horizon must lie between 1 and the checkpoint's K = {agent.spec.horizon}")
     draws: Draws = BlankTargets(agent.spec) if options.blank_targets else agent
     commands_per_drawing = max(1, round(options.horizon / agent.spec.action_rate * COMMAND_RATE))
+    if options.out:
+        require_writable(options.out)
     environment = Environment()
     seeds = range(options.seed, options.seed + options.episodes)
     succeeded: list[int] = []
@@ -106,10 +107,6 @@ def load_pair(folder: Path | None, device: str) -> tuple[DiffusionAgent, Control
         GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
     """
     _, folders = checkpoint.read_pair(folder)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise GenimaError(f"device {device!r} cannot be used here; cpu always can") from None
     agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT], device)
     controller = Controller.from_pretrained(folders[checkpoint.CONTROLLER], device)
     return agent, controller

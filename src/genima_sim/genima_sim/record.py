@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,7 +112,7 @@ class Record:
     seed: int = FIRST_SEED
     """First seed; demo i uses seed + i. Evaluations use small numbers."""
     out: Path = Path("data/demos")
-    """Folder for the episodes; those already there are kept and not made again."""
+    """Folder for the episodes, about 6 MB each; those already there are kept and not made again."""
     workers: int = 2
     """Processes."""
 
@@ -119,23 +122,41 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Record, prog="genima record", args=list(argv))
     for task in options.task:
         get_task(task)
-    jobs = [
-        (options.out / f"{task}-{options.seed + i}", task, options.seed + i)
-        for i in range(options.episodes)
-        for task in options.task
-    ]
-    todo = [job for job in jobs if not job[0].exists()]
+    if min(options.episodes, options.workers) < 1 or options.seed < 0:
+        raise GenimaError("--episodes and --workers must be positive, --seed must not be negative")
+    folders = episode_folders(options.out, options.task, options.episodes, options.seed)
+    todo = [folder for folder in folders if not folder.exists()]
     failed = 0
-    with multiprocessing.get_context("spawn").Pool(max(1, options.workers), _start_worker) as pool:
-        progress = tqdm(
-            pool.imap_unordered(_record_one, todo), total=len(jobs), initial=len(jobs) - len(todo), unit="demo"
-        )
-        for succeeded in progress:
-            failed += not succeeded
-    print(f"{len(jobs) - failed} demos in {options.out}; the expert failed {failed} times")
-    if failed == len(jobs):
+    if todo:
+        failed = _record_all(todo, options.workers, len(folders))
+    print(f"{len(folders) - failed} demos in {options.out}; the expert failed {failed} times")
+    if failed == len(folders):
         raise GenimaError("no expert succeeded; nothing was recorded")
     return 0
+
+
+def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = FIRST_SEED) -> list[Path]:
+    """Where the demos of ``tasks`` with seeds from ``seed`` on lie: <out>/<task>-<seed>."""
+    return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
+
+
+def _record_all(folders: Sequence[Path], workers: int, total: int) -> int:
+    """Record in processes; returns how often the expert failed."""
+    context = multiprocessing.get_context("spawn")
+    bar = tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True)
+    with bar, ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        jobs = [pool.submit(_record_one, folder) for folder in folders]
+        try:
+            failed = 0
+            for job in as_completed(jobs):
+                failed += not job.result()
+                bar.update()
+        except BrokenProcessPool:
+            raise GenimaError("a process that records has died; its last words are above") from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
 
 
 _recorder: DemoRecorder
@@ -143,8 +164,10 @@ _recorder: DemoRecorder
 
 def _start_worker() -> None:
     global _recorder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: each demo under way is finished
     _recorder = DemoRecorder()
 
 
-def _record_one(job: tuple[Path, str, int]) -> bool:
-    return _recorder.record(*job)
+def _record_one(folder: Path) -> bool:
+    task, seed = folder.name.rsplit("-", 1)
+    return _recorder.record(folder, task, int(seed))

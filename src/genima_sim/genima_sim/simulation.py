@@ -16,7 +16,6 @@ from genima.views.camera import Camera, load_cameras
 from genima_sim.scene import GRIPPER, PAN_HEIGHT, PHYSICS_HZ, build_scene
 from genima_sim.tasks import Layout, get_task
 
-GRIPPER_CLOSED = 0.7  # rad of finger_joint
 START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home
 
 
@@ -84,7 +83,7 @@ class Simulation:
         if not (np.all(np.isfinite(positions)) and np.isfinite(gripper)):
             raise GenimaError("the simulator was given a joint command that is not finite")
         self.data.ctrl[self._arm_ctrl] = positions
-        self.data.ctrl[self._finger_ctrl] = self._finger_sign * GRIPPER_CLOSED * (1 - np.clip(gripper, 0, 1))
+        self.data.ctrl[self._finger_ctrl] = self._finger_sign * self.robot.gripper_position(gripper)
 
     def step(self, seconds: float) -> None:
         """Advance physics by ``seconds`` (rounded to whole milliseconds) and judge success."""
@@ -94,9 +93,7 @@ class Simulation:
     def joints(self) -> Joints:
         """Measured arm positions and the gripper's open fraction."""
         finger = self.data.qpos[self._finger_qpos]
-        return Joints(
-            self.time, self.data.qpos[self._arm_qpos].copy(), float(np.clip(1 - finger / GRIPPER_CLOSED, 0, 1))
-        )
+        return Joints(self.time, self.data.qpos[self._arm_qpos].copy(), self.robot.open_fraction(finger))
 
     def qpos(self) -> NDArray[np.float64]:
         """A copy of the whole configuration, for a renderer in another thread."""

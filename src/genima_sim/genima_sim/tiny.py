@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from genima.training.control import train_small_controller
 from genima.training.drawing import train_small_agent
 from genima.training.loop import LoopOptions
 from genima_sim import record
+from genima_sim.tasks import TASKS
 
 VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
 
@@ -34,7 +35,7 @@ class TrainTiny:
     out: Path = Path("runs/tiny")
     """Folder for the checkpoints diffusion_agent/ and controller/."""
     demos: Path = Path("data/demos")
-    """Folder for the demos."""
+    """Folder for the demos, 25 MB each with their cache."""
     episodes: int = 200
     """Demos of each task."""
     agent_steps: int = 8000
@@ -58,14 +59,20 @@ def main(argv: Sequence[str]) -> int:
     record.main(["--episodes", str(options.episodes), "--out", str(options.demos), "--workers", str(options.threads)])
     robot = RobotModel.load("panda")
     spec = DrawingSpec(robot.name, robot.joint_names, view_size=VIEW_SIZE)
-    demos = load_demos(options.demos, robot, spec)
+    names = {folder.name for folder in record.episode_folders(options.demos, tuple(TASKS), options.episodes)}
+    demos = load_demos(options.demos, robot, spec, names)
     halves = [half for half, n in zip((_agent, _controller), steps, strict=True) if n]
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(2, options.threads), context, tqdm.set_lock, (context.RLock(),)) as pool:
-        for training in [pool.submit(half, demos, spec, options) for half in halves]:
-            training.result()
-    halve(options.out)
+        trainings = [pool.submit(half, demos, spec, options) for half in halves]
+        try:
+            for training in as_completed(trainings):
+                training.result()
+        except BaseException:  # without one half the other is of no use; both go on from their last checkpoints
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
     print(f"\nthe models are in {options.out}; try them: ./genima eval --task push_button --checkpoint {options.out}")
     return 0
 
@@ -73,7 +80,9 @@ def main(argv: Sequence[str]) -> int:
 def _agent(demos: list[Demo], spec: DrawingSpec, options: TrainTiny) -> None:
     torch.set_num_threads(max(1, options.threads // 2))
     loop = LoopOptions(options.agent_steps, 8, 6e-4, save_every=options.save_every, seed=options.seed)
-    train_small_agent(demos, spec, loop, options.out / FOLDERS[DIFFUSION_AGENT])
+    folder = options.out / FOLDERS[DIFFUSION_AGENT]
+    train_small_agent(demos, spec, loop, folder)
+    halve(folder)
 
 
 def _controller(demos: list[Demo], spec: DrawingSpec, options: TrainTiny) -> None:
@@ -81,4 +90,6 @@ def _controller(demos: list[Demo], spec: DrawingSpec, options: TrainTiny) -> Non
     loop = LoopOptions(
         options.controller_steps, 16, 5e-4, weight_decay=1e-4, save_every=options.save_every, seed=options.seed, bar=1
     )
-    train_small_controller(demos, spec, loop, options.out / FOLDERS[CONTROLLER])
+    folder = options.out / FOLDERS[CONTROLLER]
+    train_small_controller(demos, spec, loop, folder)
+    halve(folder)

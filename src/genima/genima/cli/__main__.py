@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # no room, no right, no such device: the system's own words say which
+        print(f"genima: error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

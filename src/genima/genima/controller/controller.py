@@ -56,9 +56,10 @@ class Controller:
         """Load a checkpoint folder (safetensors only).
 
         Raises:
-            GenimaError: when it is missing, damaged, or of another schema or robot.
+            GenimaError: when it is missing, damaged, or of another schema or robot, or there is no such device.
         """
         folder = Path(folder)
+        checkpoint.require_device(device)
         spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
         with checkpoint.loading(folder):
             sizes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in rest["act"].items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +45,12 @@ class Demo:
         return self.positions[k], bool(self.command_gripper[k] > 0.5)
 
 
-def load_demos(folder: Path, robot: RobotModel, spec: DrawingSpec) -> list[Demo]:
-    """All successful episodes below ``folder``; their tiles are decoded once and cached beside them."""
-    episodes = find_episodes(folder)
+def load_demos(folder: Path, robot: RobotModel, spec: DrawingSpec, names: Container[str] | None = None) -> list[Demo]:
+    """All successful episodes below ``folder``; their tiles are decoded once and cached beside them.
+
+    ``names`` restricts them to the folders of these names.
+    """
+    episodes = [path for path in find_episodes(folder) if names is None or path.name in names]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         demos = tqdm(
             pool.map(lambda path: _load(path, robot, spec), episodes), total=len(episodes), desc="load", unit="demo"

@@ -76,9 +76,10 @@ class DiffusionAgent:
         """Load a checkpoint folder (safetensors only).
 
         Raises:
-            GenimaError: when it is missing, damaged, or of another schema or robot.
+            GenimaError: when it is missing, damaged, or of another schema or robot, or there is no such device.
         """
         folder = Path(folder)
+        checkpoint.require_device(device)
         spec, rest = checkpoint.read(folder, checkpoint.DIFFUSION_AGENT)
         with checkpoint.loading(folder):
             scheduler_class = getattr(diffusers, rest["scheduler"])

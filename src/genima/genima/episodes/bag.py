@@ -77,7 +77,8 @@ class EpisodeWriter:
                 header=header, format="rgb8; jpeg compressed bgr8", data=jpeg.ravel(),
             )  # fmt: skip
             self._write_camera_info(self._cameras[view], stamp, header)
-        self._write_joints("/joint_states", stamp, joints.positions, np.zeros(0), joints.gripper)
+        gripper = self._robot.gripper_position(joints.gripper)
+        self._write_joints("/joint_states", stamp, joints.positions, np.zeros(0), gripper)
 
     def command(self, command: Command) -> None:
         """Record what the robot was told."""
@@ -188,7 +189,7 @@ class Episode:
         measured, commanded = data["/joint_states"], data["/joint_command"]
         return cls(
             folder, instruction, moments,
-            np.array([p for p, _ in measured]), np.array([g for _, g in measured]),
+            np.array([p for p, _ in measured]), np.array([robot.open_fraction(g) for _, g in measured]),
             np.array([p for p, _ in commanded]), np.array([g for _, g in commanded]),
             images, success,
         )  # fmt: skip

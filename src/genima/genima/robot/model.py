@@ -24,6 +24,7 @@ class RobotModel:
     name: str
     joint_names: tuple[str, ...]
     gripper_joint: str
+    gripper_closed: float  # rad of that joint; open is 0
     position_min: Array  # rad
     position_max: Array  # rad
     velocity_max: Array  # rad/s
@@ -54,6 +55,7 @@ class RobotModel:
                 name=data["name"],
                 joint_names=tuple(str(j["name"]) for j in joints),
                 gripper_joint=data["gripper"]["joint"],
+                gripper_closed=float(data["gripper"]["closed"]),
                 position_min=column["min"],
                 position_max=column["max"],
                 velocity_max=column["velocity"],
@@ -70,6 +72,14 @@ class RobotModel:
             raise GenimaError(f"robot model {path} is not YAML: {' '.join(str(error).split())}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise GenimaError(f"robot model {path}: bad or missing field: {error!r}") from None
+
+    def open_fraction(self, gripper_position: float) -> float:
+        """How far the gripper is open, 1 open .. 0 closed, at a measured position of its joint in rad."""
+        return float(np.clip(1 - gripper_position / self.gripper_closed, 0, 1))
+
+    def gripper_position(self, open_fraction: float) -> float:
+        """The inverse of :meth:`open_fraction`, in rad."""
+        return float(self.gripper_closed * (1 - np.clip(open_fraction, 0, 1)))
 
     def link_poses(self, positions: NDArray[np.floating]) -> Array:
         """Forward kinematics.

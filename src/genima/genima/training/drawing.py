@@ -45,8 +45,7 @@ def train_small_agent(demos: Sequence[Demo], spec: DrawingSpec, options: loop.Lo
         agent.forget_prompts()
         _sample(agent, shown, folder / "drawings.png")
 
-    trained = {name: agent.modules[name] for name in ("unet", "controlnet", "text_encoder")}
-    loop.run(trained, loss, training, collate, options, folder, save)
+    loop.run(agent.modules, loss, training, collate, options, folder, save)
 
 
 def drawing_loss(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 
 STATE = "training_state.pt"
+_WITHOUT_EFFECT = ("save_every", "bar")  # options that may change when a training is resumed
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,28 @@ def run(
     Raises:
         GenimaError: when the loss stops being finite.
     """
+    with _alone_in(folder):
+        _run(modules, loss, dataset, collate, options, folder, save)
+
+
+def _run(
+    modules: Mapping[str, nn.Module],
+    loss: Callable[[Any, torch.Generator], tuple[Tensor, dict[str, float]]],
+    dataset: torch.utils.data.Dataset[Any],
+    collate: Callable[[Any], Any],
+    options: LoopOptions,
+    folder: Path,
+    save: Callable[[int], None],
+) -> None:
     device = next(next(iter(modules.values())).parameters()).device
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, options.warmup_steps, options.steps)
     average = EMAModel(parameters, decay=options.average)
     average.to(device)
-    start = _restore(folder / STATE, modules, optimizer, schedule, average)
+    about = {key: value for key, value in asdict(options).items() if key not in _WITHOUT_EFFECT}
+    about["moments"] = len(dataset)  # type: ignore[arg-type]
+    start = _restore(folder / STATE, about, modules, optimizer, schedule, average)
     if skip := getattr(dataset, "skip", None):
         skip(start * options.batch_size)
     loader = torch.utils.data.DataLoader(
@@ -90,7 +107,6 @@ def run(
     )
 
     def keep(step: int) -> None:
-        _store(folder / STATE, step, modules, optimizer, schedule, average)
         average.store(parameters)
         average.copy_to(parameters)
         for module in modules.values():
@@ -99,6 +115,8 @@ def run(
         for module in modules.values():
             module.train()
         average.restore(parameters)
+        # last, so that what was interrupted here is done again
+        _store(folder / STATE, step, about, modules, optimizer, schedule, average)
 
     for module in modules.values():
         module.train()
@@ -124,6 +142,18 @@ def run(
                 keep(step)
 
 
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """While it is open, no other training writes to the folder."""
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            line = f"another training is writing to {folder}; wait for it, or choose another folder"
+            raise GenimaError(line) from None
+        yield
+
+
 def half_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """bfloat16 where the hardware multiplies it faster: any GPU, and CPUs with AVX-512-BF16 or AMX."""
     fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
@@ -131,10 +161,17 @@ def half_precision(device: torch.device) -> contextlib.AbstractContextManager[An
 
 
 def _store(
-    path: Path, step: int, modules: Mapping[str, nn.Module], optimizer: Any, schedule: Any, average: EMAModel
+    path: Path,
+    step: int,
+    about: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    optimizer: Any,
+    schedule: Any,
+    average: EMAModel,
 ) -> None:
     state = {
         "step": step,
+        "about": dict(about),
         "modules": {name: module.state_dict() for name, module in modules.items()},
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
@@ -144,11 +181,21 @@ def _store(
     os.replace(path.with_suffix(".part"), path)
 
 
-def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, schedule: Any, average: EMAModel) -> int:
+def _restore(
+    path: Path,
+    about: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    optimizer: Any,
+    schedule: Any,
+    average: EMAModel,
+) -> int:
     if not path.exists():
         return 0
     try:
         state = torch.load(path, weights_only=True)
+        then = state["about"]
+        if different := [f"{key}: {then[key]} then, {about[key]} now" for key in about if then[key] != about[key]]:
+            raise ValueError(", ".join(different))
         for name, module in modules.items():
             module.load_state_dict(state["modules"][name])
         optimizer.load_state_dict(state["optimizer"])
