@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from genima import checkpoint
+from genima import checkpoint, paths
 from genima.checkpoint import DrawingSpec
 from genima.controller import Controller
 from genima.diffusion import DiffusionAgent
@@ -243,3 +243,8 @@ def test_a_save_that_stops_half_way_leaves_nothing_that_loads_even_over_a_good_c
 def test_nothing_in_a_checkpoint_is_pickled(checkpoint_folder: Path, kind: str) -> None:
     suffixes = {file.suffix for file in (checkpoint_folder / kind).rglob("*") if file.is_file()}
     assert suffixes <= {".json", ".safetensors"}
+
+
+def test_the_bundled_models_name_no_folder_of_the_machine_that_made_them() -> None:
+    for file in paths.shared("models", "tiny").rglob("*.json"):
+        assert "_name_or_path" not in file.read_text(), file

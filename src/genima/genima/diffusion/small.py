@@ -17,7 +17,7 @@ _LATENT_CHANNELS = 64
 _TEXT_WIDTH = 64
 
 
-def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, steps: int = 3) -> DiffusionAgent:
+def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, steps: int = 2) -> DiffusionAgent:
     """An agent with random networks and a patch codec fitted to drawn targets ``images`` (B, 3, H, W) in -1..1.
 
     It predicts the clean sample under a schedule whose last step is pure noise (Lin et al., Common Diffusion Noise
