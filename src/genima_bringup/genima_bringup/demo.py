@@ -26,6 +26,7 @@ from genima_sim.tasks import TASKS, get_task
 
 _READY_TIMEOUT = 180.0  # s: a cold disk and two busy cores
 _SETTLE = 0.5  # s between episodes, in which the guard brings the arm to rest
+_EARLY = 0.03  # s that a camera's image may come before the next frame is due
 _PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on its way by then
 
 
@@ -106,11 +107,15 @@ class _Pictures:
         self._window = None if headless else film.open_window()
         self._video: film.Video | None = None
         self._drawings = 0
+        self._next_frame = 0.0  # monotonic s
         self._picture: Image | None = None
 
     def add(self, observation: Image, drawn: Image, matching: bool) -> None:
+        if not matching and time.monotonic() < self._next_frame:
+            return
         pair = film.side_by_side(observation, drawn)
         if not matching:
+            self._next_frame = time.monotonic() + 1 / film.FPS - _EARLY
             self._video = self._video or film.Video(self._out / "video.mp4")
             self._video.add(pair)
             if self._window is not None:

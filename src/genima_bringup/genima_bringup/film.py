@@ -14,7 +14,7 @@ from genima.files import write_whole
 from genima.observation import Image
 
 _SIDE = 512  # px of each half
-FPS = 10
+FPS = 5  # about as often as something new is drawn; every frame costs the robot's processor
 
 
 def side_by_side(observation: Image, drawn: Image) -> Image:

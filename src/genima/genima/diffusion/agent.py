@@ -20,6 +20,7 @@ from genima.checkpoint import DrawingSpec
 from genima.diffusion.patch_codec import PatchCodec
 from genima.errors import GenimaError
 from genima.observation import DrawnTarget, Image, Observation
+from genima.precision import half_precision
 from genima.robot.model import RobotModel
 from genima.views.tiling import tile
 
@@ -159,12 +160,13 @@ class DiffusionAgent:
         latents = torch.randn(shape, generator=generator).to(self.device) * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
             scaled = self.scheduler.scale_model_input(latents, t)
-            down, middle = self.controlnet(scaled, t, embeds, condition, return_dict=False)
-            prediction = self.unet(
-                scaled, t, embeds,
-                down_block_additional_residuals=down, mid_block_additional_residual=middle, return_dict=False,
-            )[0]  # fmt: skip
-            latents = self.scheduler.step(prediction, t, latents, return_dict=False)[0]
+            with half_precision(self.device):
+                down, middle = self.controlnet(scaled, t, embeds, condition, return_dict=False)
+                prediction = self.unet(
+                    scaled, t, embeds,
+                    down_block_additional_residuals=down, mid_block_additional_residual=middle, return_dict=False,
+                )[0]  # fmt: skip
+            latents = self.scheduler.step(prediction.float(), t, latents, return_dict=False)[0]
         images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         if not torch.isfinite(images).all():
             raise GenimaError("the drawing is not finite: the checkpoint's weights are damaged")

@@ -17,11 +17,11 @@ _LATENT_CHANNELS = 64
 _TEXT_WIDTH = 64
 
 
-def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, steps: int = 2) -> DiffusionAgent:
+def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, steps: int = 1) -> DiffusionAgent:
     """An agent with random networks and a patch codec fitted to drawn targets ``images`` (B, 3, H, W) in -1..1.
 
     It predicts the clean sample under a schedule whose last step is pure noise (Lin et al., Common Diffusion Noise
-    Schedules and Sample Steps are Flawed, 2023), so that a handful of steps from pure noise suffice.
+    Schedules and Sample Steps are Flawed, 2023), so that few steps from pure noise suffice, or one.
     """
     tokenizer = small_tokenizer(spec.prompt(instruction) for instruction in instructions)
     codec = PatchCodec(latent_channels=_LATENT_CHANNELS)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from genima.errors import GenimaError
+from genima.precision import half_precision
 
 STATE = "training_state.pt"
 _WITHOUT_EFFECT = ("save_every", "bar")  # options that may change when a training is resumed
@@ -152,12 +153,6 @@ def _alone_in(folder: Path) -> Iterator[None]:
             line = f"another training is writing to {folder}; wait for it, or choose another folder"
             raise GenimaError(line) from None
         yield
-
-
-def half_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 where the hardware multiplies it faster: any GPU, and CPUs with AVX-512-BF16 or AMX."""
-    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 def _store(
