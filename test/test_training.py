@@ -284,16 +284,19 @@ def _raise_the_second_time() -> Callable[..., dict[str, float]]:
     return instead
 
 
-def test_the_diffusion_agent_resumes_exactly(
-    demos: list[Demo], tiny: DrawingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def whole_and_resumed(folder: Path, train_it: Callable[..., None], end_of_save: str, *data: object) -> None:
+    """Train in ``whole_`` at one go, and in ``parts_`` with an interruption amid the second save."""
     options = LoopOptions(2, 2, 1e-3, warmup_steps=1, save_every=1, workers=0)
-    drawing.train_small_agent(demos, tiny, options, tmp_path / "whole_")
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(drawing, "_sample", _raise_the_second_time())
-        drawing.train_small_agent(demos, tiny, options, tmp_path / "parts_")
-    assert torch.load(tmp_path / "parts_" / loop.STATE, weights_only=True)["step"] == 1
-    drawing.train_small_agent(demos, tiny, options, tmp_path / "parts_")
+    train_it(*data, options, folder / "whole_")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(f"{train_it.__module__}.{end_of_save}", _raise_the_second_time())
+        train_it(*data, options, folder / "parts_")
+    assert torch.load(folder / "parts_" / loop.STATE, weights_only=True)["step"] == 1
+    train_it(*data, options, folder / "parts_")
+
+
+def test_the_diffusion_agent_resumes_exactly(demos: list[Demo], tiny: DrawingSpec, tmp_path: Path) -> None:
+    whole_and_resumed(tmp_path, drawing.train_small_agent, "_sample", demos, tiny)
     for part in ("unet/diffusion_pytorch_model", "controlnet/diffusion_pytorch_model", "text_encoder/model"):
         whole, parts = (load_file(tmp_path / run / f"{part}.safetensors") for run in ("whole_", "parts_"))
         assert same(whole, parts), part
@@ -330,16 +333,8 @@ def test_a_few_steps_reduce_the_controllers_loss(
     assert errors["joints_deg"] > 0 and 0 <= errors["gripper"] <= 1 and errors["tip_mm_end"] > 0
 
 
-def test_the_controller_resumes_exactly(
-    demos: list[Demo], tiny: DrawingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = LoopOptions(2, 2, 1e-3, warmup_steps=1, save_every=1, workers=0)
-    control.train_small_controller(demos, tiny, options, tmp_path / "whole_")
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(control, "chunk_errors", _raise_the_second_time())
-        control.train_small_controller(demos, tiny, options, tmp_path / "parts_")
-    assert torch.load(tmp_path / "parts_" / loop.STATE, weights_only=True)["step"] == 1
-    control.train_small_controller(demos, tiny, options, tmp_path / "parts_")
+def test_the_controller_resumes_exactly(demos: list[Demo], tiny: DrawingSpec, tmp_path: Path) -> None:
+    whole_and_resumed(tmp_path, control.train_small_controller, "chunk_errors", demos, tiny)
     whole, parts = (load_file(tmp_path / run / "act.safetensors") for run in ("whole_", "parts_"))
     assert same(whole, parts)
     assert Controller.from_pretrained(tmp_path / "parts_").spec == tiny

@@ -14,8 +14,8 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",  # the model libraries greet with notices of parts that nobody here needs
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "LP_NUM_THREADS": "1",  # a software renderer's threads, likewise
     "OMP_WAIT_POLICY": "PASSIVE",  # idle threads spin by default, on the cores that the robot's control needs
+    "LP_NUM_THREADS": "1",  # a software renderer takes all cores by default, likewise
     "MALLOC_MMAP_THRESHOLD_": "67108864",  # else every image costs fresh pages: received tiles come twice as fast
     "MALLOC_TRIM_THRESHOLD_": "268435456",
 }

@@ -126,9 +126,7 @@ def main(argv: Sequence[str]) -> int:
         raise GenimaError("--episodes and --workers must be positive, --seed must not be negative")
     folders = episode_folders(options.out, options.task, options.episodes, options.seed)
     todo = [folder for folder in folders if not folder.exists()]
-    failed = 0
-    if todo:
-        failed = _record_all(todo, options.workers, len(folders))
+    failed = _record_all(todo, options.workers, len(folders)) if todo else 0
     print(f"{len(folders) - failed} demos in {options.out}; the expert failed {failed} times")
     if failed == len(folders):
         raise GenimaError("no expert succeeded; nothing was recorded")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +61,20 @@ def main(argv: Sequence[str]) -> int:
     spec = DrawingSpec(robot.name, robot.joint_names, view_size=VIEW_SIZE)
     names = {folder.name for folder in record.episode_folders(options.demos, tuple(TASKS), options.episodes)}
     demos = load_demos(options.demos, robot, spec, names)
-    halves = [half for half, n in zip((_agent, _controller), steps, strict=True) if n]
+    seed, save_every = options.seed, options.save_every
+    agent = LoopOptions(options.agent_steps, 8, 6e-4, save_every=save_every, seed=seed)
+    controller = LoopOptions(
+        options.controller_steps, 16, 5e-4, weight_decay=1e-4, save_every=save_every, seed=seed, bar=1
+    )
+    halves = [(train_small_agent, agent, DIFFUSION_AGENT), (train_small_controller, controller, CONTROLLER)]
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
-    context = multiprocessing.get_context("spawn")
+    context, threads = multiprocessing.get_context("spawn"), max(1, options.threads // 2)
     with ProcessPoolExecutor(min(2, options.threads), context, tqdm.set_lock, (context.RLock(),)) as pool:
-        trainings = [pool.submit(half, demos, spec, options) for half in halves]
+        trainings = [
+            pool.submit(_train, train, demos, spec, loop, options.out / FOLDERS[kind], threads)
+            for train, loop, kind in halves
+            if loop.steps
+        ]
         try:
             for training in as_completed(trainings):
                 training.result()
@@ -77,19 +86,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _agent(demos: list[Demo], spec: DrawingSpec, options: TrainTiny) -> None:
-    torch.set_num_threads(max(1, options.threads // 2))
-    loop = LoopOptions(options.agent_steps, 8, 6e-4, save_every=options.save_every, seed=options.seed)
-    folder = options.out / FOLDERS[DIFFUSION_AGENT]
-    train_small_agent(demos, spec, loop, folder)
-    halve(folder)
-
-
-def _controller(demos: list[Demo], spec: DrawingSpec, options: TrainTiny) -> None:
-    torch.set_num_threads(max(1, options.threads // 2))
-    loop = LoopOptions(
-        options.controller_steps, 16, 5e-4, weight_decay=1e-4, save_every=options.save_every, seed=options.seed, bar=1
-    )
-    folder = options.out / FOLDERS[CONTROLLER]
-    train_small_controller(demos, spec, loop, folder)
+def _train(
+    train: Callable[[Sequence[Demo], DrawingSpec, LoopOptions, Path], None],
+    demos: Sequence[Demo],
+    spec: DrawingSpec,
+    loop: LoopOptions,
+    folder: Path,
+    threads: int,
+) -> None:
+    torch.set_num_threads(threads)
+    train(demos, spec, loop, folder)
     halve(folder)

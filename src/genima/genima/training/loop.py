@@ -73,21 +73,8 @@ def run(
         save: called with the step number while the modules hold the averaged weights.
 
     Raises:
-        GenimaError: when the loss stops being finite.
+        GenimaError: when the loss stops being finite, the state is another training's, or one is under way here.
     """
-    with _alone_in(folder):
-        _run(modules, loss, dataset, collate, options, folder, save)
-
-
-def _run(
-    modules: Mapping[str, nn.Module],
-    loss: Callable[[Any, torch.Generator], tuple[Tensor, dict[str, float]]],
-    dataset: torch.utils.data.Dataset[Any],
-    collate: Callable[[Any], Any],
-    options: LoopOptions,
-    folder: Path,
-    save: Callable[[int], None],
-) -> None:
     device = next(next(iter(modules.values())).parameters()).device
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
@@ -123,7 +110,7 @@ def _run(
         module.train()
     smooth: dict[str, float] = {}
     bar = {"desc": folder.name, "unit": "step", "position": options.bar, "dynamic_ncols": True}
-    with tqdm(loader, initial=start, total=options.steps, **bar) as progress:
+    with _alone_in(folder), tqdm(loader, initial=start, total=options.steps, **bar) as progress:
         for step, batch in enumerate(progress, start + 1):
             generator = torch.Generator().manual_seed(hash((options.seed, step)) % 2**63)
             with half_precision(device):
