@@ -14,6 +14,10 @@ from untrained import save_checkpoints  # noqa: E402
 
 from genima import paths  # noqa: E402
 from genima.checkpoint import DrawingSpec  # noqa: E402
+from genima.cli.render import Render, make_plan  # noqa: E402
+from genima.datasets.render import render  # noqa: E402
+from genima.datasets.targets import TargetDataset  # noqa: E402
+from genima.episodes import find_episodes  # noqa: E402
 from genima.robot.model import RobotModel  # noqa: E402
 from genima.views import Camera, load_cameras  # noqa: E402
 from genima_sim.environment import Environment  # noqa: E402
@@ -66,6 +70,14 @@ def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactor
     assert recorder.record(folder / "push_button-1", "push_button", 100_001)
     assert recorder.record(folder / "take_lid_off-1", "take_lid_off", 100_001)
     return folder
+
+
+@pytest.fixture(scope="session")
+def targets(demos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TargetDataset:
+    """The demos rendered, in views of 32 px."""
+    out = tmp_path_factory.mktemp("targets")
+    render(make_plan(Render(view_size=32, episodes_per_shard=1), find_episodes(demos_folder)), out, processes=2)
+    return TargetDataset.load(out)
 
 
 @pytest.fixture(scope="session")

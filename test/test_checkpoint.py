@@ -37,12 +37,12 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "robot": {"robot": "fr3"},
     "joint_names": {"joint_names": tuple(f"fr3_joint{i}" for i in range(1, 8))},
     "views": {"views": ("front", "wrist", "right_shoulder", "left_shoulder")},
-    "camera_size": {"camera_size": 128},
+    "camera_size": {"camera_size": (640, 480)},
     "view_size": {"view_size": 128},
     "horizon": {"horizon": 10},
     "action_rate": {"action_rate": 30.0},
     "prompt_template": {"prompt_template": "{goal}"},
-    "appearance": {"appearance": replace(ALL, bands=6)},
+    "appearance": {"appearance": replace(ALL, stripe_period=0.25)},
     "appearance (radius)": {"appearance": replace(ALL, radii={**ALL.radii, "wrist": 0.04})},
     "appearance (colour)": {"appearance": replace(ALL, spheres=(Sphere("base", 1, (155, 0, 0)), *ALL.spheres[1:]))},
     "appearance (joints)": {"appearance": replace(ALL, spheres=ALL.spheres[:3])},
@@ -119,7 +119,7 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"word"', "\x00\x01", '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"word"', "\x00\x01", '{"schema": 2}'])
 def test_a_corrupt_description_is_refused(
     checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, text: str
 ) -> None:
@@ -149,7 +149,8 @@ def test_every_field_of_the_description_is_needed(
     {"horizon": 0},
     {"horizon": "many"},
     {"view_size": -64},
-    {"camera_size": 0},
+    {"camera_size": [0, 480]},
+    {"camera_size": 256},
     {"action_rate": 0.0},
     {"appearance": {}},
     {"appearance": None},
@@ -233,7 +234,8 @@ def test_a_save_that_stops_half_way_leaves_nothing_that_loads_even_over_a_good_c
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model.tokenizer, "save_pretrained", full)
+    tokenizer = model.tokenizer if isinstance(model, Controller) else model.prompts.tokenizers[0]
+    monkeypatch.setattr(tokenizer, "save_pretrained", full)
     with pytest.raises(OSError, match="No space"):
         model.save_pretrained(folder)
     refused(LOADERS[kind], folder, "genima.json is missing")

@@ -11,12 +11,11 @@ import pytest
 from genima.checkpoint import DrawingSpec
 from genima.chunks import ChunkStream
 from genima.closed_loop import Reads, run_episode
-from genima.datasets.drawings import draw_tile
-from genima.diffusion.agent import resize
 from genima.guard import CommandGuard
 from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
 from genima.robot.model import RobotModel
-from genima.views import Camera, tile
+from genima.targets import draw_targets
+from genima.views import Camera, fit, tile
 from genima_sim.environment import Environment
 from genima_sim.experts import DEMO_HZ, Expert, Trajectory, waypoints
 from genima_sim.record import DemoRecorder
@@ -37,12 +36,20 @@ class TrueDrawings:
     def draw(self, observation: Observation, seed: int) -> DrawnTarget:
         self.seeds.append(seed)
         size, spec = self.spec.view_size, self.spec
-        cameras = {view: self.cameras[view].scaled(size, size) for view in spec.views}
-        seen = tile({view: resize(observation.images[view], size) for view in spec.views}, spec.views)
+        seen = {view: fit(observation.images[view], size) for view in spec.views}
         k = min(round(observation.stamp * DEMO_HZ) + K, len(self.trajectory.positions)) - 1
         target, gripper_open = self.trajectory.positions[k], bool(self.trajectory.gripper[k] > 0.5)
-        drawn = draw_tile(seen, cameras, self.robot, spec, target, gripper_open, observation.joints.positions)
-        assert (drawn != seen).any()
+        now = observation.joints.positions
+        drawn = tile(
+            {
+                view: draw_targets(
+                    image, self.cameras[view].fitted(size), self.robot, spec.appearance, target, gripper_open, now
+                )
+                for view, image in seen.items()
+            },
+            spec.views,
+        )
+        assert (drawn != tile(seen, spec.views)).any()
         return DrawnTarget(observation.stamp, observation.instruction, spec.views, drawn, seed=seed)
 
 

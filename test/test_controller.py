@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetModel
+from transformers import CLIPTextModel, ResNetConfig, ResNetForImageClassification, ResNetModel
 
+from genima import paths
 from genima.checkpoint import DrawingSpec
 from genima.controller import Controller
 from genima.controller.act import Act, ActConfig, FilmResNet, act_loss, sine_position
 from genima.controller.controller import JointStatistics, pixels
+from genima.controller.pretrained import load_clip, load_imagenet
 from genima.errors import GenimaError
 from genima.observation import DrawnTarget, Joints
 from genima.text import small_text_encoder, small_tokenizer
@@ -51,10 +56,14 @@ def test_a_batch_of_chunks_comes_out(act: Act) -> None:
     assert output.log_variance is not None and output.log_variance.shape == (B, act.config.latent)
 
 
-def test_the_defaults_are_the_papers_sizes() -> None:
+def test_the_defaults_are_those_of_the_papers_table_4() -> None:
     config = ActConfig()
     assert (config.encoder_layers, config.decoder_layers, config.heads, config.feedforward) == (4, 6, 8, 2048)
-    assert (config.width, config.horizon, config.backbone_widths[-1]) == (256, 20, 512)
+    assert (config.width, config.dropout, config.horizon, config.joints, config.views) == (256, 0.1, 20, 7, 4)
+    assert ResNetConfig(  # its ResNet-18, batch normalisation as trained on ImageNet
+        hidden_sizes=list(config.backbone_widths), depths=list(config.backbone_depths), layer_type="basic"
+    ).to_dict() == ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic").to_dict()
+    assert config.frozen_batch_norm
 
 
 def test_actions_differ_along_the_chunk(act: Act) -> None:
@@ -123,16 +132,17 @@ def test_in_use_the_style_is_zero(act: Act) -> None:
     seen: list[Tensor] = []
     hook = act.latent_token.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     act(images, joints, text)
-    act(images, joints, text, random(B, K, JOINTS + 1), None, torch.Generator().manual_seed(0))
+    act(images, joints, text, random(B, K, JOINTS + 1))
     hook.remove()
     assert not seen[0].any() and seen[1].all()
 
 
-def test_the_style_follows_its_generator_and_the_true_chunk(act: Act) -> None:
+def test_the_style_follows_the_random_state_and_the_true_chunk(act: Act) -> None:
     actions = random(B, K, JOINTS + 1)
 
     def predicted(actions: Tensor, seed: int) -> Tensor:
-        return act(*inputs(act), actions, None, torch.Generator().manual_seed(seed)).actions
+        torch.manual_seed(seed)
+        return act(*inputs(act), actions).actions
 
     torch.testing.assert_close(predicted(actions, 1), predicted(actions, 1), rtol=0, atol=0)
     assert (predicted(actions, 1) - predicted(actions, 2)).abs().max() > 1e-5
@@ -147,7 +157,8 @@ def test_padded_actions_do_not_change_the_loss_and_real_ones_do(act: Act) -> Non
     padding[1, 5:] = True
 
     def losses(actions: Tensor) -> dict[str, Tensor]:
-        output = act(*inputs(act), actions, padding, torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        output = act(*inputs(act), actions, padding)
         return act_loss(output, actions, padding)
 
     expected = losses(actions)
@@ -166,7 +177,7 @@ def test_the_loss_is_what_the_paper_writes(act: Act) -> None:
     actions[..., -1] = (actions[..., -1] > 0).float()
     padding = torch.zeros(B, K, dtype=torch.bool)
     padding[0, 3:] = True
-    output = act(*inputs(act), actions, padding, torch.Generator().manual_seed(0))
+    output = act(*inputs(act), actions, padding)
     parts = act_loss(output, actions, padding)
     real = ~padding
     assert output.mean is not None and output.log_variance is not None
@@ -177,6 +188,98 @@ def test_the_loss_is_what_the_paper_writes(act: Act) -> None:
     style = torch.distributions.Normal(output.mean, (output.log_variance / 2).exp())
     divergence = torch.distributions.kl_divergence(style, torch.distributions.Normal(0.0, 1.0)).sum(-1).mean()
     torch.testing.assert_close(parts["kl"], 10 * divergence)
+
+
+TINY = replace(
+    ActConfig(), width=32, heads=4, feedforward=32, encoder_layers=1, decoder_layers=1, latent=4,
+    backbone_widths=(8, 12, 16, 24),
+)  # fmt: skip
+Save = Callable[..., str]
+
+
+@pytest.fixture
+def saved_resnet(tmp_path: Path) -> Save:
+    """Writes a ResNet as the hub has them, a classifier, and returns its folder."""
+
+    def save(config: ActConfig, **changes: Any) -> str:
+        sizes = ResNetConfig(
+            embedding_size=config.backbone_widths[0], hidden_sizes=list(config.backbone_widths),
+            depths=list(config.backbone_depths), **{"layer_type": "basic", **changes},
+        )  # fmt: skip
+        torch.manual_seed(7)
+        resnet = ResNetForImageClassification(sizes)
+        resnet.train()(torch.randn(4, 3, SIDE, SIDE))  # running statistics of its own
+        resnet.save_pretrained(tmp_path / "resnet")
+        return str(tmp_path / "resnet")
+
+    return save
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_imagenet_weights_give_the_features_of_the_resnet_they_come_from(
+    saved_resnet: Save, act: Act, frozen: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(TINY, frozen_batch_norm=frozen)
+    loaded, folder = Act(config, act.text_encoder).eval(), saved_resnet(config)
+    capfd.readouterr()
+    load_imagenet(loaded, folder)
+    assert capfd.readouterr() == ("", "")  # that the classifier on top of it is not needed is no news
+    images, text = random(3, 3, SIDE, SIDE), random(3, act.text_encoder.config.hidden_size)
+    expected = ResNetModel.from_pretrained(folder).eval()(images).last_hidden_state
+    torch.testing.assert_close(loaded.backbone(images, text), expected)
+
+
+def test_frozen_batch_normalisation_is_the_same_in_training_and_is_not_trained(saved_resnet: Save, act: Act) -> None:
+    net = Act(TINY, act.text_encoder)
+    load_imagenet(net, saved_resnet(TINY))
+    before = {name: value.clone() for name, value in net.backbone.state_dict().items()}
+    images, text = random(3, 3, SIDE, SIDE), random(3, act.text_encoder.config.hidden_size)
+    torch.testing.assert_close(net.train().backbone(images, text), net.eval().backbone(images, text), rtol=0, atol=0)
+    optimizer = torch.optim.AdamW(net.train().backbone.requires_grad_(True).parameters(), 0.1, weight_decay=0.5)
+    net.backbone(images, text).square().mean().backward()
+    optimizer.step()
+    after = net.backbone.state_dict()
+    for name, value in before.items():
+        assert torch.equal(after[name], value) == (".normalization." in name), name
+
+
+def test_batch_normalisation_that_is_not_frozen_learns(act: Act) -> None:
+    net = Act(replace(TINY, frozen_batch_norm=False), act.text_encoder).train()
+    normalisations = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    net.backbone(random(3, 3, SIDE, SIDE), random(3, act.text_encoder.config.hidden_size))
+    assert normalisations and all(m.running_mean.any() for m in normalisations if m.running_mean is not None)
+
+
+@pytest.mark.parametrize(("changes", "named"), [
+    ({"backbone_widths": (8, 12, 16, 32)}, r"\(8, 12, 16, 32\).*\(8, 12, 16, 24\)"),
+    ({"backbone_depths": (1, 1, 1, 1)}, r"\(1, 1, 1, 1\).*\(2, 2, 2, 2\)"),
+    ({"layer_type": "bottleneck"}, "bottleneck"),
+])  # fmt: skip
+def test_a_resnet_of_other_sizes_is_refused(
+    saved_resnet: Save, act: Act, changes: dict[str, Any], named: str
+) -> None:
+    sizes = {key: value for key, value in changes.items() if key.startswith("backbone")}
+    other = {key: value for key, value in changes.items() if key not in sizes}
+    folder = saved_resnet(replace(TINY, **sizes), **other)
+    with pytest.raises(GenimaError, match=f"{folder}.*{named}.*random weights") as caught:
+        load_imagenet(Act(TINY, act.text_encoder), folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_that_are_nowhere_or_something_else_are_refused_in_one_line(
+    tmp_path: Path, act: Act, saved_resnet: Save, saved_clip: str
+) -> None:
+    empty, nowhere = tmp_path / "empty", str(tmp_path / "nowhere")
+    empty.mkdir()
+    net = Act(TINY, act.text_encoder)
+    for load, names, otherwise in (
+        (lambda name: load_imagenet(net, name), (nowhere, str(empty), saved_clip), "random weights|no ResNet"),
+        (load_clip, (nowhere, str(empty), saved_resnet(TINY)), "small text encoder|no CLIP"),
+    ):
+        for name in names:
+            with pytest.raises(GenimaError, match=f"{name}.*({otherwise})") as caught:
+                load(name)
+            assert "\n" not in str(caught.value)
 
 
 def test_positions_of_image_tokens_are_all_different() -> None:
@@ -205,6 +308,16 @@ def test_statistics_restore_what_they_normalise() -> None:
 # The controller as a whole
 
 
+@pytest.fixture
+def saved_clip(tmp_path: Path) -> str:
+    """The folder of a small CLIP text encoder with its tokenizer, as the hub has them."""
+    torch.manual_seed(8)
+    tokenizer = small_tokenizer(["pick up the cup", "open the drawer"])
+    small_text_encoder(tokenizer, 48).save_pretrained(tmp_path / "clip")
+    tokenizer.save_pretrained(tmp_path / "clip")
+    return str(tmp_path / "clip")
+
+
 @pytest.fixture(scope="module")
 def controller(spec: DrawingSpec, act: Act) -> Controller:
     tokenizer = small_tokenizer(GOALS)
@@ -229,7 +342,7 @@ def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
     mean, deviation = np.arange(7) / 10, np.linspace(0.1, 0.4, 7)
     joints = np.append((JOINTS_NOW.positions - mean) / deviation, JOINTS_NOW.gripper)
     quarters = [drawn.tile[y : y + SIDE, x : x + SIDE] for y in (0, SIDE) for x in (0, SIDE)]
-    text = controller.act.embed_text(controller.tokens([drawn.instruction]))
+    text = controller.embed([drawn.instruction])
     images = pixels(torch.from_numpy(np.stack(quarters)))[None]
     output = controller.act(images, torch.from_numpy(joints).float()[None], text)
     np.testing.assert_allclose(chunk.positions, output.actions[0].numpy() * deviation + mean, atol=1e-5)
@@ -260,6 +373,114 @@ def test_saving_and_loading_changes_nothing(controller: Controller, spec: Drawin
         a, b = controller.read(drawn, JOINTS_NOW), loaded.read(drawn, JOINTS_NOW)
         np.testing.assert_array_equal(a.positions, b.positions)
         np.testing.assert_array_equal(a.gripper, b.gripper)
+
+
+def frozen(spec: DrawingSpec, clip: str) -> Controller:
+    encoder, tokenizer = load_clip(clip)
+    torch.manual_seed(9)
+    act = Act(TINY, encoder)
+    for film in act.backbone.film:
+        nn.init.normal_(film.weight, std=0.1)
+    return Controller(spec, act.eval(), tokenizer, JointStatistics(np.zeros(7), np.ones(7)), clip)
+
+
+def test_a_frozen_text_encoder_is_named_by_the_checkpoint_and_not_stored_in_it(
+    spec: DrawingSpec, saved_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    controller = frozen(spec, "clip")  # relative to where it was trained
+    controller.save_pretrained(tmp_path / "checkpoint")
+    monkeypatch.chdir("/")
+    names = {str(file.relative_to(tmp_path / "checkpoint")) for file in (tmp_path / "checkpoint").rglob("*")}
+    assert names == {"act.safetensors", "genima.json"}
+    assert not [name for name in load_file(tmp_path / "checkpoint" / "act.safetensors") if "text_encoder" in name]
+    assert json.loads((tmp_path / "checkpoint" / "genima.json").read_text())["text_encoder"] == saved_clip
+    loaded = Controller.from_pretrained(tmp_path / "checkpoint")
+    expected = CLIPTextModel.from_pretrained(saved_clip)(loaded._tokens(GOALS)).pooler_output
+    torch.testing.assert_close(loaded.embed(GOALS), expected)
+    chunks = [loaded.read(replace(drawn_target(spec), instruction=goal), JOINTS_NOW) for goal in GOALS]
+    for chunk, goal in zip(chunks, GOALS, strict=True):
+        expected_chunk = controller.read(replace(drawn_target(spec), instruction=goal), JOINTS_NOW)
+        np.testing.assert_array_equal(chunk.positions, expected_chunk.positions)
+    assert np.abs(chunks[0].positions - chunks[1].positions).max() > 1e-5
+
+
+def test_a_text_encoder_that_is_gone_or_another_is_refused(spec: DrawingSpec, saved_clip: str, tmp_path: Path) -> None:
+    frozen(spec, saved_clip).save_pretrained(tmp_path / "checkpoint")
+    tokenizer = small_tokenizer(["another"])
+    small_text_encoder(tokenizer, 48).save_pretrained(saved_clip)
+    with pytest.raises(GenimaError, match=f"checkpoint.*another version of {saved_clip}"):
+        Controller.from_pretrained(tmp_path / "checkpoint")
+    Path(saved_clip).rename(tmp_path / "moved")
+    with pytest.raises(GenimaError, match=f"{saved_clip} cannot be loaded"):
+        Controller.from_pretrained(tmp_path / "checkpoint")
+
+
+def test_a_frozen_text_encoder_embeds_each_text_once_and_what_validation_embeds_can_be_trained_with(
+    spec: DrawingSpec, saved_clip: str
+) -> None:
+    controller = frozen(spec, saved_clip)
+    calls: list[int] = []
+    controller.act.text_encoder.register_forward_hook(lambda module, arguments, output: calls.append(1))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        first = controller.embed([*GOALS, GOALS[0]])
+    again = controller.embed([GOALS[1], GOALS[0]])
+    assert len(calls) == 2 and first.dtype == torch.float32
+    torch.testing.assert_close(again, torch.stack([first[1], first[2]]), rtol=0, atol=0)
+    images, joints = random(2, VIEWS, 3, SIDE, SIDE), random(2, JOINTS + 1)
+    controller.act.train()(images, joints, again).actions.sum().backward()
+    assert controller.act.text_token.weight.grad is not None
+    assert all(parameter.grad is None for parameter in controller.act.text_encoder.parameters())
+
+
+def test_a_text_encoder_that_is_trained_is_embedded_anew_each_time(spec: DrawingSpec) -> None:
+    tokenizer = small_tokenizer(GOALS)
+    act = Act(replace(TINY, frozen_batch_norm=False), small_text_encoder(tokenizer))
+    controller = Controller(spec, act, tokenizer, JointStatistics(np.zeros(7), np.ones(7)))
+    before = controller.embed(GOALS)
+    before.square().sum().backward()
+    with torch.no_grad():
+        for parameter in act.text_encoder.parameters():
+            assert parameter.grad is None or parameter.grad.isfinite().all()
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    assert (controller.embed(GOALS) - before).abs().max() > 1e-4
+
+
+def test_a_loaded_controller_can_be_trained_on_all_but_a_frozen_text_encoder(
+    spec: DrawingSpec, controller: Controller, saved_clip: str, tmp_path: Path
+) -> None:
+    for original in (controller, frozen(spec, saved_clip)):
+        original.save_pretrained(tmp_path / "checkpoint")
+        loaded = Controller.from_pretrained(tmp_path / "checkpoint")
+        assert not any(parameter.requires_grad for parameter in loaded.act.parameters())
+        loaded.unfreeze()
+        still = {name for name, parameter in loaded.act.named_parameters() if not parameter.requires_grad}
+        encoder = {f"text_encoder.{name}" for name, _ in loaded.act.text_encoder.named_parameters()}
+        assert still == (encoder if loaded.clip else set())
+
+
+def test_the_network_computes_in_half_precision(spec: DrawingSpec, saved_clip: str) -> None:
+    act = frozen(spec, saved_clip).act
+    arguments = random(2, VIEWS, 3, SIDE, SIDE), random(2, JOINTS + 1), random(2, 48)
+    with torch.no_grad():
+        expected = act(*arguments).actions
+        with torch.autocast("cpu", torch.bfloat16):
+            features = act.backbone(arguments[0][0], arguments[2].repeat(2, 1))
+            found = act(*arguments).actions
+    assert features.dtype == torch.bfloat16  # frozen batch normalisation does not widen what flows through it
+    assert (found.float() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test_the_bundled_controller_reads_as_ever() -> None:
+    """Its weights' meaning must not change with the code: computed when they were trained."""
+    controller = Controller.from_pretrained(paths.shared("models", "tiny", "controller"))
+    side = 2 * controller.spec.view_size
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    drawn = DrawnTarget(0.0, "push down the maroon button", controller.spec.views, noise)
+    chunk = controller.read(drawn, Joints(0.0, controller.robot.home, 1.0))
+    middle = [0.00610926, -0.07246078, 0.16241052, -2.07539172, -0.04034277, 2.072258, 0.23063605]
+    np.testing.assert_allclose(chunk.positions[10], middle, atol=1e-5)
+    np.testing.assert_allclose(chunk.gripper[[0, 10, 19]], [0.03813827, 0.00527649, 0.0002652], atol=1e-5)
 
 
 def test_drawings_in_another_order_or_size_are_refused(controller: Controller, spec: DrawingSpec) -> None:

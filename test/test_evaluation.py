@@ -57,8 +57,8 @@ def test_a_rate_is_written_with_its_interval() -> None:
 
 def test_blank_targets_are_what_an_agent_draws_without_anything_on_it(checkpoint_folder: Path) -> None:
     agent, controller = evaluate.load_pair(checkpoint_folder, "cpu")
-    size = agent.camera_size
-    images = {view: np.full((size, size, 3), 90, np.uint8) for view in agent.views}
+    width, height = agent.camera_size
+    images = {view: np.full((height, width, 3), 90, np.uint8) for view in agent.views}
     joints = Joints(1.5, agent.robot.home, 1.0)
     observation = Observation(1.5, images, joints, "go")
     drawn, blank = agent.draw(observation, 9), BlankTargets(agent.spec).draw(observation, 9)

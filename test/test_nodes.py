@@ -49,7 +49,7 @@ def graph() -> Iterator[Graph]:
 class StandInAgent:
     """Returns the observation, inverted."""
 
-    views, camera_size, robot = VIEWS, SIZE, PANDA
+    views, camera_views, camera_size, robot = VIEWS, VIEWS, (SIZE, SIZE), PANDA
 
     def __init__(self) -> None:
         self.finite = True

@@ -25,8 +25,8 @@ def _commands() -> dict[str, set[str]]:
             command, *arguments = match.group(1).split()
             if command.startswith("-") or command == "COMMAND":
                 continue
-            if command == "train":
-                command = f"train {arguments[0]}"
+            if command in ("train", "episodes"):
+                command = f"{command} {arguments[0]}"
             used[command] |= {argument.rstrip(",;.):") for argument in arguments if argument.startswith("--")}
     return used
 

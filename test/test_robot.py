@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from genima import paths
 from genima.errors import GenimaError
+from genima.robot.body import arm_only_model
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
-from genima_sim.scene import arm_only_model
 from genima_sim.simulation import Simulation
 
 PANDA = RobotModel.load("panda")

@@ -1,25 +1,42 @@
-"""Drawn targets against OpenCV's projection, brute-force ray casting and MuJoCo's rasteriser; and stripes that turn."""
+"""Drawn targets against OpenCV's projection, brute-force ray casting and MuJoCo's rasteriser; stripes; renderers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import mujoco
 import numpy as np
+import psutil
 import pytest
+import yaml
 from scipy.spatial.transform import Rotation
 
-from genima.diffusion.agent import resize
+from genima.errors import GenimaError
 from genima.observation import Image
 from genima.robot.model import RobotModel
-from genima.targets import Appearance, Sphere, draw_targets
+from genima.targets import (
+    RENDERERS,
+    Appearance,
+    PlacedSphere,
+    Sphere,
+    draw_targets,
+    place_spheres,
+    render_spheres,
+)
 from genima.views import Camera
+from genima.views.tiling import fit
 from genima_sim.simulation import Simulation
 
 APPEARANCE = Appearance()
-PLAIN = replace(APPEARANCE, bands=2, dark=1.0)  # no stripes: every sphere in one colour
+PLAIN = replace(APPEARANCE, dark=1.0)  # no stripes: every sphere in one colour
 STRIPED_JOINTS = {"base": 1, "elbow": 3, "wrist": 5, "gripper": 6}  # index of the joint that turns each sphere
 
 
@@ -53,7 +70,7 @@ def cast(
         distance = rays @ centre - np.sqrt(np.maximum(radius**2 - miss**2, 0))
         hit = (miss <= radius) & (distance * rays[..., 2] > 1e-3) & (distance < nearest)
         normal = (rays * distance[..., None] - centre) / radius
-        band = np.floor((normal @ T_camera_frame[:3, 0] + 1) / 2 * appearance.bands)
+        band = np.floor((normal @ T_camera_frame[:3, 0] + 1) / appearance.stripe_period)
         closed = not gripper_open and sphere.closed_colour is not None
         colour = np.array(sphere.closed_colour if closed else sphere.colour)
         shade = np.where(band % 2 == 1, 1.0, appearance.dark)[..., None] * colour
@@ -146,9 +163,9 @@ def test_drawing_small_equals_drawing_large_and_shrinking(robot: RobotModel, cam
         camera, small = cameras[view], cameras[view].scaled(64, 64)
         large = draw_targets(black(camera), camera, robot, white, positions, True, positions)
         drawn = draw_targets(black(small), small, robot, white, positions, True, positions)
-        difference = np.abs(resize(large, 64).astype(float) - drawn).mean() / drawn.astype(float).mean()
+        difference = np.abs(fit(large, 64).astype(float) - drawn).mean() / drawn.astype(float).mean()
         assert difference < 0.12, view  # only along the edge; a shift by half a pixel of the large image shows
-        np.testing.assert_allclose(_centre_of_light(resize(large, 64)), _centre_of_light(drawn), atol=0.1)
+        np.testing.assert_allclose(_centre_of_light(fit(large, 64)), _centre_of_light(drawn), atol=0.1)
 
 
 def _centre_of_light(image: Image) -> np.ndarray:
@@ -299,7 +316,292 @@ def test_only_the_gripper_sphere_tells_open_from_closed(robot: RobotModel, camer
     assert np.unique(closed[changed], axis=0).tolist() == [[255, 255, 0]]
 
 
-def test_appearance_survives_its_plain_form() -> None:
-    assert Appearance.from_dict(APPEARANCE.to_dict()) == APPEARANCE
-    with pytest.raises(KeyError):
-        Appearance.from_dict({key: value for key, value in APPEARANCE.to_dict().items() if key != "bands"})
+@pytest.mark.parametrize("period", [1.0, 0.5, 0.3, 0.1])
+def test_a_dark_and_a_coloured_stripe_together_take_a_period_of_the_diameter(period: float) -> None:
+    camera = Camera("front", "base", np.eye(4), 200, 200, 1e6, 1e6, 100.0, 100.0)  # so far away that depth is lost
+    sphere = PlacedSphere("elbow", np.array([0.0, 0.0, 1000.0]), 0.09, np.array([1.0, 0.0, 0.0]), (200, 200, 200))
+    across = render_spheres(camera, [sphere], replace(APPEARANCE, stripe_period=period))[100, :, 0].astype(int)
+    borders = np.flatnonzero(np.diff(across)) + 1
+    np.testing.assert_allclose(borders, [*np.arange(10, 190 - 1e-6, 180 * period / 2), 190], atol=1)
+    assert across[12] == 70 and across[9] == across[191] == 0
+
+
+# ------------------------------------------------------------------------------------------ renderers that agree
+
+GRAPHICS = tuple(name for name in RENDERERS if name != "raycast")
+
+
+def anywhere(robot: RobotModel, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(robot.position_min, robot.position_max)
+
+
+def require_agreement(camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearance, renderer: str) -> None:
+    """IoU of 0.99 (or a pixel) of every sphere's mask; two grey levels wherever no border is within a pixel."""
+    for sphere in spheres:
+        masks = [render_spheres(camera, [sphere], appearance, name)[..., 3] for name in ("raycast", renderer)]
+        assert all(set(np.unique(mask)) <= {0, 255} for mask in masks)
+        different, either = np.count_nonzero(masks[0] != masks[1]), np.count_nonzero(masks[0] | masks[1])
+        assert different <= max(1, 0.01 * either), (camera.view, sphere.name, different, either)
+    expected = render_spheres(camera, spheres, appearance)
+    layer = render_spheres(camera, spheres, appearance, renderer)
+    assert layer.shape == (camera.height, camera.width, 4) and layer.dtype == np.uint8
+    assert not layer[layer[..., 3] == 0].any()
+    flat = (cv2.dilate(expected, np.ones((3, 3))) == cv2.erode(expected, np.ones((3, 3)))).all(-1)
+    np.testing.assert_allclose(layer[flat].astype(int), expected[flat], atol=2)
+
+
+@pytest.mark.parametrize("renderer", GRAPHICS)
+def test_renderers_agree_over_random_poses_of_the_arm(
+    robot: RobotModel, cameras: Mapping[str, Camera], renderer: str
+) -> None:
+    behind = cut = hidden = 0
+    for seed in range(12):
+        target, now = anywhere(robot, seed), near_home(robot, seed)
+        appearance = replace(APPEARANCE, stripe_period=(0.5, 0.3, 1.0)[seed % 3])
+        for camera in cameras.values():
+            spheres = place_spheres(camera, robot, appearance, target, seed % 2 == 0, now)
+            require_agreement(camera, spheres, appearance, renderer)
+            masks = np.array([render_spheres(camera, [sphere], appearance)[..., 3] > 0 for sphere in spheres])
+            behind += sum(sphere.centre[2] < 0 for sphere in spheres)
+            cut += bool(masks[:, [0, -1]].any() or masks[:, :, [0, -1]].any())
+            hidden += bool((masks.sum(0) > 1).any())
+    assert min(behind, cut, hidden) >= 3  # the poses are those that matter
+
+
+@pytest.mark.parametrize("renderer", GRAPHICS)
+@pytest.mark.parametrize(
+    "centre",
+    [
+        pytest.param((0.0, 0.0, 0.05), id="round the camera"),
+        pytest.param((0.0, 0.01, 0.0799), id="just round the camera"),
+        pytest.param((0.0, 0.0, 0.0815), id="touching the near plane"),
+        pytest.param((0.12, 0.03, 0.1), id="cutting the border, large"),
+        pytest.param((0.09, 0.0, 0.02), id="cutting the camera's plane"),
+        pytest.param((0.085, 0.0, -0.0793), id="hardly before the camera's plane"),
+        pytest.param((0.0, 0.0, -0.5), id="behind"),
+        pytest.param((2.0, 0.0, 0.5), id="beside"),
+        pytest.param((0.5, -0.4, 6.0), id="far"),
+    ],
+)
+def test_renderers_agree_however_a_sphere_lies_to_the_camera(centre: tuple[float, float, float], renderer: str) -> None:
+    camera = Camera("front", "base", np.eye(4), 320, 200, 150.0, 170.0, 130.0, 120.0)
+    for normal in np.random.default_rng(0).normal(size=(3, 3)):
+        sphere = PlacedSphere("gripper", np.array(centre), 0.08, normal / np.linalg.norm(normal), (5, 206, 235))
+        require_agreement(camera, [sphere], APPEARANCE, renderer)
+
+
+@pytest.mark.parametrize("renderer", GRAPHICS)
+def test_spheres_that_run_into_each_other_meet_where_they_intersect(renderer: str) -> None:
+    camera = Camera("front", "base", np.eye(4), 200, 200, 250.0, 250.0, 100.0, 100.0)
+    for offset in ((0.03, 0.0, 0.0), (0.0, 0.04, 0.01), (0.02, 0.02, 0.03)):
+        spheres = [
+            PlacedSphere("a", np.array([0.0, 0.0, 0.4]), 0.08, np.array([1.0, 0.0, 0.0]), (255, 0, 0)),
+            PlacedSphere("b", np.array(offset) + [0.0, 0.0, 0.4], 0.08, np.array([0.0, 1.0, 0.0]), (0, 255, 0)),
+        ]
+        for both in (spheres, spheres[::-1]):
+            assert len(np.unique(render_spheres(camera, both, APPEARANCE, renderer)[..., :2] > 0, axis=1)) > 1
+            require_agreement(camera, both, APPEARANCE, renderer)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_drawing_in_changing_sizes_leaves_no_trace(
+    robot: RobotModel, cameras: Mapping[str, Camera], renderer: str
+) -> None:
+    """Neither on later images nor in memory."""
+    views = [cameras["front"].scaled(width, height) for width, height in ((64, 64), (256, 200), (96, 300))]
+    placed = [place_spheres(camera, robot, APPEARANCE, robot.home, True, robot.home) for camera in views]
+    first = [render_spheres(c, p, APPEARANCE, renderer) for c, p in zip(views, placed, strict=True)]
+
+    def draw_again(times: int) -> None:
+        for i in range(times):
+            layer = render_spheres(views[i % 3], placed[i % 3], APPEARANCE, renderer)
+            np.testing.assert_array_equal(layer, first[i % 3])
+
+    draw_again(30)
+    before = psutil.Process().memory_info().rss
+    draw_again(60)
+    assert psutil.Process().memory_info().rss - before < 8e6  # a framebuffer of each size alone takes 0.5 MB
+
+
+@pytest.mark.parametrize("renderer", GRAPHICS)
+def test_renderers_and_mujoco_draw_by_turns_and_from_any_thread(
+    rasteriser: mujoco.Renderer, simulation: Simulation, robot: RobotModel, cameras: Mapping[str, Camera], renderer: str
+) -> None:
+    camera = cameras["front"]
+    spheres = place_spheres(camera, robot, APPEARANCE, robot.home, True, robot.home)
+    rasteriser.update_scene(simulation.data, "front")
+    scene = rasteriser.render().copy()
+    layer = render_spheres(camera, spheres, APPEARANCE, renderer)
+    with ThreadPoolExecutor(3) as threads:
+        layers = [threads.submit(render_spheres, camera, spheres, APPEARANCE, renderer) for _ in range(12)]
+        for _ in range(3):
+            np.testing.assert_array_equal(rasteriser.render(), scene)
+            np.testing.assert_array_equal(render_spheres(camera, spheres, APPEARANCE, renderer), layer)
+        for other in layers:
+            np.testing.assert_array_equal(other.result(), layer)
+
+
+def in_another_process(program: str, **environment: str) -> list[str]:
+    """What a program prints that finds a camera and a sphere before it."""
+    setting = """
+import os
+import numpy as np
+from genima.errors import GenimaError
+from genima.targets import Appearance, PlacedSphere, render_spheres
+from genima.views import Camera
+
+def draw(renderer):
+    camera = Camera("front", "base", np.eye(4), 64, 64, 64.0, 64.0, 32.0, 32.0)
+    sphere = PlacedSphere("gripper", np.array([0.0, 0.0, 0.5]), 0.1, np.array([1.0, 0.0, 0.0]), (0, 0, 255))
+    try:
+        print(int(render_spheres(camera, [sphere], Appearance(), renderer).any()), flush=True)
+    except GenimaError as error:
+        print(error, flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", setting + program],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_renderer_that_cannot_start_says_so_in_one_line() -> None:
+    program = "for renderer in ('raycast', 'moderngl', 'pyrender'): draw(renderer)"
+    lines = in_another_process(program, GLCONTEXT_DEVICE_INDEX="99", EGL_DEVICE_ID="99")
+    assert len(lines) == 3
+    assert lines[0] == "1"
+    assert "moderngl cannot start" in lines[1] and "install libegl1" in lines[1]
+    assert "pyrender cannot start" in lines[2] and "install libegl1" in lines[2]
+
+
+def test_a_forked_process_is_told_to_be_spawned_instead() -> None:
+    program = """
+for renderer in ('moderngl', 'pyrender'):
+    draw(renderer)
+    if os.fork() == 0:
+        draw(renderer)
+        os._exit(0)
+    os.wait()
+"""
+    moderngl, forked_moderngl, pyrender, forked_pyrender = in_another_process(program)
+    assert (moderngl, pyrender) == ("1", "1")
+    assert "forked" in forked_moderngl and "spawn" in forked_moderngl
+    assert "forked" in forked_pyrender and "spawn" in forked_pyrender
+
+
+def test_an_unknown_renderer_is_refused(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+    with pytest.raises(GenimaError, match="unknown renderer 'opengl'; known: raycast, moderngl, pyrender"):
+        render_spheres(cameras["front"], [], APPEARANCE, "opengl")
+
+
+def test_a_view_without_a_radius_and_a_frame_that_the_arm_lacks_are_refused(
+    robot: RobotModel, cameras: Mapping[str, Camera]
+) -> None:
+    camera = replace(cameras["front"], view="upper_wrist")
+    with pytest.raises(GenimaError, match="no sphere radius for view upper_wrist"):
+        place_spheres(camera, robot, APPEARANCE, robot.home, True, robot.home)
+    ninth = replace(APPEARANCE, spheres=(Sphere("gripper", 9, (1, 2, 3)),))
+    with pytest.raises(GenimaError, match="sphere gripper is at frame 9, but panda has frames 0 to 8"):
+        place_spheres(cameras["front"], robot, ninth, robot.home, True, robot.home)
+
+
+def test_a_sphere_shows_nothing_of_those_behind_it_whatever_its_opacity(robot: RobotModel) -> None:
+    poses = robot.link_poses(robot.home)
+    camera = looking_at(robot, robot.home, poses[8, :3, 3] - poses[3, :3, 3], 1.5)  # the elbow is before the gripper
+    below = np.full((100, 100, 3), 40, np.uint8)
+    both = replace(PLAIN, spheres=(Sphere("gripper", 8, (0, 0, 255)), Sphere("elbow", 3, (0, 255, 0))))
+    drawn = draw_targets(below, camera, robot, both, robot.home, True, robot.home, opacity=0.5)
+    np.testing.assert_allclose(drawn[50, 50], [20, 147, 20], atol=1)
+
+
+# ---------------------------------------------------------------------------------------- appearances from files
+
+
+def test_appearance_survives_its_plain_form(tmp_path: Path) -> None:
+    other = Appearance((Sphere("hand", 7, (1, 2, 3), (4, 5, 6)),), {"top": 0.05}, 0.25, 0.1)
+    for appearance in (APPEARANCE, other):
+        assert Appearance.from_dict(json.loads(json.dumps(appearance.to_dict()))) == appearance
+    for missing in APPEARANCE.to_dict():
+        with pytest.raises(KeyError):
+            Appearance.from_dict({key: value for key, value in APPEARANCE.to_dict().items() if key != missing})
+    file = tmp_path / "appearance.yaml"
+    file.write_text(yaml.safe_dump(APPEARANCE.to_dict()))
+    assert Appearance.load(file) == APPEARANCE
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", APPEARANCE),
+        ("stripe_period: 0.25", replace(APPEARANCE, stripe_period=0.25)),
+        ("dark: 0", replace(APPEARANCE, dark=0.0)),
+        ("radii: {front: 0.1, top: 0.2}", replace(APPEARANCE, radii={**APPEARANCE.radii, "front": 0.1, "top": 0.2})),
+        (
+            "spheres: [{name: elbow, colour: [1, 2, 3]}, {name: hand, frame: 7, colour: [4, 5, 6]}]",
+            replace(
+                APPEARANCE,
+                spheres=(
+                    APPEARANCE.spheres[0],
+                    Sphere("elbow", 3, (1, 2, 3)),
+                    *APPEARANCE.spheres[2:],
+                    Sphere("hand", 7, (4, 5, 6)),
+                ),
+            ),
+        ),
+    ],
+)
+def test_an_appearance_file_changes_only_what_it_names(tmp_path: Path, text: str, expected: Appearance) -> None:
+    file = tmp_path / "appearance.yaml"
+    file.write_text(text)
+    assert Appearance.load(file) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("bands: 4", "has no 'bands'; it has spheres, radii, stripe_period, dark"),
+        ("spheres: [{name: elbow, color: [1, 2, 3]}]", "sphere elbow has no 'color'"),
+        ("spheres: [{name: elbow, colour: [1, 2]}]", "sphere elbow: colour is .* not a list of three integers"),
+        ("spheres: [{name: elbow, colour: [1, 2, 256]}]", "sphere elbow: colour"),
+        ("spheres: [{name: elbow, colour: [1, 2, 0.5]}]", "sphere elbow: colour"),
+        ("spheres: [{name: elbow, closed_colour: red}]", "sphere elbow: closed_colour is 'red'"),
+        ("spheres: [{name: elbow, frame: -1}]", "sphere elbow: frame is -1"),
+        ("spheres: [{name: hand, colour: [1, 2, 3]}]", "a sphere lacks its frame"),
+        ("spheres: [{colour: [1, 2, 3]}]", "a sphere lacks its name"),
+        ("spheres: elbow", "spheres to a list of mappings"),
+        ("radii: {front: 0}", "radius of view front is 0.0, not a positive"),
+        ("radii: {front: .nan}", "radius of view front is nan, not a positive"),
+        ("radii: {front: 8cm}", "radius of view front is '8cm', not a number"),
+        ("radii: 0.1", "radii to a mapping"),
+        ("radii:", "radii to a mapping"),
+        ("stripe_period: 0", r"stripe_period is 0.0, not in \(0, 1\]"),
+        ("stripe_period: 1.5", r"stripe_period is 1.5, not in \(0, 1\]"),
+        ("stripe_period: true", "stripe_period is True, not a number"),
+        ("dark: 35", "dark is 35.0, not in 0..1"),
+        ("- 1", "must map"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_bad_appearance_file_is_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "appearance.yaml"
+    file.write_text(text)
+    with pytest.raises(GenimaError, match=complaint) as raised:
+        Appearance.load(file)
+    assert str(file) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_missing_appearance_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GenimaError, match="nowhere.yaml does not exist"):
+        Appearance.load(tmp_path / "nowhere.yaml")
+
+
+def test_the_benchmark_shows_a_renderer_at_three_times_the_rate_of_pyrender(tmp_path: Path) -> None:
+    benchmark, out = Path(__file__).resolve().parents[1] / "benchmarks" / "rendering.py", tmp_path / "result.json"
+    subprocess.run([sys.executable, benchmark, "--poses", "20", "--out", out], check=True, timeout=120)
+    renderers = json.loads(out.read_text())["renderers"]
+    assert max(renderers[name]["ratio"] for name in ("raycast", "moderngl")) >= 3
+    assert min(result["iou"] for result in renderers.values()) >= 0.99

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from diffusers import ControlNetModel
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from genima.checkpoint import DrawingSpec
+from genima.checkpoint import BEST, LAST, DrawingSpec, read_pair
+from genima.cli.train import main as train_command
 from genima.controller import Controller
-from genima.controller.act import Act, ActConfig
-from genima.datasets import drawings
-from genima.datasets.chunks import ChunkDataset, Perturbation, collate, joint_statistics
-from genima.datasets.demos import Demo, load_demos
-from genima.datasets.drawings import DrawingDataset
+from genima.datasets.drawings import DrawingDataset, DrawingSample, collate
+from genima.datasets.moments import Visit
+from genima.datasets.targets import TargetDataset
 from genima.diffusion import DiffusionAgent
-from genima.diffusion.small import small_agent
+from genima.diffusion.base import base_of
+from genima.diffusion.build import SMALL, agent_on, build_agent
+from genima.diffusion.random_base import random_base
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
-from genima.text import small_text_encoder, small_tokenizer
-from genima.training import control, drawing, loop
+from genima.training import loop
+from genima.training.controller import ChunkOptions, build_small_controller, train_controller
+from genima.training.diffusion import DrawingLoss, DrawingOptions, train_diffusion
 from genima.training.loop import LoopOptions, StepSampler
 
 
-@pytest.fixture(scope="module")
-def tiny(spec: DrawingSpec) -> DrawingSpec:
-    return replace(spec, view_size=32)
-
-
-@pytest.fixture(scope="module")
-def demos(demos_folder: Path, robot: RobotModel, tiny: DrawingSpec) -> list[Demo]:
-    return load_demos(demos_folder, robot, tiny)
+@pytest.fixture(autouse=True)
+def own_accelerator() -> Iterator[None]:
+    """Accelerate keeps one state a process; here every test is a training of its own."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 # The loop
@@ -48,142 +54,199 @@ def demos(demos_folder: Path, robot: RobotModel, tiny: DrawingSpec) -> list[Demo
 class Numbers(torch.utils.data.Dataset[Tensor]):
     """Pairs of numbers and their sum, with noise that is new on every visit."""
 
-    def __init__(self) -> None:
-        self._visits = 0
-
     def __len__(self) -> int:
         return 50
 
-    def skip(self, visits: int) -> None:
-        self._visits = visits
-
-    def __getitem__(self, i: int) -> Tensor:
-        self._visits += 1
-        rng = np.random.default_rng([i, self._visits])
-        x = rng.normal(size=2)
-        return torch.tensor([*x, x.sum() + 0.01 * rng.normal()], dtype=torch.float32)
+    def __getitem__(self, visit: Visit) -> Tensor:
+        x = np.random.default_rng(visit.moment).normal(size=2)
+        noise = np.random.default_rng(visit).normal()
+        return torch.tensor([*x, x.sum() + 0.01 * noise], dtype=torch.float32)
 
 
-OPTIONS = LoopOptions(steps=10, batch_size=4, learning_rate=1e-2, warmup_steps=2, save_every=5, workers=0, average=0.9)
+OPTIONS = LoopOptions(
+    steps=10, batch_size=4, learning_rate=1e-2, warmup_steps=2, save_every=5, workers=0, ema=0.9, mixed_precision="no"
+)
 
 
-def squared(net: nn.Module, noise: float = 0.1) -> Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, float]]]:
-    def loss(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        wanted = batch[:, 2] + noise * torch.randn(len(batch), generator=generator)
-        return (net(batch[:, :2])[:, 0].float() - wanted).square().mean(), {}
+class Sum(nn.Module):
+    """Learns to add, with dropout, batch normalisation and noise: whatever could go wrong in a resumed training."""
 
-    return loss
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.net = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 1))
 
-
-def make_net() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
-
-
-Saved = dict[int, dict[str, Tensor]]
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        wanted = batch[:, 2] + 0.1 * torch.randn(len(batch))
+        return {"loss": (self.net(batch[:, :2])[:, 0] - wanted).square().mean()}
 
 
-def train(folder: Path, options: LoopOptions = OPTIONS, stop_at: int | None = None) -> tuple[nn.Module, Saved]:
-    """The network in its last state, and its averaged weights at every save."""
-    net, saved = make_net(), Saved()
-    folder.mkdir(exist_ok=True)
+def train(
+    folder: Path,
+    options: LoopOptions = OPTIONS,
+    stop_at: int | None = None,
+    model: nn.Module | None = None,
+    errors: Mapping[int, float] | None = None,
+) -> nn.Module:
+    """Checkpoints hold the weights; interrupted amid the save of step ``stop_at``."""
+    model = model or Sum()
 
-    def save(step: int) -> None:
-        saved[step] = {name: value.clone() for name, value in net.state_dict().items()}
-        if step == stop_at:
+    def save(checkpoint: Path) -> None:
+        torch.save(model.state_dict(), checkpoint / "weights.pt")
+        if stop_at is not None and checkpoint.name == f"step-{stop_at:06d}.part":
             raise KeyboardInterrupt
 
+    def validate(step: int, checkpoint: Path) -> dict[str, float]:
+        return {"error": errors[step] if errors else 1 / step}
+
     try:
-        loop.run({"net": net}, squared(net), Numbers(), torch.stack, options, folder, save)
+        loop.run(model, Numbers(), torch.stack, options, folder, save, validate, "error")
     except KeyboardInterrupt:
         assert stop_at is not None
-    return net, saved
+    return model
 
 
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+def weights(folder: Path, which: str = LAST) -> dict[str, Tensor]:
+    return torch.load(folder / which / "weights.pt", weights_only=True)
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_resumed_training_ends_in_the_very_weights_of_one_that_was_never_interrupted(tmp_path: Path) -> None:
-    whole, saved = train(tmp_path / "whole_")
-    _, first = train(tmp_path / "parts_", stop_at=10)  # amid its last save, which must therefore be repeated
-    resumed, rest = train(tmp_path / "parts_")
-    assert list(saved) == [5, 10] and list(first) == [5, 10] and list(rest) == [10]
-    assert same(saved[5], first[5]) and same(saved[10], rest[10])
-    assert same(dict(whole.state_dict()), dict(resumed.state_dict()))
-    assert not same(saved[5], saved[10])
+def test_n_steps_and_n_more_after_a_resume_are_2n_steps_to_the_last_bit(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "parts", stop_at=10)  # amid its last save, which must therefore be repeated
+    assert (tmp_path / "parts/last").resolve().name == "step-000005"
+    middle = weights(tmp_path / "parts")
+    resumed = train(tmp_path / "parts")
+    assert same(whole.state_dict(), resumed.state_dict())
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert not same(middle, weights(tmp_path / "parts"))
+    states = [tmp_path / run / "last/training_state/optimizer.bin" for run in ("whole", "parts")]
+    a, b = (torch.load(state, weights_only=True)["state"] for state in states)
+    assert all(torch.equal(a[i]["exp_avg_sq"], b[i]["exp_avg_sq"]) and a[i]["step"] == b[i]["step"] == 10 for i in a)
+
+
+def test_accumulated_parts_and_workers_change_nothing_but_rounding(tmp_path: Path) -> None:
+    class Plain(Sum):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            return {"loss": (self.net(batch[:, :2])[:, 0] - batch[:, 2]).square().mean()}
+
+    def trained(name: str, **changes: object) -> dict[str, Tensor]:
+        torch.manual_seed(5)
+        return dict(train(tmp_path / name, replace(OPTIONS, **changes), model=Plain()).state_dict())  # type: ignore[arg-type]
+
+    whole = trained("whole")
+    for other in (trained("parts", accumulate=2), trained("workers", workers=2)):
+        assert all(torch.allclose(whole[name], other[name], atol=1e-6) for name in whole)
+    with pytest.raises(GenimaError, match="a batch of 4 cannot be split into 3 equal parts"):
+        trained("uneven", accumulate=3)
 
 
 def test_what_is_saved_are_averaged_weights_and_training_goes_on_with_its_own(tmp_path: Path) -> None:
-    often, rarely = replace(OPTIONS, save_every=1), replace(OPTIONS, save_every=10)
-    a, saved = train(tmp_path / "often", often)
-    b, _ = train(tmp_path / "rarely", rarely)
-    assert same(dict(a.state_dict()), dict(b.state_dict()))
-    averaged, last = saved[10]["0.weight"], a.state_dict()["0.weight"]
-    assert not torch.equal(averaged, last)
-    start = make_net().state_dict()["0.weight"]
-    assert (averaged - start).norm() < (last - start).norm()  # the average lags behind
+    a = train(tmp_path / "often", replace(OPTIONS, save_every=1))
+    b = train(tmp_path / "rarely", replace(OPTIONS, save_every=10))
+    assert same(a.state_dict(), b.state_dict())
+    averaged, last, start = weights(tmp_path / "often"), a.state_dict(), Sum().state_dict()
+    name = "net.0.weight"
+    assert (averaged[name] - start[name]).norm() < (last[name] - start[name]).norm()  # the average lags behind
+    plain = train(tmp_path / "plain", replace(OPTIONS, ema=0))
+    assert same(weights(tmp_path / "plain"), plain.state_dict())
+
+
+def test_the_best_and_the_last_checkpoint_are_kept_and_no_others(tmp_path: Path) -> None:
+    errors = {2: 5.0, 4: math.nan, 6: 3.0, 8: 4.0, 10: 3.5}
+    train(tmp_path, replace(OPTIONS, save_every=2), errors=errors)
+    assert {p.name for p in tmp_path.glob("step-*")} == {"step-000006", "step-000010"}
+    assert (tmp_path / BEST).resolve().name == "step-000006"
+    assert (tmp_path / LAST).resolve().name == "step-000010"
+    assert not (tmp_path / "best/training_state").exists()  # of which only the last is of use
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged] == list(errors)
+    board = EventAccumulator(str(next(tmp_path.rglob("events.*")).parent))
+    board.Reload()
+    assert [event.value for event in board.Scalars("validation/error")][2:] == [3.0, 4.0, 3.5]
+    assert len(board.Scalars("loss")) == 1  # of step 10
 
 
 def test_a_finished_training_is_left_as_it_is(tmp_path: Path) -> None:
-    finished, _ = train(tmp_path)
-    before = (tmp_path / loop.STATE).read_bytes()
-    again, saved = train(tmp_path)
-    assert not saved and same(dict(finished.state_dict()), dict(again.state_dict()))
-    assert (tmp_path / loop.STATE).read_bytes() == before
+    train(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.suffix in (".pt", ".bin")}
+    train(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_the_loop_learns(tmp_path: Path) -> None:
-    net, _ = train(tmp_path, replace(OPTIONS, steps=150, save_every=150))
-    net.eval()
+    model = train(tmp_path, replace(OPTIONS, steps=300, save_every=300)).eval()
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-    assert (net(x)[:, 0] - x.sum(1)).square().mean() < 0.15 * x.sum(1).var()
+    assert (model.net(x)[:, 0] - x.sum(1)).square().mean() < 0.15 * x.sum(1).var()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_with_one_line_and_keeps_the_last_checkpoint(
+def test_a_loss_that_is_not_finite_stops_with_its_batch_saved_and_the_last_checkpoint_kept(
     tmp_path: Path, bad: float
 ) -> None:
-    net, saved = make_net(), []
-    good = squared(net)
-    steps = iter(range(1, 100))
+    class Breaks(Sum):
+        calls = 0
 
-    def loss(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        value, shown = good(batch, generator)
-        return (value * bad if next(steps) == 8 else value), shown
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            Breaks.calls += 1
+            loss = super().forward(batch)["loss"]
+            return {"loss": loss * bad if Breaks.calls == 8 else loss}
 
-    with pytest.raises(GenimaError, match=f"the loss is .* at step 8; .*{tmp_path}") as caught:
-        loop.run({"net": net}, loss, Numbers(), torch.stack, OPTIONS, tmp_path, saved.append)
-    assert "\n" not in str(caught.value) and saved == [5]
-    resumed, rest = train(tmp_path)  # from the checkpoint of step 5, with a loss that is well
-    assert list(rest) == [10]
+    with pytest.raises(GenimaError, match=f"loss is {bad}.* at step 8 of {tmp_path}") as caught:
+        train(tmp_path, model=Breaks())
+    assert "\n" not in str(caught.value) and (tmp_path / LAST).resolve().name == "step-000005"
+    saved = torch.load(tmp_path / "bad_batch.pt", weights_only=True)
+    visits = list(islice(StepSampler(50, OPTIONS), 7, 8))[0]
+    assert saved["step"] == 8
+    assert torch.equal(saved["batch"], torch.stack([Numbers()[visit] for visit in visits]))
+    assert str(tmp_path / "bad_batch.pt") in str(caught.value)
+    resumed = train(tmp_path)  # from the checkpoint of step 5, with a loss that is well
     assert all(torch.isfinite(value).all() for value in resumed.state_dict().values())
 
 
-def test_a_state_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_state_that_does_not_fit_or_is_damaged_is_refused_in_one_line(tmp_path: Path) -> None:
     train(tmp_path)
-    other = nn.Linear(2, 1)
-    for state in (None, b"", b"no state at all"):
-        if state is not None:
-            (tmp_path / loop.STATE).write_bytes(state)
-        with pytest.raises(GenimaError, match=f"{tmp_path}.* does not fit") as caught:
-            loop.run({"net": other}, squared(other), Numbers(), torch.stack, OPTIONS, tmp_path, lambda step: None)
-        assert "\n" not in str(caught.value)
+
+    class Other(Sum):
+        def __init__(self) -> None:
+            super().__init__()
+            self.more = nn.Linear(1, 1)
+
+    with pytest.raises(GenimaError, match=f"{tmp_path} cannot be resumed .*remove the folder") as caught:
+        train(tmp_path, model=Other())
+    assert "\n" not in str(caught.value)
+    for name in ("optimizer.bin", "progress.json", "model.safetensors"):
+        path = tmp_path / "last/training_state" / name
+        whole = path.read_bytes()
+        for data in (b"", whole[: len(whole) // 2]):
+            path.write_bytes(data)
+            with pytest.raises(GenimaError, match="cannot be resumed") as caught:
+                train(tmp_path)
+            assert "\n" not in str(caught.value)
+        path.write_bytes(whole)
+    train(tmp_path)
 
 
-@pytest.mark.parametrize("other", [{"steps": 20}, {"learning_rate": 0.5}, {"seed": 1}, {"batch_size": 8}])
+@pytest.mark.parametrize("other", [{"steps": 20}, {"learning_rate": 0.5}, {"seed": 1}, {"batch_size": 8}, {"ema": 0.8}])
 def test_a_training_is_not_resumed_with_other_options(tmp_path: Path, other: dict[str, Any]) -> None:
     train(tmp_path, stop_at=10)
     (name, value), *_ = other.items()
-    with pytest.raises(GenimaError, match=f"does not fit .*{name}: {getattr(OPTIONS, name)} then, {value} now"):
+    with pytest.raises(GenimaError, match=f"cannot be resumed .*{name}: {getattr(OPTIONS, name)} then, {value} now"):
         train(tmp_path, replace(OPTIONS, **other))
-    train(tmp_path, replace(OPTIONS, save_every=1, bar=1))  # these change nothing
+    train(tmp_path, replace(OPTIONS, save_every=1, bar=1, accumulate=2))  # these change nothing
 
 
 def test_a_training_is_not_resumed_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, stop_at=10)
     monkeypatch.setattr(Numbers, "__len__", lambda self: 63)
-    with pytest.raises(GenimaError, match="does not fit .*moments: .* then, 63 now"):
+    with pytest.raises(GenimaError, match="moments: .* then, 63 now"):
         train(tmp_path)
 
 
@@ -193,158 +256,377 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
     train(tmp_path)
 
 
-def test_batches_depend_on_seed_and_step_alone() -> None:
+def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
+    options = LoopOptions(batch_size=24, learning_rate=1e-5, epochs=200)
+    assert options.for_moments(1000).steps == math.ceil(200 * 1000 / 24)
+    assert replace(options, steps=7).for_moments(1000).steps == 7
+    for bad in ({"batch_size": 0}, {"learning_rate": 0.0}, {"steps": -1}, {"save_every": 0}, {"ema": 1.0}):
+        with pytest.raises(GenimaError):
+            replace(options, **bad).require_sensible()  # type: ignore[arg-type]
+
+
+def test_batches_depend_on_seed_and_step_alone_and_devices_share_them() -> None:
     options = replace(OPTIONS, steps=40)
-    whole = list(StepSampler(1000, options, 0))
-    assert len(whole) == len(StepSampler(1000, options, 0)) == 40
+    whole = list(StepSampler(1000, options))
+    assert len(whole) == len(StepSampler(1000, options)) == 40
     for start in (1, 17, 40):
         sampler = StepSampler(1000, options, start)
         assert list(sampler) == whole[start:] and len(sampler) == 40 - start
-    assert list(islice(StepSampler(1000, replace(options, steps=80), 0), 40)) == whole
-    assert list(StepSampler(1000, replace(options, seed=1), 0)) != whole
-    indices = np.array(whole)
-    assert indices.shape == (40, 4) and indices.min() >= 0 and indices.max() < 1000 and len(np.unique(indices)) > 130
+    assert list(islice(StepSampler(1000, replace(options, steps=80)), 40)) == whole
+    assert list(StepSampler(1000, replace(options, seed=1))) != whole
+    visits = np.array(whole)
+    assert visits.shape == (40, 4, 2) and visits[..., 0].min() >= 0 and visits[..., 0].max() < 1000
+    assert len(np.unique(visits[..., 0])) > 130 and len(np.unique(visits[..., 1])) == 160  # no sample comes twice
+    parts = [list(StepSampler(1000, options, part=part, parts=2, accumulate=2)) for part in (0, 1)]
+    for step, batch in enumerate(whole):
+        shared = [visit for part in parts for micro in part[2 * step : 2 * step + 2] for visit in micro]
+        assert sorted(shared) == sorted(batch) and all(len(part[2 * step]) == 1 for part in parts)
 
 
 # The diffusion agent
 
+SMALL_LOOP = LoopOptions(
+    steps=2, batch_size=2, learning_rate=1e-3, warmup_steps=1, save_every=1, workers=0, ema=0.9, mixed_precision="no"
+)
+
 
 @pytest.fixture(scope="module")
-def drawing_batch(
-    demos: list[Demo], robot: RobotModel, tiny: DrawingSpec, request: pytest.FixtureRequest
-) -> tuple[Tensor, Tensor, list[str]]:
-    dataset = DrawingDataset(demos, robot, request.getfixturevalue("cameras"), tiny)
-    return drawings.collate([dataset[5], dataset[len(demos[0]) + 60]])
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models of Stable Diffusion's and SDXL's kind with random weights, in folders as the hub has them."""
+    folder = tmp_path_factory.mktemp("bases")
+    for kind in ("tiny", "tiny-xl"):
+        random_base(kind).save_pretrained(folder / kind)  # type: ignore[arg-type]
+    return folder
 
 
-def fresh_agent(spec: DrawingSpec, batch: tuple[Tensor, Tensor, list[str]]) -> DiffusionAgent:
-    torch.manual_seed(0)
-    return small_agent(spec, batch[2], batch[1].permute(0, 3, 1, 2).float() / 127.5 - 1, steps=2)
+@pytest.fixture(scope="module")
+def batch(targets: TargetDataset) -> DrawingSample:
+    dataset = DrawingDataset(targets, np.arange(len(targets)))
+    return collate([dataset[Visit(i, 0)] for i in (5, len(targets) - 40)])
 
 
-def test_a_few_steps_reduce_the_drawing_loss(
-    tiny: DrawingSpec, drawing_batch: tuple[Tensor, Tensor, list[str]]
-) -> None:
-    agent = fresh_agent(tiny, drawing_batch)
-    parameters = [p for name in ("unet", "controlnet", "text_encoder") for p in agent.modules[name].parameters()]
-    optimizer = torch.optim.AdamW(parameters, 1e-3)
+def test_a_few_steps_reduce_the_drawing_loss_and_reach_the_goal(targets: TargetDataset, batch: DrawingSample) -> None:
+    agent = build_agent(SMALL, targets, steps=2)
+    model = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6)).train()
+    assert set(model.trained) == {"unet", "controlnet", "text_encoder"}
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     losses = []
     for _ in range(10):
-        value = drawing.drawing_loss(agent, *drawing_batch, torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        value = model(batch)["loss"]
         losses.append(value.item())
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
-    assert all(parameter.grad is not None for parameter in agent.text_encoder.parameters())  # the goal is learned too
+    assert all(p.grad is not None for p in agent.prompts.encoders[0].parameters())  # the goal is learned too
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 def test_the_drawing_loss_is_zero_for_a_network_that_knows(
-    tiny: DrawingSpec, drawing_batch: tuple[Tensor, Tensor, list[str]], kind: str
+    targets: TargetDataset, batch: DrawingSample, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = fresh_agent(tiny, drawing_batch)
-    clean = agent.vae.encode(drawing_batch[1].permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mode()
-    betas = dict(agent.scheduler.config, prediction_type=kind, rescale_betas_zero_snr=False)
-    agent.scheduler = type(agent.scheduler).from_config(betas)
-    share = agent.scheduler.alphas_cumprod
+    agent = build_agent(SMALL, targets, steps=2)
+    changes = {"prediction_type": kind, "rescale_betas_zero_snr": False}
+    agent.scheduler = type(agent.scheduler).from_config({**agent.scheduler.config, **changes})
+    clean, share, wrong = agent.encode(agent.frames(batch.target)), agent.scheduler.alphas_cumprod, 0.0
 
-    class Knows(SimpleNamespace):
-        wrong = 0.0
+    def knows(noisy: Tensor, t: Tensor, *_: object) -> Tensor:
+        signal, spread = share[t].sqrt()[:, None, None, None], (1 - share[t]).sqrt()[:, None, None, None]
+        noise = (noisy - signal * clean) / spread
+        return {"epsilon": noise, "sample": clean, "v_prediction": signal * noise - spread * clean}[kind] + wrong
 
-        def __call__(self, noisy: Tensor, t: Tensor, *_: object, **__: object) -> tuple[Tensor]:
-            signal, spread = share[t].sqrt()[:, None, None, None], (1 - share[t]).sqrt()[:, None, None, None]
-            noise = (noisy - signal * clean) / spread
-            known = {"epsilon": noise, "sample": clean, "v_prediction": signal * noise - spread * clean}
-            return (known[kind] + self.wrong,)
-
-    agent.unet = Knows(device=torch.device("cpu"), config=agent.unet.config)
+    monkeypatch.setattr(agent, "predict", knows)
+    model = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6))
     for seed in range(3):
-        agent.unet.wrong = 0.0
-        value = drawing.drawing_loss(agent, *drawing_batch, torch.Generator().manual_seed(seed))
-        assert value.item() < 1e-4
-        agent.unet.wrong = 0.5
-        value = drawing.drawing_loss(agent, *drawing_batch, torch.Generator().manual_seed(seed))
-        assert value.item() == pytest.approx(0.25, rel=0.05)  # weights of spheres do not change the scale
+        for wrong, expected in ((0.0, 0.0), (0.5, 0.25)):  # noqa: B007  # weights do not change the scale
+            torch.manual_seed(seed)
+            assert model(batch)["loss"].item() == pytest.approx(expected, rel=0.05, abs=1e-4)
 
 
-class Interrupted(Exception):
-    pass
+def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by_view(
+    targets: TargetDataset, batch: DrawingSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = build_agent(SMALL, targets)
+    seen: dict[str, Tensor] = {}
+    encode, condition = agent.encode, agent.condition
+
+    def spy(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def watch(frames: Tensor) -> Tensor:
+            seen.setdefault(name, frames.clone())
+            return function(frames)
+
+        return watch
+
+    monkeypatch.setattr(agent, "encode", spy("target", encode))
+    monkeypatch.setattr(agent, "condition", spy("condition", condition))
+    model = DrawingLoss(agent, DrawingOptions(jitter=(0.2, 0.2, 0.1, 0.05), crop=0)).train()
+    torch.manual_seed(0)
+    model(batch)
+    assert torch.equal(seen["target"], agent.frames(batch.target))
+    assert (seen["condition"] - agent.frames(batch.condition)).abs().mean() > 0.01
+
+    seen.clear()
+    model = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=4)).train()
+    torch.manual_seed(0)
+    model(batch)
+    size, shifts = targets.spec.view_size, set()
+    for i in range(2):
+        for y, x in ((0, 0), (0, size), (size, 0), (size, size)):
+            found = {}
+            for name, images in (("condition", batch.condition), ("target", batch.target)):
+                view = images[i, y : y + size, x : x + size].permute(2, 0, 1).float()[None] / 255
+                padded = nn.functional.pad(view, (4, 4, 4, 4), mode="reflect")[0]
+                moved = seen[name][i, :, y : y + size, x : x + size]
+                fits = [
+                    (u, v)
+                    for u in range(9)
+                    for v in range(9)
+                    if torch.allclose(padded[:, u : u + size, v : v + size], moved, atol=1e-5)
+                ]
+                assert fits, name
+                found[name] = set(fits)
+            assert found["condition"] & found["target"]
+            shifts |= found["condition"] & found["target"]
+    assert len(shifts) > 3
+    seen.clear()
+    model.eval()
+    model(batch)
+    assert torch.equal(seen["condition"], agent.frames(batch.condition))
 
 
-def _raise_the_second_time() -> Callable[..., dict[str, float]]:
-    """In place of what a training does at the end of a save."""
-    calls = iter([{}])
+@pytest.mark.parametrize("kind", ["tiny", "tiny-xl"])
+@pytest.mark.parametrize("conditioning", ["controlnet", "unet"])
+@pytest.mark.parametrize("tiled", [True, False])
+def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_base(
+    targets: TargetDataset, batch: DrawingSample, kind: str, conditioning: str, tiled: bool
+) -> None:
+    base = base_of(kind, random_base(kind))  # type: ignore[arg-type]
+    frozen = {name: p.clone() for name, p in base.unet.named_parameters()}
+    agent = agent_on(base, targets.spec, conditioning, tiled, steps=2)  # type: ignore[arg-type]
+    frames, prompts = agent.frames(batch.condition), agent.prompts(agent.texts(list(batch.instruction)))
+    assert len(frames) == (2 if tiled else 8) and frames.shape[-1] == 2 * targets.spec.view_size
+    latents, t = agent.encode(frames), torch.tensor(500)
+    added = prompts.added(frames.shape[-1])
+    with torch.no_grad():  # at first the condition changes nothing: the base draws as ever
+        untouched = random_base(kind).unet  # type: ignore[arg-type]
+        alone = untouched(latents, t, prompts.tokens, added_cond_kwargs=added)[0]
+        assert torch.allclose(agent.predict(latents, t, prompts, agent.condition(frames)), alone, atol=1e-5)
+    model = DrawingLoss(agent, DrawingOptions()).train()
+    assert set(model.trained) == {"controlnet" if conditioning == "controlnet" else "unet"}
+    assert set(agent.own_modules) == set(model.trained)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(8):
+        torch.manual_seed(0)
+        value = model(batch)["loss"]
+        losses.append(value.item())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    moved = [name for name, p in base.unet.named_parameters() if name in frozen and not torch.equal(p, frozen[name])]
+    assert bool(moved) == (conditioning == "unet")
 
-    def instead(*_: object) -> dict[str, float]:
-        for result in calls:
+
+def test_two_goals_are_two_prompts_in_training_and_in_use(targets: TargetDataset, batch: DrawingSample) -> None:
+    """The released code trains on the prefix alone."""
+    for tiled in (True, False):
+        agent = agent_on(base_of("tiny", random_base("tiny")), targets.spec, tiled=tiled)
+        embedded: list[Tensor] = []
+        prompts = agent.prompts
+
+        def watch(texts: list[str], prompts: Any = prompts, embedded: list[Tensor] = embedded) -> Any:
+            result = prompts(texts)
+            embedded.append(result.tokens)
             return result
-        raise Interrupted
+
+        watch.encoders = prompts.encoders  # type: ignore[attr-defined]
+        agent.prompts = watch  # type: ignore[assignment]
+        goals = ["push down the maroon button", "take the lid off the saucepan"]
+        DrawingLoss(agent, DrawingOptions())(batch._replace(instruction=goals))
+        agent.draw_pixels(batch.condition, goals, torch.Generator().manual_seed(0))
+        trained, used = embedded
+        n = len(trained) // 2
+        assert torch.equal(trained, used) and not torch.equal(trained[:n], trained[n:])
+        assert all(goal in text for goal, text in zip(goals, agent.texts(goals)[::n], strict=True))
+
+
+def test_training_on_a_base_model_resumes_exactly_and_plain_diffusers_loads_its_controlnet(
+    targets: TargetDataset, bases: Path, tmp_path: Path
+) -> None:
+    def run(folder: str, steps: int) -> Path:
+        options = replace(SMALL_LOOP, steps=steps, schedule="constant_with_warmup", ema=0)
+        agent = build_agent(str(bases / "tiny"), targets, steps=1)
+        drawing = DrawingOptions(validation_drawings=1, crop=2)
+        train_diffusion(agent, targets, drawing, options, tmp_path / folder)
+        return tmp_path / folder / "last"
+
+    whole = run("whole", 2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(loop, "_link", _killed_the_third_time())  # best, last; then amid the second save
+        run("parts", 2)
+    parts = run("parts", 2)
+    name = "controlnet/diffusion_pytorch_model.safetensors"
+    assert same(load_file(whole / name), load_file(parts / name))
+    assert not (whole / "unet").exists() and not (whole / "vae").exists()  # the base's, which it only names
+    assert isinstance(ControlNetModel.from_pretrained(whole, subfolder="controlnet"), ControlNetModel)
+    agent = DiffusionAgent.from_pretrained(tmp_path / "whole")  # the training's folder stands for its best checkpoint
+    assert agent.spec == targets.spec and agent.base is not None and agent.base.name == str(bases / "tiny")
+    errors = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
+    assert {"loss", "px", "found"} <= set(errors) and (whole / "drawings.png").stat().st_size > 1000
+
+
+def _killed_the_third_time() -> Callable[[Path, str], None]:
+    link, calls = loop._link, iter(range(3))
+
+    def instead(path: Path, target: str) -> None:
+        if next(calls) == 2:
+            raise RuntimeError("killed")
+        link(path, target)
 
     return instead
 
 
-def whole_and_resumed(folder: Path, train_it: Callable[..., None], end_of_save: str, *data: object) -> None:
-    """Train in ``whole_`` at one go, and in ``parts_`` with an interruption amid the second save."""
-    options = LoopOptions(2, 2, 1e-3, warmup_steps=1, save_every=1, workers=0)
-    train_it(*data, options, folder / "whole_")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(f"{train_it.__module__}.{end_of_save}", _raise_the_second_time())
-        train_it(*data, options, folder / "parts_")
-    assert torch.load(folder / "parts_" / loop.STATE, weights_only=True)["step"] == 1
-    train_it(*data, options, folder / "parts_")
+def test_another_version_of_the_base_is_refused(targets: TargetDataset, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    random_base("tiny").save_pretrained(base)
+    build_agent(str(base), targets).save_pretrained(tmp_path / "agent")
+    random_base("tiny", seed=1).save_pretrained(base)
+    with pytest.raises(GenimaError, match="another version of"):
+        DiffusionAgent.from_pretrained(tmp_path / "agent")
 
 
-def test_the_diffusion_agent_resumes_exactly(demos: list[Demo], tiny: DrawingSpec, tmp_path: Path) -> None:
-    whole_and_resumed(tmp_path, drawing.train_small_agent, "_sample", demos, tiny)
-    for part in ("unet/diffusion_pytorch_model", "controlnet/diffusion_pytorch_model", "text_encoder/model"):
-        whole, parts = (load_file(tmp_path / run / f"{part}.safetensors") for run in ("whole_", "parts_"))
-        assert same(whole, parts), part
-    assert DiffusionAgent.from_pretrained(tmp_path / "parts_").spec == tiny
-    assert (tmp_path / "parts_/drawings.png").stat().st_size > 1000
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["diffusion", "--base", "no/such-model"], "no/such-model cannot be loaded"),
+        (["diffusion", "--base", "test"], "test cannot be loaded"),
+        (["diffusion", "--data", "nowhere"], "nowhere holds no finished dataset"),
+        (["diffusion", "--base", "small", "--conditioning", "unet"], "needs a pre-trained --base"),
+        (["diffusion", "--batch-size", "0"], "must be positive"),
+        (["controller", "--resnet", "no/such-resnet", "--clip", "no/such-clip"], "no/such-clip cannot be loaded"),
+        (["controller", "--data", "nowhere"], "nowhere holds no finished dataset"),
+        (["controller", "--clip", "small", "--backgrounds", "src/genima"], "no images"),
+        (["controller", "--clip", "small", "--pretrain", "-1"], "--pretrain must not be negative"),
+        (["nonsense"], "unknown recipe 'nonsense'"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(
+    targets: TargetDataset, tmp_path: Path, arguments: list[str], line: str
+) -> None:
+    data = [] if "--data" in arguments else ["--data", str(targets.folder)]
+    with pytest.raises(GenimaError, match=line) as caught:
+        train_command([*arguments, *data, "--out", str(tmp_path)])
+    assert "\n" not in str(caught.value)
 
 
 # The controller
 
 
-def test_a_few_steps_reduce_the_controllers_loss(
-    demos: list[Demo], robot: RobotModel, tiny: DrawingSpec, request: pytest.FixtureRequest
+def test_a_controller_resumes_exactly_and_reports_degrees_and_millimetres(
+    targets: TargetDataset, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    statistics, cameras = joint_statistics(demos), request.getfixturevalue("cameras")
-    dataset = ChunkDataset(demos, robot, cameras, tiny, statistics, Perturbation())
-    batch = collate([dataset[i] for i in (0, 40, 100, 150)])
-    tokenizer = small_tokenizer(batch.instructions)
-    act = Act(ActConfig.small(tiny.horizon), small_text_encoder(tokenizer))
-    controller = Controller(tiny, act, tokenizer, statistics)
-    optimizer = torch.optim.AdamW(act.parameters(), 1e-3)
-    losses = []
-    for _ in range(15):
-        parts = control.controller_loss(controller, batch, torch.Generator().manual_seed(0))
-        value = sum(parts.values(), torch.zeros(()))
-        losses.append(value.item())
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-    assert set(parts) == {"joints", "gripper", "kl"}
-    assert losses[-1] < 0.7 * losses[0]
-    act.eval()
-    errors = control.chunk_errors(controller, batch)
-    assert errors["joints_deg"] > 0 and 0 <= errors["gripper"] <= 1 and errors["tip_mm_end"] > 0
+    def run(folder: str) -> Path:
+        controller = build_small_controller(targets.spec, targets.moments)
+        chunks = ChunkOptions(augmentation="small", perturb=True, validation_chunks=4)
+        train_controller(controller, targets.moments, targets.cameras, chunks, SMALL_LOOP, tmp_path / folder)
+        return tmp_path / folder / "last"
+
+    whole = run("whole")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(loop, "_link", _killed_the_third_time())
+        run("parts")
+    assert Controller.from_pretrained(tmp_path / "parts").spec == targets.spec  # killed, it left one that loads
+    parts = run("parts")
+    assert same(load_file(whole / "act.safetensors"), load_file(parts / "act.safetensors"))
+    errors = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
+    assert {"deg", "deg/panda_joint1", "mm/tip half-way", "mm/tip end", "gripper"} <= set(errors)
+    assert errors["deg"] > 0 and errors["mm/tip end"] > 0 and 0 <= errors["gripper"] <= 1
 
 
-def test_the_controller_resumes_exactly(demos: list[Demo], tiny: DrawingSpec, tmp_path: Path) -> None:
-    whole_and_resumed(tmp_path, control.train_small_controller, "chunk_errors", demos, tiny)
-    whole, parts = (load_file(tmp_path / run / "act.safetensors") for run in ("whole_", "parts_"))
-    assert same(whole, parts)
-    assert Controller.from_pretrained(tmp_path / "parts_").spec == tiny
-
-
-def test_training_without_enough_demos_is_one_clear_line(
-    demos: list[Demo], robot: RobotModel, tiny: DrawingSpec, tmp_path: Path
+def test_both_halves_from_the_command_line_with_pre_training_make_a_pair(
+    targets: TargetDataset, bases: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(GenimaError, match="no episodes"):
-        load_demos(tmp_path / "none", robot, tiny)
-    for train_it in (drawing.train_small_agent, control.train_small_controller):
-        with pytest.raises(GenimaError, match="at least two successful demos, there are 1"):
-            train_it(demos[:1], tiny, OPTIONS, tmp_path / "out")
+    short = ["--data", str(targets.folder), "--steps", "1", "--batch-size", "2", "--workers", "0", "--save-every", "1"]
+    drawing = ["--base", str(bases / "tiny-xl"), "--no-tiled", "--validation-drawings", "1", "--inference-steps", "1"]
+    assert train_command(["diffusion", *short, *drawing, "--out", str(tmp_path / "pair")]) == 0
+    pretrain = ["controller", *short, "--clip", "small", "--pretrain", "40", "--validation-chunks", "2"]
+    assert train_command([*pretrain, "--out", str(tmp_path / "reach")]) == 0
+    init = ["--init", str(tmp_path / "reach/controller"), "--validation-chunks", "2"]
+    init += ["--learning-rate", "1e-9", "--warmup-steps", "0"]
+    assert train_command(["controller", *short, *init, "--out", str(tmp_path / "pair")]) == 0
+    spec, folders = read_pair(tmp_path / "pair")
+    assert spec == targets.spec and len(folders) == 2
+    before, after = (Controller.from_pretrained(tmp_path / name / "controller") for name in ("reach", "pair"))
+    np.testing.assert_array_equal(before.statistics.mean, after.statistics.mean)
+    weights_of = zip(before.act.parameters(), after.act.parameters(), strict=True)
+    drift = [(a - b).abs().max() for a, b in weights_of]
+    assert 0 < max(drift) < 1e-6
+
+
+# As processes
+
+
+def small_command(data: Path, out: Path, steps: int) -> list[str]:
+    return [
+        "-m", "genima.cli", "train", "controller", "--data", str(data), "--out", str(out), "--clip", "small",
+        "--steps", str(steps), "--batch-size", "4", "--save-every", "2", "--workers", "1", "--validation-chunks", "2",
+    ]  # fmt: skip
+
+
+def test_a_killed_training_leaves_a_checkpoint_that_loads_and_ctrl_c_one_of_the_last_step(
+    targets: TargetDataset, tmp_path: Path
+) -> None:
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, *small_command(targets.folder, tmp_path, 100_000)]
+        return subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def step() -> int:
+        last = tmp_path / "controller/last"
+        return int(last.resolve().name.removeprefix("step-")) if last.exists() else 0
+
+    def wait_for_steps(process: subprocess.Popen[str], steps: int) -> None:
+        deadline = time.monotonic() + 200
+        while step() < steps:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+
+    process = start()
+    wait_for_steps(process, 4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    reached = step()
+    Controller.from_pretrained(tmp_path / "controller/last")
+    process = start()
+    wait_for_steps(process, reached + 2)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 130 and f"stopped at step {step()} of 100000" in out
+    assert step() >= reached + 2
+    Controller.from_pretrained(tmp_path / "controller/last")
+
+
+def test_two_processes_train_as_one_would(targets: TargetDataset, tmp_path: Path) -> None:
+    """accelerate's launcher on two CPU processes that exchange their gradients."""
+    folders = {}
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    for processes, prefix in ((1, []), (2, launch)):
+        folders[processes] = tmp_path / str(processes)
+        command = small_command(targets.folder, folders[processes], 4)
+        command += ["--mixed-precision", "no", "--learning-rate", "1e-3", "--warmup-steps", "1"]
+        done = subprocess.run([sys.executable, *prefix, *command], capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(folders[n] / "controller/last/act.safetensors") for n in (1, 2))
+    start = build_small_controller(targets.spec, targets.moments).act.state_dict()
+    name = "action_head.weight"
+    assert (one[name] - start[name]).abs().max() > 5e-4
+    moved = [(trained[name] - start[name]).flatten() for trained in (one, two)]
+    assert nn.functional.cosine_similarity(*moved, dim=0) > 0.9
+
+
+def test_the_specification_of_a_training_is_its_datasets(targets: TargetDataset, spec: DrawingSpec) -> None:
+    assert targets.spec == replace(spec, view_size=32)

@@ -19,9 +19,10 @@ from genima.files import write_whole
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "genima.json"
 DIFFUSION_AGENT, CONTROLLER = "diffusion agent", "controller"  # the kinds, ...
+BEST, LAST = "best", "last"  # links in a training's folder to the checkpoints worth keeping
 FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}  # ... and where a pair keeps them
 
 
@@ -32,8 +33,8 @@ class DrawingSpec:
     robot: str
     joint_names: tuple[str, ...]
     views: tuple[str, ...] = ("wrist", "front", "right_shoulder", "left_shoulder")  # tile order, row by row
-    camera_size: int = 256  # px, side of the cameras' square images
-    view_size: int = 256  # px, side of a view within the tile
+    camera_size: tuple[int, int] = (256, 256)  # px, width and height of the cameras' images
+    view_size: int = 256  # px, side of a view within the tile: the image's middle square
     horizon: int = 20  # K, steps from the observation to the target
     action_rate: float = 20.0  # Hz, of the demos and the chunk's actions
     appearance: Appearance = field(default_factory=Appearance)
@@ -50,7 +51,7 @@ class DrawingSpec:
             "robot": self.robot,
             "joint_names": list(self.joint_names),
             "views": list(self.views),
-            "camera_size": self.camera_size,
+            "camera_size": list(self.camera_size),
             "view_size": self.view_size,
             "horizon": self.horizon,
             "action_rate": self.action_rate,
@@ -65,7 +66,7 @@ class DrawingSpec:
             robot=data["robot"],
             joint_names=tuple(data["joint_names"]),
             views=tuple(data["views"]),
-            camera_size=int(data["camera_size"]),
+            camera_size=_size(data["camera_size"]),
             view_size=int(data["view_size"]),
             horizon=int(data["horizon"]),
             action_rate=float(data["action_rate"]),
@@ -84,6 +85,18 @@ class DrawingSpec:
         """Raise a GenimaError unless the checkpoint was trained for this arm's joints."""
         if self.joint_names != robot.joint_names:
             raise GenimaError(f"{where} was trained for joints {list(self.joint_names)}, not {list(robot.joint_names)}")
+
+
+def _size(values: Any) -> tuple[int, int]:
+    width, height = (int(value) for value in values)
+    return width, height
+
+
+def resolve(folder: str | Path) -> Path:
+    """The checkpoint in a folder: the folder itself, or where it is a training's, its best or last one."""
+    folder = Path(folder)
+    candidates = [folder, folder / BEST, folder / LAST]
+    return next((path for path in candidates if (path / FILE).is_file()), folder)
 
 
 def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
@@ -109,7 +122,7 @@ def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
         raise GenimaError(f"{path} is damaged: {error!r}; fetch or train the checkpoint again") from None
     if len(spec.views) != 4 or len(set(spec.views)) != 4 or set(spec.views) - set(spec.appearance.radii):
         raise GenimaError(f"{path}: views {list(spec.views)} are not four different views with a sphere radius each")
-    if not min(spec.camera_size, spec.view_size, spec.horizon, spec.action_rate) > 0:
+    if not min(*spec.camera_size, spec.view_size, spec.horizon, spec.action_rate) > 0:
         raise GenimaError(f"{path}: camera_size, view_size, horizon and action_rate must be positive")
     for file in Path(folder).rglob("*.safetensors"):
         try:
@@ -129,7 +142,7 @@ def read_pair(folder: str | Path | None) -> tuple[DrawingSpec, dict[str, Path]]:
         GenimaError: when either is missing or damaged, or they do not fit together.
     """
     root = Path(folder) if folder else paths.shared("models", "tiny")
-    folders = {kind: root / name for kind, name in FOLDERS.items()}
+    folders = {kind: resolve(root / name) for kind, name in FOLDERS.items()}
     drawing, reading = (read(path, kind)[0] for kind, path in folders.items())
     drawing.require_same(reading, "the diffusion agent", "the controller")
     return drawing, folders

@@ -52,6 +52,11 @@ class Chunk:
     positions: NDArray[np.float64]  # (K, n) rad
     gripper: NDArray[np.float64]  # (K,) probability of open
 
+    @property
+    def due(self) -> NDArray[np.float64]:
+        """When each action is due, (K,) s."""
+        return self.stamp + self.period * np.arange(1, len(self.positions) + 1, dtype=np.float64)
+
 
 @dataclass(frozen=True)
 class Command:

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 
 
+def is_half_fast(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 faster: any GPU, and CPUs with AVX-512-BF16 or AMX."""
+    return device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def half_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 where the hardware multiplies it faster: any GPU, and CPUs with AVX-512-BF16 or AMX."""
-    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    """bfloat16 where the hardware multiplies it faster."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_half_fast(device))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from genima.checkpoint import DIFFUSION_AGENT, read_pair
@@ -26,6 +27,7 @@ from genima_nodes.newest import Newest
 from genima_nodes.running import DRAWING_NICENESS, run
 
 _SILENT = 1.0  # s without an image after which a camera counts as stopped
+_STALE_JOINTS = 0.1  # s
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,14 @@ class DiffusionAgentNode(Node):
         self._agent = agent or DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
         self._task = ""
         self._views: dict[str, View] = {}
+        # Unknown until measured; only a virtual view looks at them, and refuses to draw what is not finite.
+        self._joints = Joints(0.0, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)
         self._sets: Newest[dict[str, View]] = Newest()
 
         self._health = Health(self)
         self._drawn = self._health.meter("drawn targets")
         self._latency = self._health.latency("image to drawn target")
-        self._cameras = {view: self._health.meter(f"image {view}") for view in self._agent.views}
+        self._cameras = {view: self._health.meter(f"image {view}") for view in self._agent.camera_views}
         self._health.value("skipped observations", lambda: self._sets.skipped)
         self._health.watch(self._watch_cameras)
 
@@ -68,10 +72,12 @@ class DiffusionAgentNode(Node):
             for view in self._agent.views
         }
         self.create_subscription(String, "task", self._on_task, qos.TASK)
-        for view in self._agent.views:
+        for view in self._agent.camera_views:
             self.create_subscription(
                 ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
             )
+        if self._agent.camera_views != self._agent.views:  # the virtual view shows the measured joints
+            self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._draw_forever, name="drawing", daemon=True)
         self._thread.start()
@@ -84,6 +90,14 @@ class DiffusionAgentNode(Node):
     def _on_task(self, message: String) -> None:
         self._task = message.data.strip()
         self._sets.clear()
+
+    def _on_joints(self, message: JointState) -> None:
+        try:
+            self._joints = messages.joints_from(message, self._agent.robot)
+        except GenimaError as error:
+            self._health.fault("joint_states", str(error))
+            return
+        self._health.clear("joint_states")
 
     def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
         def on_image(message: ImageMessage) -> None:
@@ -102,7 +116,7 @@ class DiffusionAgentNode(Node):
 
     def _offer_set(self) -> None:
         """Pass the newest images on if they are of one moment and a task is in force."""
-        if not self._task or len(self._views) < len(self._agent.views):
+        if not self._task or len(self._views) < len(self._agent.camera_views):
             return
         stamps = [view.stamp for view in self._views.values()]
         if max(stamps) - min(stamps) <= self._tolerance:
@@ -125,9 +139,9 @@ class DiffusionAgentNode(Node):
 
     def _draw(self, views: dict[str, View], task: str) -> None:
         stamp = min(view.stamp for view in views.values())
-        unknown = Joints(stamp, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)  # drawing needs none
-        observation = Observation(stamp, {name: view.image for name, view in views.items()}, unknown, task)
+        observation = Observation(stamp, {name: view.image for name, view in views.items()}, self._joints, task)
         try:
+            self._require_joints_of(stamp)
             drawn = self._agent.draw(observation, self._seed + self._drawn.total)
         except GenimaError as error:
             self._health.fault("drawing", str(error))
@@ -135,6 +149,11 @@ class DiffusionAgentNode(Node):
         self._health.clear("drawing")
         if task == self._task:
             self._publish(drawn, time.monotonic() - max(view.arrival for view in views.values()))
+
+    def _require_joints_of(self, stamp: float) -> None:
+        """A virtual view of an old state would show the arm where it is not."""
+        if self._agent.camera_views != self._agent.views and abs(stamp - self._joints.stamp) > _STALE_JOINTS:
+            raise GenimaError(f"no joint states within {_STALE_JOINTS} s of the images, for the virtual view")
 
     def _publish(self, drawn: DrawnTarget, latency: float) -> None:
         self._publisher.publish(messages.drawn_target_message(drawn, latency, self._sets.skipped))

@@ -37,12 +37,12 @@ def time_message(stamp: float) -> Time:
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
-def image_from(message: ImageMessage, size: int | None = None) -> Image:
+def image_from(message: ImageMessage, size: tuple[int, int] | None = None) -> Image:
     """The picture (h, w, 3) in rgb; it shares the message's memory.
 
     Args:
         message: must be rgb8 without padding.
-        size: height and width that it must have; any if None.
+        size: width and height that it must have; any if None.
 
     Raises:
         GenimaError: for another encoding, another size or missing bytes.
@@ -50,8 +50,8 @@ def image_from(message: ImageMessage, size: int | None = None) -> Image:
     h, w = message.height, message.width
     if message.encoding != "rgb8":
         raise GenimaError(f"image is {message.encoding or 'of no encoding'}, rgb8 is needed")
-    if size is not None and (h, w) != (size, size):
-        raise GenimaError(f"image is {w}x{h}, {size}x{size} is needed")
+    if size is not None and (w, h) != size:
+        raise GenimaError(f"image is {w}x{h}, {size[0]}x{size[1]} is needed")
     if message.step != 3 * w or len(message.data) != 3 * w * h:
         raise GenimaError(f"image of {w}x{h} rgb8 has {len(message.data)} bytes in rows of {message.step}")
     return np.frombuffer(message.data, np.uint8).reshape(h, w, 3)

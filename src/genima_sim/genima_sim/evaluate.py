@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from genima import checkpoint
 from genima.chunks import ChunkStream
-from genima.closed_loop import Draws, run_episode
+from genima.chunks.ensemble import TemporalEnsemble
+from genima.closed_loop import Draws, Reads, run_episode
 from genima.controller import Controller
 from genima.diffusion import DiffusionAgent
 from genima.errors import GenimaError
@@ -47,6 +49,8 @@ class Evaluate:
     """Processor cores that the models use; the small ones are fastest on one."""
     horizon: int = 20
     """Actions executed before the next drawing, 1 to K."""
+    ensemble: float | None = None
+    """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
     time_limit: float = 20.0
     """Seconds of an episode."""
     out: Path | None = None
@@ -63,6 +67,10 @@ def main(argv: Sequence[str]) -> int:
     agent, controller = load_pair(options.checkpoint, options.device)
     if not 1 <= options.horizon <= agent.spec.horizon:
         raise GenimaError(f"--horizon must lie between 1 and the checkpoint's K = {agent.spec.horizon}")
+    if options.ensemble is not None and not (math.isfinite(options.ensemble) and options.horizon < agent.spec.horizon):
+        raise GenimaError(
+            f"--ensemble takes a finite number, and a --horizon below K = {agent.spec.horizon}, so that chunks overlap"
+        )
     draws: Draws = BlankTargets(agent.spec) if options.blank_targets else agent
     commands_per_drawing = max(1, round(options.horizon / agent.spec.action_rate * COMMAND_RATE))
     if options.out:
@@ -73,8 +81,9 @@ def main(argv: Sequence[str]) -> int:
     with tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
         for done, seed in enumerate(progress, 1):
             environment.reset(options.task, seed)
+            reads: Reads = controller if options.ensemble is None else TemporalEnsemble(controller, options.ensemble)
             run_episode(
-                environment, draws, controller,
+                environment, draws, reads,
                 ChunkStream(agent.robot, COMMAND_RATE), CommandGuard(agent.robot, COMMAND_RATE),
                 command_rate=COMMAND_RATE, commands_per_drawing=commands_per_drawing,
                 time_limit=options.time_limit, seed=seed * 1000,
@@ -100,6 +109,7 @@ def result(options: Evaluate, success: Success, succeeded: Sequence[int]) -> dic
         "succeeded": list(succeeded),
         "blank_targets": options.blank_targets,
         "horizon": options.horizon,
+        "ensemble": options.ensemble,
         "time_limit": options.time_limit,
     }
 

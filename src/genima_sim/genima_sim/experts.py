@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from genima.motion import minimum_jerk
+from genima.robot.body import arm_only_model
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
-from genima_sim.scene import KNOB_HEIGHT, PAN_HEIGHT, arm_only_model
+from genima_sim.scene import KNOB_HEIGHT, PAN_HEIGHT
 from genima_sim.tasks import Layout
 
 DEMO_HZ = 20

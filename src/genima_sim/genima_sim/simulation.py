@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from genima import paths
 from genima.errors import GenimaError
 from genima.observation import Joints
+from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
-from genima_sim.scene import GRIPPER, PAN_HEIGHT, PHYSICS_HZ, build_scene
+from genima_sim.scene import PAN_HEIGHT, PHYSICS_HZ, build_scene
 from genima_sim.tasks import Layout, get_task
 
 START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home

@@ -12,22 +12,26 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, FOLDERS, DrawingSpec, halve
-from genima.datasets.demos import Demo, load_demos
+from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, FOLDERS
+from genima.cli.render import Render, make_plan
+from genima.datasets.render import render
+from genima.datasets.targets import TargetDataset
+from genima.diffusion.build import SMALL, build_agent
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
-from genima.training.control import train_small_controller
-from genima.training.drawing import train_small_agent
+from genima.training.controller import ChunkOptions, build_small_controller, train_controller
+from genima.training.diffusion import DrawingOptions, train_diffusion
 from genima.training.loop import LoopOptions
 from genima_sim import record
 from genima_sim.tasks import TASKS
 
 VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
+_SPHERE_WEIGHT = 6.0
+_EMA = 0.995
 
 
 @dataclass
 class TrainTiny:
-    """Record demos of all tasks, then train the diffusion agent and the controller from scratch, side by side.
+    """Record demos of all tasks, render their targets, then train both small models from scratch, side by side.
 
     Everything that is already there is kept: interrupted, the same command goes on where it was.
     """
@@ -35,14 +39,16 @@ class TrainTiny:
     out: Path = Path("runs/tiny")
     """Folder for the checkpoints diffusion_agent/ and controller/."""
     demos: Path = Path("data/demos")
-    """Folder for the demos, 25 MB each with their cache."""
+    """Folder for the demos, 6 MB each."""
+    data: Path = Path("data/targets")
+    """Folder for the dataset of drawn targets, 3 MB a demo."""
     episodes: int = 200
     """Demos of each task."""
     agent_steps: int = 8000
     """Training steps of the diffusion agent, 8 drawings each; 0: leave it out."""
     controller_steps: int = 8200
     """Training steps of the controller, 16 chunks each; 0: leave it out."""
-    save_every: int = 200
+    save_every: int = 400
     """Steps between checkpoints."""
     threads: int = 2
     """Processor cores to use."""
@@ -57,24 +63,15 @@ def main(argv: Sequence[str]) -> int:
     if min(steps) < 0 or min(*counts, options.threads) < 1:
         raise GenimaError("--episodes, --save-every and --threads must be positive, steps not negative")
     record.main(["--episodes", str(options.episodes), "--out", str(options.demos), "--workers", str(options.threads)])
-    robot = RobotModel.load("panda")
-    spec = DrawingSpec(robot.name, robot.joint_names, view_size=VIEW_SIZE)
-    names = {folder.name for folder in record.episode_folders(options.demos, tuple(TASKS), options.episodes)}
-    demos = load_demos(options.demos, robot, spec, names)
-    seed, save_every = options.seed, options.save_every
-    agent = LoopOptions(options.agent_steps, 8, 6e-4, save_every=save_every, seed=seed)
-    controller = LoopOptions(
-        options.controller_steps, 16, 5e-4, weight_decay=1e-4, save_every=save_every, seed=seed, bar=1
-    )
-    halves = [(train_small_agent, agent, DIFFUSION_AGENT), (train_small_controller, controller, CONTROLLER)]
+    folders = record.episode_folders(options.demos, tuple(TASKS), options.episodes)
+    plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folder for folder in folders if folder.exists()))
+    print(f"{options.data}: {render(plan, options.data, options.threads)}")
+    TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
+    halves = [(_train_agent, options.agent_steps), (_train_controller, options.controller_steps)]
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
     context, threads = multiprocessing.get_context("spawn"), max(1, options.threads // 2)
     with ProcessPoolExecutor(min(2, options.threads), context, tqdm.set_lock, (context.RLock(),)) as pool:
-        trainings = [
-            pool.submit(_train, train, demos, spec, loop, options.out / FOLDERS[kind], threads)
-            for train, loop, kind in halves
-            if loop.steps
-        ]
+        trainings = [pool.submit(_train, train, options, threads) for train, count in halves if count]
         try:
             for training in as_completed(trainings):
                 training.result()
@@ -86,14 +83,29 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _train(
-    train: Callable[[Sequence[Demo], DrawingSpec, LoopOptions, Path], None],
-    demos: Sequence[Demo],
-    spec: DrawingSpec,
-    loop: LoopOptions,
-    folder: Path,
-    threads: int,
-) -> None:
+def _train(train: Callable[[TrainTiny], None], options: TrainTiny, threads: int) -> None:
     torch.set_num_threads(threads)
-    train(demos, spec, loop, folder)
-    halve(folder)
+    train(options)
+
+
+def _train_agent(options: TrainTiny) -> None:
+    targets = TargetDataset.load(options.data)
+    agent = build_agent(SMALL, targets, steps=1, seed=options.seed)
+    loop = LoopOptions(
+        steps=options.agent_steps, batch_size=8, learning_rate=6e-4, schedule="cosine", warmup_steps=100, ema=_EMA,
+        save_every=options.save_every, workers=1, seed=options.seed,
+    )  # fmt: skip
+    # Its colours and places are those of one simulated workcell: without augmentation it copies them exactly.
+    drawing = DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=_SPHERE_WEIGHT, half=True)
+    train_diffusion(agent, targets, drawing, loop, options.out / FOLDERS[DIFFUSION_AGENT])
+
+
+def _train_controller(options: TrainTiny) -> None:
+    targets = TargetDataset.load(options.data)
+    controller = build_small_controller(targets.spec, targets.moments, options.seed)
+    loop = LoopOptions(
+        steps=options.controller_steps, batch_size=16, learning_rate=5e-4, weight_decay=1e-4, schedule="cosine",
+        warmup_steps=100, ema=_EMA, save_every=options.save_every, workers=1, bar=1, seed=options.seed,
+    )  # fmt: skip
+    chunks = ChunkOptions(augmentation="small", perturb=True, half=True)
+    train_controller(controller, targets.moments, targets.cameras, chunks, loop, options.out / FOLDERS[CONTROLLER])

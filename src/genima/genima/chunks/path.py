@@ -16,7 +16,7 @@ class ChunkPath:
 
     def __init__(self, chunk: Chunk) -> None:
         self.stamp = chunk.stamp
-        self._times = chunk.stamp + chunk.period * np.arange(1, len(chunk.positions) + 1)
+        self._times = chunk.due
         self.start, self.end = float(self._times[0]), float(self._times[-1])
         velocities = np.gradient(chunk.positions, chunk.period, axis=0)
         velocities[-1] = 0.0  # so that running out of actions is already a stop

@@ -12,7 +12,7 @@ from genima.errors import GenimaError
 
 
 def usage() -> str:
-    rows = [f"  {name:<8}{command.help}" for name, command in COMMANDS.items()]
+    rows = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
     hint = "./genima COMMAND --help explains a command's arguments."
     return "\n".join(["usage: ./genima COMMAND [ARGUMENTS]", "", *rows, "", hint])
 

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 
 from genima.errors import GenimaError
 
-_RECIPES = {"tiny": ("genima_sim.tiny", "record demos in the simulator and train the small models on them, on a CPU")}
+_RECIPES = {
+    "diffusion": ("genima.cli.train_diffusion", "the diffusion agent, on a dataset of drawn targets"),
+    "controller": ("genima.cli.train_controller", "the controller, on the same dataset or on arbitrary configurations"),
+    "tiny": ("genima_sim.tiny", "all from nothing: demos in the simulator, targets, both small models, on a CPU"),
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima train``."""
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: ./genima train RECIPE [ARGUMENTS]\n")
-        print("\n".join(f"  {name:<8}{text}" for name, (_, text) in _RECIPES.items()))
+        print("\n".join(f"  {name:<12}{text}" for name, (_, text) in _RECIPES.items()))
         return 0
     if argv[0] not in _RECIPES:
         raise GenimaError(f"unknown recipe {argv[0]!r}; known: {', '.join(_RECIPES)}")

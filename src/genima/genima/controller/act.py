@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTextModel, ResNetConfig, ResNetModel
 
 
@@ -31,6 +33,7 @@ class ActConfig:
     latent: int = 32
     backbone_widths: tuple[int, ...] = (64, 128, 256, 512)  # ResNet-18's
     backbone_depths: tuple[int, ...] = (2, 2, 2, 2)
+    frozen_batch_norm: bool = True  # keeps the statistics of pre-trained weights; without those it normalises nothing
 
     @classmethod
     def small(cls, horizon: int) -> ActConfig:
@@ -46,6 +49,7 @@ class ActConfig:
             dropout=0.0,
             backbone_widths=(32, 64, 128),
             backbone_depths=(1, 2, 2),
+            frozen_batch_norm=False,
         )
 
 
@@ -57,6 +61,28 @@ class ActOutput:
     gripper: Tensor  # (B, K) logit of open
     mean: Tensor | None = None  # (B, latent)
     log_variance: Tensor | None = None  # (B, latent)
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch normalisation by fixed statistics and a fixed affine map, in training as in use."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((width,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to the same."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)  # of the batch normalisation that it takes the place of
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class FilmResNet(nn.Module):
@@ -72,6 +98,8 @@ class FilmResNet(nn.Module):
                 layer_type="basic",
             )
         )
+        if config.frozen_batch_norm:
+            _freeze_batch_norms(resnet)
         self.embedder, self.stages = resnet.embedder, resnet.encoder.stages
         self.film = nn.ModuleList(_zero_linear(text_width, 2 * width) for width in config.backbone_widths[1:])
 
@@ -161,7 +189,6 @@ class Act(nn.Module):
         text: Tensor,
         actions: Tensor | None = None,
         padding: Tensor | None = None,
-        generator: torch.Generator | None = None,
     ) -> ActOutput:
         """Predict a batch of chunks.
 
@@ -171,14 +198,12 @@ class Act(nn.Module):
             text: (B, text_width) from :meth:`embed_text`.
             actions: (B, K, joints + 1) true normalised chunk and gripper, in training; without it the style is zero.
             padding: (B, K) true where the true chunk lies past the episode's end.
-            generator: of the style's random draw.
         """
         batch, views = images.shape[:2]
         mean, log_variance, style = None, None, proprioception.new_zeros(batch, self.config.latent)
         if actions is not None:
             mean, log_variance = self._style(proprioception, actions, padding).chunk(2, dim=1)
-            noise = torch.randn(mean.shape, generator=generator).to(mean)
-            style = mean + (log_variance / 2).exp() * noise
+            style = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = self.image_token(self.backbone(pixels, text.repeat_interleave(views, dim=0)))
         h, w = features.shape[-2:]
@@ -224,7 +249,7 @@ def act_loss(output: ActOutput, actions: Tensor, padding: Tensor, gripper_weight
     """
     real = (~padding).float()
     joints = ((output.actions.float() - actions[..., :-1]).abs().mean(-1) * real).sum() / real.sum()
-    gripper = nn.functional.binary_cross_entropy_with_logits(
+    gripper = F.binary_cross_entropy_with_logits(
         output.gripper.float(), actions[..., -1], weight=real, reduction="sum"
     ) / real.sum()  # fmt: skip
     losses = {"joints": joints, "gripper": gripper_weight * gripper}
@@ -246,6 +271,14 @@ def _sine(position: Tensor, width: int) -> Tensor:
     frequency = 10000 ** (-torch.arange(0, width, 2, device=position.device).float() / width)
     angle = position[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+def _freeze_batch_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, FrozenBatchNorm(child.num_features))
+        else:
+            _freeze_batch_norms(child)
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

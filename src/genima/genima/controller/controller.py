@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
-from genima import checkpoint
+from genima import checkpoint, hub
 from genima.checkpoint import DrawingSpec
 from genima.controller.act import Act, ActConfig
+from genima.controller.pretrained import load_clip
 from genima.errors import GenimaError
 from genima.observation import Chunk, DrawnTarget, Joints
 from genima.robot.model import RobotModel
 from genima.views.tiling import untile
 
 _WEIGHTS = "act.safetensors"
+_TEXT_ENCODER = "text_encoder."  # its weights' prefix
 
 
 @dataclass(frozen=True)
@@ -44,29 +47,49 @@ class Controller:
     """Reads the spheres of a drawn target into a chunk of joint positions."""
 
     def __init__(
-        self, spec: DrawingSpec, act: Act, tokenizer: PreTrainedTokenizerBase, statistics: JointStatistics
+        self,
+        spec: DrawingSpec,
+        act: Act,
+        tokenizer: PreTrainedTokenizerBase,
+        statistics: JointStatistics,
+        clip: str | None = None,
     ) -> None:
+        """``clip`` is where ``load_clip`` has the frozen text encoder from; checkpoints then name it and leave it out.
+
+        None: the text encoder was trained with the rest.
+        """
         self.spec, self.act, self.tokenizer, self.statistics = spec, act, tokenizer, statistics
+        self.clip = str(Path(clip).resolve()) if clip and Path(clip).is_dir() else clip
         self.robot = RobotModel.load(spec.robot)
         spec.require_robot(self.robot, "the controller")
         self._texts: dict[str, Tensor] = {}
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> Controller:
-        """Load a checkpoint folder (safetensors only).
+        """Load a checkpoint folder (safetensors only), and the text encoder that it may name.
 
         Raises:
-            GenimaError: when it is missing, damaged, or of another schema or robot, or there is no such device.
+            GenimaError: when it is missing, damaged, or of another schema, robot or text encoder, or there is no such
+                device.
         """
-        folder = Path(folder)
         checkpoint.require_device(device)
+        folder = checkpoint.resolve(folder)
         spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
         with checkpoint.loading(folder):
             sizes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in rest["act"].items()}
-            act = Act(ActConfig(**sizes), CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder")))
-            load_model(act, folder / _WEIGHTS)
+            weights = load_file(folder / _WEIGHTS)
+            clip, fingerprint = rest["text_encoder"], rest["text_encoder_fingerprint"]
+            if clip:
+                encoder, tokenizer = load_clip(clip)
+                if hub.fingerprint(encoder) != fingerprint:
+                    raise GenimaError(f"checkpoint {folder} was trained with another version of {clip}")
+                weights |= {_TEXT_ENCODER + name: value for name, value in encoder.state_dict().items()}
+            else:
+                encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+                tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+            act = Act(ActConfig(**sizes), encoder)
+            act.load_state_dict(weights)
             statistics = JointStatistics(np.array(rest["joint_mean"], float), np.array(rest["joint_deviation"], float))
-            tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         n, config = len(spec.joint_names), act.config
         if config.horizon != spec.horizon or config.joints != n:
             raise GenimaError(
@@ -76,28 +99,54 @@ class Controller:
         if statistics.mean.shape != (n,) or statistics.deviation.shape != (n,) or not np.all(statistics.deviation > 0):
             raise GenimaError(f"checkpoint {folder}: normalisation statistics do not fit {n} joints")
         act.requires_grad_(False).eval().to(device)
-        return cls(spec, act, tokenizer, statistics)
+        return cls(spec, act, tokenizer, statistics, clip)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` comes last, so that half a folder is never taken for a whole one."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
-        save_model(self.act, str(folder / _WEIGHTS))
-        self.act.text_encoder.config.save_pretrained(folder / "text_encoder")
-        self.tokenizer.save_pretrained(folder / "tokenizer")
+        weights = {name: tensor.contiguous() for name, tensor in self.act.state_dict().items()}
+        if self.clip:
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_TEXT_ENCODER)}
+        save_file(weights, folder / _WEIGHTS)
+        if not self.clip:
+            self.act.text_encoder.config.save_pretrained(folder / "text_encoder")
+            self.tokenizer.save_pretrained(folder / "tokenizer")
         checkpoint.write(
             folder, checkpoint.CONTROLLER, self.spec,
             act=asdict(self.act.config),
             joint_mean=self.statistics.mean.tolist(), joint_deviation=self.statistics.deviation.tolist(),
+            text_encoder=self.clip, text_encoder_fingerprint=self.clip and hub.fingerprint(self.act.text_encoder),
         )  # fmt: skip
 
-    def tokens(self, instructions: list[str]) -> Tensor:
-        """Token ids (B, L) of instructions."""
-        return self.tokenizer(
-            instructions, padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True,
-            return_tensors="pt",
-        ).input_ids  # fmt: skip
+    def unfreeze(self) -> None:
+        """Let everything be trained, but for a text encoder that checkpoints only name."""
+        self.act.requires_grad_(True)
+        if self.clip:
+            self.act.text_encoder.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the reading happens."""
+        return self.act.query.device
+
+    def embed(self, instructions: Sequence[str]) -> Tensor:
+        """Text embeddings (B, text_width); while the text encoder is frozen, each text's is computed once."""
+        if any(parameter.requires_grad for parameter in self.act.text_encoder.parameters()):
+            return self.act.embed_text(self._tokens(instructions))
+        # What a validation leaves here is used in training too: neither inference mode's nor in half precision.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            for text in set(instructions) - set(self._texts):
+                self._texts[text] = self.act.embed_text(self._tokens([text]))[0]
+        return torch.stack([self._texts[text] for text in instructions]).to(self.device)
+
+    def _tokens(self, instructions: Sequence[str]) -> Tensor:
+        length = self.act.text_encoder.config.max_position_embeddings
+        tokens = self.tokenizer(
+            list(instructions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return tokens.input_ids.to(self.device)
 
     @torch.inference_mode()
     def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
@@ -115,15 +164,13 @@ class Controller:
             raise GenimaError(
                 f"the drawn target has shape {drawn.tile.shape}, the controller reads ({side}, {side}, 3)"
             )
-        device = self.act.query.device
+        device = self.device
         views = np.stack([np.ascontiguousarray(view) for view in untile(drawn.tile, spec.views).values()])
-        if drawn.instruction not in self._texts:
-            self._texts[drawn.instruction] = self.act.embed_text(self.tokens([drawn.instruction]).to(device))
         proprioception = np.append(self.statistics.normalise(joints.positions), joints.gripper)
         output = self.act(
             pixels(torch.from_numpy(views)[None]).to(device),
             torch.from_numpy(proprioception).float()[None].to(device),
-            self._texts[drawn.instruction],
+            self.embed([drawn.instruction]),
         )
         positions = self.statistics.restore(output.actions[0].double().cpu().numpy())
         gripper = output.gripper[0].double().sigmoid().cpu().numpy()

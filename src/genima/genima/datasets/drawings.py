@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,65 +10,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genima.checkpoint import DrawingSpec
-from genima.datasets.demos import Demo
-from genima.robot.model import RobotModel
-from genima.targets import draw_targets
-from genima.views.camera import Camera
-from genima.views.tiling import tile, untile
+from genima.datasets.moments import Visit
+from genima.datasets.targets import TargetDataset
 
 
 class DrawingSample(NamedTuple):
-    """One sample."""
+    """One sample, or a batch of them with a leading axis and a list of instructions."""
 
     condition: Tensor  # (H, W, 3) uint8, the observation
     target: Tensor  # (H, W, 3) uint8, with spheres
-    instruction: str
+    instruction: str | list[str]
 
 
 class DrawingDataset(torch.utils.data.Dataset[DrawingSample]):
-    """Every moment of every demo."""
+    """Some moments of a rendered dataset, indexed by :class:`Visit`; every visit sees the same."""
 
-    def __init__(
-        self, demos: Sequence[Demo], robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
-    ) -> None:
-        self._demos, self._robot, self._spec = demos, robot, spec
-        self._cameras = {view: cameras[view].scaled(spec.view_size, spec.view_size) for view in spec.views}
-        self._index = [(d, t) for d, demo in enumerate(demos) for t in range(len(demo))]
+    def __init__(self, targets: TargetDataset, moments: NDArray[np.integer]) -> None:
+        self._targets, self._moments = targets, moments
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._moments)
 
-    def __getitem__(self, i: int) -> DrawingSample:
-        d, t = self._index[i]
-        demo = self._demos[d]
-        condition = demo.tile(t)
-        target, gripper_open = demo.target(t, self._spec.horizon)
-        drawn = draw_tile(condition, self._cameras, self._robot, self._spec, target, gripper_open, demo.positions[t])
-        return DrawingSample(torch.from_numpy(condition), torch.from_numpy(drawn), demo.instruction)
+    def moment(self, visit: Visit) -> int:
+        """Index of a visit's moment in the rendered dataset."""
+        return int(self._moments[visit.moment])
 
-
-def draw_tile(
-    observation: NDArray[np.uint8],
-    cameras: Mapping[str, Camera],
-    robot: RobotModel,
-    spec: DrawingSpec,
-    target: NDArray[np.floating],
-    gripper_open: bool,
-    current: NDArray[np.floating],
-) -> NDArray[np.uint8]:
-    """The true drawn target on a tile (H, W, 3); ``cameras`` are scaled to the tile's views."""
-    drawn = {
-        view: draw_targets(image, cameras[view], robot, spec.appearance, target, gripper_open, current)
-        for view, image in untile(observation, spec.views).items()
-    }
-    return tile(drawn, spec.views)
+    def __getitem__(self, visit: Visit) -> DrawingSample:
+        i = self.moment(visit)
+        condition, target = self._targets.drawn(i)
+        instruction = str(self._targets.moments.instruction[i])
+        return DrawingSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
 
 
-def collate(samples: Sequence[DrawingSample]) -> tuple[Tensor, Tensor, list[str]]:
-    """Stack samples to (B, H, W, 3) condition and target, and a list of instructions."""
-    return (
+def collate(samples: Sequence[DrawingSample]) -> DrawingSample:
+    """Stack samples to a batch."""
+    return DrawingSample(
         torch.stack([s.condition for s in samples]),
         torch.stack([s.target for s in samples]),
-        [s.instruction for s in samples],
+        [str(s.instruction) for s in samples],
     )

@@ -1,51 +1,66 @@
-"""The diffusion agent: a ControlNet-conditioned latent diffusion model, in the folders that diffusers uses."""
+"""The diffusion agent: redraws a tile of views by a latent diffusion model, in the folders that diffusers uses."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import diffusers
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, SchedulerMixin, UNet2DConditionModel
-from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, CLIPTextModel
 
 from genima import checkpoint
 from genima.checkpoint import DrawingSpec
+from genima.diffusion.base import BaseModel, load_base
 from genima.diffusion.patch_codec import PatchCodec
+from genima.diffusion.prompts import PromptEncoder, Prompts
 from genima.errors import GenimaError
 from genima.observation import DrawnTarget, Image, Observation
 from genima.precision import half_precision
 from genima.robot.model import RobotModel
-from genima.views.tiling import tile
+from genima.views.camera import VIRTUAL
+from genima.views.tiling import fit, tile
+
+UNTILED_PROMPT = "the {view} view of a robot arm executing '{goal}'"
 
 
 class DiffusionAgent:
-    """Draws where the joints should be K steps from now, on the tile of four views."""
+    """Draws where the joints should be K steps from now, on the tile of four views.
+
+    The scene conditions the drawing through a ControlNet, or without one through the UNet's own input, as in
+    InstructPix2Pix (Brooks et al., 2023).
+    """
 
     def __init__(
         self,
         spec: DrawingSpec,
         unet: UNet2DConditionModel,
-        controlnet: ControlNetModel,
+        controlnet: ControlNetModel | None,
         vae: AutoencoderKL | PatchCodec,
-        text_encoder: CLIPTextModel,
-        tokenizer: PreTrainedTokenizerBase,
+        prompts: PromptEncoder,
         scheduler: SchedulerMixin,
         steps: int,
+        tiled: bool = True,
+        base: BaseModel | None = None,
     ) -> None:
-        """``steps`` is the number of diffusion steps of a drawing; everything else is as in diffusers' pipelines."""
-        self.spec, self.steps = spec, steps
-        self.unet, self.controlnet, self.vae = unet, controlnet, vae
-        self.text_encoder, self.tokenizer, self.scheduler = text_encoder, tokenizer, scheduler
+        """Networks are as in diffusers' pipelines.
+
+        Args:
+            steps: diffusion steps of a drawing.
+            tiled: draw the views as one picture; else each by itself at the tile's size (for the paper's ablation).
+            base: where the parts come from that were not trained; checkpoints then leave them out.
+        """
+        self.spec, self.steps, self.tiled, self.base = spec, steps, tiled, base
+        self.unet, self.controlnet, self.vae, self.prompts, self.scheduler = unet, controlnet, vae, prompts, scheduler
         self.robot = RobotModel.load(spec.robot)
         spec.require_robot(self.robot, "the diffusion agent")
-        self._prompt_embeds: dict[str, Tensor] = {}
+        self._virtual: Any = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -53,8 +68,13 @@ class DiffusionAgent:
         return self.spec.views
 
     @property
-    def camera_size(self) -> int:
-        """Side in px of the square images that ``draw`` takes."""
+    def camera_views(self) -> tuple[str, ...]:
+        """The views that need a camera's image."""
+        return tuple(view for view in self.views if view != VIRTUAL)
+
+    @property
+    def camera_size(self) -> tuple[int, int]:
+        """Width and height in px of the images that ``draw`` takes."""
         return self.spec.camera_size
 
     @property
@@ -63,61 +83,69 @@ class DiffusionAgent:
         return self.unet.device
 
     @property
-    def modules(self) -> dict[str, Any]:
+    def modules(self) -> dict[str, nn.Module]:
         """The networks by their folder name."""
-        return {
-            "unet": self.unet,
-            "controlnet": self.controlnet,
-            "vae": self.vae,
-            "text_encoder": self.text_encoder,
-        }
+        modules = {"unet": self.unet, "controlnet": self.controlnet, "vae": self.vae}
+        modules |= {name: encoder for name, encoder in zip(_TEXT_ENCODERS, self.prompts.encoders, strict=False)}
+        return {name: module for name, module in modules.items() if module is not None}
+
+    @property
+    def own_modules(self) -> dict[str, nn.Module]:
+        """The networks that a checkpoint holds: all, or those that were trained on top of the base."""
+        if self.base is None:
+            return self.modules
+        return {"unet": self.unet} if self.controlnet is None else {"controlnet": self.controlnet}
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> DiffusionAgent:
-        """Load a checkpoint folder (safetensors only).
+        """Load a checkpoint folder (safetensors only), and the base model that it names.
 
         Raises:
-            GenimaError: when it is missing, damaged, or of another schema or robot, or there is no such device.
+            GenimaError: when it is missing, damaged, or of another schema, robot or base, or there is no such device.
         """
-        folder = Path(folder)
         checkpoint.require_device(device)
+        folder = checkpoint.resolve(folder)
         spec, rest = checkpoint.read(folder, checkpoint.DIFFUSION_AGENT)
         with checkpoint.loading(folder):
-            scheduler_class = getattr(diffusers, rest["scheduler"])
-            vae_class = {"AutoencoderKL": AutoencoderKL, "PatchCodec": PatchCodec}[rest["vae"]]
-            safe = {"use_safetensors": True, "output_loading_info": True}
-            options: dict[str, Any] = {
-                **safe,
-                "torch_dtype": torch.float32,
-                "low_cpu_mem_usage": False,
-                "device_map": None,
-            }
+            scheduler = getattr(diffusers, rest["scheduler"]).from_pretrained(folder, subfolder="scheduler")
+            controlnet = _load(ControlNetModel, folder, "controlnet") if rest["conditioning"] == "controlnet" else None
+            name, fingerprint = rest["base"], rest["base_fingerprint"]
+            if base := load_base(name) if name else None:
+                if base.fingerprint != fingerprint:
+                    raise GenimaError(f"checkpoint {folder} was trained on another version of {base.name}")
+                unet = base.unet if controlnet else _load(UNet2DConditionModel, folder, "unet")
+                vae, prompts = base.vae, base.prompts
+            else:
+                unet, vae = _load(UNet2DConditionModel, folder, "unet"), _load(PatchCodec, folder, "vae")
+                encoder = CLIPTextModel.from_pretrained(
+                    folder / "text_encoder", dtype=torch.float32, use_safetensors=True, output_loading_info=True
+                )
+                prompts = PromptEncoder([AutoTokenizer.from_pretrained(folder / "tokenizer")], [_whole(encoder)])
             agent = cls(
-                spec,
-                _whole(UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options)),
-                _whole(ControlNetModel.from_pretrained(folder, subfolder="controlnet", **options)),
-                _whole(vae_class.from_pretrained(folder, subfolder="vae", **options)),
-                _whole(CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, **safe)),
-                AutoTokenizer.from_pretrained(folder / "tokenizer"),
-                scheduler_class.from_pretrained(folder, subfolder="scheduler"),
-                int(rest["steps"]),
+                spec, unet, controlnet, vae, prompts, scheduler, int(rest["steps"]), bool(rest["tiled"]), base
             )
         for module in agent.modules.values():
-            module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+            module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return agent
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` comes last, so that half a folder is never taken for a whole one."""
         folder = Path(folder)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
-        for name, module in self.modules.items():
-            module.save_pretrained(folder / name, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder / "tokenizer")
+        for name, module in self.own_modules.items():
+            module.save_pretrained(folder / name, safe_serialization=True)  # type: ignore[operator]
+        if self.base is None:
+            self.prompts.tokenizers[0].save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
         checkpoint.write(
             folder, checkpoint.DIFFUSION_AGENT, self.spec,
-            steps=self.steps, scheduler=type(self.scheduler).__name__, vae=type(self.vae).__name__,
+            steps=self.steps, scheduler=type(self.scheduler).__name__, tiled=self.tiled,
+            conditioning="controlnet" if self.controlnet else "unet",
+            base=self.base.name if self.base else None,
+            base_fingerprint=self.base.fingerprint if self.base else None,
         )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------------ in use
 
     def draw(self, observation: Observation, seed: int) -> DrawnTarget:
         """Draw the target spheres for one observation; the same seed and observation give the same drawing.
@@ -140,68 +168,103 @@ class DiffusionAgent:
         )  # fmt: skip
 
     def _view(self, observation: Observation, view: str) -> Image:
+        if view == VIRTUAL:
+            from genima.views.virtual import VirtualView  # only here: it brings a whole simulator
+
+            self._virtual = self._virtual or VirtualView(self.robot)
+            joints = observation.joints
+            return fit(self._virtual.render(joints.positions, joints.gripper), self.spec.view_size)
         if view not in observation.images:
             raise GenimaError(f"the observation has no image of view {view}")
-        image, size = observation.images[view], self.camera_size
-        if image.shape != (size, size, 3):
+        image, (width, height) = observation.images[view], self.camera_size
+        if image.shape != (height, width, 3):
             raise GenimaError(
-                f"the image of view {view} has shape {image.shape}; the checkpoint takes ({size}, {size}, 3)"
+                f"the image of view {view} has shape {image.shape}; the checkpoint takes ({height}, {width}, 3)"
             )
-        return resize(image, self.spec.view_size)
+        return fit(image, self.spec.view_size)
 
     @torch.inference_mode()
-    def draw_pixels(self, tiles: Tensor, instructions: list[str], generator: torch.Generator) -> Tensor:
+    def draw_pixels(self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator) -> Tensor:
         """Draw a batch of tiles (B, H, W, 3) uint8 rgb; returns the same shape and type, on the CPU."""
-        condition = self.condition(tiles)
-        embeds = torch.cat([self._embed(instruction) for instruction in instructions])
+        frames = self.frames(tiles)
+        condition, prompts = self.condition(frames), self.prompts(self.texts(instructions))
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        shape = (len(tiles), self.unet.config.in_channels, tiles.shape[1] // factor, tiles.shape[2] // factor)
+        channels = self.unet.config.out_channels
+        shape = (len(frames), channels, frames.shape[2] // factor, frames.shape[3] // factor)
         self.scheduler.set_timesteps(self.steps)
         latents = torch.randn(shape, generator=generator).to(self.device) * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
             scaled = self.scheduler.scale_model_input(latents, t)
             with half_precision(self.device):
-                down, middle = self.controlnet(scaled, t, embeds, condition, return_dict=False)
-                prediction = self.unet(
-                    scaled, t, embeds,
-                    down_block_additional_residuals=down, mid_block_additional_residual=middle, return_dict=False,
-                )[0]  # fmt: skip
-            latents = self.scheduler.step(prediction.float(), t, latents, return_dict=False)[0]
+                prediction = self.predict(scaled, t, prompts, condition)
+            latents = self.scheduler.step(prediction.float(), t, latents, generator=generator, return_dict=False)[0]
         images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         if not torch.isfinite(images).all():
             raise GenimaError("the drawing is not finite: the checkpoint's weights are damaged")
-        return ((images / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu()
+        images = (images / 2 + 0.5).clamp(0, 1)
+        if not self.tiled:
+            images = joined(F.interpolate(images, scale_factor=0.5, mode="area"))
+        return (images * 255).round().byte().permute(0, 2, 3, 1).cpu()
 
-    def condition(self, tiles: Tensor) -> Tensor:
-        """What the ControlNet sees of tiles (B, H, W, 3) uint8: pixels (B, 3, H, W) in 0..1, or their latents.
+    # ------------------------------------------------------------------------------------- in use and in training
+
+    def texts(self, instructions: Sequence[str]) -> list[str]:
+        """The prompts of a batch of tiles, one for each frame; the goal is in every one of them."""
+        if self.tiled:
+            return [self.spec.prompt(instruction) for instruction in instructions]
+        names = [view.replace("_", " ") for view in self.views]
+        return [UNTILED_PROMPT.format(view=view, goal=instruction) for instruction in instructions for view in names]
+
+    def frames(self, tiles: Tensor) -> Tensor:
+        """What is drawn at once, (N, 3, H, W) in 0..1, of tiles (B, H, W, 3) uint8: those, or each view enlarged."""
+        pixels = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+        if not self.tiled:
+            pixels = F.interpolate(separated(pixels), scale_factor=2, mode="bilinear")
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Latents of frames in 0..1, scaled as the UNet takes them."""
+        with torch.autocast(self.device.type, enabled=False):  # some autoencoders overflow in float16
+            latents = self.vae.encode((frames * 2 - 1).to(self.vae.dtype)).latent_dist.mode().float()
+        return latents.contiguous(memory_format=torch.channels_last) * self.vae.config.scaling_factor
+
+    def condition(self, frames: Tensor) -> Tensor:
+        """What the networks see of the scene: frames (N, 3, H, W) in 0..1, or their latents.
 
         Released ControlNets learn to encode pixels; one that takes as many channels as there are latents is given
-        those of the frozen autoencoder (GENIMA paper, appendix D).
+        those of the frozen autoencoder (GENIMA paper, appendix D). InstructPix2Pix takes unscaled latents.
         """
-        pixels = tiles.to(self.device).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last) / 255
-        if self.controlnet.config.conditioning_channels == pixels.shape[1]:
-            return pixels
-        return self.vae.encode(pixels * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
+        if self.controlnet is None:
+            return self.encode(frames) / self.vae.config.scaling_factor
+        if self.controlnet.config.conditioning_channels == frames.shape[1]:
+            return frames
+        return self.encode(frames)
 
-    def _embed(self, instruction: str) -> Tensor:
-        if instruction not in self._prompt_embeds:
-            self._prompt_embeds[instruction] = self.embed([self.spec.prompt(instruction)])
-        return self._prompt_embeds[instruction]
+    def predict(self, noisy: Tensor, t: Tensor, prompts: Prompts, condition: Tensor) -> Tensor:
+        """The networks' prediction (of noise, sample or velocity, as the scheduler says) for noisy latents."""
+        added = prompts.added(noisy.shape[-1] * 2 ** (len(self.vae.config.block_out_channels) - 1))
+        text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
+        if self.controlnet is None:
+            return self.unet(torch.cat([noisy, condition], dim=1), t, **text, return_dict=False)[0]
+        down, middle = self.controlnet(noisy, t, controlnet_cond=condition, **text, return_dict=False)
+        half = None if self.unet.dtype == torch.float32 else self.unet.dtype
+        # What is stored in half precision needs no autocast, which would widen what its norms read and write.
+        with torch.autocast(self.device.type, enabled=False) if half else contextlib.nullcontext():
+            text["encoder_hidden_states"] = prompts.tokens.to(dtype=half)
+            return self.unet(
+                noisy.to(dtype=half), t, **text, down_block_additional_residuals=[x.to(dtype=half) for x in down],
+                mid_block_additional_residual=middle.to(dtype=half), return_dict=False,
+            )[0]  # fmt: skip
 
-    def forget_prompts(self) -> None:
-        """Drop the embeddings kept from earlier drawings, after the text encoder has changed."""
-        self._prompt_embeds.clear()
 
-    def embed(self, prompts: list[str]) -> Tensor:
-        """Text embeddings (B, tokens, channels) of whole prompts."""
-        tokens = self.tokenizer(
-            prompts,
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+_TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+def _load(kind: Any, folder: Path, name: str) -> Any:
+    options: dict[str, Any] = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "device_map": None}
+    return _whole(
+        kind.from_pretrained(folder, subfolder=name, use_safetensors=True, output_loading_info=True, **options)
+    )
 
 
 def _whole(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
@@ -212,8 +275,13 @@ def _whole(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
     return model
 
 
-def resize(image: Image, size: int) -> Image:
-    """A square image at another size; by area, so that shrinking does not alias."""
-    if image.shape[0] == size:
-        return image
-    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+def separated(images: Tensor) -> Tensor:
+    """(B, C, 2h, 2w) tiles to (4B, C, h, w) views, each tile's row by row."""
+    B, C, H, W = images.shape
+    return images.reshape(B, C, 2, H // 2, 2, W // 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * B, C, H // 2, W // 2)
+
+
+def joined(images: Tensor) -> Tensor:
+    """The inverse of :func:`separated`."""
+    N, C, h, w = images.shape
+    return images.reshape(N // 4, 2, 2, C, h, w).permute(0, 3, 1, 4, 2, 5).reshape(N // 4, C, 2 * h, 2 * w)

@@ -59,7 +59,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """Latents of images in -1..1."""
         patches = F.pixel_unshuffle(x, 8) - self.mean.to(x.dtype)[:, None, None]
-        latents = _Exact(F.conv2d(patches, self.to_latents.to(x.dtype)[:, :, None, None]))
+        with torch.autocast(x.device.type, enabled=False):  # what is learned should not be rounded
+            latents = _Exact(F.conv2d(patches, self.to_latents.to(x.dtype)[:, :, None, None]))
         return AutoencoderKLOutput(latent_dist=latents) if return_dict else (latents,)
 
     def decode(

@@ -11,6 +11,7 @@ from torch import Tensor
 from genima.checkpoint import DrawingSpec
 from genima.diffusion.agent import DiffusionAgent
 from genima.diffusion.patch_codec import PatchCodec
+from genima.diffusion.prompts import PromptEncoder
 from genima.text import small_text_encoder, small_tokenizer
 
 _LATENT_CHANNELS = 64
@@ -45,11 +46,10 @@ def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, 
     scheduler = DDIMScheduler(
         prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
     )
-    agent = DiffusionAgent(
-        spec, unet, controlnet, codec, small_text_encoder(tokenizer, _TEXT_WIDTH), tokenizer, scheduler, steps
-    )
+    prompts = PromptEncoder([tokenizer], [small_text_encoder(tokenizer, _TEXT_WIDTH)])
+    agent = DiffusionAgent(spec, unet, controlnet, codec, prompts, scheduler, steps)
     for module in agent.modules.values():
-        module.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return agent
 
 

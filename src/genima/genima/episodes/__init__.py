@@ -1,5 +1,7 @@
 """Demos on disk: one rosbag2 (MCAP) folder per episode."""
 
-from genima.episodes.bag import Episode, EpisodeWriter, find_episodes
+from genima.episodes.errors import EpisodeError
+from genima.episodes.reader import Episode, find_episodes
+from genima.episodes.writer import EpisodeWriter
 
-__all__ = ["Episode", "EpisodeWriter", "find_episodes"]
+__all__ = ["Episode", "EpisodeError", "EpisodeWriter", "find_episodes"]

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import yaml
+
+from genima.errors import GenimaError
 
 Colour = tuple[int, int, int]  # rgb, 0..255
 
@@ -25,18 +31,33 @@ _PAPER = (
     Sphere("wrist", 5, (132, 104, 240)),
     Sphere("gripper", 8, (5, 206, 235), (255, 255, 0)),
 )
+_PAPER_RADII = {"wrist": 0.03, "front": 0.08, "right_shoulder": 0.065, "left_shoulder": 0.065, "virtual": 0.065}
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """Everything that decides how a drawn target looks; it is stored in the checkpoint and must agree everywhere."""
+    """Everything that decides how a drawn target looks; it is stored in the checkpoint and must agree everywhere.
+
+    A stripe period that goes a whole number of times into the diameter, as the default does, starts with a dark
+    stripe at one pole and ends with a coloured one at the other: half a turn swaps them and is not mistaken for none.
+
+    Raises:
+        ValueError: for a stripe period outside (0, 1], a brightness outside 0..1 or a radius that is not positive.
+    """
 
     spheres: tuple[Sphere, ...] = _PAPER
-    radii: Mapping[str, float] = field(  # m, by view
-        default_factory=lambda: {"wrist": 0.03, "front": 0.08, "right_shoulder": 0.065, "left_shoulder": 0.065}
-    )
-    bands: int = 4  # stripes across the diameter, coloured and dark in turn; even, so that half a turn shows
+    radii: Mapping[str, float] = field(default_factory=lambda: dict(_PAPER_RADII))  # m, by view
+    stripe_period: float = 0.5  # of the diameter: a dark stripe and a coloured one of the same width
     dark: float = 0.35  # brightness of a dark stripe
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stripe_period <= 1:
+            raise ValueError(f"stripe_period is {self.stripe_period}, not in (0, 1]")
+        if not 0 <= self.dark <= 1:
+            raise ValueError(f"dark is {self.dark}, not in 0..1")
+        for view, radius in self.radii.items():
+            if not 0 < radius < np.inf:
+                raise ValueError(f"the radius of view {view} is {radius}, not a positive number of metres")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -51,20 +72,82 @@ class Appearance:
                 for s in self.spheres
             ],
             "radii": dict(self.radii),
-            "bands": self.bands,
+            "stripe_period": self.stripe_period,
             "dark": self.dark,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Appearance:
-        """The inverse of :meth:`to_dict`; KeyError or TypeError where a field is missing or malformed."""
-        spheres = tuple(
-            Sphere(s["name"], int(s["frame"]), _colour(s["colour"]), s["closed_colour"] and _colour(s["closed_colour"]))
-            for s in data["spheres"]
+        """The inverse of :meth:`to_dict`; KeyError, TypeError or ValueError where a field is missing or malformed."""
+        _refuse_unknown(data, cls, "the appearance")
+        return cls(
+            spheres=tuple(_sphere(sphere) for sphere in data["spheres"]),
+            radii={view: _number(radius, f"the radius of view {view}") for view, radius in data["radii"].items()},
+            stripe_period=_number(data["stripe_period"], "stripe_period"),
+            dark=_number(data["dark"], "dark"),
         )
-        return cls(spheres, dict(data["radii"]), int(data["bands"]), float(data["dark"]))
+
+    @classmethod
+    def load(cls, path: Path) -> Appearance:
+        """Read a YAML file with the structure of :meth:`to_dict`.
+
+        What the file does not name stays as in the paper: a view's radius, a sphere, a field of a sphere. Spheres
+        are matched by name; one with another name is added.
+
+        Raises:
+            GenimaError: for a missing file, an unknown key or a malformed value.
+        """
+        try:
+            changes = yaml.safe_load(path.read_text()) or {}
+            data = cls().to_dict()
+            spheres = {sphere["name"]: sphere for sphere in data["spheres"]}
+            for sphere in changes.get("spheres", []):
+                spheres[sphere["name"]] = spheres.get(sphere["name"], {"closed_colour": None}) | sphere
+            radii = data["radii"] | changes.get("radii", {})
+            return cls.from_dict(data | changes | {"spheres": list(spheres.values()), "radii": radii})
+        except FileNotFoundError:
+            raise GenimaError(f"appearance {path} does not exist") from None
+        except yaml.YAMLError as error:
+            raise GenimaError(f"appearance {path} is not YAML: {' '.join(str(error).split())}") from None
+        except KeyError as error:
+            raise GenimaError(f"appearance {path}: a sphere lacks its {error.args[0]}") from None
+        except ValueError as error:
+            raise GenimaError(f"appearance {path}: {error}") from None
+        except (AttributeError, TypeError):
+            raise GenimaError(
+                f"appearance {path} must map {', '.join(f.name for f in fields(cls))} to values, spheres to a list of "
+                "mappings and radii to a mapping"
+            ) from None
 
 
-def _colour(values: Any) -> Colour:
-    r, g, b = (int(v) for v in values)
-    return r, g, b
+def _sphere(data: Mapping[str, Any]) -> Sphere:
+    what = f"sphere {data['name']}"
+    _refuse_unknown(data, Sphere, what)
+    frame = data["frame"]
+    if type(frame) is not int or frame < 0:
+        raise ValueError(f"{what}: frame is {frame!r}, not the index of a link from 0 on")
+    closed = data["closed_colour"]
+    return Sphere(
+        str(data["name"]),
+        frame,
+        _colour(data["colour"], f"{what}: colour"),
+        None if closed is None else _colour(closed, f"{what}: closed_colour"),
+    )
+
+
+def _colour(values: Any, what: str) -> Colour:
+    if not (isinstance(values, list) and len(values) == 3 and all(type(v) is int and 0 <= v <= 255 for v in values)):
+        raise ValueError(f"{what} is {values!r}, not a list of three integers 0..255 (red, green, blue)")
+    return values[0], values[1], values[2]
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{what} is {value!r}, not a number")
+    return float(value)
+
+
+def _refuse_unknown(data: Mapping[str, Any], kind: type, what: str) -> None:
+    known = [f.name for f in fields(kind)]
+    if unknown := [key for key in data if key not in known]:
+        raise ValueError(f"{what} has no {unknown[0]!r}; it has {', '.join(known)}")

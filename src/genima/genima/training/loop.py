@@ -1,138 +1,397 @@
-"""The one training loop: AdamW, warm-up then cosine, averaged weights, progress, checkpoints, resume."""
+"""The one training loop, on accelerate: one device or many, checkpoints, exact resume, TensorBoard, progress."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import math
 import os
+import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
-from diffusers.optimization import get_cosine_schedule_with_warmup
+import tyro
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from genima.checkpoint import BEST, LAST
+from genima.datasets.moments import Visit
 from genima.errors import GenimaError
-from genima.precision import half_precision
+from genima.files import write_whole
+from genima.precision import is_half_fast
+from genima.training import METRICS, PROGRESS, STATE
 
-STATE = "training_state.pt"
-_WITHOUT_EFFECT = ("save_every", "bar")  # options that may change when a training is resumed
+_BAD_BATCH = "bad_batch.pt"
 
 
 @dataclass(frozen=True)
 class LoopOptions:
     """How long and how fast to learn."""
 
-    steps: int
     batch_size: int
+    """Samples of an optimiser step, over all devices and accumulated parts."""
     learning_rate: float
+    """Of AdamW."""
+    epochs: float = 200
+    """How often every moment is seen, on average."""
+    steps: int = 0
+    """Optimiser steps; 0: as many as the epochs take."""
     weight_decay: float = 1e-2
-    warmup_steps: int = 100
+    """Of AdamW."""
+    schedule: Literal["constant_with_warmup", "cosine"] = "constant_with_warmup"
+    """Of the learning rate."""
+    warmup_steps: int = 500
+    """Steps over which the learning rate rises."""
     gradient_clip: float = 1.0
-    average: float = 0.995  # decay of the exponential moving average of the weights
+    """Largest norm of the gradient."""
+    ema: float = 0.0
+    """Decay of the weights' exponential moving average, which is then what is kept; 0: none."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, where memory is short."""
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    """auto: bf16 where the hardware is faster with it."""
     save_every: int = 500
-    workers: int = 1
-    bar: int = 0  # line of the progress bar, where several trainings share a screen
+    """Steps between checkpoints, each with its validation."""
+    workers: int = 2
+    """Processes that prepare samples, for each device."""
+    bar: tyro.conf.Suppress[int] = 0
+    """Line of the progress bar, where several trainings share a screen."""
     seed: int = 0
+    """Of all randomness."""
+
+    def for_moments(self, moments: int) -> LoopOptions:
+        """With the number of steps that training on so many moments takes."""
+        return self if self.steps else replace(self, steps=math.ceil(self.epochs * moments / self.batch_size))
+
+    def require_sensible(self) -> None:
+        """Raise a GenimaError for a number that makes no sense."""
+        if min(self.batch_size, self.accumulate, self.save_every) < 1 or min(self.steps, self.workers) < 0:
+            raise GenimaError(
+                "--batch-size, --accumulate and --save-every must be positive, --steps and --workers not negative"
+            )
+        if not (self.learning_rate > 0 and self.epochs > 0 and 0 <= self.ema < 1):
+            raise GenimaError("--learning-rate and --epochs must be positive, --ema from 0 to below 1")
 
 
-class StepSampler(torch.utils.data.Sampler[list[int]]):
-    """Batches of indices that depend on (seed, step) alone, so that a resumed run sees what it would have seen."""
+_WITHOUT_EFFECT = ("save_every", "workers", "bar", "accumulate")  # options that may change when a training is resumed
 
-    def __init__(self, size: int, options: LoopOptions, start: int) -> None:
+
+class StepSampler(torch.utils.data.Sampler[list[Visit]]):
+    """What each step trains on. It depends on (seed, step) alone, not on workers, devices or where a run resumed."""
+
+    def __init__(
+        self, size: int, options: LoopOptions, start: int = 0, part: int = 0, parts: int = 1, accumulate: int = 1
+    ) -> None:
+        """``part`` of ``parts`` devices; each yields ``accumulate`` batches a step."""
         self._size, self._options, self._start = size, options, start
+        self._part, self._parts, self._accumulate = part, parts, accumulate
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Visit]]:
+        batch = self._options.batch_size
         for step in range(self._start, self._options.steps):
-            rng = np.random.default_rng([self._options.seed, step])
-            yield rng.integers(0, self._size, self._options.batch_size).tolist()
+            moments = np.random.default_rng([self._options.seed, step]).integers(0, self._size, batch)
+            visits = [Visit(int(moment), step * batch + i) for i, moment in enumerate(moments)]
+            mine = visits[self._part :: self._parts]
+            for i in range(self._accumulate):
+                yield mine[i :: self._accumulate]
 
     def __len__(self) -> int:
-        return self._options.steps - self._start
+        return (self._options.steps - self._start) * self._accumulate
+
+
+def make_accelerator(options: LoopOptions, folder: Path) -> Accelerator:
+    """The accelerator of a training: its devices come from ``accelerate launch``, or are the one that is here.
+
+    Raises:
+        GenimaError: for options that make no sense, or a batch that cannot be split evenly.
+    """
+    options.require_sensible()
+    precision = options.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if is_half_fast(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "no"
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        gradient_accumulation_steps=options.accumulate,
+        log_with="tensorboard",
+        project_dir=folder,
+        step_scheduler_with_optimizer=False,
+    )
+    parts = accelerator.num_processes * options.accumulate
+    if options.batch_size % parts:
+        raise GenimaError(
+            f"a batch of {options.batch_size} cannot be split into {parts} equal parts "
+            f"({accelerator.num_processes} processes, {options.accumulate} parts each); choose another batch size"
+        )
+    return accelerator
 
 
 def run(
-    modules: Mapping[str, nn.Module],
-    loss: Callable[[Any, torch.Generator], tuple[Tensor, dict[str, float]]],
+    model: nn.Module,
     dataset: torch.utils.data.Dataset[Any],
     collate: Callable[[Any], Any],
     options: LoopOptions,
     folder: Path,
-    save: Callable[[int], None],
+    save: Callable[[Path], None],
+    validate: Callable[[int, Path], Mapping[str, float]],
+    best_by: str,
+    accelerator: Accelerator | None = None,
 ) -> None:
-    """Train ``modules`` until ``options.steps``, from where the state in ``folder`` says that an earlier run stopped.
+    """Train until ``options.steps``, from where the last checkpoint in ``folder`` says that an earlier run stopped.
+
+    After every ``options.save_every`` steps there is a checkpoint ``step-<n>``; ``last`` and ``best`` are links, and
+    what neither points to is removed. Ctrl-C or SIGTERM ends after the step under way with a checkpoint.
 
     Args:
-        dataset: where its samples differ from visit to visit, ``skip`` tells it how many an earlier run has taken.
-        loss: of a collated batch and a generator for its random draws; also what to show beside the progress bar.
-        save: called with the step number while the modules hold the averaged weights.
+        model: maps a collated batch to its losses by name, of which ``loss`` is minimised; what of it needs gradients
+            is trained. Its random draws must come from PyTorch's global generator.
+        dataset: indexed by :class:`Visit`; a sample's randomness follows from ``Visit.sample``.
+        save: writes a checkpoint into a folder; called while the model holds the averaged weights, if there are any.
+        validate: errors by name for a step's checkpoint (they are logged); may write pictures into the folder.
+        best_by: the error whose least value marks the best checkpoint.
 
     Raises:
         GenimaError: when the loss stops being finite, the state is another training's, or one is under way here.
     """
-    device = next(next(iter(modules.values())).parameters()).device
-    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
-    schedule = get_cosine_schedule_with_warmup(optimizer, options.warmup_steps, options.steps)
-    average = EMAModel(parameters, decay=options.average)
-    average.to(device)
-    about = {key: value for key, value in asdict(options).items() if key not in _WITHOUT_EFFECT}
-    about["moments"] = len(dataset)  # type: ignore[arg-type]
-    start = _restore(folder / STATE, about, modules, optimizer, schedule, average)
-    if skip := getattr(dataset, "skip", None):
-        skip(start * options.batch_size)
-    loader = torch.utils.data.DataLoader(
-        dataset,
-        batch_sampler=StepSampler(len(dataset), options, start),  # type: ignore[arg-type]
-        collate_fn=collate,
-        num_workers=options.workers,
-        multiprocessing_context="spawn" if options.workers else None,
-    )
+    options = options.for_moments(len(dataset))  # type: ignore[arg-type]
+    accelerator = accelerator or make_accelerator(options, folder)
+    with _alone_in(folder) if accelerator.is_main_process else contextlib.nullcontext():
+        training = _Training(model, options, folder, save, validate, best_by, accelerator, len(dataset))  # type: ignore[arg-type]
+        training.run(dataset, collate)
 
-    def keep(step: int) -> None:
-        average.store(parameters)
-        average.copy_to(parameters)
-        for module in modules.values():
-            module.eval()
-        save(step)
-        for module in modules.values():
-            module.train()
-        average.restore(parameters)
-        # last, so that what was interrupted here is done again
-        _store(folder / STATE, step, about, modules, optimizer, schedule, average)
 
-    for module in modules.values():
-        module.train()
-    smooth: dict[str, float] = {}
-    bar = {"desc": folder.name, "unit": "step", "position": options.bar, "dynamic_ncols": True}
-    with _alone_in(folder), tqdm(loader, initial=start, total=options.steps, **bar) as progress:
-        for step, batch in enumerate(progress, start + 1):
-            generator = torch.Generator().manual_seed(hash((options.seed, step)) % 2**63)
-            with half_precision(device):
-                value, shown = loss(batch, generator)
-            if not torch.isfinite(value):
-                raise GenimaError(f"the loss is {value.item()} at step {step}; the last checkpoint in {folder} is kept")
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
-            optimizer.step()
-            schedule.step()
-            average.step(parameters)
-            for key, number in {"loss": value.item(), **shown}.items():
-                smooth[key] = 0.98 * smooth.get(key, number) + 0.02 * number
-            progress.set_postfix({key: f"{number:.4f}" for key, number in smooth.items()}, refresh=False)
-            if step % options.save_every == 0 or step == options.steps:
-                keep(step)
+class _Training:
+    def __init__(
+        self,
+        model: nn.Module,
+        options: LoopOptions,
+        folder: Path,
+        save: Callable[[Path], None],
+        validate: Callable[[int, Path], Mapping[str, float]],
+        best_by: str,
+        accelerator: Accelerator,
+        moments: int,
+    ) -> None:
+        self._options, self._folder, self._accelerator = options, folder, accelerator
+        self._save, self._validate, self._best_by = save, validate, best_by
+        self._about = {key: value for key, value in asdict(options).items() if key not in _WITHOUT_EFFECT}
+        self._moments = self._about["moments"] = moments
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        fused = accelerator.device.type == "cuda"
+        optimizer = torch.optim.AdamW(
+            self._parameters, options.learning_rate, weight_decay=options.weight_decay, fused=fused
+        )
+        self._model, self._optimizer = accelerator.prepare(model, optimizer)
+        self._schedule = get_scheduler(
+            options.schedule, optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=options.steps
+        )
+        accelerator.register_for_checkpointing(self._schedule)
+        self._average = EMAModel(self._parameters, decay=options.ema) if options.ema else None
+        if self._average:
+            self._average.to(accelerator.device)
+            accelerator.register_for_checkpointing(self._average)
+        self._step, self._best = 0, math.inf
+        self._stop = False
+
+    def run(self, dataset: torch.utils.data.Dataset[Any], collate: Callable[[Any], Any]) -> None:
+        options, accelerator = self._options, self._accelerator
+        self._restore()
+        sampler = StepSampler(
+            self._moments, options, self._step,
+            accelerator.process_index, accelerator.num_processes, options.accumulate,
+        )  # fmt: skip
+        loader = torch.utils.data.DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=options.workers,
+            pin_memory=accelerator.device.type == "cuda",
+            multiprocessing_context="spawn" if options.workers else None,
+            prefetch_factor=4 if options.workers else None,
+            worker_init_fn=_prepare_worker,
+        )
+        accelerator.init_trackers("tensorboard")
+        bar = tqdm(
+            initial=self._step, total=options.steps, desc=self._folder.name, unit="step", position=options.bar,
+            dynamic_ncols=True, disable=not accelerator.is_main_process,
+        )  # fmt: skip
+        self._model.train()
+        batches = iter(loader)
+        with bar, self._stopping():
+            smooth: dict[str, float] = {}
+            while self._step < options.steps and not self._stop:
+                set_seed(hash((options.seed, self._step, accelerator.process_index)) % 2**32)
+                losses = self._train_step(batches)
+                self._step += 1
+                for key, value in losses.items():
+                    smooth[key] = 0.98 * smooth.get(key, value) + 0.02 * value
+                bar.set_postfix({key: f"{value:.4g}" for key, value in smooth.items()}, refresh=False)
+                bar.update()
+                if self._step % 10 == 0:
+                    accelerator.log({**losses, "learning_rate": self._schedule.get_last_lr()[0]}, self._step)
+                if self._step % options.save_every == 0 or self._step == options.steps or self._stop:
+                    self._keep()
+        accelerator.end_training()
+        if self._step < options.steps:
+            print(f"\nstopped at step {self._step} of {options.steps}; the same command goes on from there")
+            raise KeyboardInterrupt
+
+    def _train_step(self, batches: Iterator[Any]) -> dict[str, float]:
+        """One optimiser step; returns the losses, averaged over devices and parts."""
+        accelerator, total = self._accelerator, dict[str, float]()
+        for _ in range(self._options.accumulate):
+            batch = _next(batches)
+            with accelerator.accumulate(self._model):
+                losses: Mapping[str, Tensor] = self._model(batch)
+                accelerator.backward(losses["loss"])
+                norm = torch.zeros(())
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self._parameters, self._options.gradient_clip)
+                    if accelerator.scaler:  # it skips a step whose gradients overflow, and scales less from then on
+                        norm = torch.zeros(())
+                names = list(losses)
+                values = [*(losses[name].detach().float() for name in names), torch.as_tensor(norm).float()]
+                values.append(torch.tensor(float(self._stop)))
+                shared = accelerator.reduce(torch.stack([v.to(accelerator.device) for v in values]), "mean").tolist()
+                if not all(map(math.isfinite, shared)):
+                    self._refuse(batch, dict(zip([*names, "gradient"], shared, strict=False)))
+                self._optimizer.step()
+                if accelerator.sync_gradients:
+                    self._schedule.step()
+                    if self._average:
+                        self._average.step(self._parameters)
+                self._optimizer.zero_grad(set_to_none=True)
+            for name, value in zip(names, shared, strict=False):
+                total[name] = total.get(name, 0.0) + value / self._options.accumulate
+        self._stop = shared[-1] > 0  # where one process was told to stop, all stop after the same step
+        return total
+
+    def _refuse(self, batch: Any, values: Mapping[str, float]) -> None:
+        process = self._accelerator.process_index
+        file = self._folder / (_BAD_BATCH if self._accelerator.num_processes == 1 else f"{process}-{_BAD_BATCH}")
+        torch.save({"step": self._step + 1, "batch": batch}, file)
+        bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
+        raise GenimaError(
+            f"{bad} at step {self._step + 1} of {self._folder}; its batch is in {file}, the last checkpoint is kept"
+        )
+
+    @contextlib.contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Within it Ctrl-C and SIGTERM ask for a checkpoint and the end; a second Ctrl-C ends at once."""
+
+        def stop(number: int, _: Any) -> None:
+            self._stop = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        try:
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever runs it there has handlers of his own
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _keep(self) -> None:
+        """Validate and write a checkpoint; until the link moves, the one before it is the last."""
+        accelerator, folder = self._accelerator, self._folder / f"step-{self._step:06d}"
+        part = folder.with_suffix(".part")
+        self._model.eval()
+        if self._average:
+            self._average.store(self._parameters)
+            self._average.copy_to(self._parameters)
+        errors: dict[str, float] = {}
+        if accelerator.is_main_process:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            self._save(part)
+            with torch.random.fork_rng():
+                errors = dict(self._validate(self._step, part))
+        if self._average:
+            self._average.restore(self._parameters)
+        self._model.train()
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(part / STATE))
+        if accelerator.is_main_process:
+            is_best = errors[self._best_by] < self._best or not (self._folder / BEST).exists()
+            self._best = min(self._best, errors[self._best_by])
+            progress = {"step": self._step, "about": self._about, "best": self._best, "errors": errors}
+            write_whole(part / STATE / PROGRESS, (json.dumps(progress, indent=2) + "\n").encode())
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before the link moved
+            part.rename(folder)
+            if is_best:
+                _link(self._folder / BEST, folder.name)
+            _link(self._folder / LAST, folder.name)
+            _remove_unlinked(self._folder)
+            with (self._folder / METRICS).open("a") as log:
+                log.write(json.dumps({"step": self._step, **errors}) + "\n")
+            accelerator.log({f"validation/{key}": value for key, value in errors.items()}, self._step)
+        accelerator.wait_for_everyone()
+
+    def _restore(self) -> None:
+        state = self._folder / LAST / STATE
+        if not (self._folder / LAST).exists():
+            return
+        try:
+            progress = json.loads((state / PROGRESS).read_text())
+            then = progress["about"]
+            if different := [f"{k}: {then[k]} then, {v} now" for k, v in self._about.items() if then[k] != v]:
+                raise ValueError(", ".join(different))
+            self._accelerator.load_state(str(state))
+            self._step, self._best = int(progress["step"]), float(progress["best"])
+        except Exception as error:  # torch and accelerate raise many kinds for a damaged or different state
+            reason = " ".join(str(error).split())
+            raise GenimaError(
+                f"the training in {self._folder} cannot be resumed ({reason}); remove the folder to start afresh"
+            ) from None
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    """The next batch; a worker's error comes with its whole traceback, of which the last line is for the user."""
+    try:
+        return next(batches)
+    except GenimaError as error:
+        line = str(error).strip().splitlines()[-1]
+        raise GenimaError(line.removeprefix(f"{GenimaError.__module__}.{GenimaError.__name__}: ")) from None
+
+
+def _prepare_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training: it still needs its samples
+    cv2.setNumThreads(1)  # the workers themselves are the parallel part
+
+
+def _link(link: Path, target: str) -> None:
+    """Point a link to a sibling in one step."""
+    part = link.with_name(f".{link.name}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    os.replace(part, link)
+
+
+def _remove_unlinked(folder: Path) -> None:
+    linked = {link.name: (folder / link.name).resolve() for link in (folder / BEST, folder / LAST)}
+    for checkpoint in folder.glob("step-*"):
+        if checkpoint.resolve() not in linked.values():
+            shutil.rmtree(checkpoint)
+        elif checkpoint.resolve() != linked[LAST]:
+            shutil.rmtree(checkpoint / STATE, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """While it is open, no other training writes to the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,51 +399,3 @@ def _alone_in(folder: Path) -> Iterator[None]:
             line = f"another training is writing to {folder}; wait for it, or choose another folder"
             raise GenimaError(line) from None
         yield
-
-
-def _store(
-    path: Path,
-    step: int,
-    about: Mapping[str, Any],
-    modules: Mapping[str, nn.Module],
-    optimizer: Any,
-    schedule: Any,
-    average: EMAModel,
-) -> None:
-    state = {
-        "step": step,
-        "about": dict(about),
-        "modules": {name: module.state_dict() for name, module in modules.items()},
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "average": {"weights": average.shadow_params, "steps": average.optimization_step},
-    }
-    torch.save(state, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
-
-
-def _restore(
-    path: Path,
-    about: Mapping[str, Any],
-    modules: Mapping[str, nn.Module],
-    optimizer: Any,
-    schedule: Any,
-    average: EMAModel,
-) -> int:
-    if not path.exists():
-        return 0
-    try:
-        state = torch.load(path, weights_only=True)
-        then = state["about"]
-        if different := [f"{key}: {then[key]} then, {about[key]} now" for key in about if then[key] != about[key]]:
-            raise ValueError(", ".join(different))
-        for name, module in modules.items():
-            module.load_state_dict(state["modules"][name])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        average.shadow_params = [tensor.clone() for tensor in state["average"]["weights"]]
-        average.optimization_step = state["average"]["steps"]
-    except Exception as error:  # torch raises many kinds for a damaged or different state
-        reason = " ".join(str(error).split())
-        raise GenimaError(f"{path} does not fit this training ({reason}); remove it to start afresh") from None
-    return int(state["step"])

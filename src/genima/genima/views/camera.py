@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -14,6 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
+
+VIRTUAL = "virtual"  # the view without a camera (genima.views.virtual)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,35 @@ class Camera:
             self, width=width, height=height, fx=self.fx * sx, cx=self.cx * sx, fy=self.fy * sy, cy=self.cy * sy
         )
 
+    def fitted(self, size: int) -> Camera:
+        """The camera of the images that :func:`genima.views.fit` makes: their middle square at size x size."""
+        side = min(self.width, self.height)
+        left, top = (self.width - side) // 2, (self.height - side) // 2
+        square = replace(self, width=side, height=side, cx=self.cx - left, cy=self.cy - top)
+        return square.scaled(size, size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, with the fields of a calibration file."""
+        return {
+            "parent": self.parent,
+            "translation": self.T_parent_camera[:3, 3].tolist(),
+            "rotation_xyzw": Rotation.from_matrix(self.T_parent_camera[:3, :3]).as_quat().tolist(),
+            "width": self.width,
+            "height": self.height,
+            **{key: getattr(self, key) for key in ("fx", "fy", "cx", "cy")},
+        }
+
+    @classmethod
+    def from_dict(cls, view: str, data: Mapping[str, Any]) -> Camera:
+        """The inverse of :meth:`to_dict`; KeyError, TypeError or ValueError where a field is missing or malformed."""
+        T = np.eye(4)
+        T[:3, :3] = Rotation.from_quat(data["rotation_xyzw"]).as_matrix()
+        T[:3, 3] = data["translation"]
+        if data["parent"] not in ("base", "flange"):
+            raise ValueError(f"parent is {data['parent']!r}, not base or flange")
+        numbers = {key: float(data[key]) for key in ("fx", "fy", "cx", "cy")}
+        return cls(view, data["parent"], T, int(data["width"]), int(data["height"]), **numbers)
+
 
 def load_cameras(folder: Path) -> Mapping[str, Camera]:
     """All cameras of a calibration folder by view.
@@ -63,16 +94,7 @@ def load_cameras(folder: Path) -> Mapping[str, Camera]:
     cameras = {}
     for path in sorted(folder.glob("*.yaml")):
         try:
-            data = yaml.safe_load(path.read_text())
-            T = np.eye(4)
-            T[:3, :3] = Rotation.from_quat(data["rotation_xyzw"]).as_matrix()
-            T[:3, 3] = data["translation"]
-            if data["parent"] not in ("base", "flange"):
-                raise ValueError(f"parent is {data['parent']!r}, not base or flange")
-            numbers = {key: float(data[key]) for key in ("fx", "fy", "cx", "cy")}
-            cameras[path.stem] = Camera(
-                path.stem, data["parent"], T, int(data["width"]), int(data["height"]), **numbers
-            )
+            cameras[path.stem] = Camera.from_dict(path.stem, yaml.safe_load(path.read_text()))
         except yaml.YAMLError as error:
             raise GenimaError(f"camera calibration {path} is not YAML: {' '.join(str(error).split())}") from None
         except (KeyError, TypeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 
 from genima.errors import GenimaError
@@ -30,3 +31,14 @@ def untile(tiled: Image, order: Sequence[str]) -> dict[str, Image]:
     h, w = tiled.shape[0] // 2, tiled.shape[1] // 2
     quarters = (tiled[:h, :w], tiled[:h, w:], tiled[h:, :w], tiled[h:, w:])
     return dict(zip(order, quarters, strict=True))
+
+
+def fit(image: Image, size: int) -> Image:
+    """The middle square of an image (h, w, 3), size x size; by area, so that shrinking does not alias."""
+    h, w = image.shape[:2]
+    side = min(h, w)
+    top, left = (h - side) // 2, (w - side) // 2
+    square = image[top : top + side, left : left + side]
+    if side == size:
+        return square
+    return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA), np.uint8)

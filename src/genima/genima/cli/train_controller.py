@@ -1,0 +1,83 @@
+"""``./genima train controller``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from genima.checkpoint import CONTROLLER, FOLDERS
+from genima.controller.controller import Controller
+from genima.controller.pretrained import CLIP, IMAGENET
+from genima.datasets.reach import reach_moments
+from genima.datasets.targets import TargetDataset
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.training import loop
+from genima.training.controller import (
+    SMALL,
+    ChunkOptions,
+    build_controller,
+    build_small_controller,
+    train_controller,
+)
+
+
+@dataclass
+class TrainController:
+    """Train a controller to follow the drawn targets of a dataset that ./genima render made.
+
+    Defaults are the GENIMA paper's (table 4). For several GPUs or machines run
+    `accelerate launch --num_processes N -m genima.cli train controller ...` in the environment of ./genima setup.
+    Interrupted, the same command goes on where the last checkpoint was written.
+    """
+
+    data: Path = Path("data/targets")
+    """Folder of the dataset."""
+    out: Path = Path("runs/mine")
+    """Folder for the checkpoint controller/ (its best and last), with TensorBoard's logs."""
+    views: tuple[str, ...] | None = None
+    """Four of the rendered views in tile order, as for the diffusion agent; without it as rendered."""
+    resnet: str = IMAGENET
+    """ImageNet weights: on the Hugging Face hub, or a folder; `random`: none."""
+    clip: str = CLIP
+    """Text encoder, frozen: on the Hugging Face hub, or a folder; `small`: a small controller, all from scratch."""
+    pretrain: int = 0
+    """Train on so many arbitrary reaching motions of the robot in place of the demos' (only their joints differ)."""
+    init: Path | None = None
+    """Start from the weights and normalisation of this checkpoint, such as one made with --pretrain."""
+    chunks: Annotated[ChunkOptions, tyro.conf.arg(name="")] = field(default_factory=ChunkOptions)
+    loop: Annotated[loop.LoopOptions, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: loop.LoopOptions(epochs=1000, batch_size=96, learning_rate=1e-5, weight_decay=1e-4)
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima train controller``."""
+    options = tyro.cli(TrainController, prog="genima train controller", args=list(argv))
+    if options.pretrain < 0:
+        raise GenimaError("--pretrain must not be negative")
+    folder = options.out / FOLDERS[CONTROLLER]
+    accelerator = loop.make_accelerator(options.loop, folder)
+    targets = TargetDataset.load(options.data, options.views)
+    spec, moments, seed = targets.spec, targets.moments, options.loop.seed
+    if options.pretrain:
+        moments = reach_moments(
+            RobotModel.load(spec.robot), spec.horizon, 1 / spec.action_rate, options.pretrain, seed,
+            moments.instructions,
+        )  # fmt: skip
+    if options.init:
+        controller = Controller.from_pretrained(options.init)
+        controller.spec.require_same(spec, f"the checkpoint {options.init}", f"the dataset {options.data}")
+        controller.unfreeze()
+    elif options.clip == SMALL:
+        controller = build_small_controller(spec, moments, seed)
+    else:
+        controller = build_controller(spec, moments, options.resnet, options.clip, seed)
+    train_controller(controller, moments, targets.cameras, options.chunks, options.loop, folder, accelerator)
+    if accelerator.is_main_process:
+        print(f"\n{folder}: best and last checkpoint; ./genima inspect {folder} shows them")
+    return 0

@@ -1,0 +1,63 @@
+"""``./genima train diffusion``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from genima.checkpoint import DIFFUSION_AGENT, FOLDERS
+from genima.datasets.targets import TargetDataset
+from genima.diffusion.build import build_agent
+from genima.errors import GenimaError
+from genima.training import loop
+from genima.training.diffusion import DrawingOptions, train_diffusion
+
+
+@dataclass
+class TrainDiffusion:
+    """Train a diffusion agent to draw the targets of a dataset that ./genima render made.
+
+    Defaults are the GENIMA paper's (table 3). For several GPUs or machines run
+    `accelerate launch --num_processes N -m genima.cli train diffusion ...` in the environment of ./genima setup.
+    Interrupted, the same command goes on where the last checkpoint was written.
+    """
+
+    data: Path = Path("data/targets")
+    """Folder of the dataset."""
+    out: Path = Path("runs/mine")
+    """Folder for the checkpoint diffusion_agent/ (its best and last), with TensorBoard's logs."""
+    base: str = "stabilityai/sd-turbo"
+    """Pre-trained model: on the Hugging Face hub, or a folder (SD, SD-Turbo, SDXL-Turbo); `small`: from scratch."""
+    conditioning: Literal["controlnet", "unet"] = "controlnet"
+    """How the scene enters: a ControlNet made from the UNet, or the UNet itself, trained as in InstructPix2Pix."""
+    tiled: bool = True
+    """Draw the four views as one picture; --no-tiled draws each by itself (the paper's ablation)."""
+    views: tuple[str, ...] | None = None
+    """Four of the rendered views in tile order; without it as rendered."""
+    inference_steps: int = 5
+    """Diffusion steps of a drawing in use."""
+    drawing: Annotated[DrawingOptions, tyro.conf.arg(name="")] = field(default_factory=DrawingOptions)
+    loop: Annotated[loop.LoopOptions, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: loop.LoopOptions(epochs=200, batch_size=24, learning_rate=1e-5)
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima train diffusion``."""
+    options = tyro.cli(TrainDiffusion, prog="genima train diffusion", args=list(argv))
+    if options.inference_steps < 1:
+        raise GenimaError("--inference-steps must be positive")
+    folder = options.out / FOLDERS[DIFFUSION_AGENT]
+    accelerator = loop.make_accelerator(options.loop, folder)
+    targets = TargetDataset.load(options.data, options.views)
+    agent = build_agent(
+        options.base, targets, options.conditioning, options.tiled, options.inference_steps, options.loop.seed
+    )
+    train_diffusion(agent, targets, options.drawing, options.loop, folder, accelerator)
+    if accelerator.is_main_process:
+        print(f"\n{folder}: best and last checkpoint; ./genima inspect {folder} shows them")
+    return 0

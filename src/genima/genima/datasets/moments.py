@@ -1,0 +1,43 @@
+"""Moments: what the arm did, and what it was to do next, as training samples it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Visit(NamedTuple):
+    """A moment to be sampled, and which sample of the training it is: all of a sample's randomness follows from it."""
+
+    moment: int
+    sample: int
+
+
+@dataclass(frozen=True)
+class Moments:
+    """N moments of demos. Joints in the robot model's order, K = the specification's horizon."""
+
+    episode: NDArray[np.str_]  # (N,) name
+    instruction: NDArray[np.str_]  # (N,)
+    positions: NDArray[np.float64]  # (N, n) rad, measured
+    gripper: NDArray[np.float64]  # (N,) measured open fraction
+    target: NDArray[np.float64]  # (N, n) rad, measured K steps later, or at the episode's end
+    target_open: NDArray[np.bool_]  # (N,) whether the gripper is to be open then
+    actions: NDArray[np.float64]  # (N, K, n) rad, commanded after the moment
+    action_gripper: NDArray[np.float64]  # (N, K) commanded open fraction
+    padding: NDArray[np.bool_]  # (N, K) true past the episode's end
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.integer] | slice) -> Moments:
+        """Some of the moments."""
+        return Moments(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    @property
+    def instructions(self) -> list[str]:
+        """The different instructions, sorted."""
+        return sorted({str(text) for text in np.unique(self.instruction)})

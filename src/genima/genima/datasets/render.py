@@ -1,0 +1,297 @@
+"""From demos to a dataset of drawn targets: parquet shards that stream, split over machines and load at random."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import signal
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.distributed import split_dataset_by_node
+from tqdm import tqdm
+
+from genima.checkpoint import DrawingSpec
+from genima.episodes import Episode, EpisodeError
+from genima.errors import GenimaError
+from genima.files import write_whole
+from genima.observation import Image
+from genima.robot.model import RobotModel
+from genima.targets import place_spheres, render_spheres
+from genima.views.camera import VIRTUAL, Camera
+from genima.views.tiling import fit
+from genima.views.virtual import VirtualView
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+_KEY = b"genima"  # of the note in a shard's footer
+# At 4:4:4, as small coloured things would lose their colour with half the chroma's resolution.
+_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
+_UNSUCCESSFUL, _UNJUDGED = "not successful", "not judged (it has no /success)"
+_RATE_TOLERANCE = 0.1  # by which a demo's rate may differ from the dataset's
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """What is rendered from what; the same plan gives the same shards, wherever and however often it is run."""
+
+    episodes: tuple[Path, ...]
+    spec: DrawingSpec
+    cameras: Mapping[str, Camera]  # by view, the virtual one's included where it is to be rendered
+    episodes_per_shard: int = 8
+    renderer: str = "moderngl"
+    on_fault: Literal["skip", "refuse"] = "skip"
+    unjudged: Literal["skip", "keep"] = "skip"  # demos of which nobody has said whether they succeeded
+
+    @property
+    def shards(self) -> list[tuple[Path, ...]]:
+        """The episodes of each shard."""
+        step = self.episodes_per_shard
+        return [self.episodes[i : i + step] for i in range(0, len(self.episodes), step)]
+
+    def shard_name(self, shard: int) -> str:
+        """File name of a shard."""
+        return f"shard-{shard:05d}-of-{len(self.shards):05d}.parquet"
+
+    def fingerprint(self) -> str:
+        """Of everything that decides what is in the shards."""
+        about = {
+            "schema": SCHEMA,
+            "spec": self.spec.to_dict(),
+            "cameras": {view: camera.to_dict() for view, camera in self.cameras.items()},
+            "episodes": [folder.name for folder in self.episodes],
+            "episodes_per_shard": self.episodes_per_shard,
+            "unjudged": self.unjudged,
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RenderSummary:
+    """What a rendering has made."""
+
+    moments: int
+    episodes: int
+    skipped: Mapping[str, str]  # why, by episode
+    missing: int  # shards that other machines have yet to make
+
+    def __str__(self) -> str:
+        text = f"{self.moments} moments of {self.episodes} demos"
+        if self.skipped:
+            failed, unjudged = (list(self.skipped.values()).count(why) for why in (_UNSUCCESSFUL, _UNJUDGED))
+            faulty = len(self.skipped) - failed - unjudged
+            text += f"; skipped {failed} unsuccessful, {unjudged} unjudged and {faulty} faulty ones"
+        return text
+
+
+def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines: int = 1) -> RenderSummary:
+    """Render the shards that are missing in ``out``; when all are there, write the manifest with their checksums.
+
+    On several machines each takes its share (``rank`` of ``machines``; Hugging Face's ``split_dataset_by_node``) of
+    the same plan; whoever finishes last, or runs again over all shards, writes the manifest.
+
+    Raises:
+        GenimaError: when ``out`` holds another dataset, a demo is at fault and faults are refused, or none is left.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    fingerprint = plan.fingerprint()
+    present = {path.name: _note(path) for path in sorted(out.glob("shard-*.parquet"))}
+    if any(note.get("fingerprint") != fingerprint for note in present.values()):
+        raise GenimaError(f"{out} holds another dataset (other demos, cameras or appearance); choose another --out")
+    every = datasets.Dataset.from_dict({"shard": list(range(len(plan.shards)))})
+    mine = [int(shard) for shard in split_dataset_by_node(every, rank, machines)["shard"]]
+    todo = [shard for shard in mine if plan.shard_name(shard) not in present]
+    if todo:
+        (out / MANIFEST).unlink(missing_ok=True)
+        _render_all(plan, todo, out, processes)
+    notes = {name: _note(out / name) for name in map(plan.shard_name, range(len(plan.shards))) if (out / name).exists()}
+    skipped = {episode: reason for note in notes.values() for episode, reason in note["skipped"].items()}
+    summary = RenderSummary(
+        sum(note["moments"] for note in notes.values()),
+        sum(note["episodes"] for note in notes.values()),
+        skipped,
+        len(plan.shards) - len(notes),
+    )
+    if not summary.missing:
+        if not summary.moments:
+            reasons = "; ".join(f"{episode}: {reason}" for episode, reason in list(skipped.items())[:3])
+            raise GenimaError(f"no demo is left to train on: {reasons}")
+        _write_manifest(plan, out, notes, summary)
+    return summary
+
+
+def _write_manifest(
+    plan: RenderPlan, out: Path, notes: Mapping[str, Mapping[str, Any]], summary: RenderSummary
+) -> None:
+    manifest = {
+        "schema": SCHEMA,
+        "fingerprint": plan.fingerprint(),
+        "spec": plan.spec.to_dict(),
+        "cameras": {view: camera.to_dict() for view, camera in plan.cameras.items()},
+        "moments": summary.moments,
+        "episodes": summary.episodes,
+        "skipped": dict(summary.skipped),
+        "shards": [
+            {"file": name, "moments": note["moments"], "sha256": sha256(out / name)} for name, note in notes.items()
+        ],
+    }
+    write_whole(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _note(shard: Path) -> dict[str, Any]:
+    """What the renderer wrote about a shard into its footer."""
+    try:
+        return dict(json.loads(pq.read_metadata(shard).metadata[_KEY]))
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
+        raise GenimaError(f"{shard} is damaged or none of ours; remove it, the same command makes it anew") from None
+
+
+# --------------------------------------------------------------------------------------------------- in processes
+
+
+def _render_all(plan: RenderPlan, shards: Sequence[int], out: Path, processes: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    bar = tqdm(total=sum(len(plan.shards[shard]) for shard in shards), desc="render", unit="demo", dynamic_ncols=True)
+    with bar, ProcessPoolExecutor(processes, context, _start, (plan, out)) as pool:
+        jobs = {pool.submit(_render_shard, shard): shard for shard in shards}
+        try:
+            for job in as_completed(jobs):
+                for line in job.result():
+                    bar.write(f"genima: skipped: {line}")
+                bar.update(len(plan.shards[jobs[job]]))
+        except BrokenProcessPool:
+            raise GenimaError("a process that renders has died; the same command goes on from here") from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_worker: tuple[RenderPlan, Path, RobotModel, VirtualView | None]
+
+
+def _start(plan: RenderPlan, out: Path) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: shards under way are finished
+    cv2.setNumThreads(1)
+    robot = RobotModel.load(plan.spec.robot)
+    _worker = (plan, out, robot, VirtualView(robot) if VIRTUAL in plan.cameras else None)
+
+
+def _render_shard(shard: int) -> list[str]:
+    """Write one shard, whole or not at all; returns why demos were skipped."""
+    plan, out, robot, virtual = _worker
+    features = shard_features(plan.spec, plan.cameras)
+    file = out / plan.shard_name(shard)
+    part, skipped, moments, kept = io.BytesIO(), dict[str, str](), 0, 0
+    with pq.ParquetWriter(part, features.arrow_schema) as writer:
+        for folder in plan.shards[shard]:
+            try:
+                rows = _rows(Episode.load(folder, robot, set(plan.cameras) - {VIRTUAL}), plan, robot, virtual)
+            except EpisodeError as error:
+                if plan.on_fault == "refuse":
+                    raise
+                skipped[folder.name] = str(error).removeprefix(f"episode {folder}: ")
+                continue
+            except _UnsuccessfulError as reason:
+                skipped[folder.name] = str(reason)
+                continue
+            writer.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
+            moments, kept = moments + len(rows), kept + 1
+        note = {"fingerprint": plan.fingerprint(), "moments": moments, "episodes": kept, "skipped": skipped}
+        writer.add_key_value_metadata({_KEY: json.dumps(note)})
+    write_whole(file, part.getvalue())
+    return [f"{episode}: {reason}" for episode, reason in skipped.items()]
+
+
+class _UnsuccessfulError(Exception):
+    pass
+
+
+def _rows(
+    episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: VirtualView | None
+) -> list[dict[str, Any]]:
+    if episode.success is None and plan.unjudged == "skip":
+        raise _UnsuccessfulError(_UNJUDGED)
+    if episode.success is False:
+        raise _UnsuccessfulError(_UNSUCCESSFUL)
+    spec, K = plan.spec, plan.spec.horizon
+    if abs(episode.period * spec.action_rate - 1) > _RATE_TOLERANCE:
+        what = f"recorded at {1 / episode.period:.3g} Hz, the dataset has {spec.action_rate:.3g} Hz"
+        raise EpisodeError(episode.folder, what)
+    cameras = {view: camera.fitted(spec.view_size) for view, camera in plan.cameras.items()}
+    last, rows = len(episode) - 1, []
+    for t in range(len(episode)):
+        steps, end = np.minimum(np.arange(t, t + K), last), min(t + K, last)
+        row: dict[str, Any] = {
+            "episode": episode.folder.name,
+            "moment": t,
+            "time": episode.stamps[t] - episode.stamps[0],
+            "instruction": episode.instruction,
+            "positions": episode.positions[t],
+            "gripper": episode.gripper[t],
+            "target": episode.positions[end],
+            "target_open": bool(episode.command_gripper[end] > 0.5),
+            "actions": episode.command_positions[steps].ravel(),
+            "action_gripper": episode.command_gripper[steps],
+            "padding": np.arange(t, t + K) > last,
+        }
+        for view, camera in cameras.items():
+            if view == VIRTUAL:
+                assert virtual is not None
+                image = virtual.render(episode.positions[t], float(episode.gripper[t]))
+            else:
+                image = episode.image(view, t)
+            placed = place_spheres(
+                camera, robot, spec.appearance, row["target"], row["target_open"], episode.positions[t]
+            )
+            layer = render_spheres(camera, placed, spec.appearance, plan.renderer)
+            row[f"observation.{view}"] = _encoded(fit(image, spec.view_size), ".jpg")
+            row[f"spheres.{view}"] = _encoded(layer, ".png")
+        rows.append(row)
+    return rows
+
+
+def _encoded(image: Image, kind: str) -> dict[str, Any]:
+    """An image as Hugging Face's datasets store it; rgb or rgba."""
+    swapped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    return {"bytes": cv2.imencode(kind, swapped, _JPEG if kind == ".jpg" else _PNG)[1].tobytes(), "path": None}
+
+
+def shard_features(spec: DrawingSpec, cameras: Mapping[str, Camera]) -> datasets.Features:
+    """The columns of a shard; everything but the images makes up :class:`Moments`."""
+    n, K, number = len(spec.joint_names), spec.horizon, datasets.Value("float64")
+    columns: dict[str, Any] = {
+        "episode": datasets.Value("string"),
+        "moment": datasets.Value("int32"),
+        "time": number,  # s since the episode's start
+        "instruction": datasets.Value("string"),
+        "positions": datasets.List(number, length=n),
+        "gripper": number,
+        "target": datasets.List(number, length=n),
+        "target_open": datasets.Value("bool"),
+        "actions": datasets.List(number, length=K * n),  # row by row
+        "action_gripper": datasets.List(number, length=K),
+        "padding": datasets.List(datasets.Value("bool"), length=K),
+    }
+    for view in cameras:
+        columns[f"observation.{view}"] = datasets.Image()
+        columns[f"spheres.{view}"] = datasets.Image()
+    return datasets.Features(columns)

@@ -1,0 +1,60 @@
+"""Prompts as Stable Diffusion's networks take them, from its one or two text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of embedded prompts."""
+
+    tokens: Tensor  # (B, length, channels)
+    pooled: Tensor | None = None  # (B, channels) where the networks want it (SDXL)
+
+    def added(self, side: int) -> dict[str, Tensor] | None:
+        """What SDXL's networks take besides: the pooled prompt and the sizes (original, crop, target) of the images."""
+        if self.pooled is None:
+            return None
+        sizes = torch.tensor([side, side, 0, 0, side, side], dtype=self.pooled.dtype, device=self.pooled.device)
+        return {"text_embeds": self.pooled, "time_ids": sizes.expand(len(self.pooled), -1)}
+
+
+class PromptEncoder:
+    """One CLIP text encoder (Stable Diffusion, SD-Turbo) or two (SDXL)."""
+
+    def __init__(self, tokenizers: Sequence[PreTrainedTokenizerBase], encoders: Sequence[PreTrainedModel]) -> None:
+        self.tokenizers, self.encoders = tuple(tokenizers), tuple(encoders)
+        self._known: dict[str, Prompts] = {}
+
+    def __call__(self, prompts: Sequence[str]) -> Prompts:
+        """Embed a batch; while the encoders are frozen every prompt is computed once."""
+        if any(p.requires_grad for encoder in self.encoders for p in encoder.parameters()):
+            return self._embed(prompts)
+        # What a validation leaves here is used in training too: it must not be inference mode's.
+        with torch.inference_mode(False), torch.no_grad():
+            for prompt in set(prompts) - set(self._known):
+                self._known[prompt] = self._embed([prompt])
+        known = [self._known[prompt] for prompt in prompts]
+        pooled = [p.pooled for p in known if p.pooled is not None]
+        return Prompts(torch.cat([p.tokens for p in known]), torch.cat(pooled) if pooled else None)
+
+    def _embed(self, prompts: Sequence[str]) -> Prompts:
+        tokens, pooled = [], None
+        for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
+            ids = tokenizer(
+                list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
+                return_tensors="pt",
+            ).input_ids.to(encoder.device)  # fmt: skip
+            if len(self.encoders) == 1:
+                return Prompts(encoder(ids).last_hidden_state)
+            # SDXL reads the last layer but one of both encoders, and the second one's projection.
+            output = encoder(ids, output_hidden_states=True)
+            tokens.append(output.hidden_states[-2])
+            pooled = output[0]
+        return Prompts(torch.cat(tokens, dim=-1), pooled)

@@ -1,0 +1,28 @@
+"""What is wrong with an episode, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genima.errors import GenimaError
+
+
+class EpisodeError(GenimaError):
+    """One fault of one episode, in one line.
+
+    Attributes:
+        episode: the bag's folder.
+        what: the fault in words.
+        topic: where it is; None when it concerns the whole episode.
+        time: s since the episode's start, which is the first stamp of any of its topics; None when it has no moment.
+    """
+
+    def __init__(self, episode: Path, what: str, topic: str | None = None, time: float | None = None) -> None:
+        super().__init__(episode, what, topic, time)  # all of them, or the error could not travel between processes
+        self.episode, self.what, self.topic, self.time = episode, what, topic, time
+
+    def __str__(self) -> str:
+        place = "" if self.topic is None else f"{self.topic}: "
+        if self.time is not None:
+            place = f"{self.topic or 'all topics'} at {self.time:.3f} s: "
+        return f"episode {self.episode}: {place}{self.what}"

@@ -1,0 +1,66 @@
+"""The images of one view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+
+from genima.episodes.alignment import Stream
+from genima.episodes.bag import RAW
+from genima.errors import GenimaError
+from genima.observation import Image
+
+
+@dataclass(frozen=True)
+class Frames:
+    """One image a moment, in memory as it was recorded, compressed or raw; it is decoded when it is asked for."""
+
+    stream: Stream  # of sensor_msgs/CompressedImage or Image
+
+    def image(self, t: int) -> Image:
+        """The (h, w, 3) rgb image of moment t.
+
+        Raises:
+            EpisodeError: when it cannot be decoded or its size differs from the first one's.
+        """
+        image = self._decoded(t)
+        if image.shape != self._shape:
+            (h, w, _), (height, width, _) = image.shape, self._shape
+            what = f"image of {w}x{h} pixels, the first has {width}x{height}"
+            raise self.stream.fault(self.stream.times[t], what)
+        return image
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return self._decoded(0).shape
+
+    def _decoded(self, t: int) -> Image:
+        message = self.stream.messages[t]
+        decode = _from_raw if message.__msgtype__ == RAW else _from_compressed
+        try:
+            return decode(message)
+        except GenimaError as error:
+            raise self.stream.fault(self.stream.times[t], str(error)) from None
+
+
+def _from_compressed(message: Any) -> Image:
+    data = message.data
+    cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes()  # OpenCV fills the rest in grey
+    bgr = None if cut or not len(data) else cv2.imdecode(data, cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise GenimaError(f"image cannot be decoded ({message.format or 'of no format'}, {len(data)} bytes)")
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def _from_raw(message: Any) -> Image:
+    h, w, step, encoding = message.height, message.width, message.step, message.encoding
+    if encoding not in ("rgb8", "bgr8"):
+        raise GenimaError(f"image is {encoding or 'of no encoding'}, rgb8 or bgr8 is needed")
+    if min(h, w) < 1 or step < 3 * w or len(message.data) != h * step:
+        raise GenimaError(f"image of {w}x{h} pixels has {len(message.data)} bytes in rows of {step}")
+    pixels = message.data.reshape(h, step)[:, : 3 * w].reshape(h, w, 3)
+    return np.array(pixels if encoding == "rgb8" else pixels[..., ::-1], order="C")

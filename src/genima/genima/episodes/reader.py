@@ -1,0 +1,158 @@
+"""Read episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.episodes.alignment import Stream, align
+from genima.episodes.bag import (
+    JOINT_COMMAND,
+    JOINT_STATES,
+    PARTIAL,
+    SUCCESS,
+    TASK,
+    compressed_topic,
+    raw_topic,
+    read_messages,
+    view_of,
+)
+from genima.episodes.errors import EpisodeError
+from genima.episodes.frames import Frames
+from genima.errors import GenimaError
+from genima.observation import Image
+from genima.robot.model import RobotModel
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demo in memory: T moments at a nearly constant rate, found as :mod:`genima.episodes.alignment` says."""
+
+    folder: Path
+    instruction: str
+    stamps: NDArray[np.float64]  # (T,) s
+    positions: NDArray[np.float64]  # (T, n) rad, measured
+    gripper: NDArray[np.float64]  # (T,) measured open fraction
+    command_positions: NDArray[np.float64]  # (T, n) rad; row t is the last that was given before moment t + 1
+    command_gripper: NDArray[np.float64]  # (T,) commanded open fraction
+    frames: Mapping[str, Frames]  # by view, T images each
+    success: bool | None  # None: nobody has judged it
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    @property
+    def period(self) -> float:
+        """Median time between moments in s."""
+        return float(np.median(np.diff(self.stamps)))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Which views there are, sorted."""
+        return tuple(self.frames)
+
+    def image(self, view: str, t: int) -> Image:
+        """The (h, w, 3) rgb image of a view at moment t.
+
+        Raises:
+            EpisodeError: for a view that is not there, and an image that cannot be decoded or changes its size.
+        """
+        if view not in self.frames:
+            raise EpisodeError(self.folder, "no images", raw_topic(view))
+        return self.frames[view].image(t)
+
+    @classmethod
+    def load(cls, folder: Path, robot: RobotModel, views: Collection[str] | None = None) -> Episode:
+        """Read an episode; joints are matched by name, everything is aligned by ``header.stamp``.
+
+        Images stay in memory as they were recorded and are decoded when they are asked for.
+
+        Args:
+            folder: a rosbag2 folder.
+            robot: whose joints they are.
+            views: those that must be there, others are left out; None: all that were recorded.
+
+        Raises:
+            EpisodeError: when the bag cannot be read, lacks a topic or the task's words, when a joint is missing,
+                named twice or not finite, and when the topics cannot be aligned.
+        """
+        messages = read_messages(folder)
+        if not any(messages.values()):
+            raise EpisodeError(folder, "the bag is empty")
+        if views is None:
+            views = {view for topic in messages if (view := view_of(topic)) is not None}
+        if not views:
+            raise EpisodeError(folder, "no camera was recorded", raw_topic("VIEW"))
+        topics = {view: _image_topic(messages, view) for view in sorted(views)}
+        stamped = (*topics.values(), JOINT_STATES, JOINT_COMMAND)
+        for topic in (*stamped, TASK):
+            if not messages.get(topic):
+                raise EpisodeError(folder, "no messages", topic)
+        instruction = messages[TASK][-1].data
+        if not instruction.strip():
+            raise EpisodeError(folder, "says nothing", TASK)
+
+        stamps = {topic: np.array([_nanoseconds(message) for message in messages[topic]]) for topic in stamped}
+        start = min(each[0] for each in stamps.values())
+        streams = {topic: Stream(folder, topic, (stamps[topic] - start) / 1e9, messages[topic]) for topic in stamped}
+        states, commands = streams[JOINT_STATES], streams[JOINT_COMMAND]
+        moments = align({view: streams[topic] for view, topic in topics.items()}, states, commands)
+
+        measured = np.column_stack(
+            [np.interp(moments.times, states.times, joint) for joint in _by_name(states, robot).T]
+        )
+        commanded = _by_name(commands, robot)
+        for i in np.flatnonzero((commanded[:, -1] < 0) | (commanded[:, -1] > 1))[:1]:
+            what = f"{robot.gripper_joint} is {commanded[i, -1]:g}, an open fraction 0..1 is needed"
+            raise commands.fault(commands.times[i], what)
+        commanded = commanded[moments.commands]
+        nanoseconds = start + np.round(moments.times * 1e9).astype(np.int64)
+        return cls(
+            folder=folder,
+            instruction=instruction,
+            stamps=nanoseconds // 10**9 + nanoseconds % 10**9 * 1e-9,
+            positions=measured[:, :-1],
+            gripper=np.array([robot.open_fraction(position) for position in measured[:, -1]]),
+            command_positions=commanded[:, :-1],
+            command_gripper=commanded[:, -1],
+            frames={view: Frames(streams[topics[view]].chosen(moments.images[view])) for view in topics},
+            success=bool(messages[SUCCESS][-1].data) if messages.get(SUCCESS) else None,
+        )
+
+
+def find_episodes(folder: Path) -> list[Path]:
+    """All complete episodes below a folder, sorted.
+
+    Raises:
+        GenimaError: when there is none.
+    """
+    found = sorted(path.parent for path in folder.rglob("metadata.yaml") if PARTIAL not in path.parts)
+    if not found:
+        raise GenimaError(f"no episodes (rosbag2 folders) in {folder}; ./genima record makes some")
+    return found
+
+
+def _image_topic(messages: Mapping[str, Sequence[Any]], view: str) -> str:
+    """Where the images of a view are; when they were recorded twice, the smaller ones."""
+    return compressed_topic(view) if messages.get(compressed_topic(view)) else raw_topic(view)
+
+
+def _nanoseconds(message: Any) -> int:
+    stamp = message.header.stamp
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+def _by_name(stream: Stream, robot: RobotModel) -> NDArray[np.float64]:
+    """(N, n + 1): the arm's joints in the robot's order and the gripper's."""
+    rows = np.empty((len(stream.times), len(robot.joint_names) + 1))
+    for row, time, message in zip(rows, stream.times, stream.messages, strict=True):
+        try:
+            row[:-1], row[-1] = robot.in_order(message.name, message.position)
+        except GenimaError as error:
+            raise stream.fault(time, str(error)) from None
+    return rows

@@ -1,0 +1,110 @@
+"""Write episodes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from genima.episodes.bag import COMPRESSED, JOINT_COMMAND, JOINT_STATES, PARTIAL, SUCCESS, TASK, compressed_topic, types
+from genima.errors import GenimaError
+from genima.observation import Command, Image, Joints
+from genima.robot.model import RobotModel
+from genima.views.camera import Camera
+
+_JPEG_QUALITY = 95
+_BAG_VERSION: Literal[9] = 9  # what ROS 2 Jazzy writes
+
+
+class EpisodeWriter:
+    """Writes one episode; the folder gets its name only when it is complete, so a killed run leaves no half episode."""
+
+    def __init__(self, folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], instruction: str) -> None:
+        if folder.exists():
+            raise GenimaError(f"episode {folder} exists already; choose another folder or remove it")
+        self._folder, self._robot, self._cameras, self._instruction = folder, robot, cameras, instruction
+        self._partial = folder.parent / PARTIAL / folder.name
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self._bag = Writer(self._partial, version=_BAG_VERSION, storage_plugin=StoragePlugin.MCAP)
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> EpisodeWriter:
+        self._bag.open()
+        self._write(TASK, 0.0, "std_msgs/msg/String", data=self._instruction)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bag.close()
+        if kind is None:
+            self._partial.rename(self._folder)
+        else:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def observe(self, stamp: float, images: Mapping[str, Image], joints: Joints) -> None:
+        """Record four images (rgb) and the measured joints of one moment, in seconds."""
+        for view, image in images.items():
+            ok, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            if not ok:
+                raise GenimaError(f"image of view {view} could not be compressed")
+            header = self._header(stamp, f"{view}_color_optical_frame")
+            self._write(
+                compressed_topic(view), stamp, COMPRESSED,
+                header=header, format="rgb8; jpeg compressed bgr8", data=jpeg.ravel(),
+            )  # fmt: skip
+            self._write_camera_info(self._cameras[view], stamp, header)
+        gripper = self._robot.gripper_position(joints.gripper)
+        self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
+
+    def command(self, command: Command) -> None:
+        """Record what the robot was told."""
+        self._write_joints(JOINT_COMMAND, command.stamp, command.positions, command.velocities, command.gripper)
+
+    def judge(self, stamp: float, success: bool) -> None:
+        """Record whether the task was done."""
+        self._write(SUCCESS, stamp, "std_msgs/msg/Bool", data=success)
+
+    def _write(self, topic: str, stamp: float, kind: str, **fields: Any) -> None:
+        if topic not in self._connections:
+            self._connections[topic] = self._bag.add_connection(topic, kind, typestore=types())
+        message = types().types[kind](**fields)
+        self._bag.write(self._connections[topic], round(stamp * 1e9), types().serialize_cdr(message, kind))
+
+    def _header(self, stamp: float, frame: str) -> Any:
+        nanoseconds = round(stamp * 1e9)
+        time = types().types["builtin_interfaces/msg/Time"](sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+        return types().types["std_msgs/msg/Header"](stamp=time, frame_id=frame)
+
+    def _write_joints(
+        self,
+        topic: str,
+        stamp: float,
+        positions: NDArray[np.floating],
+        velocities: NDArray[np.floating],
+        gripper: float,
+    ) -> None:
+        self._write(
+            topic, stamp, "sensor_msgs/msg/JointState",
+            header=self._header(stamp, ""),
+            name=[*self._robot.joint_names, self._robot.gripper_joint],
+            position=np.append(positions, gripper).astype(np.float64),
+            velocity=np.append(velocities, 0.0).astype(np.float64) if len(velocities) else np.zeros(0),
+            effort=np.zeros(0),
+        )  # fmt: skip
+
+    def _write_camera_info(self, camera: Camera, stamp: float, header: Any) -> None:
+        roi = types().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+        self._write(
+            f"/cameras/{camera.view}/color/camera_info", stamp, "sensor_msgs/msg/CameraInfo",
+            header=header, height=camera.height, width=camera.width, distortion_model="plumb_bob", d=np.zeros(5),
+            k=camera.K.ravel(), r=np.eye(3).ravel(), p=camera.P.ravel(), binning_x=0, binning_y=0, roi=roi,
+        )  # fmt: skip

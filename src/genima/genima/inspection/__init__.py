@@ -1,0 +1,1 @@
+"""What is inside checkpoints and datasets: text for a screen, and a contact sheet."""

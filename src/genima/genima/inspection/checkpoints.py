@@ -1,0 +1,273 @@
+"""What is inside checkpoints, of a pair, of a training or single: no network is built and no weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from huggingface_hub import parse_local_safetensors_file_metadata
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from genima import checkpoint, paths
+from genima.checkpoint import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, DrawingSpec
+from genima.errors import GenimaError
+from genima.inspection.report import Report, Section, spec_rows
+from genima.inspection.sheet import captioned, grid
+from genima.observation import Image
+from genima.robot.model import RobotModel
+from genima.targets import draw_targets
+from genima.training import DRAWINGS, METRICS, PROGRESS, STATE
+from genima.views.camera import VIRTUAL, load_cameras
+
+_SHOWN = 256  # px, side of a view on a sheet of spheres
+
+
+def is_pair(folder: Path) -> bool:
+    """Whether a folder is made for a diffusion agent and a controller."""
+    return any((folder / name).is_dir() for name in FOLDERS.values())
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint, or a training that has written one."""
+    return (checkpoint.resolve(folder) / FILE).is_file()
+
+
+def inspect_checkpoint(folder: Path) -> Report:
+    """A single checkpoint, or a training's best one.
+
+    Raises:
+        GenimaError: when something in it is missing or damaged.
+    """
+    kind = _kind(checkpoint.resolve(folder))
+    spec, section = _checkpoint(folder, kind)
+    sections = [Section(section.title, {**spec_rows(spec), **section.rows})]
+    return _with_picture(sections, spec, _pictures(folder))
+
+
+def inspect_pair(root: Path) -> Report:
+    """A diffusion agent and a controller: each by itself, and whether they fit together.
+
+    Raises:
+        GenimaError: when both are missing, or something in one is damaged.
+    """
+    folders = {kind: root / name for kind, name in FOLDERS.items()}
+    there = [kind for kind, folder in folders.items() if is_checkpoint(folder)]
+    if not there:
+        raise GenimaError(f"neither {' nor '.join(map(str, folders.values()))} holds a checkpoint yet")
+    found = {kind: _checkpoint(folders[kind], kind) for kind in there}
+    specs = [spec for spec, _ in found.values()]
+    if len(specs) < 2:
+        title = f"{root}: a {there[0]}; the other half has no checkpoint yet"
+    else:
+        title = f"{root}: a diffusion agent and a controller that fit together"
+        try:
+            specs[0].require_same(specs[1], f"the {there[0]}", f"the {there[1]}")
+        except GenimaError as error:
+            title = f"{root}: {error}"
+    if all(spec == specs[0] for spec in specs):
+        sections = [Section(title, spec_rows(specs[0])), *(section for _, section in found.values())]
+    else:
+        sections = [Section(title, {})]
+        sections += [Section(own.title, {**spec_rows(spec), **own.rows}) for spec, own in found.values()]
+    return _with_picture(sections, specs[0], [image for kind in there for image in _pictures(folders[kind])])
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+def _kind(folder: Path) -> str:
+    try:
+        kind = json.loads((folder / FILE).read_text())["kind"]
+        if kind not in FOLDERS:
+            raise ValueError(f"kind {kind!r} is none of {', '.join(FOLDERS)}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise GenimaError(f"{folder / FILE} is damaged: {error!r}; fetch or train the checkpoint again") from None
+    return str(kind)
+
+
+def _checkpoint(folder: Path, kind: str) -> tuple[DrawingSpec, Section]:
+    chosen = checkpoint.resolve(folder)
+    spec, about = checkpoint.read(chosen, kind)
+    with checkpoint.loading(chosen):
+        rows = _diffusion_rows(chosen, about) if kind == DIFFUSION_AGENT else _controller_rows(chosen, about)
+        rows["format"] = f"safetensors, schema {about['schema']}"
+        if chosen != folder:
+            rows |= _training_rows(folder)
+    return spec, Section(f"{chosen}: a {kind}", rows)
+
+
+def _diffusion_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
+    base, has_controlnet, steps = about["base"], about["conditioning"] == "controlnet", about["steps"]
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    parts = ["controlnet"] if has_controlnet else ["unet"]
+    if not base:
+        parts = ["unet", *parts, "vae", "text_encoder"]
+    return {
+        "base": f"{base} (weights {about['base_fingerprint']}), not stored here" if base else "none, from scratch",
+        "conditioned": "by a ControlNet" if has_controlnet else "through the UNet's own input",
+        "draws": f"{'the tile as one picture' if about['tiled'] else 'each view by itself'}, in {steps} diffusion "
+        f"step{'s' if steps > 1 else ''}",
+        "scheduler": f"{about['scheduler']}, predicts {scheduler['prediction_type']}, timesteps "
+        f"{scheduler['timestep_spacing']}",
+        "text encoder": "the base model's" if base else _text_encoder(folder),
+        "parameters": _parameters(folder, parts),
+    }
+
+
+def _controller_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
+    act, named = about["act"], about["text_encoder"]
+    means, deviations = np.degrees(about["joint_mean"]), np.degrees(about["joint_deviation"])
+    joints = zip(means, deviations, strict=True)
+    parts = ["backbone", "transformer", *([] if named else ["text_encoder"])]
+    widths = ", ".join(str(width) for width in act["backbone_widths"])
+    return {
+        "network": f"ACT: ResNet stages of width {widths}; {act['encoder_layers']} + {act['decoder_layers']} "
+        f"transformer layers of width {act['width']} with {act['heads']} heads; latent of {act['latent']}",
+        "chunk": f"{act['horizon']} actions of {act['joints']} joints and the gripper, from {act['views']} views",
+        "normalised": f"joints in deg: {', '.join(f'{mean:.1f}±{deviation:.1f}' for mean, deviation in joints)}",
+        "text encoder": f"{named} (weights {about['text_encoder_fingerprint']}), not stored here"
+        if named else _text_encoder(folder),
+        "parameters": _parameters(folder, parts),
+    }  # fmt: skip
+
+
+def _text_encoder(folder: Path) -> str:
+    config = json.loads((folder / "text_encoder" / "config.json").read_text())
+    layers, width, tokens = config["num_hidden_layers"], config["hidden_size"], config["vocab_size"]
+    return f"its own: CLIP of {layers} layers of width {width}, {tokens} different tokens"
+
+
+def _parameters(folder: Path, parts: list[str]) -> str:
+    """Numbers and bytes by part, from the files' headers; statistics of batch norms count as parameters."""
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    sizes: dict[str, int] = defaultdict(int)
+    for file in folder.rglob("*.safetensors"):
+        if STATE in file.relative_to(folder).parts:
+            continue
+        for name, tensor in parse_local_safetensors_file_metadata(file).tensors.items():
+            part = file.parent.name if file.parent != folder else _ACT_PARTS.get(name.split(".")[0], "transformer")
+            if "F" in tensor.dtype:  # not how many batches a batch norm has seen
+                counts[part][tensor.dtype] += tensor.parameter_count
+                sizes[part] += tensor.data_offsets[1] - tensor.data_offsets[0]
+    if missing := [part for part in parts if part not in counts]:
+        raise GenimaError(f"checkpoint {folder} is incomplete: it has no weights of {', '.join(missing)}")
+    totals = {part: sum(by_type.values()) for part, by_type in counts.items()}
+    lines = [_amount(part, totals[part], sizes[part], counts[part]) for part in parts]
+    return "\n".join([*lines, _amount("all", sum(totals.values()), sum(sizes.values()), {})])
+
+
+_ACT_PARTS = {"backbone": "backbone", "text_encoder": "text_encoder"}  # by the first part of a weight's name
+
+
+def _amount(name: str, count: int, size: int, types: Mapping[str, int]) -> str:
+    return f"{name:<13}{count / 1e6:8.2f} M {size / 1e6:9.2f} MB  {', '.join(types)}".rstrip()
+
+
+def _training_rows(folder: Path) -> dict[str, str]:
+    metrics, rows = _metrics(folder), {}
+    for name in (BEST, LAST):
+        step = re.fullmatch(r"step-(\d+)", (folder / name).resolve().name)  # none where links were copied as folders
+        errors = metrics.get(int(step[1]), {}) if step else {}
+        told = ", ".join(f"{key} {value:.3g}" for key, value in errors.items()) or "no validation errors are noted"
+        rows[f"{name} step"] = f"{int(step[1]) if step else 'unknown'}: {told}"
+    if rows["last step"] == rows["best step"]:
+        rows["last step"] = "the best one"
+    progress = folder / LAST / STATE / PROGRESS
+    if progress.is_file():
+        now = json.loads(progress.read_text())
+        about = now["about"]
+        rows["training"] = (
+            f"{now['step']} of {about['steps']} steps done, in batches of {about['batch_size']} from "
+            f"{about['moments']} moments; learning rate {about['learning_rate']:g}; can be resumed"
+        )
+    else:
+        rows["training"] = "its state is not here: it cannot be resumed"
+    return rows
+
+
+def _metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """Validation errors by step and name; none where no training has noted any."""
+    file = folder / METRICS
+    if not file.is_file():
+        return {}
+    try:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        return {int(row["step"]): {key: float(row[key]) for key in row if key != "step"} for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise GenimaError(f"{file} is damaged: {error!r}; remove it, training and use do without") from None
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+def _with_picture(sections: list[Section], spec: DrawingSpec, pictures: list[Image]) -> Report:
+    if pictures:
+        return Report(sections, grid(pictures, 1))
+    try:
+        return Report(sections, sphere_sheet(spec))
+    except GenimaError as error:  # such as for a robot that is not here: all but the picture can be told
+        return Report([*sections, Section(f"no picture: {error}", {})], None)
+
+
+def _pictures(folder: Path) -> list[Image]:
+    """The drawings of a checkpoint, and how a training's validation errors fell; none where neither is noted."""
+    pictures = []
+    drawings = checkpoint.resolve(folder) / DRAWINGS
+    if drawings.is_file():
+        image = cv2.imread(str(drawings))
+        if image is None:
+            raise GenimaError(f"{drawings} is damaged; remove it, use does without")
+        text = f"{drawings}: held-out observations, as drawn, as they should be"
+        pictures.append(captioned(np.asarray(image[..., ::-1], np.uint8), text))
+    if metrics := _metrics(folder):
+        pictures.append(captioned(_curves(metrics), f"{folder}: validation"))
+    return pictures
+
+
+def _curves(metrics: Mapping[int, Mapping[str, float]]) -> Image:
+    """Errors over steps, those of a unit (``deg``, ``deg/joint``) in one diagram."""
+    names = dict.fromkeys(name for errors in metrics.values() for name in errors)
+    units = dict.fromkeys(name.split("/")[0] for name in names)
+    figure = Figure(figsize=(4 * len(units), 3.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, unit in zip(figure.subplots(1, len(units), squeeze=False)[0], units, strict=True):
+        for name in (name for name in names if name.split("/")[0] == unit):
+            values = [errors.get(name, np.nan) for errors in metrics.values()]
+            axes.plot(list(metrics), values, marker=".", label=name)
+        axes.set(xlabel="step", title=unit)
+        axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def sphere_sheet(spec: DrawingSpec) -> Image:
+    """The spheres of the robot's home pose in every view over grey, with an open and a closed gripper.
+
+    Raises:
+        GenimaError: for a robot that is not known here, and for views that are not the simulator's.
+    """
+    robot = RobotModel.load(spec.robot)
+    cameras = dict(load_cameras(paths.shared("calibration", "sim")))
+    if VIRTUAL in spec.views:
+        from genima.views.virtual import virtual_camera  # only here: it brings a whole simulator
+
+        cameras[VIRTUAL] = virtual_camera()
+    if unknown := [view for view in spec.views if view not in cameras]:
+        raise GenimaError(f"the simulator has no view {', '.join(unknown)} to draw spheres in")
+    grey, tiles = np.full((_SHOWN, _SHOWN, 3), 127, np.uint8), []
+    for is_open, text in ((True, "home, gripper to be open"), (False, "home, gripper to be closed")):
+        views = []
+        for view in spec.views:
+            camera = cameras[view].fitted(_SHOWN)
+            drawn = draw_targets(grey, camera, robot, spec.appearance, robot.home, is_open, robot.home)
+            views.append(captioned(drawn, view))
+        tiles.append(captioned(grid(views), text))
+    return grid(tiles)

@@ -1,0 +1,85 @@
+"""What an inspection finds, and how it is written on a screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from genima.checkpoint import DrawingSpec
+from genima.observation import Image
+from genima.targets.appearance import Colour
+
+_WIDTH = 120  # characters of a line
+
+
+class Section(NamedTuple):
+    """A title over labelled texts, of a line or several."""
+
+    title: str
+    rows: Mapping[str, str]
+
+
+class Report(NamedTuple):
+    """What is inside a folder, and a picture of it (h, w, 3) rgb where there is something to show."""
+
+    sections: Sequence[Section]
+    picture: Image | None
+
+    def __str__(self) -> str:
+        indent = 4 + max(len(label) for section in self.sections for label in section.rows)
+        return "\n\n".join("\n".join(_lines(section, indent)) for section in self.sections)
+
+
+def _lines(section: Section, indent: int) -> list[str]:
+    lines = [section.title]
+    for label, text in section.rows.items():
+        first = f"  {label}".ljust(indent)
+        for line in text.splitlines() or [""]:
+            lines += textwrap.wrap(
+                line, _WIDTH, initial_indent=first, subsequent_indent=" " * (indent + 2), break_long_words=False,
+                break_on_hyphens=False,
+            ) or [first.rstrip()]  # fmt: skip
+            first = " " * indent
+    return lines
+
+
+def listed(lines: Iterable[str], most: int = 10) -> str:
+    """One below the other; of more than ``most`` the first ones, and how many are left out."""
+    every = list(lines)
+    return "\n".join([*every[:most], *([f"and {len(every) - most} more"] if len(every) > most else [])])
+
+
+def spread(values: ArrayLike, digits: int = 0) -> str:
+    """The smallest and the largest of some values, or the one that all are."""
+    low, high = (f"{value:.{digits}f}" for value in (np.min(values), np.max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def spec_rows(spec: DrawingSpec) -> dict[str, str]:
+    """What a checkpoint or a dataset says of the drawn targets."""
+    looks, (width, height), side = spec.appearance, spec.camera_size, spec.view_size
+    frames = [*spec.joint_names, "the flange", "the tip"]
+    spheres = []
+    for sphere in looks.spheres:
+        place = frames[sphere.frame] if sphere.frame < len(frames) else f"frame {sphere.frame}"
+        closed = f", closed {_rgb(sphere.closed_colour)}" if sphere.closed_colour else ""
+        spheres.append(f"{sphere.name} at {place} {_rgb(sphere.colour)}{closed}")
+    return {
+        "robot": f"{spec.robot}: {', '.join(spec.joint_names)}",
+        "tile": " / ".join(", ".join(row) for row in (spec.views[:2], spec.views[2:])),
+        "sizes": f"cameras {width}x{height} px, views {side}x{side} px, tile {2 * side}x{2 * side} px",
+        "targets": f"{spec.horizon} steps ahead at {spec.action_rate:g} Hz: {spec.horizon / spec.action_rate:.2f} s",
+        "spheres": "; ".join(spheres),
+        "radii": ", ".join(f"{view} {1000 * radius:g} mm" for view, radius in looks.radii.items()),
+        "stripes": f"a dark and a coloured one every {looks.stripe_period:g} diameters, dark ones at "
+        f"{100 * looks.dark:g}% brightness",
+        "prompt": spec.prompt_template,
+    }
+
+
+def _rgb(colour: Colour) -> str:
+    return f"rgb({','.join(map(str, colour))})"

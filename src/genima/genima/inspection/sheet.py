@@ -1,0 +1,35 @@
+"""Contact sheets: images side by side and below each other, on white, with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from genima.observation import Image
+
+_LINE = 18  # px, height of a caption
+
+
+def grid(images: Sequence[Image], columns: int = 2, gap: int = 6) -> Image:
+    """Images (h, w, 3), which may differ in size, row by row with ``gap`` px right of and below each."""
+    rows = [_joined(images[i : i + columns], 1, gap) for i in range(0, len(images), columns)]
+    return _joined(rows, 0, gap)
+
+
+def captioned(image: Image, text: str) -> Image:
+    """The image below a line of text, as much of it as there is room for."""
+    line = np.full((_LINE, image.shape[1], 3), 255, np.uint8)
+    cv2.putText(line, text, (2, _LINE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([line, image])
+
+
+def _joined(images: Sequence[Image], axis: int, gap: int) -> Image:
+    length = max(image.shape[1 - axis] for image in images)
+    padded = []
+    for image in images:
+        missing = length - image.shape[1 - axis]
+        down, right = (missing, gap) if axis == 1 else (gap, missing)
+        padded.append(cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_CONSTANT, value=(255, 255, 255)))
+    return np.asarray(np.concatenate(padded, axis=axis), np.uint8)

@@ -1,0 +1,183 @@
+"""The arm and its gripper as MuJoCo bodies: joints, motors, and meshes with few enough faces to draw on a processor.
+
+The simulator puts them in its scene, the virtual view draws them alone, inverse kinematics takes the bare arm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fast_simplification
+import mujoco
+import numpy as np
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.views.camera import Camera
+
+VISUAL, COLLISION = 1, 3  # geom groups: what is drawn, and what touches
+GRIPPER = "robotiq_"  # before the names of the gripper's parts
+# One motor moves both fingers of a 2F-140 and its linkage keeps the pads parallel: the joints' angles as
+# multiples of the finger joint's.
+FINGER_RATIOS = {
+    "left_inner_finger_joint": 1.0,
+    "left_inner_knuckle_joint": -1.0,
+    "right_outer_knuckle_joint": -1.0,
+    "right_inner_finger_joint": 1.0,
+    "right_inner_knuckle_joint": -1.0,
+}
+# Position actuators of the real arm's stiffness class; damping kp/10 leaves no overshoot at 1 kHz.
+_STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
+_FACES_KEPT = 0.085  # of the visual meshes: about 17 thousand, half the drawing time of all of them
+
+
+def arm_only_model(robot: RobotModel) -> mujoco.MjModel:
+    """The bare arm (no gripper, no scene) with sites ``flange`` and ``tip``, for inverse kinematics.
+
+    Raises:
+        GenimaError: for a robot other than the Panda, or when the meshes are not installed.
+    """
+    return _arm_spec(robot).compile()
+
+
+def robot_spec(robot: RobotModel) -> mujoco.MjSpec:
+    """The arm with its gripper, the base frame at the origin, to be completed (by a scene, lights) and compiled.
+
+    Its geoms lie in the groups ``VISUAL`` and ``COLLISION``. Arm joints and motors have the robot model's names,
+    everything of the gripper begins with ``GRIPPER``.
+
+    Raises:
+        GenimaError: for a robot other than the Panda, or when the meshes are not installed.
+    """
+    spec = _arm_spec(robot)
+    _decimate_visual_meshes(spec, _asset_folder() / "robots" / "panda")
+    for geom in spec.geoms:
+        if geom.group == 0:
+            geom.group = COLLISION
+    _attach_gripper(spec, robot)
+    return spec
+
+
+def add_camera(spec: mujoco.MjSpec, robot: RobotModel, camera: Camera) -> None:
+    """Add a camera under the name of its view, to the base or the flange. MuJoCo's have square pixels and a central
+    principal point, whatever the calibration says."""
+    position = camera.T_parent_camera[:3, 3].copy()
+    body = spec.worldbody
+    if camera.parent == "flange":
+        body = spec.body("link7")
+        position[2] += robot.flange_offset
+    optical_to_mujoco = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera looks along -z with y up
+    body.add_camera(
+        name=camera.view,
+        pos=position.tolist(),
+        quat=_wxyz(Rotation.from_matrix(camera.T_parent_camera[:3, :3] @ optical_to_mujoco)),
+        fovy=float(np.degrees(2 * np.arctan(camera.height / 2 / camera.fy))),
+    )
+
+
+def _asset_folder() -> Path:
+    """The meshes lie in the installed robosuite package, which is never imported (it needs an old MuJoCo)."""
+    spec = importlib.util.find_spec("robosuite")
+    if spec is None or not spec.submodule_search_locations:
+        raise GenimaError("the robot's meshes are missing: run ./genima setup (it installs the package robosuite)")
+    return Path(spec.submodule_search_locations[0]) / "models" / "assets"
+
+
+def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
+    if robot.name != "panda":
+        raise GenimaError(f"only the robot panda has meshes to simulate and to draw, {robot.name} has none: use panda")
+    arm = mujoco.MjSpec.from_file(str(_asset_folder() / "robots" / "panda" / "robot.xml"))
+    arm.modelname = "genima"
+    for actuator in list(arm.actuators):
+        arm.delete(actuator)
+    hand = arm.body("right_hand")
+    arm.delete(hand)
+    for name, i in zip(robot.joint_names, range(7), strict=True):
+        joint = arm.joint(f"joint{i + 1}")
+        joint.name = name
+        joint.armature = 0.1
+        actuator = arm.add_actuator(name=name, trntype=mujoco.mjtTrn.mjTRN_JOINT, target=name)
+        actuator.set_to_position(kp=_STIFFNESS[i], kv=_STIFFNESS[i] / 10)
+    for body in arm.bodies:
+        body.gravcomp = 1.0
+    for camera in list(arm.cameras):
+        arm.delete(camera)
+    # The hand's usual -45 degree turn makes the fingers close along the flange's diagonal.
+    arm.body("link7").add_site(name="flange", pos=[0, 0, robot.flange_offset])
+    tip = np.array([0, 0, robot.flange_offset]) + robot.T_flange_tip[:3, 3]
+    arm.body("link7").add_site(name="tip", pos=tip.tolist(), group=5)
+    arm.site("flange").group = 5
+    return arm
+
+
+def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
+    gripper = mujoco.MjSpec.from_file(str(_asset_folder() / "grippers" / "robotiq_gripper_140.xml"))
+    gripper.compiler.degree = (
+        False  # the file means radians but does not say so; robosuite merges it into one that does
+    )
+    for sensor in list(gripper.sensors):
+        gripper.delete(sensor)
+    for site in list(gripper.sites):
+        gripper.delete(site)
+    for body in gripper.bodies:
+        body.gravcomp = 1.0
+    _couple_fingers(gripper)
+    _decimate_visual_meshes(gripper, _asset_folder() / "grippers")
+    for geom in gripper.geoms:
+        if geom.group == 0:
+            # Fingers meet objects (whose affinity is 3) and nothing else: the linkage's hulls overlap by design.
+            geom.group, geom.contype, geom.conaffinity = COLLISION, 2, 0
+        if "fingertip" in geom.name or "fingerpad" in geom.name:
+            geom.friction = [1.5, 0.05, 0.001]
+    # The file's base points along -z (a hand hanging down); turned by pi about x it points along the flange's z.
+    mount = arm.body("link7").add_site(
+        name="gripper_mount",
+        pos=[0, 0, robot.flange_offset],
+        quat=_wxyz(Rotation.from_euler("z", -45, degrees=True)),
+        group=5,
+    )
+    arm.attach(gripper, prefix=GRIPPER, site=mount)
+
+
+def _couple_fingers(gripper: mujoco.MjSpec) -> None:
+    """The file's tendons neither move both fingers as one nor keep the pads parallel."""
+    for item in (*gripper.equalities, *gripper.tendons):
+        gripper.delete(item)
+    for joint, ratio in FINGER_RATIOS.items():
+        equality = gripper.add_equality(
+            type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT, name1=joint, name2="finger_joint"
+        )
+        equality.data[:2] = [0.0, ratio]
+    for joint in gripper.joints:
+        joint.armature, joint.damping = 0.005, [0.3, 0, 0]
+
+
+def _decimate_visual_meshes(spec: mujoco.MjSpec, folder: Path) -> None:
+    visual = {geom.meshname for geom in spec.geoms if geom.group == VISUAL and geom.meshname}
+    for mesh in spec.meshes:
+        if mesh.name in visual and (decimated := _decimated(folder / mesh.file)):
+            mesh.file = ""
+            mesh.uservert, mesh.userface = decimated
+
+
+@cache  # reading the meshes is nearly all the time that it takes to build a scene
+def _decimated(file: Path) -> tuple[list[float], list[int]] | None:
+    """Vertices and faces, flat; None for a mesh that has few faces as it is."""
+    loaded: Any = trimesh.load(file, force="mesh")
+    if len(loaded.faces) < 100:
+        return None
+    loaded.merge_vertices(merge_tex=True, merge_norm=True)
+    vertices, faces = fast_simplification.simplify(
+        np.asarray(loaded.vertices, np.float32), np.asarray(loaded.faces), target_reduction=1 - _FACES_KEPT
+    )
+    return vertices.ravel().tolist(), faces.ravel().tolist()
+
+
+def _wxyz(rotation: Rotation) -> list[float]:
+    x, y, z, w = rotation.as_quat()
+    return [float(w), float(x), float(y), float(z)]

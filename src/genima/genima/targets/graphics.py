@@ -1,0 +1,48 @@
+"""What the renderers with a graphics system share: one OpenGL context a process, used by its threads in turn."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from genima.errors import GenimaError
+
+T = TypeVar("T")
+
+
+class OnePerProcess(Generic[T]):
+    """Starts a renderer when it is first used and keeps it until the process ends."""
+
+    def __init__(self, name: str, start: Callable[[], T]) -> None:
+        self._name, self._start = name, start
+        self._started: T | None = None
+        self._process = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def in_turn(self) -> Iterator[T]:
+        """The renderer, for one thread at a time.
+
+        Raises:
+            GenimaError: when it cannot start, or in a process forked from one that has used it.
+        """
+        if self._started is not None and self._process != os.getpid():
+            # Drivers' threads do not survive a fork: the first drawing would wait for them forever.
+            raise GenimaError(
+                f"the renderer {self._name} was used before this process was forked: start processes by 'spawn', "
+                "or draw with raycast"
+            )
+        with self._lock:
+            if self._started is None:
+                try:
+                    self._started, self._process = self._start(), os.getpid()
+                except Exception as error:  # the libraries agree on no type
+                    reason = " ".join(f"{type(error).__name__}: {error}".split())
+                    raise GenimaError(
+                        f"the renderer {self._name} cannot start ({reason}): "
+                        "install libegl1, libgl1, libopengl0, libxrender1 and libgl1-mesa-dri, or draw with raycast"
+                    ) from None
+            yield self._started

@@ -1,0 +1,165 @@
+"""Train the controller to follow drawn targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from genima.checkpoint import DrawingSpec, halve
+from genima.controller.act import Act, ActConfig, act_loss
+from genima.controller.controller import Controller, pixels
+from genima.controller.pretrained import CLIP, IMAGENET, load_clip, load_imagenet
+from genima.datasets.augmentation import Augmentation
+from genima.datasets.backgrounds import Backgrounds
+from genima.datasets.chunks import ChunkBatch, ChunkDataset, Perturbation, collate, joint_statistics
+from genima.datasets.moments import Moments, Visit
+from genima.datasets.targets import split
+from genima.text import small_text_encoder, small_tokenizer
+from genima.training import loop
+from genima.views.camera import Camera
+
+RANDOM, SMALL = "random", "small"  # in place of a ResNet, and of a CLIP
+_SHOWN = 8  # samples on the picture
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """What is particular to the controller; the defaults are those of the GENIMA paper (table 4, appendix E)."""
+
+    backgrounds: Path | None = None
+    """Folder of images to draw the spheres on; without it procedural textures."""
+    augmentation: Literal["paper", "small"] = "paper"
+    """paper: elastic, colours, crop, noise; small: frayed and blurred as a small diffusion model draws."""
+    perturb: bool = False
+    """Let starts and targets stray from the demos, so that it also follows targets beside them."""
+    validation_chunks: int = 128
+    """Held-out chunks that are predicted at every checkpoint."""
+    half: bool = False
+    """Store the weights in half precision."""
+
+
+class ControllerLoss(nn.Module):
+    """ACT's loss of a batch, and its parts."""
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.act = controller.act
+
+    def forward(self, batch: ChunkBatch) -> dict[str, Tensor]:
+        """``loss`` and its parts ``joints``, ``gripper`` and ``kl``."""
+        device = self.controller.device
+        actions, padding = batch.actions.to(device), batch.padding.to(device)
+        text = self.controller.embed(batch.instructions)
+        output = self.act(pixels(batch.images.to(device)), batch.proprioception.to(device), text, actions, padding)
+        parts = act_loss(output, actions, padding)
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+
+def build_controller(
+    spec: DrawingSpec, moments: Moments, resnet: str = IMAGENET, clip: str = CLIP, seed: int = 0
+) -> Controller:
+    """An untrained controller of the paper's size, on an ImageNet ResNet-18 (or ``RANDOM``) and a frozen CLIP.
+
+    Raises:
+        GenimaError: when either can be found neither locally nor on the hub.
+    """
+    encoder, tokenizer = load_clip(clip)
+    torch.manual_seed(seed)
+    config = ActConfig(
+        joints=len(spec.joint_names), horizon=spec.horizon, views=len(spec.views), frozen_batch_norm=resnet != RANDOM
+    )
+    act = Act(config, encoder)
+    if resnet != RANDOM:
+        load_imagenet(act, resnet)
+    return Controller(spec, act, tokenizer, joint_statistics(moments), clip)
+
+
+def build_small_controller(spec: DrawingSpec, moments: Moments, seed: int = 0) -> Controller:
+    """An untrained controller with a small text encoder of its own, to be trained from scratch on a CPU."""
+    torch.manual_seed(seed)
+    tokenizer = small_tokenizer(moments.instructions)
+    act = Act(ActConfig.small(spec.horizon), small_text_encoder(tokenizer))
+    return Controller(spec, act, tokenizer, joint_statistics(moments))
+
+
+def train_controller(
+    controller: Controller,
+    moments: Moments,
+    cameras: Mapping[str, Camera],
+    options: ChunkOptions,
+    loop_options: loop.LoopOptions,
+    folder: Path,
+    accelerator: Accelerator | None = None,
+) -> None:
+    """Train ``controller`` on ``moments`` of demos or of arbitrary configurations; checkpoints go to ``folder``.
+
+    Raises:
+        GenimaError: as :func:`loop.run`; when a background cannot be read.
+    """
+    accelerator = accelerator or loop.make_accelerator(loop_options, folder)
+    in_training, in_validation = split(moments)
+    shared = (controller.robot, cameras, controller.spec, controller.statistics, Backgrounds(options.backgrounds))
+    augmentation = {"paper": Augmentation.paper, "small": Augmentation.small}[options.augmentation]()
+    perturbation = Perturbation() if options.perturb else None
+    training = ChunkDataset(moments[in_training], *shared, perturbation, augmentation, loop_options.seed)
+    validation = ChunkDataset(moments[in_validation], *shared, seed=loop_options.seed)
+    chosen = np.random.default_rng(loop_options.seed).integers(0, len(validation), options.validation_chunks)
+    held_out = collate([validation[Visit(int(i), k)] for k, i in enumerate(chosen)])
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        _show(training, folder / "samples.png")
+    controller.act.to(accelerator.device)
+    model = ControllerLoss(controller)
+
+    def save(checkpoint: Path) -> None:
+        controller.save_pretrained(checkpoint)
+        if options.half:
+            halve(checkpoint)
+
+    def validate(step: int, checkpoint: Path) -> Mapping[str, float]:
+        return chunk_errors(controller, held_out)
+
+    loop.run(model, training, collate, loop_options, folder, save, validate, "mm/tip end", accelerator)
+
+
+@torch.inference_mode()
+def chunk_errors(controller: Controller, batch: ChunkBatch) -> dict[str, float]:
+    """Mean error of predicted chunks: each joint in degrees, the tip in mm half-way and at the end, gripper right."""
+    output = controller.act(
+        pixels(batch.images.to(controller.device)),
+        batch.proprioception.to(controller.device),
+        controller.embed(batch.instructions),
+    )
+    predicted = controller.statistics.restore(output.actions.double().cpu().numpy())
+    true = controller.statistics.restore(batch.actions[..., :-1].double().numpy())
+    counts = ~batch.padding.numpy()
+    tips = [controller.robot.link_poses(q)[..., -1, :3, 3] for q in (predicted, true)]
+    distance = np.linalg.norm(tips[0] - tips[1], axis=-1) * 1000
+    degrees = np.degrees(np.abs(predicted - true))
+    right = ((output.gripper.cpu() > 0) == (batch.actions[..., -1] > 0.5)).numpy()
+    K = predicted.shape[1]
+    by_joint = {f"deg/{name}": degrees[counts][:, j].mean() for j, name in enumerate(controller.spec.joint_names)}
+    errors = {
+        "deg": degrees[counts].mean(),
+        **by_joint,
+        "mm/tip half-way": distance[:, K // 2][counts[:, K // 2]].mean(),
+        "mm/tip end": distance[:, -1][counts[:, -1]].mean(),
+        "gripper": right[counts].mean(),
+    }
+    return {key: float(value) for key, value in errors.items()}
+
+
+def _show(training: ChunkDataset, file: Path) -> None:
+    """What the controller is trained on, a row a sample."""
+    visits = [Visit(i * len(training) // _SHOWN, i) for i in range(_SHOWN)]
+    rows = [np.concatenate(list(training[visit].images.numpy()), axis=1) for visit in visits]
+    cv2.imwrite(str(file), np.concatenate(rows)[..., ::-1])

@@ -1,0 +1,201 @@
+"""Train the diffusion agent to draw targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler
+from kornia.augmentation import ColorJiggle, RandomCrop
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genima.checkpoint import halve
+from genima.datasets.drawings import DrawingDataset, DrawingSample, collate
+from genima.datasets.moments import Visit
+from genima.datasets.targets import TargetDataset, split
+from genima.diffusion.agent import DiffusionAgent, joined, separated
+from genima.robot.model import RobotModel
+from genima.targets.reading import drawing_errors, summarise
+from genima.training import DRAWINGS, loop
+from genima.views.tiling import untile
+
+_DRAWN_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """What is particular to the diffusion agent; the defaults are those of the GENIMA paper (table 3)."""
+
+    jitter: tuple[float, float, float, float] = (0.2, 0.2, 0.1, 0.05)
+    """Of the condition's brightness, contrast, saturation and hue; the target keeps its colours."""
+    crop: int = 8
+    """Pixels by which each view is shifted at most, condition and target together; 0: none."""
+    sphere_weight: float = 1.0
+    """How much more a sphere's latents count than the scene's, which only have to be copied."""
+    validation_drawings: int = 16
+    """Held-out drawings that are made at every checkpoint and read back."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, slower."""
+    compile: bool = False
+    """Compile the networks: faster after minutes of preparation."""
+    half: bool = False
+    """Store the weights in half precision."""
+
+
+class DrawingLoss(nn.Module):
+    """The denoising loss of a batch, for whatever the scheduler says is predicted.
+
+    Source: Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, 2023, eq. 5; without a
+    ControlNet: Brooks et al., InstructPix2Pix, 2023, eq. 2.
+    """
+
+    def __init__(self, agent: DiffusionAgent, options: DrawingOptions) -> None:
+        super().__init__()
+        self.agent = agent  # no module itself: only what is trained belongs to this one's state
+        trained = {name: m for name, m in agent.modules.items() if any(p.requires_grad for p in m.parameters())}
+        self.trained = nn.ModuleDict(trained)
+        self.options = options
+        self.noise = DDPMScheduler.from_config(agent.scheduler.config)
+        # Kornia shifts by padding and cropping; one draw for condition and target, which are channels of one image.
+        size = (agent.spec.view_size * (1 if agent.tiled else 2),) * 2
+        self.crop = RandomCrop(size, padding=options.crop, padding_mode="reflect") if options.crop else None
+        self.jitter = ColorJiggle(*options.jitter) if any(options.jitter) else None
+
+    def forward(self, batch: DrawingSample) -> dict[str, Tensor]:
+        """``loss`` of a batch of tiles (B, H, W, 3) uint8."""
+        agent = self.agent
+        with torch.no_grad():
+            seen, wanted = agent.frames(batch.condition), agent.frames(batch.target)
+            if self.training:
+                seen, wanted = self._shift(seen, wanted)
+            changed = (seen - wanted).abs().amax(1, keepdim=True) > 1 / 255
+            if self.training and self.jitter:
+                seen = self.jitter(seen)
+            seen, wanted = (x.contiguous(memory_format=torch.channels_last) for x in (seen, wanted))
+            latents = agent.encode(wanted)
+            condition = agent.condition(seen)
+            noise = torch.randn_like(latents)
+            t = torch.randint(0, self.noise.config.num_train_timesteps, (len(latents),), device=latents.device)
+            noisy = self.noise.add_noise(latents, noise, t)
+        prompts = agent.prompts(agent.texts(batch.instruction))
+        prediction = agent.predict(noisy, t, prompts, condition)
+        true = {
+            "epsilon": lambda: noise,
+            "sample": lambda: latents,
+            "v_prediction": lambda: self.noise.get_velocity(latents, noise, t),
+        }[self.noise.config.prediction_type]()
+        weight = 1 + (self.options.sphere_weight - 1) * F.adaptive_max_pool2d(changed.float(), latents.shape[-2:])
+        error = (prediction.float() - true).square().mean(1, keepdim=True)
+        return {"loss": (error * weight).sum() / weight.sum()}
+
+    def _shift(self, seen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Move each view a little, so that the tile keeps its seams."""
+        if not self.crop:
+            return seen, wanted
+        both = torch.cat([seen, wanted], dim=1)
+        both = joined(self.crop(separated(both))) if self.agent.tiled else self.crop(both)
+        seen, wanted = both.chunk(2, dim=1)
+        return seen, wanted
+
+
+def drawing_loss(
+    agent: DiffusionAgent, options: DrawingOptions, device: torch.device, mixed_precision: str
+) -> DrawingLoss:
+    """The loss to be minimised on ``device``, with the networks stored as is fastest and compiled as the options say.
+
+    Args:
+        mixed_precision: accelerate's: ``no``, ``fp16`` or ``bf16``.
+    """
+    for module in agent.modules.values():
+        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks = [agent.unet, agent.controlnet] if agent.controlnet else [agent.unet]
+    if agent.base and mixed_precision != "no":
+        half = torch.bfloat16 if mixed_precision == "bf16" else torch.float16
+        frozen = [*agent.prompts.encoders, agent.unet] if agent.controlnet else [*agent.prompts.encoders]
+        if half == torch.bfloat16:  # in float16 SDXL's autoencoder overflows; what decodes stays exact
+            frozen += [agent.vae.encoder, agent.vae.quant_conv]
+        for module in frozen:
+            module.to(half)
+    if options.gradient_checkpointing:
+        for module in networks:
+            module.enable_gradient_checkpointing()
+    if options.compile:
+        for module in [*networks, agent.vae.encoder] if agent.base else networks:
+            module.compile()
+    return DrawingLoss(agent, options)
+
+
+def train_diffusion(
+    agent: DiffusionAgent,
+    targets: TargetDataset,
+    options: DrawingOptions,
+    loop_options: loop.LoopOptions,
+    folder: Path,
+    accelerator: Accelerator | None = None,
+) -> None:
+    """Train the parts of ``agent`` that need gradients on ``targets``; checkpoints go to ``folder``.
+
+    Raises:
+        GenimaError: as :func:`loop.run`.
+    """
+    accelerator = accelerator or loop.make_accelerator(loop_options, folder)
+    training, validation = split(targets.moments)
+    chosen = np.random.default_rng(loop_options.seed).choice(
+        validation, min(options.validation_drawings, len(validation)), replace=False
+    )
+    held_out = DrawingDataset(targets, np.sort(chosen))
+    model = drawing_loss(agent, options, accelerator.device, accelerator.mixed_precision)
+
+    def save(checkpoint: Path) -> None:
+        agent.save_pretrained(checkpoint)
+        if options.half:
+            halve(checkpoint)
+
+    def validate(step: int, checkpoint: Path) -> Mapping[str, float]:
+        with torch.compiler.set_stance("force_eager"):  # its batches have other sizes: each would be compiled anew
+            return validation_errors(model, held_out, targets, checkpoint / DRAWINGS)
+
+    loop.run(
+        model, DrawingDataset(targets, training), collate, loop_options, folder, save, validate, "off", accelerator
+    )
+
+
+@torch.inference_mode()
+def validation_errors(
+    model: DrawingLoss, held_out: DrawingDataset, targets: TargetDataset, picture: Path
+) -> dict[str, float]:
+    """Draw held-out moments, read the drawings back and compare them with the truth; a contact sheet goes to a file.
+
+    Returns:
+        ``loss``; ``off``, the share of spheres that are missing or more than 3 px off; and all of
+        :func:`genima.targets.reading.summarise`, in pixels and degrees.
+    """
+    agent, spec, moments = model.agent, targets.spec, targets.moments
+    robot = RobotModel.load(spec.robot)
+    cameras = {view: targets.cameras[view].fitted(spec.view_size) for view in spec.views}
+    errors, sheet, losses = [], [], []
+    for start in range(0, len(held_out), _DRAWN_AT_ONCE):
+        visits = [Visit(k, k) for k in range(start, min(start + _DRAWN_AT_ONCE, len(held_out)))]
+        batch = collate([held_out[visit] for visit in visits])
+        torch.manual_seed(start)
+        losses.append(model(batch)["loss"].item())
+        drawn = agent.draw_pixels(batch.condition, list(batch.instruction), torch.Generator().manual_seed(start))
+        sheet.append(torch.cat([torch.cat(list(rows), dim=1) for rows in (batch.condition, drawn, batch.target)]))
+        for visit, tile, seen in zip(visits, drawn.numpy(), batch.condition.numpy(), strict=True):
+            i = held_out.moment(visit)
+            errors.append(
+                drawing_errors(
+                    untile(tile, spec.views), moments.target[i], bool(moments.target_open[i]), moments.positions[i],
+                    cameras, robot, spec.appearance, untile(seen, spec.views),
+                )
+            )  # fmt: skip
+    cv2.imwrite(str(picture), sheet[0].numpy()[..., ::-1])
+    summary = summarise(errors)
+    well_drawn = summary["found"] * np.nan_to_num(summary["px_within_3"])
+    return {"loss": float(np.mean(losses)), "off": float(1 - well_drawn), **summary}

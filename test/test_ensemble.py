@@ -1,0 +1,121 @@
+"""Temporal ensembling against a direct computation, and in the loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genima.chunks.ensemble import TemporalEnsemble
+from genima.errors import GenimaError
+from genima.observation import Chunk, DrawnTarget, Joints
+from genima_sim import evaluate
+from genima_sim.environment import Environment
+
+K, PERIOD = 20, 0.05
+HERE = Joints(0.0, np.zeros(7), 1.0)
+
+
+class Script:
+    """A controller that says what it has been told to say at each stamp."""
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        self._chunks = {chunk.stamp: chunk for chunk in chunks}
+
+    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        return self._chunks[drawn.stamp]
+
+
+def drawn(stamp: float) -> DrawnTarget:
+    return DrawnTarget(stamp, "go", ("a", "b", "c", "d"), np.zeros((2, 2, 3), np.uint8))
+
+
+def random_chunks(every: int, count: int) -> list[Chunk]:
+    rng = np.random.default_rng(0)
+    return [Chunk(i * every * PERIOD, PERIOD, rng.normal(size=(K, 7)), rng.random(K)) for i in range(count)]
+
+
+@pytest.mark.parametrize("every", [1, 4, 7])
+@pytest.mark.parametrize("m", [0.0, 0.01, 0.5, -0.3])
+def test_every_action_is_the_weighted_mean_of_all_chunks_that_have_one_for_its_time(every: int, m: float) -> None:
+    """ACT keeps a table of who predicted what for which step, and weights its columns from the oldest on."""
+    chunks = random_chunks(every, 12)
+    ensemble = TemporalEnsemble(Script(chunks), m)
+    table = np.full((len(chunks), len(chunks) * every + K, 8), np.nan)
+    for i, chunk in enumerate(chunks):
+        table[i, i * every : i * every + K] = np.column_stack([chunk.positions, chunk.gripper])
+        found = ensemble.read(drawn(chunk.stamp), HERE)
+        assert (found.stamp, found.period) == (chunk.stamp, chunk.period)
+        for k in range(K):
+            said = table[: i + 1, i * every + k]
+            said = said[~np.isnan(said[:, 0])]
+            weights = np.exp(-m * np.arange(len(said)))
+            expected = (said * weights[:, None] / weights.sum()).sum(axis=0)
+            np.testing.assert_allclose(found.positions[k], expected[:7], atol=1e-9)
+            assert found.gripper[k] == pytest.approx(expected[7])
+
+
+def test_between_its_actions_a_chunk_is_interpolated() -> None:
+    line = np.arange(1, K + 1)[:, None] * np.ones(7)
+    chunks = [Chunk(0.0, PERIOD, line, np.ones(K)), Chunk(0.3 * PERIOD, PERIOD, line + 10, np.zeros(K))]
+    ensemble = TemporalEnsemble(Script(chunks), 0.0)
+    ensemble.read(drawn(0.0), HERE)
+    found = ensemble.read(drawn(0.3 * PERIOD), HERE)
+    np.testing.assert_allclose(found.positions[:-1], (line + 0.3 + line + 10)[:-1] / 2)
+    np.testing.assert_allclose(found.positions[-1], line[-1] + 10)  # the first chunk has nothing to say any more
+    np.testing.assert_allclose(found.gripper, [0.5] * (K - 1) + [0.0])
+
+
+def test_chunks_that_do_not_overlap_stay_as_they_are() -> None:
+    chunks = random_chunks(K, 3)
+    ensemble = TemporalEnsemble(Script(chunks), 0.1)
+    for chunk in chunks:
+        found = ensemble.read(drawn(chunk.stamp), HERE)
+        np.testing.assert_allclose(found.positions, chunk.positions)
+        np.testing.assert_allclose(found.gripper, chunk.gripper)
+
+
+# ./genima eval --ensemble
+
+
+@pytest.fixture
+def shared(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command uses the one workcell of all tests instead of building its own."""
+    monkeypatch.setattr(environment, "close", lambda: None)
+    monkeypatch.setattr(evaluate, "Environment", lambda: environment)
+
+
+def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each_episode_afresh(
+    checkpoint_folder: Path, tmp_path: Path, shared: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[float, int]] = []
+
+    class Watched(TemporalEnsemble):
+        def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+            chunk = super().read(drawn, joints)
+            made.append((self._m, len(self._chunks)))
+            return chunk
+
+    monkeypatch.setattr(evaluate, "TemporalEnsemble", Watched)
+    out = tmp_path / "result.json"
+    options = [
+        "--task", "push_button", "--checkpoint", str(checkpoint_folder), "--episodes", "2", "--time-limit", "0.4",
+        "--horizon", "4", "--out", str(out),
+    ]  # fmt: skip
+    assert evaluate.main(options) == 0
+    assert not made and json.loads(out.read_text())["ensemble"] is None
+    assert evaluate.main([*options, "--ensemble", "0.01"]) == 0
+    assert made == [(0.01, 1), (0.01, 2)] * 2 and json.loads(out.read_text())["ensemble"] == 0.01
+
+
+@pytest.mark.parametrize(("arguments", "named"), [
+    (["--ensemble", "nan", "--horizon", "4"], "finite"),
+    (["--ensemble", "0.01"], "--horizon below"),
+])  # fmt: skip
+def test_an_ensemble_that_averages_nothing_is_refused(
+    checkpoint_folder: Path, arguments: list[str], named: str
+) -> None:
+    with pytest.raises(GenimaError, match=named):
+        evaluate.main(["--task", "push_button", "--checkpoint", str(checkpoint_folder), *arguments])

@@ -1,0 +1,67 @@
+"""Pre-trained parts: where they are looked for, in which order, and what is said when they are nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from torch import nn
+
+from genima import hub
+from genima.errors import GenimaError
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has been asked for, in order; the hub is never reached."""
+    asked: list[str] = []
+
+    def model_info(self: HfApi, name: str, timeout: float) -> None:
+        asked.append(f"hub {name}")
+        if name == "nobody/nothing":
+            raise OSError("no route to host\nat all")
+
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    return asked
+
+
+def test_a_folder_comes_first_then_the_cache_then_a_download(asked: list[str], tmp_path: Path) -> None:
+    cached = ["some/cached"]
+
+    def load(name: str, local_files_only: bool = False) -> str:
+        asked.append(f"{'cache' if local_files_only else 'load'} {name}")
+        if local_files_only and name not in cached:
+            raise OSError("not in the cache")
+        return f"part {name}"
+
+    for name, expected in (
+        (str(tmp_path), [f"load {tmp_path}"]),
+        ("some/cached", ["cache some/cached"]),
+        ("some/other", ["cache some/other", "hub some/other", "load some/other"]),
+    ):
+        asked.clear()
+        assert hub.load(load, name, "the part", "do without") == f"part {name}"
+        assert asked == expected
+
+
+def test_what_is_nowhere_is_named_in_one_line_with_what_to_do(asked: list[str], tmp_path: Path) -> None:
+    def load(name: str, **_: Any) -> None:
+        raise OSError("no such file\nsee there")
+
+    for name, reason in (("nobody/nothing", "no route to host"), (str(tmp_path), "no such file")):
+        with pytest.raises(GenimaError) as caught:
+            hub.load(load, name, "the part", "do without")
+        line = str(caught.value)
+        assert "\n" not in line and all(part in line for part in ("the part", name, reason, "or do without"))
+
+
+def test_fingerprints_tell_weights_apart() -> None:
+    torch.manual_seed(0)
+    net, other = nn.Linear(3, 4), nn.Linear(3, 4)
+    assert hub.fingerprint(net) != hub.fingerprint(other)
+    other.load_state_dict(net.state_dict())
+    assert hub.fingerprint(net) == hub.fingerprint(other)
+    assert hub.fingerprint(net, other) != hub.fingerprint(net)

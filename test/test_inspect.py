@@ -1,0 +1,364 @@
+"""./genima inspect: it tells what is in a folder by itself, and shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from genima.checkpoint import DrawingSpec
+from genima.cli.__main__ import main
+from genima.cli.inspect import inspect
+from genima.controller import Controller
+from genima.datasets.moments import Visit
+from genima.diffusion import DiffusionAgent
+from genima.episodes import EpisodeWriter
+from genima.errors import GenimaError
+from genima.inspection.checkpoints import sphere_sheet
+from genima.inspection.report import Report, Section, listed
+from genima.inspection.sheet import grid
+from genima.observation import Command, Joints
+from genima.robot.model import RobotModel
+from genima.training import loop
+from genima.views import Camera
+
+LENGTHS = {"push-0": 21, "push-1": 31, "lid-0": 25}
+INSTRUCTIONS = {"push-0": "push it", "push-1": "push it", "lid-0": "lift the lid"}
+COLOURS = {"push-0": (200, 40, 40), "push-1": (40, 200, 40), "lid-0": (40, 40, 200)}
+
+
+def rows(report: Report, section: int = 0) -> Mapping[str, str]:
+    return report.sections[section].rows
+
+
+def share(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> float:
+    """Of the pixels that have a colour, give or take what JPEG and H.264 do to it."""
+    return float((np.abs(picture.astype(int) - colour).max(-1) < 20).mean())
+
+
+def write_demo(
+    folder: Path, name: str, robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec, success: bool = True
+) -> None:
+    image = np.full((256, 256, 3), COLOURS[name], np.uint8)
+    with EpisodeWriter(folder, robot, cameras, INSTRUCTIONS[name]) as episode:
+        for t in range(LENGTHS[name]):
+            q = robot.home + 0.01 * t
+            episode.observe(t / 20, dict.fromkeys(spec.views, image), Joints(t / 20, q, 1.0))
+            episode.command(Command(t / 20, q, gripper=float(t < 10)))
+        episode.judge(LENGTHS[name] / 20, success)
+
+
+@pytest.fixture(scope="module")
+def demos(
+    tmp_path_factory: pytest.TempPathFactory, robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+) -> Path:
+    """Three demos of two tasks, each in front of its own colour."""
+    folder = tmp_path_factory.mktemp("plain") / "demos"
+    for name in LENGTHS:
+        write_demo(folder / name, name, robot, cameras, spec)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def targets(demos: Path) -> Path:
+    """The same, rendered in two shards, with a demo that failed and one that is damaged."""
+    every = demos.parent / "every"
+    shutil.copytree(demos, every)
+    (every / "broken").mkdir()
+    (every / "broken" / "metadata.yaml").write_text("no bag")
+    out = demos.parent / "targets"
+    options = ["--view-size", "64", "--virtual", "--episodes-per-shard", "2", "--processes", "1"]
+    assert main(["render", "--demos", str(every), "--out", str(out), *options]) == 0
+    return out
+
+
+# Checkpoints
+
+
+def test_parameters_are_counted_as_the_loaded_networks_have_them(checkpoint_folder: Path) -> None:
+    report = inspect(checkpoint_folder)
+    agent = DiffusionAgent.from_pretrained(checkpoint_folder / "diffusion_agent")
+    act = Controller.from_pretrained(checkpoint_folder / "controller").act
+    backbone = {"backbone": act.backbone, "text_encoder": act.text_encoder, "all": act}
+    for section, modules in ((1, agent.modules), (2, backbone)):
+        told = dict(re.findall(r"^(\w+) +([\d.]+) M", rows(report, section)["parameters"], re.MULTILINE))
+        for name, module in modules.items():
+            count = sum(tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())
+            assert told[name] == f"{count / 1e6:.2f}", name
+
+
+def test_a_pair_tells_once_what_both_halves_share_and_what_each_is(checkpoint_folder: Path, spec: DrawingSpec) -> None:
+    report = inspect(checkpoint_folder)
+    assert "fit together" in report.sections[0].title and "not" not in report.sections[0].title
+    shared = rows(report)
+    assert shared["tile"] == "wrist, front / right_shoulder, left_shoulder"
+    assert "20 steps ahead at 20 Hz: 1.00 s" in shared["targets"] and shared["prompt"] == spec.prompt_template
+    assert all(name in shared["robot"] for name in spec.joint_names)
+    assert "gripper at the tip rgb(5,206,235), closed rgb(255,255,0)" in shared["spheres"]
+    assert "elbow at panda_joint4" in shared["spheres"] and "wrist 30 mm, front 80 mm" in shared["radii"]
+    assert "1 diffusion step" in rows(report, 1)["draws"] and "DDIMScheduler, predicts sample" in str(report)
+    assert "±" in rows(report, 2)["normalised"]
+    assert not shared.keys() & rows(report, 1).keys()
+    assert max(map(len, str(report).splitlines())) <= 120
+
+
+def test_halves_that_do_not_fit_are_told_with_the_field_in_which_they_differ(
+    checkpoint_folder: Path, copied: Callable[[Path], Path]
+) -> None:
+    pair = copied(checkpoint_folder)
+    file = pair / "controller" / "genima.json"
+    data = json.loads(file.read_text())
+    data["views"][3] = "virtual"
+    file.write_text(json.dumps(data))
+    report = inspect(pair)
+    assert "do not fit together: views" in report.sections[0].title
+    assert rows(report, 1)["tile"].endswith("left_shoulder") and rows(report, 2)["tile"].endswith("virtual")
+
+
+def test_half_a_pair_is_told_as_far_as_it_is_there(checkpoint_folder: Path, copied: Callable[[Path], Path]) -> None:
+    pair = copied(checkpoint_folder)
+    (pair / "controller" / "genima.json").unlink()
+    assert "other half has no checkpoint" in inspect(pair).sections[0].title
+    (pair / "diffusion_agent" / "genima.json").unlink()
+    with pytest.raises(GenimaError, match="neither .*diffusion_agent nor .*controller holds a checkpoint"):
+        inspect(pair)
+
+
+class Numbers(torch.utils.data.Dataset[float]):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, visit: Visit) -> float:
+        return float(visit.moment)
+
+
+class Squared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(1, 1)
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": self.line(batch[:, None]).square().mean()}
+
+
+SHADES = {2: 60, 4: 120, 6: 180}  # grey level of each checkpoint's drawings
+
+
+@pytest.fixture(scope="module")
+def training(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the training loop leaves behind; the second of three checkpoints is the best one."""
+    folder = tmp_path_factory.mktemp("run") / "controller"
+    errors = {2: 3.25, 4: 1.125, 6: 2.75}
+
+    def save(checkpoint: Path) -> None:
+        shutil.copytree(checkpoint_folder / "controller", checkpoint, dirs_exist_ok=True)
+
+    def validate(step: int, checkpoint: Path) -> dict[str, float]:
+        cv2.imwrite(str(checkpoint / "drawings.png"), np.full((50, 900, 3), SHADES[step], np.uint8))
+        return {"deg": errors[step], "deg/elbow": 2 * errors[step], "mm": 10 * errors[step]}
+
+    options = loop.LoopOptions(4, 1e-3, steps=6, save_every=2, workers=0, warmup_steps=1)
+    loop.run(Squared(), Numbers(), torch.tensor, options, folder, save, validate, "deg")
+    return folder
+
+
+def test_a_training_tells_its_best_and_last_step_and_shows_the_drawings_of_the_best(training: Path) -> None:
+    report = inspect(training)
+    assert report.sections[0].title.endswith("controller/best: a controller")
+    told = rows(report)
+    assert told["best step"] == "4: deg 1.12, deg/elbow 2.25, mm 11.2"
+    assert told["last step"] == "6: deg 2.75, deg/elbow 5.5, mm 27.5"
+    assert "6 of 6 steps done, in batches of 4 from 8 moments" in told["training"] and "resumed" in told["training"]
+    assert report.picture is not None
+    shown = report.picture[20:60, :850]
+    assert (shown == SHADES[4]).all()
+    below = report.picture[100:]  # the curves: two diagrams, in matplotlib's first two colours
+    assert all((np.abs(below.astype(int) - c).max(-1) < 8).sum() > 50 for c in ((31, 119, 180), (255, 127, 14)))
+
+
+def test_a_training_without_its_state_cannot_be_resumed(training: Path, copied: Callable[[Path], Path]) -> None:
+    folder = copied(training)  # links are copied as folders, too
+    shutil.rmtree(folder / "last" / "training_state")
+    told = rows(inspect(folder))
+    assert "cannot be resumed" in told["training"] and told["best step"].startswith("unknown")
+
+
+def test_the_sphere_sheet_shows_the_joints_where_the_cameras_see_them(
+    robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+) -> None:
+    sheet = sphere_sheet(spec)
+    camera, tip = cameras["front"], robot.link_poses(robot.home)[-1, :3, 3]
+    u, v, w = camera.K @ (np.linalg.inv(camera.T_parent_camera) @ [*tip, 1])[:3]
+    for left, colour in ((256 + 6, (5, 206, 235)), (3 * 256 + 4 * 6, (255, 255, 0))):  # open, then closed
+        at = sheet[36 + round(v / w), left + round(u / w)]  # below two captions
+        cosine = at @ np.array(colour) / (np.linalg.norm(at) * np.linalg.norm(colour))
+        assert cosine > 0.999, at  # on a stripe, coloured or dark
+    half = sheet.shape[1] // 2
+    assert share(sheet[:, :half], (255, 255, 0)) == 0 < share(sheet[:, half:], (255, 255, 0))
+
+
+def test_a_checkpoint_of_other_cameras_is_told_without_a_picture(
+    checkpoint_folder: Path, copied: Callable[[Path], Path]
+) -> None:
+    folder = copied(checkpoint_folder / "controller")
+    file = folder / "genima.json"
+    file.write_text(file.read_text().replace('"wrist"', '"upper_wrist"'))
+    report = inspect(folder)
+    assert report.picture is None and "no view upper_wrist" in report.sections[-1].title
+
+
+# Datasets
+
+
+def test_rendered_targets_are_counted_and_shown(targets: Path, spec: DrawingSpec) -> None:
+    report = inspect(targets, verify=True)
+    told = rows(report)
+    assert told["moments"].startswith("77 of 3 demos; 21 to 31 each")
+    assert told["instructions"] == "push it: 2 of 3 demos\nlift the lid: 1 of 3 demos"
+    assert told["skipped"].startswith("broken: ") and told["rendered"].endswith("virtual")
+    assert told["joints"].startswith("0 to 17, ") and "1.00 open" in told["gripper"]
+    assert told["shards"].startswith("2 of ") and told["shards"].endswith("checksums agree")
+    assert "views 64x64 px" in told["sizes"]
+    picture = report.picture
+    assert picture is not None
+    side = 160 + 1  # of a view, and its gap
+    lid = picture[18 : 18 + 6 * side, : 2 * side]  # the first moment of the first demo, observation above drawn target
+    seen, drawn = lid[: 3 * side], lid[3 * side + 6 :]
+    assert share(seen[: 2 * side], COLOURS["lid-0"]) > 0.97 and share(seen[2 * side :], (127, 127, 127)) > 0.3
+    for shown, least, most in ((seen, 0, 0.001), (drawn, 0.002, 0.2)):
+        assert least <= share(shown[: 2 * side], (132, 104, 240)) <= most  # the wrist's sphere
+
+
+def test_a_shard_that_is_not_what_it_was_is_found_by_its_checksum(
+    targets: Path, copied: Callable[[Path], Path]
+) -> None:
+    folder = copied(targets)
+    shard = sorted(folder.glob("*.parquet"))[1]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 255
+    shard.write_bytes(data)
+    with pytest.raises(GenimaError, match=shard.name):
+        inspect(folder, verify=True)
+
+
+def test_demos_are_told_with_the_faults_of_each(
+    demos: Path, copied: Callable[[Path], Path], robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+) -> None:
+    folder = copied(demos)
+    bag = next((folder / "push-0").glob("*.mcap"))
+    bag.write_bytes(bag.read_bytes()[:-1000])
+    write_demo(folder / "failed", "push-1", robot, cameras, spec, success=False)
+    report = inspect(folder)
+    told = rows(report)
+    assert told["demos"] == "4, of which 1 faulty" and "push-0: cannot be read" in told["faults"]
+    assert told["success"] == "2 of 3" and told["not successful"] == "failed"
+    assert told["length"].startswith("25 to 31 moments, 1.2 to 1.5 s") and told["rate"] == "20.0 Hz"
+    assert told["instructions"] == "push it: 2 of 3 demos\nlift the lid: 1 of 3 demos"
+    assert "wrist 256x256 px" in told["views"]
+    assert report.picture is not None and share(report.picture, COLOURS["push-1"]) > 0.4  # faults are not shown
+
+
+def test_a_lerobot_dataset_shows_the_frames_of_each_episode_and_of_no_other(demos: Path, tmp_path: Path) -> None:
+    assert main(["episodes", "export", str(demos), "--out", str(tmp_path / "lerobot")]) == 0
+    report = inspect(tmp_path / "lerobot")
+    told = rows(report)
+    assert told["episodes"].startswith("3 of 21 to 31 frames, 77 in all") and told["rate"] == "20 Hz"
+    assert set(told["tasks"].splitlines()) == set(INSTRUCTIONS.values())
+    assert "observation.images.wrist: video (256, 256, 3)" in told["features"] and "v3.0" in told["format"]
+    assert report.picture is not None
+    strips = np.array_split(report.picture, 3)
+    for strip, name in zip(strips, sorted(COLOURS), strict=True):
+        assert [share(strip, colour) > 0.85 for colour in COLOURS.values()] == [other == name for other in COLOURS]
+
+
+# The command
+
+
+def test_the_command_prints_the_text_and_says_where_the_picture_is(
+    checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", str(checkpoint_folder)]) == 0
+    file = tmp_path / f"{checkpoint_folder.name}.png"
+    report = inspect(checkpoint_folder)
+    assert capsys.readouterr().out == f"{report}\n\ncontact sheet: {file.name}\n"
+    assert report.picture is not None
+    np.testing.assert_array_equal(cv2.imread(str(file))[..., ::-1], report.picture)
+    assert main(["inspect", str(checkpoint_folder), "--picture", "sheet.jpg"]) == 2
+    assert "--picture sheet.jpg" in capsys.readouterr().err
+
+
+def damage(folder: Path, what: str) -> None:
+    path = folder / what
+    path.write_bytes(path.read_bytes()[:20])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda pair: damage(pair, "controller/genima.json"), "controller/genima.json is damaged"),
+        (lambda pair: damage(pair, "controller/act.safetensors"), "controller/act.safetensors is damaged"),
+        (lambda pair: damage(pair, "diffusion_agent/scheduler/scheduler_config.json"), "diffusion_agent cannot be"),
+        (lambda pair: shutil.rmtree(pair / "diffusion_agent" / "unet"), "has no weights of unet"),
+        (lambda pair: (pair / "controller" / "metrics.jsonl").write_text('{"loss": 1}\n'), "metrics.jsonl is damaged"),
+        (lambda pair: (pair / "controller" / "drawings.png").write_text("none"), "drawings.png is damaged"),
+        (lambda pair: [shutil.rmtree(half) for half in pair.iterdir()], "nothing to inspect in"),
+        (lambda pair: shutil.rmtree(pair), "is no folder"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_clear_line(
+    checkpoint_folder: Path, copied: Callable[[Path], Path], spoil: Callable[[Path], object], line: str
+) -> None:
+    pair = copied(checkpoint_folder)
+    spoil(pair)
+    with pytest.raises(GenimaError) as caught:
+        inspect(pair)
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda folder: damage(folder, "manifest.json"), "manifest.json is damaged"),
+        (lambda folder: (folder / "manifest.json").unlink(), "no finished dataset"),
+        (lambda folder: next(folder.glob("*.parquet")).unlink(), "is missing or damaged"),
+        (lambda folder: damage(folder, next(folder.glob("*.parquet")).name), "is missing or damaged"),
+    ],
+)
+def test_a_damaged_dataset_is_one_clear_line(
+    targets: Path, copied: Callable[[Path], Path], spoil: Callable[[Path], object], line: str
+) -> None:
+    folder = copied(targets)
+    spoil(folder)
+    with pytest.raises(GenimaError) as caught:
+        inspect(folder)
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+# Text and sheets
+
+
+def test_long_texts_are_wrapped_under_their_label_and_long_lists_cut() -> None:
+    report = Report([Section("title", {"a": "word " * 60, "longer": "x\ny"})], None)
+    lines = str(report).splitlines()
+    assert lines[0] == "title" and lines[1].startswith("  a       word") and lines[2].startswith(" " * 12 + "word")
+    assert lines[-2:] == ["  longer  x", "          y"] and max(map(len, lines)) <= 120
+    assert listed("abcd", 2) == "a\nb\nand 2 more" and listed("ab", 2) == "a\nb"
+
+
+def test_a_grid_keeps_every_pixel_of_images_of_different_sizes() -> None:
+    images = [np.full((h, w, 3), shade, np.uint8) for h, w, shade in ((4, 7, 10), (6, 5, 20), (3, 30, 30))]
+    sheet = grid(images, 2, gap=2)
+    assert sheet.shape == (6 + 2 + 3 + 2, 32, 3)
+    for image in images:
+        assert (sheet == image[0, 0]).all(-1).sum() == image.shape[0] * image.shape[1]
+    np.testing.assert_array_equal(sheet[8:11, :30], images[2])

@@ -1,0 +1,100 @@
+"""Moments of reaching arbitrary configurations: everywhere the arm may be, and nowhere it could not get to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from genima import checkpoint, paths
+from genima.checkpoint import DrawingSpec
+from genima.chunks.stream import ACCELERATION, VELOCITY
+from genima.datasets.backgrounds import Backgrounds
+from genima.datasets.chunks import ChunkDataset, joint_statistics
+from genima.datasets.moments import Moments, Visit
+from genima.datasets.reach import reach_moments
+from genima.robot.model import RobotModel
+from genima.views import Camera
+
+K, PERIOD, COUNT = 20, 0.05, 2000
+
+
+@pytest.fixture(scope="module")
+def moments(robot: RobotModel) -> Moments:
+    return reach_moments(robot, K, PERIOD, COUNT, seed=3)
+
+
+def tips(robot: RobotModel, positions: np.ndarray) -> np.ndarray:
+    return robot.link_poses(positions)[..., -1, :3, 3]
+
+
+def test_joints_stay_within_their_limits_and_the_arm_above_the_table_with_its_tip_in_front(
+    moments: Moments, robot: RobotModel
+) -> None:
+    assert len(moments) == COUNT
+    joints = np.concatenate([moments.positions[:, None], moments.actions, moments.target[:, None]], axis=1)
+    assert np.all(joints >= robot.position_min) and np.all(joints <= robot.position_max)
+    for positions in (moments.positions, moments.target):
+        assert robot.link_poses(positions)[..., 2, 3].min() > 0
+        tip = tips(robot, positions)
+        assert np.all(np.abs(tip[:, 1]) < tip[:, 0]) and np.hypot(tip[:, 0], tip[:, 1]).min() > 0.3
+        assert tip[:, 2].max() < 0.8
+
+
+def test_a_chunk_ends_at_its_target_and_keeps_what_a_chunk_may_use_of_the_arms_limits(
+    moments: Moments, robot: RobotModel
+) -> None:
+    np.testing.assert_allclose(moments.actions[:, -1], moments.target, atol=1e-12)
+    path = np.concatenate([moments.positions[:, None], moments.actions], axis=1)
+    speed = np.abs(np.diff(path, axis=1)) / PERIOD
+    change = np.abs(np.diff(path, 2, axis=1)) / PERIOD**2
+    assert np.all(speed <= VELOCITY * robot.velocity_max) and np.all(change <= ACCELERATION * robot.acceleration_max)
+    used = np.maximum(
+        (speed / (VELOCITY * robot.velocity_max)).max((0, 1)),
+        (change / (ACCELERATION * robot.acceleration_max)).max((0, 1)),
+    )
+    assert np.all(used > 0.85)  # of every joint: targets are as far as that allows
+    assert speed[:, 0].max() < 0.1 and speed[:, -1].max() < 0.1  # rad/s; from rest to rest
+
+
+def test_short_ways_and_long_ones_are_both_common(moments: Moments) -> None:
+    way = np.abs(moments.target - moments.positions).max(axis=1)
+    shares, _ = np.histogram(way / way.max(), bins=4, range=(0, 1))
+    assert shares.min() > 0.05 * COUNT
+
+
+def test_they_cover_far_more_than_the_demos_do(moments: Moments, robot: RobotModel) -> None:
+    demos = checkpoint.read(paths.shared("models", "tiny", "controller"), checkpoint.CONTROLLER)[1]["joint_deviation"]
+    assert np.all(joint_statistics(moments).deviation > 1.5 * np.array(demos))
+    reached = (moments.positions - robot.position_min) / (robot.position_max - robot.position_min)
+    assert np.all(np.ptp(reached, axis=0) > 0.8)
+    tip = tips(robot, moments.target)
+    assert np.all(np.ptp(tip, axis=0) > [0.7, 1.0, 0.7])  # m
+
+
+def test_gripper_and_instructions_are_of_all_kinds(moments: Moments, robot: RobotModel) -> None:
+    assert moments.instructions == ["reach"]
+    for before in (0, 1):
+        for after in (False, True):
+            assert ((moments.gripper == before) & (moments.target_open == after)).mean() > 0.2
+    np.testing.assert_array_equal(moments.action_gripper, np.tile(moments.target_open[:, None], K))
+    given = ["open the drawer", "pick up the cup"]
+    assert reach_moments(robot, K, PERIOD, 50, 0, given).instructions == given
+
+
+def test_they_follow_their_seed(moments: Moments, robot: RobotModel) -> None:
+    again, other = (reach_moments(robot, K, PERIOD, COUNT, seed) for seed in (3, 4))
+    for field in fields(Moments):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(moments, field.name))
+    assert (other.positions != moments.positions).all()
+
+
+def test_the_controller_can_be_trained_on_them(
+    moments: Moments, robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+) -> None:
+    dataset = ChunkDataset(moments, robot, cameras, spec, joint_statistics(moments), Backgrounds())
+    assert len(np.unique(moments.episode)) == len(dataset) == COUNT
+    sample = dataset[Visit(7, 0)]
+    assert sample.actions.shape == (K, 8) and not sample.padding.any() and sample.instruction == "reach"

@@ -1,0 +1,345 @@
+"""Drawings read back: true ones to a fraction of a pixel and a degree, wrong ones by how wrong they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import pytest
+
+from genima.datasets.backgrounds import random_background
+from genima.errors import GenimaError
+from genima.observation import Image
+from genima.robot.model import RobotModel
+from genima.targets import Appearance, draw_targets, place_spheres
+from genima.targets.reading import (
+    DrawingErrors,
+    Reading,
+    drawing_errors,
+    read_centres,
+    read_joints,
+    summarise,
+)
+from genima.views import Camera
+
+APPEARANCE = Appearance()
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def small(cameras: Mapping[str, Camera]) -> dict[str, Camera]:
+    return {view: camera.scaled(SIZE, SIZE) for view, camera in cameras.items()}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A true drawing and what it was made from."""
+
+    target: np.ndarray
+    gripper_open: bool
+    current: np.ndarray
+    observation: dict[str, Image]
+    images: dict[str, Image]
+
+
+def draw(
+    robot: RobotModel, cameras: Mapping[str, Camera], seed: int, appearance: Appearance = APPEARANCE, flat: bool = False
+) -> Drawing:
+    """A random target near home, drawn on random backgrounds or on grey; the arm is not where it is to go."""
+    rng = np.random.default_rng([seed, 7])
+    current, target = (
+        np.clip(robot.home + rng.uniform(-width, width, 7), robot.position_min, robot.position_max)
+        for width in (0.2, 0.5)
+    )
+    grey = np.full((SIZE, SIZE, 3), 127, np.uint8)
+    observation = {view: grey if flat else random_background(rng, SIZE) for view in cameras}
+    images = {
+        view: draw_targets(observation[view], camera, robot, appearance, target, seed % 2 == 0, current)
+        for view, camera in cameras.items()
+    }
+    return Drawing(target, seed % 2 == 0, current, observation, images)
+
+
+def read(drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel) -> Reading:
+    return read_joints(drawing.images, drawing.current, cameras, robot, APPEARANCE, drawing.observation)
+
+
+def errors_of(
+    drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel, images: Mapping[str, Image] | None = None
+) -> DrawingErrors:
+    return drawing_errors(
+        images or drawing.images, drawing.target, drawing.gripper_open, drawing.current, cameras, robot, APPEARANCE,
+        drawing.observation,
+    )  # fmt: skip
+
+
+def pixels_of(errors: list[DrawingErrors]) -> np.ndarray:
+    return np.array([px for error in errors for view in error.pixels.values() for px in view.values()])
+
+
+def degrees_of(errors: list[DrawingErrors]) -> np.ndarray:
+    """(drawings, joints)."""
+    return np.array([list(error.degrees.values()) for error in errors])
+
+
+def fuzzy(image: Image, rng: np.random.Generator) -> Image:
+    """As a diffusion model draws: blurred, noisy, with colours a little off, and a blotch of no meaning."""
+    image = cv2.GaussianBlur(image, (0, 0), 1.5)
+    cv2.circle(image, rng.integers(0, SIZE, 2).tolist(), 5, rng.integers(0, 255, 3).tolist(), -1, cv2.LINE_AA)
+    shifted = image * rng.uniform(0.9, 1.1, 3) + rng.uniform(-6, 6, 3) + rng.normal(0, 10, image.shape)
+    return np.clip(np.rint(shifted), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def true_errors(robot: RobotModel, small: dict[str, Camera]) -> list[DrawingErrors]:
+    return [errors_of(draw(robot, small, seed), small, robot) for seed in range(8)]
+
+
+def test_centres_of_true_drawings_are_read_to_a_fraction_of_a_pixel(true_errors: list[DrawingErrors]) -> None:
+    pixels = pixels_of(true_errors)
+    assert len(pixels) > 80
+    assert np.isfinite(pixels).all()
+    assert np.median(pixels) < 0.2
+    assert np.percentile(pixels, 90) < 1
+
+
+def test_joints_of_true_drawings_are_read_to_a_degree_from_a_start_far_away(true_errors: list[DrawingErrors]) -> None:
+    degrees = degrees_of(true_errors)
+    assert np.isfinite(degrees).mean() > 0.97
+    assert (np.nanmedian(degrees, axis=0) < 1).all()
+    assert np.nanpercentile(degrees, 90) < 1.5
+    assert min(error.agreement for error in true_errors) > 0.95
+    assert all(error.gripper_right for error in true_errors)
+
+
+def test_without_the_observation_colours_alone_tell_on_a_plain_scene(
+    robot: RobotModel, small: dict[str, Camera]
+) -> None:
+    for seed in range(3):
+        drawing = draw(robot, small, seed, flat=True)
+        reading = read_joints(drawing.images, drawing.current, small, robot, APPEARANCE)
+        np.testing.assert_allclose(np.rad2deg(reading.positions - drawing.target), 0, atol=3)
+        assert reading.gripper_open == drawing.gripper_open
+
+
+def test_fuzzy_drawings_are_read_less_well_but_well(
+    robot: RobotModel, small: dict[str, Camera], true_errors: list[DrawingErrors]
+) -> None:
+    errors = []
+    for seed in range(8):
+        drawing, rng = draw(robot, small, seed), np.random.default_rng(seed)
+        images = {view: fuzzy(image, rng) for view, image in drawing.images.items()}
+        errors.append(errors_of(drawing, small, robot, images))
+    assert np.mean([error.found for error in errors]) > 0.9
+    assert np.nanmedian(pixels_of(true_errors)) < np.nanmedian(pixels_of(errors)) < 0.7
+    assert (np.nanmedian(degrees_of(errors), axis=0) < 3).all()
+    assert np.mean([bool(error.gripper_right) for error in errors]) > 0.8
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.5, 0.9])
+def test_the_centre_is_that_of_the_whole_sphere_where_the_border_cuts_it(
+    robot: RobotModel, small: dict[str, Camera], cut: float
+) -> None:
+    """``cut`` radii of the half beyond the border are missing; the centroid of what is left is far off."""
+    camera = small["front"]
+    gripper = _projected(camera, robot, "gripper")
+    left_of_centre = (1 - cut) * 120 / SIZE * camera.fx * 0.08 / gripper[2]
+    moved = replace(camera, cx=camera.cx - gripper[0] + left_of_centre)
+    image = np.full((SIZE, SIZE, 3), 127, np.uint8)
+    drawn = draw_targets(image, moved, robot, APPEARANCE, robot.home, True, robot.home)
+    disc = read_centres(drawn, moved, APPEARANCE)["gripper"]
+    assert disc is not None
+    u, v, distance = _projected(moved, robot, "gripper")
+    np.testing.assert_allclose([disc.u, disc.v], [u, v], atol=0.8)
+    np.testing.assert_allclose(disc.distance, distance, rtol=0.1)
+
+
+def _projected(camera: Camera, robot: RobotModel, name: str) -> np.ndarray:
+    """(u, v) in px and distance in m of a sphere's centre at home."""
+    spheres = place_spheres(camera, robot, APPEARANCE, robot.home, True, robot.home)
+    x, y, z = next(sphere.centre for sphere in spheres if sphere.name == name)
+    return np.array([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy, np.linalg.norm([x, y, z])])
+
+
+def test_a_sphere_half_hidden_by_another_is_read_where_it_is(robot: RobotModel, small: dict[str, Camera]) -> None:
+    camera = small["front"]
+    elbow, wrist = (sphere for sphere in APPEARANCE.spheres if sphere.name in ("elbow", "wrist"))
+    seen = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        target = np.clip(robot.home + rng.uniform(-0.5, 0.5, 7), robot.position_min, robot.position_max)
+        pictures = {}
+        for name, spheres in (("both", (elbow, wrist)), ("elbow", (elbow,))):
+            appearance = replace(APPEARANCE, spheres=spheres)
+            black = np.zeros((SIZE, SIZE, 3), np.uint8)
+            pictures[name] = draw_targets(black, camera, robot, appearance, target, True, target)
+        both, alone = (read_centres(picture, camera, APPEARANCE)["elbow"] for picture in pictures.values())
+        if both and alone and 0.4 < both.area / alone.area < 0.8:
+            assert np.hypot(both.u - alone.u, both.v - alone.v) < 1
+            seen += 1
+    assert seen >= 3
+
+
+@pytest.mark.parametrize("shift", [(3, 0), (0, -1), (-4, 2)])
+def test_a_shifted_drawing_is_off_by_the_shift(
+    robot: RobotModel, small: dict[str, Camera], shift: tuple[int, int]
+) -> None:
+    camera, drawing = small["front"], draw(robot, small, 3, flat=True)
+    move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], float)
+    moved = cv2.warpAffine(drawing.images["front"], move, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
+    before, after = (read_centres(image, camera, APPEARANCE) for image in (drawing.images["front"], moved))
+    for name, disc in before.items():
+        there = after[name]
+        assert disc and there
+        np.testing.assert_allclose([there.u - disc.u, there.v - disc.v], shift, atol=0.1)
+    errors = drawing_errors(
+        {"front": moved}, drawing.target, drawing.gripper_open, drawing.current, small, robot, APPEARANCE
+    )
+    np.testing.assert_allclose(list(errors.pixels["front"].values()), np.hypot(*shift), atol=0.5)
+
+
+@pytest.mark.parametrize("joint", range(7))
+def test_a_drawing_of_other_joints_is_off_by_their_difference(
+    robot: RobotModel, small: dict[str, Camera], joint: int
+) -> None:
+    drawing = draw(robot, small, 20 + joint)
+    wanted = drawing.target.copy()
+    wanted[joint] += np.deg2rad(12)
+    errors = errors_of(replace(drawing, target=wanted), small, robot)
+    expected = np.where(np.arange(7) == joint, 12, 0)
+    np.testing.assert_allclose(list(errors.degrees.values()), expected, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("spheres", "shown", "hidden"),
+    [
+        (("base",), [0, 1], [2, 3, 4, 5, 6]),
+        (("base", "elbow", "wrist"), [0, 1, 2, 3], [6]),
+        (("gripper",), [], [0, 1, 2, 3, 4, 5, 6]),
+        (("elbow", "wrist", "gripper"), [0, 1, 2, 3, 4, 5, 6], []),
+    ],
+)
+def test_joints_that_the_spheres_do_not_show_are_not_invented(
+    robot: RobotModel, small: dict[str, Camera], spheres: tuple[str, ...], shown: list[int], hidden: list[int]
+) -> None:
+    kept = tuple(sphere for sphere in APPEARANCE.spheres if sphere.name in spheres)
+    for seed in (4, 5):
+        drawing = draw(robot, small, seed, replace(APPEARANCE, spheres=kept))
+        positions = read(drawing, small, robot).positions
+        assert np.isnan(positions[hidden]).all()
+        np.testing.assert_allclose(np.rad2deg(positions - drawing.target)[shown], 0, atol=4)
+
+
+def test_an_empty_drawing_says_that_nothing_was_found(robot: RobotModel, small: dict[str, Camera]) -> None:
+    drawing = draw(robot, small, 1)
+    reading = read_joints(drawing.observation, drawing.current, small, robot, APPEARANCE, drawing.observation)
+    assert np.isnan(reading.positions).all()
+    assert np.isinf(reading.deviations).all()
+    assert reading.gripper_open is None
+    assert not any(disc for view in reading.discs.values() for disc in view.values())
+    errors = errors_of(drawing, small, robot, drawing.observation)
+    assert errors.found == 0
+    assert errors.gripper_right is False
+    summary = summarise([errors])
+    assert (summary["found"], summary["determined"], summary["gripper"]) == (0, 0, 0)
+    assert np.isnan(summary["px"]) and np.isnan(summary["deg/panda_joint4"])
+
+
+def test_things_in_the_colours_of_spheres_do_not_mislead_where_the_observation_is_known(
+    robot: RobotModel, small: dict[str, Camera]
+) -> None:
+    drawing = draw(robot, small, 6, flat=True)
+    images, observation = {}, {}
+    for view, camera in small.items():
+        scene = drawing.observation[view].copy()
+        for sphere, corner in zip(APPEARANCE.spheres, (10, 40, 70, 100), strict=True):
+            cv2.rectangle(scene, (corner, 88), (corner + 24, 124), sphere.colour, -1)
+        observation[view] = scene
+        arguments = robot, APPEARANCE, drawing.target, drawing.gripper_open, drawing.current
+        images[view] = draw_targets(scene, camera, *arguments)
+    errors = errors_of(replace(drawing, observation=observation), small, robot, images)
+    assert errors.found == 1
+    assert np.nanmax(pixels_of([errors])) < 1.5
+    assert np.nanmax(degrees_of([errors])) < 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sphere_drawn_at_a_wrong_place_in_one_view_is_reported_and_outvoted(
+    robot: RobotModel, small: dict[str, Camera], seed: int
+) -> None:
+    drawing, camera = draw(robot, small, seed, flat=True), small["front"]
+    image = drawing.observation["front"]
+    elsewhere = drawing.target + [-0.4, 0, 0, 0, 0, 0, 0]
+    for spheres, target in ((APPEARANCE.spheres[:3], drawing.target), (APPEARANCE.spheres[3:], elsewhere)):
+        appearance = replace(APPEARANCE, spheres=spheres)
+        image = draw_targets(image, camera, robot, appearance, target, drawing.gripper_open, drawing.current)
+    errors = errors_of(drawing, small, robot, drawing.images | {"front": image})
+    assert errors.pixels["front"]["gripper"] > 10
+    assert max(errors.degrees.values()) < 3
+
+
+def test_the_wrong_gripper_colour_is_told(robot: RobotModel, small: dict[str, Camera]) -> None:
+    for seed in (2, 3):
+        drawing = draw(robot, small, seed)
+        assert read(drawing, small, robot).gripper_open == drawing.gripper_open
+        errors = errors_of(replace(drawing, gripper_open=not drawing.gripper_open), small, robot)
+        assert errors.gripper_right is False
+
+
+def test_missing_spheres_count_as_missing(robot: RobotModel, small: dict[str, Camera]) -> None:
+    drawing = draw(robot, small, 4)
+    without = draw(robot, small, 4, replace(APPEARANCE, spheres=APPEARANCE.spheres[:3])).images
+    errors = errors_of(drawing, small, robot, without)
+    shown = [view for view in errors.pixels.values() if "gripper" in view]
+    assert shown
+    assert all(np.isnan(view["gripper"]) for view in shown)
+    assert errors.found == pytest.approx(1 - len(shown) / len(pixels_of([errors])))
+
+
+def test_a_summary_counts_over_drawings_views_and_joints() -> None:
+    nan = float("nan")
+    errors = [
+        DrawingErrors({"front": {"elbow": 1.0, "wrist": 4.0}}, {"joint1": 2.0, "joint2": nan}, True, 0.9),
+        DrawingErrors({"front": {"elbow": 2.0}, "side": {"elbow": nan}}, {"joint1": 6.0, "joint2": 1.0}, None, 0.9),
+        DrawingErrors({"front": {"elbow": 9.0}}, {"joint1": 1.0, "joint2": 1.0}, False, 0.9),
+    ]
+    summary = summarise(errors)
+    expected = {
+        "found": 4 / 5, "determined": 5 / 6, "gripper": 1 / 2,
+        "px": 3.0, "px_within_3": 2 / 4, "px/elbow": 2.0, "px_within_3/elbow": 2 / 3,
+        "px/wrist": 4.0, "px_within_3/wrist": 0.0,
+        "deg": 1.0, "deg_within_3": 4 / 5, "deg/joint1": 2.0, "deg_within_3/joint1": 2 / 3,
+        "deg/joint2": 1.0, "deg_within_3/joint2": 1.0,
+    }  # fmt: skip
+    assert summary == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d, cameras: ({"left": d.images["front"]}, cameras, d.observation), "no camera of the drawn view left"),
+        (lambda d, cameras: (d.images, cameras, {}), "no observation of the drawn view"),
+        (lambda d, cameras: (d.images, {v: c.scaled(64, 64) for v, c in cameras.items()}, None), "resize the image"),
+        (
+            lambda d, cameras: (d.images, cameras, {v: i[:64] for v, i in d.observation.items()}),
+            "the observation of view",
+        ),
+        (
+            lambda d, cameras: ({"top": d.images["front"]}, {"top": replace(cameras["front"], view="top")}, None),
+            "no sphere radius for view top",
+        ),
+    ],
+)
+def test_views_that_do_not_fit_together_are_refused_in_one_line(
+    robot: RobotModel,
+    small: dict[str, Camera],
+    spoil: Callable[[Drawing, dict[str, Camera]], tuple],
+    message: str,
+) -> None:
+    drawing = draw(robot, small, 0)
+    images, cameras, observation = spoil(drawing, small)
+    with pytest.raises(GenimaError, match=message) as caught:
+        read_joints(images, drawing.current, cameras, robot, APPEARANCE, observation)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,328 @@
+"""From demos to the dataset of drawn targets: what is in it, and that no interruption or fault gets into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from datasets.distributed import split_dataset_by_node
+
+from genima.checkpoint import DrawingSpec
+from genima.cli.render import Render, make_plan
+from genima.cli.render import main as render_command
+from genima.datasets.drawings import DrawingDataset, collate
+from genima.datasets.moments import Visit
+from genima.datasets.render import MANIFEST, RenderPlan, render, sha256
+from genima.datasets.targets import TargetDataset, split
+from genima.episodes import Episode, EpisodeWriter, find_episodes
+from genima.errors import GenimaError
+from genima.observation import Command, Joints
+from genima.robot.model import RobotModel
+from genima.targets import draw_targets
+from genima.views import Camera, fit, untile
+from genima.views.camera import VIRTUAL
+from genima_sim.tasks import TASKS
+
+K, SIZE, MOMENTS = 20, 32, 6
+
+
+def write_demo(
+    folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], success: bool | None = True, without: str = ""
+) -> None:
+    """A few moments of random pictures and a moving arm, at 20 Hz."""
+    rng = np.random.default_rng(int(folder.name.split("-")[1]))
+    with EpisodeWriter(folder, robot, cameras, f"do {folder.name}") as episode:
+        for t in range(MOMENTS):
+            stamp, joints = 10 + 0.05 * t, robot.home + 0.02 * t
+            images = {v: fit(rng.integers(0, 256, (4, 4, 3), np.uint8), 48) for v in DrawingSpec.views if v != without}
+            episode.observe(stamp, images, Joints(stamp, joints, 1.0))
+            episode.command(Command(stamp, joints + 0.02, gripper=1.0 if t < 4 else 0.0))
+        if success is not None:
+            episode.judge(stamp, success)
+
+
+@pytest.fixture(scope="module")
+def short_demos(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("short")
+    for i in range(5):
+        write_demo(folder / f"demo-{i}", robot, cameras, success=i != 3)
+    return folder
+
+
+def plan_for(demos: Path, **changes: object) -> RenderPlan:
+    options = replace(Render(view_size=SIZE, episodes_per_shard=2), **changes)  # type: ignore[arg-type]
+    return make_plan(options, find_episodes(demos))
+
+
+@pytest.fixture(scope="module")
+def short_targets(short_demos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("targets") / "short"
+    summary = render(plan_for(short_demos, virtual=True), out, processes=1)
+    assert (summary.episodes, summary.moments, summary.missing) == (4, 4 * MOMENTS, 0)
+    assert dict(summary.skipped) == {"demo-3": "not successful"}
+    assert "skipped 1 unsuccessful, 0 unjudged and 0 faulty" in str(summary)
+    return out
+
+
+def shards(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in folder.glob("*.parquet")}
+
+
+# What is in it
+
+
+def test_moments_are_the_demos(targets: TargetDataset, demos_folder: Path, robot: RobotModel) -> None:
+    moments = targets.moments
+    assert moments.instructions == sorted(task.instruction for task in TASKS.values())
+    for name in ("push_button-1", "take_lid_off-1"):
+        episode = Episode.load(demos_folder / name, robot)
+        mine = moments[moments.episode == name]
+        last = len(episode) - 1
+        assert len(mine) == len(episode)
+        np.testing.assert_array_equal(mine.positions, episode.positions)
+        np.testing.assert_array_equal(mine.gripper, episode.gripper)
+        for t in (0, 5, last - K - 1, last - K, last - K + 1, last - 1, last):
+            ahead = min(t + K, last)
+            np.testing.assert_array_equal(mine.target[t], episode.positions[ahead])
+            assert mine.target_open[t] == (episode.command_gripper[ahead] > 0.5)
+            real = min(K, last + 1 - t)
+            np.testing.assert_array_equal(mine.actions[t, :real], episode.command_positions[t : t + real])
+            np.testing.assert_array_equal(mine.action_gripper[t, :real], episode.command_gripper[t : t + real])
+            assert not mine.padding[t, :real].any() and mine.padding[t, real:].all()
+    grips = moments.target_open[moments.episode == "take_lid_off-1"].tolist()
+    assert grips == sorted(grips, reverse=True) and True in grips and False in grips  # the lid's knob is grasped once
+
+
+def test_observation_and_drawn_target_differ_in_spheres_alone_and_those_are_exact(
+    targets: TargetDataset, demos_folder: Path, robot: RobotModel
+) -> None:
+    spec, moments = targets.spec, targets.moments
+    cameras = {view: targets.cameras[view].fitted(spec.view_size) for view in spec.views}
+    episode = Episode.load(demos_folder / "take_lid_off-1", robot)
+    first = int((moments.episode == "push_button-1").sum())
+    for t in (0, 30, len(episode) - 1):  # even at the end: there the arm is to stay
+        observation, drawn = targets.drawn(first + t)
+        for view, image in untile(observation, spec.views).items():
+            recorded = fit(episode.image(view, t), spec.view_size)
+            assert np.abs(image.astype(int) - recorded).mean() < 2.5  # JPEG
+            expected = draw_targets(
+                np.ascontiguousarray(image), cameras[view], robot, spec.appearance, moments.target[first + t],
+                bool(moments.target_open[first + t]), moments.positions[first + t],
+            )  # fmt: skip
+            np.testing.assert_array_equal(untile(drawn, spec.views)[view], expected)
+        assert 100 < (observation != drawn).any(-1).sum() < 0.5 * observation[..., 0].size
+
+
+def test_any_four_of_the_rendered_views_make_the_tile_in_the_order_asked_for(short_targets: Path) -> None:
+    whole = TargetDataset.load(short_targets)
+    assert list(whole.cameras) == [*DrawingSpec.views, VIRTUAL]
+    order = ("front", VIRTUAL, "wrist", "left_shoulder")
+    other = TargetDataset.load(short_targets, order)
+    assert other.spec.views == order
+    for layer in (False, True):
+        a, b = (d.spheres(3) if layer else d.observation(3) for d in (whole, other))
+        theirs, mine = untile(a, whole.spec.views), untile(b, order)
+        for view in ("front", "wrist", "left_shoulder"):
+            np.testing.assert_array_equal(theirs[view], mine[view])
+    robot_alone = untile(other.observation(3), order)[VIRTUAL]
+    corners = robot_alone[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    assert np.abs(corners - 127).max() < 8 and np.abs(robot_alone.astype(int) - 127).max() > 60
+    for views in (("front", "front", "wrist", VIRTUAL), ("front", "wrist", VIRTUAL)):
+        with pytest.raises(GenimaError, match="four different views"):
+            TargetDataset.load(short_targets, views)
+    with pytest.raises(GenimaError, match="no view ceiling; rendered are wrist"):
+        TargetDataset.load(short_targets, ("ceiling", *DrawingSpec.views[1:]))
+
+
+def test_cameras_that_are_not_square_are_cut_as_their_images_are(robot: RobotModel) -> None:
+    """A point is seen where its pixel lands when the image is cut to a square and resized."""
+    camera = Camera("front", "base", np.eye(4), 640, 480, 600.0, 610.0, 330.0, 250.0)
+    point = np.array([0.1, -0.05, 1.2])
+    u, v = (camera.K @ point)[:2] / point[2]
+    picture = np.zeros((480, 640, 3), np.uint8)
+    picture[int(v) - 2 : int(v) + 3, int(u) - 2 : int(u) + 3] = 255
+    rows, columns = np.nonzero(fit(picture, 240)[..., 0] > 127)
+    fitted = camera.fitted(240)
+    expected = (fitted.K @ point)[:2] / point[2]
+    assert np.abs(np.array([columns.mean(), rows.mean()]) + 0.5 - expected).max() < 0.6
+    assert (fitted.width, fitted.height) == (240, 240)
+
+
+def test_samples_for_the_diffusion_agent_are_pairs_with_their_instruction(targets: TargetDataset) -> None:
+    training, validation = split(targets.moments)
+    dataset = DrawingDataset(targets, validation)
+    batch = collate([dataset[Visit(k, 99)] for k in (0, 7)])
+    i = int(validation[7])
+    np.testing.assert_array_equal(batch.condition[1].numpy(), targets.observation(i))
+    np.testing.assert_array_equal(batch.target[1].numpy(), targets.drawn(i)[1])
+    assert batch.instruction[1] == targets.moments.instruction[i]
+    assert not set(targets.moments.episode[training]) & set(targets.moments.episode[validation])
+    assert len(training) + len(validation) == len(targets)
+
+
+def test_too_few_demos_to_hold_one_out_are_refused(targets: TargetDataset) -> None:
+    with pytest.raises(GenimaError, match="at least two demos, there are 1"):
+        split(targets.moments[targets.moments.episode == "push_button-1"])
+
+
+# Interruptions and several machines
+
+
+def test_what_a_killed_run_left_is_kept_and_the_rest_made_as_if_nothing_had_happened(
+    short_demos: Path, short_targets: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "genima.cli", "render", "--demos", str(short_demos), "--out", str(out)]
+    command += ["--view-size", str(SIZE), "--episodes-per-shard", "2", "--virtual", "--processes", "1"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    made = shards(out)
+    assert made and made.items() <= shards(short_targets).items()  # whole, every one of them
+    (out / "shard-00002-of-00003.parquet.part").write_bytes(b"half")
+    before = {name: (out / name).stat().st_mtime_ns for name in made}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "24 moments of 4 demos; skipped 1 unsuccessful, 0 unjudged and 0 faulty" in done.stdout
+    assert shards(out) == shards(short_targets)
+    assert {name: (out / name).stat().st_mtime_ns for name in made} == before
+    assert len(TargetDataset.load(out, verify=True)) == 24
+
+
+def test_machines_that_share_the_work_make_what_one_would(
+    short_demos: Path, short_targets: Path, tmp_path: Path
+) -> None:
+    plan = plan_for(short_demos, virtual=True)
+    first = render(plan, tmp_path, 1, rank=0, machines=2)
+    assert first.missing == 1 and not (tmp_path / MANIFEST).exists()
+    with pytest.raises(GenimaError, match="no finished dataset"):
+        TargetDataset.load(tmp_path)
+    second = render(plan, tmp_path, 1, rank=1, machines=2)
+    assert not second.missing and second.moments == 24
+    assert shards(tmp_path) == shards(short_targets)
+
+
+def test_shards_stream_and_split_over_nodes_with_the_dataset_library(short_targets: Path) -> None:
+    files = sorted(map(str, short_targets.glob("*.parquet")))
+    stream = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    rows = list(stream)
+    assert len(rows) == 24 and rows[0]["observation.front"].size == (SIZE, SIZE)
+    assert rows[0]["spheres.front"].mode == "RGBA"
+    parts = [[(r["episode"], r["moment"]) for r in split_dataset_by_node(stream, rank, 3)] for rank in range(3)]
+    assert sorted(sum(parts, [])) == sorted((r["episode"], r["moment"]) for r in rows)
+    assert all(parts)
+
+
+def test_a_damaged_dataset_is_named(short_targets: Path, tmp_path: Path) -> None:
+    def broken(name: str, data: bytes) -> Path:
+        folder = tmp_path / f"{name}-{len(data)}"
+        folder.mkdir()
+        for path in filter(Path.is_file, short_targets.iterdir()):
+            (folder / path.name).write_bytes(data if path.name == name else path.read_bytes())
+        return folder
+
+    shard = "shard-00001-of-00003.parquet"
+    flipped = bytearray((short_targets / shard).read_bytes())
+    flipped[len(flipped) // 3] ^= 255
+    with pytest.raises(GenimaError, match=f"{shard} is missing or damaged"):
+        TargetDataset.load(broken(shard, bytes(flipped)), verify=True)
+    gone = broken(shard, b"")
+    (gone / shard).unlink()
+    with pytest.raises(GenimaError, match=f"{shard} is missing or damaged"):
+        TargetDataset.load(gone)
+    manifest = json.loads((short_targets / MANIFEST).read_text())
+    for change in (b"", b"{", json.dumps({**manifest, "spec": {}}).encode(), json.dumps({"schema": 99}).encode()):
+        with pytest.raises(GenimaError, match=MANIFEST) as caught:
+            TargetDataset.load(broken(MANIFEST, change))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_half_shard_or_another_dataset_in_the_folder_is_refused(short_demos: Path, short_targets: Path) -> None:
+    with pytest.raises(GenimaError, match="holds another dataset"):
+        render(plan_for(short_demos, view_size=64), short_targets, 1)
+    with pytest.raises(GenimaError, match="holds another dataset"):
+        render(plan_for(short_demos), short_targets, 1)  # without the virtual view
+
+
+def test_a_truncated_shard_is_named(short_demos: Path, short_targets: Path, tmp_path: Path) -> None:
+    name = "shard-00000-of-00003.parquet"
+    (tmp_path / name).write_bytes((short_targets / name).read_bytes()[:5000])
+    with pytest.raises(GenimaError, match=f"{name} is damaged or none of ours"):
+        render(plan_for(short_demos, virtual=True), tmp_path, 1)
+
+
+# Demos with faults
+
+
+def test_faulty_demos_are_skipped_and_counted_or_refused(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    demos = tmp_path / "demos"
+    write_demo(demos / "demo-0", robot, cameras)
+    write_demo(demos / "demo-1", robot, cameras, without="front")
+    (demos / "demo-2").mkdir()
+    (demos / "demo-2/metadata.yaml").write_text("damaged")
+    arguments = ["--demos", str(demos), "--view-size", str(SIZE), "--processes", "1"]
+    assert render_command([*arguments, "--out", str(tmp_path / "out")]) == 0
+    printed = capfd.readouterr()
+    assert f"{MOMENTS} moments of 1 demos; skipped 0 unsuccessful, 0 unjudged and 2 faulty" in printed.out
+    skipped = json.loads((tmp_path / "out" / MANIFEST).read_text())["skipped"]
+    assert "front" in skipped["demo-1"] and set(skipped) == {"demo-1", "demo-2"}
+    with pytest.raises(GenimaError, match="demo-[12].*"):
+        render_command([*arguments, "--out", str(tmp_path / "refused"), "--on-fault", "refuse"])
+    assert not (tmp_path / "refused" / MANIFEST).exists()
+
+
+def test_demos_that_nobody_judged_are_taken_when_asked_for(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
+) -> None:
+    for i, success in enumerate((True, None, False)):
+        write_demo(tmp_path / f"demo-{i}", robot, cameras, success)
+    summary = render(plan_for(tmp_path), tmp_path / "skip", 1)
+    assert (summary.episodes, "1 unsuccessful, 1 unjudged and 0 faulty" in str(summary)) == (1, True)
+    summary = render(plan_for(tmp_path, unjudged="keep"), tmp_path / "keep", 1)
+    assert (summary.episodes, dict(summary.skipped)) == (2, {"demo-2": "not successful"})
+
+
+def test_demos_of_another_rate_or_none_that_are_left_are_refused(short_demos: Path, tmp_path: Path) -> None:
+    with pytest.raises(GenimaError, match="no demo is left.*recorded at 20 Hz, the dataset has 30 Hz"):
+        render(plan_for(short_demos, rate=30.0), tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--demos", "nowhere"], "no episodes"),
+        (["--views", "wrist", "front", "front", "left_shoulder"], "four different views"),
+        (["--views", "wrist", "front", "ceiling", "left_shoulder"], "no camera calibration of view ceiling"),
+        (["--view-size", "0"], "must be positive"),
+        (["--view-size", "90"], "multiple of 4"),
+        (["--rank", "2", "--machines", "2"], "--rank 2 is not one of 0 to 1"),
+        (["--robot", "no_such"], "no_such"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(short_demos: Path, tmp_path: Path, arguments: list[str], line: str) -> None:
+    where = ["--demos", str(short_demos)] if "--demos" not in arguments else []
+    with pytest.raises(GenimaError, match=line) as caught:
+        render_command([*where, *arguments, "--out", str(tmp_path)])
+    assert "\n" not in str(caught.value)
+
+
+def test_two_demos_of_one_name_are_refused(short_demos: Path) -> None:
+    with pytest.raises(GenimaError, match="two demos are called demo-0"):
+        make_plan(Render(), [short_demos / "demo-0", short_demos / "other" / "demo-0"])
