@@ -19,7 +19,9 @@ from genima.diffusion.patch_codec import PatchCodec
 from genima.diffusion.small import small_agent
 from genima.errors import GenimaError
 from genima.observation import Joints, Observation
-from genima.views import tile
+from genima.views import fit, tile, untile
+from genima.views.camera import VIRTUAL
+from genima.views.virtual import VirtualView
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
 
@@ -163,6 +165,27 @@ def test_views_of_other_sizes_are_resized_to_the_tile_by_area(agent: DiffusionAg
     }
     expected = tile(by_area, agent.spec.views)
     np.testing.assert_allclose(seen[0][0].numpy().astype(int), expected.astype(int), atol=1)
+
+
+def test_a_virtual_view_shows_the_measured_joints_in_its_place(agent: DiffusionAgent) -> None:
+    order = ("wrist", VIRTUAL, "right_shoulder", "left_shoulder")
+    other = copy.copy(agent)
+    other.spec = replace(agent.spec, views=order)
+    assert other.camera_views == ("wrist", "right_shoulder", "left_shoulder")
+    seen: list[Tensor] = []
+    other.draw_pixels = lambda tiles, *_: seen.append(tiles) or tiles  # type: ignore[method-assign,func-returns-value]
+    shown = observation()
+    views = []
+    for turn in (0.0, 0.5):
+        joints = Joints(3.5, agent.robot.home + turn, 1.0)
+        other.draw(replace(shown, images={v: shown.images[v] for v in other.camera_views}, joints=joints), 0)
+        views.append(untile(seen[-1][0].numpy(), order))
+        drawn = VirtualView(agent.robot).render(joints.positions, 1.0)
+        np.testing.assert_array_equal(views[-1][VIRTUAL], fit(drawn, agent.spec.view_size))
+    np.testing.assert_array_equal(views[0]["wrist"], views[1]["wrist"])
+    assert (views[0][VIRTUAL] != views[1][VIRTUAL]).any()
+    with pytest.raises(GenimaError, match="finite"):
+        other.draw(replace(shown, joints=Joints(3.5, np.full(7, np.nan), 1.0)), 0)
 
 
 def test_images_of_another_size_missing_views_and_no_instruction_are_refused(agent: DiffusionAgent) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from genima.errors import GenimaError
 from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
 from genima.robot.model import RobotModel
 from genima.views import tile
+from genima.views.camera import VIRTUAL
 from genima_bringup.supervisor import free_domains
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
@@ -94,10 +95,10 @@ def drawn_target(task: str, stamp: float, size: int = 2 * SIZE) -> DrawnTargetMe
 
 
 class Cameras:
-    """Four cameras that can be made to fail."""
+    """Cameras that can be made to fail."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._say = {v: graph.speak(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
+    def __init__(self, graph: Graph, views: Sequence[str] = VIEWS) -> None:
+        self._say = {v: graph.speak(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in views}
         self.spread = 0.0  # s between the stamps of one set
         self.silent: str | None = None
         self.stamps: list[float] = []
@@ -105,7 +106,7 @@ class Cameras:
     def shoot(self, **front: object) -> None:
         stamp = time.time()
         self.stamps.append(round(stamp, 6))
-        for k, view in enumerate(VIEWS):
+        for k, view in enumerate(self._say):
             if view != self.silent:
                 self._say[view](picture(stamp + k * self.spread, **(front if view == "front" else {})))  # type: ignore[arg-type]
 
@@ -179,6 +180,34 @@ def test_a_camera_that_stops_is_named_and_ends_the_drawing(graph, drawing) -> No
     assert len(heard) == before
     cameras.silent = None
     graph.until(lambda: len(heard) > before and graph.is_fine("diffusion_agent")(), "no recovery", cameras.shoot)
+
+
+def test_a_virtual_view_is_drawn_of_the_measured_joints_and_never_of_old_ones(graph) -> None:
+    agent = StandInAgent()
+    agent.views, agent.camera_views = (*VIEWS[:3], VIRTUAL), VIEWS[:3]
+    measured: list[np.ndarray] = []
+
+    def draw(observation: Observation, seed: int) -> DrawnTarget:
+        measured.append(observation.joints.positions)
+        return DrawnTarget(observation.stamp, observation.instruction, VIEWS, np.zeros((32, 32, 3), np.uint8))
+
+    agent.draw = draw  # type: ignore[method-assign]
+    graph.add(DiffusionAgentNode(agent))  # type: ignore[arg-type]
+    heard = graph.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    graph.speak(String, "task", qos.TASK)(String(data="wave"))
+    cameras = Cameras(graph, agent.camera_views)
+    say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+    words = "no joint states within 0.1 s of the images"
+    graph.until(graph.complains("diffusion_agent", words), "no complaint", cameras.shoot)
+    assert not heard and not measured
+
+    def shoot() -> None:
+        say_joints(joint_state(PANDA.home + 0.1))
+        cameras.shoot()
+
+    graph.until(lambda: heard and graph.is_fine("diffusion_agent")(), "nothing is drawn", shoot)
+    np.testing.assert_allclose(measured[-1], PANDA.home + 0.1)
+    graph.until(graph.complains("diffusion_agent", words), "old joints are drawn", cameras.shoot)
 
 
 def test_a_drawing_that_fails_is_told_and_not_published(graph, drawing) -> None:

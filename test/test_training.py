@@ -305,19 +305,24 @@ def batch(targets: TargetDataset) -> DrawingSample:
     return collate([dataset[Visit(i, 0)] for i in (5, len(targets) - 40)])
 
 
-def test_a_few_steps_reduce_the_drawing_loss_and_reach_the_goal(targets: TargetDataset, batch: DrawingSample) -> None:
-    agent = build_agent(SMALL, targets, steps=2)
-    model = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6)).train()
-    assert set(model.trained) == {"unet", "controlnet", "text_encoder"}
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    losses = []
-    for _ in range(10):
+def losses_of(model: DrawingLoss, batch: DrawingSample, learning_rate: float, steps: int) -> list[float]:
+    """Of steps that see the same batch with the same noise."""
+    optimizer, losses = torch.optim.AdamW(model.parameters(), learning_rate), []
+    for _ in range(steps):
         torch.manual_seed(0)
         value = model(batch)["loss"]
         losses.append(value.item())
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
+    return losses
+
+
+def test_a_few_steps_reduce_the_drawing_loss_and_reach_the_goal(targets: TargetDataset, batch: DrawingSample) -> None:
+    agent = build_agent(SMALL, targets, steps=2)
+    model = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6)).train()
+    assert set(model.trained) == {"unet", "controlnet", "text_encoder"}
+    losses = losses_of(model, batch, 1e-3, 10)
     assert losses[-1] < 0.7 * losses[0]
     assert all(p.grad is not None for p in agent.prompts.encoders[0].parameters())  # the goal is learned too
 
@@ -415,15 +420,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
     model = DrawingLoss(agent, DrawingOptions()).train()
     assert set(model.trained) == {"controlnet" if conditioning == "controlnet" else "unet"}
     assert set(agent.own_modules) == set(model.trained)
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    losses = []
-    for _ in range(8):
-        torch.manual_seed(0)
-        value = model(batch)["loss"]
-        losses.append(value.item())
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
+    losses = losses_of(model, batch, 3e-3, 8)
     assert losses[-1] < losses[0]
     moved = [name for name, p in base.unet.named_parameters() if name in frozen and not torch.equal(p, frozen[name])]
     assert bool(moved) == (conditioning == "unet")

@@ -324,7 +324,7 @@ class _Training:
         accelerator.wait_for_everyone()
         accelerator.save_state(str(part / STATE))
         if accelerator.is_main_process:
-            is_best = errors[self._best_by] < self._best or not (self._folder / BEST).exists()
+            is_best = errors[self._best_by] <= self._best or not (self._folder / BEST).exists()
             self._best = min(self._best, errors[self._best_by])
             progress = {"step": self._step, "about": self._about, "best": self._best, "errors": errors}
             write_whole(part / STATE / PROGRESS, (json.dumps(progress, indent=2) + "\n").encode())
