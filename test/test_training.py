@@ -44,6 +44,7 @@ from genima.training.loop import LoopOptions, StepSampler
 @pytest.fixture(autouse=True)
 def own_accelerator() -> Iterator[None]:
     """Accelerate keeps one state a process; here every test is a training of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 

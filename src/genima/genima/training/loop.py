@@ -323,6 +323,7 @@ class _Training:
         self._model.train()
         accelerator.wait_for_everyone()
         accelerator.save_state(str(part / STATE))
+        accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             is_best = errors[self._best_by] <= self._best or not (self._folder / BEST).exists()
             self._best = min(self._best, errors[self._best_by])
