@@ -75,12 +75,7 @@ class Costs:
 
 
 TEXT = "text encoder"
-_PARTS = {
-    "Encoder": "autoencoder",
-    "CLIPTextModel": TEXT,
-    "ControlNetModel": "ControlNet",
-    "UNet2DConditionModel": "UNet",
-}
+_PARTS = {"CLIPTextModel": TEXT, "ControlNetModel": "ControlNet", "UNet2DConditionModel": "UNet"}
 
 
 @functools.cache
@@ -110,8 +105,9 @@ def count(size: Size, side: int, batch: int, checkpointing: bool = False) -> Cos
                 loss.backward()
     counts = forward.get_flop_counts()
     operations = {part: float(sum(counts[module].values())) for module, part in _PARTS.items()}
+    encoding = forward.get_total_flops() - sum(operations.values())
     return Costs(
-        operations={**operations, "backward": float(backward.get_total_flops())},
+        operations={"autoencoder": encoding, **operations, "backward": float(backward.get_total_flops())},
         trained=sum(p.numel() for p in controlnet.parameters()),
         frozen_bytes=sum(p.numel() * p.element_size() for network in frozen for p in network.parameters()),
         activation_bytes=memory.peak - weights,

@@ -41,18 +41,19 @@ from genima.robot.model import RobotModel
 from genima.training import loop
 from genima.training.diffusion import DrawingLoss, DrawingOptions, drawing_loss
 
-EXAMPLE = "example"
-CHANGED = ("cached-prompts", "channels-last", "fused-optimizer", "cudnn-search")  # each with those before it
-OURS = {
+Variant = Literal[
+    "example", "cached-prompts", "channels-last", "fused-optimizer", "cudnn-search",
+    "ours", "compile", "checkpointing", "compile-checkpointing",
+]  # fmt: skip
+EXAMPLE: Variant = "example"
+# The example with one setting changed, and with those before it.
+CHANGED: tuple[Variant, ...] = ("cached-prompts", "channels-last", "fused-optimizer", "cudnn-search")
+OURS: dict[Variant, DrawingOptions] = {
     "ours": DrawingOptions(),
     "compile": DrawingOptions(compile=True),
     "checkpointing": DrawingOptions(gradient_checkpointing=True),
     "compile-checkpointing": DrawingOptions(compile=True, gradient_checkpointing=True),
 }
-Variant = Literal[
-    "cached-prompts", "channels-last", "fused-optimizer", "cudnn-search",
-    "ours", "compile", "checkpointing", "compile-checkpointing",
-]  # fmt: skip
 VIEW_SIZES = {"sd-turbo": 256, "tiny": 32}  # px; a tile is twice as wide
 WARM_UP = 5  # steps
 SAME_LOSS = {"bf16": 1e-2, "no": 1e-5}  # relative, by accelerate's mixed precision
@@ -69,7 +70,7 @@ class Options:
     """Tiles a step."""
     steps: int = 30
     """How many are measured."""
-    variants: tuple[Variant, ...] = (*CHANGED, *OURS)  # type: ignore[assignment]
+    variants: tuple[Variant, ...] = (*CHANGED, *OURS)
     """What to compare with the example: the example with more and more of its settings changed; ours, compiled, ..."""
     workers: int = 2
     """Processes that prepare samples for ours."""
@@ -105,14 +106,14 @@ def main() -> None:
     options = tyro.cli(Options)
     if min(options.batch, options.steps) < 1 or options.workers < 0:
         raise GenimaError("--batch and --steps must be positive, --workers not negative")
+    if options.size == "sd-turbo" and not options.count_only and not torch.cuda.is_available():
+        raise GenimaError("SD-Turbo's size takes a GPU; --count-only counts without one")
     if options.out:
         require_writable(options.out)
     costs = count(options.size, 2 * VIEW_SIZES[options.size], options.batch)
     print_costs(options, costs)
     report = {"size": options.size, "batch": options.batch, "steps": options.steps, "costs": asdict(costs)}
     if not options.count_only:
-        if options.size == "sd-turbo" and not torch.cuda.is_available():
-            raise GenimaError("SD-Turbo's size takes a GPU; --count-only counts without one")
         report |= compare(options, costs)
     if options.out:
         write_whole(options.out, (json.dumps(report, indent=2) + "\n").encode())
@@ -150,7 +151,7 @@ def compare(options: Options, costs: Costs) -> dict[str, Any]:
     Raises:
         GenimaError: when the example does not fit into memory, or a variant's loss is not the example's.
     """
-    results: dict[str, Result | None] = {}
+    results: dict[Variant, Result | None] = {}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as fresh:
         name, gpu = fresh.submit(device_peaks).result()
@@ -158,7 +159,7 @@ def compare(options: Options, costs: Costs) -> dict[str, Any]:
         print(f"\n{name}: {gpu.operations / 1e12:.4g} TFLOP/s, {gpu.bandwidth / 1e12:.4g} TB/s, floor {floor:.4g} ms")
         header = ("images/s", "x example", "p50 ms", "p99 ms", "of floor", "peak GB", "loss")
         print(f"{'':<24}" + "".join(f"{column:>11}" for column in header))
-        for variant in (EXAMPLE, *options.variants):
+        for variant in dict.fromkeys((EXAMPLE, *options.variants)):
             measured = fresh.submit(measure, variant, options).result()
             if measured is None and variant == EXAMPLE:
                 raise GenimaError(f"the example does not fit into {name}'s memory; choose a smaller --batch")
@@ -182,7 +183,7 @@ def compare(options: Options, costs: Costs) -> dict[str, Any]:
     return {"device": name, "peaks": asdict(gpu), "floor_ms": floor, "variants": variants}
 
 
-def require_same_loss(results: dict[str, Result | None]) -> None:
+def require_same_loss(results: dict[Variant, Result | None]) -> None:
     """Raise a GenimaError when a variant computes something else than the example."""
     example = results[EXAMPLE]
     assert example
@@ -257,7 +258,7 @@ class Clock:
         return Measurement(loss, laps, torch.cuda.max_memory_allocated())
 
 
-def measure(variant: str, options: Options) -> Measurement | None:
+def measure(variant: Variant, options: Options) -> Measurement | None:
     """A variant's steps; None when they do not fit into memory."""
     diffusers.utils.logging.set_verbosity_error()
     try:
@@ -266,7 +267,7 @@ def measure(variant: str, options: Options) -> Measurement | None:
         return None
 
 
-def measure_example(variant: str, options: Options) -> Measurement:
+def measure_example(variant: Variant, options: Options) -> Measurement:
     """The example with some of its settings changed."""
     changed = CHANGED[: CHANGED.index(variant) + 1] if variant in CHANGED else ()
     torch.backends.cudnn.benchmark = "cudnn-search" in changed
@@ -308,7 +309,9 @@ def measure_ours(drawing: DrawingOptions, options: Options) -> Measurement:
 
         tiles = RandomTiles(VIEW_SIZES[options.size])
         try:
-            loop.run(model, tiles, collate, loop_options, Path(folder), save, lambda *_: {}, "", accelerator)
+            loop.run(
+                model, tiles, collate, loop_options, Path(folder), save, lambda *_: {}, "", accelerator=accelerator
+            )
         except _Done:
             return clock.measurement(loss)
     raise AssertionError("a training ends with a checkpoint")
@@ -355,7 +358,8 @@ def first_batch(options: Options) -> DrawingSample:
 def example_batch(pipeline: StableDiffusionPipeline, batch: DrawingSample, cached_prompts: bool) -> ExampleBatch:
     """A batch as the example takes it, on the pipeline's device."""
     device, tokenizer = pipeline.unet.device, pipeline.tokenizer
-    condition, target = (x.to(device).permute(0, 3, 1, 2).float() / 255 for x in (batch.condition, batch.target))
+    tiles = (batch.condition, batch.target)
+    condition, target = (x.to(device).permute(0, 3, 1, 2).contiguous().float() / 255 for x in tiles)
     template = DrawingSpec.prompt_template
     ids = tokenizer(
         [template.format(goal=instruction) for instruction in batch.instruction],

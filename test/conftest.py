@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("MUJOCO_GL", "egl")  # no display is needed; MuJoCo reads it when it is imported
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from untrained import save_checkpoints  # noqa: E402
 
 from genima import paths  # noqa: E402
@@ -23,6 +24,8 @@ from genima.views import Camera, load_cameras  # noqa: E402
 from genima_sim.environment import Environment  # noqa: E402
 from genima_sim.record import DemoRecorder  # noqa: E402
 from genima_sim.simulation import Simulation  # noqa: E402
+
+torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 
 
 @pytest.fixture(scope="session")

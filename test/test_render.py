@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,13 +38,14 @@ K, SIZE, MOMENTS = 20, 32, 6
 
 
 def write_demo(
-    folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], success: bool | None = True, without: str = ""
+    folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], success: bool | None = True, without: str = "",
+    start: float = 10.0,
 ) -> None:
     """A few moments of random pictures and a moving arm, at 20 Hz."""
     rng = np.random.default_rng(int(folder.name.split("-")[1]))
     with EpisodeWriter(folder, robot, cameras, f"do {folder.name}") as episode:
         for t in range(MOMENTS):
-            stamp, joints = 10 + 0.05 * t, robot.home + 0.02 * t
+            stamp, joints = start + 0.05 * t, robot.home + 0.02 * t
             images = {v: fit(rng.integers(0, 256, (4, 4, 3), np.uint8), 48) for v in DrawingSpec.views if v != without}
             episode.observe(stamp, images, Joints(stamp, joints, 1.0))
             episode.command(Command(stamp, joints + 0.02, gripper=1.0 if t < 4 else 0.0))
@@ -96,7 +98,7 @@ def test_moments_are_the_demos(targets: TargetDataset, demos_folder: Path, robot
         for t in (0, 5, last - K - 1, last - K, last - K + 1, last - 1, last):
             ahead = min(t + K, last)
             np.testing.assert_array_equal(mine.target[t], episode.positions[ahead])
-            assert mine.target_open[t] == (episode.command_gripper[ahead] > 0.5)
+            assert mine.target_open[t] == (mine.action_gripper[t, -1] > 0.5)  # as the last action says
             real = min(K, last + 1 - t)
             np.testing.assert_array_equal(mine.actions[t, :real], episode.command_positions[t : t + real])
             np.testing.assert_array_equal(mine.action_gripper[t, :real], episode.command_gripper[t : t + real])
@@ -259,6 +261,17 @@ def test_a_half_shard_or_another_dataset_in_the_folder_is_refused(short_demos: P
         render(plan_for(short_demos), short_targets, 1)  # without the virtual view
 
 
+def test_a_demo_recorded_anew_under_its_old_name_is_not_taken_for_the_old_one(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
+) -> None:
+    write_demo(tmp_path / "demo-0", robot, cameras)
+    before = plan_for(tmp_path).fingerprint()
+    assert plan_for(tmp_path).fingerprint() == before
+    shutil.rmtree(tmp_path / "demo-0")
+    write_demo(tmp_path / "demo-0", robot, cameras, start=20.0)
+    assert plan_for(tmp_path).fingerprint() != before
+
+
 def test_a_truncated_shard_is_named(short_demos: Path, short_targets: Path, tmp_path: Path) -> None:
     name = "shard-00000-of-00003.parquet"
     (tmp_path / name).write_bytes((short_targets / name).read_bytes()[:5000])
@@ -283,8 +296,9 @@ def test_faulty_demos_are_skipped_and_counted_or_refused(
     assert f"{MOMENTS} moments of 1 demos; skipped 0 unsuccessful, 0 unjudged and 2 faulty" in printed.out
     skipped = json.loads((tmp_path / "out" / MANIFEST).read_text())["skipped"]
     assert "front" in skipped["demo-1"] and set(skipped) == {"demo-1", "demo-2"}
-    with pytest.raises(GenimaError, match="demo-[12].*"):
-        render_command([*arguments, "--out", str(tmp_path / "refused"), "--on-fault", "refuse"])
+    for out in ("refused", "out"):  # afresh, and where they have been skipped before
+        with pytest.raises(GenimaError, match="demo-[12].*"):
+            render_command([*arguments, "--out", str(tmp_path / out), "--on-fault", "refuse"])
     assert not (tmp_path / "refused" / MANIFEST).exists()
 
 

@@ -9,8 +9,10 @@ import torch
 
 
 def is_half_fast(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 faster: any GPU, and CPUs with AVX-512-BF16 or AMX."""
-    return device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
+    """Whether the hardware multiplies bfloat16 faster: GPUs from Ampere on, and CPUs with AVX-512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def half_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -36,6 +37,13 @@ class Moments:
     def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.integer] | slice) -> Moments:
         """Some of the moments."""
         return Moments(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    def fingerprint(self) -> str:
+        """Of all of them."""
+        digest = hashlib.sha256()
+        for field in fields(self):
+            digest.update(np.ascontiguousarray(getattr(self, field.name)).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def instructions(self) -> list[str]:

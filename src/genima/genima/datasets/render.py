@@ -40,6 +40,7 @@ _KEY = b"genima"  # of the note in a shard's footer
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
 _UNSUCCESSFUL, _UNJUDGED = "not successful", "not judged (it has no /success)"
+_NOT_SUCCESSFUL = (_UNSUCCESSFUL, _UNJUDGED)
 _RATE_TOLERANCE = 0.1  # by which a demo's rate may differ from the dataset's
 
 
@@ -51,7 +52,7 @@ class RenderPlan:
     spec: DrawingSpec
     cameras: Mapping[str, Camera]  # by view, the virtual one's included where it is to be rendered
     episodes_per_shard: int = 8
-    renderer: str = "moderngl"
+    renderer: str = "raycast"
     on_fault: Literal["skip", "refuse"] = "skip"
     unjudged: Literal["skip", "keep"] = "skip"  # demos of which nobody has said whether they succeeded
 
@@ -71,7 +72,7 @@ class RenderPlan:
             "schema": SCHEMA,
             "spec": self.spec.to_dict(),
             "cameras": {view: camera.to_dict() for view, camera in self.cameras.items()},
-            "episodes": [folder.name for folder in self.episodes],
+            "episodes": [(folder.name, _recording(folder)) for folder in self.episodes],
             "episodes_per_shard": self.episodes_per_shard,
             "unjudged": self.unjudged,
         }
@@ -90,7 +91,7 @@ class RenderSummary:
     def __str__(self) -> str:
         text = f"{self.moments} moments of {self.episodes} demos"
         if self.skipped:
-            failed, unjudged = (list(self.skipped.values()).count(why) for why in (_UNSUCCESSFUL, _UNJUDGED))
+            failed, unjudged = (list(self.skipped.values()).count(why) for why in _NOT_SUCCESSFUL)
             faulty = len(self.skipped) - failed - unjudged
             text += f"; skipped {failed} unsuccessful, {unjudged} unjudged and {faulty} faulty ones"
         return text
@@ -124,6 +125,8 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
         skipped,
         len(plan.shards) - len(notes),
     )
+    if plan.on_fault == "refuse" and (faulty := [e for e, why in skipped.items() if why not in _NOT_SUCCESSFUL]):
+        raise GenimaError(f"{out} was rendered without demos with faults: {faulty[0]}: {skipped[faulty[0]]}")
     if not summary.missing:
         if not summary.moments:
             reasons = "; ".join(f"{episode}: {reason}" for episode, reason in list(skipped.items())[:3])
@@ -148,6 +151,12 @@ def _write_manifest(
         ],
     }
     write_whole(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def _recording(folder: Path) -> str:
+    """Tells a demo from another that is recorded later under its name: by what rosbag2 notes, and its files' sizes."""
+    sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
+    return hashlib.sha256((folder / "metadata.yaml").read_bytes() + json.dumps(sizes).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -248,7 +257,7 @@ def _rows(
             "positions": episode.positions[t],
             "gripper": episode.gripper[t],
             "target": episode.positions[end],
-            "target_open": bool(episode.command_gripper[end] > 0.5),
+            "target_open": bool(episode.command_gripper[steps[-1]] > 0.5),  # what the last action says
             "actions": episode.command_positions[steps].ravel(),
             "action_gripper": episode.command_gripper[steps],
             "padding": np.arange(t, t + K) > last,

@@ -34,6 +34,7 @@ class TargetDataset:
     spec: DrawingSpec  # its views are those that a tile is made of
     cameras: Mapping[str, Camera]  # of every rendered view, as calibrated
     moments: Moments
+    fingerprint: str  # of what was rendered
     _rows: Mapping[str, datasets.Dataset]  # observation and spheres, of the tile's views in its order
 
     @classmethod
@@ -67,7 +68,7 @@ class TargetDataset:
         ).with_format("arrow")
         columns = {kind: [f"{kind}.{view}" for view in spec.views] for kind in ("observation", "spheres")}
         images = {kind: rows.select_columns(names) for kind, names in columns.items()}
-        return cls(folder, spec, cameras, moments, images)
+        return cls(folder, spec, cameras, moments, manifest["fingerprint"], images)
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -109,7 +110,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         DrawingSpec.from_dict(manifest["spec"])
         for view, camera in manifest["cameras"].items():
             Camera.from_dict(view, camera)
-        dict(manifest["skipped"]), [(shard["file"], shard["moments"], shard["sha256"]) for shard in manifest["shards"]]
+        str(manifest["fingerprint"]), dict(manifest["skipped"])
+        [(shard["file"], shard["moments"], shard["sha256"]) for shard in manifest["shards"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GenimaError(f"{path} is damaged: {error!r}; remove it and run ./genima render again") from None
     return manifest

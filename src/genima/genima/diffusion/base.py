@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import diffusers
 import torch
@@ -10,7 +11,9 @@ from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
     SchedulerMixin,
+    StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -38,6 +41,8 @@ def load_base(name: str) -> BaseModel:
     Raises:
         GenimaError: when it can be found neither locally nor on the hub, or is no Stable Diffusion.
     """
+    if Path(name).is_dir():
+        name = str(Path(name).resolve())  # it is remembered in checkpoints
     diffusers.utils.logging.disable_progress_bar()
     pipeline = hub.load(
         lambda name, **options: DiffusionPipeline.from_pretrained(
@@ -50,10 +55,10 @@ def load_base(name: str) -> BaseModel:
 
 def base_of(name: str, pipeline: DiffusionPipeline) -> BaseModel:
     """The parts of a loaded pipeline; GenimaError when it is no Stable Diffusion."""
-    if isinstance(pipeline, StableDiffusionXLPipeline):
+    if isinstance(pipeline, StableDiffusionXLPipeline | StableDiffusionXLInstructPix2PixPipeline):
         encoders = [pipeline.text_encoder, pipeline.text_encoder_2]
         prompts = PromptEncoder([pipeline.tokenizer, pipeline.tokenizer_2], encoders)
-    elif isinstance(pipeline, StableDiffusionPipeline):
+    elif isinstance(pipeline, StableDiffusionPipeline | StableDiffusionInstructPix2PixPipeline):
         encoders = [pipeline.text_encoder]
         prompts = PromptEncoder([pipeline.tokenizer], encoders)
     else:

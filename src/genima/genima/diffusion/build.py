@@ -53,10 +53,16 @@ def agent_on(
     tiled: bool = True,
     steps: int = 5,
 ) -> DiffusionAgent:
-    """An agent whose ControlNet, or whose UNet, starts from the base's weights and is all that is trained."""
+    """An agent whose ControlNet, or whose UNet, starts from the base's weights and is all that is trained.
+
+    Raises:
+        GenimaError: for a ControlNet on an InstructPix2Pix.
+    """
     scheduler = EulerAncestralDiscreteScheduler.from_config(base.scheduler.config, timestep_spacing="trailing")
     unet, controlnet = base.unet, None
     if conditioning == "controlnet":
+        if unet.config.in_channels != unet.config.out_channels:
+            raise GenimaError(f"{base.name} is an InstructPix2Pix, which takes the scene itself; --conditioning unet")
         controlnet = ControlNetModel.from_unet(unet)
         controlnet.requires_grad_(True)
     else:

@@ -139,7 +139,8 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
     found = find_episodes(folder)
     shown = {found[i] for i in _evenly(len(found), _DEMOS)}
     good, faults, strips = [], [], []
-    lengths, rates, durations, unsuccessful, sizes = [], [], [], [], Counter[str]()
+    lengths, rates, durations, sizes = [], [], [], Counter[str]()
+    unsuccessful, unjudged = list[str](), list[str]()
     for path in tqdm(found, desc="read", unit="demo", dynamic_ncols=True, leave=False):
         try:
             episode = Episode.load(path, robot)
@@ -155,15 +156,16 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
         lengths.append(len(episode))
         durations.append(episode.stamps[-1] - episode.stamps[0])
         rates.append(1 / episode.period)
-        if not episode.success:
-            unsuccessful.append(path.name)
+        if episode.success is not True:
+            (unjudged if episode.success is None else unsuccessful).append(path.name)
     rows = {"demos": f"{len(found)}, of which {len(faults)} faulty"}
     if good:
         rows |= {
             "length": f"{spread(lengths)} moments, {spread(durations, 1)} s; {sum(durations) / 60:.1f} min in all",
             "rate": f"{spread(rates, 1)} Hz",
-            "success": f"{len(good) - len(unsuccessful)} of {len(good)}",
+            "success": f"{len(good) - len(unsuccessful) - len(unjudged)} of {len(good)}",
             "not successful": listed(unsuccessful) or "none",
+            "not judged": listed(unjudged) or "none",
             "instructions": _counted(good),
             "views": ", ".join(f"{size} ({count})" if count < len(good) else size for size, count in sizes.items()),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -111,12 +111,9 @@ def train_controller(
     augmentation = {"paper": Augmentation.paper, "small": Augmentation.small}[options.augmentation]()
     perturbation = Perturbation() if options.perturb else None
     training = ChunkDataset(moments[in_training], *shared, perturbation, augmentation, loop_options.seed)
-    validation = ChunkDataset(moments[in_validation], *shared, seed=loop_options.seed)
+    validation = ChunkDataset(moments[in_validation], *shared, seed=loop_options.seed + 1)  # other backgrounds
     chosen = np.random.default_rng(loop_options.seed).integers(0, len(validation), options.validation_chunks)
     held_out = collate([validation[Visit(int(i), k)] for k, i in enumerate(chosen)])
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        _show(training, folder / "samples.png")
     controller.act.to(accelerator.device)
     model = ControllerLoss(controller)
 
@@ -126,9 +123,17 @@ def train_controller(
             halve(checkpoint)
 
     def validate(step: int, checkpoint: Path) -> Mapping[str, float]:
+        _show(training, checkpoint / "samples.png")
         return chunk_errors(controller, held_out)
 
-    loop.run(model, training, collate, loop_options, folder, save, validate, "mm/tip end", accelerator)
+    about = {
+        "spec": controller.spec.to_dict(),
+        "act": asdict(controller.act.config),
+        "clip": controller.clip,
+        "data": moments.fingerprint(),
+        **asdict(options),
+    }
+    loop.run(model, training, collate, loop_options, folder, save, validate, "mm/tip end", about, accelerator)
 
 
 @torch.inference_mode()

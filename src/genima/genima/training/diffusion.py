@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -25,7 +25,7 @@ from genima.targets.reading import drawing_errors, summarise
 from genima.training import DRAWINGS, loop
 from genima.views.tiling import untile
 
-_DRAWN_AT_ONCE = 8
+_FRAMES_AT_ONCE = 8  # drawn in validation
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,16 @@ def train_diffusion(
         with torch.compiler.set_stance("force_eager"):  # its batches have other sizes: each would be compiled anew
             return validation_errors(model, held_out, targets, checkpoint / DRAWINGS)
 
-    loop.run(
-        model, DrawingDataset(targets, training), collate, loop_options, folder, save, validate, "off", accelerator
-    )
+    about = {
+        "data": targets.fingerprint,
+        "views": targets.spec.views,
+        "tiled": agent.tiled,
+        "base": agent.base.fingerprint if agent.base else None,
+        "trained": sorted(model.trained),
+        **asdict(options),
+    }
+    dataset = DrawingDataset(targets, training)
+    loop.run(model, dataset, collate, loop_options, folder, save, validate, "off", about, accelerator)
 
 
 @torch.inference_mode()
@@ -180,8 +187,9 @@ def validation_errors(
     robot = RobotModel.load(spec.robot)
     cameras = {view: targets.cameras[view].fitted(spec.view_size) for view in spec.views}
     errors, sheet, losses = [], [], []
-    for start in range(0, len(held_out), _DRAWN_AT_ONCE):
-        visits = [Visit(k, k) for k in range(start, min(start + _DRAWN_AT_ONCE, len(held_out)))]
+    at_once = _FRAMES_AT_ONCE if agent.tiled else _FRAMES_AT_ONCE // len(spec.views)
+    for start in range(0, len(held_out), at_once):
+        visits = [Visit(k, k) for k in range(start, min(start + at_once, len(held_out)))]
         batch = collate([held_out[visit] for visit in visits])
         torch.manual_seed(start)
         losses.append(model(batch)["loss"].item())

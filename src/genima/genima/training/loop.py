@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,8 +83,12 @@ class LoopOptions:
             raise GenimaError(
                 "--batch-size, --accumulate and --save-every must be positive, --steps and --workers not negative"
             )
-        if not (self.learning_rate > 0 and self.epochs > 0 and 0 <= self.ema < 1):
-            raise GenimaError("--learning-rate and --epochs must be positive, --ema from 0 to below 1")
+        if not (min(self.learning_rate, self.epochs, self.gradient_clip) > 0 and 0 <= self.ema < 1):
+            raise GenimaError(
+                "--learning-rate, --epochs and --gradient-clip must be positive, --ema from 0 to below 1"
+            )
+        if min(self.warmup_steps, self.weight_decay) < 0:
+            raise GenimaError("--warmup-steps and --weight-decay must not be negative")
 
 
 _WITHOUT_EFFECT = ("save_every", "workers", "bar", "accumulate")  # options that may change when a training is resumed
@@ -119,7 +126,9 @@ def make_accelerator(options: LoopOptions, folder: Path) -> Accelerator:
     options.require_sensible()
     precision = options.mixed_precision
     if precision == "auto":
-        precision = "bf16" if is_half_fast(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "no"
+        cuda = torch.cuda.is_available()
+        fast = is_half_fast(torch.device("cuda" if cuda else "cpu"))
+        precision = "bf16" if fast else "fp16" if cuda else "no"
     accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_steps=options.accumulate,
@@ -145,6 +154,7 @@ def run(
     save: Callable[[Path], None],
     validate: Callable[[int, Path], Mapping[str, float]],
     best_by: str,
+    about: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
 ) -> None:
     """Train until ``options.steps``, from where the last checkpoint in ``folder`` says that an earlier run stopped.
@@ -159,6 +169,7 @@ def run(
         save: writes a checkpoint into a folder; called while the model holds the averaged weights, if there are any.
         validate: errors by name for a step's checkpoint (they are logged); may write pictures into the folder.
         best_by: the error whose least value marks the best checkpoint.
+        about: what else must be the same when the training is resumed, in JSON's types.
 
     Raises:
         GenimaError: when the loss stops being finite, the state is another training's, or one is under way here.
@@ -166,7 +177,8 @@ def run(
     options = options.for_moments(len(dataset))  # type: ignore[arg-type]
     accelerator = accelerator or make_accelerator(options, folder)
     with _alone_in(folder) if accelerator.is_main_process else contextlib.nullcontext():
-        training = _Training(model, options, folder, save, validate, best_by, accelerator, len(dataset))  # type: ignore[arg-type]
+        about = {**(about or {}), "moments": len(dataset)}  # type: ignore[arg-type]
+        training = _Training(model, options, folder, save, validate, best_by, about, accelerator)
         training.run(dataset, collate)
 
 
@@ -179,13 +191,15 @@ class _Training:
         save: Callable[[Path], None],
         validate: Callable[[int, Path], Mapping[str, float]],
         best_by: str,
+        about: Mapping[str, Any],
         accelerator: Accelerator,
-        moments: int,
     ) -> None:
         self._options, self._folder, self._accelerator = options, folder, accelerator
         self._save, self._validate, self._best_by = save, validate, best_by
-        self._about = {key: value for key, value in asdict(options).items() if key not in _WITHOUT_EFFECT}
-        self._moments = self._about["moments"] = moments
+        loop_options = {key: value for key, value in asdict(options).items() if key not in _WITHOUT_EFFECT}
+        # As JSON gives it back: what is compared has no tuples.
+        self._about = json.loads(json.dumps({**loop_options, **about}, default=str))
+        self._moments = int(about["moments"])
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         fused = accelerator.device.type == "cuda"
         optimizer = torch.optim.AdamW(
@@ -201,7 +215,8 @@ class _Training:
             self._average.to(accelerator.device)
             accelerator.register_for_checkpointing(self._average)
         self._step, self._best = 0, math.inf
-        self._stop = False
+        self._asked_to_stop = False  # by a signal to this process
+        self._stop = False  # agreed on by all processes
 
     def run(self, dataset: torch.utils.data.Dataset[Any], collate: Callable[[Any], Any]) -> None:
         options, accelerator = self._options, self._accelerator
@@ -210,6 +225,7 @@ class _Training:
             self._moments, options, self._step,
             accelerator.process_index, accelerator.num_processes, options.accumulate,
         )  # fmt: skip
+        over = multiprocessing.get_context("spawn").Event()
         loader = torch.utils.data.DataLoader(
             dataset,
             batch_sampler=sampler,
@@ -218,7 +234,7 @@ class _Training:
             pin_memory=accelerator.device.type == "cuda",
             multiprocessing_context="spawn" if options.workers else None,
             prefetch_factor=4 if options.workers else None,
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=functools.partial(_prepare_worker, over),
         )
         accelerator.init_trackers("tensorboard")
         bar = tqdm(
@@ -227,7 +243,7 @@ class _Training:
         )  # fmt: skip
         self._model.train()
         batches = iter(loader)
-        with bar, self._stopping():
+        with bar, self._stopping(over):
             smooth: dict[str, float] = {}
             while self._step < options.steps and not self._stop:
                 set_seed(hash((options.seed, self._step, accelerator.process_index)) % 2**32)
@@ -243,7 +259,7 @@ class _Training:
                     self._keep()
         accelerator.end_training()
         if self._step < options.steps:
-            print(f"\nstopped at step {self._step} of {options.steps}; the same command goes on from there")
+            accelerator.print(f"\nstopped at step {self._step} of {options.steps}; the same command goes on from there")
             raise KeyboardInterrupt
 
     def _train_step(self, batches: Iterator[Any]) -> dict[str, float]:
@@ -261,7 +277,7 @@ class _Training:
                         norm = torch.zeros(())
                 names = list(losses)
                 values = [*(losses[name].detach().float() for name in names), torch.as_tensor(norm).float()]
-                values.append(torch.tensor(float(self._stop)))
+                values.append(torch.tensor(float(self._asked_to_stop)))
                 shared = accelerator.reduce(torch.stack([v.to(accelerator.device) for v in values]), "mean").tolist()
                 if not all(map(math.isfinite, shared)):
                     self._refuse(batch, dict(zip([*names, "gradient"], shared, strict=False)))
@@ -286,11 +302,14 @@ class _Training:
         )
 
     @contextlib.contextmanager
-    def _stopping(self) -> Iterator[None]:
-        """Within it Ctrl-C and SIGTERM ask for a checkpoint and the end; a second Ctrl-C ends at once."""
+    def _stopping(self, over: Event) -> Iterator[None]:
+        """Within it Ctrl-C and SIGTERM ask for a checkpoint and the end; a second Ctrl-C ends at once.
+
+        Afterwards ``over`` is set.
+        """
 
         def stop(number: int, _: Any) -> None:
-            self._stop = True
+            self._asked_to_stop = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         try:
@@ -300,6 +319,7 @@ class _Training:
         try:
             yield
         finally:
+            over.set()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -316,8 +336,7 @@ class _Training:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             self._save(part)
-            with torch.random.fork_rng():
-                errors = dict(self._validate(self._step, part))
+            errors = dict(self._validate(self._step, part))
         if self._average:
             self._average.restore(self._parameters)
         self._model.train()
@@ -347,15 +366,28 @@ class _Training:
         try:
             progress = json.loads((state / PROGRESS).read_text())
             then = progress["about"]
-            if different := [f"{k}: {then[k]} then, {v} now" for k, v in self._about.items() if then[k] != v]:
-                raise ValueError(", ".join(different))
+            different = [f"{key}: {then.get(key)} then, {now} now" for key, now in self._about.items()
+                         if then.get(key) != now]
+            step, best = int(progress["step"]), float(progress["best"])
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise GenimaError(f"{state / PROGRESS} is damaged ({error!r}); train into another folder") from None
+        if different:
+            raise GenimaError(
+                f"the training in {self._folder} was begun with other options ({'; '.join(different)}); use those, or "
+                "train into another folder"
+            )
+        try:
             self._accelerator.load_state(str(state))
-            self._step, self._best = int(progress["step"]), float(progress["best"])
         except Exception as error:  # torch and accelerate raise many kinds for a damaged or different state
             reason = " ".join(str(error).split())
-            raise GenimaError(
-                f"the training in {self._folder} cannot be resumed ({reason}); remove the folder to start afresh"
-            ) from None
+            raise GenimaError(f"the training in {self._folder} cannot be resumed ({reason})") from None
+        self._accelerator.step = 0  # checkpoints are made between steps, never amid one's parts
+        if self._average:
+            self._average.to(self._accelerator.device)
+        self._step, self._best = step, best
+        steps = self._accelerator.gather(torch.tensor([step], device=self._accelerator.device))
+        if (steps != step).any():
+            raise GenimaError(f"the processes see different checkpoints in {self._folder}; all machines must share it")
 
 
 def _next(batches: Iterator[Any]) -> Any:
@@ -367,8 +399,15 @@ def _next(batches: Iterator[Any]) -> Any:
         raise GenimaError(line.removeprefix(f"{GenimaError.__module__}.{GenimaError.__name__}: ")) from None
 
 
-def _prepare_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training: it still needs its samples
+def _prepare_worker(over: Event, worker: int) -> None:
+    """Ctrl-C, and a scheduler's SIGTERM to all processes, are for the training: until it is over it needs samples."""
+
+    def terminate(number: int, _: Any) -> None:
+        if over.is_set():
+            os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminate)
     cv2.setNumThreads(1)  # the workers themselves are the parallel part
 
 

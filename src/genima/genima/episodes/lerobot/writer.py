@@ -130,13 +130,12 @@ class DatasetWriter:
     def _columns(self, episode: Episode, times: NDArray[np.float64], task: int) -> dict[str, NDArray[Any]]:
         """Features of an episode that are no videos: (T,) or (T, d)."""
         length = len(episode)
-        success = np.zeros(length, np.bool_)
-        success[-1] = bool(episode.success)  # what nobody has judged is no success
         frame = np.arange(length)
+        success = (frame == length - 1) & bool(episode.success)
         return {
             layout.STATE: np.column_stack([episode.positions, episode.gripper]).astype(np.float32),
             layout.ACTION: np.column_stack([episode.command_positions, episode.command_gripper]).astype(np.float32),
-            layout.SUCCESS: success,
+            **({} if episode.success is None else {layout.SUCCESS: success}),
             layout.TIMESTAMP: times.astype(np.float32),
             "frame_index": frame,
             "episode_index": np.full(length, self._episodes),
@@ -263,7 +262,8 @@ def _features(episode: Episode, robot: RobotModel, fps: int) -> dict[str, dict[s
             "names": ["height", "width", "channels"],
             "info": {"video.height": height, "video.width": width, **video},
         }
-    features[layout.SUCCESS] = {"dtype": "bool", "shape": [1], "names": None}
+    if episode.success is not None:  # what nobody has judged is not said to have failed
+        features[layout.SUCCESS] = {"dtype": "bool", "shape": [1], "names": None}
     features[layout.TIMESTAMP] = {"dtype": "float32", "shape": [1], "names": None}
     for name in ("frame_index", "episode_index", "index", "task_index"):
         features[name] = {"dtype": "int64", "shape": [1], "names": None}
