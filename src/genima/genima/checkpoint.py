@@ -38,11 +38,11 @@ class DrawingSpec:
     horizon: int = 20  # K, steps from the observation to the target
     action_rate: float = 20.0  # Hz, of the demos and the chunk's actions
     appearance: Appearance = field(default_factory=Appearance)
-    prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"
+    prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"  # {view}: the one drawn by itself
 
-    def prompt(self, instruction: str) -> str:
+    def prompt(self, instruction: str, view: str = "") -> str:
         """The diffusion agent's prompt, with the goal in it, in training as in use."""
-        return self.prompt_template.format(goal=instruction)
+        return self.prompt_template.format(goal=instruction, view=view.replace("_", " "))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -75,9 +75,12 @@ class DrawingSpec:
         )
 
     def require_same(self, other: DrawingSpec, mine: str, theirs: str) -> None:
-        """Raise a GenimaError that names the first fields in which two specifications differ."""
+        """Raise a GenimaError that names the fields in which two specifications differ, but for the prompt.
+
+        That is the diffusion agent's alone: whoever reads its drawings need not know it.
+        """
         a, b = self.to_dict(), other.to_dict()
-        if different := [key for key in a if a[key] != b[key]]:
+        if different := [key for key in a if a[key] != b[key] and key != "prompt_template"]:
             details = "; ".join(f"{key}: {a[key]} against {b[key]}" for key in different)
             raise GenimaError(f"{mine} and {theirs} do not fit together: {details}")
 

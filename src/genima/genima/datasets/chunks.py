@@ -139,9 +139,9 @@ def collate(samples: Sequence[ChunkSample]) -> ChunkBatch:
 
 
 def joint_statistics(moments: Moments, floor: float = 0.05) -> JointStatistics:
-    """Of all real actions; a joint that hardly moves is not blown up beyond ``floor`` rad."""
-    actions = moments.actions[~moments.padding]
-    return JointStatistics(actions.mean(0), np.maximum(actions.std(0), floor))
+    """Of all commanded positions, each once; a joint that hardly moves is not blown up beyond ``floor`` rad."""
+    commanded = moments.actions[:, 0]  # with all K, a demo's first commands would count less than its others
+    return JointStatistics(commanded.mean(0), np.maximum(commanded.std(0), floor))
 
 
 def _rests(moments: Moments) -> NDArray[np.bool_]:

@@ -27,8 +27,6 @@ from genima.robot.model import RobotModel
 from genima.views.camera import VIRTUAL
 from genima.views.tiling import fit, tile
 
-UNTILED_PROMPT = "the {view} view of a robot arm executing '{goal}'"
-
 
 class DiffusionAgent:
     """Draws where the joints should be K steps from now, on the tile of four views.
@@ -212,8 +210,7 @@ class DiffusionAgent:
         """The prompts of a batch of tiles, one for each frame; the goal is in every one of them."""
         if self.tiled:
             return [self.spec.prompt(instruction) for instruction in instructions]
-        names = [view.replace("_", " ") for view in self.views]
-        return [UNTILED_PROMPT.format(view=view, goal=instruction) for instruction in instructions for view in names]
+        return [self.spec.prompt(instruction, view) for instruction in instructions for view in self.views]
 
     def frames(self, tiles: Tensor) -> Tensor:
         """What is drawn at once, (N, 3, H, W) in 0..1, of tiles (B, H, W, 3) uint8: those, or each view enlarged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from genima.diffusion.small import small_agent
 from genima.errors import GenimaError
 
 SMALL = "small"
+_UNTILED_PROMPT = "the {view} view of a robot arm executing '{goal}'"
 _FOR_CODEC = 256  # drawings that the small agent's codec is fitted to
 
 
@@ -41,7 +43,7 @@ def build_agent(
     chosen = np.random.default_rng(seed).choice(len(targets), min(_FOR_CODEC, len(targets)), replace=False)
     drawn = torch.stack([torch.from_numpy(targets.drawn(int(i))[1]) for i in np.sort(chosen)])
     frames = drawn.permute(0, 3, 1, 2).float() / 127.5 - 1
-    agent = small_agent(targets.spec, targets.moments.instructions, frames, steps)
+    agent = small_agent(_spec(targets.spec, tiled), targets.moments.instructions, frames, steps)
     agent.tiled = tiled
     return agent
 
@@ -68,7 +70,11 @@ def agent_on(
     else:
         _widen_input(unet)
         unet.requires_grad_(True)
-    return DiffusionAgent(spec, unet, controlnet, base.vae, base.prompts, scheduler, steps, tiled, base)
+    return DiffusionAgent(_spec(spec, tiled), unet, controlnet, base.vae, base.prompts, scheduler, steps, tiled, base)
+
+
+def _spec(spec: DrawingSpec, tiled: bool) -> DrawingSpec:
+    return spec if tiled else replace(spec, prompt_template=_UNTILED_PROMPT)
 
 
 def _widen_input(unet: UNet2DConditionModel) -> None:

@@ -24,7 +24,7 @@ def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, 
     It predicts the clean sample under a schedule whose last step is pure noise (Lin et al., Common Diffusion Noise
     Schedules and Sample Steps are Flawed, 2023), so that few steps from pure noise suffice, or one.
     """
-    tokenizer = small_tokenizer(spec.prompt(instruction) for instruction in instructions)
+    tokenizer = small_tokenizer(spec.prompt(instruction, view) for instruction in instructions for view in spec.views)
     codec = PatchCodec(latent_channels=_LATENT_CHANNELS)
     codec.fit(images)
     unet = UNet2DConditionModel(
