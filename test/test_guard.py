@@ -1,18 +1,24 @@
 """The command guard: whatever goes in, what comes out obeys the limits."""
 
+from collections.abc import Sequence
+
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genima.errors import GenimaError
-from genima.guard import CommandGuard, Guarded, Reason, Verdict
+from genima.guard import CommandGuard, Guarded, GuardSettings, Reason, SelfCollision, Verdict, Workspace
+from genima.guard.keep_out import KeepOut
+from genima.guard.limits import excess
 from genima.observation import Command, Joints
+from genima.robot.body import robot_spec
 from genima.robot.model import RobotModel
 
 RATE = 50
 DT = 1 / RATE
-PANDA = RobotModel.load("panda")
+PANDA, FR3 = RobotModel.load("panda"), RobotModel.load("fr3")
 STILL = np.zeros(7)
 
 
@@ -23,10 +29,10 @@ def wish(stamp: float, positions: np.ndarray = PANDA.home, gripper: float = 1.0)
 class Bench:
     """A guard in simulated time with an arm that follows perfectly."""
 
-    def __init__(self) -> None:
-        self.guard = CommandGuard(PANDA, RATE)
+    def __init__(self, robot: RobotModel = PANDA, keep_outs: Sequence[KeepOut] = ()) -> None:
+        self.guard = CommandGuard(robot, RATE, keep_outs=keep_outs)
         self.tick = 0
-        self.arm = PANDA.home.copy()
+        self.arm = robot.home.copy()
         self.heard: list[np.ndarray] = []
         self.state_runs = True
 
@@ -34,13 +40,13 @@ class Bench:
     def now(self) -> float:
         return self.tick * DT
 
-    def step(self, command: Command | None = None) -> Guarded:
-        self.tick += 1
+    def step(self, command: Command | None = None, periods: int = 1) -> Guarded:
+        self.tick += periods
         if self.state_runs:
             self.guard.measure(Joints(self.now, self.arm, 1.0))
         if command is not None:
             self.guard.offer("controller", command)
-        result = self.guard.step(self.now)
+        result = self.guard.step(self.now, periods)
         if result.command is not None:
             self.arm = result.command.positions
             self.heard.append(self.arm)
@@ -81,7 +87,41 @@ def test_only_the_owner_is_heard(bench: Bench) -> None:
     bench.follow(5)
     bench.guard.offer("teleop", wish(bench.now, PANDA.home + 0.3))
     bench.guard.select("teleop")
-    assert bench.step(wish(bench.now)).reason is Reason.NO_COMMAND
+    assert bench.step(wish(bench.now)).reason is Reason.HAND_OVER  # it still moves
+    reasons = [bench.step(wish(bench.now)).reason for _ in range(20)]
+    assert reasons[-1] is Reason.NO_COMMAND
+
+
+def test_a_new_owner_moves_the_arm_from_rest_and_from_where_it_is(bench: Bench) -> None:
+    bench.follow(20, speed=0.5)
+    bench.guard.select("teleop")
+    waited = 0
+    while True:
+        bench.guard.offer("teleop", wish(bench.now + DT, bench.arm + 0.2))
+        if (result := bench.step()).reason is not Reason.HAND_OVER:
+            break
+        waited += 1
+    assert waited >= 1 and (result.verdict, result.reason) == (Verdict.STOPPED, Reason.REJOIN)
+    np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
+    bench.guard.offer("teleop", wish(bench.now + DT, bench.arm + 0.01))
+    assert bench.step().verdict in (Verdict.OK, Verdict.LIMITED)
+
+
+def test_rivals_hold_the_arm_until_one_is_left(bench: Bench) -> None:
+    bench.follow(20)
+    bench.guard.refuse("controller", Reason.RIVALS)
+    assert bench.step().reason is Reason.RIVALS
+    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not Reason.RIVALS
+    bench.guard.refuse("teleop", Reason.RIVALS)
+    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not Reason.RIVALS
+
+
+@pytest.mark.parametrize(
+    "settings", [{"margin": -0.1}, {"jump": np.nan}, {"late": 0.0}, {"late": 1.0}, {"lost": np.inf}]
+)
+def test_senseless_settings_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(GenimaError, match=f"command guard's {next(iter(settings))}"):
+        CommandGuard(PANDA, RATE, settings=GuardSettings(**settings))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -106,6 +146,30 @@ def test_a_jump_is_refused_and_the_arm_comes_to_rest(bench: Bench) -> None:
     np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
 
 
+def test_ticks_that_were_missed_are_passed_over(bench: Bench) -> None:
+    """Not made up for: the arm would be hurried; nor left out: it would be thrown from one speed to another."""
+    bench.follow(20)
+    start, first = bench.arm.copy(), bench.tick
+    bench.tick += 2
+    bench.guard.measure(Joints(bench.now, bench.arm, 1.0))
+    bench.guard.offer("controller", Command(bench.now + DT, start + 0.3 * 3 * DT, np.full(7, 0.3), 1.0))
+    bench.tick += 1
+    result = bench.guard.step(bench.now, periods=bench.tick - first)
+    assert result.command is not None
+    np.testing.assert_allclose(result.command.positions, start + 0.3 * 3 * DT, atol=2e-3)
+
+
+def test_a_guard_that_was_late_lets_the_arm_rest_and_goes_on_from_there(bench: Bench) -> None:
+    bench.follow(20, speed=0.5)
+    bench.tick += 20
+    result = bench.guard.step(bench.now, periods=20)
+    assert (result.command, result.verdict, result.reason) == (None, Verdict.STOPPED, Reason.GUARD_LATE)
+    bench.arm = bench.arm + 0.05  # where it came to rest
+    assert bench.step(wish(bench.now + DT, bench.arm + 0.2)).reason is Reason.REJOIN
+    np.testing.assert_allclose(bench.arm, bench.heard[-1])
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.OK
+
+
 def test_a_small_overshoot_is_limited_not_refused(bench: Bench) -> None:
     bench.follow(5, speed=0.0)
     result = bench.step(wish(bench.now + DT, bench.arm + 0.2))
@@ -114,7 +178,7 @@ def test_a_small_overshoot_is_limited_not_refused(bench: Bench) -> None:
 
 def test_positions_stay_a_margin_inside_the_range(bench: Bench) -> None:
     for _ in range(400):
-        result = bench.step(wish(bench.now + DT, np.minimum(bench.arm + 0.1, PANDA.position_max + 0.1)))
+        result = bench.step(wish(bench.now + DT, np.minimum(bench.arm + 0.09, PANDA.position_max + 0.09)))
     assert result.reason is Reason.POSITION
     np.testing.assert_allclose(bench.arm, PANDA.position_max - 0.02, atol=1e-6)
 
@@ -214,13 +278,19 @@ def test_reasons_are_counted(bench: Bench) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), wildness=st.sampled_from([0.01, 0.1, 0.3, 1.0, 10.0]))
-def test_whatever_comes_in_the_limits_hold(seed: int, wildness: float) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    wildness=st.sampled_from([0.01, 0.1, 0.3, 1.0, 10.0]),
+    robot=st.sampled_from([PANDA, FR3]),
+)
+def test_whatever_comes_in_the_limits_hold(seed: int, wildness: float, robot: RobotModel) -> None:
+    """Also over ticks that were missed, by what the robot gets at the times that it gets it."""
     rng = np.random.default_rng(seed)
-    bench = Bench()
-    bench.arm = rng.uniform(PANDA.position_min + 0.02, PANDA.position_max - 0.02)
+    bench = Bench(robot)
+    bench.arm = rng.uniform(robot.position_min + 0.02, robot.position_max - 0.02)
     bench.guard.select("controller")
     bench.step()  # the set-point is in force from here on
+    segments: list[list[Command]] = [[]]  # between them the arm was at rest or left to itself
     for _ in range(150):
         burst = rng.integers(0, 4)
         for _ in range(burst):
@@ -238,9 +308,95 @@ def test_whatever_comes_in_the_limits_hold(seed: int, wildness: float) -> None:
                 bench.guard.select("teleop")
             case 2 | 3:
                 bench.guard.select("controller")
-        result = bench.step()
-        assert result.command is None or 0 <= result.command.gripper <= 1
-    heard = np.array(bench.heard)
-    assert np.all(heard >= PANDA.position_min) and np.all(heard <= PANDA.position_max)
-    for order, limit in enumerate((PANDA.velocity_max, PANDA.acceleration_max, PANDA.jerk_max), start=1):
-        assert np.all(np.abs(np.diff(heard, order, axis=0)) / DT**order <= limit * (1 + 1e-6))
+            case 4:
+                bench.guard.refuse("controller")
+        result = bench.step(periods=int(rng.choice([1, 2, 4, 20], p=[0.9, 0.05, 0.04, 0.01])))
+        if result.command is None:
+            segments.append([])
+        else:
+            assert 0 <= result.command.gripper <= 1
+            segments[-1].append(result.command)
+    for segment in segments:
+        stamps = np.array([command.stamp for command in segment])
+        heard = np.array([command.positions for command in segment]).reshape(-1, 7)
+        assert np.all(heard >= robot.position_min) and np.all(heard <= robot.position_max)
+        assert excess(stamps, heard, robot) <= 1 + 1e-6
+        low, high = robot.velocity_limits(heard)
+        velocities = np.array([command.velocities for command in segment]).reshape(-1, 7)
+        assert np.all(velocities >= low - 1e-6) and np.all(velocities <= high + 1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_arm_stays_in_its_workspace(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    box = Workspace(PANDA, [-0.2, -0.3, 0.1], [0.7, 0.3, 1.0])
+    bench = Bench(keep_outs=[box])
+    bench.guard.select("controller")
+    assert box.depth(bench.arm) == 0
+    goal = bench.arm
+    for i in range(150):
+        if i % 15 == 0:
+            goal = bench.arm + rng.normal(0, 0.5, 7)
+        step = np.clip(goal - bench.arm, -0.04, 0.04)
+        result = bench.step(wish(bench.now + DT, bench.arm + step))
+        assert box.depth(bench.arm) < 2e-3
+    assert result.command is not None
+
+
+def test_an_arm_outside_its_workspace_may_only_return() -> None:
+    box = Workspace(PANDA, [-0.2, -0.3, 0.1], [0.7, 0.3, 1.0])
+    bench = Bench(keep_outs=[box])
+    bench.arm = PANDA.home + np.array([0.8, 0, 0, 0, 0, 0, 0])  # turned out to the side
+    bench.guard.select("controller")
+    bench.step()
+    assert box.depth(bench.arm) > 0.01
+    further = bench.step(wish(bench.now + DT, bench.arm + np.array([0.05, 0, 0, 0, 0, 0, 0])))
+    assert (further.verdict, further.reason) == (Verdict.HELD, Reason.WORKSPACE)
+    for _ in range(100):
+        bench.step(wish(bench.now + DT, bench.arm - np.array([0.05, 0, 0, 0, 0, 0, 0])))
+    assert box.depth(bench.arm) == 0
+
+
+@pytest.mark.parametrize("corners", [([0, 0], [1, 1]), ([0, 0, 0], [1, 1, 0]), ([0, 0, np.nan], [1, 1, 1])])
+def test_a_box_that_is_none_is_refused(corners: tuple[list[float], list[float]]) -> None:
+    with pytest.raises(GenimaError, match="workspace is given by"):
+        Workspace(PANDA, *corners)
+
+
+@pytest.fixture(scope="module")
+def touching() -> SelfCollision:
+    return SelfCollision(PANDA)
+
+
+def test_an_arm_that_folds_onto_itself_brakes_before_it(touching: SelfCollision) -> None:
+    bench = Bench(keep_outs=[touching])
+    bench.guard.select("controller")
+    folded = np.array([0.0, 0.6, 0.0, -3.0, 0.0, 0.4, 0.785])  # the gripper in the base
+    assert touching.depth(PANDA.home) == 0 and touching.depth(folded) > 0
+    for _ in range(300):
+        step = np.clip(folded - bench.arm, -0.03, 0.03)
+        result = bench.step(wish(bench.now + DT, bench.arm + step))
+        assert touching.depth(bench.arm) < 2e-3
+    assert result.reason is Reason.COLLISION
+    np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
+
+
+def test_the_parts_that_touch_are_those_that_mujoco_finds_in_the_simulated_arm(touching: SelfCollision) -> None:
+    """The simulator's own arm, whose links touch each other and whose gripper does not."""
+    model = robot_spec(PANDA).compile()
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(300):
+        q = rng.uniform(PANDA.position_min, PANDA.position_max)
+        for name, value in zip(PANDA.joint_names, q, strict=True):
+            data.joint(name).qpos = value
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_collision(model, data)
+        bodies = [[model.geom_bodyid[g] for g in pair] for pair in data.contact.geom]
+        links = [[model.body(b).name for b in pair] for pair in bodies]
+        apart = [abs(int(a[4:]) - int(b[4:])) > 2 for a, b in links if a[:4] == b[:4] == "link"]
+        found += any(apart)
+        assert not any(apart) or touching.depth(q) > 0
+    assert found > 3

@@ -6,17 +6,20 @@ cannot leave the position limits, and a stop as the answer to whatever cannot be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, RuckigError, Synchronization, Trajectory
 
-from genima.robot.model import RobotModel
+from genima.robot.model import Braking, RobotModel
 
 Array = NDArray[np.float64]
 _Progress = TypeVar("_Progress", float, NDArray[np.float64])
+_SLOWEST = 1e-3  # rad/s: a plan must be allowed some speed
+_ROUNDING = 1e-9  # rad/s
 _TOLERANCE = 1e-6  # rad: a plan that ends on a limit may be rounded beyond it
 
 
@@ -29,6 +32,8 @@ class MotionLimits:
     velocity: Array  # rad/s
     acceleration: Array  # rad/s^2
     jerk: Array  # rad/s^3
+    braking: Braking | None = None  # shrinks the velocity near the ends of the joints' ranges
+    braking_share: float = 1.0  # of what it leaves
 
     @classmethod
     def of(
@@ -41,7 +46,25 @@ class MotionLimits:
             velocity * robot.velocity_max,
             acceleration * robot.acceleration_max,
             jerk * robot.jerk_max,
+            robot.braking,
+            velocity,
         )
+
+    def velocities(self, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """Lowest and highest velocity (n,) rad/s of a way that begins and ends between the positions (n,) rad."""
+        if self.braking is None:
+            return -self.velocity, self.velocity
+        low, _ = self.braking.velocities(lower)
+        _, high = self.braking.velocities(upper)
+        share = self.braking_share
+        return np.maximum(-self.velocity, share * low), np.minimum(self.velocity, share * high)
+
+
+class Allows(Protocol):
+    """Tells where the arm may be."""
+
+    def allows(self, now: Array, rest: Array) -> bool:
+        """Whether an arm at ``now`` (n,) rad may come to rest at ``rest``; where it may not be, it may only leave."""
 
 
 class Motion:
@@ -49,11 +72,15 @@ class Motion:
 
     Every tick keeps velocity, acceleration and jerk within the limits, and positions too: a tick is taken only if the
     arm could still stop in time after it, otherwise the joint brakes at once. A motion that starts outside its range
-    may only return.
+    may only return. Where the velocity limit shrinks towards the end of a range, a joint is nowhere faster than where
+    its stop would end: so it keeps the limit all the way.
     """
 
-    def __init__(self, limits: MotionLimits, period: float) -> None:
+    def __init__(self, limits: MotionLimits, period: float, keep_outs: Sequence[Allows] = ()) -> None:
+        """``keep_outs`` say where the arm may not come to rest; it brakes as a whole before that."""
         self.limits, self.period = limits, period
+        self.kept_out_by: int | None = None  # which of the keep-outs made the arm brake in the last period
+        self._keep_outs = tuple(keep_outs)
         self._input = InputParameter(len(limits.velocity))
         self._input.max_velocity = limits.velocity.tolist()
         self._input.max_acceleration = limits.acceleration.tolist()
@@ -81,25 +108,46 @@ class Motion:
         """
         limits = self.limits
         target = np.clip(position, limits.position_min, limits.position_max)
-        speed = np.where(target == position, np.clip(velocity, -limits.velocity, limits.velocity), 0.0)
-        request = self._input
+        bounds = limits.velocities(target, target)
+        speed = np.where(target == position, np.clip(velocity, *bounds), 0.0)
+        ahead = self._braking_step()
+        if limits.braking is not None:
+            # Slow enough for the target everywhere, where being as fast as the place allows would be too fast.
+            ahead, _ = self._instead(ahead, target, speed, duration, bounds)
+            _, rest = self._stop_of(self.position, self.velocity, self.acceleration)
+            bounds = limits.velocities(rest, rest)
+        ahead, rest = self._instead(ahead, target, speed, duration, bounds)
+        places = enumerate(self._keep_outs)
+        self.kept_out_by = next((i for i, place in places if not place.allows(self.position, rest)), None)
+        if self.kept_out_by is not None:
+            ahead = self._braking_step()
+        self.position, self.velocity, self.acceleration = ahead
+
+    def _instead(
+        self, otherwise: tuple[Array, ...], target: Array, speed: Array, duration: float, bounds: tuple[Array, Array]
+    ) -> tuple[tuple[Array, ...], Array]:
+        """The next state on the way to a target, for the joints that may take it, and where the arm could then rest.
+
+        The other joints go on as ``otherwise``.
+        """
+        request, (low, high) = self._input, bounds
+        request.min_velocity = np.minimum(np.minimum(low, speed), -_SLOWEST).tolist()
+        request.max_velocity = np.maximum(np.maximum(high, speed), _SLOWEST).tolist()
         request.control_interface = ControlInterface.Position
         request.synchronization = Synchronization.Time
         request.target_position, request.target_velocity = target.tolist(), speed.tolist()
         request.minimum_duration = duration or None
-        plan = self._plan(self.position, self.velocity, self.acceleration)
-        if plan is None:
-            self.stop()
-            return
-        ahead = _state(plan, self.period)
-        inside = self._can_stop_inside(*ahead)
-        if not inside.all():
-            braking = self._braking_step()
-            ahead = tuple(np.where(inside, a, b) for a, b in zip(ahead, braking, strict=True))
-        self.position, self.velocity, self.acceleration = ahead
+        if (plan := self._plan(self.position, self.velocity, self.acceleration)) is not None:
+            ahead = _state(plan, self.period)
+            inside, rest = self._stop_of(*ahead)
+            if inside.all():
+                return ahead, rest
+            otherwise = tuple(np.where(inside, a, b) for a, b in zip(ahead, otherwise, strict=True))
+        return otherwise, self._stop_of(*otherwise)[1]
 
     def stop(self) -> None:
         """Advance one period of the quickest stop."""
+        self.kept_out_by = None
         self.position, self.velocity, self.acceleration = self._braking_step()
 
     def _braking_step(self) -> tuple[Array, ...]:
@@ -112,21 +160,30 @@ class Motion:
             return rest, np.zeros_like(rest), np.zeros_like(rest)
         return _state(plan, self.period)
 
-    def _can_stop_inside(self, position: Array, velocity: Array, acceleration: Array) -> NDArray[np.bool_]:
+    def _stop_of(self, position: Array, velocity: Array, acceleration: Array) -> tuple[NDArray[np.bool_], Array]:
+        """Whether each joint keeps its limits if it is stopped from this state, (n,), and where it then rests."""
         # planned from 0, as Ruckig's extrema of a stop always include 0
         plan = self._stop_plan(np.zeros_like(position), velocity, acceleration)
         if plan is None:
-            return np.zeros(len(position), bool)
+            return np.zeros(len(position), bool), position
         extrema = plan.position_extrema
-        low = position + [e.min for e in extrema]
-        high = position + [e.max for e in extrema]
-        return (low >= self._min) & (high <= self._max)
+        lowest, highest = position + [e.min for e in extrema], position + [e.max for e in extrema]
+        inside = (lowest >= self._min) & (highest <= self._max)
+        if self.limits.braking is not None:
+            # An acceleration goes on adding speed until it is taken back.
+            gained = acceleration * np.abs(acceleration) / (2 * self.limits.jerk)
+            low, high = self.limits.velocities(lowest, highest)
+            inside &= velocity + np.minimum(gained, 0) >= np.minimum(low, 0) - _ROUNDING
+            inside &= velocity + np.maximum(gained, 0) <= np.maximum(high, 0) + _ROUNDING
+        return inside, position + plan.at_time(plan.duration)[0]
 
     def _stop_plan(self, position: Array, velocity: Array, acceleration: Array) -> Trajectory | None:
         request = self._input
         request.control_interface = ControlInterface.Velocity
         request.synchronization = Synchronization.No
         request.target_velocity = [0.0] * len(position)
+        request.min_velocity = None  # as symmetric as the limits: how fast a stop begins is not its fault
+        request.max_velocity = self.limits.velocity.tolist()
         request.minimum_duration = None
         return self._plan(position, velocity, acceleration)
 

@@ -89,8 +89,8 @@ def _asset_folder() -> Path:
 
 
 def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
-    if robot.name != "panda":
-        raise GenimaError(f"only the robot panda has meshes to simulate and to draw, {robot.name} has none: use panda")
+    if not np.allclose(robot.dh, RobotModel.load("panda").dh):  # the FR3 has the Panda's shape
+        raise GenimaError(f"only the robots panda and fr3 have meshes to simulate and to draw, {robot.name} has none")
     arm = mujoco.MjSpec.from_file(str(_asset_folder() / "robots" / "panda" / "robot.xml"))
     arm.modelname = "genima"
     for actuator in list(arm.actuators):
@@ -100,6 +100,7 @@ def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
     for name, i in zip(robot.joint_names, range(7), strict=True):
         joint = arm.joint(f"joint{i + 1}")
         joint.name = name
+        joint.range = [robot.position_min[i], robot.position_max[i]]
         joint.armature = 0.1
         actuator = arm.add_actuator(name=name, trntype=mujoco.mjtTrn.mjTRN_JOINT, target=name)
         actuator.set_to_position(kp=_STIFFNESS[i], kv=_STIFFNESS[i] / 10)

@@ -1,4 +1,7 @@
-"""A serial arm as data: joint names, limits and modified Denavit-Hartenberg parameters, read from YAML."""
+"""A serial arm as data: joint names, limits and modified Denavit-Hartenberg parameters, read from YAML.
+
+A user adds an arm by a file beside those in ``config/robots``; docs/safety.md says what its fields mean.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -15,6 +19,33 @@ from genima import paths
 from genima.errors import GenimaError
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Braking:
+    """A joint may move towards an end of its range only so fast that it can brake before it; all arrays (n,).
+
+    Source: Franka Control Interface documentation, "Limits for Franka Research 3". Infinite where a joint has none.
+    """
+
+    deceleration: Array  # rad/s^2
+    offset: Array  # rad/s, taken off what that deceleration would allow
+    lower_end: Array  # rad, where the joint must have come to rest
+    upper_end: Array  # rad
+
+    @classmethod
+    def of(cls, joints: Sequence[Mapping[str, Any]]) -> Braking | None:
+        """Read the joints' ``braking`` entries; None where there are none."""
+        if not any("braking" in joint for joint in joints):
+            return None
+        rows = [joint.get("braking", _NO_BRAKING) for joint in joints]
+        return cls(*(np.array([row[f] for row in rows], float) for f in ("deceleration", "offset", "min", "max")))
+
+    def velocities(self, positions: Array) -> tuple[Array, Array]:
+        """Lowest and highest velocity in rad/s at ``positions`` (..., n) rad, from the braking alone."""
+        room = np.stack([positions - self.lower_end, self.upper_end - positions])
+        speed = np.maximum(0.0, np.sqrt(2 * self.deceleration * np.maximum(room, 0.0)) - self.offset)
+        return -speed[0], speed[1]
 
 
 @dataclass(frozen=True)
@@ -28,6 +59,7 @@ class RobotModel:
     position_min: Array  # rad
     position_max: Array  # rad
     velocity_max: Array  # rad/s
+    braking: Braking | None  # how the velocity limit shrinks near the ends of the joints' ranges
     acceleration_max: Array  # rad/s^2
     jerk_max: Array  # rad/s^3
     home: Array  # rad, where episodes start
@@ -59,6 +91,7 @@ class RobotModel:
                 position_min=column["min"],
                 position_max=column["max"],
                 velocity_max=column["velocity"],
+                braking=Braking.of(joints),
                 acceleration_max=column["acceleration"],
                 jerk_max=column["jerk"],
                 home=column["home"],
@@ -72,6 +105,15 @@ class RobotModel:
             raise GenimaError(f"robot model {path} is not YAML: {' '.join(str(error).split())}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise GenimaError(f"robot model {path}: bad or missing field: {error!r}") from None
+
+    def velocity_limits(self, positions: NDArray[np.floating]) -> tuple[Array, Array]:
+        """Lowest and highest velocity allowed at ``positions`` (..., n) rad, in rad/s."""
+        q = np.asarray(positions, float)
+        high = np.broadcast_to(self.velocity_max, q.shape)
+        if self.braking is None:
+            return -high, high
+        low, up = self.braking.velocities(q)
+        return np.maximum(-high, low), np.minimum(high, up)
 
     def open_fraction(self, gripper_position: float) -> float:
         """How far the gripper is open, 1 open .. 0 closed, at a measured position of its joint in rad."""
@@ -132,4 +174,5 @@ class RobotModel:
         return np.array([by_name[name] for name in self.joint_names]), float(by_name[self.gripper_joint])
 
 
+_NO_BRAKING = {"deceleration": np.inf, "offset": 0.0, "min": -np.inf, "max": np.inf}
 _JOINT_FIELDS = ("min", "max", "velocity", "acceleration", "jerk", "home", "a", "d", "alpha")

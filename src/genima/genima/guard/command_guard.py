@@ -2,7 +2,7 @@
 
 ::
 
-    wish ──► finite? near? fresh? ──► Motion (position, velocity, acceleration, jerk) ──► set-point
+    wish ──► finite? near? fresh? ──► Motion (position, velocity, acceleration, jerk, keep-outs) ──► set-point
                └─ no: hold: the quickest smooth stop
 """
 
@@ -11,50 +11,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
+from genima.guard.keep_out import KeepOut
+from genima.guard.verdict import Reason, Verdict
 from genima.motion import Motion, MotionLimits
 from genima.observation import Command, Joints
 from genima.robot.model import RobotModel
 
 _ON_GOAL = 1e-4  # rad: a set-point this near the wish counts as untouched
-
-
-class Verdict(Enum):
-    """What became of the wish."""
-
-    OK = "ok"
-    LIMITED = "limited"  # followed as far as the limits allow
-    HELD = "held"  # refused; the arm holds, the next good command goes on
-    STOPPED = "stopped"  # the arm holds; only a command near it, or resume after a requested stop, goes on
-
-
-class Reason(Enum):
-    """Why a wish was not followed as it was."""
-
-    NONE = ""
-    POSITION = "position limit"
-    RATE = "velocity, acceleration or jerk limit"
-    MALFORMED = "command is malformed"
-    NOT_FINITE = "command is not finite"
-    JUMP = "command jumps away from the set-point"
-    FAR = "command is far from the measured joints"
-    COMMAND_LATE = "commands are late"
-    COMMAND_LOST = "commands have stopped"
-    COMMAND_FUTURE = "command is stamped in the future"
-    STATE_LATE = "joint states are late"
-    STATE_LOST = "joint states have stopped"
-    STATE_FUTURE = "joint states are stamped in the future"
-    MOVED = "the arm was moved from outside"
-    NO_STATE = "no joint states yet"
-    NO_COMMAND = "no command yet"
-    NO_OWNER = "nobody may move the arm"
-    REJOIN = "after a stop, the command is not near the arm"
-    REQUESTED = "stop requested; call resume"
 
 
 @dataclass(frozen=True)
@@ -64,9 +32,17 @@ class GuardSettings:
     margin: float = 0.02  # rad kept free at both ends of every joint's range
     jump: float = 0.35  # rad between a command and the set-point
     distance: float = 0.5  # rad between a command and the measured joints
-    rejoin: float = 0.1  # rad between a command and the set-point, to go on after a stop
+    rejoin: float = 0.1  # rad between a command and the arm at rest, to go on after a stop or a hand-over
     late: float = 0.1  # s without input: hold
     lost: float = 0.5  # s without input: stop
+
+    def require_sensible(self) -> None:
+        """Raise a GenimaError for a number that makes no sense."""
+        for name, value in vars(self).items():
+            if not (np.isfinite(value) and value >= 0):
+                raise GenimaError(f"the command guard's {name} is {value}; it must be a number from 0 on")
+        if not 0 < self.late <= self.lost:
+            raise GenimaError("the command guard's late must be positive and at most lost")
 
 
 @dataclass(frozen=True)
@@ -81,7 +57,8 @@ class Guarded:
 class CommandGuard:
     """Turns what the owner of the arm wishes into set-points that are safe to send, one every period.
 
-    All times are seconds on one clock, passed in. Nothing that is offered can raise or break a limit.
+    All times are seconds on one clock, passed in. Nothing that is offered can raise or break a limit. The arm has one
+    owner at a time; a new one moves it from rest.
     """
 
     def __init__(
@@ -90,19 +67,31 @@ class CommandGuard:
         rate_hz: float,
         sources: Sequence[str] = ("controller", "teleop"),
         settings: GuardSettings | None = None,
+        keep_outs: Sequence[KeepOut] = (),
     ) -> None:
+        """Args:
+        robot: limits of the arm.
+        rate_hz: how often ``step`` is called.
+        sources: who may own the arm.
+        keep_outs: where it may not come to rest.
+
+        Raises:
+            GenimaError: for settings that make no sense.
+        """
         self.counts: Counter[Reason] = Counter()  # ticks by reason
         self.owner: str | None = None
         self._settings = settings or GuardSettings()
-        self._sources = tuple(sources)
-        self._motion = Motion(MotionLimits.of(robot, 1.0, 1.0, 1.0, self._settings.margin), 1 / rate_hz)
+        self._settings.require_sensible()
+        self._sources, self._keep_outs = tuple(sources), tuple(keep_outs)
+        limits = MotionLimits.of(robot, 1.0, 1.0, 1.0, self._settings.margin)
+        self._motion = Motion(limits, 1 / rate_hz, keep_outs)
         self._measured: Joints | None = None
         self._wish: Command | None = None
-        self._malformed = False
+        self._refused: Reason | None = None  # why what the owner sends does not count
         self._gripper = 1.0
         self._engaged = False  # whether the set-point is in force at the robot
         self._requested_stop = False
-        self._lost = False  # stopped by itself; a command near the arm goes on
+        self._joining = False  # only a command near the arm at rest goes on
 
     def measure(self, joints: Joints) -> None:
         """Take note of the newest measured joints."""
@@ -112,15 +101,15 @@ class CommandGuard:
     def offer(self, source: str, command: Command) -> None:
         """Take note of what a source wishes; only the owner's wishes count."""
         if source == self.owner:
-            self._wish, self._malformed = command, False
+            self._wish, self._refused = command, None
 
-    def refuse(self, source: str) -> None:
-        """Take note that a source sent something that is no command."""
+    def refuse(self, source: str, reason: Reason = Reason.MALFORMED) -> None:
+        """Take note that a source does not speak as it must; its next good command goes on."""
         if source == self.owner:
-            self._malformed = True
+            self._refused = reason
 
     def select(self, source: str | None) -> None:
-        """Hand the arm to a source, or to nobody. Only what it wishes from now on counts.
+        """Hand the arm to a source, or to nobody. It moves the arm from rest; only what it wishes from now on counts.
 
         Raises:
             GenimaError: for an unknown source.
@@ -128,7 +117,7 @@ class CommandGuard:
         if source is not None and source not in self._sources:
             raise GenimaError(f"unknown source {source!r}; the arm can be moved by {', '.join(self._sources)}")
         if source != self.owner:
-            self.owner, self._wish, self._malformed = source, None, False
+            self.owner, self._wish, self._refused, self._joining = source, None, None, True
 
     def stop(self) -> None:
         """Stop the arm and keep it stopped until ``resume``."""
@@ -147,26 +136,41 @@ class CommandGuard:
         """
         if not self._motion.at_rest:
             raise GenimaError("the arm is still moving; resume when it is at rest")
-        self._lost = self._lost or self._requested_stop
+        self._joining = self._joining or self._requested_stop
         self._requested_stop = False
 
-    def step(self, now: float) -> Guarded:
-        """The set-point for time ``now``, one period after the previous call's."""
-        verdict, reason, wish = self._judge(now)
-        if wish is None:
-            self._motion.stop()
-            if self._engaged and self._was_moved(now):
-                # By hand, or the scene was reset: the old set-point must not pull it back.
-                self._engaged, self._lost, reason = False, True, Reason.MOVED
-        else:
-            verdict, reason = self._follow(wish, now)
+    def step(self, now: float, periods: int = 1) -> Guarded:
+        """The set-point for time ``now``, so many periods after the previous call's.
+
+        What was missed in between is not made up for, but passed over: the set-point is where it is due by now. After
+        more than ``late`` the arm has come to rest by itself, and goes on from where it then is.
+        """
+        missed = periods - 1
+        if missed * self._motion.period > self._settings.late and self._engaged and not self._motion.at_rest:
+            self._engaged, self._joining = False, True
+            self.counts[Reason.GUARD_LATE] += 1
+            return Guarded(None, Verdict.STOPPED, Reason.GUARD_LATE)
+        for behind in range(min(missed, round(self._settings.late / self._motion.period)), 0, -1):
+            self._advance(now - behind * self._motion.period)
+        verdict, reason = self._advance(now)
         self.counts[reason] += 1
-        if self.owner is None and self._motion.at_rest:
-            self._engaged = False
         if not self._engaged:
             return Guarded(None, verdict, reason)
         command = Command(now, self._motion.position, self._motion.velocity, self._gripper)
         return Guarded(command, verdict, reason)
+
+    def _advance(self, now: float) -> tuple[Verdict, Reason]:
+        verdict, reason, wish = self._judge(now)
+        if wish is not None:
+            verdict, reason = self._follow(wish, now)
+        else:
+            self._motion.stop()
+            if self._engaged and self._was_moved(now):
+                # By hand, or the scene was reset: the old set-point must not pull it back.
+                self._engaged, self._joining, reason = False, True, Reason.MOVED
+        if self.owner is None and self._motion.at_rest:
+            self._engaged = False
+        return verdict, reason
 
     def _judge(self, now: float) -> tuple[Verdict, Reason, Command | None]:
         """The wish to follow, or why there is none."""
@@ -185,8 +189,10 @@ class CommandGuard:
             self._motion.reset(measured.positions)
             self._gripper = float(np.clip(measured.gripper, 0, 1))
             self._engaged = True
-        if self._malformed:
-            return Verdict.HELD, Reason.MALFORMED, None
+        if self._refused:
+            return Verdict.HELD, self._refused, None
+        if self._joining and not self._motion.at_rest:
+            return Verdict.HELD, Reason.HAND_OVER, None
         if wish is None:
             return Verdict.HELD, Reason.NO_COMMAND, None
         if (age := now - wish.stamp) > settings.late:
@@ -195,12 +201,12 @@ class CommandGuard:
             return Verdict.HELD, Reason.COMMAND_FUTURE, None
         if not _is_finite(wish, len(measured.positions)):
             return Verdict.HELD, Reason.NOT_FINITE, None
-        step = _distance(wish.positions, self._motion.position)
-        if self._lost and not (step < settings.rejoin and self._motion.at_rest):
+        step, away = _distance(wish.positions, self._motion.position), _distance(wish.positions, measured.positions)
+        if self._joining and max(step, away) > settings.rejoin:
             return Verdict.STOPPED, Reason.REJOIN, None
         if step > settings.jump:
             return Verdict.HELD, Reason.JUMP, None
-        if _distance(wish.positions, measured.positions) > settings.distance:
+        if away > settings.distance:
             return Verdict.HELD, Reason.FAR, None
         return Verdict.OK, Reason.NONE, wish
 
@@ -213,18 +219,20 @@ class CommandGuard:
 
     def _overdue(self, age: float, late: Reason, lost: Reason) -> tuple[Verdict, Reason, None]:
         if age > self._settings.lost:
-            self._lost = True
+            self._joining = True
             return Verdict.STOPPED, lost, None
         return Verdict.HELD, late, None
 
     def _follow(self, wish: Command, now: float) -> tuple[Verdict, Reason]:
-        self._lost = False
+        self._joining = False
         self._gripper = float(np.clip(wish.gripper, 0, 1))
         motion, limits = self._motion, self._motion.limits
         # wish and tick are not in step: carry the wish on to now, else the set-point stutters with their phase
         velocities = np.clip(wish.velocities, -limits.velocity, limits.velocity)
         goal = wish.positions + velocities * (now - wish.stamp)
         motion.toward(goal, velocities, motion.period)
+        if motion.kept_out_by is not None:
+            return Verdict.HELD, self._keep_outs[motion.kept_out_by].reason
         if _distance(motion.position, goal) < _ON_GOAL:
             return Verdict.OK, Reason.NONE
         beyond = np.any((goal < limits.position_min) | (goal > limits.position_max))
