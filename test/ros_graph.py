@@ -87,6 +87,8 @@ class Graph:
             node.close()
         self._ending.set()
         self._thread.join()
+        for node in (*self.nodes, self.probe):  # else they live on, in a domain that another test may be given
+            node.destroy_node()
         rclpy.shutdown()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

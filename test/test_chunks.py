@@ -1,11 +1,15 @@
 """The stream of commands made from chunks."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genima.chunks import ChunkStream
 from genima.chunks.path import ChunkPath
+from genima.errors import GenimaError
 from genima.motion import Motion, MotionLimits
 from genima.observation import Chunk, Joints
 from genima.robot.model import RobotModel
@@ -33,7 +37,7 @@ def over_limits(positions: np.ndarray) -> list[float]:
 
 
 def test_nothing_before_the_first_chunk() -> None:
-    stream = ChunkStream(PANDA, RATE)
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     assert stream.command(0.0, AT_HOME) is None
     stream.reset(AT_HOME)
     assert stream.command(0.0, AT_HOME) is None
@@ -49,7 +53,7 @@ def test_a_chunk_passes_through_its_actions() -> None:
 
 
 def test_overlapping_late_chunks_are_followed_in_time() -> None:
-    stream = ChunkStream(PANDA, RATE)
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     commands = []
     for tick in range(500):
@@ -66,7 +70,7 @@ def test_overlapping_late_chunks_are_followed_in_time() -> None:
 
 
 def test_running_out_of_actions_is_a_smooth_stop_at_the_last() -> None:
-    stream = ChunkStream(PANDA, RATE)
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     only = chunk(0.0)
     stream.add(only)
@@ -77,7 +81,7 @@ def test_running_out_of_actions_is_a_smooth_stop_at_the_last() -> None:
 
 
 def test_a_chunk_that_is_all_past_is_skipped_and_counted() -> None:
-    stream = ChunkStream(PANDA, RATE)
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     stream.add(chunk(0.0))
     assert stream.command(5.0, AT_HOME) is None
@@ -85,7 +89,7 @@ def test_a_chunk_that_is_all_past_is_skipped_and_counted() -> None:
 
 
 def test_an_older_chunk_never_replaces_a_newer_one() -> None:
-    stream = ChunkStream(PANDA, RATE)
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     stream.add(chunk(1.0))
     stream.command(1.2, AT_HOME)
@@ -95,7 +99,7 @@ def test_an_older_chunk_never_replaces_a_newer_one() -> None:
 
 
 def test_reset_forgets_the_chunks_and_starts_at_the_measured_joints() -> None:
-    stream = ChunkStream(PANDA, RATE)
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     stream.add(chunk(0.0))
     stream.command(0.3, AT_HOME)
@@ -110,7 +114,7 @@ def test_reset_forgets_the_chunks_and_starts_at_the_measured_joints() -> None:
 
 
 def test_the_gripper_has_hysteresis() -> None:
-    stream = ChunkStream(PANDA, RATE)
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     heard = []
     for k, probability in enumerate((0.9, 0.5, 0.3, 0.5, 0.7, 0.5)):
@@ -121,11 +125,97 @@ def test_the_gripper_has_hysteresis() -> None:
     assert heard == [1, 1, 0, 0, 1, 1]
 
 
+def test_a_chunk_is_executed_as_far_as_the_horizon_before_the_next_takes_over() -> None:
+    for actions, until in ((1, 0.1), (4, 0.2), (20, 1.0), (None, 1.0)):
+        stream = ChunkStream(PANDA, RATE, execution_horizon=actions)
+        stream.reset(AT_HOME)
+        stream.add(chunk(0.0))
+        stream.command(0.0, AT_HOME)
+        stream.add(chunk(0.1))
+        took_over = [k * DT for k in range(5, 80) if stream.command(k * DT, AT_HOME) and stream.stamp == 0.1]
+        assert abs(took_over[0] - until) < 1e-9
+
+
+def test_serial_chunks_are_executed_whole_from_when_they_come() -> None:
+    """And the next one only if it was drawn from what was seen at rest."""
+    stream = ChunkStream(PANDA, RATE, mode="serial")
+    stream.reset(AT_HOME)
+    late, again, fresh = chunk(0.0), chunk(0.9), chunk(1.6)
+    stream.add(late)
+    heard = []
+    for k in range(25, 190):  # it arrives after half a second, and takes one
+        now = k * DT
+        if abs(now - 0.9) < 1e-9:
+            stream.add(again)
+        if abs(now - 1.7) < 1e-9:
+            stream.add(fresh)
+        command = stream.command(now, AT_HOME)
+        assert command is not None
+        heard.append((now, stream.stamp, command.positions))
+    assert {stamp for _, stamp, _ in heard} == {0.0, 1.6}
+    at_end = [q for now, stamp, q in heard if stamp == 0.0][-1]
+    np.testing.assert_allclose(at_end, late.positions[-1], atol=1e-6)
+    first = min(now for now, stamp, _ in heard if stamp == 1.6)
+    assert abs(first - 1.7) < 1e-9
+    np.testing.assert_allclose(heard[-1][2], fresh.positions[-1], atol=1e-6)
+    assert max(over_limits(np.array([q for *_, q in heard]))) <= 1 + 1e-6
+
+
+def test_serial_executes_only_the_horizon() -> None:
+    stream = ChunkStream(PANDA, RATE, execution_horizon=5, mode="serial")
+    stream.reset(AT_HOME)
+    only = chunk(0.0)
+    stream.add(only)
+    commands = [stream.command(k * DT, AT_HOME) for k in range(100)]
+    np.testing.assert_allclose(commands[-1].positions, only.positions[4], atol=1e-6)  # type: ignore[union-attr]
+
+
+def test_hold_is_a_smooth_stop_from_which_the_next_chunk_goes_on() -> None:
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
+    stream.reset(AT_HOME)
+    stream.add(chunk(0.0))
+    positions = []
+    for k in range(120):
+        if k == 40:
+            stream.hold()
+        if k == 80:
+            stream.add(chunk(k * DT - 0.2))
+        positions.append(stream.command(k * DT, AT_HOME).positions)  # type: ignore[union-attr]
+    assert max(over_limits(np.array(positions))) <= 1 + 1e-6
+    np.testing.assert_array_equal(positions[46], positions[79])  # the whole of the arm's limits brakes
+    np.testing.assert_array_equal(positions[70], positions[79])
+    assert np.abs(positions[-1] - positions[79]).max() > 0.1
+
+
+def test_ticks_that_were_missed_are_passed_over() -> None:
+    regular, lame = (ChunkStream(PANDA, RATE, execution_horizon=1) for _ in range(2))
+    for stream in (regular, lame):
+        stream.reset(AT_HOME)
+        stream.add(chunk(0.0))
+    due = {1, 2, 3, 7, 8, 11, 30, 31}
+    last = 0
+    for k in range(1, 32):
+        whole = regular.command(k * DT, AT_HOME)
+        if k in due and k < 30:
+            part = lame.command(k * DT, AT_HOME, periods=k - last)
+            last = k
+            np.testing.assert_allclose(part.positions, whole.positions)  # type: ignore[union-attr]
+    there = Joints(30 * DT, PANDA.home + 0.1, 1.0)
+    after = lame.command(30 * DT, there, periods=19)  # so long that the arm has come to rest
+    assert np.abs(after.positions - there.positions).max() < 2e-3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("arguments", [{"mode": "both"}, {"execution_horizon": -1}, {"execution_horizon": 0}])
+def test_senseless_modes_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(GenimaError, match="unknown mode|at least 1"):
+        ChunkStream(PANDA, RATE, **arguments)
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), jump=st.floats(0, 3))
 def test_whatever_the_chunks_the_stream_keeps_the_limits(seed: int, jump: float) -> None:
     rng = np.random.default_rng(seed)
-    stream = ChunkStream(PANDA, RATE)
+    stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     positions = [PANDA.home]
     for tick in range(200):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from genima.checkpoint import DrawingSpec
-from genima.chunks import ChunkStream
+from genima.chunks import ChunkStream, Mode
 from genima.closed_loop import Reads, run_episode
 from genima.guard import CommandGuard
 from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
@@ -73,8 +73,8 @@ class Stays:
 
 def run(environment: Environment, drawings: TrueDrawings, reads: Reads, robot: RobotModel) -> int:
     return run_episode(
-        environment, drawings, reads, ChunkStream(robot, RATE), CommandGuard(robot, RATE),
-        command_rate=RATE, commands_per_drawing=25, time_limit=8.0, seed=700,
+        environment, drawings, reads, ChunkStream(robot, RATE, 10), CommandGuard(robot, RATE),
+        command_rate=RATE, latency=0.0, time_limit=8.0, seed=700,
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_with_true_drawings_read_rightly_the_loop_solves_the_tasks(
         count = run(environment, drawings, ExpertChunks(drawings.trajectory), robot)
         assert environment.done
         assert drawings.seeds == list(range(700, 700 + count))  # a new seed for every drawing
-        assert environment.time == pytest.approx(0.5 * count)
+        assert 0.5 * (count - 1) < environment.time < 0.5 * count + 1e-6
 
 
 def test_the_same_drawings_ignored_do_not_move_the_arm(
@@ -159,11 +159,22 @@ class Offset:
         return Chunk(drawn.stamp, 1 / DEMO_HZ, way, np.full(K, self.gripper))
 
 
-def follow(robot: RobotModel, body: Obedient, reads: Reads, time_limit: float = 5.0, per_drawing: int = 10) -> int:
+def follow(
+    robot: RobotModel, body: Obedient, reads: Reads, time_limit: float = 5.0, actions: int = 4,
+    latency: float = 0.0, mode: Mode = "overlapped",
+) -> int:  # fmt: skip
     return run_episode(
-        body, Passes(), reads, ChunkStream(robot, RATE), CommandGuard(robot, RATE),
-        command_rate=RATE, commands_per_drawing=per_drawing, time_limit=time_limit, seed=0,
+        body, Passes(), reads, ChunkStream(robot, RATE, actions, mode), CommandGuard(robot, RATE),
+        command_rate=RATE, latency=latency, time_limit=time_limit, seed=0,
     )  # fmt: skip
+
+
+def test_overlapped_the_next_drawing_is_made_while_the_chunk_runs_and_serial_after_it(robot: RobotModel) -> None:
+    overlapped, serial = Obedient(robot.home), Obedient(robot.home)
+    follow(robot, overlapped, Offset(robot.home + 0.2), latency=0.3, actions=16)
+    follow(robot, serial, Offset(robot.home + 0.2), latency=0.3, actions=16, mode="serial")
+    np.testing.assert_allclose(overlapped.looks[:10], np.arange(0, 5, 0.5), atol=1e-9)  # 0.8 s less the latency
+    np.testing.assert_allclose(serial.looks[:5], np.arange(0, 5, 1.1), atol=1e-9)  # 0.8 s and the latency
 
 
 def test_drawings_and_commands_come_at_their_rates_until_the_time_is_up(robot: RobotModel) -> None:

@@ -14,8 +14,8 @@ from rclpy.action import ActionClient
 from ros_graph import Graph
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
-from std_msgs.msg import String
-from std_srvs.srv import Trigger
+from std_msgs.msg import Header, String
+from std_srvs.srv import SetBool, Trigger
 
 from genima.errors import GenimaError
 from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
@@ -76,8 +76,8 @@ class StandInController:
         return Chunk(drawn.stamp, 0.05, ahead, np.ones(20))
 
 
-def picture(stamp: float, size: int = SIZE, encoding: str = "rgb8") -> ImageMessage:
-    message = messages.image_message(np.full((size, size, 3), 200, np.uint8), stamp)
+def picture(stamp: float, size: int = SIZE, encoding: str = "rgb8", grey: int = 200) -> ImageMessage:
+    message = messages.image_message(np.full((size, size, 3), grey, np.uint8), stamp)
     message.encoding = encoding
     return message
 
@@ -182,6 +182,43 @@ def test_a_camera_that_stops_is_named_and_ends_the_drawing(graph, drawing) -> No
     graph.until(lambda: len(heard) > before and graph.is_fine("diffusion_agent")(), "no recovery", cameras.shoot)
 
 
+def test_images_that_never_are_of_one_moment_are_told(graph, drawing) -> None:
+    _, cameras, heard, say_task = drawing
+    observed = graph.hear(Header, "observed", qos.OBSERVED)
+    say_task("wave")
+    cameras.spread = 0.1
+    words = "no images of one moment; the oldest are of wrist, by 0.3 s"
+    graph.until(graph.complains("diffusion_agent", words), "no complaint", cameras.shoot)
+    assert not heard and not observed
+    cameras.spread = 0.0
+    graph.until(lambda: observed and graph.is_fine("diffusion_agent")(), "no recovery", cameras.shoot)
+
+
+def test_a_camera_that_shows_the_same_while_the_arm_moves_is_frozen(graph, drawing) -> None:
+    _, cameras, heard, say_task = drawing
+    say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+    observed = graph.hear(Header, "observed", qos.OBSERVED)
+    say_task("wave")
+
+    def move(turned: float, **front: object) -> None:
+        say_joints(joint_state(PANDA.home + turned))
+        time.sleep(0.01)
+        cameras.shoot(**front)
+
+    graph.until(lambda: len(heard) > 2, "an arm at rest shows the same, too", lambda: move(0.0))
+    graph.until(graph.complains("diffusion_agent", "camera front: the image has not changed"), "no complaint",
+                lambda: move(0.05))  # fmt: skip
+    before = len(observed), len(heard)
+    for _ in range(5):
+        move(0.05)
+    time.sleep(0.1)
+    assert len(observed) == before[0] and len(heard) - before[1] <= 1
+    for name in VIEWS:
+        graph.nodes[0]._changes.pop(name)  # as the next picture of each would
+    graph.until(lambda: len(heard) > before[1] + 2 and graph.is_fine("diffusion_agent")(), "no recovery",
+                lambda: move(0.05, grey=100))  # fmt: skip
+
+
 def test_a_virtual_view_is_drawn_of_the_measured_joints_and_never_of_old_ones(graph) -> None:
     agent = StandInAgent()
     agent.views, agent.camera_views = (*VIEWS[:3], VIRTUAL), VIEWS[:3]
@@ -230,14 +267,19 @@ class Arm:
         self.say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
         self._say_drawn = graph.speak(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
         self._say_task = graph.speak(String, "task", qos.TASK)
+        self._say_observed = graph.speak(Header, "observed", qos.OBSERVED)
         self._task = ""
 
     def task(self, words: str) -> None:
         self._task = words
         self._say_task(String(data=words))
 
-    def work(self, size: int = 2 * SIZE) -> None:
+    def see(self) -> None:
         self.say_joints(joint_state())
+        self._say_observed(Header(stamp=messages.time_message(time.time())))
+
+    def work(self, size: int = 2 * SIZE) -> None:
+        self.see()
         self._say_drawn(drawn_target(self._task, time.time(), size))
 
 
@@ -300,6 +342,87 @@ def test_bad_joint_states_hold_the_arm(graph, arm, spoil, words) -> None:
     graph.until(lambda: len(arm.commands) > count and graph.is_fine("controller")(), "no recovery", arm.work)
 
 
+def moving(commands: list[JointState]) -> bool:
+    return len(commands) > 1 and bool(np.abs(np.subtract(commands[-1].position, commands[-2].position)).max() > 1e-5)
+
+
+def test_without_eyes_the_arm_comes_to_rest(graph, arm) -> None:
+    """Though the chunk that it follows goes on."""
+    arm.task("wave")
+    graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
+    blind = time.monotonic()
+
+    def only_feel() -> None:
+        arm.say_joints(joint_state())
+
+    graph.until(lambda: not moving(arm.commands), "the arm goes on blindly", only_feel)
+    assert time.monotonic() - blind < 0.9  # of the second that the chunk lasts; the machine may be busy
+    words = "no complete set of good images within 0.25 s"
+    graph.until(graph.complains("controller", words), "no complaint", only_feel)
+    graph.until(lambda: moving(arm.commands) and graph.is_fine("controller")(), "no recovery", arm.work)
+
+
+def test_a_drawing_that_does_not_show_what_was_read_from_it_holds_the_arm(graph, arm) -> None:
+    arm.task("wave")
+    graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
+    agreement = 0.2
+    graph.nodes[0]._agreement = lambda *_: agreement
+    words = "does not show what was read from it: 20% of the spheres' pixels are there, 45% are needed"
+    graph.until(graph.complains("controller", words), "no complaint", arm.work)
+    graph.until(lambda: not moving(arm.commands), "the arm follows it", arm.see)
+    agreement = 0.6
+    graph.until(lambda: moving(arm.commands) and graph.is_fine("controller")(), "no recovery", arm.work)
+
+
+@pytest.mark.parametrize("jump", [-30.0, 30.0])
+def test_a_jump_of_the_clock_is_a_new_start(graph, arm, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    arm.task("wave")
+    graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
+    now, real = messages.now, time.time
+    monkeypatch.setattr(messages, "now", lambda node: now(node) + jump)
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    before = len(arm.commands)
+    graph.until(lambda: len(arm.commands) > before + 10 and moving(arm.commands), "no recovery", arm.work)
+    stamps = [messages.seconds(command.header.stamp) for command in arm.commands]
+    assert abs(stamps[-1] - stamps[0] - jump) < 20
+    positions = np.array([command.position for command in arm.commands])
+    assert np.abs(np.diff(positions, axis=0)).max() < 0.05
+
+
+def test_joint_states_whose_time_goes_back_are_left_out(graph, arm) -> None:
+    def say(ago: float) -> None:
+        arm.say_joints(messages.joints_message(Joints(time.time() - ago, PANDA.home, 1.0), PANDA))
+
+    def back() -> None:
+        say(0.0)
+        say(0.4)
+
+    graph.until(graph.complains("controller", "before the one that came before it"), "no complaint", back)
+    graph.until(graph.is_fine("controller"), "no recovery", lambda: say(0.0))
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("rate", 10, "the parameter rate is 10; it must be a number from 20 to 200"),
+        ("rate", "fast", "the parameter rate is fast"),
+        ("mode", "parallel", "unknown mode 'parallel'; known: overlapped, serial"),
+        ("calibration", "nowhere", "nowhere"),
+        ("least_agreement", 1.5, "from 0 to 1"),
+        ("observation_timeout", -1, "of at least 0"),
+    ],
+)
+def test_senseless_parameters_are_refused_in_one_line(name: str, value: object, words: str) -> None:
+    line = [*("python", "--ros-args", "-p"), f"{name}:={value}"]
+    rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
+    try:
+        with pytest.raises(GenimaError, match=words) as caught:
+            ControllerNode(StandInController())  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+    finally:
+        rclpy.shutdown()
+
+
 def test_a_drawing_of_another_size_is_told_and_not_followed(graph, arm) -> None:
     arm.task("wave")
     words = "the drawing is 8 px wide, 32 is needed"
@@ -323,7 +446,7 @@ class Guarded:
     def select(self, source: str) -> SelectSource.Response:
         return self.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=source))
 
-    def wish(self, offset: float = 0.01) -> None:
+    def wish(self, offset: float | np.ndarray = 0.01) -> None:
         self._say_joints(joint_state())
         command = Command(time.time(), PANDA.home + offset, np.zeros(7), 0.5)
         self._say_command(messages.command_message(command, PANDA))
@@ -358,6 +481,44 @@ def test_a_bad_command_is_held_and_named(graph, guarded, offset, words) -> None:
     positions = np.array([m.position[:7] for m in guarded.sent])
     assert np.all(np.isfinite(positions)) and np.all(np.abs(positions - PANDA.home) < 0.02)
     graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
+
+
+def test_two_publishers_of_one_source_are_not_obeyed(graph, guarded) -> None:
+    guarded.select("controller")
+    graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
+    rival = graph.probe.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
+    graph.until(graph.complains("command_guard", "more than one publisher"), "no complaint", guarded.wish)
+    time.sleep(0.1)
+    there = np.array(guarded.sent[-1].position[:7])
+    for _ in range(10):
+        guarded.wish(0.05)
+        time.sleep(0.02)
+    np.testing.assert_array_equal(guarded.sent[-1].position[:7], there)
+    graph.probe.destroy_publisher(rival)
+    graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
+
+
+def test_somebody_else_who_speaks_to_the_robot_is_told(graph, guarded) -> None:
+    graph.probe.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
+    graph.until(graph.complains("command_guard", "1 other publishers speak to the robot"), "no complaint")
+
+
+def test_the_guard_keeps_the_arm_in_a_workspace_that_it_is_given() -> None:
+    line = ["python", "--ros-args", "-p", "workspace:=[-1.0, -1.0, 0.2, 1.0, 1.0, 1.0]", "-p", "jump:=1"]
+    rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
+    graph = Graph()
+    try:
+        guarded = Guarded(graph)
+        guarded.select("controller")
+        lower = PANDA.home + [0, 0.4, 0, 0, 0, 0, 0]
+        assert PANDA.link_poses(lower)[-1, 2, 3] < 0.2 < PANDA.link_poses(PANDA.home)[-1, 2, 3]
+        graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
+        graph.until(graph.complains("command_guard", "leave its workspace"), "no complaint",
+                    lambda: guarded.wish(lower - PANDA.home))  # fmt: skip
+        heights = [PANDA.link_poses(np.array(message.position[:7]))[-1, 2, 3] for message in guarded.sent]
+        assert min(heights) >= 0.2 - 1e-6
+    finally:
+        graph.close()
 
 
 def test_stop_latches_until_resume(graph, guarded) -> None:
@@ -415,9 +576,42 @@ def runner(graph: Graph) -> Runner:
 def test_a_task_succeeds_when_the_simulator_says_so(graph, runner) -> None:
     handle = runner.ask("wave")
     graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: runner.status(False))
-    assert not runner.ask("nod").accepted, "one task at a time"
     graph.until(lambda: runner.task == "", "the task does not end", lambda: runner.status(True))
     assert runner.result(handle).outcome == RunTask.Result.SUCCEEDED
+
+
+@pytest.mark.parametrize("accomplished, outcome", [(True, "succeeded"), (False, "finished")])
+def test_a_user_may_end_a_task_and_say_whether_it_succeeded(graph, runner, accomplished: bool, outcome: str) -> None:
+    judge = SetBool.Request(data=accomplished)
+    refused = graph.call(SetBool, "run_task/judge", judge)
+    assert not refused.success and refused.message == "no task is running"
+    handle = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+    assert graph.call(SetBool, "run_task/judge", judge).success
+    assert runner.result(handle).outcome == outcome
+    again = runner.ask("wave", time_limit=0.3)
+    assert runner.result(again).outcome == RunTask.Result.TIMEOUT, "a verdict counts once"
+
+
+def test_a_new_task_takes_the_place_of_the_one_that_runs(graph, runner) -> None:
+    first = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+    second, third = runner.ask("nod"), runner.ask("bow")
+    for handle in (first, second):
+        result = runner.result(handle)
+        assert (result.outcome, result.reason) == (RunTask.Result.STOPPED, "a new task takes its place")
+    graph.until(lambda: runner.task == "bow", "the new task is not put in force")
+    third.cancel_goal_async()
+    assert runner.result(third).outcome == RunTask.Result.STOPPED
+    said = [message.data for message in runner.tasks]
+    assert said.index("") < said.index("wave") < said.index("", said.index("wave")) < said.index("bow")
+
+
+def test_a_task_ends_when_somebody_else_moves_the_arm(graph, runner) -> None:
+    handle = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+    graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
+    assert runner.result(handle).reason == "the command guard lets teleop move the arm"
 
 
 def test_the_success_of_another_task_does_not_count(graph, runner) -> None:
@@ -429,6 +623,7 @@ def test_the_success_of_another_task_does_not_count(graph, runner) -> None:
 
 def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
+    monkeypatch.setattr(task_runner, "_NEEDED", ("diffusion_agent",))
     say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
     bad, good = (
         DiagnosticArray(status=[DiagnosticStatus(name="diffusion_agent", level=level, message="camera front silent")])
@@ -442,6 +637,13 @@ def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch:
     result = runner.result(handle)
     assert result.outcome == RunTask.Result.STOPPED and "diffusion_agent: camera front silent" in result.reason
     assert result.elapsed > 0.4
+
+
+def test_a_node_that_is_not_heard_of_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_runner, "_PATIENCE", 1.5)
+    result = runner.result(runner.ask("wave"))
+    assert result.outcome == RunTask.Result.STOPPED
+    assert result.reason == "controller is silent; diffusion_agent is silent"
 
 
 def test_a_task_ends_at_its_time_limit(graph, runner) -> None:

@@ -12,7 +12,7 @@ import pytest
 from genima_nodes.pacing import PacedThread
 
 
-def paced(tick: Callable[[float], bool], seconds: float, urgent: bool = True) -> PacedThread:
+def paced(tick: Callable[[float, int], bool], seconds: float, urgent: bool = True) -> PacedThread:
     thread = PacedThread(0.02, tick, "test", urgent)
     thread.start()
     time.sleep(seconds)
@@ -23,7 +23,7 @@ def paced(tick: Callable[[float], bool], seconds: float, urgent: bool = True) ->
 def test_deadlines_do_not_drift() -> None:
     due: list[float] = []
 
-    def tick(lag: float) -> bool:
+    def tick(lag: float, periods: int) -> bool:
         due.append(time.monotonic() - lag)
         time.sleep(0.004)
         return True
@@ -34,20 +34,25 @@ def test_deadlines_do_not_drift() -> None:
     assert thread.ticks >= 20
 
 
-def test_an_overrun_counts_every_deadline_that_it_missed() -> None:
+def test_an_overrun_counts_every_deadline_that_it_missed_and_the_next_tick_is_told() -> None:
     slow = iter([0.07])
+    told: list[tuple[float, int]] = []
 
-    def tick(lag: float) -> bool:
+    def tick(lag: float, periods: int) -> bool:
+        told.append((time.monotonic() - lag, periods))
         time.sleep(next(slow, 0.0))
         return True
 
     thread = paced(tick, 0.2)
+    assert told[0][1] == 1 and told[1][1] >= 4
+    for (earlier, _), (later, periods) in zip(told, told[1:], strict=False):
+        assert abs((later - earlier) / 0.02 - periods) < 0.05
     assert thread.late >= 4  # three were skipped, and the slow one itself ended late
     assert 8 <= thread.ticks <= 11
 
 
 def test_ticks_without_work_do_not_count() -> None:
-    thread = paced(lambda lag: False, 0.1)
+    thread = paced(lambda lag, periods: False, 0.1)
     assert thread.ticks == thread.late == 0
 
 
@@ -64,7 +69,7 @@ def test_only_an_urgent_thread_asks_for_real_time_and_does_without_if_refused(
             raise PermissionError
 
     monkeypatch.setattr(os, "sched_setscheduler", schedule)
-    thread = paced(lambda lag: True, 0.1)
+    thread = paced(lambda lag, periods: True, 0.1)
     assert asked == ["test"] and thread.real_time is permitted and thread.ticks > 0
-    assert not paced(lambda lag: True, 0.1, urgent=False).real_time and asked == ["test"]
+    assert not paced(lambda lag, periods: True, 0.1, urgent=False).real_time and asked == ["test"]
     assert os.sched_getscheduler(0) == os.SCHED_OTHER  # this thread is as it was

@@ -590,7 +590,7 @@ def test_both_halves_from_the_command_line_with_pre_training_make_a_pair(
     init += ["--learning-rate", "1e-9", "--warmup-steps", "0"]
     assert train_command(["controller", *short, *init, "--out", str(tmp_path / "pair")]) == 0
     spec, folders = read_pair(tmp_path / "pair")
-    assert spec == targets.spec and len(folders) == 2
+    assert replace(spec, prompt_template=targets.spec.prompt_template) == targets.spec and len(folders) == 2
     before, after = (Controller.from_pretrained(tmp_path / name / "controller") for name in ("reach", "pair"))
     np.testing.assert_array_equal(before.statistics.mean, after.statistics.mean)
     weights_of = zip(before.act.parameters(), after.act.parameters(), strict=True)

@@ -175,8 +175,8 @@ def test_it_draws_between_the_drawings_of_the_simulator_and_of_moderngl(
 
 def test_robots_without_meshes_are_refused_in_one_line(robot: RobotModel) -> None:
     for build in (VirtualView, body.arm_only_model, lambda other: build_scene(other, {})):
-        with pytest.raises(GenimaError, match="only the robot panda has meshes.*ur5e") as caught:
-            build(replace(robot, name="ur5e"))
+        with pytest.raises(GenimaError, match="only the robots panda and fr3 have meshes.*ur5e") as caught:
+            build(replace(robot, name="ur5e", dh=robot.dh[:6]))
         assert "\n" not in str(caught.value)
 
 

@@ -9,6 +9,7 @@ from genima.guard import CommandGuard
 from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
 
 SOURCE = "controller"  # as the guard knows us
+_INSTANT = 1e-6  # s: times that differ by less are the same
 
 
 class Robot(Protocol):
@@ -54,11 +55,13 @@ def run_episode(
     guard: CommandGuard,
     *,
     command_rate: float,
-    commands_per_drawing: int,
+    latency: float,
     time_limit: float,
     seed: int,
 ) -> int:
     """Follow drawings until the task is done or ``time_limit`` seconds have passed; returns the number of drawings.
+
+    From an observation until its chunk can be followed, ``latency`` seconds pass.
 
     ::
 
@@ -69,16 +72,19 @@ def run_episode(
     """
     guard.select(SOURCE)
     stream.reset(robot.joints())
-    drawings = 0
+    drawings, ready, chunk = 0, 0.0, None
     while not robot.done and robot.time < time_limit:
-        observation = robot.observe()
-        drawn_target = diffusion_agent.draw(observation, seed + drawings)
-        stream.add(controller.read(drawn_target, observation.joints))
-        drawings += 1
-        for _ in range(commands_per_drawing):
-            joints = robot.joints()
-            guard.measure(joints)
-            if command := stream.command(robot.time, joints):
-                guard.offer(SOURCE, command)
-            robot.apply(guard.step(robot.time).command, 1 / command_rate)
+        if chunk is None and stream.wants_drawing(robot.time, latency):
+            observation = robot.observe()
+            drawn_target = diffusion_agent.draw(observation, seed + drawings)
+            chunk, ready = controller.read(drawn_target, observation.joints), robot.time + latency
+            drawings += 1
+        if chunk is not None and robot.time >= ready - _INSTANT:
+            stream.add(chunk)
+            chunk = None
+        joints = robot.joints()
+        guard.measure(joints)
+        if command := stream.command(robot.time, joints):
+            guard.offer(SOURCE, command)
+        robot.apply(guard.step(robot.time).command, 1 / command_rate)
     return drawings

@@ -82,9 +82,7 @@ class Motion:
         self.kept_out_by: int | None = None  # which of the keep-outs made the arm brake in the last period
         self._keep_outs = tuple(keep_outs)
         self._input = InputParameter(len(limits.velocity))
-        self._input.max_velocity = limits.velocity.tolist()
-        self._input.max_acceleration = limits.acceleration.tolist()
-        self._input.max_jerk = limits.jerk.tolist()
+        self._allow(limits)
         self._ruckig = Ruckig(len(limits.velocity), period)
         self.reset(np.clip(np.zeros_like(limits.velocity), limits.position_min, limits.position_max))
 
@@ -145,13 +143,15 @@ class Motion:
             otherwise = tuple(np.where(inside, a, b) for a, b in zip(ahead, otherwise, strict=True))
         return otherwise, self._stop_of(*otherwise)[1]
 
-    def stop(self) -> None:
-        """Advance one period of the quickest stop."""
+    def stop(self, brakes: MotionLimits | None = None) -> None:
+        """Advance one period of the quickest stop, within the limits of ``brakes`` if they are given."""
         self.kept_out_by = None
-        self.position, self.velocity, self.acceleration = self._braking_step()
+        self.position, self.velocity, self.acceleration = self._braking_step(brakes)
 
-    def _braking_step(self) -> tuple[Array, ...]:
+    def _braking_step(self, brakes: MotionLimits | None = None) -> tuple[Array, ...]:
+        self._allow(brakes or self.limits)
         plan = self._stop_plan(self.position, self.velocity, self.acceleration)
+        self._allow(self.limits)
         if plan is None:  # never seen; a state that Ruckig cannot stop can only be held
             zero = np.zeros_like(self.position)
             return self.position, zero, zero
@@ -186,6 +186,11 @@ class Motion:
         request.max_velocity = self.limits.velocity.tolist()
         request.minimum_duration = None
         return self._plan(position, velocity, acceleration)
+
+    def _allow(self, limits: MotionLimits) -> None:
+        self._input.max_velocity = limits.velocity.tolist()
+        self._input.max_acceleration = limits.acceleration.tolist()
+        self._input.max_jerk = limits.jerk.tolist()
 
     def _plan(self, position: Array, velocity: Array, acceleration: Array) -> Trajectory | None:
         request = self._input

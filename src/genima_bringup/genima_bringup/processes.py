@@ -34,8 +34,8 @@ def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:
     """The closed loop around the simulated robot. An empty checkpoint means the one that comes with the project."""
     return [
         Process("genima_sim", "sim_node"),
-        Process("genima_nodes", "command_guard"),
-        Process("genima_nodes", "controller", {"checkpoint": checkpoint}),
+        Process("genima_nodes", "command_guard", {"self_collision": True}),
+        Process("genima_nodes", "controller", {"checkpoint": checkpoint, "calibration": "sim"}),
         Process("genima_nodes", "diffusion_agent", {"checkpoint": checkpoint, "seed": seed}),
         Process("genima_nodes", "task_runner"),
     ]

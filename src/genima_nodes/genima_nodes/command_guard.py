@@ -13,36 +13,47 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
-from genima.guard import CommandGuard, Guarded, Reason, Verdict
+from genima.guard import CommandGuard, Guarded, GuardSettings, Reason, SelfCollision, Verdict, Workspace
+from genima.guard.keep_out import KeepOut
+from genima.observation import Joints
 from genima.robot.model import RobotModel
 from genima_interfaces.srv import SelectSource
-from genima_nodes import messages, qos
+from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
-from genima_nodes.pacing import PacedThread
+from genima_nodes.joint_states import JointStates
+from genima_nodes.pacing import STEADY, PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
 
 SOURCES = ("controller", "teleop")
 NOBODY = "none"
 _STOPPING = 0.5  # s, more than the arm needs to come to rest
+_LOOK_ROUND = 0.05  # s between looks at who publishes
 
 
 class CommandGuardNode(Node):
     """Passes on what the owner wishes, within the limits of the arm."""
 
     def __init__(self) -> None:
+        """Raises:
+        GenimaError: for parameters that make no sense.
+        """
         super().__init__("command_guard")
         self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
-        rate = float(self.declare_parameter("rate", 50.0).value)
-        self._guard = CommandGuard(self._robot, rate, SOURCES)
+        rate = parameters.rate(self)
+        settings = GuardSettings(
+            **{name: parameters.number(self, name, default) for name, default in vars(GuardSettings()).items()}
+        )
+        self._guard = CommandGuard(self._robot, rate, SOURCES, settings, self._keep_outs())
+        self._rivals: set[str] = set()  # sources that more than one publisher speaks for
         self._lock = threading.Lock()
         self._last = Guarded(None, Verdict.HELD, Reason.NO_OWNER)
 
         self._health = Health(self)
         self._sent = self._health.meter("joint_command")
-        self._states = self._health.meter("joint_states")
         self._wishes = {source: self._health.meter(f"{source}/command") for source in SOURCES}
         self._health.value("real-time scheduling", lambda: self._pace.real_time)
         self._health.value("late set-points", lambda: self._pace.late)
+        self._age = self._health.latency("command to guard")
         self._health.value("owner", lambda: self._guard.owner or NOBODY)
         self._health.value("verdict", lambda: self._last.verdict.value)
         self._health.value("reason", lambda: self._last.reason.value)
@@ -51,13 +62,14 @@ class CommandGuardNode(Node):
                 self._health.value(f"count: {reason.value}", partial(self._guard.counts.__getitem__, reason))
 
         self._publisher = self.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
-        self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
+        JointStates(self, self._health, self._robot, self._on_joints)
         for source in SOURCES:
             callback = self._command_callback(source)
             self.create_subscription(JointState, f"{source}/command", callback, qos.JOINT_COMMAND)
         self.create_service(SelectSource, "command_guard/select", self._on_select)
         self.create_service(Trigger, "command_guard/stop", self._on_stop)
         self.create_service(Trigger, "command_guard/resume", self._on_resume)
+        self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
         self._pace = PacedThread(1 / rate, self._tick, "set-points")
         self._pace.start()
 
@@ -70,14 +82,16 @@ class CommandGuardNode(Node):
             time.sleep(0.01)
         self._pace.close()
 
-    def _on_joints(self, message: JointState) -> None:
-        self._states.tick()
-        try:
-            joints = messages.joints_from(message, self._robot)
-        except GenimaError as error:
-            self._health.fault("joint_states", str(error))
-            return
-        self._health.clear("joint_states")
+    def _keep_outs(self) -> list[KeepOut]:
+        places: list[KeepOut] = []
+        box = list(self.declare_parameter("workspace", [0.0]).value)
+        if box != [0.0]:
+            places.append(Workspace(self._robot, box[:3], box[3:]))
+        if self.declare_parameter("self_collision", False).value:
+            places.append(SelfCollision(self._robot))
+        return places
+
+    def _on_joints(self, joints: Joints) -> None:
         with self._lock:
             self._guard.measure(joints)
 
@@ -86,18 +100,37 @@ class CommandGuardNode(Node):
 
         def on_command(message: JointState) -> None:
             self._wishes[source].tick()
+            if source in self._rivals:
+                self._wishes[source].drop()
+                return
             try:
                 command = messages.command_from(message, self._robot)
             except GenimaError as error:
+                self._wishes[source].drop()
                 self._health.fault(about, str(error))
                 with self._lock:
                     self._guard.refuse(source)
                 return
             self._health.clear(about)
+            self._age.add(messages.now(self) - command.stamp)
             with self._lock:
                 self._guard.offer(source, command)
 
         return on_command
+
+    def _look_round(self) -> None:
+        """Nobody else may speak to the robot, nor two for one source: between them the arm would be torn."""
+        for source in SOURCES:
+            if self.count_publishers(f"{source}/command") <= 1:
+                self._rivals.discard(source)
+                continue
+            self._rivals.add(source)
+            with self._lock:
+                self._guard.refuse(source, Reason.RIVALS)
+        if (others := self.count_publishers("joint_command") - 1) > 0:
+            self._health.fault("joint_command", f"{others} other publishers speak to the robot behind the guard's back")
+        else:
+            self._health.clear("joint_command")
 
     def _on_select(self, request: SelectSource.Request, response: SelectSource.Response) -> SelectSource.Response:
         try:
@@ -128,9 +161,9 @@ class CommandGuardNode(Node):
         self.get_logger().info(response.message)
         return response
 
-    def _tick(self, lag: float) -> bool:
+    def _tick(self, lag: float, periods: int) -> bool:
         with self._lock:
-            self._last = self._guard.step(messages.now(self) - lag)
+            self._last = self._guard.step(messages.now(self) - lag, periods)
         waiting = self._last.reason in (Reason.NO_OWNER, Reason.NO_COMMAND)
         if self._last.verdict in (Verdict.HELD, Verdict.STOPPED) and not waiting:
             self._health.fault("arm", f"{self._last.verdict.value}: {self._last.reason.value}")

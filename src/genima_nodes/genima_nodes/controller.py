@@ -1,30 +1,44 @@
-"""Node: reads drawn targets into chunks in one thread, streams them as commands at a fixed rate from another."""
+"""Node: reads drawn targets into chunks in one thread, streams them as commands at a fixed rate from another.
+
+::
+
+    drawn_target ──► reading ──► chunk: does the drawing show what was read? ──► ChunkStream ──► controller/command
+    observed, joint_states: is what we act on still true? ──────────────────────────┘ paced, never waits for the rest
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
 
 import torch
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 
+from genima import paths
 from genima.checkpoint import CONTROLLER, read_pair
 from genima.chunks import ChunkStream
+from genima.chunks.ensemble import TemporalEnsemble
+from genima.closed_loop import Reads
 from genima.controller import Controller
 from genima.errors import GenimaError
-from genima.observation import DrawnTarget, Joints
+from genima.observation import Chunk, DrawnTarget, Joints
+from genima.targets.agreement import Agreement
+from genima.views import load_cameras
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
-from genima_nodes import messages, qos
+from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
+from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
 from genima_nodes.pacing import PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
 
 _STALE = 0.1  # s: joints older than this are not worth acting on
 _HISTORY = 5000  # joint states kept, seconds even at 1 kHz: a drawing is read with the joints of its own moment
+_CLOCK_STEP = 0.05  # s by which the clock may be corrected between two ticks
 
 
 class ControllerNode(Node):
@@ -33,27 +47,44 @@ class ControllerNode(Node):
     def __init__(self, controller: Controller | None = None) -> None:
         """Args:
         controller: what reads drawings; loaded from the parameter ``checkpoint`` if None.
+
+        Raises:
+            GenimaError: for parameters that make no sense.
         """
         super().__init__("controller")
         checkpoint = self.declare_parameter("checkpoint", "").value
         device = self.declare_parameter("device", "cpu").value
-        rate = float(self.declare_parameter("rate", 50.0).value)
-        horizon = float(self.declare_parameter("horizon", 1.0).value)  # s
-        torch.set_num_threads(int(self.declare_parameter("threads", 1).value))
+        rate = parameters.rate(self)
+        mode = self.declare_parameter("mode", "overlapped").value
+        execution_horizon = int(parameters.number(self, "execution_horizon", 0))  # actions; 0: all
+        self._ensemble = self.declare_parameter("ensemble", False).value
+        self._ensemble_m = parameters.number(self, "ensemble_m", 0.01, float("-inf"))
+        self._observation_timeout = parameters.number(self, "observation_timeout", 0.25)  # s
+        self._least_agreement = parameters.number(self, "least_agreement", 0.45, 0.0, 1.0)
+        calibration = self.declare_parameter("calibration", "").value
+        torch.set_num_threads(int(parameters.number(self, "threads", 1, 1)))
         self._controller = controller or Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
+        self._reads: Reads = self._controller
         self._robot = self._controller.robot
-        self._stream = ChunkStream(self._robot, rate, horizon)
+        self._agreement: Agreement | None = None
+        if calibration:
+            cameras = load_cameras(paths.shared("calibration", calibration))
+            self._agreement = Agreement(self._controller.spec, self._robot, cameras)
+        self._stream = ChunkStream(self._robot, rate, execution_horizon or None, mode)
         self._stream_lock = threading.Lock()  # also of the task
         self._drawings: Newest[DrawnTarget] = Newest()
         self._joints: deque[Joints] = deque(maxlen=_HISTORY)
+        self._observed = float("-inf")  # stamp of the newest complete set of images
         self._task = ""
         self._task_start = 0.0
         self._restart = True  # the stream must begin anew, where the arm is
+        self._clock_offset = messages.now(self) - time.monotonic()
 
         self._health = Health(self)
         self._chunks = self._health.meter("chunks")
         self._commands = self._health.meter("commands")
-        self._states = self._health.meter("joint_states")
+        self._drawn = self._health.meter("drawn_target")
+        self._sets = self._health.meter("observed")
         self._latency = self._health.latency("image to command")
         self._reading = self._health.latency("reading")
         self._health.value("late commands", lambda: self._pace.late)
@@ -61,10 +92,12 @@ class ControllerNode(Node):
         self._health.value("real-time scheduling", lambda: self._pace.real_time)
         self._health.value("skipped drawings", lambda: self._drawings.skipped)
         self._health.value("expired chunks", lambda: self._stream.expired)
+        self._health.value("checks drawings", lambda: self._agreement is not None)
 
         self._publisher = self.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
         self.create_subscription(String, "task", self._on_task, qos.TASK)
-        self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
+        JointStates(self, self._health, self._robot, self._joints.append)
+        self.create_subscription(Header, "observed", self._on_observed, qos.OBSERVED)
         self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawing, qos.DRAWN_TARGET)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_forever, name="reading", daemon=True)
@@ -82,26 +115,28 @@ class ControllerNode(Node):
 
     def _on_task(self, message: String) -> None:
         with self._stream_lock:
-            self._task, self._task_start, self._restart = message.data.strip(), messages.now(self), True
-        self._drawings.clear()
+            self._task, self._restart = message.data.strip(), True
+            self._begin_at(messages.now(self))
 
-    def _on_joints(self, message: JointState) -> None:
-        self._states.tick()
-        try:
-            self._joints.append(messages.joints_from(message, self._robot))
-        except GenimaError as error:
-            self._health.fault("joint_states", str(error))
-        else:
-            self._health.clear("joint_states")
+    def _begin_at(self, stamp: float) -> None:
+        """Nothing that was drawn from what was seen before counts; the stream's lock is held."""
+        self._task_start = stamp
+        self._drawings.clear()
+        self._reads = TemporalEnsemble(self._controller, self._ensemble_m) if self._ensemble else self._controller
+
+    def _on_observed(self, header: Header) -> None:
+        self._sets.tick()
+        self._observed = messages.seconds(header.stamp)
 
     def _on_drawing(self, message: DrawnTargetMessage) -> None:
+        self._drawn.tick()
         try:
             drawn = messages.drawn_target_from(message)
+            if drawn.stamp > messages.now(self) + _STALE:  # followed, it would bar all that come until then
+                raise GenimaError("it is stamped in the future; ignored")
         except GenimaError as error:
+            self._drawn.drop()
             self._health.fault("drawn_target", str(error))
-            return
-        if drawn.stamp > messages.now(self) + _STALE:  # followed, it would bar all that come until then
-            self._health.fault("drawn_target", "it is stamped in the future; ignored")
             return
         self._health.clear("drawn_target")
         if drawn.instruction == self._task and drawn.stamp >= self._task_start:
@@ -116,42 +151,78 @@ class ControllerNode(Node):
                 self._read(drawn)
 
     def _read(self, drawn: DrawnTarget) -> None:
-        start = messages.now(self)
+        start = time.monotonic()
         then = min(list(self._joints), key=lambda joints: abs(joints.stamp - drawn.stamp))
         try:
             if abs(then.stamp - drawn.stamp) > _STALE:
                 raise GenimaError(f"no joint state within {_STALE:.1f} s of the observation")
-            chunk = self._controller.read(drawn, then)
+            chunk = self._reads.read(drawn, then)
+            self._require_agreement(drawn, chunk, then)
         except GenimaError as error:
-            self._health.fault("reading", str(error))
+            self._drawn.drop()
+            self._health.fault("reading", f"{error}; the arm is held")
+            with self._stream_lock:  # what comes instead of the target may mean anything
+                self._stream.hold()
+                self._begin_at(self._task_start)
             return
         self._health.clear("reading")
-        self._reading.add(messages.now(self) - start)
+        self._reading.add(time.monotonic() - start)
         self._chunks.tick()
         with self._stream_lock:
             if drawn.stamp >= self._task_start:
                 self._stream.add(chunk)
 
+    def _require_agreement(self, drawn: DrawnTarget, chunk: Chunk, then: Joints) -> None:
+        if self._agreement is None:
+            return
+        agreement = self._agreement(drawn.tile, chunk.positions[-1], bool(chunk.gripper[-1] > 0.5), then.positions)
+        if agreement < self._least_agreement:
+            raise GenimaError(
+                f"the drawing does not show what was read from it: {agreement:.0%} of the spheres' pixels are there, "
+                f"{self._least_agreement:.0%} are needed"
+            )
+
     # The paced thread.
 
-    def _tick(self, lag: float) -> bool:
+    def _tick(self, lag: float, periods: int) -> bool:
         due = messages.now(self) - lag
         with self._stream_lock:
+            self._watch_clock()
             joints = self._fresh_joints(due)
             if not self._task or joints is None:
                 return False  # nothing is said, and the guard holds the arm
             if self._restart:
                 self._stream.reset(joints)
                 self._restart = False
+            self._watch_observations(due)
             followed = self._stream.stamp
-            command = self._stream.command(due, joints)
+            command = self._stream.command(due, joints, periods)
         if command is None:
             return False
         self._publisher.publish(messages.command_message(command, self._robot))
         self._commands.tick()
-        if self._stream.stamp != followed:  # the first command of a new chunk
-            self._latency.add(messages.now(self) - (self._stream.stamp or 0.0))
+        if self._stream.stamp is not None and self._stream.stamp != followed:  # the first command of a new chunk
+            self._latency.add(messages.now(self) - self._stream.stamp)
         return True
+
+    def _watch_clock(self) -> None:
+        """Stamps from before a jump of the clock cannot be compared with what comes after it."""
+        before, now, after = time.monotonic(), messages.now(self), time.monotonic()
+        step, self._clock_offset = abs(now - after - self._clock_offset), now - after
+        if step > _CLOCK_STEP + (after - before):
+            self.get_logger().error(f"the clock jumped by {step:.2f} s; waiting for a new drawing")
+            self._stream.hold()
+            self._begin_at(now)
+
+    def _watch_observations(self, now: float) -> None:
+        """Without eyes the arm comes to rest, even if the chunk would go on."""
+        if abs(now - self._observed) <= self._observation_timeout:
+            self._health.clear("observed")
+            return
+        self._stream.hold()
+        self._health.fault(
+            "observed", f"no complete set of good images within {self._observation_timeout:g} s; the arm is held"
+        )
 
     def _fresh_joints(self, now: float) -> Joints | None:
         joints = self._joints[-1] if self._joints else None

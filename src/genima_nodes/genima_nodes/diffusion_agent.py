@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
-from sensor_msgs.msg import JointState
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 
 from genima.checkpoint import DIFFUSION_AGENT, read_pair
 from genima.diffusion import DiffusionAgent
@@ -21,13 +21,15 @@ from genima.errors import GenimaError
 from genima.observation import DrawnTarget, Image, Joints, Observation
 from genima.views import untile
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
-from genima_nodes import messages, qos
+from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
+from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
 from genima_nodes.running import DRAWING_NICENESS, run
 
 _SILENT = 1.0  # s without an image after which a camera counts as stopped
 _STALE_JOINTS = 0.1  # s
+_UNSEEN = 0.02  # rad that no joint can turn without a change of every picture of it
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,14 @@ class View:
     stamp: float
     arrival: float  # monotonic s
     image: Image
+
+
+@dataclass(frozen=True)
+class Change:
+    """The first of a run of images that are all the same."""
+
+    image: Image
+    joints: NDArray[np.float64]  # (n,) rad, where the arm was
 
 
 class DiffusionAgentNode(Node):
@@ -49,13 +59,16 @@ class DiffusionAgentNode(Node):
         super().__init__("diffusion_agent")
         checkpoint = self.declare_parameter("checkpoint", "").value
         device = self.declare_parameter("device", "cpu").value
-        self._seed = int(self.declare_parameter("seed", 0).value)
-        self._tolerance = float(self.declare_parameter("sync_tolerance", 0.02).value)
-        torch.set_num_threads(int(self.declare_parameter("threads", 1).value))
+        self._seed = int(parameters.number(self, "seed", 0))
+        self._tolerance = parameters.number(self, "sync_tolerance", 0.02)  # s
+        torch.set_num_threads(int(parameters.number(self, "threads", 1, 1)))
         self._agent = agent or DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
         self._task = ""
         self._views: dict[str, View] = {}
-        # Unknown until measured; only a virtual view looks at them, and refuses to draw what is not finite.
+        self._changes: dict[str, Change] = {}
+        self._stamps: dict[str, float] = {}  # of the newest images, good or not
+        self._last_set = float("-inf")  # monotonic s
+        # Unknown until measured: a virtual view refuses to draw what is not finite, and no camera counts as frozen.
         self._joints = Joints(0.0, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)
         self._sets: Newest[dict[str, View]] = Newest()
 
@@ -66,6 +79,7 @@ class DiffusionAgentNode(Node):
         self._health.value("skipped observations", lambda: self._sets.skipped)
         self._health.watch(self._watch_cameras)
 
+        self._observed = self.create_publisher(Header, "observed", qos.OBSERVED)
         self._publisher = self.create_publisher(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
         self._eyes = {
             view: self.create_publisher(ImageMessage, f"drawn_target/{view}/image", qos.IMAGE)
@@ -76,8 +90,7 @@ class DiffusionAgentNode(Node):
             self.create_subscription(
                 ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
             )
-        if self._agent.camera_views != self._agent.views:  # the virtual view shows the measured joints
-            self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
+        JointStates(self, self._health, self._agent.robot, self._on_joints)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._draw_forever, name="drawing", daemon=True)
         self._thread.start()
@@ -91,45 +104,63 @@ class DiffusionAgentNode(Node):
         self._task = message.data.strip()
         self._sets.clear()
 
-    def _on_joints(self, message: JointState) -> None:
-        try:
-            self._joints = messages.joints_from(message, self._agent.robot)
-        except GenimaError as error:
-            self._health.fault("joint_states", str(error))
-            return
-        self._health.clear("joint_states")
+    def _on_joints(self, joints: Joints) -> None:
+        self._joints = joints
 
     def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
         def on_image(message: ImageMessage) -> None:
             self._cameras[view].tick()
+            stamp = self._stamps[view] = messages.seconds(message.header.stamp)
             try:
                 image = messages.image_from(message, self._agent.camera_size)
+                self._require_change(view, image)
             except GenimaError as error:
+                self._cameras[view].drop()
                 self._health.fault(f"camera {view}", str(error))
                 self._views.pop(view, None)
                 return
             self._health.clear(f"camera {view}")
-            self._views[view] = View(messages.seconds(message.header.stamp), time.monotonic(), image)
+            self._views[view] = View(stamp, time.monotonic(), image)
             self._offer_set()
 
         return on_image
 
+    def _require_change(self, view: str, image: Image) -> None:
+        """A camera whose pictures stay the same while the arm moves shows the past."""
+        last, joints = self._changes.get(view), self._joints.positions
+        if last is None or not np.array_equal(image, last.image):
+            self._changes[view] = Change(image, joints)
+        elif np.max(np.abs(joints - last.joints)) > _UNSEEN:
+            raise GenimaError("the image has not changed while the arm moved: the camera is frozen")
+
     def _offer_set(self) -> None:
         """Pass the newest images on if they are of one moment and a task is in force."""
-        if not self._task or len(self._views) < len(self._agent.camera_views):
+        if len(self._views) < len(self._agent.camera_views):
             return
         stamps = [view.stamp for view in self._views.values()]
-        if max(stamps) - min(stamps) <= self._tolerance:
+        if max(stamps) - min(stamps) > self._tolerance:
+            return
+        self._last_set = time.monotonic()
+        self._observed.publish(Header(stamp=messages.time_message(min(stamps))))
+        if self._task:
             self._sets.put(dict(self._views))
-            self._views.clear()  # every image counts once
+        self._views.clear()  # every image counts once
 
     def _watch_cameras(self) -> None:
+        silent = False
         for view, meter in self._cameras.items():
             about = f"camera {view} silent"
             if meter.age > _SILENT:
-                self._health.fault(about, f"no image for {meter.age:.1f} s" if meter.total else "no image yet")
+                silent = True
+                self._health.fault(about, f"no image for {_SILENT:g} s" if meter.total else "no image yet")
             else:
                 self._health.clear(about)
+        if not silent and time.monotonic() - self._last_set > _SILENT:
+            last = min(self._stamps, key=self._stamps.__getitem__)
+            behind = max(self._stamps.values()) - self._stamps[last]
+            self._health.fault("cameras", f"no images of one moment; the oldest are of {last}, by {behind:.1f} s")
+        else:
+            self._health.clear("cameras")
 
     def _draw_forever(self) -> None:
         while not self._stop.is_set():

@@ -1,4 +1,7 @@
-"""What a node tells about itself on /diagnostics, once a second: rates, ages, latencies, counts and faults."""
+"""What a node tells about itself on /diagnostics: rates, ages, drops, latencies, counts and faults.
+
+Once a second, and soon after a fault comes or goes.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from genima_nodes import qos
+from genima_nodes.pacing import STEADY
 
 _RATE_WINDOW = 2.0  # s
 _LATENCY_WINDOW = 4096  # samples
 _REPEAT = 5.0  # s between log lines of a fault that stays
+_PERIOD, _SOONEST = 1.0, 0.1  # s between publications: when nothing changes, and at least
 
 
 class Meter:
@@ -22,12 +27,17 @@ class Meter:
 
     def __init__(self) -> None:
         self.total = 0
+        self.dropped = 0  # came, but were not used
         self._times: deque[float] = deque(maxlen=1000)
 
     def tick(self) -> None:
         """A sample came by."""
         self.total += 1
         self._times.append(time.monotonic())
+
+    def drop(self) -> None:
+        """A sample that came was not used."""
+        self.dropped += 1
 
     @property
     def rate(self) -> float:
@@ -68,12 +78,15 @@ class Health:
         self._values: dict[str, Callable[[], object]] = {}
         self._watches: list[Callable[[], None]] = []
         self._faults: dict[str, str] = {}
+        self._new: dict[str, str] = {}  # faults since the last publication, also those that have gone
+        self._changed = False
+        self._published = float("-inf")  # monotonic s
         self._logged: dict[str, tuple[str, float]] = {}
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
-        self._timer = node.create_timer(1.0, self.publish)
+        self._timer = node.create_timer(_SOONEST, self._publish_if_due, clock=STEADY)
 
     def meter(self, name: str) -> Meter:
-        """A new stream to count; shows as ``<name> rate [Hz]``, ``<name> age [s]`` and ``<name> total``."""
+        """A new stream to count; shows as ``<name> rate [Hz]``, ``age [s]``, ``total`` and ``dropped``."""
         return self._meters.setdefault(name, Meter())
 
     def latency(self, name: str) -> Latency:
@@ -85,12 +98,13 @@ class Health:
         self._values[name] = get
 
     def watch(self, check: Callable[[], None]) -> None:
-        """Call ``check`` before every publication, to set and clear faults."""
+        """Call ``check`` ten times a second, to set and clear faults."""
         self._watches.append(check)
 
     def fault(self, about: str, line: str) -> None:
         """Something about ``about`` is wrong, until :meth:`clear`. Logged at once, and again every few seconds."""
-        self._faults[about] = line
+        self._changed = self._changed or about not in self._faults
+        self._faults[about] = self._new[about] = line
         last_line, last_time = self._logged.get(about, ("", -_REPEAT))
         now = time.monotonic()
         if line != last_line or now - last_time >= _REPEAT:
@@ -100,14 +114,20 @@ class Health:
     def clear(self, about: str) -> None:
         """Nothing is wrong about ``about`` any more."""
         if self._faults.pop(about, None) is not None:
+            self._changed = True
             self._logged.pop(about, None)
             self._node.get_logger().info(f"{about}: fine again")
 
-    def publish(self) -> None:
-        """Send the state of now."""
+    def _publish_if_due(self) -> None:
         for check in self._watches:
             check()
-        faults = dict(self._faults)
+        if self._changed or time.monotonic() - self._published >= _PERIOD - _SOONEST / 2:
+            self._publish()
+
+    def _publish(self) -> None:
+        self._published, self._changed = time.monotonic(), False
+        new, self._new = self._new, {}
+        faults = new | dict(self._faults)
         status = DiagnosticStatus(
             level=DiagnosticStatus.ERROR if faults else DiagnosticStatus.OK,
             name=self._node.get_name(),
@@ -124,6 +144,7 @@ class Health:
             rows[f"{name} rate [Hz]"] = meter.rate
             rows[f"{name} age [s]"] = meter.age
             rows[f"{name} total"] = meter.total
+            rows[f"{name} dropped"] = meter.dropped
         for name, latency in list(self._latencies.items()):
             rows[f"{name} p50 [ms]"] = 1000 * latency.percentile(50)
             rows[f"{name} p99 [ms]"] = 1000 * latency.percentile(99)

@@ -9,13 +9,17 @@ import threading
 import time
 from collections.abc import Callable
 
+from rclpy.clock import Clock, ClockType
+
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # for timers: the node's own clock stops them when it is set back
 LATE = 0.005  # s after its deadline from which a tick counts as late
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
 _PRIORITY = 10  # of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads
 
 
 class PacedThread:
-    """Calls ``tick(lag)`` every ``period`` seconds, ``lag`` being the seconds since the deadline.
+    """Calls ``tick(lag, periods)`` every ``period`` seconds: ``lag`` seconds after the deadline, which is so many
+    periods after the last call's.
 
     Deadlines never drift. After an overrun, the missed deadlines are skipped, not caught up with, and counted as late.
     A tick returns whether it had anything to do: only then does it count.
@@ -27,7 +31,7 @@ class PacedThread:
     def __init__(
         self,
         period: float,
-        tick: Callable[[float], bool],
+        tick: Callable[[float, int], bool],
         name: str,
         urgent: bool = True,
         finish: Callable[[], None] | None = None,
@@ -57,16 +61,20 @@ class PacedThread:
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))  # 0: this thread
                 self.real_time = True
-        deadline = time.monotonic()
+        deadline, periods = time.monotonic(), 1
         while not self._stop.is_set():
             deadline += self._period
             time.sleep(max(0.0, deadline - time.monotonic()))
-            worked = self._tick(time.monotonic() - deadline)
+            if (slept_over := int((time.monotonic() - deadline) / self._period)) > 0:
+                deadline += slept_over * self._period
+                periods += slept_over
+            worked = self._tick(time.monotonic() - deadline, periods)
             overrun = time.monotonic() - deadline
             missed = int(overrun / self._period)
             if worked:
-                self.ticks += 1 + missed
-                self.late += missed + (overrun > LATE)
+                self.ticks += periods
+                self.late += periods - 1 + (overrun > LATE)
             deadline += missed * self._period
+            periods = 1 + missed
         if self._finish is not None:
             self._finish()

@@ -8,6 +8,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 # Reliable, as images above the transport's buffer are lost to best-effort readers.
 IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 DRAWN_TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+OBSERVED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 JOINT_STATES = qos_profile_sensor_data
 TASK = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 JOINT_COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)

@@ -1,8 +1,14 @@
-"""Node: the RunTask action. Puts a task in force, lets the controller move the arm, and says how it ended."""
+"""Node: the RunTask action. Puts a task in force, lets the controller move the arm, and says how it ended.
+
+A new task takes the place of the one that runs. Whether a task has succeeded, the simulator says, or a user by
+`run_task/judge`.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -11,20 +17,33 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 from std_msgs.msg import String
+from std_srvs.srv import SetBool
 
 from genima.guard import Reason
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import SelectSource
-from genima_nodes import messages, qos
+from genima_nodes import qos
 from genima_nodes.command_guard import NOBODY
 from genima_nodes.health import Health, values
+from genima_nodes.pacing import STEADY
 from genima_nodes.running import run
 
 _TICK = 0.05  # s
 _FEEDBACK_EVERY = 4  # ticks
 _PATIENCE = 5.0  # s to wait for the command guard, or for a fault to go away
+_TAKEN_OVER = 1.0  # s after which the guard's word counts on who moves the arm
+_REPLACED = "a new task takes its place"
 _NEEDED = ("command_guard", "controller", "diffusion_agent")  # without these, nothing moves
+
+
+@dataclass
+class Reported:
+    """What a node says about itself; times are monotonic seconds."""
+
+    heard: float
+    wrong_since: float | None = None
+    line: str = ""
 
 
 class TaskRunnerNode(Node):
@@ -33,10 +52,13 @@ class TaskRunnerNode(Node):
     def __init__(self) -> None:
         super().__init__("task_runner")
         self._running = False
-        self._scene: SceneStatus | None = None
+        self._turn = 0  # tasks asked for
+        self._success: tuple[str, float] = "", 0.0  # the instruction that the simulator says is done, and when it did
+        self._verdict: bool | None = None  # a user's, on the task that runs
         self._stop_requested = False
+        self._owner, self._owner_heard = "", 0.0  # as the guard said last, and when
         self._chunks = 0
-        self._faults: dict[str, tuple[float, str]] = {}  # by node: since when, and what
+        self._nodes: dict[str, Reported] = {}
         self._tick: Future = Future()
         self._health = Health(self)
         self._health.value("running", lambda: self._running)
@@ -46,7 +68,8 @@ class TaskRunnerNode(Node):
         self._select = self.create_client(SelectSource, "command_guard/select")
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
-        self.create_timer(_TICK, self._on_tick)
+        self.create_service(SetBool, "run_task/judge", self._on_judge)
+        self.create_timer(_TICK, self._on_tick, clock=STEADY)
         self._server = ActionServer(
             self,
             RunTask,
@@ -58,24 +81,44 @@ class TaskRunnerNode(Node):
 
     def close(self) -> None:
         """Take the task out of force."""
-        self._running = False
+        self._end()
+
+    def _end(self) -> None:
         if self.context.ok():  # not while a task that was under way is cleared away with the process
             self._task.publish(String(data=""))
 
     def _on_scene(self, message: SceneStatus) -> None:
-        self._scene = message
+        if message.success:
+            self._success = str(message.instruction), time.monotonic()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name in _NEEDED and status.level == DiagnosticStatus.OK:
-                self._faults.pop(status.name, None)
-            elif status.name in _NEEDED:
-                since, _ = self._faults.get(status.name, (messages.now(self), ""))
-                self._faults[status.name] = since, status.message
-            if status.name == "command_guard":
-                self._stop_requested = values(status).get("reason") == Reason.REQUESTED.value
-            elif status.name == "controller":
-                self._chunks = int(values(status).get("chunks total", "0"))
+            self._on_status(status)
+
+    def _on_status(self, status: DiagnosticStatus) -> None:
+        if status.name not in _NEEDED:
+            return
+        now = time.monotonic()
+        if status.level == DiagnosticStatus.OK:
+            self._nodes[status.name] = Reported(now)
+        else:
+            last = self._nodes.get(status.name, Reported(now))
+            since = now if last.wrong_since is None else last.wrong_since
+            self._nodes[status.name] = Reported(now, since, status.message)
+        if status.name == "command_guard":
+            said = values(status)
+            self._stop_requested = said.get("reason") == Reason.REQUESTED.value
+            self._owner, self._owner_heard = said.get("owner", ""), now
+        elif status.name == "controller":
+            self._chunks = int(values(status).get("chunks total", "0"))
+
+    def _on_judge(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success = self._running
+        if self._running:
+            self._verdict, response.message = request.data, "the task ends"
+        else:
+            response.message = "no task is running"
+        return response
 
     def _on_tick(self) -> None:
         ended, self._tick = self._tick, Future()
@@ -87,22 +130,25 @@ class TaskRunnerNode(Node):
             problem = "there is no instruction"
         elif not goal.time_limit >= 0:
             problem = f"the time limit is {goal.time_limit} s"
-        elif self._running:
-            problem = "another task is running; cancel it first"
         if problem:
             self.get_logger().error(f"task refused: {problem}")
             return GoalResponse.REJECT
-        self._running = True
         return GoalResponse.ACCEPT
 
     async def _execute(self, handle: ServerGoalHandle) -> RunTask.Result:
-        start = messages.now(self)
-        self._stop_requested = False
-        try:
-            outcome, reason = await self._run(handle, start)
-        finally:
-            self.close()
-        await self._hand_over(NOBODY)
+        self._turn += 1
+        turn, start = self._turn, time.monotonic()
+        while self._running and turn == self._turn:  # the task before this one ends first, and leaves the arm at rest
+            await self._tick
+        outcome, reason = RunTask.Result.STOPPED, _REPLACED
+        if turn == self._turn:
+            self._running, self._stop_requested, self._verdict = True, False, None
+            try:
+                outcome, reason = await self._run(handle, turn)
+            finally:
+                self._end()
+            await self._hand_over(NOBODY)
+            self._running = False
         if handle.is_cancel_requested:
             handle.canceled()
         elif outcome in (RunTask.Result.SUCCEEDED, RunTask.Result.FINISHED):
@@ -111,27 +157,30 @@ class TaskRunnerNode(Node):
             handle.abort()
         self._outcomes.tick()
         self.get_logger().info(f"{handle.request.instruction!r}: {outcome} ({reason})")
-        return RunTask.Result(outcome=outcome, reason=reason, elapsed=messages.now(self) - start)
+        return RunTask.Result(outcome=outcome, reason=reason, elapsed=time.monotonic() - start)
 
-    async def _run(self, handle: ServerGoalHandle, start: float) -> tuple[str, str]:
+    async def _run(self, handle: ServerGoalHandle, turn: int) -> tuple[str, str]:
         """The outcome and the reason for it."""
         goal: RunTask.Goal = handle.request
+        start, result = time.monotonic(), RunTask.Result
         if problem := await self._hand_over("controller"):
-            return RunTask.Result.STOPPED, problem
+            return result.STOPPED, problem
         self._task.publish(String(data=goal.instruction.strip()))
         chunks, tick = self._chunks, 0
         while True:
-            elapsed = messages.now(self) - start
+            elapsed = time.monotonic() - start
             if handle.is_cancel_requested:
-                return RunTask.Result.STOPPED, "cancelled"
-            if self._stop_requested:
-                return RunTask.Result.STOPPED, "the command guard was told to stop"
-            if problem := self._lasting_fault(start):
-                return RunTask.Result.STOPPED, problem
-            if self._judged_success(goal.instruction, start):
-                return RunTask.Result.SUCCEEDED, "the simulator says so"
+                return result.STOPPED, "cancelled"
+            if turn != self._turn:
+                return result.STOPPED, _REPLACED
+            if problem := self._problem(start):
+                return result.STOPPED, problem
+            if self._verdict is not None:
+                return (result.SUCCEEDED, "a user says so") if self._verdict else (result.FINISHED, "a user ended it")
+            if self._success[0] == goal.instruction.strip() and self._success[1] > start:
+                return result.SUCCEEDED, "the simulator says so"
             if goal.time_limit and elapsed > goal.time_limit:
-                return RunTask.Result.TIMEOUT, f"not done after {goal.time_limit:.0f} s"
+                return result.TIMEOUT, f"not done after {goal.time_limit:.0f} s"
             if tick % _FEEDBACK_EVERY == 0:
                 followed = max(0, self._chunks - chunks)
                 phase = "running" if followed else "waiting"
@@ -139,31 +188,32 @@ class TaskRunnerNode(Node):
             tick += 1
             await self._tick
 
-    def _judged_success(self, instruction: str, start: float) -> bool:
-        """Whether the simulator says so, of this task and since it began."""
-        scene = self._scene
-        if scene is None or not scene.success or messages.seconds(scene.header.stamp) <= start:
-            return False
-        return str(scene.instruction) == instruction.strip()
-
-    def _lasting_fault(self, start: float) -> str:
-        """What has been wrong for so long that the arm would be held for ever; empty if nothing."""
-        now = messages.now(self)
-        lasting = [
-            f"{name}: {line}" for name, (since, line) in self._faults.items() if now - max(since, start) > _PATIENCE
-        ]
+    def _problem(self, start: float) -> str:
+        """Why the arm does not move for this task, and will not by itself; empty if nothing is wrong."""
+        if self._stop_requested:
+            return "the command guard was told to stop"
+        now = time.monotonic()
+        if self._owner != "controller" and self._owner_heard > start + _TAKEN_OVER:
+            return f"the command guard lets {self._owner or NOBODY} move the arm"
+        nodes = {name: self._nodes.get(name, Reported(start)) for name in _NEEDED}
+        lasting = []
+        for name, node in nodes.items():
+            if node.wrong_since is not None and now - max(node.wrong_since, start) > _PATIENCE:
+                lasting.append(f"{name}: {node.line}")
+            elif now - max(node.heard, start) > _PATIENCE:
+                lasting.append(f"{name} is silent")
         return "; ".join(lasting)
 
     async def _hand_over(self, source: str) -> str:
         """Let ``source`` move the arm; what is wrong, or an empty string."""
-        deadline = messages.now(self) + _PATIENCE
+        deadline = time.monotonic() + _PATIENCE
         while not self._select.service_is_ready():
-            if messages.now(self) > deadline:
+            if time.monotonic() > deadline:
                 return "the command guard does not answer"
             await self._tick
         answer = self._select.call_async(SelectSource.Request(source=source))
         while not answer.done():
-            if messages.now(self) > deadline:
+            if time.monotonic() > deadline:
                 self._select.remove_pending_request(answer)
                 return "the command guard does not answer"
             await self._tick

@@ -14,7 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from genima import checkpoint
-from genima.chunks import ChunkStream
+from genima.chunks import ChunkStream, Mode
 from genima.chunks.ensemble import TemporalEnsemble
 from genima.closed_loop import Draws, Reads, run_episode
 from genima.controller import Controller
@@ -48,7 +48,11 @@ class Evaluate:
     threads: int = 1
     """Processor cores that the models use; the small ones are fastest on one."""
     horizon: int = 20
-    """Actions executed before the next drawing, 1 to K."""
+    """Actions executed before the next drawing takes over, 1 to K."""
+    mode: Mode = "overlapped"
+    """overlapped: the next drawing is made while the chunk runs; serial: when it has been executed."""
+    latency: float = 0.0
+    """Seconds from an observation until its chunk can be followed; time stands still meanwhile if 0."""
     ensemble: float | None = None
     """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
     time_limit: float = 20.0
@@ -71,8 +75,9 @@ def main(argv: Sequence[str]) -> int:
         raise GenimaError(
             f"--ensemble takes a finite number, and a --horizon below K = {agent.spec.horizon}, so that chunks overlap"
         )
+    if not (math.isfinite(options.latency) and options.latency >= 0):
+        raise GenimaError("--latency must be a number of seconds, not negative")
     draws: Draws = BlankTargets(agent.spec) if options.blank_targets else agent
-    commands_per_drawing = max(1, round(options.horizon / agent.spec.action_rate * COMMAND_RATE))
     if options.out:
         require_writable(options.out)
     environment = Environment()
@@ -84,9 +89,9 @@ def main(argv: Sequence[str]) -> int:
             reads: Reads = controller if options.ensemble is None else TemporalEnsemble(controller, options.ensemble)
             run_episode(
                 environment, draws, reads,
-                ChunkStream(agent.robot, COMMAND_RATE), CommandGuard(agent.robot, COMMAND_RATE),
-                command_rate=COMMAND_RATE, commands_per_drawing=commands_per_drawing,
-                time_limit=options.time_limit, seed=seed * 1000,
+                ChunkStream(agent.robot, COMMAND_RATE, options.horizon, options.mode),
+                CommandGuard(agent.robot, COMMAND_RATE),
+                command_rate=COMMAND_RATE, latency=options.latency, time_limit=options.time_limit, seed=seed * 1000,
             )  # fmt: skip
             succeeded += [seed] if environment.done else []
             progress.set_postfix_str(f"{len(succeeded)}/{done}", refresh=False)
@@ -109,6 +114,8 @@ def result(options: Evaluate, success: Success, succeeded: Sequence[int]) -> dic
         "succeeded": list(succeeded),
         "blank_targets": options.blank_targets,
         "horizon": options.horizon,
+        "mode": options.mode,
+        "latency": options.latency,
         "ensemble": options.ensemble,
         "time_limit": options.time_limit,
     }

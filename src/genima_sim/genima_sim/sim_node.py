@@ -19,13 +19,14 @@ from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes import messages, qos
 from genima_nodes.health import Health
-from genima_nodes.pacing import PacedThread
+from genima_nodes.pacing import STEADY, PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 
 _STATE_RATE = 100.0  # Hz
 _STATUS_PERIOD = 0.1  # s
+_BEFORE_RESET = 1.0  # s: what is older still was stamped after the clock was set back
 
 
 class SimNode(Node):
@@ -64,7 +65,7 @@ class SimNode(Node):
         self._status = self.create_publisher(SceneStatus, "sim/status", qos.STATUS)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self.create_service(ResetScene, "sim/reset", self._on_reset)
-        self.create_timer(_STATUS_PERIOD, self._publish_status)
+        self.create_timer(_STATUS_PERIOD, self._publish_status, clock=STEADY)
         self._physics = PacedThread(1 / _STATE_RATE, self._advance, "physics")
         self._filming = PacedThread(1 / camera_rate, self._film, "cameras", urgent=False, finish=self._close_renderer)
         self._physics.start()
@@ -90,7 +91,8 @@ class SimNode(Node):
             return
         self._health.clear("joint_command")
         with self._lock:
-            if command.stamp > self._reset_time:  # what was meant for the scene before does not count
+            before_reset = self._reset_time - _BEFORE_RESET < command.stamp <= self._reset_time
+            if not before_reset:  # what was meant for the scene before does not count
                 self._command = command
 
     def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
@@ -120,7 +122,7 @@ class SimNode(Node):
 
     # The physics thread.
 
-    def _advance(self, lag: float) -> bool:
+    def _advance(self, lag: float, periods: int) -> bool:
         with self._lock:
             if self._command is not None:
                 self._simulation.command(self._command.positions, self._command.gripper)
@@ -135,7 +137,7 @@ class SimNode(Node):
 
     # The camera thread.
 
-    def _film(self, lag: float) -> bool:
+    def _film(self, lag: float, periods: int) -> bool:
         if self._renderer is None:
             self._renderer = SceneRenderer(self._simulation.model, self._simulation.cameras)
         with self._lock:

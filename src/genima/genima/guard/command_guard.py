@@ -33,7 +33,7 @@ class GuardSettings:
     jump: float = 0.35  # rad between a command and the set-point
     distance: float = 0.5  # rad between a command and the measured joints
     rejoin: float = 0.1  # rad between a command and the arm at rest, to go on after a stop or a hand-over
-    late: float = 0.1  # s without input: hold
+    late: float = 0.1  # s without input: by then the arm is held
     lost: float = 0.5  # s without input: stop
 
     def require_sensible(self) -> None:
@@ -85,6 +85,8 @@ class CommandGuard:
         self._sources, self._keep_outs = tuple(sources), tuple(keep_outs)
         limits = MotionLimits.of(robot, 1.0, 1.0, 1.0, self._settings.margin)
         self._motion = Motion(limits, 1 / rate_hz, keep_outs)
+        # The tick after this one would be too late. At low rates, samples as old as a period are what is normal.
+        self._overdue_from = self._settings.late - min(1 / rate_hz, self._settings.late / 5)  # s
         self._measured: Joints | None = None
         self._wish: Command | None = None
         self._refused: Reason | None = None  # why what the owner sends does not count
@@ -181,7 +183,7 @@ class CommandGuard:
             return Verdict.HELD, Reason.NO_OWNER, None
         if measured is None:
             return Verdict.HELD, Reason.NO_STATE, None
-        if (age := now - measured.stamp) > settings.late:
+        if (age := now - measured.stamp) > self._overdue_from:
             return self._overdue(age, Reason.STATE_LATE, Reason.STATE_LOST)
         if age < -settings.late:
             return Verdict.HELD, Reason.STATE_FUTURE, None
@@ -195,7 +197,7 @@ class CommandGuard:
             return Verdict.HELD, Reason.HAND_OVER, None
         if wish is None:
             return Verdict.HELD, Reason.NO_COMMAND, None
-        if (age := now - wish.stamp) > settings.late:
+        if (age := now - wish.stamp) > self._overdue_from:
             return self._overdue(age, Reason.COMMAND_LATE, Reason.COMMAND_LOST)
         if age < -settings.late:
             return Verdict.HELD, Reason.COMMAND_FUTURE, None

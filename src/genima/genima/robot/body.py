@@ -40,7 +40,7 @@ def arm_only_model(robot: RobotModel) -> mujoco.MjModel:
     """The bare arm (no gripper, no scene) with sites ``flange`` and ``tip``, for inverse kinematics.
 
     Raises:
-        GenimaError: for a robot other than the Panda, or when the meshes are not installed.
+        GenimaError: for a robot other than Panda and FR3, or when the meshes are not installed.
     """
     return _arm_spec(robot).compile()
 
@@ -52,7 +52,7 @@ def robot_spec(robot: RobotModel) -> mujoco.MjSpec:
     everything of the gripper begins with ``GRIPPER``.
 
     Raises:
-        GenimaError: for a robot other than the Panda, or when the meshes are not installed.
+        GenimaError: for a robot other than Panda and FR3, or when the meshes are not installed.
     """
     spec = _arm_spec(robot)
     _decimate_visual_meshes(spec, _asset_folder() / "robots" / "panda")
@@ -89,7 +89,8 @@ def _asset_folder() -> Path:
 
 
 def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
-    if not np.allclose(robot.dh, RobotModel.load("panda").dh):  # the FR3 has the Panda's shape
+    shape = RobotModel.load("panda").dh  # also the FR3's
+    if robot.dh.shape != shape.shape or not np.allclose(robot.dh, shape):
         raise GenimaError(f"only the robots panda and fr3 have meshes to simulate and to draw, {robot.name} has none")
     arm = mujoco.MjSpec.from_file(str(_asset_folder() / "robots" / "panda" / "robot.xml"))
     arm.modelname = "genima"

@@ -1,0 +1,60 @@
+"""Whether a drawing shows the joints that were read from it: a check of both, before the arm moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.checkpoint import DrawingSpec
+from genima.errors import GenimaError
+from genima.observation import Image
+from genima.robot.model import RobotModel
+from genima.targets.rendering import render_spheres
+from genima.targets.spheres import place_spheres, stripe_colours
+from genima.views.camera import Camera
+from genima.views.tiling import untile
+
+_NEAR = 45.0  # grey levels, mean over the channels: between a sphere's colours and a blurred drawing of them
+
+
+class Agreement:
+    """Draws spheres where joints are and looks for their colours there."""
+
+    def __init__(self, spec: DrawingSpec, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+        """``cameras`` are those of the drawing's views; views without one, as a virtual one, are not looked at.
+
+        Raises:
+            GenimaError: when there is none at all.
+        """
+        self._spec, self._robot = spec, robot
+        self._cameras = {view: cameras[view].fitted(spec.view_size) for view in spec.views if view in cameras}
+        if not self._cameras:
+            raise GenimaError(
+                f"no calibration for any of the views {', '.join(spec.views)}; there are {', '.join(cameras) or 'none'}"
+            )
+
+    def __call__(
+        self, tile: Image, target: NDArray[np.floating], gripper_open: bool, current: NDArray[np.floating]
+    ) -> float:
+        """Share of the pixels of the spheres of ``target`` (n,) rad that ``tile`` has in their colours.
+
+        Of each sphere's two colours no more pixels count than it should show: a plain picture never agrees by more
+        than half. ``current`` (n,) rad places a camera that moves with the arm. 0 where no sphere would be seen.
+        """
+        views = untile(tile, self._spec.views)
+        right = seen = 0
+        for view, camera in self._cameras.items():
+            placed = place_spheres(camera, self._robot, self._spec.appearance, target, gripper_open, current)
+            layer = render_spheres(camera, placed, self._spec.appearance)
+            inside = layer[..., 3] > 0
+            shown, drawn = layer[inside][:, :3], views[view][inside].astype(np.int16)
+            seen += len(shown)
+            for sphere in placed:
+                colours = stripe_colours(sphere, self._spec.appearance)[:, :3]
+                mine = (shown[:, None] == colours).all(-1)  # (pixels, 2)
+                off = np.abs(drawn[mine.any(1), None] - colours.astype(np.int16)).mean(-1)
+                found = (off < _NEAR) & (off == off.min(1, keepdims=True))
+                right += int(np.minimum(found.sum(0), mine.sum(0)).sum())
+        return right / seen if seen else 0.0

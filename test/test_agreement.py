@@ -1,0 +1,58 @@
+"""Whether a drawing shows what was read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from genima.checkpoint import DrawingSpec
+from genima.errors import GenimaError
+from genima.observation import Image
+from genima.robot.model import RobotModel
+from genima.targets.agreement import Agreement
+from genima.targets.rendering import render_spheres
+from genima.targets.spheres import place_spheres
+from genima.views import Camera, tile
+
+CURRENT = np.array([0.1, -0.2, 0.1, -2.2, 0.0, 2.1, 0.7])
+
+
+def drawing(
+    spec: DrawingSpec, robot: RobotModel, cameras: Mapping[str, Camera], target: np.ndarray, gripper_open: bool
+) -> Image:
+    """The spheres of a target before noise."""
+    rng = np.random.default_rng(0)
+    views = {}
+    for view in spec.views:
+        camera = cameras[view].fitted(spec.view_size)
+        placed = place_spheres(camera, robot, spec.appearance, target, gripper_open, CURRENT)
+        layer = render_spheres(camera, placed, spec.appearance)
+        background = rng.integers(0, 256, (spec.view_size, spec.view_size, 3), np.uint8)
+        views[view] = np.where(layer[..., 3:] > 0, layer[..., :3], background).astype(np.uint8)
+    return tile(views, spec.views)
+
+
+def test_true_drawings_agree_and_others_do_not(robot, spec, cameras) -> None:
+    agreement = Agreement(spec, robot, cameras)
+    rng = np.random.default_rng(1)
+    for gripper_open in (True, False):
+        target = CURRENT + rng.normal(0, 0.05, 7)
+        drawn = drawing(spec, robot, cameras, target, gripper_open)
+        right = agreement(drawn, target, gripper_open, CURRENT)
+        blurred = np.clip(drawn + rng.normal(0, 15, drawn.shape), 0, 255).astype(np.uint8)
+        assert right > 0.99 and agreement(blurred, target, gripper_open, CURRENT) > 0.95
+        assert agreement(drawn, target + 0.4, gripper_open, CURRENT) < 0.5
+        views_swapped = np.roll(drawn, spec.view_size, axis=1)
+        assert agreement(views_swapped, target, gripper_open, CURRENT) < 0.5
+        noise = rng.integers(0, 256, drawn.shape, np.uint8)
+        assert agreement(noise, target, gripper_open, CURRENT) < 0.3
+        assert agreement(np.zeros_like(drawn), target, gripper_open, CURRENT) < 0.3
+
+
+def test_views_without_a_calibration_are_left_out_but_not_all(robot, spec, cameras) -> None:
+    some = Agreement(spec, robot, {"front": cameras["front"]})
+    assert some(drawing(spec, robot, cameras, CURRENT, True), CURRENT, True, CURRENT) > 0.99
+    with pytest.raises(GenimaError, match="no calibration for any of the views wrist, front.*there are none"):
+        Agreement(spec, robot, {})
