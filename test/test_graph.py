@@ -63,8 +63,18 @@ def error_line(process: subprocess.Popen[str]) -> str:
     return errors
 
 
+def test_drawings_of_an_untrained_model_do_not_move_the_arm(demo: Demo, tmp_path: Path) -> None:
+    code, output, _ = end_of(demo("--episodes", "1", "--time-limit", "6"))
+    assert code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["drawing_hz"] > 0 and report["command_hz"] is None
+    assert "does not show what was read from it" in (tmp_path / "out" / "logs" / "controller.log").read_text()
+
+
 def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> None:
-    code, output, _ = end_of(demo("--episodes", "1", "--time-limit", "20", "--task", "take_lid_off", "--seed", "3"))
+    """With the bundled models: what an untrained one draws does not move the arm."""
+    arguments = ("--episodes", "1", "--time-limit", "20", "--task", "take_lid_off", "--seed", "3", "--checkpoint", "")
+    code, output, _ = end_of(demo(*arguments))
     assert code == 0
     assert "success" in output and "seed 3" in output
     report = json.loads((tmp_path / "out" / "report.json").read_text())

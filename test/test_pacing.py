@@ -23,8 +23,8 @@ def paced(tick: Callable[[float, int], bool], seconds: float, urgent: bool = Tru
 def test_deadlines_do_not_drift() -> None:
     due: list[float] = []
 
-    def tick(lag: float, periods: int) -> bool:
-        due.append(time.monotonic() - lag)
+    def tick(deadline: float, periods: int) -> bool:
+        due.append(deadline)
         time.sleep(0.004)
         return True
 
@@ -38,8 +38,8 @@ def test_an_overrun_counts_every_deadline_that_it_missed_and_the_next_tick_is_to
     slow = iter([0.07])
     told: list[tuple[float, int]] = []
 
-    def tick(lag: float, periods: int) -> bool:
-        told.append((time.monotonic() - lag, periods))
+    def tick(deadline: float, periods: int) -> bool:
+        told.append((deadline, periods))
         time.sleep(next(slow, 0.0))
         return True
 
@@ -52,7 +52,7 @@ def test_an_overrun_counts_every_deadline_that_it_missed_and_the_next_tick_is_to
 
 
 def test_ticks_without_work_do_not_count() -> None:
-    thread = paced(lambda lag, periods: False, 0.1)
+    thread = paced(lambda deadline, periods: False, 0.1)
     assert thread.ticks == thread.late == 0
 
 
@@ -69,7 +69,7 @@ def test_only_an_urgent_thread_asks_for_real_time_and_does_without_if_refused(
             raise PermissionError
 
     monkeypatch.setattr(os, "sched_setscheduler", schedule)
-    thread = paced(lambda lag, periods: True, 0.1)
+    thread = paced(lambda deadline, periods: True, 0.1)
     assert asked == ["test"] and thread.real_time is permitted and thread.ticks > 0
-    assert not paced(lambda lag, periods: True, 0.1, urgent=False).real_time and asked == ["test"]
+    assert not paced(lambda deadline, periods: True, 0.1, urgent=False).real_time and asked == ["test"]
     assert os.sched_getscheduler(0) == os.SCHED_OTHER  # this thread is as it was

@@ -128,6 +128,50 @@ def _no_gripper(data: Any) -> None:
     del data["gripper"]
 
 
+def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
+    return lambda data: data["joints"][joint].update(fields)
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (_set(2, min=3.0), "home must lie between min and max: panda_joint3"),
+        (_set(0, home=-2.9), "home must lie between min and max: panda_joint1"),
+        (_set(6, velocity=0), "velocity, acceleration and jerk must be positive: panda_joint7"),
+        (_set(1, jerk=float("inf")), "must be positive: panda_joint2"),
+        (_set(5, d=float("nan")), "kinematics must be finite: panda_joint6"),
+        (_set(3, name="panda_joint1"), "a name of its own"),
+        (_set(0, braking={"deceleration": 0, "offset": 0, "min": -3, "max": 3}), "braking must be positive"),
+        (_set(0, braking={"deceleration": 6, "offset": 0.3, "min": -2, "max": 3}), "anywhere in its range"),
+        (lambda data: data["gripper"].update(closed=0), "closed must not be 0"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(tmp_path: Path, damage: Callable[[Any], None], words: str) -> None:
+    data = yaml.safe_load(paths.shared("config", "robots", "panda.yaml").read_text())
+    damage(data)
+    assert words in _refused(tmp_path, yaml.safe_dump(data))
+
+
+@pytest.mark.parametrize("file", sorted(paths.shared("config", "robots").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_robot_that_comes_with_genima_can_be_loaded_and_says_where_its_limits_are_from(file: Path) -> None:
+    robot = RobotModel.load(file.stem)
+    assert robot.name == file.stem
+    assert "# Limits: " in file.read_text()
+    low, high = robot.velocity_limits(robot.home)
+    assert np.all(low < 0) and np.all(high > 0)
+
+
+def test_the_fr3_slows_down_towards_its_ends_as_the_manufacturer_says() -> None:
+    """Figures of libfranka's rate limiting for the FR3, joint 1: min(2.62, -0.30 + sqrt(12 (2.75010 - q)))."""
+    fr3 = RobotModel.load("fr3")
+    q = np.tile(fr3.home, (200, 1))
+    q[:, 0] = np.linspace(fr3.position_min[0], fr3.position_max[0], 200)
+    low, high = fr3.velocity_limits(q)
+    np.testing.assert_allclose(high[:, 0], np.clip(-0.30 + np.sqrt(12.0 * (2.75010 - q[:, 0])), 0, 2.62))
+    np.testing.assert_allclose(low[:, 0], -np.clip(-0.30 + np.sqrt(12.0 * (2.75010 + q[:, 0])), 0, 2.62))
+    assert high[0, 0] == 2.62 and high[-1, 0] < 0.05
+
+
 @pytest.mark.parametrize("damage", [_without_limit, _word_for_number, _no_joints, _flat_tip, _no_gripper])
 def test_a_damaged_robot_file_is_one_line_that_names_it(tmp_path: Path, damage: Callable[[Any], None]) -> None:
     data = yaml.safe_load(paths.shared("config", "robots", "panda.yaml").read_text())
@@ -140,13 +184,14 @@ def test_a_file_that_is_no_robot_is_one_line_that_names_it(tmp_path: Path, text:
     _refused(tmp_path, text)
 
 
-def _refused(folder: Path, text: str) -> None:
+def _refused(folder: Path, text: str) -> str:
     file = folder / "arm.yaml"
     file.write_text(text)
     with pytest.raises(GenimaError) as caught:
         RobotModel.load(file)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
     assert " object at 0x" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_robots_that_do_not_exist_are_named(tmp_path: Path) -> None:

@@ -93,8 +93,9 @@ def _live_line(monitor, report: Report, seed: int) -> str:  # type: ignore[no-un
     faults = monitor.faults()
     return (
         f"episode {min(len(report.results) + 1, report.requested)}/{report.requested} (seed {seed})  "
-        f"success {successes}  drawing {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz  "
-        f"latency {now.latency_ms['p50']:.0f} ms  real time x{now.real_time_factor:.2f}"
+        f"success {successes}  drawing {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz "
+        f"({100 * now.late_fraction:.1f}% late)  latency {now.latency_ms['p50']:.0f} ms  dropped {monitor.dropped()}  "
+        f"real time x{now.real_time_factor:.2f}"
         + (f"  ! {faults[0]}" if faults else "")
     )
 

@@ -10,22 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.action import ActionClient
-from rclpy.experimental import EventsExecutor
-from rclpy.node import Node
-from rclpy.task import Future
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
 
 from genima.errors import GenimaError
 from genima.observation import DrawnTarget, Image
 from genima.views import tile
+from genima_bringup.driver import Driver
 from genima_bringup.report import Measurements
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import SceneStatus
-from genima_interfaces.srv import ResetScene
 from genima_nodes import messages, qos
 from genima_nodes.health import values
 
@@ -69,8 +64,8 @@ class Watched:
     first_drawn: float | None = None  # epoch s
 
 
-class Monitor(Node):
-    """The demo's own node. Nothing happens in it but while it spins."""
+class Monitor(Driver):
+    """The demo's own node."""
 
     def __init__(self, views: Sequence[str], on_pair: Callable[[Image, Image, bool], None]) -> None:
         """Args:
@@ -81,15 +76,9 @@ class Monitor(Node):
         super().__init__("monitor")
         self.seen = Watched()
         self.recording = False  # whether an episode is under way
-        self.health: dict[str, DiagnosticStatus] = {}
         self._views, self._on_pair = tuple(views), on_pair
         self._images: OrderedDict[float, dict[str, Image]] = OrderedDict()
         self._drawn: DrawnTarget | None = None
-        self._executor = EventsExecutor()
-        self._executor.add_node(self)
-        self._reset_client = self.create_client(ResetScene, "sim/reset")
-        self._run_task = ActionClient(self, RunTask, "run_task")
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
         self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawn, qos.DRAWN_TARGET)
         self.create_subscription(JointState, "controller/command", self._on_command, qos.EVERY_COMMAND)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
@@ -98,75 +87,16 @@ class Monitor(Node):
                 ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
             )
 
-    def close(self) -> None:
-        """End before ROS does: the executor's wake-up calls would come into the void."""
-        self._executor.shutdown()
-        self.destroy_node()
-
-    # Waiting is spinning.
-
-    def spin_until(self, done: Callable[[], bool], timeout: float, alive: Callable[[], None]) -> bool:
-        """Spin until ``done`` or ``timeout`` seconds; ``alive`` is called a few times a second and may raise."""
-        deadline = time.monotonic() + timeout
-        checked = 0.0
-        while not done():
-            now = time.monotonic()
-            if now > deadline:
-                return False
-            if now - checked > 0.2:
-                checked = now
-                alive()
-            self._executor.spin_once(timeout_sec=0.05)
-        return True
-
-    def wait_ready(self, nodes: Sequence[str], timeout: float, alive: Callable[[], None]) -> None:
-        """Wait until every node reports and none has a fault.
-
-        Raises:
-            GenimaError: naming the nodes that are not ready, and why.
-        """
-
-        def unready() -> list[str]:
-            return [
-                f"{name} ({self.health[name].message})" if name in self.health else f"{name} (silent)"
-                for name in nodes
-                if name not in self.health or self.health[name].level != DiagnosticStatus.OK
-            ]
-
-        if not self.spin_until(lambda: not unready(), timeout, alive):
-            raise GenimaError(f"not ready after {timeout:.0f} s: {', '.join(unready())}")
-        if not (self._reset_client.wait_for_service(timeout) and self._run_task.wait_for_server(timeout)):
-            raise GenimaError("the simulator's or the task runner's service does not answer")
-
-    # What can be asked of the graph.
-
-    def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
-        """Start the scene of a task anew; returns its instruction."""
-        response = self._answer(
-            self._reset_client.call_async(ResetScene.Request(task=task, seed=seed)), "sim/reset", 10.0, alive
-        )
-        if not response.success:
-            raise GenimaError(response.message)
-        return str(response.instruction)
-
     def run_task(self, instruction: str, time_limit: float, alive: Callable[[], None]) -> RunTask.Result:
         """Have the task run until it ends."""
-        goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
-        handle = self._answer(self._run_task.send_goal_async(goal), "run_task", 10.0, alive)
-        if not handle.accepted:
-            raise GenimaError(f"the task runner refused {instruction!r}")
+        running = self.begin_task(instruction, time_limit, alive)
         self.seen.drawings.begin()
         self.seen.commands.begin()
         self.recording = True
         try:
-            return self._answer(handle.get_result_async(), "run_task", time_limit + 10.0, alive).result
+            return self.answer(running, "run_task", time_limit + 10.0, alive).result
         finally:
             self.recording = False
-
-    def _answer(self, future: Future, name: str, timeout: float, alive: Callable[[], None]):  # type: ignore[no-untyped-def]
-        if not self.spin_until(future.done, timeout, alive):
-            raise GenimaError(f"no answer from {name} within {timeout:.0f} s")
-        return future.result()
 
     # What was measured.
 
@@ -184,14 +114,7 @@ class Monitor(Node):
             first_drawn_target_s=(self.seen.first_drawn or math.nan) - program_start,
         )
 
-    def faults(self) -> list[str]:
-        """What the nodes complain about now."""
-        return [f"{name}: {s.message}" for name, s in self.health.items() if s.level != DiagnosticStatus.OK]
-
     # Callbacks.
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.health.update({status.name: status for status in message.status})
 
     def _on_command(self, message: JointState) -> None:
         if self.recording:

@@ -28,6 +28,7 @@ class Process:
     package: str
     executable: str
     parameters: dict[str, Value] = field(default_factory=dict)
+    remappings: dict[str, str] = field(default_factory=dict)
 
 
 def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:

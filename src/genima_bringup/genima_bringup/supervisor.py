@@ -92,25 +92,16 @@ class Supervisor:
         logs: folder for one log file each.
         environment: added to this process's own, see :func:`ros_environment`.
         """
-        self._processes, self._logs, self._environment = processes, logs, environment
+        self._processes = {process.executable: process for process in processes}
+        self._logs, self._environment = logs, ENVIRONMENT | os.environ | environment
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Supervisor:
         self._logs.mkdir(parents=True, exist_ok=True)
         remove_stale_shared_memory()
-        environment = ENVIRONMENT | os.environ | self._environment
         try:
-            for process in self._processes:
-                with open(self._log(process.executable), "wb") as log:
-                    self._children[process.executable] = subprocess.Popen(
-                        _command(process),
-                        env=environment,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        process_group=0,
-                        preexec_fn=_die_with_parent,
-                    )
+            for name in self._processes:
+                self.start(name)
         except BaseException:
             self.close()
             raise
@@ -120,6 +111,25 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def start(self, name: str) -> None:
+        """Start a process, for the first time or again; its log goes on."""
+        with open(self._log(name), "ab" if name in self._children else "wb") as log:
+            self._children[name] = subprocess.Popen(
+                _command(self._processes[name]),
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                preexec_fn=_die_with_parent,
+            )
+
+    def kill(self, name: str) -> None:
+        """End a process without a warning, as a crash does."""
+        child = self._children[name]
+        child.kill()
+        child.wait()
 
     def check(self) -> None:
         """Raise a GenimaError that names a process that has ended, with its last words."""
@@ -155,7 +165,8 @@ class Supervisor:
 def _command(process: Process) -> list[str]:
     command = [sys.executable, "-m", f"{process.package}.{process.executable}"]
     parameters = [part for key, value in process.parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
-    return [*command, "--ros-args", "--disable-external-lib-logs", *parameters]  # our log files are enough
+    remappings = [part for topic, other in process.remappings.items() for part in ("-r", f"{topic}:={other}")]
+    return [*command, "--ros-args", "--disable-external-lib-logs", *parameters, *remappings]  # our logs are enough
 
 
 def _die_with_parent() -> None:

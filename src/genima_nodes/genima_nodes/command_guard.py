@@ -19,6 +19,7 @@ from genima.observation import Joints
 from genima.robot.model import RobotModel
 from genima_interfaces.srv import SelectSource
 from genima_nodes import messages, parameters, qos
+from genima_nodes.clock import StampClock
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
 from genima_nodes.pacing import STEADY, PacedThread
@@ -46,6 +47,7 @@ class CommandGuardNode(Node):
         self._guard = CommandGuard(self._robot, rate, SOURCES, settings, self._keep_outs())
         self._rivals: set[str] = set()  # sources that more than one publisher speaks for
         self._lock = threading.Lock()
+        self._stamp_clock = StampClock(self)
         self._last = Guarded(None, Verdict.HELD, Reason.NO_OWNER)
 
         self._health = Health(self)
@@ -161,9 +163,10 @@ class CommandGuardNode(Node):
         self.get_logger().info(response.message)
         return response
 
-    def _tick(self, lag: float, periods: int) -> bool:
+    def _tick(self, deadline: float, periods: int) -> bool:
+        due = self._stamp_clock.stamp(deadline)
         with self._lock:
-            self._last = self._guard.step(messages.now(self) - lag, periods)
+            self._last = self._guard.step(due, periods)
         waiting = self._last.reason in (Reason.NO_OWNER, Reason.NO_COMMAND)
         if self._last.verdict in (Verdict.HELD, Verdict.STOPPED) and not waiting:
             self._health.fault("arm", f"{self._last.verdict.value}: {self._last.reason.value}")

@@ -30,6 +30,7 @@ from genima.targets.agreement import Agreement
 from genima.views import load_cameras
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes import messages, parameters, qos
+from genima_nodes.clock import StampClock
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
@@ -38,7 +39,7 @@ from genima_nodes.running import CONTROL_NICENESS, run
 
 _STALE = 0.1  # s: joints older than this are not worth acting on
 _HISTORY = 5000  # joint states kept, seconds even at 1 kHz: a drawing is read with the joints of its own moment
-_CLOCK_STEP = 0.05  # s by which the clock may be corrected between two ticks
+_CLOCK_STEP = 0.05  # s: a clock that is corrected by more at once has jumped
 
 
 class ControllerNode(Node):
@@ -78,7 +79,7 @@ class ControllerNode(Node):
         self._task = ""
         self._task_start = 0.0
         self._restart = True  # the stream must begin anew, where the arm is
-        self._clock_offset = messages.now(self) - time.monotonic()
+        self._stamp_clock = StampClock(self)
 
         self._health = Health(self)
         self._chunks = self._health.meter("chunks")
@@ -117,6 +118,7 @@ class ControllerNode(Node):
         with self._stream_lock:
             self._task, self._restart = message.data.strip(), True
             self._begin_at(messages.now(self))
+        self._health.clear("reading")
 
     def _begin_at(self, stamp: float) -> None:
         """Nothing that was drawn from what was seen before counts; the stream's lock is held."""
@@ -184,12 +186,14 @@ class ControllerNode(Node):
 
     # The paced thread.
 
-    def _tick(self, lag: float, periods: int) -> bool:
-        due = messages.now(self) - lag
+    def _tick(self, deadline: float, periods: int) -> bool:
+        due = self._stamp_clock.stamp(deadline)
         with self._stream_lock:
-            self._watch_clock()
+            if abs(self._stamp_clock.step) > _CLOCK_STEP:
+                self._on_clock_jump(due)
             joints = self._fresh_joints(due)
             if not self._task or joints is None:
+                self._health.clear("observed")
                 return False  # nothing is said, and the guard holds the arm
             if self._restart:
                 self._stream.reset(joints)
@@ -205,14 +209,11 @@ class ControllerNode(Node):
             self._latency.add(messages.now(self) - self._stream.stamp)
         return True
 
-    def _watch_clock(self) -> None:
-        """Stamps from before a jump of the clock cannot be compared with what comes after it."""
-        before, now, after = time.monotonic(), messages.now(self), time.monotonic()
-        step, self._clock_offset = abs(now - after - self._clock_offset), now - after
-        if step > _CLOCK_STEP + (after - before):
-            self.get_logger().error(f"the clock jumped by {step:.2f} s; waiting for a new drawing")
-            self._stream.hold()
-            self._begin_at(now)
+    def _on_clock_jump(self, now: float) -> None:
+        """Stamps from before cannot be compared with what comes after."""
+        self.get_logger().error(f"the clock jumped by {self._stamp_clock.step:.2f} s; waiting for a new drawing")
+        self._stream.hold()
+        self._begin_at(now)
 
     def _watch_observations(self, now: float) -> None:
         """Without eyes the arm comes to rest, even if the chunk would go on."""
@@ -230,7 +231,9 @@ class ControllerNode(Node):
             self._health.clear("joint_states late")
             return joints
         self._restart = True
-        if self._task:
+        if not self._task:
+            self._health.clear("joint_states late")
+        else:
             age = "yet" if joints is None else f"within {_STALE:.1f} s of now"
             self._health.fault("joint_states late", f"no good joint state {age}; the arm is held")
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -17,9 +16,18 @@ _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay
 _PRIORITY = 10  # of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads
 
 
+def schedule_in_real_time() -> bool:
+    """Run this thread the moment that it has something to do; whether the system grants it."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))  # 0: this thread
+    except OSError:
+        return False
+    return True
+
+
 class PacedThread:
-    """Calls ``tick(lag, periods)`` every ``period`` seconds: ``lag`` seconds after the deadline, which is so many
-    periods after the last call's.
+    """Calls ``tick(deadline, periods)`` every ``period`` seconds, with the deadline that it is due at in monotonic
+    seconds, so many periods after the last call's.
 
     Deadlines never drift. After an overrun, the missed deadlines are skipped, not caught up with, and counted as late.
     A tick returns whether it had anything to do: only then does it count.
@@ -57,10 +65,7 @@ class PacedThread:
             self._thread.join()
 
     def _run(self) -> None:
-        if self._urgent:
-            with contextlib.suppress(OSError):
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))  # 0: this thread
-                self.real_time = True
+        self.real_time = self._urgent and schedule_in_real_time()
         deadline, periods = time.monotonic(), 1
         while not self._stop.is_set():
             deadline += self._period
@@ -68,7 +73,7 @@ class PacedThread:
             if (slept_over := int((time.monotonic() - deadline) / self._period)) > 0:
                 deadline += slept_over * self._period
                 periods += slept_over
-            worked = self._tick(time.monotonic() - deadline, periods)
+            worked = self._tick(deadline, periods)
             overrun = time.monotonic() - deadline
             missed = int(overrun / self._period)
             if worked:

@@ -87,6 +87,7 @@ class SimNode(Node):
         try:
             command = messages.command_from(message, self._robot)
         except GenimaError as error:
+            self._heard.drop()
             self._health.fault("joint_command", f"{error}; ignored")
             return
         self._health.clear("joint_command")
@@ -122,7 +123,7 @@ class SimNode(Node):
 
     # The physics thread.
 
-    def _advance(self, lag: float, periods: int) -> bool:
+    def _advance(self, deadline: float, periods: int) -> bool:
         with self._lock:
             if self._command is not None:
                 self._simulation.command(self._command.positions, self._command.gripper)
@@ -137,7 +138,7 @@ class SimNode(Node):
 
     # The camera thread.
 
-    def _film(self, lag: float, periods: int) -> bool:
+    def _film(self, deadline: float, periods: int) -> bool:
         if self._renderer is None:
             self._renderer = SceneRenderer(self._simulation.model, self._simulation.cameras)
         with self._lock:

@@ -22,6 +22,7 @@ from genima.motion import Motion, MotionLimits
 from genima.observation import Command, Joints
 from genima.robot.model import RobotModel
 
+_SHARE = 0.99  # of the arm's limits: the ticks of who executes the set-points jitter, too
 _ON_GOAL = 1e-4  # rad: a set-point this near the wish counts as untouched
 
 
@@ -83,7 +84,7 @@ class CommandGuard:
         self._settings = settings or GuardSettings()
         self._settings.require_sensible()
         self._sources, self._keep_outs = tuple(sources), tuple(keep_outs)
-        limits = MotionLimits.of(robot, 1.0, 1.0, 1.0, self._settings.margin)
+        limits = MotionLimits.of(robot, _SHARE, _SHARE, _SHARE, self._settings.margin)
         self._motion = Motion(limits, 1 / rate_hz, keep_outs)
         # The tick after this one would be too late. At low rates, samples as old as a period are what is normal.
         self._overdue_from = self._settings.late - min(1 / rate_hz, self._settings.late / 5)  # s

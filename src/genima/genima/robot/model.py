@@ -72,7 +72,7 @@ class RobotModel:
         """Read ``config/robots/<name>.yaml`` or a YAML file.
 
         Raises:
-            GenimaError: for a missing file, a missing field or arrays of different lengths.
+            GenimaError: for a missing file, a missing field, or limits that make no sense.
         """
         path = Path(name_or_file)
         if path.suffix != ".yaml":
@@ -83,7 +83,7 @@ class RobotModel:
             column = {key: np.array([j[key] for j in joints], float) for key in _JOINT_FIELDS}
             T_flange_tip = np.eye(4)
             T_flange_tip[:3, 3] = data["gripper"]["tip_in_flange"]
-            return cls(
+            robot = cls(
                 name=data["name"],
                 joint_names=tuple(str(j["name"]) for j in joints),
                 gripper_joint=data["gripper"]["joint"],
@@ -99,12 +99,39 @@ class RobotModel:
                 flange_offset=float(data["flange_offset"]),
                 T_flange_tip=T_flange_tip,
             )
+            robot._require_sensible()
+            return robot
         except FileNotFoundError:
             raise GenimaError(f"robot model {path} does not exist") from None
         except yaml.YAMLError as error:
             raise GenimaError(f"robot model {path} is not YAML: {' '.join(str(error).split())}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise GenimaError(f"robot model {path}: bad or missing field: {error!r}") from None
+
+    def _require_sensible(self) -> None:
+        """Raise a ValueError for limits that would let the arm do anything, or nothing."""
+        names = np.array(self.joint_names)
+        limits = np.stack([self.velocity_max, self.acceleration_max, self.jerk_max])
+        braking = self.braking
+        checks = {
+            "min, max, home and kinematics must be finite": np.isfinite(
+                np.column_stack([self.position_min, self.position_max, self.home, self.dh])
+            ).all(1),
+            "home must lie between min and max": (self.position_min < self.home) & (self.home < self.position_max),
+            "velocity, acceleration and jerk must be positive": (np.isfinite(limits) & (limits > 0)).all(0),
+            "braking must be positive and let the joint stand anywhere in its range": braking is None
+            or (braking.deceleration > 0)
+            & (braking.offset >= 0)
+            & (braking.lower_end <= self.position_min)
+            & (braking.upper_end >= self.position_max),
+        }
+        for rule, fine in checks.items():
+            if not np.all(fine):
+                raise ValueError(f"{rule}: {', '.join(names[~np.broadcast_to(fine, names.shape)])}")
+        if len(set(self.joint_names)) < len(names) or self.gripper_joint in self.joint_names:
+            raise ValueError("every joint needs a name of its own")
+        if not (np.isfinite(self.gripper_closed) and self.gripper_closed):
+            raise ValueError("the gripper's closed must not be 0, where it is open")
 
     def velocity_limits(self, positions: NDArray[np.floating]) -> tuple[Array, Array]:
         """Lowest and highest velocity allowed at ``positions`` (..., n) rad, in rad/s."""

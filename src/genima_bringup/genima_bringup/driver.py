@@ -1,0 +1,121 @@
+"""Drives the running graph from outside: waits for its nodes, resets the scene, has tasks run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.action import ActionClient
+from rclpy.experimental import EventsExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+
+from genima.errors import GenimaError
+from genima_interfaces.action import RunTask
+from genima_interfaces.srv import ResetScene
+from genima_nodes import qos
+from genima_nodes.health import values
+
+
+class Driver(Node):
+    """Nothing happens in it but while it spins."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.health: dict[str, DiagnosticStatus] = {}
+        self.complaints: list[str] = []  # all that were heard
+        self._handle: Any = None
+        self._executor = EventsExecutor()
+        self._executor.add_node(self)
+        self._reset_client = self.create_client(ResetScene, "sim/reset")
+        self._run_task = ActionClient(self, RunTask, "run_task")
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
+
+    def close(self) -> None:
+        """End before ROS does: the executor's wake-up calls would come into the void."""
+        self._executor.shutdown()
+        self.destroy_node()
+
+    # Waiting is spinning.
+
+    def spin_until(self, done: Callable[[], bool], timeout: float, alive: Callable[[], None]) -> bool:
+        """Spin until ``done`` or ``timeout`` seconds; ``alive`` is called a few times a second and may raise."""
+        deadline = time.monotonic() + timeout
+        checked = 0.0
+        while not done():
+            now = time.monotonic()
+            if now > deadline:
+                return False
+            if now - checked > 0.2:
+                checked = now
+                alive()
+            self._executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def wait_ready(self, nodes: Sequence[str], timeout: float, alive: Callable[[], None]) -> None:
+        """Wait until every node reports and none has a fault.
+
+        Raises:
+            GenimaError: naming the nodes that are not ready, and why.
+        """
+
+        def unready() -> list[str]:
+            return [
+                f"{name} ({self.health[name].message})" if name in self.health else f"{name} (silent)"
+                for name in nodes
+                if name not in self.health or self.health[name].level != DiagnosticStatus.OK
+            ]
+
+        if not self.spin_until(lambda: not unready(), timeout, alive):
+            raise GenimaError(f"not ready after {timeout:.0f} s: {', '.join(unready())}")
+        if not (self._reset_client.wait_for_service(timeout) and self._run_task.wait_for_server(timeout)):
+            raise GenimaError("the simulator's or the task runner's service does not answer")
+
+    # What can be asked of the graph.
+
+    def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
+        """Start the scene of a task anew; returns its instruction."""
+        response = self.answer(
+            self._reset_client.call_async(ResetScene.Request(task=task, seed=seed)), "sim/reset", 10.0, alive
+        )
+        if not response.success:
+            raise GenimaError(response.message)
+        return str(response.instruction)
+
+    def begin_task(self, instruction: str, time_limit: float, alive: Callable[[], None]) -> Future:
+        """Put a task in force; the future has its result once it ends."""
+        goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
+        handle = self.answer(self._run_task.send_goal_async(goal), "run_task", 10.0, alive)
+        if not handle.accepted:
+            raise GenimaError(f"the task runner refused {instruction!r}")
+        self._handle = handle
+        return handle.get_result_async()
+
+    def cancel_task(self) -> None:
+        """End the task that was begun last."""
+        self._handle.cancel_goal_async()
+
+    def answer(self, future: Future, name: str, timeout: float, alive: Callable[[], None]):  # type: ignore[no-untyped-def]
+        """Wait for what a service or an action answers."""
+        if not self.spin_until(future.done, timeout, alive):
+            raise GenimaError(f"no answer from {name} within {timeout:.0f} s")
+        return future.result()
+
+    def faults(self) -> list[str]:
+        """What the nodes complain about now."""
+        return [f"{name}: {s.message}" for name, s in self.health.items() if s.level != DiagnosticStatus.OK]
+
+    def dropped(self) -> int:
+        """Samples that came to any node and were not used."""
+        return sum(
+            int(value)
+            for status in self.health.values()
+            for key, value in values(status).items()
+            if key.endswith(" dropped") or key.startswith("skipped ")
+        )
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.health.update({status.name: status for status in message.status})
+        self.complaints += [f"{s.name}: {s.message}" for s in message.status if s.level != DiagnosticStatus.OK]

@@ -1,0 +1,342 @@
+"""`./genima faults`: what the robot receives while something goes wrong, one fault at a time, on the simulated robot.
+
+::
+
+    reset the scene ──► run the task ──► arm moving ──► fault ──► its cause goes away ──► does the arm move again?
+                                                          └─ every set-point at the robot's input is recorded ──┘
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from genima import checkpoint
+from genima.errors import GenimaError
+from genima.files import require_writable, write_whole
+from genima.guard.limits import violations
+from genima.robot.model import RobotModel
+from genima_bringup.processes import simulated
+from genima_bringup.supervisor import Supervisor, ros_environment
+
+if TYPE_CHECKING:  # ROS starts only once its environment is set
+    from rclpy.task import Future
+
+    from genima_bringup.driver import Driver
+    from genima_bringup.faults import Fault, Scene
+    from genima_bringup.relays import Record, Relays
+
+TASK = "push_button"
+_READY_TIMEOUT = 180.0  # s
+_SETTLE = 1.0  # s between faults
+_UNDER_WAY = 25.0  # s for the arm to move
+_RECOVERY = 30.0  # s for it to move again, once the cause has gone and killed nodes are back
+_MOVING = 0.1  # rad/s of any joint
+_MOVED = 0.02  # rad
+_STILL, _STANDING = 1e-4, 0.1  # rad within s: the set-points stand
+_TRIES = 3  # at a moving arm
+_BEGIN, _END = "<!-- ./genima faults -->", "<!-- end -->"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one fault did."""
+
+    fault: str
+    limit_violations: int  # set-points beyond a limit of position, velocity, acceleration or jerk
+    hold_ms: float | None  # from the first sample that was bad or missing until the set-points stand; None: they go on
+    must_hold: bool
+    recovered: bool  # by itself, killed nodes started again and an ended task asked for again
+    task: str  # what became of it
+    set_points: int
+    said: list[str]  # by the nodes meanwhile
+
+
+class FaultBench:
+    """The demo's processes with relays between them."""
+
+    def __init__(self, driver: Driver, relays: Relays, scene: Scene, robot: RobotModel) -> None:
+        self._driver, self._relays, self._scene, self._robot = driver, relays, scene, robot
+
+    def run(self, fault: Fault, seed: int) -> Result:
+        """Try one fault.
+
+        Raises:
+            GenimaError: when the graph does not get ready, or the arm does not move before the fault.
+        """
+        running, instruction = self._get_moving(seed)
+        self._driver.complaints.clear()
+        with fault.bring_about(self._scene) as onset:
+            if fault.restarts:
+                self._driver.health.pop(fault.restarts, None)
+            self._spin(fault.seconds)
+            begin, end = onset(), time.monotonic()
+        said = list(dict.fromkeys(self._driver.complaints))
+        recovered, task = self._recovers(fault, running, instruction)
+        record = self._relays.record()
+        return Result(
+            fault=fault.name,
+            limit_violations=violations(record.stamps, record.positions, self._robot),
+            hold_ms=None if begin is None else hold_ms(record, begin, end),
+            must_hold=fault.must_hold,
+            recovered=recovered,
+            task=task,
+            set_points=len(record.times),
+            said=said,
+        )
+
+    def _get_moving(self, seed: int) -> tuple[Future, str]:
+        for k in range(_TRIES):
+            self._wait_ready()
+            instruction = self._driver.reset(TASK, seed + 1000 * k, self._alive)
+            self._relays.forget()
+            running = self._driver.begin_task(instruction, 0.0, self._alive)
+            self._driver.spin_until(self._is_moving, _UNDER_WAY, self._alive)
+            if not running.done() and self._is_moving():
+                return running, instruction
+            self._finish(running)
+        raise GenimaError(f"the arm did not begin to move: {'; '.join(self._driver.faults()) or 'nobody knows why'}")
+
+    def _recovers(self, fault: Fault, running: Future, instruction: str) -> tuple[bool, str]:
+        """Whether the arm moves again, and what became of the task."""
+        if fault.restarts:
+            self._wait_ready([fault.restarts])
+        before = self._relays.record().positions[-1]
+        deadline, task = time.monotonic() + _RECOVERY, "went on"
+
+        def moves() -> bool:
+            now = self._relays.record().positions[-1]
+            return bool(np.max(np.abs(now - before)) > _MOVED)
+
+        while time.monotonic() < deadline and not moves():
+            if running.done():
+                result = running.result().result
+                if result.outcome == result.SUCCEEDED:
+                    return True, "succeeded"
+                self._wait_ready()
+                running = self._driver.begin_task(instruction, 0.0, self._alive)
+                task = f"ended ({result.reason}), asked for again"
+            self._spin(0.1)
+        recovered = moves()
+        self._finish(running)
+        return recovered, task
+
+    def _finish(self, running: Future) -> None:
+        if not running.done():
+            self._driver.cancel_task()
+            self._driver.spin_until(running.done, 10.0, self._alive)
+        self._spin(_SETTLE)
+
+    def _is_moving(self) -> bool:
+        record = self._relays.record()
+        recent = record.positions[record.times > time.monotonic() - 0.2]
+        return len(recent) > 5 and bool(np.max(np.abs(recent[-1] - recent[0])) > _MOVING * 0.2)
+
+    def _wait_ready(self, nodes: Sequence[str] = ()) -> None:
+        names = nodes or [process.executable for process in simulated()]
+        self._driver.wait_ready(names, _READY_TIMEOUT, self._alive)
+
+    def _spin(self, seconds: float) -> None:
+        self._driver.spin_until(lambda: False, seconds, self._alive)
+
+    def _alive(self) -> None:
+        pass
+
+
+def hold_ms(record: Record, begin: float, end: float) -> float | None:
+    """From ``begin`` until the set-points stand for a while before ``end``, all monotonic s; None if they never do."""
+    for k in range(max(0, int(np.searchsorted(record.times, begin, "right")) - 1), len(record.times)):
+        since = max(begin, float(record.times[k]))
+        if since + _STANDING > end:
+            return None
+        next_ones = record.positions[k : np.searchsorted(record.times, since + _STANDING)]
+        if np.max(np.abs(next_ones - record.positions[k])) < _STILL:
+            return round(1000 * (since - begin), 1)
+    return None
+
+
+def main(argv: list[str]) -> int:
+    """Run the bench; returns the exit code: 1 when a command broke a limit or the arm did not recover."""
+    options = _parse(argv)
+    spec, _ = checkpoint.read_pair(options.checkpoint)
+    done = _read(options.out)
+    os.environ.update(ros_environment())
+    from genima_bringup.faults import all_faults
+
+    known = all_faults(spec.views)
+    wanted = [fault for fault in known if options.only in fault.name]
+    if not wanted:
+        raise GenimaError(f"no fault has {options.only!r} in its name; there are: {', '.join(f.name for f in known)}")
+    names = {result.fault for result in done}
+    open_ones = [fault for fault in wanted if fault.name not in names]
+    if done:
+        print(f"{len(done)} faults are in {options.out} from before; remove it to begin anew")
+    interrupted = False
+    try:
+        with tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), unit="fault", disable=None) as progress:
+            for result in _run(options, spec, open_ones):
+                done.append(result)
+                _write(options.out, done)
+                progress.write(line(result))
+                progress.update()
+    except KeyboardInterrupt:
+        interrupted = True
+    text = table(done)
+    print(text)
+    if options.table and not interrupted:
+        _update(options.table, text)
+    if interrupted:
+        return 130
+    return 0 if all(r.limit_violations == 0 and r.recovered for r in done) else 1
+
+
+def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, faults: Sequence[Fault]) -> Iterator[Result]:
+    with tempfile.TemporaryDirectory() as folder:
+        for clock in (False, True):
+            chosen = [fault for fault in faults if fault.clock is clock]
+            environment = {} if not clock or not chosen else fake_clock(Path(folder) / "clock")
+            if chosen:
+                yield from _run_graph(options, spec, chosen, Path(folder), environment)
+
+
+def _run_graph(
+    options: argparse.Namespace,
+    spec: checkpoint.DrawingSpec,
+    faults: Sequence[Fault],
+    folder: Path,
+    environment: dict[str, str],
+) -> Iterator[Result]:
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from genima_bringup.driver import Driver
+    from genima_bringup.faults import Scene
+    from genima_bringup.relays import Relays, remappings
+    from genima_nodes.running import CONTROL_NICENESS, set_niceness
+
+    robot = RobotModel.load(spec.robot)
+    processes = [
+        replace(process, remappings=remappings(process.executable, spec.views))
+        for process in simulated(options.checkpoint, options.seed)
+    ]
+    with Supervisor(processes, options.logs or folder / "logs", ros_environment() | environment) as supervisor:
+        set_niceness(CONTROL_NICENESS)  # what stands between the nodes must not be the fault
+        sys.setswitchinterval(1e-3)
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        driver, relays = Driver("fault_bench"), Relays(robot, spec.views)
+        try:
+            scene = Scene(supervisor, relays, relays, spec, folder / "clock")
+            bench = FaultBench(driver, relays, scene, robot)
+            for k, fault in enumerate(faults):
+                yield bench.run(fault, options.seed + k)
+        finally:
+            relays.close()
+            driver.close()
+            rclpy.try_shutdown()
+
+
+def fake_clock(file: Path) -> dict[str, str]:
+    """Variables for processes whose clock shows the seconds in ``file`` more than it is.
+
+    Raises:
+        GenimaError: where libfaketime does not work.
+    """
+    file.write_text("+1000\n")
+    spec = importlib.util.find_spec("libfaketime")
+    folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else Path()
+    environment = {
+        "LD_PRELOAD": str(folder / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    program = [sys.executable, "-c", "import time; print(time.time())"]
+    shown = subprocess.run(program, env=os.environ | environment, capture_output=True, text=True).stdout
+    file.write_text("+0\n")
+    if float(shown or 0) < time.time() + 500:
+        raise GenimaError("libfaketime does not work here; the faults of the clock cannot be tried")
+    return environment
+
+
+def line(result: Result) -> str:
+    """One result for people."""
+    held = "goes on" if result.hold_ms is None else f"holds after {result.hold_ms:.0f} ms"
+    recovery = "recovers" if result.recovered else "DOES NOT RECOVER"
+    over = f"{result.limit_violations} of {result.set_points} set-points over a limit"
+    return f"{result.fault}: {held}, {over}, {recovery}; task {result.task}"
+
+
+def table(results: Sequence[Result]) -> str:
+    """All results in Markdown."""
+    rows = ["| fault | set-points over a limit | hold [ms] | recovers | the nodes say |", "|---|---|---|---|---|"]
+    for r in results:
+        held = f"{r.hold_ms:.0f}" if r.hold_ms is not None else "never" if r.must_hold else "goes on"
+        said = "; ".join(r.said[:2]).replace("|", "/")
+        rows.append(f"| {r.fault} | {r.limit_violations} of {r.set_points} | {held} | {_yes(r.recovered)} | {said} |")
+    return "\n".join(rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _read(out: Path | None) -> list[Result]:
+    if out is None or not out.exists():
+        if out is not None:
+            require_writable(out)
+        return []
+    try:
+        return [Result(**record) for record in json.loads(out.read_text())]
+    except (ValueError, TypeError) as error:
+        raise GenimaError(f"{out} was not written by ./genima faults: {error}") from None
+
+
+def _write(out: Path | None, results: Sequence[Result]) -> None:
+    if out is not None:
+        write_whole(out, (json.dumps([asdict(result) for result in results], indent=2) + "\n").encode())
+
+
+def _update(page: Path, text: str) -> None:
+    """Put the table between the marks of a page."""
+    old = page.read_text()
+    if _BEGIN not in old or _END not in old:
+        raise GenimaError(f"{page} has no place for the table: {_BEGIN} and {_END}")
+    head, rest = old.split(_BEGIN, 1)
+    write_whole(page, f"{head}{_BEGIN}\n{text}\n{_END}{rest.split(_END, 1)[1]}".encode())
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./genima faults", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, help="JSON file with a record a fault; one that is there is continued")
+    parser.add_argument("--only", default="", help="faults with this in their names")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene")
+    parser.add_argument("--table", type=Path, help=f"Markdown page whose part after {_BEGIN} is replaced by the table")
+    parser.add_argument("--logs", type=Path, help="folder for the nodes' logs")
+    parser.add_argument(
+        "--checkpoint", default="", help="folder with diffusion_agent/ and controller/ (default: the bundled models)"
+    )
+    options = parser.parse_args(argv)
+    if options.seed < 0:
+        raise GenimaError("--seed must not be negative")
+    if options.table and not options.table.exists():
+        raise GenimaError(f"there is no page {options.table}")
+    return options
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,147 @@
+"""The fault bench: what it measures, and one fault in the whole graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genima.errors import GenimaError
+from genima.guard.limits import violations
+from genima.motion import Motion, MotionLimits
+from genima.robot.model import RobotModel
+from genima_bringup.fault_bench import Result, fake_clock, hold_ms, line, main, table
+from genima_bringup.faults import all_faults
+from genima_bringup.relays import Record, Relay, remappings
+
+ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
+
+
+@pytest.mark.parametrize("robot", ROBOTS, ids=lambda robot: robot.name)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_what_keeps_the_limits_has_no_violations_and_what_breaks_one_has(robot: RobotModel, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    motion = Motion(MotionLimits.of(robot, 1.0, 1.0, 1.0), 0.02)
+    motion.reset(robot.home)
+    goal, times, positions = robot.home, [0.0], [robot.home]
+    for _ in range(80):
+        if rng.random() < 0.1:
+            goal = rng.uniform(robot.position_min, robot.position_max)
+        for _ in range(periods := int(rng.choice([1, 1, 1, 2, 5]))):  # set-points may be missing
+            motion.toward(goal, np.zeros(7))
+        times.append(times[-1] + 0.02 * periods)
+        positions.append(motion.position)
+    stamps, kept = np.array(times), np.array(positions)
+    assert violations(stamps, kept, robot) == 0
+    k, joint = int(rng.integers(10, 70)), int(rng.integers(0, 7))
+    for wrong in (0.2, -0.2, np.nan, 10.0):
+        broken = kept.copy()
+        broken[k, joint] += wrong
+        assert violations(stamps, broken, robot) > 0
+
+
+def test_the_hold_is_when_the_set_points_stand_for_good() -> None:
+    times = np.arange(0, 2, 0.02)
+    positions = np.zeros((100, 7))
+    positions[:, 2] = np.minimum(times, 1.0) * 0.3  # moves until 1 s
+    record = Record(times + 50, times, positions)
+    assert hold_ms(record, 50.905, 52.0) == pytest.approx(95, abs=0.11)
+    assert hold_ms(record, 51.5, 52.0) == 0.0  # it stood already
+    assert hold_ms(record, 50.905, 51.05) is None  # not for long enough
+    silent = Record(times[:30] + 50, times[:30], positions[:30])  # who hears nothing stays where it is
+    assert hold_ms(silent, 50.5, 52.0) == pytest.approx(80, abs=0.11)
+
+
+def test_a_relay_passes_on_spoils_keeps_back_and_delays() -> None:
+    heard: list[str] = []
+    relay = Relay(heard.append)
+    relay("a")
+    assert (heard, relay.touched, relay.last) == (["a"], None, "a")
+    relay.spoil = lambda message: message.upper()
+    relay("b")
+    assert heard[-1] == "B" and relay.touched is not None and relay.last == "a"
+    relay.spoil = lambda message: None
+    relay("c")
+    relay.cure()
+    relay.delay = 0.05
+    relay("d")
+    assert heard == ["a", "B"]
+    time.sleep(0.3)
+    relay.cure()
+    relay("e")
+    assert heard == ["a", "B", "d", "e"]
+
+
+def test_every_fault_that_the_safety_page_promises_is_there() -> None:
+    names = [fault.name for fault in all_faults(("wrist", "front"))]
+    assert len(names) == len(set(names)) == 2 * 4 + 16
+    assert set(remappings("sim_node", ("wrist",))) == {"joint_states", "cameras/wrist/color/image_raw"}
+
+
+def test_results_are_told_in_a_line_and_a_table() -> None:
+    held = Result("controller: NaN", 0, 119.7, True, True, "went on", 150, ["command_guard: arm: held: malformed"])
+    moving = Result("clock: 10 s back", 2, None, False, False, "went on", 150, [])
+    assert line(held) == (
+        "controller: NaN: holds after 120 ms, 0 of 150 set-points over a limit, recovers; task went on"
+    )
+    assert table([held, moving]).splitlines()[2:] == [
+        "| controller: NaN | 0 of 150 | 120 | yes | command_guard: arm: held: malformed |",
+        "| clock: 10 s back | 2 of 150 | goes on | no |  |",
+    ]
+
+
+def test_bad_arguments_are_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    for arguments, words in (
+        (["--only", "meteor"], "no fault has 'meteor' in its name; there are: camera wrist: silent"),
+        (["--out", str(tmp_path / "other.json")], "was not written by ./genima faults"),
+        (["--table", str(tmp_path / "none.md")], "there is no page"),
+        (["--checkpoint", "/nowhere"], "no checkpoint at /nowhere"),
+        (["--seed", "-1"], "--seed must not be negative"),
+    ):
+        with pytest.raises(GenimaError, match=words) as caught:
+            main(arguments)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_clock_of_a_process_can_be_set(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    environment = fake_clock(file)
+    program = "import time as t; a, b = t.time(), t.monotonic(); input(); print(t.time() - a, t.monotonic() - b)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=os.environ | environment, stdin=-1, stdout=-1, text=True
+    )
+    time.sleep(1.0)
+    file.write_text("-30\n")
+    shown, _ = process.communicate("\n", timeout=60)
+    wall, monotonic = map(float, shown.split())
+    assert wall < -20 and 0 < monotonic < 20
+
+
+def test_a_controller_that_jumps_is_held_and_goes_on_afterwards(tmp_path: Path) -> None:
+    """In the whole graph, with the bundled models."""
+    out, page = tmp_path / "faults.json", tmp_path / "safety.md"
+    page.write_text("before\n<!-- ./genima faults -->\noutdated\n<!-- end -->\nafter\n")
+    command = [sys.executable, "-m", "genima.cli", "faults", "--only", "jumps", "--out", str(out), "--table", str(page)]
+    environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"}
+    for attempt in ("measured", "read back"):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        print(attempt, done.stdout, done.stderr)
+        assert done.returncode == 0
+    assert "1 faults are in" in done.stdout
+    (record,) = json.loads(out.read_text())
+    assert record["fault"] == "controller: jumps by 1 rad" and record["recovered"] is True
+    assert record["limit_violations"] == 0 and record["set_points"] > 50
+    assert record["hold_ms"] is not None
+    assert any("command jumps away from the set-point" in said for said in record["said"])
+    assert page.read_text().startswith("before\n<!-- ./genima faults -->\n| fault |")
+    assert page.read_text().endswith("<!-- end -->\nafter\n") and "outdated" not in page.read_text()
