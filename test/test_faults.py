@@ -18,7 +18,8 @@ from genima.errors import GenimaError
 from genima.guard.limits import violations
 from genima.motion import Motion, MotionLimits
 from genima.robot.model import RobotModel
-from genima_bringup.fault_bench import Result, fake_clock, hold_ms, line, main, table
+from genima_bringup.clock_file import set_clock
+from genima_bringup.fault_bench import Result, hold_ms, line, main, shifted_clock, table
 from genima_bringup.faults import all_faults
 from genima_bringup.relays import Record, Relay, remappings
 
@@ -114,23 +115,22 @@ def test_bad_arguments_are_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_the_clock_of_a_process_can_be_set(tmp_path: Path) -> None:
-    file = tmp_path / "clock"
-    environment = fake_clock(file)
+    file, environment = shifted_clock(tmp_path)
     program = "import time as t; a, b = t.time(), t.monotonic(); input(); print(t.time() - a, t.monotonic() - b)"
     process = subprocess.Popen(
         [sys.executable, "-c", program], env=os.environ | environment, stdin=-1, stdout=-1, text=True
     )
     time.sleep(1.0)
-    file.write_text("-30\n")
+    set_clock(file, -30.25)
     shown, _ = process.communicate("\n", timeout=60)
     wall, monotonic = map(float, shown.split())
-    assert wall < -20 and 0 < monotonic < 20
+    assert wall - monotonic == pytest.approx(-30.25, abs=0.01)
 
 
 def test_a_controller_that_jumps_is_held_and_goes_on_afterwards(tmp_path: Path) -> None:
     """In the whole graph, with the bundled models."""
     out, page = tmp_path / "faults.json", tmp_path / "safety.md"
-    page.write_text("before\n<!-- ./genima faults -->\noutdated\n<!-- end -->\nafter\n")
+    page.write_text("before\n<!-- table of faults -->\noutdated\n<!-- end -->\nafter\n")
     command = [sys.executable, "-m", "genima.cli", "faults", "--only", "jumps", "--out", str(out), "--table", str(page)]
     environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"}
     for attempt in ("measured", "read back"):
@@ -143,5 +143,5 @@ def test_a_controller_that_jumps_is_held_and_goes_on_afterwards(tmp_path: Path) 
     assert record["limit_violations"] == 0 and record["set_points"] > 50
     assert record["hold_ms"] is not None
     assert any("command jumps away from the set-point" in said for said in record["said"])
-    assert page.read_text().startswith("before\n<!-- ./genima faults -->\n| fault |")
+    assert page.read_text().startswith("before\n<!-- table of faults -->\n| fault |")
     assert page.read_text().endswith("<!-- end -->\nafter\n") and "outdated" not in page.read_text()

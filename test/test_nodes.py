@@ -14,7 +14,7 @@ from rclpy.action import ActionClient
 from ros_graph import Graph
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Header, String
+from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from genima.errors import GenimaError
@@ -25,7 +25,7 @@ from genima.views.camera import VIRTUAL
 from genima_bringup.supervisor import free_domains
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
-from genima_interfaces.msg import SceneStatus
+from genima_interfaces.msg import Observed, SceneStatus
 from genima_interfaces.srv import ResetScene, SelectSource
 from genima_nodes import messages, qos, task_runner
 from genima_nodes.command_guard import CommandGuardNode
@@ -184,20 +184,22 @@ def test_a_camera_that_stops_is_named_and_ends_the_drawing(graph, drawing) -> No
 
 def test_images_that_never_are_of_one_moment_are_told(graph, drawing) -> None:
     _, cameras, heard, say_task = drawing
-    observed = graph.hear(Header, "observed", qos.OBSERVED)
+    observed = graph.hear(Observed, "observed", qos.OBSERVED)
     say_task("wave")
     cameras.spread = 0.1
     words = "no images of one moment; the oldest are of wrist, by 0.3 s"
     graph.until(graph.complains("diffusion_agent", words), "no complaint", cameras.shoot)
-    assert not heard and not observed
+    assert not heard and observed
+    assert {message.header.stamp.sec for message in observed} == {0}
     cameras.spread = 0.0
-    graph.until(lambda: observed and graph.is_fine("diffusion_agent")(), "no recovery", cameras.shoot)
+    fine = graph.is_fine("diffusion_agent")
+    graph.until(lambda: observed[-1].header.stamp.sec and fine(), "no recovery", cameras.shoot)
 
 
 def test_a_camera_that_shows_the_same_while_the_arm_moves_is_frozen(graph, drawing) -> None:
     _, cameras, heard, say_task = drawing
     say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-    observed = graph.hear(Header, "observed", qos.OBSERVED)
+    observed = graph.hear(Observed, "observed", qos.OBSERVED)
     say_task("wave")
 
     def move(turned: float, **front: object) -> None:
@@ -208,15 +210,32 @@ def test_a_camera_that_shows_the_same_while_the_arm_moves_is_frozen(graph, drawi
     graph.until(lambda: len(heard) > 2, "an arm at rest shows the same, too", lambda: move(0.0))
     graph.until(graph.complains("diffusion_agent", "camera front: the image has not changed"), "no complaint",
                 lambda: move(0.05))  # fmt: skip
-    before = len(observed), len(heard)
+    before = len(heard)
     for _ in range(5):
         move(0.05)
     time.sleep(0.1)
-    assert len(observed) == before[0] and len(heard) - before[1] <= 1
+    assert observed[-1].problem.startswith("camera wrist: the image has not changed while the arm moved")
+    assert len(heard) - before <= 1
     for name in VIEWS:
         graph.nodes[0]._changes.pop(name)  # as the next picture of each would
-    graph.until(lambda: len(heard) > before[1] + 2 and graph.is_fine("diffusion_agent")(), "no recovery",
+    graph.until(lambda: len(heard) > before + 2 and graph.is_fine("diffusion_agent")(), "no recovery",
                 lambda: move(0.05, grey=100))  # fmt: skip
+    assert not observed[-1].problem
+
+
+def test_a_camera_is_not_called_frozen_for_a_way_that_nobody_measured(graph, drawing) -> None:
+    _, cameras, heard, say_task = drawing
+    say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+    observed = graph.hear(Observed, "observed", qos.OBSERVED)
+    say_task("wave")
+    say_joints(joint_state())
+    time.sleep(0.3)  # the arm comes to rest somewhere else meanwhile
+    graph.until(lambda: heard, "nothing is drawn", cameras.shoot)
+    for _ in range(10):
+        say_joints(joint_state(PANDA.home + 0.1))
+        time.sleep(0.02)
+        cameras.shoot()
+    assert not any(message.problem for message in observed)
 
 
 def test_a_virtual_view_is_drawn_of_the_measured_joints_and_never_of_old_ones(graph) -> None:
@@ -267,16 +286,18 @@ class Arm:
         self.say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
         self._say_drawn = graph.speak(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
         self._say_task = graph.speak(String, "task", qos.TASK)
-        self._say_observed = graph.speak(Header, "observed", qos.OBSERVED)
+        self._say_observed = graph.speak(Observed, "observed", qos.OBSERVED)
         self._task = ""
 
     def task(self, words: str) -> None:
         self._task = words
         self._say_task(String(data=words))
 
-    def see(self) -> None:
+    def see(self, problem: str = "", ago: float = 0.0) -> None:
         self.say_joints(joint_state())
-        self._say_observed(Header(stamp=messages.time_message(time.time())))
+        observed = Observed(problem=problem)
+        observed.header.stamp = messages.time_message(time.time() - ago)
+        self._say_observed(observed)
 
     def work(self, size: int = 2 * SIZE) -> None:
         self.see()
@@ -346,20 +367,40 @@ def moving(commands: list[JointState]) -> bool:
     return len(commands) > 1 and bool(np.abs(np.subtract(commands[-1].position, commands[-2].position)).max() > 1e-5)
 
 
-def test_without_eyes_the_arm_comes_to_rest(graph, arm) -> None:
+@pytest.mark.parametrize(
+    "words, see",
+    [
+        ("the diffusion agent is silent", lambda arm: arm.say_joints(joint_state())),
+        ("no complete set of good images within", lambda arm: arm.see(ago=0.5)),
+        ("camera front: gone", lambda arm: arm.see("camera front: gone")),
+    ],
+)
+def test_without_eyes_the_arm_comes_to_rest(graph, arm, words, see) -> None:
     """Though the chunk that it follows goes on."""
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     blind = time.monotonic()
-
-    def only_feel() -> None:
-        arm.say_joints(joint_state())
-
-    graph.until(lambda: not moving(arm.commands), "the arm goes on blindly", only_feel)
+    graph.until(lambda: not moving(arm.commands), "the arm goes on blindly", lambda: see(arm))
     assert time.monotonic() - blind < 0.9  # of the second that the chunk lasts; the machine may be busy
-    words = "no complete set of good images within 0.25 s"
-    graph.until(graph.complains("controller", words), "no complaint", only_feel)
+    graph.until(graph.complains("controller", words), "no complaint", lambda: see(arm))
     graph.until(lambda: moving(arm.commands) and graph.is_fine("controller")(), "no recovery", arm.work)
+
+
+def test_an_arm_that_is_held_by_others_is_followed_not_left_behind(graph, arm) -> None:
+    stood = StandInController.read
+
+    def far(self: StandInController, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        chunk = stood(self, drawn, joints)
+        chunk.positions[:, 0] += np.linspace(0, 0.6, 20)
+        return chunk
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StandInController, "read", far)
+        arm.task("wave")
+        words = "the arm is 0.2 rad or more from its set-point; begins anew there"
+        graph.until(graph.complains("controller", words), "no complaint", arm.work)
+    offsets = [command.position[0] - PANDA.home[0] for command in arm.commands]
+    assert 0.2 < max(offsets) < 0.6  # nor does it wait for the arm for ever
 
 
 def test_a_drawing_that_does_not_show_what_was_read_from_it_holds_the_arm(graph, arm) -> None:

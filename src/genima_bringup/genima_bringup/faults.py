@@ -19,6 +19,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from genima.checkpoint import DrawingSpec
+from genima_bringup.clock_file import set_clock
 from genima_bringup.relays import COMMAND, DRAWN, JOINTS, Relay, Relays, image_topic
 from genima_bringup.supervisor import Supervisor
 from genima_interfaces.msg import DrawnTarget
@@ -39,7 +40,7 @@ class Scene:
     relays: Relays
     node: Node  # to publish with
     spec: DrawingSpec
-    clock: Path  # what is written there is added to the nodes' clock
+    clock: Path  # of the nodes, see set_clock
 
 
 Onset = Callable[[], float | None]  # monotonic s of the first sample that is spoiled or missing; None: not yet
@@ -75,8 +76,8 @@ def all_faults(views: Sequence[str]) -> list[Fault]:
         Fault("controller: two publishers at 500 Hz", _flood),
         Fault("command_guard: killed", _killing("command_guard"), restarts="command_guard"),
         Fault("processor: starved", _starvation, seconds=5.0, must_hold=False),
-        Fault("clock: 10 s ahead", _clock_jump(JUMP), must_hold=False, clock=True),
-        Fault("clock: 10 s back", _clock_jump(-JUMP), must_hold=False, clock=True),
+        Fault("clock: 10 s ahead", _clock_jump(JUMP), seconds=4.0, clock=True),
+        Fault("clock: 10 s back", _clock_jump(-JUMP), seconds=4.0, clock=True),
     ]
 
 
@@ -248,17 +249,17 @@ def _starvation(scene: Scene) -> Iterator[Onset]:
             burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
             stack.callback(burner.wait)
             stack.callback(burner.kill)
-        yield lambda: begin
+        yield lambda: scene.relays.first_overdue(begin)
 
 
 def _clock_jump(by: float) -> Callable[[Scene], AbstractContextManager[Onset]]:
     @contextmanager
     def bring_about(scene: Scene) -> Iterator[Onset]:
-        scene.clock.write_text(f"{by:+.0f}\n")
         begin = time.monotonic()
+        set_clock(scene.clock, by)
         try:
             yield lambda: begin
         finally:
-            scene.clock.write_text("+0\n")
+            set_clock(scene.clock, 0.0)
 
     return bring_about

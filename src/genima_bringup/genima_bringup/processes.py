@@ -37,6 +37,6 @@ def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:
         Process("genima_sim", "sim_node"),
         Process("genima_nodes", "command_guard", {"self_collision": True}),
         Process("genima_nodes", "controller", {"checkpoint": checkpoint, "calibration": "sim"}),
-        Process("genima_nodes", "diffusion_agent", {"checkpoint": checkpoint, "seed": seed}),
+        Process("genima_nodes", "diffusion_agent", {"checkpoint": checkpoint, "seed": seed, "straggler_timeout": 0.03}),
         Process("genima_nodes", "task_runner"),
     ]

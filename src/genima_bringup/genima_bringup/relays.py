@@ -23,12 +23,13 @@ from sensor_msgs.msg import Image, JointState
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima_interfaces.msg import DrawnTarget
+from genima_interfaces.msg import DrawnTarget, Observed
 from genima_nodes import messages, qos
 from genima_nodes.pacing import schedule_in_real_time
 
 Spoil = Callable[[Any], Any]  # of a message; None keeps it back
 COMMAND, DRAWN, JOINTS = "controller/command", "drawn_target", "joint_states"
+_OVERDUE = 0.05  # s without a word of the diffusion agent about what it sees
 
 
 def image_topic(view: str) -> str:
@@ -102,6 +103,8 @@ class Relays(Node):
             **{image_topic(view): self._relay(Image, image_topic(view), qos.IMAGE) for view in views},
         }
         self._received: list[tuple[float, float, NDArray[np.float64]]] = []
+        self._observed: list[float] = []  # monotonic s
+        self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
         self.create_subscription(JointState, "joint_command", self._on_joint_command, qos.EVERY_COMMAND)
         self._executor = EventsExecutor()
         self._executor.add_node(self)
@@ -118,7 +121,13 @@ class Relays(Node):
 
     def forget(self) -> None:
         """Begin the record anew."""
-        self._received = []
+        self._received, self._observed = [], []
+
+    def first_overdue(self, begin: float) -> float | None:
+        """When, since ``begin``, a word of the diffusion agent was due that did not come in time; monotonic s."""
+        times = [time for time in list(self._observed) if time >= begin]
+        gaps = zip(times, [*times[1:], time.monotonic()], strict=True)
+        return next((earlier for earlier, later in gaps if later - earlier > _OVERDUE), None)
 
     def record(self) -> Record:
         """What the robot has received since, its stamps as if no clock had jumped by whole seconds."""
@@ -135,6 +144,9 @@ class Relays(Node):
         relay = Relay(self.create_publisher(kind, topic, profile).publish)
         self.create_subscription(kind, _before(topic), relay, profile)
         return relay
+
+    def _on_observed(self, message: Observed) -> None:
+        self._observed.append(time.monotonic())
 
     def _on_joint_command(self, message: JointState) -> None:
         now = time.monotonic()

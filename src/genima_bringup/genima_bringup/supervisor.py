@@ -131,6 +131,10 @@ class Supervisor:
         child.kill()
         child.wait()
 
+    def pid(self, name: str) -> int:
+        """The number of a process."""
+        return self._children[name].pid
+
     def check(self) -> None:
         """Raise a GenimaError that names a process that has ended, with its last words."""
         for name, child in self._children.items():

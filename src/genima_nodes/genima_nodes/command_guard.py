@@ -55,6 +55,7 @@ class CommandGuardNode(Node):
         self._wishes = {source: self._health.meter(f"{source}/command") for source in SOURCES}
         self._health.value("real-time scheduling", lambda: self._pace.real_time)
         self._health.value("late set-points", lambda: self._pace.late)
+        self._health.value("due set-points", lambda: self._pace.ticks)
         self._age = self._health.latency("command to guard")
         self._health.value("owner", lambda: self._guard.owner or NOBODY)
         self._health.value("verdict", lambda: self._last.verdict.value)

@@ -16,7 +16,7 @@ from collections import deque
 import torch
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Header, String
+from std_msgs.msg import String
 
 from genima import paths
 from genima.checkpoint import CONTROLLER, read_pair
@@ -29,6 +29,7 @@ from genima.observation import Chunk, DrawnTarget, Joints
 from genima.targets.agreement import Agreement
 from genima.views import load_cameras
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
+from genima_interfaces.msg import Observed
 from genima_nodes import messages, parameters, qos
 from genima_nodes.clock import StampClock
 from genima_nodes.health import Health
@@ -37,6 +38,8 @@ from genima_nodes.newest import Newest
 from genima_nodes.pacing import PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
 
+_SILENT = 0.08  # s without a word about what the diffusion agent sees
+_ASTRAY, _FOR = 0.2, 0.5  # rad between where the arm was sent and where it is, for so many s: it does not follow
 _STALE = 0.1  # s: joints older than this are not worth acting on
 _HISTORY = 5000  # joint states kept, seconds even at 1 kHz: a drawing is read with the joints of its own moment
 _CLOCK_STEP = 0.05  # s: a clock that is corrected by more at once has jumped
@@ -60,7 +63,7 @@ class ControllerNode(Node):
         execution_horizon = int(parameters.number(self, "execution_horizon", 0))  # actions; 0: all
         self._ensemble = self.declare_parameter("ensemble", False).value
         self._ensemble_m = parameters.number(self, "ensemble_m", 0.01, float("-inf"))
-        self._observation_timeout = parameters.number(self, "observation_timeout", 0.25)  # s
+        self._observation_timeout = parameters.number(self, "observation_timeout", 0.2)  # s
         self._least_agreement = parameters.number(self, "least_agreement", 0.45, 0.0, 1.0)
         calibration = self.declare_parameter("calibration", "").value
         torch.set_num_threads(int(parameters.number(self, "threads", 1, 1)))
@@ -75,9 +78,10 @@ class ControllerNode(Node):
         self._stream_lock = threading.Lock()  # also of the task
         self._drawings: Newest[DrawnTarget] = Newest()
         self._joints: deque[Joints] = deque(maxlen=_HISTORY)
-        self._observed = float("-inf")  # stamp of the newest complete set of images
+        self._observed: tuple[float, Observed] = float("-inf"), Observed()  # monotonic s of its arrival
         self._task = ""
         self._task_start = 0.0
+        self._near = 0.0  # monotonic s, when the arm was near its set-point last
         self._restart = True  # the stream must begin anew, where the arm is
         self._stamp_clock = StampClock(self)
 
@@ -86,6 +90,8 @@ class ControllerNode(Node):
         self._commands = self._health.meter("commands")
         self._drawn = self._health.meter("drawn_target")
         self._sets = self._health.meter("observed")
+        self._gaps = self._health.latency("between words of what is seen")
+        self._sight = self._health.latency("image to observed")
         self._latency = self._health.latency("image to command")
         self._reading = self._health.latency("reading")
         self._health.value("late commands", lambda: self._pace.late)
@@ -98,7 +104,7 @@ class ControllerNode(Node):
         self._publisher = self.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
         self.create_subscription(String, "task", self._on_task, qos.TASK)
         JointStates(self, self._health, self._robot, self._joints.append)
-        self.create_subscription(Header, "observed", self._on_observed, qos.OBSERVED)
+        self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
         self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawing, qos.DRAWN_TARGET)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_forever, name="reading", daemon=True)
@@ -126,9 +132,12 @@ class ControllerNode(Node):
         self._drawings.clear()
         self._reads = TemporalEnsemble(self._controller, self._ensemble_m) if self._ensemble else self._controller
 
-    def _on_observed(self, header: Header) -> None:
+    def _on_observed(self, message: Observed) -> None:
+        self._gaps.add(min(1.0, self._sets.age))
         self._sets.tick()
-        self._observed = messages.seconds(header.stamp)
+        if message.header.stamp != self._observed[1].header.stamp:
+            self._sight.add(messages.now(self) - messages.seconds(message.header.stamp))
+        self._observed = time.monotonic(), message
 
     def _on_drawing(self, message: DrawnTargetMessage) -> None:
         self._drawn.tick()
@@ -193,12 +202,14 @@ class ControllerNode(Node):
                 self._on_clock_jump(due)
             joints = self._fresh_joints(due)
             if not self._task or joints is None:
-                self._health.clear("observed")
+                for about in ("observed", "reading", "following"):
+                    self._health.clear(about)
                 return False  # nothing is said, and the guard holds the arm
             if self._restart:
                 self._stream.reset(joints)
                 self._restart = False
             self._watch_observations(due)
+            self._watch_following(joints)
             followed = self._stream.stamp
             command = self._stream.command(due, joints, periods)
         if command is None:
@@ -217,13 +228,27 @@ class ControllerNode(Node):
 
     def _watch_observations(self, now: float) -> None:
         """Without eyes the arm comes to rest, even if the chunk would go on."""
-        if abs(now - self._observed) <= self._observation_timeout:
+        arrival, observed = self._observed
+        if time.monotonic() - arrival > _SILENT:
+            problem = "the diffusion agent is silent"
+        elif observed.problem:
+            problem = str(observed.problem)
+        elif abs(now - messages.seconds(observed.header.stamp)) > self._observation_timeout:
+            problem = f"no complete set of good images within {self._observation_timeout:g} s"
+        else:
             self._health.clear("observed")
             return
         self._stream.hold()
-        self._health.fault(
-            "observed", f"no complete set of good images within {self._observation_timeout:g} s; the arm is held"
-        )
+        self._health.fault("observed", f"{problem}; the arm is held")
+
+    def _watch_following(self, joints: Joints) -> None:
+        """An arm that is held by others must not find its set-point far away when it is let go."""
+        if self._stream.distance(joints) <= _ASTRAY:
+            self._health.clear("following")
+            self._near = time.monotonic()
+        elif time.monotonic() - self._near > _FOR:
+            self._stream.reset(joints)
+            self._health.fault("following", f"the arm is {_ASTRAY:g} rad or more from its set-point; begins anew there")
 
     def _fresh_joints(self, now: float) -> Joints | None:
         joints = self._joints[-1] if self._joints else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
-from std_msgs.msg import Header, String
+from std_msgs.msg import String
 
 from genima.checkpoint import DIFFUSION_AGENT, read_pair
 from genima.diffusion import DiffusionAgent
@@ -21,15 +21,18 @@ from genima.errors import GenimaError
 from genima.observation import DrawnTarget, Image, Joints, Observation
 from genima.views import untile
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
+from genima_interfaces.msg import Observed
 from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
+from genima_nodes.pacing import STEADY
 from genima_nodes.running import DRAWING_NICENESS, run
 
+_TELL = 0.02  # s between words about what is seen
 _SILENT = 1.0  # s without an image after which a camera counts as stopped
 _STALE_JOINTS = 0.1  # s
-_UNSEEN = 0.02  # rad that no joint can turn without a change of every picture of it
+_UNSEEN = 0.01  # rad that no joint can turn without a change of every picture of it
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Change:
     """The first of a run of images that are all the same."""
 
     image: Image
-    joints: NDArray[np.float64]  # (n,) rad, where the arm was
+    joints: NDArray[np.float64]  # (n,) rad, where the arm was; NaN where nobody knows
 
 
 class DiffusionAgentNode(Node):
@@ -61,13 +64,15 @@ class DiffusionAgentNode(Node):
         device = self.declare_parameter("device", "cpu").value
         self._seed = int(parameters.number(self, "seed", 0))
         self._tolerance = parameters.number(self, "sync_tolerance", 0.02)  # s
+        self._straggling = parameters.number(self, "straggler_timeout", 0.1)  # s after the first image of a set
         torch.set_num_threads(int(parameters.number(self, "threads", 1, 1)))
         self._agent = agent or DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
         self._task = ""
         self._views: dict[str, View] = {}
         self._changes: dict[str, Change] = {}
+        self._problems: dict[str, str] = {}  # by view
         self._stamps: dict[str, float] = {}  # of the newest images, good or not
-        self._last_set = float("-inf")  # monotonic s
+        self._last_set, self._set_stamp = float("-inf"), 0.0  # monotonic s; stamp
         # Unknown until measured: a virtual view refuses to draw what is not finite, and no camera counts as frozen.
         self._joints = Joints(0.0, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)
         self._sets: Newest[dict[str, View]] = Newest()
@@ -75,11 +80,13 @@ class DiffusionAgentNode(Node):
         self._health = Health(self)
         self._drawn = self._health.meter("drawn targets")
         self._latency = self._health.latency("image to drawn target")
+        self._apart = self._health.latency("images of a set apart")
         self._cameras = {view: self._health.meter(f"image {view}") for view in self._agent.camera_views}
         self._health.value("skipped observations", lambda: self._sets.skipped)
         self._health.watch(self._watch_cameras)
 
-        self._observed = self.create_publisher(Header, "observed", qos.OBSERVED)
+        self._observed = self.create_publisher(Observed, "observed", qos.OBSERVED)
+        self.create_timer(_TELL, self._tell, clock=STEADY)
         self._publisher = self.create_publisher(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
         self._eyes = {
             view: self.create_publisher(ImageMessage, f"drawn_target/{view}/image", qos.IMAGE)
@@ -113,22 +120,43 @@ class DiffusionAgentNode(Node):
             stamp = self._stamps[view] = messages.seconds(message.header.stamp)
             try:
                 image = messages.image_from(message, self._agent.camera_size)
-                self._require_change(view, image)
+                self._require_change(view, stamp, image)
             except GenimaError as error:
                 self._cameras[view].drop()
+                self._problems[view] = f"camera {view}: {error}"
                 self._health.fault(f"camera {view}", str(error))
                 self._views.pop(view, None)
+                self._tell()
                 return
+            self._problems.pop(view, None)
             self._health.clear(f"camera {view}")
             self._views[view] = View(stamp, time.monotonic(), image)
             self._offer_set()
 
         return on_image
 
-    def _require_change(self, view: str, image: Image) -> None:
+    def _tell(self) -> None:
+        """Say what is seen: silence is a bad sign."""
+        problems = [*self._problems.values(), *self._stragglers()]
+        message = Observed(problem="; ".join(problems))
+        message.header.stamp = messages.time_message(self._set_stamp)
+        self._observed.publish(message)
+
+    def _stragglers(self) -> Iterator[str]:
+        """The cameras whose images of this moment should have come with the others'."""
+        views = list(self._views.items())
+        if views and time.monotonic() - min(view.arrival for _, view in views) > self._straggling:
+            newest = max(view.stamp for _, view in views)
+            there = [name for name, view in views if newest - view.stamp <= self._tolerance]
+            yield f"no image of {', '.join(v for v in self._agent.camera_views if v not in there)} with the others'"
+
+    def _require_change(self, view: str, stamp: float, image: Image) -> None:
         """A camera whose pictures stay the same while the arm moves shows the past."""
-        last, joints = self._changes.get(view), self._joints.positions
-        if last is None or not np.array_equal(image, last.image):
+        joints, last = self._joints.positions, self._changes.get(view)
+        if abs(stamp - self._joints.stamp) > _STALE_JOINTS:
+            joints = np.full_like(joints, np.nan)
+        same = last is not None and np.array_equal(image, last.image)
+        if last is None or not same or np.isnan(last.joints).any():
             self._changes[view] = Change(image, joints)
         elif np.max(np.abs(joints - last.joints)) > _UNSEEN:
             raise GenimaError("the image has not changed while the arm moved: the camera is frozen")
@@ -140,8 +168,9 @@ class DiffusionAgentNode(Node):
         stamps = [view.stamp for view in self._views.values()]
         if max(stamps) - min(stamps) > self._tolerance:
             return
-        self._last_set = time.monotonic()
-        self._observed.publish(Header(stamp=messages.time_message(min(stamps))))
+        self._last_set, self._set_stamp = time.monotonic(), min(stamps)
+        self._apart.add(self._last_set - min(view.arrival for view in self._views.values()))
+        self._tell()
         if self._task:
             self._sets.put(dict(self._views))
         self._views.clear()  # every image counts once

@@ -46,7 +46,7 @@ class TrainTiny:
     """Demos of each task."""
     agent_steps: int = 8000
     """Training steps of the diffusion agent, 8 drawings each; 0: leave it out."""
-    controller_steps: int = 8200
+    controller_steps: int = 16300
     """Training steps of the controller, 16 chunks each; 0: leave it out."""
     save_every: int = 400
     """Steps between checkpoints."""
@@ -105,7 +105,7 @@ def _train_controller(options: TrainTiny) -> None:
     controller = build_small_controller(targets.spec, targets.moments, options.seed)
     loop = LoopOptions(
         steps=options.controller_steps, batch_size=16, learning_rate=5e-4, weight_decay=1e-4, schedule="cosine",
-        warmup_steps=100, ema=_EMA, save_every=options.save_every, workers=1, bar=1, seed=options.seed,
+        cycles=2, warmup_steps=100, ema=_EMA, save_every=options.save_every, workers=1, bar=1, seed=options.seed,
     )  # fmt: skip
     chunks = ChunkOptions(augmentation="small", perturb=True, half=True)
     train_controller(controller, targets.moments, targets.cameras, chunks, loop, options.out / FOLDERS[CONTROLLER])

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
 from genima.chunks.path import ChunkPath
 from genima.errors import GenimaError
 from genima.motion import Motion, MotionLimits
@@ -82,6 +84,10 @@ class ChunkStream:
         self._motion.reset(measured.positions)
         self._gripper_open = measured.gripper > 0.5
         self._placed, self._moved = True, False
+
+    def distance(self, measured: Joints) -> float:
+        """The largest difference of any joint between set-point and arm in rad; 0 before the first set-point."""
+        return float(np.max(np.abs(self._motion.position - measured.positions))) if self._moved else 0.0
 
     def hold(self) -> None:
         """Forget all chunks and come to rest as quickly as the arm can; the next one goes on from there."""

@@ -54,6 +54,8 @@ class LoopOptions:
     """Of AdamW."""
     schedule: Literal["constant_with_warmup", "cosine"] = "constant_with_warmup"
     """Of the learning rate."""
+    cycles: int = 1
+    """How often a cosine schedule falls to zero, beginning anew each time."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises."""
     gradient_clip: float = 1.0
@@ -79,9 +81,10 @@ class LoopOptions:
 
     def require_sensible(self) -> None:
         """Raise a GenimaError for a number that makes no sense."""
-        if min(self.batch_size, self.accumulate, self.save_every) < 1 or min(self.steps, self.workers) < 0:
+        if min(self.batch_size, self.accumulate, self.save_every, self.cycles) < 1 or min(self.steps, self.workers) < 0:
             raise GenimaError(
-                "--batch-size, --accumulate and --save-every must be positive, --steps and --workers not negative"
+                "--batch-size, --accumulate, --save-every and --cycles must be positive, --steps and --workers not "
+                "negative"
             )
         if not (min(self.learning_rate, self.epochs, self.gradient_clip) > 0 and 0 <= self.ema < 1):
             raise GenimaError(
@@ -206,9 +209,11 @@ class _Training:
             self._parameters, options.learning_rate, weight_decay=options.weight_decay, fused=fused
         )
         self._model, self._optimizer = accelerator.prepare(model, optimizer)
+        schedule = "cosine_with_restarts" if options.schedule == "cosine" else options.schedule
         self._schedule = get_scheduler(
-            options.schedule, optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=options.steps
-        )
+            schedule, optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=options.steps,
+            num_cycles=options.cycles,
+        )  # fmt: skip
         accelerator.register_for_checkpointing(self._schedule)
         self._average = EMAModel(self._parameters, decay=options.ema) if options.ema else None
         if self._average:
