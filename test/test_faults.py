@@ -19,7 +19,7 @@ from genima.guard.limits import violations
 from genima.motion import Motion, MotionLimits
 from genima.robot.model import RobotModel
 from genima_bringup.clock_file import set_clock
-from genima_bringup.fault_bench import Result, hold_ms, line, main, shifted_clock, table
+from genima_bringup.fault_bench import Result, hold_ms, line, main, rest_ms, shifted_clock, table
 from genima_bringup.faults import all_faults
 from genima_bringup.relays import Record, Relay, remappings
 
@@ -50,16 +50,41 @@ def test_what_keeps_the_limits_has_no_violations_and_what_breaks_one_has(robot: 
         assert violations(stamps, broken, robot) > 0
 
 
-def test_the_hold_is_when_the_set_points_stand_for_good() -> None:
+def test_the_arm_rests_when_the_set_points_stand_for_good() -> None:
     times = np.arange(0, 2, 0.02)
     positions = np.zeros((100, 7))
     positions[:, 2] = np.minimum(times, 1.0) * 0.3  # moves until 1 s
     record = Record(times + 50, times, positions)
-    assert hold_ms(record, 50.905, 52.0) == pytest.approx(95, abs=0.11)
-    assert hold_ms(record, 51.5, 52.0) == 0.0  # it stood already
-    assert hold_ms(record, 50.905, 51.05) is None  # not for long enough
+    assert rest_ms(record, 50.905, 52.0) == pytest.approx(95, abs=0.11)
+    assert rest_ms(record, 51.5, 52.0) == 0.0  # it stood already
+    assert rest_ms(record, 50.905, 51.05) is None  # not for long enough
     silent = Record(times[:30] + 50, times[:30], positions[:30])  # who hears nothing stays where it is
-    assert hold_ms(silent, 50.5, 52.0) == pytest.approx(80, abs=0.11)
+    assert rest_ms(silent, 50.5, 52.0) == pytest.approx(80, abs=0.11)
+
+
+@pytest.mark.parametrize("speed", [0.2, 0.8, 1.5])
+@pytest.mark.parametrize("share", [1.0, 0.2])
+def test_the_hold_is_when_the_quickest_stop_begins(speed: float, share: float) -> None:
+    robot = ROBOTS[0]
+    motion = Motion(MotionLimits.of(robot, 1.0, 1.0, 1.0), 0.02)
+    brakes = MotionLimits.of(robot, 1.0, share, 1.0)
+    motion.reset(robot.home)
+    positions = []
+    for k in range(150):  # a fault at 1 s, a stop from 1.1 s on
+        if k < 55:
+            motion.toward(motion.position + 0.02 * speed * np.eye(7)[1], speed * np.eye(7)[1], 0.02)
+        else:
+            motion.stop(brakes)
+        positions.append(motion.position)
+    times = 0.02 * np.arange(150)
+    record = Record(times, times, np.array(positions))
+    hold, rest = hold_ms(record, 1.0, 3.0, robot), rest_ms(record, 1.0, 3.0)
+    assert hold is not None and rest is not None
+    braking = 1000 * speed / robot.acceleration_max[1]
+    if share == 1.0:
+        assert hold == pytest.approx(80, abs=25) and rest == pytest.approx(100 + braking, abs=25)
+    else:  # a slow stop does not count as one before the quickest would have to begin
+        assert hold > 100 + 0.6 * (rest - 100 - braking)
 
 
 def test_a_relay_passes_on_spoils_keeps_back_and_delays() -> None:
@@ -89,14 +114,16 @@ def test_every_fault_that_the_safety_page_promises_is_there() -> None:
 
 
 def test_results_are_told_in_a_line_and_a_table() -> None:
-    held = Result("controller: NaN", 0, 119.7, True, True, "went on", 150, ["command_guard: arm: held: malformed"])
-    moving = Result("clock: 10 s back", 2, None, False, False, "went on", 150, [])
+    said = ["command_guard: arm: held: malformed"]
+    held = Result("controller: NaN", 0, 119.7, 170.2, True, True, "went on", 150, said)
+    moving = Result("clock: 10 s back", 2, None, None, False, False, "went on", 150, [])
     assert line(held) == (
-        "controller: NaN: holds after 120 ms, 0 of 150 set-points over a limit, recovers; task went on"
+        "controller: NaN: holds after 120 ms, stands after 170 ms, 0 of 150 set-points over a limit, recovers; "
+        "task went on"
     )
     assert table([held, moving]).splitlines()[2:] == [
-        "| controller: NaN | 0 of 150 | 120 | yes | command_guard: arm: held: malformed |",
-        "| clock: 10 s back | 2 of 150 | goes on | no |  |",
+        "| controller: NaN | 0 of 150 | 120 | 170 | yes | command_guard: arm: held: malformed |",
+        "| clock: 10 s back | 2 of 150 | goes on | | no |  |",
     ]
 
 

@@ -59,7 +59,8 @@ class Result:
 
     fault: str
     limit_violations: int  # set-points beyond a limit of position, velocity, acceleration or jerk
-    hold_ms: float | None  # from the first sample that was bad or missing until the set-points stand; None: they go on
+    hold_ms: float | None  # from the first bad or missing sample until the arm's quickest stop begins; None: never
+    rest_ms: float | None  # and until the set-points stand
     must_hold: bool
     recovered: bool  # by itself, killed nodes started again and an ended task asked for again
     task: str  # what became of it
@@ -92,7 +93,8 @@ class FaultBench:
         return Result(
             fault=fault.name,
             limit_violations=violations(record.stamps, record.positions, self._robot),
-            hold_ms=None if begin is None else hold_ms(record, begin, end),
+            hold_ms=None if begin is None else hold_ms(record, begin, end, self._robot),
+            rest_ms=None if begin is None else rest_ms(record, begin, end),
             must_hold=fault.must_hold,
             recovered=recovered,
             task=task,
@@ -104,6 +106,7 @@ class FaultBench:
         for k in range(_TRIES):
             self._wait_ready()
             instruction = self._driver.reset(TASK, seed + 1000 * k, self._alive)
+            self._spin(_SETTLE)  # the reset has put the arm somewhere else: that is no command
             self._relays.forget()
             running = self._driver.begin_task(instruction, 0.0, self._alive)
             self._driver.spin_until(self._is_moving, _UNDER_WAY, self._alive)
@@ -160,7 +163,7 @@ class FaultBench:
         pass
 
 
-def hold_ms(record: Record, begin: float, end: float) -> float | None:
+def rest_ms(record: Record, begin: float, end: float) -> float | None:
     """From ``begin`` until the set-points stand for a while before ``end``, all monotonic s; None if they never do."""
     for k in range(max(0, int(np.searchsorted(record.times, begin, "right")) - 1), len(record.times)):
         since = max(begin, float(record.times[k]))
@@ -170,6 +173,27 @@ def hold_ms(record: Record, begin: float, end: float) -> float | None:
         if np.max(np.abs(next_ones - record.positions[k])) < _STILL:
             return round(1000 * (since - begin), 1)
     return None
+
+
+def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> float | None:
+    """From ``begin`` until the set-points begin a stop that is as quick as the arm's acceleration allows.
+
+    Arguments and result as for :func:`rest_ms`; found to a set-point or two.
+    """
+    rest = rest_ms(record, begin, end)
+    if rest is None:
+        return None
+    standing = begin + rest / 1000
+    last = int(np.searchsorted(record.times, standing, "right")) - 1
+    hold = standing
+    for k in range(last - 1, 0, -1):
+        if record.times[k] < begin:
+            break
+        speed = np.abs(record.positions[k + 1] - record.positions[k]) / (record.stamps[k + 1] - record.stamps[k])
+        if standing - record.times[k] > np.max(speed / robot.acceleration_max):
+            break
+        hold = float(record.times[k])
+    return round(1000 * (hold - begin), 1)
 
 
 def main(argv: list[str]) -> int:
@@ -278,7 +302,9 @@ def shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:
 
 def line(result: Result) -> str:
     """One result for people."""
-    held = "goes on" if result.hold_ms is None else f"holds after {result.hold_ms:.0f} ms"
+    held = "goes on"
+    if result.hold_ms is not None:
+        held = f"holds after {result.hold_ms:.0f} ms, stands after {result.rest_ms:.0f} ms"
     recovery = "recovers" if result.recovered else "DOES NOT RECOVER"
     over = f"{result.limit_violations} of {result.set_points} set-points over a limit"
     return f"{result.fault}: {held}, {over}, {recovery}; task {result.task}"
@@ -286,9 +312,14 @@ def line(result: Result) -> str:
 
 def table(results: Sequence[Result]) -> str:
     """All results in Markdown."""
-    rows = ["| fault | set-points over a limit | hold [ms] | recovers | the nodes say |", "|---|---|---|---|---|"]
+    rows = [
+        "| fault | set-points over a limit | hold [ms] | rest [ms] | recovers | the nodes say |",
+        "|---|---|---|---|---|---|",
+    ]
     for r in results:
-        held = f"{r.hold_ms:.0f}" if r.hold_ms is not None else "never" if r.must_hold else "goes on"
+        held = "never |" if r.must_hold else "goes on |"
+        if r.hold_ms is not None:
+            held = f"{r.hold_ms:.0f} | {r.rest_ms:.0f}"
         said = "; ".join(r.said[:2]).replace("|", "/")
         rows.append(f"| {r.fault} | {r.limit_violations} of {r.set_points} | {held} | {_yes(r.recovered)} | {said} |")
     return "\n".join(rows)

@@ -202,7 +202,7 @@ class ControllerNode(Node):
                 self._on_clock_jump(due)
             joints = self._fresh_joints(due)
             if not self._task or joints is None:
-                for about in ("observed", "reading", "following"):
+                for about in ("drawn_target", "observed", "reading", "following"):
                     self._health.clear(about)
                 return False  # nothing is said, and the guard holds the arm
             if self._restart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,7 +33,9 @@ from genima_nodes.running import DRAWING_NICENESS, run
 _TELL = 0.02  # s between words about what is seen
 _SILENT = 1.0  # s without an image after which a camera counts as stopped
 _STALE_JOINTS = 0.1  # s
-_UNSEEN = 0.01  # rad that no joint can turn without a change of every picture of it
+_UNSEEN = 0.004  # rad that no joint can turn without a change of every picture (in the simulation 0.0025 suffice)
+_HISTORY = 500  # joint states kept, half a second even at 1 kHz: an image shows the joints of its own moment
+_SAME_MOMENT = 0.03  # s between an image and the joints that it shows
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class DiffusionAgentNode(Node):
         self._last_set, self._set_stamp = float("-inf"), 0.0  # monotonic s; stamp
         # Unknown until measured: a virtual view refuses to draw what is not finite, and no camera counts as frozen.
         self._joints = Joints(0.0, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)
+        self._history: deque[Joints] = deque(maxlen=_HISTORY)
         self._sets: Newest[dict[str, View]] = Newest()
 
         self._health = Health(self)
@@ -113,6 +117,7 @@ class DiffusionAgentNode(Node):
 
     def _on_joints(self, joints: Joints) -> None:
         self._joints = joints
+        self._history.append(joints)
 
     def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
         def on_image(message: ImageMessage) -> None:
@@ -152,9 +157,10 @@ class DiffusionAgentNode(Node):
 
     def _require_change(self, view: str, stamp: float, image: Image) -> None:
         """A camera whose pictures stay the same while the arm moves shows the past."""
-        joints, last = self._joints.positions, self._changes.get(view)
-        if abs(stamp - self._joints.stamp) > _STALE_JOINTS:
-            joints = np.full_like(joints, np.nan)
+        last = self._changes.get(view)
+        then = min(self._history, key=lambda joints: abs(joints.stamp - stamp), default=self._joints)
+        known = abs(then.stamp - stamp) <= _SAME_MOMENT
+        joints = then.positions if known else np.full_like(then.positions, np.nan)
         same = last is not None and np.array_equal(image, last.image)
         if last is None or not same or np.isnan(last.joints).any():
             self._changes[view] = Change(image, joints)
