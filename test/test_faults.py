@@ -80,9 +80,9 @@ def test_the_hold_is_when_the_quickest_stop_begins(speed: float, share: float) -
     record = Record(times, times, np.array(positions))
     hold, rest = hold_ms(record, 1.0, 3.0, robot), rest_ms(record, 1.0, 3.0)
     assert hold is not None and rest is not None
-    braking = 1000 * speed / robot.acceleration_max[1]
+    braking = 1000 * abs(positions[54] - positions[53])[1] / 0.02 / robot.acceleration_max[1]
     if share == 1.0:
-        assert hold == pytest.approx(80, abs=25) and rest == pytest.approx(100 + braking, abs=25)
+        assert hold == pytest.approx(80, abs=25) and rest == pytest.approx(80 + braking, abs=25)
     else:  # a slow stop does not count as one before the quickest would have to begin
         assert hold > 100 + 0.6 * (rest - 100 - braking)
 

@@ -49,6 +49,7 @@ _RECOVERY = 30.0  # s for it to move again, once the cause has gone and killed n
 _MOVING = 0.1  # rad/s of any joint
 _MOVED = 0.02  # rad
 _STILL, _STANDING = 1e-3, 0.1  # rad (half a millimetre at the gripper) within s: the set-points stand
+_RAMPS = 0.01  # s that the quickest stop takes beyond speed / acceleration: its jerk is limited, set-points are apart
 _TRIES = 3  # at a moving arm
 _BEGIN, _END = "<!-- table of faults -->", "<!-- end -->"
 
@@ -190,7 +191,7 @@ def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> floa
         if record.times[k] < begin:
             break
         speed = np.abs(record.positions[k + 1] - record.positions[k]) / (record.stamps[k + 1] - record.stamps[k])
-        if standing - record.times[k] > np.max(speed / robot.acceleration_max):
+        if standing - record.times[k] > np.max(speed / robot.acceleration_max) + _RAMPS:
             break
         hold = float(record.times[k])
     return round(1000 * (hold - begin), 1)
