@@ -153,7 +153,8 @@ class DiffusionAgentNode(Node):
         if views and time.monotonic() - min(view.arrival for _, view in views) > self._straggling:
             newest = max(view.stamp for _, view in views)
             there = [name for name, view in views if newest - view.stamp <= self._tolerance]
-            yield f"no image of {', '.join(v for v in self._agent.camera_views if v not in there)} with the others'"
+            if missing := [view for view in self._agent.camera_views if view not in there]:
+                yield f"no image of {', '.join(missing)} with the others'"
 
     def _require_change(self, view: str, stamp: float, image: Image) -> None:
         """A camera whose pictures stay the same while the arm moves shows the past."""
