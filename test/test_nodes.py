@@ -745,6 +745,11 @@ def test_the_simulator_is_a_robot_with_four_cameras(graph) -> None:
         return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
 
     graph.until(arrived, "the arm does not arrive", ask)
+    time.sleep(1.0)  # the guard has died, say: it holds what it was told last
+    there = messages.joints_from(states[-1], PANDA).positions
+    time.sleep(1.0)
+    np.testing.assert_allclose(messages.joints_from(states[-1], PANDA).positions, there, atol=1e-3)
+    assert arrived()
     malformed = messages.command_message(Command(time.time(), goal + np.nan, np.zeros(7), 1.0), PANDA)
     graph.until(graph.complains("sim_node", "joint_command"), "no complaint", lambda: say(malformed))
     assert arrived()
