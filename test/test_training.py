@@ -296,9 +296,18 @@ def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
     options = LoopOptions(batch_size=24, learning_rate=1e-5, epochs=200)
     assert options.for_moments(1000).steps == math.ceil(200 * 1000 / 24)
     assert replace(options, steps=7).for_moments(1000).steps == 7
-    for bad in ({"batch_size": 0}, {"learning_rate": 0.0}, {"steps": -1}, {"save_every": 0}, {"ema": 1.0}):
+    senseless = ({"batch_size": 0}, {"learning_rate": 0.0}, {"steps": -1}, {"save_every": 0}, {"ema": 1.0}, {"cycles": 0})
+    for bad in senseless:
         with pytest.raises(GenimaError):
             replace(options, **bad).require_sensible()  # type: ignore[arg-type]
+
+
+def test_a_cosine_schedule_may_begin_anew(tmp_path: Path) -> None:
+    train(tmp_path, replace(OPTIONS, steps=42, schedule="cosine", cycles=2))
+    events = EventAccumulator(str(next(tmp_path.rglob("events.*")).parent))
+    rates = {event.step: event.value for event in events.Reload().Scalars("learning_rate")}
+    assert rates[10] == pytest.approx(rates[30]) and rates[20] == pytest.approx(rates[40])
+    assert rates[20] < 0.1 * rates[10]
 
 
 def test_batches_depend_on_seed_and_step_alone_and_devices_share_them() -> None:
