@@ -296,8 +296,8 @@ def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
     options = LoopOptions(batch_size=24, learning_rate=1e-5, epochs=200)
     assert options.for_moments(1000).steps == math.ceil(200 * 1000 / 24)
     assert replace(options, steps=7).for_moments(1000).steps == 7
-    senseless = ({"batch_size": 0}, {"learning_rate": 0.0}, {"steps": -1}, {"save_every": 0}, {"ema": 1.0}, {"cycles": 0})
-    for bad in senseless:
+    no_counts = ({"batch_size": 0}, {"steps": -1}, {"save_every": 0}, {"cycles": 0})
+    for bad in (*no_counts, {"learning_rate": 0.0}, {"ema": 1.0}):
         with pytest.raises(GenimaError):
             replace(options, **bad).require_sensible()  # type: ignore[arg-type]
 
