@@ -35,7 +35,7 @@ from genima_nodes.clock import StampClock
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
-from genima_nodes.pacing import INFERENCE, PacedThread, schedule_in_real_time
+from genima_nodes.pacing import PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
 
 _SILENT = 0.08  # s without a word about what the diffusion agent sees
@@ -156,7 +156,6 @@ class ControllerNode(Node):
     # The reading thread.
 
     def _read_forever(self) -> None:
-        schedule_in_real_time(INFERENCE)
         while not self._stop.is_set():
             drawn = self._drawings.take(timeout=0.1)
             if drawn is not None and self._joints:
@@ -267,7 +266,7 @@ class ControllerNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(ControllerNode, args, CONTROL_NICENESS, real_time=True)
+    return run(ControllerNode, args, CONTROL_NICENESS)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ from rclpy.clock import Clock, ClockType
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # for timers: the node's own clock stops them when it is set back
 LATE = 0.005  # s after its deadline from which a tick counts as late
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
-# Of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads. A thread with a deadline may
-# wait for Python's lock: who holds it in its process, callbacks and inference, must not wait for a processor.
-PACED, CALLBACKS, INFERENCE = 10, 5, 1
+_PRIORITY = 10  # of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads
 
 
-def schedule_in_real_time(priority: int) -> bool:
+def schedule_in_real_time() -> bool:
     """Run this thread the moment that it has something to do; whether the system grants it."""
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))  # 0: this thread
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))  # 0: this thread
     except OSError:
         return False
     return True
@@ -67,7 +65,7 @@ class PacedThread:
             self._thread.join()
 
     def _run(self) -> None:
-        self.real_time = self._urgent and schedule_in_real_time(PACED)
+        self.real_time = self._urgent and schedule_in_real_time()
         deadline, periods = time.monotonic(), 1
         while not self._stop.is_set():
             deadline += self._period

@@ -17,7 +17,6 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from genima.errors import GenimaError
-from genima_nodes.pacing import CALLBACKS, schedule_in_real_time
 
 # Control comes first: a late drawing costs quality, a late command smoothness. A late film costs nothing.
 CONTROL_NICENESS, DRAWING_NICENESS, FILMING_NICENESS = -10, 5, 10
@@ -36,7 +35,6 @@ def run(
     args: list[str] | None = None,
     niceness: int = 0,
     executor: Callable[[], Executor] = EventsExecutor,
-    real_time: bool = False,
 ) -> int:
     """Spin a node until the process is told to end; the process's exit code.
 
@@ -45,7 +43,6 @@ def run(
         args: command line.
         niceness: of the whole process: a thread that waits for Python's lock waits for the nicest that holds it.
         executor: makes what spins; the default takes less processor time than rclpy's older ones.
-        real_time: whether callbacks too are scheduled in real time, where the user may ask for it.
     """
     sys.setswitchinterval(1e-3)  # s: by default, a thread with a deadline waits 5 ms for Python's lock
     set_niceness(niceness)
@@ -60,8 +57,6 @@ def run(
         node = cast(Node, closable)
         spinner = executor()
         spinner.add_node(node)
-        if real_time:  # not before: loading models has no deadline
-            schedule_in_real_time(CALLBACKS)
         node.get_logger().info("ready")
         while not ending.is_set():
             spinner.spin_once(timeout_sec=_WAKE)
