@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
@@ -68,6 +67,11 @@ class Result:
     set_points: int
     said: list[str]  # by the nodes meanwhile
 
+    @property
+    def passed(self) -> bool:
+        """Whether the arm kept its limits, held where it must, and recovered."""
+        return self.limit_violations == 0 and self.recovered and not (self.must_hold and self.hold_ms is None)
+
 
 class FaultBench:
     """The demo's processes with relays between them."""
@@ -86,7 +90,7 @@ class FaultBench:
         with fault.bring_about(self._scene) as onset:
             if fault.restarts:
                 self._driver.health.pop(fault.restarts, None)
-            self._spin(fault.seconds)
+            self._driver.spin_until(lambda: False, fault.seconds, lambda: None)  # nodes may die of it
             begin, end = onset(), time.monotonic()
         said = list(dict.fromkeys(self._driver.complaints))
         recovered, task = self._recovers(fault, running, instruction)
@@ -161,7 +165,7 @@ class FaultBench:
         self._driver.spin_until(lambda: False, seconds, self._alive)
 
     def _alive(self) -> None:
-        pass
+        self._scene.supervisor.check()
 
 
 def rest_ms(record: Record, begin: float, end: float) -> float | None:
@@ -198,7 +202,7 @@ def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> floa
 
 
 def main(argv: list[str]) -> int:
-    """Run the bench; returns the exit code: 1 when a command broke a limit or the arm did not recover."""
+    """Run the bench; returns the exit code: 1 when a command broke a limit, or the arm did not hold or not recover."""
     options = _parse(argv)
     spec, _ = checkpoint.read_pair(options.checkpoint)
     done = _read(options.out)
@@ -229,7 +233,7 @@ def main(argv: list[str]) -> int:
         _update(options.table, text)
     if interrupted:
         return 130
-    return 0 if all(r.limit_violations == 0 and r.recovered for r in done) else 1
+    return 0 if all(result.passed for result in done) else 1
 
 
 def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, faults: Sequence[Fault]) -> Iterator[Result]:
@@ -374,5 +378,4 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

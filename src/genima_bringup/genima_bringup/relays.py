@@ -2,8 +2,8 @@
 
 ::
 
-    sim/joint_states, sim/cameras/... ──► joint_states, cameras/...       agent/drawn_target ──► drawn_target
-    controller/raw_command ──► controller/command                         joint_command ──► recorded
+    before_relay/TOPIC ──► TOPIC      joint_states, cameras/..., drawn_target, controller/command
+    joint_command ──► recorded
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,6 @@ class Relay:
     delay: float = 0.0  # s
     touched: float | None = None  # monotonic s, when the first message was spoiled or kept back
     last: Any = None  # the newest message that was passed on as it was
-    _timers: list[threading.Timer] = field(default_factory=list)
 
     def __call__(self, message: Any) -> None:
         """Pass a message on, spoiled if need be."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 
 import torch
 from rclpy.node import Node
@@ -41,7 +40,6 @@ from genima_nodes.running import CONTROL_NICENESS, run
 _SILENT = 0.08  # s without a word about what the diffusion agent sees
 _ASTRAY, _FOR = 0.2, 0.5  # rad between where the arm was sent and where it is, for so many s: it does not follow
 _STALE = 0.1  # s: joints older than this are not worth acting on
-_HISTORY = 5000  # joint states kept, seconds even at 1 kHz: a drawing is read with the joints of its own moment
 _CLOCK_STEP = 0.05  # s: a clock that is corrected by more at once has jumped
 
 
@@ -77,7 +75,6 @@ class ControllerNode(Node):
         self._stream = ChunkStream(self._robot, rate, execution_horizon or None, mode)
         self._stream_lock = threading.Lock()  # also of the task
         self._drawings: Newest[DrawnTarget] = Newest()
-        self._joints: deque[Joints] = deque(maxlen=_HISTORY)
         self._observed: tuple[float, Observed] = float("-inf"), Observed()  # monotonic s of its arrival
         self._task = ""
         self._task_start = 0.0
@@ -103,7 +100,7 @@ class ControllerNode(Node):
 
         self._publisher = self.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
         self.create_subscription(String, "task", self._on_task, qos.TASK)
-        JointStates(self, self._health, self._robot, self._joints.append)
+        self._joints = JointStates(self, self._health, self._robot)
         self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
         self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawing, qos.DRAWN_TARGET)
         self._stop = threading.Event()
@@ -158,14 +155,14 @@ class ControllerNode(Node):
     def _read_forever(self) -> None:
         while not self._stop.is_set():
             drawn = self._drawings.take(timeout=0.1)
-            if drawn is not None and self._joints:
+            if drawn is not None and self._joints.newest:
                 self._read(drawn)
 
     def _read(self, drawn: DrawnTarget) -> None:
         start = time.monotonic()
-        then = min(list(self._joints), key=lambda joints: abs(joints.stamp - drawn.stamp))
+        then = self._joints.at(drawn.stamp, _STALE)
         try:
-            if abs(then.stamp - drawn.stamp) > _STALE:
+            if then is None:
                 raise GenimaError(f"no joint state within {_STALE:.1f} s of the observation")
             chunk = self._reads.read(drawn, then)
             self._require_agreement(drawn, chunk, then)
@@ -251,7 +248,7 @@ class ControllerNode(Node):
             self._health.fault("following", f"the arm is {_ASTRAY:g} rad or more from its set-point; begins anew there")
 
     def _fresh_joints(self, now: float) -> Joints | None:
-        joints = self._joints[-1] if self._joints else None
+        joints = self._joints.newest
         if joints is not None and abs(now - joints.stamp) <= _STALE:
             self._health.clear("joint_states late")
             return joints

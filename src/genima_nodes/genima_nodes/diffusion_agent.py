@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,7 +33,6 @@ _TELL = 0.02  # s between words about what is seen
 _SILENT = 1.0  # s without an image after which a camera counts as stopped
 _STALE_JOINTS = 0.1  # s
 _UNSEEN = 0.004  # rad that no joint can turn without a change of every picture (in the simulation 0.0025 suffice)
-_HISTORY = 500  # joint states kept, half a second even at 1 kHz: an image shows the joints of its own moment
 _SAME_MOMENT = 0.03  # s between an image and the joints that it shows
 
 
@@ -77,8 +75,7 @@ class DiffusionAgentNode(Node):
         self._stamps: dict[str, float] = {}  # of the newest images, good or not
         self._last_set, self._set_stamp = float("-inf"), 0.0  # monotonic s; stamp
         # Unknown until measured: a virtual view refuses to draw what is not finite, and no camera counts as frozen.
-        self._joints = Joints(0.0, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)
-        self._history: deque[Joints] = deque(maxlen=_HISTORY)
+        self._unknown = Joints(0.0, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)
         self._sets: Newest[dict[str, View]] = Newest()
 
         self._health = Health(self)
@@ -101,7 +98,7 @@ class DiffusionAgentNode(Node):
             self.create_subscription(
                 ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
             )
-        JointStates(self, self._health, self._agent.robot, self._on_joints)
+        self._joints = JointStates(self, self._health, self._agent.robot)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._draw_forever, name="drawing", daemon=True)
         self._thread.start()
@@ -114,10 +111,6 @@ class DiffusionAgentNode(Node):
     def _on_task(self, message: String) -> None:
         self._task = message.data.strip()
         self._sets.clear()
-
-    def _on_joints(self, joints: Joints) -> None:
-        self._joints = joints
-        self._history.append(joints)
 
     def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
         def on_image(message: ImageMessage) -> None:
@@ -159,9 +152,7 @@ class DiffusionAgentNode(Node):
     def _require_change(self, view: str, stamp: float, image: Image) -> None:
         """A camera whose pictures stay the same while the arm moves shows the past."""
         last = self._changes.get(view)
-        then = min(self._history, key=lambda joints: abs(joints.stamp - stamp), default=self._joints)
-        known = abs(then.stamp - stamp) <= _SAME_MOMENT
-        joints = then.positions if known else np.full_like(then.positions, np.nan)
+        joints = (self._joints.at(stamp, _SAME_MOMENT) or self._unknown).positions
         same = last is not None and np.array_equal(image, last.image)
         if last is None or not same or np.isnan(last.joints).any():
             self._changes[view] = Change(image, joints)
@@ -206,9 +197,10 @@ class DiffusionAgentNode(Node):
 
     def _draw(self, views: dict[str, View], task: str) -> None:
         stamp = min(view.stamp for view in views.values())
-        observation = Observation(stamp, {name: view.image for name, view in views.items()}, self._joints, task)
+        joints = self._joints.newest or self._unknown
+        observation = Observation(stamp, {name: view.image for name, view in views.items()}, joints, task)
         try:
-            self._require_joints_of(stamp)
+            self._require_joints_of(stamp, joints)
             drawn = self._agent.draw(observation, self._seed + self._drawn.total)
         except GenimaError as error:
             self._health.fault("drawing", str(error))
@@ -217,9 +209,9 @@ class DiffusionAgentNode(Node):
         if task == self._task:
             self._publish(drawn, time.monotonic() - max(view.arrival for view in views.values()))
 
-    def _require_joints_of(self, stamp: float) -> None:
+    def _require_joints_of(self, stamp: float, joints: Joints) -> None:
         """A virtual view of an old state would show the arm where it is not."""
-        if self._agent.camera_views != self._agent.views and abs(stamp - self._joints.stamp) > _STALE_JOINTS:
+        if self._agent.camera_views != self._agent.views and abs(stamp - joints.stamp) > _STALE_JOINTS:
             raise GenimaError(f"no joint states within {_STALE_JOINTS} s of the images, for the virtual view")
 
     def _publish(self, drawn: DrawnTarget, latency: float) -> None:

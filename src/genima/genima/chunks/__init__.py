@@ -1,5 +1,5 @@
 """From chunks, which come late and overlap, to one smooth stream of commands."""
 
-from genima.chunks.stream import MODES, ChunkStream, Mode
+from genima.chunks.stream import ChunkStream, Mode
 
-__all__ = ["MODES", "ChunkStream", "Mode"]
+__all__ = ["ChunkStream", "Mode"]

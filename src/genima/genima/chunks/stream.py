@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -27,7 +27,6 @@ VELOCITY, ACCELERATION, JERK = 0.8, 0.5, 0.1
 LOOK_AHEAD = 0.15  # s: a splice is spread over this time; the stream itself stays in phase with the chunk
 CLOSE_BELOW, OPEN_ABOVE = 0.4, 0.6  # probability of open: hysteresis, so that a doubtful gripper does not flutter
 Mode = Literal["overlapped", "serial"]
-MODES: tuple[Mode, ...] = ("overlapped", "serial")
 _INSTANT = 1e-6  # s: times that differ by less are the same
 _LONGEST_GAP = 0.1  # s without a tick after which the arm has come to rest by itself
 
@@ -52,8 +51,8 @@ class ChunkStream:
         Raises:
             GenimaError: for an unknown mode, or when nothing would be executed.
         """
-        if mode not in MODES:
-            raise GenimaError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
+        if mode not in get_args(Mode):
+            raise GenimaError(f"unknown mode {mode!r}; known: {', '.join(get_args(Mode))}")
         if execution_horizon is not None and execution_horizon < 1:
             raise GenimaError(f"the execution horizon is {execution_horizon} actions; it must be at least 1")
         self.expired = 0  # chunks that came too late to have anything left

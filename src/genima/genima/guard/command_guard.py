@@ -23,6 +23,8 @@ from genima.observation import Command, Joints
 from genima.robot.model import RobotModel
 
 _SHARE = 0.99  # of the arm's limits: the ticks of who executes the set-points jitter, too
+_STATE = Reason.STATE_LATE, Reason.STATE_LOST, Reason.STATE_FUTURE
+_COMMAND = Reason.COMMAND_LATE, Reason.COMMAND_LOST, Reason.COMMAND_FUTURE
 _ON_GOAL = 1e-4  # rad: a set-point this near the wish counts as untouched
 
 
@@ -184,10 +186,8 @@ class CommandGuard:
             return Verdict.HELD, Reason.NO_OWNER, None
         if measured is None:
             return Verdict.HELD, Reason.NO_STATE, None
-        if (age := now - measured.stamp) > self._overdue_from:
-            return self._overdue(age, Reason.STATE_LATE, Reason.STATE_LOST)
-        if age < -settings.late:
-            return Verdict.HELD, Reason.STATE_FUTURE, None
+        if untimely := self._untimely(now - measured.stamp, *_STATE):
+            return *untimely, None
         if not self._engaged:  # nobody has moved the arm by us: it is where it is measured
             self._motion.reset(measured.positions)
             self._gripper = float(np.clip(measured.gripper, 0, 1))
@@ -198,10 +198,8 @@ class CommandGuard:
             return Verdict.HELD, Reason.HAND_OVER, None
         if wish is None:
             return Verdict.HELD, Reason.NO_COMMAND, None
-        if (age := now - wish.stamp) > self._overdue_from:
-            return self._overdue(age, Reason.COMMAND_LATE, Reason.COMMAND_LOST)
-        if age < -settings.late:
-            return Verdict.HELD, Reason.COMMAND_FUTURE, None
+        if untimely := self._untimely(now - wish.stamp, *_COMMAND):
+            return *untimely, None
         if not _is_finite(wish, len(measured.positions)):
             return Verdict.HELD, Reason.NOT_FINITE, None
         step, away = _distance(wish.positions, self._motion.position), _distance(wish.positions, measured.positions)
@@ -220,11 +218,14 @@ class CommandGuard:
             return False
         return _distance(self._motion.position, measured.positions) > settings.distance
 
-    def _overdue(self, age: float, late: Reason, lost: Reason) -> tuple[Verdict, Reason, None]:
-        if age > self._settings.lost:
+    def _untimely(self, age: float, late: Reason, lost: Reason, future: Reason) -> tuple[Verdict, Reason] | None:
+        """What an input's age in s leads to; None where it is fresh."""
+        if age > self._settings.lost:  # at least late, by the settings' own rule
             self._joining = True
-            return Verdict.STOPPED, lost, None
-        return Verdict.HELD, late, None
+            return Verdict.STOPPED, lost
+        if age > self._overdue_from:
+            return Verdict.HELD, late
+        return (Verdict.HELD, future) if age < -self._settings.late else None
 
     def _follow(self, wish: Command, now: float) -> tuple[Verdict, Reason]:
         self._joining = False
