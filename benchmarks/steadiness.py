@@ -1,8 +1,8 @@
 """How steadily the demo's processes run for minutes: ticks that come late, and memory.
 
 Tasks follow each other on the simulated robot, as in `./genima demo`. Late is a tick that ends more than 5 ms after its
-deadline, or never comes. The limit is what the kernel grants: a thread of SCHED_FIFO that only sleeps and wakes at the
-same rate is timed in this process beside them.
+deadline, or never comes. The limit is what the kernel grants: a thread that only sleeps and wakes, at the same rate and
+priority, is timed in this process beside them.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def main() -> None:
         from rclpy.signals import SignalHandlerOptions
 
         from genima_bringup.driver import Driver
-        from genima_nodes.pacing import PacedThread
+        from genima_nodes.pacing import CALLBACKS, PacedThread, schedule_in_real_time
 
+        schedule_in_real_time(CALLBACKS)  # like the nodes that are timed
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         driver, floor = Driver("steadiness"), PacedThread(0.02, lambda deadline, periods: True, "floor")
         try:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from genima_nodes.pacing import PacedThread
@@ -32,6 +33,21 @@ def test_deadlines_do_not_drift() -> None:
     steps = [(later - earlier) / 0.02 for earlier, later in zip(due, due[1:], strict=False)]
     assert all(step > 0.5 and abs(step - round(step)) < 0.05 for step in steps)  # whole periods, missed ones left out
     assert thread.ticks >= 20
+
+
+def test_all_threads_of_a_machine_keep_step_by_their_phases() -> None:
+    due: dict[float, list[float]] = {0.0: [], 0.4: []}
+    threads = [PacedThread(0.02, lambda at, _, all=all: bool(all.append(at)), "test", phase=phase)
+               for phase, all in due.items()]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    for thread in threads:
+        thread.close()
+    for phase, deadlines in due.items():
+        assert len(deadlines) > 3
+        steps = np.array(deadlines) / 0.02 - phase
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-5)
 
 
 def test_an_overrun_counts_every_deadline_that_it_missed_and_the_next_tick_is_told() -> None:

@@ -48,7 +48,7 @@ _RECOVERY = 30.0  # s for it to move again, once the cause has gone and killed n
 _MOVING = 0.1  # rad/s of any joint
 _MOVED = 0.02  # rad
 _STILL, _STANDING = 1e-3, 0.1  # rad (half a millimetre at the gripper) within s: the set-points stand
-_RAMPS = 0.01  # s that the quickest stop takes beyond speed / acceleration: its jerk is limited, set-points are apart
+_SLACK = 0.02  # s at its speed that an arm may go beyond its quickest stop: jerk is limited, set-points are apart
 _TRIES = 3  # at a moving arm
 _BEGIN, _END = "<!-- table of faults -->", "<!-- end -->"
 
@@ -59,7 +59,7 @@ class Result:
 
     fault: str
     limit_violations: int  # set-points beyond a limit of position, velocity, acceleration or jerk
-    hold_ms: float | None  # from the first bad or missing sample until the arm's quickest stop begins; None: never
+    hold_ms: float | None  # from the first bad or missing sample until the arm's stop begins; None: never
     rest_ms: float | None  # and until the set-points stand
     must_hold: bool
     recovered: bool  # by itself, killed nodes started again and an ended task asked for again
@@ -181,7 +181,7 @@ def rest_ms(record: Record, begin: float, end: float) -> float | None:
 
 
 def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> float | None:
-    """From ``begin`` until the set-points begin a stop that is as quick as the arm's acceleration allows.
+    """From ``begin`` until the set-points begin to hold: from then on they go no further than the quickest stop needs.
 
     Arguments and result as for :func:`rest_ms`; found to a set-point or two.
     """
@@ -189,16 +189,14 @@ def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> floa
     if rest is None:
         return None
     standing = begin + rest / 1000
-    last = int(np.searchsorted(record.times, standing, "right")) - 1
-    hold = standing
-    for k in range(last - 1, 0, -1):
-        if record.times[k] < begin:
-            break
-        speed = np.abs(record.positions[k + 1] - record.positions[k]) / (record.stamps[k + 1] - record.stamps[k])
-        if standing - record.times[k] > np.max(speed / robot.acceleration_max) + _RAMPS:
-            break
-        hold = float(record.times[k])
-    return round(1000 * (hold - begin), 1)
+    last = int(np.searchsorted(record.times, standing, "right"))
+    for k in range(max(1, int(np.searchsorted(record.times, begin, "right")) - 1), last):
+        before, here = record.positions[k - 1 : k + 1]
+        speed = np.abs(here - before) / (record.stamps[k] - record.stamps[k - 1])
+        farthest = np.max(np.abs(record.positions[k:last] - here), axis=0)
+        if np.all(farthest <= speed**2 / (2 * robot.acceleration_max) + speed * _SLACK + _STILL):
+            return round(1000 * max(0.0, float(record.times[k]) - begin), 1)
+    return rest
 
 
 def main(argv: list[str]) -> int:

@@ -25,7 +25,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_interfaces.msg import DrawnTarget, Observed
 from genima_nodes import messages, qos
-from genima_nodes.pacing import schedule_in_real_time
+from genima_nodes.pacing import PACED, schedule_in_real_time
 
 Spoil = Callable[[Any], Any]  # of a message; None keeps it back
 COMMAND, DRAWN, JOINTS = "controller/command", "drawn_target", "joint_states"
@@ -156,6 +156,6 @@ class Relays(Node):
         self._received.append((now, messages.seconds(message.header.stamp), positions))
 
     def _spin(self) -> None:
-        schedule_in_real_time()  # also where the nodes get no processor
+        schedule_in_real_time(PACED)  # also where the nodes get no processor
         while not self._ending.is_set():
             self._executor.spin_once(timeout_sec=0.1)

@@ -28,6 +28,7 @@ from genima_nodes.running import CONTROL_NICENESS, run
 SOURCES = ("controller", "teleop")
 NOBODY = "none"
 _STOPPING = 0.5  # s, more than the arm needs to come to rest
+_PHASE = 0.4  # of a period after the controller's command was due: by then it is here, and hardly old
 _LOOK_ROUND = 0.05  # s between looks at who publishes
 
 
@@ -73,7 +74,7 @@ class CommandGuardNode(Node):
         self.create_service(Trigger, "command_guard/stop", self._on_stop)
         self.create_service(Trigger, "command_guard/resume", self._on_resume)
         self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
-        self._pace = PacedThread(1 / rate, self._tick, "set-points")
+        self._pace = PacedThread(1 / rate, self._tick, "set-points", phase=_PHASE)
         self._pace.start()
 
     def close(self) -> None:
@@ -182,7 +183,7 @@ class CommandGuardNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(CommandGuardNode, args, CONTROL_NICENESS)
+    return run(CommandGuardNode, args, CONTROL_NICENESS, real_time=True)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from genima_nodes.clock import StampClock
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
-from genima_nodes.pacing import PacedThread
+from genima_nodes.pacing import INFERENCE, PacedThread, schedule_in_real_time
 from genima_nodes.running import CONTROL_NICENESS, run
 
 _SILENT = 0.08  # s without a word about what the diffusion agent sees
@@ -153,6 +153,7 @@ class ControllerNode(Node):
     # The reading thread.
 
     def _read_forever(self) -> None:
+        schedule_in_real_time(INFERENCE)
         while not self._stop.is_set():
             drawn = self._drawings.take(timeout=0.1)
             if drawn is not None and self._joints.newest:
@@ -263,7 +264,7 @@ class ControllerNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(ControllerNode, args, CONTROL_NICENESS)
+    return run(ControllerNode, args, CONTROL_NICENESS, real_time=True)
 
 
 if __name__ == "__main__":

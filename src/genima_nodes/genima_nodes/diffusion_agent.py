@@ -26,7 +26,7 @@ from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
-from genima_nodes.pacing import STEADY
+from genima_nodes.pacing import STEADY, schedule_in_background
 from genima_nodes.running import DRAWING_NICENESS, run
 
 _TELL = 0.02  # s between words about what is seen
@@ -190,6 +190,7 @@ class DiffusionAgentNode(Node):
             self._health.clear("cameras")
 
     def _draw_forever(self) -> None:
+        schedule_in_background()  # only seeing has deadlines
         while not self._stop.is_set():
             views, task = self._sets.take(timeout=0.1), self._task
             if views and task:
@@ -225,7 +226,7 @@ class DiffusionAgentNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(DiffusionAgentNode, args, DRAWING_NICENESS)
+    return run(DiffusionAgentNode, args, DRAWING_NICENESS, real_time=True)
 
 
 if __name__ == "__main__":

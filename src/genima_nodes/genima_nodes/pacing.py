@@ -13,27 +13,37 @@ from rclpy.clock import Clock, ClockType
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # for timers: the node's own clock stops them when it is set back
 LATE = 0.005  # s after its deadline from which a tick counts as late
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
-_PRIORITY = 10  # of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads
+# Of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads. A thread with a deadline may
+# wait for a lock (Python's, DDS's): who holds it in its process must not wait for a processor.
+PACED, CALLBACKS, INFERENCE = 10, 5, 1
 
 
-def schedule_in_real_time() -> bool:
-    """Run this thread the moment that it has something to do; whether the system grants it."""
+def schedule_in_real_time(priority: int) -> bool:
+    """Run this thread, and those that it starts, the moment that there is something to do; whether the system grants
+    it (CAP_SYS_NICE, or an ``rtprio`` limit)."""
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))  # 0: this thread
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))  # 0: this thread
     except OSError:
         return False
     return True
+
+
+def schedule_in_background() -> None:
+    """Run this thread, and those that it starts, by the process's niceness, though its starter is in real time."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 class PacedThread:
     """Calls ``tick(deadline, periods)`` every ``period`` seconds, with the deadline that it is due at in monotonic
     seconds, so many periods after the last call's.
 
-    Deadlines never drift. After an overrun, the missed deadlines are skipped, not caught up with, and counted as late.
-    A tick returns whether it had anything to do: only then does it count.
+    Deadlines are the multiples of the period on the system's monotonic clock, and ``phase`` of a period after them: the
+    threads of all processes of one machine keep step. They never drift. After an overrun, the missed deadlines are
+    skipped, not caught up with, and counted as late. A tick returns whether it had anything to do: only then does it
+    count.
 
-    With ``urgent``, the thread is scheduled in real time where the user may ask for it (CAP_SYS_NICE, or an ``rtprio``
-    limit): it then runs the moment that it is due, whatever else wants the processor.
+    With ``urgent``, the thread is scheduled in real time where the user may ask for it: it then runs the moment that it
+    is due, whatever else wants the processor.
     """
 
     def __init__(
@@ -42,6 +52,7 @@ class PacedThread:
         tick: Callable[[float, int], bool],
         name: str,
         urgent: bool = True,
+        phase: float = 0.0,
         finish: Callable[[], None] | None = None,
     ) -> None:
         """``finish`` is called last, in the thread."""
@@ -50,6 +61,7 @@ class PacedThread:
         self.real_time = False  # whether the system grants it
         self._urgent = urgent
         self._period, self._tick, self._finish = period, tick, finish
+        self._phase = phase * period  # s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -65,8 +77,8 @@ class PacedThread:
             self._thread.join()
 
     def _run(self) -> None:
-        self.real_time = self._urgent and schedule_in_real_time()
-        deadline, periods = time.monotonic(), 1
+        self.real_time = self._urgent and schedule_in_real_time(PACED)
+        deadline, periods = (time.monotonic() - self._phase) // self._period * self._period + self._phase, 1
         while not self._stop.is_set():
             deadline += self._period
             time.sleep(max(0.0, deadline - time.monotonic()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from genima.errors import GenimaError
+from genima_nodes.pacing import CALLBACKS, schedule_in_real_time
 
 # Control comes first: a late drawing costs quality, a late command smoothness. A late film costs nothing.
 CONTROL_NICENESS, DRAWING_NICENESS, FILMING_NICENESS = -10, 5, 10
@@ -35,6 +37,7 @@ def run(
     args: list[str] | None = None,
     niceness: int = 0,
     executor: Callable[[], Executor] = EventsExecutor,
+    real_time: bool = False,
 ) -> int:
     """Spin a node until the process is told to end; the process's exit code.
 
@@ -43,9 +46,12 @@ def run(
         args: command line.
         niceness: of the whole process: a thread that waits for Python's lock waits for the nicest that holds it.
         executor: makes what spins; the default takes less processor time than rclpy's older ones.
+        real_time: whether callbacks and the threads of DDS are scheduled in real time, where the user may ask for it.
     """
     sys.setswitchinterval(1e-3)  # s: by default, a thread with a deadline waits 5 ms for Python's lock
     set_niceness(niceness)
+    if real_time:  # before any other thread is there: they inherit it
+        schedule_in_real_time(CALLBACKS)
     # rclpy's own handlers end the context at once, below the feet of threads that still publish
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -57,6 +63,8 @@ def run(
         node = cast(Node, closable)
         spinner = executor()
         spinner.add_node(node)
+        gc.collect()
+        gc.freeze()  # what is there stays: to look through it again would hold up every thread, 0.3 s with torch
         node.get_logger().info("ready")
         while not ending.is_set():
             spinner.spin_once(timeout_sec=_WAKE)

@@ -66,7 +66,7 @@ class SimNode(Node):
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self.create_service(ResetScene, "sim/reset", self._on_reset)
         self.create_timer(_STATUS_PERIOD, self._publish_status, clock=STEADY)
-        self._physics = PacedThread(1 / _STATE_RATE, self._advance, "physics")
+        self._physics = PacedThread(1 / _STATE_RATE, self._advance, "physics", phase=0.5)
         self._filming = PacedThread(1 / camera_rate, self._film, "cameras", urgent=False, finish=self._close_renderer)
         self._physics.start()
         self._filming.start()

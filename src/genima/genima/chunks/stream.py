@@ -24,6 +24,7 @@ from genima.robot.model import RobotModel
 # Fractions of the robot's limits: what a policy may use. The rest is left to the command guard, and to calm motion: the
 # manufacturer's jerk limits are those of the drives, not those of a robot beside people.
 VELOCITY, ACCELERATION, JERK = 0.8, 0.5, 0.1
+BRAKES = 0.8  # of the acceleration: the guard learns of a stop a moment later, and must be able to make up for it
 LOOK_AHEAD = 0.15  # s: a splice is spread over this time; the stream itself stays in phase with the chunk
 CLOSE_BELOW, OPEN_ABOVE = 0.4, 0.6  # probability of open: hysteresis, so that a doubtful gripper does not flutter
 Mode = Literal["overlapped", "serial"]
@@ -58,7 +59,7 @@ class ChunkStream:
         self.expired = 0  # chunks that came too late to have anything left
         self._mode, self._execution_horizon = mode, execution_horizon
         self._motion = Motion(MotionLimits.of(robot, VELOCITY, ACCELERATION, JERK), 1 / rate_hz)
-        self._brakes = MotionLimits.of(robot, 1.0, 1.0, 1.0)
+        self._brakes = MotionLimits.of(robot, 1.0, BRAKES, 1.0)
         self._path: ChunkPath | None = None
         self._next: Chunk | None = None
         self._gripper_open = True
