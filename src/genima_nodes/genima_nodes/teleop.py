@@ -1,0 +1,191 @@
+"""Node: a follower that mirrors a leader, `leader/joint_states` to `teleop/command`, through the command guard.
+
+The operator starts, pauses and ends it by services; `teleop/status` tells how far apart the arms are. Whenever the
+follower shall not follow, nothing is said, and the guard holds the arm.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float32
+from std_srvs.srv import Trigger
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample
+from genima_interfaces.msg import TeleopStatus
+from genima_interfaces.srv import SelectSource
+from genima_nodes import messages, parameters, qos
+from genima_nodes.command_guard import NOBODY
+from genima_nodes.health import Health
+from genima_nodes.joint_states import JointStates
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import CONTROL_NICENESS, run
+
+SOURCE = "teleop"
+_LEADER = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
+_WATCH, _TELL = 0.02, 0.1  # s between looks at the leader's age, and between words to the operator
+_STALE = 0.1  # s: a follower whose joints are older cannot be led
+
+
+class TeleopNode(Node):
+    """Mirrors at the leader's own rate: every sample is answered at once, in the executor's thread."""
+
+    def __init__(self) -> None:
+        """Raises:
+        GenimaError: for parameters or a leader's file that make no sense.
+        """
+        super().__init__("teleop")
+        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        self._leader = Leader.load(self.declare_parameter("leader", "panda").value, self._robot)
+        settings = MirrorSettings(
+            **{name: parameters.number(self, name, default) for name, default in vars(MirrorSettings()).items()}
+        )
+        self._mirror = Mirror(self._robot, settings)
+        self._sample: Sample | None = None  # the leader's newest
+        self._gripper: float | None = None  # open fraction, where it comes apart from the arm's joints
+        self._asked = 0  # times that the guard has been asked for the arm, or told that nobody needs it
+
+        self._health = Health(self)
+        self._heard = self._health.meter("leader/joint_states")
+        self._said = self._health.meter("teleop/command")
+        self._latency = self._health.latency("leader to command")
+        self._health.value("phase", lambda: self._mirror.phase.value)
+        self._publisher = self.create_publisher(JointState, f"{SOURCE}/command", qos.SOURCE_COMMAND)
+        self._status = self.create_publisher(TeleopStatus, "teleop/status", qos.STATUS)
+        self._select = self.create_client(SelectSource, "command_guard/select")
+        self._joints = JointStates(self, self._health, self._robot)
+        self.create_subscription(JointState, "leader/joint_states", self._on_leader, _LEADER)
+        self.create_subscription(Float32, "leader/gripper", self._on_gripper, _LEADER)
+        for name, act in {"start": self._start, "pause": self._pause, "end": self._end}.items():
+            self.create_service(Trigger, f"teleop/{name}", _answering(act))
+        self.create_timer(_WATCH, self._watch, clock=STEADY)
+        self.create_timer(_TELL, self._tell, clock=STEADY)
+
+    def close(self) -> None:
+        """Let go of the follower."""
+        self._end()
+
+    # The operator's wishes.
+
+    def _start(self) -> str:
+        if self._mirror.phase in (Phase.ALIGNING, Phase.MIRRORING):
+            raise GenimaError(f"it is {self._mirror.phase.value} already")
+        now = messages.now(self)
+        if self._sample is None or now - self._sample.stamp > _STALE:
+            raise GenimaError(f"the leader says nothing on {self.resolve_topic_name('leader/joint_states')}")
+        if (joints := self._joints.newest) is None or now - joints.stamp > _STALE:
+            raise GenimaError(f"the follower says nothing on {self.resolve_topic_name('joint_states')}")
+        if not self._select.service_is_ready():
+            raise GenimaError("the command guard does not answer")
+        self._ask(SOURCE, self._mirror.start)
+        return "the follower comes to the leader"
+
+    def _pause(self) -> str:
+        if self._mirror.phase not in (Phase.ALIGNING, Phase.MIRRORING):
+            raise GenimaError(f"it is {self._mirror.phase.value}, there is nothing to pause")
+        self._mirror.pause()
+        return "the follower rests; start to go on"
+
+    def _end(self) -> str:
+        self._mirror.end()
+        if self._select.service_is_ready():
+            self._ask(NOBODY)
+        return "the follower is nobody's"
+
+    def _ask(self, source: str, then: Callable[[], None] | None = None) -> None:
+        self._asked += 1
+        turn = self._asked
+
+        def on_answer(answer: Future) -> None:
+            response = answer.result()
+            if turn != self._asked or then is None:
+                return  # the operator has changed his mind
+            if response.success:
+                self._health.clear("command_guard")
+                then()
+            else:
+                self._health.fault("command_guard", f"does not give the arm away: {response.message}")
+
+        self._select.call_async(SelectSource.Request(source=source)).add_done_callback(on_answer)
+
+    # The leader.
+
+    def _on_gripper(self, message: Float32) -> None:
+        self._gripper = min(1.0, max(0.0, float(message.data)))
+
+    def _on_leader(self, message: JointState) -> None:
+        if not self._leader.speaks_of_arm(message.name):
+            self._gripper = self._leader.gripper_in(message.name, message.position)
+            return
+        self._heard.tick()
+        now = messages.now(self)
+        try:
+            stamp = messages.seconds(message.header.stamp) or now  # some drivers do not stamp
+            sample = self._leader.sample(stamp, message.name, message.position, message.velocity)
+            if abs(now - stamp) > _STALE:
+                raise GenimaError(f"its stamps are {abs(now - stamp):.2f} s {'old' if now > stamp else 'ahead'}")
+        except GenimaError as error:
+            self._heard.drop()
+            self._health.fault("leader", str(error))
+            self._mirror.hold(str(error))
+            return
+        self._health.clear("leader")
+        if sample.gripper is None:
+            sample = Sample(sample.stamp, sample.positions, sample.velocities, self._gripper)
+        self._sample = sample
+        joints = self._joints.newest
+        if joints is None or now - joints.stamp > _STALE:
+            self._mirror.hold("the follower is silent")
+            return
+        command = self._mirror.follow(sample, joints)
+        if command is not None:
+            self._publisher.publish(messages.command_message(command, self._robot))
+            self._said.tick()
+            self._latency.add(messages.now(self) - stamp)
+
+    def _watch(self) -> None:
+        self._mirror.watch(messages.now(self))
+        if self._mirror.phase is Phase.HELD:
+            self._health.fault("mirror", f"{self._mirror.reason}; the follower is held, start again to go on")
+        else:
+            self._health.clear("mirror")
+
+    def _tell(self) -> None:
+        now, sample, joints = messages.now(self), self._sample, self._joints.newest
+        status = TeleopStatus(
+            phase=self._mirror.phase.value,
+            reason=self._mirror.reason,
+            joints=list(self._robot.joint_names),
+            leader_rate=self._heard.rate,
+        )
+        status.header.stamp = messages.time_message(now)
+        if sample is not None and joints is not None and now - min(sample.stamp, joints.stamp) <= _STALE:
+            status.distance = self._mirror.distance(sample, joints).tolist()
+        self._status.publish(status)
+
+
+def _answering(act: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+    def on_request(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.message, response.success = act(), True
+        except GenimaError as error:
+            response.message, response.success = str(error), False
+        return response
+
+    return on_request
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(TeleopNode, args, CONTROL_NICENESS, real_time=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,396 @@
+"""Leaders, mirroring, and the node between a leader and the command guard."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ros_graph import Graph
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float32
+from std_srvs.srv import Trigger
+
+from genima.errors import GenimaError
+from genima.observation import Joints
+from genima.robot.model import RobotModel
+from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample
+from genima_bringup.supervisor import free_domains
+from genima_interfaces.msg import TeleopStatus
+from genima_nodes import messages, qos
+from genima_nodes.command_guard import CommandGuardNode
+from genima_nodes.teleop import TeleopNode
+
+PANDA = RobotModel.load("panda")
+N = len(PANDA.joint_names)
+NAMES = [f"servo_{i}" for i in range(N)]
+DT = 0.005  # s between the leader's samples
+
+
+def leader_file(folder: Path, **changes: object) -> Path:
+    content: dict[str, object] = {"joints": list(NAMES)} | changes
+    path = folder / "leader.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+# How a leader's joints become the follower's.
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([-1, 1]), st.floats(0.2, 3), st.floats(-3, 3)), min_size=N, max_size=N),
+    st.lists(st.floats(-4, 4), min_size=N, max_size=N),
+    st.permutations(range(N)),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_leader_is_matched_by_name_and_scaled_turned_and_shifted(tmp_path_factory, rows, positions, order) -> None:
+    joints = [{"name": name, "sign": s, "scale": k, "offset": o} for name, (s, k, o) in zip(NAMES, rows, strict=True)]
+    leader = Leader.load(leader_file(tmp_path_factory.mktemp("leader"), joints=joints), PANDA)
+    sample = leader.sample(1.0, [NAMES[i] for i in order], [positions[i] for i in order], [0.1] * N)
+    signs, scales, offsets = (np.array(column) for column in zip(*rows, strict=True))
+    expected = np.clip(signs * scales * np.array(positions) + offsets, PANDA.position_min, PANDA.position_max)
+    np.testing.assert_allclose(sample.positions, expected)
+    np.testing.assert_allclose(sample.velocities, signs * scales * 0.1)
+    assert sample.gripper is None
+
+
+@pytest.mark.parametrize("name", ["panda", "fr3", "sim", "gello"])
+def test_the_leaders_that_come_along_can_be_loaded(name: str) -> None:
+    leader = Leader.load(name, PANDA)
+    joints = [*leader.joint_names, *([leader.gripper_joint] if leader.gripper_joint else [])]
+    sample = leader.sample(0.0, joints, [*PANDA.home, *([leader.gripper_open] if leader.gripper_joint else [])])
+    np.testing.assert_allclose(sample.positions, PANDA.home)
+    assert sample.gripper == (1.0 if leader.gripper_joint else None)
+
+
+def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
+    leader = Leader.load(leader_file(tmp_path, gripper={"joint": "finger", "closed": 0.04, "open": 0.0}), PANDA)
+    assert not leader.speaks_of_arm(["finger"]) and leader.speaks_of_arm([*NAMES, "finger"])
+    assert leader.gripper_in(["finger"], [0.03]) == pytest.approx(0.25)
+    assert leader.gripper_in(["finger"], [9.0]) == 0.0
+    assert leader.gripper_in(["finger"], [float("nan")]) is None and leader.gripper_in(NAMES, [0.0] * N) is None
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"joints": NAMES[:-1]}, "has 6 joints, panda has 7"),
+        ({"joints": [NAMES[0]] * N}, "names twice: servo_0"),
+        ({"joints": [{"name": name, "scale": 0} for name in NAMES]}, "sign and scale not 0"),
+        ({"joints": [{"name": name, "ofset": 1} for name in NAMES]}, "no field ofset"),
+        ({"joints": [{"name": name, "offset": "much"} for name in NAMES]}, "bad or missing field"),
+        ({"joints": None}, "bad or missing field"),
+        ({"gripper": {"closed": 1}}, "bad or missing field: KeyError('joint')"),
+        ({"gripper": {"joint": "f", "closed": 1}}, "closed and open must differ"),
+    ],
+)
+def test_a_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(GenimaError) as caught:
+        Leader.load(leader_file(tmp_path, **changes), PANDA)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_leader_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(GenimaError, match="does not exist"):
+        Leader.load(tmp_path / "no.yaml", PANDA)
+    (tmp_path / "bad.yaml").write_text("joints: [")
+    with pytest.raises(GenimaError, match="is not YAML"):
+        Leader.load(tmp_path / "bad.yaml", PANDA)
+
+
+@pytest.mark.parametrize(
+    "names, positions, words",
+    [
+        (NAMES[1:], [0.0] * (N - 1), "lacks servo_0"),
+        ([*NAMES, NAMES[0]], [0.0] * (N + 1), "names twice"),
+        (NAMES, [0.0] * (N - 1), "7 names but 6 values"),
+        (NAMES, [*[0.0] * (N - 1), float("inf")], "not finite at servo_6"),
+    ],
+)
+def test_bad_samples_are_refused(tmp_path: Path, names: list[str], positions: list[float], words: str) -> None:
+    with pytest.raises(GenimaError, match=words):
+        Leader.load(leader_file(tmp_path), PANDA).sample(0.0, names, positions)
+
+
+# Mirroring.
+
+
+class Follower:
+    """Does at once what it is told."""
+
+    def __init__(self, **changes: float) -> None:
+        self.mirror = Mirror(PANDA, MirrorSettings(**changes))
+        self.positions = PANDA.home.copy()
+        self.said: list[tuple[float, np.ndarray]] = []
+
+    def hear(self, stamp: float, positions: np.ndarray, velocities: np.ndarray | None = None) -> bool:
+        command = self.mirror.follow(Sample(stamp, positions, velocities, 0.3), Joints(stamp, self.positions, 1.0))
+        if command is not None:
+            assert command.stamp == stamp and command.gripper == 0.3
+            self.positions = command.positions
+            self.said.append((stamp, command.positions))
+        return command is not None
+
+
+def wave(stamp: float, size: float = 0.3) -> np.ndarray:
+    return PANDA.home + size * np.sin(stamp)
+
+
+@pytest.mark.parametrize("rate", [25, 200, 1000])
+@pytest.mark.parametrize("apart", [0.0, 0.8])
+def test_the_follower_comes_slowly_and_then_mirrors(rate: int, apart: float) -> None:
+    follower = Follower()
+    follower.positions = PANDA.home - apart * np.eye(N)[0]
+    first = follower.positions
+    assert not follower.hear(0.0, PANDA.home), "nobody has started"
+    follower.mirror.start()
+    stamp = 0.0
+    while follower.mirror.phase is Phase.ALIGNING:
+        stamp += 1 / rate
+        assert stamp < 30, "they never agree"
+        assert follower.hear(stamp, wave(stamp, 0.05))
+    assert follower.mirror.phase is Phase.MIRRORING
+    times = np.array([0.0, *(t for t, _ in follower.said)])
+    way = np.array([first, *(q for _, q in follower.said)])
+    # While it comes, it is slow; a set-point may be a step of the motion late.
+    assert np.max(np.abs(np.diff(way, axis=0)) / PANDA.velocity_max) <= 0.151 * (np.diff(times).max() + DT)
+    assert stamp > apart / (0.15 * PANDA.velocity_max[0])
+    for _ in range(200):
+        stamp += 1 / rate
+        follower.hear(stamp, wave(stamp))
+        np.testing.assert_array_equal(follower.positions, wave(stamp))
+
+
+def mirroring(**changes: float) -> tuple[Follower, float]:
+    """A follower that mirrors, and the stamp up to which it has."""
+    follower, stamp = Follower(**changes), 0.0
+    follower.mirror.start()
+    while follower.mirror.phase is not Phase.MIRRORING:
+        stamp += DT
+        follower.hear(stamp, PANDA.home)
+    return follower, stamp
+
+
+def test_a_speed_that_is_not_told_is_measured() -> None:
+    follower, stamp = mirroring()
+    for _ in range(100):
+        stamp += DT
+        follower.hear(stamp, PANDA.home + 0.1 * (stamp % 100))
+    command = follower.mirror.follow(
+        Sample(stamp + DT, PANDA.home + 0.1 * (stamp + DT), None, None), Joints(stamp, follower.positions, 1.0)
+    )
+    assert command is not None and command.gripper == 0.3, "a gripper that is not told stays"
+    np.testing.assert_allclose(command.velocities, 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "later, positions, words",
+    [
+        (DT, PANDA.home + 0.2 * np.eye(N)[2], "panda_joint3 jumped by 0.20 rad"),
+        (-0.02, PANDA.home, "stamps go back by 0.020 s"),
+        (0.3, PANDA.home, "was silent for 0.30 s"),
+    ],
+)
+def test_a_leader_that_is_not_to_be_trusted_is_not_followed_until_started_again(later, positions, words) -> None:
+    follower, stamp = mirroring()
+    count = len(follower.said)
+    assert not follower.hear(stamp + later, positions)
+    assert follower.mirror.phase is Phase.HELD and words in follower.mirror.reason
+    assert not follower.hear(stamp + later + DT, positions), "it goes on by itself"
+    assert len(follower.said) == count
+    follower.mirror.start()
+    assert follower.hear(stamp + later + 2 * DT, positions)
+    assert follower.mirror.phase is Phase.ALIGNING and follower.mirror.reason == ""
+    assert np.max(np.abs(follower.positions - PANDA.home)) < 1e-3, "it jumps after the leader"
+
+
+def test_a_silent_leader_is_noticed_by_who_watches() -> None:
+    follower, stamp = mirroring()
+    follower.mirror.watch(stamp + 0.09)
+    assert follower.mirror.phase is Phase.MIRRORING
+    follower.mirror.watch(stamp + 0.11)
+    assert follower.mirror.phase is Phase.HELD and "silent" in follower.mirror.reason
+
+
+def test_the_clutch_lets_the_leader_be_moved_elsewhere() -> None:
+    follower, stamp = mirroring()
+    follower.mirror.pause()
+    assert follower.mirror.phase is Phase.PAUSED
+    away = PANDA.home + 0.5 * np.eye(N)[3]
+    assert not follower.hear(stamp + DT, away)
+    stamp += 5.0
+    follower.mirror.watch(stamp)
+    assert follower.mirror.phase is Phase.PAUSED, "nobody is led, so nobody is lost"
+    follower.mirror.start()
+    while follower.mirror.phase is Phase.ALIGNING:
+        stamp += DT
+        follower.hear(stamp, away)
+        assert stamp < 40
+    np.testing.assert_allclose(follower.positions, away, atol=0.02)
+    follower.mirror.end()
+    assert not follower.hear(stamp + DT, away) and follower.mirror.phase is Phase.IDLE
+
+
+@given(st.lists(st.tuples(st.floats(0.0005, 0.09), st.integers(0, N - 1), st.floats(-1, 1)), min_size=5, max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps) -> None:
+    follower, stamp, there = Follower(), 0.0, PANDA.home + 0.4
+    follower.mirror.start()
+    last = follower.positions
+    for dt, joint, share in steps:
+        stamp += dt
+        there = there + share * PANDA.velocity_max[joint] * dt * np.eye(N)[joint]
+        follower.hear(stamp, there)
+        assert follower.mirror.phase is Phase.ALIGNING
+        assert np.all(np.abs(follower.positions - last) <= 0.1501 * PANDA.velocity_max * (dt + DT))
+        last = follower.positions
+
+
+@pytest.mark.parametrize("changes", [{"near": 0.0}, {"speed": 1.5}, {"late": float("nan")}])
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(GenimaError, match="the mirror's"):
+        Mirror(PANDA, MirrorSettings(**changes))
+
+
+# The node.
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+class Pair:
+    """A leader that is moved, and a follower that does what the guard lets through."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        graph.add(CommandGuardNode())
+        graph.add(TeleopNode())
+        self.leader, self.follower = PANDA.home + 0.05, PANDA.home.copy()
+        self.names = [f"panda_joint{i + 1}" for i in range(N)]
+        self.silent, self.late = False, 0.0  # s
+        graph.hear(JointState, "joint_command", qos.JOINT_COMMAND, self._on_command)
+        self.statuses = graph.hear(TeleopStatus, "teleop/status", qos.STATUS)
+        self.commands = graph.hear(JointState, "teleop/command", qos.JOINT_COMMAND)
+        self._say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_leader = graph.speak(JointState, "leader/joint_states", qos.JOINT_STATES)
+
+    def _on_command(self, message: JointState) -> None:
+        self.follower = messages.command_from(message, PANDA).positions
+
+    def work(self) -> None:
+        self._say_joints(messages.joints_message(Joints(time.time(), self.follower, 1.0), PANDA))
+        if not self.silent:
+            said = JointState(name=self.names, position=list(self.leader))
+            said.header.stamp = messages.time_message(time.time() - self.late)
+            self._say_leader(said)
+
+    def ask(self, what: str) -> Trigger.Response:
+        return self.graph.call(Trigger, f"teleop/{what}", Trigger.Request())
+
+    def until(self, condition, otherwise: str) -> None:
+        self.graph.until(condition, otherwise, self.work)
+
+    @property
+    def phase(self) -> str:
+        return self.statuses[-1].phase if self.statuses else ""
+
+    def start(self) -> None:
+        def started() -> bool:
+            self.work()
+            return self.ask("start").success
+
+        self.until(started, "it cannot be started")
+        self.until(lambda: self.phase == TeleopStatus.MIRRORING, "no mirroring")
+
+
+@pytest.fixture
+def pair(graph: Graph) -> Pair:
+    return Pair(graph)
+
+
+def test_the_follower_goes_where_the_leader_is_moved(graph, pair) -> None:
+    said = graph.speak(Float32, "leader/gripper", qos.IMAGE)
+    said(Float32(data=0.25))
+    pair.start()
+    assert np.abs(pair.statuses[-1].distance).max() < 0.05 and pair.statuses[-1].joints == list(PANDA.joint_names)
+    for _ in range(50):
+        pair.leader = pair.leader + 0.004
+        pair.work()
+        time.sleep(0.02)
+    pair.until(lambda: np.allclose(pair.follower, pair.leader, atol=1e-3), "the follower does not arrive")
+    assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.25
+    assert pair.ask("pause").success
+    pair.until(lambda: pair.phase == TeleopStatus.PAUSED, "no pause")
+    rest = pair.follower.copy()
+    pair.leader = pair.leader - 0.3
+    for _ in range(10):
+        pair.work()
+        time.sleep(0.02)
+    np.testing.assert_allclose(pair.follower, rest, atol=1e-3)
+    assert pair.ask("end").success
+    assert not pair.ask("pause").success, "nothing to pause"
+    graph.until(lambda: pair.phase == TeleopStatus.IDLE, "no end")
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda pair: setattr(pair, "silent", True), "the leader has been silent"),
+        (lambda pair: setattr(pair, "late", 0.5), "its stamps are 0.5"),
+        (lambda pair: setattr(pair, "leader", pair.leader + 0.5), "jumped by 0.50 rad"),
+        (lambda pair: setattr(pair, "leader", pair.leader * np.nan), "not finite"),
+        (lambda pair: setattr(pair, "names", ["a", *pair.names[1:]]), "lacks panda_joint1"),
+    ],
+)
+def test_a_spoiled_leader_leaves_the_arm_where_it_is(graph, pair, spoil, words) -> None:
+    pair.start()
+    good = dict(vars(pair))
+    spoil(pair)
+    pair.until(graph.complains("teleop", words), "no complaint")
+    pair.until(lambda: pair.phase == TeleopStatus.HELD, "not held")
+    rest, count = pair.follower.copy(), len(pair.commands)
+    for _ in range(10):
+        pair.work()
+        time.sleep(0.02)
+    np.testing.assert_allclose(pair.follower, rest, atol=1e-2)
+    assert len(pair.commands) == count, "it goes on by itself"
+    for name in ("silent", "late", "leader", "names"):
+        setattr(pair, name, good[name])
+    pair.start()
+
+
+def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
+    graph.add(TeleopNode())
+    response = graph.call(Trigger, "teleop/start", Trigger.Request())
+    assert not response.success and "the leader says nothing on /leader/joint_states" in response.message
+    speak = graph.speak(JointState, "leader/joint_states", qos.JOINT_STATES)
+
+    def answer(words: str, *others) -> None:
+        def right() -> bool:
+            said = JointState(name=[f"panda_joint{i + 1}" for i in range(N)], position=list(PANDA.home))
+            said.header.stamp = messages.time_message(time.time())
+            speak(said)
+            for other in others:
+                other(messages.joints_message(Joints(time.time(), PANDA.home, 1.0), PANDA))
+            time.sleep(0.02)
+            response = graph.call(Trigger, "teleop/start", Trigger.Request())
+            assert not response.success
+            return words in response.message
+
+        graph.until(right, f"nobody says {words}")
+
+    answer("the follower says nothing on /joint_states")
+    answer("the command guard does not answer", graph.speak(JointState, "joint_states", qos.JOINT_STATES))
+
