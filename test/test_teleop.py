@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
+from geometry_msgs.msg import TwistStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ros_graph import Graph
-from sensor_msgs.msg import JointState
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 
@@ -22,11 +24,15 @@ from genima.errors import GenimaError
 from genima.observation import Joints
 from genima.robot.model import RobotModel
 from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample
+from genima.teleop.gamepad import Gamepad
+from genima.teleop.jog import Jog
 from genima_bringup.supervisor import free_domains
-from genima_interfaces.msg import TeleopStatus
+from genima_interfaces.msg import SceneStatus, TeleopStatus
 from genima_nodes import messages, qos
 from genima_nodes.command_guard import CommandGuardNode
+from genima_nodes.jog import JogNode
 from genima_nodes.teleop import TeleopNode
+from genima_sim.sim_leader import SimLeader
 
 PANDA = RobotModel.load("panda")
 N = len(PANDA.joint_names)
@@ -61,7 +67,7 @@ def test_a_leader_is_matched_by_name_and_scaled_turned_and_shifted(tmp_path_fact
     assert sample.gripper is None
 
 
-@pytest.mark.parametrize("name", ["panda", "fr3", "sim", "gello"])
+@pytest.mark.parametrize("name", ["panda", "fr3", "same", "gello"])
 def test_the_leaders_that_come_along_can_be_loaded(name: str) -> None:
     leader = Leader.load(name, PANDA)
     joints = [*leader.joint_names, *([leader.gripper_joint] if leader.gripper_joint else [])]
@@ -394,3 +400,138 @@ def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
     answer("the follower says nothing on /joint_states")
     answer("the command guard does not answer", graph.speak(JointState, "joint_states", qos.JOINT_STATES))
 
+
+
+# Leaders without an arm.
+
+
+def tip(positions: np.ndarray) -> np.ndarray:
+    return PANDA.link_poses(positions)[-1]
+
+
+@given(st.lists(st.floats(-0.08, 0.08), min_size=3, max_size=3), st.lists(st.floats(-0.4, 0.4), min_size=3, max_size=3))
+@settings(max_examples=20, deadline=None)
+def test_the_tip_goes_as_it_is_pushed(linear: list[float], angular: list[float]) -> None:
+    jog = Jog(PANDA)
+    before = tip(jog.positions)
+    for _ in range(100):  # a second
+        jog.push(np.array(linear), np.array(angular), 0.01)
+        assert np.all(np.abs(jog.velocities) <= 0.5001 * PANDA.velocity_max)
+    after = tip(jog.positions)
+    np.testing.assert_allclose(after[:3, 3] - before[:3, 3], linear, atol=4e-3)
+    turned = Rotation.from_matrix(after[:3, :3] @ before[:3, :3].T).as_rotvec()
+    np.testing.assert_allclose(turned, angular, atol=0.03)
+    rest = jog.positions
+    jog.push(np.zeros(3), np.zeros(3), 0.01)
+    np.testing.assert_array_equal(jog.positions, rest)
+    assert not np.any(jog.velocities)
+
+
+def test_pushed_beyond_its_reach_the_arm_stays_within_its_limits_and_comes_back_at_once() -> None:
+    jog = Jog(PANDA)
+    for _ in range(1500):
+        jog.push(np.array([0.2, 0.0, 0.0]), np.zeros(3), 0.01)
+        assert np.all(jog.positions >= PANDA.position_min - 1e-6) and np.all(jog.positions <= PANDA.position_max + 1e-6)
+    far = tip(jog.positions)[0, 3]
+    assert 0.6 < far < 1.1
+    for _ in range(50):
+        jog.push(np.array([-0.2, 0.0, 0.0]), np.zeros(3), 0.01)
+    assert tip(jog.positions)[0, 3] < far - 0.015, "it first has to come back from where it was pushed in vain"
+
+
+def test_a_gamepad_moves_only_while_its_button_is_held() -> None:
+    gamepad = Gamepad.load()
+    axes, buttons = [0.0] * 8, [0] * 11
+    axes[1], axes[0], axes[3] = 1.0, 0.05, -0.5
+    np.testing.assert_array_equal(gamepad.twist(axes, buttons), np.zeros(6))
+    buttons[gamepad.enable_button] = 1
+    np.testing.assert_allclose(gamepad.twist(axes, buttons), [0.15, 0, 0, 0, 0, -0.25])
+    with pytest.raises(GenimaError, match="has 2 axes and 11 buttons"):
+        gamepad.twist(axes[:2], buttons)
+
+
+@pytest.mark.parametrize("text, words", [("linear: {", "is not YAML"), ("linear: {}", "bad or missing field")])
+def test_a_bad_gamepad_file_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "pad.yaml").write_text(text)
+    with pytest.raises(GenimaError, match=words):
+        Gamepad.load(tmp_path / "pad.yaml")
+    with pytest.raises(GenimaError, match="does not exist"):
+        Gamepad.load(tmp_path / "no.yaml")
+
+
+class Jogged:
+    """The jog node, with a follower that stands where it is put."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        graph.add(JogNode())
+        self.said = graph.hear(JointState, "leader/joint_states", qos.JOINT_STATES)
+        self._say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_status = graph.speak(TeleopStatus, "teleop/status", qos.STATUS)
+        self.say_twist = graph.speak(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
+        self.say_joy = graph.speak(Joy, "joy", qos.JOINT_STATES)
+        self.phase, self.joints = TeleopStatus.IDLE, PANDA.home + 0.1
+
+    def work(self) -> None:
+        self._say_joints(messages.joints_message(Joints(time.time(), self.joints, 1.0), PANDA))
+        self._say_status(TeleopStatus(phase=self.phase))
+
+    def until(self, condition, otherwise: str, more=lambda: None) -> None:
+        self.graph.until(condition, otherwise, lambda: (self.work(), more()))
+
+    @property
+    def tip(self) -> np.ndarray:
+        return tip(np.array(self.said[-1].position[:N]))[:3, 3]
+
+
+def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> None:
+    jogged = Jogged(graph)
+    jogged.until(lambda: jogged.said and np.allclose(jogged.said[-1].position[:N], PANDA.home + 0.1), "it is not there")
+    jogged.joints = PANDA.home
+    jogged.until(lambda: np.allclose(jogged.said[-1].position[:N], PANDA.home), "it does not stay with the follower")
+    push = TwistStamped()
+    push.twist.linear.z = 0.2
+    jogged.say_twist(push)
+    time.sleep(0.1)
+    jogged.work()
+    assert np.allclose(jogged.said[-1].position[:N], PANDA.home), "it goes though nobody follows"
+    jogged.phase = TeleopStatus.MIRRORING
+    low = jogged.tip[2]
+    jogged.until(lambda: jogged.tip[2] > low + 0.05, "it is not pushed", lambda: jogged.say_twist(push))
+    jogged.until(lambda: jogged.said[-1].velocity[3] == 0.0, "it does not stop by itself")
+    push.twist.linear.z = float("nan")
+    jogged.until(graph.complains("jog", "not finite"), "no complaint", lambda: jogged.say_twist(push))
+
+
+def test_a_gamepad_pushes_and_grips(graph) -> None:
+    jogged = Jogged(graph)
+    jogged.phase = TeleopStatus.MIRRORING
+    pad = Joy(axes=[0.0] * 8, buttons=[0] * 11)
+    pad.axes[1] = 1.0
+    pad.buttons[5] = 1
+    jogged.until(lambda: jogged.said, "it says nothing")
+    begin = jogged.tip[0]
+    jogged.until(lambda: jogged.tip[0] > begin + 0.03, "it is not pushed", lambda: jogged.say_joy(pad))
+    pad.buttons[0] = 1
+    jogged.until(lambda: jogged.said[-1].position[N] == pytest.approx(0.7), "no grip", lambda: jogged.say_joy(pad))
+    jogged.until(graph.complains("jog", "has 1 axes"), "no complaint", lambda: jogged.say_joy(Joy(axes=[1.0])))
+
+
+def test_the_simulated_leader_plays_what_the_scene_needs(graph) -> None:
+    graph.add(SimLeader())
+    said = graph.hear(JointState, "leader/joint_states", qos.JOINT_STATES)
+    assert "no scene" in graph.call(Trigger, "leader/play", Trigger.Request()).message
+    scene = graph.speak(SceneStatus, "sim/status", qos.STATUS)
+    scene(SceneStatus(task="push_button", seed=3))
+    graph.until(lambda: graph.call(Trigger, "leader/play", Trigger.Request()).success, "it does not play")
+    assert "plays already" in graph.call(Trigger, "leader/play", Trigger.Request()).message
+    graph.until(lambda: abs(said[-1].position[0] - PANDA.home[0]) > 0.01, "it does not move")
+    time.sleep(1.0)
+    stamps = np.array([messages.seconds(m.header.stamp) for m in said])
+    positions = np.array([m.position[:N] for m in said])
+    speeds = np.array([m.velocity[:N] for m in said])
+    k = np.flatnonzero(np.diff(stamps) < 0.02)  # the machine may be busy
+    slopes = np.diff(positions, axis=0)[k] / np.diff(stamps)[k, None]
+    np.testing.assert_allclose(slopes, (speeds[k] + speeds[k + 1]) / 2, atol=0.05)
+    assert graph.call(Trigger, "leader/home", Trigger.Request()).success
+    graph.until(lambda: np.allclose(said[-1].position[:N], PANDA.home), "not at home")

@@ -24,6 +24,7 @@ setup(
             "controller = genima_nodes.controller:main",
             "command_guard = genima_nodes.command_guard:main",
             "task_runner = genima_nodes.task_runner:main",
+            "jog = genima_nodes.jog:main",
             "teleop = genima_nodes.teleop:main",
         ],
     },

@@ -21,6 +21,7 @@ setup(
     entry_points={
         "console_scripts": [
             "sim_node = genima_sim.sim_node:main",
+            "sim_leader = genima_sim.sim_leader:main",
         ],
     },
 )

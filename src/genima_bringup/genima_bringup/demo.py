@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     spec, _ = checkpoint.read_pair(options.checkpoint)  # in a moment, what the nodes would find out in many seconds
     out = _make_folder(options.out)
     report = Report(options.task, options.episodes)
-    with _interruptible():
+    with interruptible():
         try:
             _run(options, spec.views, out, report)
         except KeyboardInterrupt:
@@ -144,7 +144,7 @@ def _pictures(out: Path, headless: bool) -> Iterator[_Pictures]:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Ctrl-C and SIGTERM raise KeyboardInterrupt once; after that the run is ending and nothing may disturb it."""
 
     def interrupt(*_: object) -> None:

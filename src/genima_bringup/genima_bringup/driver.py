@@ -11,12 +11,15 @@ from rclpy.action import ActionClient
 from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.task import Future
+from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima_interfaces.action import RunTask
 from genima_interfaces.srv import ResetScene
 from genima_nodes import qos
 from genima_nodes.health import values
+
+_DISCOVERY = 30.0  # s for a service to be found
 
 
 class Driver(Node):
@@ -29,6 +32,7 @@ class Driver(Node):
         self._handle: Any = None
         self._executor = EventsExecutor()
         self._executor.add_node(self)
+        self._triggers: dict[str, Any] = {}  # clients by name
         self._reset_client = self.create_client(ResetScene, "sim/reset")
         self._run_task = ActionClient(self, RunTask, "run_task")
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
@@ -70,13 +74,12 @@ class Driver(Node):
 
         if not self.spin_until(lambda: not unready(), timeout, alive):
             raise GenimaError(f"not ready after {timeout:.0f} s: {', '.join(unready())}")
-        if not (self._reset_client.wait_for_service(timeout) and self._run_task.wait_for_server(timeout)):
-            raise GenimaError("the simulator's or the task runner's service does not answer")
 
     # What can be asked of the graph.
 
     def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
         """Start the scene of a task anew; returns its instruction."""
+        self._require(self._reset_client.wait_for_service, "sim/reset")
         response = self.answer(
             self._reset_client.call_async(ResetScene.Request(task=task, seed=seed)), "sim/reset", 10.0, alive
         )
@@ -86,12 +89,20 @@ class Driver(Node):
 
     def begin_task(self, instruction: str, time_limit: float, alive: Callable[[], None]) -> Future:
         """Put a task in force; the future has its result once it ends."""
+        self._require(self._run_task.wait_for_server, "run_task")
         goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
         handle = self.answer(self._run_task.send_goal_async(goal), "run_task", 10.0, alive)
         if not handle.accepted:
             raise GenimaError(f"the task runner refused {instruction!r}")
         self._handle = handle
         return handle.get_result_async()
+
+    def trigger(self, name: str, alive: Callable[[], None]) -> Trigger.Response:
+        """Call a service that takes no words."""
+        if name not in self._triggers:
+            self._triggers[name] = self.create_client(Trigger, name)
+        self._require(self._triggers[name].wait_for_service, name)
+        return self.answer(self._triggers[name].call_async(Trigger.Request()), name, 10.0, alive)
 
     def cancel_task(self) -> None:
         """End the task that was begun last."""
@@ -102,6 +113,10 @@ class Driver(Node):
         if not self.spin_until(future.done, timeout, alive):
             raise GenimaError(f"no answer from {name} within {timeout:.0f} s")
         return future.result()
+
+    def _require(self, wait: Callable[[float], bool], name: str) -> None:
+        if not wait(_DISCOVERY):
+            raise GenimaError(f"nobody serves {name}")
 
     def faults(self) -> list[str]:
         """What the nodes complain about now."""

@@ -31,6 +31,17 @@ class Process:
     remappings: dict[str, str] = field(default_factory=dict)
 
 
+def led(leader: str) -> list[Process]:
+    """The simulated robot as a follower; ``leader`` is ``expert``, or ``jog`` for who pushes its tip."""
+    leaders = {"expert": Process("genima_sim", "sim_leader"), "jog": Process("genima_nodes", "jog")}
+    return [
+        Process("genima_sim", "sim_node"),
+        Process("genima_nodes", "command_guard", {"self_collision": True, "rate": 200}),
+        Process("genima_nodes", "teleop", {"leader": "same"}),
+        leaders[leader],
+    ]
+
+
 def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:
     """The closed loop around the simulated robot. An empty checkpoint means the one that comes with the project."""
     return [

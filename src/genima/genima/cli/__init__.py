@@ -18,6 +18,7 @@ COMMANDS: dict[str, Command] = {
     "demo": Command("genima_bringup.demo", "run the closed loop on the simulated robot and report on it"),
     "eval": Command("genima_sim.evaluate", "measure success over many seeds, in lock-step and without ROS"),
     "faults": Command("genima_bringup.fault_bench", "bring about faults and record what the robot receives"),
+    "teleop": Command("genima_bringup.teleop", "lead the simulated robot: by an expert, the keyboard or a gamepad"),
     "record": Command("genima_sim.record", "record demos with the scripted experts"),
     "episodes": Command("genima.cli.episodes", "export demos to LeRobot datasets, import them from there"),
     "render": Command("genima.cli.render", "turn demos into a dataset of drawn targets"),

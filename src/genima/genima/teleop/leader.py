@@ -19,6 +19,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
 Array = NDArray[np.float64]
+SAME = "same"  # the name of a leader that has the follower's own joints and gripper
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,16 @@ class Leader:
 
     @classmethod
     def load(cls, name_or_file: str | Path, follower: RobotModel) -> Leader:
-        """Read ``config/teleop/<name>.yaml`` or a YAML file.
+        """Read ``config/teleop/<name>.yaml`` or a YAML file; ``same`` is a leader like the follower itself.
 
         Raises:
             GenimaError: for a missing file, a bad field, or another number of joints than the follower has.
         """
+        if name_or_file == SAME:
+            n = len(follower.joint_names)
+            ends = follower.position_min, follower.position_max
+            gripper_ends = follower.gripper_position(0.0), follower.gripper_position(1.0)
+            return cls(follower.joint_names, np.ones(n), np.zeros(n), *ends, follower.gripper_joint, *gripper_ends)
         path = Path(name_or_file)
         if path.suffix != ".yaml":
             path = paths.shared("config", "teleop", f"{name_or_file}.yaml")

@@ -1,0 +1,113 @@
+"""Who leads the graph of a teleoperation from outside, as a person at the keyboard does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from geometry_msgs.msg import TwistStamped
+from numpy.typing import NDArray
+from rclpy.time import Time
+from std_msgs.msg import Bool, Float32
+from std_srvs.srv import Trigger
+
+from genima.errors import GenimaError
+from genima_bringup.driver import Driver
+from genima_interfaces.msg import SceneStatus, TeleopStatus
+from genima_nodes import qos
+
+_AFTERWARDS = 1.0  # s that the follower has after its leader
+_PATIENCE = 120.0  # s for an expert to play
+
+
+class Operator(Driver):
+    """Nothing happens in it but while it spins."""
+
+    def __init__(self) -> None:
+        super().__init__("operator")
+        self.status: TeleopStatus | None = None
+        self._scene = SceneStatus()
+        self._playing = False
+        self._gripper = 1.0  # open fraction
+        self._push = self.create_publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
+        self._grip = self.create_publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
+        self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)
+        self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
+        self.create_subscription(Bool, "leader/playing", self._on_playing, qos.TASK)
+
+    @property
+    def following(self) -> bool:
+        """Whether the follower follows, or is on its way to."""
+        return self.status is not None and self.status.phase in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING)
+
+    @property
+    def success(self) -> bool:
+        """Whether the simulator says that the scene's task is done."""
+        return bool(self._scene.success)
+
+    def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
+        """Start the scene of a task anew, and wait until everybody has heard of it; returns its instruction."""
+        instruction = super().reset(task, seed, alive)
+        begin = self.get_clock().now()
+        self.spin_until(lambda: Time.from_msg(self._scene.header.stamp) > begin, _AFTERWARDS, alive)
+        return instruction
+
+    def lead(self, timeout: float, alive: Callable[[], None]) -> None:
+        """Take the follower, and wait until it mirrors.
+
+        Raises:
+            GenimaError: when it cannot be led, or does not come within ``timeout`` s.
+        """
+        deadline = time.monotonic() + timeout
+        answer = self.trigger("teleop/start", alive)
+        while not answer.success and time.monotonic() < deadline:  # the leader may only just have begun to speak
+            self.spin_until(lambda: False, 0.2, alive)
+            answer = self.trigger("teleop/start", alive)
+        self.require(answer)
+        self.status = None  # what was said before does not count
+
+        def mirrors() -> bool:
+            return self.status is not None and self.status.phase == TeleopStatus.MIRRORING
+
+        if not self.spin_until(mirrors, max(0.0, deadline - time.monotonic()), alive):
+            status = self.status
+            said = f"it is {status.phase} {status.reason}".strip() if status else "it says nothing"
+            raise GenimaError(f"the follower does not come to its leader within {timeout:.0f} s; {said}")
+
+    def play(self, alive: Callable[[], None]) -> float:
+        """Have the simulated leader play the scene's task to its end; returns how long it took in s."""
+        begin = time.monotonic()
+        self.require(self.trigger("leader/play", alive))
+        self.spin_until(lambda: self._playing, 5.0, alive)
+        self.spin_until(lambda: not self._playing, _PATIENCE, alive)
+        self.spin_until(lambda: self.success, _AFTERWARDS, alive)
+        return time.monotonic() - begin
+
+    def push(self, twist: NDArray[np.float64]) -> None:
+        """Push the tip, (6,) m/s and rad/s; it ends by itself soon."""
+        message = TwistStamped()
+        message.header.stamp = self.get_clock().now().to_msg()
+        linear, angular = message.twist.linear, message.twist.angular
+        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = map(float, twist)
+        self._push.publish(message)
+
+    def toggle_gripper(self) -> None:
+        """Open the gripper if it is closed, and the other way round."""
+        self._gripper = 0.0 if self._gripper > 0.5 else 1.0
+        self._grip.publish(Float32(data=self._gripper))
+
+    @staticmethod
+    def require(answer: Trigger.Response) -> None:
+        """Raise a GenimaError with the words of a service that refused."""
+        if not answer.success:
+            raise GenimaError(answer.message)
+
+    def _on_status(self, message: TeleopStatus) -> None:
+        self.status = message
+
+    def _on_scene(self, message: SceneStatus) -> None:
+        self._scene = message
+
+    def _on_playing(self, message: Bool) -> None:
+        self._playing = bool(message.data)

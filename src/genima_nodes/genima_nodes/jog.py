@@ -1,0 +1,117 @@
+"""Node: a leader without an arm. A gamepad (`joy`) or speeds (`leader/jog`) in, `leader/joint_states` out.
+
+It waits where the follower is, and goes on from there once the follower mirrors it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from geometry_msgs.msg import TwistStamped
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Float32
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.teleop.gamepad import Gamepad
+from genima.teleop.jog import Jog
+from genima_interfaces.msg import TeleopStatus
+from genima_nodes import messages, parameters, qos
+from genima_nodes.health import Health
+from genima_nodes.joint_states import JointStates
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import CONTROL_NICENESS, run
+
+_STALE = 0.2  # s after which a push that was not renewed ends
+_SPEED_LIMIT = np.array([0.5, 0.5, 0.5, 1.5, 1.5, 1.5])  # m/s, rad/s: whatever is asked for
+
+
+class JogNode(Node):
+    """Speaks at a fixed rate, also when nobody pushes."""
+
+    def __init__(self) -> None:
+        """Raises:
+        GenimaError: for parameters or a gamepad's file that make no sense.
+        """
+        super().__init__("jog")
+        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        self._period = 1 / parameters.number(self, "rate", 100.0, 20.0, 200.0)
+        file = self.declare_parameter("gamepad", "").value
+        self._gamepad = Gamepad.load(Path(file) if file else None)
+        self._jog = Jog(self._robot)
+        self._push: NDArray[np.float64] = np.zeros(6)
+        self._pushed = float("-inf")  # monotonic s
+        self._gripper, self._gripper_button = 1.0, False
+        self._led = False  # whether the follower follows
+
+        self._health = Health(self)
+        self._said = self._health.meter("leader/joint_states")
+        self._joints = JointStates(self, self._health, self._robot)
+        self._publisher = self.create_publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
+        self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)
+        self.create_subscription(TwistStamped, "leader/jog", self._on_twist, qos.JOINT_COMMAND)
+        self.create_subscription(Float32, "leader/jog/gripper", self._on_gripper, qos.JOINT_COMMAND)
+        self.create_subscription(Joy, "joy", self._on_joy, qos.JOINT_STATES)
+        self.create_timer(self._period, self._speak, clock=STEADY)
+
+    def close(self) -> None:
+        """Nothing is left to end."""
+
+    def _on_status(self, message: TeleopStatus) -> None:
+        self._led = message.phase in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING)
+
+    def _on_twist(self, message: TwistStamped) -> None:
+        linear, angular = message.twist.linear, message.twist.angular
+        self._take(np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]))
+
+    def _on_gripper(self, message: Float32) -> None:
+        if np.isfinite(message.data):
+            self._gripper = float(np.clip(message.data, 0, 1))
+
+    def _on_joy(self, message: Joy) -> None:
+        try:
+            self._take(self._gamepad.twist(message.axes, message.buttons))
+        except GenimaError as error:
+            self._health.fault("joy", str(error))
+            return
+        self._health.clear("joy")
+        down = bool(message.buttons[self._gamepad.gripper_button])
+        if down and not self._gripper_button:
+            self._gripper = 0.0 if self._gripper > 0.5 else 1.0
+        self._gripper_button = down
+
+    def _take(self, push: NDArray[np.float64]) -> None:
+        if not np.all(np.isfinite(push)):
+            self._health.fault("leader/jog", "a speed is not finite; ignored")
+            return
+        self._health.clear("leader/jog")
+        self._push, self._pushed = np.clip(push, -_SPEED_LIMIT, _SPEED_LIMIT), time.monotonic()
+
+    def _speak(self) -> None:
+        if not self._led:
+            if self._joints.newest is None:
+                return  # nobody knows where to begin
+            self._jog.reset(self._joints.newest.positions)
+        else:
+            push = self._push if time.monotonic() - self._pushed < _STALE else np.zeros(6)
+            self._jog.push(push[:3], push[3:], self._period)
+        message = JointState(name=[*self._robot.joint_names, self._robot.gripper_joint])
+        message.header.stamp = messages.time_message(messages.now(self))
+        message.position = [*self._jog.positions, self._robot.gripper_position(self._gripper)]
+        message.velocity = [*self._jog.velocities, 0.0]
+        self._publisher.publish(message)
+        self._said.tick()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(JogNode, args, CONTROL_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
