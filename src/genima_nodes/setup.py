@@ -25,6 +25,7 @@ setup(
             "command_guard = genima_nodes.command_guard:main",
             "task_runner = genima_nodes.task_runner:main",
             "jog = genima_nodes.jog:main",
+            "recorder = genima_nodes.recorder:main",
             "teleop = genima_nodes.teleop:main",
         ],
     },

@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rclpy.clock import Clock, ClockType
 
@@ -31,6 +32,17 @@ def schedule_in_real_time(priority: int) -> bool:
 def schedule_in_background() -> None:
     """Run this thread, and those that it starts, by the process's niceness, though its starter is in real time."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextmanager
+def starting_in_background() -> Iterator[None]:
+    """Threads that are started meanwhile run by the process's niceness, though their starter is in real time."""
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    schedule_in_background()
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameter)
 
 
 class PacedThread:

@@ -20,7 +20,7 @@ COMMANDS: dict[str, Command] = {
     "faults": Command("genima_bringup.fault_bench", "bring about faults and record what the robot receives"),
     "teleop": Command("genima_bringup.teleop", "lead the simulated robot: by an expert, the keyboard or a gamepad"),
     "record": Command("genima_sim.record", "record demos with the scripted experts"),
-    "episodes": Command("genima.cli.episodes", "export demos to LeRobot datasets, import them from there"),
+    "episodes": Command("genima.cli.episodes", "repair demos; export them to LeRobot datasets, import them from there"),
     "render": Command("genima.cli.render", "turn demos into a dataset of drawn targets"),
     "inspect": Command("genima.cli.inspect", "print what is inside a checkpoint or a dataset, with a contact sheet"),
     "train": Command("genima.cli.train", "train the diffusion agent and the controller from demos"),

@@ -1,4 +1,4 @@
-"""``./genima episodes``: demos to and from other formats."""
+"""``./genima episodes``: demos that were left unfinished, and to and from other formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from genima import paths
 from genima.episodes import Episode, find_episodes
+from genima.episodes.bag import PARTIAL
 from genima.episodes.lerobot import DatasetReader, DatasetWriter
+from genima.episodes.repair import repair
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.views import load_cameras
@@ -22,11 +24,40 @@ OnFault = Literal["skip", "refuse"]
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima episodes``."""
-    commands: dict[str, Callable[..., None]] = {"export": export_lerobot, "import": import_lerobot}
+    commands: dict[str, Callable[..., None]] = {
+        "repair": repair_episodes,
+        "export": export_lerobot,
+        "import": import_lerobot,
+    }
     tyro.extras.subcommand_cli_from_dict(
-        commands, prog="genima episodes", description="Demos to and from other formats.", args=list(argv)
+        commands, prog="genima episodes", description="Finish demos; to and from other formats.", args=list(argv)
     )
     return 0
+
+
+def repair_episodes(demos: tyro.conf.Positional[Path], on_fault: OnFault = "skip") -> None:
+    """Make whole demos of what killed recordings left; nothing that was written is lost.
+
+    Args:
+        demos: Folder of demos, or one demo.
+        on_fault: Whether a demo that cannot be repaired is left out or ends the command.
+    """
+    if not demos.is_dir():
+        raise GenimaError(f"there is no folder {demos}")
+    left = sorted(path for path in demos.rglob(f"{PARTIAL}/*") if path.is_dir())
+    torn = sorted({path.parent for path in demos.rglob("*.mcap") if PARTIAL not in path.parts})
+
+    def mend(folder: Path) -> None:
+        result = repair(folder)
+        if not result.healthy:
+            count = sum(result.messages.values())
+            kept = f"{count} messages of {result.seconds:.1f} s"
+            tqdm.write(f"{result.folder}: {kept}; {result.bytes_cut} bytes were torn")
+
+    skipped = _for_each([*left, *torn], mend, on_fault, "repair")
+    print(f"{len(left) + len(torn) - skipped} demos in {demos} are whole; {skipped} are not")
+    if not left and not torn:
+        raise GenimaError(f"no demos in {demos}")
 
 
 def export_lerobot(

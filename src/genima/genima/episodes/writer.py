@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.rosbag2 import StoragePlugin, Writer
 
-from genima.episodes.bag import COMPRESSED, JOINT_COMMAND, JOINT_STATES, PARTIAL, SUCCESS, TASK, compressed_topic, types
+from genima.episodes.bag import COMPRESSED, JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, compressed_topic, types
+from genima.episodes.metadata import Qos
+from genima.episodes.recording import BagRecorder
 from genima.errors import GenimaError
 from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera
 
 _JPEG_QUALITY = 95
-_BAG_VERSION: Literal[9] = 9  # what ROS 2 Jazzy writes
+_QUEUE_BYTES = 64 << 20
 
 
 class EpisodeWriter:
@@ -30,25 +31,27 @@ class EpisodeWriter:
         if folder.exists():
             raise GenimaError(f"episode {folder} exists already; choose another folder or remove it")
         self._folder, self._robot, self._cameras, self._instruction = folder, robot, cameras, instruction
-        self._partial = folder.parent / PARTIAL / folder.name
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
-        self._bag = Writer(self._partial, version=_BAG_VERSION, storage_plugin=StoragePlugin.MCAP)
-        self._connections: dict[str, Any] = {}
+        self._topics: set[str] = set()
 
     def __enter__(self) -> EpisodeWriter:
-        self._bag.open()
-        self._write(TASK, 0.0, "std_msgs/msg/String", data=self._instruction)
+        # Chunks only when they are full: what a killed run leaves is not kept, and equal demos are equal files.
+        self._bag = BagRecorder(
+            self._folder, flush_seconds=math.inf, queue_bytes=_QUEUE_BYTES, reserve_bytes=0, replace=True
+        )
+        try:
+            self._write(TASK, 0.0, "std_msgs/msg/String", data=self._instruction)
+        except BaseException:
+            self._bag.discard()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bag.close()
         if kind is None:
-            self._partial.rename(self._folder)
+            self._bag.finish()
         else:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._bag.discard()
 
     def observe(self, stamp: float, images: Mapping[str, Image], joints: Joints) -> None:
         """Record four images (rgb) and the measured joints of one moment, in seconds."""
@@ -74,10 +77,11 @@ class EpisodeWriter:
         self._write(SUCCESS, stamp, "std_msgs/msg/Bool", data=success)
 
     def _write(self, topic: str, stamp: float, kind: str, **fields: Any) -> None:
-        if topic not in self._connections:
-            self._connections[topic] = self._bag.add_connection(topic, kind, typestore=types())
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._bag.add_topic(topic, kind, Qos())
         message = types().types[kind](**fields)
-        self._bag.write(self._connections[topic], round(stamp * 1e9), types().serialize_cdr(message, kind))
+        self._bag.write(topic, types().serialize_cdr(message, kind), round(stamp * 1e9), wait=True)
 
     def _header(self, stamp: float, frame: str) -> Any:
         nanoseconds = round(stamp * 1e9)

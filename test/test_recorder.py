@@ -1,0 +1,186 @@
+"""The node that records episodes."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+import yaml
+from mcap.reader import make_reader
+from rclpy.parameter import Parameter
+from ros_graph import Graph
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_srvs.srv import SetBool, Trigger
+
+from genima import paths
+from genima.episodes import Episode
+from genima.errors import GenimaError
+from genima.observation import Command, Joints
+from genima.robot.model import RobotModel
+from genima_bringup.supervisor import free_domains
+from genima_interfaces.msg import RecorderStatus
+from genima_interfaces.srv import StartEpisode
+from genima_nodes import messages, qos
+from genima_nodes.recorder import RecorderNode
+
+PANDA = RobotModel.load("panda")
+VIEWS = ("front", "wrist")
+SIZE = 32
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+class Studio:
+    """Cameras and an arm before a recorder."""
+
+    def __init__(self, graph: Graph, folder: Path, **parameters: object) -> None:
+        self.graph, self.folder = graph, folder
+        values = {"folder": str(folder), "views": list(VIEWS), "calibration": "sim", "images": "raw"} | parameters
+        graph.add(RecorderNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
+        self.statuses = graph.hear(RecorderStatus, "recorder/status", qos.STATUS)
+        self._images = {v: graph.speak(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
+        self._infos = {v: graph.speak(CameraInfo, f"cameras/{v}/color/camera_info", qos.IMAGE) for v in VIEWS}
+        self._say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_command = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+        self._begin = round(time.time())
+        self.sent: list[float] = []  # stamps of images
+
+    def image(self, k: int) -> np.ndarray:
+        return np.random.default_rng(k).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+
+    def work(self, silent: str = "") -> None:
+        """One frame, a thirtieth of a second after the one before it by its stamp, however busy the machine is."""
+        now = self._begin + len(self.sent) / 30
+        for view in VIEWS:
+            if view != silent:
+                self._images[view](messages.image_message(self.image(len(self.sent)), now, view))
+                info = CameraInfo(height=SIZE, width=SIZE)
+                info.header.stamp = messages.time_message(now)
+                self._infos[view](info)
+        self.sent.append(now)
+        for k in range(4):
+            stamp = now + k / 120
+            self._say_joints(messages.joints_message(Joints(stamp, PANDA.home + len(self.sent) / 100, 0.5), PANDA))
+            self._say_command(messages.command_message(Command(stamp, PANDA.home, np.zeros(7), 0.5), PANDA))
+            time.sleep(1 / 120)
+
+    def start(self, name: str = "one", instruction: str = "wave") -> StartEpisode.Response:
+        request = StartEpisode.Request(name=name, instruction=instruction, operator_name="Ada", notes="a: note")
+        return self.graph.call(StartEpisode, "recorder/start", request)
+
+    def started(self, **what: str) -> None:
+        """Start once everything speaks."""
+        self.graph.until(lambda: self.start(**what).success, "it cannot be started", self.work)
+        self._begin += 100
+        self.sent.clear()
+
+    def ask(self, what: str) -> Trigger.Response:
+        return self.graph.call(Trigger, f"recorder/{what}", Trigger.Request())
+
+
+@pytest.mark.parametrize("images", ["raw", "png", "jpeg"])
+def test_what_came_is_in_the_episode(graph, tmp_path: Path, images: str) -> None:
+    studio = Studio(graph, tmp_path, images=images)
+    studio.started()
+    for _ in range(30):
+        studio.work()
+    assert graph.call(SetBool, "recorder/mark", SetBool.Request(data=True)).success
+    graph.until(lambda: studio.statuses[-1].recording and studio.statuses[-1].messages > 30, "no status")
+    assert studio.ask("stop").success
+    episode = Episode.load(tmp_path / "one", PANDA)
+    assert episode.instruction == "wave" and episode.success and episode.views == VIEWS
+    assert len(episode) in (29, 30)
+    for k, stamp in enumerate(episode.stamps):
+        sent = int(np.argmin(np.abs(np.array(studio.sent) - stamp)))
+        assert abs(studio.sent[sent] - stamp) < 1e-5 and sent - k in (0, 1)
+        worst = np.abs(episode.image("front", k).astype(int) - studio.image(sent)).max()
+        assert worst == 0 or images == "jpeg"
+    about, robot, camera = (text_of(tmp_path, topic) for topic in ("/episode", "/robot_model", "/calibration/front"))
+    assert yaml.safe_load(about)["operator"] == "Ada" and yaml.safe_load(about)["notes"] == "a: note"
+    assert robot == paths.shared("config", "robots", "panda.yaml").read_text()
+    assert camera == paths.shared("calibration", "sim", "front.yaml").read_text()
+
+
+def recorded(folder: Path, topic: str) -> list[bytes]:
+    with open(folder / "one" / "one.mcap", "rb") as file:
+        return [message.data for _, _, message in make_reader(file).iter_messages(topics=[topic])]
+
+
+def text_of(folder: Path, topic: str) -> str:
+    (cdr,) = recorded(folder, topic)
+    return cdr[8:].rstrip(b"\0").decode()
+
+
+def test_every_message_is_there_once_in_order(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    studio.started()
+    for _ in range(60):
+        studio.work()
+    assert studio.ask("stop").success
+    joints, images = recorded(tmp_path, "/joint_states"), recorded(tmp_path, "/cameras/wrist/color/image_raw")
+    assert len(images) == 60 and len(joints) == 240
+    stamps = [int.from_bytes(d[4:8], "little") + int.from_bytes(d[8:12], "little") * 1e-9 for d in images]
+    np.testing.assert_allclose(stamps, studio.sent, atol=1e-6)
+    assert studio.statuses[-1].dropped == 0
+
+
+def test_what_cannot_be_recorded_is_refused_with_one_line(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    assert not studio.ask("stop").success and not studio.ask("discard").success
+    assert not graph.call(SetBool, "recorder/mark", SetBool.Request(data=True)).success
+    assert "nothing comes on /cameras/front/color/image_raw, " in studio.start().message
+    studio.started()
+    assert "is being recorded already" in studio.start(name="two").message
+    assert studio.ask("discard").success
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "a discarded episode leaves something"
+    for what, words in (
+        ({"instruction": " "}, "needs an instruction"),
+        ({"name": "../away"}, "no name for a folder"),
+        ({"name": ".hidden"}, "no name for a folder"),
+    ):
+        assert words in studio.start(**what).message
+    studio.started()
+    assert studio.ask("stop").success
+    graph.until(lambda: "exists" in studio.start().message, "it is recorded over", studio.work)
+
+
+def test_a_silent_camera_is_told_and_the_rest_goes_on(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    studio.started()
+    silent = graph.complains("recorder", "nothing comes on /cameras/wrist/color/image_raw")
+    graph.until(silent, "no complaint", lambda: studio.work(silent="wrist"))
+    graph.until(graph.is_fine("recorder"), "no recovery", studio.work)
+    assert studio.ask("stop").success
+
+
+def test_an_end_of_the_process_finishes_the_episode(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    studio.started()
+    studio.work()
+    graph.nodes[-1].close()
+    assert (tmp_path / "one" / "metadata.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"images": "webp"}, "known: raw, jpeg, png"),
+        ({"calibration": "nowhere"}, "nowhere"),
+        ({"views": ["front", "ceiling"]}, "no calibration of view ceiling"),
+        ({"reserve": -1.0}, "reserve"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(graph, tmp_path: Path, changes, words: str) -> None:
+    with pytest.raises(GenimaError, match=words):
+        Studio(graph, tmp_path, **changes)
