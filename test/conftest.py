@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 os.environ.setdefault("MUJOCO_GL", "egl")  # no display is needed; MuJoCo reads it when it is imported
 
 import pytest  # noqa: E402
+import rclpy  # noqa: E402
 import torch  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from untrained import save_checkpoints  # noqa: E402
 
 from genima import paths  # noqa: E402
@@ -21,6 +24,7 @@ from genima.datasets.targets import TargetDataset  # noqa: E402
 from genima.episodes import find_episodes  # noqa: E402
 from genima.robot.model import RobotModel  # noqa: E402
 from genima.views import Camera, load_cameras  # noqa: E402
+from genima_bringup.supervisor import free_domains  # noqa: E402
 from genima_sim.environment import Environment  # noqa: E402
 from genima_sim.record import DemoRecorder  # noqa: E402
 from genima_sim.simulation import Simulation  # noqa: E402
@@ -95,3 +99,12 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(tmp_path: Path) -> Callable[[Path], Path]:
     """Copies a folder to where it can be damaged."""
     return lambda folder: Path(shutil.copytree(folder, tmp_path / "copy" / folder.name))
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    """Nodes in this process, in a domain of their own."""
+    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
+    graph = Graph()
+    yield graph
+    graph.close()

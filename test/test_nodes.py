@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -37,14 +37,6 @@ from genima_sim.sim_node import SimNode
 PANDA = RobotModel.load("panda")
 VIEWS = ("wrist", "front", "right_shoulder", "left_shoulder")
 SIZE = 16
-
-
-@pytest.fixture
-def graph() -> Iterator[Graph]:
-    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
-    graph = Graph()
-    yield graph
-    graph.close()
 
 
 class StandInAgent:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
 import yaml
 from mcap.reader import make_reader
 from rclpy.parameter import Parameter
@@ -22,7 +19,6 @@ from genima.episodes import Episode
 from genima.errors import GenimaError
 from genima.observation import Command, Joints
 from genima.robot.model import RobotModel
-from genima_bringup.supervisor import free_domains
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes import messages, qos
@@ -31,14 +27,6 @@ from genima_nodes.recorder import RecorderNode
 PANDA = RobotModel.load("panda")
 VIEWS = ("front", "wrist")
 SIZE = 32
-
-
-@pytest.fixture
-def graph() -> Iterator[Graph]:
-    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
-    graph = Graph()
-    yield graph
-    graph.close()
 
 
 class Studio:

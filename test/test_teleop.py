@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
 import yaml
 from geometry_msgs.msg import TwistStamped
 from hypothesis import given, settings
@@ -26,7 +23,6 @@ from genima.robot.model import RobotModel
 from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample
 from genima.teleop.gamepad import Gamepad
 from genima.teleop.jog import Jog
-from genima_bringup.supervisor import free_domains
 from genima_interfaces.msg import SceneStatus, TeleopStatus
 from genima_nodes import messages, qos
 from genima_nodes.command_guard import CommandGuardNode
@@ -266,14 +262,6 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> N
 
 
 # The node.
-
-
-@pytest.fixture
-def graph() -> Iterator[Graph]:
-    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
-    graph = Graph()
-    yield graph
-    graph.close()
 
 
 class Pair:

@@ -34,6 +34,7 @@ from genima.robot.model import RobotModel
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes import messages, parameters, qos
+from genima_nodes.answering import answering
 from genima_nodes.health import Health, Meter
 from genima_nodes.pacing import STEADY, schedule_in_background, starting_in_background
 from genima_nodes.running import run
@@ -95,8 +96,8 @@ class RecorderNode(Node):
 
         self._status = self.create_publisher(RecorderStatus, "recorder/status", qos.STATUS)
         self.create_service(StartEpisode, "recorder/start", self._on_start)
-        self.create_service(Trigger, "recorder/stop", self._on_stop)
-        self.create_service(Trigger, "recorder/discard", self._on_discard)
+        self.create_service(Trigger, "recorder/stop", answering(self._stop))
+        self.create_service(Trigger, "recorder/discard", answering(self._discard))
         self.create_service(SetBool, "recorder/mark", self._on_mark)
         self.create_timer(_TELL, self._tell, clock=STEADY)
 
@@ -104,7 +105,7 @@ class RecorderNode(Node):
         """Finish the episode that is recorded."""
         if self._bag is not None:
             try:
-                self._finish()
+                self._stop()
             except GenimaError as error:
                 self.get_logger().error(str(error))
         self._compressing.shutdown()
@@ -215,16 +216,7 @@ class RecorderNode(Node):
             response.message = "marked as a success" if request.data else "marked as a failure"
         return response
 
-    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            self._finish()
-        except GenimaError as error:
-            response.message = str(error)
-        else:
-            response.success, response.message = True, f"{self._last} is complete"
-        return response
-
-    def _finish(self) -> None:
+    def _stop(self) -> str:
         recorder, self._bag = self._require_recording(), None
         self._wait_for_images()
         if self._success is not None:
@@ -232,17 +224,13 @@ class RecorderNode(Node):
             now = self.get_clock().now().nanoseconds
             recorder.write(bag.SUCCESS, serialize_message(Bool(data=self._success)), now)
         recorder.finish()
+        return f"{self._last} is complete"
 
-    def _on_discard(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            recorder, self._bag = self._require_recording(), None
-            self._wait_for_images()
-            recorder.discard()
-        except GenimaError as error:
-            response.message = str(error)
-        else:
-            response.success, response.message = True, f"{self._last} is gone"
-        return response
+    def _discard(self) -> str:
+        recorder, self._bag = self._require_recording(), None
+        self._wait_for_images()
+        recorder.discard()
+        return f"{self._last} is gone"
 
     def _require_recording(self) -> BagRecorder:
         if self._bag is None:

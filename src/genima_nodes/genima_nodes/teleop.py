@@ -22,6 +22,7 @@ from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample
 from genima_interfaces.msg import TeleopStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes import messages, parameters, qos
+from genima_nodes.answering import answering
 from genima_nodes.command_guard import NOBODY
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
@@ -64,7 +65,7 @@ class TeleopNode(Node):
         self.create_subscription(JointState, "leader/joint_states", self._on_leader, _LEADER)
         self.create_subscription(Float32, "leader/gripper", self._on_gripper, _LEADER)
         for name, act in {"start": self._start, "pause": self._pause, "end": self._end}.items():
-            self.create_service(Trigger, f"teleop/{name}", _answering(act))
+            self.create_service(Trigger, f"teleop/{name}", answering(act))
         self.create_timer(_WATCH, self._watch, clock=STEADY)
         self.create_timer(_TELL, self._tell, clock=STEADY)
 
@@ -169,17 +170,6 @@ class TeleopNode(Node):
         if sample is not None and joints is not None and now - min(sample.stamp, joints.stamp) <= _STALE:
             status.distance = self._mirror.distance(sample, joints).tolist()
         self._status.publish(status)
-
-
-def _answering(act: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
-    def on_request(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            response.message, response.success = act(), True
-        except GenimaError as error:
-            response.message, response.success = str(error), False
-        return response
-
-    return on_request
 
 
 def main(args: list[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_interfaces.msg import SceneStatus
 from genima_nodes import messages, parameters, qos
+from genima_nodes.answering import answering
 from genima_nodes.health import Health
 from genima_nodes.pacing import PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
@@ -50,8 +51,8 @@ class SimLeader(Node):
         self._playing = self.create_publisher(Bool, "leader/playing", qos.TASK)
         self._playing.publish(Bool(data=False))
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
-        self.create_service(Trigger, "leader/play", self._on_play)
-        self.create_service(Trigger, "leader/home", self._on_home)
+        self.create_service(Trigger, "leader/play", answering(self._play))
+        self.create_service(Trigger, "leader/home", answering(self._home))
         self._pace = PacedThread(1 / self._rate, self._speak, "leader")
         self._pace.start()
 
@@ -62,31 +63,25 @@ class SimLeader(Node):
     def _on_scene(self, message: SceneStatus) -> None:
         self._scene = message
 
-    def _on_play(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _play(self) -> str:
         scene = self._scene
         if scene is None or not scene.task:
-            response.message = "there is no scene; reset the simulator first (sim/reset)"
-        elif self._way is not None:
-            response.message = "it plays already"
-        else:
-            try:
-                self._simulation.reset(scene.task, scene.seed)
-                plan = self._expert.plan(waypoints(scene.task, self._simulation.layout), self._rest)
-                with self._lock:
-                    self._way = Way(plan, self._rest, messages.now(self))
-                self._playing.publish(Bool(data=True))
-                response.success, response.message = True, f"plays {scene.task} for {len(plan.gripper) / DEMO_HZ:.1f} s"
-            except GenimaError as error:
-                response.message = str(error)
-        return response
+            raise GenimaError("there is no scene; reset the simulator first (sim/reset)")
+        if self._way is not None:
+            raise GenimaError("it plays already")
+        self._simulation.reset(scene.task, scene.seed)
+        plan = self._expert.plan(waypoints(scene.task, self._simulation.layout), self._rest)
+        with self._lock:
+            self._way = Way(plan, self._rest, messages.now(self))
+        self._playing.publish(Bool(data=True))
+        return f"plays {scene.task} for {len(plan.gripper) / DEMO_HZ:.1f} s"
 
-    def _on_home(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _home(self) -> str:
         """Stand where episodes begin, at once: it has no weight."""
         with self._lock:
             self._way, self._rest, self._gripper = None, self._robot.home.copy(), 1.0
         self._playing.publish(Bool(data=False))
-        response.success, response.message = True, "at home"
-        return response
+        return "at home"
 
     # The paced thread.
 

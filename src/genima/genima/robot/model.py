@@ -48,6 +48,24 @@ class Braking:
         return -speed[0], speed[1]
 
 
+def pick(what: str, names: Sequence[str], values: Sequence[float], wanted: Sequence[str]) -> Array:
+    """Values (len(wanted),) picked **by name** from a joint-state-like pair of lists; ``what`` names it in errors.
+
+    Raises:
+        GenimaError: when a joint is missing, named twice, without a value, or not finite.
+    """
+    if len(values) != len(names):
+        raise GenimaError(f"{what} has {len(names)} names but {len(values)} values")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise GenimaError(f"{what} names twice: {', '.join(twice)}")
+    by_name = dict(zip(names, values, strict=True))
+    if missing := [name for name in wanted if name not in by_name]:
+        raise GenimaError(f"{what} lacks {', '.join(missing)}; it has {', '.join(names) or 'no joints'}")
+    if bad := [name for name in wanted if not np.isfinite(by_name[name])]:
+        raise GenimaError(f"{what} is not finite at {', '.join(bad)}")
+    return np.array([by_name[name] for name in wanted], float)
+
+
 @dataclass(frozen=True)
 class RobotModel:
     """One arm with a parallel gripper. All joint arrays have shape (n,), in the order of ``joint_names``."""
@@ -188,17 +206,8 @@ class RobotModel:
         Raises:
             GenimaError: when a joint is missing, named twice, without a value, or not finite.
         """
-        if len(values) != len(names):
-            raise GenimaError(f"joint state has {len(names)} names but {len(values)} values")
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise GenimaError(f"joint state names twice: {', '.join(twice)}")
-        by_name = dict(zip(names, values, strict=True))
-        wanted = (*self.joint_names, self.gripper_joint)
-        if missing := [name for name in wanted if name not in by_name]:
-            raise GenimaError(f"joint state lacks {', '.join(missing)}; it has {', '.join(names) or 'no joints'}")
-        if bad := [name for name in wanted if not np.isfinite(by_name[name])]:
-            raise GenimaError(f"joint state is not finite at {', '.join(bad)}")
-        return np.array([by_name[name] for name in self.joint_names]), float(by_name[self.gripper_joint])
+        picked = pick("joint state", names, values, (*self.joint_names, self.gripper_joint))
+        return picked[:-1], float(picked[-1])
 
 
 _NO_BRAKING = {"deceleration": np.inf, "offset": 0.0, "min": -np.inf, "max": np.inf}

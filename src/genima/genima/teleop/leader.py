@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
+from genima.robot.model import RobotModel, pick
 
 Array = NDArray[np.float64]
 SAME = "same"  # the name of a leader that has the follower's own joints and gripper
@@ -113,16 +113,7 @@ class Leader:
         Raises:
             GenimaError: when a joint is missing, named twice, without a value, or not finite.
         """
-        if len(positions) != len(names):
-            raise GenimaError(f"leader has {len(names)} names but {len(positions)} values")
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise GenimaError(f"leader names twice: {', '.join(twice)}")
-        by_name = dict(zip(names, positions, strict=True))
-        if missing := [name for name in self.joint_names if name not in by_name]:
-            raise GenimaError(f"leader lacks {', '.join(missing)}; it has {', '.join(names) or 'no joints'}")
-        if bad := [name for name in self.joint_names if not np.isfinite(by_name[name])]:
-            raise GenimaError(f"leader is not finite at {', '.join(bad)}")
-        raw = np.array([by_name[name] for name in self.joint_names])
+        raw = pick("leader", names, positions, self.joint_names)
         speeds = None
         if len(velocities) == len(names):
             speeds_by_name = dict(zip(names, velocities, strict=True))
