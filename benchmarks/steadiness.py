@@ -2,7 +2,8 @@
 
 Tasks follow each other on the simulated robot, as in `./genima demo`. Late is a tick that ends more than 5 ms after its
 deadline, or never comes. The limit is what the kernel grants: a thread that only sleeps and wakes, at the same rate and
-priority, is timed in this process beside them.
+priority, is timed in this process beside them, and the share of the processors is told that a virtual machine's host
+gave to others.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def main() -> None:
             driver.wait_ready([process.executable for process in processes], _READY, supervisor.check)
             memory: dict[str, list[tuple[float, float]]] = {process.executable: [] for process in processes}
             begin, end = time.monotonic(), time.monotonic() + 60 * options.minutes
+            stolen = psutil.cpu_times().steal
             floor.start()
             successes = tasks = 0
             with tqdm(total=round(60 * options.minutes), unit="s", disable=None) as progress:
@@ -89,8 +91,10 @@ def main() -> None:
                     tasks, successes = tasks + 1, successes + (result.outcome == result.SUCCEEDED)
                     driver.spin_until(lambda: False, 0.5, watch)
             floor.close()
+            seconds = (time.monotonic() - begin) * (os.cpu_count() or 1)
             content = {
                 "minutes": options.minutes,
+                "stolen": (psutil.cpu_times().steal - stolen) / seconds,
                 "tasks": tasks,
                 "successes": successes,
                 "late": {name: late(driver, name) for name in COUNTERS} | {"(the kernel)": (floor.late, floor.ticks)},
@@ -99,7 +103,7 @@ def main() -> None:
         finally:
             driver.close()
             rclpy.try_shutdown()
-    print(f"{options.minutes:g} minutes, {successes} of {tasks} tasks succeeded")
+    print(f"{options.minutes:g} minutes, {successes} of {tasks} tasks succeeded, {content['stolen']:.1%} stolen")
     for name, (count, due) in content["late"].items():  # type: ignore[attr-defined]
         print(f"{name:<18}{count:>6} of {due} ticks late, {100 * (1 - count / max(1, due)):.3f}% in time")
     for name, (first, last, slope) in content["memory_mib"].items():  # type: ignore[attr-defined]

@@ -197,10 +197,18 @@ def test_a_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["successes"] == 0
 
 
-def test_the_launch_file_starts_what_the_demo_starts() -> None:
+@pytest.mark.parametrize(
+    "file, expected",
+    [
+        ("sim", {"sim_node", "diffusion_agent", "controller", "command_guard", "task_runner"}),
+        ("teleop", {"command_guard", "teleop", "sim_node", "sim_leader"}),
+        ("record", {"recorder", "scene_overlay", "rviz2"}),  # and those of teleop
+    ],
+)
+def test_a_launch_file_starts_what_it_says(file: str, expected: set[str]) -> None:
     pytest.importorskip("launch_ros", reason="launch is not among the wheels")
     import runpy
 
-    description = runpy.run_path(str(paths.shared("launch", "sim.launch.py")))["generate_launch_description"]()
+    description = runpy.run_path(str(paths.shared("launch", f"{file}.launch.py")))["generate_launch_description"]()
     names = {a.node_executable for a in description.entities if hasattr(a, "node_executable")}
-    assert names == {"sim_node", "diffusion_agent", "controller", "command_guard", "task_runner"}
+    assert names == expected

@@ -13,8 +13,8 @@ import pytest
 from genima_nodes.pacing import PacedThread
 
 
-def paced(tick: Callable[[float, int], bool], seconds: float, urgent: bool = True) -> PacedThread:
-    thread = PacedThread(0.02, tick, "test", urgent)
+def paced(tick: Callable[[float, int], bool], seconds: float) -> PacedThread:
+    thread = PacedThread(0.02, tick, "test")
     thread.start()
     time.sleep(seconds)
     thread.close()
@@ -73,7 +73,7 @@ def test_ticks_without_work_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("permitted", [True, False])
-def test_only_an_urgent_thread_asks_for_real_time_and_does_without_if_refused(
+def test_a_paced_thread_asks_for_real_time_and_does_without_if_refused(
     monkeypatch: pytest.MonkeyPatch, permitted: bool
 ) -> None:
     asked: list[str] = []
@@ -87,5 +87,4 @@ def test_only_an_urgent_thread_asks_for_real_time_and_does_without_if_refused(
     monkeypatch.setattr(os, "sched_setscheduler", schedule)
     thread = paced(lambda deadline, periods: True, 0.1)
     assert asked == ["test"] and thread.real_time is permitted and thread.ticks > 0
-    assert not paced(lambda deadline, periods: True, 0.1, urgent=False).real_time and asked == ["test"]
     assert os.sched_getscheduler(0) == os.SCHED_OTHER  # this thread is as it was

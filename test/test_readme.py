@@ -25,7 +25,7 @@ def _commands() -> dict[str, set[str]]:
             command, *arguments = match.group(1).split()
             if command.startswith("-") or command == "COMMAND":
                 continue
-            if command in ("train", "episodes"):
+            if command in ("train", "episodes") and arguments:
                 command = f"{command} {arguments[0]}"
             used[command] |= {argument.rstrip(",;.):") for argument in arguments if argument.startswith("--")}
     return used

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import Point, TwistStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ros_graph import Graph
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState, Joy
-from std_msgs.msg import Float32
+from std_msgs.msg import Bool, Float32
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
@@ -28,7 +28,10 @@ from genima_nodes import messages, qos
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.jog import JogNode
 from genima_nodes.teleop import TeleopNode
+from genima_sim.demos import Demo
+from genima_sim.experts import Expert
 from genima_sim.sim_leader import SimLeader
+from genima_sim.tasks import Layout
 
 PANDA = RobotModel.load("panda")
 N = len(PANDA.joint_names)
@@ -505,21 +508,82 @@ def test_a_gamepad_pushes_and_grips(graph) -> None:
     jogged.until(graph.complains("jog", "has 1 axes"), "no complaint", lambda: jogged.say_joy(Joy(axes=[1.0])))
 
 
+class Stage:
+    """The simulated leader before a scene."""
+
+    def __init__(self, graph: Graph, task: str, seed: int) -> None:
+        self.graph = graph
+        graph.add(SimLeader())
+        self.said = graph.hear(JointState, "leader/joint_states", qos.JOINT_STATES)
+        self.playing = graph.hear(Bool, "leader/playing", qos.TASK)
+        assert "no scene" in self.ask("play").message
+        self._say_scene = graph.speak(SceneStatus, "sim/status", qos.STATUS)
+        layout = Layout.random(np.random.default_rng(seed))
+        self.scene = SceneStatus(task=task, seed=seed, objects=["button", "saucepan", "lid"])
+        self.scene.positions = [Point(x=x, y=y) for x, y in (layout.button, layout.saucepan, layout.saucepan)]
+        self.demo = Demo.random(task, seed, layout, Expert(PANDA))
+        graph.until(lambda: self.ask("home").success, "it hears of no scene", lambda: self._say_scene(self.scene))
+
+    def ask(self, what: str) -> Trigger.Response:
+        return self.graph.call(Trigger, f"leader/{what}", Trigger.Request())
+
+    def tell(self) -> None:
+        self._say_scene(self.scene)
+
+    def play(self, what: str) -> None:
+        """Until it has ended."""
+        heard = len(self.playing)
+        assert self.ask(what).success
+        self.graph.until(lambda: [m.data for m in self.playing[heard:]] == [True, False], f"{what} does not end")
+
+    @property
+    def positions(self) -> np.ndarray:
+        return np.array(self.said[-1].position[:N])
+
+
 def test_the_simulated_leader_plays_what_the_scene_needs(graph) -> None:
-    graph.add(SimLeader())
-    said = graph.hear(JointState, "leader/joint_states", qos.JOINT_STATES)
-    assert "no scene" in graph.call(Trigger, "leader/play", Trigger.Request()).message
-    scene = graph.speak(SceneStatus, "sim/status", qos.STATUS)
-    scene(SceneStatus(task="push_button", seed=3))
-    graph.until(lambda: graph.call(Trigger, "leader/play", Trigger.Request()).success, "it does not play")
-    assert "plays already" in graph.call(Trigger, "leader/play", Trigger.Request()).message
-    graph.until(lambda: abs(said[-1].position[0] - PANDA.home[0]) > 0.01, "it does not move")
+    stage = Stage(graph, "push_button", 3)
+    graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "it is not where the demo begins")
+    stage.play("approach")
+    assert stage.ask("play").success
+    assert "plays already" in stage.ask("play").message
+    said = stage.said
+    graph.until(lambda: abs(said[-1].position[0] - stage.demo.start[0]) > 0.01, "it does not move")
     time.sleep(1.0)
     stamps = np.array([messages.seconds(m.header.stamp) for m in said])
     positions = np.array([m.position[:N] for m in said])
     speeds = np.array([m.velocity[:N] for m in said])
     k = np.flatnonzero(np.diff(stamps) < 0.02)  # the machine may be busy
+    jumps = np.linalg.norm(np.diff(positions, axis=0)[k], axis=1) > 0.1  # to its home, once
     slopes = np.diff(positions, axis=0)[k] / np.diff(stamps)[k, None]
-    np.testing.assert_allclose(slopes, (speeds[k] + speeds[k + 1]) / 2, atol=0.05)
-    assert graph.call(Trigger, "leader/home", Trigger.Request()).success
-    graph.until(lambda: np.allclose(said[-1].position[:N], PANDA.home), "not at home")
+    assert jumps.sum() <= 1
+    np.testing.assert_allclose(slopes[~jumps], ((speeds[k] + speeds[k + 1]) / 2)[~jumps], atol=0.05)
+    assert stage.ask("home").success
+    graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "not at home")
+    graph.until(lambda: not stage.playing[-1].data, "it says that it plays")
+
+
+def test_a_missed_grasp_is_made_before_the_demo_and_mended_where_the_lid_is(graph) -> None:
+    seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
+    stage = Stage(graph, "take_lid_off", seed)
+    start = tip(stage.demo.start)[:3, 3]
+    graph.until(lambda: tip(stage.positions)[2, 3] > start[2] + 0.05, "it is not above")
+    stage.play("approach")
+    np.testing.assert_allclose(tip(stage.positions)[:3, 3], start, atol=1e-3)
+    assert stage.said[-1].position[N] == pytest.approx(PANDA.gripper_position(0.0))
+    lid = stage.scene.positions[2]
+    lid.x, lid.y = lid.x + 0.02, lid.y - 0.01  # it was pushed
+    stage.tell()
+    stage.play("play")
+    np.testing.assert_allclose(tip(stage.positions)[:2, 3], [lid.x, lid.y], atol=1e-3)
+
+
+def test_the_simulated_leader_ends_when_the_task_is_done(graph) -> None:
+    seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
+    stage = Stage(graph, "take_lid_off", seed)
+    stage.play("approach")
+    assert stage.ask("play").success
+    graph.until(lambda: stage.playing[-1].data, "it does not play")
+    stage.scene.success = True  # the grasp held after all
+    graph.until(lambda: not stage.playing[-1].data, "it goes on", stage.tell)
+    assert tip(stage.positions)[2, 3] > tip(stage.demo.start)[2, 3] + 0.1  # lifted, and not come down again

@@ -1,10 +1,11 @@
-"""Leading the simulated robot as separate processes, as `./genima teleop` does."""
+"""Leading the simulated robot as separate processes, as `./genima teleop` and `./genima record` do."""
 
 from __future__ import annotations
 
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -13,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from genima.episodes import Episode, find_episodes
+from genima.robot.model import RobotModel
+from genima_bringup.processes import recorded
+from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_sim.record import DemoRecorder
+
 COMMAND = [sys.executable, "-m", "genima.cli", "teleop"]
+REPLAY = [sys.executable, "-m", "genima.cli", "episodes", "replay"]
+RECORD = [sys.executable, "-m", "genima.cli", "record"]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl", "TERM": "xterm"}
 
 
@@ -31,51 +40,145 @@ def test_an_expert_leads_the_arm_through_a_task(tmp_path: Path) -> None:
     assert "teleop may move the arm" in (tmp_path / "command_guard.log").read_text()
 
 
-def test_keys_lead_the_arm(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 200))
-    command = [*COMMAND, "--logs", str(tmp_path)]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    said = ""
+class Terminal:
+    """A command with keys and a screen."""
 
-    def until(words: str, press: str = "", seconds: float = 120.0) -> None:
-        nonlocal said
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (40, 200))
+        self.process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        self._said = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+    def press(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def until(self, words: str, press: str = "", seconds: float = 120.0) -> None:
+        """Wait for words on the screen after those waited for last, with keys pressed again and again."""
         deadline = time.monotonic() + seconds
-        while words not in said:
-            assert time.monotonic() < deadline and process.poll() is None, said[-2000:]
-            if select.select([ours], [], [], 0.1)[0]:
-                said += os.read(ours, 65536).decode(errors="replace")
-            os.write(ours, press.encode())
-        said = said[said.index(words) + len(words) :]
+        while words not in self._said:
+            assert time.monotonic() < deadline and self.process.poll() is None, self._said[-2000:]
+            if select.select([self._ours], [], [], 0.1)[0]:
+                self._said += os.read(self._ours, 65536).decode(errors="replace")
+            self.press(press)
+        self._said = self._said[self._said.index(words) + len(words) :]
 
-    try:
-        until("space follow or rest")
-        until("mirroring")
-        until("mirroring", "r")
-        os.write(ours, b" ")
-        until("the follower rests")
-        until("paused")
-        os.write(ours, b" ")
-        until("the follower comes to the leader")
-        until("mirroring")
-        os.write(ours, b"gn")
-        until("push down")  # the next scene's instruction
-        os.write(ours, b"q")
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        os.close(ours)
+
+    def forget(self, seconds: float) -> None:
+        """What is on the screen by then does not count."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if select.select([self._ours], [], [], 0.1)[0]:
+                os.read(self._ours, 65536)
+        self._said = ""
+
+
+def test_keys_lead_the_arm(tmp_path: Path) -> None:
+    with Terminal([*COMMAND, "--logs", str(tmp_path)], ENVIRONMENT) as terminal:
+        terminal.until("space follow or rest")
+        terminal.until("mirroring")
+        terminal.until("mirroring", "r")
+        terminal.press(" ")
+        terminal.until("the follower rests")
+        terminal.until("paused")
+        terminal.press(" ")
+        terminal.until("the follower comes to the leader")
+        terminal.until("mirroring")
+        terminal.press("gn")
+        terminal.until("push down")  # the next scene's instruction
+        terminal.press("q")
+        assert terminal.process.wait(30) == 0
+
+
+def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: Path) -> None:
+    out = tmp_path / "demos"
+    command = [*RECORD, "--sim", "--task", "push_button", "--episodes", "2", "--out", str(out)]
+    first, second = out / "push_button-100000", out / "push_button-100001"
+    (out / ".partial" / first.name).mkdir(parents=True)  # what a killed run leaves
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / ".partial" / second.name).exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert first.exists() and not second.exists() and not any((out / ".partial").iterdir())
+    made = first.stat().st_mtime_ns
+
+    done = run(command)
+    assert done.returncode == 0 and "2 demos" in done.stdout, done.stderr
+    assert first.stat().st_mtime_ns == made
+    robot = RobotModel.load("panda")
+    for folder in find_episodes(out):
+        episode = Episode.load(folder, robot)
+        assert episode.success and episode.instruction == "push down the maroon button" and len(episode) > 60
+        assert episode.period == pytest.approx(0.05, abs=0.001)
+        assert abs(episode.command_positions - episode.positions).max() < 0.3
+    assert run(command).stdout.startswith("2 demos")
+
+
+def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
+    environment = ENVIRONMENT | ros_environment()
+    out = tmp_path / "demos"
+    keys = [*RECORD, "--instruction", "wave", "--operator", "Ada"]
+    with Supervisor(recorded("jog", 10, str(out), "png"), tmp_path, environment):
+        with Terminal(keys, environment) as terminal:
+            terminal.until("b begin to record")
+            terminal.press("y")
+            terminal.until("nothing is recorded")
+            terminal.press(" ")
+            terminal.until("the follower comes to the leader")
+            terminal.until("mirroring")
+            for key, words in {"x": "is gone", "y": "is complete", "z": "is complete"}.items():
+                terminal.press("b")
+                terminal.until("recording 1 s")
+                terminal.press(key)
+                terminal.until(words)
+                terminal.forget(1.0)  # episodes are named by the second
+            terminal.press("q")
+            assert terminal.process.wait(30) == 0
+    done, failed = (Episode.load(folder, RobotModel.load("panda")) for folder in find_episodes(out))
+    assert done.instruction == failed.instruction == "wave" and done.success is True and failed.success is False
+
+
+def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
+    demo = tmp_path / "push_button-7"
+    assert recorder.record(demo, "push_button", 7)
+    done = run([*REPLAY, str(demo), "--sim", "--speed", "0.7"])
+    assert done.returncode == 0 and "push_button-7: done after" in done.stdout, done.stderr
+    elsewhere = run([*REPLAY, str(demo), "--sim", "--task", "take_lid_off"])
+    assert elsewhere.returncode == 1 and "push_button-7: not done" in elsewhere.stdout, elsewhere.stderr
+    demo = demo.rename(tmp_path / "mine")
+    for arguments, words in {
+        (): "needs a terminal",
+        ("--sim",): "in which scene was",
+        ("--sim", "--speed", "2"): "--speed must be from 0.01 to 1",
+    }.items():
+        refused = run([*REPLAY, str(demo), *arguments])
+        assert refused.returncode == 2 and words in refused.stderr
 
 
 @pytest.mark.parametrize(
-    "arguments, words",
+    "command, words",
     [
-        (["--leader", "keyboard"], "needs a terminal"),
-        (["--leader", "expert", "--episodes", "0"], "--episodes must be positive"),
-        (["--leader", "expert", "--task", "juggle"], "juggle"),
+        ([*COMMAND, "--leader", "keyboard"], "needs a terminal"),
+        ([*COMMAND, "--leader", "expert", "--episodes", "0"], "--episodes must be positive"),
+        ([*COMMAND, "--leader", "expert", "--task", "juggle"], "juggle"),
+        (RECORD, "say what is done with --instruction"),
+        ([*RECORD, "--instruction", "wave"], "needs a terminal"),
+        ([*RECORD, "--sim", "--leader", "gamepad"], "needs a terminal"),
+        ([*RECORD, "--sim", "--task", "juggle"], "juggle"),
+        ([*RECORD, "--lockstep", "--episodes", "0"], "--episodes and --workers must be positive"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(arguments: list[str], words: str) -> None:
-    done = run([*COMMAND, *arguments])
+def test_what_cannot_be_done_is_one_line(command: list[str], words: str) -> None:
+    done = run(command)
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -26,6 +26,8 @@ setup(
             "task_runner = genima_nodes.task_runner:main",
             "jog = genima_nodes.jog:main",
             "recorder = genima_nodes.recorder:main",
+            "replay = genima_nodes.replay:main",
+            "scene_overlay = genima_nodes.scene_overlay:main",
             "teleop = genima_nodes.teleop:main",
         ],
     },

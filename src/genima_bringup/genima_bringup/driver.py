@@ -20,20 +20,20 @@ from genima_nodes import qos
 from genima_nodes.health import values
 
 _DISCOVERY = 30.0  # s for a service to be found
+_PATIENCE = 10.0  # s for its answer
 
 
 class Driver(Node):
     """Nothing happens in it but while it spins."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, namespace: str = "") -> None:
+        super().__init__(name, namespace=namespace)
         self.health: dict[str, DiagnosticStatus] = {}
         self.complaints: list[str] = []  # all that were heard
         self._handle: Any = None
         self._executor = EventsExecutor()
         self._executor.add_node(self)
-        self._triggers: dict[str, Any] = {}  # clients by name
-        self._reset_client = self.create_client(ResetScene, "sim/reset")
+        self._callees: dict[str, Any] = {}  # clients by name
         self._run_task = ActionClient(self, RunTask, "run_task")
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
 
@@ -79,10 +79,7 @@ class Driver(Node):
 
     def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
         """Start the scene of a task anew; returns its instruction."""
-        self._require(self._reset_client.wait_for_service, "sim/reset")
-        response = self.answer(
-            self._reset_client.call_async(ResetScene.Request(task=task, seed=seed)), "sim/reset", 10.0, alive
-        )
+        response = self.call(ResetScene, "sim/reset", ResetScene.Request(task=task, seed=seed), alive)
         if not response.success:
             raise GenimaError(response.message)
         return str(response.instruction)
@@ -99,10 +96,14 @@ class Driver(Node):
 
     def trigger(self, name: str, alive: Callable[[], None]) -> Trigger.Response:
         """Call a service that takes no words."""
-        if name not in self._triggers:
-            self._triggers[name] = self.create_client(Trigger, name)
-        self._require(self._triggers[name].wait_for_service, name)
-        return self.answer(self._triggers[name].call_async(Trigger.Request()), name, 10.0, alive)
+        return self.call(Trigger, name, Trigger.Request(), alive)
+
+    def call(self, kind: type, name: str, request: Any, alive: Callable[[], None]) -> Any:
+        """Call a service and wait for its answer."""
+        if name not in self._callees:
+            self._callees[name] = self.create_client(kind, name)
+        self._require(self._callees[name].wait_for_service, name)
+        return self.answer(self._callees[name].call_async(request), name, _PATIENCE, alive)
 
     def cancel_task(self) -> None:
         """End the task that was begun last."""
@@ -132,5 +133,10 @@ class Driver(Node):
         )
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.health.update({status.name: status for status in message.status})
-        self.complaints += [f"{s.name}: {s.message}" for s in message.status if s.level != DiagnosticStatus.OK]
+        prefix = f"{self.get_namespace()}/".lstrip("/")
+        for status in message.status:
+            if status.name.startswith(prefix):  # others run arms of their own
+                name = status.name.removeprefix(prefix)
+                self.health[name] = status
+                if status.level != DiagnosticStatus.OK:
+                    self.complaints.append(f"{name}: {status.message}")

@@ -1,38 +1,43 @@
-"""Who leads the graph of a teleoperation from outside, as a person at the keyboard does."""
+"""Who leads an arm and has it recorded, from outside the graph, as a person at the keyboard does."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.time import Time
 from std_msgs.msg import Bool, Float32
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from genima.errors import GenimaError
 from genima_bringup.driver import Driver
-from genima_interfaces.msg import SceneStatus, TeleopStatus
+from genima_interfaces.msg import RecorderStatus, SceneStatus, TeleopStatus
+from genima_interfaces.srv import StartEpisode
 from genima_nodes import qos
 
 _AFTERWARDS = 1.0  # s that the follower has after its leader
+_HEARD = 5.0  # s until it is known that the leader plays
 _PATIENCE = 120.0  # s for an expert to play
 
 
 class Operator(Driver):
     """Nothing happens in it but while it spins."""
 
-    def __init__(self) -> None:
-        super().__init__("operator")
+    def __init__(self, namespace: str = "") -> None:
+        super().__init__("operator", namespace)
         self.status: TeleopStatus | None = None
+        self.recorder: RecorderStatus | None = None
         self._scene = SceneStatus()
         self._playing = False
         self._gripper = 1.0  # open fraction
         self._push = self.create_publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
         self._grip = self.create_publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
         self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)
+        self.create_subscription(RecorderStatus, "recorder/status", self._on_recorder, qos.STATUS)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         self.create_subscription(Bool, "leader/playing", self._on_playing, qos.TASK)
 
@@ -75,14 +80,44 @@ class Operator(Driver):
             said = f"it is {status.phase} {status.reason}".strip() if status else "it says nothing"
             raise GenimaError(f"the follower does not come to its leader within {timeout:.0f} s; {said}")
 
+    def come_home(self, alive: Callable[[], None]) -> None:
+        """Have the simulated leader stand near where its demo of the scene begins."""
+        self.require(self.trigger("leader/home", alive))
+
+    def approach(self, alive: Callable[[], None]) -> None:
+        """Have it come to where its demo begins."""
+        self._await_leader("leader/approach", alive)
+
     def play(self, alive: Callable[[], None]) -> float:
-        """Have the simulated leader play the scene's task to its end; returns how long it took in s."""
+        """Have it show its demo to the end; returns how long it took in s."""
         begin = time.monotonic()
-        self.require(self.trigger("leader/play", alive))
-        self.spin_until(lambda: self._playing, 5.0, alive)
-        self.spin_until(lambda: not self._playing, _PATIENCE, alive)
+        self._await_leader("leader/play", alive)
         self.spin_until(lambda: self.success, _AFTERWARDS, alive)
         return time.monotonic() - begin
+
+    def _await_leader(self, service: str, alive: Callable[[], None]) -> None:
+        self.require(self.trigger(service, alive))
+        self.spin_until(lambda: self._playing, _HEARD, alive)
+        self.spin_until(lambda: not self._playing, _PATIENCE, alive)
+
+    def start_episode(self, request: StartEpisode.Request, alive: Callable[[], None]) -> Path:
+        """Begin to record; returns the folder where the episode will lie."""
+        answer = self.call(StartEpisode, "recorder/start", request, alive)
+        self.require(answer)
+        return Path(answer.folder)
+
+    def finish_episode(self, success: bool, alive: Callable[[], None]) -> str:
+        """Complete the episode, with the judgement whether the task was done; returns the recorder's words."""
+        self.require(self.call(SetBool, "recorder/mark", SetBool.Request(data=success), alive))
+        answer = self.trigger("recorder/stop", alive)
+        self.require(answer)
+        return str(answer.message)
+
+    def discard_episode(self, alive: Callable[[], None]) -> str:
+        """Remove what was recorded of the episode; returns the recorder's words."""
+        answer = self.trigger("recorder/discard", alive)
+        self.require(answer)
+        return str(answer.message)
 
     def push(self, twist: NDArray[np.float64]) -> None:
         """Push the tip, (6,) m/s and rad/s; it ends by itself soon."""
@@ -98,13 +133,16 @@ class Operator(Driver):
         self._grip.publish(Float32(data=self._gripper))
 
     @staticmethod
-    def require(answer: Trigger.Response) -> None:
+    def require(answer: Trigger.Response | SetBool.Response | StartEpisode.Response) -> None:
         """Raise a GenimaError with the words of a service that refused."""
         if not answer.success:
             raise GenimaError(answer.message)
 
     def _on_status(self, message: TeleopStatus) -> None:
         self.status = message
+
+    def _on_recorder(self, message: RecorderStatus) -> None:
+        self.recorder = message
 
     def _on_scene(self, message: SceneStatus) -> None:
         self._scene = message

@@ -31,15 +31,46 @@ class Process:
     remappings: dict[str, str] = field(default_factory=dict)
 
 
-def led(leader: str) -> list[Process]:
-    """The simulated robot as a follower; ``leader`` is ``expert``, or ``jog`` for who pushes its tip."""
-    leaders = {"expert": Process("genima_sim", "sim_leader"), "jog": Process("genima_nodes", "jog")}
+def following(
+    robot: Value = "panda",
+    leader: Value = "same",
+    leader_joints: str = "leader/joint_states",
+    leader_gripper: str = "leader/gripper",
+    speed: Value = 0.5,
+) -> list[Process]:
+    """A follower that mirrors a leader; it comes to it with ``speed``: nobody stands beside a simulated one."""
     return [
-        Process("genima_sim", "sim_node"),
-        Process("genima_nodes", "command_guard", {"self_collision": True, "rate": 200}),
-        Process("genima_nodes", "teleop", {"leader": "same"}),
-        leaders[leader],
+        Process("genima_nodes", "command_guard", {"robot": robot, "self_collision": True, "rate": 200}),
+        Process(
+            "genima_nodes",
+            "teleop",
+            {"robot": robot, "leader": leader, "speed": speed},
+            {"leader/joint_states": leader_joints, "leader/gripper": leader_gripper},
+        ),
     ]
+
+
+def simulator(cameras: dict[str, Value] | None = None) -> list[Process]:
+    """The robot, its cameras and the scene."""
+    return [Process("genima_sim", "sim_node", cameras or {})]
+
+
+def simulated_leader(leader: str) -> list[Process]:
+    """``leader`` is ``expert``, or ``jog`` for who pushes the tip of an arm that is not there."""
+    leaders = {"expert": Process("genima_sim", "sim_leader"), "jog": Process("genima_nodes", "jog")}
+    return [leaders[leader]]
+
+
+def led(leader: str) -> list[Process]:
+    """The simulated robot as a follower of a leader as above."""
+    return [*simulator(), *simulated_leader(leader), *following()]
+
+
+def recorded(leader: str, rate: float, folder: str, images: str) -> list[Process]:
+    """The same, recorded; ``rate`` in Hz is the cameras'."""
+    recorder = Process("genima_nodes", "recorder", {"folder": folder, "images": images, "calibration": "sim"})
+    cameras: dict[str, Value] = {"camera_rate": rate, "camera_backlog": 20}
+    return [*simulator(cameras), *simulated_leader(leader), *following(), recorder]
 
 
 def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:

@@ -130,7 +130,7 @@ class Health:
         faults = new | dict(self._faults)
         status = DiagnosticStatus(
             level=DiagnosticStatus.ERROR if faults else DiagnosticStatus.OK,
-            name=self._node.get_name(),
+            name=self._node.get_fully_qualified_name().removeprefix("/"),
             message="; ".join(f"{about}: {line}" for about, line in faults.items()) or "ok",
             values=[KeyValue(key=key, value=_text(value)) for key, value in self._rows().items()],
         )

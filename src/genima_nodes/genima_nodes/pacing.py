@@ -16,7 +16,7 @@ LATE = 0.005  # s after its deadline from which a tick counts as late
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
 # Of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads. A thread with a deadline may
 # wait for a lock (Python's, DDS's): who holds it in its process must not wait for a processor.
-PACED, CALLBACKS, INFERENCE = 10, 5, 1
+PACED, CALLBACKS, INFERENCE, CAMERAS = 10, 5, 1, 1
 
 
 def schedule_in_real_time(priority: int) -> bool:
@@ -54,8 +54,8 @@ class PacedThread:
     skipped, not caught up with, and counted as late. A tick returns whether it had anything to do: only then does it
     count.
 
-    With ``urgent``, the thread is scheduled in real time where the user may ask for it: it then runs the moment that it
-    is due, whatever else wants the processor.
+    The thread is scheduled in real time where the user may ask for it: it then runs the moment that it is due, whatever
+    else wants the processor.
     """
 
     def __init__(
@@ -63,16 +63,12 @@ class PacedThread:
         period: float,
         tick: Callable[[float, int], bool],
         name: str,
-        urgent: bool = True,
         phase: float = 0.0,
-        finish: Callable[[], None] | None = None,
     ) -> None:
-        """``finish`` is called last, in the thread."""
         self.ticks = 0
         self.late = 0
         self.real_time = False  # whether the system grants it
-        self._urgent = urgent
-        self._period, self._tick, self._finish = period, tick, finish
+        self._period, self._tick = period, tick
         self._phase = phase * period  # s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -89,7 +85,7 @@ class PacedThread:
             self._thread.join()
 
     def _run(self) -> None:
-        self.real_time = self._urgent and schedule_in_real_time(PACED)
+        self.real_time = schedule_in_real_time(PACED)
         deadline, periods = (time.monotonic() - self._phase) // self._period * self._period + self._phase, 1
         while not self._stop.is_set():
             deadline += self._period
@@ -105,5 +101,3 @@ class PacedThread:
                 self.late += periods - 1 + (overrun > LATE)
             deadline += missed * self._period
             periods = 1 + missed
-        if self._finish is not None:
-            self._finish()

@@ -74,6 +74,7 @@ def run(
         print(f"genima: error: {error}", file=sys.stderr)
         return 2
     finally:
+        gc.unfreeze()
         rclpy.try_shutdown()
     return 1 if failed else 0
 

@@ -69,7 +69,7 @@ class Expert:
     """Turns waypoints into joint trajectories with minimum-jerk timing."""
 
     def __init__(self, robot: RobotModel) -> None:
-        self._robot = robot
+        self.robot = robot
         self._ik = InverseKinematics(arm_only_model(robot), robot.home)
 
     def reach(self, position: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,7 +88,7 @@ class Expert:
             steps = round(waypoint.seconds * DEMO_HZ)
             target = np.array(waypoint.position)
             goal = self.reach(target, q)
-            origin, q0 = self._robot.link_poses(q)[-1, :3, 3], q
+            origin, q0 = self.robot.link_poses(q)[-1, :3, 3], q
             for s in (minimum_jerk(k / steps) for k in range(1, steps + 1)):
                 q = self.reach(origin + s * (target - origin), q) if waypoint.straight else q0 + s * (goal - q0)
                 positions.append(q)

@@ -1,4 +1,8 @@
-"""Node: the simulated workcell in real time. Physics and joint states in one thread, cameras in another."""
+"""Node: the simulated workcell in real time. Physics and joint states in one thread, cameras in another.
+
+Cameras see the moment that they expose at, however long their images then take, as real ones do. What they exposed
+meanwhile waits, up to the parameter ``camera_backlog``: none to act on what is new, some to record without gaps.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import time
 from collections import deque
 
 import numpy as np
+from geometry_msgs.msg import Point
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
@@ -17,9 +22,9 @@ from genima.robot.model import RobotModel
 from genima.views import Camera
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
-from genima_nodes import messages, qos
+from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
-from genima_nodes.pacing import STEADY, PacedThread
+from genima_nodes.pacing import CAMERAS, STEADY, PacedThread, schedule_in_real_time
 from genima_nodes.running import CONTROL_NICENESS, run
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
@@ -38,7 +43,8 @@ class SimNode(Node):
         """
         super().__init__("sim_node")
         self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
-        camera_rate = float(self.declare_parameter("camera_rate", 10.0).value)
+        self._exposure = 1 / parameters.number(self, "camera_rate", 10.0, 0.1, _STATE_RATE)  # s between two
+        backlog = round(parameters.number(self, "camera_backlog", 0.0, 0.0, 1000.0))
         self._simulation = simulation or Simulation(self._robot)
         self._lock = threading.Lock()  # of the simulation and the three below
         self._command: Command | None = None
@@ -46,7 +52,10 @@ class SimNode(Node):
         self._reset_time = 0.0
         self._task = ""
         self._steps: deque[float] = deque(maxlen=round(_STATE_RATE) + 1)  # when the last second's steps were made
-        self._renderer: SceneRenderer | None = None  # lives in the camera thread
+        self._exposed: deque[tuple[np.ndarray, float]] = deque(maxlen=backlog + 1)  # configuration, stamp in s
+        self._next_exposure = 0.0  # monotonic s
+        self._seen = threading.Semaphore(0)  # counts exposures, and the end
+        self._ending = False
 
         self._health = Health(self)
         self._frames = self._health.meter("frames")
@@ -67,14 +76,16 @@ class SimNode(Node):
         self.create_service(ResetScene, "sim/reset", self._on_reset)
         self.create_timer(_STATUS_PERIOD, self._publish_status, clock=STEADY)
         self._physics = PacedThread(1 / _STATE_RATE, self._advance, "physics", phase=0.5)
-        self._filming = PacedThread(1 / camera_rate, self._film, "cameras", urgent=False, finish=self._close_renderer)
+        self._filming = threading.Thread(target=self._film, name="cameras", daemon=True)
         self._physics.start()
         self._filming.start()
 
     def close(self) -> None:
         """End both threads."""
-        self._filming.close()
         self._physics.close()
+        self._ending = True
+        self._seen.release()
+        self._filming.join()
 
     @property
     def real_time_factor(self) -> float:
@@ -118,6 +129,9 @@ class SimNode(Node):
                 real_time_factor=self.real_time_factor,
                 resets=self._resets,
             )
+            for name, (x, y, z) in self._simulation.objects().items():
+                status.objects.append(name)
+                status.positions.append(Point(x=x, y=y, z=z))
             status.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(status)
 
@@ -130,6 +144,13 @@ class SimNode(Node):
             self._simulation.step(1 / _STATE_RATE)
             joints = self._simulation.joints()
             stamp = messages.now(self)
+            if deadline >= self._next_exposure:
+                due = self._next_exposure + self._exposure
+                self._next_exposure = due if due > deadline else deadline + self._exposure
+                if len(self._exposed) == self._exposed.maxlen:
+                    self._frames.drop()
+                self._exposed.append((self._simulation.qpos(), stamp))
+                self._seen.release()
         self._steps.append(time.monotonic())
         message = messages.joints_message(joints, self._robot)
         message.header.stamp = messages.time_message(stamp)
@@ -138,25 +159,27 @@ class SimNode(Node):
 
     # The camera thread.
 
-    def _film(self, deadline: float, periods: int) -> bool:
-        if self._renderer is None:
-            self._renderer = SceneRenderer(self._simulation.model, self._simulation.cameras)
-        with self._lock:
-            qpos, stamp = self._simulation.qpos(), messages.now(self)
-        start = time.monotonic()
-        images = self._renderer.render(qpos)
-        self._rendering.add(time.monotonic() - start)
-        for view, image in images.items():
-            self._images[view].publish(messages.image_message(image, stamp, f"{view}_color_optical_frame"))
-            info = self._infos[view]
-            info.header.stamp = messages.time_message(stamp)
-            self._info_publishers[view].publish(info)
-        self._frames.tick()
-        return True
-
-    def _close_renderer(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
+    def _film(self) -> None:
+        schedule_in_real_time(CAMERAS)  # real ones do not wait for this machine's processors either
+        renderer = SceneRenderer(self._simulation.model, self._simulation.cameras)
+        while True:
+            self._seen.acquire()
+            if self._ending:
+                renderer.close()
+                return
+            try:
+                qpos, stamp = self._exposed.popleft()
+            except IndexError:  # it was overtaken by a newer one
+                continue
+            start = time.monotonic()
+            images = renderer.render(qpos)
+            self._rendering.add(time.monotonic() - start)
+            for view, image in images.items():
+                self._images[view].publish(messages.image_message(image, stamp, f"{view}_color_optical_frame"))
+                info = self._infos[view]
+                info.header.stamp = messages.time_message(stamp)
+                self._info_publishers[view].publish(info)
+            self._frames.tick()
 
 
 def camera_info(camera: Camera) -> CameraInfo:
@@ -169,7 +192,7 @@ def camera_info(camera: Camera) -> CameraInfo:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(SimNode, args, CONTROL_NICENESS)
+    return run(SimNode, args, CONTROL_NICENESS, real_time=True)  # else it holds up who sends it commands
 
 
 if __name__ == "__main__":

@@ -64,10 +64,10 @@ class Simulation:
         self.step(0.1)  # let the lid settle
         self.data.time = 0.0
 
-    @property
-    def lid_position(self) -> NDArray[np.float64]:
-        """(3,) in m in the base frame."""
-        return self.data.joint("lid").qpos[:3].copy()
+    def objects(self) -> dict[str, NDArray[np.float64]]:
+        """Where the objects are, (3,) m in the base frame each."""
+        still = {name: self.model.body(name).pos.copy() for name in ("button", "saucepan")}
+        return still | {"lid": self.data.joint("lid").qpos[:3].copy()}
 
     @property
     def instruction(self) -> str:

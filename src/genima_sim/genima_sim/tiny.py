@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     steps, counts = (options.agent_steps, options.controller_steps), (options.episodes, options.save_every)
     if min(steps) < 0 or min(*counts, options.threads) < 1:
         raise GenimaError("--episodes, --save-every and --threads must be positive, steps not negative")
-    record.main(["--episodes", str(options.episodes), "--out", str(options.demos), "--workers", str(options.threads)])
+    record.record(options.demos, tuple(TASKS), options.episodes, workers=options.threads)
     folders = record.episode_folders(options.demos, tuple(TASKS), options.episodes)
     plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folder for folder in folders if folder.exists()))
     print(f"{options.data}: {render(plan, options.data, options.threads)}")

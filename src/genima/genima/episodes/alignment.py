@@ -18,7 +18,7 @@ knows what happened in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,23 +79,11 @@ def align(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Alig
         EpisodeError: when stamps repeat or go back, when images, joint states or commands are missing in between,
             when a camera or the joint states start late or end early, and when hardly any moment remains.
     """
-    for stream in (*views.values(), joints, commands):
-        _check_order(stream)
-    slowest = max(views.values(), key=lambda view: view.period)
+    for found in find_faults(views, joints, commands):
+        raise found[0]
+    slowest = _slowest(views)
     period = slowest.period
-    for stream in (joints, commands):
-        if stream.period > _SPARSE * period:
-            raise stream.fault(
-                stream.times[0],
-                f"one message every {stream.period:.3f} s is too few for images every {period:.3f} s",
-            )
-    _check_ends([*views.values(), joints])
-    begin = max(joints.times[0], *(view.times[0] - period / 2 for view in views.values()))
-    end = min(joints.times[-1], *(view.times[-1] + period / 2 for view in views.values()))
-    for view in views.values():
-        _check_gaps(view, _LOST * view.period, begin, end)
-    for stream in (joints, commands):
-        _check_gaps(stream, _LOST * max(stream.period, period), begin, end)
+    begin, end = _shared(views, joints, period)
 
     times = slowest.times
     following = np.append(times[1:], times[-1] + period)
@@ -114,29 +102,67 @@ def _nearest(times: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArra
     return after - (moments - times[after - 1] <= times[after] - moments)
 
 
-def _check_order(stream: Stream) -> None:
-    times = stream.times
-    for i in np.flatnonzero(np.diff(times) <= 0)[:1]:
+def find_faults(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Iterator[list[EpisodeError]]:
+    """Everything in the stamps that keeps :func:`align` from finding moments.
+
+    Yields:
+        Faults of one kind on one topic, by time. Where stamps repeat or go back, nothing else is looked for.
+    """
+    streams = [*views.values(), joints, commands]
+    if disordered := [found for stream in streams if (found := _order_faults(stream))]:
+        yield from disordered
+        return
+    period = _slowest(views).period
+    for stream in (joints, commands):
+        if stream.period > _SPARSE * period:
+            what = f"one message every {stream.period:.3f} s is too few for images every {period:.3f} s"
+            yield [stream.fault(stream.times[0], what)]
+    yield from _end_faults([*views.values(), joints])
+    begin, end = _shared(views, joints, period)
+    allowed = [(view, view.period) for view in views.values()]
+    allowed += [(stream, max(stream.period, period)) for stream in (joints, commands)]
+    for stream, longest in allowed:
+        if found := _gap_faults(stream, _LOST * longest, begin, end):
+            yield found
+
+
+def _slowest(views: Mapping[str, Stream]) -> Stream:
+    return max(views.values(), key=lambda view: view.period)
+
+
+def _shared(views: Mapping[str, Stream], joints: Stream, period: float) -> tuple[float, float]:
+    """From when to when there are joints and images of all views, in s."""
+    begin = max(joints.times[0], *(view.times[0] - period / 2 for view in views.values()))
+    end = min(joints.times[-1], *(view.times[-1] + period / 2 for view in views.values()))
+    return begin, end
+
+
+def _order_faults(stream: Stream) -> list[EpisodeError]:
+    times, found = stream.times, []
+    for i in np.flatnonzero(np.diff(times) <= 0):
         back = times[i] - times[i + 1]
         what = f"goes back by {back:.3f} s" if back > 0 else "is the same"
-        raise stream.fault(times[i], f"the next stamp {what}")
-    if len(times) < _FEWEST:
-        raise stream.fault(times[0], f"too short: only {len(times)} messages")
+        found.append(stream.fault(times[i], f"the next stamp {what}"))
+    if not found and len(times) < _FEWEST:
+        found.append(stream.fault(times[0], f"too short: only {len(times)} messages"))
+    return found
 
 
-def _check_ends(streams: list[Stream]) -> None:
+def _end_faults(streams: list[Stream]) -> Iterator[list[EpisodeError]]:
     first = min(streams, key=lambda stream: stream.times[0])
     last = max(streams, key=lambda stream: stream.times[-1])
     for stream in streams:
         start, end = stream.times[[0, -1]]
         if start - first.times[0] > _LATE:
-            raise stream.fault(start, f"starts {start - first.times[0]:.3f} s after {first.topic}")
+            yield [stream.fault(start, f"starts {start - first.times[0]:.3f} s after {first.topic}")]
         if last.times[-1] - end > _LATE:
-            raise stream.fault(end, f"ends {last.times[-1] - end:.3f} s before {last.topic}")
+            yield [stream.fault(end, f"ends {last.times[-1] - end:.3f} s before {last.topic}")]
 
 
-def _check_gaps(stream: Stream, longest: float, begin: float, end: float) -> None:
+def _gap_faults(stream: Stream, longest: float, begin: float, end: float) -> list[EpisodeError]:
     gaps = np.diff(stream.times)
     within = (stream.times[1:] > begin) & (stream.times[:-1] < end)
-    for i in np.flatnonzero((gaps > longest) & within)[:1]:
-        raise stream.fault(stream.times[i], f"the next message comes {gaps[i]:.3f} s later, some were lost")
+    return [
+        stream.fault(stream.times[i], f"the next message comes {gaps[i]:.3f} s later, some were lost")
+        for i in np.flatnonzero((gaps > longest) & within)
+    ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
 
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Nodetype
+from rosbags.interfaces.typing import Typesdict
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -15,6 +20,7 @@ from genima.episodes.errors import EpisodeError
 
 TASK = "/task"
 SUCCESS = "/success"
+EPISODE = "/episode"  # who led the arm, and notes: YAML
 JOINT_STATES = "/joint_states"
 JOINT_COMMAND = "/joint_command"
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -45,10 +51,102 @@ def compressed_topic(view: str) -> str:
     return f"{raw_topic(view)}/compressed"
 
 
+def camera_info_topic(view: str) -> str:
+    """Where the calibration of a view's camera is."""
+    return f"/cameras/{view}/color/camera_info"
+
+
 def view_of(topic: str) -> str | None:
     """The view whose images a topic carries, if it does."""
     match = _IMAGES.fullmatch(topic)
     return match["view"] if match else None
+
+
+def image_topic(spoken: Collection[str], view: str) -> str:
+    """Where the images of a view are, by the topics that have messages; of two recordings, the smaller one."""
+    return compressed_topic(view) if compressed_topic(view) in spoken else raw_topic(view)
+
+
+def has_header(fields: Typesdict, msgtype: str) -> bool:
+    """Whether messages of a type begin with a header, as all do that say when they were taken.
+
+    Args:
+        fields: what types consist of, by name, such as ``Typestore.fielddefs``.
+        msgtype: ``package/msg/Name``.
+    """
+    return next(iter(fields[msgtype][1]), None) == ("header", (Nodetype.NAME, "std_msgs/msg/Header"))
+
+
+def header_stamp(cdr: bytes | memoryview) -> int:
+    """When a message was taken, in ns, by the header that it begins with; nothing else of it is looked at."""
+    order: Literal["little", "big"] = "little" if cdr[1] & 1 else "big"
+    seconds = int.from_bytes(cdr[4:8], order, signed=True)
+    return seconds * 10**9 + int.from_bytes(cdr[8:12], order)
+
+
+class Recorded(NamedTuple):
+    """A message as it was recorded."""
+
+    topic: str
+    log_ns: int
+    cdr: bytes
+
+
+class BagReader:
+    """Reads a bag message by message; no more than a chunk of its file is in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> BagReader:
+        """Open it.
+
+        Raises:
+            EpisodeError: for a bag that cannot be read, and when a topic that has a meaning is of another type.
+        """
+        with _reading(self._folder):
+            self._bag = AnyReader([self._folder], default_typestore=types())
+            self._bag.open()
+        self.types = {connection.topic: connection.msgtype for connection in self._bag.connections}
+        try:
+            for connection in self._bag.connections:
+                expected = _type_of(connection.topic)
+                if expected is not None and connection.msgtype != expected:
+                    what = f"is {connection.msgtype}, {expected} is needed"
+                    raise EpisodeError(self._folder, what, connection.topic)
+        except EpisodeError:
+            self._bag.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bag.close()
+
+    def messages(self, topics: Collection[str]) -> Iterator[Recorded]:
+        """Those of some topics, in the order of their recording.
+
+        Raises:
+            EpisodeError: when the file is damaged there.
+        """
+        connections = [connection for connection in self._bag.connections if connection.topic in topics]
+        with _reading(self._folder):
+            for connection, log_ns, cdr in self._bag.messages(connections) if connections else ():
+                yield Recorded(connection.topic, log_ns, cdr)
+
+    def understood(self, message: Recorded) -> Any:
+        """A message with the fields that the bag says it has.
+
+        Raises:
+            EpisodeError: when it is damaged.
+        """
+        with _reading(self._folder):
+            return self._bag.deserialize(message.cdr, self.types[message.topic])
+
+    def stamped(self, topic: str) -> bool:
+        """Whether the messages of a topic have a header."""
+        return has_header(self._bag.typestore.fielddefs, self.types[topic])
 
 
 def read_messages(folder: Path) -> dict[str, list[Any]]:
@@ -57,25 +155,19 @@ def read_messages(folder: Path) -> dict[str, list[Any]]:
     Raises:
         EpisodeError: for a bag that cannot be read, and a topic of another type.
     """
-    messages: dict[str, list[Any]] = {}
+    with BagReader(folder) as bag:
+        messages: dict[str, list[Any]] = {topic: [] for topic in bag.types if _type_of(topic) is not None}
+        for message in bag.messages(messages):
+            messages[message.topic].append(bag.understood(message))
+    return messages
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
     try:
-        with AnyReader([folder], default_typestore=types()) as bag:
-            connections = []
-            for connection in bag.connections:
-                expected = _type_of(connection.topic)
-                if expected is None:
-                    continue
-                if connection.msgtype != expected:
-                    raise EpisodeError(folder, f"is {connection.msgtype}, {expected} is needed", connection.topic)
-                connections.append(connection)
-                messages[connection.topic] = []
-            for connection, _, raw in bag.messages(connections) if connections else ():
-                messages[connection.topic].append(bag.deserialize(raw, connection.msgtype))
-    except EpisodeError:
-        raise
+        yield
     except Exception as error:  # rosbags raises many kinds for a damaged file
         raise EpisodeError(folder, f"cannot be read: {' '.join(str(error).split())}") from None
-    return messages
 
 
 def _type_of(topic: str) -> str | None:

@@ -39,12 +39,19 @@ class Frames:
         return self._decoded(0).shape
 
     def _decoded(self, t: int) -> Image:
-        message = self.stream.messages[t]
-        decode = _from_raw if message.__msgtype__ == RAW else _from_compressed
         try:
-            return decode(message)
+            return decode(self.stream.messages[t])
         except GenimaError as error:
             raise self.stream.fault(self.stream.times[t], str(error)) from None
+
+
+def decode(message: Any) -> Image:
+    """The (h, w, 3) rgb image of a sensor_msgs/CompressedImage or Image.
+
+    Raises:
+        GenimaError: when it cannot be decoded.
+    """
+    return (_from_raw if message.__msgtype__ == RAW else _from_compressed)(message)
 
 
 def _from_compressed(message: Any) -> Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from genima.episodes.bag import (
     PARTIAL,
     SUCCESS,
     TASK,
-    compressed_topic,
+    image_topic,
     raw_topic,
     read_messages,
     view_of,
@@ -88,10 +88,11 @@ class Episode:
             views = {view for topic in messages if (view := view_of(topic)) is not None}
         if not views:
             raise EpisodeError(folder, "no camera was recorded", raw_topic("VIEW"))
-        topics = {view: _image_topic(messages, view) for view in sorted(views)}
+        spoken = {topic for topic in messages if messages[topic]}
+        topics = {view: image_topic(spoken, view) for view in sorted(views)}
         stamped = (*topics.values(), JOINT_STATES, JOINT_COMMAND)
         for topic in (*stamped, TASK):
-            if not messages.get(topic):
+            if topic not in spoken:
                 raise EpisodeError(folder, "no messages", topic)
         instruction = messages[TASK][-1].data
         if not instruction.strip():
@@ -107,9 +108,8 @@ class Episode:
             [np.interp(moments.times, states.times, joint) for joint in _by_name(states, robot).T]
         )
         commanded = _by_name(commands, robot)
-        for i in np.flatnonzero((commanded[:, -1] < 0) | (commanded[:, -1] > 1))[:1]:
-            what = f"{robot.gripper_joint} is {commanded[i, -1]:g}, an open fraction 0..1 is needed"
-            raise commands.fault(commands.times[i], what)
+        for fault in gripper_faults(commands, commanded, robot):
+            raise fault
         commanded = commanded[moments.commands]
         nanoseconds = start + np.round(moments.times * 1e9).astype(np.int64)
         return cls(
@@ -137,22 +137,41 @@ def find_episodes(folder: Path) -> list[Path]:
     return found
 
 
-def _image_topic(messages: Mapping[str, Sequence[Any]], view: str) -> str:
-    """Where the images of a view are; when they were recorded twice, the smaller ones."""
-    return compressed_topic(view) if messages.get(compressed_topic(view)) else raw_topic(view)
-
-
 def _nanoseconds(message: Any) -> int:
     stamp = message.header.stamp
     return stamp.sec * 10**9 + stamp.nanosec
 
 
-def _by_name(stream: Stream, robot: RobotModel) -> NDArray[np.float64]:
-    """(N, n + 1): the arm's joints in the robot's order and the gripper's."""
-    rows = np.empty((len(stream.times), len(robot.joint_names) + 1))
+def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float64], list[EpisodeError]]:
+    """What joint messages say, joints matched by name.
+
+    Returns:
+        (N, n + 1): the arm's joints in the robot's order and the gripper's, not a number in faulty messages; and what
+        is wrong with these.
+    """
+    rows = np.full((len(stream.times), len(robot.joint_names) + 1), np.nan)
+    faults = []
     for row, time, message in zip(rows, stream.times, stream.messages, strict=True):
         try:
             row[:-1], row[-1] = robot.in_order(message.name, message.position)
         except GenimaError as error:
-            raise stream.fault(time, str(error)) from None
+            faults.append(stream.fault(time, str(error)))
+    return rows, faults
+
+
+def gripper_faults(commands: Stream, rows: NDArray[np.float64], robot: RobotModel) -> list[EpisodeError]:
+    """Commands, of which ``rows`` (N, n + 1) say what :func:`joints_by_name` found, whose gripper is no fraction."""
+    fractions = rows[:, -1]
+    return [
+        commands.fault(
+            commands.times[i], f"{robot.gripper_joint} is {fractions[i]:g}, an open fraction 0..1 is needed"
+        )
+        for i in np.flatnonzero((fractions < 0) | (fractions > 1))
+    ]
+
+
+def _by_name(stream: Stream, robot: RobotModel) -> NDArray[np.float64]:
+    rows, faults = joints_by_name(stream, robot)
+    if faults:
+        raise faults[0]
     return rows

@@ -1,63 +1,21 @@
-"""``./genima episodes``: demos that were left unfinished, and to and from other formats."""
+"""Demos to LeRobot datasets and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated
 
 import tyro
 from tqdm import tqdm
 
 from genima import paths
+from genima.cli.episodes.each import OnFault, for_each
 from genima.episodes import Episode, find_episodes
-from genima.episodes.bag import PARTIAL
 from genima.episodes.lerobot import DatasetReader, DatasetWriter
-from genima.episodes.repair import repair
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.views import load_cameras
-
-T = TypeVar("T")
-OnFault = Literal["skip", "refuse"]
-
-
-def main(argv: Sequence[str]) -> int:
-    """Entry point of ``./genima episodes``."""
-    commands: dict[str, Callable[..., None]] = {
-        "repair": repair_episodes,
-        "export": export_lerobot,
-        "import": import_lerobot,
-    }
-    tyro.extras.subcommand_cli_from_dict(
-        commands, prog="genima episodes", description="Finish demos; to and from other formats.", args=list(argv)
-    )
-    return 0
-
-
-def repair_episodes(demos: tyro.conf.Positional[Path], on_fault: OnFault = "skip") -> None:
-    """Make whole demos of what killed recordings left; nothing that was written is lost.
-
-    Args:
-        demos: Folder of demos, or one demo.
-        on_fault: Whether a demo that cannot be repaired is left out or ends the command.
-    """
-    if not demos.is_dir():
-        raise GenimaError(f"there is no folder {demos}")
-    left = sorted(path for path in demos.rglob(f"{PARTIAL}/*") if path.is_dir())
-    torn = sorted({path.parent for path in demos.rglob("*.mcap") if PARTIAL not in path.parts})
-
-    def mend(folder: Path) -> None:
-        result = repair(folder)
-        if not result.healthy:
-            count = sum(result.messages.values())
-            kept = f"{count} messages of {result.seconds:.1f} s"
-            tqdm.write(f"{result.folder}: {kept}; {result.bytes_cut} bytes were torn")
-
-    skipped = _for_each([*left, *torn], mend, on_fault, "repair")
-    print(f"{len(left) + len(torn) - skipped} demos in {demos} are whole; {skipped} are not")
-    if not left and not torn:
-        raise GenimaError(f"no demos in {demos}")
 
 
 def export_lerobot(
@@ -84,7 +42,7 @@ def export_lerobot(
                     'reader; give LeRobotDataset video_backend="pyav"'
                 )
 
-        skipped = _for_each(folders, add, on_fault, "export")
+        skipped = for_each(folders, add, on_fault, "export")
         if not len(dataset):
             raise GenimaError(f"none of the {len(folders)} demos in {demos} could be exported")
     print(f"{len(folders) - skipped} episodes in {out}; {skipped} skipped")
@@ -122,24 +80,10 @@ def import_lerobot(
         gripper_range,
     )  # fmt: skip
     todo = [index for index in range(len(reader)) if not (out / reader.name(index)).exists()]
-    skipped = _for_each(todo, lambda index: reader.write_episode(index, out / reader.name(index)), on_fault, "import")
+    skipped = for_each(todo, lambda index: reader.write_episode(index, out / reader.name(index)), on_fault, "import")
     print(f"{len(reader) - skipped} demos of {len(reader)} in {out}; {skipped} skipped")
     if skipped == len(reader):
         raise GenimaError(f"none of the {len(reader)} episodes of {dataset} could be imported")
-
-
-def _for_each(items: Sequence[T], act: Callable[[T], None], on_fault: OnFault, what: str) -> int:
-    """Act on all items with a progress bar; returns how many were skipped for a fault."""
-    skipped = 0
-    for item in tqdm(items, desc=what, unit="demo", dynamic_ncols=True):
-        try:
-            act(item)
-        except GenimaError as error:
-            if on_fault == "refuse":
-                raise
-            skipped += 1
-            tqdm.write(f"genima: skipped: {error}")
-    return skipped
 
 
 def _pairs(option: str, texts: Iterable[str]) -> dict[str, str]:

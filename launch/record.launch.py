@@ -1,0 +1,51 @@
+"""A follower that mirrors a leader, and the recorder: `ros2 launch genima_bringup record.launch.py leader:=gello`.
+
+Then `./genima record --instruction "..."` has the keys. Takes all arguments of teleop.launch.py as well.
+"""
+
+from launch.actions import IncludeLaunchDescription
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from genima_bringup.launching import Argument, declare, node
+from genima_bringup.processes import Process
+from launch import LaunchDescription
+
+RECORDER = {
+    "robot": Argument("panda", "the follower: a name in config/robots, or a YAML file"),
+    "folder": Argument("data/demos", "where the episodes go"),
+    "views": Argument("[upper_wrist, lower_wrist, front, right_shoulder]", "the cameras"),
+    "images": Argument("jpeg", "how they are kept: jpeg, png (lossless) or raw"),
+    "calibration": Argument("", "of the cameras, to be kept beside: a name in calibration, or a folder"),
+}
+OTHERS = {
+    "episode": Argument("", "show its first images over the live ones, to set the scene again"),
+    "rviz": Argument("false", "with episode: open RViz on them"),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """teleop.launch.py, the recorder, and what sets the scene again."""
+    share = FindPackageShare("genima_bringup")
+    recorder = {name: LaunchConfiguration(name) for name in RECORDER}
+    for name in ("robot", "folder", "images", "calibration"):  # texts, even where they look like numbers
+        recorder[name] = ParameterValue(recorder[name], value_type=str)
+    overlay = {"episode": ParameterValue(LaunchConfiguration("episode"), value_type=str), "views": recorder["views"]}
+    given = IfCondition(NotEqualsSubstitution(LaunchConfiguration("episode"), ""))
+    return LaunchDescription(
+        [
+            *declare(RECORDER | OTHERS),
+            IncludeLaunchDescription(PathJoinSubstitution([share, "launch", "teleop.launch.py"])),
+            node(Process("genima_nodes", "recorder", recorder)),
+            node(Process("genima_nodes", "scene_overlay", overlay), given),
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                arguments=["-d", PathJoinSubstitution([share, "config", "rviz", "scene_reset.rviz"])],
+                condition=IfCondition(LaunchConfiguration("rviz")),
+            ),
+        ]
+    )

@@ -1,0 +1,87 @@
+"""What there is to say about a demo in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from genima.episodes.alignment import Stream
+from genima.episodes.bag import EPISODE, PARTIAL, TASK
+from genima.episodes.frames import decode
+from genima.episodes.survey import Survey
+from genima.errors import GenimaError
+
+
+class ViewSummary(NamedTuple):
+    """The images of a view."""
+
+    rate: float  # Hz; not a number for a single image
+    size: tuple[int, int] | None  # width and height in px, of the first; None when that cannot be decoded
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A demo, be it faulty or not."""
+
+    instruction: str  # empty when it has none
+    seconds: float
+    views: Mapping[str, ViewSummary]  # those with images
+    megabytes: float
+    operator: str  # who led the arm; empty when nobody wrote that down
+    success: bool | None  # None: nobody has judged it
+
+    @classmethod
+    def of(cls, survey: Survey) -> Summary:
+        """What a survey tells."""
+        return cls(
+            instruction=survey.words.get(TASK, "").strip(),
+            seconds=survey.seconds,
+            views={
+                view: ViewSummary(rate(survey.streams[topic]), _size(survey, topic))
+                for view, topic in survey.views.items()
+                if topic in survey.streams
+            },
+            megabytes=sum(file.stat().st_size for file in survey.folder.iterdir()) / 1e6,
+            operator=notes(survey).get("operator", ""),
+            success=survey.success,
+        )
+
+
+def notes(survey: Survey) -> dict[str, str]:
+    """What was written down beside the demo, such as operator and notes; nothing where that cannot be read."""
+    try:
+        said = yaml.safe_load(survey.words.get(EPISODE, ""))
+    except yaml.YAMLError:
+        said = None
+    return {str(key): str(value) for key, value in said.items() if value} if isinstance(said, dict) else {}
+
+
+def rate(stream: Stream) -> float:
+    """How often messages come, in Hz; not a number for a single one."""
+    seconds = stream.times[-1] - stream.times[0]
+    return (len(stream.times) - 1) / seconds if seconds > 0 else float("nan")
+
+
+def find_bags(folder: Path) -> list[Path]:
+    """All folders of bags below a folder, be they damaged; none of those being written.
+
+    Raises:
+        GenimaError: when there is none.
+    """
+    files = [*folder.rglob("metadata.yaml"), *folder.rglob("*.mcap")]
+    found = sorted({file.parent for file in files if PARTIAL not in file.parts})
+    if not found:
+        raise GenimaError(f"no demos (rosbag2 folders) in {folder}; ./genima record makes some")
+    return found
+
+
+def _size(survey: Survey, topic: str) -> tuple[int, int] | None:
+    try:
+        h, w, _ = decode(survey.first_images[topic]).shape
+    except GenimaError:
+        return None
+    return w, h

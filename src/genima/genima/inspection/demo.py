@@ -1,0 +1,191 @@
+"""One demo on one picture: what its cameras saw, and what its joints did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.episodes.alignment import Stream
+from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader
+from genima.episodes.frames import decode
+from genima.episodes.idle import Activity, Track, find_idle, find_tracks
+from genima.episodes.summary import Summary, notes, rate
+from genima.episodes.survey import Survey
+from genima.errors import GenimaError
+from genima.inspection.report import Report, Section, listed
+from genima.inspection.sheet import captioned, grid
+from genima.observation import Image
+from genima.robot.model import RobotModel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOMENTS = 6
+_WIDTH = 1500  # px of the picture
+_GAP = 6  # px
+_ROW = 1.9  # inches, height of a plot
+_DPI = 100
+_NARROWEST = 0.2  # rad that a plot shows at least
+_NEAR = 0.3  # rad: the end of a joint's range is shown when the joint comes as close
+_LEADERS = (TELEOP_COMMAND, LEADER) = ("/teleop/command", "/leader/joint_states")
+_LINES: dict[str, dict[str, Any]] = {
+    JOINT_STATES: {"color": "tab:blue", "linewidth": 2.4},
+    JOINT_COMMAND: {"color": "tab:orange", "linewidth": 1.0},
+    TELEOP_COMMAND: {"color": "tab:green", "linewidth": 1.0, "linestyle": "--"},
+    LEADER: {"color": "tab:purple", "linewidth": 1.0, "linestyle": ":"},
+}
+_Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # times in s, positions, (N,) each
+
+
+def inspect_demo(survey: Survey, robot: RobotModel) -> Report:
+    """The main facts of a demo, all its views at some moments, and its joints over time."""
+    summary, activity = Summary.of(survey), None
+    tracks = find_tracks(survey, robot)
+    rows = {
+        "instruction": summary.instruction or "none",
+        "length": f"{summary.seconds:.2f} s, {summary.megabytes:.1f} MB",
+        "views": listed(f"{view}: {_size(each.size)}, {each.rate:.1f} Hz" for view, each in summary.views.items())
+        or "none",
+        "success": {True: "yes", False: "no", None: "nobody has judged it"}[summary.success],
+        **notes(survey),
+    }  # fmt: skip
+    if tracks:
+        activity = find_idle(tracks)
+        rest = [f"{stretch.begin:.2f} to {stretch.end:.2f} s" for stretch in activity.idle]
+        rows["nothing moves"] = ", ".join(rest) or "never"
+    rows["topics"] = "\n".join(_topic(survey, topic) for topic in sorted(survey.types))
+    moments = np.linspace(0, survey.seconds, _MOMENTS)
+    parts = [_joint_plots(survey, robot, tracks, activity, moments)]
+    if summary.views:
+        parts.insert(0, _contact_sheet(survey, moments))
+    title = f"{survey.folder.name}: {summary.instruction or 'no instruction'}"
+    return Report([Section(str(survey.folder), rows)], captioned(grid(parts, 1), title))
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    return f"{size[0]}x{size[1]} px" if size else "of no size"
+
+
+def _topic(survey: Survey, topic: str) -> str:
+    count = survey.counts[topic]
+    messages = f"{topic}: {count or 'no'} message{'s' * (count != 1)}"
+    return f"{messages}, {rate(survey.streams[topic]):.1f} Hz" if topic in survey.streams and count > 1 else messages
+
+
+# ----------------------------------------------------------------------------------------------------------- images
+
+
+def _contact_sheet(survey: Survey, moments: NDArray[np.float64]) -> Image:
+    """A row for each view, with its images nearest to some moments (T,)."""
+    topics = {topic: view for view, topic in survey.views.items() if topic in survey.streams}
+    chosen = {
+        topic: [int(np.abs(survey.streams[topic].times - moment).argmin()) for moment in moments] for topic in topics
+    }
+    side = (_WIDTH - _GAP * len(moments)) // len(moments)
+    cells: dict[tuple[str, int], Image] = {}
+    counts = dict.fromkeys(topics, 0)
+    with BagReader(survey.folder) as bag:
+        for message in bag.messages(topics):
+            i, topic = counts[message.topic], message.topic
+            counts[topic] += 1
+            if i in chosen[topic]:
+                text = f"{topics[topic]}  {survey.streams[topic].times[i]:.2f} s"
+                cells[topic, i] = captioned(_shrunk(bag.understood(message), side), text)
+    return grid([cells[topic, i] for topic in topics for i in chosen[topic]], len(moments), _GAP)
+
+
+def _shrunk(message: object, width: int) -> Image:
+    try:
+        image = decode(message)
+    except GenimaError as error:
+        return captioned(np.full((width // 2, width, 3), 127, np.uint8), str(error))
+    height = round(image.shape[0] * width / image.shape[1])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------------ plots
+
+
+def _joint_plots(
+    survey: Survey, robot: RobotModel, tracks: dict[str, Track], activity: Activity | None, moments: NDArray[np.float64]
+) -> Image:
+    """Each joint and the gripper over time: measured, commanded, and what led them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # only here: it takes a while
+    from matplotlib.figure import Figure
+
+    curves = {topic: _by_joint(survey.streams[topic]) for topic in _LEADERS if topic in survey.streams}
+    curves.get(LEADER, {}).pop(robot.gripper_joint, None)  # in units of its own
+    own = [*robot.joint_names, robot.gripper_joint]
+    others = {topic: {name: curves[topic][name] for name in curves[topic] if name not in own} for topic in curves}
+    others = {topic: joints for topic, joints in others.items() if joints}
+    for topic, track in tracks.items():
+        columns = np.column_stack([track.positions, track.gripper]).T
+        curves[topic] = {name: (track.times, column) for name, column in zip(own, columns, strict=True)}
+
+    rows = -(-(len(own) + len(others)) // 2)
+    figure = Figure(figsize=(_WIDTH / _DPI, _ROW * rows + 0.5), dpi=_DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    plots = list(figure.subplots(rows, 2, sharex=True, squeeze=False).T.ravel())
+    for plot in plots:
+        for moment in moments:
+            plot.axvline(moment, color="0.85", linewidth=0.8)
+        for stretch in activity.idle if activity else ():
+            plot.axvspan(*stretch, color="0.92", zorder=0)
+        plot.tick_params(labelsize=8, labelbottom=True)
+        plot.margins(x=0.01)
+    lines = {}
+    for k, (plot, name) in enumerate(zip(plots, own, strict=False)):
+        drawn = []
+        for topic, style in _LINES.items():
+            if name in curves.get(topic, {}):
+                times, values = curves[topic][name]
+                drawn.append(values)
+                (lines[topic],) = plot.plot(times, values, **style)
+        if name == robot.gripper_joint:
+            plot.set(ylim=(-0.1, 1.1))
+            plot.set_title("gripper, 0 closed to 1 open", fontsize=9)
+        else:
+            _show_range(plot, np.concatenate([*drawn, []]), float(robot.position_min[k]), float(robot.position_max[k]))
+            plot.set_title(f"{name} [rad], {robot.position_min[k]:.2f} to {robot.position_max[k]:.2f}", fontsize=9)
+    for plot, (topic, joints) in zip(plots[len(own) :], others.items(), strict=False):
+        for name, (times, values) in joints.items():
+            plot.plot(times, values, linewidth=1, label=name)
+        plot.set_title(f"{topic}, joints that the robot does not have", fontsize=9)
+        plot.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+    for plot in plots[len(own) + len(others) :]:
+        plot.remove()
+    text = "over s since the start; lines: the images above; grey: nothing moves; red: ends of a joint's range, if near"
+    figure.legend(
+        lines.values(), lines.keys(), title=text, title_fontsize=9, fontsize=9, ncols=len(_LINES), frameon=False,
+        loc="outside upper center",
+    )  # fmt: skip
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _by_joint(stream: Stream) -> dict[str, _Curve]:
+    """What a topic says of each joint, under its own names."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for time, message in zip(stream.times, stream.messages, strict=True):
+        for name, position in zip(message.name, message.position, strict=False):
+            points.setdefault(name, []).append((time, position))
+    return {name: (np.array(each)[:, 0], np.array(each)[:, 1]) for name, each in points.items()}
+
+
+def _show_range(plot: Axes, values: NDArray[np.float64], low: float, high: float) -> None:
+    """Scale a plot to what a joint does; the ends of its range are lines, in sight when the joint comes near."""
+    for end in (low, high):
+        plot.axhline(end, color="tab:red", linewidth=1.2)
+    seen = values[np.isfinite(values)]
+    bottom, top = (seen.min(), seen.max()) if len(seen) else (low, high)
+    middle, half = (bottom + top) / 2, max((top - bottom) / 2, _NARROWEST / 2)
+    bottom, top = middle - half, middle + half
+    bottom, top = low if bottom - low < _NEAR else bottom, high if high - top < _NEAR else top
+    room = 0.08 * (top - bottom)
+    plot.set_ylim(min(bottom, middle - half) - room, max(top, middle + half) + room)

@@ -1,0 +1,173 @@
+"""What leading an arm needs around it: processes, an operator in their graph, a live line, and keys."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import tempfile
+import termios
+import tty
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima_bringup.processes import Process
+from genima_bringup.supervisor import Supervisor, ros_environment
+
+if TYPE_CHECKING:  # ROS is loaded while the processes start
+    from genima_bringup.operator import Operator
+
+_READY_TIMEOUT = 120.0  # s
+_AGREE_TIMEOUT = 60.0  # s for the follower to come to the leader
+_SPEED, _TURN = 0.12, 0.6  # m/s, rad/s of the tip while a key is down
+_AXES = {  # of the tip's speed, in the base's frame, and its sign
+    "w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1),
+    "u": (3, 1), "o": (3, -1), "i": (4, 1), "k": (4, -1), "j": (5, 1), "l": (5, -1),
+}  # fmt: skip
+_AXES_HELP = "w/s forwards, back  a/d left, right  r/f up, down  j/l turn  i/k, u/o tilt  g gripper"
+_QUIT = ("q", "\x03", "\x04")  # also Ctrl-C and Ctrl-D
+
+
+class Key(NamedTuple):
+    """What a key does beyond leading, and what it says then."""
+
+    help: str
+    act: Callable[[], str]
+
+
+class Leading:
+    """An operator in a running graph, and the line that tells how it goes."""
+
+    def __init__(self, operator: Operator, line: tqdm, check: Callable[[], None]) -> None:
+        self.operator = operator
+        self._line, self._check = line, check
+
+    def live(self) -> None:
+        """Look whether everything is alive, and tell how it goes."""
+        self._check()
+        self._line.set_description_str(live_line(self.operator), refresh=False)
+        self._line.refresh()
+
+    def say(self, words: str) -> None:
+        """Above the live line."""
+        self._line.write(words)
+
+    def lead(self) -> None:
+        """Take the follower, and wait until it mirrors."""
+        self.operator.lead(_AGREE_TIMEOUT, self.live)
+
+    def by_hand(self, keys: Mapping[str, Key], jogs: bool) -> None:
+        """Do what keys say until the operator has enough; with ``jogs``, some push the arm's tip."""
+        operator = self.operator
+        keys = {" ": Key("follow or rest", self._follow_or_rest), **keys}
+        helps = [f"{'space' if key == ' ' else key} {what.help}" for key, what in keys.items()]
+        with _terminal_keys() as read:
+            self.say("  ".join([*([_AXES_HELP] if jogs else []), *helps, "q end"]))
+            done = False
+            while True:
+                operator.spin_until(lambda: False, 0.02, self.live)
+                if operator.success and not done:
+                    self.say("done")
+                done = operator.success
+                for key in read():
+                    if key in _QUIT:
+                        operator.trigger("teleop/end", self.live)
+                        return
+                    if key in keys:
+                        try:
+                            self.say(keys[key].act())
+                        except GenimaError as error:  # the operator sees it and goes on
+                            self.say(str(error))
+                    elif jogs and key in _AXES:
+                        axis, sign = _AXES[key]
+                        operator.push(sign * (_SPEED if axis < 3 else _TURN) * np.eye(6)[axis])
+                    elif jogs and key == "g":
+                        operator.toggle_gripper()
+
+    def _follow_or_rest(self) -> str:
+        service = "teleop/pause" if self.operator.following else "teleop/start"
+        return str(self.operator.trigger(service, self.live).message)
+
+
+@contextlib.contextmanager
+def leading(processes: Sequence[Process], logs: Path | None) -> Iterator[Leading]:
+    """Run processes in a graph of their own, with an operator in it; ``logs``: folder for what they say."""
+    os.environ.update(ros_environment())
+    with contextlib.ExitStack() as stack:
+        folder = logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        supervisor = stack.enter_context(Supervisor(processes, folder, ros_environment()))
+        operator = stack.enter_context(_operator(""))
+        print("starting the simulator and the leader ...", flush=True)
+        operator.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
+        line = stack.enter_context(tqdm(bar_format="{desc}", disable=None))
+        yield Leading(operator, line, supervisor.check)
+
+
+@contextlib.contextmanager
+def attached(nodes: Sequence[str], namespace: str) -> Iterator[Leading]:
+    """An operator in the graph that runs already; ``nodes`` must be there."""
+    with _operator(namespace) as operator:
+        operator.wait_ready(nodes, _READY_TIMEOUT, lambda: None)
+        with tqdm(bar_format="{desc}", disable=None) as line:
+            yield Leading(operator, line, lambda: None)
+
+
+@contextlib.contextmanager
+def _operator(namespace: str) -> Iterator[Operator]:
+    import rclpy  # after the processes have been started: they load meanwhile
+    from rclpy.signals import SignalHandlerOptions
+
+    from genima_bringup.operator import Operator
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    operator = Operator(namespace)
+    try:
+        yield operator
+    finally:
+        operator.close()
+        rclpy.try_shutdown()
+
+
+def live_line(operator: Operator) -> str:
+    """How leader, follower and recorder are doing."""
+    status, recorder = operator.status, operator.recorder
+    parts = []
+    if status is not None:
+        apart = f"{np.degrees(np.abs(status.distance).max()):.1f} deg apart" if status.distance else "distance unknown"
+        reason = f" ({status.reason})" if status.reason else ""
+        parts += [f"{status.phase}{reason}", apart, f"leader {status.leader_rate:.0f} Hz"]
+    if recorder is not None and recorder.recording:
+        lost = f", {recorder.dropped} lost" if recorder.dropped else ""
+        parts.append(f"recording {recorder.seconds:.0f} s at {recorder.megabytes_per_second:.1f} MB/s{lost}")
+    if faults := operator.faults():
+        parts.append(f"! {faults[0]}")
+    return "  ".join(parts)
+
+
+def require_terminal(what: str) -> None:
+    """Raise a GenimaError where nobody can press keys."""
+    if not sys.stdin.isatty():
+        raise GenimaError(f"{what} needs a terminal for its keys")
+
+
+@contextlib.contextmanager
+def _terminal_keys() -> Iterator[Callable[[], str]]:
+    """Keys as they are pressed, without Enter."""
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    tty.setcbreak(terminal)
+
+    def read() -> str:
+        ready, _, _ = select.select([terminal], [], [], 0)
+        return os.read(terminal, 64).decode(errors="ignore") if ready else ""
+
+    try:
+        yield read
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -1,0 +1,56 @@
+"""Node: a leader that plays a recorded episode's commands again, as fast as they were given or slower.
+
+`leader/home` puts it where the episode begins; the follower comes there slowly (`teleop/start`), and `leader/play` has
+it go on from there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from std_srvs.srv import Trigger
+
+from genima.episodes import Episode
+from genima.teleop.way import Way
+from genima_nodes import parameters
+from genima_nodes.answering import answering
+from genima_nodes.played_leader import PlayedLeader
+from genima_nodes.running import CONTROL_NICENESS, run
+
+_SLOWEST = 0.01  # of the episode's speed
+
+
+class ReplayNode(PlayedLeader):
+    """Plays one episode."""
+
+    def __init__(self) -> None:
+        """Raises:
+        GenimaError: for parameters that make no sense, and an episode that cannot be read.
+        """
+        super().__init__("replay")
+        speed = parameters.number(self, "speed", 1.0, _SLOWEST, 1.0)
+        episode = Episode.load(Path(self.declare_parameter("episode", "").value), self.robot)
+        times = (episode.stamps - episode.stamps[0]) / speed
+        self._episode = Way(times, episode.command_positions, episode.command_gripper)
+        self._home()
+        self.create_service(Trigger, "leader/home", answering(self._home))
+        self.create_service(Trigger, "leader/play", answering(self._play))
+
+    def _home(self) -> str:
+        positions, _, gripper = self._episode.at(0.0)
+        self.stand(positions, gripper)
+        return "where the episode begins"
+
+    def _play(self) -> str:
+        self.play([lambda start: self._episode])
+        return f"plays for {self._episode.seconds:.1f} s"
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(ReplayNode, args, CONTROL_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,590 @@
+"""Looking after demos: every kind of fault is found where it is and nowhere else, and trimming loses only rest."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from test_alignment import START, compressed, header, joint_state, message, raw
+
+from genima.cli.__main__ import main
+from genima.episodes import Episode, trim
+from genima.episodes.bag import PARTIAL
+from genima.episodes.checks import check, compare
+from genima.episodes.errors import EpisodeError
+from genima.episodes.idle import Track, find_idle
+from genima.episodes.metadata import METADATA, Qos
+from genima.episodes.recording import BagRecorder
+from genima.robot.model import RobotModel
+
+FRONT, WRIST = "/cameras/front/color/image_raw/compressed", "/cameras/wrist/color/image_raw"
+FRONT_INFO, WRIST_INFO = "/cameras/front/color/camera_info", "/cameras/wrist/color/camera_info"
+STATES, COMMANDS, TELEOP, LEADER = "/joint_states", "/joint_command", "/teleop/command", "/leader/joint_states"
+RATES = {FRONT: 30, WRIST: 30, FRONT_INFO: 30, WRIST_INFO: 30, STATES: 100, COMMANDS: 50, TELEOP: 50, LEADER: 50}
+PHASES = dict(zip(RATES, (0.003, 0.011, 0.003, 0.011, 0.0, 0.004, 0.002, 0.001), strict=True))  # s
+SECONDS, DELAY = 4.0, 0.005
+HOME = np.array([0.0, -0.35, 0.0, -2.35, 0.0, 2.0, 0.785, 0.35])  # the gripper's half open, in rad
+JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
+EXPERT = "operator: Ada\nnotes: by hand\n"
+FORCE = "std_msgs/Header header\nfloat64 force\n"
+LATCHED = Qos(depth=1, durability="transient_local")
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+TYPES.register(get_types_from_msg(FORCE, "lab_msgs/msg/Force"))
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message, and when it was recorded, in s."""
+
+    message: Any
+    log: float
+
+    @property
+    def time(self) -> float:
+        stamp = self.message.header.stamp
+        return stamp.sec + stamp.nanosec / 1e9 - START / 1e9
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What is in a bag, by topic."""
+
+    said: Mapping[str, list[Said]]
+    qos: Mapping[str, Qos] = field(default_factory=dict)
+
+    def times(self, topic: str) -> NDArray[np.float64]:
+        return np.array([said.log - DELAY for said in self.said[topic]])
+
+    def without(self, topic: str) -> Demo:
+        return replace(self, said={name: said for name, said in self.said.items() if name != topic})
+
+    def but(self, topic: str, said: list[Said]) -> Demo:
+        return replace(self, said={**self.said, topic: said})
+
+    def lost(self, topic: str, which: slice) -> Demo:
+        return self.but(topic, [self.said[topic][i] for i in np.delete(np.arange(len(self.said[topic])), which)])
+
+    def changed(self, topic: str, which: slice, change: Callable[[Said], Said]) -> Demo:
+        said = list(self.said[topic])
+        said[which] = [change(each) for each in said[which]]
+        return self.but(topic, said)
+
+    def write(self, folder: Path) -> Path:
+        with BagRecorder(folder, reserve_bytes=0, definitions={"lab_msgs/msg/Force": FORCE}) as bag:
+            everything = []
+            for topic, said in self.said.items():
+                kind = said[0].message.__msgtype__ if said else "sensor_msgs/msg/JointState"
+                bag.add_topic(topic, kind, self.qos.get(topic, Qos(depth=1)))
+                everything += [(START + round(each.log * 1e9), topic, each.message) for each in said]
+            for log, topic, each in sorted(everything, key=lambda one: one[0]):
+                cdr = bytes(TYPES.serialize_cdr(each, each.__msgtype__))
+                bag.write(topic, cdr, log, log - 1000, wait=True)
+        return folder
+
+
+def motion(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 8): joints and the gripper's, in rad; something always moves."""
+    angles = np.outer(times, np.linspace(1.5, 2.5, 8)) + np.arange(8)
+    return HOME + 0.25 * np.sin(angles)
+
+
+def picture(i: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(i).integers(20, 230, (24, 32, 3), np.uint8)
+
+
+def told(time: float, message: Any) -> Said:
+    return Said(message, time + DELAY)
+
+
+def text(words: str) -> Any:
+    return message("std_msgs/String", data=words)
+
+
+def camera_info(time: float) -> Any:
+    roi = message("sensor_msgs/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return message(
+        "sensor_msgs/CameraInfo",
+        header=header(time), height=24, width=32, distortion_model="plumb_bob", d=np.zeros(5), k=np.eye(3).ravel(),
+        r=np.eye(3).ravel(), p=np.eye(3, 4).ravel(), binning_x=0, binning_y=0, roi=roi,
+    )  # fmt: skip
+
+
+def recorded(
+    warp: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda times: times, seconds: float = SECONDS
+) -> Demo:
+    """A demo without a fault, which moves as far as ``warp`` says."""
+    times = {topic: np.arange(PHASES[topic], seconds, 1 / rate) for topic, rate in RATES.items()}
+    said = {
+        FRONT: [told(t, compressed(t, picture(i))) for i, t in enumerate(times[FRONT])],
+        WRIST: [told(t, raw(t, picture(1000 + i))) for i, t in enumerate(times[WRIST])],
+    }
+    said |= {topic: [told(t, camera_info(t)) for t in times[topic]] for topic in (FRONT_INFO, WRIST_INFO)}
+    for topic in (STATES, COMMANDS, TELEOP, LEADER):
+        values = motion(warp(times[topic]))
+        names = (*JOINTS, "finger_joint")
+        if topic == LEADER:
+            names = tuple(f"servo_{i}" for i in range(8))
+        elif topic != STATES:
+            values[:, 7] = 1 - values[:, 7] / 0.7
+        said[topic] = [told(t, joint_state(t, row, names)) for t, row in zip(times[topic], values, strict=True)]
+    lasting = {"/task": text("wave"), "/episode": text(EXPERT), "/robot_model": text("name: panda")}
+    said |= {topic: [Said(words, 0.0)] for topic, words in lasting.items()}
+    said["/success"] = [Said(message("std_msgs/Bool", data=True), seconds)]
+    return Demo(said, dict.fromkeys((*lasting, "/success"), LATCHED))
+
+
+CLEAN = recorded()
+
+
+def stamped(time: float) -> Callable[[Said], Said]:
+    return lambda said: replace(said, message=replace(said.message, header=header(time)))
+
+
+def logged(delay: float) -> Callable[[Said], Said]:
+    return lambda said: replace(said, log=said.log + delay)
+
+
+def image(pixels: NDArray[np.uint8]) -> Callable[[Said], Said]:
+    def change(said: Said) -> Said:
+        make = raw if said.message.__msgtype__ == "sensor_msgs/msg/Image" else compressed
+        return replace(said, message=make(said.time, pixels))
+
+    return change
+
+
+def joint(name: str, value: float, added: bool = False) -> Callable[[Said], Said]:
+    def change(said: Said) -> Said:
+        position = said.message.position.copy()
+        k = said.message.name.index(name)
+        position[k] = value + added * position[k]
+        return replace(said, message=replace(said.message, position=position))
+
+    return change
+
+
+def cut(said: Said) -> Said:
+    return replace(said, message=replace(said.message, data=said.message.data[:40]))
+
+
+def nameless(said: Said) -> Said:
+    return replace(said, message=replace(said.message, name=said.message.name[:-1], position=np.zeros(7)))
+
+
+def jittered(topic: str) -> Demo:
+    rng = np.random.default_rng(0)
+    said = [stamped(s.time + rng.uniform(0, 0.9 / RATES[topic]))(s) for s in CLEAN.said[topic]]
+    return CLEAN.but(topic, said)
+
+
+def resting(begin: float, end: float, seconds: float) -> Demo:
+    """Nothing moves in between."""
+    return recorded(lambda times: np.minimum(times, begin) + np.maximum(times - end, 0), seconds)
+
+
+def since_start(topic: str, i: int) -> float:
+    return float(CLEAN.times(topic)[i])
+
+
+_DARK = np.zeros((24, 32, 3), np.uint8)
+_PARTLY_DARK = np.where(np.arange(32)[None, :, None] % 32 < 8, picture(7), 0).astype(np.uint8)
+_BRIGHT = np.where(np.arange(32)[None, :, None] % 32 < 16, picture(7), 255).astype(np.uint8)
+_MIDDLE = slice(60, 61)
+
+FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
+    # what is wrong: the demo, severity, topic, time, words
+    "no joint states": (CLEAN.without(STATES), "error", STATES, None, "no messages"),
+    "silent commands": (CLEAN.but(COMMANDS, []), "error", COMMANDS, None, "no messages"),
+    "no task": (CLEAN.without("/task"), "error", "/task", None, "no messages"),
+    "no words": (CLEAN.but("/task", [Said(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
+    "no camera_info": (CLEAN.without(WRIST_INFO), "warning", WRIST_INFO, None, "no messages"),
+    "image lost": (CLEAN.lost(FRONT, _MIDDLE), "error", FRONT, since_start(FRONT, 59), "comes 0.067 s later"),
+    "images lost twice": (
+        CLEAN.lost(WRIST, slice(40, 60, 19)), "error", WRIST, since_start(WRIST, 39), "0.067 s later.*; 1 more",
+    ),
+    "joint states lost": (CLEAN.lost(STATES, slice(99, 102)), "warning", STATES, 0.98, "comes 0.040 s later"),
+    "many joint states lost": (CLEAN.lost(STATES, slice(99, 109)), "error", STATES, 0.98, "comes 0.110 s later"),
+    "teleoperation lost": (
+        CLEAN.lost(TELEOP, slice(50, 60)), "warning", TELEOP, since_start(TELEOP, 49), "comes 0.220 s later",
+    ),
+    "camera starts late": (CLEAN.lost(WRIST, slice(0, 60)), "error", WRIST, since_start(WRIST, 60), "starts 2.011 s"),
+    "two commands": (
+        CLEAN.lost(COMMANDS, slice(2, None)), "error", COMMANDS, since_start(COMMANDS, 0), "only 2 messages",
+    ),
+    "jitter": (jittered(LEADER), "warning", LEADER, None, "a tenth of the periods"),
+    "same stamp": (
+        CLEAN.changed(WRIST, _MIDDLE, stamped(since_start(WRIST, 59))), "error", WRIST, since_start(WRIST, 59), "same",
+    ),
+    "stamp goes back": (
+        CLEAN.changed(STATES, slice(200, 201), stamped(1.8)), "error", STATES, 1.99, "goes back by 0.190 s",
+    ),
+    "camera_info goes back": (
+        CLEAN.changed(FRONT_INFO, _MIDDLE, stamped(1.7)), "warning", FRONT_INFO, since_start(FRONT_INFO, 59),
+        "goes back",
+    ),
+    "recorded late": (
+        CLEAN.changed(COMMANDS, slice(None), logged(0.8)), "warning", COMMANDS, since_start(COMMANDS, 0),
+        "0.805 s after its stamp",
+    ),
+    "recorded early": (
+        CLEAN.changed(FRONT, slice(None), logged(-0.6)), "warning", FRONT, since_start(FRONT, 0),
+        "0.595 s before its stamp",
+    ),
+    "black": (
+        CLEAN.changed(FRONT, slice(50, 53), image(_DARK)), "warning", FRONT, since_start(FRONT, 50), "^black.*2 more",
+    ),
+    "underexposed": (
+        CLEAN.changed(WRIST, _MIDDLE, image(_PARTLY_DARK)), "warning", WRIST, since_start(WRIST, 60), "^under",
+    ),
+    "overexposed": (
+        CLEAN.changed(FRONT, _MIDDLE, image(_BRIGHT)), "warning", FRONT, since_start(FRONT, 60), "^overexposed",
+    ),
+    "frozen": (
+        CLEAN.changed(WRIST, slice(30, 60), image(picture(1030))), "warning", WRIST, since_start(WRIST, 30),
+        "same for 0.97 s while",
+    ),
+    "cut image": (CLEAN.changed(FRONT, _MIDDLE, cut), "error", FRONT, since_start(FRONT, 60), "cannot be decoded"),
+    "cut raw image": (CLEAN.changed(WRIST, _MIDDLE, cut), "error", WRIST, since_start(WRIST, 60), "40 bytes"),
+    "other size": (
+        CLEAN.changed(WRIST, _MIDDLE, image(picture(5)[:20])), "error", WRIST, since_start(WRIST, 60), "32x20 pixels",
+    ),
+    "not a number": (
+        CLEAN.changed(STATES, slice(70, 72), joint(JOINTS[3], np.nan)), "error", STATES, 0.70,
+        "not finite at panda_joint4; 1 more",
+    ),
+    "joint missing": (
+        CLEAN.changed(COMMANDS, _MIDDLE, nameless), "error", COMMANDS, since_start(COMMANDS, 60), "lacks finger_joint",
+    ),
+    "gripper in other units": (
+        CLEAN.changed(COMMANDS, _MIDDLE, joint("finger_joint", 40.0)), "error", COMMANDS, since_start(COMMANDS, 60),
+        "finger_joint is 40",
+    ),
+    "beyond the range": (
+        CLEAN.changed(STATES, slice(70, 72), joint(JOINTS[3], -0.05)), "error", STATES, 0.70,
+        "panda_joint4 is up to 0.020 rad beyond",
+    ),
+    "near the end of the range": (
+        CLEAN.changed(STATES, slice(70, 72), joint(JOINTS[3], -0.08)), "warning", STATES, 0.70, "close as 0.010 rad",
+    ),
+    "not followed": (
+        CLEAN.changed(COMMANDS, slice(60, 80), joint(JOINTS[0], 0.5, added=True)), "warning", COMMANDS,
+        since_start(COMMANDS, 60), "panda_joint1 is still 0.[3-6].* rad from its command",
+    ),
+    "rest at the start": (resting(0.0, 2.0, 5.0), "warning", None, 0.0, "for 2.0. s at the start"),
+    "rest in between": (resting(1.5, 3.5, 5.0), "warning", None, 1.5, "for 2.0. s in between"),
+    "rest at the end": (resting(2.5, 9.9, 5.0), "warning", None, 2.5, "for 2.[45]. s at the end"),
+    "nothing moves": (resting(0.0, 9.9, 4.0), "warning", None, 0.0, "nothing moves"),
+    "a failure": (
+        CLEAN.but("/success", [Said(message("std_msgs/Bool", data=False), 4.0)]), "warning", "/success", None,
+        "failure",
+    ),
+    "not judged": (CLEAN.without("/success"), "warning", "/success", None, "nobody"),
+}  # fmt: skip
+
+
+def test_a_demo_without_faults_has_no_findings(tmp_path: Path, robot: RobotModel) -> None:
+    assert check(CLEAN.write(tmp_path / "demo"), robot).findings == ()
+
+
+def test_recorded_demos_have_no_findings(demos_folder: Path, robot: RobotModel) -> None:
+    for task in ("push_button-1", "take_lid_off-1"):
+        assert check(demos_folder / task, robot).findings == ()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found_where_it_is_and_nothing_else(name: str, tmp_path: Path, robot: RobotModel) -> None:
+    demo, severity, topic, time, words = FAULTS[name]
+    folder = demo.write(tmp_path / "demo")
+    (finding,) = check(folder, robot).findings
+    assert (finding.severity, finding.topic) == (severity, topic)
+    assert (finding.time is None) if time is None else finding.time == pytest.approx(time, abs=0.03)
+    if topic is not None and time is not None:
+        assert finding.time == pytest.approx(time, abs=1e-6)
+    assert re.search(words, finding.what)
+    assert "\n" not in str(finding) and finding.what in str(finding)
+    assert (severity == "error") == (name == "beyond the range" or not trainable(folder, robot))
+
+
+def trainable(folder: Path, robot: RobotModel) -> bool:
+    try:
+        episode = Episode.load(folder, robot)
+        for view in episode.views:
+            for t in range(len(episode)):
+                episode.image(view, t)
+    except EpisodeError:
+        return False
+    return True
+
+
+def test_a_bag_that_cannot_be_read_is_one_finding(tmp_path: Path, robot: RobotModel) -> None:
+    folder = tear(CLEAN.write(tmp_path / "demo"))
+    (finding,) = check(folder, robot).findings
+    assert finding.severity == "error" and "cannot be read" in str(finding) and "\n" not in str(finding)
+
+
+def tear(folder: Path) -> Path:
+    (file,) = folder.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-2000])
+    return folder
+
+
+def test_a_view_that_most_demos_have_is_missed(tmp_path: Path, robot: RobotModel) -> None:
+    less = CLEAN.without(WRIST).without(WRIST_INFO)
+    demos = [check(demo.write(tmp_path / name), robot) for name, demo in {"a": CLEAN, "b": less, "c": CLEAN}.items()]
+    compared = compare(demos)
+    assert [demo.errors for demo in compared] == [0, 1, 0]
+    assert compared[1].findings[0].topic == WRIST
+    assert [demo.errors for demo in compare(demos[:2])] == [0, 0]  # as many have it as have it not
+
+
+def test_a_still_image_of_a_resting_arm_is_not_frozen(tmp_path: Path, robot: RobotModel) -> None:
+    demo = resting(1.0, 2.4, 4.0).changed(FRONT, slice(30, 72), image(picture(1)))
+    assert check(demo.write(tmp_path / "demo"), robot).findings == ()
+
+
+# ---------------------------------------------------------------------------------------------------------------- rest
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    pieces=st.lists(st.floats(0.7, 2.0), min_size=2, max_size=7),
+    rests_first=st.booleans(),
+    noise=st.sampled_from([0.0, 0.002]),
+    by_gripper=st.booleans(),
+)
+def test_rest_is_found_where_it_is(pieces: list[float], rests_first: bool, noise: float, by_gripper: bool) -> None:
+    edges = np.cumsum([0.0, *pieces])
+    rests = list(zip(edges[:-1], edges[1:], strict=True))[not rests_first :: 2]
+    times = np.arange(0, edges[-1] + 0.005, 0.01)
+    moved = times - sum((np.clip(times, begin, end) - begin for begin, end in rests), np.zeros_like(times))
+    way = 0.3 * moved  # rad, or opening
+    still = np.random.default_rng(0).uniform(-noise, noise, (len(times), 7))
+    positions = still + (0 if by_gripper else way[:, None])
+    track = Track(STATES, times, positions, way % 1 if by_gripper else np.ones(len(times)))
+    found = find_idle({STATES: track}).idle
+    assert len(found) == len(rests)
+    for stretch, (begin, end) in zip(found, rests, strict=True):
+        assert abs(stretch.begin - begin) < 0.1 and abs(stretch.end - end) < 0.1
+
+
+def test_what_moves_only_by_command_or_only_by_measurement_does_not_rest() -> None:
+    times = np.arange(0, 3, 0.02)
+    still, moving = np.zeros((len(times), 7)), np.outer(times, np.ones(7))
+    for tracks in ((still, moving), (moving, still)):
+        both = zip((STATES, COMMANDS), tracks, strict=True)
+        assert find_idle({t: Track(t, times, each, np.ones(len(times))) for t, each in both}).idle == ()
+
+
+# ------------------------------------------------------------------------------------------------------------ trimming
+
+
+class Stored(NamedTuple):
+    """A message in a file."""
+
+    log_ns: int
+    publish_ns: int
+    data: bytes
+
+
+def stored(folder: Path) -> dict[str, list[Stored]]:
+    """All messages of a bag by topic, as another library sees them."""
+    (file,) = folder.glob("*.mcap")
+    found: dict[str, list[Stored]] = {}
+    with open(file, "rb") as stream:
+        for _, channel, each in make_reader(stream).iter_messages():
+            found.setdefault(channel.topic, []).append(Stored(each.log_time, each.publish_time, each.data))
+    return found
+
+
+def topics(folder: Path) -> dict[str, dict[str, Any]]:
+    listed = yaml.safe_load((folder / METADATA).read_text())["rosbag2_bagfile_information"]
+    return {t["topic_metadata"]["name"]: t["topic_metadata"] for t in listed["topics_with_message_count"]}
+
+
+BEGIN, END = 1.5, 3.5  # s, when it moves
+RESTING = recorded(lambda times: np.clip(times, BEGIN, END), 5.0)
+
+
+def with_others(demo: Demo) -> Demo:
+    """Topics that are not ours: with a header, of a type of their own, latched by QoS, and without a header."""
+    times = np.arange(0, 5, 0.1)
+    force = TYPES.types["lab_msgs/msg/Force"]
+    said = {
+        "/force": [replace(told(t, force(header=header(t), force=t)), log=t + 0.4) for t in times],
+        "/map": [told(t, message("std_msgs/Int32", data=int(10 * t))) for t in (0.1, 0.2, 4.9)],
+        "/light": [told(t, message("std_msgs/Float64", data=t)) for t in times],
+        "/said_once": [told(4.5, message("std_msgs/Float64", data=1.0))],
+        "/silent": [],
+    }
+    qos = {"/map": LATCHED, "/force": Qos(depth=7, reliability="best_effort", deadline=100_000_000)}
+    return Demo({**demo.said, **said}, {**demo.qos, **qos})
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.25, 1.0])
+def test_trimming_leaves_motion_and_what_lasts_to_the_byte(keep: float, tmp_path: Path, robot: RobotModel) -> None:
+    folder = with_others(RESTING).write(tmp_path / "demo")
+    before = stored(folder)
+    cut_begin, cut_end, left = trim.trim(folder, tmp_path / "out" / "demo", robot, keep)
+    after = stored(tmp_path / "out" / "demo")
+    assert BEGIN - keep - 0.02 < cut_begin < BEGIN - keep + 0.1
+    assert END + keep - 0.1 < cut_begin + left < END + keep + 0.02
+    last = max(RESTING.times(topic)[-1] for topic in (FRONT, WRIST, STATES, COMMANDS))
+    assert cut_begin + cut_end + left == pytest.approx(last)
+    assert topics(tmp_path / "out" / "demo") == topics(folder)
+    for topic, messages in before.items():
+        if topic in ("/task", "/episode", "/robot_model", "/success", "/map", "/said_once"):
+            assert [m.data for m in after[topic]] == [m.data for m in messages]
+            continue
+        if topic == "/light":
+            taken = [m.log_ns / 1e9 - START / 1e9 - DELAY for m in messages]
+        else:
+            taken = list(with_others(RESTING).times(topic) - (0.4 - DELAY) * (topic == "/force"))
+        inside = [m for m, time in zip(messages, taken, strict=True) if cut_begin <= time <= cut_begin + left]
+        assert after[topic] == inside and 0 < len(inside) < len(messages)
+    logs = [m.log_ns / 1e9 - START / 1e9 for topic, each in after.items() if topic != "/force" for m in each]
+    assert cut_begin <= min(logs) and max(logs) <= cut_begin + left + 2 * DELAY
+
+
+def test_a_trimmed_demo_is_a_demo_without_faults(tmp_path: Path, robot: RobotModel) -> None:
+    folder = with_others(RESTING).write(tmp_path / "demo")
+    trim.trim(folder, tmp_path / "out", robot, 0.25)
+    assert check(tmp_path / "out", robot).findings == ()
+    whole, left = (Episode.load(each, robot) for each in (folder, tmp_path / "out"))
+    first = int(np.flatnonzero(whole.stamps == left.stamps[0])[0])
+    np.testing.assert_allclose(left.positions, whole.positions[first : first + len(left)], atol=1e-12)
+    np.testing.assert_array_equal(left.command_gripper, whole.command_gripper[first : first + len(left)])
+    assert (left.image("wrist", 3) == whole.image("wrist", first + 3)).all()
+    again = trim.trim(tmp_path / "out", tmp_path / "again", robot, 0.25)
+    assert again.cut_begin < 0.05 and again.cut_end < 0.05
+
+
+def test_trimming_keeps_originals_and_copies_and_goes_on_after_an_interruption(
+    tmp_path: Path, robot: RobotModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demos, out = tmp_path / "demos", tmp_path / "out"
+    RESTING.write(demos / "a")
+    RESTING.write(demos / "deep" / "b")
+    resting(0.0, 9.9, 2.0).write(demos / "still")
+    tear(CLEAN.write(demos / "torn"))
+    originals = {file: file.read_bytes() for file in demos.rglob("*") if file.is_file()}
+    arguments = ["episodes", "trim", str(demos), "--out", str(out)]
+
+    written, write = [0], BagRecorder.write
+
+    def interrupted(*given: Any, **named: Any) -> bool:
+        written[0] += 1
+        if written[0] == 1500:  # in the second demo
+            raise KeyboardInterrupt
+        return write(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BagRecorder, "write", interrupted)
+        assert main(arguments) == 130
+    assert [file.parent for file in out.rglob("*.mcap")] == [out / "a"]
+    assert not [*out.rglob(f"{PARTIAL}/*")]
+    (out / "deep" / PARTIAL / "b").mkdir(parents=True)  # as a killed run leaves it
+    first = (out / "a" / "a.mcap").stat()
+
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "still: nothing moves" in said.out and "torn: cannot be read" in said.out
+    assert "2 demos in" in said.out and "1 of them new" in said.out and "2 skipped" in said.out
+    assert (out / "a" / "a.mcap").stat() == first
+    assert stored(out / "deep" / "b") == stored(out / "a")
+    assert {file: file.read_bytes() for file in demos.rglob("*") if file.is_file()} == originals
+    assert main(arguments) == 0
+    assert "0 of them new" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out, keep, words", [("demos/out", "0", "choose a folder outside"), ("out", "-1", "--keep")])
+def test_trimming_into_the_demos_or_by_less_than_nothing_is_refused(
+    out: str, keep: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CLEAN.write(tmp_path / "demos" / "a")
+    arguments = ["trim", str(tmp_path / "demos"), "--out", str(tmp_path / out), f"--keep={keep}"]
+    assert main(["episodes", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------ the commands
+
+
+def test_the_list_has_a_line_for_every_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    CLEAN.write(tmp_path / "b")
+    CLEAN.without("/episode").without("/success").lost(FRONT, slice(None, None, 2)).write(tmp_path / "a")
+    CLEAN.write(tmp_path / PARTIAL / "under_way")
+    assert main(["episodes", "list", str(tmp_path)]) == 0
+    title, a, b, total = capsys.readouterr().out.splitlines()
+    assert re.split(r"  +", title) == ["demo", "instruction", "s", "images", "MB", "operator", "success"]
+    assert re.fullmatch(r"a +wave +3.99 +2 x 15.0 to 30.0 Hz 32x24 +\d.\d +- +-", a)
+    assert re.fullmatch(r"b +wave +3.99 +2 x 30.0 Hz 32x24 +\d.\d +Ada +yes", b)
+    assert total.startswith("2 demos, 8.0 s") and "1 successes, 0 failures, 1 not judged; 0 cannot" in total
+
+    tear(CLEAN.write(tmp_path / "c"))
+    assert main(["episodes", "list", str(tmp_path), "--check"]) == 1
+    title, a, b, c, total = capsys.readouterr().out.splitlines()
+    assert title.endswith("problems") and a.endswith("1 warning") and b.endswith("-")
+    assert re.match(r"c +cannot be read: ", c) and "1 cannot be read" in total
+
+
+def test_checking_prints_and_writes_all_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demos, out = tmp_path / "demos", tmp_path / "found.json"
+    for name in ("a failure", "image lost"):
+        FAULTS[name][0].write(demos / name)
+    CLEAN.write(demos / "clean")
+    assert main(["episodes", "check", str(demos), "--out", str(out)]) == 1
+    said = capsys.readouterr().out
+    assert f"image lost: 1 error\n  error   {FRONT} at 1.970 s: the next" in said
+    assert "a failure: 1 warning" in said and "clean" not in said
+    assert "3 demos: 1 cannot be trained on, 1 have warnings" in said
+    found = json.loads(out.read_text())
+    assert list(found) == ["a failure", "clean", "image lost"] and found["clean"] == []
+    (lost,) = found["image lost"]
+    assert (lost["severity"], lost["topic"], lost["time"]) == ("error", FRONT, pytest.approx(1.9697, abs=1e-4))
+    assert main(["episodes", "check", str(demos / "a failure")]) == 0
+
+
+def test_checking_in_several_processes_finds_the_same(
+    tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(2):
+        CLEAN.lost(FRONT, slice(10 * k + 20, 10 * k + 21)).write(tmp_path / f"{k}")
+    said = []
+    for worth in (8, 1):
+        monkeypatch.setattr("genima.cli.episodes.each._WORTH_A_PROCESS", worth)
+        assert main(["episodes", "check", str(tmp_path)]) == 1
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "2 cannot be trained on" in said[0]
+
+
+@pytest.mark.parametrize("name", ["no joint states", "cut image", "not a number"])
+def test_a_demo_is_shown_even_if_it_is_faulty(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, picture = FAULTS[name][0].write(tmp_path / "demo"), tmp_path / "shown.png"
+    assert main(["episodes", "show", str(folder), "--picture", str(picture)]) == 0
+    said = capsys.readouterr().out
+    assert str(picture) in said and "wave" in said and "Ada" in said and f"{LEADER}: 200 messages, 50.0 Hz" in said
+    drawn = cv2.imread(str(picture))
+    assert drawn.shape[0] > 1000 and 1400 < drawn.shape[1] < 1600 and drawn.std() > 10
+
+
+def test_a_demo_without_images_or_joints_is_shown(tmp_path: Path) -> None:
+    Demo({"/task": CLEAN.said["/task"]}).write(tmp_path / "demo")
+    assert main(["episodes", "show", str(tmp_path / "demo"), "--picture", str(tmp_path / "shown.png")]) == 0
+
+
+@pytest.mark.parametrize("command", [["list"], ["check"], ["trim", "--out", "out"]])
+def test_a_folder_without_demos_says_so(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["episodes", command[0], str(tmp_path), *command[1:]]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
