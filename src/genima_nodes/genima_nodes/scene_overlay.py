@@ -1,0 +1,195 @@
+"""Node: lays the start of an episode over what the cameras see, so that a person can set the scene as it was."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import Image as ImageMessage
+from std_srvs.srv import Trigger
+
+from genima.episodes.first_images import first_images
+from genima.errors import GenimaError
+from genima.files import write_whole
+from genima.inspection.sheet import captioned, grid
+from genima.observation import Image
+from genima.views.overlay import MATCH, Comparison, Reference
+from genima_interfaces.msg import SceneDifference
+from genima_interfaces.srv import ShowEpisode
+from genima_nodes import messages, parameters, qos
+from genima_nodes.answering import answering
+from genima_nodes.health import Health, Meter
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import FILMING_NICENESS, run
+
+_PERIOD = 0.2  # s between looks
+_SILENT = 1.0  # s without an image after which a camera counts as stopped
+_NO_EPISODE = "no episode is chosen: ask scene_overlay/show for one"
+_BLANK = (480, 640)  # px, height and width of a picture that shows nothing, where nobody knows its size
+_GREY = 127
+
+
+@dataclass(frozen=True)
+class Look:
+    """All views at one moment."""
+
+    compared: dict[str, Comparison]
+    problems: dict[str, str]  # by view, why its camera's image cannot be compared; the lack of an episode is none
+
+
+class SceneOverlayNode(Node):
+    """Compares at a person's pace; draws only what somebody looks at."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense, and an episode that cannot be shown.
+        """
+        super().__init__("scene_overlay", **options)
+        self._views = list(self.declare_parameter("views", ["front", "wrist", "left_shoulder", "right_shoulder"]).value)
+        self._match = parameters.number(self, "match", MATCH, 0.0, 1.0)
+        self._picture = Path(self.declare_parameter("picture", "scene_overlay.png").value)
+        self._episode = ""
+        self._references: dict[str, Reference] = {}
+        if episode := self.declare_parameter("episode", "").value:
+            self._show(episode)
+        self._newest: dict[str, ImageMessage] = {}
+
+        self._health = Health(self)
+        self._cost = self._health.latency("comparison")
+        self._cameras: dict[str, Meter] = {}
+        for view in self._views:
+            self._cameras[view] = self._health.meter(f"image {view}")
+            self._listen(view)
+        self._status = self.create_publisher(SceneDifference, "scene_overlay/status", qos.STATUS)
+        self._eyes = {
+            view: self.create_publisher(ImageMessage, f"scene_overlay/{view}/image", qos.IMAGE) for view in self._views
+        }
+        self._eyes_for_all = self.create_publisher(ImageMessage, "scene_overlay/image", qos.IMAGE)
+        self.create_service(ShowEpisode, "scene_overlay/show", self._on_show)
+        self.create_service(Trigger, "scene_overlay/save", answering(self._save))
+        self.create_timer(_PERIOD, self._look, clock=STEADY)
+
+    def close(self) -> None:
+        """Nothing goes on without the node."""
+
+    def _listen(self, view: str) -> None:
+        def on_image(message: ImageMessage) -> None:
+            self._cameras[view].tick()
+            self._newest[view] = message
+
+        self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", on_image, qos.IMAGE)
+
+    # Which episode.
+
+    def _on_show(self, request: ShowEpisode.Request, response: ShowEpisode.Response) -> ShowEpisode.Response:
+        try:
+            self._show(request.folder)
+        except GenimaError as error:
+            response.message = str(error)
+        else:
+            response.success, response.message = True, f"{self._episode} is shown"
+        return response
+
+    def _show(self, folder: str) -> None:
+        if not folder.strip():
+            raise GenimaError("scene_overlay: no folder of an episode is named")
+        images = first_images(Path(folder))
+        if not any(view in images for view in self._views):
+            there, wanted = ", ".join(images), ", ".join(self._views)
+            raise GenimaError(f"scene_overlay: episode {folder} has images of {there}, none of {wanted}")
+        self._episode = folder
+        self._references = {view: Reference(image) for view, image in images.items()}
+
+    # What is seen.
+
+    def _look(self) -> None:
+        begin = time.monotonic()
+        look = self._compare()
+        self._cost.add(time.monotonic() - begin)
+        for view in self._views:
+            if view in look.problems:
+                self._health.fault(f"view {view}", look.problems[view])
+            else:
+                self._health.clear(f"view {view}")
+        self._tell(look)
+        for view, eye in self._eyes.items():
+            if eye.get_subscription_count():
+                stamp, frame = messages.now(self), ""
+                if view in look.compared:
+                    header = self._newest[view].header
+                    stamp, frame = messages.seconds(header.stamp), header.frame_id
+                eye.publish(messages.image_message(self._draw(view, look), stamp, frame))
+        if self._eyes_for_all.get_subscription_count():
+            self._eyes_for_all.publish(messages.image_message(self._sheet(look), messages.now(self)))
+
+    def _compare(self) -> Look:
+        look = Look({}, {})
+        for view, camera in self._cameras.items():
+            try:
+                if camera.age > _SILENT:
+                    raise GenimaError(f"no image for {_SILENT:g} s" if camera.total else "no image yet")
+                live = messages.image_from(self._newest[view])
+                if self._episode and view not in self._references:
+                    raise GenimaError(f"the episode has no image of it, only of {', '.join(self._references)}")
+                if self._episode:
+                    look.compared[view] = self._references[view].compare(live)
+            except GenimaError as error:
+                look.problems[view] = str(error)
+        return look
+
+    def _problem(self, look: Look) -> str:
+        lines = [f"{view}: {line}" for view, line in look.problems.items()]
+        return "; ".join(lines if self._episode else [_NO_EPISODE, *lines])
+
+    def _tell(self, look: Look) -> None:
+        compared = look.compared
+        differences = [compared[view].difference if view in compared else np.nan for view in self._views]
+        status = SceneDifference(
+            episode=self._episode,
+            views=self._views,
+            differences=differences,
+            matches=all(difference <= self._match for difference in differences),
+            problem=self._problem(look),
+        )
+        stamps = [messages.seconds(self._newest[view].header.stamp) for view in compared]
+        status.header.stamp = messages.time_message(min(stamps, default=0.0))
+        self._status.publish(status)
+
+    # What is shown.
+
+    def _draw(self, view: str, look: Look) -> Image:
+        if view in look.compared:
+            difference = look.compared[view].difference
+            verdict = "matches" if difference <= self._match else "differs"
+            return captioned(look.compared[view].picture(), f"{view} {difference:.2%}: {verdict}")
+        reference = self._references.get(view)
+        h, w = _BLANK if reference is None else reference.image.shape[:2]
+        return captioned(np.full((h, w, 3), _GREY, np.uint8), f"{view}: {look.problems.get(view, _NO_EPISODE)}")
+
+    def _sheet(self, look: Look) -> Image:
+        return grid([self._draw(view, look) for view in self._views])
+
+    def _save(self) -> str:
+        look = self._compare()
+        if not look.compared:
+            raise GenimaError(f"nothing to save: {self._problem(look)}")
+        sheet = cv2.cvtColor(self._sheet(look), cv2.COLOR_RGB2BGR)
+        write_whole(self._picture, cv2.imencode(".png", sheet)[1].tobytes())
+        return f"{self._picture.absolute()} is written"
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(SceneOverlayNode, args, FILMING_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
