@@ -174,9 +174,8 @@ class Takes:
 def _request(options: argparse.Namespace, instruction: str, name: str) -> StartEpisode.Request:
     from genima_interfaces.srv import StartEpisode  # only when ROS runs
 
-    return StartEpisode.Request(
-        name=name, instruction=instruction, operator_name=options.operator or options.leader, notes=options.notes
-    )
+    person = options.operator or (options.leader if options.sim else "")
+    return StartEpisode.Request(name=name, instruction=instruction, operator_name=person, notes=options.notes)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
