@@ -274,10 +274,26 @@ def refused(demo: Demo, folder: Path, robot: RobotModel, topic: str | None, time
 @pytest.mark.parametrize("topic", [*TOPICS, STATES, COMMANDS])
 def test_lost_messages_are_named_by_the_last_one_before_them(topic: str, tmp_path: Path, robot: RobotModel) -> None:
     n = len(DEMO.times[topic])
-    lost = {STATES: 6, COMMANDS: 3}.get(topic, 1)  # what makes a hole of more than one and a half moments
+    lost = {STATES: 6, COMMANDS: 3}.get(topic, 2)  # what makes a hole of more than one and a half moments, or images
     demo = DEMO.without(topic, slice(n // 2, n // 2 + lost))
     gap = demo.times[topic][n // 2] - demo.times[topic][n // 2 - 1]
     refused(demo, tmp_path / "demo", robot, topic, DEMO.since_start(topic, n // 2 - 1), f"{gap:.3f} s later")
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_one_lost_image_has_another_stand_in_and_moments_stay(topic: str, tmp_path: Path, robot: RobotModel) -> None:
+    whole = Episode.load(DEMO.write(tmp_path / "whole"), robot)
+    n = len(DEMO.times[topic]) // 2
+    episode = Episode.load(DEMO.without(topic, n).write(tmp_path / "demo"), robot)
+    assert len(episode) == len(whole)
+    np.testing.assert_allclose(episode.stamps, whole.stamps, atol=PERIOD / 2)
+    np.testing.assert_allclose(episode.positions, whole.positions, atol=3 * PERIOD / 2)
+    view = topic.split("/")[2]
+    differ = [t for t in range(len(whole)) if (episode.image(view, t) != whole.image(view, t)).any()]
+    assert len(differ) <= 2  # moments whose image was that one
+    for t in differ:
+        beside = [whole.image(view, k) for k in range(t - 2, t + 3)]
+        assert any((episode.image(view, t) == image).all() for image in beside)
 
 
 def test_joint_states_lost_between_two_images_are_bridged(tmp_path: Path, robot: RobotModel) -> None:

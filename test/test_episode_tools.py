@@ -210,10 +210,11 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
     "no task": (CLEAN.without("/task"), "error", "/task", None, "no messages"),
     "no words": (CLEAN.but("/task", [Said(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
     "no camera_info": (CLEAN.without(WRIST_INFO), "warning", WRIST_INFO, None, "no messages"),
-    "image lost": (CLEAN.lost(FRONT, _MIDDLE), "error", FRONT, since_start(FRONT, 59), "comes 0.067 s later"),
-    "images lost twice": (
-        CLEAN.lost(WRIST, slice(40, 60, 19)), "error", WRIST, since_start(WRIST, 39), "0.067 s later.*; 1 more",
+    "image lost": (CLEAN.lost(FRONT, _MIDDLE), "warning", FRONT, since_start(FRONT, 59), "comes 0.067 s later: one"),
+    "image lost twice": (
+        CLEAN.lost(WRIST, slice(40, 60, 19)), "warning", WRIST, since_start(WRIST, 39), "0.067 s later.*; 1 more",
     ),
+    "images lost": (CLEAN.lost(FRONT, slice(60, 62)), "error", FRONT, since_start(FRONT, 59), "comes 0.100 s later"),
     "joint states lost": (CLEAN.lost(STATES, slice(99, 102)), "warning", STATES, 0.98, "comes 0.040 s later"),
     "many joint states lost": (CLEAN.lost(STATES, slice(99, 109)), "error", STATES, 0.98, "comes 0.110 s later"),
     "teleoperation lost": (
@@ -541,17 +542,17 @@ def test_the_list_has_a_line_for_every_demo(tmp_path: Path, capsys: pytest.Captu
 
 def test_checking_prints_and_writes_all_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demos, out = tmp_path / "demos", tmp_path / "found.json"
-    for name in ("a failure", "image lost"):
+    for name in ("a failure", "images lost"):
         FAULTS[name][0].write(demos / name)
     CLEAN.write(demos / "clean")
     assert main(["episodes", "check", str(demos), "--out", str(out)]) == 1
     said = capsys.readouterr().out
-    assert f"image lost: 1 error\n  error   {FRONT} at 1.970 s: the next" in said
+    assert f"images lost: 1 error\n  error   {FRONT} at 1.970 s: the next" in said
     assert "a failure: 1 warning" in said and "clean" not in said
     assert "3 demos: 1 cannot be trained on, 1 have warnings" in said
     found = json.loads(out.read_text())
-    assert list(found) == ["a failure", "clean", "image lost"] and found["clean"] == []
-    (lost,) = found["image lost"]
+    assert list(found) == ["a failure", "clean", "images lost"] and found["clean"] == []
+    (lost,) = found["images lost"]
     assert (lost["severity"], lost["topic"], lost["time"]) == ("error", FRONT, pytest.approx(1.9697, abs=1e-4))
     assert main(["episodes", "check", str(demos / "a failure")]) == 0
 
@@ -560,7 +561,7 @@ def test_checking_in_several_processes_finds_the_same(
     tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for k in range(2):
-        CLEAN.lost(FRONT, slice(10 * k + 20, 10 * k + 21)).write(tmp_path / f"{k}")
+        CLEAN.lost(FRONT, slice(10 * k + 20, 10 * k + 22)).write(tmp_path / f"{k}")
     said = []
     for worth in (8, 1):
         monkeypatch.setattr("genima.cli.episodes.each._WORTH_A_PROCESS", worth)

@@ -12,8 +12,9 @@ that view is used once, and a recording whose topics already share their stamps 
 gives them, as every other view has an image within half a period then, give or take its jitter: never further away
 than three quarters of a period, or an image would be missing there.
 
-Before all topics are there, and after the first has ended, moments are left out. A hole in between is a fault: nobody
-knows what happened in it.
+Where one image of a view was lost, the moment stays, and the nearest image of that view stands in, a period too
+old or too new: to lose a whole demo would be worse. Before all topics are there, and after the first has ended, moments
+are left out. A longer hole in between is a fault: nobody knows what happened in it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from numpy.typing import NDArray
 
 from genima.episodes.errors import EpisodeError
 
-_LOST = 1.5  # periods: a message is missing in a longer gap
+LOST = 1.5  # periods: a message is missing in a longer gap
+TWO_LOST = 2.5  # periods: more than one is
 _SPARSE = 4.0  # periods of the moments: joint states or commands further apart tell too little of the motion
 _LATE = 1.0  # s: how much later than the first a topic may start, and earlier than the last end
 _FEWEST = 3  # moments of an episode
@@ -85,16 +87,23 @@ def align(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Alig
     period = slowest.period
     begin, end = _shared(views, joints, period)
 
-    times = slowest.times
+    times = _with_lost(slowest)
     following = np.append(times[1:], times[-1] + period)
     command = np.searchsorted(commands.times, following) - 1  # -1 before the first command
-    in_force = (command >= 0) & (times - commands.times[command] <= _LOST * max(commands.period, period))
+    in_force = (command >= 0) & (times - commands.times[command] <= LOST * max(commands.period, period))
     kept = (begin <= times) & (times <= end) & in_force
     if kept.sum() < _FEWEST:
         what = f"too short: {kept.sum()} moments have images, joints and a command, {_FEWEST} are needed"
         raise EpisodeError(slowest.episode, what)
     times = times[kept]
     return Alignment(times, {name: _nearest(view.times, times) for name, view in views.items()}, command[kept])
+
+
+def _with_lost(view: Stream) -> NDArray[np.float64]:
+    """When its images were taken, and when one was that was lost, (T,) s."""
+    gaps = np.diff(view.times)
+    lost = np.flatnonzero((gaps > LOST * view.period) & (gaps <= TWO_LOST * view.period))
+    return np.insert(view.times, lost + 1, view.times[lost] + gaps[lost] / 2)
 
 
 def _nearest(times: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -119,10 +128,10 @@ def find_faults(views: Mapping[str, Stream], joints: Stream, commands: Stream) -
             yield [stream.fault(stream.times[0], what)]
     yield from _end_faults([*views.values(), joints])
     begin, end = _shared(views, joints, period)
-    allowed = [(view, view.period) for view in views.values()]
-    allowed += [(stream, max(stream.period, period)) for stream in (joints, commands)]
+    allowed = [(view, TWO_LOST * view.period) for view in views.values()]
+    allowed += [(stream, LOST * max(stream.period, period)) for stream in (joints, commands)]
     for stream, longest in allowed:
-        if found := _gap_faults(stream, _LOST * longest, begin, end):
+        if found := _gap_faults(stream, longest, begin, end):
             yield found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from genima.episodes.alignment import Stream, align, find_faults
+from genima.episodes.alignment import LOST, TWO_LOST, Stream, align, find_faults
 from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES, TASK, camera_info_topic, raw_topic
 from genima.episodes.checks.finding import Finding, as_finding
 from genima.episodes.errors import EpisodeError
@@ -55,10 +55,22 @@ def _find_misaligned(survey: Survey) -> Iterator[Finding]:
     faults = list(find_faults(*parts))
     yield from (as_finding("error", found) for found in faults)
     if not faults:
+        yield from _find_stand_ins(views.values())
         try:
             align(*parts)
         except EpisodeError as error:
             yield as_finding("error", [error])
+
+
+def _find_stand_ins(views: Iterable[Stream]) -> Iterator[Finding]:
+    """Where one image is missing, another one stands in."""
+    for view in views:
+        gaps = np.diff(view.times)
+        if lost := [
+            view.fault(view.times[i], f"an image was lost, the next comes {gaps[i]:.3f} s later: one beside stands in")
+            for i in np.flatnonzero((gaps > LOST * view.period) & (gaps <= TWO_LOST * view.period))
+        ]:
+            yield as_finding("warning", lost)
 
 
 def _find_uneven(stream: Stream) -> Iterator[Finding]:
