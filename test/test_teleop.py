@@ -11,6 +11,7 @@ import yaml
 from geometry_msgs.msg import Point, TwistStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rclpy.parameter import Parameter
 from ros_graph import Graph
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState, Joy
@@ -94,6 +95,8 @@ def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
         ({"joints": None}, "bad or missing field"),
         ({"gripper": {"closed": 1}}, "bad or missing field: KeyError('joint')"),
         ({"gripper": {"joint": "f", "closed": 1}}, "closed and open must differ"),
+        ({"gripper": {"button": -1}}, "button counts from 0"),
+        ({"gripper": {"button": "red"}}, "bad or missing field"),
     ],
 )
 def test_a_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
@@ -270,10 +273,10 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> N
 class Pair:
     """A leader that is moved, and a follower that does what the guard lets through."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, leader: str = "panda") -> None:
         self.graph = graph
         graph.add(CommandGuardNode())
-        graph.add(TeleopNode())
+        graph.add(TeleopNode(parameter_overrides=[Parameter("leader", value=leader)]))
         self.leader, self.follower = PANDA.home + 0.05, PANDA.home.copy()
         self.names = [f"panda_joint{i + 1}" for i in range(N)]
         self.silent, self.late = False, 0.0  # s
@@ -315,6 +318,26 @@ class Pair:
 @pytest.fixture
 def pair(graph: Graph) -> Pair:
     return Pair(graph)
+
+
+def test_a_pedal_opens_and_closes_the_gripper(graph, tmp_path: Path) -> None:
+    names = [f"panda_joint{i + 1}" for i in range(N)]
+    pair = Pair(graph, str(leader_file(tmp_path, joints=names, gripper={"button": 1})))
+    press = graph.speak(Joy, "leader/joy", qos.JOINT_STATES)
+    pair.start()
+
+    def grips(wanted: float) -> bool:
+        return messages.command_from(pair.commands[-1], PANDA).gripper == wanted
+
+    pair.until(lambda: grips(1.0), "it is not as the follower's")
+    for wanted in (0.0, 1.0, 0.0):
+        for buttons in ([0, 1], [0, 1], [1, 0]):  # held, then let go of
+            press(Joy(buttons=buttons))
+            time.sleep(0.02)
+            pair.work()
+        pair.until(lambda wanted=wanted: grips(wanted), f"it does not go to {wanted}")
+    press(Joy(buttons=[1]))
+    pair.until(graph.complains("teleop", "has 1 buttons"), "no complaint")
 
 
 def test_the_follower_goes_where_the_leader_is_moved(graph, pair) -> None:

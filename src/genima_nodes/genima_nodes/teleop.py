@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 
@@ -31,6 +33,7 @@ from genima_nodes.running import CONTROL_NICENESS, run
 
 SOURCE = "teleop"
 _LEADER = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
+_BUTTONS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)  # a short press must not be overtaken
 _WATCH, _TELL = 0.02, 0.1  # s between looks at the leader's age, and between words to the operator
 _STALE = 0.1  # s: a follower whose joints are older cannot be led
 
@@ -38,11 +41,13 @@ _STALE = 0.1  # s: a follower whose joints are older cannot be led
 class TeleopNode(Node):
     """Mirrors at the leader's own rate: every sample is answered at once, in the executor's thread."""
 
-    def __init__(self) -> None:
-        """Raises:
-        GenimaError: for parameters or a leader's file that make no sense.
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters or a leader's file that make no sense.
         """
-        super().__init__("teleop")
+        super().__init__("teleop", **options)
         self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
         self._leader = Leader.load(self.declare_parameter("leader", "panda").value, self._robot)
         settings = MirrorSettings(
@@ -51,6 +56,7 @@ class TeleopNode(Node):
         self._mirror = Mirror(self._robot, settings)
         self._sample: Sample | None = None  # the leader's newest
         self._gripper: float | None = None  # open fraction, where it comes apart from the arm's joints
+        self._pressed = False  # the gripper's button
         self._asked = 0  # times that the guard has been asked for the arm, or told that nobody needs it
 
         self._health = Health(self)
@@ -64,6 +70,8 @@ class TeleopNode(Node):
         self._joints = JointStates(self, self._health, self._robot)
         self.create_subscription(JointState, "leader/joint_states", self._on_leader, _LEADER)
         self.create_subscription(Float32, "leader/gripper", self._on_gripper, _LEADER)
+        if self._leader.gripper_button is not None:
+            self.create_subscription(Joy, "leader/joy", partial(self._on_joy, self._leader.gripper_button), _BUTTONS)
         for name, act in {"start": self._start, "pause": self._pause, "end": self._end}.items():
             self.create_service(Trigger, f"teleop/{name}", answering(act))
         self.create_timer(_WATCH, self._watch, clock=STEADY)
@@ -120,6 +128,18 @@ class TeleopNode(Node):
 
     def _on_gripper(self, message: Float32) -> None:
         self._gripper = min(1.0, max(0.0, float(message.data)))
+
+    def _on_joy(self, button: int, message: Joy) -> None:
+        if button >= len(message.buttons):
+            self._health.fault("leader/joy", f"has {len(message.buttons)} buttons, the gripper's is number {button}")
+            return
+        self._health.clear("leader/joy")
+        pressed = bool(message.buttons[button])
+        if pressed and not self._pressed:
+            joints = self._joints.newest
+            now = self._gripper if self._gripper is not None else joints.gripper if joints else 1.0
+            self._gripper = 0.0 if now > 0.5 else 1.0
+        self._pressed = pressed
 
     def _on_leader(self, message: JointState) -> None:
         if not self._leader.speaks_of_arm(message.name):

@@ -44,6 +44,7 @@ class Leader:
     gripper_joint: str | None
     gripper_closed: float  # of that joint
     gripper_open: float
+    gripper_button: int | None = None  # of a gamepad or a pedal: each press opens or closes
 
     @classmethod
     def load(cls, name_or_file: str | Path, follower: RobotModel) -> Leader:
@@ -72,9 +73,10 @@ class Leader:
                 offset=np.array([float(joint.get("offset", 0)) for joint in joints]),
                 position_min=follower.position_min,
                 position_max=follower.position_max,
-                gripper_joint=str(gripper["joint"]) if gripper else None,
+                gripper_joint=str(gripper["joint"]) if gripper and "button" not in gripper else None,
                 gripper_closed=float(gripper.get("closed", 0)),
                 gripper_open=float(gripper.get("open", 1)),
+                gripper_button=int(gripper["button"]) if "button" in gripper else None,
             )
         except FileNotFoundError:
             raise GenimaError(f"leader {path} does not exist") from None
@@ -96,6 +98,8 @@ class Leader:
         numbers = (self.factor, self.offset, self.gripper_closed, self.gripper_open)
         if not all(np.all(np.isfinite(number)) for number in numbers) or np.any(self.factor == 0):
             raise GenimaError(f"leader {path}: every number must be finite, and sign and scale not 0")
+        if self.gripper_button is not None and self.gripper_button < 0:
+            raise GenimaError(f"leader {path}: the gripper's button counts from 0")
         if self.gripper_joint and self.gripper_closed == self.gripper_open:
             raise GenimaError(f"leader {path}: the gripper's closed and open must differ")
 
