@@ -9,6 +9,7 @@ import mujoco
 from genima.robot.body import add_camera, robot_spec
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera
+from genima_sim.mounted_board import MountedBoard, add_board
 
 PHYSICS_HZ = 1000
 OBJECTS = 0  # geom group of the table and the objects, drawn together with the robot's meshes
@@ -65,7 +66,9 @@ PAN_HEIGHT = 0.08  # m, where the lid lies
 KNOB_HEIGHT = 0.05  # m, above the lid's 1 cm
 
 
-def build_scene(robot: RobotModel, cameras: Mapping[str, Camera]) -> mujoco.MjModel:
+def build_scene(
+    robot: RobotModel, cameras: Mapping[str, Camera], board: MountedBoard | None = None
+) -> mujoco.MjModel:
     """Compile the whole workcell; the robot's base frame is the world frame, the table's top is z = 0."""
     spec = robot_spec(robot)
     spec.option.timestep = 1 / PHYSICS_HZ
@@ -84,6 +87,10 @@ def build_scene(robot: RobotModel, cameras: Mapping[str, Camera]) -> mujoco.MjMo
     for geom in spec.geoms:
         if geom.group == OBJECTS:
             geom.conaffinity = 3
+    if board is not None:
+        add_board(spec, robot, board)
     for camera in cameras.values():
         add_camera(spec, robot, camera)
+    spec.visual.global_.offwidth = max([640, *(camera.width for camera in cameras.values())])
+    spec.visual.global_.offheight = max([480, *(camera.height for camera in cameras.values())])
     return spec.compile()

@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 from geometry_msgs.msg import Point
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
+from genima import paths
 from genima.errors import GenimaError
+from genima.handeye.board import Board
 from genima.observation import Command
 from genima.robot.model import RobotModel
 from genima.views import Camera
@@ -24,13 +27,16 @@ from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
-from genima_nodes.pacing import CAMERAS, STEADY, PacedThread, schedule_in_real_time
+from genima_nodes.pacing import STEADY, PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
+from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 
 _STATE_RATE = 100.0  # Hz
 _STATUS_PERIOD = 0.1  # s
+_NO_BOARD = "none"
+_BOARD_FILE = "calibration", "boards", "charuco_7x5_a4.yaml"
 _BEFORE_RESET = 1.0  # s: what is older still was stamped after the clock was set back
 
 
@@ -39,13 +45,14 @@ class SimNode(Node):
 
     def __init__(self, simulation: Simulation | None = None) -> None:
         """Args:
-        simulation: the scene; built for the parameter ``robot`` if None.
+        simulation: the scene; built for the parameters ``robot`` and ``board`` if None.
         """
         super().__init__("sim_node")
         self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
         self._exposure = 1 / parameters.number(self, "camera_rate", 10.0, 0.1, _STATE_RATE)  # s between two
         backlog = round(parameters.number(self, "camera_backlog", 0.0, 0.0, 1000.0))
-        self._simulation = simulation or Simulation(self._robot)
+        board = self._calibration_board()
+        self._simulation = simulation or Simulation(self._robot, board)
         self._lock = threading.Lock()  # of the simulation and the three below
         self._command: Command | None = None
         self._seed = self._resets = 0
@@ -79,6 +86,14 @@ class SimNode(Node):
         self._filming = threading.Thread(target=self._film, name="cameras", daemon=True)
         self._physics.start()
         self._filming.start()
+
+    def _calibration_board(self) -> MountedBoard | None:
+        """For the parameters ``board`` (none, table or gripper) and ``board_file``."""
+        place = self.declare_parameter("board", _NO_BOARD).value
+        file = self.declare_parameter("board_file", "").value
+        if place == _NO_BOARD:
+            return None
+        return MountedBoard.at(Board.load(Path(file) if file else paths.shared(*_BOARD_FILE)), place)
 
     def close(self) -> None:
         """End both threads."""
@@ -160,7 +175,6 @@ class SimNode(Node):
     # The camera thread.
 
     def _film(self) -> None:
-        schedule_in_real_time(CAMERAS)  # real ones do not wait for this machine's processors either
         renderer = SceneRenderer(self._simulation.model, self._simulation.cameras)
         while True:
             self._seen.acquire()
@@ -192,7 +206,7 @@ def camera_info(camera: Camera) -> CameraInfo:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(SimNode, args, CONTROL_NICENESS, real_time=True)  # else it holds up who sends it commands
+    return run(SimNode, args, CONTROL_NICENESS)
 
 
 if __name__ == "__main__":

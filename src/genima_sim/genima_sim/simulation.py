@@ -14,19 +14,29 @@ from genima.observation import Joints
 from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
+from genima_sim.mounted_board import MountedBoard
 from genima_sim.scene import PAN_HEIGHT, PHYSICS_HZ, build_scene
-from genima_sim.tasks import Layout, get_task
+from genima_sim.tasks import ASIDE, Layout, get_task
 
 START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home
+_RAISED = np.array([0.0, -0.05, 0.0, 0.55, 0.0, -0.6, 0.0])  # rad from home: a held board is clear of the table
+_BOARD_CAMERA_SIZE = 640  # px: the markers of a board are too small for the images that the agent takes
 
 
 class Simulation:
-    """The scene in time. Commands are joint positions; physics runs at 1 kHz; the same seed gives the same episode."""
+    """The scene in time. Commands are joint positions; physics runs at 1 kHz; the same seed gives the same episode.
 
-    def __init__(self, robot: RobotModel | None = None) -> None:
+    With a calibration board in it, the objects of the tasks stand aside and the cameras' images are larger.
+    """
+
+    def __init__(self, robot: RobotModel | None = None, board: MountedBoard | None = None) -> None:
         self.robot = robot or RobotModel.load("panda")
+        self.board = board
         self.cameras: Mapping[str, Camera] = load_cameras(paths.shared("calibration", "sim"))
-        self.model = build_scene(self.robot, self.cameras)
+        if board is not None:
+            size = _BOARD_CAMERA_SIZE
+            self.cameras = {view: camera.scaled(size, size) for view, camera in self.cameras.items()}
+        self.model = build_scene(self.robot, self.cameras, board)
         self.data = mujoco.MjData(self.model)
         model = self.model
         self._arm_qpos = np.array([model.joint(name).qposadr[0] for name in self.robot.joint_names])
@@ -49,19 +59,17 @@ class Simulation:
             raise GenimaError(f"seeds count from 0; {seed} is negative")
         self.success = False
         rng = np.random.default_rng([seed, 0x6E1A])
-        self.layout = Layout.random(rng)
+        self.layout = Layout.random(rng) if self.board is None else ASIDE
         mujoco.mj_resetData(self.model, self.data)
-        self.model.body("button").pos[:2] = self.layout.button
-        pan = self.model.body("saucepan")
-        pan.pos[:2] = self.layout.saucepan
-        pan.quat[:] = [np.cos(self.layout.handle_yaw / 2), 0, 0, np.sin(self.layout.handle_yaw / 2)]
-        self.data.joint("lid").qpos[:] = [*self.layout.saucepan, PAN_HEIGHT + 0.0005, 1, 0, 0, 0]
+        place_objects(self.model, self.data, self.layout)
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
-        start = self.robot.home + noise if start is None else start
+        holds_board = self.board is not None and self.board.place == "gripper"
+        if start is None:
+            start = self.robot.home + noise + (_RAISED if holds_board else 0.0)
         self.data.qpos[self._arm_qpos] = start
-        self.command(start, 1.0)
+        self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
-        self.step(0.1)  # let the lid settle
+        self.step(0.6 if holds_board else 0.1)  # let the fingers close, and the lid settle
         self.data.time = 0.0
 
     def objects(self) -> dict[str, NDArray[np.float64]]:
@@ -99,3 +107,12 @@ class Simulation:
     def qpos(self) -> NDArray[np.float64]:
         """A copy of the whole configuration, for a renderer in another thread."""
         return self.data.qpos.copy()
+
+
+def place_objects(model: mujoco.MjModel, data: mujoco.MjData, layout: Layout) -> None:
+    """Put the objects of the tasks where the layout says."""
+    model.body("button").pos[:2] = layout.button
+    pan = model.body("saucepan")
+    pan.pos[:2] = layout.saucepan
+    pan.quat[:] = [np.cos(layout.handle_yaw / 2), 0, 0, np.sin(layout.handle_yaw / 2)]
+    data.joint("lid").qpos[:] = [*layout.saucepan, PAN_HEIGHT + 0.0005, 1, 0, 0, 0]

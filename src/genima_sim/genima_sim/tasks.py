@@ -35,6 +35,9 @@ class Layout:
                 return cls(button, saucepan, float(rng.uniform(-np.pi, np.pi)))
 
 
+ASIDE = Layout(np.array([0.98, -0.5]), np.array([0.98, 0.45]))  # out of the arm's reach
+
+
 @dataclass(frozen=True)
 class Task:
     """One thing to do in the scene."""

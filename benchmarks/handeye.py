@@ -1,0 +1,262 @@
+"""How accurate hand-eye calibration is, on random set-ups of known truth: OpenCV's five solvers and genima.handeye.
+
+A set-up is a camera on the base or on the flange, a board on the other one, and joints drawn at random in which the
+board is in view. Points are projected through a distorted lens and get pixel noise, joint readings get noise of their
+own. Every method gets the same samples; OpenCV's get the boards' poses from solvePnP, refined. "Best of the five" is
+the best against the *truth*, chosen anew for every set-up and for millimetres and degrees apart, as nobody could in
+practice; "best fit of the five" has the smallest reprojection error.
+
+The limit: the last column is the mean squared error in units of the stated covariance, 6 where that is right. The
+estimator is then as good as the samples allow, to first order (Cramer and Rao).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima.files import require_writable, write_whole
+from genima.handeye import Board, Detection, Intrinsics, Sample, calibrate
+from genima.handeye.poses import difference, inverse, moved, pose, rotation_vector, transform
+from genima.handeye.refine import CAMERA, Fit
+from genima.handeye.samples import Parent, stack
+from genima.handeye.solvers import OPENCV, HandEye, misfit, solve_opencv
+from genima.robot.model import RobotModel
+
+Array = NDArray[np.float64]
+
+BOARD = Board("charuco", 7, 5, 0.036, 0.027, "5X5_50")
+LENS = Intrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0.0006, 0.09))
+PARENTS: tuple[Parent, ...] = ("flange", "base")
+OURS, BEST, FIT = "genima.handeye", "best of the five", "best fit of the five"
+_DRAWN = 500  # joints at a time
+_BUMP = np.array([0.02, -0.01, 0.005, 0.05, 0.0, 0.08])  # m, rad
+
+
+@dataclass
+class Options:
+    """Compare calibrations with the truth."""
+
+    setups: int = 20
+    """Random set-ups of each kind."""
+    samples: int = 15
+    """Of each set-up."""
+    pixels: float = 0.25
+    """Noise of the points, px, standard deviation."""
+    joints: tuple[float, ...] = (0.0, 0.02, 0.1)
+    """Noises of the joint readings, deg, standard deviation."""
+    spread: float = 0.5
+    """How far joints go from the middle ones, rad."""
+    out: Path | None = None
+    """Write the result to this JSON file."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of all set-ups of one kind."""
+
+    millimetres: Mapping[str, float]  # median error of the camera's place, by method
+    degrees: Mapping[str, float]  # the same of its direction
+    behind: int  # set-ups in which the best of the five is nearer to the truth, in mm or deg
+    with_outliers: tuple[float, float]  # our median errors in mm and deg when a fifth of the samples is wrong
+    named: float  # share of these set-ups in which exactly the wrong samples are named
+    chi_squared: float  # mean of our error's square in units of our covariance; 6 is right
+    seconds: float  # median CPU time of one calibration
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The truth, and what was measured of it."""
+
+    truth: HandEye
+    joints: Array  # (N, n) rad
+    samples: list[Sample]
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    if options.setups < 1 or options.samples < 5 or options.pixels < 0 or min(options.joints) < 0:
+        raise GenimaError("--setups must be positive, --samples at least 5, --pixels and --joints not negative")
+    if options.out:
+        require_writable(options.out)
+    robot = RobotModel.load("panda")
+    results = {}
+    with tqdm(total=len(PARENTS) * len(options.joints) * options.setups, disable=not sys.stderr.isatty()) as progress:
+        for parent in PARENTS:
+            for noise in options.joints:
+                name = f"camera on the {parent}, joints {noise:g} deg"
+                results[name] = compare(robot, parent, noise, options, progress)
+    print(f"{options.setups} set-ups of {options.samples} samples each, pixels {options.pixels:g} px; medians")
+    for name, result in results.items():
+        print(f"\n{name}")
+        for method in result.millimetres:
+            print(f"  {method:<24}{result.millimetres[method]:>9.3f} mm{result.degrees[method]:>9.4f} deg")
+        mm, deg = result.with_outliers
+        print(f"  {'... a fifth outliers':<24}{mm:>9.3f} mm{deg:>9.4f} deg, named exactly in {result.named:.0%}")
+        by_mm, by_deg = (medians[FIT] / medians[OURS] for medians in (result.millimetres, result.degrees))
+        print(f"  {'nearer than their best fit':<26}{by_mm:>6.1f} x{by_deg:>10.1f} x")
+        behind = f"behind the best of the five in {result.behind} of {options.setups}"
+        print(f"  {behind}; chi^2 {result.chi_squared:.1f} of 6; {result.seconds:.2f} s")
+    if options.out:
+        content = {name: asdict(result) for name, result in results.items()}
+        write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def compare(robot: RobotModel, parent: Parent, noise: float, options: Options, progress: tqdm[None]) -> Result:
+    """All set-ups of one kind; ``noise`` of the joints in deg."""
+    errors: dict[str, list[tuple[float, float]]] = {name: [] for name in (*OPENCV, FIT, BEST, OURS)}
+    outlying, named, squares, seconds = list[tuple[float, float]](), list[bool](), list[float](), list[float]()
+    for seed in range(options.setups):
+        made = setup(robot, parent, seed, options.samples, options.pixels, float(np.radians(noise)), options.spread)
+        theirs = opencv(robot, made)
+        for name, (hand_eye, _) in theirs.items():
+            errors[name].append(error(hand_eye, made.truth))
+        errors[FIT].append(error(min(theirs.values(), key=lambda found: found[1])[0], made.truth))
+        mm, deg = (min(errors[name][-1][i] for name in theirs) for i in (0, 1))
+        errors[BEST].append((mm, deg))
+        began = time.process_time()
+        outcome = calibrate(made.samples, BOARD, LENS, robot, parent)
+        seconds.append(time.process_time() - began)
+        errors[OURS].append(error(outcome.fit.hand_eye, made.truth))
+        squares.append(squared(outcome.fit, made.truth))
+        wrong = range(options.samples - options.samples // 5, options.samples)
+        outcome = calibrate(bumped(robot, made, wrong, options.pixels), BOARD, LENS, robot, parent)
+        outlying.append(error(outcome.fit.hand_eye, made.truth))
+        named.append(sorted(outcome.outliers) == [made.samples[i].name for i in wrong])
+        progress.update()
+    medians = {name: np.median(values, axis=0).tolist() for name, values in errors.items() if values}
+    behind = np.any(np.array(errors[OURS]) > np.array(errors[BEST]), axis=1)
+    mm, deg = np.median(outlying, axis=0).tolist()
+    return Result(
+        {name: median[0] for name, median in medians.items()},
+        {name: median[1] for name, median in medians.items()},
+        int(behind.sum()),
+        (mm, deg),
+        float(np.mean(named)),
+        float(np.mean(squares)),
+        float(np.median(seconds)),
+    )
+
+
+def opencv(robot: RobotModel, made: Setup) -> dict[str, tuple[HandEye, float]]:
+    """What each of OpenCV's solvers finds, and its median misfit in px."""
+    samples = stack(made.samples, LENS, robot)
+    found = {}
+    for method in OPENCV:
+        if hand_eye := solve_opencv(samples, made.truth.parent, method):
+            X, Y = hand_eye.T_parent_camera, hand_eye.T_carrier_board
+            found[method] = hand_eye, float(np.median(misfit(X, Y, np.array(1.0), samples, hand_eye.parent)))
+    return found
+
+
+def error(found: HandEye, truth: HandEye) -> tuple[float, float]:
+    """Of the camera's pose, in mm and deg."""
+    metres, angle = difference(found.T_parent_camera, truth.T_parent_camera)
+    return 1e3 * metres, float(np.degrees(angle))
+
+
+def squared(fit: Fit, truth: HandEye) -> float:
+    """The camera pose's error in units of its stated covariance."""
+    off = inverse(fit.hand_eye.T_parent_camera) @ truth.T_parent_camera
+    twist = np.append(off[:3, 3], rotation_vector(off[:3, :3]))
+    return float(twist @ np.linalg.solve(fit.covariance[CAMERA, CAMERA], twist))
+
+
+def setup(
+    robot: RobotModel,
+    parent: Parent,
+    seed: int,
+    count: int = 15,
+    pixels: float = 0.25,
+    joints: float = 0.0,
+    spread: float = Options.spread,
+) -> Setup:
+    """A random set-up with ``count`` samples.
+
+    Args:
+        robot: the arm.
+        parent: what carries the camera.
+        seed: of everything.
+        count: how many samples.
+        pixels: noise of a coordinate in px, standard deviation.
+        joints: noise of a reading in rad, standard deviation.
+        spread: how far joints go from the middle ones, rad.
+    """
+    rng = np.random.default_rng(seed)
+    middle = robot.home + rng.uniform(-0.2, 0.2, len(robot.home))
+    truth = around(robot, parent, middle, rng)
+    q = np.empty((0, len(middle)))
+    while len(q) < count:
+        drawn = middle + rng.uniform(-spread, spread, (_DRAWN, len(middle)))
+        drawn = np.clip(drawn, robot.position_min, robot.position_max)
+        q = np.concatenate([q, drawn[in_view(truth.T_camera_board(robot, drawn))]])[:count]
+    return Setup(truth, q, measured(robot, truth, q, rng, pixels, joints))
+
+
+def around(robot: RobotModel, parent: Parent, middle: Array, rng: np.random.Generator) -> HandEye:
+    """Camera and board at random, so that the board is in the middle of the image at joints ``middle`` (n,)."""
+    T_base_flange = robot.link_poses(middle)[-2]
+    turn = Rotation.from_euler("zxy", rng.uniform([-3, -0.4, -0.4], [3, 0.4, 0.4]))
+    distance = 0.5 if parent == "flange" else 0.9
+    T_camera_board = pose(turn.as_matrix(), np.array([0, 0, distance]) - turn.apply([*np.array(BOARD.size) / 2, 0.0]))
+    if parent == "flange":  # beside the flange, looking along it
+        tilt = Rotation.from_rotvec(rng.normal(size=3) * 0.2) * Rotation.from_rotvec([0, 0, rng.uniform(-3, 3)])
+        T_flange_camera = pose(tilt.as_matrix(), rng.uniform([-0.1, -0.1, 0.0], [0.1, 0.1, 0.1]))
+        return HandEye(parent, T_flange_camera, T_base_flange @ T_flange_camera @ T_camera_board)
+    tilt = Rotation.from_rotvec(rng.normal(size=3) * 0.5)
+    T_flange_board = pose(tilt.as_matrix(), rng.uniform([-0.1, -0.1, 0.02], [0.1, 0.1, 0.1]))
+    return HandEye(parent, T_base_flange @ T_flange_board @ inverse(T_camera_board), T_flange_board)
+
+
+def measured(
+    robot: RobotModel, truth: HandEye, q: Array, rng: np.random.Generator, pixels: float, joints: float
+) -> list[Sample]:
+    """Samples at the true joints ``q`` (N, n), with noise in px and rad."""
+    points = BOARD.points
+    seen = LENS.project(transform(truth.T_camera_board(robot, q), points))
+    seen += rng.normal(0, pixels, seen.shape)
+    readings = q + rng.normal(0, 1, q.shape) * joints
+    ids = np.arange(len(points))
+    return [Sample(f"{i + 1:02d}", readings[i], Detection(ids, seen[i], points)) for i in range(len(q))]
+
+
+def bumped(robot: RobotModel, made: Setup, which: range, pixels: float) -> list[Sample]:
+    """The same samples, but of those in ``which`` the board lay elsewhere."""
+    truth = replace(made.truth, T_carrier_board=moved(made.truth.T_carrier_board, _BUMP))
+    rng = np.random.default_rng(0)
+    elsewhere = measured(robot, truth, made.joints, rng, pixels, 0.0)
+    return [
+        replace(sample, detection=elsewhere[i].detection) if i in which else sample
+        for i, sample in enumerate(made.samples)
+    ]
+
+
+def in_view(T_camera_board: Array) -> NDArray[np.bool_]:
+    """Whether all of the board is seen from poses (N, 4, 4), from its front and not too flat."""
+    width, height = BOARD.size
+    outline = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [width / 2, height / 2, 0]])
+    points = transform(T_camera_board, outline)
+    pixels = LENS.project(points)
+    inside = np.all((pixels > 5) & (pixels < np.array([LENS.width, LENS.height]) - 5), axis=(1, 2))
+    ray = points[:, 4] / np.linalg.norm(points[:, 4], axis=-1, keepdims=True)
+    facing = np.sum(ray * T_camera_board[:, :3, 2], -1)
+    near = (points[:, 4, 2] > 0.25) & (points[:, 4, 2] < 1.5)
+    return inside & near & (facing > np.cos(np.radians(60)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except GenimaError as error:
+        sys.exit(f"error: {error}")

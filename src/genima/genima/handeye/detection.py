@@ -1,0 +1,114 @@
+"""A board in an image: which of its points are seen, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.errors import GenimaError
+from genima.handeye.board import Board
+from genima.handeye.intrinsics import Intrinsics
+from genima.handeye.poses import pose, transform
+from genima.observation import Image
+
+Array = NDArray[np.float64]
+_CENTRE = 0.5  # px: OpenCV has the middle of the first pixel at 0, this project at 0.5
+_FEWEST = 6  # points: four fix a pose, two more tell whether it is right
+_FLATTEST = 0.1  # of the points' second to their first extent, in the board's plane
+_WORST_FIT = 3.0  # px, median: what no sharp image of the right board exceeds
+_STRAY, _STRAY_PIXELS = 5.0, 1.5  # medians, and px, beyond which a point is looked at as wrong
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The seen points of a board."""
+
+    ids: NDArray[np.int64]  # (M,), rows of Board.points
+    pixels: Array  # (M, 2), pixel centres at n + 0.5
+    points: Array  # (M, 3) m, in the board's frame
+
+
+def detect(image: Image, board: Board, intrinsics: Intrinsics) -> Detection:
+    """Find the board in an image (h, w, 3) in RGB.
+
+    Raises:
+        GenimaError: when too little of the board is seen, or when what is seen is not that board.
+    """
+    if image.shape != (intrinsics.height, intrinsics.width, 3):
+        raise GenimaError(
+            f"the image is {image.shape[1]} x {image.shape[0]}, but its intrinsics are for {intrinsics.width} x "
+            f"{intrinsics.height}: take both from the same stream"
+        )
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    ids, pixels = _charuco(grey, board) if board.kind == "charuco" else _grid(grey, board)
+    if len(ids) < _FEWEST:
+        raise GenimaError(
+            f"board not seen: {len(ids)} of its {len(board.points)} points, {_FEWEST} are needed. Bring it into the "
+            f"image, sharp and evenly lit; check that it is the {board.dictionary} {board.kind} of "
+            f"{board.columns} x {board.rows}"
+        )
+    points = board.points[ids]
+    extent = np.linalg.svd(points - points.mean(0), compute_uv=False)
+    if extent[1] < _FLATTEST * extent[0]:
+        raise GenimaError(f"board seen only along one line ({len(ids)} points): bring more of it into the image")
+    detection = Detection(ids, pixels + _CENTRE, points)
+    off = reprojection(board_pose(detection, intrinsics), detection, intrinsics)
+    if not np.median(off) < _WORST_FIT:
+        raise GenimaError(
+            f"what is seen does not lie as on this board (off by {np.median(off):.0f} px): check its kind, columns and "
+            "rows, that it is flat, and the camera's intrinsics"
+        )
+    return detection
+
+
+def board_pose(detection: Detection, intrinsics: Intrinsics) -> Array:
+    """``T_camera_board`` (4, 4) from one image: the better of the two that a flat board has, refined.
+
+    Points far off are left out (least median of squares).
+
+    Source: Collins and Bartoli, Infinitesimal plane-based pose estimation, IJCV 109 (2014), as in OpenCV.
+    """
+    T = _solve(detection.points, detection.pixels, intrinsics)
+    off = reprojection(T, detection, intrinsics)
+    if not off.max() > max(_STRAY * np.median(off), _STRAY_PIXELS):
+        return T
+    K, distortion = intrinsics.K, np.array(intrinsics.distortion)
+    straight = cv2.undistortPoints(detection.pixels[:, None], K, distortion, P=K)
+    _, good = cv2.findHomography(detection.points[:, :2], straight, cv2.LMEDS)
+    kept = np.zeros(len(off), bool) if good is None else good[:, 0] > 0
+    return _solve(detection.points[kept], detection.pixels[kept], intrinsics) if kept.sum() >= _FEWEST else T
+
+
+def reprojection(T_camera_board: Array, detection: Detection, intrinsics: Intrinsics) -> Array:
+    """How far in px each point (M,) is seen from where it should be."""
+    expected = intrinsics.project(transform(T_camera_board, detection.points))
+    return np.linalg.norm(detection.pixels - expected, axis=-1)
+
+
+def _solve(points: Array, pixels: Array, intrinsics: Intrinsics) -> Array:
+    given = (points, pixels, intrinsics.K, np.array(intrinsics.distortion))
+    _, rotations, translations, _ = cv2.solvePnPGeneric(*given, flags=cv2.SOLVEPNP_IPPE)
+    rotation, translation = cv2.solvePnPRefineLM(*given, rotations[0], translations[0])
+    return pose(np.array(cv2.Rodrigues(rotation)[0], float), np.array(translation, float)[:, 0])
+
+
+def _charuco(grey: NDArray[np.uint8], board: Board) -> tuple[NDArray[np.int64], Array]:
+    corners, ids, _, _ = cv2.aruco.CharucoDetector(cast(cv2.aruco.CharucoBoard, board.cv_board)).detectBoard(grey)
+    if ids is None:
+        return np.zeros(0, np.int64), np.zeros((0, 2))
+    return np.asarray(ids, np.int64).reshape(-1), np.asarray(corners, float).reshape(-1, 2)
+
+
+def _grid(grey: NDArray[np.uint8], board: Board) -> tuple[NDArray[np.int64], Array]:
+    parameters = cv2.aruco.DetectorParameters()
+    parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
+    detector = cv2.aruco.ArucoDetector(board.cv_board.getDictionary(), parameters)
+    corners, ids, _ = detector.detectMarkers(grey)
+    markers = np.zeros(0, np.int64) if ids is None else np.asarray(ids, np.int64).reshape(-1)
+    known = markers < board.columns * board.rows
+    pixels = np.asarray(corners, float).reshape(-1, 4, 2)[known].reshape(-1, 2)
+    return (4 * markers[known, None] + np.arange(4)).reshape(-1), pixels

@@ -1,0 +1,108 @@
+"""A calibration board in the workcell: on the table for cameras on the hand, in the gripper for those on the base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.errors import GenimaError
+from genima.handeye.board import Board
+from genima.robot.model import RobotModel
+
+Place = Literal["table", "gripper"]
+
+BOARD = "calibration_board"  # the body
+_TEXTURE = 4000  # px/m: finer than any camera sees it
+_MARGIN = 0.01  # m of white paper around the pattern
+_PAPER, _PLATE = 2e-4, 3e-3  # m, thickness of the print and of what it is glued on
+_WHITE = [0.8, 0.8, 0.8, 1.0]
+_ON_TABLE = np.array([0.47, 0.0])  # m in the base frame, the board's centre
+_HANDLE_TOP = 0.17  # m in the flange's frame, between the pads
+_BELOW_FINGERS = 0.24  # m in the flange's frame: the fingers end 6 mm before
+_CLOSING = np.array([1.0, 1.0, 0.0]) / np.sqrt(2)  # the fingers' direction in the flange's frame
+
+
+@dataclass(frozen=True)
+class MountedBoard:
+    """A board and where it is."""
+
+    board: Board
+    place: Place
+    T_parent_board: NDArray[np.float64]  # (4, 4), of the board's own frame; the parent is the base or the flange
+
+    @classmethod
+    def at(cls, board: Board, place: str) -> MountedBoard:
+        """The board at its usual place: flat in the middle of the table, or as a sheet between the fingers.
+
+        Raises:
+            GenimaError: for another place.
+        """
+        if place not in get_args(Place):
+            raise GenimaError(f"a calibration board lies on the table or is in the gripper; {place!r} is neither")
+        T = on_table(board, _ON_TABLE, 0.0) if place == "table" else in_gripper(board)
+        return cls(board, place, T)  # type: ignore[arg-type]
+
+
+def on_table(board: Board, centre: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
+    """``T_base_board`` (4, 4) of a board that lies face up, its centre at (2,) m, turned by ``yaw`` in rad."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    T_base_board = np.eye(4)
+    T_base_board[:3, :3] = [[c, s, 0], [s, -c, 0], [0, 0, -1]]
+    T_base_board[:3, 3] = [*centre, _PAPER + _PLATE]
+    T_base_board[:3, 3] -= T_base_board[:3, :2] @ np.array(board.size) / 2
+    return T_base_board
+
+
+def in_gripper(board: Board) -> NDArray[np.float64]:
+    """``T_flange_board`` (4, 4) of a sheet between the closed fingers, below them, its longer sides across."""
+    into = _CLOSING  # as the board's z
+    down = np.array([0.0, 0.0, 1.0])
+    across = np.cross(down, into)
+    width, height = board.size
+    x, y = (across, down) if width >= height else (down, -across)
+    T_flange_board = np.eye(4)
+    T_flange_board[:3, :3] = np.column_stack([x, y, into])
+    centre = (_BELOW_FINGERS + _MARGIN + min(board.size) / 2) * down - (_PAPER + _PLATE / 2) * into
+    T_flange_board[:3, 3] = centre - T_flange_board[:3, :2] @ [width / 2, height / 2]
+    return T_flange_board
+
+
+def add_board(spec: mujoco.MjSpec, robot: RobotModel, mounted: MountedBoard) -> None:
+    """Add the board as a body whose frame is the board's own; it touches what the robot touches."""
+    board = mounted.board
+    position, parent = mounted.T_parent_board[:3, 3].copy(), spec.worldbody
+    if mounted.place == "gripper":
+        parent = spec.body("link7")
+        position[2] += robot.flange_offset
+    body = parent.add_body(name=BOARD, pos=position.tolist(), gravcomp=1.0)
+    quat = np.empty(4)
+    mujoco.mju_mat2Quat(quat, mounted.T_parent_board[:3, :3].ravel())
+    body.quat = quat
+
+    front = board.image(_TEXTURE, _MARGIN)
+    height, width, channels = front.shape
+    texture = spec.add_texture(name=BOARD, type=mujoco.mjtTexture.mjTEXTURE_2D)
+    texture.width, texture.height, texture.nchannel, texture.data = width, height, channels, front.tobytes()
+    material = spec.add_material(name=BOARD, rgba=_WHITE, specular=0.0, shininess=0.0)
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = BOARD
+
+    x, y = np.array(board.size) / 2
+    sides = [x + _MARGIN, y + _MARGIN]
+    facing = [0.0, 1.0, 0.0, 0.0]  # a box's texture is upright seen from +z with y up; the board's z points into it
+    box = mujoco.mjtGeom.mjGEOM_BOX
+    body.add_geom(type=box, pos=[x, y, _PAPER / 2], size=[*sides, _PAPER / 2], quat=facing, material=BOARD, mass=0.01)
+    body.add_geom(type=box, pos=[x, y, _PAPER + _PLATE / 2], size=[*sides, _PLATE / 2], rgba=_WHITE, mass=0.1)
+    # On the table it meets the arm and the fingers; held by the fingers, the arm and the table.
+    contype, conaffinity = (1, 3) if mounted.place == "table" else (2, 1)
+    for geom in body.geoms:
+        geom.contype, geom.conaffinity = contype, conaffinity
+    if mounted.place == "gripper":
+        top, length = _HANDLE_TOP, _BELOW_FINGERS - _HANDLE_TOP
+        parent.add_geom(
+            type=box, pos=[0, 0, robot.flange_offset + top + length / 2], size=[_PLATE / 2, 0.012, length / 2],
+            quat=[np.cos(np.pi / 8), 0, 0, np.sin(np.pi / 8)], rgba=_WHITE, mass=0.01, contype=0, conaffinity=0,
+        )  # fmt: skip

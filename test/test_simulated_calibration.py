@@ -1,0 +1,314 @@
+"""Simulated calibration: boards are where the truth says, cameras see like real ones, pages are printed to scale."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from ros_graph import Graph
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image as ImageMessage
+
+from genima import paths
+from genima.errors import GenimaError
+from genima.guard import SelfCollision
+from genima.handeye.board import Board
+from genima.handeye.detection import Detection, detect
+from genima.handeye.intrinsics import Intrinsics
+from genima.handeye.poses import inverse
+from genima.handeye.printing import DPI, RULER, print_board
+from genima.observation import Image
+from genima.robot.model import RobotModel
+from genima_bringup.supervisor import free_domains
+from genima_nodes import qos
+from genima_sim.calibration import CalibrationWorkcell, Sensor, Setup, late, upside_down
+from genima_sim.mounted_board import MountedBoard
+from genima_sim.rendering import SceneRenderer
+from genima_sim.sim_node import SimNode
+from genima_sim.simulation import Simulation
+
+SAMPLES = 15
+SEEDS = range(3)
+
+
+@pytest.fixture(scope="module")
+def board() -> Board:
+    return Board.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
+
+
+@pytest.fixture(scope="module", params=["base", "flange"])
+def workcell(board: Board, request: pytest.FixtureRequest) -> Iterator[CalibrationWorkcell]:
+    workcell = CalibrationWorkcell(board, request.param)
+    yield workcell
+    workcell.close()
+
+
+@pytest.fixture(scope="module")
+def setups(workcell: CalibrationWorkcell) -> list[Setup]:
+    return [workcell.setup(seed) for seed in SEEDS]
+
+
+def few(setup: Setup, count: int) -> Setup:
+    """Its first samples."""
+    return replace(setup, positions=setup.positions[:count], T_carrier_board=setup.T_carrier_board[:count])
+
+
+def errors(setup: Setup, images: Sequence[Image]) -> list[np.ndarray]:
+    """How far in px (M, 2) the points that are detected in each image are from the truth."""
+    seen = [detect(image, setup.board, setup.intrinsics) for image in images]
+    return [one.pixels - truth[one.ids] for one, truth in zip(seen, setup.pixels, strict=True)]
+
+
+def test_clean_images_show_the_board_where_it_truly_is(workcell: CalibrationWorkcell, setups: list[Setup]) -> None:
+    setup = replace(few(setups[0], 8), sensor=Sensor(blur=0.0, noise=0.0))
+    off = np.concatenate(errors(setup, workcell.images(setup)))
+    assert len(off) > 0.8 * 8 * len(setup.board.points)
+    assert np.abs(off.mean(0)).max() < 0.02  # no part of a pixel is lost anywhere
+    assert np.sqrt((off**2).mean()) < 0.1
+
+
+def test_blur_and_noise_leave_points_detectable_and_unbiased(
+    workcell: CalibrationWorkcell, setups: list[Setup]
+) -> None:
+    setup = few(setups[1], 8)
+    off = errors(setup, workcell.images(setup))
+    assert min(map(len, off)) >= 8
+    together = np.concatenate(off)
+    assert np.abs(together.mean(0)).max() < 0.03
+    assert 0.01 < np.sqrt((together**2).mean()) < 0.15
+
+
+def test_images_are_those_of_a_distorting_noisy_camera_and_always_the_same(
+    workcell: CalibrationWorkcell, setups: list[Setup]
+) -> None:
+    setup = few(setups[0], 2)
+    first, again = workcell.images(setup), workcell.images(setup)
+    np.testing.assert_array_equal(first, again)
+    assert first[0].shape == (480, 640, 3) and first[0].dtype == np.uint8
+    noiseless = replace(setup, sensor=Sensor(noise=0.0))
+    grain = workcell.images(noiseless)[0].astype(float)
+    exposure = first[0].mean() / grain.mean()
+    assert 0.7 < exposure < 1.15
+    assert 1.0 < np.std(first[0] - exposure * grain) < 4.0
+    straight = [replace(one, intrinsics=replace(one.intrinsics, distortion=(0.0,) * 5)) for one in setups]
+    bent = [np.abs(one.pixels - other.pixels).max() for one, other in zip(setups, straight, strict=True)]
+    assert max(bent) > 2.0  # px
+
+
+def test_every_setup_has_good_poses_of_its_own(setups: list[Setup], robot: RobotModel) -> None:
+    self_collision = SelfCollision(robot)
+    for setup in setups:
+        assert setup.positions.shape == (SAMPLES, 7)
+        assert np.all((setup.positions > robot.position_min) & (setup.positions < robot.position_max))
+        assert not any(self_collision.depth(positions) for positions in setup.positions)
+        assert setup.pixels.min() > 0 and np.all(setup.pixels < [640, 480])
+        turns = Rotation.from_matrix(robot.link_poses(setup.positions)[:, -2, :3, :3])
+        between = [(a * b.inv()).as_rotvec() for a, b in itertools.combinations(turns, 2)]
+        assert np.degrees(np.linalg.norm(between, axis=1)).max() > 90
+        axes = np.array([turn / np.linalg.norm(turn) for turn in between])
+        assert np.linalg.svd(axes, compute_uv=False)[-1] > 0.2 * np.sqrt(len(axes))  # about all three axes
+    for one, other in itertools.combinations(setups, 2):
+        assert not np.allclose(one.T_parent_camera, other.T_parent_camera, atol=1e-3)
+        assert not np.allclose(one.T_carrier_board, other.T_carrier_board, atol=1e-3)
+        assert one.intrinsics != other.intrinsics
+
+
+def test_the_same_seed_gives_the_same_setup(workcell: CalibrationWorkcell, setups: list[Setup]) -> None:
+    again = workcell.setup(1)
+    np.testing.assert_array_equal(again.positions, setups[1].positions)
+    np.testing.assert_array_equal(again.T_parent_camera, setups[1].T_parent_camera)
+    np.testing.assert_array_equal(again.measured(0.1), setups[1].measured(0.1))
+    noise = np.degrees(again.measured(0.1) - again.positions)
+    assert 0.07 < noise.std() < 0.13
+    np.testing.assert_array_equal(again.measured(0.0), again.positions)
+
+
+def test_outliers_are_seen_where_the_truth_is_not(workcell: CalibrationWorkcell, setups: list[Setup]) -> None:
+    setup = few(setups[0], 5)
+    bumped = setup.bumped([3])
+    assert np.linalg.norm(bumped.pixels - setup.pixels, axis=-1)[[0, 1, 2, 4]].max() == 0
+    images = workcell.images(bumped)
+    assert np.abs(np.concatenate(errors(bumped, images))).max() < 1.0
+    for spoilt, which in ((images, 3), (upside_down(images, [1]), 1), (late(images, [2]), 2)):
+        seen = detect(spoilt[which], setup.board, setup.intrinsics)
+        assert np.median(np.linalg.norm(seen.pixels - setup.pixels[which, seen.ids], axis=1)) > 5.0  # px
+        assert spoilt[4] is images[4]
+
+
+def test_bad_setups_are_refused_in_one_line(workcell: CalibrationWorkcell, setups: list[Setup], board: Board) -> None:
+    with pytest.raises(GenimaError, match="-1 is negative"):
+        workcell.setup(-1)
+    with pytest.raises(GenimaError, match="base or the flange; 'hand'"):
+        CalibrationWorkcell(board, "hand")  # type: ignore[arg-type]
+    with pytest.raises(GenimaError, match="640 x 480, not 1280 x 720"):
+        workcell.images(replace(setups[0], intrinsics=Intrinsics(1280, 720, 900, 900, 640, 360)))
+    with pytest.raises(GenimaError, match="cannot look as far"):
+        workcell.images(replace(setups[0], intrinsics=replace(setups[0].intrinsics, distortion=(-0.5, 0, 0, 0, 0))))
+
+
+def test_a_board_too_large_for_the_image_is_refused() -> None:
+    workcell = CalibrationWorkcell(Board("charuco", 12, 9, 0.08, 0.06, "5X5_100"), "flange")
+    try:
+        with pytest.raises(GenimaError, match="found 0 poses that show the board well, not 15"):
+            workcell.setup(0)
+    finally:
+        workcell.close()
+
+
+# The live simulator.
+
+
+def seen(simulation: Simulation, board: Board, view: str) -> tuple[Detection, np.ndarray]:
+    """The board as a view sees it, and where its points truly are (M, 2) px."""
+    mounted = simulation.board
+    assert mounted is not None
+    renderer = SceneRenderer(simulation.model, simulation.cameras)
+    try:
+        image = renderer.render(simulation.qpos())[view]
+    finally:
+        renderer.close()
+    camera, positions = simulation.cameras[view], simulation.joints().positions
+    T_base_board = mounted.T_parent_board
+    if mounted.place == "gripper":
+        T_base_board = simulation.robot.link_poses(positions)[-2] @ T_base_board
+    T_camera_board = inverse(camera.T_base_camera(simulation.robot, positions)) @ T_base_board
+    detection, intrinsics = detect(image, board, Intrinsics.of(camera)), Intrinsics.of(camera)
+    return detection, intrinsics.project(detection.points @ T_camera_board[:3, :3].T + T_camera_board[:3, 3])
+
+
+def test_the_simulator_has_a_board_on_the_table_and_its_objects_aside(board: Board) -> None:
+    simulation = Simulation(board=MountedBoard.at(board, "table"))
+    simulation.reset("take_lid_off", 4)
+    detection, truth = seen(simulation, board, "wrist")
+    assert len(detection.ids) >= 12
+    assert np.abs(detection.pixels - truth).mean() < 0.3
+    for position in simulation.objects().values():
+        assert np.linalg.norm(position[:2]) > 0.9  # m: out of reach
+
+
+def test_a_board_in_the_gripper_moves_with_the_flange(board: Board) -> None:
+    simulation = Simulation(board=MountedBoard.at(board, "gripper"))
+    places = []
+    for turn in (0.0, 0.4):
+        simulation.reset("push_button", 0)
+        positions = simulation.joints().positions + [0, 0, 0, 0, 0, 0, turn]
+        simulation.command(positions, 0.0)
+        simulation.step(1.5)
+        np.testing.assert_allclose(simulation.joints().positions, positions, atol=3e-3)  # it touches nothing
+        detection, truth = seen(simulation, board, "left_shoulder")
+        assert len(detection.ids) >= 12
+        assert np.abs(detection.pixels - truth).mean() < 0.3
+        places.append(truth.mean(0))
+    assert np.linalg.norm(places[1] - places[0]) > 3  # px
+    assert simulation.joints().gripper < 0.1
+
+
+def test_a_board_elsewhere_is_refused(board: Board) -> None:
+    with pytest.raises(GenimaError, match="on the table or is in the gripper; 'ceiling' is neither"):
+        MountedBoard.at(board, "ceiling")
+
+
+@contextmanager
+def started(**parameters: object) -> Iterator[None]:
+    """ROS with these parameters on the command line."""
+    line = ["python", "--ros-args"]
+    for name, value in parameters.items():
+        line += ["-p", f"{name}:={value}"]
+    rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
+
+
+def test_the_simulator_node_shows_a_board_to_its_cameras(board: Board) -> None:
+    with started(board="table"):
+        graph = Graph()
+        try:
+            graph.add(SimNode())
+            images = graph.hear(ImageMessage, "cameras/wrist/color/image_raw", qos.IMAGE)
+            infos = graph.hear(CameraInfo, "cameras/wrist/color/camera_info", qos.IMAGE)
+            graph.until(lambda: images and infos, "no image")
+        finally:
+            graph.close()
+        info, image = infos[0], images[0]
+        pixels = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
+        intrinsics = Intrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
+        assert len(detect(pixels, board, intrinsics).ids) >= 12
+
+
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        ({"board": "ceiling"}, "'ceiling' is neither"),
+        ({"board": "table", "board_file": "nowhere.yaml"}, "cannot read board nowhere.yaml"),
+    ],
+)
+def test_a_board_that_the_simulator_cannot_have_is_refused(parameters: dict[str, str], words: str) -> None:
+    with started(**parameters), pytest.raises(GenimaError, match=words):
+        SimNode()
+
+
+# Boards on paper.
+
+BOARDS = [
+    (Board("charuco", 7, 5, 0.036, 0.027, "5X5_50"), "A4", (297, 210)),
+    (Board("charuco", 5, 7, 0.03, 0.022, "4X4_50"), "A4", (210, 297)),
+    (Board("charuco", 9, 6, 0.042, 0.032, "6X6_50"), "A3", (420, 297)),
+    (Board("grid", 4, 6, 0.04, 0.03, "APRILTAG_36h11"), "A4", (210, 297)),
+]
+
+
+@pytest.mark.parametrize(("printed", "paper", "size"), BOARDS)
+def test_printed_boards_measure_what_they_say(
+    printed: Board, paper: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    print_board(printed, tmp_path / "board.png", paper, "a.yaml")
+    page = cv2.imread(str(tmp_path / "board.png"), cv2.IMREAD_GRAYSCALE)
+    assert page is not None
+    per_mm = DPI / 25.4
+    np.testing.assert_allclose(page.shape[::-1], np.array(size) * per_mm, atol=1)
+    ruler = page[-round(18 * per_mm) :, : round(115 * per_mm)]  # below the board, left of the text
+    row = ruler[np.argmax((ruler < 128).sum(axis=1))]
+    dark = np.flatnonzero(row < 128)
+    assert (dark[-1] - dark[0] + 1) / per_mm == pytest.approx(RULER, abs=0.3)
+    front = printed.image(1000 * per_mm, margin=0)[..., 0]
+    top, left = np.flatnonzero((page < 128).any(axis=1))[0], round((page.shape[1] - front.shape[1]) / 2)
+    patch = page[top : top + front.shape[0], left : left + front.shape[1]]
+    smooth = [cv2.GaussianBlur(image, (0, 0), 2.0).astype(int) for image in (patch, front)]
+    assert np.abs(smooth[0] - smooth[1]).max() < 100  # no cell is wrong, no edge by more than a pixel
+    if printed.kind == "charuco":
+        detector = cv2.aruco.CharucoDetector(printed.cv_board)  # type: ignore[arg-type]
+        corners, ids, _, _ = detector.detectBoard(cv2.GaussianBlur(page, (0, 0), 2.0))
+        assert len(ids) == len(printed.points)
+        off = corners.reshape(-1, 2) / per_mm - 1000 * printed.points[ids.ravel(), :2]
+        assert np.abs(off - off.mean(0)).max() < 0.02  # mm
+
+
+def test_the_pdf_has_the_paper_size_and_is_the_same_every_time(board: Board, tmp_path: Path) -> None:
+    for name in ("one.pdf", "two.pdf"):
+        print_board(board, tmp_path / name)
+    data = (tmp_path / "one.pdf").read_bytes()
+    assert data == (tmp_path / "two.pdf").read_bytes()
+    box = data.split(b"/MediaBox [")[1].split(b"]")[0].split()
+    np.testing.assert_allclose(np.array(box, float) * 25.4 / 72, [0, 0, 297, 210], atol=0.01)
+
+
+def test_boards_that_cannot_be_printed_are_refused_in_one_line(board: Board, tmp_path: Path) -> None:
+    with pytest.raises(GenimaError, match="252 x 252 mm, too large for A4"):
+        print_board(replace(board, rows=7), tmp_path / "board.pdf")
+    with pytest.raises(GenimaError, match="A4 or A3, not 'A5'"):
+        print_board(board, tmp_path / "board.pdf", "A5")
+    with pytest.raises(GenimaError, match=r"a \.pdf or a \.png file, not .*board.jpg"):
+        print_board(board, tmp_path / "board.jpg")
+    with pytest.raises(GenimaError, match="cannot write"):
+        print_board(board, Path("/proc/board.png"))
