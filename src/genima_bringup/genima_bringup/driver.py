@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,7 +56,12 @@ class Driver(Node):
             if now - checked > 0.2:
                 checked = now
                 alive()
-            self._executor.spin_once(timeout_sec=0.05)
+            try:
+                self._executor.spin_once(timeout_sec=0.05)
+            except RuntimeError:
+                if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Ctrl-C came while it was about to call back
+                    raise KeyboardInterrupt from None
+                raise
         return True
 
     def wait_ready(self, nodes: Sequence[str], timeout: float, alive: Callable[[], None]) -> None:

@@ -19,8 +19,9 @@ from genima_interfaces.msg import RecorderStatus, SceneStatus, TeleopStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes import qos
 
+_AGAIN = 0.3  # s between attempts to have the follower come
 _AFTERWARDS = 1.0  # s that the follower has after its leader
-_HEARD = 5.0  # s until it is known that the leader plays
+_HEARD = 5.0  # s until the leader knows the scene, and it is known that it plays
 _PATIENCE = 120.0  # s for an expert to play
 
 
@@ -64,25 +65,37 @@ class Operator(Driver):
         Raises:
             GenimaError: when it cannot be led, or does not come within ``timeout`` s.
         """
-        deadline = time.monotonic() + timeout
-        answer = self.trigger("teleop/start", alive)
-        while not answer.success and time.monotonic() < deadline:  # the leader may only just have begun to speak
-            self.spin_until(lambda: False, 0.2, alive)
-            answer = self.trigger("teleop/start", alive)
-        self.require(answer)
+        deadline, started = time.monotonic() + timeout, False
         self.status = None  # what was said before does not count
+        while time.monotonic() < deadline:
+            if self._phase() != TeleopStatus.ALIGNING:  # the leader is not heard yet, or a hiccup held it
+                answer = self.trigger("teleop/start", alive)
+                started, self.status = started or answer.success, None
+            if self.spin_until(lambda: self._phase() == TeleopStatus.MIRRORING, _AGAIN, alive):
+                return
+        if not started:
+            self.require(answer)
+        said = f"it is {self.status.phase} {self.status.reason}".strip() if self.status else "it says nothing"
+        raise GenimaError(f"the follower does not come to its leader within {timeout:.0f} s; {said}")
 
-        def mirrors() -> bool:
-            return self.status is not None and self.status.phase == TeleopStatus.MIRRORING
+    def require_following(self) -> None:
+        """Raise a GenimaError when the follower does not mirror its leader."""
+        if self.status is None or self.status.phase != TeleopStatus.MIRRORING:
+            said = f"{self.status.phase} {self.status.reason}".strip() if self.status else "silent"
+            raise GenimaError(f"the follower is {said}")
 
-        if not self.spin_until(mirrors, max(0.0, deadline - time.monotonic()), alive):
-            status = self.status
-            said = f"it is {status.phase} {status.reason}".strip() if status else "it says nothing"
-            raise GenimaError(f"the follower does not come to its leader within {timeout:.0f} s; {said}")
+    def _phase(self) -> str:
+        return self.status.phase if self.status else ""
 
     def come_home(self, alive: Callable[[], None]) -> None:
         """Have the simulated leader stand near where its demo of the scene begins."""
-        self.require(self.trigger("leader/home", alive))
+        scene = f"{self._scene.task} {self._scene.seed}"
+        deadline = time.monotonic() + _HEARD
+        answer = self.trigger("leader/home", alive)
+        while not answer.message.endswith(scene) and time.monotonic() < deadline:  # it has yet to hear of the scene
+            self.spin_until(lambda: False, 0.05, alive)
+            answer = self.trigger("leader/home", alive)
+        self.require(answer)
 
     def approach(self, alive: Callable[[], None]) -> None:
         """Have it come to where its demo begins."""

@@ -28,7 +28,7 @@ from genima_sim.tasks import TASKS, get_task
 if TYPE_CHECKING:
     from genima_interfaces.srv import StartEpisode
 
-_ATTEMPTS = 3  # at an episode of which something was lost: the machine may have been busy
+_ATTEMPTS = 3  # at an episode that was disturbed: the machine may have been busy
 _NODES = ("teleop", "recorder", "command_guard")  # of a robot that runs already
 
 
@@ -69,26 +69,29 @@ def _record_all(folders: Sequence[Path], total: int, options: argparse.Namespace
         tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True) as progress,
     ):
         for folder in folders:
-            for attempt in range(1, _ATTEMPTS + 1):
-                kept = _record_one(folder, options, session)
-                try:
-                    if kept:
-                        Episode.load(folder, RobotModel.load("panda"))
-                    break
-                except GenimaError as error:
-                    shutil.rmtree(folder)
-                    session.say(f"not kept: {error}")
-                    if attempt == _ATTEMPTS:
-                        raise GenimaError(
-                            f"{folder.name}: {_ATTEMPTS} recordings have gaps; is this machine too busy?"
-                        ) from None
-            failed += not kept
+            failed += not _record_one(folder, options, session)
             progress.update()
     return failed
 
 
 def _record_one(folder: Path, options: argparse.Namespace, session: Leading) -> bool:
     """Record one demo; returns whether the expert succeeded (failures are not kept)."""
+    for _ in range(_ATTEMPTS):
+        success = _try_once(folder, options, session)
+        try:
+            session.operator.require_following()
+            if success:
+                Episode.load(folder, RobotModel.load("panda"))
+            return success
+        except GenimaError as error:
+            session.say(f"{folder.name} once more: {error}")
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            session.operator.trigger("teleop/end", session.live)
+    raise GenimaError(f"{folder.name} was disturbed {_ATTEMPTS} times; is this machine too busy?")
+
+
+def _try_once(folder: Path, options: argparse.Namespace, session: Leading) -> bool:
     operator = session.operator
     task, seed = folder.name.rsplit("-", 1)
     instruction = operator.reset(task, int(seed), session.live)
@@ -107,7 +110,6 @@ def _record_one(folder: Path, options: argparse.Namespace, session: Leading) -> 
         operator.finish_episode(True, session.live)
     else:
         operator.discard_episode(session.live)
-    operator.trigger("teleop/end", session.live)
     return success
 
 

@@ -95,8 +95,7 @@ def _operate(options: _Options) -> int:
                 return f"played within {session.operator.play(session.live):.1f} s"
 
             def home() -> str:
-                session.operator.come_home(session.live)
-                return "back at the beginning; space lets the arm come there"
+                return f"{session.operator.trigger('leader/home', session.live).message}; space lets the arm come there"
 
             session.by_hand({"p": Key("play", play), "h": Key("back to the beginning", home)}, jogs=False)
     return 0

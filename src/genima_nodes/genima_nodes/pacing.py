@@ -16,7 +16,7 @@ LATE = 0.005  # s after its deadline from which a tick counts as late
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
 # Of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads. A thread with a deadline may
 # wait for a lock (Python's, DDS's): who holds it in its process must not wait for a processor.
-PACED, CALLBACKS, INFERENCE, CAMERAS = 10, 5, 1, 1
+PACED, CALLBACKS, INFERENCE = 10, 5, 1
 
 
 def schedule_in_real_time(priority: int) -> bool:

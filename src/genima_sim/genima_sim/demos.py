@@ -30,6 +30,7 @@ class Demo:
     """One demonstration in one scene."""
 
     task: str
+    seed: int
     layout: Layout
     start: NDArray[np.float64]  # (n,) rad, where it begins
     missed: bool  # it begins with the gripper closed beside the knob
@@ -45,7 +46,7 @@ class Demo:
         missed = task == "take_lid_off" and rng.random() < _MISSED_SHARE
         if missed:
             start = expert.reach(_beside_knob(layout, rng), expert.robot.home)
-        return cls(task, layout, start, missed, displaced)
+        return cls(task, seed, layout, start, missed, displaced)
 
     def stages(self, expert: Expert) -> list[Callable[[NDArray[np.float64], Objects], Trajectory]]:
         """What the expert does, one after the other; each is planned from joints (n,) rad and where the objects are."""

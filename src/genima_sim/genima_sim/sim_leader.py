@@ -48,9 +48,10 @@ class SimLeader(PlayedLeader):
         self._scene = message
 
     def _home(self) -> str:
-        self.stand(self._demo().above(self._expert), 1.0)
+        demo = self._demo()
+        self.stand(demo.above(self._expert), 1.0)
         self._ahead = None
-        return "at home"
+        return f"at home for {demo.task} {demo.seed}"
 
     def _approach(self) -> str:
         self.require_idle()
