@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
 from mcap.reader import make_reader
 from rclpy.parameter import Parameter
 from ros_graph import Graph
+from rosbags.highlevel import AnyReader
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool, Trigger
 
 from genima import paths
 from genima.episodes import Episode
+from genima.episodes.recording import BagRecorder
+from genima.episodes.repair import repair
 from genima.errors import GenimaError
 from genima.observation import Command, Joints
 from genima.robot.model import RobotModel
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
-from genima_nodes import messages, qos
-from genima_nodes.recorder import RecorderNode
+from genima_nodes import messages, qos, recorder
+from genima_nodes.recorder import RecorderNode, encode
 
 PANDA = RobotModel.load("panda")
 VIEWS = ("front", "wrist")
@@ -73,6 +83,10 @@ class Studio:
         self._begin += 100
         self.sent.clear()
 
+    def tells(self, words: str) -> Callable[[], bool]:
+        """A condition: the status says that this is a problem."""
+        return lambda: bool(self.statuses) and words in self.statuses[-1].problem
+
     def ask(self, what: str) -> Trigger.Response:
         return self.graph.call(Trigger, f"recorder/{what}", Trigger.Request())
 
@@ -105,6 +119,10 @@ def recorded(folder: Path, topic: str) -> list[bytes]:
         return [message.data for _, _, message in make_reader(file).iter_messages(topics=[topic])]
 
 
+def stamps_of(recorded: list[bytes]) -> list[float]:
+    return [int.from_bytes(d[4:8], "little") + int.from_bytes(d[8:12], "little") * 1e-9 for d in recorded]
+
+
 def text_of(folder: Path, topic: str) -> str:
     (cdr,) = recorded(folder, topic)
     return cdr[8:].rstrip(b"\0").decode()
@@ -118,8 +136,7 @@ def test_every_message_is_there_once_in_order(graph, tmp_path: Path) -> None:
     assert studio.ask("stop").success
     joints, images = recorded(tmp_path, "/joint_states"), recorded(tmp_path, "/cameras/wrist/color/image_raw")
     assert len(images) == 60 and len(joints) == 240
-    stamps = [int.from_bytes(d[4:8], "little") + int.from_bytes(d[8:12], "little") * 1e-9 for d in images]
-    np.testing.assert_allclose(stamps, studio.sent, atol=1e-6)
+    np.testing.assert_allclose(stamps_of(images), studio.sent, atol=1e-6)
     assert studio.statuses[-1].dropped == 0
 
 
@@ -158,6 +175,110 @@ def test_an_end_of_the_process_finishes_the_episode(graph, tmp_path: Path) -> No
     studio.work()
     graph.nodes[-1].close()
     assert (tmp_path / "one" / "metadata.yaml").exists()
+
+
+def test_stock_libraries_understand_every_message(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path, images="jpeg")
+    studio.started()
+    for _ in range(10):
+        studio.work()
+    assert studio.ask("stop").success
+    about = yaml.safe_load((tmp_path / "one" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    topics = {topic["topic_metadata"]["name"]: topic for topic in about["topics_with_message_count"]}
+    heard: dict[str, list[object]] = {name: [] for name in topics}
+    with AnyReader([tmp_path / "one"]) as bag:  # by the definitions in the file alone
+        for connection, _, data in bag.messages():
+            heard[connection.topic].append(bag.deserialize(data, connection.msgtype))
+    assert {name: len(found) for name, found in heard.items()} == {n: t["message_count"] for n, t in topics.items()}
+    assert len(heard["/cameras/wrist/color/image_raw/compressed"]) == 10
+    assert heard["/task"][0].data == "wave"  # type: ignore[attr-defined]
+    lasting = [name for name, t in topics.items() if "transient_local" in str(t["topic_metadata"])]
+    assert lasting == ["/task", "/episode", "/robot_model", "/calibration/front", "/calibration/wrist"]
+
+
+def test_png_is_exact_and_jpeg_keeps_colours() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    back = cv2.imdecode(np.frombuffer(encode(image, "png"), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(back, image)
+    image[:] = (200, 100, 50)
+    back = cv2.imdecode(np.frombuffer(encode(image, "jpeg"), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(back.astype(int) - image).max() <= 2
+
+
+def test_images_that_cannot_be_compressed_in_time_are_counted_and_do_not_pile_up(
+    graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = threading.Event()
+
+    def encode_later(image: np.ndarray, images: str) -> bytes:
+        busy.wait()
+        return encode(image, images)
+
+    monkeypatch.setattr(recorder, "encode", encode_later)
+    monkeypatch.setattr(recorder, "_IMAGES", 3)
+    studio = Studio(graph, tmp_path, images="png")
+    try:
+        studio.started()
+        for _ in range(10):
+            studio.work()
+        graph.until(lambda: studio.statuses[-1].dropped == 2 * (10 - 1 - 3), "not counted")  # one is in work
+        graph.until(graph.complains("recorder", "12 messages were lost"), "no complaint")
+    finally:
+        busy.set()
+    assert studio.ask("stop").success
+    images = recorded(tmp_path, "/cameras/wrist/color/image_raw/compressed")
+    assert [round(stamp - studio.sent[0], 3) for stamp in stamps_of(images)] == [0, 0.033, 0.067, 0.1]
+    assert len(recorded(tmp_path, "/cameras/wrist/color/camera_info")) == 10
+
+
+def test_the_reserve_ends_the_episode_whole(graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = itertools.chain([9.0] * 40, itertools.repeat(1.0))  # GB; asked with every status and every flush
+    usage = type("Usage", (), {"free": property(lambda self: next(free) * 1e9)})()
+    studio = Studio(graph, tmp_path)
+    studio.started()
+    for _ in range(10):
+        studio.work()
+    assert graph.call(SetBool, "recorder/mark", SetBool.Request(data=True)).success
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    graph.until(studio.tells("the disk has 1.00 GB left"), "not told", studio.work)
+    answer = studio.ask("stop")
+    assert answer.success and "ends early and has no mark" in answer.message and "1.00 GB" in answer.message
+    assert len(Episode.load(tmp_path / "one", PANDA)) > 5 and repair(tmp_path / "one").healthy
+
+
+def test_a_full_disk_is_told_and_what_was_written_can_be_repaired(small_disk: Path, graph) -> None:
+    studio = Studio(graph, small_disk, reserve=0.0)
+    studio.started()
+    (small_disk / "filler").write_bytes(bytes(500_000))
+    graph.until(studio.tells("No space left"), "not told", studio.work)
+    answer = studio.ask("stop")
+    assert not answer.success and "No space left" in answer.message and "\n" not in answer.message
+    (small_disk / "filler").unlink()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    assert not repair(small_disk / "one").healthy and len(Episode.load(small_disk / "one", PANDA)) > 5
+    assert studio.start(name="two").success or "nothing comes" in studio.start(name="two").message
+
+
+def test_two_recorders_never_write_the_same_episode(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    with BagRecorder(tmp_path / "one", reserve_bytes=0):
+        graph.until(lambda: "is being recorded by process" in studio.start().message, "not refused", studio.work)
+    assert "exists already" in studio.start().message or "nothing comes" in studio.start().message
+
+
+def test_a_clock_that_goes_back_is_told_and_nothing_is_lost(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path, use_sim_time=True)
+    say = graph.speak(Clock, "/clock", qos.STATUS)
+    say(Clock(clock=messages.time_message(1000.0)))
+    studio.started()
+    studio.work()
+    say(Clock(clock=messages.time_message(998.5)))
+    graph.until(studio.tells("went back by 1.500 s"), "not told", studio.work)
+    assert studio.ask("stop").success
+    images = recorded(tmp_path, "/cameras/wrist/color/image_raw")
+    np.testing.assert_allclose(sorted(stamps_of(images)), studio.sent, atol=1e-6)
+    with pytest.raises(GenimaError, match="goes back"):  # nobody learns from it unawares
+        Episode.load(tmp_path / "one", PANDA)
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,26 @@
 """Node: records episodes. Everything that comes is written as it came, one rosbag2 folder (MCAP) an episode.
 
 The topics have the same names in every bag, whatever namespace the robot has. Messages are never unpacked, unless
-images shall be compressed. What is lost is counted: in the queue to the disk, and on the way here (DDS tells).
+images shall be compressed. What is lost is counted: on the way here (DDS tells), where images are compressed, and in
+the queue to the disk. Nothing waits without bounds.
 """
 
 from __future__ import annotations
 
+import array
+import contextlib
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -35,16 +39,18 @@ from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes import messages, parameters, qos
 from genima_nodes.answering import answering
+from genima_nodes.background import Background
 from genima_nodes.health import Health, Meter
-from genima_nodes.pacing import STEADY, schedule_in_background, starting_in_background
+from genima_nodes.pacing import STEADY, starting_in_background
 from genima_nodes.running import run
 
+_PNG_FILTER, _UP = 19, 32  # cv2's; an OpenCV older than these names ignores them
 ENCODINGS = {
-    "raw": None,
     "jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]),
-    "png": (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]),
+    # Noise does not repeat: to look for repetitions takes three times as long and makes images larger.
+    "png": (".png", [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY, _PNG_FILTER, _UP]),
 }
-_DEPTH = 200  # messages that may wait for this process, seconds of images: the guard against a busy moment
+_IMAGES, _SMALL = 60, 2000  # messages of a topic that may wait for this process: two seconds, at 30 Hz and at 1 kHz
 _SILENT = 1.0  # s
 _TELL = 0.2  # s between words to the operator
 _NAME = "%Y-%m-%d_%H-%M-%S"
@@ -63,20 +69,23 @@ class RecorderNode(Node):
         self._folder = Path(self.declare_parameter("folder", "data/demos").value)
         self._views = list(self.declare_parameter("views", ["front", "wrist", "left_shoulder", "right_shoulder"]).value)
         self._images = self.declare_parameter("images", "jpeg").value
-        if self._images not in ENCODINGS:
-            raise GenimaError(f"recorder: images is {self._images!r}; known: {', '.join(ENCODINGS)}")
+        if self._images not in ("raw", *ENCODINGS):
+            raise GenimaError(f"recorder: images is {self._images!r}; known: raw, {', '.join(ENCODINGS)}")
         self._reserve = parameters.number(self, "reserve", 2.0)  # GB of the disk that stay free
         robot = self.declare_parameter("robot", "panda").value
         RobotModel.load(robot)
         calibration = self.declare_parameter("calibration", "").value
         self._about = _about(robot, calibration, self._views)
+        bag.types()  # takes a moment, which the first episode shall not
 
         self._bag: BagRecorder | None = None
         self._last, self._begin = Path(), 0.0  # folder; monotonic s
         self._problem = ""
-        self._lost = 0  # on the way here, in this episode
+        self._lost = 0  # before the queue to the disk, in this episode
+        self._losing = threading.Lock()
+        self._latest = 0  # ns, of what was recorded
         self._success: bool | None = None
-        self._compressing = _compressors()
+        self._compressing: list[Background[tuple[Image, int]]] = []
         self._health = Health(self)
         self._health.watch(self._watch)
         self._meters: dict[str, Meter] = {}
@@ -86,7 +95,7 @@ class RecorderNode(Node):
             if self._images == "raw":
                 self._listen(Image, topic)
             else:
-                self._listen(Image, topic, bag.compressed_topic(view), CompressedImage, self._compress)
+                self._listen(Image, topic, bag.compressed_topic(view), CompressedImage)
             self._listen(CameraInfo, f"/cameras/{view}/color/camera_info")
         self._listen(JointState, bag.JOINT_STATES, reliable=False)
         self._listen(JointState, bag.JOINT_COMMAND)
@@ -108,40 +117,57 @@ class RecorderNode(Node):
                 self._stop()
             except GenimaError as error:
                 self.get_logger().error(str(error))
-        self._compressing.shutdown()
+        for compressing in self._compressing:
+            compressing.close()
 
     # What comes.
 
     def _listen(
-        self,
-        kind: type,
-        topic: str,
-        name: str = "",
-        kind_in_bag: type | None = None,
-        change: Callable[[str, Any, int], None] | None = None,
-        reliable: bool = True,
+        self, kind: type, topic: str, name: str = "", kind_in_bag: type | None = None, reliable: bool = True
     ) -> None:
-        """Record ``topic`` under ``name``: as it comes, or as ``change`` makes of it."""
+        """Record ``topic``, as it comes; or under another name, compressed."""
         name = name or topic
         meter = self._meters[name] = self._health.meter(topic.removeprefix("/"))
         self._kinds[name] = kind_in_bag or kind
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        compressing: Background[tuple[Image, int]] | None = None
+        if kind_in_bag is not None:
+            compressing = Background(partial(self._compress, name, meter), _IMAGES, f"compresses {topic}")
+            self._compressing.append(compressing)
 
         def on_message(message: Any) -> None:
             meter.tick()
-            if self._bag is not None:
-                now = self.get_clock().now().nanoseconds
-                (change or self._write)(name, message, now)
+            if self._bag is None:
+                return
+            now = self._now()
+            if compressing is None:
+                self._write(name, message, now)
+            elif not compressing.take((message, now)):
+                self._lose(meter)
 
         self.create_subscription(
-            kind, topic.removeprefix("/"), on_message, QoSProfile(depth=_DEPTH, reliability=reliability),
-            event_callbacks=SubscriptionEventCallbacks(message_lost=partial(self._on_lost, meter)), raw=change is None,
-        )  # fmt: skip
+            kind,
+            topic.removeprefix("/"),
+            on_message,
+            QoSProfile(depth=_IMAGES if kind is Image else _SMALL, reliability=reliability),
+            event_callbacks=SubscriptionEventCallbacks(message_lost=partial(self._on_lost, meter)),
+            raw=compressing is None,
+        )
+
+    def _now(self) -> int:
+        now = int(self.get_clock().now().nanoseconds)
+        if now < self._latest:
+            self._problem = f"the clock went back by {(self._latest - now) / 1e9:.3f} s: the episode's times are wrong"
+        self._latest = now
+        return now
 
     def _on_lost(self, meter: Meter, event: Any) -> None:
-        self._lost += event.total_count_change
-        for _ in range(event.total_count_change):
-            meter.drop()
+        self._lose(meter, event.total_count_change)
+
+    def _lose(self, meter: Meter, count: int = 1) -> None:
+        with self._losing:
+            self._lost += count
+            meter.dropped += count
 
     def _write(self, name: str, cdr: bytes, stamp: int) -> None:
         if self._bag is None:
@@ -151,25 +177,16 @@ class RecorderNode(Node):
         except GenimaError as error:
             self._problem = str(error)
 
-    def _compress(self, name: str, message: Image, stamp: int) -> None:
+    def _compress(self, name: str, meter: Meter, image: tuple[Image, int]) -> None:
+        message, stamp = image
+        compressed = CompressedImage(header=message.header, format=f"rgb8; {self._images} compressed bgr8")
         try:
-            image = messages.image_from(message)
+            compressed.data = array.array("B", encode(messages.image_from(message), self._images))
         except GenimaError as error:
             self._problem = f"{name}: {error}"
-            self._lost += 1
+            self._lose(meter)
             return
-        self._compressing.submit(self._write_compressed, name, image, message.header, stamp)
-
-    def _write_compressed(self, name: str, image: Any, header: Any, stamp: int) -> None:
-        extension, options = ENCODINGS[self._images] or ("", [])
-        ok, data = cv2.imencode(extension, image[..., ::-1], options)
-        if not ok:
-            self._problem = f"{name}: an image cannot be compressed"
-            self._lost += 1
-            return
-        message = CompressedImage(header=header, format=f"rgb8; {self._images} compressed bgr8")
-        message.data = data.tobytes()
-        self._write(name, serialize_message(message), stamp)
+        self._write(name, serialize_message(compressed), stamp)
 
     # What the operator wants.
 
@@ -200,12 +217,13 @@ class RecorderNode(Node):
         for topic, kind in self._kinds.items():
             recorder.add_topic(topic, _type_name(kind), Qos(depth=1))
         about = {"operator": request.operator_name, "notes": request.notes, "recorded": time.strftime("%FT%T%z")}
-        texts = {bag.TASK: request.instruction.strip(), "/episode": yaml.safe_dump(about, allow_unicode=True)}
+        texts = {bag.TASK: request.instruction.strip(), bag.EPISODE: yaml.safe_dump(about, allow_unicode=True)}
         texts |= self._about
         for topic, text in texts.items():
             recorder.add_topic(topic, _type_name(String), Qos(depth=1, durability="transient_local"))
             recorder.write(topic, serialize_message(String(data=text)), now)
         self._last, self._begin, self._success, self._lost, self._problem = folder, time.monotonic(), None, 0, ""
+        self._latest = now
         self._bag = recorder
 
     def _on_mark(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -217,29 +235,28 @@ class RecorderNode(Node):
         return response
 
     def _stop(self) -> str:
-        recorder, self._bag = self._require_recording(), None
-        self._wait_for_images()
-        if self._success is not None:
-            recorder.add_topic(bag.SUCCESS, _type_name(Bool), Qos(depth=1, durability="transient_local"))
-            now = self.get_clock().now().nanoseconds
-            recorder.write(bag.SUCCESS, serialize_message(Bool(data=self._success)), now)
+        recorder = self._end()
+        with contextlib.suppress(GenimaError):  # it may have stopped by itself
+            if self._success is not None:
+                recorder.add_topic(bag.SUCCESS, _type_name(Bool), Qos(depth=1, durability="transient_local"))
+                now = self.get_clock().now().nanoseconds
+                recorder.write(bag.SUCCESS, serialize_message(Bool(data=self._success)), now)
+        stopped = recorder.statistics.stopped
         recorder.finish()
-        return f"{self._last} is complete"
+        return f"{self._last} is complete" if stopped is None else f"{self._last} ends early and has no mark: {stopped}"
 
     def _discard(self) -> str:
-        recorder, self._bag = self._require_recording(), None
-        self._wait_for_images()
-        recorder.discard()
+        self._end().discard()
         return f"{self._last} is gone"
 
-    def _require_recording(self) -> BagRecorder:
+    def _end(self) -> BagRecorder:
+        """Record nothing more; returns what has all that came."""
         if self._bag is None:
             raise GenimaError("nothing is recorded")
-        return self._bag
-
-    def _wait_for_images(self) -> None:
-        self._compressing.shutdown()
-        self._compressing = _compressors()
+        for compressing in self._compressing:
+            compressing.wait()
+        recorder, self._bag = self._bag, None
+        return recorder
 
     # What the operator is told.
 
@@ -274,8 +291,17 @@ class RecorderNode(Node):
         self._status.publish(status)
 
 
-def _compressors() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2, "compresses", schedule_in_background)
+def encode(image: NDArray[np.uint8], images: str) -> bytes:
+    """A picture (h, w, 3) in rgb as a file.
+
+    Raises:
+        GenimaError: when it cannot be compressed.
+    """
+    extension, options = ENCODINGS[images]
+    ok, data = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not ok:
+        raise GenimaError(f"an image cannot be compressed as {images}")
+    return data.tobytes()
 
 
 def _type_name(kind: type) -> str:

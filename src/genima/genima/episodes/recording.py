@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -25,7 +25,6 @@ from genima.episodes.metadata import (
     METADATA,
     QOS,
     TYPE_HASH,
-    Compression,
     Qos,
     Topic,
     bag_information,
@@ -95,6 +94,75 @@ class _Tally:
     dropped: int = 0
 
 
+class _File:
+    """The MCAP file in work. One thread at a time may use it."""
+
+    def __init__(self, path: Path, chunk_bytes: int) -> None:
+        self.chunk: list[_Message] = []  # in work: not yet with the operating system
+        self.first_ns: int | None = None
+        self.last_ns: int | None = None
+        self.slowest_sync = 0.0  # s
+        self._stream = open(path, "xb")
+        # Chunks are ended here, not by the library: what a failed write costs is then known.
+        self._writer = start_file(self._stream, "none", sys.maxsize)
+        self._chunk_size, self._chunk_bytes = 0, chunk_bytes
+        self._schemas: dict[str, int] = {}  # their numbers in the file
+        self._channels: dict[str, int] = {}
+        self._unsynced = False
+
+    def add_topic(self, added: _Definition) -> None:
+        """Define a topic, unless it is defined already."""
+        topic = added.topic
+        if topic.name in self._channels:
+            return
+        if topic.msgtype not in self._schemas:
+            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", added.text)
+        self._channels[topic.name] = self._writer.register_channel(
+            topic.name, topic.encoding, self._schemas[topic.msgtype], dict(topic.notes)
+        )
+
+    def add(self, message: _Message) -> None:
+        """Put a message into the chunk in work, and end that when it is full."""
+        self.chunk.append(message)
+        self._chunk_size += len(message.data)
+        self._unsynced = True
+        self.first_ns = message.log_ns if self.first_ns is None else min(self.first_ns, message.log_ns)
+        self.last_ns = message.log_ns if self.last_ns is None else max(self.last_ns, message.log_ns)
+        self._writer.add_message(
+            self._channels[message.topic], message.log_ns, bytes(message.data), message.publish_ns
+        )
+        if self._chunk_size > self._chunk_bytes:
+            self._end_chunk()
+
+    def flush(self) -> None:
+        """Wait until all is on the disk, where a power cut cannot lose it."""
+        if self._unsynced:
+            start = time.monotonic()
+            self._end_chunk()
+            self._sync()
+            self.slowest_sync = max(self.slowest_sync, time.monotonic() - start)
+
+    def finish(self, information: dict[str, Any]) -> None:
+        """Complete the file."""
+        finish_file(self._writer, information)
+        self._sync()
+
+    def close(self) -> None:
+        """Let the file go, complete or not."""
+        with contextlib.suppress(OSError):  # after a failed write, which is known, it tries once more
+            self._stream.close()
+
+    def _end_chunk(self) -> None:
+        """Hand the chunk in work to the operating system, where a killed process cannot lose it."""
+        self._writer.flush()
+        self.chunk, self._chunk_size = [], 0
+
+    def _sync(self) -> None:
+        self._stream.flush()
+        os.fdatasync(self._stream.fileno())
+        self._unsynced = False
+
+
 class BagRecorder:
     """Records serialized messages as a rosbag2 folder (MCAP) that gets its name when it is complete.
 
@@ -108,7 +176,6 @@ class BagRecorder:
         folder: Path,
         *,
         definitions: Mapping[str, str] | None = None,
-        compression: Compression = "none",
         flush_seconds: float = 0.5,
         queue_bytes: int = 512 << 20,
         reserve_bytes: int = 1 << 30,
@@ -120,7 +187,6 @@ class BagRecorder:
         Args:
             folder: the bag's name when it is complete.
             definitions: texts of .msg files by type (``package/msg/Name``), for types that ROS 2 does not bring.
-            compression: of the chunks.
             flush_seconds: what is older is on the disk, as far as the disk keeps up; infinite: only full chunks are
                 written, and equal messages make equal files.
             queue_bytes: how much may wait for the disk.
@@ -132,8 +198,6 @@ class BagRecorder:
             GenimaError: when the bag exists, is being recorded or was left unfinished, when there is no room or no
                 right to write it, and for a definition that cannot be read.
         """
-        if compression not in get_args(Compression):
-            raise GenimaError(f"chunks are compressed by one of {', '.join(get_args(Compression))}, not {compression}")
         self._folder, self._partial = folder, folder.parent / PARTIAL / folder.name
         self._types = _typestore(definitions or {})
         self._flush_seconds, self._queue_bytes, self._reserve_bytes = flush_seconds, queue_bytes, reserve_bytes
@@ -144,9 +208,7 @@ class BagRecorder:
             if (shortage := self._shortage()) is not None:
                 raise GenimaError(f"cannot record {folder}: {shortage}")
             self._path = self._partial / f"{folder.name}.mcap"
-            self._stream = open(self._path, "xb")
-            # Chunks are ended here, not by the library: what a failed write costs is then known.
-            self._file = start_file(self._stream, compression, sys.maxsize)
+            self._file = _File(self._path, chunk_bytes)  # the writer thread's own, until that ends
             for place in (self._partial, self._partial.parent, folder.parent):
                 sync_folder(place)
         except BaseException as error:
@@ -162,15 +224,6 @@ class BagRecorder:
         self._queued = 0  # bytes
         self._stopped: str | None = None
         self._failed = self._closing = self._closed = self._named = False
-        # The writer thread's own, until it ends:
-        self._channels: dict[str, int] = {}  # numbers in the file
-        self._schemas: dict[str, int] = {}
-        self._chunk: list[_Message] = []  # in work
-        self._chunk_size, self._chunk_bytes = 0, chunk_bytes
-        self._unsynced = False
-        self._first_ns: int | None = None
-        self._last_ns: int | None = None
-        self._slowest = 0.0
         self._start = time.monotonic()
         self._rates: deque[tuple[float, dict[str, int]]] = deque([(self._start, {})], _RATE_FLUSHES)
         self._mutex = threading.Lock()
@@ -273,7 +326,7 @@ class BagRecorder:
                 )
                 for topic, tally in self._tallies.items()
             }
-            return Statistics(topics, now - self._start, self._queued, self._slowest, self._stopped)
+            return Statistics(topics, now - self._start, self._queued, self._file.slowest_sync, self._stopped)
 
     def finish(self) -> None:
         """Write what waits, complete the bag and give it its name; also after a stop for want of room.
@@ -288,14 +341,12 @@ class BagRecorder:
             self._end_thread()
             if self._failed:
                 raise GenimaError(self._stopped)
-            for added in self._topics.values():
-                if added.topic.name not in self._channels:  # it waited when the recording stopped
-                    self._store_topic(added)
+            for added in self._topics.values():  # some may have waited when the recording stopped
+                self._file.add_topic(added)
             counts = {topic: tally.messages for topic, tally in self._tallies.items()}
             topics = [added.topic for added in self._topics.values()]
-            information = bag_information(self._path.name, topics, counts, self._first_ns, self._last_ns)
-            finish_file(self._file, information)
-            self._sync()
+            information = bag_information(self._path.name, topics, counts, self._file.first_ns, self._file.last_ns)
+            self._file.finish(information)
             write_whole(self._partial / METADATA, metadata_text(information).encode())
             sync_folder(self._partial)
             _refuse_existing(self._folder)
@@ -312,7 +363,7 @@ class BagRecorder:
         """End the recording without completing it: what was handed over is written, and can be repaired."""
         if not self._closed:
             self._end_thread()
-            self._close_file()
+            self._file.close()
             self._lock.release(self._folder if self._named else self._partial)
             self._closed = True
 
@@ -330,7 +381,7 @@ class BagRecorder:
             self._queue.clear()
             self._queued = 0
         self._end_thread()
-        self._close_file()
+        self._file.close()
         shutil.rmtree(self._partial, ignore_errors=True)
         self._lock.release(self._partial)
         self._closed = True
@@ -352,8 +403,11 @@ class BagRecorder:
         try:
             due = time.monotonic() + self._flush_seconds
             while self._stopped is None:
-                if (item := self._next(due)) is not None:
-                    self._store(item)
+                item = self._next(due)
+                if isinstance(item, _Message):
+                    self._file.add(item)
+                elif item is not None:
+                    self._file.add_topic(item)
                 elif self._closing:
                     break
                 if (now := time.monotonic()) >= due:
@@ -379,48 +433,8 @@ class BagRecorder:
                 self._room.notify_all()
             return item
 
-    def _store(self, item: _Message | _Definition) -> None:
-        if isinstance(item, _Definition):
-            self._store_topic(item)
-            return
-        self._chunk.append(item)
-        self._chunk_size += len(item.data)
-        self._unsynced = True
-        self._first_ns = item.log_ns if self._first_ns is None else min(self._first_ns, item.log_ns)
-        self._last_ns = item.log_ns if self._last_ns is None else max(self._last_ns, item.log_ns)
-        self._file.add_message(self._channels[item.topic], item.log_ns, bytes(item.data), item.publish_ns)
-        if self._chunk_size > self._chunk_bytes:
-            self._end_chunk()
-
-    def _store_topic(self, added: _Definition) -> None:
-        topic = added.topic
-        if topic.msgtype not in self._schemas:
-            self._schemas[topic.msgtype] = self._file.register_schema(topic.msgtype, "ros2msg", added.text)
-        self._channels[topic.name] = self._file.register_channel(
-            topic.name, topic.encoding, self._schemas[topic.msgtype], dict(topic.notes)
-        )
-
-    def _end_chunk(self) -> None:
-        """Hand the chunk in work to the operating system, where a killed process cannot lose it."""
-        self._file.flush()
-        self._chunk, self._chunk_size = [], 0
-
-    def _sync(self) -> None:
-        """Wait until the file is on the disk, where a power cut cannot lose it."""
-        self._stream.flush()
-        os.fdatasync(self._stream.fileno())
-        self._unsynced = False
-
-    def _close_file(self) -> None:
-        with contextlib.suppress(OSError):  # after a failed write, which is known, it tries once more
-            self._stream.close()
-
     def _flush(self) -> None:
-        if self._unsynced:
-            start = time.monotonic()
-            self._end_chunk()
-            self._sync()
-            self._slowest = max(self._slowest, time.monotonic() - start)
+        self._file.flush()
         with self._mutex:
             self._rates.append((time.monotonic(), {topic: tally.bytes for topic, tally in self._tallies.items()}))
         if self._stopped is None and not self._closing and (shortage := self._shortage()) is not None:
@@ -429,7 +443,7 @@ class BagRecorder:
     def _stop(self, reason: str, failed: bool = False) -> None:
         with self._mutex:
             self._stopped, self._failed = reason, failed
-            for item in (*self._chunk, *self._queue):
+            for item in (*self._file.chunk, *self._queue):
                 if isinstance(item, _Message):
                     tally = self._tallies[item.topic]
                     tally.messages -= 1
