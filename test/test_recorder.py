@@ -203,6 +203,8 @@ def test_png_is_exact_and_jpeg_keeps_colours() -> None:
     image[:] = (200, 100, 50)
     back = cv2.imdecode(np.frombuffer(encode(image, "jpeg"), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.abs(back.astype(int) - image).max() <= 2
+    with pytest.raises(GenimaError, match="cannot be compressed"):
+        encode(image[:0], "png")
 
 
 def test_images_that_cannot_be_compressed_in_time_are_counted_and_do_not_pile_up(

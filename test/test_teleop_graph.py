@@ -106,6 +106,8 @@ def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: P
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / ".partial" / second.name).exists():
+        if process.poll() == 2 and "too busy" in process.stderr.read():
+            pytest.skip("this machine renders too slowly to record in real time")
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
@@ -114,6 +116,8 @@ def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: P
     made = first.stat().st_mtime_ns
 
     done = run(command)
+    if "too busy" in done.stderr:
+        pytest.skip("this machine renders too slowly to record in real time")
     assert done.returncode == 0 and "2 demos" in done.stdout, done.stderr
     assert first.stat().st_mtime_ns == made
     robot = RobotModel.load("panda")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from genima_nodes.pacing import starting_in_background
 
 T = TypeVar("T")
+_LOOK = 0.005  # s
 
 
 class Background(Generic[T]):
@@ -32,8 +34,9 @@ class Background(Generic[T]):
         return True
 
     def wait(self) -> None:
-        """Until nothing waits any more."""
-        self._waiting.join()
+        """Until nothing waits any more, or the thread has failed."""
+        while self._waiting.unfinished_tasks and self._thread.is_alive():
+            time.sleep(_LOOK)
 
     def close(self) -> None:
         """End, once all is done that waits."""

@@ -298,10 +298,11 @@ def encode(image: NDArray[np.uint8], images: str) -> bytes:
         GenimaError: when it cannot be compressed.
     """
     extension, options = ENCODINGS[images]
-    ok, data = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    if not ok:
-        raise GenimaError(f"an image cannot be compressed as {images}")
-    return data.tobytes()
+    try:
+        _, data = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    except cv2.error as error:
+        raise GenimaError(f"an image cannot be compressed: {' '.join(str(error).split())}") from None
+    return bytes(data)
 
 
 def _type_name(kind: type) -> str:
