@@ -66,7 +66,12 @@ class Result:
     nothing: int = 0  # episodes in progress of which nothing was on the disk yet
     repaired: int = 0
     finished: int = 0  # killed so late that nothing had to be repaired
-    worst_loss: float = 0.0  # s before the kill of the oldest message that is missing
+    losses: dict[str, float] = field(default_factory=dict)  # s before the kill of the oldest message that is missing
+
+    @property
+    def worst_loss(self) -> float:
+        """In seconds."""
+        return max(self.losses.values(), default=0.0)
 
 
 def main() -> None:
@@ -124,7 +129,7 @@ def _live(place: Path, name: str, rng: random.Random, result: Result, intact: di
     intact[whole] = state(whole)
     _mend(killed, result)
     if begin:
-        result.worst_loss = max(result.worst_loss, loss(killed, sent, begin, end))
+        result.losses[killed.name] = loss(killed, sent, begin, end)
     if killed.exists():
         intact[killed] = state(killed)
     result.changed += [folder.name for folder, before in intact.items() if state(folder) != before]
