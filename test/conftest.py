@@ -33,6 +33,14 @@ from genima_sim.simulation import Simulation  # noqa: E402
 torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Nodes have deadlines."""
+    for item in items:
+        if "graph" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real_time)
+
+
 @pytest.fixture(scope="session")
 def robot() -> RobotModel:
     return RobotModel.load("panda")

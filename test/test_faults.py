@@ -23,6 +23,8 @@ from genima_bringup.fault_bench import Result, hold_ms, line, main, rest_ms, shi
 from genima_bringup.faults import all_faults
 from genima_bringup.relays import Record, Relay, remappings
 
+pytestmark = pytest.mark.real_time
+
 ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from genima_nodes.pacing import PacedThread
 
+pytestmark = pytest.mark.real_time
+
 
 def paced(tick: Callable[[float, int], bool], seconds: float) -> PacedThread:
     thread = PacedThread(0.02, tick, "test")

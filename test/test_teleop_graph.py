@@ -20,6 +20,8 @@ from genima_bringup.processes import recorded
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.record import DemoRecorder
 
+pytestmark = pytest.mark.real_time
+
 COMMAND = [sys.executable, "-m", "genima.cli", "teleop"]
 REPLAY = [sys.executable, "-m", "genima.cli", "episodes", "replay"]
 RECORD = [sys.executable, "-m", "genima.cli", "record"]
@@ -65,12 +67,15 @@ class Terminal:
         """Wait for words on the screen after those waited for last, with keys pressed again and again."""
         deadline = time.monotonic() + seconds
         while words not in self._said:
-            assert time.monotonic() < deadline and self.process.poll() is None, self._said[-2000:]
+            assert time.monotonic() < deadline and self.process.poll() is None, self._lines()
             if select.select([self._ours], [], [], 0.1)[0]:
                 self._said += os.read(self._ours, 65536).decode(errors="replace")
             self.press(press)
         self._said = self._said[self._said.index(words) + len(words) :]
 
+    def _lines(self) -> str:
+        """What was said, each line once: the live one comes again and again."""
+        return "\n".join(dict.fromkeys(self._said.splitlines()))
 
     def forget(self, seconds: float) -> None:
         """What is on the screen by then does not count."""
@@ -100,14 +105,12 @@ def test_keys_lead_the_arm(tmp_path: Path) -> None:
 
 def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: Path) -> None:
     out = tmp_path / "demos"
-    command = [*RECORD, "--sim", "--task", "push_button", "--episodes", "2", "--out", str(out)]
+    command = [*RECORD, "--sim", "--task", "push_button", "--episodes", "2", "--out", str(out), "--camera-rate", "10"]
     first, second = out / "push_button-100000", out / "push_button-100001"
     (out / ".partial" / first.name).mkdir(parents=True)  # what a killed run leaves
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=ENVIRONMENT, text=True)
     deadline = time.monotonic() + 120
     while not (out / ".partial" / second.name).exists():
-        if process.poll() == 2 and "too busy" in process.stderr.read():
-            pytest.skip("this machine renders too slowly to record in real time")
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
@@ -116,16 +119,14 @@ def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: P
     made = first.stat().st_mtime_ns
 
     done = run(command)
-    if "too busy" in done.stderr:
-        pytest.skip("this machine renders too slowly to record in real time")
     assert done.returncode == 0 and "2 demos" in done.stdout, done.stderr
     assert first.stat().st_mtime_ns == made
     robot = RobotModel.load("panda")
     for folder in find_episodes(out):
         episode = Episode.load(folder, robot)
-        assert episode.success and episode.instruction == "push down the maroon button" and len(episode) > 60
-        assert episode.period == pytest.approx(0.05, abs=0.001)
-        assert abs(episode.command_positions - episode.positions).max() < 0.3
+        assert episode.success and episode.instruction == "push down the maroon button" and len(episode) > 30
+        assert episode.period == pytest.approx(0.1, abs=0.001)
+        assert abs(episode.command_positions - episode.positions).max() < 0.5
     assert run(command).stdout.startswith("2 demos")
 
 

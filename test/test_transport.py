@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from genima_bringup.supervisor import remove_stale_shared_memory, ros_environment
+
+pytestmark = pytest.mark.real_time
 
 TILES = 150
 RATE = 15.0  # Hz; the diffusion agent draws at 5 to 10
