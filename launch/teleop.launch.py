@@ -1,13 +1,14 @@
 """A follower that mirrors a leader: `ros2 launch genima_bringup teleop.launch.py leader:=gello`.
 
-The drivers of both arms run already; `sim:=true leader:=same` brings simulated ones.
+The drivers of both arms run already: the follower's may be real_robot.launch.py's, which has a guard: `guard:=false`.
+`sim:=true leader:=same` brings simulated ones.
 """
 
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 
 from genima_bringup.launching import NAMESPACE, Argument, declare, environment, node
-from genima_bringup.processes import following, simulated_leader, simulator
+from genima_bringup.processes import guard, mirror, simulated_leader, simulator
 from launch import LaunchDescription
 
 ARGUMENTS = {
@@ -19,18 +20,20 @@ ARGUMENTS = {
 }
 OTHERS = {
     NAMESPACE: Argument("", "of the follower's topics: one for each of several arms"),
+    "guard": Argument("true", "start the follower's command_guard; false where one runs already"),
     "sim": Argument("false", "simulate both arms; the leader plays demos of the experts"),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The nodes of `genima_bringup.processes.following`."""
+    """The nodes of `genima_bringup.processes.following`, the guard where none runs yet."""
     simulated = IfCondition(LaunchConfiguration("sim"))
     return LaunchDescription(
         [
             *declare(ARGUMENTS | OTHERS),
             *environment(),
-            *map(node, following(**{name: LaunchConfiguration(name) for name in ARGUMENTS})),
+            node(guard(LaunchConfiguration("robot")), IfCondition(LaunchConfiguration("guard"))),
+            node(mirror(**{name: LaunchConfiguration(name) for name in ARGUMENTS})),
             *(node(process, simulated) for process in [*simulator(), *simulated_leader("expert")]),
         ]
     )

@@ -139,7 +139,7 @@ def test_missing_system_packages_are_named_with_the_command_to_run(bare: Path, s
     assert (shown.returncode, shown.stdout) == (2, "")
     assert re.fullmatch(
         r"genima: error: system packages are missing\. "
-        r"Run: sudo apt-get install -y --no-install-recommends [a-z0-9.+ -]*libegl1 libopengl0[a-z0-9 -]*\n",
+        r"Run: sudo apt-get install -y --no-install-recommends [a-z0-9.+ -]*libegl1 libopengl0[a-z0-9. -]*\n",
         shown.stderr,
     )
 

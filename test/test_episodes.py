@@ -117,7 +117,8 @@ def test_stock_tools_open_it_as_an_mcap_bag_with_its_own_message_definitions(
                     assert 0 <= message.position[-1] <= robot.gripper_closed
             elif connection.msgtype == "sensor_msgs/msg/CameraInfo":
                 camera = cameras[connection.topic.split("/")[2]]
-                K = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
+                # ROS counts pixels from the middle of the first one
+                K = [[camera.fx, 0, camera.cx - 0.5], [0, camera.fy, camera.cy - 0.5], [0, 0, 1]]
                 np.testing.assert_array_equal(message.k.reshape(3, 3), K)
                 np.testing.assert_array_equal(message.p.reshape(3, 4), np.column_stack([K, np.zeros(3)]))
                 assert message.header.frame_id == f"{camera.view}_color_optical_frame"

@@ -21,6 +21,8 @@ from untrained import save_checkpoints
 from genima import paths
 from genima_bringup.report import Report
 
+pytestmark = pytest.mark.real_time
+
 Demo = Callable[..., subprocess.Popen[str]]
 
 
@@ -200,9 +202,10 @@ def test_a_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "file, expected",
     [
-        ("sim", {"sim_node", "diffusion_agent", "controller", "command_guard", "task_runner"}),
+        ("sim", {"sim_node", "coppeliasim", "diffusion_agent", "controller", "command_guard", "task_runner"}),
         ("teleop", {"command_guard", "teleop", "sim_node", "sim_leader"}),
         ("record", {"recorder", "scene_overlay", "rviz2"}),  # and those of teleop
+        ("calibrate", {"calibrator", "command_guard", "sim_node", "rviz2"}),
     ],
 )
 def test_a_launch_file_starts_what_it_says(file: str, expected: set[str]) -> None:

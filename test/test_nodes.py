@@ -5,23 +5,28 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
+from rclpy.parameter import Parameter
 from ros_graph import Graph
+from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
-from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from genima.errors import GenimaError
+from genima.handeye import Calibration, Intrinsics
 from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
 from genima.robot.model import RobotModel
-from genima.views import tile
+from genima.views import tile, untile
 from genima.views.camera import VIRTUAL
+from genima.views.rectify import Rectifier
 from genima_bringup.supervisor import free_domains
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
@@ -264,6 +269,36 @@ def test_a_drawing_that_fails_is_told_and_not_published(graph, drawing) -> None:
     say_task("wave")
     graph.until(graph.complains("diffusion_agent", "drawing is not finite"), "no complaint", cameras.shoot)
     assert not heard
+
+
+def test_images_are_rectified_and_those_of_other_lenses_than_calibrated_refused(graph, tmp_path: Path) -> None:
+    lens = Intrinsics(SIZE, SIZE, 9.0, 9.0, 8.0, 8.0, (0.5, 0.0, 0.0, 0.0, 0.0))
+    cameras = {view: lens.camera(view, "base", np.eye(4)) for view in VIEWS}
+    for camera in cameras.values():
+        Calibration(camera).save(tmp_path)
+    options = {"parameter_overrides": [Parameter("calibration", value=str(tmp_path))]}
+    graph.add(DiffusionAgentNode(StandInAgent(), **options))  # type: ignore[arg-type]
+    heard = graph.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    graph.speak(String, "task", qos.TASK)(String(data="wave"))
+    say = {view: graph.speak(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in VIEWS}
+    say_lens = graph.speak(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+    def shoot() -> None:
+        stamp = time.time()
+        for view in VIEWS:
+            say[view](messages.image_message(image, stamp))
+
+    graph.until(lambda: heard, "nothing drawn", shoot)
+    straight = Rectifier(cameras["front"])(image)
+    assert np.abs(straight.astype(int) - image).max() > 50
+    np.testing.assert_array_equal(untile(messages.drawn_target_from(heard[-1]).tile, VIEWS)["front"], 255 - straight)
+    for other, fine in ((replace(lens, fx=18.0, fy=18.0), False), (lens, True)):
+        said = other.camera("front", "base", np.eye(4)).camera_info()
+        say_lens(CameraInfo(**said | {"d": said["d"].tolist()}))
+        words = "camera front: camera_info does not fit the calibration of front"
+        condition = graph.is_fine("diffusion_agent") if fine else graph.complains("diffusion_agent", words)
+        graph.until(condition, "no complaint, or no recovery", shoot)
 
 
 # ----------------------------------------------------------------------------------------------------- controller
@@ -536,6 +571,7 @@ def test_somebody_else_who_speaks_to_the_robot_is_told(graph, guarded) -> None:
     graph.until(graph.complains("command_guard", "1 other publishers speak to the robot"), "no complaint")
 
 
+@pytest.mark.real_time
 def test_the_guard_keeps_the_arm_in_a_workspace_that_it_is_given() -> None:
     line = ["python", "--ros-args", "-p", "workspace:=[-1.0, -1.0, 0.2, 1.0, 1.0, 1.0]", "-p", "jump:=1"]
     rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))

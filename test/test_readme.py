@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from genima.cli import COMMANDS
+from genima.cli import COMMANDS, calibrate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "models").glob("**/*.md"))]
@@ -27,6 +27,8 @@ def _commands() -> dict[str, set[str]]:
                 continue
             if command in ("train", "episodes") and arguments:
                 command = f"{command} {arguments[0]}"
+            if command == "calibrate" and arguments:
+                command = f"{command} {arguments[0] if arguments[0] in calibrate.COMMANDS else 'FOLDER'}"
             used[command] |= {argument.rstrip(",;.):") for argument in arguments if argument.startswith("--")}
     return used
 

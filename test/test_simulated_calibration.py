@@ -21,13 +21,13 @@ from sensor_msgs.msg import Image as ImageMessage
 from genima import paths
 from genima.errors import GenimaError
 from genima.guard import SelfCollision
-from genima.handeye.board import Board
-from genima.handeye.detection import Detection, detect
-from genima.handeye.intrinsics import Intrinsics
-from genima.handeye.poses import inverse
+from genima.handeye import Board, Detection, Intrinsics, Sample, calibrate, calibration, detect
+from genima.handeye.poses import difference, inverse
 from genima.handeye.printing import DPI, RULER, print_board
 from genima.observation import Image
 from genima.robot.model import RobotModel
+from genima.targets import Appearance, place_spheres
+from genima.views import Camera
 from genima_bringup.supervisor import free_domains
 from genima_nodes import qos
 from genima_sim.calibration import CalibrationWorkcell, Sensor, Setup, late, upside_down
@@ -37,7 +37,7 @@ from genima_sim.sim_node import SimNode
 from genima_sim.simulation import Simulation
 
 SAMPLES = 15
-SEEDS = range(3)
+SEEDS = range(2)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,15 @@ def setups(workcell: CalibrationWorkcell) -> list[Setup]:
     return [workcell.setup(seed) for seed in SEEDS]
 
 
-def few(setup: Setup, count: int) -> Setup:
-    """Its first samples."""
-    return replace(setup, positions=setup.positions[:count], T_carrier_board=setup.T_carrier_board[:count])
+@pytest.fixture(scope="module")
+def images(workcell: CalibrationWorkcell, setups: list[Setup]) -> list[Image]:
+    """What the camera sees of the first set-up."""
+    return workcell.images(setups[0])
+
+
+def few(setup: Setup, *which: int) -> Setup:
+    """Some of its samples."""
+    return replace(setup, positions=setup.positions[[*which]], T_carrier_board=setup.T_carrier_board[[*which]])
 
 
 def errors(setup: Setup, images: Sequence[Image]) -> list[np.ndarray]:
@@ -69,18 +75,15 @@ def errors(setup: Setup, images: Sequence[Image]) -> list[np.ndarray]:
 
 
 def test_clean_images_show_the_board_where_it_truly_is(workcell: CalibrationWorkcell, setups: list[Setup]) -> None:
-    setup = replace(few(setups[0], 8), sensor=Sensor(blur=0.0, noise=0.0))
+    setup = replace(few(setups[1], *range(6)), sensor=Sensor(blur=0.0, noise=0.0))
     off = np.concatenate(errors(setup, workcell.images(setup)))
-    assert len(off) > 0.8 * 8 * len(setup.board.points)
+    assert len(off) > 0.8 * 6 * len(setup.board.points)
     assert np.abs(off.mean(0)).max() < 0.02  # no part of a pixel is lost anywhere
     assert np.sqrt((off**2).mean()) < 0.1
 
 
-def test_blur_and_noise_leave_points_detectable_and_unbiased(
-    workcell: CalibrationWorkcell, setups: list[Setup]
-) -> None:
-    setup = few(setups[1], 8)
-    off = errors(setup, workcell.images(setup))
+def test_blur_and_noise_leave_points_detectable_and_unbiased(setups: list[Setup], images: list[Image]) -> None:
+    off = errors(setups[0], images)
     assert min(map(len, off)) >= 8
     together = np.concatenate(off)
     assert np.abs(together.mean(0)).max() < 0.03
@@ -88,17 +91,16 @@ def test_blur_and_noise_leave_points_detectable_and_unbiased(
 
 
 def test_images_are_those_of_a_distorting_noisy_camera_and_always_the_same(
-    workcell: CalibrationWorkcell, setups: list[Setup]
+    workcell: CalibrationWorkcell, setups: list[Setup], images: list[Image]
 ) -> None:
-    setup = few(setups[0], 2)
-    first, again = workcell.images(setup), workcell.images(setup)
-    np.testing.assert_array_equal(first, again)
-    assert first[0].shape == (480, 640, 3) and first[0].dtype == np.uint8
-    noiseless = replace(setup, sensor=Sensor(noise=0.0))
+    setup = few(setups[0], 0, 1)
+    np.testing.assert_array_equal(images[:2], workcell.images(setup))
+    assert images[0].shape == (480, 640, 3) and images[0].dtype == np.uint8
+    noiseless = replace(few(setup, 0), sensor=Sensor(noise=0.0))
     grain = workcell.images(noiseless)[0].astype(float)
-    exposure = first[0].mean() / grain.mean()
+    exposure = images[0].mean() / grain.mean()
     assert 0.7 < exposure < 1.15
-    assert 1.0 < np.std(first[0] - exposure * grain) < 4.0
+    assert 1.0 < np.std(images[0] - exposure * grain) < 4.0
     straight = [replace(one, intrinsics=replace(one.intrinsics, distortion=(0.0,) * 5)) for one in setups]
     bent = [np.abs(one.pixels - other.pixels).max() for one, other in zip(setups, straight, strict=True)]
     assert max(bent) > 2.0  # px
@@ -123,25 +125,62 @@ def test_every_setup_has_good_poses_of_its_own(setups: list[Setup], robot: Robot
 
 
 def test_the_same_seed_gives_the_same_setup(workcell: CalibrationWorkcell, setups: list[Setup]) -> None:
-    again = workcell.setup(1)
-    np.testing.assert_array_equal(again.positions, setups[1].positions)
+    again = workcell.setup(1, samples=4)
+    np.testing.assert_array_equal(again.positions, setups[1].positions[:4])
     np.testing.assert_array_equal(again.T_parent_camera, setups[1].T_parent_camera)
-    np.testing.assert_array_equal(again.measured(0.1), setups[1].measured(0.1))
-    noise = np.degrees(again.measured(0.1) - again.positions)
+    np.testing.assert_array_equal(again.measured(0.1), setups[1].measured(0.1)[:4])
+    noise = np.degrees(setups[1].measured(0.1) - setups[1].positions)
     assert 0.07 < noise.std() < 0.13
     np.testing.assert_array_equal(again.measured(0.0), again.positions)
 
 
-def test_outliers_are_seen_where_the_truth_is_not(workcell: CalibrationWorkcell, setups: list[Setup]) -> None:
-    setup = few(setups[0], 5)
+def test_outliers_are_seen_where_the_truth_is_not(
+    workcell: CalibrationWorkcell, setups: list[Setup], images: list[Image]
+) -> None:
+    setup = setups[0]
     bumped = setup.bumped([3])
     assert np.linalg.norm(bumped.pixels - setup.pixels, axis=-1)[[0, 1, 2, 4]].max() == 0
-    images = workcell.images(bumped)
-    assert np.abs(np.concatenate(errors(bumped, images))).max() < 1.0
-    for spoilt, which in ((images, 3), (upside_down(images, [1]), 1), (late(images, [2]), 2)):
+    taken = [*images[:3], *workcell.images(few(bumped, 3)), images[4]]
+    assert np.abs(np.concatenate(errors(few(bumped, *range(5)), taken))).max() < 1.0
+    for spoilt, which in ((taken, 3), (upside_down(taken, [1]), 1), (late(taken, [2]), 2)):
         seen = detect(spoilt[which], setup.board, setup.intrinsics)
         assert np.median(np.linalg.norm(seen.pixels - setup.pixels[which, seen.ids], axis=1)) > 5.0  # px
-        assert spoilt[4] is images[4]
+        assert spoilt[4] is taken[4]
+
+
+def sphere_centres(camera: Camera, robot: RobotModel, q: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Where the centres of the target's spheres (S, 2) are drawn in px; not a number for those behind the camera."""
+    placed = place_spheres(camera, robot, Appearance(), target, True, q)
+    return Intrinsics.of(camera).project(np.array([sphere.centre for sphere in placed]))
+
+
+def test_spheres_are_drawn_with_an_estimated_calibration_where_they_truly_are(
+    setups: list[Setup], images: list[Image], robot: RobotModel
+) -> None:
+    """In rectified images of 256 x 256, from rendered ones with noise, blur and lens distortion, and noisy joints."""
+    setup, view = setups[0], {"base": "front", "flange": "wrist"}[setups[0].parent]
+    joints = setup.measured(degrees=0.02)
+    samples = [
+        Sample(f"{i:02d}", joints[i], detect(image, setup.board, setup.intrinsics)) for i, image in enumerate(images)
+    ]
+    outcome = calibrate(samples, setup.board, setup.intrinsics, robot, setup.parent)
+    estimated = calibration(outcome, view, setup.board, "2026-11-22").camera
+    truth = setup.intrinsics.camera(view, setup.parent, setup.T_parent_camera)
+    metres, angle = difference(estimated.T_parent_camera, truth.T_parent_camera)
+    assert metres < 3e-3 and angle < np.radians(0.3)
+    rng, off, raw = np.random.default_rng(0), list[float](), list[float]()
+    for q in setup.positions:
+        for target in np.clip(q + rng.uniform(-0.3, 0.3, (20, 7)), robot.position_min, robot.position_max):
+            true = sphere_centres(truth.fitted(256), robot, q, target)
+            inside = np.all((true > 0) & (true < 256), axis=1)
+            drawn = sphere_centres(estimated.fitted(256), robot, q, target)
+            off += np.linalg.norm(drawn - true, axis=1)[inside].tolist()
+            bent = sphere_centres(truth, robot, q, target)  # through the lens, as in the image before it is rectified
+            straight = sphere_centres(replace(truth, distortion=(0.0,) * 5), robot, q, target)
+            raw += (np.linalg.norm(bent - straight, axis=1)[inside] * 256 / 480).tolist()
+    assert len(off) > 60
+    assert max(off) < 1.5
+    assert max(raw) > max(off)  # what not to rectify would cost
 
 
 def test_bad_setups_are_refused_in_one_line(workcell: CalibrationWorkcell, setups: list[Setup], board: Board) -> None:
@@ -155,7 +194,8 @@ def test_bad_setups_are_refused_in_one_line(workcell: CalibrationWorkcell, setup
         workcell.images(replace(setups[0], intrinsics=replace(setups[0].intrinsics, distortion=(-0.5, 0, 0, 0, 0))))
 
 
-def test_a_board_too_large_for_the_image_is_refused() -> None:
+def test_a_board_too_large_for_the_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genima_sim.calibration.workcell._ATTEMPTS", 200)
     workcell = CalibrationWorkcell(Board("charuco", 12, 9, 0.08, 0.06, "5X5_100"), "flange")
     try:
         with pytest.raises(GenimaError, match="found 0 poses that show the board well, not 15"):

@@ -5,7 +5,7 @@ PACKAGE = "genima_sim"
 setup(
     name=PACKAGE,
     version="0.1.0",
-    description="MuJoCo scene, tasks and scripted experts; simulator node.",
+    description="MuJoCo scene, tasks and scripted experts; simulator nodes.",
     license="Apache-2.0",
     maintainer="Genima developers",
     maintainer_email="genima-dev@users.noreply.github.com",
@@ -20,6 +20,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "coppeliasim = genima_sim.coppeliasim.bridge:main",
             "sim_node = genima_sim.sim_node:main",
             "sim_leader = genima_sim.sim_leader:main",
         ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import time
 from pathlib import Path
 
 from genima.errors import GenimaError
@@ -42,3 +44,20 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise GenimaError(f"cannot write {path}: {error.strerror}") from None
+
+
+def keep_former(path: Path) -> Path | None:
+    """Copy a file that is about to be written anew, to its name with the time of its last change; None where there is
+    none.
+
+    Raises:
+        GenimaError: when there is no room or no right to.
+    """
+    if not path.exists():
+        return None
+    former = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S', time.localtime(path.stat().st_mtime))}")
+    try:
+        shutil.copy2(path, former)
+    except OSError as error:
+        raise GenimaError(f"cannot write {former}: {error.strerror}") from None
+    return former

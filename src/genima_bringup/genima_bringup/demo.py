@@ -18,10 +18,12 @@ from genima import checkpoint
 from genima.errors import GenimaError
 from genima.files import require_writable
 from genima.observation import Image
+from genima.robot.model import RobotModel
 from genima_bringup import film
-from genima_bringup.processes import simulated
+from genima_bringup.processes import Process, around_simulator, coppeliasim, simulated
 from genima_bringup.report import EpisodeResult, Report
 from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.tasks import TASKS, get_task
 
 _READY_TIMEOUT = 180.0  # s: a cold disk and two busy cores
@@ -33,7 +35,7 @@ _PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on i
 def main(argv: list[str]) -> int:
     """Run the demo; returns the exit code."""
     options = _parse(argv)
-    get_task(options.task)
+    _require_task(options)
     spec, _ = checkpoint.read_pair(options.checkpoint)  # in a moment, what the nodes would find out in many seconds
     out = _make_folder(options.out)
     report = Report(options.task, options.episodes)
@@ -47,10 +49,27 @@ def main(argv: list[str]) -> int:
     return 130 if report.interrupted else 0
 
 
+def _require_task(options: argparse.Namespace) -> None:
+    """Raise a GenimaError for a task that the simulator does not know."""
+    if options.backend == "mujoco":
+        get_task(options.task)
+        return
+    known = SceneNames.load(options.scene, RobotModel.load("panda")).tasks
+    if options.task not in known:
+        raise GenimaError(f"the names of the scene {options.scene} know no task {options.task!r}: {', '.join(known)}")
+
+
+def _processes(options: argparse.Namespace) -> list[Process]:
+    if options.backend == "mujoco":
+        return simulated(options.checkpoint, options.seed)
+    remote = coppeliasim(options.scene, options.host, options.port)
+    return [remote, *around_simulator(options.checkpoint, options.seed, options.calibration)]
+
+
 def _run(options: argparse.Namespace, views: tuple[str, ...], out: Path, report: Report) -> None:
     environment = ros_environment()
     os.environ.update(environment)  # this process takes part in the same graph
-    processes = simulated(options.checkpoint, options.seed)
+    processes = _processes(options)
     with Supervisor(processes, out / "logs", environment) as supervisor, _pictures(out, options.headless) as pictures:
         import rclpy  # after the processes have been started: they load meanwhile
         from rclpy.signals import SignalHandlerOptions
@@ -167,6 +186,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", default="", help="folder with diffusion_agent/ and controller/ (default: the bundled models)"
     )
+    parser.add_argument("--backend", choices=("mujoco", "coppeliasim"), default="mujoco", help="what simulates")
+    remote = parser.add_argument_group("with --backend coppeliasim (docs/coppeliasim.md)")
+    remote.add_argument("--scene", default="rlbench", help="names of its objects: in config/coppeliasim, or a file")
+    remote.add_argument("--host", default="localhost", help="where CoppeliaSim runs (default: %(default)s)")
+    remote.add_argument("--port", type=int, default=23000, help="of its remote API (default: %(default)s)")
+    remote.add_argument("--calibration", default="sim", help="of its cameras: a name in calibration, or a folder")
     parser.add_argument("--headless", action="store_true", help="show no window (default where there is no display)")
     options = parser.parse_args(argv)
     options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

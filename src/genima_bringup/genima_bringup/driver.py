@@ -106,10 +106,19 @@ class Driver(Node):
 
     def call(self, kind: type, name: str, request: Any, alive: Callable[[], None]) -> Any:
         """Call a service and wait for its answer."""
+        client = self.callee(kind, name)
+        self._require(client.wait_for_service, name)
+        return self.answer(client.call_async(request), name, _PATIENCE, alive)
+
+    def callee(self, kind: type, name: str) -> Any:
+        """The client of a service.
+
+        It is best had long before its first call: this side sees the server a moment before the server sees this side,
+        and Fast DDS's answers to who is not seen are lost.
+        """
         if name not in self._callees:
             self._callees[name] = self.create_client(kind, name)
-        self._require(self._callees[name].wait_for_service, name)
-        return self.answer(self._callees[name].call_async(request), name, _PATIENCE, alive)
+        return self._callees[name]
 
     def cancel_task(self) -> None:
         """End the task that was begun last."""

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
+from launch.launch_context import LaunchContext
+from launch.launch_description_entity import LaunchDescriptionEntity
+from launch.some_substitutions_type import SomeSubstitutionsType
+from launch.substitution import Substitution
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
+from genima_bringup.including import include
 from genima_bringup.processes import ENVIRONMENT, Process
 
-NAMESPACE = "namespace"
+NAMESPACE, DDS = "namespace", "dds"
+EASY_HANDEYE2 = "easy_handeye2"
 
 
 class Argument(NamedTuple):
     """Of a launch file."""
 
-    default: str
+    default: SomeSubstitutionsType
     help: str
+    choices: Sequence[str] | None = None  # None: anything
 
 
 def declare(arguments: Mapping[str, Argument]) -> list[DeclareLaunchArgument]:
     """The arguments of a launch file, by name."""
     return [
-        DeclareLaunchArgument(name, default_value=argument.default, description=argument.help)
+        DeclareLaunchArgument(
+            name, default_value=argument.default, description=argument.help, choices=argument.choices
+        )
         for name, argument in arguments.items()
     ]
 
 
 def environment() -> list[SetEnvironmentVariable]:
-    """What all nodes need."""
-    profile = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "dds", "shared_memory.xml"])
+    """What all nodes need; the argument ``dds`` names a profile in config/dds."""
+    name = LaunchConfiguration(DDS, default="shared_memory")
+    profile = [PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "dds", name]), ".xml"]
     return [
         SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),  # tiles are lost in the default one
         *(
@@ -43,14 +54,45 @@ def environment() -> list[SetEnvironmentVariable]:
     ]
 
 
-def node(process: Process, condition: IfCondition | None = None) -> Node:
-    """A process as a node, in the namespace that the launch file's argument says."""
+def easy_handeye2(
+    view: Substitution, kind: Substitution, base: Substitution, effector: Substitution, condition: IfCondition
+) -> OpaqueFunction:
+    """easy_handeye2's own calibration, of the board that the calibrator tells on `/tf`; a word where it is missing.
+
+    ``kind`` is eye_in_hand or eye_on_base; ``base`` and ``effector`` are the robot's frames.
+    """
+
+    def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        try:
+            get_package_share_directory(EASY_HANDEYE2)
+        except PackageNotFoundError:
+            return [LogInfo(msg=f"{EASY_HANDEYE2} is not installed; the calibrator does without it")]
+        arguments = {
+            "name": view,
+            "calibration_type": kind,
+            "tracking_base_frame": [view, "_link"],
+            "tracking_marker_frame": [view, "_board"],
+            "robot_base_frame": base,
+            "robot_effector_frame": effector,
+        }
+        return [include(EASY_HANDEYE2, "calibrate.launch.py", arguments)]
+
+    return OpaqueFunction(function=start, condition=condition)
+
+
+def node(
+    process: Process,
+    condition: IfCondition | None = None,
+    remappings: Sequence[tuple[SomeSubstitutionsType, SomeSubstitutionsType]] = (),
+) -> Node:
+    """A process as a node, in the namespace that the launch file's argument says; ``remappings`` go beyond its own."""
     return Node(
         package=process.package,
         executable=process.executable,
+        name=process.name or None,
         namespace=LaunchConfiguration(NAMESPACE, default=""),
         parameters=[process.parameters] if process.parameters else [],
-        remappings=list(process.remappings.items()),
+        remappings=[*process.remappings.items(), *remappings],
         condition=condition,
         output="screen",
     )

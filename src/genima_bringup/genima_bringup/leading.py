@@ -62,10 +62,14 @@ class Leading:
         """Take the follower, and wait until it mirrors."""
         self.operator.lead(_AGREE_TIMEOUT, self.live)
 
-    def by_hand(self, keys: Mapping[str, Key], jogs: bool) -> None:
-        """Do what keys say until the operator has enough; with ``jogs``, some push the arm's tip."""
+    def by_hand(self, keys: Mapping[str, Key], jogs: bool, follows: bool = True) -> None:
+        """Do what keys say until the operator has enough; with ``jogs``, some push the arm's tip.
+
+        ``follows`` is whether there is a follower, for one key more.
+        """
         operator = self.operator
-        keys = {" ": Key("follow or rest", self._follow_or_rest), **keys}
+        if follows:
+            keys = {" ": Key("follow or rest", self._follow_or_rest), **keys}
         helps = [f"{'space' if key == ' ' else key} {what.help}" for key, what in keys.items()]
         with _terminal_keys() as read:
             self.say("  ".join([*([_AXES_HELP] if jogs else []), *helps, "q end"]))
@@ -77,7 +81,8 @@ class Leading:
                 done = operator.success
                 for key in read():
                     if key in _QUIT:
-                        operator.trigger("teleop/end", self.live)
+                        if follows:
+                            operator.trigger("teleop/end", self.live)
                         return
                     if key in keys:
                         try:
@@ -103,7 +108,7 @@ def leading(processes: Sequence[Process], logs: Path | None) -> Iterator[Leading
         folder = logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         supervisor = stack.enter_context(Supervisor(processes, folder, ros_environment()))
         operator = stack.enter_context(_operator(""))
-        print("starting the simulator and the leader ...", flush=True)
+        print("starting the simulator and what moves its arm ...", flush=True)
         operator.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
         line = stack.enter_context(tqdm(bar_format="{desc}", disable=None))
         yield Leading(operator, line, supervisor.check)
@@ -135,8 +140,8 @@ def _operator(namespace: str) -> Iterator[Operator]:
 
 
 def live_line(operator: Operator) -> str:
-    """How leader, follower and recorder are doing."""
-    status, recorder = operator.status, operator.recorder
+    """How leader, follower, recorder and calibrator are doing."""
+    status, recorder, calibrator = operator.status, operator.recorder, operator.calibrator
     parts = []
     if status is not None:
         apart = f"{np.degrees(np.abs(status.distance).max()):.1f} deg apart" if status.distance else "distance unknown"
@@ -145,6 +150,10 @@ def live_line(operator: Operator) -> str:
     if recorder is not None and recorder.recording:
         lost = f", {recorder.dropped} lost" if recorder.dropped else ""
         parts.append(f"recording {recorder.seconds:.0f} s at {recorder.megabytes_per_second:.1f} MB/s{lost}")
+    if calibrator is not None:
+        now = calibrator.automatic_words if calibrator.automatic else calibrator.problem or "ready to take"
+        sure = f" ({calibrator.millimetres:.2f} mm, {calibrator.degrees:.3f} deg)" if calibrator.computed else ""
+        parts.append(f"{len(calibrator.samples)} samples{sure}, {calibrator.coverage:.0%} covered: {now}")
     if faults := operator.faults():
         parts.append(f"! {faults[0]}")
     return "  ".join(parts)

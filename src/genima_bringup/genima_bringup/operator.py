@@ -10,19 +10,33 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Bool, Float32
 from std_srvs.srv import SetBool, Trigger
 
 from genima.errors import GenimaError
 from genima_bringup.driver import Driver
-from genima_interfaces.msg import RecorderStatus, SceneStatus, TeleopStatus
-from genima_interfaces.srv import StartEpisode
+from genima_interfaces.msg import CalibratorStatus, RecorderStatus, SceneStatus, TeleopStatus
+from genima_interfaces.srv import DropSample, ResetScene, StartEpisode
 from genima_nodes import qos
 
+_CALLEES = {
+    Trigger: [
+        *("teleop/start", "teleop/pause", "teleop/end"),
+        *("leader/home", "leader/approach", "leader/play"),
+        *("recorder/stop", "recorder/discard"),
+        *("calibrator/take", "calibrator/compute", "calibrator/save"),
+    ],
+    SetBool: ["recorder/mark", "calibrator/auto"],
+    DropSample: ["calibrator/drop"],
+    StartEpisode: ["recorder/start"],
+    ResetScene: ["sim/reset"],
+}
 _AGAIN = 0.3  # s between attempts to have the follower come
 _AFTERWARDS = 1.0  # s that the follower has after its leader
 _HEARD = 5.0  # s until the leader knows the scene, and it is known that it plays
 _PATIENCE = 120.0  # s for an expert to play
+_DEVELOPED = 3.0  # s for images that are still being rendered
 
 
 class Operator(Driver):
@@ -32,14 +46,21 @@ class Operator(Driver):
         super().__init__("operator", namespace)
         self.status: TeleopStatus | None = None
         self.recorder: RecorderStatus | None = None
+        self.calibrator: CalibratorStatus | None = None
         self._scene = SceneStatus()
         self._playing = False
+        self._pictured = Time(clock_type=self.get_clock().clock_type)  # until when there are images
         self._gripper = 1.0  # open fraction
+        for kind, names in _CALLEES.items():
+            for name in names:
+                self.callee(kind, name)
         self._push = self.create_publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
         self._grip = self.create_publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
         self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)
         self.create_subscription(RecorderStatus, "recorder/status", self._on_recorder, qos.STATUS)
+        self.create_subscription(CalibratorStatus, "calibrator/status", self._on_calibrator, qos.STATUS)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
+        self.create_subscription(CameraInfo, "cameras/front/color/camera_info", self._on_camera, qos.IMAGE)
         self.create_subscription(Bool, "leader/playing", self._on_playing, qos.TASK)
 
     @property
@@ -108,6 +129,11 @@ class Operator(Driver):
         self.spin_until(lambda: self.success, _AFTERWARDS, alive)
         return time.monotonic() - begin
 
+    def await_images(self, alive: Callable[[], None]) -> None:
+        """Wait until the simulator has rendered what its cameras have seen so far."""
+        now = self.get_clock().now()
+        self.spin_until(lambda: self._pictured > now, _DEVELOPED, alive)
+
     def _await_leader(self, service: str, alive: Callable[[], None]) -> None:
         self.require(self.trigger(service, alive))
         self.spin_until(lambda: self._playing, _HEARD, alive)
@@ -132,6 +158,24 @@ class Operator(Driver):
         self.require(answer)
         return str(answer.message)
 
+    def drop_sample(self, name: str, alive: Callable[[], None]) -> str:
+        """Remove a sample of the calibration, the last where no name is given; returns the calibrator's words."""
+        answer = self.call(DropSample, "calibrator/drop", DropSample.Request(name=name), alive)
+        self.require(answer)
+        return str(answer.message)
+
+    def calibrate_by_itself(self, on: bool, alive: Callable[[], None]) -> str:
+        """Have the arm go from pose to pose for the calibration, or stop that; returns the calibrator's words."""
+        answer = self.call(SetBool, "calibrator/auto", SetBool.Request(data=on), alive)
+        self.require(answer)
+        return str(answer.message)
+
+    def said(self, service: str, alive: Callable[[], None]) -> str:
+        """What a service without words answers."""
+        answer = self.trigger(service, alive)
+        self.require(answer)
+        return str(answer.message)
+
     def push(self, twist: NDArray[np.float64]) -> None:
         """Push the tip, (6,) m/s and rad/s; it ends by itself soon."""
         message = TwistStamped()
@@ -146,7 +190,7 @@ class Operator(Driver):
         self._grip.publish(Float32(data=self._gripper))
 
     @staticmethod
-    def require(answer: Trigger.Response | SetBool.Response | StartEpisode.Response) -> None:
+    def require(answer: Trigger.Response | SetBool.Response | StartEpisode.Response | DropSample.Response) -> None:
         """Raise a GenimaError with the words of a service that refused."""
         if not answer.success:
             raise GenimaError(answer.message)
@@ -157,8 +201,14 @@ class Operator(Driver):
     def _on_recorder(self, message: RecorderStatus) -> None:
         self.recorder = message
 
+    def _on_calibrator(self, message: CalibratorStatus) -> None:
+        self.calibrator = message
+
     def _on_scene(self, message: SceneStatus) -> None:
         self._scene = message
+
+    def _on_camera(self, message: CameraInfo) -> None:
+        self._pictured = Time.from_msg(message.header.stamp)
 
     def _on_playing(self, message: Bool) -> None:
         self._playing = bool(message.data)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-Value: TypeAlias = str | int | float | bool
+if TYPE_CHECKING:
+    from genima.views.rig import Device
+
+Value: TypeAlias = str | int | float | bool | list[str]
 
 
 # Where the user has not set these.
@@ -23,12 +27,30 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Process:
-    """One node: the executable is also the name of the module in the package and of the node."""
+    """One node: the executable is also the name of the module in the package and, unless it has a name of its own, of
+    the node."""
 
     package: str
     executable: str
     parameters: dict[str, Value] = field(default_factory=dict)
     remappings: dict[str, str] = field(default_factory=dict)
+    name: str = ""  # where several of one kind run
+
+    @property
+    def node(self) -> str:
+        """The node's name."""
+        return self.name or self.executable
+
+
+TASK_RUNNER = Process("genima_nodes", "task_runner")
+CLOCK_WATCH = Process("genima_nodes", "clock_watch")
+RECOVERY = "robot/recover"  # the service of who brings a real robot back after a reflex
+
+
+def guard(robot: Value = "panda", rate: Value = 200, recovery: Value = "") -> Process:
+    """What all commands pass; ``rate`` in Hz is its own, ``recovery`` the service that brings a real robot back."""
+    parameters = {"robot": robot, "self_collision": True, "rate": rate, "recovery": recovery}
+    return Process("genima_nodes", "command_guard", parameters)
 
 
 def following(
@@ -37,17 +59,23 @@ def following(
     leader_joints: str = "leader/joint_states",
     leader_gripper: str = "leader/gripper",
     speed: Value = 0.5,
+    rate: Value = 200,
 ) -> list[Process]:
-    """A follower that mirrors a leader; it comes to it with ``speed``: nobody stands beside a simulated one."""
-    return [
-        Process("genima_nodes", "command_guard", {"robot": robot, "self_collision": True, "rate": 200}),
-        Process(
-            "genima_nodes",
-            "teleop",
-            {"robot": robot, "leader": leader, "speed": speed},
-            {"leader/joint_states": leader_joints, "leader/gripper": leader_gripper},
-        ),
-    ]
+    """A follower that mirrors a leader; it comes to it with ``speed``: nobody stands beside a simulated one.
+
+    ``rate`` in Hz is the guard's.
+    """
+    return [guard(robot, rate), mirror(robot, leader, leader_joints, leader_gripper, speed)]
+
+
+def mirror(robot: Value, leader: Value, leader_joints: str, leader_gripper: str, speed: Value) -> Process:
+    """The same, where a guard runs already."""
+    return Process(
+        "genima_nodes",
+        "teleop",
+        {"robot": robot, "leader": leader, "speed": speed},
+        {"leader/joint_states": leader_joints, "leader/gripper": leader_gripper},
+    )
 
 
 def simulator(cameras: dict[str, Value] | None = None) -> list[Process]:
@@ -57,8 +85,8 @@ def simulator(cameras: dict[str, Value] | None = None) -> list[Process]:
 
 def simulated_leader(leader: str) -> list[Process]:
     """``leader`` is ``expert``, or ``jog`` for who pushes the tip of an arm that is not there."""
-    leaders = {"expert": Process("genima_sim", "sim_leader"), "jog": Process("genima_nodes", "jog")}
-    return [leaders[leader]]
+    leaders = {"expert": ("genima_sim", "sim_leader"), "jog": ("genima_nodes", "jog")}
+    return [Process(*leaders[leader], {"rate": 100})]
 
 
 def led(leader: str) -> list[Process]:
@@ -67,18 +95,136 @@ def led(leader: str) -> list[Process]:
 
 
 def recorded(leader: str, rate: float, folder: str, images: str) -> list[Process]:
-    """The same, recorded; ``rate`` in Hz is the cameras'."""
+    """The same, recorded; ``rate`` in Hz is the cameras'.
+
+    The guard speaks at half its usual rate: two cores have enough to do with rendering.
+    """
     recorder = Process("genima_nodes", "recorder", {"folder": folder, "images": images, "calibration": "sim"})
     cameras: dict[str, Value] = {"camera_rate": rate, "camera_backlog": 20}
-    return [*simulator(cameras), *simulated_leader(leader), *following(), recorder]
+    return [*simulator(cameras), *simulated_leader(leader), *following(rate=100), recorder]
+
+
+def calibrator(
+    view: Value = "front",
+    parent: Value = "base",
+    board: Value = "",
+    robot: Value = "panda",
+    calibration: Value = "calibration/mine",
+    samples: Value = "",
+    speed: Value = 0.15,
+    most: Value = 20,
+) -> list[Process]:
+    """What calibrates a camera, and moves the arm for that with ``speed``, of the arm's own, where it is told to."""
+    parameters: dict[str, Value] = {
+        "view": view, "parent": parent, "board": board, "robot": robot, "calibration": calibration,
+        "samples": samples, "speed": speed, "most": most,
+    }  # fmt: skip
+    return [Process("genima_nodes", "calibrator", parameters)]
+
+
+def simulator_with_board(view: Value, place: Value, board: Value = "") -> list[Process]:
+    """The robot with a calibration board on the ``table`` or in the ``gripper``, filmed by one camera."""
+    return simulator({"view": view, "board": place, "board_file": board})
+
+
+def policy(
+    checkpoint: Value = "",
+    calibration: Value = "sim",
+    device: Value = "cpu",
+    seed: Value = 0,
+    straggler_timeout: Value = 0.1,
+) -> list[Process]:
+    """What looks, draws and reads. An empty checkpoint means the one that comes with the project.
+
+    ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment.
+    """
+    shared = {"checkpoint": checkpoint, "calibration": calibration, "device": device}
+    seeing = {"seed": seed, "straggler_timeout": straggler_timeout}
+    return [
+        Process("genima_nodes", "controller", shared),
+        Process("genima_nodes", "diffusion_agent", shared | seeing),
+    ]
+
+
+def camera(view: str, device: Device) -> Process:
+    """Our own driver of a RealSense."""
+    parameters: dict[str, Value] = {
+        "view": view,
+        "serial_no": f"_{device.serial}",  # ROS would take a number for one
+        "rgb_camera.color_profile": f"{device.width}x{device.height}x{device.rate}",
+    }
+    return Process("genima_nodes", "realsense_camera", parameters, name=f"{view}_camera")
+
+
+def adapters(robot: Value, backend: Value, gripper: Value) -> list[Process]:
+    """Between the guard and ROS's drivers of an arm and a gripper.
+
+    The last one brings the arm back after a reflex: it is left out where the backend knows no recovery.
+    """
+    return [
+        Process("genima_nodes", "arm_adapter", {"robot": robot, "backend": backend}),
+        Process("genima_nodes", "gripper_adapter", {"robot": robot, "backend": gripper}),
+        Process("genima_nodes", "arm_recovery", {"backend": backend}),
+    ]
+
+
+def own_drivers(robot: Value, robot_ip: Value) -> list[Process]:
+    """Our own drivers of a Franka arm and of its hand."""
+    parameters = {"robot": robot, "robot_ip": robot_ip}
+    return [
+        Process("genima_nodes", "franka_arm", parameters, {"franka_arm/recover": RECOVERY}),
+        Process("genima_nodes", "franka_hand", parameters),
+    ]
+
+
+def kept_safe(robot: Value, calibration: Value, recovery: Value = RECOVERY) -> list[Process]:
+    """What runs beside the drivers of a real robot, whoever moves it."""
+    return [
+        guard(robot, 200, recovery),
+        Process("genima_nodes", "camera_transforms", {"robot": robot, "calibration": calibration, "wait": -1.0}),
+    ]
+
+
+def camera_watch(robot: Value, calibration: Value, views: Value) -> Process:
+    """What notices that a camera has been moved; beside the policy, where the images are."""
+    parameters = {"robot": robot, "calibration": calibration, "views": views}
+    return Process("genima_nodes", "calibration_watch", parameters)
+
+
+def real(
+    robot: Value, robot_ip: Value, cameras: Mapping[str, Device], calibration: Value, checkpoint: Value, device: Value
+) -> list[Process]:
+    """A real robot by our own drivers: what real_robot.launch.py starts with them."""
+    return [
+        *own_drivers(robot, robot_ip),
+        *(camera(view, found) for view, found in cameras.items()),
+        *kept_safe(robot, calibration),
+        *policy(checkpoint, calibration, device),
+        camera_watch(robot, calibration, list(cameras)),
+        TASK_RUNNER,
+        CLOCK_WATCH,
+    ]
+
+
+def markers(checkpoint: Value) -> Process:
+    """What RViz shows beside the robot and the images."""
+    return Process("genima_nodes", "rviz_markers", {"checkpoint": checkpoint})
 
 
 def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:
-    """The closed loop around the simulated robot. An empty checkpoint means the one that comes with the project."""
+    """The closed loop around the simulated robot."""
+    return [*simulator(), *around_simulator(checkpoint, seed)]
+
+
+def around_simulator(checkpoint: Value = "", seed: Value = 0, calibration: Value = "sim") -> list[Process]:
+    """What closes the loop, whatever simulates the robot."""
     return [
-        Process("genima_sim", "sim_node"),
         Process("genima_nodes", "command_guard", {"self_collision": True}),
-        Process("genima_nodes", "controller", {"checkpoint": checkpoint, "calibration": "sim"}),
-        Process("genima_nodes", "diffusion_agent", {"checkpoint": checkpoint, "seed": seed, "straggler_timeout": 0.03}),
-        Process("genima_nodes", "task_runner"),
+        *policy(checkpoint, calibration, seed=seed, straggler_timeout=0.03),
+        TASK_RUNNER,
     ]
+
+
+def coppeliasim(scene: Value = "rlbench", host: Value = "localhost", port: Value = 23000) -> Process:
+    """The robot, its cameras and the scene in a CoppeliaSim that runs already."""
+    return Process("genima_sim", "coppeliasim", {"scene": scene, "host": host, "port": port})

@@ -65,7 +65,7 @@ def _record_all(folders: Sequence[Path], total: int, options: argparse.Namespace
         _remove_unfinished(folder)
     failed = 0
     with (
-        leading(recorded("expert", DEMO_HZ, str(options.out), options.images), options.logs) as session,
+        leading(recorded("expert", options.camera_rate, str(options.out), options.images), options.logs) as session,
         tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True) as progress,
     ):
         for folder in folders:
@@ -88,7 +88,10 @@ def _record_one(folder: Path, options: argparse.Namespace, session: Leading) -> 
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             session.operator.trigger("teleop/end", session.live)
-    raise GenimaError(f"{folder.name} was disturbed {_ATTEMPTS} times; is this machine too busy?")
+    raise GenimaError(
+        f"{folder.name} was disturbed {_ATTEMPTS} times; is this machine too busy? Let it do nothing else, or take a "
+        f"--camera-rate below {options.camera_rate:g}"
+    )
 
 
 def _try_once(folder: Path, options: argparse.Namespace, session: Leading) -> bool:
@@ -98,9 +101,11 @@ def _try_once(folder: Path, options: argparse.Namespace, session: Leading) -> bo
     operator.come_home(session.live)
     session.lead()
     operator.approach(session.live)
+    operator.await_images(session.live)
     try:
         operator.start_episode(_request(options, instruction, folder.name), session.live)
         operator.play(session.live)
+        operator.await_images(session.live)
     except BaseException:  # the recorder would complete it
         with contextlib.suppress(GenimaError):
             operator.discard_episode(lambda: None)
@@ -126,7 +131,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 def _push(options: argparse.Namespace) -> int:
     """The keyboard or a gamepad leads the simulated arm."""
-    with leading(recorded("jog", DEMO_HZ, str(options.out), options.images), options.logs) as session:
+    with leading(recorded("jog", options.camera_rate, str(options.out), options.images), options.logs) as session:
         scenes = Scenes(session, options.task[0], options.seed)
         session.say(scenes.begin())
         takes = Takes(session, options)
@@ -205,6 +210,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--images", choices=("jpeg", "png", "raw"), default="jpeg", help="with --sim: how they are kept"
     )
+    parser.add_argument(
+        "--camera-rate", type=float, default=DEMO_HZ, help="with --sim: images a second of each (default: %(default)s)"
+    )
     parser.add_argument("--instruction", default="", help="what is done, in words; --sim knows it by the task")
     parser.add_argument("--operator", default="", help="who leads, to be kept with the demos")
     parser.add_argument("--notes", default="", help="to be kept with the demos")
@@ -215,6 +223,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         get_task(task)
     if min(options.episodes, options.workers) < 1 or options.seed < 0:
         raise GenimaError("--episodes and --workers must be positive, --seed must not be negative")
+    if not 1 <= options.camera_rate <= 100:
+        raise GenimaError("--camera-rate must be from 1 to 100")
     real = not (options.sim or options.lockstep)
     if real and not options.instruction.strip():
         raise GenimaError(

@@ -44,6 +44,12 @@ def ros_environment() -> dict[str, str]:
     }
 
 
+def robot_environment() -> dict[str, str]:
+    """The same for a real robot, which others speak to as well: in the domain that they are in by default."""
+    os.environ.setdefault("ROS_DOMAIN_ID", "0")
+    return ros_environment()
+
+
 def free_domains() -> list[int]:
     """Domains that no other process on this machine names in its environment."""
     taken = set()
@@ -92,7 +98,7 @@ class Supervisor:
         logs: folder for one log file each.
         environment: added to this process's own, see :func:`ros_environment`.
         """
-        self._processes = {process.executable: process for process in processes}
+        self._processes = {process.node: process for process in processes}
         self._logs, self._environment = logs, ENVIRONMENT | os.environ | environment
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -169,7 +175,8 @@ class Supervisor:
 def _command(process: Process) -> list[str]:
     command = [sys.executable, "-m", f"{process.package}.{process.executable}"]
     parameters = [part for key, value in process.parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
-    remappings = [part for topic, other in process.remappings.items() for part in ("-r", f"{topic}:={other}")]
+    renamings = ({"__node": process.name} if process.name else {}) | process.remappings
+    remappings = [part for topic, other in renamings.items() for part in ("-r", f"{topic}:={other}")]
     return [*command, "--ros-args", "--disable-external-lib-logs", *parameters, *remappings]  # our logs are enough
 
 

@@ -7,8 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+from rclpy.client import Client
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
@@ -25,7 +28,7 @@ from genima_nodes.joint_states import JointStates
 from genima_nodes.pacing import STEADY, PacedThread
 from genima_nodes.running import CONTROL_NICENESS, run
 
-SOURCES = ("controller", "teleop")
+SOURCES = ("controller", "teleop", "calibrator")
 NOBODY = "none"
 _STOPPING = 0.5  # s, more than the arm needs to come to rest
 _PHASE = 0.4  # of a period after the controller's command was due: by then it is here, and hardly old
@@ -35,11 +38,13 @@ _LOOK_ROUND = 0.05  # s between looks at who publishes
 class CommandGuardNode(Node):
     """Passes on what the owner wishes, within the limits of the arm."""
 
-    def __init__(self) -> None:
-        """Raises:
-        GenimaError: for parameters that make no sense.
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense.
         """
-        super().__init__("command_guard")
+        super().__init__("command_guard", **options)
         self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
         rate = parameters.rate(self)
         settings = GuardSettings(
@@ -73,6 +78,9 @@ class CommandGuardNode(Node):
         self.create_service(SelectSource, "command_guard/select", self._on_select)
         self.create_service(Trigger, "command_guard/stop", self._on_stop)
         self.create_service(Trigger, "command_guard/resume", self._on_resume)
+        recovery = self.declare_parameter("recovery", "").value  # service of who brings a robot back after a reflex
+        self._recovery = self.create_client(Trigger, recovery) if recovery else None
+        self._recovering: Future | None = None
         self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
         self._pace = PacedThread(1 / rate, self._tick, "set-points", phase=_PHASE)
         self._pace.start()
@@ -148,6 +156,7 @@ class CommandGuardNode(Node):
         return response
 
     def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._recovering = None  # who stops the arm while the robot recovers wants it to stay
         with self._lock:
             self._guard.stop()
         response.success, response.message = True, "stopped; call command_guard/resume to go on"
@@ -156,14 +165,45 @@ class CommandGuardNode(Node):
 
     def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            with self._lock:
-                self._guard.resume()
+            if self._recovery is None:
+                self._resume()
+                response.message = "going on with the next command near the arm"
+            else:
+                self._recover(self._recovery)
+                response.message = "the robot recovers first; then going on with the next command near the arm"
         except GenimaError as error:
             response.success, response.message = False, str(error)
         else:
-            response.success, response.message = True, "going on with the next command near the arm"
+            response.success = True
         self.get_logger().info(response.message)
         return response
+
+    def _resume(self) -> None:
+        with self._lock:
+            self._guard.resume()
+
+    def _recover(self, recovery: Client) -> None:
+        """Ask for the robot's recovery; the arm goes on when that has succeeded. Nothing waits for it here."""
+        if not recovery.service_is_ready():
+            raise GenimaError(f"nobody serves {recovery.srv_name}, which brings the robot back after a reflex")
+        with self._lock:
+            if not self._guard.at_rest:
+                raise GenimaError("the arm is still moving; resume when it is at rest")
+            self._guard.stop()  # also where it was none that stopped: nobody moves a robot that recovers
+        self._recovering = recovery.call_async(Trigger.Request())
+        self._recovering.add_done_callback(self._on_recovered)
+
+    def _on_recovered(self, answer: Future) -> None:
+        if answer is not self._recovering:
+            return  # meanwhile it was asked for again, or stopped
+        if not answer.result().success:
+            self._health.fault("recovery", answer.result().message)
+            return
+        self._health.clear("recovery")
+        self.get_logger().info(answer.result().message)
+        with self._lock:
+            self._guard.begin_anew()
+            self._guard.resume()
 
     def _tick(self, deadline: float, periods: int) -> bool:
         due = self._stamp_clock.stamp(deadline)

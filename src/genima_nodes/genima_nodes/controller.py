@@ -16,8 +16,8 @@ import torch
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
-from genima import paths
 from genima.checkpoint import CONTROLLER, read_pair
 from genima.chunks import ChunkStream
 from genima.chunks.ensemble import TemporalEnsemble
@@ -36,6 +36,7 @@ from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
 from genima_nodes.pacing import INFERENCE, PacedThread, schedule_in_real_time
 from genima_nodes.running import CONTROL_NICENESS, run
+from genima_nodes.trajectories import chunk_message
 
 _SILENT = 0.08  # s without a word about what the diffusion agent sees
 _ASTRAY, _FOR = 0.2, 0.5  # rad between where the arm was sent and where it is, for so many s: it does not follow
@@ -70,7 +71,7 @@ class ControllerNode(Node):
         self._robot = self._controller.robot
         self._agreement: Agreement | None = None
         if calibration:
-            cameras = load_cameras(paths.shared("calibration", calibration))
+            cameras = load_cameras(calibration)
             self._agreement = Agreement(self._controller.spec, self._robot, cameras)
         self._stream = ChunkStream(self._robot, rate, execution_horizon or None, mode)
         self._stream_lock = threading.Lock()  # also of the task
@@ -99,6 +100,7 @@ class ControllerNode(Node):
         self._health.value("checks drawings", lambda: self._agreement is not None)
 
         self._publisher = self.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
+        self._eye = self.create_publisher(JointTrajectory, "controller/chunk", qos.DRAWN_TARGET)
         self.create_subscription(String, "task", self._on_task, qos.TASK)
         self._joints = JointStates(self, self._health, self._robot)
         self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
@@ -180,6 +182,8 @@ class ControllerNode(Node):
         with self._stream_lock:
             if drawn.stamp >= self._task_start:
                 self._stream.add(chunk)
+        if self._eye.get_subscription_count():
+            self._eye.publish(chunk_message(chunk, self._robot))
 
     def _require_agreement(self, drawn: DrawnTarget, chunk: Chunk, then: Joints) -> None:
         if self._agreement is None:

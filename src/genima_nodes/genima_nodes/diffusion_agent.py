@@ -7,19 +7,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 
 from genima.checkpoint import DIFFUSION_AGENT, read_pair
 from genima.diffusion import DiffusionAgent
 from genima.errors import GenimaError
+from genima.handeye.intrinsics import Intrinsics
 from genima.observation import DrawnTarget, Image, Joints, Observation
-from genima.views import untile
+from genima.views import load_cameras, untile
+from genima.views.rectify import Rectifier
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed
 from genima_nodes import messages, parameters, qos
@@ -56,22 +60,30 @@ class Change:
 class DiffusionAgentNode(Node):
     """Draws for the newest set of images while a task is in force."""
 
-    def __init__(self, agent: DiffusionAgent | None = None) -> None:
+    def __init__(self, agent: DiffusionAgent | None = None, **options: Any) -> None:
         """Args:
         agent: what draws; loaded from the parameter ``checkpoint`` if None.
+        options: those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense, and a calibration that is damaged or lacks a view.
         """
-        super().__init__("diffusion_agent")
+        super().__init__("diffusion_agent", **options)
         checkpoint = self.declare_parameter("checkpoint", "").value
         device = self.declare_parameter("device", "cpu").value
         self._seed = int(parameters.number(self, "seed", 0))
         self._tolerance = parameters.number(self, "sync_tolerance", 0.02)  # s
         self._straggling = parameters.number(self, "straggler_timeout", 0.1)  # s after the first image of a set
+        calibration = self.declare_parameter("calibration", "").value  # empty: images are taken as they are
         torch.set_num_threads(int(parameters.number(self, "threads", 1, 1)))
         self._agent = agent or DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
         self._task = ""
         self._views: dict[str, View] = {}
         self._changes: dict[str, Change] = {}
         self._problems: dict[str, str] = {}  # by view
+        self._rectifiers = self._load_rectifiers(calibration) if calibration else {}  # by view
+        self._lenses: dict[str, bytes] = {}  # what each camera_info said last, by view
+        self._misfits: dict[str, str] = {}  # how that does not fit the calibration, by view
         self._stamps: dict[str, float] = {}  # of the newest images, good or not
         self._last_set, self._set_stamp = float("-inf"), 0.0  # monotonic s; stamp
         # Unknown until measured: a virtual view refuses to draw what is not finite, and no camera counts as frozen.
@@ -98,6 +110,10 @@ class DiffusionAgentNode(Node):
             self.create_subscription(
                 ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
             )
+        for view in self._rectifiers:
+            self.create_subscription(
+                CameraInfo, f"cameras/{view}/color/camera_info", self._info_callback(view), qos.IMAGE
+            )
         self._joints = JointStates(self, self._health, self._agent.robot)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._draw_forever, name="drawing", daemon=True)
@@ -108,9 +124,34 @@ class DiffusionAgentNode(Node):
         self._stop.set()
         self._thread.join()
 
+    def _load_rectifiers(self, calibration: str) -> dict[str, Rectifier]:
+        cameras = load_cameras(calibration)
+        if missing := [view for view in self._agent.camera_views if view not in cameras]:
+            raise GenimaError(f"diffusion_agent: calibration {calibration} lacks {', '.join(missing)}")
+        return {view: Rectifier(cameras[view]) for view in self._agent.camera_views}
+
     def _on_task(self, message: String) -> None:
         self._task = message.data.strip()
         self._sets.clear()
+
+    def _info_callback(self, view: str) -> Callable[[CameraInfo], None]:
+        def on_info(message: CameraInfo) -> None:
+            said = bytes(f"{message.width} {message.height}", "ascii") + message.k.tobytes() + message.d.tobytes()
+            if said == self._lenses.get(view):
+                return
+            self._lenses[view] = said
+            self._misfits.pop(view, None)
+            if not message.k.any():  # of a driver that knows no lens
+                return
+            try:
+                lens = Intrinsics.from_camera_info(
+                    message.width, message.height, message.distortion_model, message.d, message.k
+                )
+                self._rectifiers[view].require(lens)
+            except GenimaError as error:
+                self._misfits[view] = str(error)
+
+        return on_info
 
     def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
         def on_image(message: ImageMessage) -> None:
@@ -118,6 +159,8 @@ class DiffusionAgentNode(Node):
             stamp = self._stamps[view] = messages.seconds(message.header.stamp)
             try:
                 image = messages.image_from(message, self._agent.camera_size)
+                if view in self._misfits:
+                    raise GenimaError(self._misfits[view])
                 self._require_change(view, stamp, image)
             except GenimaError as error:
                 self._cameras[view].drop()
@@ -199,16 +242,19 @@ class DiffusionAgentNode(Node):
     def _draw(self, views: dict[str, View], task: str) -> None:
         stamp = min(view.stamp for view in views.values())
         joints = self._joints.newest or self._unknown
-        observation = Observation(stamp, {name: view.image for name, view in views.items()}, joints, task)
         try:
             self._require_joints_of(stamp, joints)
-            drawn = self._agent.draw(observation, self._seed + self._drawn.total)
+            images = {name: self._rectified(name, view.image) for name, view in views.items()}
+            drawn = self._agent.draw(Observation(stamp, images, joints, task), self._seed + self._drawn.total)
         except GenimaError as error:
             self._health.fault("drawing", str(error))
             return
         self._health.clear("drawing")
         if task == self._task:
             self._publish(drawn, time.monotonic() - max(view.arrival for view in views.values()))
+
+    def _rectified(self, view: str, image: Image) -> Image:
+        return self._rectifiers[view](image) if view in self._rectifiers else image
 
     def _require_joints_of(self, stamp: float, joints: Joints) -> None:
         """A virtual view of an old state would show the arm where it is not."""

@@ -118,6 +118,10 @@ class Health:
             self._logged.pop(about, None)
             self._node.get_logger().info(f"{about}: fine again")
 
+    def problem(self, about: str) -> str:
+        """What is wrong about ``about``; empty where nothing is."""
+        return self._faults.get(about, "")
+
     def _publish_if_due(self) -> None:
         for check in self._watches:
             check()

@@ -34,7 +34,9 @@ from genima.episodes import bag
 from genima.episodes.metadata import Qos
 from genima.episodes.recording import BagRecorder
 from genima.errors import GenimaError
+from genima.handeye.result import Calibration
 from genima.robot.model import RobotModel
+from genima.views.camera import calibration_folder
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes import messages, parameters, qos
@@ -96,7 +98,7 @@ class RecorderNode(Node):
                 self._listen(Image, topic)
             else:
                 self._listen(Image, topic, bag.compressed_topic(view), CompressedImage)
-            self._listen(CameraInfo, f"/cameras/{view}/color/camera_info")
+            self._listen(CameraInfo, bag.camera_info_topic(view))
         self._listen(JointState, bag.JOINT_STATES, reliable=False)
         self._listen(JointState, bag.JOINT_COMMAND)
         self._needed = list(self._meters)
@@ -314,11 +316,12 @@ def _about(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
     file = Path(robot) if robot.endswith(".yaml") else paths.shared("config", "robots", f"{robot}.yaml")
     texts = {"/robot_model": file.read_text()}
     if calibration:
-        folder = Path(calibration) if Path(calibration).is_dir() else paths.shared("calibration", calibration)
+        folder = calibration_folder(calibration)
         for view in views:
             if not (file := folder / f"{view}.yaml").exists():
                 raise GenimaError(f"recorder: {folder} has no calibration of view {view}")
-            texts[f"/calibration/{view}"] = file.read_text()
+            Calibration.load(file)
+            texts[bag.calibration_topic(view)] = file.read_text()
     return texts
 
 

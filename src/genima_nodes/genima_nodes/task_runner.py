@@ -92,24 +92,25 @@ class TaskRunnerNode(Node):
             self._success = str(message.instruction), time.monotonic()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        prefix = f"{self.get_namespace()}/".lstrip("/")
         for status in message.status:
-            self._on_status(status)
+            name = status.name.removeprefix(prefix)
+            if name in _NEEDED and status.name == prefix + name:  # others run arms of their own
+                self._on_status(name, status)
 
-    def _on_status(self, status: DiagnosticStatus) -> None:
-        if status.name not in _NEEDED:
-            return
+    def _on_status(self, name: str, status: DiagnosticStatus) -> None:
         now = time.monotonic()
         if status.level == DiagnosticStatus.OK:
-            self._nodes[status.name] = Reported(now)
+            self._nodes[name] = Reported(now)
         else:
-            last = self._nodes.get(status.name, Reported(now))
+            last = self._nodes.get(name, Reported(now))
             since = now if last.wrong_since is None else last.wrong_since
-            self._nodes[status.name] = Reported(now, since, status.message)
-        if status.name == "command_guard":
+            self._nodes[name] = Reported(now, since, status.message)
+        if name == "command_guard":
             said = values(status)
             self._stop_requested = said.get("reason") == Reason.REQUESTED.value
             self._owner, self._owner_heard = said.get("owner", ""), now
-        elif status.name == "controller":
+        elif name == "controller":
             self._chunks = int(values(status).get("chunks total", "0"))
 
     def _on_judge(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
@@ -24,9 +24,20 @@ from genima.evaluation import BlankTargets, Success
 from genima.files import require_writable, write_whole
 from genima.guard import CommandGuard
 from genima_sim.environment import Environment
+from genima_sim.rlbench.environment import RLBenchEnvironment
+from genima_sim.rlbench.tasks import RATE, STEPS, require_task
 from genima_sim.tasks import get_task
 
-COMMAND_RATE = 50.0  # Hz
+
+class _Rule(NamedTuple):
+    """How a simulator's tasks are evaluated."""
+
+    require_task: Callable[[str], object]  # raises a GenimaError for an unknown one
+    command_rate: float  # Hz
+    time_limit: float  # s of an episode
+
+
+_RULES = {"mujoco": _Rule(get_task, 50.0, 20.0), "rlbench": _Rule(require_task, RATE, STEPS / RATE)}
 
 
 @dataclass
@@ -34,7 +45,9 @@ class Evaluate:
     """Measure success in simulation, in lock-step and without ROS."""
 
     task: str
-    """push_button or take_lid_off."""
+    """push_button or take_lid_off; with --simulator rlbench one of the paper's 25, by its file's name."""
+    simulator: Literal["mujoco", "rlbench"] = "mujoco"
+    """Ours, or RLBench where it is installed (docs/coppeliasim.md)."""
     episodes: int = 50
     """How many episodes."""
     seed: int = 0
@@ -55,8 +68,8 @@ class Evaluate:
     """Seconds from an observation until its chunk can be followed; time stands still meanwhile if 0."""
     ensemble: float | None = None
     """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
-    time_limit: float = 20.0
-    """Seconds of an episode."""
+    time_limit: float | None = None
+    """Seconds of an episode; default: 20, in RLBench 10, which are 200 steps."""
     out: Path | None = None
     """Write the result to this JSON file."""
 
@@ -64,8 +77,10 @@ class Evaluate:
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima eval``."""
     options = tyro.cli(Evaluate, prog="genima eval", args=list(argv))
-    get_task(options.task)
-    if min(options.episodes, options.threads) < 1 or not options.time_limit > 0:
+    rule = _RULES[options.simulator]
+    rule.require_task(options.task)
+    time_limit = options.time_limit = rule.time_limit if options.time_limit is None else options.time_limit
+    if min(options.episodes, options.threads) < 1 or not time_limit > 0:
         raise GenimaError("--episodes, --threads and --time-limit must be positive")
     torch.set_num_threads(options.threads)
     agent, controller = load_pair(options.checkpoint, options.device)
@@ -80,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     draws: Draws = BlankTargets(agent.spec) if options.blank_targets else agent
     if options.out:
         require_writable(options.out)
-    environment = Environment()
+    environment = Environment() if options.simulator == "mujoco" else RLBenchEnvironment(agent.camera_size)
     seeds = range(options.seed, options.seed + options.episodes)
     succeeded: list[int] = []
     with tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
@@ -89,9 +104,9 @@ def main(argv: Sequence[str]) -> int:
             reads: Reads = controller if options.ensemble is None else TemporalEnsemble(controller, options.ensemble)
             run_episode(
                 environment, draws, reads,
-                ChunkStream(agent.robot, COMMAND_RATE, options.horizon, options.mode),
-                CommandGuard(agent.robot, COMMAND_RATE),
-                command_rate=COMMAND_RATE, latency=options.latency, time_limit=options.time_limit, seed=seed * 1000,
+                ChunkStream(agent.robot, rule.command_rate, options.horizon, options.mode),
+                CommandGuard(agent.robot, rule.command_rate),
+                command_rate=rule.command_rate, latency=options.latency, time_limit=time_limit, seed=seed * 1000,
             )  # fmt: skip
             succeeded += [seed] if environment.done else []
             progress.set_postfix_str(f"{len(succeeded)}/{done}", refresh=False)
@@ -107,8 +122,10 @@ def result(options: Evaluate, success: Success, succeeded: Sequence[int]) -> dic
     """What goes into the JSON file."""
     return {
         "task": options.task,
+        "simulator": options.simulator,
         "episodes": success.episodes,
         "successes": success.successes,
+        "score": 100 * success.rate,  # as the paper counts: the mean of 0 and 100
         "interval_95": success.interval(),
         "seeds": list(range(options.seed, options.seed + options.episodes)),
         "succeeded": list(succeeded),

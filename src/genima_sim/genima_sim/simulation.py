@@ -8,7 +8,6 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from genima import paths
 from genima.errors import GenimaError
 from genima.observation import Joints
 from genima.robot.body import GRIPPER
@@ -20,6 +19,7 @@ from genima_sim.tasks import ASIDE, Layout, get_task
 
 START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home
 _RAISED = np.array([0.0, -0.05, 0.0, 0.55, 0.0, -0.6, 0.0])  # rad from home: a held board is clear of the table
+_TURNS, _TURN_MARGIN = 49, 0.4  # of the last joint; rad from its ends: it has to turn further
 _BOARD_CAMERA_SIZE = 640  # px: the markers of a board are too small for the images that the agent takes
 
 
@@ -29,13 +29,26 @@ class Simulation:
     With a calibration board in it, the objects of the tasks stand aside and the cameras' images are larger.
     """
 
-    def __init__(self, robot: RobotModel | None = None, board: MountedBoard | None = None) -> None:
+    def __init__(
+        self, robot: RobotModel | None = None, board: MountedBoard | None = None, facing: str | None = None
+    ) -> None:
+        """Args:
+        robot: the arm.
+        board: a calibration board in the scene.
+        facing: the view that a board in the gripper is turned to when an episode starts.
+
+        Raises:
+            GenimaError: for an unknown view.
+        """
         self.robot = robot or RobotModel.load("panda")
         self.board = board
-        self.cameras: Mapping[str, Camera] = load_cameras(paths.shared("calibration", "sim"))
+        self.cameras: Mapping[str, Camera] = load_cameras("sim")
         if board is not None:
             size = _BOARD_CAMERA_SIZE
             self.cameras = {view: camera.scaled(size, size) for view, camera in self.cameras.items()}
+        self._raised = _RAISED.copy()
+        if facing is not None:
+            self._raised[-1] = self._turned_to(facing)
         self.model = build_scene(self.robot, self.cameras, board)
         self.data = mujoco.MjData(self.model)
         model = self.model
@@ -65,12 +78,27 @@ class Simulation:
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
         holds_board = self.board is not None and self.board.place == "gripper"
         if start is None:
-            start = self.robot.home + noise + (_RAISED if holds_board else 0.0)
+            start = self.robot.home + noise + (self._raised if holds_board else 0.0)
         self.data.qpos[self._arm_qpos] = start
         self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
         self.step(0.6 if holds_board else 0.1)  # let the fingers close, and the lid settle
         self.data.time = 0.0
+
+    def _turned_to(self, view: str) -> float:
+        """By how much in rad the last joint turns a held board to where a view's camera looks at its front."""
+        if view not in self.cameras:
+            raise GenimaError(f"there is no view {view!r} to turn a board to; there are {', '.join(self.cameras)}")
+        if self.board is None or self.board.place != "gripper":
+            return 0.0
+        turns = np.linspace(-np.pi, np.pi, _TURNS)
+        positions = np.tile(self.robot.home + _RAISED, (_TURNS, 1))
+        positions[:, -1] += turns
+        low, high = self.robot.position_min[-1] + _TURN_MARGIN, self.robot.position_max[-1] - _TURN_MARGIN
+        T = self.robot.link_poses(positions)[:, -2] @ self.board.T_parent_board
+        towards = self.cameras[view].T_base_camera(self.robot, positions)[:, :3, 3] - T[:, :3, 3]
+        faces = -np.sum(T[:, :3, 2] * towards, axis=1) / np.linalg.norm(towards, axis=1)
+        return float(turns[np.argmax(np.where((positions[:, -1] > low) & (positions[:, -1] < high), faces, -np.inf))])
 
     def objects(self) -> dict[str, NDArray[np.float64]]:
         """Where the objects are, (3,) m in the base frame each."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from genima import paths
 from genima.checkpoint import DrawingSpec
 from genima.datasets.render import RenderPlan, render
-from genima.episodes import find_episodes
+from genima.episodes import EpisodeError, find_episodes
+from genima.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.targets import Appearance
@@ -34,7 +35,8 @@ class Render:
     out: Path = Path("data/targets")
     """Folder of the dataset."""
     cameras: Path | None = None
-    """Folder of camera calibrations; without it the simulator's."""
+    """Folder of camera calibrations, or its name in calibration/; without it those that each demo was recorded with,
+    or where it holds none the simulator's."""
     robot: str = "panda"
     """Robot model: a name in config/robots or a YAML file."""
     views: tuple[str, ...] = DrawingSpec.views
@@ -92,7 +94,8 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise GenimaError(f"two demos are called {twice[0]}; rename one, as the dataset tells them apart by name")
     robot = RobotModel.load(options.robot)
-    every = {**load_cameras(options.cameras or paths.shared("calibration", "sim")), VIRTUAL: virtual_camera()}
+    recorded = _recorded(episodes) if options.cameras is None else {}
+    every = {**load_cameras(options.cameras or "sim"), **recorded, VIRTUAL: virtual_camera()}
     wanted = (*options.views, *([VIRTUAL] if options.virtual and VIRTUAL not in options.views else []))
     if unknown := [view for view in wanted if view not in every]:
         raise GenimaError(f"there is no camera calibration of view {', '.join(unknown)}; there is {', '.join(every)}")
@@ -110,6 +113,14 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
         options.rate, appearance,
     )  # fmt: skip
     return RenderPlan(
-        tuple(episodes), spec, cameras, options.episodes_per_shard, options.renderer, options.on_fault,
-        options.unjudged,
+        tuple(episodes), spec, cameras, options.cameras is None, options.episodes_per_shard, options.renderer,
+        options.on_fault, options.unjudged,
     )  # fmt: skip
+
+
+def _recorded(episodes: Sequence[Path]) -> Mapping[str, Camera]:
+    """The calibrations that the first readable demo holds."""
+    for folder in episodes:
+        with contextlib.suppress(EpisodeError):  # it is named when it is rendered
+            return RecordedCameras.of(folder).calibrated
+    return {}

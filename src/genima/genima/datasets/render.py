@@ -24,12 +24,15 @@ from tqdm import tqdm
 
 from genima.checkpoint import DrawingSpec
 from genima.episodes import Episode, EpisodeError
+from genima.episodes.bag import camera_info_topic, raw_topic
+from genima.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
 from genima.files import write_whole
 from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import place_spheres, render_spheres
 from genima.views.camera import VIRTUAL, Camera
+from genima.views.rectify import Rectifier
 from genima.views.tiling import fit
 from genima.views.virtual import VirtualView
 
@@ -51,6 +54,7 @@ class RenderPlan:
     episodes: tuple[Path, ...]
     spec: DrawingSpec
     cameras: Mapping[str, Camera]  # by view, the virtual one's included where it is to be rendered
+    recorded: bool = False  # demos that hold calibrations are drawn with those
     episodes_per_shard: int = 8
     renderer: str = "raycast"
     on_fault: Literal["skip", "refuse"] = "skip"
@@ -73,6 +77,7 @@ class RenderPlan:
             "spec": self.spec.to_dict(),
             "cameras": {view: camera.to_dict() for view, camera in self.cameras.items()},
             "episodes": [(folder.name, _recording(folder)) for folder in self.episodes],
+            "recorded": self.recorded,
             "episodes_per_shard": self.episodes_per_shard,
             "unjudged": self.unjudged,
         }
@@ -245,7 +250,8 @@ def _rows(
     if abs(episode.period * spec.action_rate - 1) > _RATE_TOLERANCE:
         what = f"recorded at {1 / episode.period:.3g} Hz, the dataset has {spec.action_rate:.3g} Hz"
         raise EpisodeError(episode.folder, what)
-    cameras = {view: camera.fitted(spec.view_size) for view, camera in plan.cameras.items()}
+    rectifiers = _rectifiers(episode, plan)
+    cameras = {view: rectifier.camera.fitted(spec.view_size) for view, rectifier in rectifiers.items()}
     last, rows = len(episode) - 1, []
     for t in range(len(episode)):
         steps, end = np.minimum(np.arange(t, t + K), last), min(t + K, last)
@@ -267,7 +273,7 @@ def _rows(
                 assert virtual is not None
                 image = virtual.render(episode.positions[t], float(episode.gripper[t]))
             else:
-                image = episode.image(view, t)
+                image = rectifiers[view](episode.image(view, t))
             placed = place_spheres(
                 camera, robot, spec.appearance, row["target"], row["target_open"], episode.positions[t]
             )
@@ -276,6 +282,30 @@ def _rows(
             row[f"spheres.{view}"] = _encoded(layer, ".png")
         rows.append(row)
     return rows
+
+
+def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Rectifier]:
+    """By view, of the calibrations that a demo's targets are drawn with.
+
+    Raises:
+        EpisodeError: when a camera's images, or what its driver said of its lens, do not fit its calibration.
+    """
+    recorded = RecordedCameras.of(episode.folder)
+    own = recorded.calibrated if plan.recorded else {}
+    rectifiers = {view: Rectifier(own.get(view, camera)) for view, camera in plan.cameras.items()}
+    for view, rectifier in rectifiers.items():
+        topic = raw_topic(view)
+        try:
+            if view != VIRTUAL:
+                rectifier(episode.image(view, 0))
+            if view in recorded.lenses:
+                topic = camera_info_topic(view)
+                rectifier.require(recorded.lenses[view])
+        except EpisodeError:
+            raise
+        except GenimaError as error:
+            raise EpisodeError(episode.folder, str(error), topic) from None
+    return rectifiers
 
 
 def _encoded(image: Image, kind: str) -> dict[str, Any]:

@@ -52,8 +52,13 @@ def compressed_topic(view: str) -> str:
 
 
 def camera_info_topic(view: str) -> str:
-    """Where the calibration of a view's camera is."""
+    """Where a view's camera says what its lens does."""
     return f"/cameras/{view}/color/camera_info"
+
+
+def calibration_topic(view: str) -> str:
+    """Where the calibration of a view's camera is, that was in use: its YAML file."""
+    return f"/calibration/{view}"
 
 
 def view_of(topic: str) -> str | None:

@@ -12,7 +12,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.episodes.bag import COMPRESSED, JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, compressed_topic, types
+from genima.episodes.bag import (
+    COMPRESSED,
+    JOINT_COMMAND,
+    JOINT_STATES,
+    SUCCESS,
+    TASK,
+    calibration_topic,
+    camera_info_topic,
+    compressed_topic,
+    types,
+)
 from genima.episodes.metadata import Qos
 from genima.episodes.recording import BagRecorder
 from genima.errors import GenimaError
@@ -68,6 +78,10 @@ class EpisodeWriter:
         gripper = self._robot.gripper_position(joints.gripper)
         self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
 
+    def calibrate(self, view: str, text: str) -> None:
+        """Record the calibration of a camera that is in use, as its YAML file says."""
+        self._write(calibration_topic(view), 0.0, "std_msgs/msg/String", data=text)
+
     def command(self, command: Command) -> None:
         """Record what the robot was told."""
         self._write_joints(JOINT_COMMAND, command.stamp, command.positions, command.velocities, command.gripper)
@@ -108,7 +122,6 @@ class EpisodeWriter:
     def _write_camera_info(self, camera: Camera, stamp: float, header: Any) -> None:
         roi = types().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
         self._write(
-            f"/cameras/{camera.view}/color/camera_info", stamp, "sensor_msgs/msg/CameraInfo",
-            header=header, height=camera.height, width=camera.width, distortion_model="plumb_bob", d=np.zeros(5),
-            k=camera.K.ravel(), r=np.eye(3).ravel(), p=camera.P.ravel(), binning_x=0, binning_y=0, roi=roi,
+            camera_info_topic(camera.view), stamp, "sensor_msgs/msg/CameraInfo",
+            header=header, **camera.camera_info(), binning_x=0, binning_y=0, roi=roi,
         )  # fmt: skip

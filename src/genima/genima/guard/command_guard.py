@@ -128,6 +128,10 @@ class CommandGuard:
         """Stop the arm and keep it stopped until ``resume``."""
         self._requested_stop = True
 
+    def begin_anew(self) -> None:
+        """Take note that the robot has stopped by itself: the next set-point is where it is then measured."""
+        self._engaged, self._joining = False, True
+
     @property
     def at_rest(self) -> bool:
         """Whether the set-point stands still."""

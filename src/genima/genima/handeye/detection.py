@@ -92,6 +92,8 @@ def reprojection(T_camera_board: Array, detection: Detection, intrinsics: Intrin
 def _solve(points: Array, pixels: Array, intrinsics: Intrinsics) -> Array:
     given = (points, pixels, intrinsics.K, np.array(intrinsics.distortion))
     _, rotations, translations, _ = cv2.solvePnPGeneric(*given, flags=cv2.SOLVEPNP_IPPE)
+    if not rotations:
+        raise GenimaError("the points that are seen have no place on a flat board: bring more of it into the image")
     rotation, translation = cv2.solvePnPRefineLM(*given, rotations[0], translations[0])
     return pose(np.array(cv2.Rodrigues(rotation)[0], float), np.array(translation, float)[:, 0])
 

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.views.camera import Camera
+from genima.views.camera import NO_DISTORTION, Camera
 
 Array = NDArray[np.float64]
-DISTORTION = ("k1", "k2", "p1", "p2", "k3")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Intrinsics:
     fy: float  # px
     cx: float  # px
     cy: float  # px
-    distortion: tuple[float, float, float, float, float] = (0.0,) * 5  # k1, k2, p1, p2, k3
+    distortion: tuple[float, float, float, float, float] = NO_DISTORTION  # k1, k2, p1, p2, k3
 
     @property
     def K(self) -> Array:
@@ -85,13 +84,15 @@ class Intrinsics:
         return by_point, by_parameter
 
     def camera(self, view: str, parent: Literal["base", "flange"], T_parent_camera: Array) -> Camera:
-        """The camera at a place; without the distortion, which it has no room for."""
-        return Camera(view, parent, T_parent_camera, self.width, self.height, self.fx, self.fy, self.cx, self.cy)
+        """The camera at a place."""
+        numbers = (self.width, self.height, self.fx, self.fy, self.cx, self.cy)
+        return Camera(view, parent, T_parent_camera, *numbers, self.distortion)
 
     @classmethod
     def of(cls, camera: Camera) -> Intrinsics:
-        """Of a camera without distortion."""
-        return cls(camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
+        """Of a camera."""
+        c = camera
+        return cls(c.width, c.height, c.fx, c.fy, c.cx, c.cy, c.distortion)
 
     @classmethod
     def from_camera_info(
@@ -120,4 +121,5 @@ class Intrinsics:
                 "p1, p2, k3) is known: calibrate from the rectified image with its own camera_info instead"
             )
         k1, k2, p1, p2, k3 = (float(c) for c in np.resize(np.append(coefficients[:5], np.zeros(5)), 5))
-        return cls(width, height, K[0], K[4], K[2] + 0.5, K[5] + 0.5, (k1, k2, p1, p2, k3))
+        fx, fy, cx, cy = K[[0, 4, 2, 5]].tolist()
+        return cls(width, height, fx, fy, cx + 0.5, cy + 0.5, (k1, k2, p1, p2, k3))

@@ -86,7 +86,6 @@ def calibration(outcome: Outcome, view: str, board: Board, date: str, frames: Fr
     pixels, millimetres, degrees = np.sqrt(np.mean(np.square(list(outcome.quality.left_out.values())), axis=0)).tolist()
     return Calibration(
         fit.intrinsics.camera(view, at.parent, at.T_parent_camera),
-        fit.intrinsics.distortion,
         frames,
         date,
         _METHOD + (", intrinsics refined" if fit.free.intrinsics else ""),

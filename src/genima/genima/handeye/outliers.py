@@ -16,7 +16,7 @@ from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import f as fisher
+from scipy.special import fdtri
 
 from genima.handeye.poses import difference, inverse, mean_pose, transform
 from genima.handeye.refine import Fit, Free, at_readings, derivatives, marginal, refine
@@ -32,6 +32,7 @@ _CHANCE = 1e-4  # that a good sample is called wrong
 _SHARED = 0.03  # px: what a lens model and a detector get wrong alike for all points of an image
 _FAR = 6.0  # noises: a point further off its own sample's board is wrong
 _MANY = 0.2  # of a sample's points: with more wrong ones it is wrong as a whole
+_FINEST = 0.1  # px: noise that corners seen at a slant may have, however sharp and clean most images are
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def check(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Check:
         + fit.noise.joints**2 * by_joints @ np.swapaxes(by_joints, 1, 2)
     )
     statistic = (np.swapaxes(off, 1, 2) @ np.linalg.pinv(expected, hermitian=True) @ off)[:, 0, 0] / 6
-    limit = fisher.ppf(1 - _CHANCE, 6, max(6 * int(good.sum()) - d.unknowns.shape[2], 1))
+    limit = fdtri(6, max(6 * int(good.sum()) - d.unknowns.shape[2], 1), 1 - _CHANCE)
     wrong = 1 - right.sum(1) / samples.seen.sum(1)
     return Check(
         pixels=np.sqrt((w[..., 0] * ahead**2).sum(1) / count),
@@ -173,7 +174,7 @@ def _agreeing(T: Array, which: list[int], usual: Array) -> list[list[int]]:
 
 def _right_points(samples: Stack, fit: Fit) -> NDArray[np.bool_]:
     """(N, M): the points that lie as on the board, by their own image alone."""
-    noise = max(fit.noise.pixels, image_noise(samples))
+    noise = max(fit.noise.pixels, image_noise(samples), _FINEST)
     return samples.seen & (_off_in_image(samples).max(-1) < _FAR * noise)
 
 

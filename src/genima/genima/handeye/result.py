@@ -1,6 +1,7 @@
 """A camera's calibration with how it came about, and its file ``calibration/<set>/<view>.yaml``.
 
-The file has the fields of :class:`genima.views.Camera`, and may have those of :class:`Calibration`; nothing else.
+The file has the fields of :class:`genima.views.Camera`, and may have those of :class:`Calibration`; nothing else. All
+who use a calibration read it here.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import yaml
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import keep_former, write_whole
 from genima.handeye.board import Board
-from genima.handeye.intrinsics import DISTORTION, Intrinsics
+from genima.handeye.intrinsics import Intrinsics
+from genima.handeye.samples import Parent
+from genima.robot.model import RobotModel
 from genima.views.camera import Camera
 
 Array = NDArray[np.float64]
@@ -32,6 +35,11 @@ class Frames:
 
     parent: str  # the robot's base or flange, e.g. panda_link0, panda_link8
     camera: str  # the optical frame
+
+    @classmethod
+    def of(cls, robot: RobotModel, parent: Parent, camera: str) -> Frames:
+        """As franka_description calls those of a robot."""
+        return cls(f"{robot.name}_{'link0' if parent == 'base' else 'link8'}", camera)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,6 @@ class Calibration:
     """Where a camera is and what its lens does; None where nobody has said."""
 
     camera: Camera
-    distortion: tuple[float, float, float, float, float] = (0.0,) * 5  # k1, k2, p1, p2, k3
     frames: Frames | None = None
     date: str | None = None  # ISO 8601
     method: str | None = None
@@ -60,9 +67,8 @@ class Calibration:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """With the distortion."""
-        c = self.camera
-        return Intrinsics(c.width, c.height, c.fx, c.fy, c.cx, c.cy, self.distortion)
+        """Of the camera."""
+        return Intrinsics.of(self.camera)
 
     @property
     def sigma(self) -> tuple[float, float] | None:
@@ -86,7 +92,6 @@ class Calibration:
         }
         return {
             **self.camera.to_dict(),
-            "distortion": dict(zip(DISTORTION, self.distortion, strict=True)),
             **{key: value for key, value in said.items() if value is not None},
         }
 
@@ -99,7 +104,7 @@ class Calibration:
         """
         if not isinstance(data, Mapping):
             raise GenimaError("it holds no fields")
-        known = (*_CAMERA, *(name for name in cls.__dataclass_fields__ if name != "camera"))
+        known = (*_CAMERA, "distortion", *(name for name in cls.__dataclass_fields__ if name != "camera"))
         if missing := [name for name in _CAMERA if name not in data]:
             raise GenimaError(f"it lacks {', '.join(missing)}")
         if unknown := [str(name) for name in data if name not in known]:
@@ -120,7 +125,6 @@ class Calibration:
             raise GenimaError(f"its camera is malformed: {error}") from None
         return cls(
             camera,
-            read("distortion", _distortion, (0.0,) * 5),
             read("frames", _frames, None),
             read("date", _date, None),
             read("method", str, None),
@@ -148,7 +152,7 @@ class Calibration:
             raise GenimaError(f"camera calibration {path}: {error}") from None
 
     def save(self, folder: Path) -> Path:
-        """Write ``<view>.yaml`` in a folder; returns its path.
+        """Write ``<view>.yaml`` in a folder; returns its path. One that is there is kept, with a date to its name.
 
         Raises:
             GenimaError: when there is no room or no right to.
@@ -159,26 +163,21 @@ class Calibration:
             head += f"; sure to {self.sigma[0]:.2f} mm and {self.sigma[1]:.3f} deg (1 sigma)"
         path = folder / f"{camera.view}.yaml"
         body = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120)
+        keep_former(path)
         write_whole(path, f"{head}\n{body}".encode())
         return path
 
 
 def _require_sensible(camera: Camera, data: Mapping[str, Any]) -> None:
     """Raise a ValueError for numbers that no camera has."""
-    numbers = np.array([camera.fx, camera.fy, camera.cx, camera.cy, *camera.T_parent_camera.ravel()])
+    lens = (camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion)
+    numbers = np.array([*lens, *camera.T_parent_camera.ravel()])
     if not np.all(np.isfinite(numbers)):
         raise ValueError("not all numbers are finite")
     if min(camera.fx, camera.fy, camera.width, camera.height) <= 0:
         raise ValueError("fx, fy, width and height must be positive")
     if abs(np.linalg.norm(data["rotation_xyzw"]) - 1) > 1e-3:
         raise ValueError(f"rotation_xyzw {list(data['rotation_xyzw'])} has not length 1")
-
-
-def _distortion(data: Mapping[str, Any]) -> tuple[float, float, float, float, float]:
-    if set(data) != set(DISTORTION):
-        raise ValueError(f"it has the fields {', '.join(DISTORTION)}, not {', '.join(map(str, data))}")
-    k1, k2, p1, p2, k3 = (_finite(data[name]) for name in DISTORTION)
-    return k1, k2, p1, p2, k3
 
 
 def _frames(data: Mapping[str, Any]) -> Frames:

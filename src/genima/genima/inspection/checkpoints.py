@@ -15,7 +15,7 @@ from huggingface_hub import parse_local_safetensors_file_metadata
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from genima import checkpoint, paths
+from genima import checkpoint
 from genima.checkpoint import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, DrawingSpec
 from genima.errors import GenimaError
 from genima.inspection.report import Report, Section, spec_rows
@@ -255,7 +255,7 @@ def sphere_sheet(spec: DrawingSpec) -> Image:
         GenimaError: for a robot that is not known here, and for views that are not the simulator's.
     """
     robot = RobotModel.load(spec.robot)
-    cameras = dict(load_cameras(paths.shared("calibration", "sim")))
+    cameras = dict(load_cameras("sim"))
     if VIRTUAL in spec.views:
         from genima.views.virtual import virtual_camera  # only here: it brings a whole simulator
 

@@ -1,4 +1,4 @@
-"""Pinhole cameras with their place on the robot, one YAML file each (``calibration/<set>/<view>.yaml``)."""
+"""Cameras with their place on the robot."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from genima import paths
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
 VIRTUAL = "virtual"  # the view without a camera (genima.views.virtual)
+DISTORTION = ("k1", "k2", "p1", "p2", "k3")
+NO_DISTORTION = (0.0,) * 5
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A calibrated camera without distortion. Optical frame: z forward, x right, y down; pixel centres at n + 0.5."""
+    """A calibrated camera. Optical frame: z forward, x right, y down; pixel centres at n + 0.5.
+
+    Where its lens distorts, its images are rectified (:mod:`genima.views.rectify`) before anything is drawn on them or
+    read from them: all drawing takes a camera for the pinhole of its ``K``.
+    """
 
     view: str
     parent: Literal["base", "flange"]
@@ -31,16 +37,28 @@ class Camera:
     fy: float  # px
     cx: float  # px
     cy: float  # px
+    distortion: tuple[float, float, float, float, float] = NO_DISTORTION  # Brown-Conrady, ROS's plumb_bob
 
     @property
     def K(self) -> NDArray[np.float64]:
         """The camera matrix (3, 3)."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], float)
 
-    @property
-    def P(self) -> NDArray[np.float64]:
-        """The projection matrix (3, 4) of ROS's CameraInfo: K, without a stereo baseline."""
-        return np.column_stack([self.K, np.zeros(3)])
+    def camera_info(self) -> dict[str, Any]:
+        """The fields of a ROS CameraInfo but for its header, binning and region; ``p`` is of the rectified image.
+
+        ROS, OpenCV and the RealSense library count pixels from the middle of the first one: half a pixel is taken off.
+        """
+        K = self.K - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
+        return {
+            "width": self.width,
+            "height": self.height,
+            "distortion_model": "plumb_bob",
+            "d": np.array(self.distortion),
+            "k": K.ravel(),
+            "r": np.eye(3).ravel(),
+            "p": np.column_stack([K, np.zeros(3)]).ravel(),
+        }
 
     def T_base_camera(self, robot: RobotModel, positions: NDArray[np.floating]) -> NDArray[np.float64]:
         """Pose (..., 4, 4) of the optical frame for joint positions (..., n) in rad."""
@@ -56,15 +74,18 @@ class Camera:
         )
 
     def fitted(self, size: int) -> Camera:
-        """The camera of the images that :func:`genima.views.fit` makes: their middle square at size x size."""
+        """The pinhole camera of what :func:`genima.views.fit` makes of rectified images: their middle square at
+        size x size."""
         side = min(self.width, self.height)
         left, top = (self.width - side) // 2, (self.height - side) // 2
-        square = replace(self, width=side, height=side, cx=self.cx - left, cy=self.cy - top)
+        square = replace(
+            self, width=side, height=side, cx=self.cx - left, cy=self.cy - top, distortion=NO_DISTORTION
+        )
         return square.scaled(size, size)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, with the fields of a calibration file."""
-        return {
+        """As plain JSON types, with the fields of a calibration file; a lens that does not distort is not spoken of."""
+        data = {
             "parent": self.parent,
             "translation": self.T_parent_camera[:3, 3].tolist(),
             "rotation_xyzw": Rotation.from_matrix(self.T_parent_camera[:3, :3]).as_quat().tolist(),
@@ -72,6 +93,9 @@ class Camera:
             "height": self.height,
             **{key: getattr(self, key) for key in ("fx", "fy", "cx", "cy")},
         }
+        if any(self.distortion):
+            data["distortion"] = dict(zip(DISTORTION, self.distortion, strict=True))
+        return data
 
     @classmethod
     def from_dict(cls, view: str, data: Mapping[str, Any]) -> Camera:
@@ -81,24 +105,35 @@ class Camera:
         T[:3, 3] = data["translation"]
         if data["parent"] not in ("base", "flange"):
             raise ValueError(f"parent is {data['parent']!r}, not base or flange")
-        numbers = {key: float(data[key]) for key in ("fx", "fy", "cx", "cy")}
-        return cls(view, data["parent"], T, int(data["width"]), int(data["height"]), **numbers)
+        fx, fy, cx, cy = (float(data[key]) for key in ("fx", "fy", "cx", "cy"))
+        distortion = data.get("distortion", dict.fromkeys(DISTORTION, 0.0))
+        if not isinstance(distortion, Mapping) or set(distortion) != set(DISTORTION):
+            raise ValueError(f"distortion has the fields {', '.join(DISTORTION)}, not {distortion!r}")
+        k1, k2, p1, p2, k3 = (float(distortion[name]) for name in DISTORTION)
+        size = int(data["width"]), int(data["height"])
+        return cls(view, data["parent"], T, *size, fx, fy, cx, cy, (k1, k2, p1, p2, k3))
 
 
-def load_cameras(folder: Path) -> Mapping[str, Camera]:
-    """All cameras of a calibration folder by view.
+def calibration_folder(name_or_folder: str | Path) -> Path:
+    """A folder of calibrations, ``<view>.yaml`` each: one of ``calibration/`` by its name, or any.
 
     Raises:
-        GenimaError: for an empty folder or a file with a missing or malformed field.
+        GenimaError: where there is none.
     """
-    cameras = {}
-    for path in sorted(folder.glob("*.yaml")):
-        try:
-            cameras[path.stem] = Camera.from_dict(path.stem, yaml.safe_load(path.read_text()))
-        except yaml.YAMLError as error:
-            raise GenimaError(f"camera calibration {path} is not YAML: {' '.join(str(error).split())}") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise GenimaError(f"camera calibration {path}: bad or missing field: {error!r}") from None
+    folder = Path(name_or_folder)
+    return folder if folder.is_dir() else paths.shared("calibration", str(name_or_folder))
+
+
+def load_cameras(name_or_folder: str | Path) -> Mapping[str, Camera]:
+    """All cameras of a folder of calibrations (:func:`calibration_folder`) by view.
+
+    Raises:
+        GenimaError: where there is none, and for a malformed file.
+    """
+    from genima.handeye.result import Calibration  # only here: hand-eye calibration builds on cameras
+
+    folder = calibration_folder(name_or_folder)
+    cameras = {path.stem: Calibration.load(path).camera for path in sorted(folder.glob("*.yaml"))}
     if not cameras:
         raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
     return cameras

@@ -44,7 +44,7 @@ class VirtualView:
             GenimaError: for a robot other than the Panda, or where the meshes or an OpenGL driver are missing.
         """
         self._robot = robot
-        model = _robot_alone(robot)
+        model = robot_alone(robot, virtual_camera())
         self._model, self._data = model, mujoco.MjData(model)
         self._arm = [model.joint(name).qposadr[0] for name in robot.joint_names]
         self._fingers = [model.joint(GRIPPER + name).qposadr[0] for name in ("finger_joint", *FINGER_RATIOS)]
@@ -82,7 +82,12 @@ class VirtualView:
             self._renderer = None
 
 
-def _robot_alone(robot: RobotModel) -> mujoco.MjModel:
+def robot_alone(robot: RobotModel, camera: Camera) -> mujoco.MjModel:
+    """The robot's visual meshes and nothing else before a grey background, with a camera.
+
+    Raises:
+        GenimaError: for a robot other than the Panda, or where its meshes are missing.
+    """
     spec = robot_spec(robot)
     for geom in list(spec.geoms):
         if geom.group == COLLISION:
@@ -102,5 +107,6 @@ def _robot_alone(robot: RobotModel) -> mujoco.MjModel:
     spec.visual.headlight.specular = [0.0] * 3
     spec.visual.quality.offsamples = 4
     spec.visual.quality.shadowsize = 0
-    add_camera(spec, robot, virtual_camera())
+    add_camera(spec, robot, camera)
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = max(640, camera.width), max(480, camera.height)
     return spec.compile()

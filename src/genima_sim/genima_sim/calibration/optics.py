@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -44,6 +45,7 @@ def random_intrinsics(rng: np.random.Generator) -> Intrinsics:
     return Intrinsics(WIDTH, HEIGHT, fx, fy, WIDTH / 2 + dx, HEIGHT / 2 + dy, (k1, k2, p1, p2, k3))
 
 
+@lru_cache(maxsize=4)  # takes as long as drawing several images
 def rays(intrinsics: Intrinsics) -> NDArray[np.float32]:
     """Where each finer pixel looks, (960, 1280, 2): x and y at z = 1 in the optical frame.
 

@@ -146,12 +146,12 @@ class CalibrationWorkcell:
     def _random_camera(self, rng: np.random.Generator) -> Array:
         """``T_parent_camera`` (4, 4)."""
         usual = load_cameras(paths.shared("calibration", "sim"))[str(rng.choice(_USUAL_VIEWS[self._parent]))]
-        return usual.T_parent_camera @ _random_transform(rng, *_CAMERA_SPREAD[self._parent])
+        return usual.T_parent_camera @ random_transform(rng, *_CAMERA_SPREAD[self._parent])
 
     def _random_board(self, rng: np.random.Generator) -> Array:
         """``T_carrier_board`` (4, 4)."""
         if self._parent == "base":
-            return in_gripper(self._board) @ _random_transform(rng, *_BOARD_SPREAD)
+            return in_gripper(self._board) @ random_transform(rng, *_BOARD_SPREAD)
         return on_table(self._board, rng.uniform(*_ON_TABLE), rng.uniform(-np.pi, np.pi))
 
     def _random_look(self, rng: np.random.Generator) -> Array:
@@ -227,7 +227,7 @@ class CalibrationWorkcell:
             mujoco.mju_mat2Quat(placed.quat, T[:3, :3].ravel())
 
 
-def _random_transform(rng: np.random.Generator, metres: float, degrees: float) -> Array:
+def random_transform(rng: np.random.Generator, metres: float, degrees: float) -> Array:
     """A small motion (4, 4) with these standard deviations along and about each axis."""
     rotation = Rotation.from_rotvec(rng.normal(0.0, np.radians(degrees), 3))
     return pose(rotation.as_matrix(), rng.normal(0.0, metres, 3))

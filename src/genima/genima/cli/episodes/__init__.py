@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from genima.cli.episodes.lerobot import export_lerobot, import_lerobot
+from genima.cli.episodes.rlbench import import_rlbench
 from genima.cli.episodes.upkeep import check_demos, list_demos, repair_demos, show_demo, trim_demos
 
 
@@ -22,6 +23,7 @@ def main(argv: Sequence[str]) -> int:
         "repair": repair_demos,
         "export": export_lerobot,
         "import": import_lerobot,
+        "import-rlbench": import_rlbench,
     }
     code = tyro.extras.subcommand_cli_from_dict(
         commands, prog="genima episodes", description="Look after demos; to and from other formats.", args=list(argv)

@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from genima import paths
 from genima.cli.episodes.each import OnFault, for_each
 from genima.episodes import Episode, find_episodes
 from genima.episodes.lerobot import DatasetReader, DatasetWriter
@@ -74,7 +73,7 @@ def import_lerobot(
     """
     if gripper_range[0] == gripper_range[1]:
         raise GenimaError("--gripper-range: closed and open must differ")
-    calibration = load_cameras(cameras or paths.shared("calibration", "sim"))
+    calibration = load_cameras(cameras or "sim")
     reader = DatasetReader(
         dataset, RobotModel.load(robot), calibration, _pairs("--views", views) or None, _pairs("--joints", joints),
         gripper_range,

@@ -1,0 +1,174 @@
+"""A real Franka arm with its cameras and gripper, and Genima's policy:
+`ros2 launch genima_bringup real_robot.launch.py robot_ip:=172.16.0.2 cameras:=mine.yaml checkpoint:=runs/mine`.
+
+With `policy:=false` on the robot's machine and `hardware:=false` on that with the GPU it runs on two; the cameras may
+be at either (`camera_driver:=none` at the other). docs/real_robot.md says what else that needs.
+"""
+
+import sys
+
+from launch.actions import ExecuteProcess
+from launch.conditions import IfCondition
+from launch.substitutions import (
+    AllSubstitution,
+    AnySubstitution,
+    EqualsSubstitution,
+    IfElseSubstitution,
+    LaunchConfiguration,
+    NotEqualsSubstitution,
+    NotSubstitution,
+    PathJoinSubstitution,
+)
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from genima_bringup.including import ControllerOf, Views, include
+from genima_bringup.launching import DDS, NAMESPACE, Argument, declare, environment, node
+from genima_bringup.processes import (
+    CLOCK_WATCH,
+    RECOVERY,
+    TASK_RUNNER,
+    Process,
+    adapters,
+    camera_watch,
+    kept_safe,
+    own_drivers,
+    policy,
+)
+from launch import LaunchDescription
+
+FRANKA_ROS2, OURS, ELSEWHERE = ("crisp", "gello", "jtc"), "franka_arm", "multipanda"
+ARGUMENTS = {
+    "robot": Argument("fr3", "the arm, a name in config/robots", ["fr3", "panda"]),
+    "robot_ip": Argument("172.16.0.2", "its address, or name"),
+    "backend": Argument(
+        "crisp",
+        "who follows set-points: a controller under franka_ros2 (crisp, gello, jtc), our own driver over pylibfranka "
+        "(franka_arm), or multipanda_ros2, started on a machine of its own (multipanda)",
+        [*FRANKA_ROS2, OURS, ELSEWHERE],
+    ),
+    "gripper": Argument("robotiq_2f140", "a name in config/backends", ["robotiq_2f140", "franka_hand"]),
+    "com_port": Argument("/dev/ttyUSB0", "of a Robotiq's adapter; /dev/serial/by-id/... does not change"),
+    "cameras": Argument("four_d415", "which camera is which view: a name in config/cameras, or a YAML file"),
+    "camera_driver": Argument(
+        "realsense2_camera",
+        "ROS's, our own over pyrealsense2, or none here",
+        ["realsense2_camera", "realsense_camera", "none"],
+    ),
+    "calibration": Argument("calibration/mine", "of the cameras: a name in calibration, or a folder"),
+    "checkpoint": Argument("", "folder with diffusion_agent/ and controller/; empty: the models of Genima"),
+    "device": Argument("cuda", "that the models compute on: cuda, or cpu"),
+    "task": Argument("", "begin with it, once all is ready: the ARM MOVES; empty: wait for a goal of run_task"),
+    "time_limit": Argument("60", "of that task, in s"),
+    "hardware": Argument("true", "start the robot's drivers, the guard and what belongs to them here"),
+    "policy": Argument("true", "start the models here"),
+    "record": Argument("false", "start the recorder here"),
+    "folder": Argument("data/demos", "where it puts the episodes"),
+    "rviz": Argument("false", "open RViz here"),
+    NAMESPACE: Argument("", "of all topics: one for each of several arms"),
+    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines"),
+}
+
+
+def text(name: str) -> ParameterValue:
+    """An argument as a parameter that stays a text, even where it looks like a number."""
+    return ParameterValue(LaunchConfiguration(name), value_type=str)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Drivers, what keeps the arm safe, the policy, and what shows and records it."""
+    share = FindPackageShare("genima_bringup")
+    robot, backend, gripper = (LaunchConfiguration(name) for name in ("robot", "backend", "gripper"))
+    here = {name: LaunchConfiguration(name) for name in (NAMESPACE, DDS)}
+    hardware, models, task = (LaunchConfiguration(name) for name in ("hardware", "policy", "task"))
+    franka_ros2 = AnySubstitution(*(EqualsSubstitution(backend, name) for name in FRANKA_ROS2))
+    robotiq = EqualsSubstitution(gripper, "robotiq_2f140")
+    hand = EqualsSubstitution(gripper, "franka_hand")
+    ours = EqualsSubstitution(backend, OURS)
+    recovers = NotEqualsSubstitution(backend, ELSEWHERE)
+    arm_adapter, gripper_adapter, arm_recovery = adapters(robot, backend, gripper)
+    franka_arm, franka_hand = own_drivers(robot, text("robot_ip"))
+    recovery = ParameterValue(IfElseSubstitution(recovers, RECOVERY, ""), value_type=str)
+    views = Views(LaunchConfiguration("cameras"))
+    recorder = {
+        "robot": robot,
+        "folder": text("folder"),
+        "views": views,
+        "calibration": text("calibration"),
+    }
+
+    driver = [
+        include(
+            "franka_bringup",
+            "franka.launch.py",
+            {
+                "robot_type": robot,
+                "robot_ip": LaunchConfiguration("robot_ip"),
+                "namespace": LaunchConfiguration(NAMESPACE),
+                "load_gripper": hand,
+                "controllers_yaml": [PathJoinSubstitution([share, "config", "controllers", backend]), ".yaml"],
+            },
+            remappings={"joint_states": "franka/all_joint_states"},  # joint_states are arm_adapter's
+            condition=IfCondition(AllSubstitution(hardware, franka_ros2)),
+        ),
+        Node(
+            package="controller_manager",
+            executable="spawner",
+            namespace=LaunchConfiguration(NAMESPACE),
+            arguments=[ControllerOf(backend), "--controller-manager-timeout", "60"],
+            condition=IfCondition(AllSubstitution(hardware, franka_ros2)),
+            output="screen",
+        ),
+        include(
+            "genima_bringup",
+            "robotiq.launch.py",
+            here | {"com_port": LaunchConfiguration("com_port"), "parent": [robot, "_link8"]},
+            condition=IfCondition(AllSubstitution(hardware, robotiq)),
+        ),
+        node(arm_adapter, IfCondition(AllSubstitution(hardware, NotSubstitution(ours)))),
+        node(gripper_adapter, IfCondition(AllSubstitution(hardware, NotSubstitution(AllSubstitution(ours, hand))))),
+        node(arm_recovery, IfCondition(AllSubstitution(hardware, franka_ros2))),
+        node(franka_arm, IfCondition(AllSubstitution(hardware, ours))),
+        node(franka_hand, IfCondition(AllSubstitution(hardware, ours, hand))),
+        *(node(process, IfCondition(hardware)) for process in kept_safe(robot, text("calibration"), recovery)),
+        node(TASK_RUNNER, IfCondition(hardware)),
+    ]
+    cameras = include(
+        "genima_bringup",
+        "cameras.launch.py",
+        here | {name: LaunchConfiguration(name) for name in ("cameras", "camera_driver")},
+    )
+    return LaunchDescription(
+        [
+            *declare(ARGUMENTS),
+            *environment(),
+            *driver,
+            cameras,
+            *(
+                node(process, IfCondition(models))
+                for process in [
+                    *policy(text("checkpoint"), text("calibration"), text("device")),
+                    camera_watch(robot, text("calibration"), views),
+                ]
+            ),
+            node(CLOCK_WATCH),
+            node(Process("genima_nodes", "recorder", recorder), IfCondition(LaunchConfiguration("record"))),
+            include(
+                "genima_bringup",
+                "view.launch.py",
+                here | {"robot": robot, "checkpoint": LaunchConfiguration("checkpoint"), "describe": ours},
+                condition=IfCondition(LaunchConfiguration("rviz")),
+            ),
+            ExecuteProcess(
+                name="task",
+                cmd=[
+                    *(sys.executable, "-m", "genima.cli", "task", task),
+                    *("--time-limit", LaunchConfiguration("time_limit")),
+                    *("--namespace", LaunchConfiguration(NAMESPACE)),
+                ],
+                condition=IfCondition(NotEqualsSubstitution(task, "")),
+                output="screen",
+            ),
+        ]
+    )

@@ -1,0 +1,62 @@
+"""A Robotiq 2F-140's driver, in the namespace `robotiq`: `ros2 launch genima_bringup robotiq.launch.py`.
+
+robotiq_description's own robotiq_control.launch.py has the controllers of a 2F-85, and absolute names: in a graph with
+an arm, both controller managers and both joint states would be called the same.
+"""
+
+from launch.substitutions import Command, FindExecutable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from genima_bringup.launching import DDS, NAMESPACE, Argument, declare, environment
+from launch import LaunchDescription
+
+ARGUMENTS = {
+    "com_port": Argument("/dev/ttyUSB0", "of the gripper's RS-485 adapter; /dev/serial/by-id/... does not change"),
+    "parent": Argument("fr3_link8", "the arm's frame that it is mounted on"),
+    NAMESPACE: Argument("", "of all topics: one for each of several arms"),
+    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines"),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """ros2_control with the gripper's hardware, its controllers, and its description."""
+    grippers = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "grippers"])
+    namespace = PathJoinSubstitution([LaunchConfiguration(NAMESPACE), "robotiq"])
+    model = PathJoinSubstitution([grippers, "robotiq_2f140.urdf.xacro"])
+    arguments = [" parent:=", LaunchConfiguration("parent"), " com_port:=", LaunchConfiguration("com_port")]
+    description = ParameterValue(Command([FindExecutable(name="xacro"), " ", model, *arguments]), value_type=str)
+    controllers = PathJoinSubstitution([grippers, "robotiq_2f140.controllers.yaml"])
+    return LaunchDescription(
+        [
+            *declare(ARGUMENTS),
+            *environment(),
+            Node(
+                package="robot_state_publisher",
+                executable="robot_state_publisher",
+                namespace=namespace,
+                parameters=[{"robot_description": description}],
+            ),
+            Node(
+                package="controller_manager",
+                executable="ros2_control_node",
+                namespace=namespace,
+                parameters=[controllers],
+                output="screen",
+            ),
+            Node(
+                package="controller_manager",
+                executable="spawner",
+                namespace=namespace,
+                arguments=[
+                    "joint_state_broadcaster",
+                    "robotiq_activation_controller",
+                    "robotiq_gripper_controller",
+                    "--controller-manager-timeout",
+                    "30",
+                ],
+                output="screen",
+            ),
+        ]
+    )

@@ -1,0 +1,153 @@
+"""``./genima calibrate check``: draw the robot over what a camera sees of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from genima.cli.calibrate.robot import rests
+from genima.episodes import Episode
+from genima.errors import GenimaError
+from genima.files import require_writable, write_whole
+from genima.handeye.check import CalibrationChecker, Checked, Verdict
+from genima.handeye.from_robot import Photo
+from genima.handeye.overlay import draw_check
+from genima.inspection.sheet import grid
+from genima.observation import Image, Joints
+from genima.robot.model import RobotModel
+from genima.views.camera import Camera, load_cameras
+
+_NAMED = 4  # pictures in the sheet
+
+
+@dataclass
+class Check:
+    """Say how far the robot is seen from where the calibration has it; exit code 1 when a camera has moved."""
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """Demo (rosbag2), or folder of samples (NAME.png with NAME.yaml)."""
+    live: bool = False
+    """Instead look at the robot that runs, at its topics cameras/VIEW/color/image_raw and joint_states."""
+    calibration: str = "sim"
+    """Folder of camera calibrations, or its name in calibration/."""
+    view: tuple[str, ...] = ()
+    """Which cameras; without it all that are calibrated and there."""
+    images: int = 5
+    """Of a demo: how many of each camera."""
+    out: Path | None = None
+    """.png file for a picture with the robot's joints and outline drawn in."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+    namespace: str = ""
+    """With --live: of the robot's nodes."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima calibrate check``."""
+    options = tyro.cli(Check, prog="genima calibrate check", args=list(argv))
+    if options.live == (options.folder is not None):
+        raise GenimaError("give a demo or a folder of samples, or --live")
+    if options.images < 1:
+        raise GenimaError(f"--images {options.images}: give a number of images")
+    if options.out:
+        if options.out.suffix.lower() != ".png":
+            raise GenimaError(f"--out {options.out}: the picture is a .png file")
+        require_writable(options.out)
+    robot, cameras = RobotModel.load(options.robot), load_cameras(options.calibration)
+    if unknown := [view for view in options.view if view not in cameras]:
+        raise GenimaError(
+            f"{options.calibration} has no calibration of {', '.join(unknown)}; it has {', '.join(cameras)}"
+        )
+    wanted = options.view or tuple(cameras)
+    if options.folder is None:
+        snapshots = importlib.import_module("genima_bringup.snapshots")  # a name: the library knows no ROS
+        photos: Mapping[str, Sequence[Photo]] = snapshots.take(wanted, robot, options.namespace)
+    else:
+        photos = _recorded(options.folder, options.view, cameras, robot, options.images)
+    verdicts, pictures = list[Verdict](), list[Image]()
+    for view, each in photos.items():
+        checks, drawn = _check(cameras[view], robot, each, _NAMED if len(photos) == 1 else 1)
+        verdicts.append(_tell(view, checks))
+        pictures += drawn
+    if options.out:
+        write_whole(options.out, cv2.imencode(".png", grid(pictures)[..., ::-1])[1].tobytes())
+        print(f"picture: {options.out}")
+    return int(Verdict.MOVED in verdicts)
+
+
+def _check(
+    camera: Camera, robot: RobotModel, photos: Sequence[Photo], pictures: int
+) -> tuple[list[Checked], list[Image]]:
+    """All photos of one view, and some of them with the robot drawn in."""
+    height, width = photos[0].image.shape[:2]
+    checker = CalibrationChecker.for_images(camera, robot, width, height)
+    try:
+        checks = [
+            checker.check(photo.image, photo.joints)
+            for photo in tqdm(photos, desc=camera.view, unit="image", disable=None, leave=False)
+        ]
+        drawn = [
+            draw_check(checker, robot, photo.image, photo.joints, checked)
+            for photo, checked in list(zip(photos, checks, strict=True))[:pictures]
+        ]
+    finally:
+        checker.close()
+    return checks, drawn
+
+
+def _tell(view: str, checks: Sequence[Checked]) -> Verdict:
+    """Print what most images say, of those that say something."""
+    said = [checked for checked in checks if checked.verdict is not Verdict.UNKNOWN]
+    if not said:
+        print(f"{view:<16}unknown   {checks[0].reason}")
+        return Verdict.UNKNOWN
+    moved = [checked for checked in said if checked.verdict is Verdict.MOVED]
+    verdict = Verdict.MOVED if 2 * len(moved) > len(said) else Verdict.FINE
+    agreeing = [checked for checked in said if checked.verdict is verdict]
+    pixels, uncertain, share = (
+        float(np.median([getattr(checked, name) for checked in agreeing])) for name in ("pixels", "uncertain", "share")
+    )
+    print(
+        f"{view:<16}{verdict.value:<10}{pixels:.1f} +- {uncertain:.1f} px off, {share:.0%} of the outline found; "
+        f"so say {len(agreeing)} of {len(checks)} images"
+        + (": it has moved since it was calibrated, calibrate again" if verdict is Verdict.MOVED else "")
+    )
+    return verdict
+
+
+def _recorded(
+    folder: Path, views: Sequence[str], cameras: Mapping[str, Camera], robot: RobotModel, most: int
+) -> Mapping[str, Sequence[Photo]]:
+    """By view."""
+    if not (folder / "metadata.yaml").exists():
+        samples = rests(folder, "", robot, most)
+        view = samples[0].view
+        if view not in (views or cameras):
+            raise GenimaError(f"{folder} holds samples of {view}, which is not asked for or not calibrated")
+        return {view: [Photo.of(sample, robot) for sample in samples]}
+    photos = dict[str, Sequence[Photo]]()
+    with contextlib.suppress(GenimaError):  # images of an arm that moves may be of another moment than its joints
+        for view in views or cameras:
+            photos[view] = [Photo.of(sample, robot) for sample in rests(folder, view, robot, most)]
+    if len(photos) == len(views or cameras):
+        return photos
+    demo = Episode.load(folder, robot, views or None)
+    moments = np.linspace(0, len(demo) - 1, most + 2).astype(int)[1:-1]
+    if not (there := [view for view in demo.views if view in cameras]):
+        raise GenimaError(f"{folder} has images of {', '.join(demo.views)}, of which none is calibrated")
+    print(f"the arm rests too little in {folder}: images of the moving arm are taken, which may lag behind the joints")
+    return {
+        view: [
+            Photo(f"{view} {t}", demo.image(view, t), Joints(0.0, demo.positions[t], float(demo.gripper[t])))
+            for t in moments
+        ]
+        for view in there
+    }

@@ -1,0 +1,100 @@
+"""``./genima calibrate robot``: a fixed camera's pose without a board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from genima.errors import GenimaError
+from genima.files import require_writable
+from genima.handeye import Calibration, Frames
+from genima.handeye.bag import BagSamples
+from genima.handeye.folder import RawSample, load_samples, sample_names
+from genima.handeye.from_robot import Located, Photo, calibration, locate
+from genima.handeye.poses import difference
+from genima.robot.model import RobotModel
+
+
+@dataclass
+class FromRobot:
+    """Find where a camera on the base is from images of the arm at rest in three or more poses, without a board."""
+
+    folder: tyro.conf.Positional[Path]
+    """Demo (rosbag2) with images, camera_info and joint_states, or folder of samples (NAME.png with NAME.yaml)."""
+    view: str = ""
+    """Which camera; a folder of samples says so itself."""
+    guess: Path | None = None
+    """Calibration of the camera that is right to about 10 cm and 10 deg, such as the former one; without it, upright
+    cameras all around the robot are tried."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+    out: Path = Path("calibration/mine")
+    """Folder for VIEW.yaml; one that is there is kept, with a date to its name."""
+    images: int = 8
+    """Of a demo: so many poses, far from each other, are taken."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima calibrate robot``."""
+    options = tyro.cli(FromRobot, prog="genima calibrate robot", args=list(argv))
+    if options.images < 1:
+        raise GenimaError(f"--images {options.images}: give a number of images")
+    robot = RobotModel.load(options.robot)
+    samples = rests(options.folder, options.view, robot, options.images)
+    view, info = samples[0].view, samples[0].info
+    if options.view not in ("", view):
+        raise GenimaError(f"{options.folder} holds samples of {view}, not of {options.view}")
+    require_writable(options.out / f"{view}.yaml")
+    guess = None
+    if options.guess:
+        camera = Calibration.load(options.guess).camera
+        if camera.parent != "base":
+            raise GenimaError(
+                f"{options.guess} is of a camera on the flange, of which the robot's outline tells too little: "
+                "calibrate it with a board"
+            )
+        guess = camera.T_parent_camera
+    found = locate([Photo.of(sample, robot) for sample in samples], info.intrinsics, robot, guess)
+    date = datetime.now().astimezone().isoformat(timespec="seconds")
+    result = calibration(found, view, info.intrinsics, date, Frames.of(robot, "base", info.frame_id))
+    print(*_report(found, guess), sep="\n")
+    print(f"{result.save(options.out)} is written; a board tells more: ./genima calibrate FOLDER")
+    return 0
+
+
+def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSample]:
+    """What a demo or a folder of samples has of the arm at rest.
+
+    Raises:
+        GenimaError: where there is nothing.
+    """
+    if not (folder / "metadata.yaml").exists():
+        return list(load_samples(folder, sample_names(folder)))
+    if not view:
+        raise GenimaError("--view is missing: which of the demo's cameras is meant?")
+    bag = BagSamples.find(folder, view, robot, most)
+    if not len(bag):
+        raise GenimaError(f"in {folder} the arm never rests: hold it still for half a second in each of 6 poses")
+    return list(bag)
+
+
+def _report(found: Located, guess: np.ndarray | None) -> list[str]:
+    metres, angle = found.sigma
+    x, y, z = (float(value) for value in found.T_base_camera[:3, 3])
+    lines = [
+        f"T_base_camera: at {x:.4f}, {y:.4f}, {z:.4f} m; sure to {1e3 * metres:.1f} mm and {np.degrees(angle):.2f} deg "
+        "(1 sigma)",
+        f"{found.points} points of outlines, {found.found:.0%} of those that could be seen, fit to "
+        f"{found.pixels:.1f} px",
+    ]
+    for name, (shift, turn) in zip(found.names, found.left_out, strict=True):
+        lines.append(f"  without {name}: {1e3 * shift:.1f} mm, {np.degrees(turn):.2f} deg elsewhere")
+    if guess is not None:
+        shift, turn = difference(found.T_base_camera, guess)
+        lines.append(f"{1e3 * shift:.0f} mm and {np.degrees(turn):.1f} deg from the guess")
+    return lines

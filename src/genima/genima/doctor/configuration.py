@@ -1,0 +1,167 @@
+"""Whether checkpoint, robot, cameras and calibration fit together, and whether the calibration can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from genima.checkpoint import DrawingSpec, read_pair
+from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.errors import GenimaError
+from genima.handeye.result import Calibration
+from genima.robot.model import RobotModel
+from genima.views.camera import VIRTUAL, calibration_folder
+from genima.views.rig import Device, load_rig
+
+_OLD = 90  # days
+_OFF = 1.0  # px: a good calibration's residuals are below
+_UNSURE = 2.0, 0.2  # mm and deg: spheres then are a pixel or two off
+
+
+def cameras(name: str | None) -> tuple[Mapping[str, Device], Finding]:
+    """The cameras file, by view, and whether it can be read; None: nobody named one."""
+    what = "cameras file"
+    if name is None:
+        return {}, skipped(what, "none is named; the simulator needs none", "--cameras config/cameras/YOURS.yaml")
+    try:
+        rig = load_rig(name)
+    except GenimaError as error:
+        return {}, fail(what, str(error), "config/cameras/four_d415.yaml shows how it looks")
+    return rig, ok(what, f"{name}: {', '.join(rig)}")
+
+
+def checkpoint(
+    folder: str | None, robot: RobotModel | None
+) -> tuple[DrawingSpec | None, dict[str, Path], list[Finding]]:
+    """What a checkpoint was trained for, where its halves are by kind, and whether it can be read and fits the robot.
+
+    Args:
+        folder: with both halves; empty: the bundled one; None: nobody named one.
+        robot: None where it could not be read.
+    """
+    what = "checkpoint"
+    if folder is None:
+        return None, {}, [skipped(what, "none is named", "--checkpoint FOLDER")]
+    try:
+        spec, folders = read_pair(folder)
+    except GenimaError as error:
+        return None, {}, [fail(what, str(error), "./genima inspect FOLDER tells more")]
+    findings = [ok(what, f"{folder or 'the bundled one'}: views {', '.join(spec.views)}")]
+    if robot is None:
+        return spec, folders, findings
+    try:
+        spec.require_robot(robot, "it")
+        findings.append(ok("its robot", f"{spec.robot}: {spec.joint_names[0]} to {spec.joint_names[-1]}"))
+    except GenimaError as error:
+        remedy = "take a checkpoint of this robot, or say --robot"
+        findings.append(fail("its robot", str(error), remedy))
+    return spec, folders, findings
+
+
+def robot(name: str) -> tuple[RobotModel | None, Finding]:
+    """The robot model."""
+    try:
+        model = RobotModel.load(name)
+    except GenimaError as error:
+        return None, fail("robot", str(error), "the names of config/robots are known: fr3, panda")
+    return model, ok("robot", f"{model.name}: {len(model.joint_names)} joints and {model.gripper_joint}")
+
+
+def rig_fits(rig: Mapping[str, Device], spec: DrawingSpec) -> Iterator[Finding]:
+    """Whether the cameras give what the checkpoint takes."""
+    for view in (view for view in spec.views if view != VIRTUAL):
+        what = f"{view} camera"
+        if view not in rig:
+            there = ", ".join(rig)
+            yield fail(what, f"the checkpoint takes it, the cameras file has {there}", "add it to the cameras file")
+            continue
+        device, (width, height) = rig[view], spec.camera_size
+        if (device.width, device.height) != (width, height):
+            found = f"its images are {device.width}x{device.height}, the checkpoint takes {width}x{height}"
+            yield fail(what, found, f"set its profile to {width}x{height}x{device.rate}, or train with such images")
+        elif device.rate < spec.action_rate:
+            found = f"{device.rate} images a second; demos had {spec.action_rate:g}"
+            yield warn(what, found, "take a faster profile")
+        else:
+            yield ok(what, f"{device.model}, {device.width}x{device.height} at {device.rate} Hz, as trained")
+
+
+def calibrations(
+    name: str | None,
+    spec: DrawingSpec | None,
+    rig: Mapping[str, Device],
+    robot: RobotModel | None,
+    now: datetime | None = None,
+) -> Iterator[Finding]:
+    """Whether every view has a calibration, that fits, is sure and recent.
+
+    Args:
+        name: of a set in calibration/, or a folder; None: nobody named one.
+        spec: of the checkpoint, if there is one.
+        rig: the cameras by view, if there are any.
+        robot: the robot model, if there is one.
+        now: for the age; the present if None.
+    """
+    if name is None:
+        yield skipped("calibration", "none is named", "--calibration NAME, of a folder in calibration/")
+        return
+    try:
+        folder = calibration_folder(name)
+        files = sorted(folder.glob("*.yaml"))
+        if not files:
+            raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
+    except GenimaError as error:
+        yield fail("calibration", str(error), "calibrate the cameras: ./genima calibrate --help")
+        return
+    views = [view for view in spec.views if view != VIRTUAL] if spec else list(rig) or [file.stem for file in files]
+    for view in views:
+        path = folder / f"{view}.yaml"
+        if not path.exists():
+            there = ", ".join(file.stem for file in files)
+            yield fail(view, f"{folder} has no {path.name}; there are {there}", "./genima calibrate live --help")
+            continue
+        try:
+            yield _judge(Calibration.load(path), rig.get(view), robot, now or datetime.now(UTC))
+        except GenimaError as error:
+            yield fail(view, str(error), "correct the file, or calibrate anew")
+
+
+def _judge(calibration: Calibration, device: Device | None, robot: RobotModel | None, now: datetime) -> Finding:
+    view, camera = calibration.camera.view, calibration.camera
+    again = f"./genima calibrate live --help; ./genima calibrate check shows how far {view} is off"
+    if device is not None and device.mounted_on != camera.parent:
+        found = f"was calibrated on the {camera.parent}, but the cameras file mounts it on the {device.mounted_on}"
+        return fail(view, found, "are two cameras' names swapped? Correct the cameras file, or calibrate anew")
+    if device is not None and device.width * camera.height != device.height * camera.width:
+        found = f"was calibrated at {camera.width}x{camera.height}, its profile is {device.width}x{device.height}"
+        return fail(view, found, "run the camera as it was calibrated, or calibrate anew")
+    frames = calibration.frames
+    if robot is not None and frames is not None and not frames.parent.startswith(f"{robot.name}_"):
+        return fail(view, f"hangs under {frames.parent}, no frame of a {robot.name}", "calibrate it on this robot")
+    said, doubts = [f"on the {camera.parent}"], []
+    if calibration.residuals:
+        residuals = calibration.residuals
+        said.append(f"{residuals.pixels:.2f} px, {residuals.millimetres:.1f} mm, {residuals.degrees:.2f} deg off")
+        doubts += ["its samples agree badly"] if residuals.pixels > _OFF else []
+    if calibration.sigma:
+        millimetres, degrees = calibration.sigma
+        said.append(f"sure to {millimetres:.1f} mm and {degrees:.2f} deg")
+        doubts += ["it is unsure"] if millimetres > _UNSURE[0] or degrees > _UNSURE[1] else []
+    if calibration.date:
+        days = _days(calibration.date, now)
+        said.append(f"{days:.0f} days old")
+        doubts += ["it is old: cameras are knocked"] if days > _OLD else []
+        doubts += ["it is of the future: was a clock wrong?"] if days < -1 else []
+    elif calibration.method:
+        said.append(calibration.method)
+    else:
+        doubts.append("it does not say when and how it was made")
+    if doubts:
+        return warn(view, f"{', '.join(said)}: {'; '.join(doubts)}", again)
+    return ok(view, ", ".join(said))
+
+
+def _days(date: str, now: datetime) -> float:
+    then = datetime.fromisoformat(date)
+    return (now - (then if then.tzinfo else then.astimezone())).total_seconds() / 86400

@@ -1,0 +1,138 @@
+"""The graphics card against what the models of a checkpoint need."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, FILE
+from genima.doctor.findings import Finding, fail, ok, skipped, warn
+
+_QUERY = "name,driver_version,memory.total,memory.used"
+_WEIGHT = 4  # bytes: weights lie in single precision
+# GB beside the weights, estimated: CUDA itself, and to decode a tile of 512x512 in single precision (tensors that live
+# at once, counted on shapes: 0.8; and convolutions' work space)
+_CUDA, _DECODING = 0.6, 1.5
+_MIB = 2**20 / 1e9  # GB
+_SMALL = 100e6  # weights that a processor draws several times a second with
+
+
+class Card(NamedTuple):
+    """A graphics card, by nvidia-smi."""
+
+    name: str
+    driver: str
+    total: float  # GB
+    used: float  # GB
+
+
+def cards() -> list[Card] | str:
+    """All NVIDIA cards, or why they cannot be told."""
+    if shutil.which("nvidia-smi") is None:
+        return "no NVIDIA driver (nvidia-smi is not there)"
+    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"nvidia-smi does not answer: {error}"
+    if said.returncode:
+        return f"nvidia-smi: {(said.stdout + said.stderr).strip().splitlines()[0]}"
+    try:
+        return [_card(line) for line in said.stdout.splitlines()]
+    except ValueError:  # where memory is the computer's own, it says [N/A]
+        return f"nvidia-smi says what is not understood: {said.stdout.strip().splitlines()[0]}"
+
+
+def _card(line: str) -> Card:
+    name, driver, total, used = (cell.strip() for cell in line.split(","))
+    return Card(name, driver, float(total) * _MIB, float(used) * _MIB)
+
+
+def usable() -> str:
+    """What PyTorch says of CUDA: empty where it can compute there."""
+    import torch  # only here: it takes seconds
+
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} is built without CUDA"
+    return "" if torch.cuda.is_available() else f"PyTorch {torch.__version__} finds no usable CUDA device"
+
+
+def weights(folders: dict[str, Path]) -> tuple[int, str]:
+    """How many weights a pair of checkpoints has, its base model's included, and that one's name where it is not on
+    this machine.
+
+    Args:
+        folders: by kind, as of :func:`genima.checkpoint.read_pair`.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    own = sum(_count(folders[kind]) for kind in (DIFFUSION_AGENT, CONTROLLER))
+    said = json.loads((folders[DIFFUSION_AGENT] / FILE).read_text())
+    name = said.get("base")
+    if not name:
+        return own, ""
+    base = Path(name)
+    if not base.is_dir():
+        index = try_to_load_from_cache(name, "model_index.json")
+        if not isinstance(index, str):
+            return own, name
+        base = Path(index).parent
+    parts = ["vae", "text_encoder", "text_encoder_2", *(["unet"] if said["conditioning"] == "controlnet" else [])]
+    return own + sum(_count(base / part) for part in parts), ""
+
+
+def _count(folder: Path) -> int:
+    from huggingface_hub import parse_local_safetensors_file_metadata
+
+    files = [file for file in folder.rglob("*.safetensors") if ".fp16." not in file.name]
+    return sum(sum(parse_local_safetensors_file_metadata(file).parameter_count.values()) for file in files)
+
+
+def judge(found: list[Card] | str, problem: str, count: int, missing: str) -> Iterator[Finding]:
+    """Whether the models fit.
+
+    Args:
+        found: as of :func:`cards`.
+        problem: as of :func:`usable`.
+        count: the models' weights.
+        missing: the base model that is not here, if any.
+    """
+    small = count < _SMALL and not missing
+    needed = _WEIGHT * count / 1e9 + _CUDA + (0 if small else _DECODING)
+    takes = f"{count / 1e6:.1f} M weights, about {needed:.1f} GB of a card (estimated)"
+    if missing:
+        yield warn("models", f"their base {missing} is not on this machine: the first start downloads it",
+                   f"once, with a network: .venv/bin/hf download {missing}")  # fmt: skip
+        takes = f"more than {takes}, the base not counted"
+    if isinstance(found, str) or problem:
+        why = found if isinstance(found, str) else problem
+        if small:
+            yield ok("graphics card", f"{why}; the models are small ({count / 1e6:.1f} M weights): a processor will do")
+        else:
+            remedy = "install NVIDIA's driver and PyTorch's CUDA build, or run the policy on another machine"
+            yield warn("graphics card", f"{why}; the models have {takes}: a drawing would take many seconds", remedy)
+        if not isinstance(found, str):
+            yield from (ok(card.name, f"driver {card.driver}, {card.total:.0f} GB") for card in found)
+        return
+    for card in found:
+        text = f"driver {card.driver}, {card.total - card.used:.1f} of {card.total:.1f} GB free; {takes}"
+        if card.total < needed:
+            yield fail(card.name, text, "take a larger card, or a smaller model")
+        elif card.total - card.used < needed:
+            yield warn(card.name, text, "end what else runs on it (nvidia-smi lists it)")
+        else:
+            yield ok(card.name, text)
+
+
+def findings(folders: dict[str, Path] | None) -> Iterator[Finding]:
+    """The cards against a pair of checkpoints; None where there is none to be read."""
+    if folders is None:
+        found = cards()
+        text = found if isinstance(found, str) else ", ".join(f"{card.name}, driver {card.driver}" for card in found)
+        yield skipped("graphics card", f"no checkpoint to compare it with; there is: {text}")
+        return
+    yield from judge(cards(), usable(), *weights(folders))

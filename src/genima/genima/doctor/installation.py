@@ -1,0 +1,117 @@
+"""Python, its packages, and what draws without a display."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata, util
+from pathlib import Path
+
+from genima import paths
+from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.errors import GenimaError
+
+_PYTHONS = (3, 11), (3, 14)  # the first one that will do, the first one that will not
+_WHEELS = "ros-rclpy"
+_SETUP = "./genima setup"
+_RENDER = """
+import mujoco
+from OpenGL import GL
+renderer = mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)
+renderer.render()
+print("renderer:", GL.glGetString(GL.GL_RENDERER).decode())
+renderer.close()
+"""
+_SOFTWARE = ("llvmpipe", "softpipe", "swrast")
+
+
+def version_of(package: str) -> str | None:
+    """Of an installed Python package; None where it is not."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def has_wheels() -> bool:
+    """Whether ROS 2 comes from Python wheels."""
+    return version_of(_WHEELS) is not None
+
+
+def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+    """Whether this Python is one that all packages are made for."""
+    found = ".".join(map(str, version))
+    if _PYTHONS[0] <= version < _PYTHONS[1]:
+        return ok("Python", found)
+    return fail("Python", f"{found}; 3.11 to 3.13 are known to work", f"install one of these, then {_SETUP}")
+
+
+def packages(lock: Path | None = None, version: Callable[[str], str | None] = version_of) -> Finding:
+    """Whether what is installed is what was locked.
+
+    Args:
+        lock: requirements.lock; found by itself if None.
+        version: tells what is installed.
+    """
+    what = "packages"
+    try:
+        text = (lock or paths.shared("requirements.lock")).read_text()
+    except (GenimaError, OSError):
+        return skipped(what, "requirements.lock is not here: not run from the source tree")
+    wanted, section = {}, ""
+    for line in text.splitlines():
+        if line.startswith("# ["):
+            section = line[2:].split("]")[0] + "]"
+        elif "==" in line and not line.startswith("#") and (section != "[ros]" or version(_WHEELS)):
+            name, _, pin = line.strip().partition("==")
+            wanted[name] = pin
+    installed = {name: version(name) for name in wanted}
+    missing = [name for name, found in installed.items() if found is None]
+    other = [f"{name} {found} for {wanted[name]}" for name, found in installed.items() if _differs(found, wanted[name])]
+    if missing:
+        return fail(what, f"{_few(missing)} not installed, of {len(wanted)}", _SETUP)
+    if other:
+        return warn(what, f"other versions than were tried: {_few(other)}", f"{_SETUP}, unless you want them so")
+    return ok(what, f"all {len(wanted)} as locked")
+
+
+def _differs(found: str | None, pin: str) -> bool:
+    return found is not None and found.partition("+")[0] != pin  # builds of torch: 2.13.0+cpu
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def ros(distribution: str) -> Iterator[Finding]:
+    """Whether ROS 2 and our own messages are there.
+
+    Args:
+        distribution: the variable ROS_DISTRO.
+    """
+    if has_wheels():
+        yield ok("ROS 2", f"rclpy {version_of(_WHEELS)} from wheels")
+    elif util.find_spec("rclpy"):
+        yield ok("ROS 2", f"{distribution or 'unknown'}, installed and sourced")
+    else:
+        yield fail("ROS 2", "there is no rclpy", f"source /opt/ros/jazzy/setup.bash if you have it, then {_SETUP}")
+    if util.find_spec("genima_interfaces"):
+        yield ok("our messages", "built")
+    else:
+        yield fail("our messages", "genima_interfaces is not built", f"{_SETUP}, or colcon build")
+
+
+def rendering(command: tuple[str, ...] = (sys.executable, "-c", _RENDER)) -> Finding:
+    """Whether a picture can be drawn without a display; tried in a process of its own, as drivers crash."""
+    what, remedy = "rendering (EGL)", "sudo apt install libegl1 libopengl0 libgl1-mesa-dri, or NVIDIA's driver"
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return fail(what, "it hangs", remedy)
+    said = [line for line in tried.stdout.splitlines() if line.startswith("renderer:")]
+    if tried.returncode or not said:
+        last = (tried.stderr.strip().splitlines() or [f"ended with code {tried.returncode}"])[-1]
+        return fail(what, f"nothing is drawn: {last}", remedy)
+    name = said[0].removeprefix("renderer:").strip()
+    return ok(what, f"{name}{', on the processor' if any(each in name for each in _SOFTWARE) else ''}")

@@ -1,0 +1,131 @@
+"""Whether the kernel lets control keep its deadlines: real time, priorities, locked memory, the processors' clock."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.doctor.reading import read
+
+# Of SCHED_FIFO: what genima_nodes.pacing asks for at most, and what libfranka takes for its 1 kHz loop.
+OURS, FRANKA = 10, 99
+_MEMLOCK = 102400  # KiB, of libfranka's installation guide
+_ENOUGH = "enough where no robot is driven (--robot-ip)"
+_LIMITS = "write `{user} - rtprio {rtprio}`{more} to /etc/security/limits.d/genima.conf and log in again"
+
+
+def real_time_kernel(sys: Path, proc: Path, robot: bool) -> Finding:
+    """Whether it is a PREEMPT_RT kernel, as the Franka Control Interface wants it; and whether libfranka sees that.
+
+    libfranka reads /sys/kernel/realtime, which the mainline kernel, PREEMPT_RT since 6.12, does not have.
+
+    Args:
+        sys: /sys.
+        proc: /proc.
+        robot: whether this machine drives a robot.
+    """
+    what, version = "kernel", read(proc / "version")
+    if version is None:
+        return skipped(what, f"{proc / 'version'} cannot be read")
+    release = version.split()[2] if len(version.split()) > 2 else version
+    flag = read(sys / "kernel/realtime") == "1"
+    if flag:
+        return ok(what, f"{release}, real time (PREEMPT_RT)")
+    if "PREEMPT_RT" in version:
+        found = f"{release} is real time, but lacks /sys/kernel/realtime, by which libfranka would know"
+        if not robot:
+            return ok(what, found)
+        return warn(what, found, "the driver must be told to ignore it (RealtimeConfig kIgnore; franka_ros2 does so)")
+    if not robot:
+        return ok(what, f"{release}, not real time: {_ENOUGH}")
+    return warn(
+        what,
+        f"{release} is not real time: at 1 kHz a robot stops by communication_constraints_violation now and then",
+        "sudo apt install linux-image-rt-amd64 (Debian) or sudo pro enable realtime-kernel (Ubuntu), and boot it",
+    )
+
+
+def priority(robot: bool) -> Finding:
+    """Whether this user's threads may run in real time; tried, as root in a container may not."""
+    what, user = "real-time priority", os.environ.get("USER") or f"user {os.getuid()}"
+    wanted = FRANKA if robot else OURS
+    if may_have(wanted):
+        return ok(what, f"{wanted} is granted")
+    remedy = _LIMITS.format(user=user, rtprio=wanted if robot else 20, more="")
+    soft, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
+    found = f"{wanted} is refused (ulimit -r: {soft})"
+    if os.geteuid() == 0:
+        remedy = "start the container with --cap-add SYS_NICE (Docker), or raise ulimit -r"
+    if robot:
+        return fail(what, f"{found}: libfranka cannot set its loop's scheduling", remedy)
+    return warn(what, f"{found}: commands come late when the machine is busy", remedy)
+
+
+def may_have(wanted: int) -> bool:
+    """Whether a thread of this process may have a priority of SCHED_FIFO."""
+    granted = []
+
+    def ask() -> None:  # in a thread of its own: it ends with it
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(wanted))
+        except OSError:
+            return
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        granted.append(True)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return bool(granted)
+
+
+def locked_memory(robot: bool) -> Finding:
+    """Whether a real-time process may keep its memory from being swapped out."""
+    what, (soft, _) = "locked memory", resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if soft == resource.RLIM_INFINITY:
+        return ok(what, "unlimited")
+    found = f"{soft // 1024} KiB"
+    if soft >= 1024 * _MEMLOCK:
+        return ok(what, found)
+    if not robot:
+        return ok(what, f"{found}: {_ENOUGH}")
+    user = os.environ.get("USER", "YOUR_USER")
+    more = f" and `{user} - memlock {_MEMLOCK}`"
+    return warn(what, f"{found}, {_MEMLOCK} are advised", _LIMITS.format(user=user, rtprio=FRANKA, more=more))
+
+
+def governors(sys: Path, robot: bool) -> Finding:
+    """Whether the processors keep their clock.
+
+    Args:
+        sys: /sys.
+        robot: whether this machine drives a robot.
+    """
+    what = "processors' clock"
+    files = (sys / "devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
+    said = Counter(governor for file in files if (governor := read(file)))
+    if not said:
+        return skipped(what, "no scaling governor here: a virtual machine, or it is fixed in the firmware")
+    found = ", ".join(f"{governor} on {count}" for governor, count in said.most_common())
+    if set(said) == {"performance"}:
+        return ok(what, found)
+    if not robot:
+        return ok(what, f"{found}: {_ENOUGH}")
+    return warn(
+        what,
+        f"{found}: a processor that wakes up slowly costs deadlines",
+        "sudo cpupower frequency-set -g performance (package linux-cpupower), and in the firmware",
+    )
+
+
+def findings(sys: Path, proc: Path, robot: bool) -> Iterator[Finding]:
+    """All of these."""
+    yield real_time_kernel(sys, proc, robot)
+    yield priority(robot)
+    yield locked_memory(robot)
+    yield governors(sys, robot)

@@ -1,0 +1,123 @@
+"""The way to the robot: by which network card, and how long it takes there and back."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.doctor.reading import number
+
+_PORT = 443  # Desk's, the robot's web pages; never the control interface's own
+_TRIES, _PAUSE, _PATIENCE = 100, 0.005, 1.0  # s
+_CYCLE = 1e-3  # s: there and back, the robot's and our own computing must fit in
+_FAST_ENOUGH = 3e-4  # s
+_CABLE = "connect this computer's own network socket to the LAN socket of the robot's control, by cable, no switch"
+
+
+def to_robot(sys: Path, address: str) -> Iterator[Finding]:
+    """The network card that leads to a robot, and the round trip.
+
+    Args:
+        sys: /sys.
+        address: of the robot.
+    """
+    try:
+        host = socket.gethostbyname(address)
+        name, direct = card(host)
+    except OSError as error:
+        why = error.strerror or str(error)
+        yield fail("robot's address", f"{address}: {why}", "correct --robot-ip; it is set in Desk, Settings, Network")
+        return
+    yield interface(sys, name)
+    if not direct:
+        yield warn("network", f"{address} is behind a router: {name} is of another network", _CABLE)
+    try:
+        trips = [round_trip(host)]
+        for _ in range(_TRIES - 1):
+            time.sleep(_PAUSE)
+            trips.append(round_trip(host))
+    except OSError as error:
+        yield fail(
+            "robot",
+            f"no answer from {address}: {error.strerror or error}",
+            f"switch the robot on; {_CABLE}; give this computer an address of the same network",
+        )
+        return
+    yield judge(trips)
+    yield skipped("control interface", "to try it could disturb a robot that moves; the driver tells at its start",
+                  "in Desk: unlock the joints, activate FCI")  # fmt: skip
+
+
+def card(host: str) -> tuple[str, bool]:
+    """The name of the network card that packets to a host leave by, and whether the host is of the card's network.
+
+    Raises:
+        OSError: where there is no way.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, _PORT))  # sends nothing
+        own = probe.getsockname()[0]
+    for name, addresses in psutil.net_if_addrs().items():
+        for each in addresses:
+            if each.address == own:
+                network = ipaddress.ip_network(f"{own}/{each.netmask or 32}", strict=False)
+                return name, ipaddress.ip_address(host) in network
+    raise OSError(f"no network card has the address {own}")
+
+
+def interface(sys: Path, name: str) -> Finding:
+    """Whether a network card is fit for 1 kHz."""
+    what, folder = "network card", sys / "class/net" / name
+    if not folder.exists():
+        return skipped(what, f"{name}: {folder} is not there")
+    if name == "lo":
+        return ok(what, "none: the address is this machine's own")
+    if (folder / "wireless").exists() or (folder / "phy80211").exists():
+        return fail(what, f"{name} is wireless: its delays stop a robot", _CABLE)
+    speed = number(folder / "speed")
+    found = f"{name}, {speed:g} Mbit/s" if speed and speed > 0 else name
+    if speed is not None and 0 < speed < 100:
+        return fail(what, f"{found}, 100 are needed", "take another cable or card")
+    if "/usb" in str((folder / "device").resolve()):
+        return warn(what, f"{found}, on USB, which adds delays", "take a socket of the computer itself or a PCIe card")
+    return ok(what, found)
+
+
+def round_trip(host: str) -> float:
+    """Seconds that a packet takes to a host and its answer back: of a TCP connection, be it accepted or refused.
+
+    Raises:
+        OSError: when nothing comes back.
+    """
+    with socket.socket() as probe:
+        probe.settimeout(_PATIENCE)
+        start = time.perf_counter()
+        try:
+            probe.connect((host, _PORT))
+        except ConnectionRefusedError:
+            pass  # an answer, too
+        return time.perf_counter() - start
+
+
+def judge(trips: Sequence[float]) -> Finding:
+    """Of round trips in s."""
+    what, usual, longest = "round trip to the robot", statistics.median(trips), max(trips)
+    spread = statistics.pstdev(trips)
+    found = (
+        f"{1e3 * usual:.2f} ms, jitter {1e3 * spread:.2f} ms, longest {1e3 * longest:.2f} ms of {len(trips)}, "
+        "measured in Python"
+    )
+    if usual > _CYCLE:
+        return fail(what, f"{found}: it must be well below 1 ms", _CABLE)
+    late = sum(trip > _CYCLE for trip in trips)
+    if usual > _FAST_ENOUGH or late > len(trips) / 20:
+        remedy = f"{_CABLE}; then `sudo ping -i 0.001 -c 10000 -s 1200 ADDRESS` measures it well"
+        return warn(what, f"{found}; {late} took more than 1 ms", remedy)
+    return ok(what, found)

@@ -1,0 +1,195 @@
+"""What a shell says to ROS 2 and DDS, and what the system gives them: variables, profile, shared memory, buffers."""
+
+from __future__ import annotations
+
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.doctor.reading import number
+from genima.errors import GenimaError
+
+PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+_LAST_DOMAIN = 101  # above, the ports collide with those that Linux lends to anybody
+_TILE = 768 * 1024  # bytes of a drawn tile: the largest message
+_DEFAULT_SEGMENT = 512 * 1024  # bytes of Fast DDS's shared memory for each process
+_PROCESSES = 12  # that share it: cameras, robot, our nodes, RViz
+_BUFFER = 8 << 20  # bytes: several images of 640x480 that arrive at once
+
+
+def variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iterator[Finding]:
+    """Those that keep nodes from each other, or bring strangers together.
+
+    Args:
+        environment: of the shell that nodes are started from.
+        wheels: whether ROS 2 comes from Python wheels, which have Fast DDS alone.
+        robot: whether there is a real robot, or its cameras.
+    """
+    yield middleware(environment, wheels)
+    yield _domain(environment.get("ROS_DOMAIN_ID", ""), robot)
+    yield _range(environment)
+    if server := environment.get("ROS_DISCOVERY_SERVER"):
+        found = f"{server}: only nodes that know this discovery server find each other"
+        yield warn("ROS_DISCOVERY_SERVER", found, "set it for all shells of all machines, or unset it")
+
+
+def middleware(environment: Mapping[str, str], wheels: bool) -> Finding:
+    """Whether nodes can start with it: where it is not installed, ROS ends the process."""
+    what = "RMW_IMPLEMENTATION"
+    name = environment.get(what, "")
+    if name in ("", "rmw_fastrtps_cpp"):
+        return ok(what, name or "not set: Fast DDS")
+    if wheels:
+        return fail(what, f"{name}, which ROS 2 from wheels does not have", f"unset {what}, also on other machines")
+    return warn(what, f"{name}: tried is rmw_fastrtps_cpp alone", f"unset {what} in all shells of all machines")
+
+
+def _domain(said: str, robot: bool) -> Finding:
+    what = "ROS_DOMAIN_ID"
+    if said and not said.isdecimal():
+        return fail(what, f"{said!r} is no number", f"export {what}=42 in all shells of all machines")
+    domain = int(said or 0)
+    if domain > 232:
+        return fail(what, f"{domain} does not exist", f"export {what}=42 in all shells of all machines")
+    if domain > _LAST_DOMAIN:
+        return warn(what, f"{domain}: its ports collide with others'", f"take 1 to {_LAST_DOMAIN}")
+    if domain:
+        return ok(what, said)
+    if not robot:
+        return ok(what, f"{said or 'not set'}: ./genima demo takes a domain of its own")
+    return warn(
+        what,
+        f"{said or 'not set'}: domain 0 is shared with everybody on the network, their robots included",
+        f"export {what}=42, or any of 1 to {_LAST_DOMAIN} that nobody else has, in all shells of all machines",
+    )
+
+
+def _range(environment: Mapping[str, str]) -> Finding:
+    what, alone = "discovery range", environment.get("ROS_LOCALHOST_ONLY", "0")
+    said = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
+    if alone == "1":
+        return warn(
+            what,
+            "ROS_LOCALHOST_ONLY=1: old, stronger than the range, and replaces the transports of a DDS profile",
+            "unset ROS_LOCALHOST_ONLY (our profile of one machine sends nothing outside anyway)",
+        )
+    if said == "OFF":
+        return fail(what, "OFF: no node finds another", "unset ROS_AUTOMATIC_DISCOVERY_RANGE")
+    if said == "LOCALHOST":
+        found = "LOCALHOST: Fast DDS replaces the transports of its profile then, and images get lost"
+        return warn(what, found, "export ROS_AUTOMATIC_DISCOVERY_RANGE=SYSTEM_DEFAULT")
+    if said not in ("", "SUBNET", "SYSTEM_DEFAULT"):
+        return fail(what, f"{said!r} is none", "unset ROS_AUTOMATIC_DISCOVERY_RANGE")
+    return ok(what, said or "not set: the subnet")
+
+
+def transport(environment: Mapping[str, str], proc: Path, shm: Path, robot: bool) -> Iterator[Finding]:
+    """What carries images from process to process.
+
+    Args:
+        environment: of the shell that nodes are started from.
+        proc: /proc.
+        shm: /dev/shm.
+        robot: whether there is a real robot, or its cameras.
+    """
+    file = environment.get(PROFILE, "")
+    segment, network = _DEFAULT_SEGMENT, robot
+    if file:
+        try:
+            segment, network = read_profile(Path(file))
+        except GenimaError as error:
+            yield fail("DDS profile", str(error), f"correct {PROFILE}, or unset it")
+            return
+        yield _judge_profile(file, segment, network)
+    elif builtin := environment.get("FASTDDS_BUILTIN_TRANSPORTS", ""):
+        yield ok("DDS profile", f"not set; FASTDDS_BUILTIN_TRANSPORTS={builtin}")
+    else:
+        yield skipped(
+            "DDS profile",
+            f"{PROFILE} is not set in this shell; ./genima and our launch files set it",
+            f"for nodes that you start yourself: export {PROFILE}=.../config/dds/shared_memory.xml",
+        )
+    yield shared_memory(shm, segment)
+    yield buffers(proc, network)
+
+
+def read_profile(file: Path) -> tuple[int, bool]:
+    """Bytes of shared memory for each process, 0 for none, and whether the network is used, of a Fast DDS profile.
+
+    Raises:
+        GenimaError: when it is missing or no such file.
+    """
+    try:
+        root = ET.parse(file).getroot()
+    except OSError as error:
+        raise GenimaError(f"cannot read {file}: {error.strerror}") from None
+    except ET.ParseError as error:
+        raise GenimaError(f"{file} is not XML: {error}") from None
+    ours: dict[str, ET.Element] = {}
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    for descriptor in root.iter("transport_descriptor"):
+        ours[(descriptor.findtext("transport_id") or "").strip()] = descriptor
+    used = [ours.get((each.text or "").strip()) for each in root.findall(".//userTransports/transport_id")]
+    builtin = (root.findtext(".//useBuiltinTransports") or "true").strip().lower() != "false"
+    kinds = {(each.findtext("type") or "").strip() for each in used if each is not None}
+    sizes = [each.findtext("segment_size") for each in used if each is not None and each.findtext("type") == "SHM"]
+    try:
+        segments = [int(size) if size else _DEFAULT_SEGMENT for size in sizes]
+    except ValueError:
+        raise GenimaError(f"{file} has a segment_size that is no number") from None
+    segments += [_DEFAULT_SEGMENT] * builtin
+    return max(segments, default=0), builtin or bool(kinds - {"SHM"})
+
+
+def _judge_profile(file: str, segment: int, network: bool) -> Finding:
+    how = "network and shared memory" if network and segment else "network" if network else "shared memory alone"
+    found = f"{file}: {how}"
+    if segment:
+        found += f", {segment / 2**20:.2g} MiB a process"
+    if 0 < segment < _TILE:
+        remedy = "take config/dds/shared_memory.xml, or set segment_size to 4194304 or more"
+        return warn("DDS profile", f"{found}: drawn tiles of {_TILE // 1024} KiB do not fit and get lost", remedy)
+    return ok("DDS profile", found)
+
+
+def shared_memory(shm: Path, segment: int) -> Finding:
+    """Whether there is room in shared memory for all processes' segments."""
+    what = f"shared memory {shm}"
+    try:
+        space = shutil.disk_usage(shm)
+    except OSError as error:
+        return fail(what, f"{error.strerror}", "mount it (Docker does; see --shm-size and --ipc=host)")
+    needed = _PROCESSES * segment
+    found = f"{space.free / 2**20:.0f} of {space.total / 2**20:.0f} MiB free"
+    if space.free < needed:
+        return warn(
+            what,
+            f"{found}; {_PROCESSES} processes take {needed / 2**20:.0f}",
+            "Docker: --shm-size=256m or --ipc=host; else end what left /dev/shm/fastdds_* there and remove these",
+        )
+    return ok(what, found)
+
+
+def buffers(proc: Path, network: bool) -> Finding:
+    """Whether sockets may hold images that arrive at once.
+
+    Source: ROS 2 documentation, DDS tuning information; eProsima, Fast DDS, large data rates.
+    """
+    what, folder = "socket buffers", proc / "sys/net/core"
+    sizes = {name: number(folder / name) for name in ("rmem_max", "wmem_max")}
+    known = {name: size for name, size in sizes.items() if size is not None}
+    if len(known) < len(sizes):
+        return skipped(what, f"{folder} cannot be read: hidden from a container")
+    found = ", ".join(f"{name} {size / 2**20:.2g} MiB" for name, size in known.items())
+    if min(known.values()) >= _BUFFER:
+        return ok(what, found)
+    if not network:
+        return ok(what, f"{found}; not used: all goes through shared memory here")
+    return warn(
+        what,
+        f"{found}: images from another machine get lost",
+        f"sudo sysctl -w net.core.rmem_max={_BUFFER} net.core.wmem_max={_BUFFER} (and in /etc/sysctl.d)",
+    )

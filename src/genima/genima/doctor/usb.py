@@ -1,0 +1,172 @@
+"""RealSense cameras on USB: how fast each is connected, what they share, and whether they are the expected ones."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.doctor.reading import number, read
+from genima.errors import GenimaError
+from genima.views.rig import Device
+
+_VENDOR = "8086"  # Intel's
+_SUPER_SPEED = 5000.0  # Mbit/s
+_BITS = 16  # a pixel on the cable (YUYV)
+# Of what a bus is said to carry, what images get: 5 Gbit/s take about 400 MB/s, 480 Mbit/s about 35 MB/s.
+_USABLE_3, _USABLE_2 = 0.64, 0.58
+_TYPICAL = Device("", "D415", 640, 480, 30, "base")
+_REPLUG = (
+    "take a USB 3 port of the computer (SS, blue) and the camera's own or another short USB 3 cable, plug it in fast, "
+    "all the way"
+)
+
+
+@dataclass(frozen=True)
+class Plugged:
+    """A camera as the kernel sees it. The serial number that it gives is the ASIC's, not the camera's."""
+
+    port: str  # e.g. 2-1.4: bus 2, port 1 of the computer, port 4 of a hub there
+    model: str  # e.g. D415
+    speed: float  # Mbit/s
+    node: Path  # of the device, to be opened by drivers
+
+
+@dataclass(frozen=True)
+class Known:
+    """A camera as librealsense sees it."""
+
+    serial: str
+    model: str  # e.g. D415
+    usb: str  # e.g. 3.2
+    firmware: str
+
+
+def plugged(sys: Path, dev: Path) -> list[Plugged] | None:
+    """The RealSense cameras; None where the kernel tells of no USB at all."""
+    devices = sys / "bus/usb/devices"
+    if not devices.is_dir():
+        return None
+    found = []
+    for folder in sorted(devices.iterdir()):
+        name = f"{read(folder / 'manufacturer')} {read(folder / 'product')}"
+        if read(folder / "idVendor") != _VENDOR or "RealSense" not in name:
+            continue
+        model = re.search(r"RealSense.*?(\d{3}\w?)", name)
+        bus, address = (int(number(folder / file) or 0) for file in ("busnum", "devnum"))
+        found.append(
+            Plugged(
+                folder.name,
+                f"D{model.group(1).upper()}" if model else "camera",
+                number(folder / "speed") or 0.0,
+                dev / f"bus/usb/{bus:03d}/{address:03d}",
+            )
+        )
+    return found
+
+
+def known(rs: Any) -> list[Known]:
+    """The cameras by their serial numbers, by librealsense's Python module.
+
+    Raises:
+        GenimaError: where it cannot look.
+    """
+    info = rs.camera_info
+    wanted = (info.serial_number, info.name, info.usb_type_descriptor, info.firmware_version)
+    try:
+        cameras = [
+            [camera.get_info(what) if camera.supports(what) else "" for what in wanted]
+            for camera in rs.context().query_devices()
+        ]
+    except RuntimeError as error:
+        raise GenimaError(f"librealsense cannot look at the cameras: {error}") from None
+    return [Known(serial, name.split()[-1].upper(), usb, firmware) for serial, name, usb, firmware in cameras]
+
+
+def connections(sys: Path, dev: Path, rig: Mapping[str, Device]) -> Iterator[Finding]:
+    """How each plugged camera is connected, and whether what they share carries them all.
+
+    Args:
+        sys: /sys.
+        dev: /dev.
+        rig: the expected cameras by view; empty where nobody said.
+    """
+    cameras = plugged(sys, dev)
+    if cameras is None:
+        yield skipped("USB", f"{sys / 'bus/usb'} is not there: no USB, or it is hidden from a container")
+        return
+    if not cameras:
+        if not rig:
+            yield skipped("RealSense cameras", "none is plugged in; the simulator needs none")
+        else:
+            yield fail("RealSense cameras", f"none of {len(rig)} is plugged in", "plug them in; lsusb shows 8086:...")
+        return
+    for camera in cameras:
+        yield _connection(camera)
+    yield from _shares(sys, cameras, rig)
+
+
+def _connection(camera: Plugged) -> Finding:
+    what = f"{camera.model} at {camera.port}"
+    if camera.speed < _SUPER_SPEED:
+        return fail(what, f"{camera.speed:g} Mbit/s: it fell back to USB 2, and misses images there", _REPLUG)
+    if camera.node.exists() and not os.access(camera.node, os.R_OK | os.W_OK):
+        return fail(
+            what,
+            f"{camera.node} may not be opened by this user",
+            "install librealsense's udev rules (its scripts/setup_udev_rules.sh), then plug the camera in again",
+        )
+    return ok(what, f"{camera.speed:g} Mbit/s (USB 3)")
+
+
+def _shares(sys: Path, cameras: Sequence[Plugged], rig: Mapping[str, Device]) -> Iterator[Finding]:
+    """A bus, and the cable of a hub, carry all that hang on them."""
+    most = max(rig.values() or [_TYPICAL], key=_megabits)  # nobody knows here which camera is which view
+    sharing = defaultdict(list)
+    for camera in cameras:
+        sharing[f"usb{camera.port.split('-')[0]}"].append(camera)
+        if "." in camera.port:
+            sharing[camera.port.split(".")[0]].append(camera)
+    for trunk, on_it in sorted(sharing.items()):
+        speed = number(sys / "bus/usb/devices" / trunk / "speed") or 0.0
+        usable = speed * (_USABLE_3 if speed >= _SUPER_SPEED else _USABLE_2)
+        needed = len(on_it) * _megabits(most)
+        what = f"bus {trunk}" if trunk.startswith("usb") else f"hub at {trunk}"
+        found = (
+            f"{len(on_it)} camera{'s' * (len(on_it) > 1)} of {most.width}x{most.height}x{most.rate} take {needed:.0f} "
+            f"of about {usable:.0f} Mbit/s"
+        )
+        if needed > usable:
+            yield fail(what, found, "spread the cameras over ports of another controller, or take a smaller profile")
+        elif needed > 0.8 * usable:
+            yield warn(what, found, "leave room for depth and other devices: spread the cameras over controllers")
+        else:
+            yield ok(what, f"{found}, without depth")
+
+
+def _megabits(device: Device) -> float:
+    return device.width * device.height * device.rate * _BITS / 1e6
+
+
+def serials(rig: Mapping[str, Device], cameras: Iterable[Known]) -> Iterator[Finding]:
+    """Whether each view's camera is there, and which others are."""
+    by_serial = {camera.serial: camera for camera in cameras}
+    for view, device in rig.items():
+        what = f"{view} {device.serial}"
+        camera = by_serial.pop(device.serial, None)
+        if camera is None:
+            others = ", ".join(sorted(by_serial)) or "no others"
+            yield fail(what, f"not plugged in; there are {others}", "plug it in, or correct serial in the cameras file")
+        elif camera.model != device.model:
+            yield fail(what, f"is a {camera.model}, not a {device.model}", "correct model in the cameras file")
+        elif camera.usb.startswith("2"):
+            yield fail(what, f"{camera.model}, on USB {camera.usb}", _REPLUG)
+        else:
+            yield ok(what, f"{camera.model}, USB {camera.usb or 'unknown'}, firmware {camera.firmware or 'unknown'}")
+    for camera in by_serial.values():
+        yield warn(f"{camera.model} {camera.serial}", "is no view's", "unplug it, or name it in the cameras file")

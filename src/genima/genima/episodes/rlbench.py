@@ -1,0 +1,186 @@
+"""Read a dataset as RLBench's generator leaves it, without RLBench, and write its episodes as rosbag2 demos.
+
+Of an episode there are ``low_dim_obs.pkl``, a pickled list of observations, and folders ``front_rgb/0.png`` and so on;
+beside or above it lies ``variation_descriptions.pkl``, the task in several wordings. Observations are 0.05 s apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from genima.episodes import plain_pickle
+from genima.episodes.writer import EpisodeWriter
+from genima.errors import GenimaError
+from genima.handeye.result import Calibration
+from genima.observation import Command, Image, Joints
+from genima.robot.model import RobotModel
+from genima.robot.placement import base_pose
+from genima.views.camera import Camera
+
+PERIOD = 0.05  # s between observations
+VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")
+_RECORDS = ("rlbench.demo.Demo", "rlbench.backend.observation.Observation")
+_LOW_DIM, _WORDINGS = "low_dim_obs.pkl", "variation_descriptions.pkl"
+_OUTSIDE_ARM = 0.1  # rad beyond the robot's limits that pass as a measurement
+_OPTICAL = np.diag([-1.0, -1.0, 1.0, 1.0])  # a vision sensor's z is forward, its y up; of the optical frame, down
+_HAND = "wrist"
+
+
+def find_episodes(dataset: Path) -> list[Path]:
+    """All episodes below a folder, in the order of their numbers.
+
+    Raises:
+        GenimaError: when there is none.
+    """
+    found = [path.parent for path in dataset.rglob(_LOW_DIM)]
+    if not found:
+        raise GenimaError(f"no episodes of RLBench (TASK/variation0/episodes/episode0/{_LOW_DIM}) in {dataset}")
+    return sorted(found, key=lambda path: [int(n) if n.isdigit() else n for n in re.split(r"(\d+)", str(path))])
+
+
+def demo_name(episode: Path) -> str:
+    """What to call the demo of an episode: task, variation and number."""
+    *_, task, variation, _, number = episode.resolve().parts
+    return f"{task}-{variation}-{number}"
+
+
+def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[str, Camera] | None = None) -> None:
+    """Write one episode as a demo.
+
+    The command of a moment is what the arm was asked for next, where the episode says so, else where it was next.
+
+    Args:
+        episode: its folder.
+        folder: of the demo.
+        robot: whose joints they are.
+        cameras: calibrations by view, of the demo's camera_info; without it the demo holds those that the episode
+            tells, which RLBench's do since July 2024.
+
+    Raises:
+        GenimaError: when the episode is malformed, or its joints or its arm are another robot's.
+    """
+    observations = _observations(episode)
+    moments = [_joints(episode, i, observation, robot) for i, observation in enumerate(observations)]
+    views = [view for view in VIEWS if (episode / f"{view}_rgb").is_dir()]
+    if not views:
+        raise GenimaError(f"{episode} has no images ({VIEWS[0]}_rgb, ...)")
+    size = {view: _image(episode, view, 0).shape[1::-1] for view in views}
+    if cameras is None:
+        known = {view: _camera(episode, observations[0], view, moments[0], robot) for view in views}
+    elif missing := [view for view in views if view not in cameras]:
+        raise GenimaError(f"there is no calibration of {', '.join(missing)}; there is {', '.join(cameras)}")
+    else:
+        known = {view: cameras[view] for view in views}
+    known = {view: camera.scaled(*size[view]) for view, camera in known.items()}
+    with EpisodeWriter(folder, robot, known, _instruction(episode)) as demo:
+        for view, camera in known.items():
+            demo.calibrate(view, yaml.safe_dump(Calibration(camera, method="RLBench's own").to_dict()))
+        for i, joints in enumerate(moments):
+            demo.observe(joints.stamp, {view: _image(episode, view, i) for view in views}, joints)
+            after = min(i + 1, len(moments) - 1)
+            demo.command(replace(_asked(episode, after, observations[after], moments[after]), stamp=joints.stamp))
+        demo.judge(moments[-1].stamp, True)  # the generator keeps no other
+
+
+def _observations(episode: Path) -> Sequence[Any]:
+    """RLBench's Demo holds a list; older ones are the list."""
+    path = episode / _LOW_DIM
+    demo = plain_pickle.load(path, _RECORDS)
+    observations = getattr(demo, "_observations", demo)
+    if not isinstance(observations, list) or not observations:
+        raise GenimaError(f"{path} holds no observations")
+    return observations
+
+
+def _joints(episode: Path, i: int, observation: Any, robot: RobotModel) -> Joints:
+    positions = _numbers(episode, i, "joint_positions", getattr(observation, "joint_positions", None), len(robot.home))
+    opened = _numbers(episode, i, "gripper_open", [getattr(observation, "gripper_open", None)], 1)[0]
+    beyond = np.maximum(robot.position_min - positions, positions - robot.position_max)
+    if beyond.max() > _OUTSIDE_ARM:
+        name = robot.joint_names[int(beyond.argmax())]
+        raise GenimaError(f"{episode}, observation {i}: {name} exceeds its limits by {beyond.max():.2f} rad")
+    if not 0 <= opened <= 1:
+        raise GenimaError(f"{episode}, observation {i}: gripper_open is {opened:g}, 0..1 is needed")
+    return Joints(i * PERIOD, positions, float(opened))
+
+
+def _asked(episode: Path, i: int, observation: Any, joints: Joints) -> Command:
+    """What led to an observation."""
+    action = _misc(observation).get("joint_position_action")
+    if action is None:
+        return Command(joints.stamp, joints.positions, gripper=joints.gripper)
+    numbers = _numbers(episode, i, "joint_position_action", action, len(joints.positions) + 1)
+    return Command(joints.stamp, numbers[:-1], gripper=float(np.clip(numbers[-1], 0, 1)))
+
+
+def _misc(observation: Any) -> Mapping[str, Any]:
+    misc = getattr(observation, "misc", None)
+    return misc if isinstance(misc, dict) else {}
+
+
+def _numbers(episode: Path, i: int, name: str, values: Any, *shape: int) -> NDArray[np.float64]:
+    try:
+        numbers = np.array(values, dtype=float)
+    except (TypeError, ValueError):
+        numbers = np.zeros(0)
+    if numbers.shape != shape or not np.isfinite(numbers).all():
+        wanted = " x ".join(map(str, shape))
+        raise GenimaError(f"{episode}, observation {i}: {name} is not {wanted} finite numbers")
+    return numbers
+
+
+def _image(episode: Path, view: str, i: int) -> Image:
+    path = episode / f"{view}_rgb" / f"{i}.png"
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    if bgr is None:
+        raise GenimaError(f"{path} is {'no image' if path.is_file() else 'missing'}")
+    return np.ascontiguousarray(bgr[..., ::-1], np.uint8)
+
+
+def _camera(episode: Path, observation: Any, view: str, joints: Joints, robot: RobotModel) -> Camera:
+    """As the first observation tells; its focal lengths are negative, as its axes point left and up."""
+    misc = _misc(observation)
+    if "joint_poses" not in misc:
+        raise GenimaError(
+            f"{episode} does not tell where its joints are, and so not where the cameras are on the robot (RLBench "
+            "does since July 2024): give a folder of calibrations with --cameras"
+        )
+    poses = _numbers(episode, 0, "joint_poses", misc["joint_poses"], len(robot.home), 7)
+    frames = np.tile(np.eye(4), (len(poses), 1, 1))
+    frames[:, :3, 3] = poses[:, :3]
+    try:
+        frames[:, :3, :3] = Rotation.from_quat(poses[:, 3:]).as_matrix()
+        T_world_base = base_pose(robot, joints.positions, frames)
+    except (GenimaError, ValueError) as error:  # no quaternion has length 0
+        raise GenimaError(f"{episode}: {error}") from None
+    T_world_sensor = _numbers(episode, 0, f"{view}'s extrinsics", misc.get(f"{view}_camera_extrinsics"), 4, 4)
+    K = _numbers(episode, 0, f"{view}'s intrinsics", misc.get(f"{view}_camera_intrinsics"), 3, 3)
+    T = np.linalg.inv(T_world_base) @ T_world_sensor @ _OPTICAL
+    if view == _HAND:
+        T = np.linalg.inv(robot.link_poses(joints.positions)[-2]) @ T
+    fx, fy, cx, cy = (abs(float(number)) for number in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
+    if min(fx, fy, cx, cy) < 0.5:
+        raise GenimaError(f"{episode}, observation 0: {view}'s intrinsics are no camera's")
+    return Camera(view, "flange" if view == _HAND else "base", T, round(2 * cx), round(2 * cy), fx, fy, cx, cy)
+
+
+def _instruction(episode: Path) -> str:
+    """The first wording."""
+    for folder in (episode, episode.parent.parent):
+        path = folder / _WORDINGS
+        if path.is_file():
+            wordings = plain_pickle.load(path, ())
+            if isinstance(wordings, list) and wordings and isinstance(wordings[0], str) and wordings[0].strip():
+                return wordings[0]
+            raise GenimaError(f"{path} holds no wordings of the task")
+    raise GenimaError(f"{episode}: there is no {_WORDINGS}, which says what the task is")

@@ -1,0 +1,158 @@
+"""The calibration of one camera while it is made: samples, each on the disk at once, and what they say by now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from genima.errors import GenimaError
+from genima.handeye.board import Board
+from genima.handeye.detection import Detection
+from genima.handeye.folder import CameraInfo, RawSample, drop_sample, load_samples, sample_names, save_sample
+from genima.handeye.look import coverage
+from genima.handeye.next_pose import NextPose, candidates_near, next_pose
+from genima.handeye.outcome import Outcome, calibrate, calibration
+from genima.handeye.poses import difference
+from genima.handeye.result import Calibration, Frames
+from genima.handeye.samples import Parent, Sample
+from genima.observation import Image, Joints
+from genima.robot.model import RobotModel
+
+_SAME = 0.01, np.radians(3.0)  # m and rad of the flange: nearer poses are one
+_CANDIDATES, _REACH = 300, 0.4  # rad from where samples were taken, of what is recommended
+
+
+@dataclass(frozen=True)
+class Result:
+    """What samples say, or why they say nothing."""
+
+    samples: tuple[str, ...]  # their names
+    words: str
+    outcome: Outcome | None = None
+    calibration: Calibration | None = None
+    next_pose: NextPose | None = None
+
+
+class Session:
+    """The samples of one view in a folder. Several threads may ask; one at a time may take and drop."""
+
+    def __init__(self, folder: Path, view: str, parent: Parent, board: Board, robot: RobotModel) -> None:
+        """Goes on with the samples that are there.
+
+        Args:
+            folder: of the samples; made with the first.
+            view: of the camera.
+            parent: what carries the camera.
+            board: that is seen.
+            robot: that moves.
+
+        Raises:
+            GenimaError: for samples of another view, robot or board, and for damaged ones.
+        """
+        self.folder, self.view, self.parent, self.board, self.robot = folder, view, parent, board, robot
+        self.info: CameraInfo | None = None  # of the camera that took the samples; None before the first
+        self._samples: dict[str, Sample] = {}  # never changed in place
+        names = sample_names(folder) if folder.is_dir() and any(folder.glob("*.yaml")) else []
+        for raw in load_samples(folder, names):
+            if raw.view != view:
+                raise GenimaError(f"{folder} has samples of view {raw.view}, not of {view}: take a folder each")
+            try:
+                self._samples[raw.name] = raw.detected(board, robot)
+            except GenimaError as error:
+                raise GenimaError(
+                    f"sample {raw.name} in {folder} cannot be gone on with: {error}; remove it, or take another folder"
+                ) from None
+            self.info = raw.info
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """In the order of their names."""
+        return tuple(sample for _, sample in sorted(self._samples.items()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the samples."""
+        return tuple(sorted(self._samples))
+
+    @property
+    def coverage(self) -> float:
+        """The share of the image, 0..1, in which samples saw the board."""
+        return coverage([s.detection for s in self.samples], self.info.intrinsics) if self.info else 0.0
+
+    def require_camera(self, info: CameraInfo) -> None:
+        """Raise a GenimaError unless a camera is that of the samples."""
+        if self.info is not None and info != self.info:
+            raise GenimaError(
+                f"{self.folder} has samples of another camera or resolution (camera_info differs): take another folder"
+            )
+
+    def same_place(self, joints: Joints) -> str | None:
+        """The name of a sample that was taken from there, nearly; None where there is none."""
+        T_base_flange = self.robot.link_poses(joints.positions)[-2]
+        for name, sample in self._samples.items():
+            metres, angle = difference(T_base_flange, self.robot.link_poses(sample.joints)[-2])
+            if metres < _SAME[0] and angle < _SAME[1]:
+                return name
+        return None
+
+    def take(self, image: Image, info: CameraInfo, joints: Joints, detection: Detection) -> str:
+        """Add a sample, on the disk first; returns its name.
+
+        Raises:
+            GenimaError: for a camera other than that of the samples before, and when it cannot be written.
+        """
+        self.require_camera(info)
+        last = max((int(name) for name in self._samples if name.isdecimal()), default=0)
+        name = f"{last + 1:04d}"
+        by_name = dict(zip(self.robot.joint_names, joints.positions.tolist(), strict=True))
+        save_sample(self.folder, RawSample(name, self.view, image, by_name, info))
+        self.info = info
+        self._samples = {**self._samples, name: Sample(name, joints.positions, detection)}
+        return name
+
+    def drop(self, name: str = "") -> str:
+        """Remove a sample, the last where no name is given; returns its name.
+
+        Raises:
+            GenimaError: when it is not there.
+        """
+        if not self._samples:
+            raise GenimaError("there is no sample to drop")
+        name = name or self.names[-1]
+        if name not in self._samples:
+            raise GenimaError(f"there is no sample {name}; there are {', '.join(self.names)}")
+        drop_sample(self.folder, name)
+        self._samples = {other: sample for other, sample in self._samples.items() if other != name}
+        self.info = self.info if self._samples else None
+        return name
+
+    def compute(self, samples: Sequence[Sample], info: CameraInfo) -> Result:
+        """What samples (some of this session's) by a camera say."""
+        names = tuple(sample.name for sample in samples)
+        try:
+            outcome = calibrate(samples, self.board, info.intrinsics, self.robot, self.parent)
+        except GenimaError as error:
+            return Result(names, str(error))
+        frames = Frames.of(self.robot, self.parent, info.frame_id)
+        date = datetime.now().astimezone().isoformat(timespec="seconds")
+        found = calibration(outcome, self.view, self.board, date, frames)
+        assert found.sigma is not None and found.residuals is not None
+        millimetres, degrees = found.sigma
+        left = found.residuals
+        words = (
+            f"sure to {millimetres:.2f} mm and {degrees:.3f} deg (1 sigma) by {len(outcome.samples)} samples; "
+            f"residuals {left.pixels:.2f} px, {left.millimetres:.2f} mm, {left.degrees:.3f} deg"
+        )
+        for name, why in outcome.outliers.items():
+            words += f"; {name} is left out: {why}"
+        try:
+            candidates = candidates_near(outcome.samples, _CANDIDATES, _REACH, seed=len(names))
+            recommended = next_pose(outcome.samples, outcome.fit, self.board, candidates)
+        except GenimaError:  # that is no news: the samples are good
+            recommended = None
+        return Result(names, words, outcome, found, recommended)
+

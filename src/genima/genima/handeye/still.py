@@ -1,0 +1,45 @@
+"""What a still camera sees behind a moving robot, and what of each image is not that."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Stack = NDArray[np.float32]  # (N, h, w, 3), levels 0..255
+_DARK, _BRIGHT = 12.0, 240.0  # levels; beyond them nothing is known about the light
+_DIFFERENT = 12.0  # levels
+
+
+def same_light(images: Stack) -> Stack:
+    """The images as if all had been exposed alike: each channel divided by its median ratio to the median image."""
+    middle = np.median(images, axis=0)
+    telling = (middle.min(-1) > _DARK) & (middle.max(-1) < _BRIGHT)
+    if telling.mean() < 0.05:
+        return images
+    gains = np.median(images[:, telling] / middle[telling], axis=1)
+    return np.asarray(images / np.maximum(gains, 1e-3)[:, None, None], np.float32)
+
+
+def background(images: Stack, free: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The median (h, w, 3) of the images where each is free of the robot (N, h, w), and where any is (h, w)."""
+    count = free.sum(0)
+    ordered = np.where(free[..., None], images, np.float32(np.inf))
+    ordered.sort(axis=0)
+    middle = np.maximum(count - 1, 0) // 2
+    median = np.take_along_axis(ordered, middle[None, ..., None], axis=0)[0]
+    return np.where(count[..., None] > 0, median, np.float32(0)), count > 0
+
+
+def motion(images: Stack, width: int, height: int) -> NDArray[np.float32]:
+    """How surely each pixel of smaller images (N, height, width) differs from the median one, 0..1."""
+    small = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images])
+    different = np.abs(small - np.median(small, axis=0)).max(-1)
+    return np.clip(different / _DIFFERENT - 0.25, 0, 1).astype(np.float32)
+
+
+def expected_motion(robot: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """What :func:`motion` shows where the robot is at (N, height, width) in each image: the robot itself, and where it
+    is not but usually is; but not what it covers in all of them."""
+    robot_or_not = robot.astype(np.float32)
+    return np.maximum(robot_or_not, np.median(robot_or_not, axis=0)) * ~robot.all(axis=0)

@@ -1,0 +1,214 @@
+"""`./genima doctor`: look at the machine, the files and, if asked to, the running graph, before the robot moves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from tqdm import tqdm
+
+from genima import paths
+from genima.checkpoint import DrawingSpec
+from genima.doctor import (
+    Finding,
+    Group,
+    Status,
+    clock,
+    configuration,
+    disk,
+    fail,
+    gpu,
+    installation,
+    kernel,
+    network,
+    ros,
+    skipped,
+    usb,
+)
+from genima.doctor.findings import as_json, failed, table
+from genima.errors import GenimaError
+from genima.files import require_writable, write_whole
+from genima.robot.model import RobotModel
+from genima.views import Camera, load_cameras
+from genima.views.camera import VIRTUAL
+from genima.views.rig import Device
+from genima_nodes.hardware.optional import require
+
+_SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
+
+
+@dataclass
+class Doctor:
+    """Look at this machine, the files and, with --live, the running graph; exit code 1 when something cannot work.
+
+    With neither --cameras nor --robot-ip, it is the simulator that is looked at: the bundled checkpoint, the simulated
+    cameras.
+    """
+
+    cameras: str | None = None
+    """Which camera is which view: a name in config/cameras or a YAML file."""
+    calibration: str | None = None
+    """A folder in calibration/, or any."""
+    checkpoint: str | None = None
+    """Folder of a diffusion agent and a controller."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+    robot_ip: str | None = None
+    """Address of the robot's control: this machine drives it."""
+    clock_of: str | None = None
+    """Another machine, whose clock is compared (its chrony must allow it)."""
+    demos: Path = field(default_factory=lambda: Path("data/demos"))
+    """Folder that demos are recorded into."""
+    live: bool = False
+    """Also listen to the graph that runs in this shell's ROS_DOMAIN_ID."""
+    namespace: str = ""
+    """With --live: of the robot's nodes."""
+    seconds: float = 5.0
+    """With --live: how long to listen."""
+    json: Path | None = None
+    """File for all findings."""
+
+    @property
+    def real(self) -> bool:
+        """Whether there is hardware."""
+        return self.cameras is not None or self.robot_ip is not None
+
+    @property
+    def checkpoint_folder(self) -> str | None:
+        """Where nobody named one, the simulator's is the bundled one."""
+        return self.checkpoint if self.checkpoint is not None or self.real else ""
+
+    @property
+    def calibration_name(self) -> str | None:
+        """Likewise."""
+        return self.calibration if self.calibration is not None or self.real else "sim"
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the files say, as far as they can be read."""
+
+    rig: Mapping[str, Device]
+    robot: RobotModel | None
+    spec: DrawingSpec | None
+    cameras: Mapping[str, Camera]
+
+    @property
+    def views(self) -> list[str]:
+        """Those of cameras, in the order of the cameras file, else of the checkpoint."""
+        return list(self.rig) or [view for view in (self.spec.views if self.spec else ()) if view != VIRTUAL]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima doctor``."""
+    options = tyro.cli(Doctor, prog="genima doctor", args=list(argv))
+    if not 1 <= options.seconds <= 600:
+        raise GenimaError(f"--seconds {options.seconds:g}: listen for 1 to 600 s")
+    if options.json is not None:
+        require_writable(options.json)
+    groups, files = look(options)
+    if options.live:
+        groups += listen(options, files)
+    print(table(groups, shutil.get_terminal_size().columns))
+    if options.json is not None:
+        write_whole(options.json, (json.dumps(as_json(groups), indent=1) + "\n").encode())
+    return int(failed(groups))
+
+
+def look(options: Doctor) -> tuple[list[Group], Files]:
+    """Everything but the running graph; and what the files say."""
+    robot_there = options.robot_ip is not None
+    rig, cameras_found = configuration.cameras(options.cameras)
+    robot, robot_found = configuration.robot(options.robot)
+    spec, folders, checkpoint_found = configuration.checkpoint(options.checkpoint_folder, robot)
+    calibrated = list(configuration.calibrations(options.calibration_name, spec, rig, robot))
+    fitting = configuration.rig_fits(rig, spec) if rig and spec else ()
+    groups = [
+        Group("installation", [installation.python(), installation.packages(),
+                               *installation.ros(os.environ.get("ROS_DISTRO", "")), installation.rendering()]),
+        Group("ROS and DDS", [*ros.variables(os.environ, installation.has_wheels(), options.real),
+                              *ros.transport(os.environ, _PROC, _DEV / "shm", options.real)]),
+        Group("control in real time", list(kernel.findings(_SYS, _PROC, robot_there))),
+        Group("robot", [robot_found, *_way(options.robot_ip)]),
+        Group("clocks", [clock.synchronised(options.real), *_other_clock(options.clock_of)]),
+        Group("cameras", [cameras_found, *usb.connections(_SYS, _DEV, rig), *_serials(rig)]),
+        Group("checkpoint", [*checkpoint_found, *fitting]),
+        Group("graphics card", list(gpu.findings(folders or None))),
+        Group("calibration", calibrated),
+        Group("disk", [disk.room(options.demos)]),
+    ]  # fmt: skip
+    return groups, Files(rig, robot, spec, _readable_cameras(options.calibration_name))
+
+
+def _way(address: str | None) -> Iterator[Finding]:
+    if address is None:
+        yield skipped("way to the robot", "no address is given; the simulator needs none", "--robot-ip ADDRESS")
+    else:
+        yield from network.to_robot(_SYS, address)
+
+
+def _other_clock(host: str | None) -> Iterator[Finding]:
+    if host is None:
+        yield skipped("another machine's clock", "none is named", "--clock-of HOST, where nodes run on two machines")
+    else:
+        yield clock.agrees(host)
+
+
+def _serials(rig: Mapping[str, Device]) -> Iterator[Finding]:
+    if not rig:
+        return
+    try:
+        yield from usb.serials(rig, usb.known(require("pyrealsense2")))
+    except GenimaError as error:
+        yield skipped("serial numbers", str(error))
+
+
+def _readable_cameras(calibration: str | None) -> Mapping[str, Camera]:
+    try:
+        return load_cameras(calibration) if calibration is not None else {}
+    except GenimaError:
+        return {}  # said already
+
+
+def listen(options: Doctor, files: Files) -> list[Group]:
+    """Listen to the running graph for a while."""
+    os.environ.setdefault(ros.PROFILE, str(paths.shared("config", "dds", "shared_memory.xml")))
+    if ros.middleware(os.environ, installation.has_wheels()).status is Status.FAIL:
+        return [Group("running graph", [skipped("ROS 2", "it cannot start: see RMW_IMPLEMENTATION")])]
+    import rclpy  # only here, as below: without --live, no ROS is needed
+    from rclpy.experimental import EventsExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from genima_bringup.listener import Listener
+
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is Python's
+        node = Listener("doctor", options.namespace)
+    except RuntimeError as error:
+        found = str(error).strip().splitlines()[0]
+        return [Group("running graph", [fail("ROS 2", found, "./genima setup")])]
+    executor = EventsExecutor()
+    executor.add_node(node)
+    try:
+        node.expect(files.views, files.rig, files.cameras, files.robot)
+        end = time.monotonic() + options.seconds
+        with tqdm(total=options.seconds, desc="listening", unit="s", bar_format="{desc} {bar} {remaining}") as progress:
+            while (left := end - time.monotonic()) > 0:
+                executor.spin_once(timeout_sec=min(0.1, left))
+                progress.update(options.seconds - left - progress.n)
+        return [*node.groups(), node.told()]
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""What launch files need for other packages' drivers. Needs an installed ROS 2, as :mod:`genima_bringup.launching`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import yaml
+from launch.action import Action
+from launch.actions import (
+    GroupAction,
+    IncludeLaunchDescription,
+    PopLaunchConfigurations,
+    PushLaunchConfigurations,
+    ResetLaunchConfigurations,
+)
+from launch.condition import Condition
+from launch.launch_context import LaunchContext
+from launch.launch_description_entity import LaunchDescriptionEntity
+from launch.some_substitutions_type import SomeSubstitutionsType
+from launch.substitution import Substitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
+from launch_ros.actions import SetRemap
+from launch_ros.substitutions import FindPackageShare
+
+from genima.robot.backend import ArmBackend
+from genima.views.rig import Device, load_rig
+
+
+def include(
+    package: str,
+    file: str,
+    arguments: Mapping[str, SomeSubstitutionsType],
+    remappings: Mapping[str, str] | None = None,
+    condition: Condition | None = None,
+) -> GroupAction:
+    """A package's launch file, which sees these arguments alone: some take all they find for their own.
+
+    ``remappings`` hold for all nodes in it.
+    """
+    source = PathJoinSubstitution([FindPackageShare(package), "launch", file])
+    passed = [(name, LaunchConfiguration(name)) for name in arguments]
+    return GroupAction(
+        [
+            PushLaunchConfigurations(),  # but not the environment: all processes need the same DDS profile
+            ResetLaunchConfigurations(dict(arguments)),
+            *(SetRemap(topic, other) for topic, other in (remappings or {}).items()),
+            IncludeLaunchDescription(source, launch_arguments=passed),
+            PopLaunchConfigurations(),
+        ],
+        scoped=False,
+        condition=condition,
+    )
+
+
+class ForEachCamera(Action):
+    """What ``make`` returns for each view and its camera, of a file of config/cameras."""
+
+    def __init__(
+        self,
+        cameras: SomeSubstitutionsType,
+        make: Callable[[str, Device], LaunchDescriptionEntity],
+        condition: Condition | None = None,
+    ) -> None:
+        super().__init__(condition=condition)
+        self._cameras, self._make = normalize_to_list_of_substitutions(cameras), make
+
+    def execute(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        """Raises:
+        GenimaError: for a missing or malformed file.
+        """
+        rig = load_rig(perform_substitutions(context, self._cameras))
+        return [self._make(view, device) for view, device in rig.items()]
+
+
+class Views(Substitution):
+    """The views of a file of config/cameras, as a parameter's list."""
+
+    def __init__(self, cameras: SomeSubstitutionsType) -> None:
+        super().__init__()
+        self._cameras = normalize_to_list_of_substitutions(cameras)
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        GenimaError: for a missing or malformed file.
+        """
+        views = list(load_rig(perform_substitutions(context, self._cameras)))
+        return yaml.safe_dump(views, default_flow_style=True).strip()
+
+
+class ControllerOf(Substitution):
+    """The controller of a file of config/backends, as the controller manager calls it."""
+
+    def __init__(self, backend: SomeSubstitutionsType) -> None:
+        super().__init__()
+        self._backend = normalize_to_list_of_substitutions(backend)
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        GenimaError: for a missing or malformed file.
+        """
+        return ArmBackend.load(perform_substitutions(context, self._backend)).controller

@@ -1,0 +1,59 @@
+"""What the cameras of a running robot see, with the joints of that moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image as ImageMessage
+
+from genima.errors import GenimaError
+from genima.handeye.from_robot import Photo
+from genima.robot.model import RobotModel
+from genima_nodes import messages, qos
+from genima_nodes.health import Health
+from genima_nodes.joint_states import JointStates
+
+_PATIENCE = 5.0  # s
+_SAME_MOMENT = 0.05  # s
+
+
+def take(views: Sequence[str], robot: RobotModel, namespace: str) -> Mapping[str, Sequence[Photo]]:
+    """One photo of every view that speaks, by view.
+
+    Raises:
+        GenimaError: when no camera or no joints are heard.
+    """
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    node = rclpy.create_node("snapshots", namespace=namespace)
+    try:
+        executor.add_node(node)
+        joint_states = JointStates(node, Health(node), robot)
+        newest: dict[str, ImageMessage] = {}
+        for view in views:
+            node.create_subscription(
+                ImageMessage, f"cameras/{view}/color/image_raw", partial(newest.__setitem__, view), qos.IMAGE
+            )
+        photos: dict[str, Sequence[Photo]] = {}
+        deadline = time.monotonic() + _PATIENCE
+        while len(photos) < len(views) and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+            for view in set(newest) - set(photos):
+                stamp = messages.seconds(newest[view].header.stamp)
+                if joints := joint_states.at(stamp, _SAME_MOMENT):
+                    photos[view] = [Photo(view, messages.image_from(newest[view]).copy(), joints)]
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    if not photos:
+        said = f"no joint_states at the time of the images of {', '.join(newest)}" if newest else "no camera speaks"
+        raise GenimaError(f"{said}: does the robot run, in this ROS domain and namespace?")
+    for view in set(views) - set(photos):
+        print(f"{view:<16}silent")
+    return {view: photos[view] for view in views if view in photos}

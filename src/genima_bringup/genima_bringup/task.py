@@ -1,0 +1,70 @@
+"""`./genima task "..."`: have a robot that runs do a task, once all its nodes are ready."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima_bringup.demo import interruptible
+from genima_bringup.supervisor import robot_environment
+
+_NODES = ("diffusion_agent", "controller", "command_guard", "task_runner")
+
+
+def main(argv: list[str]) -> int:
+    """Run the task; returns the exit code: 1 when it was not done."""
+    options = _parse(argv)
+    if not {"FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION"} & os.environ.keys():
+        os.environ.update(robot_environment())  # as the nodes have it, where nobody has said otherwise
+    import rclpy  # after the arguments have been understood: it takes a while
+    from rclpy.signals import SignalHandlerOptions
+
+    from genima_bringup.driver import Driver
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    driver = Driver("task", options.namespace)
+    with tqdm(bar_format="{desc}", disable=None) as line, interruptible():
+
+        def live() -> None:
+            line.set_description_str("  ".join(["! " + fault for fault in driver.faults()]) or "all fine", refresh=True)
+
+        begun = False
+        try:
+            line.write("waiting for the nodes ...")
+            driver.wait_ready(_NODES, options.patience, live)
+            ended = driver.begin_task(options.instruction, options.time_limit, live)
+            begun = True
+            line.write(f"{options.instruction!r} is in force; Ctrl-C ends it")
+            while not driver.spin_until(ended.done, 1.0, live):
+                pass
+            result = ended.result().result
+            line.write(f"{result.outcome} after {result.elapsed:.1f} s ({result.reason})")
+            return 0 if result.outcome in (result.SUCCEEDED, result.FINISHED) else 1
+        except KeyboardInterrupt:
+            if begun:
+                driver.cancel_task()
+                driver.spin_until(ended.done, 2.0, lambda: None)
+            return 130
+        finally:
+            driver.close()
+            rclpy.try_shutdown()
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./genima task", description=__doc__)
+    parser.add_argument("instruction", help="what is to be done, in words as in the demos")
+    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds; 0: none (default: %(default)s)")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for the nodes")
+    parser.add_argument("--namespace", default="", help="of the robot's nodes")
+    options = parser.parse_args(argv)
+    if not options.instruction.strip() or not options.time_limit >= 0:
+        raise GenimaError("the instruction must not be empty, nor --time-limit negative")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

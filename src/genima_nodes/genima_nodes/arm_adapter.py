@@ -1,0 +1,208 @@
+"""Node: `joint_command` to an arm's controller, and the driver's joints, with the gripper's, to `joint_states`.
+
+What the controller takes is read from ``config/backends``. While nothing good comes, the arm holds its last target.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import JointState
+
+from genima.errors import GenimaError
+from genima.observation import Command, Joints
+from genima.robot.backend import ArmBackend
+from genima.robot.model import RobotModel, pick
+from genima_nodes import messages, parameters, qos
+from genima_nodes.controller_targets import controller_target
+from genima_nodes.health import Health
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import CONTROL_NICENESS, run
+
+_TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
+_WATCH = 0.02  # s; also how often a controller is kept alive
+_EARLY = 0.5e-3  # s: samples of a driver at 1 kHz jitter
+_SILENT = 0.1  # s without a set-point, or without the arm's joints
+_GONE = 0.5  # s without the arm's joints, after which it may be anywhere
+_GRIPPER_SILENT = 1.0  # s; some grippers tell 15 times a second, and stop while they are busy
+_NEAR = 0.1  # rad between a set-point and the arm, or what it holds, to begin to follow: as the guard's rejoin
+_PATIENCE = 5.0  # s until a controller listens
+
+
+class ArmAdapterNode(Node):
+    """Passes every good set-point on as it comes. What is sent first, and after a break, is near the arm.
+
+    Not a guard: that stands before it. It only makes sure that what the guard says is what the controller gets.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for a backend that does not exist or does not fit the robot.
+        """
+        super().__init__("arm_adapter", **options)
+        self._robot = RobotModel.load(self.declare_parameter("robot", "fr3").value)
+        self._backend = backend = ArmBackend.load(self.declare_parameter("backend", "crisp").value)
+        self._names = backend.joint_names(self._robot)
+        self._period = 1 / parameters.number(self, "state_rate", 200.0, 20.0, 1000.0)  # s between joint states
+        self._target = controller_target(backend, self._names)
+        self._measured: NDArray[np.float64] | None = None  # (n,) rad, newest of the arm
+        self._measured_at = self._said_at = self._heard_at = self._gripper_at = float("-inf")  # monotonic s
+        self._gripper = 0.0  # rad
+        self._held: NDArray[np.float64] | None = None  # (n,) rad, what the controller was told last
+        self._following = False
+        self._rivals = ""  # who else speaks to the robot
+        self._started = time.monotonic()
+
+        self._health = Health(self)
+        self._health.value("backend", lambda: backend.name)
+        self._health.value("following", lambda: self._following)  # else the arm holds
+        self._heard = self._health.meter("joint_command")
+        self._sent = self._health.meter("target")
+        self._states = self._health.meter("arm joints")
+        self._age = self._health.latency("guard to controller")
+        self._publisher = self.create_publisher(self._target.kind, backend.target, _TARGET)
+        self._joint_states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
+        self.create_subscription(JointState, backend.states, self._on_arm, _STATES)
+        self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, _STATES)
+        self.create_timer(_WATCH, self._watch, clock=STEADY)
+        self._health.watch(self._look_round)
+
+    def close(self) -> None:
+        """Leave the arm at rest."""
+        self._hold()
+
+    # What the arm says.
+
+    def _on_arm(self, message: JointState) -> None:
+        if set(message.name).isdisjoint(self._names):
+            return  # a gripper's, on the same topic
+        self._states.tick()
+        try:
+            self._measured = pick("the driver's joint state", message.name, message.position, self._names)
+        except GenimaError as error:
+            self._states.drop()
+            self._health.fault("driver", str(error))
+            return
+        self._health.clear("driver")
+        now = time.monotonic()
+        if now - self._measured_at > _GONE:
+            self._held = None  # nobody knows what it did meanwhile: after a reflex, its controller begins anew
+        self._measured_at = now
+        if now - self._said_at < self._period - _EARLY or now - self._gripper_at > _GRIPPER_SILENT:
+            return
+        self._said_at = now
+        stamp = messages.seconds(message.header.stamp) or messages.now(self)
+        joints = Joints(stamp, self._measured, self._robot.open_fraction(self._gripper))
+        self._joint_states.publish(messages.joints_message(joints, self._robot))
+
+    def _on_gripper(self, message: JointState) -> None:
+        if list(message.name) == [self._robot.gripper_joint] and len(message.position) == 1:
+            self._gripper, self._gripper_at = message.position[0], time.monotonic()
+
+    # What the guard says.
+
+    def _on_command(self, message: JointState) -> None:
+        self._heard.tick()
+        try:
+            command = messages.command_from(message, self._robot)
+            self._require_good(command)
+        except GenimaError as error:
+            self._heard.drop()
+            self._health.fault("joint_command", f"{error}; the arm holds")
+            self._hold()
+            return
+        self._health.clear("joint_command")
+        self._heard_at, self._following = time.monotonic(), True
+        self._send(command.stamp, command.positions, command.velocities)
+        self._age.add(messages.now(self) - command.stamp)
+
+    def _require_good(self, command: Command) -> None:
+        if self._rivals:
+            raise GenimaError(self._rivals)
+        if abs(age := messages.now(self) - command.stamp) > _SILENT:
+            side = "old" if age > 0 else "ahead"
+            raise GenimaError(f"its stamps are {abs(age):.2f} s {side}: it comes late, or two machines' clocks differ")
+        if self._measured is None or time.monotonic() - self._measured_at > _SILENT:
+            raise GenimaError("it cannot be followed while the arm does not tell where it is")
+        if self._following:
+            return
+        places = [self._measured] if self._held is None else [self._measured, self._held]
+        away = min(float(np.abs(command.positions - place).max()) for place in places)
+        if away > _NEAR:
+            raise GenimaError(f"it is {away:.2f} rad from the arm, which stopped by itself: call command_guard/resume")
+
+    # What the controller is told.
+
+    def _send(self, stamp: float, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
+        self._held = positions
+        self._publisher.publish(self._target.make(stamp, positions, velocities))
+        self._sent.tick()
+
+    def _rest(self, positions: NDArray[np.float64]) -> None:
+        self._send(messages.now(self), positions, np.zeros_like(positions))
+
+    def _hold(self) -> None:
+        """Say once more what was said last, at rest: some controllers go on with its velocity."""
+        if self._following and self._held is not None:
+            self._rest(self._held)
+        self._following = False
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        if self._following and now - min(self._heard_at, self._measured_at) > _SILENT:
+            self._hold()
+        if self._following:
+            return
+        if self._held is None:
+            # A controller that is switched on goes to what it heard last: that must be where the arm is.
+            if self._measured is not None and now - self._measured_at < _SILENT:
+                self._rest(self._measured)
+        elif self._backend.keep_alive:
+            self._rest(self._held)
+
+    def _look_round(self) -> None:
+        now, topic = time.monotonic(), self._publisher.topic_name
+        waited = now - self._started
+        guards, speakers = self.count_publishers("joint_command"), self.count_publishers(topic)
+        rivals = []
+        if guards > 1:
+            rivals.append(f"{guards - 1} others than the command guard speak to the robot")
+        if speakers > 1:
+            rivals.append(f"{speakers - 1} others speak to the controller on {topic}")
+        self._rivals = " and ".join(rivals)
+        self._tell("rivals", f"{self._rivals}; end them" if rivals else "")
+        deaf = self._publisher.get_subscription_count() == 0 and waited > _PATIENCE
+        words = f"nobody listens on {topic}: is it active, and in this namespace?"
+        self._tell(f"controller {self._backend.controller}", words if deaf else "")
+        silent = now - self._measured_at > (_PATIENCE if self._measured is None else _SILENT) and waited > _PATIENCE
+        self._tell("arm", "its driver says nothing of its joints" if silent else "")
+        silent = now - self._gripper_at > _GRIPPER_SILENT and waited > _PATIENCE
+        self._tell("gripper", "says nothing; without it there are no joint_states" if silent else "")
+        others = self.count_publishers("joint_states") - 1
+        words = f"{others} others publish it, too: the driver's joint_state_publisher? Remap it"
+        self._tell("joint_states", words if others > 0 else "")
+
+    def _tell(self, about: str, line: str) -> None:
+        if line:
+            self._health.fault(about, line)
+        else:
+            self._health.clear(about)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(ArmAdapterNode, args, CONTROL_NICENESS, real_time=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

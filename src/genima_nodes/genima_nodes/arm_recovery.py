@@ -1,0 +1,269 @@
+"""Node: stops the command guard when a robot of franka_ros2's has stopped by itself, and brings it back on request.
+
+After a reflex, franka_ros2 deactivates its hardware component and all controllers. `robot/recover` clears the robot's
+error, activates the component, and switches the controllers on again, the one that moves the arm last.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from action_msgs.msg import GoalStatus
+from lifecycle_msgs.msg import State
+from rclpy.action import ActionClient
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from genima.errors import GenimaError
+from genima.robot.backend import ArmBackend
+from genima_nodes.health import Health
+from genima_nodes.optional_messages import message_type
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import run
+
+_TICK = 0.05  # s
+_LOOK = 0.5  # s between looks at the controllers
+_ANSWER = 3.0  # s for the controller manager to answer
+_RECOVERY = 15.0  # s for the robot: it may have to lock and open its brakes
+_SETTLE = 0.3  # s for the arm's joints to be told again, and for arm_adapter to tell the controller to stay there
+_STRICT = 2  # SwitchController's constant
+_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class ArmRecoveryNode(Node):
+    """All in the executor's one thread: waiting is awaiting the next tick."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for a backend that knows no recovery, or whose messages are not installed.
+        """
+        super().__init__("arm_recovery", **options)
+        backend = ArmBackend.load(self.declare_parameter("backend", "crisp").value)
+        if backend.recovery is None:
+            raise GenimaError(f"backend {backend.name} knows no recovery: leave arm_recovery out")
+        self._controller, self._settings = backend.controller, backend.recovery
+        manager = backend.recovery.manager
+
+        def client(kind: str, name: str) -> Any:
+            return self.create_client(message_type(f"controller_manager_msgs/srv/{kind}"), f"{manager}/{name}")
+
+        self._list = client("ListControllers", "list_controllers")
+        self._set_hardware = client("SetHardwareComponentState", "set_hardware_component_state")
+        self._switch = client("SwitchController", "switch_controller")
+        self._recovery_kind = message_type("franka_msgs/action/ErrorRecovery")
+        self._recover = ActionClient(self, self._recovery_kind, self._settings.action)
+        self._state_kind = message_type("franka_msgs/msg/FrankaRobotState")
+        self._guard = self.create_client(Trigger, "command_guard/stop")
+        self._tick: Future = Future()
+        self._problem = ""  # why the robot cannot move
+        self._moved = False  # whether it ever could: while the driver starts, nobody need be stopped
+        self._recovering = False
+        self._asked: Future | None = None  # for the controllers' states
+        self._asked_at = self._looked_at = float("-inf")  # monotonic s
+        self._stopping: Future | None = None
+        self._listening: Subscription | None = None  # to the robot's state: 1 kHz, only while something is wrong
+        self._words = ""  # of the robot's own
+
+        self._health = Health(self)
+        self._health.value("controller", lambda: self._controller)
+        self._health.value("recovering", lambda: self._recovering)
+        self._health.value("last error", lambda: self._words or "none")
+        self._recoveries = self._health.meter("recoveries")
+        beside = ReentrantCallbackGroup()  # what it waits for comes in other callbacks
+        self.create_service(Trigger, "robot/recover", self._on_recover, callback_group=beside)
+        self.create_timer(_TICK, self._on_tick, clock=STEADY)
+
+    def close(self) -> None:
+        """Nothing is left to end."""
+
+    def _on_tick(self) -> None:
+        ended, self._tick = self._tick, Future()
+        ended.set_result(None)
+        now = time.monotonic()
+        if self._asked is not None and not self._asked.done() and now - self._asked_at > _ANSWER:
+            self._list.remove_pending_request(self._asked)
+            self._asked = None
+            self._judge(f"{self._list.srv_name} does not answer")
+        elif self._asked is None and now - self._looked_at > _LOOK:
+            self._looked_at = now
+            if self._list.service_is_ready():
+                self._asked, self._asked_at = self._list.call_async(self._list.srv_type.Request()), now
+                self._asked.add_done_callback(self._on_controllers)
+            else:
+                self._judge(f"nobody serves {self._list.srv_name}: is the driver up, in this namespace?")
+        self._stop_guard()
+
+    # Watching.
+
+    def _on_controllers(self, answer: Future) -> None:
+        if answer is self._asked:
+            self._asked = None
+            states = {controller.name: controller.state for controller in answer.result().controller}
+            state = states.get(self._controller, "not loaded")
+            self._judge("" if state == "active" else f"the controller {self._controller} is {state}")
+
+    def _judge(self, problem: str) -> None:
+        if self._recovering:
+            return  # it will have its say
+        if problem and not self._problem:
+            self._stopping, self._words = None, ""
+        self._problem = problem
+        self._moved = self._moved or not problem
+        if problem:
+            self._listen()
+            why = f" ({self._words})" if self._words else ""
+            hint = ": a reflex, the emergency stop or a lost connection; call command_guard/resume"
+            self._health.fault("robot", f"{problem}{why}{hint if self._moved else ''}")
+        else:
+            self._health.clear("robot")
+            self._listen_no_more()
+
+    def _stop_guard(self) -> None:
+        """Keep the guard stopped from the robot's own stop on, until it has heard so."""
+        if not self._problem or not self._moved or self._recovering or self._stopping is not None:
+            return
+        if self._guard.service_is_ready():
+            self._stopping = self._guard.call_async(Trigger.Request())
+
+    def _listen(self) -> None:
+        if self._listening is None:
+            topic = self._settings.state
+            self._listening = self.create_subscription(self._state_kind, topic, self._on_state, _NEWEST)
+
+    def _listen_no_more(self) -> None:
+        if self._listening is not None:
+            self.destroy_subscription(self._listening)
+            self._listening = None
+
+    def _on_state(self, message: Any) -> None:
+        modes = {
+            self._state_kind.ROBOT_MODE_REFLEX: "reflex",
+            self._state_kind.ROBOT_MODE_USER_STOPPED: "stopped by the user",
+            self._state_kind.ROBOT_MODE_GUIDING: "guided by hand",
+            self._state_kind.ROBOT_MODE_AUTOMATIC_ERROR_RECOVERY: "recovering",
+        }
+        errors = _named(message.current_errors) or _named(message.last_motion_errors)
+        words = [modes[message.robot_mode]] if message.robot_mode in modes else []
+        self._words = ": ".join([*words, *([", ".join(errors)] if errors else [])]) or self._words
+
+    # Recovering.
+
+    async def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._recovering:
+            response.success, response.message = False, "the robot recovers already"
+            return response
+        self._recovering = True
+        try:
+            response.message, response.success = await self._bring_back(), True
+        except GenimaError as error:
+            response.success, response.message = False, str(error)
+        finally:
+            self._recovering = False
+        if response.success:
+            self._recoveries.tick()
+            self._moved = True
+            self._judge("")
+        self.get_logger().info(response.message)
+        return response
+
+    async def _bring_back(self) -> str:
+        """What came of it, in words."""
+        if await self._is_active():
+            return "the robot is ready as it is"
+        self._listen()
+        await self._clear_error()
+        hardware = self._settings.hardware
+        state = State(id=State.PRIMARY_STATE_ACTIVE, label="active")
+        answer = await self._call(self._set_hardware, name=hardware, target_state=state)
+        if not answer.ok:
+            raise GenimaError(
+                f"the hardware component {hardware} stays {answer.state.label or 'as it was'}: is it called so, are "
+                f"the robot's FCI active and its brakes open?"
+            )
+        await self._switch_on(self._settings.broadcasters)
+        await self._until(lambda: False, _SETTLE)
+        await self._switch_on((self._controller,))
+        if not await self._is_active():
+            why = self._words or "see the log of its driver"
+            raise GenimaError(f"the controller {self._controller} is off again: {why}")
+        return f"the robot is back; it had stopped for: {self._words or 'nobody knows what'}"
+
+    async def _clear_error(self) -> None:
+        if not self._recover.server_is_ready():
+            raise GenimaError(f"nobody serves the action {self._settings.action}")
+        name = "the robot's error recovery"
+        handle = await self._answer(self._recover.send_goal_async(self._recovery_kind.Goal()), _ANSWER, name)
+        if not handle.accepted:
+            raise GenimaError(f"{name} is refused")
+        ended = await self._answer(handle.get_result_async(), _RECOVERY, name)
+        if ended.status != GoalStatus.STATUS_SUCCEEDED:
+            raise GenimaError(
+                f"{name} fails{f' ({self._words})' if self._words else ''}: release the emergency stop, free the arm "
+                f"by hand if it touches something or is beyond a limit, and resume again"
+            )
+
+    async def _switch_on(self, controllers: tuple[str, ...]) -> None:
+        known = await self._states()
+        if missing := [name for name in controllers if name not in known]:
+            others = ", ".join(known) or "none"
+            raise GenimaError(f"the controller manager has no {', '.join(missing)}; it has {others}")
+        off = [name for name in controllers if known[name] != "active"]
+        if not off:
+            return
+        answer = await self._call(self._switch, activate_controllers=off, strictness=_STRICT)
+        if not answer.ok:
+            raise GenimaError(f"the controller manager does not switch on {', '.join(off)}: see the log of the driver")
+
+    async def _is_active(self) -> bool:
+        return (await self._states()).get(self._controller) == "active"
+
+    async def _states(self) -> dict[str, str]:
+        answer = await self._call(self._list)
+        return {controller.name: controller.state for controller in answer.controller}
+
+    async def _call(self, client: Any, **fields: object) -> Any:
+        if not client.service_is_ready():
+            raise GenimaError(f"nobody serves {client.srv_name}")
+        future = client.call_async(client.srv_type.Request(**fields))
+        try:
+            return await self._answer(future, _ANSWER, client.srv_name)
+        finally:
+            client.remove_pending_request(future)
+
+    async def _answer(self, future: Future, seconds: float, name: str) -> Any:
+        if not await self._until(future.done, seconds):
+            raise GenimaError(f"{name} does not answer")
+        return future.result()
+
+    async def _until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Whether it was done in time."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > deadline:
+                return False
+            await self._tick
+        return True
+
+
+def _named(errors: Any) -> list[str]:
+    """The errors that are set, e.g. ``joint_velocity_violation``."""
+    return [name for name in errors.get_fields_and_field_types() if getattr(errors, name)]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(ArmRecoveryNode, args, executor=SingleThreadedExecutor)  # the other cannot await before rclpy 7.1.9
+
+
+if __name__ == "__main__":
+    sys.exit(main())

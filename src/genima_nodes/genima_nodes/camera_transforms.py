@@ -1,0 +1,164 @@
+"""Node: hangs calibrated cameras into tf, `/tf_static`, so that a driver's own frames stay as they are.
+
+A calibration is of the optical frame, whose parent the driver has given already: what is published is where the root of
+the driver's frames belongs, `<camera>_link`. Where no driver speaks of a camera, as in the simulator, its link is taken
+to be where its optical frame is, and both are published. A camera that hangs somewhere already is left alone, as a
+fault: a frame has one parent only.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from tf2_msgs.msg import TFMessage
+
+from genima.errors import GenimaError
+from genima.handeye import Calibration, Frames
+from genima.handeye.frames import FrameTree, Hanging, hang, link_of
+from genima.robot.model import RobotModel
+from genima.views.camera import calibration_folder
+from genima_nodes import messages, parameters
+from genima_nodes.health import Health
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import run
+from genima_nodes.transforms import transform_from, transform_message
+
+_OURS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_THEIRS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # several publishers, as tf2 listens
+_MOVING = QoSProfile(depth=100)
+_LOOK, _SOON = 0.2, 2.0  # s: between looks, and in which a driver has said all
+
+
+class CameraTransformsNode(Node):
+    """Publishes once a camera's own frames are known; then only watches."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense, and calibrations that contradict each other.
+        """
+        super().__init__("camera_transforms", **options)
+        folder = self.declare_parameter("calibration", "sim").value
+        robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        self._wait = parameters.number(self, "wait", 5.0, -1.0)  # s for a driver's frames; below 0: for ever
+        self._prefix = self.declare_parameter("prefix", "").value  # of the robot's frames
+        self._cameras = self._load(folder, robot)
+        self._tree = FrameTree()  # what others publish
+        self._hung: dict[str, list[Hanging]] = {}  # by view
+        self._begin = time.monotonic()
+        self._health = Health(self)
+        self._heard = self._health.meter("transforms")
+        self._health.value("cameras in tf", lambda: ", ".join(self._hung) or "none")
+        self._publisher = self.create_publisher(TFMessage, "/tf_static", _OURS)
+        self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _THEIRS)
+        self.create_subscription(TFMessage, "/tf", self._on_moving_transforms, _MOVING)
+        self.create_timer(_LOOK, self._look, clock=STEADY)
+
+    def close(self) -> None:
+        """Nothing goes on without the node."""
+
+    def _load(self, folder: str, robot: RobotModel) -> Mapping[str, tuple[Frames, NDArray[np.float64]]]:
+        """Names of frames and ``T_parent_optical`` (4, 4) by view."""
+        cameras: dict[str, tuple[Frames, NDArray[np.float64]]] = {}
+        for path in sorted(calibration_folder(folder).glob("*.yaml")):
+            found = Calibration.load(path)
+            camera = found.camera
+            frames = found.frames or Frames.of(robot, camera.parent, f"{camera.view}_color_optical_frame")
+            frames = Frames(self._prefix + frames.parent, frames.camera)
+            for view, (others, _) in cameras.items():
+                if others.camera == frames.camera:
+                    raise GenimaError(
+                        f"camera_transforms: the calibrations of {view} and {camera.view} in {folder} are both of "
+                        f"{frames.camera}: one of them is another camera's"
+                    )
+            cameras[camera.view] = frames, camera.T_parent_camera
+        if not cameras:
+            raise GenimaError(f"camera_transforms: there is no calibration (*.yaml) in {folder}")
+        return cameras
+
+    def _on_transforms(self, message: TFMessage) -> None:
+        self._heard.tick()
+        ours = {hanging.child: hanging for hung in self._hung.values() for hanging in hung}
+        for transform in message.transforms:
+            parent, child = transform.header.frame_id.removeprefix("/"), transform.child_frame_id.removeprefix("/")
+            try:
+                T = transform_from(transform)
+                if (hanging := ours.get(child)) is None:
+                    self._tree.add(parent, child, T)
+                elif parent != hanging.parent or not np.allclose(T, hanging.T_parent_child):
+                    raise GenimaError(  # else our own word has come back
+                        f"somebody else publishes it, too, under {parent}: a frame has one parent only, so end that; "
+                        "where it is a driver that came late, start this node again"
+                    )
+            except GenimaError as error:
+                self._heard.drop()
+                self._health.fault(f"frame {child}", str(error))
+
+    def _on_moving_transforms(self, message: TFMessage) -> None:
+        """The robot's, at its own rate: they change, but not who hangs under whom."""
+        message.transforms = [
+            transform
+            for transform in message.transforms
+            if self._tree.parent(transform.child_frame_id) != transform.header.frame_id
+        ]
+        if message.transforms:
+            self._on_transforms(message)
+
+    def _look(self) -> None:
+        """Hang those cameras whose own frames are known by now."""
+        hung = len(self._hung)
+        for view in self._cameras.keys() - self._hung.keys():
+            frames, T_parent_optical = self._cameras[view]
+            try:
+                if not self._may_hang(frames.camera):
+                    continue
+                self._hung[view] = hang(self._tree, frames.parent, frames.camera, T_parent_optical)
+            except GenimaError as error:
+                self._health.fault(view, str(error))
+                continue
+            self._health.clear(view)
+            self.get_logger().info(f"{view}: {self._words(view, frames.camera)}")
+        if len(self._hung) > hung:
+            self._publish()
+
+    def _may_hang(self, optical: str) -> bool:
+        """Whether the frames around a camera's optical frame are known, or have been waited for."""
+        link, alone = link_of(optical), self._tree.parent(optical) is None
+        if link is not None and link in self._tree.ancestors(optical):
+            return True
+        waited = time.monotonic() - self._begin
+        if self._wait >= 0:
+            return waited >= self._wait
+        if alone and waited > _SOON:
+            raise GenimaError(f"nobody publishes where {optical} is in its camera: start its driver")
+        return not alone and waited > _SOON
+
+    def _words(self, view: str, optical: str) -> str:
+        names = ", ".join(f"{hanging.parent} -> {hanging.child}" for hanging in self._hung[view])
+        if self._tree.parent(optical) is not None:
+            return f"{names}, as its driver has {optical} in it"
+        return f"{names}; no driver publishes frames of it, so only its axes are turned"
+
+    def _publish(self) -> None:
+        """All at once: only a publisher's last word is kept for those who come later."""
+        message = partial(transform_message, messages.now(self))
+        hangings = [hanging for hung in self._hung.values() for hanging in hung]
+        self._publisher.publish(TFMessage(transforms=[message(h.parent, h.child, h.T_parent_child) for h in hangings]))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(CameraTransformsNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

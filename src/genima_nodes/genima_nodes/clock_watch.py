@@ -1,0 +1,140 @@
+"""Node: whether the machines' clocks agree: everything here is aligned by stamps, which must mean the same on all.
+
+One runs on each machine. Each asks, the others answer, and the answer of the shortest way counts::
+
+    here   asked ─────────────────────────────► heard       offset = answered - (asked + heard) / 2
+    there              ► answered ─────────────►            wrong by half of heard - asked at most
+
+Source of the method: RFC 5905 (NTP), sections 8 and 10, clock filter.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from rclpy.node import Node
+from sensor_msgs.msg import TimeReference
+
+from genima_nodes import messages, parameters, qos
+from genima_nodes.health import Health
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import run
+
+_ASK = 0.5  # s between questions
+_KEPT = 20  # answers of each machine: the best of ten seconds
+_SILENT = 5.0  # s after which a machine has gone
+
+
+@dataclass(frozen=True)
+class Offset:
+    """How far another machine's clock is ahead of this one's, and by how much that may be wrong; s."""
+
+    seconds: float
+    error: float
+
+    @classmethod
+    def of(cls, asked: float, answered: float, heard: float) -> Offset:
+        """Of the times of one question, on the clock of who took them."""
+        return cls(answered - (asked + heard) / 2, (heard - asked) / 2)
+
+
+@dataclass
+class _Peer:
+    answers: deque[Offset] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    heard: float = 0.0  # monotonic s
+
+    @property
+    def best(self) -> Offset:
+        return min(self.answers, key=lambda offset: offset.error)
+
+
+class ClockWatchNode(Node):
+    """Asks and answers on one topic: a question is addressed to nobody, an answer to who asked."""
+
+    def __init__(self, host: str | None = None, **options: Any) -> None:
+        """Args:
+        host: name of this machine, by which the others know it; its host name if None.
+        options: of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense.
+        """
+        self._host = re.sub(r"\W", "_", host or socket.gethostname())
+        super().__init__(f"clock_watch_{self._host}", **options)
+        self._allowed = parameters.number(self, "allowed", 0.005)  # s
+        self._peers: dict[str, _Peer] = {}
+        self._health = Health(self)
+        self._answers = self._health.meter("answers")
+        self._publisher = self.create_publisher(TimeReference, "/clock_watch", qos.STATUS)
+        self.create_subscription(TimeReference, "/clock_watch", self._on_message, qos.STATUS)
+        self.create_timer(_ASK, self._ask, clock=STEADY)
+        self._health.watch(self._watch)
+
+    def close(self) -> None:
+        """Nothing goes on without the node."""
+
+    def now(self) -> float:
+        """This machine's time in seconds."""
+        return messages.now(self)
+
+    def _ask(self) -> None:
+        self._say(TimeReference())
+
+    def _say(self, message: TimeReference) -> None:
+        message.header.frame_id, message.header.stamp = self._host, messages.time_message(self.now())
+        self._publisher.publish(message)
+
+    def _on_message(self, message: TimeReference) -> None:
+        now, other = self.now(), str(message.header.frame_id)
+        if other == self._host:
+            return
+        if not message.source:  # a question
+            self._say(TimeReference(time_ref=message.header.stamp, source=other))
+        elif message.source == self._host:
+            self._on_answer(other, messages.seconds(message.time_ref), messages.seconds(message.header.stamp), now)
+
+    def _on_answer(self, other: str, asked: float, answered: float, heard: float) -> None:
+        self._answers.tick()
+        if heard < asked:  # this machine's clock was set back meanwhile
+            self._answers.drop()
+            return
+        if other not in self._peers:
+            self._peers[other] = _Peer()
+            self._health.value(f"{other} ahead [ms]", lambda: 1000 * self._peers[other].best.seconds)
+            self._health.value(f"{other} ahead, error [ms]", lambda: 1000 * self._peers[other].best.error)
+        peer = self._peers[other]
+        offset = Offset.of(asked, answered, heard)
+        if peer.answers and abs(offset.seconds - peer.best.seconds) > offset.error + peer.best.error:
+            peer.answers.clear()  # a clock was set: what was known holds no more
+        peer.answers.append(offset)
+        peer.heard = time.monotonic()
+
+    def _watch(self) -> None:
+        for other, peer in self._peers.items():
+            about, offset = f"clock of {other}", peer.best
+            if time.monotonic() - peer.heard > _SILENT:
+                self._health.fault(about, "no answer: is that machine still there?")
+            elif abs(offset.seconds) - offset.error > self._allowed:
+                side = "ahead" if offset.seconds > 0 else "behind"
+                self._health.fault(
+                    about,
+                    f"it is {1000 * abs(offset.seconds):.1f} ms {side}, {1000 * self._allowed:g} ms are allowed: "
+                    "keep both with chrony (docs/real_robot.md, Two machines)",
+                )
+            else:
+                self._health.clear(about)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(ClockWatchNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

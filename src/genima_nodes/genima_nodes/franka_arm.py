@@ -1,0 +1,203 @@
+"""Node: a Franka Research 3 without franka_ros2. `joint_command` in, `joint_states` out.
+
+One thread speaks to the robot, a thousand times a second. What stops the arm also stops the command guard; the service
+`franka_arm/recover`, then `command_guard/resume`, go on.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+import time
+from concurrent.futures import Future
+from typing import Any
+
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from genima.errors import GenimaError
+from genima.observation import Command, Joints
+from genima.robot.model import RobotModel, pick
+from genima_nodes import messages, parameters, qos
+from genima_nodes.answering import answering
+from genima_nodes.hardware.franka import ArmSettings, ArmState, FrankaArm
+from genima_nodes.health import Health
+from genima_nodes.newest import Newest
+from genima_nodes.pacing import STEADY, PacedThread
+from genima_nodes.running import CONTROL_NICENESS, run
+
+_READ_RATE = 1000.0  # Hz, the robot's own
+_AGAIN = 3.0  # s between attempts to find the robot again
+_LOOK_ROUND = 0.05  # s
+_ANSWER = 20.0  # s within which the robot recovers
+_SILENT = 3.0  # s without a word from the gripper, which may say nothing while it moves
+
+
+class FrankaArmNode(Node):
+    """One arm."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense, and a robot that is not there or another one.
+        """
+        super().__init__("franka_arm", **options)
+        self._robot = RobotModel.load(self.declare_parameter("robot", "fr3").value)
+        address = str(self.declare_parameter("robot_ip", "172.16.0.2").value)
+        self._period = 1 / parameters.number(self, "state_rate", 200.0, 10.0, _READ_RATE)  # s
+        self._has_gripper = bool(self.declare_parameter("has_gripper", True).value)
+        self._arm = FrankaArm(address, self._robot, self._settings())
+        self.get_logger().info(f"connecting to the robot at {address}; ends if it does not answer")
+        self._state: ArmState = self._arm.connect()
+
+        self._commands: Newest[Command] = Newest()
+        self._recoveries: Newest[Future[str]] = Newest()
+        self._gripper: float | None = None if self._has_gripper else self._robot.gripper_position(1.0)  # rad
+        self._started = time.monotonic()
+        self._rivals = 0
+        self._told = ""  # why the guard was stopped
+        self._next_states = self._next_attempt = 0.0  # monotonic s
+
+        self._health = Health(self)
+        self._read = self._health.meter("robot states")
+        self._sent = self._health.meter("joint_states")
+        self._heard = self._health.meter("joint_command")
+        self._heard_gripper = self._health.meter("gripper/joint_states")
+        self._age = self._health.latency("command to robot")
+        self._health.value("real-time scheduling", lambda: self._pace.real_time)
+        self._health.value("late reads", lambda: self._pace.late)
+        self._health.value("robot states missed", lambda: self._arm.missed)
+        self._health.value("mode", lambda: self._state.mode)
+        self._health.value("following", lambda: self._arm.following)
+        self._health.value("command success rate", lambda: self._state.success_rate)
+        self._health.watch(self._tell)
+
+        self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
+        if self._has_gripper:
+            self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, qos.JOINT_STATES)
+        self.create_service(Trigger, "franka_arm/recover", answering(self._recover))
+        self._guard = self.create_client(Trigger, "command_guard/stop")
+        self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
+        self._pace = PacedThread(1 / _READ_RATE, self._tick, "robot")
+        self._pace.start()
+
+    def close(self) -> None:
+        """Stop the arm, and let the robot go."""
+        self._pace.close()
+        self._arm.close()
+
+    def _settings(self) -> ArmSettings:
+        settings: dict[str, Any] = {}
+        for name, default in vars(ArmSettings()).items():
+            if isinstance(default, tuple):
+                settings[name] = tuple(self.declare_parameter(name, list(map(float, default))).value)
+            else:
+                settings[name] = parameters.number(self, name, default)
+        return ArmSettings(**settings)
+
+    # What is heard.
+
+    def _on_command(self, message: JointState) -> None:
+        self._heard.tick()
+        try:
+            command = messages.command_from(message, self._robot)
+            if self._rivals:
+                raise GenimaError(f"{self._rivals + 1} publishers command the arm; it is held: end all but one")
+        except GenimaError as error:
+            self._heard.drop()
+            self._health.fault("joint_command", str(error))
+            return
+        self._health.clear("joint_command")
+        self._commands.put(command)
+
+    def _on_gripper(self, message: JointState) -> None:
+        try:
+            (position,) = pick("the gripper's state", message.name, message.position, [self._robot.gripper_joint])
+        except GenimaError as error:
+            self._health.fault("gripper", str(error))
+            return
+        self._heard_gripper.tick()
+        self._gripper = float(position)
+
+    def _recover(self) -> str:
+        """The robot is spoken to by its own thread only."""
+        answer: Future[str] = Future()
+        self._recoveries.put(answer)
+        try:
+            return answer.result(_ANSWER)
+        except TimeoutError:
+            raise GenimaError(f"the robot did not answer within {_ANSWER:g} s") from None
+
+    def _look_round(self) -> None:
+        self._rivals = max(0, self.count_publishers("joint_command") - 1)
+
+    def _tell(self) -> None:
+        """What is wrong; the guard is stopped too, so that nothing goes on by itself."""
+        stopped, refused = self._arm.stopped, self._arm.refused
+        for about, line in (("arm", stopped and f"{stopped}; call franka_arm/recover"), ("following", refused)):
+            if line and not (about == "following" and stopped):
+                self._health.fault(about, line)
+            else:
+                self._health.clear(about)
+        if self._has_gripper and min(self._heard_gripper.age, time.monotonic() - self._started) > _SILENT:
+            line = "silent" if self._heard_gripper.total else "nothing comes on gripper/joint_states; run franka_hand"
+            self._health.fault("gripper", line)
+        elif self._has_gripper:
+            self._health.clear("gripper")
+        if stopped and stopped != self._told and self._guard.service_is_ready():
+            self._guard.call_async(Trigger.Request())
+            self._told = stopped
+        elif not stopped:
+            self._told = ""
+
+    # The robot's thread.
+
+    def _tick(self, deadline: float, periods: int) -> bool:
+        if (answer := self._recoveries.take(0)) is not None:
+            try:
+                answer.set_result(self._arm.recover())
+            except GenimaError as error:
+                answer.set_exception(error)
+        try:
+            if self._arm.connected:
+                self._state = self._arm.read()
+            elif deadline < self._next_attempt:
+                return False
+            else:
+                self._state = self._arm.connect()
+        except GenimaError:  # it is told as long as it lasts
+            self._next_attempt = time.monotonic() + _AGAIN
+            return False
+        self._read.tick()
+        stamp = messages.now(self)
+        if (command := self._commands.take(0)) is not None and self._arm.follow(command, stamp):
+            self._age.add(stamp - command.stamp)
+        if deadline >= self._next_states:
+            due = self._next_states + self._period
+            self._next_states = due if due > deadline else deadline + self._period
+            self._publish(stamp)
+        return True
+
+    def _publish(self, stamp: float) -> None:
+        """All joints in one message, as their readers want them; none before the gripper's is known."""
+        if self._gripper is None:
+            return
+        state = self._state
+        message = messages.joints_message(Joints(stamp, state.positions, 1.0), self._robot)
+        message.position[-1] = self._gripper
+        message.velocity = array.array("d", [*state.velocities, 0.0])
+        message.effort = array.array("d", [*state.torques, 0.0])
+        self._states.publish(message)
+        self._sent.tick()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(FrankaArmNode, args, CONTROL_NICENESS, real_time=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Node: a Franka hand, in a process apart from the arm's: while its fingers move, nothing else runs in it.
+
+It hears the gripper's part of `joint_command`, and tells where the gripper is on `gripper/joint_states`.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel, pick
+from genima_nodes import messages, parameters, qos
+from genima_nodes.answering import answering
+from genima_nodes.hardware.franka_hand import FrankaHand
+from genima_nodes.health import Health
+from genima_nodes.newest import Newest
+from genima_nodes.running import CONTROL_NICENESS, run
+
+_PERIOD = 0.03  # s between two states
+_AGAIN = 2.0  # s between attempts to find the hand
+_ANSWER = 30.0  # s that homing may take
+
+
+class FrankaHandNode(Node):
+    """One hand."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense.
+        """
+        super().__init__("franka_hand", **options)
+        self._robot = RobotModel.load(self.declare_parameter("robot", "fr3").value)
+        address = str(self.declare_parameter("robot_ip", "172.16.0.2").value)
+        force = parameters.number(self, "force", 30.0, 1.0, 70.0)  # N; 70 is what it can hold
+        speed = parameters.number(self, "speed", 0.1, 0.01, 0.2)  # m/s
+        self._hand = FrankaHand(address, force, speed)
+        self._wishes: Newest[float] = Newest()
+        self._homings: Newest[Future[str]] = Newest()
+        self._ending = threading.Event()
+
+        self._health = Health(self)
+        self._sent = self._health.meter("gripper/joint_states")
+        self._heard = self._health.meter("joint_command")
+        self._states = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
+        self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
+        self.create_service(Trigger, "franka_hand/home", answering(self._home))
+        self._thread = threading.Thread(target=self._work, name="hand", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, after the motion that it is at."""
+        self._ending.set()
+        self._thread.join()
+
+    def _on_command(self, message: JointState) -> None:
+        self._heard.tick()
+        try:
+            (wish,) = pick("the command", message.name, message.position, [self._robot.gripper_joint])
+        except GenimaError as error:
+            self._heard.drop()
+            self._health.fault("joint_command", str(error))
+            return
+        self._health.clear("joint_command")
+        self._wishes.put(float(wish))
+
+    def _home(self) -> str:
+        answer: Future[str] = Future()
+        self._homings.put(answer)
+        try:
+            return answer.result(_ANSWER)
+        except TimeoutError:
+            raise GenimaError(f"the hand did not answer within {_ANSWER:g} s") from None
+
+    # The hand's thread.
+
+    def _work(self) -> None:
+        while not self._ending.wait(_PERIOD):
+            if (answer := self._homings.take(0)) is not None:
+                try:
+                    answer.set_result(self._hand.home())
+                except GenimaError as error:
+                    answer.set_exception(error)
+            try:
+                self._publish(self._hand.measure())
+                if (wish := self._wishes.take(0)) is not None and self._hand.reach(wish):
+                    self._publish(self._hand.measure())
+            except GenimaError as error:
+                self._health.fault("hand", str(error))
+                self._ending.wait(_AGAIN)
+            else:
+                self._health.clear("hand")
+
+    def _publish(self, open_fraction: float) -> None:
+        message = JointState(name=[self._robot.gripper_joint])
+        message.position = array.array("d", [self._robot.gripper_position(open_fraction)])
+        message.header.stamp = messages.time_message(messages.now(self))
+        self._states.publish(message)
+        self._sent.tick()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(FrankaHandNode, args, CONTROL_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Node: the open fraction in `joint_command` to a gripper's action, and the gripper's joint to `gripper/joint_states`.
+
+What the gripper takes is read from ``config/backends``. A goal is sent when the fraction has changed; a newer one takes
+its place at once. Nothing is sent before the guard has spoken: the gripper does not move when the stack starts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from action_msgs.msg import GoalStatus
+from rclpy.action import ActionClient, get_action_names_and_types
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+
+from genima.errors import GenimaError
+from genima.robot.backend import GripperAction, GripperBackend
+from genima.robot.model import RobotModel
+from genima_nodes import messages, qos
+from genima_nodes.health import Health
+from genima_nodes.optional_messages import message_type
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import CONTROL_NICENESS, run
+
+_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
+_LOOK = 0.05  # s between looks at what is wanted: at most so often is a goal replaced
+_SAY = 0.009  # s between words on the joint, whatever the driver's rate
+_CHANGE = 0.03  # of the way: less is no new goal, except to be wide open or closed
+_PATIENCE = 2.0  # s until a server must have answered, or be there
+_SILENT = 1.0  # s without the joint
+
+
+@dataclass
+class _Goal:
+    """What the gripper was told last."""
+
+    fraction: float
+    closing: bool
+    sent: float  # monotonic s
+    handle: Any = None  # once it is accepted
+    ended: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server did not take it."""
+        return self.ended and self.handle is None
+
+
+class GripperAdapterNode(Node):
+    """Never waits: every answer of the server comes by a callback."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for a backend that does not exist, or whose messages are not installed.
+        """
+        super().__init__("gripper_adapter", **options)
+        self._robot = RobotModel.load(self.declare_parameter("robot", "fr3").value)
+        self._backend = GripperBackend.load(self.declare_parameter("backend", "robotiq_2f140").value)
+        self._actions: dict[str, ActionClient] = {}  # by the action's name
+        self._trouble = f"nobody serves {self.resolve_topic_name(self._backend.action)}"  # while there is no server
+        self._kind = self._backend.kind
+        if self._kind is not GripperAction.AUTO:
+            self._make_clients()
+        self._wanted: float | None = None  # open fraction
+        self._measured: float | None = None
+        self._goal: _Goal | None = None
+        self._started = time.monotonic()
+        self._said_at = self._measured_at = float("-inf")  # monotonic s
+
+        self._health = Health(self)
+        self._health.value("backend", lambda: self._backend.name)
+        self._health.value("action", lambda: self._kind.value)
+        self._health.value("wanted", lambda: self._wanted)
+        self._health.value("measured", lambda: self._measured)
+        self._goals = self._health.meter("goals")
+        self._publisher = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
+        self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
+        self.create_subscription(JointState, self._backend.states, self._on_state, _STATES)
+        self.create_timer(_LOOK, self._look, clock=STEADY)
+        self._health.watch(self._look_round)
+
+    def close(self) -> None:
+        """The gripper keeps what it holds."""
+
+    # Messages.
+
+    def _on_command(self, message: JointState) -> None:
+        try:
+            self._wanted = float(np.clip(messages.command_from(message, self._robot).gripper, 0, 1))
+        except GenimaError as error:
+            self._health.fault("joint_command", str(error))
+            return
+        self._health.clear("joint_command")
+
+    def _on_state(self, message: JointState) -> None:
+        joint, now = self._backend.joint, time.monotonic()
+        if joint not in message.name or len(message.position) != len(message.name):
+            return  # other joints, on the same topic
+        position = message.position[list(message.name).index(joint)]
+        if not np.isfinite(position):
+            return
+        self._measured, self._measured_at = self._backend.fraction(position), now
+        if now - self._said_at < _SAY:
+            return
+        self._said_at = now
+        state = JointState(name=[self._robot.gripper_joint])
+        state.header.stamp = message.header.stamp
+        state.position = [self._robot.gripper_position(self._measured)]
+        self._publisher.publish(state)
+
+    # Goals.
+
+    def _look(self) -> None:
+        if self._kind is GripperAction.AUTO and not self._find_kind():
+            return
+        if self._wanted is None or self._measured is None or not self._are_ready():
+            return
+        goal = self._goal
+        if goal is None:
+            if abs(self._wanted - self._measured) >= _CHANGE:
+                self._send(self._wanted, self._measured)
+            return
+        if goal.refused and time.monotonic() - goal.sent > _PATIENCE:
+            self._goal = None  # once more
+            return
+        at_end = self._wanted in (0.0, 1.0) and self._wanted != goal.fraction
+        if abs(self._wanted - goal.fraction) < _CHANGE and not at_end:
+            return
+        if self._kind is GripperAction.FRANKA and not goal.ended:  # its server would work at both at once
+            if goal.handle is not None:
+                goal.handle.cancel_goal_async()
+            return
+        self._send(self._wanted, goal.fraction)  # the server lets a newer goal take the place of the one before
+
+    def _send(self, fraction: float, before: float) -> None:
+        self._goal = goal = _Goal(fraction, fraction < before, time.monotonic())
+        self._goals.tick()
+        client, request = self._request(goal)
+        client.send_goal_async(request).add_done_callback(partial(self._on_answer, goal))
+
+    def _request(self, goal: _Goal) -> tuple[ActionClient, Any]:
+        backend, position = self._backend, self._backend.position(goal.fraction)
+        if self._kind is GripperAction.FRANKA:
+            width = 2 * position
+            name = "grasp" if goal.closing else "move"
+            client = self._actions[f"{backend.action}/{name}"]
+            request = message_type(f"franka_msgs/action/{name.capitalize()}").Goal(width=width, speed=backend.speed)
+            if goal.closing:  # whatever is between the fingers counts as grasped
+                request.force = backend.effort
+                request.epsilon.inner = request.epsilon.outer = 2 * abs(backend.opened - backend.closed)
+            return client, request
+        client = self._actions[backend.action]
+        request = message_type(self._kind.value).Goal()
+        if self._kind is GripperAction.PARALLEL:
+            request.command = JointState(name=[backend.joint], position=[position], effort=[backend.effort])
+        else:
+            request.command.position, request.command.max_effort = position, backend.effort
+        return client, request
+
+    def _on_answer(self, goal: _Goal, answer: Future) -> None:
+        handle = answer.result()
+        if handle is None or not handle.accepted:
+            goal.ended = True
+            if goal is self._goal:
+                self._health.fault("goal", f"the gripper refuses to be {goal.fraction:.0%} open")
+            return
+        goal.handle = handle
+        handle.get_result_async().add_done_callback(partial(self._on_result, goal))
+
+    def _on_result(self, goal: _Goal, answer: Future) -> None:
+        goal.ended = True
+        if goal is not self._goal or answer.result() is None:
+            return  # a newer one has taken its place
+        status, result = answer.result().status, answer.result().result
+        stalled = getattr(result, "stalled", False)
+        if status == GoalStatus.STATUS_SUCCEEDED and not stalled or stalled and goal.closing:  # it holds something
+            self._health.clear("goal")
+        elif status != GoalStatus.STATUS_CANCELED:
+            why = "stalled" if stalled else getattr(result, "error", "") or "its server gave up"
+            there = f"{self._measured:.0%}" if self._measured is not None else "nobody knows how far"
+            self._health.fault("goal", f"the gripper is {there} open, {goal.fraction:.0%} was asked for: {why}")
+
+    # The server.
+
+    def _find_kind(self) -> bool:
+        """Whether the server tells by now what it takes."""
+        name = self.resolve_topic_name(self._backend.action)
+        kinds = dict(get_action_names_and_types(self)).get(name, [])
+        for kind in (GripperAction.PARALLEL, GripperAction.POSITION):
+            if kind.value in kinds:
+                try:
+                    message_type(kind.value)
+                except GenimaError as error:
+                    self._trouble = str(error)
+                    return False
+                self._kind = kind
+                self._make_clients()
+                return True
+        self._trouble = f"{name} takes {', '.join(kinds)}, which is not known" if kinds else f"nobody serves {name}"
+        return False
+
+    def _make_clients(self) -> None:
+        name = self._backend.action
+        kinds = {name: self._kind.value}
+        if self._kind is GripperAction.FRANKA:
+            kinds = {f"{name}/{part}": f"franka_msgs/action/{part.capitalize()}" for part in ("move", "grasp")}
+        self._actions = {
+            name: ActionClient(self, message_type(kind), name) for name, kind in kinds.items()
+        }
+
+    def _are_ready(self) -> bool:
+        return bool(self._actions) and all(client.server_is_ready() for client in self._actions.values())
+
+    def _look_round(self) -> None:
+        now = time.monotonic()
+        waited = now - self._started > _PATIENCE
+        if ready := self._are_ready():
+            self._health.clear("server")
+        elif waited:
+            self._goal = None  # when it is back, it is told again
+            self._health.fault("server", self._trouble)
+        if now - self._measured_at > _SILENT and waited:
+            self._health.fault("joint", f"nobody tells of {self._backend.joint} on {self._backend.states}")
+        else:
+            self._health.clear("joint")
+        goal = self._goal
+        unanswered = ready and goal is not None and goal.handle is None and not goal.ended
+        if unanswered and goal is not None and now - goal.sent > _PATIENCE:
+            self._health.fault("goal", "the gripper's server does not answer")
+            self._goal = None
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(GripperAdapterNode, args, CONTROL_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Libraries that only the owner of a device needs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from genima.errors import GenimaError
+
+TRIED = {"pylibfranka": "0.21.3", "pyrealsense2": "2.59.1.11053"}  # the versions that the drivers were written for
+
+
+def require(module: str) -> Any:
+    """Import one of them.
+
+    Raises:
+        GenimaError: when it is not installed, or something that it needs is not.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        install = f"{sys.executable} -m pip install {module}=={TRIED[module]}"
+        raise GenimaError(f"{module} is not installed; install it by: {install}") from None
+    except ImportError as error:  # a shared library of the system
+        remedy = "; install it by: apt install libusb-1.0-0" if "libusb" in str(error) else ""
+        raise GenimaError(f"{module} cannot be loaded: {error}{remedy}") from None

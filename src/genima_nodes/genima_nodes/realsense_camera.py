@@ -1,0 +1,166 @@
+"""Node: a RealSense camera without the ROS driver realsense2_camera, on the same topics and with the same frames.
+
+Images go out in a thread of their own. A camera that is unplugged is a fault, until it is plugged in again.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image as ImageMessage
+from tf2_msgs.msg import TFMessage
+
+from genima.errors import GenimaError
+from genima.handeye.frames import T_LINK_OPTICAL
+from genima_nodes import messages, qos
+from genima_nodes.hardware.realsense import OPTIONS, ColorCamera, ColorProfile, Frame, Opened
+from genima_nodes.health import Health
+from genima_nodes.running import FILMING_NICENESS, run
+from genima_nodes.transforms import transform_message
+
+_WAIT = 0.2  # s: how long the end may have to wait for an image
+_AGAIN = 1.0  # s between looks for a camera that is not there
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as tf2 publishes what stays
+_CLOCKS = 0.5  # s between the stamp of an image and now from which the clocks cannot be right
+
+
+class RealSenseCameraNode(Node):
+    """One camera."""
+
+    def __init__(self, plugged_in: Callable[[], Iterable[Any]] | None = None, **options: Any) -> None:
+        """Args:
+        plugged_in: the devices that there are; by default those of this machine.
+        options: of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense, and a camera that is not there.
+        """
+        super().__init__("realsense_camera", **options)
+        self._view = str(self.declare_parameter("view", "front").value)
+        profile = ColorProfile.of(str(self.declare_parameter("rgb_camera.color_profile", "640x480x30").value))
+        self._camera = ColorCamera(self._serial(), profile, self._sensor_options(), plugged_in)
+        self._opened, self._times = self._camera.open(), 0
+        self._ending = threading.Event()
+
+        self._health = Health(self)
+        self._frames = self._health.meter("frames")
+        self._age = self._health.latency("exposure to publication")
+        self._health.value("wanted rate [Hz]", lambda: profile.rate)
+        for name in ("serial", "model", "firmware", "usb"):
+            self._health.value(name, partial(self._known, name))
+        self._health.value("clock", lambda: self._camera.clock)
+        self._health.value("times opened", lambda: self._times)
+
+        self._image = self.create_publisher(ImageMessage, f"cameras/{self._view}/color/image_raw", qos.IMAGE)
+        self._info = self.create_publisher(CameraInfo, f"cameras/{self._view}/color/camera_info", qos.IMAGE)
+        self._transforms = self.create_publisher(TFMessage, "/tf_static", _LATCHED)
+        self._tell(self._opened)
+        self._thread = threading.Thread(target=self._film, name="images", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread and free the camera."""
+        self._ending.set()
+        self._thread.join()
+        self._camera.close()
+
+    def _known(self, name: str) -> object:
+        return getattr(self._opened, name)
+
+    def _serial(self) -> str:
+        """As of the ROS driver with a ``_`` before it: ROS takes digits for a number, and drops its leading zeros."""
+        value = self.declare_parameter("serial_no", "", ParameterDescriptor(dynamic_typing=True)).value
+        return str(value).removeprefix("_")
+
+    def _sensor_options(self) -> dict[str, float]:
+        """Those that are set, by the names of the ROS driver; the others stay as the camera has them."""
+        options = {}
+        for name in OPTIONS:
+            value = self.declare_parameter(f"rgb_camera.{name}", None, ParameterDescriptor(dynamic_typing=True)).value
+            if value is None:
+                continue
+            if not isinstance(value, bool | int | float):
+                raise GenimaError(f"{self.get_name()}: rgb_camera.{name} is {value!r}; it must be a number")
+            options[name] = float(value)
+        return options
+
+    def _tell(self, opened: Opened) -> None:
+        self._times += 1
+        log = self.get_logger()
+        log.info(f"{opened.model} {opened.serial}, firmware {opened.firmware}, USB {opened.usb}, is {self._view}")
+        if opened.on_usb2:
+            log.warning(
+                f"camera {opened.serial} is on USB {opened.usb}: images will be lost or late; "
+                "use a USB 3 port, without a hub, and the cable that came with it"
+            )
+        self._info_message = CameraInfo(**opened.info)
+        self._info_message.header.frame_id = self._optical
+        link, color = f"{self._view}_link", f"{self._view}_color_frame"
+        stamp = messages.now(self)
+        self._transforms.publish(
+            TFMessage(
+                transforms=[
+                    transform_message(stamp, link, color, opened.T_link_color),
+                    transform_message(stamp, color, self._optical, T_LINK_OPTICAL),
+                ]
+            )
+        )
+
+    @property
+    def _optical(self) -> str:
+        return f"{self._view}_color_optical_frame"
+
+    # The thread of the images.
+
+    def _film(self) -> None:
+        running = True
+        while not self._ending.is_set():
+            try:
+                if not running:
+                    self._opened = self._camera.open()
+                    self._tell(self._opened)
+                    running = True
+                frame = self._camera.read(_WAIT)
+            except GenimaError as error:
+                self._health.fault("camera", str(error))
+                self._camera.close()
+                running = False
+                self._ending.wait(_AGAIN)
+                continue
+            if frame is not None:
+                self._health.clear("camera")
+                self._publish(frame)
+
+    def _publish(self, frame: Frame) -> None:
+        for _ in range(frame.lost):
+            self._frames.drop()
+        self._frames.tick()
+        age = time.time() - frame.stamp
+        self._age.add(age)
+        if abs(age) > _CLOCKS:
+            line = f"images are stamped {age:.1f} s before now; the camera's clock was not followed"
+            self._health.fault("clock", line)
+        else:
+            self._health.clear("clock")
+        self._info_message.header.stamp = messages.time_message(frame.stamp)
+        if self._image.get_subscription_count():  # to make a message of an image takes longer than all the rest
+            self._image.publish(messages.image_message(frame.image, frame.stamp, self._optical))
+        self._info.publish(self._info_message)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(RealSenseCameraNode, args, FILMING_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Node: what RViz shows beside the robot and the images, on `rviz_markers`.
+
+The spheres where the controller has read the joints to be at the end of its newest chunk, the tip's way there, and what
+the nodes complain about, as words above the arm.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Point, Vector3
+from numpy.typing import NDArray
+from rclpy.node import Node
+from std_msgs.msg import ColorRGBA
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import Marker, MarkerArray
+
+from genima.checkpoint import read_pair
+from genima.errors import GenimaError
+from genima.handeye.result import Frames
+from genima.observation import Chunk
+from genima.robot.model import RobotModel
+from genima_nodes import qos
+from genima_nodes.health import Health
+from genima_nodes.pacing import STEADY
+from genima_nodes.running import FILMING_NICENESS, run
+from genima_nodes.trajectories import chunk_from
+
+_SHOWN = 1  # s: spheres of a controller that has fallen silent fade away
+_TELL = 0.5  # s between looks at what the nodes say
+_SILENT = 3.0  # s after which a node's last word no longer counts
+_LINE, _LETTERS = 0.006, 0.06  # m: the way's width, the height of an A
+_WORDS_AT = 1.25  # m above the base
+_LONGEST = 160  # letters of a complaint
+
+
+class RvizMarkersNode(Node):
+    """Draws only while somebody looks."""
+
+    def __init__(self, **options: object) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for a checkpoint that cannot be read.
+        """
+        super().__init__("rviz_markers", **options)  # type: ignore[arg-type]
+        spec, _ = read_pair(self.declare_parameter("checkpoint", "").value)
+        self._robot = RobotModel.load(spec.robot)
+        self._frame = self.declare_parameter("frame", Frames.of(self._robot, "base", "").parent).value
+        self._appearance = spec.appearance
+        self._radius = min(spec.appearance.radii.values())  # larger ones, of cameras far away, would hide the arm
+        self._words: dict[str, tuple[float, str]] = {}  # by node: monotonic s, what is wrong; empty: nothing
+        self._health = Health(self)
+        self._chunks = self._health.meter("controller/chunk")
+        self._publisher = self.create_publisher(MarkerArray, "rviz_markers", qos.STATUS)
+        self.create_subscription(JointTrajectory, "controller/chunk", self._on_chunk, qos.DRAWN_TARGET)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
+        self.create_timer(_TELL, self._tell, clock=STEADY)
+
+    def close(self) -> None:
+        """Nothing goes on without the node."""
+
+    @property
+    def _watched(self) -> bool:
+        return self._publisher.get_subscription_count() > 0
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        self._chunks.tick()
+        if not self._watched:
+            return
+        try:
+            chunk = chunk_from(message, self._robot)
+        except GenimaError as error:
+            self._chunks.drop()
+            self._health.fault("controller/chunk", str(error))
+            return
+        self._health.clear("controller/chunk")
+        self._publisher.publish(MarkerArray(markers=[*self._spheres(chunk), self._way(chunk)]))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            wrong = status.level != DiagnosticStatus.OK
+            self._words[status.name] = time.monotonic(), str(status.message) if wrong else ""
+
+    def _spheres(self, chunk: Chunk) -> list[Marker]:
+        poses = self._robot.link_poses(chunk.positions[-1])
+        markers = []
+        for number, sphere in enumerate(self._appearance.spheres):
+            closing = chunk.gripper[-1] < 0.5 and sphere.closed_colour is not None
+            red, green, blue = sphere.closed_colour if closing and sphere.closed_colour else sphere.colour
+            marker = self._marker("targets", number, Marker.SPHERE, ColorRGBA(r=red / 255, g=green / 255, b=blue / 255))
+            marker.pose.position = _point(poses[sphere.frame, :3, 3])
+            marker.scale = Vector3(x=2 * self._radius, y=2 * self._radius, z=2 * self._radius)
+            markers.append(marker)
+        return markers
+
+    def _way(self, chunk: Chunk) -> Marker:
+        marker = self._marker("way of the tip", 0, Marker.LINE_STRIP, ColorRGBA(r=1.0, g=1.0, b=1.0))
+        marker.scale.x = _LINE
+        marker.points = [_point(place) for place in self._robot.link_poses(chunk.positions)[:, -1, :3, 3]]
+        return marker
+
+    def _tell(self) -> None:
+        if not self._watched:
+            return
+        now = time.monotonic()
+        heard = {name: words for name, (at, words) in self._words.items() if now - at < _SILENT}
+        complaints = [f"{name}: {words}"[:_LONGEST] for name, words in sorted(heard.items()) if words]
+        marker = self._marker("diagnostics", 0, Marker.TEXT_VIEW_FACING, ColorRGBA(r=1.0, g=0.35, b=0.2))
+        marker.text = "\n".join(complaints) or "all fine"
+        marker.pose.position.z = _WORDS_AT
+        marker.scale.z = _LETTERS
+        if not complaints:
+            marker.color = ColorRGBA(r=0.4, g=0.9, b=0.4)
+        marker.color.a = 1.0
+        self._publisher.publish(MarkerArray(markers=[marker]))
+
+    def _marker(self, kind: str, number: int, shape: int, colour: ColorRGBA) -> Marker:
+        """Unstamped: RViz then takes the newest transform."""
+        colour.a = 0.7
+        marker = Marker(ns=kind, id=number, type=shape, color=colour, lifetime=Duration(sec=_SHOWN))
+        marker.header.frame_id = self._frame
+        marker.pose.orientation.w = 1.0
+        return marker
+
+
+def _point(place: NDArray) -> Point:
+    x, y, z = map(float, place)
+    return Point(x=x, y=y, z=z)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(RvizMarkersNode, args, FILMING_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Photographs of the moving arm in its usual scene, without a board, by a still camera of known place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from genima import paths
+from genima.errors import GenimaError
+from genima.guard import SelfCollision
+from genima.handeye.intrinsics import Intrinsics
+from genima.handeye.poses import inverse, transform
+from genima.observation import Image
+from genima.robot.body import FINGER_RATIOS, GRIPPER
+from genima.robot.model import RobotModel
+from genima.views.camera import Camera, load_cameras
+from genima_sim.calibration import optics
+from genima_sim.calibration.optics import RENDER_FOCAL, RENDER_HEIGHT, RENDER_WIDTH, Sensor
+from genima_sim.calibration.workcell import random_transform
+from genima_sim.rendering import SceneRenderer
+from genima_sim.scene import build_scene
+from genima_sim.simulation import place_objects
+from genima_sim.tasks import Layout
+
+Array = NDArray[np.float64]
+
+_CAMERA = "camera"
+_USUAL_VIEWS = ("front", "left_shoulder", "right_shoulder")
+_CAMERA_SPREAD = 0.06, 5.0  # m, degrees: deviations from the usual view
+_JOINT_SPREAD = np.array([0.7, 0.5, 0.5, 0.5, 0.6, 0.6, 0.8])  # rad from home
+_LOWEST = 0.06  # m of joints and tip above the table
+_ATTEMPTS = 2000
+
+
+@dataclass(frozen=True)
+class Shoot:
+    """N photographs of one camera: its truth, and how the arm stood in each."""
+
+    seed: int
+    T_base_camera: Array  # (4, 4)
+    intrinsics: Intrinsics
+    sensor: Sensor
+    layout: Layout  # of the objects on the table
+    positions: Array  # (N, n) rad
+    gripper: Array  # (N,) open fraction
+
+    def measured(self, degrees: float) -> Array:
+        """Joint readings (N, n) in rad with Gaussian noise of that standard deviation."""
+        noise = np.random.default_rng([self.seed, 0x4A01]).standard_normal(self.positions.shape)
+        return self.positions + np.radians(degrees) * noise
+
+
+class Photographer:
+    """Draws random cameras and poses and photographs them. Its OpenGL context belongs to the thread that made it."""
+
+    def __init__(self, robot: RobotModel) -> None:
+        """Raises a GenimaError for a robot that the simulator does not know."""
+        self._robot = robot
+        size, middle = (RENDER_WIDTH, RENDER_HEIGHT), (RENDER_WIDTH / 2, RENDER_HEIGHT / 2)
+        camera = Camera(_CAMERA, "base", np.eye(4), *size, RENDER_FOCAL, RENDER_FOCAL, *middle)
+        self._model = build_scene(robot, {_CAMERA: camera})
+        self._data = mujoco.MjData(self._model)
+        self._arm = [self._model.joint(name).qposadr[0] for name in robot.joint_names]
+        self._renderer = SceneRenderer(self._model, {_CAMERA: camera})
+        self._self_collision = SelfCollision(robot)
+
+    def shoot(self, seed: int, photos: int) -> Shoot:
+        """A random camera near a usual place, with random poses in which its image shows the hand; the same for the
+        same seed.
+
+        Raises:
+            GenimaError: when there are not so many such poses.
+        """
+        rng = np.random.default_rng([seed, 0x0B07])
+        usual = load_cameras(paths.shared("calibration", "sim"))[str(rng.choice(_USUAL_VIEWS))]
+        T_base_camera = usual.T_parent_camera @ random_transform(rng, *_CAMERA_SPREAD)
+        intrinsics, layout = optics.random_intrinsics(rng), Layout.random(rng)
+        found: list[Array] = []
+        for _ in range(_ATTEMPTS):
+            if len(found) == photos:
+                break
+            positions = self._robot.home + rng.uniform(-1, 1, len(self._robot.home)) * _JOINT_SPREAD
+            positions = np.clip(positions, self._robot.position_min + 0.05, self._robot.position_max - 0.05)
+            points = self._robot.link_poses(positions)[2:, :3, 3]
+            pixels = intrinsics.project(transform(inverse(T_base_camera), points[-2:]))
+            seen = np.all((pixels > 20) & (pixels < np.array([intrinsics.width, intrinsics.height]) - 20))
+            if seen and points[:, 2].min() > _LOWEST and not self._self_collision.depth(positions):
+                found.append(positions)
+        if len(found) < photos:
+            raise GenimaError(f"found {len(found)} poses that show the hand, not {photos}: ask for fewer")
+        gripper = rng.uniform(0, 1, photos)
+        return Shoot(seed, T_base_camera, intrinsics, Sensor(), layout, np.array(found), gripper)
+
+    def images(self, shoot: Shoot) -> Sequence[Image]:
+        """What the camera sees, (480, 640, 3) each; the same for the same shoot."""
+        rng = np.random.default_rng([shoot.seed, 0x1A6E])
+        rays = optics.rays(shoot.intrinsics)
+        place_objects(self._model, self._data, shoot.layout)
+        placed, T = self._model.camera(_CAMERA), shoot.T_base_camera @ np.diag([1.0, -1.0, -1.0, 1.0])
+        placed.pos[:] = T[:3, 3]
+        mujoco.mju_mat2Quat(placed.quat, T[:3, :3].ravel())
+        images = []
+        for positions, gripper in zip(shoot.positions, shoot.gripper, strict=True):
+            self._data.qpos[self._arm] = positions
+            finger = self._robot.gripper_position(gripper)
+            for name, ratio in {"finger_joint": 1.0, **FINGER_RATIOS}.items():
+                self._data.joint(GRIPPER + name).qpos[:] = ratio * finger
+            render = self._renderer.render(self._data.qpos)[_CAMERA]
+            images.append(optics.expose(render, rays, shoot.sensor, rng))
+        return images
+
+    def close(self) -> None:
+        """Free the OpenGL context; call it in the thread that made it."""
+        self._renderer.close()

@@ -1,0 +1,1 @@
+"""CoppeliaSim's scenes as a robot with cameras, over its ZeroMQ remote API."""

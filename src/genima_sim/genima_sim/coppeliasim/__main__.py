@@ -1,0 +1,8 @@
+"""The node as a module that runs."""
+
+import sys
+
+from genima_sim.coppeliasim.bridge import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Node: a robot in CoppeliaSim, by the same topics and services as `sim_node`.
+
+By default time passes in CoppeliaSim step by step, never faster than the clock; joints and images of one stamp are of
+one step. With ``stepping:=false`` it runs by itself, and joints are read while it does.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from genima.errors import GenimaError
+from genima.observation import Command
+from genima_nodes import messages, parameters
+from genima_nodes.running import CONTROL_NICENESS, run
+from genima_sim.coppeliasim.connection import DEFAULT_HOST, DEFAULT_PORT, Connection
+from genima_sim.coppeliasim.names import SceneNames
+from genima_sim.coppeliasim.scene import CoppeliaScene
+from genima_sim.scene_node import SceneNode
+
+_STALE = 0.5  # s: an older command is not carried out
+_AGAIN = 1.0  # s between attempts to connect
+_CATCH_UP = 5  # steps that are made up for at once: rendering four images holds the simulation up
+
+
+class CoppeliaBridge(SceneNode):
+    """A robot, its cameras and a scene that can be reset, in CoppeliaSim."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense, when CoppeliaSim does not answer, and when its scene lacks
+                objects or has another arm.
+        """
+        super().__init__("coppeliasim", **options)
+        names = SceneNames.load(self.declare_parameter("scene", "rlbench").value, self._robot)
+        host = self.declare_parameter("host", DEFAULT_HOST).value
+        port = round(parameters.number(self, "port", DEFAULT_PORT, 1, 65535))
+        self._stepping = self.declare_parameter("stepping", True).value
+        self._remote = CoppeliaScene(lambda: Connection(host, port), names, self._robot, self._stepping)
+        self._lost = False
+        self._next_attempt = 0.0  # monotonic s
+        self._rendering = self._health.latency("rendering")
+        self._health.watch(self._watch_commands)
+        self._simulate(self._remote, self._remote.cameras, self._remote.period, _CATCH_UP)
+
+    def close(self) -> None:
+        """End the thread, and stop the simulation."""
+        super().close()
+        self._remote.close()
+
+    def _watch_commands(self) -> None:
+        command = self._command
+        if command is not None and (age := messages.now(self) - command.stamp) > _STALE:
+            self._health.fault("commands", f"the last is {age:.1f} s old; the arm holds")
+        else:
+            self._health.clear("commands")
+
+    def _wanted(self) -> Command | None:
+        command = self._command
+        if command is None or messages.now(self) - command.stamp > _STALE:
+            return None  # the joints keep their last targets
+        return command
+
+    def _expose(self, stamp: float) -> None:
+        start = time.monotonic()
+        joints, images = self._remote.joints(), {}
+        for view, image in self._remote.look():
+            images[view] = image
+            # Rendering holds the simulation up, and the arm with it: where it is is known all the while.
+            self._publish_joints(joints if self._stepping else self._remote.joints(), messages.now(self))
+        self._rendering.add(time.monotonic() - start)
+        self._publish_images(images, stamp)
+
+    def _advance(self, deadline: float, periods: int) -> bool:
+        if deadline < self._next_attempt:
+            return False
+        try:
+            if self._lost:
+                with self._lock:
+                    self._command = None  # it was meant for another place of the arm
+                    self._remote.connect()
+                    self._know(self._remote.cameras)
+                    self._steps.clear()  # the simulation's time begins anew
+                self._lost = False
+                self._health.clear("CoppeliaSim")
+            return super()._advance(deadline, periods)
+        except GenimaError as error:
+            self._health.fault("CoppeliaSim", f"{error}; trying again")
+            self._lost, self._next_attempt = True, time.monotonic() + _AGAIN
+            return False
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(CoppeliaBridge, args, CONTROL_NICENESS)

@@ -1,0 +1,48 @@
+"""``./genima calibrate coppeliasim``: the calibration of a scene's cameras, read from the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import tyro
+
+from genima.handeye.result import Calibration, Frames
+from genima.robot.model import RobotModel
+from genima_sim.coppeliasim.connection import DEFAULT_HOST, DEFAULT_PORT, Connection
+from genima_sim.coppeliasim.names import SceneNames
+from genima_sim.coppeliasim.scene import CoppeliaScene
+
+
+@dataclass
+class ReadCameras:
+    """Write where the cameras of a scene in CoppeliaSim are, as a folder of calibrations.
+
+    The simulation is started anew for it."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder for <view>.yaml; what is there is kept with its date."""
+    scene: str = "rlbench"
+    """What its objects are called: a name in config/coppeliasim or a YAML file."""
+    host: str = DEFAULT_HOST
+    """Where CoppeliaSim runs."""
+    port: int = DEFAULT_PORT
+    """Of its ZeroMQ remote API."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima calibrate coppeliasim``."""
+    options = tyro.cli(ReadCameras, prog="genima calibrate coppeliasim", args=list(argv))
+    robot = RobotModel.load(options.robot)
+    names = SceneNames.load(options.scene, robot)
+    scene = CoppeliaScene(lambda: Connection(options.host, options.port), names, robot)
+    scene.close()
+    for view, camera in scene.cameras.items():
+        frames = Frames.of(robot, camera.parent, f"{view}_color_optical_frame")
+        date = datetime.now().astimezone().isoformat(timespec="seconds")
+        print(Calibration(camera, frames, date, "read from CoppeliaSim").save(options.out))
+    return 0

@@ -1,0 +1,270 @@
+"""A scene in CoppeliaSim: its joints, cameras and tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from genima.errors import GenimaError
+from genima.observation import Image, Joints
+from genima.robot.model import RobotModel
+from genima.robot.placement import base_pose
+from genima.views import Camera
+from genima_sim.coppeliasim.connection import Connection
+from genima_sim.coppeliasim.names import SceneNames
+
+Array = NDArray[np.float64]
+_SLOW = 30.0  # s: for opening a scene, and for the simulation to stop
+_NO_ERROR = {"noError": True}
+_OPTICAL = np.diag([-1.0, -1.0, 1.0, 1.0])  # a vision sensor's z is forward, its y up; of the optical frame, down
+
+
+@dataclass(frozen=True)
+class _Handles:
+    """CoppeliaSim's numbers of objects."""
+
+    joints: tuple[int, ...]
+    fingers: tuple[int, ...]
+    cameras: Mapping[str, int]
+    objects: Mapping[str, int]
+    script: int | None
+
+
+class CoppeliaScene:
+    """The scene in time. One thread at a time may use it.
+
+    Attributes:
+        cameras: by view, as the scene has them.
+        period: s that a step of the simulation takes.
+        instruction: what the robot is asked to do.
+        success: whether it was done when the cameras last looked.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Connection], names: SceneNames, robot: RobotModel, stepping: bool = True
+    ) -> None:
+        """Args:
+        connect: makes a connection.
+        names: of the objects.
+        robot: the arm.
+        stepping: whether time passes only in :meth:`step`; else by itself, in real time.
+
+        Raises:
+            Unreachable: when CoppeliaSim does not answer.
+            GenimaError: when the scene lacks objects, or its arm is another one.
+        """
+        self._connect, self._names, self._robot, self._stepping = connect, names, robot, stepping
+        self.instruction, self.success = "", False
+        self._objects: dict[str, Array] = {}
+        self._sim = connect()
+        self._begin()
+
+    def connect(self) -> None:
+        """Connect once more, and start the simulation anew. Raises as the constructor does."""
+        self._sim.close()
+        self._sim = self._connect()
+        self._begin()
+
+    def _begin(self) -> None:
+        try:
+            self._stop()
+            if self._names.file:
+                self._sim.call("loadScene", self._names.file, timeout=_SLOW)
+            self._handles = self._find()
+            self._prepare()
+            self._read_frames()  # while nothing moves
+            self._start()
+            self.period = float(self._sim.call("getSimulationTimeStep"))
+        except BaseException:
+            self._sim.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the simulation, if it still can be, and disconnect."""
+        try:
+            self._stop()
+        except GenimaError:
+            pass
+        self._sim.close()
+
+    def reset(self, task: str, seed: int) -> None:
+        """Start an episode: everything as the scene was saved, and as its script then places it.
+
+        Raises:
+            GenimaError: for an unknown task, and when the script fails.
+        """
+        if task not in self._names.tasks:
+            raise GenimaError(f"unknown task {task!r}; the scene's names know {', '.join(self._names.tasks) or 'none'}")
+        self._stop()
+        self._start()
+        self.success, self.instruction = False, self._names.tasks[task]
+        if self._handles.script is not None:
+            self.instruction = str(self._script("reset", task, seed) or self.instruction)
+        self._look_around()
+
+    def command(self, positions: NDArray[np.floating], gripper: float) -> None:
+        """Set the joint position targets (n,) in rad and the gripper's open fraction; held until the next."""
+        fingers = self._names.gripper
+        finger = fingers.closed + gripper * (fingers.open - fingers.closed)
+        targets = [*positions, *[finger] * len(fingers.joints)]
+        for joint, target in zip((*self._handles.joints, *self._handles.fingers), targets, strict=True):
+            self._sim.call("setJointTargetPosition", joint, float(target))
+
+    def step(self, seconds: float) -> None:
+        """Advance by whole steps; nothing, where time passes by itself."""
+        if self._stepping:
+            for _ in range(round(seconds / self.period)):
+                self._sim.call("step")
+
+    def joints(self) -> Joints:
+        """Measured now, in the simulation's time."""
+        fingers = self._names.gripper
+        measured = [float(self._sim.call("getJointPosition", joint)) for joint in self._handles.fingers]
+        opened = (np.mean(measured) - fingers.closed) / (fingers.open - fingers.closed)
+        stamp = float(self._sim.call("getSimulationTime"))
+        return Joints(stamp, self._positions(), float(np.clip(opened, 0, 1)))
+
+    def look(self) -> Iterator[tuple[str, Image]]:
+        """Each view and its image, and in the end where the objects are and whether the task is done.
+
+        Raises:
+            GenimaError: when an image has not the size that it should have.
+        """
+        for view, sensor in self._handles.cameras.items():
+            self._sim.call("handleVisionSensor", sensor)
+            data, (width, height) = self._sim.call("getVisionSensorImg", sensor)
+            camera = self.cameras[view]
+            if (width, height) != (camera.width, camera.height) or len(data) != 3 * width * height:
+                raise GenimaError(
+                    f"{self._names.cameras[view]} gives {len(data)} bytes for {width}x{height}; it was "
+                    f"{camera.width}x{camera.height}"
+                )
+            yield view, np.frombuffer(data, np.uint8).reshape(height, width, 3)[::-1]  # the bottom row comes first
+        self._look_around()
+
+    def objects(self) -> dict[str, Array]:
+        """Where the objects were when the cameras last looked, (3,) m in the base frame each."""
+        return self._objects
+
+    def _look_around(self) -> None:
+        if self._handles.script is not None:
+            self.success = self.success or bool(self._script("success"))
+        self._objects = {name: (self._T_base_world @ self._pose(o))[:3, 3] for name, o in self._handles.objects.items()}
+
+    def _script(self, function: str, *arguments: object) -> object:
+        return self._sim.call("callScriptFunction", function, self._handles.script, *arguments, timeout=_SLOW)
+
+    # Starting and stopping.
+
+    def _find(self) -> _Handles:
+        names, sim = self._names, self._sim
+        joint, sensor = sim.sceneobject_joint, sim.sceneobject_visionsensor
+        missing: list[str] = []
+
+        def find(path: str, kind: int | None = None, of: str = "") -> int:
+            handle = int(sim.call("getObject", path, _NO_ERROR))
+            if handle < 0:
+                missing.append(path)
+            elif kind is not None and sim.call("getObjectType", handle) != kind:
+                missing.append(f"{path} as a {of}")
+            return handle
+
+        handles = _Handles(
+            tuple(find(names.joints[name], joint, "joint") for name in self._robot.joint_names),
+            tuple(find(path, joint, "joint") for path in names.gripper.joints),
+            {view: find(path, sensor, "vision sensor") for view, path in names.cameras.items()},
+            {name: find(path) for name, path in names.objects.items()},
+            find(names.script) if names.script else None,
+        )
+        if missing:
+            raise GenimaError(
+                f"the scene in CoppeliaSim lacks {', '.join(missing)}; tell its names in a copy of "
+                "config/coppeliasim/rlbench.yaml"
+            )
+        return handles
+
+    def _prepare(self) -> None:
+        """What can be set only while the simulation stands."""
+        sim, handles = self._sim, self._handles
+        sim.call("setFloatParam", sim.floatparam_simulation_time_step, self._names.time_step)
+        sim.call("setBoolParam", sim.boolparam_realtime_simulation, not self._stepping)
+        for joint in (*handles.joints, *handles.fingers):
+            sim.call("setObjectInt32Param", joint, sim.jointintparam_dynctrlmode, sim.jointdynctrl_position)
+        width, height = self._names.image_size
+        for sensor in handles.cameras.values():
+            sim.call("setObjectInt32Param", sensor, sim.visionintparam_resolution_x, width)
+            sim.call("setObjectInt32Param", sensor, sim.visionintparam_resolution_y, height)
+            sim.call("setExplicitHandling", sensor, 1)  # it renders when it is asked to, not in every step
+
+    def _start(self) -> None:
+        if self._stepping:
+            self._sim.call("setStepping", True)  # stopping has ended it
+        self._sim.call("startSimulation")
+        if self._stepping:
+            self._sim.call("step")  # from here on, it is under way
+
+    def _stop(self) -> None:
+        sim, deadline = self._sim, time.monotonic() + _SLOW
+        if sim.call("getSimulationState") != sim.simulation_stopped:
+            sim.call("stopSimulation")
+        while sim.call("getSimulationState") != sim.simulation_stopped:
+            if time.monotonic() > deadline:
+                raise GenimaError(f"CoppeliaSim's simulation does not stop within {_SLOW:.0f} s")
+            time.sleep(0.02)
+
+    # Where things are.
+
+    def _read_frames(self) -> None:
+        joints = np.stack([self._pose(joint) for joint in self._handles.joints])
+        positions = self._positions()
+        T_world_base = base_pose(self._robot, positions, joints)
+        self._T_base_world = np.linalg.inv(T_world_base)
+        T_base_flange = self._robot.link_poses(positions)[-2]
+        self.cameras = {
+            view: self._camera(view, sensor, np.linalg.inv(T_base_flange))
+            for view, sensor in self._handles.cameras.items()
+        }
+
+    def _camera(self, view: str, sensor: int, T_flange_base: Array) -> Camera:
+        sim = self._sim
+        if not sim.call("getObjectInt32Param", sensor, sim.visionintparam_perspective_operation):
+            raise GenimaError(f"{self._names.cameras[view]} is not in perspective mode")
+        width = int(sim.call("getObjectInt32Param", sensor, sim.visionintparam_resolution_x))
+        height = int(sim.call("getObjectInt32Param", sensor, sim.visionintparam_resolution_y))
+        angle = float(sim.call("getObjectFloatParam", sensor, sim.visionfloatparam_perspective_angle))
+        f = focal_length(width, height, angle)
+        T_base_camera = self._T_base_world @ self._pose(sensor) @ _OPTICAL
+        on_hand = self._carried_by_hand(sensor)
+        T_parent_camera = T_flange_base @ T_base_camera if on_hand else T_base_camera
+        parent = "flange" if on_hand else "base"
+        return Camera(view, parent, T_parent_camera, width, height, f, f, width / 2, height / 2)  # type: ignore[arg-type]
+
+    def _carried_by_hand(self, handle: int) -> bool:
+        while handle >= 0:
+            if handle == self._handles.joints[-1]:
+                return True
+            handle = int(self._sim.call("getObjectParent", handle))
+        return False
+
+    def _positions(self) -> Array:
+        return np.array([self._sim.call("getJointPosition", joint) for joint in self._handles.joints], float)
+
+    def _pose(self, handle: int) -> Array:
+        """``T_world_object`` (4, 4)."""
+        x, y, z, *quaternion = self._sim.call("getObjectPose", handle, self._sim.handle_world)
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = Rotation.from_quat(quaternion).as_matrix(), (x, y, z)
+        return T
+
+
+def focal_length(width: int, height: int, angle: float) -> float:
+    """In px, of square pixels, for a vision sensor whose angle of view in rad is that of its longer side.
+
+    Source: CoppeliaSim's manual, "Vision sensor properties", perspective angle.
+    """
+    return float(max(width, height) / (2 * np.tan(angle / 2)))

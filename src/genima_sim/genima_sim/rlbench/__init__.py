@@ -1,0 +1,1 @@
+"""RLBench's tasks, where RLBench is installed."""

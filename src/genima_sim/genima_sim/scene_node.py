@@ -1,0 +1,209 @@
+"""What a simulator is to the other nodes, whatever simulates: a robot, its cameras and a scene that can be reset."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from geometry_msgs.msg import Point
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, JointState
+from sensor_msgs.msg import Image as ImageMessage
+
+from genima.errors import GenimaError
+from genima.observation import Command, Image, Joints
+from genima.robot.model import RobotModel
+from genima.views import Camera
+from genima_interfaces.msg import SceneStatus
+from genima_interfaces.srv import ResetScene
+from genima_nodes import messages, parameters, qos
+from genima_nodes.health import Health
+from genima_nodes.pacing import STEADY, PacedThread
+
+_FASTEST_CAMERA = 100.0  # Hz
+_STATUS_PERIOD = 0.1  # s
+_RECENT = 1.0  # s over which the real-time factor is measured
+_BEFORE_RESET = 1.0  # s: what is older still was stamped after the clock was set back
+
+
+class Scene(Protocol):
+    """A scene in time, which passes only in :meth:`step`. Used by one thread at a time."""
+
+    @property
+    def instruction(self) -> str:
+        """What the robot is asked to do in this episode."""
+
+    @property
+    def success(self) -> bool:
+        """Whether it is done."""
+
+    def reset(self, task: str, seed: int) -> None:
+        """Start an episode; GenimaError for an unknown task."""
+
+    def objects(self) -> Mapping[str, NDArray[np.float64]]:
+        """Where the objects are, (3,) m in the base frame each."""
+
+    def command(self, positions: NDArray[np.floating], gripper: float) -> None:
+        """Set the joint position targets (n,) in rad and the gripper's open fraction; held until the next."""
+
+    def step(self, seconds: float) -> None:
+        """Let time pass."""
+
+    def joints(self) -> Joints:
+        """Measured now; their stamp is the scene's time."""
+
+
+class SceneNode(Node):
+    """Steps a scene in real time in a thread; tells its joints, what its cameras see and how the task goes."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        """``options`` are those of a node."""
+        super().__init__(name, **options)
+        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        self._exposure = 1 / parameters.number(self, "camera_rate", 10.0, 0.1, _FASTEST_CAMERA)  # s between two
+        self._lock = threading.Lock()  # of the scene and the three below
+        self._command: Command | None = None
+        self._seed = self._resets = 0
+        self._reset_time = 0.0
+        self._task = ""
+        self._next_exposure = 0.0  # monotonic s
+        self._health = Health(self)
+        self._frames = self._health.meter("frames")
+        self._heard = self._health.meter("joint_command")
+
+    def _simulate(self, scene: Scene, cameras: Mapping[str, Camera], period: float, catch_up: int = 1) -> None:
+        """Begin.
+
+        Args:
+            scene: what is simulated.
+            cameras: its cameras, by view.
+            period: s between steps, and between joint states.
+            catch_up: how many periods may be made up for at once after an interruption.
+        """
+        self._scene, self._period, self._catch_up = scene, period, catch_up
+        self._steps: deque[tuple[float, float]] = deque(maxlen=round(_RECENT / period) + 1)  # monotonic and scene's s
+        self._health.value("real-time factor", lambda: self.real_time_factor)
+        self._health.value("late physics steps", lambda: self._physics.late)
+        self._know(cameras)
+        self._images = {
+            v: self.create_publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in cameras
+        }
+        self._info_publishers = {
+            v: self.create_publisher(CameraInfo, f"cameras/{v}/color/camera_info", qos.IMAGE) for v in cameras
+        }
+        self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._status = self.create_publisher(SceneStatus, "sim/status", qos.STATUS)
+        self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
+        self.create_service(ResetScene, "sim/reset", self._on_reset)
+        self.create_timer(_STATUS_PERIOD, self._publish_status, clock=STEADY)
+        self._physics = PacedThread(period, self._advance, "physics", phase=0.5)
+        self._physics.start()
+
+    def _know(self, cameras: Mapping[str, Camera]) -> None:
+        """What camera_info says from now on."""
+        self._infos = {view: camera_info(camera) for view, camera in cameras.items()}
+
+    def close(self) -> None:
+        """End the thread."""
+        self._physics.close()
+
+    @property
+    def real_time_factor(self) -> float:
+        """Simulated seconds per second over the last second."""
+        steps = list(self._steps)
+        return (steps[-1][1] - steps[0][1]) / (time.monotonic() - steps[0][0]) if len(steps) > 1 else 0.0
+
+    @abstractmethod
+    def _expose(self, stamp: float) -> None:
+        """The cameras take images, at ``stamp`` in s. In the physics thread, which holds the lock."""
+
+    def _publish_joints(self, joints: Joints, stamp: float) -> None:
+        message = messages.joints_message(joints, self._robot)
+        message.header.stamp = messages.time_message(stamp)
+        self._states.publish(message)
+
+    def _publish_images(self, images: Mapping[str, Image], stamp: float) -> None:
+        for view, image in images.items():
+            self._images[view].publish(messages.image_message(image, stamp, f"{view}_color_optical_frame"))
+            info = self._infos[view]
+            info.header.stamp = messages.time_message(stamp)
+            self._info_publishers[view].publish(info)
+        self._frames.tick()
+
+    def _wanted(self) -> Command | None:
+        """What the arm is to do now; None: nothing new."""
+        return self._command
+
+    def _on_command(self, message: JointState) -> None:
+        self._heard.tick()
+        try:
+            command = messages.command_from(message, self._robot)
+        except GenimaError as error:
+            self._heard.drop()
+            self._health.fault("joint_command", f"{error}; ignored")
+            return
+        self._health.clear("joint_command")
+        with self._lock:
+            before_reset = self._reset_time - _BEFORE_RESET < command.stamp <= self._reset_time
+            if not before_reset:  # what was meant for the scene before does not count
+                self._command = command
+
+    def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
+        try:
+            with self._lock:
+                self._scene.reset(request.task, request.seed)
+                self._steps.clear()  # the scene's time begins anew
+                self._command, self._reset_time = None, messages.now(self)
+                self._task, self._seed, self._resets = request.task, request.seed, self._resets + 1
+        except GenimaError as error:
+            response.success, response.message = False, str(error)
+        else:
+            response.success, response.instruction = True, self._scene.instruction
+        return response
+
+    def _publish_status(self) -> None:
+        with self._lock:
+            status = SceneStatus(
+                task=self._task,
+                seed=self._seed,
+                instruction=self._scene.instruction,
+                success=self._scene.success,
+                real_time_factor=self.real_time_factor,
+                resets=self._resets,
+            )
+            for name, (x, y, z) in self._scene.objects().items():
+                status.objects.append(name)
+                status.positions.append(Point(x=x, y=y, z=z))
+            status.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(status)
+
+    # The physics thread.
+
+    def _advance(self, deadline: float, periods: int) -> bool:
+        with self._lock:
+            if command := self._wanted():
+                self._scene.command(command.positions, command.gripper)
+            self._scene.step(min(periods, self._catch_up) * self._period)
+            joints = self._scene.joints()
+            stamp = messages.now(self)
+            self._steps.append((time.monotonic(), joints.stamp))
+            self._publish_joints(joints, stamp)  # before the images, which may take their time
+            if deadline >= self._next_exposure:
+                due = self._next_exposure + self._exposure
+                self._next_exposure = due if due > deadline else deadline + self._exposure
+                self._expose(stamp)
+        return True
+
+
+def camera_info(camera: Camera) -> CameraInfo:
+    """A camera's calibration."""
+    fields = camera.camera_info()
+    info = CameraInfo(**fields | {"d": fields["d"].tolist()})
+    info.header.frame_id = f"{camera.view}_color_optical_frame"
+    return info

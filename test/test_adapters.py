@@ -1,0 +1,303 @@
+"""The adapters between the guard and the drivers, in one process; the drivers are spoken for by the test."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from ros_graph import Graph
+from sensor_msgs.msg import JointState
+from standins import interfaces
+from standins.robotiq import FreeGripper, RobotiqDriver
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from genima.errors import GenimaError
+from genima.observation import Command
+from genima.robot.backend import GripperAction, GripperBackend
+from genima.robot.model import RobotModel
+from genima_nodes import arm_adapter, gripper_adapter, messages, optional_messages, qos
+from genima_nodes.arm_adapter import ArmAdapterNode
+from genima_nodes.gripper_adapter import GripperAdapterNode
+
+FR3 = RobotModel.load("fr3")
+VELOCITIES = np.linspace(-0.1, 0.1, 7)
+
+
+def options(**values: object) -> dict[str, Any]:
+    return {"parameter_overrides": [Parameter(name, value=value) for name, value in values.items()]}
+
+
+# ------------------------------------------------------------------------------------------------------ arm adapter
+
+
+class Arm:
+    """Plays the driver, the gripper and the guard around an arm adapter."""
+
+    def __init__(self, graph: Graph, backend: str) -> None:
+        self.graph = graph
+        self.adapter = graph.add(ArmAdapterNode(**options(backend=backend)))
+        kinds: dict[str, tuple[type, str]] = {
+            "crisp": (JointState, "/target_joint"),
+            "gello": (JointState, "/gello/joint_states"),
+            "jtc": (JointTrajectory, "/joint_trajectory_controller/joint_trajectory"),
+            "multipanda": (Float64MultiArray, "/joint_impedance/joints_desired"),
+        }
+        self.targets = graph.hear(*kinds[backend], 10)  # type: ignore[arg-type]
+        self.joint_states = graph.hear(JointState, "joint_states", qos_profile_sensor_data)
+        self._say_arm = graph.speak(JointState, "/franka/joint_states", 1)  # type: ignore[arg-type]
+        self._say_gripper = graph.speak(JointState, "gripper/joint_states", qos.JOINT_STATES)
+        self._say_command = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+        self.q = FR3.home.copy()
+
+    def tell(self) -> None:
+        """The driver and the gripper say where they are."""
+        self._say_gripper(JointState(name=[FR3.gripper_joint], position=[0.35]))
+        state = JointState(name=list(reversed(FR3.joint_names)), position=self.q[::-1].tolist())
+        state.header.stamp = messages.time_message(time.time())
+        self._say_arm(state)
+
+    def command(
+        self, offset: float = 0.01, spoil: Callable[[JointState], None] | None = None, ago: float = 0.0
+    ) -> None:
+        """So does the guard."""
+        self.tell()
+        command = Command(time.time() - ago, FR3.home + offset, VELOCITIES, 0.5)
+        message = messages.command_message(command, FR3)
+        if spoil is not None:
+            spoil(message)
+        self._say_command(message)
+
+    def positions(self, k: int = -1) -> np.ndarray:
+        message = self.targets[k]
+        if isinstance(message, JointTrajectory):
+            return np.array(message.points[0].positions)
+        return np.array(message.data if isinstance(message, Float64MultiArray) else message.position)
+
+    def velocities(self, k: int = -1) -> np.ndarray:
+        message = self.targets[k]
+        return np.array(message.points[0].velocities if isinstance(message, JointTrajectory) else message.velocity)
+
+    def follows(self, offset: float = 0.01) -> bool:
+        return bool(self.targets) and np.allclose(self.positions(), FR3.home + offset)
+
+
+@pytest.mark.parametrize("backend", ["crisp", "gello", "jtc"])
+def test_set_points_become_what_the_controller_takes(graph, backend: str) -> None:
+    arm = Arm(graph, backend)
+    graph.until(lambda: arm.targets, "it does not hold the arm where it is", arm.tell)
+    np.testing.assert_allclose(arm.positions(0), FR3.home)  # whatever is switched on now stays
+    graph.until(arm.follows, "set-points do not arrive", arm.command)
+    message = arm.targets[-1]
+    if backend == "jtc":
+        assert tuple(message.joint_names) == FR3.joint_names and len(message.points) == 1
+        assert messages.seconds(message.points[0].time_from_start) == 0.04
+        assert messages.seconds(message.header.stamp) == 0  # at once, by its own clock
+    else:
+        assert tuple(message.name) == FR3.joint_names and len(message.position) == 7  # taken by place: no gripper
+        assert abs(messages.seconds(message.header.stamp) - time.time()) < 5
+    if backend == "gello":
+        assert not len(message.velocity)
+    else:
+        np.testing.assert_allclose(arm.velocities(), VELOCITIES)
+
+    # the guard dies: the arm rests at what was said last
+    graph.until(lambda: not graph.nodes[0]._following, "it does not notice", arm.tell)
+    time.sleep(0.1)
+    told = len(arm.targets)
+    time.sleep(0.3)
+    assert arm.follows()
+    if backend == "gello":  # its controller ends the whole driver when it hears nothing for 0.5 s
+        assert len(arm.targets) > told + 5
+        assert time.time() - messages.seconds(arm.targets[-1].header.stamp) < 0.5 + 2.0  # a busy machine
+    else:
+        assert len(arm.targets) == told
+        np.testing.assert_allclose(arm.velocities(), 0)
+
+
+def test_the_arms_joints_and_the_grippers_become_one(graph) -> None:
+    arm = Arm(graph, "multipanda")
+    graph.until(lambda: arm.joint_states, "no joint states", arm.tell)
+    joints = messages.joints_from(arm.joint_states[-1], FR3)
+    np.testing.assert_allclose(joints.positions, FR3.home)
+    assert joints.gripper == pytest.approx(0.5)
+    graph.until(arm.follows, "set-points do not arrive", arm.command)
+    assert len(arm.targets[-1].data) == 7 and arm.targets[-1].data[0] != 0
+
+
+@contextmanager
+def rival(topic: str) -> Iterator[None]:
+    """Somebody else who speaks there; not in the graph, which must not be spun while its publishers go."""
+    node = rclpy.create_node("rival")
+    node.create_publisher(JointState, topic, 1)
+    yield
+    node.destroy_node()
+
+
+def test_what_is_wrong_holds_the_arm_and_is_told(graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arm_adapter, "_PATIENCE", 0.5)
+    arm = Arm(graph, "crisp")
+    graph.until(arm.follows, "set-points do not arrive", arm.command)
+    for spoil, ago, words in (
+        (lambda m: m.position.__setitem__(3, np.nan), 0.0, "not finite at fr3_joint4"),
+        (lambda m: (m.name.pop(), m.position.pop(), m.velocity.pop()), 0.0, "lacks finger_joint"),
+        (None, 5.0, "two machines' clocks differ"),
+    ):
+        graph.until(graph.complains("arm_adapter", words), words, lambda s=spoil, a=ago: arm.command(0.03, s, a))
+        assert arm.follows() and np.allclose(arm.velocities(), 0)
+        graph.until(lambda: graph.is_fine("arm_adapter")() and arm.follows(), "no recovery", arm.command)
+
+    arm.q = FR3.home - 0.2  # a reflex: its driver is silent for a while, and then it is elsewhere
+    graph.until(graph.complains("arm_adapter", "its driver says nothing of its joints"), "no complaint")
+    time.sleep(0.6)
+    graph.until(graph.complains("arm_adapter", "call command_guard/resume"), "no complaint", arm.command)
+    np.testing.assert_allclose(arm.positions(), arm.q)  # not back to where it was before
+    graph.until(lambda: arm.follows(-0.19), "no recovery", lambda: arm.command(-0.19))
+
+    with rival("/target_joint"):
+        graph.until(graph.complains("arm_adapter", "1 others speak to the controller"), "no complaint", arm.tell)
+        arm.command(-0.18)
+        time.sleep(0.1)
+        assert not arm.follows(-0.18)
+    with rival("/joint_states"):  # the driver's joint_state_publisher
+        graph.until(graph.complains("arm_adapter", "1 others publish it, too"), "no complaint", arm.tell)
+    fine = graph.is_fine("arm_adapter")
+    graph.until(lambda: fine() and arm.follows(-0.18), "no recovery", lambda: arm.command(-0.18))
+
+
+def test_a_controller_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arm_adapter, "_PATIENCE", 0.3)
+    graph.add(ArmAdapterNode(**options(backend="crisp")))
+    words = "controller joint_impedance_controller: nobody listens on /target_joint"
+    graph.until(graph.complains("arm_adapter", words), "no complaint")
+
+
+# -------------------------------------------------------------------------------------------------- gripper adapter
+
+
+class Hand:
+    """Plays the guard around a gripper adapter."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.heard = graph.hear(JointState, "gripper/joint_states", qos.JOINT_STATES)
+        self._say = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+
+    def ask(self, fraction: float) -> None:
+        command = Command(time.time(), FR3.home, np.zeros(7), fraction)
+        self._say(messages.command_message(command, FR3))
+
+    def measured(self) -> float:
+        return FR3.open_fraction(self.heard[-1].position[0]) if self.heard else np.nan
+
+
+@pytest.mark.parametrize("kind", [GripperAction.PARALLEL, GripperAction.POSITION])
+def test_a_robotiq_gripper_follows_the_open_fraction(graph, kind: GripperAction) -> None:
+    interfaces.provide()
+    free = FreeGripper()
+    driver = RobotiqDriver(
+        graph.probe, GripperBackend.load("robotiq_2f140"), free.read, free.move, kind
+    )
+    graph.add(GripperAdapterNode())
+    hand = Hand(graph)
+    graph.until(lambda: hand.heard and hand.heard[-1].name == ["finger_joint"], "its joint is not told")
+    graph.until(lambda: "action" in values(graph) and values(graph)["action"] == kind.value, "it is not found out")
+    assert not driver.goals  # nobody has asked for anything
+
+    for _ in range(30):  # of a stream of set-points, one goal
+        hand.ask(0.3)
+        time.sleep(0.01)
+    graph.until(lambda: abs(hand.measured() - 0.3) < 0.05, "it does not arrive", lambda: hand.ask(0.3))
+    assert driver.goals == [pytest.approx(0.7 * 0.695)]
+    hand.ask(0.31)  # less than what counts as a change
+    hand.ask(0.0)
+    graph.until(lambda: len(driver.goals) == 2, "it does not close", lambda: hand.ask(0.0))
+    graph.until(lambda: driver.goals[-1] == 0.0, "it does not change its mind", lambda: hand.ask(1.0))  # on its way
+    graph.until(lambda: hand.measured() > 0.98, "it does not open", lambda: hand.ask(1.0))
+    assert graph.is_fine("gripper_adapter")()
+
+    free.blocked_below = 0.4  # it grasps something: no fault
+    graph.until(lambda: graph.nodes[0]._goal.ended and driver.goals[-1] > 0.6, "no end", lambda: hand.ask(0.0))
+    assert graph.is_fine("gripper_adapter")()
+    driver.refuses = True
+    words = "goal: the gripper refuses to be 80% open"
+    graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(0.8))
+    driver.refuses = False  # it is asked again by itself
+    graph.until(graph.is_fine("gripper_adapter"), "no recovery", lambda: hand.ask(0.8))
+
+
+def values(graph: Graph) -> dict[str, str]:
+    status = graph.health.get("gripper_adapter")
+    return {pair.key: pair.value for pair in status.values} if status else {}
+
+
+def test_a_gripper_that_stalls_while_it_opens_is_told(graph) -> None:
+    interfaces.provide()
+    free = FreeGripper()
+    free.move(0.2)
+    time.sleep(0.6)
+    driver = RobotiqDriver(graph.probe, GripperBackend.load("robotiq_2f140"), free.read, lambda fraction: None)
+    graph.add(GripperAdapterNode())
+    hand = Hand(graph)
+    words = "the gripper is 20% open, 100% was asked for: stalled"
+    graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(1.0))
+    assert len(driver.goals) == 1
+
+
+def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
+    interfaces.provide()
+    from franka_msgs.action import Grasp, Move
+
+    done: list[tuple[str, Any]] = []
+    free = [0.04]
+
+    def serve(kind: Any, name: str) -> None:
+        async def execute(handle: Any) -> Any:
+            done.append((name, handle.request))
+            free[0] = handle.request.width / 2
+            handle.succeed()
+            return kind.Result(success=True)
+
+        action = f"/franka_gripper/{name}"
+        ActionServer(graph.probe, kind, action, execute, cancel_callback=lambda handle: CancelResponse.ACCEPT)
+
+    serve(Grasp, "grasp")
+    serve(Move, "move")
+    graph.add(GripperAdapterNode(**options(backend="franka_hand")))
+    say = graph.speak(JointState, "/franka_gripper/joint_states", 1)  # type: ignore[arg-type]
+    hand = Hand(graph)
+
+    def live(fraction: float) -> None:
+        say(JointState(name=["fr3_finger_joint1", "fr3_finger_joint2"], position=[free[0], free[0]]))
+        hand.ask(fraction)
+
+    graph.until(lambda: hand.measured() < 0.02, "it does not close", lambda: live(0.0))
+    graph.until(lambda: hand.measured() > 0.7, "it does not open", lambda: live(0.75))
+    assert [name for name, _ in done] == ["grasp", "move"]
+    grasp, move = done[0][1], done[1][1]
+    assert (grasp.width, grasp.force) == (0.0, 40.0) and grasp.epsilon.outer >= 0.08
+    assert move.width == pytest.approx(0.06) and move.speed == pytest.approx(0.1)
+
+
+def test_a_gripper_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gripper_adapter, "_PATIENCE", 0.3)
+    graph.add(GripperAdapterNode())
+    words = "server: nobody serves /robotiq/robotiq_gripper_controller/gripper_cmd; joint: nobody tells of finger_joint"
+    graph.until(graph.complains("gripper_adapter", words), "no complaint")
+
+
+def test_a_message_package_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "control_msgs", None)
+    monkeypatch.setitem(sys.modules, "control_msgs.action", None)
+    with pytest.raises(GenimaError, match="sudo apt-get install ros-jazzy-control-msgs") as caught:
+        optional_messages.message_type("control_msgs/action/GripperCommand")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,119 @@
+"""How controllers and grippers are described: what is shipped, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from genima import paths
+from genima.errors import GenimaError
+from genima.robot.backend import ArmBackend, GripperAction, GripperBackend, TargetMessage
+from genima.robot.model import RobotModel
+
+FR3 = RobotModel.load("fr3")
+
+
+@pytest.mark.parametrize(
+    "name, message, keep_alive",
+    [
+        ("crisp", TargetMessage.JOINT_STATE, False),
+        ("gello", TargetMessage.JOINT_STATE, True),
+        ("jtc", TargetMessage.JOINT_TRAJECTORY, False),
+        ("multipanda", TargetMessage.FLOAT64_ARRAY, False),
+    ],
+)
+def test_the_shipped_controllers(name: str, message: TargetMessage, keep_alive: bool) -> None:
+    backend = ArmBackend.load(name)
+    assert (backend.name, backend.message, backend.keep_alive) == (name, message, keep_alive)
+    assert backend.joint_names(FR3) == FR3.joint_names
+    assert (backend.ahead > 0) == (message is TargetMessage.JOINT_TRAJECTORY)
+    if backend.recovery is not None:
+        assert backend.controller not in backend.recovery.broadcasters
+
+
+@pytest.mark.parametrize("name", ["robotiq_2f140", "franka_hand"])
+def test_the_shipped_grippers(name: str) -> None:
+    backend = GripperBackend.load(name)
+    fractions = np.linspace(0, 1, 7)
+    there = [backend.fraction(backend.position(f)) for f in fractions]
+    np.testing.assert_allclose(there, fractions, atol=1e-12)
+    assert backend.fraction(backend.opened) == 1 and backend.fraction(backend.closed) == 0
+    assert backend.fraction(backend.closed + 10 * (backend.closed - backend.opened)) == 0
+
+
+def test_every_shipped_file_is_one_of_both() -> None:
+    for file in paths.shared("config", "backends").glob("*.yaml"):
+        kind = ArmBackend if "target" in yaml.safe_load(file.read_text()) else GripperBackend
+        assert kind.load(file).name == file.stem
+
+
+@pytest.fixture
+def changed(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """A shipped file with fields set anew, or (None) left out."""
+
+    def write(name: str, **fields: object) -> Path:
+        data = yaml.safe_load(paths.shared("config", "backends", f"{name}.yaml").read_text()) | fields
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}))
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"target": None}, "lacks target"),
+        ({"velocites": True}, "has no field velocites"),
+        ({"ahead": 0.1}, "has no field ahead"),  # of another message
+        ({"message": "twist"}, "message is 'twist'; known: joint_state, joint_trajectory, float64_array"),
+        ({"velocities": "yes"}, "velocities is 'yes'; it must be true or false"),
+        ({"states": 7}, "states is 7; it must be a text"),
+        ({"joints": ["a", "a"]}, "joints is"),
+        ({"recovery": "by hand"}, "recovery must have fields of its own"),
+        ({"recovery": {"action": "a"}}, "lacks state"),
+    ],
+)
+def test_a_bad_controller_is_refused_in_one_line(changed, fields: dict[str, object], words: str) -> None:
+    with pytest.raises(GenimaError, match=words) as caught:
+        ArmBackend.load(changed("crisp", **fields))
+    assert "crisp.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"closed": 0.0}, "open and closed must differ"),
+        ({"effort": -1.0}, "effort is -1; it must be positive"),
+        ({"open": float("nan")}, "open is nan; it must be a number"),
+        ({"kind": "control_msgs/action/Grip"}, "known: auto"),
+        ({"speed": 0.1}, "has no field speed"),
+    ],
+)
+def test_a_bad_gripper_is_refused_in_one_line(changed, fields: dict[str, object], words: str) -> None:
+    with pytest.raises(GenimaError, match=words):
+        GripperBackend.load(changed("robotiq_2f140", **fields))
+
+
+def test_missing_and_malformed_files_are_refused(tmp_path: Path, changed) -> None:
+    for text, words in (("a: [", "is not YAML"), ("- a", "has no fields"), ("", "has no fields")):
+        file = tmp_path / "bad.yaml"
+        file.write_text(text)
+        with pytest.raises(GenimaError, match=words):
+            ArmBackend.load(file)
+    with pytest.raises(GenimaError, match="does not exist"):
+        GripperBackend.load(tmp_path / "none.yaml")
+    with pytest.raises(GenimaError, match="nosuch"):
+        ArmBackend.load("nosuch")
+    humble = GripperBackend.load(changed("robotiq_2f140", kind=GripperAction.POSITION.value))
+    assert humble.kind is GripperAction.POSITION
+
+
+def test_a_driver_may_call_the_joints_otherwise(changed) -> None:
+    names = [f"left_{name}" for name in FR3.joint_names]
+    assert ArmBackend.load(changed("crisp", joints=names)).joint_names(FR3) == tuple(names)
+    with pytest.raises(GenimaError, match="has 6 joints, fr3 has 7"):
+        ArmBackend.load(changed("crisp", joints=names[:6])).joint_names(FR3)

@@ -1,0 +1,378 @@
+"""CoppeliaSim: its scene over the remote API, and the node in a graph, against a stand-in that speaks the protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rclpy.parameter import Parameter
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, JointState
+from sensor_msgs.msg import Image as ImageMessage
+from standins import coppeliasim
+from standins.coppeliasim import SCRIPT, StandIn
+
+from genima import paths
+from genima.errors import GenimaError
+from genima.observation import Command
+from genima.robot.model import RobotModel
+from genima.robot.placement import base_pose
+from genima.views import load_cameras
+from genima_interfaces.msg import SceneStatus
+from genima_interfaces.srv import ResetScene
+from genima_nodes import messages, qos
+from genima_sim.coppeliasim import calibration
+from genima_sim.coppeliasim.bridge import CoppeliaBridge
+from genima_sim.coppeliasim.connection import Connection, Unreachable
+from genima_sim.coppeliasim.names import SceneNames
+from genima_sim.coppeliasim.scene import CoppeliaScene, focal_length
+from genima_sim.rendering import SceneRenderer
+from genima_sim.simulation import Simulation
+
+PANDA = RobotModel.load("panda")
+RLBENCH = yaml.safe_load(paths.shared("config", "coppeliasim", "rlbench.yaml").read_text())
+SIZE = 64
+
+
+@pytest.fixture
+def stand_in(simulation: Simulation) -> Iterator[StandIn]:
+    server = StandIn(simulation=simulation)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def names_file(tmp_path: Path) -> Callable[..., Path]:
+    """RLBench's names with small images, the workcell's script and objects; changed as told."""
+
+    def write(**changes: object) -> Path:
+        usual = {"image_size": [SIZE, SIZE], "script": SCRIPT, "objects": {"button": "/button", "lid": "/lid"}}
+        path = tmp_path / "names.yaml"
+        path.write_text(yaml.safe_dump(RLBENCH | usual | changes))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def open_scene(names_file: Callable[..., Path]) -> Iterator[Callable[..., CoppeliaScene]]:
+    scenes: list[CoppeliaScene] = []
+
+    def open_it(server: StandIn, **changes: object) -> CoppeliaScene:
+        names = SceneNames.load(names_file(**changes), PANDA)
+        scenes.append(CoppeliaScene(lambda: Connection("127.0.0.1", server.port), names, PANDA))
+        return scenes[-1]
+
+    yield open_it
+    for scene in scenes:
+        scene.close()
+
+
+# -------------------------------------------------------------------------------------------------- where the arm is
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_the_base_is_found_from_the_joints_axes_alone(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    q = rng.uniform(PANDA.position_min, PANDA.position_max)
+    T_world_base = np.eye(4)
+    T_world_base[:3, :3] = Rotation.random(random_state=rng).as_matrix()
+    T_world_base[:3, 3] = rng.uniform(-2, 2, 3)
+    frames = T_world_base @ PANDA.link_poses(q)[:7]
+    about_z, along_z = np.tile(np.eye(4), (7, 1, 1)), np.tile(np.eye(4), (7, 1, 1))
+    about_z[:, :3, :3] = Rotation.from_euler("z", rng.uniform(-3, 3, (7, 1))).as_matrix()
+    along_z[:, 2, 3] = rng.uniform(-0.3, 0.3, 7)
+    np.testing.assert_allclose(base_pose(PANDA, q, frames @ about_z @ along_z), T_world_base, atol=1e-9)
+
+
+def test_another_arm_or_a_wrong_joint_is_refused() -> None:
+    frames = PANDA.link_poses(PANDA.home)[:7]
+    turned = PANDA.home + [0, 0, 0.3, 0, 0, 0, 0]
+    with pytest.raises(GenimaError, match="the arm is no panda: axes are off, .*panda_joint[1-7] by"):
+        base_pose(PANDA, turned, frames)
+    with pytest.raises(GenimaError, match="axes are off"):
+        base_pose(PANDA, PANDA.home, frames[[1, 0, 2, 3, 4, 5, 6]])
+
+
+@pytest.mark.parametrize("width, height", [(256, 256), (640, 480), (480, 640)])
+def test_the_angle_of_view_is_that_of_the_longer_side(width: int, height: int) -> None:
+    f = focal_length(width, height, np.radians(60))
+    edge = np.degrees(np.arctan(max(width, height) / 2 / f))
+    assert edge == pytest.approx(30)
+
+
+# ------------------------------------------------------------------------------------------------------- the scene
+
+
+def test_cameras_are_where_the_calibration_has_them(stand_in, open_scene) -> None:
+    scene = open_scene(stand_in, image_size=[96, 64])
+    for view, known in load_cameras("sim").items():
+        seen, scaled = scene.cameras[view], known.scaled(64, 64)
+        assert seen.parent == known.parent
+        np.testing.assert_allclose(seen.T_parent_camera, known.T_parent_camera, atol=2e-5)
+        assert (seen.width, seen.height, seen.cx, seen.cy) == (96, 64, 48, 32)
+        assert seen.fx == pytest.approx(scaled.fy, rel=1e-6) and seen.fy == seen.fx
+
+
+def test_images_are_upright_and_of_the_moment(stand_in, open_scene) -> None:
+    scene = open_scene(stand_in)
+    images = dict(scene.look())
+    cameras = {view: camera.scaled(SIZE, SIZE) for view, camera in load_cameras("sim").items()}
+    renderer = SceneRenderer(stand_in.simulation.model, cameras)
+    expected = renderer.render(stand_in.simulation.qpos())
+    renderer.close()
+    assert set(images) == set(expected)
+    for view, image in images.items():
+        np.testing.assert_array_equal(image, expected[view])
+
+
+def test_the_arm_goes_where_it_is_told_and_time_passes_only_in_steps(stand_in, open_scene) -> None:
+    scene = open_scene(stand_in)
+    assert scene.period == RLBENCH["time_step"]
+    before = scene.joints()
+    goal = before.positions + 0.05
+    scene.command(goal, 0.0)
+    time.sleep(0.1)
+    assert scene.joints().stamp == before.stamp
+    for _ in range(60):
+        scene.step(scene.period)
+    after = scene.joints()
+    np.testing.assert_allclose(after.positions, goal, atol=0.005)
+    assert after.gripper < 0.1 < 0.9 < before.gripper
+    assert after.stamp == pytest.approx(before.stamp + 60 * scene.period)
+
+
+def test_a_reset_places_the_objects_as_the_scenes_script_says(stand_in, open_scene) -> None:
+    scene = open_scene(stand_in)
+    scene.reset("push_button", 7)
+    assert scene.instruction == stand_in.simulation.instruction and not scene.success
+    first = scene.objects()
+    np.testing.assert_allclose(first["button"], stand_in.simulation.objects()["button"], atol=1e-4)
+    scene.reset("push_button", 8)
+    assert np.linalg.norm(scene.objects()["button"] - first["button"]) > 0.01
+    with pytest.raises(GenimaError, match="unknown task 'wave'; the scene's names know push_button, take_lid_off"):
+        scene.reset("wave", 0)
+    stand_in.simulation.success = True
+    dict(scene.look())
+    assert scene.success
+
+
+def test_a_scene_without_a_script_goes_back_to_how_it_was_saved(stand_in, open_scene) -> None:
+    scene = open_scene(stand_in, script="")
+    saved = scene.joints()
+    scene.command(saved.positions + 0.2, 1.0)
+    scene.step(0.5)
+    scene.reset("take_lid_off", 5)
+    assert scene.instruction == "take the lid off the saucepan"
+    np.testing.assert_allclose(scene.joints().positions, saved.positions, atol=0.01)
+    assert scene.joints().stamp < 0.1 and "sim.callScriptFunction" not in stand_in.requests
+
+
+def test_missing_objects_are_all_named_in_one_line(simulation, open_scene) -> None:
+    server = StandIn(lack=("/Panda_joint3", "/cam_wrist"), simulation=simulation)
+    server.start()
+    try:
+        with pytest.raises(GenimaError, match="lacks /Panda_joint3, /cam_wrist; tell its names") as refused:
+            open_scene(server)
+        assert "\n" not in str(refused.value)
+    finally:
+        server.close()
+
+
+def test_objects_of_another_kind_are_refused(stand_in, open_scene) -> None:
+    cameras = RLBENCH["cameras"] | {"front": "/Panda"}
+    with pytest.raises(GenimaError, match="lacks /Panda as a vision sensor"):
+        open_scene(stand_in, cameras=cameras)
+    stand_in.perspective = 0
+    with pytest.raises(GenimaError, match="/cam_front is not in perspective mode"):
+        open_scene(stand_in)
+
+
+def test_joints_in_a_wrong_order_are_noticed(stand_in, open_scene) -> None:
+    joints = RLBENCH["joints"] | {"panda_joint1": "/Panda_joint2", "panda_joint2": "/Panda_joint1"}
+    with pytest.raises(GenimaError, match="the arm is no panda"):
+        open_scene(stand_in, joints=joints)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"joints": {f"panda_joint{i}": f"/j{i}" for i in range(1, 7)}}, "have 6 joints.*panda has 7"),
+        ({"gripper": {"joints": ["/g"], "open": 0.04, "closed": 0.04}}, "open that is not closed"),
+        ({"gripper": None}, "NoneType"),
+        ({"image_size": [0, 64]}, "must be positive"),
+        ({"time_step": "soon"}, "soon"),
+        ({"colour": 1}, "the fields are"),
+    ],
+)
+def test_senseless_names_are_refused(names_file, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(GenimaError, match=words):
+        SceneNames.load(names_file(**changes), PANDA)
+
+
+def test_nobody_there_is_told_in_one_line(unused_port: int) -> None:
+    start = time.monotonic()
+    with pytest.raises(Unreachable, match=f"no CoppeliaSim answers at tcp://127.0.0.1:{unused_port}: start it"):
+        Connection("127.0.0.1", unused_port, timeout=0.2)
+    assert time.monotonic() - start < 5
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_what_coppeliasim_refuses_and_lacks_is_told(stand_in) -> None:
+    connection = Connection("127.0.0.1", stand_in.port)
+    with pytest.raises(GenimaError, match="CoppeliaSim: Object does not exist"):
+        connection.call("getObject", "/nowhere")
+    with pytest.raises(GenimaError, match="has no sim.makeCoffee"):
+        connection.call("makeCoffee")
+    connection.close()
+
+
+def test_calibrations_are_read_from_the_scene(stand_in, names_file, tmp_path, capsys) -> None:
+    out = tmp_path / "calibration"
+    arguments = [str(out), "--scene", str(names_file()), "--host", "127.0.0.1", "--port", str(stand_in.port)]
+    assert calibration.main(arguments) == 0
+    assert "front.yaml" in capsys.readouterr().out
+    read, known = load_cameras(out), load_cameras("sim")
+    corners = np.array([[0.4, -0.2, 0.0], [0.6, 0.2, 0.1], [0.5, 0.0, 0.3]])
+    for view in known:
+        pixels = []
+        for camera in (read[view], known[view].scaled(SIZE, SIZE)):
+            T = np.linalg.inv(camera.T_base_camera(PANDA, PANDA.home))
+            pixels.append(cv2.projectPoints(corners, T[:3, :3], T[:3, 3], camera.K, None)[0])
+        np.testing.assert_allclose(*pixels, atol=0.01)
+
+
+# -------------------------------------------------------------------------------------------------------- the node
+
+
+@pytest.fixture
+def bridge(graph, stand_in, names_file) -> CoppeliaBridge:
+    return graph.add(make_bridge(stand_in.port, names_file()))
+
+
+def make_bridge(port: int, names: Path, stepping: bool = True) -> CoppeliaBridge:
+    given = {"scene": str(names), "host": "127.0.0.1", "port": port, "stepping": stepping}
+    return CoppeliaBridge(parameter_overrides=[Parameter(name, value=value) for name, value in given.items()])
+
+
+def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
+    states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
+    images = {v: graph.hear(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in bridge._remote.cameras}
+    infos = graph.hear(CameraInfo, "cameras/wrist/color/camera_info", qos.IMAGE)
+    scenes = graph.hear(SceneStatus, "sim/status", qos.STATUS)
+    graph.until(lambda: all(images.values()) and states and infos, "no images or joint states")
+    assert {(m[0].width, m[0].height, m[0].encoding) for m in images.values()} == {(SIZE, SIZE, "rgb8")}
+    assert infos[0].k[0] == pytest.approx(load_cameras("sim")["wrist"].scaled(SIZE, SIZE).fx, rel=1e-6)
+    assert infos[0].k[2] == SIZE / 2 - 0.5
+
+    refused = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="wave", seed=1))
+    assert not refused.success and "unknown task 'wave'" in refused.message
+    assert graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=3)).success
+    graph.until(lambda: scenes[-1].resets == 1, "the reset is not told")
+    assert (scenes[-1].task, scenes[-1].seed, list(scenes[-1].objects)) == ("push_button", 3, ["button", "lid"])
+    assert "button" in scenes[-1].instruction
+
+    say = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+    goal = messages.joints_from(states[-1], PANDA).positions + 0.1
+
+    def ask(positions: np.ndarray, age: float = 0.0) -> None:
+        say(messages.command_message(Command(time.time() - age, positions, np.zeros(7), 1.0), PANDA))
+
+    def arrived() -> bool:
+        return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
+
+    graph.until(arrived, "the arm does not arrive", lambda: ask(goal))
+    graph.until(graph.complains("coppeliasim", "the arm holds"), "nobody notices the silence")
+    for _ in range(20):  # what comes too late is not carried out
+        ask(goal + 0.5, age=1.0)
+        time.sleep(0.02)
+    assert arrived()
+    ask(goal)
+    graph.until(graph.is_fine("coppeliasim"), "it stays faulty", lambda: ask(goal))
+
+
+def test_it_comes_back_when_coppeliasim_does(graph, bridge, stand_in) -> None:
+    states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
+    graph.until(lambda: states, "no joint states")
+    stand_in.dumb = True
+    graph.until(graph.complains("coppeliasim", "no CoppeliaSim answers"), "nobody notices")
+    states.clear()
+    time.sleep(0.3)
+    assert not states, "what is not measured is not told"
+    stand_in.dumb = False
+    graph.until(lambda: states, "it does not come back")
+    graph.until(graph.is_fine("coppeliasim"), "it stays faulty")
+
+
+def test_coppeliasim_may_run_by_itself(graph, stand_in, names_file) -> None:
+    graph.add(make_bridge(stand_in.port, names_file(), stepping=False))
+    states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
+    images = graph.hear(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
+    graph.until(lambda: len(states) > 10 and len(images) > 2, "no images or joint states")
+    assert "sim.setStepping" not in stand_in.requests and "sim.step" not in stand_in.requests
+    assert stand_in.simulation.time > 0.1
+
+
+# ------------------------------------------------------------------------------------- everything, in processes
+
+
+@pytest.fixture
+def stand_in_process() -> Iterator[int]:
+    """A stand-in as a process of its own; its port."""
+    command = [sys.executable, str(Path(coppeliasim.__file__)), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        words = process.stdout.readline()
+        yield int(words.split()[-1])
+        process.kill()
+
+
+def run_demo(names: Path, port: int, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "genima.cli", "demo", "--headless", "--out", str(out), "--episodes", "1"]
+    command += ["--backend", "coppeliasim", "--scene", str(names), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl"}
+    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=280)
+
+
+@pytest.mark.real_time
+def test_the_loop_closes_through_coppeliasim(stand_in_process: int, names_file, tmp_path: Path) -> None:
+    """The bundled models, controller, guard and bridge, on a scene that only the remote API leads to."""
+    names = names_file(image_size=[256, 256], time_step=0.04)
+    ended = run_demo(names, stand_in_process, tmp_path / "out", "--time-limit", "15")
+    print(ended.stdout, ended.stderr, *(path.read_text() for path in (tmp_path / "out" / "logs").glob("c*.log")))
+    assert ended.returncode == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (result,) = report["results"]
+    assert result["drawn_targets"] > 0 and report["drawing_hz"] > 0 and report["real_time_factor"] > 0
+    if result["outcome"] == "stopped":  # a busy machine renders in the simulation's own time: the guard holds the arm
+        assert any(words in result["reason"] for words in ("late", "have stopped", "no complete set"))
+    else:
+        assert result["outcome"] in ("timeout", "succeeded") and report["command_hz"] > 0
+
+
+def test_a_demo_without_coppeliasim_or_task_ends_with_one_line(unused_port: int, names_file, tmp_path: Path) -> None:
+    ended = run_demo(names_file(), unused_port, tmp_path / "out")
+    assert ended.returncode == 2 and len(ended.stderr.strip().splitlines()) == 1
+    assert f"no CoppeliaSim answers at tcp://127.0.0.1:{unused_port}" in ended.stderr
+    ended = run_demo(names_file(), unused_port, tmp_path / "out", "--task", "wave")
+    assert ended.returncode == 2 and "know no task 'wave': push_button, take_lid_off" in ended.stderr

@@ -1,0 +1,332 @@
+"""Launch files, what they pass on to other packages', and the files that they hand over to drivers."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from genima import paths
+from genima.errors import GenimaError
+from genima.robot.backend import ArmBackend, GripperBackend
+from genima.robot.model import RobotModel
+from genima.views.rig import load_rig
+from genima_bringup import processes
+from genima_bringup.processes import Process
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH = sorted((ROOT / "launch").glob("*.launch.py"))
+BRINGUP = ROOT / "src" / "genima_bringup" / "genima_bringup"
+RECORDED = {
+    data["package"]: data
+    for data in (yaml.safe_load(file.read_text()) for file in (ROOT / "test/data/launch_arguments").glob("*.yaml"))
+}
+FRANKA_ROS2 = ("crisp", "gello", "jtc")
+FR3 = RobotModel.load("fr3")
+
+
+# ------------------------------------------------------------------------------------ read, where there is no `launch`
+
+
+def includes(file: Path) -> Iterator[tuple[str, str, set[str]]]:
+    """Package, launch file and arguments of each ``include(...)`` in a launch file."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "include":
+            package, name, arguments = node.args[:3]
+            assert isinstance(package, ast.Constant) and isinstance(name, ast.Constant)
+            yield package.value, name.value, constant_keys(arguments)
+
+
+def constant_keys(expression: ast.AST) -> set[str]:
+    """Of all dictionaries in an expression."""
+    return {
+        key.value
+        for node in ast.walk(expression)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    }
+
+
+def declared(file: Path) -> set[str]:
+    """The arguments that one of our launch files declares."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Argument":
+                    names.add(key.value if isinstance(key, ast.Constant) else key.id.lower())  # type: ignore[union-attr]
+    return names
+
+
+@pytest.mark.parametrize("package", sorted(RECORDED))
+def test_recorded_arguments_say_where_they_are_from(package: str) -> None:
+    data = RECORDED[package]
+    assert re.fullmatch(r"[0-9a-f]{40}", data["commit"]) and data["source"].startswith("https://") and data["version"]
+    assert all(file["arguments"] for file in data["files"].values())
+
+
+@pytest.mark.parametrize("file", LAUNCH, ids=lambda file: file.name)
+def test_every_argument_passed_on_exists_there(file: Path) -> None:
+    for package, name, arguments in includes(file):
+        if package == "genima_bringup":
+            assert arguments <= declared(ROOT / "launch" / name)
+        else:
+            known = RECORDED[package]["files"][name]["arguments"]
+            assert arguments <= set(known), f"{name} of {package} {RECORDED[package]['version']}"
+            assert {key for key, default in known.items() if default is None} <= arguments
+
+
+def test_drivers_are_included() -> None:
+    """Else the test above would look at nothing."""
+    found = {(package, name) for file in LAUNCH for package, name, _ in includes(file)}
+    assert {("franka_bringup", "franka.launch.py"), ("realsense2_camera", "rs_launch.py")} <= found
+
+
+def test_easy_handeye2_is_given_just_what_it_needs() -> None:
+    tree = ast.parse((BRINGUP / "launching.py").read_text())
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "easy_handeye2")
+    assert constant_keys(function) == set(RECORDED["easy_handeye2"]["files"]["calibrate.launch.py"]["arguments"])
+
+
+def test_robotiq_has_no_launch_file_that_could_be_included() -> None:
+    """As soon as theirs takes a namespace and controllers, robotiq.launch.py is not needed any more."""
+    theirs = RECORDED["robotiq_description"]["files"]["robotiq_control.launch.py"]["arguments"]
+    assert not {"namespace", "controllers_file", "controllers_yaml"} & set(theirs)
+
+
+@pytest.mark.parametrize("file", LAUNCH, ids=lambda file: file.name)
+def test_arguments_are_declared_and_described(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    arguments = [call for call in calls if call.func.id == "Argument"]  # type: ignore[union-attr]
+    assert arguments or file.name == "record.launch.py"
+    for call in arguments:
+        assert len(call.args) >= 2 and isinstance(call.args[1], ast.Constant) and len(call.args[1].value) > 5
+    used = {
+        call.args[0].value
+        for call in calls
+        if call.func.id in ("LaunchConfiguration", "text")  # type: ignore[union-attr]
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert used <= declared(file)
+
+
+def test_processes_are_installed() -> None:
+    """Whatever runs together can be started: by `launch` as an executable, without it as a module."""
+    rig = load_rig("four_d415")
+    listed = [
+        *processes.simulated(),
+        *processes.following(),
+        *processes.adapters("fr3", "crisp", "robotiq_2f140"),
+        *processes.real("fr3", "172.16.0.2", rig, "calibration/mine", "", "cpu"),
+        processes.markers(""),
+        Process("genima_nodes", "recorder"),
+    ]
+    for process in listed:
+        assert importlib.util.find_spec(f"{process.package}.{process.executable}"), process.executable
+        setup = (ROOT / "src" / process.package / "setup.py").read_text()
+        assert f'"{process.executable} = {process.package}.{process.executable}:main"' in setup
+
+
+def test_several_cameras_are_several_nodes() -> None:
+    rig = load_rig("four_d415")
+    nodes = [process.node for process in processes.real("fr3", "1.2.3.4", rig, "sim", "", "cpu")]
+    assert len(set(nodes)) == len(nodes)
+    assert {f"{view}_camera" for view in rig} <= set(nodes)
+
+
+# ------------------------------------------------------------------------------------------ files for ROS's own drivers
+
+
+def controllers(file: str) -> dict[str, dict[str, Any]]:
+    """Parameters by node of a file for ros2_control."""
+    data = yaml.safe_load(paths.shared("config", *file.split("/")).read_text())["/**"]
+    return {node: part["ros__parameters"] for node, part in data.items()}
+
+
+@pytest.mark.parametrize("name", FRANKA_ROS2)
+def test_a_backend_has_its_controllers(name: str) -> None:
+    backend, nodes = ArmBackend.load(name), controllers(f"controllers/{name}.yaml")
+    manager = nodes.pop("controller_manager")
+    assert manager["update_rate"] == 1000
+    types = {key: value["type"] for key, value in manager.items() if isinstance(value, dict) and "type" in value}
+    assert backend.recovery is not None
+    assert types.keys() == {backend.controller, *backend.recovery.broadcasters}
+    assert nodes.keys() == {backend.controller}
+    parameters = nodes[backend.controller]
+    joints = tuple(parameters.get("joints", [])) or tuple(f"{parameters['arm_id']}_joint{i}" for i in range(1, 8))
+    assert joints == FR3.joint_names
+
+
+def test_crisp_is_a_joint_impedance() -> None:
+    parameters = controllers("controllers/crisp.yaml")["joint_impedance_controller"]
+    assert not any(parameters["task"].values())
+    assert parameters["nullspace"]["projector_type"] == "none"
+    assert tuple(parameters["nullspace"]["weights"]) == FR3.joint_names
+    assert parameters["max_delta_tau"] < 1.0  # Nm a cycle: 1000 Nm/s, where the robot trips
+
+
+def test_jtc_takes_a_stream() -> None:
+    parameters = controllers("controllers/jtc.yaml")["joint_trajectory_controller"]
+    assert parameters["command_interfaces"] == ["effort"]  # positions would step
+    assert parameters["interpolate_from_desired_state"] and parameters["allow_nonzero_velocity_at_trajectory_end"]
+    assert tuple(parameters["gains"]) == FR3.joint_names
+
+
+def test_the_robotiq_is_as_its_backend_says() -> None:
+    backend, nodes = GripperBackend.load("robotiq_2f140"), controllers("grippers/robotiq_2f140.controllers.yaml")
+    namespace, controller, action = backend.action.split("/")
+    assert nodes[controller]["joint"] == backend.joint == FR3.gripper_joint
+    assert action == "gripper_cmd" and controller in nodes["controller_manager"]
+    assert namespace == "robotiq" and backend.states == "robotiq/joint_states"  # as robotiq.launch.py has it
+
+
+# ------------------------------------------------------------------------------------------------- with `launch` itself
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Evaluates a launch file, without starting anything; returns "package/executable" of all that it would start.
+
+    Other packages' launch files only declare the arguments that are on record.
+    """
+    pytest.importorskip("launch_ros", reason="launch is not among the wheels")
+    import asyncio
+
+    from launch.actions import ExecuteProcess, IncludeLaunchDescription
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    from launch.utilities import perform_substitutions
+    from launch_ros.actions import Node
+
+    from launch import Action, LaunchContext
+
+    index = tmp_path / "share" / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    for package, data in RECORDED.items():
+        (index / package).touch()
+        folder = tmp_path / "share" / package / "launch"
+        folder.mkdir(parents=True)
+        for name, file in data["files"].items():
+            (folder / name).write_text(
+                "from launch import LaunchDescription\nfrom launch.actions import DeclareLaunchArgument\n\n"
+                f"ARGUMENTS = {file['arguments']!r}\n\n"
+                "def generate_launch_description():\n"
+                "    return LaunchDescription(\n"
+                "        [DeclareLaunchArgument(name, default_value=default) for name, default in ARGUMENTS.items()]\n"
+                "    )\n"
+            )
+    for package in ("genima_bringup", "franka_description"):
+        (index / package).touch()
+        (tmp_path / "share" / package).mkdir(exist_ok=True)
+    for folder in ("launch", "config"):
+        (tmp_path / "share" / "genima_bringup" / folder).symlink_to(ROOT / folder)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path), prepend=":")
+
+    def run(file: str, **arguments: str) -> SimpleNamespace:
+        context = LaunchContext()
+        context._set_asyncio_loop(asyncio.new_event_loop())
+        started: list[str] = []
+        included: list[str] = []
+
+        def visit(entity: Any) -> None:
+            if isinstance(entity, Action) and entity.condition is not None and not entity.condition.evaluate(context):
+                return
+            if isinstance(entity, Node):
+                started.append(f"{entity.node_package}/{entity.node_executable}")
+            elif isinstance(entity, ExecuteProcess):
+                started.append(" ".join(perform_substitutions(context, word) for word in entity.cmd[3:5]))
+            else:
+                for below in entity.visit(context) or []:
+                    visit(below)
+                if isinstance(entity, IncludeLaunchDescription):
+                    included.append(Path(entity.launch_description_source.location).name)
+
+        source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
+        visit(IncludeLaunchDescription(source, launch_arguments=arguments.items()))
+        return SimpleNamespace(started=started, included=included)
+
+    return run
+
+
+def named(listed: list[Process]) -> set[str]:
+    return {f"{process.package}/{process.executable}" for process in listed}
+
+
+POLICY = {*named(processes.policy()), "genima_nodes/calibration_watch"}
+DRIVEN = named(processes.adapters("fr3", "crisp", "robotiq_2f140"))
+SAFE = {*named(processes.kept_safe("fr3", "sim")), "genima_nodes/task_runner"}
+CLOCK = {"genima_nodes/clock_watch"}
+SPAWNED = {"controller_manager/spawner"}
+ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ros2_control_node", *SPAWNED}
+
+
+@pytest.mark.parametrize("backend", FRANKA_ROS2)
+def test_a_real_robot_by_ros_drivers(evaluate: Any, backend: str) -> None:
+    """One camera driver a view; nothing of our own drivers."""
+    found = evaluate("real_robot", backend=backend)
+    assert set(found.started) == POLICY | DRIVEN | SAFE | CLOCK | ROBOTIQ
+    assert found.included.count("rs_launch.py") == 4 and found.included.count("franka.launch.py") == 1
+
+
+def test_a_real_robot_by_our_own_drivers(evaluate: Any) -> None:
+    """The same list as `./genima real` has."""
+    found = evaluate("real_robot", backend="franka_arm", gripper="franka_hand", camera_driver="realsense_camera")
+    listed = processes.real("fr3", "172.16.0.2", load_rig("four_d415"), "calibration/mine", "", "cpu")
+    assert sorted(found.started) == sorted(f"{process.package}/{process.executable}" for process in listed)
+
+
+def test_two_machines_have_everything_once(evaluate: Any) -> None:
+    """But for the clocks, which are compared."""
+    robots = evaluate("real_robot", policy="false", camera_driver="none", dds="two_machines")
+    gpus = evaluate("real_robot", hardware="false", dds="two_machines")
+    whole = evaluate("real_robot")
+    assert set(robots.started) == DRIVEN | SAFE | CLOCK | ROBOTIQ
+    assert set(gpus.started) == POLICY | CLOCK
+    assert sorted(robots.started + gpus.started) == sorted([*whole.started, *CLOCK])
+    twice = ["real_robot.launch.py", "cameras.launch.py"]
+    assert sorted(robots.included + gpus.included) == sorted([*whole.included, *twice])
+
+
+def test_a_panda_is_driven_elsewhere(evaluate: Any) -> None:
+    found = evaluate("real_robot", robot="panda", backend="multipanda", camera_driver="none")
+    assert set(found.started) == POLICY | (DRIVEN - {"genima_nodes/arm_recovery"}) | SAFE | CLOCK | ROBOTIQ
+
+
+def test_extras_come_when_asked_for(evaluate: Any) -> None:
+    plain, full = evaluate("real_robot"), evaluate("real_robot", rviz="true", record="true", task="push the button")
+    shown = {"genima_nodes/rviz_markers", "tf2_ros/static_transform_publisher", "rviz2/rviz2"}
+    assert set(full.started) - set(plain.started) == {*shown, "genima_nodes/recorder", "task push the button"}
+
+
+def test_the_guard_is_there_once(evaluate: Any) -> None:
+    guard = "genima_nodes/command_guard"
+    assert evaluate("teleop").started.count(guard) == 1
+    assert evaluate("teleop", guard="false").started.count(guard) == 0
+    assert evaluate("real_robot", policy="false").started.count(guard) == 1
+
+
+@pytest.mark.parametrize("arguments", [{"robot": "ur5"}, {"backend": "position"}, {"gripper": "suction"}])
+def test_what_is_not_supported_is_refused(evaluate: Any, arguments: dict[str, str]) -> None:
+    with pytest.raises(RuntimeError, match="is not valid"):
+        evaluate("real_robot", **arguments)
+
+
+def test_a_missing_file_of_cameras_is_named(evaluate: Any) -> None:
+    with pytest.raises(GenimaError, match="nowhere.yaml"):
+        evaluate("real_robot", cameras="nowhere.yaml")
+
+
+@pytest.mark.parametrize("file", [file.name.removesuffix(".launch.py") for file in LAUNCH])
+def test_a_launch_file_evaluates(evaluate: Any, file: str) -> None:
+    found = evaluate(file)
+    assert found.started or len(found.included) > 1
+    assert runpy.run_path(str(ROOT / "launch" / f"{file}.launch.py"))["__doc__"]

@@ -1,0 +1,234 @@
+"""The RealSense driver of our own, on librealsense's software device: no camera is needed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_graph import Graph
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image as ImageMessage
+
+from genima.errors import GenimaError
+from genima_nodes import messages, qos
+from genima_nodes.hardware import optional, realsense
+from genima_nodes.hardware.realsense import ColorCamera, ColorProfile
+from genima_nodes.health import values
+
+MISSING = "pyrealsense2, or Debian's libusb-1.0-0, is not installed"
+pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
+from standins.software_camera import ANGLE, LENS, TRANSLATION, Bus, SoftwareCamera  # noqa: E402
+
+PROFILE = ColorProfile(64, 48, 30)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realsense, "_FIRST", 1.0)
+    monkeypatch.setattr(realsense, "_SILENT", 0.5)
+
+
+def test_an_image_comes_as_it_was_taken_and_losses_are_counted() -> None:
+    soft = SoftwareCamera("123")
+    camera = ColorCamera("123", PROFILE, plugged_in=Bus(soft))
+    camera.open()
+    assert camera.read(0.01) is None
+    stamp = soft.expose(grey=9)
+    frame = camera.read(1.0)
+    assert frame is not None
+    assert frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8 and np.all(frame.image == 9)
+    assert abs(frame.stamp - stamp) < 1e-5 and frame.lost == 0
+    assert camera.clock == "global_time"
+    soft.expose(lose=3)
+    assert camera.read(1.0).lost == 3  # type: ignore[union-attr]
+    soft.expose(grey=1)
+    time.sleep(0.05)
+    soft.expose(grey=2)
+    time.sleep(0.05)
+    late = camera.read(1.0)
+    assert late is not None and np.all(late.image == 2) and late.lost == 1, "who comes late gets the newest"
+    camera.close()
+
+
+def test_a_clock_that_counts_from_the_cameras_start_is_not_taken_for_the_time() -> None:
+    soft = SoftwareCamera("123")
+    camera = ColorCamera("123", PROFILE, plugged_in=Bus(soft))
+    camera.open()
+    soft.expose(stamp=12.5, domain="hardware_clock")
+    frame = camera.read(1.0)
+    assert frame is not None and abs(frame.stamp - time.time()) < 5
+    camera.close()
+
+
+def test_the_lens_is_told_as_the_ros_driver_tells_it() -> None:
+    soft = SoftwareCamera("123", coefficients=(0.1, 0.2, 0.3, 0.4, 0.5))
+    opened = ColorCamera("123", PROFILE, plugged_in=Bus(soft)).open()
+    info = CameraInfo(**opened.info)
+    fx, fy, cx, cy = LENS
+    assert (info.width, info.height, info.distortion_model) == (64, 48, "plumb_bob")
+    assert np.allclose(info.k, [fx, 0, cx, 0, fy, cy, 0, 0, 1])
+    assert np.allclose(info.p, [fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1, 0])
+    assert np.allclose(info.r, np.eye(3).ravel())
+    assert np.allclose(info.d, [0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_the_colour_frame_is_where_the_device_says_that_its_lens_is() -> None:
+    opened = ColorCamera("123", PROFILE, plugged_in=Bus(SoftwareCamera("123"))).open()
+    x, y, z = TRANSLATION
+    assert np.allclose(opened.T_link_color[:3, 3], [z, -x, -y], atol=1e-7), "x forward, y left, z up"
+    # about the optical frame's y, which points down, is about the link's z, the other way round
+    expected = Rotation.from_euler("z", -ANGLE).as_matrix()
+    assert np.allclose(opened.T_link_color[:3, :3], expected, atol=1e-6)
+    alone = ColorCamera("9", PROFILE, plugged_in=Bus(SoftwareCamera("9", depth=False))).open()
+    assert np.array_equal(alone.T_link_color, np.eye(4))
+
+
+def test_options_of_the_sensor() -> None:
+    soft = SoftwareCamera("123")
+    ColorCamera("123", PROFILE, {"enable_auto_exposure": 0, "exposure": 300}, Bus(soft)).open()
+    assert (soft.option("exposure"), soft.option("enable_auto_exposure")) == (300, 0)
+    assert soft.option("global_time_enabled") == 1
+    with pytest.raises(GenimaError, match="exposure is 20000; it must be from 1 to 10000"):
+        ColorCamera("123", PROFILE, {"exposure": 20000}, Bus(soft)).open()
+    with pytest.raises(GenimaError, match="has no option gain"):
+        ColorCamera("123", PROFILE, {"gain": 3}, Bus(soft)).open()
+
+
+@pytest.mark.parametrize(
+    ("serial", "there", "line"),
+    [
+        ("777", ("123", "456"), r"camera 777 is not plugged in; there are: 123 \(Intel RealSense D415\), 456 \("),
+        ("777", (), "camera 777 is not plugged in; there is no RealSense camera"),
+        ("", ("123", "456"), r"no serial number of a camera is given; there are: 123 \(.*\), 456 "),
+    ],
+)
+def test_a_camera_that_is_not_there_is_told_with_those_that_are(serial: str, there: tuple[str, ...], line: str) -> None:
+    with pytest.raises(GenimaError, match=line):
+        ColorCamera(serial, PROFILE, plugged_in=Bus(*map(SoftwareCamera, there))).open()
+
+
+def test_the_only_camera_needs_no_serial_number() -> None:
+    assert ColorCamera("", PROFILE, plugged_in=Bus(SoftwareCamera("123"))).open().serial == "123"
+
+
+def test_images_that_a_camera_does_not_have_are_refused_with_those_that_it_has() -> None:
+    with pytest.raises(GenimaError, match="no colour images of 1920x1080x30; it has 64x48x15, 64x48x30$"):
+        ColorCamera("1", ColorProfile(1920, 1080, 30), plugged_in=Bus(SoftwareCamera("1"))).open()
+    with pytest.raises(GenimaError, match="64x48x30 on USB 2.1; on USB 3 there are more"):
+        ColorCamera("1", ColorProfile(1920, 1080, 30), plugged_in=Bus(SoftwareCamera("1", usb="2.1"))).open()
+    with pytest.raises(GenimaError, match="must be like 640x480x30"):
+        ColorProfile.of("640,480,30")
+
+
+def test_silence_says_whether_the_camera_was_unplugged() -> None:
+    soft = SoftwareCamera("123")
+    bus = Bus(soft)
+    camera = ColorCamera("123", PROFILE, plugged_in=bus)
+    camera.open()
+    with pytest.raises(GenimaError, match="sends no images, though it is plugged in"):
+        until_error(camera)
+    bus.cameras.clear()
+    with pytest.raises(GenimaError, match="is not plugged in"):
+        until_error(camera)
+    with pytest.raises(GenimaError, match="is not plugged in"):
+        camera.open()
+    bus.cameras.append(SoftwareCamera("123"))
+    camera.open()
+    bus.cameras[0].expose()
+    assert camera.read(1.0) is not None
+    camera.close()
+
+
+def until_error(camera: ColorCamera) -> None:
+    for _ in range(30):
+        assert camera.read(0.1) is None
+
+
+def test_what_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyrealsense2", None)
+    with pytest.raises(GenimaError, match=r"pip install pyrealsense2==2\.59"):
+        optional.require("pyrealsense2")
+
+    def without_libusb(name: str) -> Any:
+        raise ImportError("libusb-1.0.so.0: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(optional.importlib, "import_module", without_libusb)
+    with pytest.raises(GenimaError, match="apt install libusb-1.0-0"):
+        optional.require("pyrealsense2")
+
+
+# ------------------------------------------------------------------------------------------------------- the node
+
+
+class Filming:
+    """The node on a camera that goes on taking images."""
+
+    def __init__(self, graph: Graph, bus: Bus, **parameters: Any) -> None:
+        from genima_nodes.realsense_camera import RealSenseCameraNode
+
+        self.graph, self.bus = graph, bus
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.node = graph.add(RealSenseCameraNode(bus, parameter_overrides=overrides))
+        self.images = graph.hear(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
+        self.infos = graph.hear(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
+
+    def until(self, condition: Callable[[], Any], otherwise: str, shoot: bool = True) -> None:
+        self.graph.until(condition, otherwise, self.bus.cameras[0].expose if shoot and self.bus.cameras else None)
+
+
+@pytest.fixture
+def tf(graph: Graph) -> Iterator[list[Any]]:
+    module = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not built")
+    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    yield graph.hear(module.TFMessage, "/tf_static", latched)
+
+
+def test_the_node_speaks_as_the_ros_driver_does(graph: Graph, tf: list[Any]) -> None:
+    filming = Filming(graph, Bus(SoftwareCamera("0123")), serial_no="_0123", **{"rgb_camera.color_profile": "64x48x30"})
+    filming.until(lambda: filming.images and filming.infos, "no images")
+    image, info = filming.images[-1], filming.infos[-1]
+    assert image.header.frame_id == info.header.frame_id == "front_color_optical_frame"
+    assert messages.image_from(image).shape == (48, 64, 3)
+    assert messages.seconds(image.header.stamp) in {messages.seconds(i.header.stamp) for i in filming.infos}
+    graph.until(lambda: tf, "no transforms")
+    tree = {t.child_frame_id: t for t in tf[0].transforms}
+    assert {child: t.header.frame_id for child, t in tree.items()} == {
+        "front_color_frame": "front_link",
+        "front_color_optical_frame": "front_color_frame",
+    }
+    turned = tree["front_color_optical_frame"].transform.rotation
+    # roll -90, yaw -90 degrees, as the driver has it; a quaternion and its negative are the same rotation
+    assert np.allclose(np.abs([turned.x, turned.y, turned.z, turned.w] @ np.array([-0.5, 0.5, -0.5, 0.5])), 1)
+    filming.until(lambda: "realsense_camera" in graph.health, "says nothing of itself")
+    said = values(graph.health["realsense_camera"])
+    assert (said["serial"], said["usb"], said["wanted rate [Hz]"]) == ("0123", "3.2", "30")
+
+
+def test_a_camera_that_is_unplugged_is_a_fault_until_it_is_back(
+    graph: Graph, tf: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filming = Filming(graph, Bus(SoftwareCamera("1")), serial_no="_1", **{"rgb_camera.color_profile": "64x48x30"})
+    filming.until(graph.is_fine("realsense_camera"), "is not fine with a camera")
+    filming.bus.cameras.clear()
+    filming.until(graph.complains("realsense_camera", "camera 1 is not plugged in"), "does not notice")
+    filming.bus.cameras.append(SoftwareCamera("1"))
+    heard = len(filming.images)
+    filming.until(lambda: len(filming.images) > heard and graph.is_fine("realsense_camera")(), "does not come back")
+    filming.until(lambda: values(graph.health["realsense_camera"])["times opened"] == "2", "does not count")
+
+
+def test_stamps_of_another_time_are_a_fault(graph: Graph, tf: list[Any]) -> None:
+    filming = Filming(graph, Bus(SoftwareCamera("1")), serial_no=1, **{"rgb_camera.color_profile": "64x48x30"})
+    graph.until(
+        graph.complains("realsense_camera", "the camera's clock was not followed"),
+        "does not notice",
+        lambda: filming.bus.cameras[0].expose(stamp=time.time() - 30),
+    )
+    filming.until(graph.is_fine("realsense_camera"), "stays a fault")

@@ -1,0 +1,198 @@
+"""Lens distortion where images and drawn targets meet: images are rectified, the same in training as in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from genima.cli.render import Render, make_plan
+from genima.datasets.render import RenderPlan, _rows
+from genima.episodes import Episode, EpisodeError, EpisodeWriter
+from genima.episodes.bag import calibration_topic
+from genima.episodes.cameras import RecordedCameras
+from genima.errors import GenimaError
+from genima.handeye import Calibration, Intrinsics
+from genima.observation import Command, Image, Joints
+from genima.robot.model import RobotModel
+from genima.views import Camera, fit, load_cameras
+from genima.views.rectify import Rectifier
+
+DISTORTION = (0.12, -0.26, 0.001, -0.0008, 0.08)
+LENS = Intrinsics(640, 480, 612.0, 610.0, 325.0, 236.5, DISTORTION)
+CAMERA = LENS.camera("front", "base", np.eye(4))
+
+
+def dotted(lens: Intrinsics, rays: np.ndarray) -> Image:
+    """Dots (h, w, 3) where a lens sees points at rays (N, 2), x and y at z = 1."""
+    pixels = lens.project(np.column_stack([rays, np.ones(len(rays))]))
+    v, u = np.mgrid[: lens.height, : lens.width] + 0.5
+    light = sum(np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * 3.0**2)) for x, y in pixels)
+    return np.repeat(np.rint(220 * np.clip(light, 0, 1)).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def dots(image: Image, near: np.ndarray) -> np.ndarray:
+    """Centres of light (N, 2) px within 10 px of (N, 2); pixel centres at n + 0.5."""
+    v, u = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
+    found = []
+    for x, y in near:
+        weight = image[..., 0] * ((u - x) ** 2 + (v - y) ** 2 < 10**2)
+        found.append([(weight * u).sum() / weight.sum(), (weight * v).sum() / weight.sum()])
+    return np.array(found)
+
+
+def test_things_are_seen_where_a_pinhole_camera_sees_them() -> None:
+    rays = np.array([[x, y] for x in (-0.45, -0.2, 0.0, 0.22, 0.46) for y in (-0.33, -0.1, 0.12, 0.34)])
+    image = dotted(LENS, rays)
+    pinhole = replace(LENS, distortion=(0.0,) * 5).project(np.column_stack([rays, np.ones(len(rays))]))
+    bent = LENS.project(np.column_stack([rays, np.ones(len(rays))]))
+    assert np.abs(bent - pinhole).max() > 2
+    rectified = Rectifier(CAMERA)(image)
+    assert rectified.shape == image.shape and rectified.dtype == np.uint8
+    assert np.abs(dots(rectified, pinhole) - pinhole).max() < 0.1  # no half pixel is lost
+    small = cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA)
+    assert np.abs(2 * dots(np.asarray(Rectifier(CAMERA)(small)), pinhole / 2) - pinhole).max() < 0.2
+    fitted = CAMERA.fitted(256)
+    assert not any(fitted.distortion)
+    expected = Intrinsics.of(fitted).project(np.column_stack([rays, np.ones(len(rays))]))
+    inside = np.all((expected > 12) & (expected < 244), axis=1)
+    assert np.abs(dots(fit(rectified, 256), expected[inside]) - expected[inside]).max() < 0.1
+
+
+def test_without_distortion_the_image_stays_the_very_same() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert Rectifier(replace(CAMERA, distortion=(0.0,) * 5))(image) is image
+    assert "distortion" not in replace(CAMERA, distortion=(0.0,) * 5).to_dict()
+    again = Camera.from_dict("front", CAMERA.to_dict())
+    assert again.distortion == DISTORTION and again.scaled(320, 240).distortion == DISTORTION
+
+
+def test_images_of_another_shape_and_other_lenses_are_noticed() -> None:
+    rectifier = Rectifier(CAMERA)
+    with pytest.raises(GenimaError, match="the image is 1280x720, but front was calibrated at 640x480"):
+        rectifier(np.zeros((720, 1280, 3), np.uint8))
+    with pytest.raises(GenimaError, match="camera_info is 640x360, but front was calibrated at 640x480"):
+        rectifier.require(replace(LENS, height=360))
+    with pytest.raises(GenimaError, match=r"does not fit the calibration of front.*fx 462 against 612 px.*resolution"):
+        rectifier.require(replace(LENS, fx=462.0, fy=460.0))
+    with pytest.raises(GenimaError, match="does not fit the calibration"):
+        rectifier.require(replace(LENS, cx=LENS.cx + 30))
+    with pytest.raises(GenimaError, match="does not fit the calibration"):
+        rectifier.require(replace(LENS, distortion=(-0.3, 0.1, 0.0, 0.0, 0.0)))
+    for same in (
+        LENS,
+        Intrinsics.of(CAMERA.scaled(320, 240)),  # the driver makes smaller images of the same view
+        replace(LENS, fx=LENS.fx * 1.01, fy=LENS.fy * 1.01, cx=LENS.cx + 3, distortion=(0.0,) * 5),  # was refined
+    ):
+        rectifier.require(same)
+
+
+def test_camera_info_says_what_the_calibration_says() -> None:
+    said = CAMERA.camera_info()
+    assert (said["k"][2], said["k"][5]) == (324.5, 236.0)  # ROS counts pixels from the middle of the first one
+    np.testing.assert_array_equal(said["p"].reshape(3, 4)[:, :3], said["k"].reshape(3, 3))
+    back = Intrinsics.from_camera_info(640, 480, said["distortion_model"], said["d"], said["k"])
+    assert back == LENS
+
+
+# From demos to a dataset.
+
+VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
+SIZE = 64
+
+
+STRONG = (0.25, 0.05, 0.0, 0.0, 0.0)
+
+
+def distorted(camera: Camera) -> Camera:
+    return replace(camera, distortion=STRONG)
+
+
+def write_demo(
+    folder: Path, robot: RobotModel, said: Mapping[str, Camera], recorded: Mapping[str, Camera], image: Image
+) -> None:
+    """A few moments; ``said`` by camera_info, ``recorded`` beside them."""
+    with EpisodeWriter(folder, robot, said, "wait") as episode:
+        for view, camera in recorded.items():
+            text = yaml.safe_dump(Calibration(camera).to_dict())
+            episode._write(calibration_topic(view), 0.0, "std_msgs/msg/String", data=text)
+        for t in range(3):
+            stamp = 10 + 0.05 * t
+            episode.observe(stamp, dict.fromkeys(VIEWS, image), Joints(stamp, robot.home + 0.02 * t, 1.0))
+            episode.command(Command(stamp, robot.home, gripper=1.0))
+        episode.judge(stamp, True)
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    return np.asarray(cv2.resize(noise, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def test_a_dataset_holds_what_the_agent_will_see(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
+) -> None:
+    """Demos are drawn with the calibrations that they hold, their images rectified; or with those that are named."""
+    bent = {view: distorted(camera) for view, camera in cameras.items()}
+    write_demo(tmp_path / "own", robot, bent, bent, picture)
+    write_demo(tmp_path / "plain", robot, cameras, {}, picture)
+    demos = [tmp_path / "own", tmp_path / "plain"]
+    plan = make_plan(Render(view_size=SIZE), demos)
+    assert plan.cameras["front"].distortion == STRONG and plan.recorded
+    named = make_plan(Render(view_size=SIZE, cameras=Path("sim")), demos)
+    assert not any(named.cameras["front"].distortion) and not named.recorded
+    assert named.fingerprint() != plan.fingerprint()
+
+    def observed(plan: RenderPlan, demo: Path, view: str) -> np.ndarray:
+        row = _rows(Episode.load(demo, robot), plan, robot, None)[0]
+        data = np.frombuffer(row[f"observation.{view}"]["bytes"], np.uint8)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], int)
+
+    shown = Episode.load(demos[0], robot).image("wrist", 0)
+    straight = fit(Rectifier(bent["wrist"])(shown), SIZE).astype(int)
+    assert np.abs(straight - fit(shown, SIZE)).max() > 30
+    np.testing.assert_allclose(observed(plan, demos[0], "wrist"), straight, atol=12)  # JPEG
+    np.testing.assert_allclose(observed(named, demos[1], "wrist"), fit(shown, SIZE), atol=12)
+
+
+def test_demos_of_other_lenses_than_calibrated_are_named(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
+) -> None:
+    wide = cameras | {"front": replace(cameras["front"], fx=170.0, fy=170.0)}
+    write_demo(tmp_path / "wide", robot, wide, {}, picture)
+    with pytest.raises(EpisodeError, match="wide: /cameras/front/color/camera_info: .* not fit the calibration of fro"):
+        _rows(Episode.load(tmp_path / "wide", robot), make_plan(Render(), [tmp_path / "wide"]), robot, None)
+    write_demo(tmp_path / "flat", robot, cameras, {}, np.ascontiguousarray(picture[:128]))
+    with pytest.raises(EpisodeError, match="flat: /cameras/.*/image_raw: the image is 256x128, but .* at 256x256"):
+        _rows(Episode.load(tmp_path / "flat", robot), make_plan(Render(), [tmp_path / "flat"]), robot, None)
+
+
+def test_what_a_demo_says_of_its_cameras_is_read_and_checked(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
+) -> None:
+    bent = {"front": distorted(cameras["front"])}
+    write_demo(tmp_path / "one", robot, {**cameras, **bent}, bent, picture)
+    found = RecordedCameras.of(tmp_path / "one")
+    assert set(found.calibrated) == {"front"} and set(found.lenses) == set(VIEWS)
+    assert found.lenses["front"].parameters == pytest.approx(Intrinsics.of(bent["front"]).parameters)
+    np.testing.assert_allclose(found.calibrated["front"].T_parent_camera, cameras["front"].T_parent_camera, atol=1e-12)
+    broken = replace(bent["front"], fx=-1.0)
+    write_demo(tmp_path / "two", robot, cameras, {"front": broken}, picture)
+    with pytest.raises(GenimaError, match="two: /calibration/front: .*must be positive"):
+        RecordedCameras.of(tmp_path / "two")
+
+
+def test_cameras_are_loaded_by_the_name_of_their_set_or_from_a_folder(tmp_path: Path) -> None:
+    Calibration(CAMERA).save(tmp_path / "mine")
+    assert load_cameras(tmp_path / "mine")["front"].distortion == DISTORTION
+    assert set(load_cameras("sim")) == set(VIEWS)
+    (tmp_path / "mine" / "wrist.yaml").write_text((tmp_path / "mine" / "front.yaml").read_text() + "colour: red\n")
+    with pytest.raises(GenimaError, match="wrist.yaml: it has unknown fields: colour"):
+        load_cameras(tmp_path / "mine")
+    with pytest.raises(GenimaError, match="calibration/nowhere not found"):
+        load_cameras("nowhere")

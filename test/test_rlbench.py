@@ -1,0 +1,307 @@
+"""RLBench: its datasets become demos without it, and its tasks are stepped where it is there (a stand-in)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from standins import rlbench as stand_in
+
+from genima.chunks import ChunkStream
+from genima.cli import episodes as cli
+from genima.closed_loop import run_episode
+from genima.episodes import Episode, plain_pickle
+from genima.episodes.cameras import RecordedCameras
+from genima.episodes.rlbench import find_episodes, write_demo
+from genima.errors import GenimaError
+from genima.guard import CommandGuard
+from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.robot.model import RobotModel
+from genima.views import load_cameras
+from genima_sim import evaluate
+from genima_sim.rlbench.environment import RLBenchEnvironment
+from genima_sim.rlbench.tasks import EPISODES, RATE, STEPS, TASKS
+
+PANDA = RobotModel.load("panda")
+CAMERAS = {view: camera.scaled(32, 32) for view, camera in load_cameras("sim").items()}
+LENGTH = 6
+_OPTICAL = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def positions(i: int) -> np.ndarray:
+    return PANDA.home + 0.02 * i
+
+
+def image(view: str, i: int) -> np.ndarray:
+    """Dark on the left, bright below, and a colour of its own."""
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[..., 0] = np.linspace(0, 200, 32)[None, :]
+    picture[..., 1] = np.linspace(0, 200, 32)[:, None]
+    picture[..., 2] = 40 * sorted(CAMERAS).index(view) + 5 * i
+    return picture
+
+
+def observation(i: int, poses: bool = True, actions: bool = True) -> stand_in.Observation:
+    T_world_base = np.eye(4)
+    T_world_base[:3, :3] = Rotation.from_euler("z", 0.7).as_matrix()
+    T_world_base[:3, 3] = -0.3, 0.0, 0.77
+    q = positions(i)
+    seen = stand_in.Observation()
+    seen.joint_positions, seen.gripper_open = q, 1.0 if i < 3 else 0.0  # type: ignore[attr-defined]
+    seen.front_rgb = seen.joint_velocities = None  # type: ignore[attr-defined]
+    misc: dict[str, object] = {"variation_index": 0}
+    for view, camera in CAMERAS.items():
+        misc[f"{view}_camera_extrinsics"] = T_world_base @ camera.T_base_camera(PANDA, q) @ _OPTICAL
+        misc[f"{view}_camera_intrinsics"] = camera.K * [[-1, 1, 1], [1, -1, 1], [1, 1, 1]]
+    if poses:
+        spun = Rotation.from_euler("z", 1.1).as_matrix()
+        frames = T_world_base @ PANDA.link_poses(q)[:7]
+        misc["joint_poses"] = [
+            np.r_[T[:3, 3], Rotation.from_matrix(T[:3, :3] @ spun).as_quat()] for T in frames
+        ]
+    if actions and i:
+        misc["joint_position_action"] = np.append(q + 0.001, 1.0 if i < 3 else 0.0)
+    seen.misc = misc  # type: ignore[attr-defined]
+    return seen
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Writes episodes as RLBench's generator does; returns the dataset's folder."""
+    stand_in.install(monkeypatch)
+
+    def write(episodes: int = 1, protocol: int = 4, **has: bool) -> Path:
+        variation = tmp_path / "rlbench" / "open_box" / "variation0"
+        for number in range(episodes):
+            folder = variation / "episodes" / f"episode{number}"
+            for view in CAMERAS:
+                (folder / f"{view}_rgb").mkdir(parents=True)
+                for i in range(LENGTH):
+                    cv2.imwrite(str(folder / f"{view}_rgb" / f"{i}.png"), image(view, i)[..., ::-1])
+            demo = stand_in.Demo([observation(i, **has) for i in range(LENGTH)])
+            demo.random_seed = np.random.RandomState(0).get_state()  # type: ignore[assignment]
+            (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(demo, protocol))
+        (variation / "variation_descriptions.pkl").write_bytes(pickle.dumps(["open box", "lift the lid"], protocol))
+        return tmp_path / "rlbench"
+
+    return write
+
+
+def only(folder: Path) -> Path:
+    return find_episodes(folder)[0]
+
+
+# -------------------------------------------------------------------------------------------------------- datasets
+
+
+def test_a_dataset_becomes_demos(dataset, tmp_path, capsys) -> None:
+    out = tmp_path / "demos"
+    arguments = ["import-rlbench", str(dataset(2)), "--out", str(out)]
+    assert cli.main(arguments) == 0
+    assert f"2 demos of 2 in {out}; 0 skipped" in capsys.readouterr().out
+    episode = Episode.load(out / "open_box-variation0-episode1", PANDA)
+    assert episode.instruction == "open box" and episode.success and episode.period == pytest.approx(0.05)
+    assert episode.views == tuple(sorted(CAMERAS)) and len(episode) >= LENGTH - 1
+    np.testing.assert_allclose(episode.positions[0], positions(0), atol=1e-9)
+    np.testing.assert_allclose(episode.command_positions[0], positions(1) + 0.001, atol=1e-9)
+    closing = [i + 1 >= 3 for i in range(len(episode))]
+    np.testing.assert_array_equal(episode.command_gripper[:-1] < 0.5, closing[:-1])
+    for view in CAMERAS:
+        np.testing.assert_allclose(episode.image(view, 2).astype(int), image(view, 2), atol=12)
+    calibrated = RecordedCameras.of(episode.folder).calibrated
+    for view, camera in CAMERAS.items():
+        assert calibrated[view].parent == camera.parent
+        np.testing.assert_allclose(calibrated[view].T_parent_camera, camera.T_parent_camera, atol=1e-7)
+        np.testing.assert_allclose(calibrated[view].K, camera.K, atol=1e-9)
+    assert cli.main(arguments) == 0, "what is there is kept"
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_pickles_of_all_ages_are_read(dataset, tmp_path, protocol: int) -> None:
+    folder = only(dataset(protocol=protocol))
+    file = folder / "low_dim_obs.pkl"
+    if protocol == 3:  # names modules in lines: as NumPy 1 does
+        file.write_bytes(file.read_bytes().replace(b"numpy._core", b"numpy.core"))
+    write_demo(folder, tmp_path / "demo", PANDA)
+    np.testing.assert_allclose(Episode.load(tmp_path / "demo", PANDA).positions[1], positions(1), atol=1e-9)
+
+
+def test_older_datasets_take_calibrations_from_elsewhere(dataset, tmp_path) -> None:
+    folder = only(dataset(poses=False, actions=False))
+    with pytest.raises(GenimaError, match="since July 2024.*--cameras"):
+        write_demo(folder, tmp_path / "demo", PANDA)
+    write_demo(folder, tmp_path / "demo", PANDA, load_cameras("sim"))
+    episode = Episode.load(tmp_path / "demo", PANDA)
+    np.testing.assert_allclose(episode.command_positions[0], positions(1), atol=1e-9)
+    with pytest.raises(GenimaError, match="no calibration of front"):
+        write_demo(folder, tmp_path / "other", PANDA, {"wrist": CAMERAS["wrist"]})
+
+
+class Malice:
+    """Runs a command when it is unpickled as usual."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self._call
+
+
+def test_nothing_that_a_pickle_asks_for_is_run(tmp_path) -> None:
+    trace, file = tmp_path / "trace", tmp_path / "low_dim_obs.pkl"
+    acts = [
+        Malice(os.system, f"touch {trace}"),
+        Malice(subprocess.check_call, ["touch", str(trace)]),
+        Malice(eval, f"open({str(trace)!r}, 'w')"),
+        Malice(np.load, str(trace)),
+        Malice(getattr, dict, "get"),
+    ]
+    pickles = [pickle.dumps([act], protocol) for act in acts for protocol in (0, 2, 4, 5)]
+    pickles.append(b"\x80\x04\x8c\x05numpy\x8c\x0cndarray.dump\x93.")  # a known name leads to no other
+    for content in pickles:
+        file.write_bytes(content)
+        with pytest.raises(GenimaError, match="asks for .*it is not opened"):
+            plain_pickle.load(file, ())
+        assert not trace.exists()
+
+
+def test_arrays_of_objects_and_unknown_classes_are_refused(tmp_path) -> None:
+    file = tmp_path / "low_dim_obs.pkl"
+    file.write_bytes(pickle.dumps(np.array([{"a": 1}], dtype=object)))
+    with pytest.raises(GenimaError, match="damaged: an array of O8"):
+        plain_pickle.load(file, ())
+    file.write_bytes(pickle.dumps(Path("x")))
+    with pytest.raises(GenimaError, match="asks for pathlib"):
+        plain_pickle.load(file, ())
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda f: (f / "low_dim_obs.pkl").write_bytes(b"no pickle"), "is damaged"),
+        (lambda f: (f / "low_dim_obs.pkl").write_bytes((f / "low_dim_obs.pkl").read_bytes()[:200]), "is damaged"),
+        (lambda f: (f / "low_dim_obs.pkl").write_bytes(pickle.dumps({"a": 1})), "holds no observations"),
+        (lambda f: (f / "low_dim_obs.pkl").write_bytes(pickle.dumps([1, 2])), "joint_positions is not 7 finite"),
+        (lambda f: (f / "front_rgb" / "3.png").unlink(), "front_rgb/3.png is missing"),
+        (lambda f: (f / "wrist_rgb" / "0.png").write_bytes(b"?"), "wrist_rgb/0.png is no image"),
+        (lambda f: (f.parent.parent / "variation_descriptions.pkl").unlink(), "says what the task is"),
+    ],
+)
+def test_malformed_episodes_leave_no_demo(dataset, tmp_path, damage: Callable[[Path], object], words: str) -> None:
+    folder = only(dataset())
+    damage(folder)
+    with pytest.raises(GenimaError, match=words):
+        write_demo(folder, tmp_path / "demos" / "demo", PANDA)
+    assert not (tmp_path / "demos" / "demo").exists()
+
+
+def test_another_robots_joints_are_refused(dataset, tmp_path) -> None:
+    folder = only(dataset())
+    observations = [observation(i) for i in range(LENGTH)]
+    observations[2].joint_positions = PANDA.home + [0, 0, 0, 3, 0, 0, 0]  # type: ignore[attr-defined]
+    (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
+    with pytest.raises(GenimaError, match="observation 2: panda_joint4 exceeds its limits"):
+        write_demo(folder, tmp_path / "demo", PANDA)
+    observations = [observation(i) for i in range(LENGTH)]
+    observations[0].joint_positions = PANDA.home + [0, 0, 0.3, 0, 0, 0, 0]  # type: ignore[attr-defined]
+    (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
+    with pytest.raises(GenimaError, match="the arm is no panda"):
+        write_demo(folder, tmp_path / "demo", PANDA)
+
+
+def test_a_folder_without_episodes_is_refused(tmp_path) -> None:
+    with pytest.raises(GenimaError, match="no episodes of RLBench"):
+        cli.main(["import-rlbench", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+# ------------------------------------------------------------------------------------------------------------ tasks
+
+
+class Draws:
+    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+        assert {image.shape for image in observation.images.values()} == {(16, 16, 3)}
+        return DrawnTarget(observation.stamp, observation.instruction, (), np.zeros((32, 32, 3), np.uint8))
+
+
+class Turns:
+    """Turns one joint by 0.3 rad in each chunk, the gripper closed."""
+
+    def __init__(self, joint: int) -> None:
+        self._joint = joint
+
+    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        ahead = np.tile(joints.positions, (20, 1))
+        ahead[:, self._joint] += np.linspace(0, 0.3, 20)
+        return Chunk(drawn.stamp, 0.05, ahead, np.zeros(20))
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> RLBenchEnvironment:
+    stand_in.install(monkeypatch)
+    return RLBenchEnvironment((16, 16))
+
+
+def run(environment: RLBenchEnvironment, joint: int) -> bool:
+    environment.reset("push_button", 3)
+    stream, guard = ChunkStream(PANDA, RATE, 20, "serial"), CommandGuard(PANDA, RATE)
+    run_episode(environment, Draws(), Turns(joint), stream, guard,
+                command_rate=RATE, latency=0.0, time_limit=STEPS / RATE, seed=0)  # fmt: skip
+    return environment.done
+
+
+def test_the_closed_loop_steps_a_task(environment) -> None:
+    assert run(environment, joint=0)
+    assert environment.time < STEPS / RATE and environment.joints().gripper == 0.0
+    assert environment._task.variation == 0
+
+
+def test_what_has_failed_for_good_does_not_succeed_later(environment) -> None:
+    assert not run(environment, joint=6)
+    assert environment.time == STEPS / RATE, "200 steps"
+    q = environment.joints().positions + [0.5, 0, 0, 0, 0, 0, 0]
+    environment.apply(Command(environment.time, q), 1 / RATE)
+    assert not environment.done
+
+
+def test_equal_seeds_are_equal_episodes(environment) -> None:
+    places = []
+    for seed in (1, 2, 1):
+        environment.reset("push_button", seed)
+        places.append(tuple(environment._task.place))
+    assert places[0] == places[2] != places[1]
+    environment.reset("open_box", 0)
+    assert environment._environment.tasks == ["push_button", "open_box"]
+    with pytest.raises(GenimaError, match="did you mean open_box"):
+        environment.reset("open_boxes", 0)
+    environment.close()
+    assert not environment._environment.running
+
+
+def test_the_papers_tasks_and_rule() -> None:
+    assert len(TASKS) == len(set(TASKS)) == 25 and EPISODES == evaluate.Evaluate("open_box").episodes == 50
+
+
+def test_without_rlbench_it_is_told_how_to_install_it() -> None:
+    with pytest.raises(GenimaError, match="RLBench cannot be imported .*pip install git") as told:
+        RLBenchEnvironment((16, 16))
+    assert "\n" not in str(told.value)
+
+
+def test_evaluation_scores_0_or_100(monkeypatch, checkpoint_folder, tmp_path) -> None:
+    stand_in.install(monkeypatch)
+    out = tmp_path / "result.json"
+    arguments = ["--task", "open_box", "--simulator", "rlbench", "--checkpoint", str(checkpoint_folder)]
+    brief = ["--episodes", "2", "--time-limit", "0.5", "--blank-targets", "--out", str(out)]
+    assert evaluate.main([*arguments, *brief]) == 0
+    result = json.loads(out.read_text())
+    assert (result["simulator"], result["score"], result["episodes"]) == ("rlbench", 100 * result["successes"] / 2, 2)
+    with pytest.raises(GenimaError, match="none of the paper's tasks"):
+        evaluate.main(["--task", "take_lid_off", "--simulator", "rlbench"])

@@ -1,0 +1,347 @@
+"""Cameras by the robot that they see: where they are, without a board, and whether they still are there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+from ros_graph import Graph
+from scipy.spatial import cKDTree
+from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import JointState
+
+from genima.cli.calibrate.check import main as check_main
+from genima.cli.calibrate.robot import main as robot_main
+from genima.errors import GenimaError
+from genima.handeye import Calibration, Intrinsics
+from genima.handeye.check import CalibrationChecker, Checked, Verdict
+from genima.handeye.drift import AGREEING, Drift
+from genima.handeye.folder import CameraInfo, RawSample, save_sample
+from genima.handeye.from_robot import Photo, locate
+from genima.handeye.outline import Outline
+from genima.handeye.overlay import DRAWN, SEEN, draw_check
+from genima.handeye.poses import difference, moved
+from genima.handeye.still import background, expected_motion, same_light
+from genima.handeye.straight import Straightener
+from genima.observation import Image, Joints
+from genima.robot.model import RobotModel
+from genima.views.camera import Camera, load_cameras
+from genima.views.depth import RobotDepth
+from genima_nodes import messages, qos
+from genima_nodes.calibration_watch import CalibrationWatchNode
+from genima_sim.calibration.photos import Photographer, Shoot
+from genima_sim.rendering import SceneRenderer
+from genima_sim.simulation import Simulation
+
+SHIFT = np.array([0.0, 0.03, 0.02])  # m
+BUMP = np.array([0.0, 0.0, 0.0, 0.015, 0.025, 0.0])  # m, rad: 7 px of the front view's 256
+
+
+@pytest.fixture(scope="module")
+def shot() -> tuple[Shoot, Sequence[Image]]:
+    photographer = Photographer(RobotModel.load("panda"))
+    shoot = photographer.shoot(seed=6, photos=5)
+    images = [cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA) for image in photographer.images(shoot)]
+    photographer.close()
+    lens = Intrinsics.of(shoot.intrinsics.camera("camera", "base", np.eye(4)).scaled(320, 240))
+    lens = lens.with_parameters(lens.parameters)  # as plain numbers
+    return replace(shoot, intrinsics=lens), images  # half their size: quicker
+
+
+def photos_of(shoot: Shoot, images: Sequence[Image]) -> list[Photo]:
+    readings = shoot.measured(0.02)
+    return [
+        Photo(f"{i}", image, Joints(0.0, q, float(gripper)))
+        for i, (image, q, gripper) in enumerate(zip(images, readings, shoot.gripper, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The simulated workcell at one moment."""
+
+    images: dict[str, Image]
+    joints: Joints
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Seen]:
+    """Some moments, the arm in different poses."""
+    simulation, seen = Simulation(), []
+    renderer = SceneRenderer(simulation.model, simulation.cameras)
+    for seed, turn in enumerate(([0.3, 0.2, 0, 0.2, 0, 0, 0.3], [-0.3, 0.4, 0.1, 0.3, 0, 0.2, 0])):
+        simulation.reset("push_button", seed, simulation.robot.home + turn)
+        images, placed = dict(renderer.render(simulation.qpos())), simulation.model.camera("front")
+        placed.pos += SHIFT
+        images["front moved"] = renderer.render(simulation.qpos())["front"]
+        placed.pos -= SHIFT
+        seen.append(Seen(images, simulation.joints()))
+    renderer.close()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def cameras() -> dict[str, Camera]:
+    return dict(load_cameras("sim"))
+
+
+def bumped(camera: Camera, twist: np.ndarray = BUMP) -> Camera:
+    return replace(camera, T_parent_camera=moved(camera.T_parent_camera, twist))
+
+
+def checked(camera: Camera, robot: RobotModel, image: Image, joints: Joints) -> Checked:
+    checker = CalibrationChecker(camera, robot)
+    try:
+        return checker.check(image, joints)
+    finally:
+        checker.close()
+
+
+# Its parts.
+
+
+def test_the_drawn_robot_is_where_the_simulator_shows_it(
+    scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel
+) -> None:
+    seen = scenes[0]
+    depth = RobotDepth(robot, cameras["front"])
+    mask = np.isfinite(depth.render(cameras["front"].T_parent_camera, seen.joints.positions, seen.joints.gripper))
+    depth.close()
+    assert 0.05 < mask.mean() < 0.4
+    above = seen.images["front"][:60].max(-1) > 12  # nothing but the robot stands before the black
+    assert (above & mask[:60]).sum() / (above | mask[:60]).sum() > 0.97
+
+
+@pytest.mark.parametrize("axis", range(6))
+def test_outlines_shift_as_their_derivatives_say(axis: int, cameras: dict[str, Camera], robot: RobotModel) -> None:
+    camera = cameras["front"].scaled(640, 640)
+    depth, T, twist = RobotDepth(robot, camera), camera.T_parent_camera, 0.004 * np.eye(6)[axis]
+    before, after = (Outline.of(depth.render(at, robot.home, 0.5), camera) for at in (T, moved(T, twist)))
+    depth.close()
+    np.testing.assert_allclose(np.linalg.norm(before.normals, axis=1), 1)
+    expected = before.shift(twist)
+    _, nearest = cKDTree(after.pixels).query(before.pixels + expected[:, None] * before.normals)
+    across = np.sum(before.normals * (after.pixels[nearest] - before.pixels), axis=1)
+    assert abs(np.mean(across - expected)) < 0.1 and np.sqrt(np.mean((across - expected) ** 2)) < 0.6  # whole pixels
+
+
+def test_straight_images_are_those_of_a_pinhole_with_square_pixels(shot: tuple[Shoot, Sequence[Image]]) -> None:
+    lens = replace(shot[0].intrinsics, fy=shot[0].intrinsics.fy * 1.02)
+    camera = lens.camera("camera", "base", np.eye(4))
+    straighten = Straightener(camera)
+    dot = np.array([[0.15, -0.1, 1.0]])
+    image = np.zeros((240, 320, 3), np.uint8)
+    rows, columns = np.indices((240, 320)) + 0.5
+    x, y = lens.project(dot)[0]
+    image[...] = np.rint(255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18))[..., None]
+    straight = straighten(image)[..., 0].astype(float)
+    middle = [(straight * at).sum() / straight.sum() for at in (columns, rows)]
+    np.testing.assert_allclose(middle, Intrinsics.of(straighten.camera).project(dot)[0], atol=0.05)
+    with pytest.raises(GenimaError, match="160 x 120"):
+        straighten(image[:120, :160])
+
+
+def test_what_is_behind_a_moving_thing_is_found() -> None:
+    rng = np.random.default_rng(0)
+    scene = rng.uniform(40, 200, (20, 30, 3)).astype(np.float32)
+    robot = np.zeros((4, 20, 30), bool)
+    for i in range(4):
+        robot[i, 5:15, 6 * i : 6 * i + 10] = True
+    images = np.where(robot[..., None], np.float32(100), scene) * np.float32([1.0, 0.8, 0.9, 1.1])[:, None, None, None]
+    light = same_light(images)
+    behind, known = background(light, ~robot)
+    assert known[~robot.all(0)].all()
+    ratio = behind[known] / scene[known]
+    assert ratio.std() < 0.02 * ratio.mean()
+    assert not expected_motion(np.repeat(robot[:1], 3, axis=0)).any()  # what never moves is not seen to move
+
+
+# Where a camera is.
+
+
+def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel) -> None:
+    shoot, images = shot
+    guess = moved(shoot.T_base_camera, np.array([0.06, -0.05, 0.06, 0.1, -0.1, 0.08]))  # 10 cm, 9 deg
+    found = locate(photos_of(shoot, images), shoot.intrinsics, robot, guess)
+    metres, angle = difference(found.T_base_camera, shoot.T_base_camera)
+    assert metres < 5e-3 and np.degrees(angle) < 0.4
+    assert metres < 5 * found.sigma[0] and found.sigma[0] < 5e-3
+    assert found.found > 0.8 and found.pixels < 0.8
+
+
+def test_photos_that_cannot_tell_are_refused(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel) -> None:
+    shoot, images = shot
+    photos, lens = photos_of(shoot, images), shoot.intrinsics
+    with pytest.raises(GenimaError, match="2 images are too few"):
+        locate(photos[:2], lens, robot, shoot.T_base_camera)
+    still = [photos[0], *(replace(photos[0], name=f"{i}") for i in range(3))]
+    with pytest.raises(GenimaError, match="the arm hardly moves"):
+        locate(still, lens, robot, shoot.T_base_camera)
+    in_degrees = [
+        replace(photo, joints=replace(photo.joints, positions=np.degrees(photo.joints.positions))) for photo in photos
+    ]
+    with pytest.raises(GenimaError, match="beyond the ranges of panda"):
+        locate(in_degrees, lens, robot, shoot.T_base_camera)
+    with pytest.raises(GenimaError, match="take both from the same stream"):
+        locate(photos, replace(lens, width=640, height=480), robot, shoot.T_base_camera)
+
+
+def test_other_joints_and_moved_cameras_are_refused(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel) -> None:
+    shoot, images = shot
+    photos, lens = photos_of(shoot, images), shoot.intrinsics
+    swapped = [replace(photo, joints=photos[i - 1].joints) for i, photo in enumerate(photos)]
+    with pytest.raises(GenimaError, match="the robot is not seen where it should be"):
+        locate(swapped, lens, robot, shoot.T_base_camera)
+    shifted = [replace(photo, image=np.roll(photo.image, 6 * (i == 3), axis=1)) for i, photo in enumerate(photos)]
+    with pytest.raises(GenimaError, match="in 3 the robot is not seen where the other images have it"):
+        locate(shifted, lens, robot, shoot.T_base_camera)
+    with pytest.raises(GenimaError, match=r"looks \d% too small for these intrinsics"):
+        locate(photos, replace(lens, fx=1.06 * lens.fx, fy=1.06 * lens.fy), robot, shoot.T_base_camera)
+
+
+# Whether it still is there.
+
+
+@pytest.mark.parametrize("view", ["front", "wrist", "left_shoulder", "right_shoulder"])
+def test_a_camera_that_was_moved_is_told_from_one_that_was_not(
+    view: str, scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel
+) -> None:
+    for seen in scenes:
+        fine = checked(cameras[view], robot, seen.images[view], seen.joints)
+        assert fine.verdict is Verdict.FINE and fine.pixels < 1.2 and fine.share > 0.6, fine
+        off = checked(bumped(cameras[view]), robot, seen.images[view], seen.joints)
+        assert off.verdict is Verdict.MOVED, off
+        expected = 0.029 * cameras[view].fx
+        assert off.pixels == pytest.approx(expected, rel=0.4)
+
+
+def test_a_robot_out_of_view_tells_nothing(scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel) -> None:
+    seen, away = scenes[0], np.array([0, 0, 0, 0, 2.0, 0])
+    result = checked(bumped(cameras["front"], away), robot, seen.images["front"], seen.joints)
+    assert result.verdict is Verdict.UNKNOWN and not result.lost and "too little of the robot" in result.reason
+    dark = checked(cameras["front"], robot, np.zeros_like(seen.images["front"]), seen.joints)
+    assert dark.verdict is Verdict.UNKNOWN and dark.share < 0.1
+    with pytest.raises(GenimaError, match="calibrated at 256x256"):
+        CalibrationChecker.for_images(cameras["front"], robot, 640, 480)
+
+
+def test_the_picture_shows_where_the_robot_should_be_and_is(
+    scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel
+) -> None:
+    seen = scenes[0]
+    for camera, colours in ((cameras["front"], {DRAWN}), (bumped(cameras["front"]), {DRAWN, SEEN})):
+        checker = CalibrationChecker(camera, robot)
+        image = seen.images["front"]
+        picture = draw_check(checker, robot, image, seen.joints, checker.check(image, seen.joints))
+        checker.close()
+        assert {colour for colour in (DRAWN, SEEN) if (picture == colour).all(-1).sum() > 100} == colours
+
+
+def says(verdict: Verdict, share: float = 0.9, pixels: float = 7.0) -> Checked:
+    return Checked(verdict, np.zeros(6), pixels, 0.3, share, 500, "")
+
+
+def test_drift_needs_agreement() -> None:
+    drift = Drift()
+    for verdict in (Verdict.MOVED, Verdict.MOVED, Verdict.FINE, Verdict.MOVED, Verdict.MOVED, Verdict.UNKNOWN):
+        drift.update(says(verdict))
+        assert not drift.problem
+    drift.update(says(Verdict.MOVED))
+    assert "has moved: the robot is seen 7 px" in drift.problem
+    for _ in range(AGREEING):
+        assert drift.problem
+        drift.update(says(Verdict.FINE))
+    assert not drift.problem
+    for _ in range(9):
+        drift.update(says(Verdict.UNKNOWN, share=0.2))
+        assert not drift.problem
+    drift.update(says(Verdict.UNKNOWN, share=0.2))
+    assert "does not see the robot" in drift.problem
+
+
+# On the command line.
+
+
+def write_samples(folder: Path, view: str, lens: Intrinsics, photos: Sequence[Photo], robot: RobotModel) -> Path:
+    said = lens.camera(view, "base", np.eye(4)).camera_info()
+    d, k = tuple(said["d"].tolist()), tuple(said["k"].tolist())
+    info = CameraInfo(f"{view}_optical", lens.width, lens.height, "plumb_bob", d, k)
+    for photo in photos:
+        joints = dict(zip(robot.joint_names, photo.joints.positions.tolist(), strict=True))
+        joints[robot.gripper_joint] = robot.gripper_position(photo.joints.gripper)
+        save_sample(folder, RawSample(photo.name, view, photo.image, joints, info))
+    return folder
+
+
+def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
+    shot: tuple[Shoot, Sequence[Image]], robot: RobotModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shoot, images = shot
+    samples = write_samples(tmp_path / "samples", "front", shoot.intrinsics, photos_of(shoot, images), robot)
+    wrong = Calibration(shoot.intrinsics.camera("front", "base", moved(shoot.T_base_camera, 0.8 * BUMP)))
+    wrong.save(tmp_path / "before")
+    guess = tmp_path / "before" / "front.yaml"
+    assert robot_main([str(samples), "--guess", str(guess), "--out", str(tmp_path / "found")]) == 0
+    assert "sure to" in capsys.readouterr().out
+    found = Calibration.load(tmp_path / "found" / "front.yaml")
+    assert difference(found.camera.T_parent_camera, shoot.T_base_camera)[0] < 5e-3
+    assert found.method == "outlines of the robot" and found.sigma and found.sigma[0] < 5
+
+    picture = tmp_path / "check.png"
+    arguments = [str(samples), "--out", str(picture)]
+    assert check_main([*arguments, "--calibration", str(tmp_path / "found")]) == 0
+    assert "fine" in capsys.readouterr().out
+    assert cv2.imread(str(picture)) is not None
+    assert check_main([*arguments, "--calibration", str(tmp_path / "before")]) == 1
+    assert "it has moved since it was calibrated" in capsys.readouterr().out
+    with pytest.raises(GenimaError, match="has no calibration of ceiling; it has front"):
+        check_main([*arguments, "--calibration", str(tmp_path / "found"), "--view", "ceiling"])
+    with pytest.raises(GenimaError, match="or --live"):
+        check_main([])
+
+
+def test_a_camera_on_the_flange_needs_a_board(
+    shot: tuple[Shoot, Sequence[Image]], robot: RobotModel, tmp_path: Path
+) -> None:
+    shoot, images = shot
+    samples = write_samples(tmp_path / "samples", "wrist", shoot.intrinsics, photos_of(shoot, images)[:1], robot)
+    Calibration(shoot.intrinsics.camera("wrist", "flange", np.eye(4))).save(tmp_path)
+    with pytest.raises(GenimaError, match="on the flange.*with a board"):
+        robot_main([str(samples), "--guess", str(tmp_path / "wrist.yaml"), "--out", str(tmp_path / "found")])
+
+
+# The node.
+
+
+def test_a_moved_camera_is_a_fault_until_it_is_fine_again(
+    graph: Graph, scenes: list[Seen], robot: RobotModel
+) -> None:
+    values = {"views": ["front", "left_shoulder"], "period": 0.4}
+    graph.add(CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
+    see = {v: graph.speak(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in ("front", "left_shoulder")}
+    feel = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+
+    def look(front: str) -> None:
+        stamp = time.time()
+        feel(messages.joints_message(replace(scenes[0].joints, stamp=stamp), robot))
+        see["front"](messages.image_message(scenes[0].images[front], stamp))
+        see["left_shoulder"](messages.image_message(scenes[0].images["left_shoulder"], stamp))
+
+    said = graph.complains("calibration_watch", "camera front: has moved")
+    graph.until(said, "no fault", lambda: look("front moved"))
+    assert "left_shoulder" not in graph.health["calibration_watch"].message
+    graph.until(graph.is_fine("calibration_watch"), "the fault stays", lambda: look("front"))
+
+
+@pytest.mark.parametrize(
+    "changes, words", [({"views": ["ceiling"]}, "no calibration of ceiling"), ({"period": 0.0}, "period is 0")]
+)
+def test_parameters_that_make_no_sense_are_refused(graph: Graph, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(GenimaError, match=words):
+        CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in changes.items()])

@@ -1,0 +1,290 @@
+"""The stack against stand-ins that speak as the drivers do: what trips the arm, and the loop through the guard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+from ros_graph import Graph
+from sensor_msgs.msg import JointState
+from standins import arm as standin_arm
+from standins import interfaces
+from standins.arm import PERIOD, Crisp, Gello, PositionWatch, TorqueArm, Trajectory
+from std_srvs.srv import SetBool, Trigger
+
+from genima.errors import GenimaError
+from genima.guard import CommandGuard
+from genima.guard.limits import violations
+from genima.motion import Motion, MotionLimits, minimum_jerk
+from genima.observation import Command, Joints
+from genima.robot.model import RobotModel
+from genima_interfaces.srv import SelectSource
+from genima_nodes import messages, qos
+from genima_nodes.arm_adapter import ArmAdapterNode
+from genima_nodes.arm_recovery import ArmRecoveryNode
+from genima_nodes.command_guard import CommandGuardNode
+from genima_nodes.gripper_adapter import GripperAdapterNode
+from genima_sim.simulation import Simulation
+
+FR3 = RobotModel.load("fr3")
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return Simulation(FR3)
+
+
+@pytest.fixture
+def arm(simulation: Simulation) -> Iterator[TorqueArm]:
+    arm = TorqueArm(simulation, FR3)
+    yield arm
+    arm.close()
+
+
+# ---------------------------------------------------------------------------------------------------- the stand-ins
+
+
+def motion(rate: float, seconds: float, share: float = 0.99) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
+    """Set-points as the guard makes them, from home on: times, positions, velocities; within shares of the limits."""
+    guarded = Motion(MotionLimits.of(FR3, share, share, share), 1 / rate)
+    guarded.reset(FR3.home)
+    goal = FR3.home + 0.3
+    for k in range(int(seconds * rate)):
+        guarded.toward(goal, np.zeros(7))
+        yield k / rate, guarded.position, guarded.velocity
+
+
+@pytest.mark.parametrize("rate, error", [(1000, None), (200, "joint_motion_generator_velocity_discontinuity")])
+def test_positions_that_step_trip_an_fr3_that_is_driven_by_position(rate: int, error: str | None) -> None:
+    """Why no backend streams positions into the robot's position interface."""
+    watch, errors = PositionWatch(FR3, FR3.home), set()
+    for _, positions, _ in motion(rate, 0.3):
+        for _ in range(1000 // rate):
+            errors.add(watch.error(positions))
+    assert errors == {None} if error is None else error in errors
+
+
+@pytest.mark.parametrize(
+    "step, error",
+    [
+        (np.eye(7)[3] * 3.0, "joint_motion_generator_position_limits_violation"),
+        (np.eye(7)[0] * 0.01, "joint_motion_generator_velocity_limits_violation"),
+        (np.eye(7)[0] * 0.001, "joint_motion_generator_velocity_discontinuity"),
+        (np.eye(7)[0] * 9e-6, "joint_motion_generator_acceleration_discontinuity"),
+        (np.eye(7)[0] * 4e-6, None),  # from rest, 5e-6 rad are allowed
+    ],
+)
+def test_the_position_interface_trips_as_the_fr3_does(step: np.ndarray, error: str | None) -> None:
+    assert PositionWatch(FR3, FR3.home).error(FR3.home + step) == error
+
+
+@pytest.mark.parametrize("kind", [Crisp, Gello, Trajectory])
+def test_each_controller_follows_what_the_guard_lets_through(arm: TorqueArm, kind: Callable[..., Any]) -> None:
+    controller = kind(FR3)
+    arm.switch(controller, 0.0)
+    offset = arm.q - FR3.home
+    clock, worst = 0.0, 0.0
+    for due, positions, velocities in motion(100, 1.5, 0.2):
+        controller.target(clock, clock, offset + positions, velocities, 0.02)
+        while clock < due + 0.01:
+            arm.step(clock)
+            clock += PERIOD
+        worst = max(worst, float(np.abs(arm.q - offset - positions).max()))
+    assert not arm.error and arm.controller is controller
+    assert worst < 0.15  # GELLO's has no feed-forward of velocity
+    np.testing.assert_allclose(arm.q, offset + FR3.home + 0.3, atol=0.02)
+
+
+def test_a_controller_of_gello_ends_after_stale_targets() -> None:
+    controller = Gello(FR3)
+    controller.activate(10.0, FR3.home)
+    controller.target(10.1, 10.1, FR3.home, None, 0)
+    for now in (10.2, 10.21):
+        controller.torques(now, FR3.home, np.zeros(7))
+    assert not controller.dead
+    controller.target(10.7, 10.7, FR3.home, None, 0)  # 0.6 s after the one before
+    controller.torques(10.71, FR3.home, np.zeros(7))
+    assert controller.dead
+
+
+def test_a_trajectory_controller_as_installed_refuses_points_that_move() -> None:
+    controller = Trajectory(FR3, moving_end=False)
+    controller.activate(0.0, FR3.home)
+    controller.target(0.0, 0.0, FR3.home, np.full(7, 0.1), 0.04)
+    assert controller.refused == 1
+    controller.target(0.0, 0.0, FR3.home + 0.01, np.zeros(7), 0.04)
+    assert controller.refused == 1
+    np.testing.assert_allclose(controller.desired(0.04)[0], FR3.home + 0.01)
+
+
+def test_a_step_that_no_guard_would_let_through_trips_the_arm(arm: TorqueArm) -> None:
+    controller = Crisp(FR3)
+    controller.rate, controller.most = 1.0, 80.0
+    arm.switch(controller, 0.0)
+    controller.target(0.0, 0.0, arm.q + [2.5, 0, 0, 0, 0, 0, 0], np.zeros(7), 0)
+    for k in range(1500):
+        arm.step(k * PERIOD)
+        if arm.error:
+            break
+    assert arm.error == "joint_velocity_violation" and arm.controller is None
+
+
+# ---------------------------------------------------------------------------------------------------------- the loop
+
+
+def options(**values: object) -> dict[str, Any]:
+    return {"parameter_overrides": [Parameter(name, value=value) for name, value in values.items()]}
+
+
+class Cell:
+    """Guard, adapters and a stand-in for the hardware, led by a script that takes the place of a teleoperator."""
+
+    def __init__(self, graph: Graph, simulation: Simulation, backend: str) -> None:
+        interfaces.provide()
+        from standins.hardware import Hardware
+
+        self.graph = graph
+        self.targets = graph.hear(JointState, "joint_command", qos.EVERY_COMMAND)
+        self.driver = Hardware(simulation, **options(backend=backend, state_every=5))
+        for node in (
+            self.driver,
+            ArmAdapterNode(**options(backend=backend)),
+            GripperAdapterNode(),
+            ArmRecoveryNode(**options(backend=backend)),
+            CommandGuardNode(**options(robot="fr3", recovery="robot/recover")),
+        ):
+            graph.add(node)
+        self._say = graph.speak(JointState, "teleop/command", qos.SOURCE_COMMAND)
+        self._begin: float | None = None
+        self._start = self.driver.arm.q
+        self.offset = np.array([0.15, -0.1, 0.1, 0.1, -0.1, 0.15, 0.2])
+        self.seconds = 1.5
+        self.gripper = 1.0
+
+    def take(self) -> None:
+        answer = self.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
+        assert answer.success
+
+    def begin(self, offset: float) -> None:
+        """The next way, from where the arm is now."""
+        self._start, self._begin = self.driver.arm.q, time.time()
+        self.goal = self._start + offset * self.offset
+
+    def lead(self) -> None:
+        """What the script wants now."""
+        assert self._begin is not None
+        progress = minimum_jerk(np.clip((time.time() - self._begin) / self.seconds, 0, 1))
+        positions = self._start + float(progress) * (self.goal - self._start)
+        if np.abs(positions - self.driver.arm.q).max() > 0.09:  # held meanwhile: a busy machine
+            self._start, self._begin = self.driver.arm.q, time.time()
+            positions = self._start
+        command = Command(time.time(), positions, np.zeros(7), self.gripper)
+        self._say(messages.command_message(command, FR3))
+
+    def arrived(self) -> bool:
+        return bool(np.abs(self.driver.arm.q - self.goal).max() < 0.03)
+
+    def health(self, node: str) -> dict[str, str]:
+        status = self.graph.health.get(node)
+        return {pair.key: pair.value for pair in status.values} if status else {}
+
+
+@pytest.mark.parametrize("backend", ["crisp", "gello", "jtc"])
+def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
+    graph, simulation: Simulation, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standin_arm, "_STALE", 5.0)  # s: a busy machine must not end GELLO's controller
+    cell = Cell(graph, simulation, backend)
+    hardware = cell.driver
+    graph.until(graph.is_fine("arm_recovery"), "the robot is not ready")
+    cell.take()
+    cell.begin(0.0)
+    graph.until(lambda: cell.targets, "the guard does not speak", cell.lead)
+    cell.begin(1.0)
+    cell.gripper = 0.2
+    graph.until(cell.arrived, "the arm does not follow", cell.lead)
+    graph.until(lambda: abs(hardware.arm.joints.gripper - 0.2) < 0.1, "the gripper does not follow", cell.lead)
+    assert not hardware.franka.reflexes
+
+    # everything reached it through the guard, within the limits
+    targets = np.array([positions for _, positions in hardware.franka.targets])
+    time.sleep(0.3)  # the probe hears it later
+    said = {tuple(message.position[:7]) for message in cell.targets}
+    own = np.array([tuple(positions) not in said for positions in targets])
+    assert np.sum(~own) > 20
+    steps = np.abs(np.diff(targets, axis=0)).max(axis=1)
+    assert np.all(steps[own[1:]] < 0.05)  # what is not the guard's holds the arm where it is
+    stamps = np.array([messages.seconds(message.header.stamp) for message in cell.targets])
+    assert violations(stamps, np.array([m.position[:7] for m in cell.targets]), FR3) == 0
+
+    # somebody bumps into it
+    graph.call(Trigger, "standin/trip", Trigger.Request())
+    words = "robot: the controller"
+    graph.until(graph.complains("arm_recovery", words), "nobody tells of the reflex", cell.lead)
+    graph.until(graph.complains("command_guard", "stop requested"), "the guard goes on", cell.lead)
+    assert "call command_guard/resume" in graph.health["arm_recovery"].message
+    told = len(hardware.franka.targets)
+    there = hardware.arm.q
+    resumed = graph.call(Trigger, "command_guard/resume", Trigger.Request())
+    assert resumed.success and "the robot recovers first" in resumed.message
+    graph.until(lambda: hardware.franka.controllers[hardware.franka._backend.controller] == "active", "no recovery")
+    graph.until(graph.is_fine("arm_recovery"), "it is not known to be back")
+    assert "joint_velocity_violation" in cell.health("arm_recovery")["last error"]
+    np.testing.assert_allclose(hardware.arm.q, there, atol=0.03)  # it stays where it stopped
+    cell.begin(-0.5)
+    graph.until(cell.arrived, "the arm does not go on", cell.lead)
+    assert len(hardware.franka.targets) > told
+    assert hardware.franka.reflexes == ["joint_velocity_violation"]  # the one that was asked for
+
+
+def test_a_guard_that_begins_anew_says_first_where_the_arm_is() -> None:
+    guard = CommandGuard(FR3, 100, ("teleop",))
+    fallen = FR3.home + 0.3
+    guard.select("teleop")
+    for place in (FR3.home, fallen):
+        for k in range(5):
+            guard.measure(Joints(k / 100, place, 1.0))
+            guard.offer("teleop", Command(k / 100, place, np.zeros(7), 1.0))
+            said = guard.step(k / 100).command
+        assert said is not None
+        np.testing.assert_allclose(said.positions, place, atol=1e-9)
+        guard.stop()
+        guard.measure(Joints(0.05, fallen, 1.0))  # a reflex, and gravity
+        stopped = guard.step(0.05).command
+        assert stopped is not None and np.allclose(stopped.positions, place)  # nobody may follow that now
+        guard.begin_anew()
+        assert guard.step(0.06).command is None
+        guard.resume()
+
+
+def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, simulation: Simulation) -> None:
+    cell = Cell(graph, simulation, "crisp")
+    graph.until(graph.is_fine("arm_recovery"), "the robot is not ready")
+    graph.call(SetBool, "standin/user_stop", SetBool.Request(data=True))
+    graph.until(graph.complains("command_guard", "stop requested"), "the guard goes on")
+    assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
+    graph.until(graph.complains("command_guard", "recovery: the robot's error recovery fails"), "no complaint")
+    assert graph.complains("command_guard", "release the emergency stop")()
+    graph.call(SetBool, "standin/user_stop", SetBool.Request(data=False))
+    assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
+    graph.until(graph.is_fine("arm_recovery"), "no recovery")
+    cell.take()
+    cell.begin(0.5)
+    graph.until(cell.arrived, "the arm does not go on", cell.lead)
+    again = graph.call(Trigger, "robot/recover", Trigger.Request())
+    assert again.success and again.message == "the robot is ready as it is"
+
+
+def test_resume_says_when_nobody_can_recover_the_robot(graph) -> None:
+    graph.add(CommandGuardNode(**options(robot="fr3", recovery="robot/recover")))
+    answer = graph.call(Trigger, "command_guard/resume", Trigger.Request())
+    assert not answer.success and "nobody serves robot/recover" in answer.message
+
+
+def test_a_backend_without_recovery_needs_no_node_for_it(graph) -> None:
+    with pytest.raises(GenimaError, match="multipanda knows no recovery"):
+        ArmRecoveryNode(**options(backend="multipanda"))
