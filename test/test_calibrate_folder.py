@@ -149,7 +149,7 @@ def keep_four(folder: Path) -> None:
         (keep_four, [], "4 samples are too few: take at least 5"),
         (lambda folder: None, ["--board", "{small}"], "squares are likely 36"),
         (lambda folder: None, ["--board", "{other}"], "the board is found in none of 8 images.*in 01: board not seen"),
-        (lambda folder: None, ["--board", "nowhere.yaml"], "cannot read board nowhere.yaml"),
+        (lambda folder: None, ["--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
         (lambda folder: None, ["--parent", "flange"], "fit a camera on the base .*not one on the flange.*swapped"),
         (lambda folder: None, ["--view", "wrist"], "holds samples of front, not of wrist"),
         (in_all(rename_joints), [], "sample 01 lacks panda_joint1.*it has .*fr3_joint1"),

@@ -48,7 +48,7 @@ def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path) -> None:
         (["--auto"], "--auto goes with --sim"),
         (["--out", "somewhere"], "--out goes with --sim"),
         (["--sim", "--auto", "--most", "3"], "--most must be at least 5"),
-        (["--sim", "--auto", "--board", "nowhere.yaml"], "cannot read board nowhere.yaml"),
+        (["--sim", "--auto", "--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_a_boards_file_is_read_and_written(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(GenimaError, match=f"board {re.escape(str(file))}.*{said}"):
             Board.load(file)
-    with pytest.raises(GenimaError, match="No such file"):
+    with pytest.raises(GenimaError, match="does not exist"):
         Board.load(tmp_path / "none.yaml")
 
 
@@ -729,7 +729,7 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(GenimaError, match=said):
             Calibration.load(file)
-    with pytest.raises(GenimaError, match="No such file"):
+    with pytest.raises(GenimaError, match="does not exist"):
         Calibration.load(tmp_path / "none.yaml")
 
 
@@ -799,7 +799,7 @@ def test_a_malformed_calib_file_is_refused(tmp_path: Path, old: str, new: str, s
     file.write_text(IN_HAND.replace(old, new))
     with pytest.raises(GenimaError, match=f"easy_handeye2 calibration {re.escape(str(file))}.*{said}"):
         Calib.load(file)
-    with pytest.raises(GenimaError, match="No such file"):
+    with pytest.raises(GenimaError, match="does not exist"):
         Calib.load(tmp_path / "none.calib")
 
 

@@ -290,7 +290,7 @@ def test_the_simulator_node_shows_a_board_to_its_cameras(board: Board) -> None:
     "parameters, words",
     [
         ({"board": "ceiling"}, "'ceiling' is neither"),
-        ({"board": "table", "board_file": "nowhere.yaml"}, "cannot read board nowhere.yaml"),
+        ({"board": "table", "board_file": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
     ],
 )
 def test_a_board_that_the_simulator_cannot_have_is_refused(parameters: dict[str, str], words: str) -> None:

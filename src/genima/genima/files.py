@@ -7,8 +7,30 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from genima.errors import GenimaError
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        what: it is, for messages: "board", "robot model".
+
+    Raises:
+        GenimaError: for a file that is missing, cannot be read or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise GenimaError(f"{what} {path} does not exist") from None
+    except OSError as error:
+        raise GenimaError(f"cannot read {what} {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GenimaError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def require_writable(path: Path) -> None:

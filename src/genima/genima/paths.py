@@ -24,3 +24,13 @@ def shared(*parts: str) -> Path:
         if (path := root.joinpath(*parts)).exists():
             return path
     raise GenimaError(f"{Path(*parts)} not found; looked under {', '.join(map(str, roots))}")
+
+
+def named(name_or_file: str | Path, *folder: str) -> Path:
+    """The YAML file that a user means: ``<name>.yaml`` of a shared folder, or a file of their own.
+
+    Raises:
+        GenimaError: where the project has none of that name.
+    """
+    path = Path(name_or_file)
+    return path if path.suffix == ".yaml" else shared(*folder, f"{name_or_file}.yaml")

@@ -313,8 +313,7 @@ def _type_name(kind: type) -> str:
 
 def _about(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
     """The robot model and the cameras' calibration in use, as they stand on the disk, by topic."""
-    file = Path(robot) if robot.endswith(".yaml") else paths.shared("config", "robots", f"{robot}.yaml")
-    texts = {"/robot_model": file.read_text()}
+    texts = {"/robot_model": paths.named(robot, "config", "robots").read_text()}
     if calibration:
         folder = calibration_folder(calibration)
         for view in views:

@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import read_yaml, write_whole
 from genima.observation import Image
 
 _PREFIX = "DICT_"
@@ -145,12 +145,9 @@ class Board:
         Raises:
             GenimaError: for a missing or malformed file, or a board that cannot be printed.
         """
+        data = read_yaml(path, "board")
         try:
-            return cls.from_dict(yaml.safe_load(path.read_text()))
-        except OSError as error:
-            raise GenimaError(f"cannot read board {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise GenimaError(f"board {path} is not YAML: {' '.join(str(error).split())}") from None
+            return cls.from_dict(data)
         except GenimaError as error:
             raise GenimaError(f"board {path}: {error}") from None
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import read_yaml, write_whole
 from genima.handeye.poses import inverse, pose
 from genima.handeye.samples import Parent
 
@@ -72,8 +72,8 @@ class Calib:
         Raises:
             GenimaError: for a missing or malformed one.
         """
+        data = read_yaml(path, "easy_handeye2 calibration")
         try:
-            data = yaml.safe_load(path.read_text())
             parameters = Parameters(**data["parameters"])
             if parameters.calibration_type not in _PARENTS:
                 raise ValueError(f"calibration_type is {parameters.calibration_type!r}, not {' or '.join(_PARENTS)}")
@@ -82,10 +82,6 @@ class Calib:
             if not np.all(np.isfinite(translation)) or abs(np.linalg.norm(quaternion) - 1) > 1e-3:
                 raise ValueError("its transform is not finite or its rotation not of length 1")
             return cls(parameters, pose(Rotation.from_quat(quaternion).as_matrix(), translation))
-        except OSError as error:
-            raise GenimaError(f"cannot read easy_handeye2 calibration {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise GenimaError(f"easy_handeye2 calibration {path} is not YAML: {' '.join(str(error).split())}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise GenimaError(
                 f"easy_handeye2 calibration {path}: bad or missing field: {error!r}; is it of version 0.4 or later?"

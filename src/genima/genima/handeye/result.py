@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.files import keep_former, write_whole
+from genima.files import keep_former, read_yaml, write_whole
 from genima.handeye.board import Board
 from genima.handeye.intrinsics import Intrinsics
 from genima.handeye.samples import Parent
@@ -142,12 +142,9 @@ class Calibration:
         Raises:
             GenimaError: for a missing or malformed file.
         """
+        data = read_yaml(path, "camera calibration")
         try:
-            return cls.from_dict(path.stem, yaml.safe_load(path.read_text()))
-        except OSError as error:
-            raise GenimaError(f"cannot read camera calibration {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise GenimaError(f"camera calibration {path} is not YAML: {' '.join(str(error).split())}") from None
+            return cls.from_dict(path.stem, data)
         except GenimaError as error:
             raise GenimaError(f"camera calibration {path}: {error}") from None
 

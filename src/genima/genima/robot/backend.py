@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from genima import paths
 from genima.errors import GenimaError
+from genima.files import read_yaml
 from genima.robot.model import RobotModel
 
 _FOLDER = "config", "backends"
@@ -165,15 +165,8 @@ class _Fields:
 
     @classmethod
     def load(cls, name_or_file: str | Path) -> _Fields:
-        path = Path(name_or_file)
-        if path.suffix != ".yaml":
-            path = paths.shared(*_FOLDER, f"{name_or_file}.yaml")
-        try:
-            data = yaml.safe_load(path.read_text())
-        except FileNotFoundError:
-            raise GenimaError(f"backend {path} does not exist") from None
-        except yaml.YAMLError as error:
-            raise GenimaError(f"backend {path} is not YAML: {' '.join(str(error).split())}") from None
+        path = paths.named(name_or_file, *_FOLDER)
+        data = read_yaml(path, "backend")
         if not isinstance(data, Mapping):
             raise GenimaError(f"backend {path} has no fields")
         return cls(path, dict(data))

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from genima import paths
 from genima.errors import GenimaError
+from genima.files import read_yaml
 
 Array = NDArray[np.float64]
 
@@ -92,11 +92,9 @@ class RobotModel:
         Raises:
             GenimaError: for a missing file, a missing field, or limits that make no sense.
         """
-        path = Path(name_or_file)
-        if path.suffix != ".yaml":
-            path = paths.shared("config", "robots", f"{name_or_file}.yaml")
+        path = paths.named(name_or_file, "config", "robots")
+        data = read_yaml(path, "robot model")
         try:
-            data = yaml.safe_load(path.read_text())
             joints: Sequence[Mapping[str, float]] = data["joints"]
             column = {key: np.array([j[key] for j in joints], float) for key in _JOINT_FIELDS}
             T_flange_tip = np.eye(4)
@@ -119,10 +117,6 @@ class RobotModel:
             )
             robot._require_sensible()
             return robot
-        except FileNotFoundError:
-            raise GenimaError(f"robot model {path} does not exist") from None
-        except yaml.YAMLError as error:
-            raise GenimaError(f"robot model {path} is not YAML: {' '.join(str(error).split())}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise GenimaError(f"robot model {path}: bad or missing field: {error!r}") from None
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from genima.errors import GenimaError
+from genima.files import read_yaml
 
 Colour = tuple[int, int, int]  # rgb, 0..255
 
@@ -97,18 +97,14 @@ class Appearance:
         Raises:
             GenimaError: for a missing file, an unknown key or a malformed value.
         """
+        changes = read_yaml(path, "appearance") or {}
         try:
-            changes = yaml.safe_load(path.read_text()) or {}
             data = cls().to_dict()
             spheres = {sphere["name"]: sphere for sphere in data["spheres"]}
             for sphere in changes.get("spheres", []):
                 spheres[sphere["name"]] = spheres.get(sphere["name"], {"closed_colour": None}) | sphere
             radii = data["radii"] | changes.get("radii", {})
             return cls.from_dict(data | changes | {"spheres": list(spheres.values()), "radii": radii})
-        except FileNotFoundError:
-            raise GenimaError(f"appearance {path} does not exist") from None
-        except yaml.YAMLError as error:
-            raise GenimaError(f"appearance {path} is not YAML: {' '.join(str(error).split())}") from None
         except KeyError as error:
             raise GenimaError(f"appearance {path}: a sphere lacks its {error.args[0]}") from None
         except ValueError as error:

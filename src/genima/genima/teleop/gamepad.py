@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from genima import paths
 from genima.errors import GenimaError
+from genima.files import read_yaml
 
 _AXES = "xyz"
 
@@ -34,8 +34,8 @@ class Gamepad:
             GenimaError: for a missing file, and a missing or bad field.
         """
         path = file or paths.shared("config", "teleop", "gamepad.yaml")
+        data = read_yaml(path, "gamepad")
         try:
-            data = yaml.safe_load(path.read_text())
             rows = [data[kind][axis] for kind in ("linear", "angular") for axis in _AXES]
             return cls(
                 axes=tuple(int(row["axis"]) for row in rows),
@@ -44,10 +44,6 @@ class Gamepad:
                 gripper_button=int(data["gripper"]),
                 enable_button=int(data["enable"]),
             )
-        except FileNotFoundError:
-            raise GenimaError(f"gamepad {path} does not exist") from None
-        except yaml.YAMLError as error:
-            raise GenimaError(f"gamepad {path} is not YAML: {' '.join(str(error).split())}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise GenimaError(f"gamepad {path}: bad or missing field: {error!r}") from None
 

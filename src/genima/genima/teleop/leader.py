@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from genima import paths
 from genima.errors import GenimaError
+from genima.files import read_yaml
 from genima.robot.model import RobotModel, pick
 
 Array = NDArray[np.float64]
@@ -58,11 +58,9 @@ class Leader:
             ends = follower.position_min, follower.position_max
             gripper_ends = follower.gripper_position(0.0), follower.gripper_position(1.0)
             return cls(follower.joint_names, np.ones(n), np.zeros(n), *ends, follower.gripper_joint, *gripper_ends)
-        path = Path(name_or_file)
-        if path.suffix != ".yaml":
-            path = paths.shared("config", "teleop", f"{name_or_file}.yaml")
+        path = paths.named(name_or_file, "config", "teleop")
+        data = read_yaml(path, "leader")
         try:
-            data = yaml.safe_load(path.read_text())
             joints = [joint if isinstance(joint, dict) else {"name": str(joint)} for joint in data["joints"]]
             if unknown := {key for joint in joints for key in joint} - {"name", "sign", "scale", "offset"}:
                 raise GenimaError(f"leader {path}: a joint has no field {', '.join(sorted(map(str, unknown)))}")
@@ -78,10 +76,6 @@ class Leader:
                 gripper_open=float(gripper.get("open", 1)),
                 gripper_button=int(gripper["button"]) if "button" in gripper else None,
             )
-        except FileNotFoundError:
-            raise GenimaError(f"leader {path} does not exist") from None
-        except yaml.YAMLError as error:
-            raise GenimaError(f"leader {path} is not YAML: {' '.join(str(error).split())}") from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise GenimaError(f"leader {path}: bad or missing field: {error!r}") from None
         leader._require_sensible(path, follower)

@@ -14,6 +14,8 @@ from genima.handeye.intrinsics import Intrinsics
 from genima.observation import Image
 from genima.views.camera import Camera
 
+LensMaps = tuple[NDArray[np.integer], NDArray[np.integer]]  # as cv2.remap takes them
+
 _SAME_LENS = 0.03  # of the image's width: refined intrinsics differ by less, other resolutions by more
 _LOOKED_AT = np.array([0.1, 0.5, 0.9])  # of the image's width and height
 
@@ -23,7 +25,7 @@ class Rectifier:
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
-        self._maps: dict[tuple[int, int], tuple[NDArray[np.integer], NDArray[np.integer]]] = {}  # by image size
+        self._maps: dict[tuple[int, int], LensMaps] = {}  # by image size
 
     def __call__(self, image: Image) -> Image:
         """The image (h, w, 3) as with the camera's ``K`` and without distortion; beyond its edges these are repeated.
@@ -38,9 +40,9 @@ class Rectifier:
         if not any(camera.distortion):
             return image
         if (w, h) not in self._maps:
-            self._maps[w, h] = _maps(camera.scaled(w, h))
-        x, y = self._maps[w, h]
-        return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+            scaled = camera.scaled(w, h)
+            self._maps[w, h] = lens_maps(scaled, scaled.camera_info()["k"].reshape(3, 3))
+        return remapped(image, self._maps[w, h])
 
     def require(self, lens: Intrinsics) -> None:
         """Raise a GenimaError unless a driver's camera_info says about the same as the calibration."""
@@ -66,8 +68,17 @@ class Rectifier:
             )
 
 
-def _maps(camera: Camera) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    info = camera.camera_info()
-    K, size = info["k"].reshape(3, 3), (camera.width, camera.height)
-    x, y = cv2.initUndistortRectifyMap(K, info["d"], np.eye(3), K, size, cv2.CV_16SC2)
+def lens_maps(camera: Camera, K: NDArray[np.float64]) -> LensMaps:
+    """Where each pixel of a pinhole camera of the same size and place lies in the camera's images.
+
+    Args:
+        K: the pinhole's camera matrix (3, 3), pixel centres at n as in camera_info.
+    """
+    info, size = camera.camera_info(), (camera.width, camera.height)
+    x, y = cv2.initUndistortRectifyMap(info["k"].reshape(3, 3), info["d"], np.eye(3), K, size, cv2.CV_16SC2)
     return np.asarray(x, np.int16), np.asarray(y, np.uint16)
+
+
+def remapped(image: Image, maps: LensMaps) -> Image:
+    """The pinhole camera's image (h, w, 3); beyond the edges of ``image`` these are repeated."""
+    return np.asarray(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from genima import paths
 from genima.errors import GenimaError
+from genima.files import read_yaml
 
 MODELS = ("D405", "D415", "D435", "D435I", "D455")
 _FIELDS = ("serial", "model", "profile", "mounted_on")
@@ -58,15 +57,8 @@ def load_rig(name_or_file: str | Path) -> Mapping[str, Device]:
     Raises:
         GenimaError: for a missing or malformed file, and where two views have the same camera.
     """
-    path = Path(name_or_file)
-    if path.suffix != ".yaml":
-        path = paths.shared("config", "cameras", f"{name_or_file}.yaml")
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise GenimaError(f"cannot read cameras file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GenimaError(f"cameras file {path} is not YAML: {' '.join(str(error).split())}") from None
+    path = paths.named(name_or_file, "config", "cameras")
+    data = read_yaml(path, "cameras file")
     if not isinstance(data, Mapping) or not data:
         raise GenimaError(f"cameras file {path} names no view; config/cameras/four_d415.yaml shows how it looks")
     rig = {}

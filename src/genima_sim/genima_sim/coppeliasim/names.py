@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from genima import paths
 from genima.errors import GenimaError
+from genima.files import read_yaml
 from genima.robot.model import RobotModel
 
 
@@ -45,15 +44,8 @@ class SceneNames:
             GenimaError: for a missing file, for missing, unknown or malformed fields, and for joints that are not the
                 robot's.
         """
-        path = Path(name_or_file)
-        if path.suffix != ".yaml":
-            path = paths.shared("config", "coppeliasim", f"{name_or_file}.yaml")
-        try:
-            data = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise GenimaError(f"cannot read the scene's names {path}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise GenimaError(f"the scene's names {path} are not YAML: {' '.join(str(error).split())}") from None
+        path = paths.named(name_or_file, "config", "coppeliasim")
+        data = read_yaml(path, "scene's names file")
         try:
             names = cls._read(data)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
