@@ -33,7 +33,7 @@ class TrueDrawings:
     trajectory: Trajectory
     seeds: list[int] = field(default_factory=list)
 
-    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
         self.seeds.append(seed)
         size, spec = self.spec.view_size, self.spec
         seen = {view: fit(observation.images[view], size) for view in spec.views}
@@ -143,7 +143,7 @@ class Obedient:
 class Passes:
     """An agent whose drawing is empty but for its stamp."""
 
-    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
         return DrawnTarget(observation.stamp, observation.instruction, (), np.zeros((2, 2, 3), np.uint8), seed=seed)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from genima.checkpoint import DrawingSpec
 from genima.diffusion import DiffusionAgent
+from genima.diffusion.engine import DrawingEngine
 from genima.diffusion.patch_codec import PatchCodec
 from genima.diffusion.small import small_agent
 from genima.errors import GenimaError
@@ -148,23 +149,29 @@ def test_a_batch_is_drawn_as_its_members_would_be(agent: DiffusionAgent) -> None
     assert (both[1] - both[0]).abs().max() > 1
 
 
+class Spy(DrawingEngine):
+    """Remembers what it is to redraw, and gives it back."""
+
+    def __init__(self, agent: DiffusionAgent) -> None:
+        super().__init__(agent)
+        self.seen: list[Tensor] = []
+
+    def draw(self, tiles: Tensor, *_: Any) -> Tensor:
+        self.seen.append(tiles)
+        return tiles
+
+
 def test_views_of_other_sizes_are_resized_to_the_tile_by_area(agent: DiffusionAgent) -> None:
-    seen: list[Tensor] = []
-
-    class Spy(DiffusionAgent):
-        def draw_pixels(self, tiles: Tensor, instructions: list[str], generator: torch.Generator) -> Tensor:
-            seen.append(tiles)
-            return tiles
-
-    spy = Spy(agent.spec, agent.unet, agent.controlnet, agent.vae, agent.prompts, agent.scheduler, agent.steps)
+    other = copy.copy(agent)
+    other.engine = spy = Spy(other)
     shown = observation()
-    spy.draw(shown, 0)
+    other.draw(shown, 0)
     by_area = {
         view: np.rint(image.reshape(64, 4, 64, 4, 3).mean((1, 3))).astype(np.uint8)
         for view, image in shown.images.items()
     }
     expected = tile(by_area, agent.spec.views)
-    np.testing.assert_allclose(seen[0][0].numpy().astype(int), expected.astype(int), atol=1)
+    np.testing.assert_allclose(spy.seen[0][0].numpy().astype(int), expected.astype(int), atol=1)
 
 
 def test_a_virtual_view_shows_the_measured_joints_in_its_place(agent: DiffusionAgent) -> None:
@@ -172,14 +179,13 @@ def test_a_virtual_view_shows_the_measured_joints_in_its_place(agent: DiffusionA
     other = copy.copy(agent)
     other.spec = replace(agent.spec, views=order)
     assert other.camera_views == ("wrist", "right_shoulder", "left_shoulder")
-    seen: list[Tensor] = []
-    other.draw_pixels = lambda tiles, *_: seen.append(tiles) or tiles  # type: ignore[method-assign,func-returns-value]
+    other.engine = spy = Spy(other)
     shown = observation()
     views = []
     for turn in (0.0, 0.5):
         joints = Joints(3.5, agent.robot.home + turn, 1.0)
         other.draw(replace(shown, images={v: shown.images[v] for v in other.camera_views}, joints=joints), 0)
-        views.append(untile(seen[-1][0].numpy(), order))
+        views.append(untile(spy.seen[-1][0].numpy(), order))
         drawn = VirtualView(agent.robot).render(joints.positions, 1.0)
         np.testing.assert_array_equal(views[-1][VIRTUAL], fit(drawn, agent.spec.view_size))
     np.testing.assert_array_equal(views[0]["wrist"], views[1]["wrist"])

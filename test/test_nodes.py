@@ -52,7 +52,7 @@ class StandInAgent:
     def __init__(self) -> None:
         self.finite = True
 
-    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
         if not self.finite:
             raise GenimaError("the drawing is not finite")
         time.sleep(0.02)
@@ -240,7 +240,7 @@ def test_a_virtual_view_is_drawn_of_the_measured_joints_and_never_of_old_ones(gr
     agent.views, agent.camera_views = (*VIEWS[:3], VIRTUAL), VIEWS[:3]
     measured: list[np.ndarray] = []
 
-    def draw(observation: Observation, seed: int) -> DrawnTarget:
+    def draw(observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
         measured.append(observation.joints.positions)
         return DrawnTarget(observation.stamp, observation.instruction, VIEWS, np.zeros((32, 32, 3), np.uint8))
 

@@ -226,7 +226,7 @@ def test_a_folder_without_episodes_is_refused(tmp_path) -> None:
 
 
 class Draws:
-    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
         assert {image.shape for image in observation.images.values()} == {(16, 16, 3)}
         return DrawnTarget(observation.stamp, observation.instruction, (), np.zeros((32, 32, 3), np.uint8))
 

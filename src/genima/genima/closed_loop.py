@@ -36,8 +36,8 @@ class Robot(Protocol):
 class Draws(Protocol):
     """A diffusion agent."""
 
-    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
-        """Where the joints should be K steps from now."""
+    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
+        """Where the joints should be K steps from now; ``former`` is the drawing before."""
 
 
 class Reads(Protocol):
@@ -72,11 +72,11 @@ def run_episode(
     """
     guard.select(SOURCE)
     stream.reset(robot.joints())
-    drawings, ready, chunk = 0, 0.0, None
+    drawings, ready, chunk, drawn_target = 0, 0.0, None, None
     while not robot.done and robot.time < time_limit:
         if chunk is None and stream.wants_drawing(robot.time, latency):
             observation = robot.observe()
-            drawn_target = diffusion_agent.draw(observation, seed + drawings)
+            drawn_target = diffusion_agent.draw(observation, seed + drawings, drawn_target)
             chunk, ready = controller.read(drawn_target, observation.joints), robot.time + latency
             drawings += 1
         if chunk is not None and robot.time >= ready - _INSTANT:

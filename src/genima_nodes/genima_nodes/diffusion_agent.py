@@ -19,6 +19,7 @@ from std_msgs.msg import String
 
 from genima.checkpoint import DIFFUSION_AGENT, read_pair
 from genima.diffusion import DiffusionAgent
+from genima.diffusion.engine import DrawingEngine, Shortcuts
 from genima.errors import GenimaError
 from genima.handeye.intrinsics import Intrinsics
 from genima.observation import DrawnTarget, Image, Joints, Observation
@@ -66,7 +67,8 @@ class DiffusionAgentNode(Node):
         options: those of a node.
 
         Raises:
-            GenimaError: for parameters that make no sense, and a calibration that is damaged or lacks a view.
+            GenimaError: for parameters that make no sense, a calibration that is damaged or lacks a view, and a device
+                that cannot draw.
         """
         super().__init__("diffusion_agent", **options)
         checkpoint = self.declare_parameter("checkpoint", "").value
@@ -76,7 +78,20 @@ class DiffusionAgentNode(Node):
         self._straggling = parameters.number(self, "straggler_timeout", 0.1)  # s after the first image of a set
         calibration = self.declare_parameter("calibration", "").value  # empty: images are taken as they are
         torch.set_num_threads(int(parameters.number(self, "threads", 1, 1)))
-        self._agent = agent or DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
+        shortcuts = Shortcuts(
+            steps=int(parameters.number(self, "steps", 0)) or None,  # 0: the checkpoint's
+            strength=parameters.number(self, "strength", 1.0, 0, 1),
+            controlnet_every=int(parameters.number(self, "controlnet_every", 1, 1)),
+            tiny_decoder=self.declare_parameter("tiny_decoder", "").value or None,
+        )
+        self._health = Health(self)
+        if agent is None:
+            agent = DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
+            engine = agent.engine = DrawingEngine(agent, shortcuts)
+            engine.warm_up()  # before anyone waits for a drawing
+            self._health.value("drawing", lambda: engine.plan)
+        self._agent = agent
+        self._former: DrawnTarget | None = None
         self._task = ""
         self._views: dict[str, View] = {}
         self._changes: dict[str, Change] = {}
@@ -90,7 +105,6 @@ class DiffusionAgentNode(Node):
         self._unknown = Joints(0.0, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)
         self._sets: Newest[dict[str, View]] = Newest()
 
-        self._health = Health(self)
         self._drawn = self._health.meter("drawn targets")
         self._latency = self._health.latency("image to drawn target")
         self._apart = self._health.latency("images of a set apart")
@@ -245,7 +259,8 @@ class DiffusionAgentNode(Node):
         try:
             self._require_joints_of(stamp, joints)
             images = {name: self._rectified(name, view.image) for name, view in views.items()}
-            drawn = self._agent.draw(Observation(stamp, images, joints, task), self._seed + self._drawn.total)
+            observation = Observation(stamp, images, joints, task)
+            drawn = self._former = self._agent.draw(observation, self._seed + self._drawn.total, self._former)
         except GenimaError as error:
             self._health.fault("drawing", str(error))
             return

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, CLIPTextModel
 from genima import checkpoint
 from genima.checkpoint import DrawingSpec
 from genima.diffusion.base import BaseModel, load_base
+from genima.diffusion.engine import DrawingEngine
 from genima.diffusion.patch_codec import PatchCodec
 from genima.diffusion.prompts import PromptEncoder, Prompts
 from genima.errors import GenimaError
@@ -26,6 +27,8 @@ from genima.precision import half_precision
 from genima.robot.model import RobotModel
 from genima.views.camera import VIRTUAL
 from genima.views.tiling import fit, tile
+
+_RECENT = 2.0  # s between observations: in more the arm goes through a whole chunk, and what was drawn is behind it
 
 
 class DiffusionAgent:
@@ -59,6 +62,7 @@ class DiffusionAgent:
         self.robot = RobotModel.load(spec.robot)
         spec.require_robot(self.robot, "the diffusion agent")
         self._virtual: Any = None
+        self._engine: DrawingEngine | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -145,8 +149,22 @@ class DiffusionAgent:
 
     # ------------------------------------------------------------------------------------------------------ in use
 
-    def draw(self, observation: Observation, seed: int) -> DrawnTarget:
+    @property
+    def engine(self) -> DrawingEngine:
+        """What draws in use. From its first drawing on, the networks are in the engine's precision."""
+        if self._engine is None:
+            self._engine = DrawingEngine(self)
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: DrawingEngine) -> None:
+        self._engine = engine
+
+    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
         """Draw the target spheres for one observation; the same seed and observation give the same drawing.
+
+        Args:
+            former: the last drawing, which an engine may start from if it is recent and of the same instruction.
 
         Raises:
             GenimaError: for a missing view, an image of another size, no instruction or a drawing that is not finite.
@@ -155,15 +173,20 @@ class DiffusionAgent:
         if not observation.instruction.strip():
             raise GenimaError("there is no instruction to draw for")
         views = {view: self._view(observation, view) for view in self.views}
-        pixels = self.draw_pixels(
+        pixels = self.engine.draw(
             torch.from_numpy(tile(views, self.views))[None],
             [observation.instruction],
             torch.Generator().manual_seed(seed),
+            torch.from_numpy(former.tile)[None] if former and self._is_recent(former, observation) else None,
         )
         return DrawnTarget(
             observation.stamp, observation.instruction, self.views, pixels[0].numpy(),
-            self.steps, seed, time.perf_counter() - started,
+            self.engine.steps, seed, time.perf_counter() - started,
         )  # fmt: skip
+
+    def _is_recent(self, former: DrawnTarget, observation: Observation) -> bool:
+        same = former.instruction == observation.instruction and former.views == self.views
+        return same and 0 <= observation.stamp - former.stamp <= _RECENT
 
     def _view(self, observation: Observation, view: str) -> Image:
         if view == VIRTUAL:
@@ -183,14 +206,13 @@ class DiffusionAgent:
 
     @torch.inference_mode()
     def draw_pixels(self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator) -> Tensor:
-        """Draw a batch of tiles (B, H, W, 3) uint8 rgb; returns the same shape and type, on the CPU."""
-        frames = self.frames(tiles)
-        condition, prompts = self.condition(frames), self.prompts(self.texts(instructions))
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        channels = self.unet.config.out_channels
-        shape = (len(frames), channels, frames.shape[2] // factor, frames.shape[3] // factor)
+        """Draw a batch of tiles (B, H, W, 3) uint8 rgb; returns the same shape and type, on the CPU.
+
+        This is what an engine's drawings are compared with; a training's networks draw by it, as they are.
+        """
+        condition, prompts = self.condition(self.frames(tiles)), self.prompts(self.texts(instructions))
         self.scheduler.set_timesteps(self.steps)
-        latents = torch.randn(shape, generator=generator).to(self.device) * self.scheduler.init_noise_sigma
+        latents = self.noise(tiles, generator).to(self.device) * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
             scaled = self.scheduler.scale_model_input(latents, t)
             with half_precision(self.device):
@@ -199,10 +221,7 @@ class DiffusionAgent:
         images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         if not torch.isfinite(images).all():
             raise GenimaError("the drawing is not finite: the checkpoint's weights are damaged")
-        images = (images / 2 + 0.5).clamp(0, 1)
-        if not self.tiled:
-            images = joined(F.interpolate(images, scale_factor=0.5, mode="area"))
-        return (images * 255).round().byte().permute(0, 2, 3, 1).cpu()
+        return self.pixels(images).cpu()
 
     # ------------------------------------------------------------------------------------- in use and in training
 
@@ -218,6 +237,24 @@ class DiffusionAgent:
         if not self.tiled:
             pixels = F.interpolate(separated(pixels), scale_factor=2, mode="bilinear")
         return pixels.contiguous(memory_format=torch.channels_last)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Tiles (B, H, W, 3) uint8 of what was drawn, (N, 3, H, W) in -1..1: the inverse of :meth:`frames`."""
+        images = (images / 2 + 0.5).clamp(0, 1)
+        if not self.tiled:
+            images = joined(F.interpolate(images, scale_factor=0.5, mode="area"))
+        return (images * 255).round().byte().permute(0, 2, 3, 1)
+
+    def noise(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents of variance 1 for tiles (B, H, W, 3), the same on every device."""
+        n, (height, width) = len(tiles) if self.tiled else 4 * len(tiles), tiles.shape[1:3]
+        shape = n, self.unet.config.out_channels, height // self._factor, width // self._factor
+        return torch.randn(shape, generator=generator)
+
+    @property
+    def _factor(self) -> int:
+        """Pixels to a latent, in a row."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Latents of frames in 0..1, scaled as the UNet takes them."""
@@ -239,7 +276,7 @@ class DiffusionAgent:
 
     def predict(self, noisy: Tensor, t: Tensor, prompts: Prompts, condition: Tensor) -> Tensor:
         """The networks' prediction (of noise, sample or velocity, as the scheduler says) for noisy latents."""
-        added = prompts.added(noisy.shape[-1] * 2 ** (len(self.vae.config.block_out_channels) - 1))
+        added = prompts.added(noisy.shape[-1] * self._factor)
         text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
         if self.controlnet is None:
             return self.unet(torch.cat([noisy, condition], dim=1), t, **text, return_dict=False)[0]

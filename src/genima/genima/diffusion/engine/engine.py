@@ -1,0 +1,88 @@
+"""Draws what an agent draws, as fast as its device can."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from genima.diffusion.engine.plan import Plan, Shortcuts, plans
+from genima.diffusion.engine.prepared import PlanFailed, PreparedAgent
+from genima.diffusion.engine.sampling import sampling
+from genima.errors import GenimaError
+
+if TYPE_CHECKING:
+    from genima.diffusion.agent import DiffusionAgent
+
+_log = logging.getLogger(__name__)
+
+
+class DrawingEngine:
+    """Draws by the first of its plans that works, and goes on to the next, saying so, when one does not."""
+
+    def __init__(
+        self, agent: DiffusionAgent, shortcuts: Shortcuts | None = None, tried: Sequence[Plan] | None = None
+    ) -> None:
+        """Args:
+        agent: its networks change type and layout in place with the first drawing.
+        shortcuts: none if None.
+        tried: plans in the order in which they are tried; those for the agent's device if None.
+
+        Raises:
+            GenimaError: for a scheduler or shortcuts that cannot be used.
+        """
+        self._agent, self._shortcuts = agent, shortcuts or Shortcuts()
+        self._plans = list(tried or plans(agent.device))
+        self.steps = self._shortcuts.steps or agent.steps
+        self._fresh = sampling(agent.scheduler, self.steps)
+        self._warm = sampling(agent.scheduler, self.steps, self._shortcuts.strength)
+        self._prepared: PreparedAgent | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The one in force."""
+        return self._plans[0]
+
+    def warm_up(self) -> None:
+        """Prepare the networks and draw once: what takes long, compilers above all, happens here.
+
+        Raises:
+            GenimaError: as :meth:`draw`.
+        """
+        side = 2 * self._agent.spec.view_size
+        blank = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+        for former in (None, blank):
+            self.draw(blank, [""], torch.Generator(), former)
+
+    def draw(
+        self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator, former: Tensor | None = None
+    ) -> Tensor:
+        """As ``DiffusionAgent.draw_pixels``, which it agrees with up to its plan's precision.
+
+        Args:
+            tiles: (B, H, W, 3) uint8 rgb.
+            former: drawings of the same views and instructions a moment ago, in shape and type like ``tiles``; they
+                only count with a strength below 1.
+
+        Raises:
+            GenimaError: when no plan works, and when the device is gone.
+        """
+        texts, noise = self._agent.texts(instructions), self._agent.noise(tiles, generator)
+        if self._shortcuts.strength == 1:
+            former = None
+        steps = self._fresh if former is None else self._warm
+        while True:
+            try:
+                self._prepared = self._prepared or PreparedAgent(self._agent, self.plan, self._shortcuts)
+                return self._prepared.draw(tiles, texts, noise, steps, former)
+            except PlanFailed as error:
+                self._prepared = None
+                if len(self._plans) == 1:
+                    raise GenimaError(f"cannot draw on {self._agent.device}: {error}") from None
+                failed = self._plans.pop(0)
+                _log.warning("drawing with %s fails: %s; going on with %s", failed, error, self.plan)
+            if self._agent.device.type == "cuda":
+                torch.cuda.empty_cache()

@@ -1,0 +1,312 @@
+"""The drawing engine: every plan draws what the agent draws, falls back when one fails, and never draws nonsense."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderTiny,
+    ControlNetModel,
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UNet2DConditionModel,
+)
+from test_diffusion import shaken
+from torch import Tensor
+
+from genima.checkpoint import DrawingSpec
+from genima.diffusion import DiffusionAgent
+from genima.diffusion.base import base_of
+from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts, plans
+from genima.diffusion.engine.networks import controls, decoded, embedding, encoded
+from genima.diffusion.engine.prepared import PreparedAgent
+from genima.diffusion.engine.sampling import sampling
+from genima.diffusion.random_base import random_base
+from genima.errors import GenimaError
+
+GOALS = ["push down the maroon button", "take the lid off the saucepan"]
+EXACT = Plan(torch.float32, channels_last=False, fused_attention=False)
+
+
+@pytest.fixture(scope="module", params=["tiny", "tiny-xl", "without a ControlNet", "views apart"])
+def whole(spec: DrawingSpec, request: pytest.FixtureRequest) -> DiffusionAgent:
+    """An agent of Stable Diffusion's kind, in single precision. Tests work on copies."""
+    return make(spec, request.param)
+
+
+@pytest.fixture(scope="module")
+def tiny(spec: DrawingSpec) -> DiffusionAgent:
+    return make(spec, "tiny")
+
+
+def make(spec: DrawingSpec, kind: str) -> DiffusionAgent:
+    base = base_of("random", random_base("tiny-xl" if kind == "tiny-xl" else "tiny"))
+    unet, controlnet = base.unet, None
+    if kind == "without a ControlNet":
+        unet = UNet2DConditionModel.from_config({**unet.config, "in_channels": 8})
+    else:
+        controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16)).eval()
+        shaken(controlnet)
+    agent = DiffusionAgent(
+        replace(spec, view_size=32), unet, controlnet, base.vae, base.prompts, base.scheduler, steps=4,
+        tiled=kind != "views apart", base=base,
+    )  # fmt: skip
+    for module in agent.modules.values():
+        module.requires_grad_(False).eval()
+    return agent
+
+
+def tiles(seed: int = 0, count: int = 1) -> Tensor:
+    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return (torch.nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear") * 255).byte().permute(0, 2, 3, 1)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """dB; infinite for the same images."""
+    error = (a.double() - b.double()).square().mean().item()
+    return 10 * np.log10(255**2 / error) if error else np.inf
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [EXACT, Plan(channels_last=False), Plan(fused_attention=False), Plan()],
+    ids=["plain", "fused", "channels last", "both"],
+)
+def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: Plan) -> None:
+    shown = tiles(count=2)
+    with torch.autocast("cpu", enabled=False):
+        expected = reference(whole, shown)
+    agent = copy.deepcopy(whole)
+    drawn = DrawingEngine(agent, tried=[plan]).draw(shown, GOALS, seeded())
+    assert expected.float().std() > 5
+    assert drawn.shape == shown.shape and drawn.dtype == torch.uint8
+    assert (drawn.int() - expected.int()).abs().max() <= 1
+
+
+def reference(agent: DiffusionAgent, shown: Tensor) -> Tensor:
+    """The agent's own drawing, in single precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("genima.precision.is_half_fast", lambda device: False)
+        return agent.draw_pixels(shown, GOALS, seeded())
+
+
+def test_half_precision_is_off_by_its_noise(whole: DiffusionAgent) -> None:
+    shown = tiles(count=2)
+    expected = reference(whole, shown)
+    drawn = DrawingEngine(copy.deepcopy(whole), tried=[Plan(torch.bfloat16)]).draw(shown, GOALS, seeded())
+    assert 25 < psnr(drawn, expected) < np.inf
+
+
+def test_the_networks_halves_are_the_whole(whole: DiffusionAgent) -> None:
+    unet, controlnet = whole.unet, whole.controlnet
+    noisy = torch.randn(2, unet.config.in_channels, 8, 8, generator=seeded())
+    prompts = whole.prompts([whole.spec.prompt(goal) for goal in GOALS])
+    added = prompts.added(64)
+    text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
+    with torch.inference_mode():
+        down, middle, more = None, None, ()
+        if controlnet is not None:
+            condition = torch.rand(2, 3, 64, 64, generator=seeded())
+            down, middle = controlnet(noisy, 501.0, controlnet_cond=condition, **text, return_dict=False)
+            of_time = embedding(controlnet, 501.0, 2, added)
+            more = controls(
+                controlnet, noisy, of_time, prompts.tokens, controlnet.controlnet_cond_embedding(condition)
+            )
+            for ours, theirs in zip(more, (*down, middle), strict=True):
+                torch.testing.assert_close(ours, theirs)
+        expected = unet(
+            noisy, 501.0, **text, down_block_additional_residuals=down, mid_block_additional_residual=middle
+        ).sample
+        of_time = embedding(unet, 501.0, 2, added)
+        drawn = decoded(unet, *encoded(unet, noisy, of_time, prompts.tokens), more, of_time, prompts.tokens)
+    torch.testing.assert_close(drawn, expected)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_steps_as_numbers_are_the_schedulers(kind: Any, prediction: str, strength: float) -> None:
+    if kind is EulerDiscreteScheduler and prediction == "sample":
+        pytest.skip("diffusers' Euler scheduler has no such prediction")
+    options = {"clip_sample": False} if kind is DDIMScheduler else {}
+    scheduler = kind(prediction_type=prediction, timestep_spacing="trailing", **options)
+    steps = sampling(scheduler, 6, strength)
+    rng = torch.Generator().manual_seed(0)
+    clean, noise, *predicted = torch.randn(2 + 6, 1, 4, 8, 8, generator=rng)
+
+    scheduler.set_timesteps(6)
+    todo = scheduler.timesteps[6 - round(6 * strength) :]
+    if strength < 1:
+        if kind is EulerDiscreteScheduler:
+            scheduler.set_begin_index(6 - len(todo))
+        expected = scheduler.add_noise(clean, noise, todo[:1])
+    else:
+        expected = noise * scheduler.init_noise_sigma
+    ours = steps.clean * clean + steps.noise * noise
+    assert len(steps.steps) == len(todo)
+    for step, t, output in zip(steps.steps, todo, predicted, strict=False):
+        torch.testing.assert_close(step.scale * ours, scheduler.scale_model_input(expected, t), rtol=1e-4, atol=1e-5)
+        ours = step.keep * ours + step.add * output
+        expected = scheduler.step(output, t, expected, return_dict=False)[0]
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_steps_as_numbers_is_refused() -> None:
+    with pytest.raises(GenimaError, match="EulerAncestral.* are not linear; use DDIM"):
+        sampling(EulerAncestralDiscreteScheduler(), 4)
+    for strength in (0.1, 0.0, 1.5, -1.0):
+        with pytest.raises(GenimaError, match="of 4 steps leaves"):
+            sampling(DDIMScheduler(clip_sample=False), 4, strength)
+    for nothing in ({"controlnet_every": 0}, {"steps": 0}):
+        with pytest.raises(GenimaError, match="at least one step"):
+            Shortcuts(**nothing)
+
+
+def test_a_former_drawing_is_where_a_drawing_starts(tiny: DiffusionAgent) -> None:
+    engine = DrawingEngine(copy.deepcopy(tiny), Shortcuts(strength=0.25), [EXACT])
+    shown, formers = tiles(), (tiles(1), tiles(2))
+    fresh = engine.draw(shown, GOALS[:1], seeded())
+    warm = [engine.draw(shown, GOALS[:1], seeded(), former) for former in formers]
+    assert all((a.int() - b.int()).abs().max() > 1 for a, b in ((fresh, warm[0]), (warm[0], warm[1])))
+    again = engine.draw(shown, GOALS[:1], seeded(), formers[0])
+    torch.testing.assert_close(again, warm[0])
+
+
+def test_the_controlnet_can_be_asked_every_other_step(tiny: DiffusionAgent) -> None:
+    counts = []
+    for every in (1, 2, 3):
+        agent = copy.deepcopy(tiny)
+        asked: list[object] = []
+        agent.controlnet.controlnet_mid_block.register_forward_hook(lambda *_, asked=asked: asked.append(1))
+        DrawingEngine(agent, Shortcuts(controlnet_every=every), [EXACT]).draw(tiles(), GOALS[:1], seeded())
+        counts.append(len(asked))
+    assert counts == [4, 2, 2]
+
+
+def test_a_tiny_autoencoder_decodes_in_the_others_place(tiny: DiffusionAgent, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    channels = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    decoder = AutoencoderTiny(**channels, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4)
+    decoder.save_pretrained(tmp_path / "taesd")
+    usual = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    shortcuts = Shortcuts(tiny_decoder=str(tmp_path / "taesd"))
+    drawn = DrawingEngine(copy.deepcopy(tiny), shortcuts, [EXACT]).draw(tiles(), GOALS[:1], seeded())
+    assert drawn.shape == usual.shape and (drawn.int() - usual.int()).abs().max() > 1
+    with pytest.raises(GenimaError, match="nowhere"):
+        engine = DrawingEngine(tiny, Shortcuts(tiny_decoder=str(tmp_path / "nowhere")), [EXACT])
+        engine.draw(tiles(), GOALS[:1], seeded())
+
+
+# what goes wrong
+
+
+def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
+    """In place of a function of the prepared agent: it fails so often, then works as it did."""
+    real, left = PreparedAgent._redraw, [times]
+
+    def redraw(self: PreparedAgent, *given: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise error
+        return real(self, *given)
+
+    return redraw
+
+
+@pytest.mark.parametrize(
+    "plan, error, said",
+    [
+        (Plan(), torch.OutOfMemoryError("CUDA out of memory"), "too little memory"),
+        (Plan(compile=True), RuntimeError("no C compiler\nat all"), "cannot be compiled: no C compiler;"),
+        (Plan(cuda_graph=True), torch.AcceleratorError("not permitted"), "cannot be captured: not permitted"),
+    ],
+)
+def test_a_plan_that_fails_gives_way_to_the_next(
+    tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    plan: Plan, error: Exception, said: str,
+) -> None:  # fmt: skip
+    usual = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(PreparedAgent, "_redraw", failing(error))
+    if plan.cuda_graph:  # without a GPU the drawing fails where it would be captured
+        monkeypatch.setattr(PreparedAgent, "_graph", lambda self, *_: self._redraw())
+    engine = DrawingEngine(copy.deepcopy(tiny), tried=[plan, EXACT])
+    with caplog.at_level(logging.WARNING):
+        drawn = engine.draw(tiles(), GOALS[:1], seeded())
+    torch.testing.assert_close(drawn, usual)
+    assert engine.plan == EXACT and said in caplog.text and caplog.text.count("\n") == 1
+
+
+def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
+    tiny: DiffusionAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = copy.deepcopy(tiny)
+    agent.unet.conv_out.weight.data[0, 0, 0, 0] = 1e6  # more than float16 holds
+    expected = DrawingEngine(copy.deepcopy(agent), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    engine = DrawingEngine(agent, tried=[Plan(torch.float16), EXACT])
+    torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected)
+    assert engine.plan == EXACT and "beyond what torch.float16 holds" in caplog.text
+
+
+def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
+    tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = copy.deepcopy(tiny)
+    agent.unet.conv_out.bias.data[0] = float("nan")
+    with pytest.raises(GenimaError, match="cannot draw on cpu: the drawing is not finite.*weights are damaged"):
+        DrawingEngine(agent, tried=[Plan(torch.bfloat16), Plan()]).draw(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(PreparedAgent, "_redraw", failing(torch.OutOfMemoryError("full"), times=9))
+    with pytest.raises(GenimaError, match="cannot draw on cpu: the device has too little memory"):
+        DrawingEngine(copy.deepcopy(tiny), tried=[Plan(), EXACT]).draw(tiles(), GOALS[:1], seeded())
+
+
+def test_a_device_that_is_gone_is_said_and_nothing_else_is_tried(
+    tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = DrawingEngine(copy.deepcopy(tiny), tried=[Plan(cuda_graph=False), EXACT])
+    engine.draw(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(PreparedAgent, "_redraw", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
+    for _ in range(2):
+        with pytest.raises(GenimaError, match="device cpu fails: CUDA error: unspecified; look at its driver"):
+            engine.draw(tiles(), GOALS[:1], seeded())
+    assert engine.plan == Plan()
+
+
+def test_a_programs_fault_is_not_hidden(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PreparedAgent, "_redraw", failing(TypeError("a bug")))
+    with pytest.raises(TypeError, match="a bug"):
+        DrawingEngine(copy.deepcopy(tiny), tried=[Plan(), EXACT]).draw(tiles(), GOALS[:1], seeded())
+
+
+def test_plans_are_for_the_device() -> None:
+    on_cpu, on_gpu = plans(torch.device("cpu")), plans(torch.device("cuda"))
+    assert not any(plan.compile or plan.cuda_graph for plan in on_cpu)
+    assert on_gpu[0].compile and on_gpu[0].cuda_graph and on_gpu[0].precision == torch.float16
+    assert on_cpu[-1] == on_gpu[-1] == Plan()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent) -> None:
+    shown = tiles(count=2)
+    expected = reference(whole, shown)
+    for plan in plans(torch.device("cuda")):
+        agent = copy.deepcopy(whole)
+        for module in agent.modules.values():
+            module.cuda()
+        engine = DrawingEngine(agent, tried=[plan])
+        for _ in range(2):
+            drawn = engine.draw(shown, GOALS, seeded())
+            assert psnr(drawn, expected) > 25, plan
+        assert (engine.draw(shown, GOALS[::-1], seeded()).int() - drawn.int()).abs().max() > 1, plan
