@@ -1,4 +1,4 @@
-"""The benchmark of the training step: it compares equals, and counts what is computed."""
+"""The benchmarks of training step and drawing: they compare equals, and count what is computed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from genima.errors import GenimaError
 from genima.precision import is_half_fast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import drawing  # noqa: E402
+import drawing_costs  # noqa: E402
 import training_costs  # noqa: E402
 import training_step  # noqa: E402
 from example_training import Example  # noqa: E402
@@ -169,3 +171,47 @@ def test_live_bytes_count_what_exists_once() -> None:
         assert memory.live == 3200 and memory.peak == 7200
         del c
     assert memory.live == 0
+
+
+# drawing
+
+
+def test_a_drawings_counted_operations_are_those_that_the_engine_runs() -> None:
+    options = drawing.Options(size="tiny", steps=3)
+    agent = drawing.engine_of("fused-attention", options, torch.device("cpu"))
+    tile, seed = next(drawing.shown(options))
+    agent.engine.draw(tile, [drawing.INSTRUCTION], seed)  # what is done once a task is not counted
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        agent.engine.draw(tile, [drawing.INSTRUCTION], seed)
+    costs = drawing_costs.count("tiny", options.side)
+    one = training_costs.Gpu(operations=1.0, bandwidth=float("inf"))  # its floor is the count
+    assert costs.floor(one, steps=3) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert costs.floor(one, 3, controlnet_every=2) < costs.floor(one, 3) < costs.floor(one, 4)
+
+
+def test_a_full_drawings_operations_are_of_the_known_size() -> None:
+    parts = drawing_costs.count("sd-turbo", 512).parts
+    unet, controlnet = (parts[name] for name in (drawing_costs.UNET, drawing_costs.CONTROLNET))
+    assert unet.weight_bytes == pytest.approx(2 * 865.9e6, rel=1e-3)  # weights as published
+    assert controlnet.weight_bytes == pytest.approx(2 * 364.2e6, rel=0.01)
+    h100 = training_costs.GPUS["H100"]
+    assert unet.floor(h100) == pytest.approx(max(unet.operations / 989e12, unet.weight_bytes / 3.35e12))
+
+
+def test_all_of_the_drawings_benchmark_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(drawing, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(drawing, "ON_CPU", ("engine", "fused-attention", "controlnet-every-2"))
+    out = tmp_path / "drawing.json"
+    monkeypatch.setattr(sys, "argv", ["drawing.py", "--size", "tiny", "--draws", "2", "--out", str(out)])
+    drawing.main()
+    report = json.loads(out.read_text())
+    assert list(report["variants"]) == ["diffusers", "engine", "fused-attention", "controlnet-every-2"]
+    assert all(result["p50"] > 0 and result["psnr"] > 20 for result in report["variants"].values())
+    assert out.with_suffix(".png").stat().st_size > 5000
+    for arguments, said in ((["--draws", "0"], "must be positive"), ([], "takes a GPU")):
+        monkeypatch.setattr(sys, "argv", ["drawing.py", *arguments])
+        if not torch.cuda.is_available():
+            with pytest.raises(GenimaError, match=said):
+                drawing.main()

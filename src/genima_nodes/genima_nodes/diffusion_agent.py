@@ -19,7 +19,7 @@ from std_msgs.msg import String
 
 from genima.checkpoint import DIFFUSION_AGENT, read_pair
 from genima.diffusion import DiffusionAgent
-from genima.diffusion.engine import DrawingEngine, Shortcuts
+from genima.diffusion.engine import DrawingEngine, Shortcuts, spare_threads
 from genima.errors import GenimaError
 from genima.handeye.intrinsics import Intrinsics
 from genima.observation import DrawnTarget, Image, Joints, Observation
@@ -77,7 +77,7 @@ class DiffusionAgentNode(Node):
         self._tolerance = parameters.number(self, "sync_tolerance", 0.02)  # s
         self._straggling = parameters.number(self, "straggler_timeout", 0.1)  # s after the first image of a set
         calibration = self.declare_parameter("calibration", "").value  # empty: images are taken as they are
-        torch.set_num_threads(int(parameters.number(self, "threads", 1, 1)))
+        torch.set_num_threads(int(parameters.number(self, "threads", 0)) or spare_threads())
         shortcuts = Shortcuts(
             steps=int(parameters.number(self, "steps", 0)) or None,  # 0: the checkpoint's
             strength=parameters.number(self, "strength", 1.0, 0, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,3 +56,9 @@ def plans(device: torch.device) -> tuple[Plan, ...]:
             *wide, Plan(),
         )  # fmt: skip
     return (Plan(torch.bfloat16), Plan()) if is_half_fast(device) else (Plan(),)
+
+
+def spare_threads() -> int:
+    """Of a CPU that draws beside cameras and control: half of its cores. Threads that wait for a busy core cost more
+    than they do."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)

@@ -1,0 +1,156 @@
+"""What shortcuts cost the small agent: fewer steps, steps from the drawing before, the ControlNet asked less often.
+
+Each is judged against ten steps from pure noise: by the pixels and degrees by which the spheres of held-out demos are
+off, and by the success of the closed loop in simulation. Results are written as they come; the same command goes on
+where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from genima import checkpoint
+from genima.datasets.targets import TargetDataset, split
+from genima.diffusion import DiffusionAgent
+from genima.diffusion.engine import DrawingEngine, Shortcuts
+from genima.errors import GenimaError
+from genima.files import require_writable, write_whole
+from genima.robot.model import RobotModel
+from genima.targets.reading import DrawingErrors, drawing_errors, summarise
+from genima.views import untile
+from genima_sim import evaluate
+from genima_sim.tasks import TASKS
+
+COMPARED = {
+    "10 steps": Shortcuts(steps=10),
+    "5 steps": Shortcuts(steps=5),
+    "3 steps": Shortcuts(steps=3),
+    "2 steps": Shortcuts(steps=2),
+    "1 step": Shortcuts(steps=1),
+    "the last 5 of 10, from the drawing before": Shortcuts(steps=10, strength=0.5),
+    "the last 2 of 4, from the drawing before": Shortcuts(steps=4, strength=0.5),
+    "the last of 2, from the drawing before": Shortcuts(steps=2, strength=0.5),
+    "10 steps, ControlNet every other": Shortcuts(steps=10, controlnet_every=2),
+    "10 steps, ControlNet every fifth": Shortcuts(steps=10, controlnet_every=5),
+}
+PERIOD = 4  # moments between a drawing and the one before: 0.2 s, as slow as a drawing on two cores may be
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare shortcuts of drawing."""
+
+    data: Path = Path("data/targets")
+    """Dataset of ./genima render or ./genima train tiny, for the held-out demos."""
+    checkpoint: Path | None = None
+    """Folder with diffusion_agent/ and controller/; the bundled models if not given."""
+    moments: int = 100
+    """Held-out moments that are drawn."""
+    episodes: int = 50
+    """Of each task in simulation; 0: only draw."""
+    out: Path = Path("runs/drawing_steps.json")
+    """JSON file; what it holds already is not measured again."""
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    if options.moments < 1 or options.episodes < 0:
+        raise GenimaError("--moments must be positive, --episodes not negative")
+    require_writable(options.out)
+    torch.set_num_threads(1)
+    targets = TargetDataset.load(options.data)
+    results: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    with tqdm(COMPARED.items(), unit="shortcut", dynamic_ncols=True) as progress:
+        for name, shortcuts in progress:
+            progress.set_postfix_str(name)
+            result = results.setdefault(name, {})
+            if result.get("moments") != options.moments:
+                result |= {"moments": options.moments, **drawn(options, shortcuts, targets)}
+            for task in TASKS:
+                if options.episodes and result.get(task, {}).get("episodes") != options.episodes:
+                    result[task] = success(options, shortcuts, task)
+                    write_whole(options.out, (json.dumps(results, indent=2) + "\n").encode())
+            write_whole(options.out, (json.dumps(results, indent=2) + "\n").encode())
+    print_table(options, results)
+
+
+def drawn(options: Options, shortcuts: Shortcuts, targets: TargetDataset) -> dict[str, float]:
+    """How far the spheres of held-out moments are off, and how long a drawing takes."""
+    _, folders = checkpoint.read_pair(options.checkpoint)
+    agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT])
+    engine, spec, moments = DrawingEngine(agent, shortcuts), agent.spec, targets.moments
+    engine.warm_up()
+    robot = RobotModel.load(spec.robot)
+    cameras = {view: targets.cameras[view].fitted(spec.view_size) for view in spec.views}
+    _, held_out = split(moments)
+    held_out = held_out[[i >= PERIOD and moments.episode[i] == moments.episode[i - PERIOD] for i in held_out]]
+    chosen = np.random.default_rng(0).choice(held_out, min(options.moments, len(held_out)), replace=False)
+    errors: list[DrawingErrors] = []
+    laps: list[float] = []
+    for i in np.sort(chosen):
+        former = None
+        for moment in (i - PERIOD, i):
+            seen = targets.observation(moment)
+            started = time.perf_counter()
+            tile = engine.draw(
+                torch.from_numpy(seen)[None], [str(moments.instruction[i])], torch.Generator().manual_seed(int(moment)),
+                former,
+            )  # fmt: skip
+            laps.append(1e3 * (time.perf_counter() - started))
+            former = tile
+        errors.append(
+            drawing_errors(
+                untile(tile[0].numpy(), spec.views), moments.target[i], bool(moments.target_open[i]),
+                moments.positions[i], cameras, robot, spec.appearance, untile(seen, spec.views),
+            )
+        )  # fmt: skip
+    summary = summarise(errors)
+    return {
+        "milliseconds": float(np.median(laps[1::2])),  # of those that had a drawing before
+        "px": summary["px"], "deg": summary["deg"], "found": summary["found"], "px_within_3": summary["px_within_3"],
+    }  # fmt: skip
+
+
+def success(options: Options, shortcuts: Shortcuts, task: str) -> dict[str, Any]:
+    """Of the closed loop, as ``./genima eval`` measures it."""
+    given = {f"--drawing.{name.replace('_', '-')}": value for name, value in asdict(shortcuts).items() if value}
+    if options.checkpoint:
+        given["--checkpoint"] = options.checkpoint
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "result.json"
+        given |= {"--task": task, "--episodes": options.episodes, "--out": out}
+        evaluate.main([str(word) for pair in given.items() for word in pair])
+        result = json.loads(out.read_text())
+    return {key: result[key] for key in ("episodes", "successes", "interval_95")}
+
+
+def print_table(options: Options, results: dict[str, Any]) -> None:
+    """A line for each shortcut."""
+    print(f"{'':<44}{'ms':>8}{'x':>6}{'px':>7}{'deg':>7}{'found':>8}" + "".join(f"{task:>15}" for task in TASKS))
+    slowest = results[next(iter(COMPARED))]["milliseconds"]
+    for name in COMPARED:
+        r = results[name]
+        line = f"{name:<44}{r['milliseconds']:>8.1f}{slowest / r['milliseconds']:>6.1f}{r['px']:>7.2f}{r['deg']:>7.2f}"
+        line += f"{r['found']:>8.1%}"
+        for task in TASKS:
+            if task in r:
+                line += f"{r[task]['successes']:>9} of {r[task]['episodes']}"
+        print(line)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except GenimaError as error:
+        sys.exit(f"error: {error}")
