@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from genima.errors import GenimaError
@@ -328,6 +328,7 @@ def test_whatever_comes_in_the_limits_hold(seed: int, wildness: float, robot: Ro
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
+@example(seed=56764629)  # leaves and comes back on its way to a rest inside, if only the rest is looked at
 def test_the_arm_stays_in_its_workspace(seed: int) -> None:
     rng = np.random.default_rng(seed)
     box = Workspace(PANDA, [-0.2, -0.3, 0.1], [0.7, 0.3, 1.0])

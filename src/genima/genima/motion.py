@@ -21,6 +21,7 @@ _Progress = TypeVar("_Progress", float, NDArray[np.float64])
 _SLOWEST = 1e-3  # rad/s: a plan must be allowed some speed
 _ROUNDING = 1e-9  # rad/s
 _TOLERANCE = 1e-6  # rad: a plan that ends on a limit may be rounded beyond it
+_APART = 0.05  # rad between places on the way of a stop that keep-outs are asked about: some 4 cm of an arm
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class MotionLimits:
 class Allows(Protocol):
     """Tells where the arm may be."""
 
-    def allows(self, now: Array, rest: Array) -> bool:
-        """Whether an arm at ``now`` (n,) rad may come to rest at ``rest``; where it may not be, it may only leave."""
+    def allows(self, now: Array, way: Array) -> bool:
+        """Whether an arm at ``now`` (n,) rad may come to rest by ``way`` (m, n); where it may not be, it may only
+        leave."""
 
 
 class Motion:
@@ -77,7 +79,7 @@ class Motion:
     """
 
     def __init__(self, limits: MotionLimits, period: float, keep_outs: Sequence[Allows] = ()) -> None:
-        """``keep_outs`` say where the arm may not come to rest; it brakes as a whole before that."""
+        """``keep_outs`` say where the arm may not be; it brakes as a whole while its way to rest is clear of them."""
         self.limits, self.period = limits, period
         self.kept_out_by: int | None = None  # which of the keep-outs made the arm brake in the last period
         self._keep_outs = tuple(keep_outs)
@@ -112,11 +114,11 @@ class Motion:
         if limits.braking is not None:
             # Slow enough for the target everywhere, where being as fast as the place allows would be too fast.
             ahead, _ = self._instead(ahead, target, speed, duration, bounds)
-            _, rest = self._stop_of(self.position, self.velocity, self.acceleration)
-            bounds = limits.velocities(rest, rest)
-        ahead, rest = self._instead(ahead, target, speed, duration, bounds)
+            _, way = self._stop_of(self.position, self.velocity, self.acceleration)
+            bounds = limits.velocities(way[-1], way[-1])
+        ahead, way = self._instead(ahead, target, speed, duration, bounds)
         places = enumerate(self._keep_outs)
-        self.kept_out_by = next((i for i, place in places if not place.allows(self.position, rest)), None)
+        self.kept_out_by = next((i for i, place in places if not place.allows(self.position, way)), None)
         if self.kept_out_by is not None:
             ahead = self._braking_step()
         self.position, self.velocity, self.acceleration = ahead
@@ -124,7 +126,7 @@ class Motion:
     def _instead(
         self, otherwise: tuple[Array, ...], target: Array, speed: Array, duration: float, bounds: tuple[Array, Array]
     ) -> tuple[tuple[Array, ...], Array]:
-        """The next state on the way to a target, for the joints that may take it, and where the arm could then rest.
+        """The next state towards a target, for the joints that may take it, and the way on which the arm then stops.
 
         The other joints go on as ``otherwise``.
         """
@@ -137,9 +139,9 @@ class Motion:
         request.minimum_duration = duration or None
         if (plan := self._plan(self.position, self.velocity, self.acceleration)) is not None:
             ahead = _state(plan, self.period)
-            inside, rest = self._stop_of(*ahead)
+            inside, way = self._stop_of(*ahead)
             if inside.all():
-                return ahead, rest
+                return ahead, way
             otherwise = tuple(np.where(inside, a, b) for a, b in zip(ahead, otherwise, strict=True))
         return otherwise, self._stop_of(*otherwise)[1]
 
@@ -161,11 +163,14 @@ class Motion:
         return _state(plan, self.period)
 
     def _stop_of(self, position: Array, velocity: Array, acceleration: Array) -> tuple[NDArray[np.bool_], Array]:
-        """Whether each joint keeps its limits if it is stopped from this state, (n,), and where it then rests."""
+        """Whether each joint keeps its limits if it is stopped from this state, (n,), and the way of that (m, n).
+
+        The way's points are about ``_APART`` from each other; the first is this position, the last is at rest.
+        """
         # planned from 0, as Ruckig's extrema of a stop always include 0
         plan = self._stop_plan(np.zeros_like(position), velocity, acceleration)
         if plan is None:
-            return np.zeros(len(position), bool), position
+            return np.zeros(len(position), bool), position[None]
         extrema = plan.position_extrema
         lowest, highest = position + [e.min for e in extrema], position + [e.max for e in extrema]
         inside = (lowest >= self._min) & (highest <= self._max)
@@ -175,7 +180,8 @@ class Motion:
             low, high = self.limits.velocities(lowest, highest)
             inside &= velocity + np.minimum(gained, 0) >= np.minimum(low, 0) - _ROUNDING
             inside &= velocity + np.maximum(gained, 0) <= np.maximum(high, 0) + _ROUNDING
-        return inside, position + plan.at_time(plan.duration)[0]
+        count = int(np.max(highest - lowest) / _APART) + 1
+        return inside, position + [plan.at_time(plan.duration * i / count)[0] for i in range(count + 1)]
 
     def _stop_plan(self, position: Array, velocity: Array, acceleration: Array) -> Trajectory | None:
         request = self._input

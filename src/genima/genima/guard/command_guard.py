@@ -76,7 +76,7 @@ class CommandGuard:
         robot: limits of the arm.
         rate_hz: how often ``step`` is called.
         sources: who may own the arm.
-        keep_outs: where it may not come to rest.
+        keep_outs: where it may not be.
 
         Raises:
             GenimaError: for settings that make no sense.

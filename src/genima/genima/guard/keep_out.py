@@ -1,4 +1,4 @@
-"""Where the arm may not come to rest: beyond its workspace, and in touch with itself."""
+"""Where the arm may not be: beyond its workspace, and in touch with itself."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class KeepOut(ABC):
     def depth(self, positions: Array) -> float:
         """How far in m an arm at ``positions`` (n,) rad is inside; 0 where it is not."""
 
-    def allows(self, now: Array, rest: Array) -> bool:
-        """Whether an arm at ``now`` (n,) rad may come to rest at ``rest``."""
-        depth = self.depth(rest)
+    def allows(self, now: Array, way: Array) -> bool:
+        """Whether an arm at ``now`` (n,) rad may come to rest by ``way`` (m, n)."""
+        depth = max(self.depth(positions) for positions in way)
         return depth <= 0 or depth < self.depth(now)
 
 

@@ -155,7 +155,7 @@ class Tour:
         steps = int(np.ceil(np.abs(goal - start).max() / _STEP)) + 1
         for at in np.linspace(start, goal, steps)[-1::-1]:  # the end is what is most likely not free
             for place in (*self._keep_outs, held):
-                if not (place.depth(at) <= 0 or np.array_equal(at, start) or place.allows(start, at)):
+                if not (place.depth(at) <= 0 or np.array_equal(at, start) or place.allows(start, at[None])):
                     return place.reason.value
         return None
 
