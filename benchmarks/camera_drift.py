@@ -1,8 +1,12 @@
-"""How well one image tells that a camera has been moved (genima.handeye.check), on recorded demos of the simulator.
+"""How well images tell that a camera has been moved (genima.handeye.check, .drift), on demos of the simulator.
 
-Of demos spread over a folder, one moment each is drawn at random: the arm moves, objects stand about. Every view is
-held against its true calibration, where a report is a false alarm, and against some that are off in random directions.
-"Shift" is how far that puts the robot's outline in the image; below the limit (1.5 px of 256), nothing should be said.
+Of demos spread over a folder, one moment each is drawn at random: the arm moves, objects stand about, but the gripper
+stands still, as where genima_nodes.calibration_watch looks. Every view is held against its true calibration, where a
+report is a false alarm, and against some that are off in random directions. "Shift" is how far that puts the robot's
+outline in the image; below the limit (1.5 px of 256), nothing should be said.
+
+One image alone: what is said of each. As the node does: images come one after the other, in which several have to
+agree. A camera that was not moved is looked at with all of them; one that was, is moved anew after every ten.
 """
 
 from __future__ import annotations
@@ -21,13 +25,16 @@ from tqdm import tqdm
 from genima.episodes import Episode, find_episodes
 from genima.errors import GenimaError
 from genima.handeye.check import LIMIT, CalibrationChecker, Verdict
+from genima.handeye.drift import Drift
 from genima.handeye.poses import moved
+from genima.handeye.standstill import slow
 from genima.observation import Image, Joints
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
 
 Array = NDArray[np.float64]
 MOVES = {"not moved": (0.0, 0.0), "1 cm": (0.01, 0.0), "1 deg": (0.0, 1.0), "2 cm, 3 deg": (0.02, 3.0)}  # m, deg
+RUN = 10  # images in a row of a camera that was moved
 
 
 @dataclass
@@ -40,20 +47,31 @@ class Options:
     """Of each view, one of a demo."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """Images in a row of a camera that stays where it was put."""
+
+    verdicts: Sequence[Verdict]
+    shifts: Array  # (N,) px
+    said: int  # after how many images a problem is told; 0: never
+
+
 def main() -> None:
     options = tyro.cli(Options)
+    if options.images < RUN:
+        raise GenimaError(f"--images must be at least {RUN}")
     robot, cameras, rng = RobotModel.load("panda"), load_cameras("sim"), np.random.default_rng(0)
     folders = find_episodes(options.demos)
     folders = [folders[i] for i in np.linspace(0, len(folders) - 1, min(options.images, len(folders))).astype(int)]
     seen: dict[str, list[tuple[Image, Joints]]] = {view: [] for view in cameras}
     for folder in tqdm(folders, desc="read", disable=not sys.stderr.isatty()):
         demo = Episode.load(folder, robot)
-        t = int(rng.integers(len(demo)))
-        joints = Joints(0.0, demo.positions[t], float(demo.gripper[t]))
+        joints = [Joints(*of) for of in zip(demo.stamps, demo.positions, demo.gripper.astype(float), strict=True)]
+        t = int(rng.choice([t for t in range(1, len(demo)) if slow(joints[t - 1], joints[t], np.inf)]))
         for view in cameras:
-            seen[view].append((demo.image(view, t), joints))
-    print(f"{len(folders)} images a view")
-    titles = f"{'fine':>6}{'moved':>6}{'unknown':>8}{'median shift':>14}{'noticed above limit':>26}"
+            seen[view].append((demo.image(view, t), joints[t]))
+    print(f"{len(folders)} images a view; moved cameras: {RUN} images in a row")
+    titles = f"{'fine':>6}{'moved':>6}{'unknown':>8}{'median shift':>14}{'noticed above limit':>21}{'in a row':>28}"
     print(f"{'view':<16}{'camera':<14}{titles}")
     for view, camera in cameras.items():
         for name, (metres, degrees) in MOVES.items():
@@ -65,23 +83,35 @@ def count(
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
     """Print what is said of a camera that was moved."""
-    checker = CalibrationChecker(camera, robot)
-    verdicts, shifts = list[Verdict](), list[float]()
-    for image, joints in tqdm(seen, desc=f"{camera.view} {name}", leave=False, disable=not sys.stderr.isatty()):
-        directions = rng.normal(size=(2, 3))
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        twist = np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]])
-        checker.calibrated = replace(camera, T_parent_camera=moved(camera.T_parent_camera, twist))
-        shift = checker.outline(joints).shift(-twist)
-        shifts.append(float(np.sqrt(2 * np.mean(shift**2))) if len(shift) else 0.0)
-        verdicts.append(checker.check(image, joints).verdict)
+    checker, length = CalibrationChecker(camera, robot), RUN if metres or degrees else len(seen)
+    limit, runs = LIMIT * camera.width, list[Run]()
+    with tqdm(total=len(seen), desc=f"{camera.view} {name}", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for first in range(0, len(seen) - length + 1, length):
+            directions = rng.normal(size=(2, 3))
+            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+            twist = np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]])
+            checker.calibrated = replace(camera, T_parent_camera=moved(camera.T_parent_camera, twist))
+            drift, verdicts, shifts, said = Drift(), list[Verdict](), list[float](), 0
+            for image, joints in seen[first : first + length]:
+                shift = checker.outline(joints).shift(-twist)
+                shifts.append(float(np.sqrt(2 * np.mean(shift**2))) if len(shift) else 0.0)
+                checked = checker.check(image, joints)
+                verdicts.append(checked.verdict)
+                drift.update(checked)
+                if drift.problem and not said:
+                    said = len(verdicts)
+                bar.update()
+            runs.append(Run(verdicts, np.array(shifts), said))
     checker.close()
-    counts = Counter(verdicts)
-    clear = np.array(shifts) > LIMIT * camera.width
-    noticed = np.array([verdict is Verdict.MOVED for verdict in verdicts])
+    counts = Counter(verdict for run in runs for verdict in run.verdicts)
+    all_shifts = np.concatenate([run.shifts for run in runs])
+    noticed = np.array([verdict is Verdict.MOVED for run in runs for verdict in run.verdicts])[all_shifts > limit]
     columns = "".join(f"{counts[v]:>{w}}" for v, w in ((Verdict.FINE, 6), (Verdict.MOVED, 6), (Verdict.UNKNOWN, 8)))
-    share = f"{noticed[clear].mean():.0%} of {clear.sum()}" if clear.any() else "-"
-    print(f"{camera.view:<16}{name:<14}{columns}{np.median(shifts):>11.1f} px{share:>26}", flush=True)
+    share = f"{noticed.mean():.0%} of {len(noticed)}" if len(noticed) else "-"
+    clear = [run for run in runs if not metres + degrees or np.all(run.shifts > limit)]
+    told = [run.said for run in clear if run.said]
+    row = f"{len(told)} of {len(clear)}" + (f" by {np.median(told):.0f}, at most {max(told)}" if told else "")
+    print(f"{camera.view:<16}{name:<14}{columns}{np.median(all_shifts):>11.1f} px{share:>21}{row:>28}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """How accurate hand-eye calibration is, on random set-ups of known truth: OpenCV's five solvers and genima.handeye.
 
 A set-up is a camera on the base or on the flange, a board on the other one, and joints drawn at random in which the
-board is in view. Points are projected through a distorted lens and get pixel noise, joint readings get noise of their
-own. Every method gets the same samples; OpenCV's get the boards' poses from solvePnP, refined. "Best of the five" is
-the best against the *truth*, chosen anew for every set-up and for millimetres and degrees apart, as nobody could in
-practice; "best fit of the five" has the smallest reprojection error.
+board is in view. Points are projected through a distorted lens and get pixel noise, or are detected in images that the
+simulator renders with such a lens, blur and noise; joint readings get noise of their own. Every method gets the same
+samples; OpenCV's get the boards' poses from solvePnP, refined. "Best fit of the five" has the smallest reprojection
+error, which is what a user can choose by. "Best of the five" is the best against the *truth*, chosen anew for every
+set-up and for millimetres and degrees apart, as nobody could in practice.
 
-The limit: the last column is the mean squared error in units of the stated covariance, 6 where that is right. The
-estimator is then as good as the samples allow, to first order (Cramer and Rao).
+The limit is Cramer and Rao's: how large the error's root mean square is at least, of whatever estimator is right in the
+mean, given these samples' noises. Chi^2 is the mean squared error in units of the stated covariance, 6 where that is
+right.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +30,15 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima.files import require_writable, write_whole
-from genima.handeye import Board, Detection, Intrinsics, Sample, calibrate
+from genima.handeye import Board, Detection, Intrinsics, Sample, calibrate, detect
 from genima.handeye.poses import difference, inverse, moved, pose, rotation_vector, transform
-from genima.handeye.refine import CAMERA, Fit
+from genima.handeye.refine import CAMERA, Fit, Free, Noise, derivatives, marginal
 from genima.handeye.samples import Parent, stack
 from genima.handeye.solvers import OPENCV, HandEye, misfit, solve_opencv
+from genima.paths import shared
 from genima.robot.model import RobotModel
+from genima_sim.calibration import CalibrationWorkcell
+from genima_sim.calibration import Setup as Photographed
 
 Array = NDArray[np.float64]
 
@@ -41,6 +47,7 @@ LENS = Intrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0
 PARENTS: tuple[Parent, ...] = ("flange", "base")
 OURS, BEST, FIT = "genima.handeye", "best of the five", "best fit of the five"
 _DRAWN = 500  # joints at a time
+_EXACT = 1e-5  # deg: joints without noise
 _BUMP = np.array([0.02, -0.01, 0.005, 0.05, 0.0, 0.08])  # m, rad
 
 
@@ -54,6 +61,8 @@ class Options:
     """Of each set-up."""
     pixels: float = 0.25
     """Noise of the points, px, standard deviation."""
+    rendered: bool = False
+    """Detect the points in rendered images instead (a second of CPU for three of them)."""
     joints: tuple[float, ...] = (0.0, 0.02, 0.1)
     """Noises of the joint readings, deg, standard deviation."""
     spread: float = 0.5
@@ -68,7 +77,9 @@ class Result:
 
     millimetres: Mapping[str, float]  # median error of the camera's place, by method
     degrees: Mapping[str, float]  # the same of its direction
-    behind: int  # set-ups in which the best of the five is nearer to the truth, in mm or deg
+    nearer: Mapping[str, Sequence[int]]  # in how many set-ups we are, or as near, than each: in mm, in deg, in both
+    spread: tuple[float, float]  # root mean square of our errors in mm and deg
+    limit: tuple[float, float]  # the least that it can be
     with_outliers: tuple[float, float]  # our median errors in mm and deg when a fifth of the samples is wrong
     named: float  # share of these set-ups in which exactly the wrong samples are named
     chi_squared: float  # mean of our error's square in units of our covariance; 6 is right
@@ -82,6 +93,12 @@ class Setup:
     truth: HandEye
     joints: Array  # (N, n) rad
     samples: list[Sample]
+    lens: Intrinsics = LENS
+    board: Board = BOARD
+
+
+Make = Callable[[int, float], tuple[Setup, list[Sample]]]
+"""From a seed and the joints' noise in rad: a set-up, and its samples with a fifth of them wrong."""
 
 
 def main() -> None:
@@ -94,54 +111,63 @@ def main() -> None:
     results = {}
     with tqdm(total=len(PARENTS) * len(options.joints) * options.setups, disable=not sys.stderr.isatty()) as progress:
         for parent in PARENTS:
+            make = photographed(parent, options) if options.rendered else projected(robot, parent, options)
             for noise in options.joints:
                 name = f"camera on the {parent}, joints {noise:g} deg"
-                results[name] = compare(robot, parent, noise, options, progress)
-    print(f"{options.setups} set-ups of {options.samples} samples each, pixels {options.pixels:g} px; medians")
+                results[name] = compare(robot, make, noise, options, progress)
+    points = "found in rendered images" if options.rendered else f"{options.pixels:g} px"
+    print(f"{options.setups} set-ups of {options.samples} samples each, points {points}; medians")
     for name, result in results.items():
-        print(f"\n{name}")
+        print(f"\n{name:<48}we are nearer in mm, deg, both")
         for method in result.millimetres:
-            print(f"  {method:<24}{result.millimetres[method]:>9.3f} mm{result.degrees[method]:>9.4f} deg")
+            errors = f"{result.millimetres[method]:>9.3f} mm{result.degrees[method]:>9.4f} deg"
+            print(f"  {method:<24}{errors}" + "".join(f"{count:>7}" for count in result.nearer.get(method, ())))
         mm, deg = result.with_outliers
         print(f"  {'... a fifth outliers':<24}{mm:>9.3f} mm{deg:>9.4f} deg, named exactly in {result.named:.0%}")
+        for title, (mm, deg) in (("... root mean square", result.spread), ("... its limit", result.limit)):
+            print(f"  {title:<24}{mm:>9.3f} mm{deg:>9.4f} deg")
         by_mm, by_deg = (medians[FIT] / medians[OURS] for medians in (result.millimetres, result.degrees))
         print(f"  {'nearer than their best fit':<26}{by_mm:>6.1f} x{by_deg:>10.1f} x")
-        behind = f"behind the best of the five in {result.behind} of {options.setups}"
-        print(f"  {behind}; chi^2 {result.chi_squared:.1f} of 6; {result.seconds:.2f} s")
+        print(f"  chi^2 {result.chi_squared:.1f} of 6; {result.seconds:.2f} s")
     if options.out:
         content = {name: asdict(result) for name, result in results.items()}
         write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def compare(robot: RobotModel, parent: Parent, noise: float, options: Options, progress: tqdm[None]) -> Result:
+def compare(robot: RobotModel, make: Make, noise: float, options: Options, progress: tqdm[None]) -> Result:
     """All set-ups of one kind; ``noise`` of the joints in deg."""
     errors: dict[str, list[tuple[float, float]]] = {name: [] for name in (*OPENCV, FIT, BEST, OURS)}
-    outlying, named, squares, seconds = list[tuple[float, float]](), list[bool](), list[float](), list[float]()
+    outlying, limits = list[tuple[float, float]](), list[tuple[float, float]]()
+    named, squares, seconds = list[bool](), list[float](), list[float]()
     for seed in range(options.setups):
-        made = setup(robot, parent, seed, options.samples, options.pixels, float(np.radians(noise)), options.spread)
+        made, spoiled = make(seed, float(np.radians(noise)))
         theirs = opencv(robot, made)
-        for name, (hand_eye, _) in theirs.items():
-            errors[name].append(error(hand_eye, made.truth))
+        for name in OPENCV:
+            errors[name].append(error(theirs[name][0], made.truth) if name in theirs else (np.inf, np.inf))
         errors[FIT].append(error(min(theirs.values(), key=lambda found: found[1])[0], made.truth))
         mm, deg = (min(errors[name][-1][i] for name in theirs) for i in (0, 1))
         errors[BEST].append((mm, deg))
         began = time.process_time()
-        outcome = calibrate(made.samples, BOARD, LENS, robot, parent)
+        outcome = calibrate(made.samples, made.board, made.lens, robot, made.truth.parent)
         seconds.append(time.process_time() - began)
         errors[OURS].append(error(outcome.fit.hand_eye, made.truth))
         squares.append(squared(outcome.fit, made.truth))
-        wrong = range(options.samples - options.samples // 5, options.samples)
-        outcome = calibrate(bumped(robot, made, wrong, options.pixels), BOARD, LENS, robot, parent)
+        limits.append(limit(robot, made, Noise(outcome.fit.noise.pixels, float(np.radians(max(noise, _EXACT))))))
+        outcome = calibrate(spoiled, made.board, made.lens, robot, made.truth.parent)
         outlying.append(error(outcome.fit.hand_eye, made.truth))
-        named.append(sorted(outcome.outliers) == [made.samples[i].name for i in wrong])
+        named.append(sorted(outcome.outliers) == [made.samples[i].name for i in wrong(options)])
         progress.update()
-    medians = {name: np.median(values, axis=0).tolist() for name, values in errors.items() if values}
-    behind = np.any(np.array(errors[OURS]) > np.array(errors[BEST]), axis=1)
+    medians = {name: np.median(values, axis=0).tolist() for name, values in errors.items()}
+    ours = np.array(errors[OURS])
+    at_least = {name: ours <= np.array(errors[name]) for name in (*OPENCV, FIT, BEST)}
     mm, deg = np.median(outlying, axis=0).tolist()
+    spread, least = (np.sqrt(np.mean(np.square(values), axis=0)).tolist() for values in (ours, limits))
     return Result(
         {name: median[0] for name, median in medians.items()},
         {name: median[1] for name, median in medians.items()},
-        int(behind.sum()),
+        {name: (*map(int, near.sum(0)), int(near.all(1).sum())) for name, near in at_least.items()},
+        tuple(spread),
+        tuple(least),
         (mm, deg),
         float(np.mean(named)),
         float(np.mean(squares)),
@@ -149,9 +175,58 @@ def compare(robot: RobotModel, parent: Parent, noise: float, options: Options, p
     )
 
 
+def projected(robot: RobotModel, parent: Parent, options: Options) -> Make:
+    """Set-ups of projected points."""
+
+    def make(seed: int, noise: float) -> tuple[Setup, list[Sample]]:
+        made = setup(robot, parent, seed, options.samples, options.pixels, noise, options.spread)
+        return made, bumped(robot, made, wrong(options), options.pixels)
+
+    return make
+
+
+def photographed(parent: Parent, options: Options) -> Make:
+    """Set-ups of the simulator's workcell with a board."""
+    board = Board.load(shared("calibration", "boards", "charuco_7x5_a4.yaml"))
+    workcell = CalibrationWorkcell(board, parent)
+
+    @cache
+    def seen(seed: int) -> tuple[Photographed, list[Detection], list[Detection]]:
+        one = workcell.setup(seed, options.samples)
+        images = [workcell.images(each) for each in (one, one.bumped(wrong(options)))]
+        clean, spoiled = ([detect(image, board, one.intrinsics) for image in each] for each in images)
+        return one, clean, spoiled
+
+    def make(seed: int, noise: float) -> tuple[Setup, list[Sample]]:
+        one, *detections = seen(seed)
+        truth = HandEye(parent, one.T_parent_camera, one.T_carrier_board[0])
+        readings = one.measured(float(np.degrees(noise)))
+        clean, spoiled = (
+            [Sample(f"{i + 1:02d}", q, found) for i, (q, found) in enumerate(zip(readings, each, strict=True))]
+            for each in detections
+        )
+        return Setup(truth, one.positions, clean, one.intrinsics, board), spoiled
+
+    return make
+
+
+def wrong(options: Options) -> range:
+    """Which samples are, where a fifth is."""
+    return range(options.samples - options.samples // 5, options.samples)
+
+
+def limit(robot: RobotModel, made: Setup, noise: Noise) -> tuple[float, float]:
+    """The least mean error in mm and deg, root mean square."""
+    samples = replace(stack(made.samples, made.lens, robot), joints=made.joints)
+    at = Fit(made.truth, made.lens, 1.0, made.joints, noise, samples.seen.astype(float), np.eye(12), Free())
+    normal, _, _ = marginal(derivatives(samples, at), at.weights, noise.joints / noise.pixels)
+    C = noise.pixels**2 * np.linalg.inv(normal.sum(0))[CAMERA, CAMERA]
+    return 1e3 * float(np.sqrt(np.trace(C[:3, :3]))), float(np.degrees(np.sqrt(np.trace(C[3:, 3:]))))
+
+
 def opencv(robot: RobotModel, made: Setup) -> dict[str, tuple[HandEye, float]]:
     """What each of OpenCV's solvers finds, and its median misfit in px."""
-    samples = stack(made.samples, LENS, robot)
+    samples = stack(made.samples, made.lens, robot)
     found = {}
     for method in OPENCV:
         if hand_eye := solve_opencv(samples, made.truth.parent, method):
@@ -258,5 +333,5 @@ def in_view(T_camera_board: Array) -> NDArray[np.bool_]:
 if __name__ == "__main__":
     try:
         main()
-    except GenimaError as error:
-        sys.exit(f"error: {error}")
+    except GenimaError as refused:
+        sys.exit(f"error: {refused}")

@@ -43,6 +43,8 @@ class Options:
 
     setups: int = 20
     """Random set-ups."""
+    first: int = 0
+    """Number of the first one: many can be gone through in parts."""
     photos: int = 6
     """Of each set-up."""
     joints: float = 0.02
@@ -73,13 +75,13 @@ class Row:
 
 def main() -> None:
     options = tyro.cli(Options)
-    if options.setups < 1 or options.photos < 1 or min(options.joints, *options.off) < 0:
-        raise GenimaError("--setups and --photos must be positive, --joints and --off not negative")
+    if options.setups < 1 or options.photos < 1 or min(options.first, options.joints, *options.off) < 0:
+        raise GenimaError("--setups and --photos must be positive, --first, --joints and --off not negative")
     if options.out:
         require_writable(options.out)
     robot = RobotModel.load("panda")
     photographer = Photographer(robot)
-    bar = tqdm(range(options.setups), unit="setup", disable=not sys.stderr.isatty())
+    bar = tqdm(range(options.first, options.first + options.setups), unit="setup", disable=not sys.stderr.isatty())
     rows = [measure(photographer.shoot(seed, options.photos), photographer, robot, options) for seed in bar]
     photographer.close()
     found = [row for row in rows if not row.refused]
@@ -114,7 +116,7 @@ def measure(shoot: Shoot, photographer: Photographer, robot: RobotModel, options
     try:
         found = locate(photos, shoot.intrinsics, robot, guess)
     except GenimaError as error:
-        return Row(shoot.seed, str(error))
+        return Row(shoot.seed, str(error), seconds=time.process_time() - began)
     seconds = time.process_time() - began
     metres, angle = difference(found.T_base_camera, shoot.T_base_camera)
     limit, per_pixel = best(shoot, robot, found)

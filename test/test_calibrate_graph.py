@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,26 +11,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from terminal import Terminal
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.handeye import Board, Calibration
+from genima.handeye import Board, Calibration, detect
+from genima.handeye.folder import CameraInfo, sample_names
 from genima.handeye.session import Session
 from genima.robot.model import RobotModel
 from genima_bringup.calibrating import main
 from genima_sim.mounted_board import MountedBoard
+from genima_sim.rendering import SceneRenderer
+from genima_sim.scene_node import camera_info
 from genima_sim.simulation import Simulation
 
 PANDA = RobotModel.load("panda")
+COMMAND = [sys.executable, "-m", "genima.cli", "calibrate", "live", "--sim", "--view", "wrist"]
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl", "TERM": "xterm"}
 BOARD = Board.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
 
 
 @pytest.mark.real_time
 def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl"}
-    command = [sys.executable, "-m", "genima.cli", "calibrate", "live", "--sim", "--auto", "--view", "wrist"]
-    command += ["--most", "7", "--out", str(tmp_path / "out"), "--logs", str(tmp_path / "logs")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    command = [*COMMAND, "--auto", "--most", "7", "--out", str(tmp_path / "out"), "--logs", str(tmp_path / "logs")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     print(done.stdout, done.stderr, sep="\n")
     assert done.returncode == 0 and "from where the simulated camera is" in done.stdout
     assert "calibrator may move the arm" in (tmp_path / "logs" / "command_guard.log").read_text()
@@ -39,6 +44,57 @@ def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path) -> None:
     again = session.compute(session.samples, session.info).calibration  # as ./genima calibrate FOLDER does
     assert again is not None and again.samples == saved.samples
     np.testing.assert_allclose(again.camera.T_parent_camera, saved.camera.T_parent_camera, atol=1e-6)
+
+
+def leave_samples(folder: Path, count: int) -> None:
+    """As if somebody had taken them before, of the simulator's wrist camera."""
+    simulation = Simulation(board=MountedBoard.at(BOARD, "table"))
+    camera = simulation.cameras["wrist"]
+    info = CameraInfo.of(camera_info(camera))
+    session = Session(folder, "wrist", "flange", BOARD, PANDA)
+    renderer, rng = SceneRenderer(simulation.model, {"wrist": camera}), np.random.default_rng(0)
+    while len(session.names) < count:
+        turned = np.array([0, 0, 0, 0.1, 0.25, 0.25, 0.35]) * rng.choice([-1, 1], 7) * rng.uniform(0.6, 1, 7)
+        simulation.reset("push_button", 0, PANDA.home + turned)
+        image = renderer.render(simulation.qpos())["wrist"]
+        with contextlib.suppress(GenimaError):  # the board is at the edge
+            session.take(image, info, simulation.joints(), detect(image, BOARD, info.intrinsics))
+    renderer.close()
+
+
+@pytest.mark.real_time
+def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
+    samples, out = tmp_path / "samples", tmp_path / "out"
+    leave_samples(samples, 6)  # two fewer than it ends with by itself
+    command = [*COMMAND, "--samples", str(samples), "--out", str(out), "--logs", str(tmp_path / "logs")]
+    with Terminal(command, ENVIRONMENT) as terminal:
+        terminal.until("t take")
+        terminal.until("6 samples (")  # computed
+        terminal.until("ready to take")
+        terminal.press("t")
+        terminal.until("sample 0007 is taken")
+        assert len(sample_names(samples)) == 7
+        terminal.press("t")
+        terminal.until("sample 0007 was taken from here")
+        terminal.until("7 samples (")
+        terminal.press("c")
+        terminal.until("by 7 samples; residuals")
+        terminal.press("x")
+        terminal.until("sample 0007 is dropped")
+        assert len(sample_names(samples)) == 6
+        terminal.until("6 samples (")
+        terminal.press("m")
+        terminal.until("the arm moves by itself now")
+        terminal.until("samples; moves")
+        terminal.press("m")
+        terminal.until("the arm comes to rest")
+        terminal.until("residuals", "c")  # of what was taken meanwhile
+        terminal.press("v")
+        terminal.until("wrist.yaml is written")
+        terminal.press("q")
+        terminal.until("from where the simulated camera is")
+        assert terminal.process.wait(30) == 0
+    assert Calibration.load(out / "wrist.yaml").samples
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from tf2_msgs.msg import TFMessage
 from genima.errors import GenimaError
 from genima.handeye import Board, Calibration, Intrinsics, calibrate, detect
 from genima.handeye.folder import CameraInfo, load_samples, sample_names
+from genima.handeye.from_robot import Photo
 from genima.handeye.look import SEEN, WANTED, Look, coverage, picture
 from genima.handeye.poses import difference, inverse, pose, transform
 from genima.handeye.samples import Parent
@@ -52,6 +53,7 @@ PANDA = RobotModel.load("panda")
 BOARD = bench.BOARD
 LENS = Intrinsics(480, 360, 457.0, 459.0, 242.0, 178.5, (0.11, -0.24, 0.0008, -0.0006, 0.09))
 FRAME = "front_color_optical_frame"
+SLOW = 0.1  # of the arm's speed
 PER_METRE, MARGIN = 2500.0, 0.02  # px/m, m of the drawn board
 
 
@@ -97,7 +99,7 @@ class Cell(Node):
         super().__init__("cell")
         self.at, self.positions, self.frame, self.info = at, PANDA.home.copy(), FRAME, camera_info()
         self.names = list(PANDA.joint_names)
-        self.blind = self.silent = self.trembling = False
+        self.blind = self.silent = self.trembling = self.numb = False
         self.without_info = without_info
         self.commands: list[JointState] = []
         self._camera = Camera()
@@ -125,7 +127,8 @@ class Cell(Node):
             trembling = 0.005 * np.sin(20 * now) * self.trembling
             message = messages.joints_message(Joints(now, self.positions + trembling, 0.1), PANDA)
             message.name = [*self.names, PANDA.gripper_joint]
-            self._states.publish(message)
+            if not self.numb:
+                self._states.publish(message)
 
     def _film(self) -> None:
         while not self._stop.wait(0.1):
@@ -204,7 +207,17 @@ def parameters(folder: Path, **changes: Any) -> list[Parameter]:
 @pytest.fixture
 def calm() -> Iterator[Graph]:
     """As ``graph``, with a command guard that waits longer: this process is all nodes in one, and may be slow."""
-    line = ["python", "--ros-args", "-p", "late:=3.0", "-p", "lost:=6.0"]
+    yield from guarded(late=3.0, lost=6.0)
+
+
+@pytest.fixture
+def alert() -> Iterator[Graph]:
+    """The same, but it waits less long."""
+    yield from guarded(late=0.6, lost=0.9)
+
+
+def guarded(late: float, lost: float) -> Iterator[Graph]:
+    line = ["python", "--ros-args", "-p", f"late:={late}", "-p", f"lost:={lost}"]
     rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
     graph = Graph()
     yield graph
@@ -397,6 +410,7 @@ def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> N
     off, angle = difference(saved.camera.T_parent_camera, studio.at.T_parent_camera)
     assert off < 5e-3 and angle < np.radians(0.5)
     raw = list(load_samples(tmp_path / "samples", sample_names(tmp_path / "samples")))
+    assert Photo.of(raw[0], PANDA).joints.gripper == pytest.approx(0.1)
     offline = calibrate([one.detected(BOARD, PANDA) for one in raw], BOARD, raw[0].info.intrinsics, PANDA, "base")
     np.testing.assert_allclose(offline.fit.hand_eye.T_parent_camera, saved.camera.T_parent_camera, atol=1e-9)
 
@@ -496,9 +510,49 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
     assert off < 5e-3 and angle < np.radians(0.4)
     said = np.array([message.position for message in studio.cell.commands])
     assert np.ptp(said[:, 7]) < 0.02  # the gripper holds what it holds
-    assert np.abs(np.diff(said[:, :7], axis=0)).max() < 0.05
+    stamps = np.array([messages.seconds(message.header.stamp) for message in studio.cell.commands])
+    assert np.all(np.abs(np.diff(said[:, :7], axis=0)) <= PANDA.velocity_max * np.diff(stamps)[:, None] + 1e-3)
     calm.until(calm.is_fine("calibrator"), "no health")
     assert "does not run" in studio.auto(False).message
+
+
+def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
+    """The guard holds the arm while the machine is busy; then it goes on, with its samples."""
+    studio = Studio(alert, tmp_path, guard=True, speed=SLOW)
+    commands = alert.hear(JointState, "calibrator/command", qos.SOURCE_COMMAND)
+    studio.ready()
+    assert studio.auto().success
+
+    def moves() -> None:
+        studio.until(lambda s: "moves" in s.automatic_words, "it does not move")
+
+    def goes_on() -> None:
+        count = len(studio.node.session.names)
+        studio.until(lambda s: len(s.samples) > count, "it does not go on", seconds=30)
+
+    moves()
+    with studio.node._arm._lock:  # as if the thread that speaks got no processor
+        alert.until(alert.complains("command_guard", "commands have stopped"), "the arm is not held")
+    goes_on()
+    stamps = np.array([messages.seconds(command.header.stamp) for command in commands])
+    longest = int(np.diff(stamps).argmax())
+    before, after = (np.array(commands[i].position[:7]) for i in (longest, longest + 1))
+    assert np.diff(stamps)[longest] > 0.8
+    assert np.all(np.abs(after - before) < 0.1 * SLOW * PANDA.velocity_max)  # it was not to catch up
+
+    moves()
+    studio.cell.numb = True
+    alert.until(alert.complains("command_guard", "joint states have stopped"), "the arm is not held")
+    studio.cell.numb = False
+    goes_on()
+    alert.until(alert.is_fine("calibrator"), "no health")
+
+    moves()
+    studio.cell.numb = True
+    status = studio.until(lambda s: not s.automatic, "it does not end")
+    assert "joint states" in status.automatic_words and len(status.samples) >= 3
+    alert.until(alert.complains("calibrator", "ended, and the arm is held"), "no fault")
+    assert sample_names(tmp_path / "samples") == status.samples
 
 
 def test_the_operator_and_the_guard_end_it(calm: Graph, tmp_path: Path) -> None:

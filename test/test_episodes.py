@@ -14,6 +14,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from genima.episodes import Episode, EpisodeWriter, find_episodes
+from genima.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
 from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
@@ -83,6 +84,15 @@ def test_images_come_back_but_for_jpeg_and_in_the_same_colours(written: Path, ro
             assert np.abs(image.astype(int) - TRUTH.images[t][view]).mean() < 2.5
 
 
+def test_it_holds_its_cameras_calibrations(written: Path, cameras: Mapping[str, Camera]) -> None:
+    """As the recorder's demos do."""
+    found = RecordedCameras.of(written).calibrated
+    assert set(found) == set(VIEWS)
+    for view, camera in found.items():
+        np.testing.assert_allclose(camera.T_parent_camera, cameras[view].T_parent_camera, atol=1e-12)
+        assert replace(camera, T_parent_camera=cameras[view].T_parent_camera) == cameras[view]
+
+
 def test_failures_are_told_from_successes(tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     assert not Episode.load(write(tmp_path / "failed", robot, cameras, success=False), robot).success
 
@@ -93,7 +103,7 @@ def test_stock_tools_open_it_as_an_mcap_bag_with_its_own_message_definitions(
     metadata = yaml.safe_load((written / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     assert metadata["storage_identifier"] == "mcap"
     assert metadata["relative_file_paths"] == [file.name for file in written.glob("*.mcap")]
-    assert metadata["message_count"] == STEPS * (2 * len(VIEWS) + 2) + 2
+    assert metadata["message_count"] == STEPS * (2 * len(VIEWS) + 2) + len(VIEWS) + 2
     mcap = (written / metadata["relative_file_paths"][0]).read_bytes()
     assert mcap.startswith(b"\x89MCAP0\r\n") and mcap.endswith(b"\x89MCAP0\r\n")
     for definition in (b"ros2msg", b"float64[] position", b"std_msgs/Header header"):
@@ -107,6 +117,7 @@ def test_stock_tools_open_it_as_an_mcap_bag_with_its_own_message_definitions(
     for view in VIEWS:
         kinds[f"/cameras/{view}/color/image_raw/compressed"] = "sensor_msgs/msg/CompressedImage"
         kinds[f"/cameras/{view}/color/camera_info"] = "sensor_msgs/msg/CameraInfo"
+        kinds[f"/calibration/{view}"] = "std_msgs/msg/String"
     with AnyReader([written]) as bag:  # no types are given: those in the bag must do
         assert {connection.topic: connection.msgtype for connection in bag.connections} == kinds
         for connection, _, raw in bag.messages():

@@ -411,6 +411,10 @@ def test_the_benchmark_writes_its_table(
         assert name in printed
         assert set(result["millimetres"]) == {*OPENCV, bench.FIT, bench.BEST, bench.OURS} == set(result["degrees"])
         assert result["millimetres"][bench.BEST] <= result["millimetres"][bench.FIT]
+        for method, counts in result["nearer"].items():
+            ours = [result[unit][bench.OURS] <= result[unit][method] for unit in ("millimetres", "degrees")]
+            assert counts == [*ours, all(ours)]  # of one set-up
+        assert np.all(np.divide(result["spread"], result["limit"]) < 4)
     monkeypatch.setattr(sys, "argv", ["handeye.py", "--samples", "4"])
     with pytest.raises(GenimaError, match="--samples at least 5"):
         bench.main()

@@ -9,12 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
 
 from genima.cli.render import Render, make_plan
 from genima.datasets.render import RenderPlan, _rows
 from genima.episodes import Episode, EpisodeError, EpisodeWriter
-from genima.episodes.bag import calibration_topic
 from genima.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
 from genima.handeye import Calibration, Intrinsics
@@ -117,10 +115,8 @@ def write_demo(
     folder: Path, robot: RobotModel, said: Mapping[str, Camera], recorded: Mapping[str, Camera], image: Image
 ) -> None:
     """A few moments; ``said`` by camera_info, ``recorded`` beside them."""
-    with EpisodeWriter(folder, robot, said, "wait") as episode:
-        for view, camera in recorded.items():
-            text = yaml.safe_dump(Calibration(camera).to_dict())
-            episode._write(calibration_topic(view), 0.0, "std_msgs/msg/String", data=text)
+    with EpisodeWriter(folder, robot, recorded, "wait") as episode:
+        episode._cameras = said
         for t in range(3):
             stamp = 10 + 0.05 * t
             episode.observe(stamp, dict.fromkeys(VIEWS, image), Joints(stamp, robot.home + 0.02 * t, 1.0))

@@ -44,7 +44,10 @@ def _simulate(options: argparse.Namespace) -> int:
     simulator = simulator_with_board(options.view, place, board)
     if options.auto:
         with leading([*simulator, guard(), *node], options.logs) as session:
-            _move_by_itself(session, options.most)
+            try:
+                _move_by_itself(session, options.most)
+            except GenimaError as error:
+                raise GenimaError(f"{error}; --out {out} goes on with the samples that it has") from None
             print(session.operator.said("calibrator/save", session.live))
         return _compare(out, truth)
     with leading([*simulator, *simulated_leader("jog"), *following(), *node], options.logs) as session:

@@ -25,6 +25,7 @@ _LOOK = 0.02  # s
 _FEWEST = 8  # samples, before their own word for their certainty is taken
 _BLIND = 15  # samples that are taken in hope of a first result
 _MISSES = 6  # poses in a row from which the board is not seen
+_HOLDS = 5  # times that the guard may hold the arm on one way, for it to be tried again
 _UNSEEN = "first bring the arm to where the board is seen"
 
 
@@ -154,9 +155,14 @@ class Automatic:
             self._move(tour, tour.first(home, present) if outcome is None else tour.next(outcome, present), outcome)
 
     def _move(self, tour: Tour, goal: NDArray[np.float64], outcome: Outcome | None) -> None:
+        """Go there; after a hold, from where that was."""
         self.words = f"{len(self._calibrator.session.names)} samples; moves"
-        rest = self._arm.rest
-        self._arm.go(tour.way(rest.positions, goal, rest.gripper, self._settings.speed, outcome), self._go_on)
+        for _ in range(_HOLDS):
+            rest = self._arm.rest
+            way = tour.way(rest.positions, goal, rest.gripper, self._settings.speed, outcome)
+            if self._arm.go(way, self._go_on):
+                return
+        raise GenimaError(f"the command guard held it {_HOLDS} times on one way: is the machine too busy?")
 
     def _sample(self) -> bool:
         """Take a sample once the arm stands still; returns whether the board is seen."""
@@ -164,8 +170,8 @@ class Automatic:
         arrived, problem = self._arm.rest.stamp, "no image of the arm at rest comes"
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            self._go_on()
-            self._arm.require_held()
+            if not self._arm.stay(self._go_on):
+                deadline = time.monotonic() + _PATIENCE
             if (seen := self._calibrator.settled()) is not None and seen[0].stamp > arrived:
                 look, joints = seen
                 if look.detection is None:
@@ -185,8 +191,8 @@ class Automatic:
         self.words = f"{len(self._calibrator.session.names)} samples; computes"
         deadline = time.monotonic() + _PATIENCE
         while (result := self._calibrator.result()) is None:
-            self._go_on()
-            self._arm.require_held()
+            if not self._arm.stay(self._go_on):
+                deadline = time.monotonic() + _PATIENCE
             if time.monotonic() > deadline:
                 raise GenimaError("the computation does not end")
             time.sleep(_LOOK)

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
 
 from genima.errors import GenimaError
 from genima.handeye.check import CalibrationChecker
 from genima.handeye.drift import Drift
+from genima.handeye.standstill import slow
 from genima.observation import Image, Joints
 from genima.robot.model import RobotModel
 from genima.views.camera import load_cameras
@@ -86,16 +86,14 @@ class CalibrationWatchNode(Node):
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", on_image, qos.IMAGE)
 
     def _look(self) -> None:
-        """Hand the next view's newest image to the thread, once: what is old, or of a fast arm, tells nothing."""
+        """Hand the next view's newest image to the thread, once: what is old, or of a robot that moves fast, tells
+        nothing."""
         view = next(self._turns)
         if (message := self._newest.pop(view, None)) is None:
             return
         stamp = messages.seconds(message.header.stamp)
         joints, before = (self._joint_states.at(stamp - ago, _SAME_MOMENT) for ago in (0.0, _BEFORE))
-        if joints is None or before is None:
-            return
-        passed = max(joints.stamp - before.stamp, 1e-3)
-        if np.abs(joints.positions - before.positions).max() > self._fastest * passed:
+        if joints is None or before is None or not slow(before, joints, self._fastest):
             return
         try:
             self._background.take(partial(self._check, view, messages.image_from(message), joints))

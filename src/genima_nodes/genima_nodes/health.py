@@ -155,6 +155,15 @@ class Health:
         return rows | {name: get() for name, get in list(self._values.items())}
 
 
+def own_name(node: Node, status: DiagnosticStatus) -> str | None:
+    """What a status is called in ``node``'s namespace; None for one from outside it.
+
+    Others run arms of their own in the same graph, and all speak on one topic.
+    """
+    prefix = f"{node.get_namespace()}/".lstrip("/")
+    return status.name.removeprefix(prefix) if status.name.startswith(prefix) else None
+
+
 def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -14,14 +14,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from genima.episodes import plain_pickle
 from genima.episodes.writer import EpisodeWriter
 from genima.errors import GenimaError
-from genima.handeye.result import Calibration
 from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
 from genima.robot.placement import base_pose
@@ -63,8 +61,8 @@ def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[
         episode: its folder.
         folder: of the demo.
         robot: whose joints they are.
-        cameras: calibrations by view, of the demo's camera_info; without it the demo holds those that the episode
-            tells, which RLBench's do since July 2024.
+        cameras: calibrations by view, that the demo holds; without it those that the episode tells, which RLBench's
+            do since July 2024.
 
     Raises:
         GenimaError: when the episode is malformed, or its joints or its arm are another robot's.
@@ -83,8 +81,6 @@ def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[
         known = {view: cameras[view] for view in views}
     known = {view: camera.scaled(*size[view]) for view, camera in known.items()}
     with EpisodeWriter(folder, robot, known, _instruction(episode)) as demo:
-        for view, camera in known.items():
-            demo.calibrate(view, yaml.safe_dump(Calibration(camera, method="RLBench's own").to_dict()))
         for i, joints in enumerate(moments):
             demo.observe(joints.stamp, {view: _image(episode, view, i) for view in views}, joints)
             after = min(i + 1, len(moments) - 1)

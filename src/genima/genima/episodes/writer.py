@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from genima.episodes.bag import (
@@ -26,18 +27,24 @@ from genima.episodes.bag import (
 from genima.episodes.metadata import Qos
 from genima.episodes.recording import BagRecorder
 from genima.errors import GenimaError
+from genima.handeye.result import Calibration, Frames
 from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera
 
 _JPEG_QUALITY = 95
 _QUEUE_BYTES = 64 << 20
+_STRING = "std_msgs/msg/String"
 
 
 class EpisodeWriter:
-    """Writes one episode; the folder gets its name only when it is complete, so a killed run leaves no half episode."""
+    """Writes one episode; the folder gets its name only when it is complete, so a killed run leaves no half episode.
+
+    Like the recorder's, it holds the calibrations of its cameras.
+    """
 
     def __init__(self, folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], instruction: str) -> None:
+        """``cameras`` by view, for images of their size; raises a GenimaError where the folder is there already."""
         if folder.exists():
             raise GenimaError(f"episode {folder} exists already; choose another folder or remove it")
         self._folder, self._robot, self._cameras, self._instruction = folder, robot, cameras, instruction
@@ -49,7 +56,11 @@ class EpisodeWriter:
             self._folder, flush_seconds=math.inf, queue_bytes=_QUEUE_BYTES, reserve_bytes=0, replace=True
         )
         try:
-            self._write(TASK, 0.0, "std_msgs/msg/String", data=self._instruction)
+            self._write(TASK, 0.0, _STRING, data=self._instruction)
+            for view, camera in self._cameras.items():
+                frames = Frames.of(self._robot, camera.parent, _frame(view))
+                text = yaml.safe_dump(Calibration(camera, frames).to_dict(), sort_keys=False)
+                self._write(calibration_topic(view), 0.0, _STRING, data=text)
         except BaseException:
             self._bag.discard()
             raise
@@ -69,7 +80,7 @@ class EpisodeWriter:
             ok, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             if not ok:
                 raise GenimaError(f"image of view {view} could not be compressed")
-            header = self._header(stamp, f"{view}_color_optical_frame")
+            header = self._header(stamp, _frame(view))
             self._write(
                 compressed_topic(view), stamp, COMPRESSED,
                 header=header, format="rgb8; jpeg compressed bgr8", data=jpeg.ravel(),
@@ -77,10 +88,6 @@ class EpisodeWriter:
             self._write_camera_info(self._cameras[view], stamp, header)
         gripper = self._robot.gripper_position(joints.gripper)
         self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
-
-    def calibrate(self, view: str, text: str) -> None:
-        """Record the calibration of a camera that is in use, as its YAML file says."""
-        self._write(calibration_topic(view), 0.0, "std_msgs/msg/String", data=text)
 
     def command(self, command: Command) -> None:
         """Record what the robot was told."""
@@ -125,3 +132,8 @@ class EpisodeWriter:
             camera_info_topic(camera.view), stamp, "sensor_msgs/msg/CameraInfo",
             header=header, **camera.camera_info(), binning_x=0, binning_y=0, roi=roi,
         )  # fmt: skip
+
+
+def _frame(view: str) -> str:
+    """The optical frame of a view's camera."""
+    return f"{view}_color_optical_frame"

@@ -78,7 +78,8 @@ class BagSamples:
                     except GenimaError as error:
                         misnamed = misnamed or error
                     else:
-                        gripper = dict(zip(said.name, said.position, strict=False)).get(robot.gripper_joint, 0.0)
+                        by_name = dict(zip(said.name, said.position, strict=False))
+                        gripper = by_name.get(robot.gripper_joint, robot.gripper_open)
                         readings.append(Joints(seconds, positions, robot.open_fraction(gripper)))
         if not readings:
             what = f"not one is of {robot.name}: {misnamed}" if misnamed else "no messages"
@@ -99,8 +100,7 @@ class BagSamples:
         with BagReader(self.folder) as bag:
             for message in bag.messages({self.topic}):
                 if stop := by_stamp.get(header_stamp(message.cdr)):
-                    joints = dict(zip(self.robot.joint_names, stop.joints.tolist(), strict=True))
-                    joints[self.robot.gripper_joint] = self.robot.gripper_position(stop.gripper)
+                    joints = self.robot.by_name(stop.joints, self.robot.gripper_position(stop.gripper))
                     name = f"{(stop.stamp - self.start) * 1e-9:.1f}s"
                     yield RawSample(name, self.view, decode(bag.understood(message)), joints, self.info)
 

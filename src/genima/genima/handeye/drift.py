@@ -6,8 +6,8 @@ from collections import deque
 
 from genima.handeye.check import Checked, Verdict
 
-AGREEING = 3  # checks in a row
-_LOST = 10  # checks in a row that do not find the robot
+AGREEING = 3  # checks in a row, of those that find the robot
+_LOST = 10  # checks in a row that do not find the robot where it should be
 
 
 class Drift:
@@ -18,14 +18,15 @@ class Drift:
         self._recent: deque[Checked] = deque(maxlen=_LOST)
 
     def update(self, checked: Checked) -> None:
-        """Take note of the newest check. Those that cannot tell change nothing, unless the robot stays lost."""
+        """Take note of the newest check. One that cannot tell changes nothing, unless the robot stays lost: of a camera
+        that was moved far, some checks find it where it is now, others do not find it at all."""
         if checked.lost or checked.verdict is not Verdict.UNKNOWN:
             self._recent.append(checked)
-        last = list(self._recent)[-AGREEING:]
+        last = [each for each in self._recent if not each.lost][-AGREEING:]
         if len(last) == AGREEING and all(each.verdict is Verdict.MOVED for each in last):
             pixels = sorted(each.pixels for each in last)[AGREEING // 2]
             self.problem = f"has moved: the robot is seen {pixels:.0f} px from where it should be, calibrate again"
         elif len(last) == AGREEING and all(each.verdict is Verdict.FINE for each in last):
             self.problem = ""
-        elif len(self._recent) == _LOST and all(each.lost for each in self._recent):
+        elif len(self._recent) == _LOST and all(each.verdict is not Verdict.FINE for each in self._recent):
             self.problem = "does not see the robot where it should be: was it moved far, covered, or is it dark?"

@@ -3,7 +3,7 @@
 The image is as the camera gave it, not rectified. Beside it lies what belongs to it::
 
     view: front
-    joints: {panda_joint1: 0.012, panda_joint2: -0.35, ...}  # rad, by name
+    joints: {panda_joint1: 0.012, panda_joint2: -0.35, ...}  # rad, by name; without the gripper's, it is taken for open
     camera_info:  # as ROS says it: pixels are counted from the middle of the first one
       frame_id: front_color_optical_frame
       width: 640

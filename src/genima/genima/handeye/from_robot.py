@@ -16,7 +16,7 @@ is there, and is seen along hundreds of pixels; it is more than accurate enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -61,7 +61,7 @@ _EDGE = 4  # px at the image's edge, where nothing is looked for
 # Without a guess: cameras round the robot that look at where its hand works.
 _AZIMUTHS, _ELEVATIONS, _DISTANCES = np.arange(0.0, 360.0, 22.5), (10.0, 30.0, 50.0), (0.8, 1.2, 1.7)  # deg, m
 _LOOKED_AT = np.array([0.4, 0.0, 0.35])  # m in the base frame
-_STARTS = 8  # of these are tried
+_STARTS, _TRIED = 6, 2  # of these are shifted onto what moves; of those are tried
 _ALIKE = np.radians(3.0)  # between poses of the arm
 _STILL = 0.005  # share of the image
 _CERTAIN = 0.8  # share of an outline that is found: no other start can be right
@@ -69,10 +69,7 @@ _FOUND, _NOISE, _DISTURBED = 0.6, 1.0, 0.05  # share of the outline, px, share o
 _EACH = 0.4  # share of the outline in each photo
 _WRONG_FOCAL, _CLEARLY = 0.02, 4.0  # of the focal length; standard deviations
 _OTHER_POSES = "take more of them, with the arm in view, nearer to the camera and in more different poses"
-_NOT_FOUND = (
-    "the robot is not seen where it should be: are the joints those of these images, and is the guess right to 10 cm "
-    "and 10 deg?"
-)
+_FEWEST = 100  # points of outlines
 _BLIND = 0.015, np.radians(1.5)  # m, rad, standard deviation: worse is no calibration
 
 
@@ -91,7 +88,7 @@ class Photo:
         Raises:
             GenimaError: for joints of another robot.
         """
-        gripper = robot.open_fraction(sample.joints.get(robot.gripper_joint, 0.0))
+        gripper = robot.open_fraction(sample.joints.get(robot.gripper_joint, robot.gripper_open))
         return cls(sample.name, sample.image, Joints(0.0, sample.positions(robot), gripper))
 
 
@@ -200,12 +197,8 @@ class RobotMatcher:
 
     # Fine: the outline.
 
-    def located(self, start: Array) -> Located:
-        """The pose by the outlines, from a start that is some tens of pixels off.
-
-        Raises:
-            GenimaError: when no outline is found near the start.
-        """
+    def located(self, start: Array) -> Located | None:
+        """The pose by the outlines, from a start that is some tens of pixels off; None where none is found near it."""
         T, scale = start, self.camera.width / _WIDTH
         for reach, steps in _FINE:
             reach = max(2, round(reach * scale))
@@ -217,6 +210,8 @@ class RobotMatcher:
                     _seen_outline(image, behind, known, mask, outline, reach, faint, self.camera.width)
                     for image, mask, outline in zip(self._smooth, masks, outlines, strict=True)
                 ]
+                if sum(each.found.sum() for each in seen) < _FEWEST:
+                    return None
                 system = _System.of(outlines, seen, self.camera)
                 T = moved(T, system.twist)
         robot = np.stack(masks)
@@ -253,25 +248,24 @@ def locate(
         photos: at least three, better six to ten, in which arm and hand are in view and stand differently.
         intrinsics: of the camera.
         robot: whose joints they are.
-        guess: ``T_base_camera`` (4, 4) to about 10 cm and 10 degrees; without it, cameras that stand upright, look down
-            on the robot and see its hand are tried from all around.
+        guess: ``T_base_camera`` (4, 4) to about 10 cm and 10 degrees; without it, or where it leads nowhere, cameras
+            that stand upright, look down on the robot and see its hand are tried from all around.
 
     Raises:
         GenimaError: for photos that do not tell, with what to do about it.
     """
     matcher = RobotMatcher(photos, intrinsics, robot)
     try:
-        starts = [guess] if guess is not None else _around(matcher)
         found: Located | None = None
-        for start in tqdm(starts, desc="match", unit="start", disable=None, leave=False):
-            result = matcher.located(matcher.shifted(start))
-            if found is None or result.found > found.found:
+        starts, most = _starts(matcher, guess), _TRIED + (guess is not None)
+        enough = _CERTAIN if guess is None else _FOUND  # what is found near a guess is the robot
+        for start in tqdm(starts, desc="outlines", unit="start", total=most, disable=None, leave=False):
+            result = matcher.located(start)
+            if result is not None and (found is None or result.found > found.found):
                 found = result
-            if result.found > _CERTAIN:
+            if found is not None and found.found > enough:
                 break
-        assert found is not None
-        _require_result(found, guess is not None, robot)
-        return found
+        return _required(found, guess is not None, robot)
     finally:
         matcher.close()
 
@@ -294,17 +288,24 @@ def calibration(
     )
 
 
+def _starts(matcher: RobotMatcher, guess: Array | None) -> Iterator[Array]:
+    """Poses (4, 4) with which the robot is about where something moves, the most promising first. A guess may show it
+    so far from there that nothing pulls it over, so it is turned towards that, too."""
+    if guess is not None:
+        yield max((matcher.shifted(T) for T in (guess, matcher.centred(guess))), key=matcher.overlap)
+    around = tqdm(_around(matcher), desc="match", unit="start", disable=None, leave=False)
+    yield from sorted((matcher.shifted(T) for T in around), key=matcher.overlap, reverse=True)[:_TRIED]
+
+
 def _around(matcher: RobotMatcher) -> list[Array]:
     """Starts for who has no guess, the most promising first."""
-    tried: list[tuple[float, Array]] = []
+    tried: list[Array] = []
     grid = [(a, e, d) for a in np.radians(_AZIMUTHS) for e in np.radians(_ELEVATIONS) for d in _DISTANCES]
     for azimuth, elevation, distance in tqdm(grid, desc="look from all around", disable=None, leave=False):
         away = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
         z, x = -away, np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
-        T = matcher.centred(pose(np.column_stack([x, np.cross(z, x), z]), _LOOKED_AT + distance * away))
-        tried.append((matcher.overlap(T), T))
-    tried.sort(key=lambda each: -each[0])
-    return [T for _, T in tried[:_STARTS]]
+        tried.append(matcher.centred(pose(np.column_stack([x, np.cross(z, x), z]), _LOOKED_AT + distance * away)))
+    return sorted(tried, key=matcher.overlap, reverse=True)[:_STARTS]
 
 
 def _require_photos(photos: Sequence[Photo], robot: RobotModel) -> None:
@@ -323,13 +324,14 @@ def _require_photos(photos: Sequence[Photo], robot: RobotModel) -> None:
         )
 
 
-def _require_result(found: Located, guessed: bool, robot: RobotModel) -> None:
-    if found.moved < _STILL:
+def _required(found: Located | None, guessed: bool, robot: RobotModel) -> Located:
+    if found is not None and found.moved < _STILL:
         raise GenimaError(f"the arm hardly moves in the images, or is hardly in view: {_OTHER_POSES}")
-    if found.found < _FOUND or found.pixels > _NOISE:
+    if found is None or found.found < _FOUND or found.pixels > _NOISE:
+        off = f" ({found.found:.0%} of its outline found, {found.pixels:.1f} px off)" if found else ""
         raise GenimaError(
-            f"the robot is not seen where it should be ({found.found:.0%} of its outline found, {found.pixels:.1f} px "
-            f"off): are the joints those of {robot.name}, at the time of the images? Are the intrinsics this camera's? "
+            f"the robot is not seen where it should be{off}: are the joints those of {robot.name}, at the time of the "
+            "images? Are the intrinsics this camera's? "
             + ("Is the guess right to 10 cm and 10 deg?" if guessed else "Give a rough pose with --guess")
         )
     others = [name for name, share in zip(found.names, found.found_each, strict=True) if share < _EACH]
@@ -355,6 +357,7 @@ def _require_result(found: Located, guessed: bool, robot: RobotModel) -> None:
             f"the images leave the camera uncertain by {1e3 * metres:.0f} mm and {np.degrees(angle):.1f} deg: "
             + _OTHER_POSES
         )
+    return found
 
 
 @dataclass(frozen=True)
@@ -434,8 +437,6 @@ class _System:
         possible = np.array([(each.possible | each.found).sum() for each in seen])
         found = np.array([each.sum() for each in used])
         J = np.concatenate([o.by_twist[u] for o, u in zip(outlines, used, strict=True)])
-        if len(J) < 100:
-            raise GenimaError(_NOT_FOUND)
         J = np.column_stack([J, np.ones(len(J))])
         off = np.concatenate([each.offsets[u] for each, u in zip(seen, used, strict=True)])
         photo = np.concatenate([np.full(u.sum(), i) for i, u in enumerate(used)])

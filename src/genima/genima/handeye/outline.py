@@ -70,6 +70,8 @@ class Outline:
 
 def along_normals(image: NDArray[np.float32], outline: Outline, offsets: Array) -> NDArray[np.float32]:
     """Values (M, S, ...) of an image (h, w, ...) at ``offsets`` (S,) in px along the normals, 0 outside of it."""
+    if not len(outline):  # OpenCV takes no empty maps
+        return np.zeros((0, len(offsets), *image.shape[2:]), np.float32)
     at = (outline.pixels[:, None] + offsets[:, None] * outline.normals[:, None] - 0.5).astype(np.float32)
     x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32)

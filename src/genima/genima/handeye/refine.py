@@ -18,6 +18,10 @@ The two noises are estimated from the same samples, by restricted maximum likeli
 of inter-block information when block sizes are unequal, Biometrika 58, 1971): the unrestricted one would take the
 misfit that the 12 unknowns and the samples' joints explain away for precision.
 
+Zero offsets of the joints, the same in all samples, are no unknowns: what is drawn into images later is drawn by the
+same readings, and a camera whose pose has taken part of the offsets in shows it nearer to where the robot is seen than
+one at its true place.
+
 Poses move by twists in their own frames. All sums over samples are of small blocks, so a step costs about a
 millisecond.
 """

@@ -39,7 +39,7 @@ class Frames:
     @classmethod
     def of(cls, robot: RobotModel, parent: Parent, camera: str) -> Frames:
         """As franka_description calls those of a robot."""
-        return cls(f"{robot.name}_{'link0' if parent == 'base' else 'link8'}", camera)
+        return cls(f"{robot.arm}_{'link0' if parent == 'base' else 'link8'}", camera)
 
 
 @dataclass(frozen=True)

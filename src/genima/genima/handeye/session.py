@@ -108,7 +108,7 @@ class Session:
         self.require_camera(info)
         last = max((int(name) for name in self._samples if name.isdecimal()), default=0)
         name = f"{last + 1:04d}"
-        by_name = dict(zip(self.robot.joint_names, joints.positions.tolist(), strict=True))
+        by_name = self.robot.by_name(joints.positions, self.robot.gripper_position(joints.gripper))
         save_sample(self.folder, RawSample(name, self.view, image, by_name, info))
         self.info = info
         self._samples = {**self._samples, name: Sample(name, joints.positions, detection)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from genima.observation import Joints
 
+_GRIPPER_FASTEST = 0.1  # of its opening, 1/s: the fingers of a faster one are not both where its reading says
+
 
 class Standstill:
     """Follows measured joints. All times are seconds on one clock."""
@@ -26,3 +28,11 @@ class Standstill:
     def covers(self, stamp: float) -> bool:
         """Whether the arm had settled by ``stamp``, and has not moved since."""
         return self._rest is not None and stamp - self._rest.stamp >= self._settle
+
+
+def slow(before: Joints, now: Joints, fastest: float) -> bool:
+    """Whether an image of the moment ``now`` shows the robot as its joints say, though one of the two may be late: no
+    joint has moved faster than ``fastest`` (rad/s) since a moment shortly ``before``, and the gripper hardly."""
+    passed = max(now.stamp - before.stamp, 1e-3)
+    arm = abs(now.positions - before.positions).max()
+    return bool(arm <= fastest * passed and abs(now.gripper - before.gripper) <= _GRIPPER_FASTEST * passed)

@@ -6,6 +6,8 @@ The simulator puts them in its scene, the virtual view draws them alone, inverse
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,56 @@ from genima.robot.model import RobotModel
 from genima.views.camera import Camera
 
 VISUAL, COLLISION = 1, 3  # geom groups: what is drawn, and what touches
-GRIPPER = "robotiq_"  # before the names of the gripper's parts
-# One motor moves both fingers of a 2F-140 and its linkage keeps the pads parallel: the joints' angles as
-# multiples of the finger joint's.
-FINGER_RATIOS = {
-    "left_inner_finger_joint": 1.0,
-    "left_inner_knuckle_joint": -1.0,
-    "right_outer_knuckle_joint": -1.0,
-    "right_inner_finger_joint": 1.0,
-    "right_inner_knuckle_joint": -1.0,
-}
+GRIPPER = "gripper_"  # before the names of the gripper's parts
 # Position actuators of the real arm's stiffness class; damping kp/10 leaves no overshoot at 1 kHz.
 _STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
 _FACES_KEPT = 0.085  # of the visual meshes: about 17 thousand, half the drawing time of all of them
+
+
+@dataclass(frozen=True)
+class _Gripper:
+    """Where its meshes lie, and how its joints move together."""
+
+    file: str
+    driven: str  # the joint that the others follow
+    ratios: Mapping[str, float]  # the others' positions as multiples of it
+
+
+_GRIPPERS = {
+    # One motor moves both fingers, and its linkage keeps the pads parallel.
+    "robotiq_2f140": _Gripper(
+        "robotiq_gripper_140.xml",
+        "finger_joint",
+        {
+            "left_inner_finger_joint": 1.0,
+            "left_inner_knuckle_joint": -1.0,
+            "right_outer_knuckle_joint": -1.0,
+            "right_inner_finger_joint": 1.0,
+            "right_inner_knuckle_joint": -1.0,
+        },
+    ),
+    "franka_hand": _Gripper("panda_gripper.xml", "finger_joint1", {"finger_joint2": -1.0}),
+}
+
+
+def finger_ratios(robot: RobotModel) -> dict[str, float]:
+    """The gripper's joints in the model of :func:`robot_spec`: their positions as multiples of the robot's gripper
+    joint's.
+
+    Raises:
+        GenimaError: for a gripper that has no meshes.
+    """
+    gripper = _gripper(robot)
+    return {GRIPPER + name: ratio for name, ratio in {gripper.driven: 1.0, **gripper.ratios}.items()}
+
+
+def _gripper(robot: RobotModel) -> _Gripper:
+    if robot.gripper not in _GRIPPERS:
+        raise GenimaError(
+            f"only the grippers {' and '.join(_GRIPPERS)} have meshes to simulate and to draw, {robot.gripper} of "
+            f"{robot.name} has none"
+        )
+    return _GRIPPERS[robot.gripper]
 
 
 def arm_only_model(robot: RobotModel) -> mujoco.MjModel:
@@ -52,7 +91,7 @@ def robot_spec(robot: RobotModel) -> mujoco.MjSpec:
     everything of the gripper begins with ``GRIPPER``.
 
     Raises:
-        GenimaError: for a robot other than Panda and FR3, or when the meshes are not installed.
+        GenimaError: for an arm or a gripper that has no meshes, or when they are not installed.
     """
     spec = _arm_spec(robot)
     _decimate_visual_meshes(spec, _asset_folder() / "robots" / "panda")
@@ -118,7 +157,8 @@ def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
 
 
 def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
-    gripper = mujoco.MjSpec.from_file(str(_asset_folder() / "grippers" / "robotiq_gripper_140.xml"))
+    known = _gripper(robot)
+    gripper = mujoco.MjSpec.from_file(str(_asset_folder() / "grippers" / known.file))
     gripper.compiler.degree = (
         False  # the file means radians but does not say so; robosuite merges it into one that does
     )
@@ -128,7 +168,7 @@ def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
         gripper.delete(site)
     for body in gripper.bodies:
         body.gravcomp = 1.0
-    _couple_fingers(gripper)
+    _couple_fingers(gripper, known)
     _decimate_visual_meshes(gripper, _asset_folder() / "grippers")
     for geom in gripper.geoms:
         if geom.group == 0:
@@ -146,13 +186,13 @@ def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
     arm.attach(gripper, prefix=GRIPPER, site=mount)
 
 
-def _couple_fingers(gripper: mujoco.MjSpec) -> None:
-    """The file's tendons neither move both fingers as one nor keep the pads parallel."""
+def _couple_fingers(gripper: mujoco.MjSpec, known: _Gripper) -> None:
+    """The files' tendons and motors neither move both fingers as one nor keep the pads parallel."""
     for item in (*gripper.equalities, *gripper.tendons):
         gripper.delete(item)
-    for joint, ratio in FINGER_RATIOS.items():
+    for joint, ratio in known.ratios.items():
         equality = gripper.add_equality(
-            type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT, name1=joint, name2="finger_joint"
+            type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT, name1=joint, name2=known.driven
         )
         equality.data[:2] = [0.0, ratio]
     for joint in gripper.joints:

@@ -71,9 +71,12 @@ class RobotModel:
     """One arm with a parallel gripper. All joint arrays have shape (n,), in the order of ``joint_names``."""
 
     name: str
+    arm: str  # without its gripper, as its description calls it
     joint_names: tuple[str, ...]
+    gripper: str  # what it is: robotiq_2f140 and franka_hand have meshes, and files in config/backends
     gripper_joint: str
-    gripper_closed: float  # rad of that joint; open is 0
+    gripper_open: float  # rad or m of that joint
+    gripper_closed: float
     position_min: Array  # rad
     position_max: Array  # rad
     velocity_max: Array  # rad/s
@@ -95,14 +98,19 @@ class RobotModel:
         path = paths.named(name_or_file, "config", "robots")
         data = read_yaml(path, "robot model")
         try:
+            if "arm" in data:  # another gripper on the same arm
+                data = read_yaml(paths.named(data["arm"], "config", "robots"), "robot model") | data
             joints: Sequence[Mapping[str, float]] = data["joints"]
             column = {key: np.array([j[key] for j in joints], float) for key in _JOINT_FIELDS}
             T_flange_tip = np.eye(4)
             T_flange_tip[:3, 3] = data["gripper"]["tip_in_flange"]
             robot = cls(
                 name=data["name"],
+                arm=data.get("arm", data["name"]),
                 joint_names=tuple(str(j["name"]) for j in joints),
+                gripper=str(data["gripper"]["model"]),
                 gripper_joint=data["gripper"]["joint"],
+                gripper_open=float(data["gripper"]["open"]),
                 gripper_closed=float(data["gripper"]["closed"]),
                 position_min=column["min"],
                 position_max=column["max"],
@@ -142,8 +150,8 @@ class RobotModel:
                 raise ValueError(f"{rule}: {', '.join(names[~np.broadcast_to(fine, names.shape)])}")
         if len(set(self.joint_names)) < len(names) or self.gripper_joint in self.joint_names:
             raise ValueError("every joint needs a name of its own")
-        if not (np.isfinite(self.gripper_closed) and self.gripper_closed):
-            raise ValueError("the gripper's closed must not be 0, where it is open")
+        if not np.isfinite(self.gripper_closed - self.gripper_open) or self.gripper_closed == self.gripper_open:
+            raise ValueError("the gripper's open and closed must be finite, and differ")
 
     def velocity_limits(self, positions: NDArray[np.floating]) -> tuple[Array, Array]:
         """Lowest and highest velocity allowed at ``positions`` (..., n) rad, in rad/s."""
@@ -155,12 +163,13 @@ class RobotModel:
         return np.maximum(-high, low), np.minimum(high, up)
 
     def open_fraction(self, gripper_position: float) -> float:
-        """How far the gripper is open, 1 open .. 0 closed, at a measured position of its joint in rad."""
-        return float(np.clip(1 - gripper_position / self.gripper_closed, 0, 1))
+        """How far the gripper is open, 1 open .. 0 closed, at a measured position of its joint in rad or m."""
+        way = self.gripper_open - self.gripper_closed
+        return float(np.clip((gripper_position - self.gripper_closed) / way, 0, 1))
 
     def gripper_position(self, open_fraction: float) -> float:
-        """The inverse of :meth:`open_fraction`, in rad."""
-        return float(self.gripper_closed * (1 - np.clip(open_fraction, 0, 1)))
+        """The inverse of :meth:`open_fraction`."""
+        return float(self.gripper_closed + np.clip(open_fraction, 0, 1) * (self.gripper_open - self.gripper_closed))
 
     def link_poses(self, positions: NDArray[np.floating]) -> Array:
         """Forward kinematics.
@@ -202,6 +211,10 @@ class RobotModel:
         """
         picked = pick("joint state", names, values, (*self.joint_names, self.gripper_joint))
         return picked[:-1], float(picked[-1])
+
+    def by_name(self, positions: Array, gripper: float) -> dict[str, float]:
+        """The inverse of :meth:`in_order`: values by name, of arm positions (n,) and the gripper's joint."""
+        return {**dict(zip(self.joint_names, positions.tolist(), strict=True)), self.gripper_joint: gripper}
 
 
 _NO_BRAKING = {"deceleration": np.inf, "offset": 0.0, "min": -np.inf, "max": np.inf}

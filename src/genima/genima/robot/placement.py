@@ -41,7 +41,7 @@ def base_pose(robot: RobotModel, positions: Array, T_world_joints: Array) -> Arr
     if np.any(wrong):
         names = [f"{robot.joint_names[i]} by {1e3 * distances[i]:.0f} mm and {np.degrees(angles[i]):.0f} deg"
                  for i in np.flatnonzero(wrong)]  # fmt: skip
-        raise GenimaError(f"the arm is no {robot.name}: axes are off, {', '.join(names)}")
+        raise GenimaError(f"the arm is no {robot.arm}: axes are off, {', '.join(names)}")
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = R, t
     return T

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.robot.body import FINGER_RATIOS, GRIPPER
+from genima.robot.body import finger_ratios
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera
 from genima.views.virtual import robot_alone
@@ -32,8 +32,9 @@ class RobotDepth:
         model.vis.quality.offsamples = 0
         self._model, self._data = model, mujoco.MjData(model)
         self._arm = [model.joint(name).qposadr[0] for name in robot.joint_names]
-        self._fingers = [model.joint(GRIPPER + name).qposadr[0] for name in ("finger_joint", *FINGER_RATIOS)]
-        self._ratios = np.array([1.0, *FINGER_RATIOS.values()])
+        ratios = finger_ratios(robot)
+        self._fingers = [model.joint(name).qposadr[0] for name in ratios]
+        self._ratios = np.array(list(ratios.values()))
         try:
             self._renderer = mujoco.Renderer(model, camera.height, camera.width)
         except (ImportError, mujoco.FatalError) as error:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from genima.errors import GenimaError
 from genima.observation import Image
-from genima.robot.body import COLLISION, FINGER_RATIOS, GRIPPER, add_camera, robot_spec
+from genima.robot.body import COLLISION, add_camera, finger_ratios, robot_spec
 from genima.robot.model import RobotModel
 from genima.views.camera import VIRTUAL, Camera
 
@@ -47,8 +47,9 @@ class VirtualView:
         model = robot_alone(robot, virtual_camera())
         self._model, self._data = model, mujoco.MjData(model)
         self._arm = [model.joint(name).qposadr[0] for name in robot.joint_names]
-        self._fingers = [model.joint(GRIPPER + name).qposadr[0] for name in ("finger_joint", *FINGER_RATIOS)]
-        self._ratios = np.array([1.0, *FINGER_RATIOS.values()])
+        ratios = finger_ratios(robot)
+        self._fingers = [model.joint(name).qposadr[0] for name in ratios]
+        self._ratios = np.array(list(ratios.values()))
         try:
             self._renderer: mujoco.Renderer | None = mujoco.Renderer(model, _SIZE, _SIZE)
         except (ImportError, mujoco.FatalError) as error:

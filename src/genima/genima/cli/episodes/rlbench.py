@@ -18,7 +18,7 @@ def import_rlbench(
     out: Path,
     cameras: Path | None = None,
     on_fault: OnFault = "skip",
-    robot: str = "panda",
+    robot: str = "panda_franka_hand",
 ) -> None:
     """Write the episodes of a dataset of RLBench's generator as demos; those already there are kept.
 

@@ -1,0 +1,173 @@
+"""`calibration_watch` beside the demo's processes: does it cry wolf, notice a bumped camera, disturb control?
+
+Tasks follow each other on the simulated robot: first without the node, then with it, then after one camera was moved.
+What is late is counted as in ``steadiness.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import tyro
+from std_srvs.srv import Trigger
+from steadiness import COUNTERS, late
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima.files import require_writable, write_whole
+from genima_bringup.processes import Process, around_simulator, camera_watch
+from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_sim.tasks import TASKS
+
+if TYPE_CHECKING:
+    from genima_bringup.driver import Driver
+
+VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
+WATCH = "calibration_watch"
+READY = 180.0  # s
+
+
+@dataclass
+class Options:
+    """Have tasks run beside the watch."""
+
+    tasks: int = 8
+    """How many without the watch, and how many with it."""
+    most: int = 20
+    """How many more, at most, until a moved camera is noticed."""
+    bumped: str = "front"
+    """Which camera is moved."""
+    by: float = 0.02
+    """How far in m."""
+    out: Path | None = None
+    """Write the result to this JSON file."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What happened while some tasks ran."""
+
+    name: str
+    seconds: float
+    tasks: int
+    successes: int
+    late: dict[str, tuple[int, int]]  # ticks by node, and how many were due
+    alarms: list[str]  # of the watch
+    checks: dict[str, str]  # what the watch last said, by view
+    load: float  # mean processes that wanted a processor, of the whole machine
+
+
+class Bench:
+    """The demo's processes, and who has them work."""
+
+    def __init__(self, options: Options, watched: bool, stack: ExitStack) -> None:
+        simulator = Process(
+            "benchmarks", "bumped_simulator", {"bumped": options.bumped, "by": options.by}, name="sim_node"
+        )
+        processes = [simulator, *around_simulator()]
+        if watched:
+            processes.append(camera_watch("panda", "sim", list(VIEWS)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self._supervisor = stack.enter_context(Supervisor(processes, folder, ros_environment()))
+
+        from genima_bringup.driver import Driver
+
+        self.driver: Driver = Driver("bench")
+        stack.callback(self.driver.close)
+        self.driver.callee(Trigger, "sim/bump")
+        self.driver.wait_ready([process.node for process in processes], READY, self._supervisor.check)
+        self._next = 0
+
+    def run(self, name: str, most: int, enough: Callable[[], bool] = lambda: False) -> Part:
+        """Tasks, until there are so many or there is enough."""
+        before = self._late()
+        self.driver.complaints.clear()
+        begin, successes, tasks, loads = time.monotonic(), 0, 0, []
+        for _ in tqdm(range(most), desc=name, unit="task", disable=None):
+            task = list(TASKS)[self._next % len(TASKS)]
+            instruction = self.driver.reset(task, self._next, self._supervisor.check)
+            running = self.driver.begin_task(instruction, 20.0, self._supervisor.check)
+            result = self.driver.answer(running, "run_task", 60.0, self._supervisor.check).result
+            successes, tasks = successes + (result.outcome == result.SUCCEEDED), tasks + 1
+            loads.append(psutil.getloadavg()[0])
+            self._next += 1
+            if self.driver.spin_until(enough, 2.0, self._supervisor.check):
+                break
+        return Part(
+            name,
+            time.monotonic() - begin,
+            tasks,
+            successes,
+            {node: (bad - before[node][0], due - before[node][1]) for node, (bad, due) in self._late().items()},
+            sorted({words for words in self.driver.complaints if words.startswith(WATCH)}),
+            self._said(),
+            sum(loads) / len(loads),
+        )
+
+    def _late(self) -> dict[str, tuple[int, int]]:
+        return {node: late(self.driver, node) for node in COUNTERS}
+
+    def _said(self) -> dict[str, str]:
+        from genima_nodes.health import values
+
+        if WATCH not in self.driver.health:
+            return {}
+        said = values(self.driver.health[WATCH])
+        return {key: said[key] for key in (*VIEWS, "check p50 [ms]", "check p99 [ms]")}
+
+    def bump(self) -> str:
+        """Move the camera."""
+        return str(self.driver.trigger("sim/bump", self._supervisor.check).message)
+
+    def alarmed(self, view: str) -> bool:
+        """Whether the watch says that a camera has moved."""
+        return WATCH in self.driver.health and f"camera {view}: has moved" in self.driver.health[WATCH].message
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    if options.out:
+        require_writable(options.out)
+    os.environ.update(ros_environment())
+    parts = []
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        with ExitStack() as stack:
+            parts.append(Bench(options, False, stack).run("without the watch", options.tasks))
+        with ExitStack() as stack:
+            bench = Bench(options, True, stack)
+            parts.append(bench.run("with it", options.tasks))
+            print(bench.bump())
+            parts.append(bench.run("bumped", options.most, lambda: bench.alarmed(options.bumped)))
+            noticed = bench.alarmed(options.bumped)
+    finally:
+        rclpy.try_shutdown()
+    for part in parts:
+        times = ", ".join(f"{node} {bad} of {due} late" for node, (bad, due) in part.late.items())
+        print(
+            f"{part.name}: {part.seconds:.0f} s, {part.successes} of {part.tasks} tasks, {times}; "
+            f"load {part.load:.1f}; alarms: {'; '.join(part.alarms) or 'none'}; {part.checks}"
+        )
+    print(f"noticed: {noticed}")
+    if options.out:
+        write_whole(options.out, (json.dumps([asdict(part) for part in parts], indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except GenimaError as error:
+        sys.exit(f"error: {error}")
