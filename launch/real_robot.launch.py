@@ -40,7 +40,7 @@ from launch import LaunchDescription
 
 FRANKA_ROS2, OURS, ELSEWHERE = ("crisp", "gello", "jtc"), "franka_arm", "multipanda"
 ARGUMENTS = {
-    "robot": Argument("fr3", "the arm, a name in config/robots", ["fr3", "panda"]),
+    "robot": Argument("fr3", "the arm", ["fr3", "panda"]),
     "robot_ip": Argument("172.16.0.2", "its address, or name"),
     "backend": Argument(
         "crisp",
@@ -86,13 +86,14 @@ def generate_launch_description() -> LaunchDescription:
     robotiq = EqualsSubstitution(gripper, "robotiq_2f140")
     hand = EqualsSubstitution(gripper, "franka_hand")
     ours = EqualsSubstitution(backend, OURS)
+    model = IfElseSubstitution(hand, [robot, "_franka_hand"], robot)  # a name in config/robots
     recovers = NotEqualsSubstitution(backend, ELSEWHERE)
-    arm_adapter, gripper_adapter, arm_recovery = adapters(robot, backend, gripper)
-    franka_arm, franka_hand = own_drivers(robot, text("robot_ip"))
+    arm_adapter, gripper_adapter, arm_recovery = adapters(model, backend, gripper)
+    franka_arm, franka_hand = own_drivers(model, text("robot_ip"))
     recovery = ParameterValue(IfElseSubstitution(recovers, RECOVERY, ""), value_type=str)
     views = Views(LaunchConfiguration("cameras"))
     recorder = {
-        "robot": robot,
+        "robot": model,
         "folder": text("folder"),
         "views": views,
         "calibration": text("calibration"),
@@ -131,7 +132,7 @@ def generate_launch_description() -> LaunchDescription:
         node(arm_recovery, IfCondition(AllSubstitution(hardware, franka_ros2))),
         node(franka_arm, IfCondition(AllSubstitution(hardware, ours))),
         node(franka_hand, IfCondition(AllSubstitution(hardware, ours, hand))),
-        *(node(process, IfCondition(hardware)) for process in kept_safe(robot, text("calibration"), recovery)),
+        *(node(process, IfCondition(hardware)) for process in kept_safe(model, text("calibration"), recovery)),
         node(TASK_RUNNER, IfCondition(hardware)),
     ]
     cameras = include(
@@ -149,7 +150,7 @@ def generate_launch_description() -> LaunchDescription:
                 node(process, IfCondition(models))
                 for process in [
                     *policy(text("checkpoint"), text("calibration"), text("device")),
-                    camera_watch(robot, text("calibration"), views),
+                    camera_watch(model, text("calibration"), views),
                 ]
             ),
             node(CLOCK_WATCH),

@@ -16,6 +16,7 @@ LOOP = {
     "checkpoint": Argument("", "folder with diffusion_agent/ and controller/; empty: the models of Genima"),
     "seed": Argument("0", "of the drawings"),
     "calibration": Argument("sim", "of the cameras: a name in calibration, or a folder"),
+    "robot": Argument("panda", "the arm with its gripper that the checkpoint is of: a name in config/robots"),
 }
 REMOTE = {
     "scene": Argument("rlbench", "names of CoppeliaSim's objects: a name in config/coppeliasim, or a YAML file"),
@@ -35,7 +36,7 @@ def generate_launch_description() -> LaunchDescription:
             *declare(BACKEND | LOOP | REMOTE),
             *environment(),
             *(node(process, in_mujoco) for process in simulator()),
-            node(coppeliasim(**{name: said[name] for name in REMOTE}), remote),
+            node(coppeliasim(**{name: said[name] for name in REMOTE}, robot=said["robot"]), remote),
             *map(node, around_simulator(**{name: said[name] for name in LOOP})),
         ]
     )

@@ -33,6 +33,7 @@ from genima.views import load_cameras
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes import messages, qos
+from genima_sim import evaluate
 from genima_sim.coppeliasim import calibration
 from genima_sim.coppeliasim.bridge import CoppeliaBridge
 from genima_sim.coppeliasim.connection import Connection, Unreachable
@@ -167,7 +168,8 @@ def test_a_reset_places_the_objects_as_the_scenes_script_says(stand_in, open_sce
     with pytest.raises(GenimaError, match="unknown task 'wave'; the scene's names know push_button, take_lid_off"):
         scene.reset("wave", 0)
     stand_in.simulation.success = True
-    dict(scene.look())
+    assert not scene.success
+    scene.look_around()
     assert scene.success
 
 
@@ -356,18 +358,47 @@ def run_demo(names: Path, port: int, out: Path, *arguments: str) -> subprocess.C
 
 @pytest.mark.real_time
 def test_the_loop_closes_through_coppeliasim(stand_in_process: int, names_file, tmp_path: Path) -> None:
-    """The bundled models, controller, guard and bridge, on a scene that only the remote API leads to."""
+    """The bundled models, controller, guard and bridge do a task on a scene that only the remote API leads to."""
     names = names_file(image_size=[256, 256], time_step=0.04)
-    ended = run_demo(names, stand_in_process, tmp_path / "out", "--time-limit", "15")
+    ended = run_demo(names, stand_in_process, tmp_path / "out", "--time-limit", "30")
     print(ended.stdout, ended.stderr, *(path.read_text() for path in (tmp_path / "out" / "logs").glob("c*.log")))
     assert ended.returncode == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     (result,) = report["results"]
     assert result["drawn_targets"] > 0 and report["drawing_hz"] > 0 and report["real_time_factor"] > 0
-    if result["outcome"] == "stopped":  # a busy machine renders in the simulation's own time: the guard holds the arm
-        assert any(words in result["reason"] for words in ("late", "have stopped", "no complete set"))
-    else:
-        assert result["outcome"] in ("timeout", "succeeded") and report["command_hz"] > 0
+    late = any(words in result["reason"] for words in ("late", "have stopped", "no complete set"))
+    if result["outcome"] == "stopped" and late:
+        pytest.skip(f"this machine renders too slowly, so the arm was held: {result['reason']}")
+    assert (result["outcome"], result["reason"]) == ("succeeded", "the simulator says so")
+    assert report["command_hz"] > 0
+
+
+def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
+    stand_in, names_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However slow the machine is; judged by the stand-in's physics. Blank images for drawings do not."""
+    out = tmp_path / "result.json"
+    arguments = ["--task", "push_button", "--simulator", "coppeliasim", "--scene", str(names_file())]
+    arguments += ["--host", "127.0.0.1", "--port", str(stand_in.port), "--episodes", "1", "--out", str(out)]
+    assert evaluate.main(arguments) == 0
+    result = json.loads(out.read_text())
+    assert (result["simulator"], result["successes"], result["succeeded"]) == ("coppeliasim", 1, [0])
+    assert "push_button: 1 of 1" in capsys.readouterr().out
+    assert evaluate.main([*arguments, "--blank-targets", "--time-limit", "5"]) == 0
+    assert json.loads(out.read_text())["successes"] == 0
+    assert "sim.stopSimulation" in stand_in.requests[-5:], "it goes on without us"
+
+
+def test_an_evaluation_needs_a_task_and_who_judges_it(stand_in, names_file) -> None:
+    def run(*arguments: str) -> None:
+        common = ["--simulator", "coppeliasim", "--host", "127.0.0.1", "--port", str(stand_in.port)]
+        evaluate.main([*common, *arguments])
+
+    with pytest.raises(GenimaError, match="unknown task 'wave'; the scene's names know push_button, take_lid_off"):
+        run("--task", "wave", "--scene", str(names_file()))
+    with pytest.raises(GenimaError, match="needs a scene that judges"):
+        run("--task", "push_button", "--scene", str(names_file(script="")))
+    assert stand_in.requests[-1] == "sim.getSimulationState", "it is left as it was found: standing"
 
 
 def test_a_demo_without_coppeliasim_or_task_ends_with_one_line(unused_port: int, names_file, tmp_path: Path) -> None:
@@ -375,4 +406,5 @@ def test_a_demo_without_coppeliasim_or_task_ends_with_one_line(unused_port: int,
     assert ended.returncode == 2 and len(ended.stderr.strip().splitlines()) == 1
     assert f"no CoppeliaSim answers at tcp://127.0.0.1:{unused_port}" in ended.stderr
     ended = run_demo(names_file(), unused_port, tmp_path / "out", "--task", "wave")
-    assert ended.returncode == 2 and "know no task 'wave': push_button, take_lid_off" in ended.stderr
+    assert ended.returncode == 2
+    assert "unknown task 'wave'; the scene's names know push_button, take_lid_off" in ended.stderr

@@ -212,7 +212,7 @@ def test_malformed_cameras_files_are_refused_with_the_reason(tmp_path: Path, tex
 
 
 def test_a_missing_cameras_file_is_named() -> None:
-    assert "No such file" in configuration.cameras("nowhere.yaml")[1].found
+    assert "nowhere.yaml does not exist" in configuration.cameras("nowhere.yaml")[1].found
     assert "nothing_like_it" in configuration.cameras("nothing_like_it")[1].found
     assert configuration.cameras(None)[1].status is Status.SKIPPED
 

@@ -261,6 +261,7 @@ def named(listed: list[Process]) -> set[str]:
     return {f"{process.package}/{process.executable}" for process in listed}
 
 
+AROUND = named(processes.around_drivers("fr3", ["front"], "sim"))
 POLICY = {*named(processes.policy()), "genima_nodes/calibration_watch"}
 DRIVEN = named(processes.adapters("fr3", "crisp", "robotiq_2f140"))
 SAFE = {*named(processes.kept_safe("fr3", "sim")), "genima_nodes/task_runner"}
@@ -273,7 +274,7 @@ ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ro
 def test_a_real_robot_by_ros_drivers(evaluate: Any, backend: str) -> None:
     """One camera driver a view; nothing of our own drivers."""
     found = evaluate("real_robot", backend=backend)
-    assert set(found.started) == POLICY | DRIVEN | SAFE | CLOCK | ROBOTIQ
+    assert set(found.started) == POLICY | DRIVEN | SAFE | CLOCK | ROBOTIQ == DRIVEN | AROUND | ROBOTIQ
     assert found.included.count("rs_launch.py") == 4 and found.included.count("franka.launch.py") == 1
 
 

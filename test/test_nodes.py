@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from genima_nodes import messages, qos, task_runner
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
+from genima_nodes.health import own_name
 from genima_nodes.task_runner import TaskRunnerNode
 from genima_sim.sim_node import SimNode
 
@@ -607,13 +609,14 @@ def test_stop_latches_until_resume(graph, guarded) -> None:
 class Runner:
     """Asks for tasks; plays the simulator that judges them."""
 
-    def __init__(self, graph: Graph) -> None:
-        graph.add(CommandGuardNode())
-        graph.add(TaskRunnerNode())
+    def __init__(self, graph: Graph, namespace: str = "") -> None:
+        graph.add(CommandGuardNode(namespace=namespace))
+        graph.add(TaskRunnerNode(namespace=namespace))
         self.graph = graph
-        self.tasks = graph.hear(String, "task", qos.TASK)
-        self._say_status = graph.speak(SceneStatus, "sim/status", qos.STATUS)
-        self._client = ActionClient(graph.probe, RunTask, "run_task")
+        prefix = f"{namespace}/" if namespace else ""
+        self.tasks = graph.hear(String, f"{prefix}task", qos.TASK)
+        self._say_status = graph.speak(SceneStatus, f"{prefix}sim/status", qos.STATUS)
+        self._client = ActionClient(graph.probe, RunTask, f"{prefix}run_task")
         graph.until(self._client.server_is_ready, "no action server")
 
     def status(self, success: bool, instruction: str = "wave") -> None:
@@ -706,6 +709,45 @@ def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch:
     result = runner.result(handle)
     assert result.outcome == RunTask.Result.STOPPED and "diffusion_agent: camera front silent" in result.reason
     assert result.elapsed > 0.4
+
+
+def test_of_several_arms_only_the_own_ones_faults_end_a_task(graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
+    monkeypatch.setattr(task_runner, "_NEEDED", ("diffusion_agent",))
+    runner = Runner(graph, "left")
+    graph.add(CommandGuardNode(namespace="right"))  # nobody owns that arm
+    say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
+
+    def report(**agents: bytes) -> None:
+        names = {name: f"{name}/diffusion_agent".removeprefix("root/") for name in agents}
+        said = [DiagnosticStatus(name=names[name], level=level, message=name) for name, level in agents.items()]
+        say(DiagnosticArray(status=said))
+
+    bad, good = DiagnosticStatus.ERROR, DiagnosticStatus.OK
+    handle = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: report(left=good))
+    begin = time.monotonic()
+    graph.until(lambda: time.monotonic() - begin > 1.5, "", lambda: report(right=bad, root=bad, left=good))
+    assert runner.task == "wave", "another arm's fault ended it"
+    graph.until(lambda: runner.task == "", "the task does not end", lambda: report(right=good, root=good, left=bad))
+    assert runner.result(handle).reason == "diffusion_agent: left"
+
+
+@pytest.mark.parametrize(
+    "namespace, said, name",
+    [
+        ("/", "command_guard", "command_guard"),
+        ("/", "left/command_guard", "left/command_guard"),
+        ("/left", "left/command_guard", "command_guard"),
+        ("/left", "right/command_guard", None),
+        ("/left", "command_guard", None),
+        ("/left", "leftover/command_guard", None),
+        ("/cell/left", "cell/left/command_guard", "command_guard"),
+    ],
+)
+def test_a_status_is_of_the_own_namespace_or_of_another(namespace: str, said: str, name: str | None) -> None:
+    node = SimpleNamespace(get_namespace=lambda: namespace)
+    assert own_name(node, DiagnosticStatus(name=said)) == name  # type: ignore[arg-type]
 
 
 def test_a_node_that_is_not_heard_of_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,19 @@ def test_documented_commands_and_options_exist(command: str) -> None:
         assert option in shown.stdout, f"./genima {command} has no {option}"
 
 
+def test_every_command_is_documented() -> None:
+    """Somewhere a user is told of it."""
+    assert {command.split()[0] for command in _commands()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("package", ["genima_nodes", "genima_sim", "genima_bringup"])
+def test_the_readme_says_where_every_node_is(package: str) -> None:
+    """The table of folders has the package's nodes in its row."""
+    (row,) = re.findall(rf"^\| `src/{package}` \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    nodes = re.findall(r'"(\w+) = ', (ROOT / "src" / package / "setup.py").read_text())
+    assert nodes and [node for node in nodes if f"`{node}`" not in row] == []
+
+
 def test_links_lead_somewhere() -> None:
     """Files that the pages point to are there."""
     for page in PAGES:

@@ -40,7 +40,7 @@ def test_an_image_comes_as_it_was_taken_and_losses_are_counted() -> None:
     camera = ColorCamera("123", PROFILE, plugged_in=Bus(soft))
     camera.open()
     assert camera.read(0.01) is None
-    stamp = soft.expose(grey=9)
+    stamp = soft.expose(seen=9)
     frame = camera.read(1.0)
     assert frame is not None
     assert frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8 and np.all(frame.image == 9)
@@ -48,9 +48,9 @@ def test_an_image_comes_as_it_was_taken_and_losses_are_counted() -> None:
     assert camera.clock == "global_time"
     soft.expose(lose=3)
     assert camera.read(1.0).lost == 3  # type: ignore[union-attr]
-    soft.expose(grey=1)
+    soft.expose(seen=1)
     time.sleep(0.05)
-    soft.expose(grey=2)
+    soft.expose(seen=2)
     time.sleep(0.05)
     late = camera.read(1.0)
     assert late is not None and np.all(late.image == 2) and late.lost == 1, "who comes late gets the newest"

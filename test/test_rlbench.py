@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from standins import rlbench as stand_in
+from untrained import save_checkpoints
 
 from genima.chunks import ChunkStream
 from genima.cli import episodes as cli
@@ -28,9 +29,9 @@ from genima.robot.model import RobotModel
 from genima.views import load_cameras
 from genima_sim import evaluate
 from genima_sim.rlbench.environment import RLBenchEnvironment
-from genima_sim.rlbench.tasks import EPISODES, RATE, STEPS, TASKS
+from genima_sim.rlbench.tasks import EPISODES, RATE, ROBOT, STEPS, TASKS
 
-PANDA = RobotModel.load("panda")
+PANDA = RobotModel.load(ROBOT)
 CAMERAS = {view: camera.scaled(32, 32) for view, camera in load_cameras("sim").items()}
 LENGTH = 6
 _OPTICAL = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -297,11 +298,13 @@ def test_without_rlbench_it_is_told_how_to_install_it() -> None:
 
 def test_evaluation_scores_0_or_100(monkeypatch, checkpoint_folder, tmp_path) -> None:
     stand_in.install(monkeypatch)
-    out = tmp_path / "result.json"
-    arguments = ["--task", "open_box", "--simulator", "rlbench", "--checkpoint", str(checkpoint_folder)]
+    out, trained = tmp_path / "result.json", save_checkpoints(tmp_path / "trained", of=ROBOT)
+    arguments = ["--task", "open_box", "--simulator", "rlbench", "--checkpoint", str(trained)]
     brief = ["--episodes", "2", "--time-limit", "0.5", "--blank-targets", "--out", str(out)]
     assert evaluate.main([*arguments, *brief]) == 0
     result = json.loads(out.read_text())
     assert (result["simulator"], result["score"], result["episodes"]) == ("rlbench", 100 * result["successes"] / 2, 2)
+    with pytest.raises(GenimaError, match="was trained with a robotiq_2f140, not the franka_hand"):
+        evaluate.main([*arguments[:-1], str(checkpoint_folder)])
     with pytest.raises(GenimaError, match="none of the paper's tasks"):
         evaluate.main(["--task", "take_lid_off", "--simulator", "rlbench"])

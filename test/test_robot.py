@@ -17,12 +17,15 @@ from scipy.spatial.transform import Rotation
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.robot.body import arm_only_model
+from genima.guard import SelfCollision
+from genima.robot.backend import GripperBackend
+from genima.robot.body import arm_only_model, finger_ratios, robot_spec
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
 from genima_sim.simulation import Simulation
 
 PANDA = RobotModel.load("panda")
+ROBOTS = sorted(file.stem for file in paths.shared("config", "robots").glob("*.yaml"))
 NAMES = (*PANDA.joint_names, PANDA.gripper_joint)
 
 
@@ -30,18 +33,61 @@ def random_positions(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.uniform(PANDA.position_min, PANDA.position_max, (*shape, len(PANDA.joint_names)))
 
 
-def test_link_poses_are_those_of_a_pinocchio_model_with_the_same_parameters() -> None:
-    model = pinocchio.Model()
+@pytest.mark.parametrize("name", ROBOTS)
+def test_link_poses_are_those_of_a_pinocchio_model_with_the_same_parameters(name: str) -> None:
+    robot, model = RobotModel.load(name), pinocchio.Model()
     last = 0
-    for a, d, alpha in PANDA.dh:
+    for a, d, alpha in robot.dh:
         turned = pinocchio.SE3(pinocchio.utils.rotate("x", alpha), np.zeros(3))
         placement = turned * pinocchio.SE3(np.eye(3), np.array([a, 0, d]))
         last = model.addJoint(last, pinocchio.JointModelRZ(), placement, f"joint{last + 1}")
+    tip = pinocchio.SE3(np.eye(3), np.array([0, 0, robot.flange_offset]) + robot.T_flange_tip[:3, 3])
+    model.addFrame(pinocchio.Frame("tip", last, 0, tip, pinocchio.FrameType.OP_FRAME))
     data = model.createData()
     for positions in random_positions(np.random.default_rng(0), 50):
-        pinocchio.forwardKinematics(model, data, positions)
-        expected = [data.oMi[i + 1].homogeneous for i in range(model.njoints - 1)]
-        np.testing.assert_allclose(PANDA.link_poses(positions)[:7], expected, atol=1e-12)
+        pinocchio.framesForwardKinematics(model, data, positions)
+        expected = [*(data.oMi[i + 1].homogeneous for i in range(model.njoints - 1)), data.oMf[-1].homogeneous]
+        np.testing.assert_allclose(robot.link_poses(positions)[[*range(7), -1]], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("arm", ["panda", "fr3"])
+def test_a_franka_hand_is_on_the_same_arm_between_its_fingertips(arm: str) -> None:
+    robot, other = RobotModel.load(f"{arm}_franka_hand"), RobotModel.load(arm)
+    assert (robot.arm, robot.joint_names) == (arm, other.joint_names)
+    for limits in ("position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max", "home", "dh"):
+        np.testing.assert_array_equal(getattr(robot, limits), getattr(other, limits))
+    assert (robot.braking is None) == (other.braking is None)
+    assert robot.gripper_position(1.0) == GripperBackend.load("franka_hand").opened == 0.04  # m: a width of 80 mm
+    assert robot.gripper_position(0.0) == 0.0 and robot.open_fraction(0.01) == pytest.approx(0.25)
+    assert robot.open_fraction(0.05) == 1.0 and robot.open_fraction(-0.01) == 0.0  # a little beyond its stops
+
+    model = robot_spec(robot).compile()
+    data = mujoco.MjData(model)
+    for opened in (0.0, 0.5, 1.0):
+        for joint, ratio in finger_ratios(robot).items():
+            data.joint(joint).qpos[:] = ratio * robot.gripper_position(opened)
+        mujoco.mj_kinematics(model, data)
+        left, right = (data.body(f"gripper_{side}finger").xpos for side in ("left", "right"))
+        assert np.linalg.norm(left - right) == pytest.approx(0.08 * opened, abs=1e-6)
+        before = data.site("tip").xmat.reshape(3, 3).T @ (data.site("tip").xpos - (left + right) / 2)
+        np.testing.assert_allclose(before[:2], 0, atol=1e-6)  # the tip is between them
+    assert SelfCollision(robot).depth(robot.home) == 0
+
+
+def test_a_gripper_without_meshes_is_named(tmp_path: Path) -> None:
+    data = yaml.safe_load(paths.shared("config", "robots", "fr3_franka_hand.yaml").read_text())
+    data["gripper"]["model"] = "suction"
+    file = tmp_path / "fr3_suction.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(GenimaError, match="robotiq_2f140 and franka_hand have meshes.*suction"):
+        robot_spec(RobotModel.load(file))
+
+
+def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\narm: fr4\n")
+    with pytest.raises(GenimaError, match="fr4"):
+        RobotModel.load(file)
 
 
 def test_links_flange_and_tip_are_where_the_simulated_robot_has_them(simulation: Simulation) -> None:
@@ -143,7 +189,8 @@ def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
         (_set(3, name="panda_joint1"), "a name of its own"),
         (_set(0, braking={"deceleration": 0, "offset": 0, "min": -3, "max": 3}), "braking must be positive"),
         (_set(0, braking={"deceleration": 6, "offset": 0.3, "min": -2, "max": 3}), "anywhere in its range"),
-        (lambda data: data["gripper"].update(closed=0), "closed must not be 0"),
+        (lambda data: data["gripper"].update(closed=0), "open and closed must be finite, and differ"),
+        (lambda data: data["gripper"].update(open=float("inf")), "open and closed must be finite, and differ"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(tmp_path: Path, damage: Callable[[Any], None], words: str) -> None:
@@ -152,11 +199,11 @@ def test_limits_that_make_no_sense_are_refused(tmp_path: Path, damage: Callable[
     assert words in _refused(tmp_path, yaml.safe_dump(data))
 
 
-@pytest.mark.parametrize("file", sorted(paths.shared("config", "robots").glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_robot_that_comes_with_genima_can_be_loaded_and_says_where_its_limits_are_from(file: Path) -> None:
-    robot = RobotModel.load(file.stem)
-    assert robot.name == file.stem
-    assert "# Limits: " in file.read_text()
+@pytest.mark.parametrize("name", ROBOTS)
+def test_every_robot_that_comes_with_genima_can_be_loaded_and_says_where_its_limits_are_from(name: str) -> None:
+    robot = RobotModel.load(name)
+    assert robot.name == name and robot.arm in ROBOTS
+    assert "# Limits: " in paths.shared("config", "robots", f"{name}.yaml").read_text()
     low, high = robot.velocity_limits(robot.home)
     assert np.all(low < 0) and np.all(high > 0)
 

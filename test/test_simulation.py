@@ -41,6 +41,11 @@ def test_the_same_seed_and_commands_give_the_same_motion_to_the_last_bit(simulat
     assert np.abs(np.diff(first, axis=0)).max() > 0.01
 
 
+def test_a_robot_with_another_gripper_is_refused() -> None:
+    with pytest.raises(GenimaError, match="the simulated robot has a robotiq_2f140, fr3_franka_hand has a franka_hand"):
+        Simulation(RobotModel.load("fr3_franka_hand"))
+
+
 def test_seeds_differ_in_objects_and_in_the_arm(simulation: Simulation) -> None:
     buttons, saucepans, arms = [], [], []
     for seed in range(10):

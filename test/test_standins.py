@@ -210,16 +210,12 @@ def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
     graph.until(lambda: abs(hardware.arm.joints.gripper - 0.2) < 0.1, "the gripper does not follow", cell.lead)
     assert not hardware.franka.reflexes
 
-    # everything reached it through the guard, within the limits
-    targets = np.array([positions for _, positions in hardware.franka.targets])
+    # the guard kept the limits, and nothing stepped on the way to the arm
     time.sleep(0.3)  # the probe hears it later
-    said = {tuple(message.position[:7]) for message in cell.targets}
-    own = np.array([tuple(positions) not in said for positions in targets])
-    assert np.sum(~own) > 20
-    steps = np.abs(np.diff(targets, axis=0)).max(axis=1)
-    assert np.all(steps[own[1:]] < 0.05)  # what is not the guard's holds the arm where it is
     stamps = np.array([messages.seconds(message.header.stamp) for message in cell.targets])
     assert violations(stamps, np.array([m.position[:7] for m in cell.targets]), FR3) == 0
+    targets = np.array([positions for _, positions in hardware.franka.targets])
+    assert np.abs(np.diff(targets, axis=0)).max() < 0.05  # also where it begins anew, after a break: at the arm
 
     # somebody bumps into it
     graph.call(Trigger, "standin/trip", Trigger.Request())

@@ -1,4 +1,5 @@
-"""The DDS profile for two machines: what must agree with the other one, and drawn targets by the network alone."""
+"""Two machines: the DDS profile, what it must share with the other one, drawn targets by the network alone; and the
+models on a machine whose clock is not the robot's."""
 
 from __future__ import annotations
 
@@ -8,12 +9,28 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
+import pytest
+import rclpy
 import test_transport
+from sensor_msgs.msg import JointState
+from standins import interfaces
+from standins.cell import Cell, cell, prepare, set_scene
 
 from genima import paths
-from genima_bringup.supervisor import ros_environment
+from genima_bringup.clock_file import set_clock
+from genima_bringup.driver import Driver
+from genima_bringup.fault_bench import shifted_clock
+from genima_bringup.processes import CLOCK_WATCH, Process
+from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_interfaces.action import RunTask
+from genima_nodes import qos
 
 TILES = 30
 NAME = "{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}"
@@ -60,3 +77,102 @@ def test_drawn_targets_come_by_the_network(tmp_path: Path) -> None:
             process.wait()
     seeds = json.loads(output)["seeds"]  # the reader has compared every byte
     assert seeds == sorted(set(seeds)) and len(seeds) > TILES / 2
+
+
+# ------------------------------------------------------------------------------------------------------ two clocks
+
+MODELS = "controller", "diffusion_agent", "calibration_watch"  # beside the graphics card
+ROBOT, CARD = (Process("genima_nodes", "clock_watch", name=f"clock_watch_{name}") for name in ("robot", "card"))
+_START, _LIMIT = 200.0, 15.0  # s
+_APART = 0.3  # s
+_MOVES = 0.05  # rad
+
+
+@dataclass
+class Told:
+    """What became of tasks."""
+
+    started_apart: tuple[RunTask.Result, float, str] | None = None  # how far the arm moved in rad, and what was said
+    went_on: float = 0.0  # rad
+    set_apart: tuple[float, str, str] | None = None  # rad once held; what the clocks' and the controller's watch said
+
+
+def span(commands: list[JointState], since: int = 0) -> float:
+    """How far the arm was told to move, rad."""
+    places = np.array([message.position[:7] for message in commands[since:]])
+    return float(np.ptp(places, axis=0).max()) if len(places) else 0.0
+
+
+def play(found: Cell, clock: Path, shifted: dict[str, str], logs: Path, environment: dict[str, str]) -> Told:
+    """In a process of its own: DDS reads its profile once in a process's life."""
+    os.environ.update(environment)
+    told, commands = Told(), list[JointState]()
+    models = [process for process in found.ours if process.executable in MODELS]
+    others = [process for process in found.ours if process not in (*models, CLOCK_WATCH)]
+    set_clock(clock, _APART)
+    with (
+        Supervisor([found.hardware, *others, ROBOT], logs / "robot", environment) as robot,
+        Supervisor([*models, CARD], logs / "card", environment | shifted) as card,
+    ):
+        rclpy.init()
+        driver = Driver("judge")
+        prepare(driver)
+
+        def alive() -> None:
+            robot.check()
+            card.check()
+
+        def until(condition: Callable[[], bool], seconds: float) -> bool:
+            return driver.spin_until(condition, seconds, alive)
+
+        def said(node: str) -> str:
+            return str(driver.health[node].message)
+
+        try:
+            driver.create_subscription(JointState, "joint_command", commands.append, qos.EVERY_COMMAND)
+            driver.wait_ready([process.node for process in (*others, *models)], _START, alive)
+            until(lambda: "ms ahead" in said(ROBOT.node) and "ms behind" in said(CARD.node), _LIMIT)
+            instruction = set_scene(driver, "push_button", 3, alive)
+            commands.clear()
+            ended = driver.begin_task(instruction, _LIMIT, alive)
+            result = driver.answer(ended, "run_task", _LIMIT + 30, alive).result
+            told.started_apart = result, span(commands), said(ROBOT.node)
+
+            set_clock(clock, 0.0)
+            until(lambda: said(ROBOT.node) == "ok" and said(CARD.node) == "ok", _LIMIT)
+            instruction = set_scene(driver, "push_button", 3, alive)
+            commands.clear()
+            ended = driver.begin_task(instruction, 2 * _LIMIT, alive)
+            until(lambda: span(commands) > _MOVES or ended.done(), _LIMIT)
+            told.went_on = span(commands)
+            set_clock(clock, -_APART)
+            until(lambda: "ms behind" in said(ROBOT.node) and "held" in said("controller"), _LIMIT)
+            until(lambda: False, 0.5)
+            held = len(commands)
+            until(lambda: False, 0.5)
+            told.set_apart = span(commands, held), said(ROBOT.node), said("controller")
+        finally:
+            driver.close()
+            rclpy.shutdown()
+    return told
+
+
+@pytest.mark.real_time
+def test_an_arm_does_not_move_by_another_clock_than_its_own(tmp_path: Path) -> None:
+    """The guard and the drivers on one machine, the models on another: apart from the start, then right, then apart."""
+    found = cell(tmp_path, fps=10.0)
+    clock, shifted = shifted_clock(tmp_path)
+    profile = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(paths.shared("config", "dds", "two_machines.xml"))}
+    environment = ros_environment() | profile | interfaces.environment()
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        told = pool.submit(play, found, clock, shifted, tmp_path / "logs", environment).result()
+    assert told.started_apart is not None and told.set_apart is not None
+    result, moved, said = told.started_apart
+    assert re.search(r"clock of card: it is (29|30)\d\.\d ms ahead, 5 ms are allowed", said)
+    assert result.outcome == RunTask.Result.STOPPED and "controller: joint_states late" in result.reason
+    assert moved < 0.01
+    moved, said, acting = told.set_apart
+    assert re.search(r"clock of card: it is (29|30)\d\.\d ms behind", said)
+    assert "held" in acting and moved < 0.01
+    if told.went_on < _MOVES:
+        pytest.skip("this machine is too busy: the arm was held although the clocks agreed")

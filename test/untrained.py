@@ -16,11 +16,11 @@ from genima.text import small_text_encoder, small_tokenizer
 from genima_sim.tasks import TASKS
 
 
-def save_checkpoints(folder: Path, view_size: int = 64) -> Path:
-    """Fill a folder with a diffusion agent and a controller that fit together."""
+def save_checkpoints(folder: Path, view_size: int = 64, of: str = "panda") -> Path:
+    """Fill a folder with a diffusion agent and a controller that fit together, of a robot in config/robots."""
     torch.manual_seed(0)
-    robot = RobotModel.load("panda")
-    spec = DrawingSpec("panda", robot.joint_names, view_size=view_size)
+    robot = RobotModel.load(of)
+    spec = DrawingSpec(of, robot.joint_names, view_size=view_size)
     instructions = [task.instruction for task in TASKS.values()]
     agent = small_agent(spec, instructions, torch.rand(2, 3, 2 * view_size, 2 * view_size) * 2 - 1)
     agent.save_pretrained(folder / "diffusion_agent")

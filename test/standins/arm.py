@@ -50,7 +50,7 @@ class Crisp(Controller):
 
     stiffness = 5.0 * np.array([150.0] * 4 + [50.0, 30.0, 10.0])
     damping = 0.5 * np.array([150.0] * 4 + [50.0, 30.0, 10.0])
-    most = 30.0  # Nm, nullspace.max_tau: its demos' 5 is too little to follow
+    most = 10.0  # Nm, nullspace.max_tau as in config/controllers: below what the wrist can bear
     rate = 0.5  # Nm a step, max_delta_tau
 
     def activate(self, now: float, q: Array) -> None:

@@ -85,7 +85,6 @@ class StandIn(threading.Thread):
         self._renderer: SceneRenderer | None = None
         self._explicit: set[str] = set()
         self._images: dict[str, NDArray[np.uint8]] = {}
-        self._rendered_at = -1.0
         self._ending = False
         ours = {f"sim.{name[4:]}": getattr(self, name) for name in dir(self) if name.startswith("sim_")}
         self._functions = ours | {"zmqRemoteApi.require": lambda name: None, "zmqRemoteApi.info": self._info}
@@ -105,8 +104,12 @@ class StandIn(threading.Thread):
                 self._socket.send(cbor2.dumps(self._reply(cbor2.loads(raw))))
             self._run_freely()
         self._socket.close(0)
+        self._end_rendering()
+
+    def _end_rendering(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
+        self._renderer = None
 
     # The protocol.
 
@@ -149,7 +152,6 @@ class StandIn(threading.Thread):
         self.simulation.reset("push_button", 0)
         joints = self.simulation.joints()
         self._targets = dict(zip([*self._joints, *self.fingers], [*joints.positions, 0.04, 0.04], strict=True))
-        self._rendered_at = -1.0
 
     def _advance(self, seconds: float) -> None:
         opened = np.mean([self._targets[finger] for finger in self.fingers]) / FINGER_OPEN
@@ -254,7 +256,7 @@ class StandIn(threading.Thread):
         path = self._path(handle)
         if path in _SENSORS:
             self._resolution[path][parameter - _CONSTANTS["visionintparam_resolution_x"]] = value
-            self._rendered_at = -1.0
+            self._end_rendering()
 
     def sim_getObjectFloatParam(self, handle: int, parameter: int) -> float:
         view = _SENSORS[self._path(handle)]
@@ -284,16 +286,12 @@ class StandIn(threading.Thread):
     def sim_handleVisionSensor(self, handle: int) -> int:
         if self._path(handle) not in self._explicit:
             raise Refused("Object is not tagged for explicit handling. (in function 'sim.handleVisionSensor')")
-        if self._rendered_at != self.simulation.time:
-            if self._rendered_at < 0:
-                if self._renderer is not None:
-                    self._renderer.close()
-                sizes = {view: self._resolution[path] for path, view in _SENSORS.items()}
-                cameras = {view: camera.scaled(*sizes[view]) for view, camera in self._views.items()}
-                self._renderer = SceneRenderer(self.simulation.model, cameras)
-            assert self._renderer is not None
-            self._images = self._renderer.render(self.simulation.qpos())
-            self._rendered_at = self.simulation.time
+        path = self._path(handle)
+        if self._renderer is None:
+            sizes = {view: self._resolution[path] for path, view in _SENSORS.items()}
+            cameras = {view: camera.scaled(*sizes[view]) for view, camera in self._views.items()}
+            self._renderer = SceneRenderer(self.simulation.model, cameras)
+        self._images |= self._renderer.render(self.simulation.qpos(), [_SENSORS[path]])
         return 0
 
     def sim_getVisionSensorImg(self, handle: int) -> tuple[bytes, list[int]]:
@@ -311,7 +309,6 @@ class StandIn(threading.Thread):
         self.simulation.reset(*arguments)
         joints = self.simulation.joints()
         self._targets = dict(zip([*self._joints, *self.fingers], [*joints.positions, 0.04, 0.04], strict=True))
-        self._rendered_at = -1.0
         return self.simulation.instruction
 
 

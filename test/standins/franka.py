@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from lifecycle_msgs.msg import State
@@ -19,12 +21,28 @@ from genima_nodes import messages
 from genima_nodes.optional_messages import message_type
 from standins.arm import CONTROLLERS, TorqueArm
 
-_STATE_PERIOD = 0.02  # s between robot states: the real one tells 1000 times a second, which nothing here needs
+_STATE_PERIOD = 0.1  # s between robot states: the real one tells 1000 times a second, which nothing here needs
 _DEPTH_1 = QoSProfile(depth=1)
+_TARGETS = QoSProfile(depth=100)  # a real controller looks at its newest every millisecond; here some wait
+
+
+@dataclass(frozen=True)
+class _Target:
+    """As it came."""
+
+    due: float  # s: from when on it is in force
+    stamp: float
+    positions: np.ndarray
+    velocities: np.ndarray | None
+    ahead: float  # s
 
 
 class FrankaDriver:
-    """The ROS side of a :class:`TorqueArm`. ``lock`` is held while the arm is touched."""
+    """The ROS side of a :class:`TorqueArm`. ``lock`` is held while the arm is touched.
+
+    A robot's own controller is never kept waiting for a processor. So that it looks so here, too, physics makes up for
+    the time that it lost, and meets each target in it at the moment that the target is stamped with.
+    """
 
     def __init__(
         self,
@@ -45,6 +63,7 @@ class FrankaDriver:
         self._controller = CONTROLLERS[backend.name](arm.robot)
         self.reflexes: list[str] = []
         self.targets: list[tuple[float, np.ndarray]] = []  # every one that came, with its stamp
+        self._coming: deque[_Target] = deque()
         self.user_stop = False
 
         manager = self.settings.manager
@@ -58,7 +77,7 @@ class FrankaDriver:
         self._robot_state = node.create_publisher(self._state_type, self.settings.state, _DEPTH_1)
         kinds = {TargetMessage.JOINT_STATE: JointState, TargetMessage.JOINT_TRAJECTORY: JointTrajectory}
         self._target = node.create_subscription(
-            kinds[backend.message], backend.target, self._on_target, _DEPTH_1
+            kinds[backend.message], backend.target, self._on_target, _TARGETS
         )
         node.create_service(self._list, f"{manager}/list_controllers", self._on_list)
         node.create_service(set_hardware, f"{manager}/set_hardware_component_state", self._on_set_hardware)
@@ -74,6 +93,9 @@ class FrankaDriver:
     def step(self, now: float) -> JointState | None:
         """One millisecond at ``now``, s; what the joint_state_broadcaster then says."""
         before = self._arm.error
+        while self._coming and self._coming[0].due <= now:
+            target = self._coming.popleft()
+            self._controller.target(now, target.stamp, target.positions, target.velocities, target.ahead)
         self._arm.step(now)
         if self._arm.error and not before:
             self.collapse(self._arm.error)
@@ -93,10 +115,12 @@ class FrankaDriver:
     def collapse(self, error: str) -> None:
         """What a reflex leaves: hardware without configuration, and no controller."""
         self.reflexes.append(error)
+        self._node.get_logger().error(f"reflex: {error}")
         self._off()
 
     def restart(self) -> None:
         """After the arm was reset: its controller goes on where it is; a user would have to do so by hand."""
+        self._coming.clear()
         self._arm.switch(self._controller if self.hardware == "active" else None, messages.now(self._node))
 
     def _off(self) -> None:
@@ -121,7 +145,7 @@ class FrankaDriver:
         with self._lock:
             if isinstance(message, JointTrajectory) and self._arm.controller is None:
                 return  # ignored while it is not active
-            self._controller.target(now, stamp, positions, velocities, ahead)
+            self._coming.append(_Target(stamp or now, stamp, positions, velocities, ahead))
 
     def _on_list(self, request, response):  # type: ignore[no-untyped-def]
         response.controller = [self._controller_state(name=n, state=s) for n, s in self.controllers.items()]

@@ -1,6 +1,8 @@
 """One process that is a robot's cell to the drivers' users: an arm, a gripper, cameras; the simulator's physics behind.
 
 `python -m standins.hardware --ros-args -p backend:=crisp -p fps:=10.0`
+
+The cameras' drivers are told their serials by a file as in config/cameras; `plugged_in` names those that are there.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from std_srvs.srv import Trigger
 
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
+from genima.views.rig import load_rig
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes import messages, qos
@@ -28,6 +31,7 @@ from standins.realsense import RealSenseDrivers
 from standins.robotiq import RobotiqDriver
 
 _BATCH = 5  # ms that physics goes at once: threads of Python do not wake 1000 times a second
+_CATCH_UP = 200  # batches: a second
 _STATUS_PERIOD = 0.1  # s
 
 
@@ -42,13 +46,27 @@ class Hardware(Node):
         gripper = GripperBackend.load(self.declare_parameter("gripper", "robotiq_2f140").value)
         fps = self.declare_parameter("fps", 0.0).value  # 0: no cameras
         every = self.declare_parameter("state_every", 1).value  # ms
+        cameras = self.declare_parameter("cameras", "four_d415").value
+        plugged_in = list(self.declare_parameter("plugged_in", ["all"]).value)
+        depth = self.declare_parameter("depth", False).value
+        lost = self.declare_parameter("lost", 0.0).value  # share of the images
         self._lock = threading.Lock()
         self._simulation = simulation or Simulation(robot)
         self.arm = TorqueArm(self._simulation, robot)
         self._seed, self._task, self._resets = 0, "", 0
         self.franka = FrankaDriver(self, self.arm, backend, self._lock, every)
-        self.gripper = RobotiqDriver(self, gripper, self._open_fraction, self._move_gripper)
-        self.cameras = RealSenseDrivers(self, self._simulation, self._look, fps) if fps else None
+        # A node of its own: it awaits, which the other executor cannot before rclpy 7.1.9; this one costs four times as
+        # much for all that comes often.
+        self._hand = Node("gripper_driver", context=self.context)
+        self.gripper = RobotiqDriver(self._hand, gripper, self._open_fraction, self._move_gripper)
+        self._hands = SingleThreadedExecutor(context=self.context)
+        self._hands.add_node(self._hand)
+        self._gripping = threading.Thread(target=self._grip, name="gripper", daemon=True)
+        self.cameras: RealSenseDrivers | None = None
+        if fps:
+            serials = {view: device.serial for view, device in load_rig(cameras).items()}
+            there = set(serials.values()) if plugged_in == ["all"] else set(plugged_in)
+            self.cameras = RealSenseDrivers(self, self._simulation, self._look, fps, serials, there, depth, lost)
         self._status = self.create_publisher(SceneStatus, "sim/status", qos.STATUS)
         self._reflexes = self.create_publisher(UInt32, "standin/reflexes", qos.TASK)
         self.create_service(ResetScene, "sim/reset", self._on_reset)
@@ -56,19 +74,30 @@ class Hardware(Node):
         self.create_timer(_STATUS_PERIOD, self._tell, clock=STEADY)
         self._physics = PacedThread(_BATCH * PERIOD, self._advance, "physics")
         self._physics.start()
+        self._ending = threading.Event()
+        self._gripping.start()
 
     def close(self) -> None:
         """End all threads."""
+        self._ending.set()
+        self._gripping.join()
+        self._hands.shutdown()
+        self._hand.destroy_node()
         self._physics.close()
         self.arm.close()
         if self.cameras is not None:
             self.cameras.close()
 
+    def _grip(self) -> None:
+        while not self._ending.is_set():
+            self._hands.spin_once(timeout_sec=0.1)
+
     def _advance(self, deadline: float, periods: int) -> bool:
-        now = messages.now(self) - _BATCH * PERIOD
+        steps = _BATCH * min(periods, _CATCH_UP)
+        now = messages.now(self) - steps * PERIOD
         told: list[JointState] = []
         with self._lock:
-            for k in range(_BATCH):
+            for k in range(steps):
                 if (message := self.franka.step(now + (k + 1) * PERIOD)) is not None:
                     told.append(message)
         for message in told:
@@ -121,7 +150,7 @@ class Hardware(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(Hardware, args, CONTROL_NICENESS, SingleThreadedExecutor)
+    return run(Hardware, args, CONTROL_NICENESS, real_time=True)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,111 @@
-"""What realsense2_camera shows of its colour cameras: images and camera_info, and drop-outs on request."""
+"""What realsense2_camera (4.58) shows of its cameras, and what it does when they are lost.
+
+Topics, frames and metadata are those of realsense-ros's ros_sensor.cpp, rs_node_setup.cpp and tfs.cpp; what happens
+with a camera that is not there, of its realsense_node_factory.cpp: the node lives and looks again, but nobody
+publishes the camera's topics. Its depth has the colour lens's intrinsics, beside which it sits.
+"""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import mujoco
+import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool
+from tf2_msgs.msg import TFMessage
 
+from genima.handeye.frames import T_LINK_OPTICAL
+from genima.handeye.poses import pose
+from genima.views import Camera
 from genima_nodes import messages
+from genima_nodes.optional_messages import message_type
+from genima_nodes.pacing import INFERENCE, schedule_in_real_time
+from genima_nodes.transforms import transform_message
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import camera_info
 from genima_sim.simulation import Simulation
 
-_DEPTH = QoSProfile(depth=10)  # realsense2_camera's SYSTEM_DEFAULT: reliable, volatile
+_DEPTH = QoSProfile(depth=10)  # its SYSTEM_DEFAULT: reliable, volatile
+_LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+T_LINK_COLOR = pose(np.eye(3), np.array([0.0, 0.015, 0.0]))  # a D415's link is where its depth sensor is
+_DEPTH_STEP = 0.001  # m
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream's topics, while its camera runs."""
+
+    image: Publisher
+    info: Publisher
+    metadata: Publisher
+    frame: str
+
+    @classmethod
+    def of(cls, node: Node, view: str, name: str, image: str) -> Stream:
+        """``name`` is the stream's, ``image`` that of its images."""
+        metadata = message_type("realsense2_camera_msgs/msg/Metadata")
+        kinds = {image: Image, "camera_info": CameraInfo, "metadata": metadata}
+        topics = [node.create_publisher(kind, f"cameras/{view}/{name}/{end}", _DEPTH) for end, kind in kinds.items()]
+        return cls(*topics, frame=f"{view}_{name}_optical_frame")
+
+    def publish(self, image: Image, info: CameraInfo, number: int) -> None:
+        """A frame, which has been given its stamp."""
+        image.header.frame_id = info.header.frame_id = self.frame
+        info.header.stamp = image.header.stamp
+        milliseconds = 1e3 * messages.seconds(image.header.stamp)
+        said = {"frame_number": number, "clock_domain": "global_time", "frame_timestamp": milliseconds}
+        self.image.publish(image)
+        self.info.publish(info)
+        self.metadata.publish(self.metadata.msg_type(header=image.header, json_data=json.dumps(said)))
+
+    def end(self, node: Node) -> None:
+        """As the driver does when its camera is gone."""
+        for publisher in (self.image, self.info, self.metadata):
+            node.destroy_publisher(publisher)
 
 
 class RealSenseDrivers:
-    """All cameras of the scene, in one thread; one includes one camera each, under `cameras/<view>`."""
+    """One driver a view under `cameras/<view>`, all in one thread."""
 
-    def __init__(self, node: Node, simulation: Simulation, look: Callable[[], NDArray], fps: float) -> None:
-        """``look`` gives the simulation's configuration, under its lock."""
+    def __init__(
+        self,
+        node: Node,
+        simulation: Simulation,
+        look: Callable[[], NDArray[np.float64]],
+        fps: float,
+        serials: Mapping[str, str] | None = None,
+        plugged_in: set[str] | None = None,
+        depth: bool = False,
+        lost: float = 0.0,
+    ) -> None:
+        """Args:
+        node: to speak through.
+        simulation: what they see.
+        look: gives the simulation's configuration, under its lock.
+        fps: Hz.
+        serials: that the drivers are told to open, by view.
+        plugged_in: serials of the cameras that are there; those above if None.
+        depth: whether there are depth images.
+        lost: share of the images that never arrive, as on a bus that is full.
+        """
         self._node, self._simulation, self._look, self._period = node, simulation, look, 1 / fps
-        self.unplugged: set[str] = set()
-        self._infos = {view: camera_info(camera) for view, camera in simulation.cameras.items()}
-        topic = "cameras/{}/color/{}".format
-        self._images = {v: node.create_publisher(Image, topic(v, "image_raw"), _DEPTH) for v in self._infos}
-        self._told = {v: node.create_publisher(CameraInfo, topic(v, "camera_info"), _DEPTH) for v in self._infos}
-        for view in self._infos:
+        self._serials = dict(serials or {view: str(number) for number, view in enumerate(simulation.cameras, start=1)})
+        self._plugged_in = set(self._serials.values()) if plugged_in is None else plugged_in
+        self._depth, self._lost, self._random = depth, lost, np.random.default_rng(0)
+        self._streams: dict[str, dict[str, Stream]] = {}  # of the cameras that run; the thread's alone
+        self._number = 0
+        self._transforms = node.create_publisher(TFMessage, "/tf_static", _LATCHED)
+        for view in self._serials:
             node.create_service(SetBool, f"cameras/{view}/standin/unplug", self._unplugging(view))
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._film, name="cameras", daemon=True)
@@ -44,24 +118,105 @@ class RealSenseDrivers:
 
     def _unplugging(self, view: str):  # type: ignore[no-untyped-def]
         def on_request(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-            (self.unplugged.add if request.data else self.unplugged.discard)(view)
+            (self._plugged_in.discard if request.data else self._plugged_in.add)(self._serials[view])
             response.success = True
             return response
 
         return on_request
 
+    # The thread.
+
     def _film(self) -> None:
-        renderer = SceneRenderer(self._simulation.model, self._simulation.cameras)
+        schedule_in_real_time(INFERENCE)  # real cameras do not compete for this machine's processors
+        cameras = self._simulation.cameras
+        renderer = SceneRenderer(self._simulation.model, cameras)
+        depths = DepthRenderer(self._simulation.model, cameras) if self._depth else None
         due = time.monotonic()
+        for view, serial in self._serials.items():
+            if serial not in self._plugged_in:
+                self._log(f"The requested device with serial number {serial} is NOT found. Will Try again. ({view})")
         while not self._ending.is_set():
             due = max(due + self._period, time.monotonic())
             self._ending.wait(due - time.monotonic())
-            stamp = messages.now(self._node)
-            for view, image in renderer.render(self._look()).items():
-                if view in self.unplugged:
+            self._plug()
+            stamp, qpos = messages.now(self._node), self._look()
+            self._number += 1
+            images, distances = renderer.render(qpos), depths.render(qpos) if depths else {}
+            for view, streams in self._streams.items():
+                if self._random.random() < self._lost:
                     continue
-                self._images[view].publish(messages.image_message(image, stamp, f"{view}_color_optical_frame"))
-                info = self._infos[view]
-                info.header.stamp = messages.time_message(stamp)
-                self._told[view].publish(info)
+                info = camera_info(cameras[view])
+                streams["color"].publish(messages.image_message(images[view], stamp), info, self._number)
+                if self._depth:
+                    streams["depth"].publish(depth_message(distances[view], stamp), info, self._number)
         renderer.close()
+        if depths:
+            depths.close()
+
+    def _plug(self) -> None:
+        for view, serial in self._serials.items():
+            there, runs = serial in self._plugged_in, view in self._streams
+            if there and not runs:
+                self._streams[view] = {"color": Stream.of(self._node, view, "color", "image_raw")}
+                if self._depth:
+                    self._streams[view]["depth"] = Stream.of(self._node, view, "depth", "image_rect_raw")
+                self._say_frames()
+            elif runs and not there:
+                self._log(f"The device has been disconnected! ({view})")
+                for stream in self._streams.pop(view).values():
+                    stream.end(self._node)
+
+    def _say_frames(self) -> None:
+        """All at once: the real ones are a publisher each, whose last word is kept for those who come later."""
+        stamp, transforms = messages.now(self._node), []
+        for view, streams in self._streams.items():
+            for name in streams:
+                frame = f"{view}_{name}_frame"
+                T_link_frame = T_LINK_COLOR if name == "color" else np.eye(4)
+                transforms.append(transform_message(stamp, f"{view}_link", frame, T_link_frame))
+                transforms.append(transform_message(stamp, frame, f"{view}_{name}_optical_frame", T_LINK_OPTICAL))
+        self._transforms.publish(TFMessage(transforms=transforms))
+
+    def _log(self, line: str) -> None:
+        self._node.get_logger().error(line)
+
+
+class DepthRenderer:
+    """Distances along the optical axis from the cameras' depth sensors. Belongs to the thread that made it."""
+
+    def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, Camera]) -> None:
+        (size,) = {(camera.height, camera.width) for camera in cameras.values()}
+        self._renderer = mujoco.Renderer(model, *size)
+        self._renderer.enable_depth_rendering()
+        self._model, self._data, self._views = model, mujoco.MjData(model), tuple(cameras)
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[:] = [1, 1, 0, 0, 0, 0]
+
+    def render(self, qpos: NDArray[np.float64]) -> dict[str, NDArray[np.float32]]:
+        """By view, (h, w) m."""
+        self._data.qpos[:] = qpos
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        found = {}
+        for view in self._views:
+            index = self._data.cam(view).id
+            R_world_camera = self._data.cam_xmat[index].reshape(3, 3)  # x right, y up
+            self._data.cam_xpos[index] += R_world_camera @ [T_LINK_COLOR[1, 3], 0, 0]  # on the right of the colour lens
+            self._renderer.update_scene(self._data, view, self._options)
+            found[view] = self._renderer.render().copy()
+        return found
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._renderer.close()
+
+
+def depth_message(distances: NDArray[np.float32], stamp: float) -> Image:
+    """In 16UC1, mm; 0 where it is too far."""
+    steps = np.round(distances / _DEPTH_STEP)
+    values = np.where(steps < 2**16, steps, 0).astype("<u2")
+    h, w = values.shape
+    message: Any = Image(height=h, width=w, encoding="16UC1", step=2 * w)
+    message.header.stamp = messages.time_message(stamp)
+    message.data.frombytes(values.tobytes())
+    return message

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyrealsense2 as rs
+from numpy.typing import NDArray
 
 # Of a D415: the colour lens is 15 mm beside the depth sensor, turned a little.
 TRANSLATION = (0.015, 0.0001, -0.0002)  # m, of the colour lens in the depth sensor's optical frame
@@ -30,12 +31,18 @@ class Bus:
 
 
 class SoftwareCamera:
-    """``usb`` is what the device says of its port; ``coefficients`` are of its lens."""
+    """``usb`` is what the device says of its port; ``coefficients`` are of its lens, ``size`` (w, h) of its images."""
 
     def __init__(
-        self, serial: str, usb: str = "3.2", coefficients: tuple[float, ...] = (0.0,) * 5, depth: bool = True
+        self,
+        serial: str,
+        usb: str = "3.2",
+        coefficients: tuple[float, ...] = (0.0,) * 5,
+        depth: bool = True,
+        size: tuple[int, int] = SIZE,
+        lens: tuple[float, ...] = LENS,
     ) -> None:
-        self.device = rs.software_device()
+        self.device, self._size = rs.software_device(), size
         for name, value in {
             "serial_number": serial,
             "name": "Intel RealSense D415",
@@ -48,18 +55,18 @@ class SoftwareCamera:
         self._allow("exposure", 1, 10000, 156)
         self._allow("enable_auto_exposure", 0, 1, 1)
         self._allow("global_time_enabled", 0, 1, 0)
-        lens = rs.intrinsics()
-        lens.width, lens.height = SIZE
-        lens.fx, lens.fy, lens.ppx, lens.ppy = LENS
-        lens.model, lens.coeffs = rs.distortion.inverse_brown_conrady, list(coefficients)
+        intrinsics = rs.intrinsics()
+        intrinsics.width, intrinsics.height = size
+        intrinsics.fx, intrinsics.fy, intrinsics.ppx, intrinsics.ppy = lens
+        intrinsics.model, intrinsics.coeffs = rs.distortion.inverse_brown_conrady, list(coefficients)
         profiles = [
-            self._color.add_video_stream(_stream(rs.stream.color, rs.format.rgb8, rate, uid, lens))
+            self._color.add_video_stream(_stream(rs.stream.color, rs.format.rgb8, rate, uid, intrinsics))
             for uid, rate in enumerate(RATES, start=1)
         ]
         self._profiles = dict(zip(RATES, profiles, strict=True))
         if depth:
             stereo = self.device.add_sensor("Stereo Module")
-            seen = stereo.add_video_stream(_stream(rs.stream.depth, rs.format.z16, 30, 10, lens))
+            seen = stereo.add_video_stream(_stream(rs.stream.depth, rs.format.z16, 30, 10, intrinsics))
             to_depth = rs.extrinsics()
             c, s = np.cos(ANGLE), np.sin(ANGLE)
             to_depth.rotation = [float(value) for value in np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T.ravel()]
@@ -71,13 +78,20 @@ class SoftwareCamera:
         """Of the colour sensor."""
         return float(self._color.get_option(getattr(rs.option, name)))
 
-    def expose(self, grey: int = 7, stamp: float | None = None, domain: str = "global_time", lose: int = 0) -> float:
-        """Take an image, after so many that get lost; returns its stamp in s."""
+    def expose(
+        self,
+        seen: int | NDArray[np.uint8] = 7,
+        stamp: float | None = None,
+        domain: str = "global_time",
+        lose: int = 0,
+    ) -> float:
+        """Take an image (h, w, 3), or a grey one, after so many that get lost; returns its stamp in s."""
         self.number += 1 + lose
         stamp = time.time() if stamp is None else stamp
         frame = rs.software_video_frame()
-        frame.pixels = np.full((SIZE[1], SIZE[0], 3), grey, np.uint8)
-        frame.stride, frame.bpp = 3 * SIZE[0], 3
+        width, height = self._size
+        frame.pixels = np.ascontiguousarray(np.broadcast_to(np.asarray(seen, np.uint8), (height, width, 3)))
+        frame.stride, frame.bpp = 3 * width, 3
         frame.timestamp, frame.domain = 1e3 * stamp, getattr(rs.timestamp_domain, domain)
         frame.frame_number = self.number
         frame.profile = self._profiles[30].as_video_stream_profile()
@@ -93,6 +107,6 @@ class SoftwareCamera:
 def _stream(kind: Any, form: Any, rate: int, uid: int, lens: Any) -> Any:
     stream = rs.video_stream()
     stream.type, stream.fmt, stream.index, stream.uid = kind, form, 0, uid
-    stream.width, stream.height = SIZE
+    stream.width, stream.height = lens.width, lens.height
     stream.fps, stream.bpp, stream.intrinsics = rate, 3 if kind == rs.stream.color else 2, lens
     return stream

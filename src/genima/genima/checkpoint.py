@@ -85,9 +85,12 @@ class DrawingSpec:
             raise GenimaError(f"{mine} and {theirs} do not fit together: {details}")
 
     def require_robot(self, robot: RobotModel, where: str) -> None:
-        """Raise a GenimaError unless the checkpoint was trained for this arm's joints."""
+        """Raise a GenimaError unless the checkpoint was trained for this arm's joints, and its gripper's."""
         if self.joint_names != robot.joint_names:
             raise GenimaError(f"{where} was trained for joints {list(self.joint_names)}, not {list(robot.joint_names)}")
+        trained = RobotModel.load(self.robot)
+        if trained.gripper_joint != robot.gripper_joint:
+            raise GenimaError(f"{where} was trained with a {trained.gripper}, not the {robot.gripper} of {robot.name}")
 
 
 def _size(values: Any) -> tuple[int, int]:

@@ -35,13 +35,13 @@ _PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on i
 def main(argv: list[str]) -> int:
     """Run the demo; returns the exit code."""
     options = _parse(argv)
-    _require_task(options)
     spec, _ = checkpoint.read_pair(options.checkpoint)  # in a moment, what the nodes would find out in many seconds
+    _require_task(options, spec)
     out = _make_folder(options.out)
     report = Report(options.task, options.episodes)
     with interruptible():
         try:
-            _run(options, spec.views, out, report)
+            _run(options, spec, out, report)
         except KeyboardInterrupt:
             report.interrupted = True
     report.write(out / "report.json")
@@ -49,27 +49,25 @@ def main(argv: list[str]) -> int:
     return 130 if report.interrupted else 0
 
 
-def _require_task(options: argparse.Namespace) -> None:
+def _require_task(options: argparse.Namespace, spec: checkpoint.DrawingSpec) -> None:
     """Raise a GenimaError for a task that the simulator does not know."""
     if options.backend == "mujoco":
         get_task(options.task)
         return
-    known = SceneNames.load(options.scene, RobotModel.load("panda")).tasks
-    if options.task not in known:
-        raise GenimaError(f"the names of the scene {options.scene} know no task {options.task!r}: {', '.join(known)}")
+    SceneNames.load(options.scene, RobotModel.load(spec.robot)).require_task(options.task)
 
 
-def _processes(options: argparse.Namespace) -> list[Process]:
+def _processes(options: argparse.Namespace, robot: str) -> list[Process]:
     if options.backend == "mujoco":
         return simulated(options.checkpoint, options.seed)
-    remote = coppeliasim(options.scene, options.host, options.port)
-    return [remote, *around_simulator(options.checkpoint, options.seed, options.calibration)]
+    remote = coppeliasim(options.scene, options.host, options.port, robot)
+    return [remote, *around_simulator(options.checkpoint, options.seed, options.calibration, robot)]
 
 
-def _run(options: argparse.Namespace, views: tuple[str, ...], out: Path, report: Report) -> None:
+def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, out: Path, report: Report) -> None:
     environment = ros_environment()
     os.environ.update(environment)  # this process takes part in the same graph
-    processes = _processes(options)
+    processes = _processes(options, spec.robot)
     with Supervisor(processes, out / "logs", environment) as supervisor, _pictures(out, options.headless) as pictures:
         import rclpy  # after the processes have been started: they load meanwhile
         from rclpy.signals import SignalHandlerOptions
@@ -79,7 +77,7 @@ def _run(options: argparse.Namespace, views: tuple[str, ...], out: Path, report:
 
         set_niceness(FILMING_NICENESS)
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        monitor = Monitor(views, pictures.add)
+        monitor = Monitor(spec.views, pictures.add)
         try:
             print("starting the simulator and the models ...", flush=True)
             monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)

@@ -18,7 +18,7 @@ from genima.errors import GenimaError
 from genima_interfaces.action import RunTask
 from genima_interfaces.srv import ResetScene
 from genima_nodes import qos
-from genima_nodes.health import values
+from genima_nodes.health import own_name, values
 
 _DISCOVERY = 30.0  # s for a service to be found
 _PATIENCE = 10.0  # s for its answer
@@ -148,10 +148,8 @@ class Driver(Node):
         )
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        prefix = f"{self.get_namespace()}/".lstrip("/")
         for status in message.status:
-            if status.name.startswith(prefix):  # others run arms of their own
-                name = status.name.removeprefix(prefix)
+            if (name := own_name(self, status)) is not None:
                 self.health[name] = status
                 if status.level != DiagnosticStatus.OK:
                     self.complaints.append(f"{name}: {status.message}")

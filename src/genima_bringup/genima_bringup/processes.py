@@ -191,6 +191,19 @@ def camera_watch(robot: Value, calibration: Value, views: Value) -> Process:
     return Process("genima_nodes", "calibration_watch", parameters)
 
 
+def around_drivers(
+    robot: Value, views: list[str], calibration: Value, checkpoint: Value = "", device: Value = "cpu"
+) -> list[Process]:
+    """What closes the loop around a real robot, whoever drives it."""
+    return [
+        *kept_safe(robot, calibration),
+        *policy(checkpoint, calibration, device),
+        camera_watch(robot, calibration, views),
+        TASK_RUNNER,
+        CLOCK_WATCH,
+    ]
+
+
 def real(
     robot: Value, robot_ip: Value, cameras: Mapping[str, Device], calibration: Value, checkpoint: Value, device: Value
 ) -> list[Process]:
@@ -198,11 +211,7 @@ def real(
     return [
         *own_drivers(robot, robot_ip),
         *(camera(view, found) for view, found in cameras.items()),
-        *kept_safe(robot, calibration),
-        *policy(checkpoint, calibration, device),
-        camera_watch(robot, calibration, list(cameras)),
-        TASK_RUNNER,
-        CLOCK_WATCH,
+        *around_drivers(robot, list(cameras), calibration, checkpoint, device),
     ]
 
 
@@ -216,15 +225,19 @@ def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:
     return [*simulator(), *around_simulator(checkpoint, seed)]
 
 
-def around_simulator(checkpoint: Value = "", seed: Value = 0, calibration: Value = "sim") -> list[Process]:
+def around_simulator(
+    checkpoint: Value = "", seed: Value = 0, calibration: Value = "sim", robot: Value = "panda"
+) -> list[Process]:
     """What closes the loop, whatever simulates the robot."""
     return [
-        Process("genima_nodes", "command_guard", {"self_collision": True}),
+        Process("genima_nodes", "command_guard", {"robot": robot, "self_collision": True}),
         *policy(checkpoint, calibration, seed=seed, straggler_timeout=0.03),
         TASK_RUNNER,
     ]
 
 
-def coppeliasim(scene: Value = "rlbench", host: Value = "localhost", port: Value = 23000) -> Process:
+def coppeliasim(
+    scene: Value = "rlbench", host: Value = "localhost", port: Value = 23000, robot: Value = "panda"
+) -> Process:
     """The robot, its cameras and the scene in a CoppeliaSim that runs already."""
-    return Process("genima_sim", "coppeliasim", {"scene": scene, "host": host, "port": port})
+    return Process("genima_sim", "coppeliasim", {"scene": scene, "host": host, "port": port, "robot": robot})

@@ -1,6 +1,6 @@
 """Node: `joint_command` to an arm's controller, and the driver's joints, with the gripper's, to `joint_states`.
 
-What the controller takes is read from ``config/backends``. While nothing good comes, the arm holds its last target.
+What the controller takes is read from ``config/backends``. While nothing good comes, the arm comes to rest and stays.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
 from genima.errors import GenimaError
+from genima.guard.follower import PERIOD, Follower
 from genima.observation import Command, Joints
 from genima.robot.backend import ArmBackend
 from genima.robot.model import RobotModel, pick
@@ -27,9 +28,10 @@ from genima_nodes.running import CONTROL_NICENESS, run
 
 _TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
-_WATCH = 0.02  # s; also how often a controller is kept alive
+_KEEP_ALIVE = 0.02  # s between targets for a controller that must hear them all the time
 _EARLY = 0.5e-3  # s: samples of a driver at 1 kHz jitter
-_SILENT = 0.1  # s without a set-point, or without the arm's joints
+_SILENT = 0.1  # s that a set-point may be old, and without the arm's joints
+_STOPPING = 1.0  # s, more than the arm needs to come to rest
 _GONE = 0.5  # s without the arm's joints, after which it may be anywhere
 _GRIPPER_SILENT = 1.0  # s; some grippers tell 15 times a second, and stop while they are busy
 _NEAR = 0.1  # rad between a set-point and the arm, or what it holds, to begin to follow: as the guard's rejoin
@@ -37,7 +39,8 @@ _PATIENCE = 5.0  # s until a controller listens
 
 
 class ArmAdapterNode(Node):
-    """Passes every good set-point on as it comes. What is sent first, and after a break, is near the arm.
+    """Passes every good set-point on as it comes, and stops smoothly where they end. What is sent first, and after a
+    break, is near the arm.
 
     Not a guard: that stands before it. It only makes sure that what the guard says is what the controller gets.
     """
@@ -55,16 +58,16 @@ class ArmAdapterNode(Node):
         self._period = 1 / parameters.number(self, "state_rate", 200.0, 20.0, 1000.0)  # s between joint states
         self._target = controller_target(backend, self._names)
         self._measured: NDArray[np.float64] | None = None  # (n,) rad, newest of the arm
-        self._measured_at = self._said_at = self._heard_at = self._gripper_at = float("-inf")  # monotonic s
+        self._measured_at = self._said_at = self._sent_at = self._gripper_at = float("-inf")  # monotonic s
         self._gripper = 0.0  # rad
-        self._held: NDArray[np.float64] | None = None  # (n,) rad, what the controller was told last
-        self._following = False
+        self._follower = Follower(self._robot)
+        self._ahead = messages.now(self) - time.monotonic()  # s by which the commands' clock is ahead of the monotonic
         self._rivals = ""  # who else speaks to the robot
         self._started = time.monotonic()
 
         self._health = Health(self)
         self._health.value("backend", lambda: backend.name)
-        self._health.value("following", lambda: self._following)  # else the arm holds
+        self._health.value("following", lambda: self._follower.follows)  # else the arm holds
         self._heard = self._health.meter("joint_command")
         self._sent = self._health.meter("target")
         self._states = self._health.meter("arm joints")
@@ -74,12 +77,16 @@ class ArmAdapterNode(Node):
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self.create_subscription(JointState, backend.states, self._on_arm, _STATES)
         self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, _STATES)
-        self.create_timer(_WATCH, self._watch, clock=STEADY)
+        self.create_timer(PERIOD, self._tick, clock=STEADY)
         self._health.watch(self._look_round)
 
     def close(self) -> None:
         """Leave the arm at rest."""
-        self._hold()
+        self._follower.hold()
+        deadline = time.monotonic() + _STOPPING
+        while not self._follower.at_rest and time.monotonic() < deadline:
+            time.sleep(PERIOD)
+            self._tick()
 
     # What the arm says.
 
@@ -96,7 +103,7 @@ class ArmAdapterNode(Node):
         self._health.clear("driver")
         now = time.monotonic()
         if now - self._measured_at > _GONE:
-            self._held = None  # nobody knows what it did meanwhile: after a reflex, its controller begins anew
+            self._follower.forget()  # nobody knows what it did: after a reflex, its controller begins anew
         self._measured_at = now
         if now - self._said_at < self._period - _EARLY or now - self._gripper_at > _GRIPPER_SILENT:
             return
@@ -119,12 +126,13 @@ class ArmAdapterNode(Node):
         except GenimaError as error:
             self._heard.drop()
             self._health.fault("joint_command", f"{error}; the arm holds")
-            self._hold()
+            self._follower.hold()
             return
         self._health.clear("joint_command")
-        self._heard_at, self._following = time.monotonic(), True
-        self._send(command.stamp, command.positions, command.velocities)
-        self._age.add(messages.now(self) - command.stamp)
+        self._ahead = command.stamp - time.monotonic()
+        if (target := self._follower.follow(command)) is not None:
+            self._send(target)
+            self._age.add(messages.now(self) - command.stamp)
 
     def _require_good(self, command: Command) -> None:
         if self._rivals:
@@ -134,41 +142,39 @@ class ArmAdapterNode(Node):
             raise GenimaError(f"its stamps are {abs(age):.2f} s {side}: it comes late, or two machines' clocks differ")
         if self._measured is None or time.monotonic() - self._measured_at > _SILENT:
             raise GenimaError("it cannot be followed while the arm does not tell where it is")
-        if self._following:
+        if self._follower.follows:
             return
-        places = [self._measured] if self._held is None else [self._measured, self._held]
+        told = self._follower.position
+        if told is None:
+            # A controller that is switched on goes to what it heard last: that must be where the arm is.
+            self._rest_at(told := self._measured)
+        places = [self._measured, told]
         away = min(float(np.abs(command.positions - place).max()) for place in places)
         if away > _NEAR:
             raise GenimaError(f"it is {away:.2f} rad from the arm, which stopped by itself: call command_guard/resume")
 
     # What the controller is told.
 
-    def _send(self, stamp: float, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
-        self._held = positions
-        self._publisher.publish(self._target.make(stamp, positions, velocities))
+    def _tick(self) -> None:
+        follower, now = self._follower, time.monotonic()
+        silent = now - self._measured_at > _SILENT
+        if silent or follower.overdue(now + self._ahead):
+            follower.hold()
+        if (target := follower.advance(now + self._ahead)) is not None:
+            self._send(target)
+        elif follower.position is None:
+            if self._measured is not None and not silent:
+                self._rest_at(self._measured)
+        elif self._backend.keep_alive and follower.at_rest and now - self._sent_at > _KEEP_ALIVE:
+            self._rest_at(follower.position)
+
+    def _rest_at(self, positions: NDArray[np.float64]) -> None:
+        self._send(self._follower.rest_at(messages.now(self), positions))
+
+    def _send(self, target: Command) -> None:
+        self._publisher.publish(self._target.make(target.stamp, target.positions, target.velocities))
+        self._sent_at = time.monotonic()
         self._sent.tick()
-
-    def _rest(self, positions: NDArray[np.float64]) -> None:
-        self._send(messages.now(self), positions, np.zeros_like(positions))
-
-    def _hold(self) -> None:
-        """Say once more what was said last, at rest: some controllers go on with its velocity."""
-        if self._following and self._held is not None:
-            self._rest(self._held)
-        self._following = False
-
-    def _watch(self) -> None:
-        now = time.monotonic()
-        if self._following and now - min(self._heard_at, self._measured_at) > _SILENT:
-            self._hold()
-        if self._following:
-            return
-        if self._held is None:
-            # A controller that is switched on goes to what it heard last: that must be where the arm is.
-            if self._measured is not None and now - self._measured_at < _SILENT:
-                self._rest(self._measured)
-        elif self._backend.keep_alive:
-            self._rest(self._held)
 
     def _look_round(self) -> None:
         now, topic = time.monotonic(), self._publisher.topic_name

@@ -65,8 +65,9 @@ class ClockWatchNode(Node):
         Raises:
             GenimaError: for parameters that make no sense.
         """
-        self._host = re.sub(r"\W", "_", host or socket.gethostname())
-        super().__init__(f"clock_watch_{self._host}", **options)
+        name = re.sub(r"\W", "_", host or socket.gethostname())
+        super().__init__(f"clock_watch_{name}", **options)
+        self._host = self.get_name().removeprefix("clock_watch_")  # of two machines with one name, one is given another
         self._allowed = parameters.number(self, "allowed", 0.005)  # s
         self._peers: dict[str, _Peer] = {}
         self._health = Health(self)

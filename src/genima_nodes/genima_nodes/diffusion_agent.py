@@ -74,7 +74,7 @@ class DiffusionAgentNode(Node):
         checkpoint = self.declare_parameter("checkpoint", "").value
         device = self.declare_parameter("device", "cpu").value
         self._seed = int(parameters.number(self, "seed", 0))
-        self._tolerance = parameters.number(self, "sync_tolerance", 0.02)  # s
+        self._tolerance = parameters.number(self, "sync_tolerance", 0.034)  # s; cameras at 30 Hz have no common trigger
         self._straggling = parameters.number(self, "straggler_timeout", 0.1)  # s after the first image of a set
         calibration = self.declare_parameter("calibration", "").value  # empty: images are taken as they are
         torch.set_num_threads(int(parameters.number(self, "threads", 0)) or spare_threads())

@@ -1,7 +1,7 @@
 """ROS messages to the library's nouns and back; what is malformed is refused with one line.
 
-In commands, the gripper's joint carries its open fraction, 1 open .. 0 closed; in `joint_states` its position in rad,
-as drivers report it.
+In commands, the gripper's joint carries its open fraction, 1 open .. 0 closed; in `joint_states` its position in rad or
+m, as drivers report it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -25,7 +26,7 @@ from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes import qos
 from genima_nodes.command_guard import NOBODY
-from genima_nodes.health import Health, values
+from genima_nodes.health import Health, own_name, values
 from genima_nodes.pacing import STEADY
 from genima_nodes.running import run
 
@@ -49,8 +50,9 @@ class Reported:
 class TaskRunnerNode(Node):
     """Runs one task at a time, all in the executor's one thread: waiting is awaiting the next tick."""
 
-    def __init__(self) -> None:
-        super().__init__("task_runner")
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node."""
+        super().__init__("task_runner", **options)
         self._running = False
         self._turn = 0  # tasks asked for
         self._success: tuple[str, float] = "", 0.0  # the instruction that the simulator says is done, and when it did
@@ -92,10 +94,8 @@ class TaskRunnerNode(Node):
             self._success = str(message.instruction), time.monotonic()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        prefix = f"{self.get_namespace()}/".lstrip("/")
         for status in message.status:
-            name = status.name.removeprefix(prefix)
-            if name in _NEEDED and status.name == prefix + name:  # others run arms of their own
+            if (name := own_name(self, status)) in _NEEDED:
                 self._on_status(name, status)
 
     def _on_status(self, name: str, status: DiagnosticStatus) -> None:

@@ -10,6 +10,8 @@ from genima_sim.simulation import Simulation
 class Environment:
     """Time stands still while anybody thinks."""
 
+    command_rate = 50.0  # Hz
+
     def __init__(self) -> None:
         self.simulation = Simulation()
         self._renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)

@@ -5,39 +5,36 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import tyro
 from tqdm import tqdm
 
 from genima import checkpoint
+from genima.checkpoint import DrawingSpec
 from genima.chunks import ChunkStream, Mode
 from genima.chunks.ensemble import TemporalEnsemble
-from genima.closed_loop import Draws, Reads, run_episode
+from genima.closed_loop import Draws, Reads, Robot, run_episode
 from genima.controller import Controller
 from genima.diffusion import DiffusionAgent
+from genima.diffusion.engine import DrawingEngine, Shortcuts
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
 from genima.files import require_writable, write_whole
 from genima.guard import CommandGuard
+from genima.robot.model import RobotModel
+from genima_sim.coppeliasim.connection import DEFAULT_HOST, DEFAULT_PORT, PATIENT, Connection
+from genima_sim.coppeliasim.environment import CoppeliaEnvironment
+from genima_sim.coppeliasim.names import SceneNames
+from genima_sim.coppeliasim.scene import CoppeliaScene
 from genima_sim.environment import Environment
 from genima_sim.rlbench.environment import RLBenchEnvironment
-from genima_sim.rlbench.tasks import RATE, STEPS, require_task
+from genima_sim.rlbench.tasks import RATE, ROBOT, STEPS, require_task
 from genima_sim.tasks import get_task
-
-
-class _Rule(NamedTuple):
-    """How a simulator's tasks are evaluated."""
-
-    require_task: Callable[[str], object]  # raises a GenimaError for an unknown one
-    command_rate: float  # Hz
-    time_limit: float  # s of an episode
-
-
-_RULES = {"mujoco": _Rule(get_task, 50.0, 20.0), "rlbench": _Rule(require_task, RATE, STEPS / RATE)}
 
 
 @dataclass
@@ -45,9 +42,10 @@ class Evaluate:
     """Measure success in simulation, in lock-step and without ROS."""
 
     task: str
-    """push_button or take_lid_off; with --simulator rlbench one of the paper's 25, by its file's name."""
-    simulator: Literal["mujoco", "rlbench"] = "mujoco"
-    """Ours, or RLBench where it is installed (docs/coppeliasim.md)."""
+    """push_button or take_lid_off; with --simulator rlbench one of the paper's 25, by its file's name; with coppeliasim
+    one that the scene's names know."""
+    simulator: Literal["mujoco", "rlbench", "coppeliasim"] = "mujoco"
+    """Ours, RLBench where it is installed, or a scene in a CoppeliaSim that runs (docs/coppeliasim.md)."""
     episodes: int = 50
     """How many episodes."""
     seed: int = 0
@@ -70,47 +68,104 @@ class Evaluate:
     """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
     time_limit: float | None = None
     """Seconds of an episode; default: 20, in RLBench 10, which are 200 steps."""
+    scene: str = "rlbench"
+    """With coppeliasim, what its objects are called: a name in config/coppeliasim or a YAML file."""
+    host: str = DEFAULT_HOST
+    """With coppeliasim, where it runs."""
+    port: int = DEFAULT_PORT
+    """With coppeliasim, of its ZeroMQ remote API."""
+    drawing: Shortcuts = field(default_factory=Shortcuts)
+    """What makes drawings faster, and others."""
     out: Path | None = None
     """Write the result to this JSON file."""
+
+
+class _Simulated(Robot, Protocol):
+    """A robot in a scene that can be reset."""
+
+    @property
+    def command_rate(self) -> float:
+        """Hz."""
+
+    def reset(self, task: str, seed: int) -> None:
+        """Start an episode."""
+
+    def close(self) -> None:
+        """End the simulator."""
+
+
+class _Simulator(NamedTuple):
+    """How a simulator's tasks are evaluated."""
+
+    require_task: Callable[[Evaluate, DrawingSpec], object]  # raises a GenimaError for an unknown one
+    begin: Callable[[Evaluate, DrawingSpec], _Simulated]
+    time_limit: float  # s of an episode
+
+
+def _scene(options: Evaluate, spec: DrawingSpec) -> SceneNames:
+    names = SceneNames.load(options.scene, RobotModel.load(spec.robot))
+    names.require_task(options.task)
+    return replace(names, image_size=spec.camera_size)
+
+
+def _begin_coppeliasim(options: Evaluate, spec: DrawingSpec) -> _Simulated:
+    def connect() -> Connection:
+        return Connection(options.host, options.port, PATIENT)
+
+    return CoppeliaEnvironment(CoppeliaScene(connect, _scene(options, spec), RobotModel.load(spec.robot)))
+
+
+def _begin_rlbench(options: Evaluate, spec: DrawingSpec) -> _Simulated:
+    spec.require_robot(RobotModel.load(ROBOT), f"the checkpoint {options.checkpoint or 'of Genima'}")
+    return RLBenchEnvironment(spec.camera_size)
+
+
+_SIMULATORS = {
+    "mujoco": _Simulator(lambda options, _: get_task(options.task), lambda *_: Environment(), 20.0),
+    "rlbench": _Simulator(lambda options, _: require_task(options.task), _begin_rlbench, STEPS / RATE),
+    "coppeliasim": _Simulator(_scene, _begin_coppeliasim, 20.0),
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima eval``."""
     options = tyro.cli(Evaluate, prog="genima eval", args=list(argv))
-    rule = _RULES[options.simulator]
-    rule.require_task(options.task)
-    time_limit = options.time_limit = rule.time_limit if options.time_limit is None else options.time_limit
+    simulator = _SIMULATORS[options.simulator]
+    spec, _ = checkpoint.read_pair(options.checkpoint)
+    simulator.require_task(options, spec)
+    time_limit = options.time_limit = simulator.time_limit if options.time_limit is None else options.time_limit
     if min(options.episodes, options.threads) < 1 or not time_limit > 0:
         raise GenimaError("--episodes, --threads and --time-limit must be positive")
     torch.set_num_threads(options.threads)
     agent, controller = load_pair(options.checkpoint, options.device)
-    if not 1 <= options.horizon <= agent.spec.horizon:
-        raise GenimaError(f"--horizon must lie between 1 and the checkpoint's K = {agent.spec.horizon}")
-    if options.ensemble is not None and not (math.isfinite(options.ensemble) and options.horizon < agent.spec.horizon):
+    agent.engine = DrawingEngine(agent, options.drawing)
+    if not 1 <= options.horizon <= spec.horizon:
+        raise GenimaError(f"--horizon must lie between 1 and the checkpoint's K = {spec.horizon}")
+    if options.ensemble is not None and not (math.isfinite(options.ensemble) and options.horizon < spec.horizon):
         raise GenimaError(
-            f"--ensemble takes a finite number, and a --horizon below K = {agent.spec.horizon}, so that chunks overlap"
+            f"--ensemble takes a finite number, and a --horizon below K = {spec.horizon}, so that chunks overlap"
         )
     if not (math.isfinite(options.latency) and options.latency >= 0):
         raise GenimaError("--latency must be a number of seconds, not negative")
-    draws: Draws = BlankTargets(agent.spec) if options.blank_targets else agent
+    draws: Draws = BlankTargets(spec) if options.blank_targets else agent
     if options.out:
         require_writable(options.out)
-    environment = Environment() if options.simulator == "mujoco" else RLBenchEnvironment(agent.camera_size)
+    environment = simulator.begin(options, spec)
+    rate = environment.command_rate
     seeds = range(options.seed, options.seed + options.episodes)
     succeeded: list[int] = []
-    with tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
+    with closing(environment), tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
         for done, seed in enumerate(progress, 1):
             environment.reset(options.task, seed)
             reads: Reads = controller if options.ensemble is None else TemporalEnsemble(controller, options.ensemble)
             run_episode(
                 environment, draws, reads,
-                ChunkStream(agent.robot, rule.command_rate, options.horizon, options.mode),
-                CommandGuard(agent.robot, rule.command_rate),
-                command_rate=rule.command_rate, latency=options.latency, time_limit=time_limit, seed=seed * 1000,
+                ChunkStream(agent.robot, rate, options.horizon, options.mode),
+                CommandGuard(agent.robot, rate),
+                command_rate=rate, latency=options.latency, time_limit=time_limit, seed=seed * 1000,
             )  # fmt: skip
             succeeded += [seed] if environment.done else []
             progress.set_postfix_str(f"{len(succeeded)}/{done}", refresh=False)
-    environment.close()
     success = Success(len(succeeded), options.episodes)
     print(f"{options.task}{' with blank targets' if options.blank_targets else ''}: {success}")
     if options.out:
@@ -135,6 +190,7 @@ def result(options: Evaluate, success: Success, succeeded: Sequence[int]) -> dic
         "latency": options.latency,
         "ensemble": options.ensemble,
         "time_limit": options.time_limit,
+        "drawing": asdict(options.drawing),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import mujoco
 import numpy as np
@@ -25,13 +25,14 @@ class SceneRenderer:
             for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
                 renderer.scene.flags[flag] = False
 
-    def render(self, qpos: NDArray[np.float64]) -> dict[str, Image]:
-        """Images by view of the scene in configuration ``qpos`` (see ``Simulation.qpos``)."""
+    def render(self, qpos: NDArray[np.float64], views: Iterable[str] | None = None) -> dict[str, Image]:
+        """Images by view of the scene in configuration ``qpos`` (see ``Simulation.qpos``); all views if None."""
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
         images = {}
-        for view, camera in self._cameras.items():
+        for view in self._cameras if views is None else views:
+            camera = self._cameras[view]
             renderer = self._renderers[camera.height, camera.width]
             renderer.update_scene(self._data, view, self._options)
             images[view] = renderer.render()

@@ -17,6 +17,7 @@ from genima_sim.mounted_board import MountedBoard
 from genima_sim.scene import PAN_HEIGHT, PHYSICS_HZ, build_scene
 from genima_sim.tasks import ASIDE, Layout, get_task
 
+_GRIPPER = "robotiq_2f140"
 START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home
 _RAISED = np.array([0.0, -0.05, 0.0, 0.55, 0.0, -0.6, 0.0])  # rad from home: a held board is clear of the table
 _TURNS, _TURN_MARGIN = 49, 0.4  # of the last joint; rad from its ends: it has to turn further
@@ -38,9 +39,11 @@ class Simulation:
         facing: the view that a board in the gripper is turned to when an episode starts.
 
         Raises:
-            GenimaError: for an unknown view.
+            GenimaError: for an unknown view, and for a robot with another gripper.
         """
         self.robot = robot or RobotModel.load("panda")
+        if self.robot.gripper != _GRIPPER:
+            raise GenimaError(f"the simulated robot has a {_GRIPPER}, {self.robot.name} has a {self.robot.gripper}")
         self.board = board
         self.cameras: Mapping[str, Camera] = load_cameras("sim")
         if board is not None:

@@ -19,7 +19,7 @@ import pytest
 
 from genima import paths
 
-PACKAGES = ("control_msgs", "franka_msgs", "controller_manager_msgs")
+PACKAGES = ("control_msgs", "franka_msgs", "controller_manager_msgs", "realsense2_camera_msgs")
 _FOLDER = Path(__file__).parent
 _DEPENDENCIES = ("action_msgs", "builtin_interfaces", "lifecycle_msgs", "sensor_msgs", "std_msgs")
 _CMAKE = """

@@ -137,8 +137,8 @@ def _judge(calibration: Calibration, device: Device | None, robot: RobotModel | 
         found = f"was calibrated at {camera.width}x{camera.height}, its profile is {device.width}x{device.height}"
         return fail(view, found, "run the camera as it was calibrated, or calibrate anew")
     frames = calibration.frames
-    if robot is not None and frames is not None and not frames.parent.startswith(f"{robot.name}_"):
-        return fail(view, f"hangs under {frames.parent}, no frame of a {robot.name}", "calibrate it on this robot")
+    if robot is not None and frames is not None and not frames.parent.startswith(f"{robot.arm}_"):
+        return fail(view, f"hangs under {frames.parent}, no frame of a {robot.arm}", "calibrate it on this robot")
     said, doubts = [f"on the {camera.parent}"], []
     if calibration.residuals:
         residuals = calibration.residuals

@@ -220,7 +220,7 @@ class FrankaArm:
         if away > _SAME_PLACE:
             self.close()
             raise GenimaError(
-                f"the robot at {self._address} is no {robot.name}: its flange is {1000 * away:.0f} mm from where the "
+                f"the robot at {self._address} is no {robot.arm}: its flange is {1000 * away:.0f} mm from where the "
                 "model has it; choose another one of config/robots"
             )
         outside = (q < robot.position_min) | (q > robot.position_max)
@@ -228,7 +228,7 @@ class FrankaArm:
             names = ", ".join(np.array(robot.joint_names)[outside])
             self.close()
             raise GenimaError(
-                f"the robot at {self._address} stands outside the range of a {robot.name} at {names}: "
+                f"the robot at {self._address} stands outside the range of a {robot.arm} at {names}: "
                 "move it by hand, or choose another one of config/robots"
             )
 

@@ -15,7 +15,7 @@ from genima.guard import SelfCollision
 from genima.handeye.intrinsics import Intrinsics
 from genima.handeye.poses import inverse, transform
 from genima.observation import Image
-from genima.robot.body import FINGER_RATIOS, GRIPPER
+from genima.robot.body import finger_ratios
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
 from genima_sim.calibration import optics
@@ -107,8 +107,8 @@ class Photographer:
         for positions, gripper in zip(shoot.positions, shoot.gripper, strict=True):
             self._data.qpos[self._arm] = positions
             finger = self._robot.gripper_position(gripper)
-            for name, ratio in {"finger_joint": 1.0, **FINGER_RATIOS}.items():
-                self._data.joint(GRIPPER + name).qpos[:] = ratio * finger
+            for name, ratio in finger_ratios(self._robot).items():
+                self._data.joint(name).qpos[:] = ratio * finger
             render = self._renderer.render(self._data.qpos)[_CAMERA]
             images.append(optics.expose(render, rays, shoot.sensor, rng))
         return images

@@ -16,7 +16,7 @@ from genima.handeye.board import Board
 from genima.handeye.intrinsics import Intrinsics
 from genima.handeye.poses import inverse, pose, transform
 from genima.observation import Image
-from genima.robot.body import COLLISION, FINGER_RATIOS, GRIPPER, arm_only_model
+from genima.robot.body import COLLISION, arm_only_model, finger_ratios
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
@@ -83,8 +83,8 @@ class CalibrationWorkcell:
         self._data = mujoco.MjData(self._model)
         place_objects(self._model, self._data, ASIDE)
         finger = self._robot.gripper_position(0.0 if parent == "base" else 1.0)
-        for name, ratio in {"finger_joint": 1.0, **FINGER_RATIOS}.items():
-            self._data.joint(GRIPPER + name).qpos[:] = ratio * finger
+        for name, ratio in finger_ratios(self._robot).items():
+            self._data.joint(name).qpos[:] = ratio * finger
         self._arm = [self._model.joint(name).qposadr[0] for name in self._robot.joint_names]
         self._renderer = SceneRenderer(self._model, {_CAMERA: camera})
         self._ik = InverseKinematics(arm_only_model(self._robot), self._robot.home)

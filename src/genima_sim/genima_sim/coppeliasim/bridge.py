@@ -70,6 +70,7 @@ class CoppeliaBridge(SceneNode):
             images[view] = image
             # Rendering holds the simulation up, and the arm with it: where it is is known all the while.
             self._publish_joints(joints if self._stepping else self._remote.joints(), messages.now(self))
+        self._remote.look_around()
         self._rendering.add(time.monotonic() - start)
         self._publish_images(images, stamp)
 

@@ -11,7 +11,7 @@ from coppeliasim_zmqremoteapi_client import RemoteAPIClient
 from genima.errors import GenimaError
 
 DEFAULT_HOST, DEFAULT_PORT = "localhost", 23000
-TIMEOUT = 2.0  # s for an answer
+TIMEOUT, PATIENT = 2.0, 30.0  # s for an answer, where a robot waits for it and where nobody does
 _FORGOTTEN_AFTER = 10  # s: a simulation that is stepped waits so long for a client that died
 
 

@@ -57,6 +57,11 @@ class SceneNames:
             )
         return names
 
+    def require_task(self, task: str) -> None:
+        """Raise a GenimaError for a task without an instruction."""
+        if task not in self.tasks:
+            raise GenimaError(f"unknown task {task!r}; the scene's names know {', '.join(self.tasks) or 'none'}")
+
     @classmethod
     def _read(cls, data: Any) -> SceneNames:
         known = [field.name for field in fields(cls)]

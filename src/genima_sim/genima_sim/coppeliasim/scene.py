@@ -42,7 +42,7 @@ class CoppeliaScene:
         cameras: by view, as the scene has them.
         period: s that a step of the simulation takes.
         instruction: what the robot is asked to do.
-        success: whether it was done when the cameras last looked.
+        success: whether it was done when somebody last looked around.
     """
 
     def __init__(
@@ -98,14 +98,13 @@ class CoppeliaScene:
         Raises:
             GenimaError: for an unknown task, and when the script fails.
         """
-        if task not in self._names.tasks:
-            raise GenimaError(f"unknown task {task!r}; the scene's names know {', '.join(self._names.tasks) or 'none'}")
+        self._names.require_task(task)
         self._stop()
         self._start()
         self.success, self.instruction = False, self._names.tasks[task]
         if self._handles.script is not None:
             self.instruction = str(self._script("reset", task, seed) or self.instruction)
-        self._look_around()
+        self.look_around()
 
     def command(self, positions: NDArray[np.floating], gripper: float) -> None:
         """Set the joint position targets (n,) in rad and the gripper's open fraction; held until the next."""
@@ -130,7 +129,7 @@ class CoppeliaScene:
         return Joints(stamp, self._positions(), float(np.clip(opened, 0, 1)))
 
     def look(self) -> Iterator[tuple[str, Image]]:
-        """Each view and its image, and in the end where the objects are and whether the task is done.
+        """Each view and its image.
 
         Raises:
             GenimaError: when an image has not the size that it should have.
@@ -145,13 +144,18 @@ class CoppeliaScene:
                     f"{camera.width}x{camera.height}"
                 )
             yield view, np.frombuffer(data, np.uint8).reshape(height, width, 3)[::-1]  # the bottom row comes first
-        self._look_around()
+
+    @property
+    def judges(self) -> bool:
+        """Whether the scene has a script that says when a task is done."""
+        return self._handles.script is not None
 
     def objects(self) -> dict[str, Array]:
-        """Where the objects were when the cameras last looked, (3,) m in the base frame each."""
+        """Where the objects were when somebody last looked around, (3,) m in the base frame each."""
         return self._objects
 
-    def _look_around(self) -> None:
+    def look_around(self) -> None:
+        """See where the objects are and whether the task is done."""
         if self._handles.script is not None:
             self.success = self.success or bool(self._script("success"))
         self._objects = {name: (self._T_base_world @ self._pose(o))[:3, 3] for name, o in self._handles.objects.items()}

@@ -19,6 +19,8 @@ class RLBenchEnvironment:
     Opening and closing take further steps of the simulation, which do not count, as in RLBench's own demos.
     """
 
+    command_rate = RATE
+
     def __init__(self, size: tuple[int, int]) -> None:
         """Args:
         size: width and height of the images in px.

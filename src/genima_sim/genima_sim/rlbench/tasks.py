@@ -36,6 +36,7 @@ TASKS = (
 )
 # Section 3 of the paper: an episode scores 0 or 100, a task the mean of 50 episodes of its variation 0.
 EPISODES, VARIATION = 50, 0
+ROBOT = "panda_franka_hand"  # RLBench's arm, a name in config/robots
 RATE = 20.0  # Hz, of RLBench's steps
 STEPS = 200  # after which an episode has failed; the released code's limit
 

@@ -1,0 +1,71 @@
+"""A scene in CoppeliaSim in lock-step: the robot of ``genima.closed_loop``, without ROS."""
+
+from __future__ import annotations
+
+from genima.errors import GenimaError
+from genima.observation import Command, Joints, Observation
+from genima_sim.coppeliasim.scene import CoppeliaScene
+
+
+class CoppeliaEnvironment:
+    """Time stands still while anybody thinks; each command is carried out for one step of the simulation.
+
+    The task is judged by the scene's own script.
+    """
+
+    def __init__(self, scene: CoppeliaScene) -> None:
+        """Args:
+        scene: one that is stepped; it is this environment's from now on.
+
+        Raises:
+            GenimaError: for a scene without a script: nobody else could judge.
+        """
+        self._scene = scene
+        self._start = 0.0  # of the episode, s of simulation time
+        self._joints = scene.joints()
+        if not scene.judges:
+            scene.close()
+            raise GenimaError(
+                "an evaluation needs a scene that judges: its names tell no `script` (docs/coppeliasim.md)"
+            )
+
+    @property
+    def command_rate(self) -> float:
+        """Hz."""
+        return 1 / self._scene.period
+
+    def reset(self, task: str, seed: int) -> None:
+        """Start an episode; GenimaError for an unknown task."""
+        self._scene.reset(task, seed)
+        self._joints = self._scene.joints()
+        self._start = self._joints.stamp
+
+    @property
+    def time(self) -> float:
+        """Seconds since the episode's start."""
+        return self._joints.stamp - self._start
+
+    @property
+    def done(self) -> bool:
+        """Whether the task has been accomplished."""
+        return self._scene.success
+
+    def joints(self) -> Joints:
+        """Measured joints."""
+        return Joints(self.time, self._joints.positions, self._joints.gripper)
+
+    def observe(self) -> Observation:
+        """Images of all cameras and the measured joints."""
+        return Observation(self.time, dict(self._scene.look()), self.joints(), self._scene.instruction)
+
+    def apply(self, command: Command | None, seconds: float) -> None:
+        """Send joint positions (None: keep the last) and simulate."""
+        if command is not None:
+            self._scene.command(command.positions, command.gripper)
+        self._scene.step(seconds)
+        self._joints = self._scene.joints()
+        self._scene.look_around()
+
+    def close(self) -> None:
+        """Stop the simulation."""
+        self._scene.close()

@@ -1,0 +1,104 @@
+"""A real robot's whole graph around the stand-ins: what real_robot.launch.py starts beside ROS's drivers, and a task.
+
+The stand-in's arm is an FR3, but with the joints' names that the bundled models were trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from diagnostic_msgs.msg import DiagnosticStatus
+from std_srvs.srv import SetBool, Trigger
+
+from genima import paths
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.views import load_cameras
+from genima_bringup.driver import Driver
+from genima_bringup.processes import Process, Value, adapters, around_drivers
+from genima_interfaces.srv import ResetScene
+
+GRIPPER = "robotiq_2f140"
+_BY_HAND = 1.0  # s: longer than the adapter may be without the arm's joints before it begins anew
+_NOTICED, _RECOVERY, _ATTEMPTS = 10.0, 10.0, 3  # s; a busy machine answers late
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Processes of one robot."""
+
+    robot: str  # file
+    hardware: Process  # the stand-in
+    ours: tuple[Process, ...]
+
+    @property
+    def processes(self) -> list[Process]:
+        """All of them."""
+        return [self.hardware, *self.ours]
+
+
+def cell(folder: Path, fps: float, **hardware: Value) -> Cell:
+    """Args:
+    folder: for files.
+    fps: Hz of the cameras.
+    hardware: more parameters of the stand-in.
+    """
+    robot, backend = str(fr3_called_panda(folder)), str(crisp_of_an_fr3(folder))
+    views = list(load_cameras("sim"))
+    drivers = {"robot": robot, "backend": backend, "gripper": GRIPPER, "fps": fps, "state_every": 5}
+    ours = [*adapters(robot, backend, GRIPPER), *around_drivers(robot, views, "sim")]
+    return Cell(robot, Process("standins", "hardware", drivers | hardware), tuple(ours))
+
+
+def fr3_called_panda(folder: Path) -> Path:
+    """The robot's file."""
+    data = yaml.safe_load(paths.shared("config", "robots", "fr3.yaml").read_text())
+    for joint in data["joints"]:
+        joint["name"] = joint["name"].replace("fr3", "panda")
+    file = folder / "fr3_called_panda.yaml"
+    file.write_text(yaml.safe_dump(data))
+    return file
+
+
+def crisp_of_an_fr3(folder: Path) -> Path:
+    """The file of the controller, with the driver's own names for these joints."""
+    data = yaml.safe_load(paths.shared("config", "backends", "crisp.yaml").read_text())
+    data["joints"] = list(RobotModel.load("fr3").joint_names)
+    file = folder / "crisp.yaml"
+    file.write_text(yaml.safe_dump(data))
+    return file
+
+
+CALLEES = {
+    ResetScene: "sim/reset",
+    SetBool: "standin/user_stop",
+    Trigger: "command_guard/resume",
+}
+
+
+def prepare(driver: Driver) -> None:
+    """Have it know the services of :func:`set_scene` long before they are called."""
+    for kind, name in CALLEES.items():
+        driver.callee(kind, name)
+
+
+def set_scene(driver: Driver, task: str, seed: int, alive: Callable[[], None]) -> str:
+    """A task's scene is set by hand, and the arm put to its start, as with a real one: with the user stop pressed;
+    then the robot is recovered. Returns the instruction."""
+
+    def all_are(level: bytes) -> bool:
+        return all(driver.health[name].level == level for name in ("arm_recovery", "command_guard"))
+
+    driver.call(SetBool, "standin/user_stop", SetBool.Request(data=True), alive)
+    driver.spin_until(lambda: all_are(DiagnosticStatus.ERROR), _NOTICED, alive)
+    instruction = driver.reset(task, seed, alive)
+    driver.spin_until(lambda: False, _BY_HAND, alive)
+    driver.call(SetBool, "standin/user_stop", SetBool.Request(data=False), alive)
+    for _ in range(_ATTEMPTS):
+        driver.trigger("command_guard/resume", alive)
+        if driver.spin_until(lambda: all_are(DiagnosticStatus.OK), _RECOVERY, alive):
+            return instruction
+    raise GenimaError(f"the robot does not recover: {'; '.join(driver.faults())}")

@@ -1,0 +1,140 @@
+"""What a controller is told where the guard's stream is broken: within the arm's limits, to rest, and back in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genima.guard import CommandGuard
+from genima.guard.follower import PERIOD, Follower
+from genima.guard.limits import excess, violations
+from genima.observation import Command, Joints
+from genima.robot.model import RobotModel
+
+ROBOTS = {name: RobotModel.load(name) for name in ("panda", "fr3")}
+ENDING = 1.0  # s
+
+
+def stream(robot: RobotModel, rate: float, seconds: float, seed: int, rest: float = 0.0) -> Iterator[Command]:
+    """A guard's set-points, as far and as fast as it lets an impatient owner move the arm; then it stops, and rests."""
+    rng = np.random.default_rng(seed)
+    guard = CommandGuard(robot, rate)
+    guard.select("controller")
+    q = rng.uniform(0.8 * robot.position_min + 0.2 * robot.home, 0.8 * robot.position_max + 0.2 * robot.home)
+    away = np.zeros_like(q)
+    for tick in range(round((seconds + rest) * rate)):
+        now = tick / rate
+        if now >= seconds:
+            guard.stop()
+        if tick % round(rate / 4) == 3:  # at rest until then
+            away = rng.uniform(-0.3, 0.3, len(q))
+        guard.measure(Joints(now, q, 1.0))
+        wish = np.clip(q + away, robot.position_min, robot.position_max)
+        guard.offer("controller", Command(now, wish, np.zeros_like(q)))
+        command = guard.step(now).command
+        assert command is not None
+        q = command.positions
+        yield command
+
+
+class Listener:
+    """What a controller is told by a follower that ticks as the adapter does, out of step with the stream."""
+
+    def __init__(self, robot: RobotModel, first: Command) -> None:
+        self.robot, self.follower = robot, Follower(robot)
+        self.now = first.stamp - 0.4 * PERIOD
+        self.told = [self.follower.rest_at(self.now, first.positions)]
+
+    def wait_until(self, now: float) -> None:
+        while self.now + PERIOD < now:
+            self.now += PERIOD
+            if self.follower.overdue(self.now):
+                self.follower.hold()
+            self._tell(self.follower.advance(self.now))
+
+    def hear(self, command: Command) -> None:
+        self._tell(self.follower.follow(command))
+
+    def _tell(self, command: Command | None) -> None:
+        if command is not None:
+            self.told.append(command)
+
+    @property
+    def violations(self) -> int:
+        return violations(self.stamps, self.positions, self.robot)
+
+    @property
+    def stamps(self) -> np.ndarray:
+        return np.array([command.stamp for command in self.told])
+
+    @property
+    def positions(self) -> np.ndarray:
+        return np.array([command.positions for command in self.told])
+
+
+def play(robot: RobotModel, commands: list[Command], arrives: Callable[[int], bool], refused: bool) -> Listener:
+    """``arrives`` says of each set-point whether it does; what does not is refused, or is silence."""
+    listener = Listener(robot, commands[0])
+    for k, command in enumerate(commands):
+        listener.wait_until(command.stamp)
+        if arrives(k):
+            listener.hear(command)
+        elif refused:
+            listener.follower.hold()
+    listener.wait_until(commands[-1].stamp + ENDING)
+    return listener
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("rate", [50.0, 200.0])
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 2**31), end=st.integers(10, 150), refused=st.booleans())
+def test_a_stream_that_ends_anywhere_ends_in_a_stop_within_the_limits(
+    name: str, rate: float, seed: int, end: int, refused: bool
+) -> None:
+    robot = ROBOTS[name]
+    commands = list(stream(robot, rate, 160 / rate, seed))
+    listener = play(robot, commands, lambda k: k < end, refused)
+    assert listener.violations == 0
+    assert listener.follower.at_rest and not listener.told[-1].velocities.any()
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("rate", [50.0, 200.0])
+@settings(max_examples=4, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    gaps=st.lists(st.tuples(st.integers(5, 140), st.integers(1, 40)), min_size=1, max_size=4),
+    refused=st.booleans(),
+)
+def test_gaps_anywhere_break_no_limit_and_afterwards_it_is_in_step_again(
+    name: str, rate: float, seed: int, gaps: list[tuple[int, int]], refused: bool
+) -> None:
+    robot = ROBOTS[name]
+    commands = list(stream(robot, rate, 160 / rate, seed, rest=1.0))
+    lost = {k for begin, length in gaps for k in range(begin, begin + length)}
+    listener = play(robot, commands, lambda k: k not in lost, refused)
+    assert listener.violations == 0
+    np.testing.assert_array_equal(listener.positions[-1], commands[-1].positions)
+
+
+def test_set_points_in_step_are_passed_on_as_they_are() -> None:
+    robot = ROBOTS["fr3"]
+    commands = list(stream(robot, 200.0, 0.5, 1))
+    listener = play(robot, commands, lambda k: True, refused=False)
+    passed = {id(command) for command in listener.told}
+    assert all(id(command) in passed for command in commands[2:])
+
+
+def test_a_set_point_that_only_stops_would_break_the_limits() -> None:
+    """What the follower is for."""
+    robot = ROBOTS["fr3"]
+    commands = list(stream(robot, 200.0, 0.15, 1))
+    stays = [Command(commands[-1].stamp + k / 200, commands[-1].positions) for k in range(1, 5)]
+    told = [*commands, *stays]
+    stamps, positions = np.array([c.stamp for c in told]), np.array([c.positions for c in told])
+    assert excess(stamps, positions, robot) > 10
