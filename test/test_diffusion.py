@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from genima.observation import Joints, Observation
 from genima.views import fit, tile, untile
 from genima.views.camera import VIRTUAL
 from genima.views.virtual import VirtualView
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from drawing import LatentCondition  # noqa: E402
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
 
@@ -75,16 +79,6 @@ def tiles(seed: int, count: int = 1) -> Tensor:
     return ((noisy_images(seed, count, 128) / 2 + 0.5) * 255).byte().permute(0, 2, 3, 1)
 
 
-class PreparedCondition(StableDiffusionControlNetPipeline):
-    """The pipeline for ControlNets that take latents, which it would take for a picture to draw on at that size."""
-
-    def prepare_image(self, image: Tensor, **_: Any) -> Tensor:
-        return image
-
-    def prepare_latents(self, batch: int, channels: int, height: int, width: int, *others: Any) -> Tensor:
-        return super().prepare_latents(batch, channels, 8 * height, 8 * width, *others)
-
-
 @pytest.mark.parametrize("condition", ["the agent's", "pixels"])
 def test_a_drawing_is_what_diffusers_pipeline_draws(agent: DiffusionAgent, condition: str) -> None:
     if condition == "pixels":
@@ -92,7 +86,7 @@ def test_a_drawing_is_what_diffusers_pipeline_draws(agent: DiffusionAgent, condi
         torch.manual_seed(1)
         with_pixel_condition(agent)
         shaken(agent.controlnet)
-    kind = StableDiffusionControlNetPipeline if condition == "pixels" else PreparedCondition
+    kind = StableDiffusionControlNetPipeline if condition == "pixels" else LatentCondition
     pipeline = kind(
         vae=agent.vae, text_encoder=agent.prompts.encoders[0], tokenizer=agent.prompts.tokenizers[0], unet=agent.unet,
         controlnet=agent.controlnet, scheduler=agent.scheduler, safety_checker=None, feature_extractor=None,
