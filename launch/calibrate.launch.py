@@ -14,10 +14,9 @@ from launch.substitutions import (
     PathJoinSubstitution,
 )
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.launching import NAMESPACE, Argument, declare, easy_handeye2, environment, node
+from genima_bringup.launching import NAMESPACE, Argument, declare, easy_handeye2, environment, node, text
 from genima_bringup.processes import calibrator, guard, simulator_with_board
 from launch import LaunchDescription
 
@@ -50,7 +49,7 @@ OTHERS = {
 def generate_launch_description() -> LaunchDescription:
     """The nodes of `genima_bringup.processes.calibrator`."""
     said = {name: LaunchConfiguration(name) for name in TEXTS | TOPICS | OTHERS}
-    texts = {name: ParameterValue(said[name], value_type=str) for name in TEXTS}  # even where they look like numbers
+    texts = {name: text(name) for name in TEXTS}  # even where they look like numbers
     (process,) = calibrator(**texts, speed=said["speed"])
     on_flange = EqualsSubstitution(said["parent"], "flange")
     place = IfElseSubstitution(on_flange, "table", "gripper")

@@ -24,7 +24,17 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup.including import ControllerOf, Views, include
-from genima_bringup.launching import DDS, NAMESPACE, Argument, declare, environment, node
+from genima_bringup.launching import (
+    DDS,
+    DRAWING,
+    NAMESPACE,
+    Argument,
+    chosen_shortcuts,
+    declare,
+    environment,
+    node,
+    text,
+)
 from genima_bringup.processes import (
     CLOCK_WATCH,
     RECOVERY,
@@ -69,11 +79,6 @@ ARGUMENTS = {
     NAMESPACE: Argument("", "of all topics: one for each of several arms"),
     DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines"),
 }
-
-
-def text(name: str) -> ParameterValue:
-    """An argument as a parameter that stays a text, even where it looks like a number."""
-    return ParameterValue(LaunchConfiguration(name), value_type=str)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -142,14 +147,14 @@ def generate_launch_description() -> LaunchDescription:
     )
     return LaunchDescription(
         [
-            *declare(ARGUMENTS),
+            *declare(ARGUMENTS | DRAWING),
             *environment(),
             *driver,
             cameras,
             *(
                 node(process, IfCondition(models))
                 for process in [
-                    *policy(text("checkpoint"), text("calibration"), text("device")),
+                    *policy(text("checkpoint"), text("calibration"), text("device"), shortcuts=chosen_shortcuts()),
                     camera_watch(model, text("calibration"), views),
                 ]
             ),

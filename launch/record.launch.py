@@ -7,10 +7,9 @@ from launch.actions import IncludeLaunchDescription
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution, PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.launching import Argument, declare, node
+from genima_bringup.launching import Argument, declare, node, text
 from genima_bringup.processes import Process
 from launch import LaunchDescription
 
@@ -32,8 +31,8 @@ def generate_launch_description() -> LaunchDescription:
     share = FindPackageShare("genima_bringup")
     recorder = {name: LaunchConfiguration(name) for name in RECORDER}
     for name in ("robot", "folder", "images", "calibration"):  # texts, even where they look like numbers
-        recorder[name] = ParameterValue(recorder[name], value_type=str)
-    overlay = {"episode": ParameterValue(LaunchConfiguration("episode"), value_type=str), "views": recorder["views"]}
+        recorder[name] = text(name)
+    overlay = {"episode": text("episode"), "views": recorder["views"]}
     given = IfCondition(NotEqualsSubstitution(LaunchConfiguration("episode"), ""))
     return LaunchDescription(
         [

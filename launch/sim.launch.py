@@ -5,9 +5,8 @@
 
 from launch.conditions import IfCondition
 from launch.substitutions import EqualsSubstitution, LaunchConfiguration
-from launch_ros.parameter_descriptions import ParameterValue
 
-from genima_bringup.launching import Argument, declare, environment, node
+from genima_bringup.launching import DRAWING, Argument, chosen_shortcuts, declare, environment, node, text
 from genima_bringup.processes import around_simulator, coppeliasim, simulator
 from launch import LaunchDescription
 
@@ -28,15 +27,14 @@ REMOTE = {
 def generate_launch_description() -> LaunchDescription:
     """The nodes of `genima_bringup.processes.around_simulator`, and a simulator."""
     said = {name: LaunchConfiguration(name) for name in BACKEND | LOOP | REMOTE}
-    for name in ("checkpoint", "calibration", "scene", "host"):  # texts, even where they look like numbers
-        said[name] = ParameterValue(said[name], value_type=str)
+    said |= {name: text(name) for name in ("checkpoint", "calibration", "scene", "host")}
     in_mujoco, remote = (IfCondition(EqualsSubstitution(said["backend"], name)) for name in BACKEND["backend"].choices)
     return LaunchDescription(
         [
-            *declare(BACKEND | LOOP | REMOTE),
+            *declare(BACKEND | LOOP | REMOTE | DRAWING),
             *environment(),
             *(node(process, in_mujoco) for process in simulator()),
             node(coppeliasim(**{name: said[name] for name in REMOTE}, robot=said["robot"]), remote),
-            *map(node, around_simulator(**{name: said[name] for name in LOOP})),
+            *map(node, around_simulator(**{name: said[name] for name in LOOP}, shortcuts=chosen_shortcuts())),
         ]
     )

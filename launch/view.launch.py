@@ -10,7 +10,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.launching import DDS, NAMESPACE, Argument, declare, environment, node
+from genima_bringup.launching import DDS, NAMESPACE, Argument, declare, environment, node, text
 from genima_bringup.processes import markers
 from launch import LaunchDescription
 
@@ -40,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
         [
             *declare(ARGUMENTS),
             *environment(),
-            node(markers(ParameterValue(LaunchConfiguration("checkpoint"), value_type=str))),
+            node(markers(text("checkpoint"))),
             Node(
                 package="robot_state_publisher",
                 executable="robot_state_publisher",

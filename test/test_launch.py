@@ -195,7 +195,8 @@ def test_the_robotiq_is_as_its_backend_says() -> None:
 
 @pytest.fixture
 def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Evaluates a launch file, without starting anything; returns "package/executable" of all that it would start.
+    """Evaluates a launch file, without starting anything; returns "package/executable" of all that it would start, and
+    the parameters of our own.
 
     Other packages' launch files only declare the arguments that are on record.
     """
@@ -206,6 +207,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     from launch.launch_description_sources import PythonLaunchDescriptionSource
     from launch.utilities import perform_substitutions
     from launch_ros.actions import Node
+    from launch_ros.utilities import evaluate_parameters
 
     from launch import Action, LaunchContext
 
@@ -236,12 +238,16 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         context._set_asyncio_loop(asyncio.new_event_loop())
         started: list[str] = []
         included: list[str] = []
+        parameters: dict[str, dict[str, Any]] = {}
 
         def visit(entity: Any) -> None:
             if isinstance(entity, Action) and entity.condition is not None and not entity.condition.evaluate(context):
                 return
             if isinstance(entity, Node):
                 started.append(f"{entity.node_package}/{entity.node_executable}")
+                if entity.node_package == "genima_nodes":
+                    (given,) = evaluate_parameters(context, entity._Node__parameters) or [{}]
+                    parameters[started[-1]] = given
             elif isinstance(entity, ExecuteProcess):
                 started.append(" ".join(perform_substitutions(context, word) for word in entity.cmd[3:5]))
             else:
@@ -252,7 +258,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
         visit(IncludeLaunchDescription(source, launch_arguments=arguments.items()))
-        return SimpleNamespace(started=started, included=included)
+        return SimpleNamespace(started=started, included=included, parameters=parameters)
 
     return run
 
@@ -313,6 +319,14 @@ def test_the_guard_is_there_once(evaluate: Any) -> None:
     assert evaluate("teleop").started.count(guard) == 1
     assert evaluate("teleop", guard="false").started.count(guard) == 0
     assert evaluate("real_robot", policy="false").started.count(guard) == 1
+
+
+@pytest.mark.parametrize("file", ["sim", "real_robot"])
+def test_shortcuts_of_drawing_reach_the_agent(evaluate: Any, file: str) -> None:
+    """As numbers where they are numbers, and a name as a text."""
+    asked = {"steps": "2", "strength": "0.5", "controlnet_every": "3", "tiny_decoder": "7"}
+    found = evaluate(file, **asked).parameters["genima_nodes/diffusion_agent"]
+    assert found | {"steps": 2, "strength": 0.5, "controlnet_every": 3, "tiny_decoder": "7"} == found
 
 
 @pytest.mark.parametrize("arguments", [{"robot": "ur5"}, {"backend": "position"}, {"gripper": "suction"}])

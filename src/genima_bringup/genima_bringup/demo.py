@@ -22,6 +22,7 @@ from genima.robot.model import RobotModel
 from genima_bringup import film
 from genima_bringup.processes import Process, around_simulator, coppeliasim, simulated
 from genima_bringup.report import EpisodeResult, Report
+from genima_bringup.shortcuts import add_shortcuts, chosen_shortcuts
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.tasks import TASKS, get_task
@@ -58,10 +59,11 @@ def _require_task(options: argparse.Namespace, spec: checkpoint.DrawingSpec) -> 
 
 
 def _processes(options: argparse.Namespace, robot: str) -> list[Process]:
+    shortcuts = chosen_shortcuts(options)
     if options.backend == "mujoco":
-        return simulated(options.checkpoint, options.seed)
+        return simulated(options.checkpoint, options.seed, shortcuts)
     remote = coppeliasim(options.scene, options.host, options.port, robot)
-    return [remote, *around_simulator(options.checkpoint, options.seed, options.calibration, robot)]
+    return [remote, *around_simulator(options.checkpoint, options.seed, options.calibration, robot, shortcuts)]
 
 
 def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, out: Path, report: Report) -> None:
@@ -190,6 +192,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     remote.add_argument("--host", default="localhost", help="where CoppeliaSim runs (default: %(default)s)")
     remote.add_argument("--port", type=int, default=23000, help="of its remote API (default: %(default)s)")
     remote.add_argument("--calibration", default="sim", help="of its cameras: a name in calibration, or a folder")
+    add_shortcuts(parser)
     parser.add_argument("--headless", action="store_true", help="show no window (default where there is no display)")
     options = parser.parse_args(argv)
     options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -14,10 +14,11 @@ from launch.some_substitutions_type import SomeSubstitutionsType
 from launch.substitution import Substitution
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup.including import include
-from genima_bringup.processes import ENVIRONMENT, Process
+from genima_bringup.processes import ENVIRONMENT, SHORTCUTS, Process, Value
 
 NAMESPACE, DDS = "namespace", "dds"
 EASY_HANDEYE2 = "easy_handeye2"
@@ -29,6 +30,22 @@ class Argument(NamedTuple):
     default: SomeSubstitutionsType
     help: str
     choices: Sequence[str] | None = None  # None: anything
+
+
+DRAWING = {name: Argument(str(shortcut.default), shortcut.help) for name, shortcut in SHORTCUTS.items()}
+
+
+def text(name: str) -> ParameterValue:
+    """An argument as a parameter that stays a text, even where it looks like a number."""
+    return ParameterValue(LaunchConfiguration(name), value_type=str)
+
+
+def chosen_shortcuts() -> dict[str, Value]:
+    """The arguments ``DRAWING`` as parameters of diffusion_agent."""
+    return {
+        name: text(name) if isinstance(shortcut.default, str) else LaunchConfiguration(name)
+        for name, shortcut in SHORTCUTS.items()
+    }
 
 
 def declare(arguments: Mapping[str, Argument]) -> list[DeclareLaunchArgument]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from genima.views.rig import Device
@@ -41,6 +41,20 @@ class Process:
         """The node's name."""
         return self.name or self.executable
 
+
+class Shortcut(NamedTuple):
+    """A parameter of diffusion_agent that makes drawings faster, and others."""
+
+    default: str | int | float
+    help: str
+
+
+SHORTCUTS = {
+    "steps": Shortcut(0, "diffusion steps of a drawing; 0: the checkpoint's"),
+    "strength": Shortcut(1.0, "share of the steps that is done, from the drawing before; 1: all, from noise"),
+    "controlnet_every": Shortcut(1, "ask the ControlNet only every so many steps"),
+    "tiny_decoder": Shortcut("", "an AutoencoderTiny that decodes: a folder, or a name such as madebyollin/taesd"),
+}
 
 TASK_RUNNER = Process("genima_nodes", "task_runner")
 CLOCK_WATCH = Process("genima_nodes", "clock_watch")
@@ -133,13 +147,15 @@ def policy(
     device: Value = "cpu",
     seed: Value = 0,
     straggler_timeout: Value = 0.1,
+    shortcuts: Mapping[str, Value] | None = None,
 ) -> list[Process]:
     """What looks, draws and reads. An empty checkpoint means the one that comes with the project.
 
-    ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment.
+    ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment; ``shortcuts`` are
+    some of those above.
     """
     shared = {"checkpoint": checkpoint, "calibration": calibration, "device": device}
-    seeing = {"seed": seed, "straggler_timeout": straggler_timeout}
+    seeing = {"seed": seed, "straggler_timeout": straggler_timeout, **(shortcuts or {})}
     return [
         Process("genima_nodes", "controller", shared),
         Process("genima_nodes", "diffusion_agent", shared | seeing),
@@ -192,12 +208,17 @@ def camera_watch(robot: Value, calibration: Value, views: Value) -> Process:
 
 
 def around_drivers(
-    robot: Value, views: list[str], calibration: Value, checkpoint: Value = "", device: Value = "cpu"
+    robot: Value,
+    views: list[str],
+    calibration: Value,
+    checkpoint: Value = "",
+    device: Value = "cpu",
+    shortcuts: Mapping[str, Value] | None = None,
 ) -> list[Process]:
     """What closes the loop around a real robot, whoever drives it."""
     return [
         *kept_safe(robot, calibration),
-        *policy(checkpoint, calibration, device),
+        *policy(checkpoint, calibration, device, shortcuts=shortcuts),
         camera_watch(robot, calibration, views),
         TASK_RUNNER,
         CLOCK_WATCH,
@@ -205,13 +226,19 @@ def around_drivers(
 
 
 def real(
-    robot: Value, robot_ip: Value, cameras: Mapping[str, Device], calibration: Value, checkpoint: Value, device: Value
+    robot: Value,
+    robot_ip: Value,
+    cameras: Mapping[str, Device],
+    calibration: Value,
+    checkpoint: Value,
+    device: Value,
+    shortcuts: Mapping[str, Value] | None = None,
 ) -> list[Process]:
     """A real robot by our own drivers: what real_robot.launch.py starts with them."""
     return [
         *own_drivers(robot, robot_ip),
         *(camera(view, found) for view, found in cameras.items()),
-        *around_drivers(robot, list(cameras), calibration, checkpoint, device),
+        *around_drivers(robot, list(cameras), calibration, checkpoint, device, shortcuts),
     ]
 
 
@@ -220,18 +247,24 @@ def markers(checkpoint: Value) -> Process:
     return Process("genima_nodes", "rviz_markers", {"checkpoint": checkpoint})
 
 
-def simulated(checkpoint: Value = "", seed: Value = 0) -> list[Process]:
+def simulated(
+    checkpoint: Value = "", seed: Value = 0, shortcuts: Mapping[str, Value] | None = None
+) -> list[Process]:
     """The closed loop around the simulated robot."""
-    return [*simulator(), *around_simulator(checkpoint, seed)]
+    return [*simulator(), *around_simulator(checkpoint, seed, shortcuts=shortcuts)]
 
 
 def around_simulator(
-    checkpoint: Value = "", seed: Value = 0, calibration: Value = "sim", robot: Value = "panda"
+    checkpoint: Value = "",
+    seed: Value = 0,
+    calibration: Value = "sim",
+    robot: Value = "panda",
+    shortcuts: Mapping[str, Value] | None = None,
 ) -> list[Process]:
     """What closes the loop, whatever simulates the robot."""
     return [
         Process("genima_nodes", "command_guard", {"robot": robot, "self_collision": True}),
-        *policy(checkpoint, calibration, seed=seed, straggler_timeout=0.03),
+        *policy(checkpoint, calibration, seed=seed, straggler_timeout=0.03, shortcuts=shortcuts),
         TASK_RUNNER,
     ]
 

@@ -26,6 +26,7 @@ from genima.views import load_cameras
 from genima.views.rig import load_rig
 from genima_bringup.demo import interruptible
 from genima_bringup.processes import CLOCK_WATCH, real
+from genima_bringup.shortcuts import add_shortcuts, chosen_shortcuts
 from genima_bringup.supervisor import Supervisor, robot_environment
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def main(argv: list[str]) -> int:
     environment = robot_environment()
     os.environ.update(environment)  # this process takes part in the same graph
     processes = real(
-        options.robot, options.robot_ip, rig, options.calibration, options.checkpoint, options.device
-    )
+        options.robot, options.robot_ip, rig, options.calibration, options.checkpoint, options.device,
+        chosen_shortcuts(options),
+    )  # fmt: skip
     nodes = [process.node for process in processes if process != CLOCK_WATCH]
     with interruptible(), ExitStack() as stack:
         try:
@@ -124,6 +126,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="", help="folder with diffusion_agent/ and controller/")
     parser.add_argument("--device", default="cuda", help="that the models compute on (default: %(default)s)")
     parser.add_argument("--logs", type=Path, help="folder for the nodes' logs")
+    add_shortcuts(parser)
     return parser.parse_args(argv)
 
 
