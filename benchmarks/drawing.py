@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -55,9 +55,9 @@ CUT: dict[Variant, Shortcuts] = {  # of the best plan's drawing
     "controlnet-every-2": Shortcuts(controlnet_every=2),
     "half-the-steps": Shortcuts(strength=0.5),
 }
-ON_GPU: tuple[Variant, ...] = get_args(Variant)
+ON_GPU: tuple[Variant, ...] = (*(variant for variant in get_args(Variant) if variant != "node"), "node")
 ON_CPU: tuple[Variant, ...] = (
-    "diffusers", "engine", "channels-last", "fused-attention", "node", "bfloat16", "controlnet-every-2",
+    "diffusers", "engine", "channels-last", "fused-attention", "bfloat16", "controlnet-every-2", "node",
 )  # fmt: skip
 INSTRUCTION = "push down the maroon button"
 WARM_UP, COMPARED = 5, 4  # drawings
@@ -127,12 +127,23 @@ def main() -> None:
     if costs:
         print_costs(options, costs)
         report["costs"] = asdict(costs)
-    if not options.count_only:
-        report |= compare(options, costs)
+    save(options, report)
+    if options.count_only:
+        return
+    results = {}
+    for variant, result in compare(options, costs, report):
+        results[variant] = result
+        report["variants"] = {name: asdict(r) if isinstance(r, Result) else r for name, r in results.items()}
+        save(options, report)
+    if options.out:
+        plot(report, options.out.with_suffix(".png"))
+    require_same_drawings(results)
+
+
+def save(options: Options, report: Mapping[str, Any]) -> None:
+    """What is known so far."""
     if options.out:
         write_whole(options.out, (json.dumps(report, indent=2) + "\n").encode())
-        if not options.count_only:
-            plot(report, options.out.with_suffix(".png"))
 
 
 def steps_of(options: Options) -> int:
@@ -156,50 +167,57 @@ def print_costs(options: Options, costs: Costs) -> None:
             print(f"  {what:<46}{floors}")
 
 
-def compare(options: Options, costs: Costs | None) -> dict[str, Any]:
-    """Measure the variants and print a table.
+def compare(
+    options: Options, costs: Costs | None, report: dict[str, Any]
+) -> Iterator[tuple[Variant, Result | str]]:
+    """Measure the variants, print a table, and tell each one's result, or why it has none.
 
     Raises:
-        GenimaError: when diffusers' pipeline does not fit into memory, or a variant that should not changes drawings.
+        GenimaError: when diffusers' pipeline, which the others are compared with, does not work.
     """
-    results: dict[Variant, Result | None] = {}
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as fresh:
-        name, gpu = fresh.submit(device_peaks).result()
-        wanted = options.variants or (ON_GPU if fresh.submit(torch.cuda.is_available).result() else ON_CPU)
-        print(f"\n{name}, {steps_of(options)} steps, {options.draws} drawings each")
-        header = ("p50 ms", "p99 ms", "Hz", "x stock", "of floor", "peak GB", "ready s", "PSNR dB")
-        print(f"{'':<20}" + "".join(f"{column:>10}" for column in header))
-        expected = fresh.submit(reference, options).result()
-        for variant in dict.fromkeys((STOCK, *wanted)):
-            measured = fresh.submit(measure, variant, options).result()
-            if measured is None:
-                if variant == STOCK:
-                    raise GenimaError(f"diffusers' pipeline does not fit into the memory of {name}")
-                results[variant] = None
-                print(f"{variant:<20}{'does not fit into memory':>34}", flush=True)
-                continue
-            p50, p99 = (float(p) for p in np.percentile(measured.milliseconds, (50, 99)))
-            cut = CUT.get(variant, Shortcuts())
-            floor = costs and costs.floor(
-                gpu, steps_of(options), cut.controlnet_every, tiny_decoder=variant == "tiny-decoder"
-            )
-            if variant in ("untiled", "half-the-steps"):  # other work than was counted
-                floor = None
-            stock = results.get(STOCK)
-            likeness = None if measured.drawn is None else psnr(measured.drawn, expected)
-            results[variant] = r = Result(
-                p50, p99, 1e3 / p50, stock.p50 / p50 if stock else 1.0, floor and floor * 1e3 / p50,
-                measured.peak_bytes / 1e9, measured.prepared_in, likeness,
-            )  # fmt: skip
-            share = f"{r.floor:>10.0%}" if r.floor else f"{'':>10}"
-            print(
-                f"{variant:<20}{r.p50:>10.2f}{r.p99:>10.2f}{r.rate:>10.1f}{r.ratio:>10.2f}{share}{r.peak_gb:>10.2f}"
-                f"{r.prepared_in:>10.1f}{'' if likeness is None else f'{likeness:>10.1f}'}", flush=True,
-            )  # fmt: skip
-    require_same_drawings(results)
-    variants = {variant: asdict(result) if result else None for variant, result in results.items()}
-    return {"device": name, "peaks": asdict(gpu), "variants": variants}
+    name, gpu = apart(device_peaks)
+    report |= {"device": name, "peaks": asdict(gpu)}
+    wanted = options.variants or (ON_GPU if apart(torch.cuda.is_available) else ON_CPU)
+    print(f"\n{name}, {steps_of(options)} steps, {options.draws} drawings each")
+    header = ("p50 ms", "p99 ms", "Hz", "x stock", "of floor", "peak GB", "ready s", "PSNR dB")
+    print(f"{'':<20}" + "".join(f"{column:>10}" for column in header))
+    expected = apart(reference, options)
+    stock: Result | None = None
+    for variant in dict.fromkeys((STOCK, *wanted)):
+        try:
+            measured: Measurement = apart(measure, variant, options)
+        except Exception as error:  # others have figures nevertheless
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if variant == STOCK:
+                raise GenimaError(f"diffusers' pipeline fails on {name}: {why}") from error
+            print(f"{variant:<20}  failed: {why}", flush=True)
+            yield variant, f"failed: {why}"
+            continue
+        p50, p99 = (float(p) for p in np.percentile(measured.milliseconds, (50, 99)))
+        cut = CUT.get(variant, Shortcuts())
+        floor = costs and costs.floor(
+            gpu, steps_of(options), cut.controlnet_every, tiny_decoder=variant == "tiny-decoder"
+        )
+        if variant in ("untiled", "half-the-steps"):  # other work than was counted
+            floor = None
+        likeness = None if measured.drawn is None else psnr(measured.drawn, expected)
+        r = Result(
+            p50, p99, 1e3 / p50, stock.p50 / p50 if stock else 1.0, floor and floor * 1e3 / p50,
+            measured.peak_bytes / 1e9, measured.prepared_in, likeness,
+        )  # fmt: skip
+        stock = stock or r
+        share = f"{r.floor:>10.0%}" if r.floor else f"{'':>10}"
+        print(
+            f"{variant:<20}{r.p50:>10.2f}{r.p99:>10.2f}{r.rate:>10.1f}{r.ratio:>10.2f}{share}{r.peak_gb:>10.2f}"
+            f"{r.prepared_in:>10.1f}{'' if likeness is None else f'{likeness:>10.1f}'}", flush=True,
+        )  # fmt: skip
+        yield variant, r
+
+
+def apart(function: Callable[..., Any], *given: Any) -> Any:
+    """What a function returns in a process of its own, where no other has left anything on the GPU."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(function, *given).result()
 
 
 def psnr(drawn: Any, expected: Any) -> float:
@@ -208,11 +226,11 @@ def psnr(drawn: Any, expected: Any) -> float:
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-def require_same_drawings(results: dict[Variant, Result | None]) -> None:
+def require_same_drawings(results: Mapping[Variant, Result | str]) -> None:
     """Raise a GenimaError when a plan changes drawings by more than half precision does in diffusers' pipeline."""
     stock = results[STOCK]
-    assert stock and stock.psnr
-    exact = {v: result.psnr for v, result in results.items() if v in ADDED and result and result.psnr}
+    assert isinstance(stock, Result) and stock.psnr
+    exact = {v: r.psnr for v, r in results.items() if v in ADDED and isinstance(r, Result) and r.psnr is not None}
     # On a CPU the pipeline has no half precision to be compared with.
     if torch.cuda.is_available() and (off := [v for v, psnr in exact.items() if psnr < stock.psnr - NOISE]):
         raise GenimaError(f"{', '.join(off)}: the drawings are further from the reference than diffusers' are")
@@ -222,7 +240,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     """A bar for each variant's p50, with its p99 and its floor."""
     import matplotlib.pyplot as plt
 
-    results = {name: result for name, result in report["variants"].items() if result}
+    results = {name: result for name, result in report["variants"].items() if not isinstance(result, str)}
     names, rows = list(results), list(results.values())
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(names) + 1.2), layout="constrained")
     p50 = np.array([row["p50"] for row in rows])
@@ -286,17 +304,14 @@ def reference(options: Options) -> Any:
     return torch.cat([engine.draw(tile, [INSTRUCTION], seed) for tile, seed in given]).numpy()
 
 
-def measure(variant: Variant, options: Options) -> Measurement | None:
-    """A variant's drawings; None when they do not fit into memory."""
+def measure(variant: Variant, options: Options) -> Measurement:
+    """A variant's drawings."""
     device = begin(options)
     started = time.perf_counter()
-    try:
-        if variant == "node":
-            return measure_node(engine_of(variant, options, device), options)
-        draw = stock(options, device) if variant == STOCK else drawing_with(engine_of(variant, options, device))
-        return timed(draw, variant, options, device, started)
-    except torch.OutOfMemoryError:
-        return None
+    if variant == "node":
+        return measure_node(engine_of(variant, options, device), options)
+    draw = stock(options, device) if variant == STOCK else drawing_with(engine_of(variant, options, device))
+    return timed(draw, variant, options, device, started)
 
 
 def engine_of(variant: Variant, options: Options, device: torch.device) -> DiffusionAgent:
@@ -386,8 +401,7 @@ def timed(
         result = draw(tile, seed)
         laps.append(1e3 * (time.perf_counter() - begun))
         drawn += [result] if len(drawn) < COMPARED else []
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-    return Measurement(laps, peak, ready, np.concatenate(drawn))
+    return Measurement(laps, peak_bytes(), ready, np.concatenate(drawn))
 
 
 def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
@@ -445,8 +459,12 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
     node.close()
     if len(laps) < options.draws:
         raise GenimaError(f"the node drew {len(laps)} of {options.draws} times")
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return Measurement(laps[WARM_UP:], peak, ready, None)
+    return Measurement(laps[WARM_UP:], peak_bytes(), ready, None)
+
+
+def peak_bytes() -> int:
+    """Of a GPU's memory; what graphs keep for themselves counts."""
+    return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
 
 
 if __name__ == "__main__":

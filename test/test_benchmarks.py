@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from accelerate.state import AcceleratorState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from genima.diffusion import DiffusionAgent
 from genima.errors import GenimaError
 from genima.precision import is_half_fast
 
@@ -198,16 +200,24 @@ def test_a_full_drawings_operations_are_of_the_known_size() -> None:
     assert unet.floor(h100) == pytest.approx(max(unet.operations / 989e12, unet.weight_bytes / 3.35e12))
 
 
-def test_all_of_the_drawings_benchmark_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_all_of_the_drawings_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where one variant fails, the others have their figures."""
     monkeypatch.setattr(drawing, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
-    monkeypatch.setattr(drawing, "ON_CPU", ("engine", "fused-attention", "controlnet-every-2"))
+    monkeypatch.setattr(drawing, "ON_CPU", ("engine", "channels-last", "fused-attention", "controlnet-every-2"))
+    real = drawing.engine_of
+
+    def engine_of(variant: drawing.Variant, *given: Any) -> DiffusionAgent:
+        if variant == "channels-last":
+            raise RuntimeError("no such layout\nhere")
+        return real(variant, *given)
+
+    monkeypatch.setattr(drawing, "engine_of", engine_of)
     out = tmp_path / "drawing.json"
     monkeypatch.setattr(sys, "argv", ["drawing.py", "--size", "tiny", "--draws", "2", "--out", str(out)])
     drawing.main()
     report = json.loads(out.read_text())
-    assert list(report["variants"]) == ["diffusers", "engine", "fused-attention", "controlnet-every-2"]
+    assert list(report["variants"]) == ["diffusers", *drawing.ON_CPU]
+    assert report["variants"].pop("channels-last") == "failed: no such layout"
     assert all(result["p50"] > 0 and result["psnr"] > 20 for result in report["variants"].values())
     assert out.with_suffix(".png").stat().st_size > 5000
     for arguments, said in ((["--draws", "0"], "must be positive"), ([], "takes a GPU")):

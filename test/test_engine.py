@@ -28,6 +28,7 @@ from genima.diffusion import DiffusionAgent
 from genima.diffusion.base import base_of
 from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts, plans
 from genima.diffusion.engine.networks import controls, decoded, embedding, encoded
+from genima.diffusion.engine.plan import others
 from genima.diffusion.engine.prepared import PreparedAgent
 from genima.diffusion.engine.sampling import sampling
 from genima.diffusion.random_base import random_base
@@ -241,7 +242,7 @@ def test_a_plan_that_fails_gives_way_to_the_next(
     usual = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
     monkeypatch.setattr(PreparedAgent, "_redraw", failing(error))
     if plan.cuda_graph:  # without a GPU the drawing fails where it would be captured
-        monkeypatch.setattr(PreparedAgent, "_graph", lambda self, *_: self._redraw())
+        monkeypatch.setattr(PreparedAgent, "_capture", lambda self, *_: self._redraw())
     engine = DrawingEngine(copy.deepcopy(tiny), tried=[plan, EXACT])
     with caplog.at_level(logging.WARNING):
         drawn = engine.draw(tiles(), GOALS[:1], seeded())
@@ -253,11 +254,48 @@ def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
     tiny: DiffusionAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent = copy.deepcopy(tiny)
-    agent.unet.conv_out.weight.data[0, 0, 0, 0] = 1e6  # more than float16 holds
+    agent.controlnet.conv_in.weight.data[0, 0, 0, 0] = 1e6  # more than float16 holds
     expected = DrawingEngine(copy.deepcopy(agent), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
     engine = DrawingEngine(agent, tried=[Plan(torch.float16), EXACT])
     torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected)
     assert engine.plan == EXACT and "beyond what torch.float16 holds" in caplog.text
+
+
+def test_what_a_plan_rounded_is_whole_again_for_the_next(
+    whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights in half precision do not grow back."""
+    expected = DrawingEngine(copy.deepcopy(whole), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    real = PreparedAgent._redraw
+
+    def redraw(self: PreparedAgent, *given: Any) -> Any:
+        pixels, finite = real(self, *given)
+        return pixels, finite & (self.plan.precision == torch.float32)
+
+    monkeypatch.setattr(PreparedAgent, "_redraw", redraw)
+    engine = DrawingEngine(copy.deepcopy(whole), tried=[Plan(torch.float16), Plan(torch.bfloat16), EXACT])
+    torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected, rtol=0, atol=0)
+    assert engine.plan == EXACT
+
+
+def test_only_plans_that_may_help_are_tried() -> None:
+    on_gpu = [Plan(torch.float16, compile=True, cuda_graph=True, overlap=True), Plan(torch.float16, cuda_graph=True)]
+    on_gpu += [Plan(torch.float16, compile=True), Plan(torch.float16), Plan(torch.bfloat16, compile=True), Plan()]
+    best, graph, compiled, eager, wide, single = on_gpu
+    assert others(on_gpu, "compiler") == [graph, eager, single]
+    assert others(on_gpu, "capture") == [compiled, eager, wide, single]
+    assert others(on_gpu, "precision") == [wide, single]
+    assert others(on_gpu, "memory") == [compiled, eager, wide] and others([eager, wide, single], "memory") == [wide]
+    assert others(on_gpu, "device") == on_gpu[1:] and others([single], "device") == []
+
+
+def test_a_tiny_decoder_hides_nothing(tiny: DiffusionAgent, tmp_path: Path) -> None:
+    """It takes infinite latents for bright ones."""
+    agent = copy.deepcopy(tiny)
+    agent.unet.conv_out.bias.data[0] = float("inf")
+    AutoencoderTiny().save_pretrained(tmp_path)
+    with pytest.raises(GenimaError, match="the drawing is not finite"):
+        DrawingEngine(agent, Shortcuts(steps=1, tiny_decoder=str(tmp_path)), [EXACT]).draw(tiles(), GOALS[:1], seeded())
 
 
 def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
@@ -298,15 +336,32 @@ def test_plans_are_for_the_device() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent) -> None:
-    shown = tiles(count=2)
-    expected = reference(whole, shown)
+@pytest.mark.parametrize("shortcuts", [Shortcuts(), Shortcuts(strength=0.5), Shortcuts(controlnet_every=2)])
+def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, shortcuts: Shortcuts) -> None:
+    shown, former = tiles(count=2), tiles(1, count=2)
+
+    def drawings(agent: DiffusionAgent, plan: Plan) -> list[Tensor]:
+        engine = DrawingEngine(agent, shortcuts, [plan])
+        drawn = [engine.draw(shown, goals, seeded(), former) for goals in (GOALS, GOALS, GOALS[::-1])]
+        assert engine.plan == plan
+        return drawn
+
+    expected = drawings(copy.deepcopy(whole), EXACT)
     for plan in plans(torch.device("cuda")):
         agent = copy.deepcopy(whole)
         for module in agent.modules.values():
             module.cuda()
-        engine = DrawingEngine(agent, tried=[plan])
-        for _ in range(2):
-            drawn = engine.draw(shown, GOALS, seeded())
-            assert psnr(drawn, expected) > 25, plan
-        assert (engine.draw(shown, GOALS[::-1], seeded()).int() - drawn.int()).abs().max() > 1, plan
+        for drawn, right in zip(drawings(agent, plan), expected, strict=True):
+            assert psnr(drawn, right) > 25, plan
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_too_what_was_rounded_is_whole_again(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    agent = copy.deepcopy(tiny)
+    for module in agent.modules.values():
+        module.cuda()
+    engine = DrawingEngine(agent, tried=[plans(torch.device("cuda"))[0], Plan()])
+    engine.draw(tiles(), GOALS[:1], seeded())
+    engine._go_on("precision", "for this test")
+    assert psnr(engine.draw(tiles(), GOALS[:1], seeded()), expected) > 40 and engine.plan == Plan()

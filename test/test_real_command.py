@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from untrained import save_checkpoints
 
 from genima.robot.model import RobotModel
 from genima.views import Camera
@@ -29,7 +30,6 @@ from genima_sim.simulation import Simulation
 
 MISSING = "pyrealsense2, or Debian's libusb-1.0-0, is not installed"
 pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
-pytestmark = pytest.mark.real_time
 
 HERE = Path(__file__).parent
 PATIENCE = 240.0  # s: a busy machine takes its time to load models
@@ -119,11 +119,12 @@ class Place:
         file.write_text(yaml.safe_dump(rig))
         return str(file)
 
-    def start(self, **options: str) -> Command:
-        """The command, with what is fine where nothing else is said."""
+    def start(self, **options: str | None) -> Command:
+        """The command, with what is fine where nothing else is said; None leaves an option out."""
         fine = {"robot": "panda", "robot-ip": "robot.here", "calibration": "sim", "device": "cpu"}
         given = {"cameras": self.rig(), "logs": str(self.folder / "logs")} | fine | options
-        return Command(self.environment, *(part for name, value in given.items() for part in (f"--{name}", value)))
+        words = [(f"--{name}", value) for name, value in given.items() if value is not None]
+        return Command(self.environment, *(word for pair in words for word in pair))
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def started(place: Place) -> Iterator[Callable[..., Command]]:
     """Starts commands, and ends them all."""
     commands: list[Command] = []
 
-    def start(**options: str) -> Command:
+    def start(**options: str | None) -> Command:
         commands.append(place.start(**options))
         return commands[-1]
 
@@ -179,6 +180,18 @@ def test_hardware_that_is_not_there_ends_it_with_its_name(
     assert re.search(rf"genima: error: {words}", command.said), command.said[-2000:]
 
 
+def test_the_arm_is_an_fr3_with_its_hand_where_nothing_else_is_said(
+    place: Place, started: Callable[..., Command], tmp_path: Path
+) -> None:
+    """Only for that robot this checkpoint is taken."""
+    checkpoint = save_checkpoints(tmp_path / "checkpoint", 256, "fr3_franka_hand")
+    command = started(**{"robot": None, "robot-ip": "fr3.here", "checkpoint": str(checkpoint)})
+    command.until("ready: ./genima task")
+    command.process.send_signal(signal.SIGINT)
+    assert command.end() == 130
+
+
+@pytest.mark.real_time
 def test_a_camera_is_unplugged_and_comes_back_and_nobody_else_starts_beside(
     place: Place, started: Callable[..., Command]
 ) -> None:

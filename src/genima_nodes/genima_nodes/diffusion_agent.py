@@ -88,6 +88,8 @@ class DiffusionAgentNode(Node):
         if agent is None:
             agent = DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
             engine = agent.engine = DrawingEngine(agent, shortcuts)
+            minutes = ", which takes minutes the first time" if engine.plan.compile else ""
+            self.get_logger().info(f"preparing to draw with {engine.plan}{minutes}")
             engine.warm_up()  # before anyone waits for a drawing
             self._health.value("drawing", lambda: engine.plan)
         self._agent = agent

@@ -126,8 +126,11 @@ class DiffusionAgent:
             agent = cls(
                 spec, unet, controlnet, vae, prompts, scheduler, int(rest["steps"]), bool(rest["tiled"]), base
             )
-        for module in agent.modules.values():
-            module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            for module in agent.modules.values():
+                module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except torch.OutOfMemoryError:
+            raise GenimaError(f"the memory of {device} is too small for the checkpoint {folder}, or in use") from None
         return agent
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -40,9 +40,11 @@ class PromptEncoder:
         with torch.inference_mode(False), torch.no_grad():
             for prompt in set(prompts) - set(self._known):
                 self._known[prompt] = self._embed([prompt])
-        known = [self._known[prompt] for prompt in prompts]
+        known, device = [self._known[prompt] for prompt in prompts], self.encoders[0].device  # they may have moved
         pooled = [p.pooled for p in known if p.pooled is not None]
-        return Prompts(torch.cat([p.tokens for p in known]), torch.cat(pooled) if pooled else None)
+        return Prompts(
+            torch.cat([p.tokens for p in known]).to(device), torch.cat(pooled).to(device) if pooled else None
+        )
 
     def _embed(self, prompts: Sequence[str]) -> Prompts:
         tokens, pooled = [], None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genima.diffusion.engine.plan import Plan, Shortcuts, plans
-from genima.diffusion.engine.prepared import PlanFailed, PreparedAgent
+from genima.diffusion.engine.plan import Cause, Plan, PlanFailed, Shortcuts, others, plans
+from genima.diffusion.engine.prepared import PreparedAgent, failing_as_told
 from genima.diffusion.engine.sampling import sampling
+from genima.diffusion.engine.weights import Weights
 from genima.errors import GenimaError
 
 if TYPE_CHECKING:
@@ -21,7 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 class DrawingEngine:
-    """Draws by the first of its plans that works, and goes on to the next, saying so, when one does not."""
+    """Draws by the first of its plans that works, and goes on to the next, saying so, when one does not.
+
+    It makes one drawing at a time.
+    """
 
     def __init__(
         self, agent: DiffusionAgent, shortcuts: Shortcuts | None = None, tried: Sequence[Plan] | None = None
@@ -39,6 +45,7 @@ class DrawingEngine:
         self.steps = self._shortcuts.steps or agent.steps
         self._fresh = sampling(agent.scheduler, self.steps)
         self._warm = sampling(agent.scheduler, self.steps, self._shortcuts.strength)
+        self._weights = Weights()
         self._prepared: PreparedAgent | None = None
 
     @property
@@ -76,13 +83,23 @@ class DrawingEngine:
         steps = self._fresh if former is None else self._warm
         while True:
             try:
-                self._prepared = self._prepared or PreparedAgent(self._agent, self.plan, self._shortcuts)
+                self._prepared = self._prepared or PreparedAgent(
+                    self._agent, self._weights, self.plan, self._shortcuts
+                )
                 return self._prepared.draw(tiles, texts, noise, steps, former)
             except PlanFailed as error:
-                self._prepared = None
-                if len(self._plans) == 1:
-                    raise GenimaError(f"cannot draw on {self._agent.device}: {error}") from None
-                failed = self._plans.pop(0)
-                _log.warning("drawing with %s fails: %s; going on with %s", failed, error, self.plan)
-            if self._agent.device.type == "cuda":
+                cause, reason = error.cause, str(error)
+            self._go_on(cause, reason)  # not above: the error holds what the failed plan has in memory
+
+    def _go_on(self, cause: Cause, reason: str) -> None:
+        """To the next plan that may work."""
+        device, self._prepared = self._agent.device, None
+        left = others(self._plans, cause)
+        if not left:
+            raise GenimaError(f"cannot draw on {device}: {reason}")
+        _log.warning("drawing with %s fails: %s; going on with %s", self.plan, reason, left[0])
+        self._plans = left
+        if device.type == "cuda":
+            gc.collect()
+            with contextlib.suppress(PlanFailed), failing_as_told(device):  # a failed capture may not let go yet
                 torch.cuda.empty_cache()

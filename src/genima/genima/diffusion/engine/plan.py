@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -42,20 +44,50 @@ class Shortcuts:
             raise GenimaError("a drawing takes at least one step, and asks the ControlNet every 1 or more steps")
 
 
+Cause = Literal["memory", "precision", "compiler", "capture", "device"]
+
+
+class PlanFailed(Exception):
+    """A plan does not work here; another may."""
+
+    def __init__(self, cause: Cause, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
 def plans(device: torch.device) -> tuple[Plan, ...]:
-    """The plans for a device, fastest first; each takes less memory and fewer of the device's abilities than the last.
+    """The plans for a device, the best first; see :func:`others` for what follows one that fails.
 
     Half precision on a GPU is float16: with three bits more than bfloat16 it is nearer to single precision, and
     networks of Stable Diffusion's kind stay within its range. An engine sees when one does not, and goes on.
     """
     if device.type == "cuda":
-        eager = Plan(torch.float16)
-        wide = [Plan(torch.bfloat16)] if is_half_fast(device) else []
-        return (
-            replace(eager, compile=True, cuda_graph=True, overlap=True), replace(eager, cuda_graph=True), eager,
-            *wide, Plan(),
-        )  # fmt: skip
+        halves = [torch.float16, torch.bfloat16] if is_half_fast(device) else [torch.float16]
+        return (*(plan for half in halves for plan in _on_gpu(half)), Plan())
     return (Plan(torch.bfloat16), Plan()) if is_half_fast(device) else (Plan(),)
+
+
+def _on_gpu(precision: torch.dtype) -> tuple[Plan, ...]:
+    eager = Plan(precision)
+    return (
+        replace(eager, compile=True, cuda_graph=True, overlap=True), replace(eager, cuda_graph=True, overlap=True),
+        replace(eager, compile=True), eager, replace(eager, fused_attention=False),
+    )  # fmt: skip
+
+
+def others(tried: Sequence[Plan], cause: Cause) -> list[Plan]:
+    """What is left of plans when the first one has failed: those without the cause of that."""
+    failed, *rest = tried
+    hopeless: dict[Cause, Callable[[Plan], bool]] = {
+        # A graph keeps what it computes with, and two streams compute at once; fused weights stand beside single ones.
+        "memory": lambda plan: plan.precision.itemsize > failed.precision.itemsize
+        or (failed.cuda_graph and plan.cuda_graph),
+        "precision": lambda plan: plan.precision == failed.precision,
+        "compiler": lambda plan: plan.compile,
+        "capture": lambda plan: plan.cuda_graph,
+        "device": lambda plan: False,
+    }
+    return [plan for plan in rest if not hopeless[cause](plan)]
 
 
 def spare_threads() -> int:

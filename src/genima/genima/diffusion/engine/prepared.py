@@ -11,23 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from diffusers.models.attention_processor import Attention, FusedAttnProcessor2_0
-from torch import Tensor, nn
+from torch import Tensor
 
 from genima import hub
 from genima.diffusion.engine.networks import Skips, controls, decoded, embedding, encoded
-from genima.diffusion.engine.plan import Plan, Shortcuts
+from genima.diffusion.engine.plan import Plan, PlanFailed, Shortcuts
 from genima.diffusion.engine.sampling import Sampling
+from genima.diffusion.engine.weights import Weights
 from genima.errors import GenimaError
 
 if TYPE_CHECKING:
     from genima.diffusion.agent import DiffusionAgent
 
+_FULL = "out of memory"
 _WARM_UP = 3  # drawings before one is captured: compilers and libraries choose their kernels in the first ones
-
-
-class PlanFailed(Exception):
-    """A plan does not work here; another may."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +44,32 @@ class Prompt:
 class PreparedAgent:
     """It takes an agent's networks over: their weights change type and layout in place."""
 
-    def __init__(self, agent: DiffusionAgent, plan: Plan, shortcuts: Shortcuts) -> None:
+    def __init__(self, agent: DiffusionAgent, weights: Weights, plan: Plan, shortcuts: Shortcuts) -> None:
         """Raise PlanFailed where a plan does not work here, and a GenimaError for a tiny decoder that is none."""
         self.plan, self._agent, self._shortcuts = plan, agent, shortcuts
         self._prompts: dict[tuple[Sampling, tuple[str, ...], int], Prompt] = {}
         self._captured: dict[Any, _Captured] = {}
-        self._proven = False
-        networks = [network for network in (agent.unet, agent.controlnet) if network is not None]
+        self._pool: Any = None  # of the memory that graphs share: what one has drawn is fetched before another draws
+        self._proven: set[Any] = set()
         tiny = shortcuts.tiny_decoder
-        self._decoder: Any = agent.vae if tiny is None else _tiny_decoder(tiny).to(agent.device)
-        # Some autoencoders overflow in half precision and say so; the patch codec is too cheap to be rounded.
-        kind = AutoencoderKL | AutoencoderTiny
-        half = isinstance(self._decoder, kind) and not getattr(self._decoder.config, "force_upcast", False)
-        self._decoded_in = plan.precision if half else torch.float32
-        layout = torch.channels_last if plan.channels_last else torch.contiguous_format
-        with self._failing_as_told():
-            for network in (*networks, *([self._decoder] if half else [])):
-                _require_range(network, plan.precision)
-                # The modules' own method, since diffusers' warns.
-                nn.Module.to(network, agent.device, plan.precision, memory_format=layout)  # type: ignore[call-overload]
-            if plan.fused_attention:
-                for network in networks:
-                    _fuse_attention(network)
-            self._side = torch.cuda.Stream(agent.device) if plan.overlap else None
-        compiled = _compiled if plan.compile else _as_it_is
-        self._controls, self._encoded = compiled(controls), compiled(encoded)
-        self._decoded, self._pixels = compiled(decoded), compiled(self._decode)
+        self._decoder: Any = agent.vae if tiny is None else _tiny_decoder(tiny)
+        autoencoders = {codec: self._codes_in(codec) for codec in (agent.vae, self._decoder)}
+        self._decoded_in = autoencoders[self._decoder]
+        networks = {network: plan.precision for network in (agent.unet, agent.controlnet) if network is not None}
+        with failing_as_told(agent.device, plan):
+            weights.prepare(networks | autoencoders, agent.device, plan)
+            # Without a ControlNet there is nothing to run beside, and a stream that never waits cannot be captured.
+            self._side = torch.cuda.Stream() if plan.overlap and agent.controlnet is not None else None
+            compiled = _compiled if plan.compile else _as_it_is
+            self._controls, self._encoded = compiled(controls), compiled(encoded)
+            self._decoded, self._pixels = compiled(decoded), compiled(_pixels)
+
+    def _codes_in(self, autoencoder: Any) -> torch.dtype:
+        """SDXL's autoencoder overflows in float16; the patch codec is too cheap to be rounded."""
+        if not isinstance(autoencoder, AutoencoderKL | AutoencoderTiny):
+            return torch.float32
+        overflows = len(self._agent.prompts.encoders) > 1 and getattr(autoencoder.config, "force_upcast", False)
+        return torch.float32 if overflows and self.plan.precision == torch.float16 else self.plan.precision
 
     @torch.inference_mode()
     def draw(
@@ -90,19 +87,24 @@ class PreparedAgent:
                 drawing that is not finite.
             GenimaError: when the device is gone.
         """
-        agent = self._agent
-        with self._failing_as_told():
+        device, key = self._agent.device, (steps, tiles.shape, former is None)
+        given = (tiles, noise) if former is None else (tiles, noise, former)
+        with failing_as_told(device, None if key in self._proven else self.plan):
             prompt = self._prompt(steps, tuple(texts), tiles.shape[2])
-            given = (tiles, noise) if former is None else (tiles, noise, former)
-            inputs = [x.to(agent.device, non_blocking=True) for x in given]
             if self.plan.cuda_graph:
-                pixels, finite = self._graph(steps, prompt, inputs)(prompt, inputs)
+                if key not in self._captured:
+                    self._captured[key] = self._capture(steps, prompt, given)
+                drawn = self._captured[key](prompt, given)
             else:
-                pixels, finite = self._redraw(steps, prompt, *inputs)
-            pixels, finite = pixels.cpu(), finite.cpu()
+                drawn = self._redraw(steps, prompt, *(_sent(x, device) for x in given))
+            pixels, finite = (x.to("cpu", non_blocking=True) for x in drawn)
+            if device.type == "cuda":
+                torch.cuda.current_stream().synchronize()
         if not finite:
-            raise PlanFailed("the drawing is not finite; if no precision helps, the checkpoint's weights are damaged")
-        self._proven = True
+            raise PlanFailed(
+                "precision", "the drawing is not finite; if no precision helps, the checkpoint's weights are damaged"
+            )
+        self._proven.add(key)
         return pixels
 
     def _prompt(self, steps: Sampling, texts: tuple[str, ...], side: int) -> Prompt:
@@ -135,7 +137,7 @@ class PreparedAgent:
             noisy = (step.scale * latents).to(precision)
             prediction, added = self._predict(i, noisy, prompt, condition, added)
             latents = step.keep * latents + step.add * prediction.float()
-        return self._pixels(latents)
+        return self._pixels(agent, self._decoder, self._decoded_in, latents)
 
     def _predict(self, i: int, noisy: Tensor, prompt: Prompt, condition: Tensor, added: Skips) -> tuple[Tensor, Skips]:
         unet, controlnet, tokens = self._agent.unet, self._agent.controlnet, prompt.tokens
@@ -149,34 +151,10 @@ class PreparedAgent:
             torch.cuda.current_stream().wait_stream(self._side)
         return self._decoded(unet, middle, skips, added, prompt.unet[i], tokens), added
 
-    def _decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        latents = (latents / self._decoder.config.scaling_factor).to(self._decoded_in)
-        images = self._decoder.decode(latents, return_dict=False)[0].float()
-        return self._agent.pixels(images), torch.isfinite(images).all()
-
-    def _graph(self, steps: Sampling, prompt: Prompt, inputs: Sequence[Tensor]) -> _Captured:
-        shapes = steps, tuple(x.shape for x in (*inputs, *prompt.tensors))
-        if shapes not in self._captured:
-            self._captured[shapes] = _Captured(lambda *given: self._redraw(steps, *given), prompt, inputs)
-        return self._captured[shapes]
-
-    @contextlib.contextmanager
-    def _failing_as_told(self) -> Iterator[None]:
-        """Within it, what goes wrong on the device is a PlanFailed or a GenimaError."""
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise PlanFailed("the device has too little memory") from None
-        except torch.AcceleratorError as error:
-            if not self._proven and self.plan.cuda_graph:
-                raise PlanFailed(f"the drawing cannot be captured: {_first_line(error)}") from None
-            device = self._agent.device
-            raise GenimaError(f"device {device} fails: {_first_line(error)}; look at its driver, start anew") from None
-        except Exception as error:
-            if not self._proven and self.plan.compile and not isinstance(error, GenimaError | PlanFailed):
-                # Compilers raise what they like, from missing C compilers to faults of their own.
-                raise PlanFailed(f"the networks cannot be compiled: {_first_line(error)}") from None
-            raise
+    def _capture(self, steps: Sampling, prompt: Prompt, given: Sequence[Tensor]) -> _Captured:
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        inputs = [_sent(x, self._agent.device) for x in given]
+        return _Captured(lambda *given: self._redraw(steps, *given), prompt, inputs, self._pool)
 
 
 class _Captured:
@@ -186,7 +164,7 @@ class _Captured:
     """
 
     def __init__(
-        self, redraw: Callable[..., tuple[Tensor, Tensor]], prompt: Prompt, inputs: Sequence[Tensor]
+        self, redraw: Callable[..., tuple[Tensor, Tensor]], prompt: Prompt, inputs: Sequence[Tensor], pool: Any
     ) -> None:
         copies = [x.clone() for x in prompt.tensors]
         n = len(prompt.unet)
@@ -199,17 +177,20 @@ class _Captured:
                 redraw(self._prompt, *self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # a capture that fails leaves its own in force
+            torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"),
+        ):
             self._drawn = redraw(self._prompt, *self._inputs)
 
-    def __call__(self, prompt: Prompt, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Pixels and whether they are finite, valid until the next call."""
+    def __call__(self, prompt: Prompt, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Pixels and whether they are finite, valid until the next call; ``given`` is on the host."""
         if prompt is not self._holds:
-            for mine, given in zip(self._prompt.tensors, prompt.tensors, strict=True):
-                mine.copy_(given)
+            for mine, theirs in zip(self._prompt.tensors, prompt.tensors, strict=True):
+                mine.copy_(theirs)
             self._holds = prompt
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
+        for mine, theirs in zip(self._inputs, given, strict=True):
+            mine.copy_(theirs.pin_memory(), non_blocking=True)
         self._graph.replay()
         return self._drawn
 
@@ -223,19 +204,16 @@ def _tiny_decoder(name: str) -> AutoencoderTiny:
     return decoder.requires_grad_(False).eval()
 
 
-def _require_range(network: nn.Module, precision: torch.dtype) -> None:
-    """Raise PlanFailed where a weight would become infinite."""
-    largest = torch.finfo(precision).max
-    if any(parameter.abs().max() > largest for parameter in network.parameters() if parameter.numel()):
-        raise PlanFailed(f"weights lie beyond what {precision} holds")
+def _pixels(agent: DiffusionAgent, decoder: Any, precision: torch.dtype, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (B, H, W, 3) uint8, and whether all is finite: a tiny decoder makes finite pictures of anything."""
+    scaled = (latents / decoder.config.scaling_factor).to(precision)
+    images = decoder.decode(scaled, return_dict=False)[0].float()
+    return agent.pixels(images).contiguous(), torch.isfinite(latents).all() & torch.isfinite(images).all()
 
 
-def _fuse_attention(network: nn.Module) -> None:
-    """One product for queries, keys and values, or for the keys and values of the prompt."""
-    for module in network.modules():
-        if isinstance(module, Attention) and not module.fused_projections:
-            module.fuse_projections()
-            module.set_processor(FusedAttnProcessor2_0())
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    """To where it is drawn, without waiting."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -259,5 +237,39 @@ def _beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
         yield
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+@contextlib.contextmanager
+def failing_as_told(device: torch.device, unproven: Plan | None = None) -> Iterator[None]:
+    """Within it, the device is the current one, and what goes wrong on it is a PlanFailed or a GenimaError.
+
+    Args:
+        unproven: the plan in force where nothing has been drawn with it yet.
+    """
+    try:
+        with _current(device):
+            yield
+    except (PlanFailed, GenimaError):
+        raise
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _FULL in str(error)):
+            raise PlanFailed("memory", "the device has too little memory") from None
+        if isinstance(error, torch.AcceleratorError):
+            if unproven and unproven.cuda_graph:
+                raise PlanFailed("capture", f"the drawing cannot be captured: {said}") from None
+            raise GenimaError(f"device {device} fails: {said}; look at its driver, start anew") from None
+        if unproven and unproven.compile:  # compilers raise what they like, from missing ones to faults of their own
+            raise PlanFailed("compiler", f"the networks cannot be compiled: {said}") from None
+        if isinstance(error, RuntimeError) and device.type == "cuda":  # what its libraries raise
+            raise PlanFailed("capture" if unproven and unproven.cuda_graph else "device", said) from None
+        raise
+
+
+@contextlib.contextmanager
+def _current(device: torch.device) -> Iterator[None]:
+    """Streams, graphs and libraries take the current GPU; convolutions are chosen by trying, for shapes stay."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    with torch.cuda.device(device), cudnn.flags(enabled=True, benchmark=True, allow_tf32=cudnn.allow_tf32):
+        yield
