@@ -53,6 +53,7 @@ STAGES = (
     "target to the arm's controller",
 )
 _TRACING = Path(__file__).with_name("tracing")
+_NEXT = 0.2  # s: while a task runs, commands come every 0.02 s
 _LEAST = 20  # observations that a percentile needs
 
 
@@ -125,7 +126,7 @@ def follow(traces: Traces, stamp: float) -> NDArray[np.float64] | None:
         read_at := of("controller", "publish", CHUNK),
     ]
     command = None if read_at is None else trace_of("controller", "publish", COMMAND).due_after(read_at)
-    if command is None:
+    if command is None or read_at is None or command[0] - read_at > _NEXT:  # the task ended before it was followed
         return None
     moments += [command[0], guarded := of("command_guard", "callback", COMMAND, command[1])]
     set_point = None if guarded is None else trace_of("command_guard", "publish", SET_POINT).due_after(guarded)
