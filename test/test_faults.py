@@ -23,8 +23,6 @@ from genima_bringup.fault_bench import Result, hold_ms, line, main, rest_ms, shi
 from genima_bringup.faults import all_faults
 from genima_bringup.relays import Record, Relay, remappings
 
-pytestmark = pytest.mark.real_time
-
 ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
 
 
@@ -89,6 +87,7 @@ def test_the_hold_is_when_the_quickest_stop_begins(speed: float, share: float) -
         assert hold > 100 + 0.6 * (rest - 100 - braking)
 
 
+@pytest.mark.real_time
 def test_a_relay_passes_on_spoils_keeps_back_and_delays() -> None:
     heard: list[str] = []
     relay = Relay(heard.append)
@@ -143,6 +142,7 @@ def test_bad_arguments_are_one_clear_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.real_time
 def test_the_clock_of_a_process_can_be_set(tmp_path: Path) -> None:
     file, environment = shifted_clock(tmp_path)
     program = "import time as t; a, b = t.time(), t.monotonic(); input(); print(t.time() - a, t.monotonic() - b)"
@@ -156,6 +156,7 @@ def test_the_clock_of_a_process_can_be_set(tmp_path: Path) -> None:
     assert wall - monotonic == pytest.approx(-30.25, abs=0.01)
 
 
+@pytest.mark.real_time
 def test_a_controller_that_jumps_is_held_and_goes_on_afterwards(tmp_path: Path) -> None:
     """In the whole graph, with the bundled models."""
     out, page = tmp_path / "faults.json", tmp_path / "safety.md"

@@ -21,8 +21,6 @@ from untrained import save_checkpoints
 from genima import paths
 from genima_bringup.report import Report
 
-pytestmark = pytest.mark.real_time
-
 Demo = Callable[..., subprocess.Popen[str]]
 
 
@@ -65,6 +63,7 @@ def error_line(process: subprocess.Popen[str]) -> str:
     return errors
 
 
+@pytest.mark.real_time
 def test_drawings_of_an_untrained_model_do_not_move_the_arm(demo: Demo, tmp_path: Path) -> None:
     code, output, _ = end_of(demo("--episodes", "1", "--time-limit", "6"))
     assert code == 0
@@ -73,6 +72,7 @@ def test_drawings_of_an_untrained_model_do_not_move_the_arm(demo: Demo, tmp_path
     assert "does not show what was read from it" in (tmp_path / "out" / "logs" / "controller.log").read_text()
 
 
+@pytest.mark.real_time
 def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> None:
     """With the bundled models: what an untrained one draws does not move the arm."""
     arguments = ("--episodes", "1", "--time-limit", "20", "--task", "take_lid_off", "--seed", "3", "--checkpoint", "")
@@ -94,6 +94,7 @@ def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("stage", ["starting", "running"])
+@pytest.mark.real_time
 def test_ctrl_c_ends_every_process(demo: Demo, tmp_path: Path, stage: str) -> None:
     process = demo("--episodes", "3", "--time-limit", "60")
     assert process.stdout is not None
@@ -116,6 +117,7 @@ def test_ctrl_c_ends_every_process(demo: Demo, tmp_path: Path, stage: str) -> No
     assert json.loads((tmp_path / "out" / "report.json").read_text())["interrupted"] is True
 
 
+@pytest.mark.real_time
 def test_the_nodes_die_with_a_killed_demo(demo: Demo) -> None:
     process = demo("--episodes", "3")
     assert process.stdout is not None
@@ -127,6 +129,7 @@ def test_the_nodes_die_with_a_killed_demo(demo: Demo) -> None:
     assert not alive
 
 
+@pytest.mark.real_time
 def test_a_node_that_dies_is_named(demo: Demo, tmp_path: Path) -> None:
     process = demo("--episodes", "3")
     assert process.stdout is not None
@@ -208,6 +211,7 @@ def test_a_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
         ("calibrate", {"calibrator", "command_guard", "sim_node", "rviz2"}),
     ],
 )
+@pytest.mark.real_time
 def test_a_launch_file_starts_what_it_says(file: str, expected: set[str]) -> None:
     pytest.importorskip("launch_ros", reason="launch is not among the wheels")
     import runpy

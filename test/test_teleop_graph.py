@@ -18,8 +18,6 @@ from genima_bringup.processes import recorded
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.record import DemoRecorder
 
-pytestmark = pytest.mark.real_time
-
 COMMAND = [sys.executable, "-m", "genima.cli", "teleop"]
 REPLAY = [sys.executable, "-m", "genima.cli", "episodes", "replay"]
 RECORD = [sys.executable, "-m", "genima.cli", "record"]
@@ -32,6 +30,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.real_time
 def test_an_expert_leads_the_arm_through_a_task(tmp_path: Path) -> None:
     command = [*COMMAND, "--leader", "expert", "--task", "take_lid_off", "--logs", str(tmp_path)]
     done = run(command)
@@ -40,6 +39,7 @@ def test_an_expert_leads_the_arm_through_a_task(tmp_path: Path) -> None:
     assert "teleop may move the arm" in (tmp_path / "command_guard.log").read_text()
 
 
+@pytest.mark.real_time
 def test_keys_lead_the_arm(tmp_path: Path) -> None:
     with Terminal([*COMMAND, "--logs", str(tmp_path)], ENVIRONMENT) as terminal:
         terminal.until("space follow or rest")
@@ -57,6 +57,7 @@ def test_keys_lead_the_arm(tmp_path: Path) -> None:
         assert terminal.process.wait(30) == 0
 
 
+@pytest.mark.real_time
 def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: Path) -> None:
     out = tmp_path / "demos"
     command = [*RECORD, "--sim", "--task", "push_button", "--episodes", "2", "--out", str(out), "--camera-rate", "10"]
@@ -84,6 +85,7 @@ def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: P
     assert run(command).stdout.startswith("2 demos")
 
 
+@pytest.mark.real_time
 def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
     environment = ENVIRONMENT | ros_environment()
     out = tmp_path / "demos"
@@ -108,6 +110,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
     assert done.instruction == failed.instruction == "wave" and done.success is True and failed.success is False
 
 
+@pytest.mark.real_time
 def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
     demo = tmp_path / "push_button-7"
     assert recorder.record(demo, "push_button", 7)
