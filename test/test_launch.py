@@ -239,6 +239,8 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         started: list[str] = []
         included: list[str] = []
         parameters: dict[str, dict[str, Any]] = {}
+        arguments_of: dict[str, list[str]] = {}  # of each spawner, by its first
+        remapped: dict[str, dict[str, str]] = {}  # by included launch file
 
         def visit(entity: Any) -> None:
             if isinstance(entity, Action) and entity.condition is not None and not entity.condition.evaluate(context):
@@ -248,6 +250,9 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 if entity.node_package == "genima_nodes":
                     (given,) = evaluate_parameters(context, entity._Node__parameters) or [{}]
                     parameters[started[-1]] = given
+                if entity.node_executable == "spawner":
+                    words = [perform_substitutions(context, word) for word in entity.cmd[1:]]
+                    arguments_of[words[0]] = words
             elif isinstance(entity, ExecuteProcess):
                 started.append(" ".join(perform_substitutions(context, word) for word in entity.cmd[3:5]))
             else:
@@ -255,10 +260,13 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                     visit(below)
                 if isinstance(entity, IncludeLaunchDescription):
                     included.append(Path(entity.launch_description_source.location).name)
+                    remapped[included[-1]] = dict(context.launch_configurations.get("ros_remaps", []))
 
         source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
         visit(IncludeLaunchDescription(source, launch_arguments=arguments.items()))
-        return SimpleNamespace(started=started, included=included, parameters=parameters)
+        return SimpleNamespace(
+            started=started, included=included, parameters=parameters, spawners=arguments_of, remapped=remapped
+        )
 
     return run
 
@@ -284,11 +292,34 @@ def test_a_real_robot_by_ros_drivers(evaluate: Any, backend: str) -> None:
     assert found.included.count("rs_launch.py") == 4 and found.included.count("franka.launch.py") == 1
 
 
+@pytest.mark.parametrize("backend", FRANKA_ROS2)
+def test_only_the_adapter_reaches_the_controller(evaluate: Any, backend: str) -> None:
+    """Whatever the controller calls its topic; and no rule goes before those of franka_ros2's own spawners."""
+    found, described = evaluate("real_robot", backend=backend), ArmBackend.load(backend)
+    words = found.spawners[described.controller]
+    rule = words[words.index("--controller-ros-args") + 1]
+    assert rule == f"--remap {described.subscribes}:={described.target}"
+    rules = found.remapped["franka.launch.py"]
+    assert rules and all(re.match(r"(joint|robot)_state_publisher:", topic) for topic in rules)
+
+
 def test_a_real_robot_by_our_own_drivers(evaluate: Any) -> None:
     """The same list as `./genima real` has."""
     found = evaluate("real_robot", backend="franka_arm", gripper="franka_hand", camera_driver="realsense_camera")
     listed = processes.real("fr3", "172.16.0.2", load_rig("four_d415"), "calibration/mine", "", "cpu")
     assert sorted(found.started) == sorted(f"{process.package}/{process.executable}" for process in listed)
+
+
+@pytest.mark.parametrize("calibration", ["sim", "none"])
+def test_without_the_policy_the_list_is_the_same_too(evaluate: Any, calibration: str) -> None:
+    drivers = {"backend": "franka_arm", "gripper": "franka_hand", "camera_driver": "realsense_camera"}
+    found = evaluate("real_robot", policy="false", calibration=calibration, record="true", **drivers)
+    recorder = found.parameters["genima_nodes/recorder"]
+    named = "" if calibration == "none" else calibration
+    listed = processes.real_without_policy("fr3", "172.16.0.2", load_rig("four_d415"), named)
+    started = [name for name in found.started if name != "genima_nodes/recorder"]
+    assert sorted(started) == sorted(f"{process.package}/{process.executable}" for process in listed)
+    assert recorder["calibration"] == named
 
 
 def test_two_machines_have_everything_once(evaluate: Any) -> None:

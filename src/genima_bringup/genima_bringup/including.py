@@ -36,7 +36,8 @@ def include(
 ) -> GroupAction:
     """A package's launch file, which sees these arguments alone: some take all they find for their own.
 
-    ``remappings`` hold for all nodes in it.
+    ``remappings`` hold for all nodes in it, or with `NODE:` before a topic for those of that name. A controller manager
+    hands its own on to its controllers, where they go before those that the controllers' spawners give.
     """
     source = PathJoinSubstitution([FindPackageShare(package), "launch", file])
     passed = [(name, LaunchConfiguration(name)) for name in arguments]
@@ -88,15 +89,15 @@ class Views(Substitution):
         return yaml.safe_dump(views, default_flow_style=True).strip()
 
 
-class ControllerOf(Substitution):
-    """The controller of a file of config/backends, as the controller manager calls it."""
+class OfBackend(Substitution):
+    """What ``tell`` says of a file of config/backends."""
 
-    def __init__(self, backend: SomeSubstitutionsType) -> None:
+    def __init__(self, backend: SomeSubstitutionsType, tell: Callable[[ArmBackend], str]) -> None:
         super().__init__()
-        self._backend = normalize_to_list_of_substitutions(backend)
+        self._backend, self._tell = normalize_to_list_of_substitutions(backend), tell
 
     def perform(self, context: LaunchContext) -> str:
         """Raises:
         GenimaError: for a missing or malformed file.
         """
-        return ArmBackend.load(perform_substitutions(context, self._backend)).controller
+        return self._tell(ArmBackend.load(perform_substitutions(context, self._backend)))
