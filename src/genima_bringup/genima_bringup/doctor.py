@@ -14,7 +14,6 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
-from genima import paths
 from genima.checkpoint import DrawingSpec
 from genima.doctor import (
     Finding,
@@ -39,6 +38,7 @@ from genima.robot.model import RobotModel
 from genima.views import Camera, load_cameras
 from genima.views.camera import VIRTUAL
 from genima.views.rig import Device
+from genima_bringup.supervisor import joining_environment
 from genima_nodes.hardware.optional import require
 
 _SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
@@ -70,6 +70,8 @@ class Doctor:
     """Also listen to the graph that runs in this shell's ROS_DOMAIN_ID."""
     namespace: str = ""
     """With --live: of the robot's nodes."""
+    dds: str = "shared_memory"
+    """With --live: as in the robot's launch; two_machines where they are."""
     seconds: float = 5.0
     """With --live: how long to listen."""
     json: Path | None = None
@@ -179,7 +181,7 @@ def _readable_cameras(calibration: str | None) -> Mapping[str, Camera]:
 
 def listen(options: Doctor, files: Files) -> list[Group]:
     """Listen to the running graph for a while."""
-    os.environ.setdefault(ros.PROFILE, str(paths.shared("config", "dds", "shared_memory.xml")))
+    os.environ.update(joining_environment(options.dds))
     if ros.middleware(os.environ, installation.has_wheels()).status is Status.FAIL:
         return [Group("running graph", [skipped("ROS 2", "it cannot start: see RMW_IMPLEMENTATION")])]
     import rclpy  # only here, as below: without --live, no ROS is needed
