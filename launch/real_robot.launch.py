@@ -23,7 +23,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.including import OfBackend, Views, include
+from genima_bringup.including import OfBackend, Views, include, refuse
 from genima_bringup.launching import (
     DDS,
     DRAWING,
@@ -96,6 +96,7 @@ def generate_launch_description() -> LaunchDescription:
     hand = EqualsSubstitution(gripper, "franka_hand")
     ours = EqualsSubstitution(backend, OURS)
     model = IfElseSubstitution(hand, [robot, "_franka_hand"], robot)  # a name in config/robots
+    panda = EqualsSubstitution(robot, "panda")
     recovers = NotEqualsSubstitution(backend, ELSEWHERE)
     arm_adapter, gripper_adapter, arm_recovery = adapters(model, backend, gripper)
     franka_arm, franka_hand = own_drivers(model, text("robot_ip"))
@@ -166,6 +167,15 @@ def generate_launch_description() -> LaunchDescription:
         [
             *declare(ARGUMENTS | DRAWING),
             *environment(),
+            refuse(
+                "robot:=panda takes backend:=multipanda: what franka_ros2 and pylibfranka drive is an FR3",
+                IfCondition(AllSubstitution(hardware, panda, recovers)),
+            ),
+            refuse(
+                "gripper:=franka_hand is an FR3's, by its joint in config/backends/franka_hand.yaml; with robot:=panda "
+                "take robotiq_2f140",
+                IfCondition(AllSubstitution(hardware, panda, hand)),
+            ),
             *driver,
             cameras,
             *(

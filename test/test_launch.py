@@ -19,7 +19,7 @@ from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
 from genima.views.rig import load_rig
-from genima_bringup import processes
+from genima_bringup import processes, real
 from genima_bringup.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,6 +142,18 @@ def test_several_cameras_are_several_nodes() -> None:
     nodes = [process.node for process in processes.real("fr3", "1.2.3.4", rig, "sim", "", "cpu")]
     assert len(set(nodes)) == len(nodes)
     assert {f"{view}_camera" for view in rig} <= set(nodes)
+
+
+def test_without_the_policy_neither_models_nor_calibration_are_asked_for() -> None:
+    given = ["--robot-ip", "1.2.3.4", "--cameras", "four_d415", "--no-policy"]
+    listed = real._processes(real._parse(given))
+    assert listed == processes.real_without_policy("fr3_franka_hand", "1.2.3.4", load_rig("four_d415"))
+    assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
+    calibrated = real._processes(real._parse([*given, "--calibration", "sim"]))
+    assert {process.node for process in calibrated} - {process.node for process in listed} == {"camera_transforms"}
+    for arguments, words in ((given[:-1], "--no-policy"), ([*given, "--checkpoint", "runs/mine"], "--checkpoint")):
+        with pytest.raises(GenimaError, match=words):
+            real._parse(arguments)
 
 
 # ------------------------------------------------------------------------------------------ files for ROS's own drivers
@@ -364,6 +376,27 @@ def test_shortcuts_of_drawing_reach_the_agent(evaluate: Any, file: str) -> None:
 def test_what_is_not_supported_is_refused(evaluate: Any, arguments: dict[str, str]) -> None:
     with pytest.raises(RuntimeError, match="is not valid"):
         evaluate("real_robot", **arguments)
+
+
+@pytest.mark.parametrize(
+    "file, arguments, words",
+    [
+        ("real_robot", {}, "robot:=panda takes backend:=multipanda"),
+        ("real_robot", {"backend": "franka_arm"}, "robot:=panda takes backend:=multipanda"),
+        ("real_robot", {"backend": "multipanda", "gripper": "franka_hand"}, "gripper:=franka_hand is an FR3's"),
+        ("view", {}, "description:=FILE"),
+    ],
+)
+def test_what_there_is_not_for_a_panda_is_refused(
+    evaluate: Any, file: str, arguments: dict[str, str], words: str
+) -> None:
+    with pytest.raises(GenimaError, match=words):
+        evaluate(file, robot="panda", **arguments)
+
+
+def test_a_panda_is_seen_and_read_elsewhere(evaluate: Any) -> None:
+    assert set(evaluate("real_robot", robot="panda", hardware="false").started) == POLICY | CLOCK
+    assert "rviz2/rviz2" in evaluate("view", robot="panda", description="mine.urdf.xacro").started
 
 
 def test_a_missing_file_of_cameras_is_named(evaluate: Any) -> None:

@@ -9,6 +9,7 @@ from launch.action import Action
 from launch.actions import (
     GroupAction,
     IncludeLaunchDescription,
+    OpaqueFunction,
     PopLaunchConfigurations,
     PushLaunchConfigurations,
     ResetLaunchConfigurations,
@@ -23,6 +24,7 @@ from launch.utilities import normalize_to_list_of_substitutions, perform_substit
 from launch_ros.actions import SetRemap
 from launch_ros.substitutions import FindPackageShare
 
+from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
 from genima.views.rig import Device, load_rig
 
@@ -52,6 +54,15 @@ def include(
         scoped=False,
         condition=condition,
     )
+
+
+def refuse(words: str, condition: Condition) -> OpaqueFunction:
+    """Ends the launch with one line, where arguments do not go together."""
+
+    def end(context: LaunchContext) -> None:
+        raise GenimaError(words)
+
+    return OpaqueFunction(function=end, condition=condition)
 
 
 class ForEachCamera(Action):
