@@ -30,9 +30,8 @@ from genima.errors import GenimaError
 from genima.files import require_writable, write_whole
 from genima.guard.limits import violations
 from genima.robot.model import RobotModel
-from genima_bringup.demo import interruptible
 from genima_bringup.processes import CLOCK_WATCH
-from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_bringup.supervisor import Supervisor, interruptible, ros_environment
 from genima_nodes.health import values
 from genima_nodes.pacing import CALLBACKS, PacedThread, schedule_in_real_time
 from genima_sim.tasks import TASKS

@@ -23,7 +23,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.including import ControllerOf, Views, include
+from genima_bringup.including import OfBackend, Views, include, refuse
 from genima_bringup.launching import (
     DDS,
     DRAWING,
@@ -66,7 +66,10 @@ ARGUMENTS = {
         "ROS's, our own over pyrealsense2, or none here",
         ["realsense2_camera", "realsense_camera", "none"],
     ),
-    "calibration": Argument("calibration/mine", "of the cameras: a name in calibration, or a folder"),
+    "calibration": Argument(
+        "calibration/mine",
+        "of the cameras: a name in calibration, or a folder; none: not calibrated yet, with policy:=false",
+    ),
     "checkpoint": Argument("", "folder with diffusion_agent/ and controller/; empty: the models of Genima"),
     "device": Argument("cuda", "that the models compute on: cuda, or cpu"),
     "task": Argument("", "begin with it, once all is ready: the ARM MOVES; empty: wait for a goal of run_task"),
@@ -87,21 +90,26 @@ def generate_launch_description() -> LaunchDescription:
     robot, backend, gripper = (LaunchConfiguration(name) for name in ("robot", "backend", "gripper"))
     here = {name: LaunchConfiguration(name) for name in (NAMESPACE, DDS)}
     hardware, models, task = (LaunchConfiguration(name) for name in ("hardware", "policy", "task"))
+    calibrated = NotEqualsSubstitution(LaunchConfiguration("calibration"), "none")
     franka_ros2 = AnySubstitution(*(EqualsSubstitution(backend, name) for name in FRANKA_ROS2))
     robotiq = EqualsSubstitution(gripper, "robotiq_2f140")
     hand = EqualsSubstitution(gripper, "franka_hand")
     ours = EqualsSubstitution(backend, OURS)
     model = IfElseSubstitution(hand, [robot, "_franka_hand"], robot)  # a name in config/robots
+    panda = EqualsSubstitution(robot, "panda")
     recovers = NotEqualsSubstitution(backend, ELSEWHERE)
     arm_adapter, gripper_adapter, arm_recovery = adapters(model, backend, gripper)
     franka_arm, franka_hand = own_drivers(model, text("robot_ip"))
     recovery = ParameterValue(IfElseSubstitution(recovers, RECOVERY, ""), value_type=str)
+    guard, camera_transforms = kept_safe(model, text("calibration"), recovery)
     views = Views(LaunchConfiguration("cameras"))
     recorder = {
         "robot": model,
         "folder": text("folder"),
         "views": views,
-        "calibration": text("calibration"),
+        "calibration": ParameterValue(
+            IfElseSubstitution(calibrated, LaunchConfiguration("calibration"), ""), value_type=str
+        ),
     }
 
     driver = [
@@ -115,14 +123,23 @@ def generate_launch_description() -> LaunchDescription:
                 "load_gripper": hand,
                 "controllers_yaml": [PathJoinSubstitution([share, "config", "controllers", backend]), ".yaml"],
             },
-            remappings={"joint_states": "franka/all_joint_states"},  # joint_states are arm_adapter's
+            # joint_states are arm_adapter's; the controllers' own, franka/joint_states, stay as they are
+            remappings={
+                f"{name}:joint_states": "franka/all_joint_states"
+                for name in ("joint_state_publisher", "robot_state_publisher")
+            },
             condition=IfCondition(AllSubstitution(hardware, franka_ros2)),
         ),
         Node(
             package="controller_manager",
             executable="spawner",
             namespace=LaunchConfiguration(NAMESPACE),
-            arguments=[ControllerOf(backend), "--controller-manager-timeout", "60"],
+            arguments=[
+                OfBackend(backend, lambda found: found.controller),
+                *("--controller-manager-timeout", "60"),
+                "--controller-ros-args",  # the adapter behind the guard alone shall speak to it
+                OfBackend(backend, lambda found: f"--remap {found.subscribes}:={found.target}"),
+            ],
             condition=IfCondition(AllSubstitution(hardware, franka_ros2)),
             output="screen",
         ),
@@ -137,7 +154,8 @@ def generate_launch_description() -> LaunchDescription:
         node(arm_recovery, IfCondition(AllSubstitution(hardware, franka_ros2))),
         node(franka_arm, IfCondition(AllSubstitution(hardware, ours))),
         node(franka_hand, IfCondition(AllSubstitution(hardware, ours, hand))),
-        *(node(process, IfCondition(hardware)) for process in kept_safe(model, text("calibration"), recovery)),
+        node(guard, IfCondition(hardware)),
+        node(camera_transforms, IfCondition(AllSubstitution(hardware, calibrated))),
         node(TASK_RUNNER, IfCondition(hardware)),
     ]
     cameras = include(
@@ -149,6 +167,15 @@ def generate_launch_description() -> LaunchDescription:
         [
             *declare(ARGUMENTS | DRAWING),
             *environment(),
+            refuse(
+                "robot:=panda takes backend:=multipanda: what franka_ros2 and pylibfranka drive is an FR3",
+                IfCondition(AllSubstitution(hardware, panda, recovers)),
+            ),
+            refuse(
+                "gripper:=franka_hand is an FR3's, by its joint in config/backends/franka_hand.yaml; with robot:=panda "
+                "take robotiq_2f140",
+                IfCondition(AllSubstitution(hardware, panda, hand)),
+            ),
             *driver,
             cameras,
             *(

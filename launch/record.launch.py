@@ -16,7 +16,7 @@ from launch import LaunchDescription
 RECORDER = {
     "robot": Argument("panda", "the follower: a name in config/robots, or a YAML file"),
     "folder": Argument("data/demos", "where the episodes go"),
-    "views": Argument("[upper_wrist, lower_wrist, front, right_shoulder]", "the cameras"),
+    "views": Argument("[wrist, front, right_shoulder, left_shoulder]", "the cameras, as in four_d415.yaml"),
     "images": Argument("jpeg", "how they are kept: jpeg, png (lossless) or raw"),
     "calibration": Argument("", "of the cameras, to be kept beside: a name in calibration, or a folder"),
 }

@@ -5,22 +5,28 @@ controller has read them; what the nodes complain about.
 """
 
 from launch.conditions import IfCondition
-from launch.substitutions import Command, FindExecutable, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import (
+    AllSubstitution,
+    Command,
+    EqualsSubstitution,
+    FindExecutable,
+    LaunchConfiguration,
+    PathJoinSubstitution,
+)
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from genima_bringup.including import refuse
 from genima_bringup.launching import DDS, NAMESPACE, Argument, declare, environment, node, text
 from genima_bringup.processes import markers
 from launch import LaunchDescription
 
 ROBOT = LaunchConfiguration("robot")
+THEIRS = [PathJoinSubstitution([FindPackageShare("franka_description"), "robots", ROBOT, ROBOT]), ".urdf.xacro"]
 ARGUMENTS = {
     "robot": Argument("fr3", "as franka_description and config/robots call it"),
-    "description": Argument(
-        [PathJoinSubstitution([FindPackageShare("franka_description"), "robots", ROBOT, ROBOT]), ".urdf.xacro"],
-        "the arm's, a xacro file that takes hand:=false",
-    ),
+    "description": Argument(THEIRS, "the arm's, a xacro file that takes hand:=false"),
     "describe": Argument("false", "publish the robot's description and frames: true where no driver of it does"),
     "checkpoint": Argument("", "whose spheres are shown; empty: the one that comes with the project"),
     "rviz": Argument("true", "open RViz; false: only publish what it shows"),
@@ -40,6 +46,16 @@ def generate_launch_description() -> LaunchDescription:
         [
             *declare(ARGUMENTS),
             *environment(),
+            refuse(
+                "franka_description has no robot whose joints are a Panda's: start view.launch.py robot:=panda with a "
+                "xacro file that has, by description:=FILE",
+                IfCondition(
+                    AllSubstitution(
+                        EqualsSubstitution(ROBOT, "panda"),
+                        EqualsSubstitution(LaunchConfiguration("description"), THEIRS),
+                    )
+                ),
+            ),
             node(markers(text("checkpoint"))),
             Node(
                 package="robot_state_publisher",

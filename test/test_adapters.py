@@ -31,6 +31,13 @@ from genima_nodes.gripper_adapter import GripperAdapterNode
 
 FR3 = RobotModel.load("fr3")
 VELOCITIES = np.linspace(-0.1, 0.1, 7)
+TARGETS: dict[str, tuple[type, str]] = {
+    "crisp": (JointState, "/target_joint"),
+    "gello": (JointState, "/arm_adapter/target"),
+    "jtc": (JointTrajectory, "/joint_trajectory_controller/joint_trajectory"),
+    "multipanda": (Float64MultiArray, "/joint_impedance/joints_desired"),
+}
+GELLO = "gello/joint_states"  # where a GELLO speaks, and its controller listens
 
 
 def options(**values: object) -> dict[str, Any]:
@@ -46,13 +53,7 @@ class Arm:
     def __init__(self, graph: Graph, backend: str) -> None:
         self.graph = graph
         self.adapter = graph.add(ArmAdapterNode(**options(backend=backend)))
-        kinds: dict[str, tuple[type, str]] = {
-            "crisp": (JointState, "/target_joint"),
-            "gello": (JointState, "/gello/joint_states"),
-            "jtc": (JointTrajectory, "/joint_trajectory_controller/joint_trajectory"),
-            "multipanda": (Float64MultiArray, "/joint_impedance/joints_desired"),
-        }
-        self.targets = graph.hear(*kinds[backend], 10)  # type: ignore[arg-type]
+        self.targets = graph.hear(*TARGETS[backend], 10)  # type: ignore[arg-type]
         self.joint_states = graph.hear(JointState, "joint_states", qos_profile_sensor_data)
         self._say_arm = graph.speak(JointState, "/franka/joint_states", 1)  # type: ignore[arg-type]
         self._say_gripper = graph.speak(JointState, "gripper/joint_states", qos.JOINT_STATES)
@@ -144,10 +145,10 @@ def test_the_arms_joints_and_the_grippers_become_one(graph) -> None:
 
 
 @contextmanager
-def rival(topic: str) -> Iterator[None]:
+def rival(topic: str, kind: type = JointState) -> Iterator[None]:
     """Somebody else who speaks there; not in the graph, which must not be spun while its publishers go."""
     node = rclpy.create_node("rival")
-    node.create_publisher(JointState, topic, 1)
+    node.create_publisher(kind, topic, 1)
     yield
     node.destroy_node()
 
@@ -172,15 +173,36 @@ def test_what_is_wrong_holds_the_arm_and_is_told(graph, monkeypatch: pytest.Monk
     np.testing.assert_allclose(arm.positions(), arm.q)  # not back to where it was before
     graph.until(lambda: arm.follows(-0.19), "no recovery", lambda: arm.command(-0.19))
 
-    with rival("/target_joint"):
-        graph.until(graph.complains("arm_adapter", "1 others speak to the controller"), "no complaint", arm.tell)
-        arm.command(-0.18)
-        time.sleep(0.1)
-        assert not arm.follows(-0.18)
     with rival("/joint_states"):  # the driver's joint_state_publisher
-        graph.until(graph.complains("arm_adapter", "1 others publish it, too"), "no complaint", arm.tell)
+        graph.until(graph.complains("arm_adapter", "/rival publishes it, too"), "no complaint", arm.tell)
     fine = graph.is_fine("arm_adapter")
     graph.until(lambda: fine() and arm.follows(-0.18), "no recovery", lambda: arm.command(-0.18))
+
+
+@pytest.mark.parametrize("backend", ["crisp", "gello", "jtc", "multipanda"])
+def test_nobody_reaches_the_controller_past_the_guard(graph, backend: str) -> None:
+    """Whoever else speaks to it, or for the guard, is named, and the arm held while they do."""
+    arm = Arm(graph, backend)
+    graph.until(arm.follows, "set-points do not arrive", arm.command)
+    kind, target = TARGETS[backend]
+    for topic, spoken, words in (
+        (target, kind, f"/rival speaks to the controller on {target}, past the command guard"),
+        ("joint_command", JointState, "/rival speaks to the robot beside the command guard"),
+    ):
+        with rival(topic, spoken):
+            graph.until(graph.complains("arm_adapter", words), "no complaint", arm.command)
+            for _ in range(5):
+                arm.command(0.03)
+                time.sleep(0.02)
+            assert arm.follows()
+        graph.until(lambda: graph.is_fine("arm_adapter")() and arm.follows(), "no recovery", arm.command)
+
+
+def test_a_leader_does_not_reach_the_controller_of_gello(graph) -> None:
+    """A GELLO calls its own joints as that controller calls its targets."""
+    arm = Arm(graph, "gello")
+    with rival(GELLO):
+        graph.until(lambda: arm.follows() and graph.is_fine("arm_adapter")(), "it is held", arm.command)
 
 
 def test_a_controller_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ def test_the_shipped_controllers(name: str, message: TargetMessage, keep_alive: 
     assert (backend.ahead > 0) == (message is TargetMessage.JOINT_TRAJECTORY)
     if backend.recovery is not None:
         assert backend.controller not in backend.recovery.broadcasters
+    assert (backend.subscribes == backend.target) == (name != "gello")
 
 
 @pytest.mark.parametrize("name", ["robotiq_2f140", "franka_hand"])

@@ -57,6 +57,19 @@ def test_system_packages_are_those_of_the_set_up() -> None:
 
 def test_the_entry_point_can_be_run() -> None:
     assert os.stat(ROOT / "docker" / "entrypoint.sh").st_mode & stat.S_IXUSR
+    lines = (ROOT / "docker" / "entrypoint.sh").read_text().splitlines()
+    (own,) = [n for n, line in enumerate(lines) if "$VIRTUAL_ENV/lib/python3.12/site-packages:" in line]
+    assert own > max(n for n, line in enumerate(lines) if line.startswith("source ")), "it would be hidden"
+
+
+def test_what_the_user_chooses_is_explained_and_reaches_both() -> None:
+    """No required variable: compose would ask for it also where only the other service is built."""
+    explained = (ROOT / "docker" / "compose.yaml").read_text().partition("x-common")[0]
+    commands = {name: service["command"] for name, service in COMPOSE["services"].items()}
+    for name in re.findall(r"\$\{(\w+)", " ".join(commands.values())):
+        assert f"{name}=" in explained
+    assert all(command.count("${") == command.count(":-") for command in commands.values())
+    assert all("gripper:=${GRIPPER" in command for command in commands.values())  # of the arm's model
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
@@ -77,4 +90,5 @@ def test_the_dev_container_is_the_robots() -> None:
     text = (ROOT / ".devcontainer" / "devcontainer.json").read_text()
     data = json.loads(re.sub(r"^//.*$", "", text, flags=re.MULTILINE))
     assert data["build"]["target"] in TARGETS
+    assert data["postCreateCommand"].startswith("bash -c "), "/bin/sh there knows no source"
     assert (ROOT / ".devcontainer" / data["build"]["dockerfile"]).resolve().exists()

@@ -254,6 +254,15 @@ def test_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
         assert kernel.priority(robot).status is status
 
 
+def test_our_own_driver_needs_no_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the README's line grants is enough for it; the processors' clock counts for every robot."""
+    monkeypatch.setattr(kernel, "may_have", lambda wanted: wanted <= 20)
+    write(tmp_path, {"proc/version": PLAIN, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave"})
+    for loop, statuses in ((False, [Status.OK, Status.OK, Status.OK]), (True, [Status.WARN, Status.FAIL])):
+        said = [each.status for each in kernel.findings(tmp_path / "sys", tmp_path / "proc", True, loop)]
+        assert said[: len(statuses)] == statuses and said[3] is Status.WARN
+
+
 def test_to_ask_for_a_priority_leaves_this_thread_as_it_is() -> None:
     before = os.sched_getscheduler(0)
     kernel.may_have(1)

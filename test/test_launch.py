@@ -19,7 +19,7 @@ from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
 from genima.views.rig import load_rig
-from genima_bringup import processes
+from genima_bringup import processes, real
 from genima_bringup.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,6 +144,18 @@ def test_several_cameras_are_several_nodes() -> None:
     assert {f"{view}_camera" for view in rig} <= set(nodes)
 
 
+def test_without_the_policy_neither_models_nor_calibration_are_asked_for() -> None:
+    given = ["--robot-ip", "1.2.3.4", "--cameras", "four_d415", "--no-policy"]
+    listed = real._processes(real._parse(given))
+    assert listed == processes.real_without_policy("fr3_franka_hand", "1.2.3.4", load_rig("four_d415"))
+    assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
+    calibrated = real._processes(real._parse([*given, "--calibration", "sim"]))
+    assert {process.node for process in calibrated} - {process.node for process in listed} == {"camera_transforms"}
+    for arguments, words in ((given[:-1], "--no-policy"), ([*given, "--checkpoint", "runs/mine"], "--checkpoint")):
+        with pytest.raises(GenimaError, match=words):
+            real._parse(arguments)
+
+
 # ------------------------------------------------------------------------------------------ files for ROS's own drivers
 
 
@@ -239,6 +251,8 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         started: list[str] = []
         included: list[str] = []
         parameters: dict[str, dict[str, Any]] = {}
+        arguments_of: dict[str, list[str]] = {}  # of each spawner, by its first
+        remapped: dict[str, dict[str, str]] = {}  # by included launch file
 
         def visit(entity: Any) -> None:
             if isinstance(entity, Action) and entity.condition is not None and not entity.condition.evaluate(context):
@@ -248,6 +262,9 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 if entity.node_package == "genima_nodes":
                     (given,) = evaluate_parameters(context, entity._Node__parameters) or [{}]
                     parameters[started[-1]] = given
+                if entity.node_executable == "spawner":
+                    words = [perform_substitutions(context, word) for word in entity.cmd[1:]]
+                    arguments_of[words[0]] = words
             elif isinstance(entity, ExecuteProcess):
                 started.append(" ".join(perform_substitutions(context, word) for word in entity.cmd[3:5]))
             else:
@@ -255,10 +272,13 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                     visit(below)
                 if isinstance(entity, IncludeLaunchDescription):
                     included.append(Path(entity.launch_description_source.location).name)
+                    remapped[included[-1]] = dict(context.launch_configurations.get("ros_remaps", []))
 
         source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
         visit(IncludeLaunchDescription(source, launch_arguments=arguments.items()))
-        return SimpleNamespace(started=started, included=included, parameters=parameters)
+        return SimpleNamespace(
+            started=started, included=included, parameters=parameters, spawners=arguments_of, remapped=remapped
+        )
 
     return run
 
@@ -284,11 +304,34 @@ def test_a_real_robot_by_ros_drivers(evaluate: Any, backend: str) -> None:
     assert found.included.count("rs_launch.py") == 4 and found.included.count("franka.launch.py") == 1
 
 
+@pytest.mark.parametrize("backend", FRANKA_ROS2)
+def test_only_the_adapter_reaches_the_controller(evaluate: Any, backend: str) -> None:
+    """Whatever the controller calls its topic; and no rule goes before those of franka_ros2's own spawners."""
+    found, described = evaluate("real_robot", backend=backend), ArmBackend.load(backend)
+    words = found.spawners[described.controller]
+    rule = words[words.index("--controller-ros-args") + 1]
+    assert rule == f"--remap {described.subscribes}:={described.target}"
+    rules = found.remapped["franka.launch.py"]
+    assert rules and all(re.match(r"(joint|robot)_state_publisher:", topic) for topic in rules)
+
+
 def test_a_real_robot_by_our_own_drivers(evaluate: Any) -> None:
     """The same list as `./genima real` has."""
     found = evaluate("real_robot", backend="franka_arm", gripper="franka_hand", camera_driver="realsense_camera")
     listed = processes.real("fr3", "172.16.0.2", load_rig("four_d415"), "calibration/mine", "", "cpu")
     assert sorted(found.started) == sorted(f"{process.package}/{process.executable}" for process in listed)
+
+
+@pytest.mark.parametrize("calibration", ["sim", "none"])
+def test_without_the_policy_the_list_is_the_same_too(evaluate: Any, calibration: str) -> None:
+    drivers = {"backend": "franka_arm", "gripper": "franka_hand", "camera_driver": "realsense_camera"}
+    found = evaluate("real_robot", policy="false", calibration=calibration, record="true", **drivers)
+    recorder = found.parameters["genima_nodes/recorder"]
+    named = "" if calibration == "none" else calibration
+    listed = processes.real_without_policy("fr3", "172.16.0.2", load_rig("four_d415"), named)
+    started = [name for name in found.started if name != "genima_nodes/recorder"]
+    assert sorted(started) == sorted(f"{process.package}/{process.executable}" for process in listed)
+    assert recorder["calibration"] == named
 
 
 def test_two_machines_have_everything_once(evaluate: Any) -> None:
@@ -333,6 +376,27 @@ def test_shortcuts_of_drawing_reach_the_agent(evaluate: Any, file: str) -> None:
 def test_what_is_not_supported_is_refused(evaluate: Any, arguments: dict[str, str]) -> None:
     with pytest.raises(RuntimeError, match="is not valid"):
         evaluate("real_robot", **arguments)
+
+
+@pytest.mark.parametrize(
+    "file, arguments, words",
+    [
+        ("real_robot", {}, "robot:=panda takes backend:=multipanda"),
+        ("real_robot", {"backend": "franka_arm"}, "robot:=panda takes backend:=multipanda"),
+        ("real_robot", {"backend": "multipanda", "gripper": "franka_hand"}, "gripper:=franka_hand is an FR3's"),
+        ("view", {}, "description:=FILE"),
+    ],
+)
+def test_what_there_is_not_for_a_panda_is_refused(
+    evaluate: Any, file: str, arguments: dict[str, str], words: str
+) -> None:
+    with pytest.raises(GenimaError, match=words):
+        evaluate(file, robot="panda", **arguments)
+
+
+def test_a_panda_is_seen_and_read_elsewhere(evaluate: Any) -> None:
+    assert set(evaluate("real_robot", robot="panda", hardware="false").started) == POLICY | CLOCK
+    assert "rviz2/rviz2" in evaluate("view", robot="panda", description="mine.urdf.xacro").started
 
 
 def test_a_missing_file_of_cameras_is_named(evaluate: Any) -> None:

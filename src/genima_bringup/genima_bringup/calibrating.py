@@ -14,9 +14,10 @@ from genima.errors import GenimaError
 from genima.handeye import Board, Calibration
 from genima.handeye.poses import difference
 from genima.views.camera import Camera, load_cameras
-from genima_bringup.demo import interruptible
 from genima_bringup.leading import Key, Leading, attached, leading, require_terminal
 from genima_bringup.processes import calibrator, following, guard, simulated_leader, simulator_with_board
+from genima_bringup.supervisor import interruptible
+from genima_bringup.taking_part import add_graph_options
 
 _NODES = ("calibrator",)  # of a robot that runs already
 _SPEED = 0.4  # of a simulated arm's own: nobody stands beside it
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
     options = _parse(argv)
     with interruptible():
         try:
-            return _simulate(options) if options.sim else _operate(options.namespace)
+            return _simulate(options) if options.sim else _operate(options)
         except KeyboardInterrupt:
             return 130
 
@@ -58,9 +59,9 @@ def _simulate(options: argparse.Namespace) -> int:
     return _compare(out, truth) if (out / f"{options.view}.yaml").exists() else 0
 
 
-def _operate(namespace: str) -> int:
+def _operate(options: argparse.Namespace) -> int:
     """Keys for a robot and a calibrator that run already."""
-    with attached(_NODES, namespace) as session:
+    with attached(_NODES, options.namespace, options.dds) as session:
         _by_hand(session, jogs=False)
     return 0
 
@@ -145,7 +146,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--most", type=int, default=_MOST, help="with --sim: samples that it takes by itself (default: %(default)s)"
     )
-    parser.add_argument("--namespace", default="", help="of a real robot's nodes")
+    add_graph_options(parser)
     parser.add_argument("--logs", type=Path, help="with --sim: folder for the nodes' logs")
     options = parser.parse_args(argv)
     if options.board:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from genima_bringup import film
 from genima_bringup.processes import Process, around_simulator, coppeliasim, simulated
 from genima_bringup.report import EpisodeResult, Report
 from genima_bringup.shortcuts import add_shortcuts, chosen_shortcuts
-from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_bringup.supervisor import Supervisor, interruptible, ros_environment
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.tasks import TASKS, get_task
 
@@ -160,20 +159,6 @@ def _pictures(out: Path, headless: bool) -> Iterator[_Pictures]:
         yield pictures
     finally:
         pictures.close()
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt once; after that the run is ending and nothing may disturb it."""
-
-    def interrupt(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-    yield
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from tqdm import tqdm
 
-from genima import paths
 from genima.checkpoint import DrawingSpec
 from genima.doctor import (
     Finding,
@@ -39,6 +39,7 @@ from genima.robot.model import RobotModel
 from genima.views import Camera, load_cameras
 from genima.views.camera import VIRTUAL
 from genima.views.rig import Device
+from genima_bringup.supervisor import joining_environment
 from genima_nodes.hardware.optional import require
 
 _SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
@@ -62,6 +63,8 @@ class Doctor:
     """Robot model: a name in config/robots or a YAML file."""
     robot_ip: str | None = None
     """Address of the robot's control: this machine drives it."""
+    backend: Literal["crisp", "gello", "jtc", "multipanda", "franka_arm"] = "crisp"
+    """What drives the arm, as in real_robot.launch.py; franka_arm (also of ./genima real) needs no real-time kernel."""
     clock_of: str | None = None
     """Another machine, whose clock is compared (its chrony must allow it)."""
     demos: Path = field(default_factory=lambda: Path("data/demos"))
@@ -70,6 +73,8 @@ class Doctor:
     """Also listen to the graph that runs in this shell's ROS_DOMAIN_ID."""
     namespace: str = ""
     """With --live: of the robot's nodes."""
+    dds: str = "shared_memory"
+    """With --live: as in the robot's launch; two_machines where they are."""
     seconds: float = 5.0
     """With --live: how long to listen."""
     json: Path | None = None
@@ -125,6 +130,7 @@ def main(argv: Sequence[str]) -> int:
 def look(options: Doctor) -> tuple[list[Group], Files]:
     """Everything but the running graph; and what the files say."""
     robot_there = options.robot_ip is not None
+    loop = robot_there and options.backend != "franka_arm"  # at 1 kHz, on this machine
     rig, cameras_found = configuration.cameras(options.cameras)
     robot, robot_found = configuration.robot(options.robot)
     spec, folders, checkpoint_found = configuration.checkpoint(options.checkpoint_folder, robot)
@@ -135,7 +141,7 @@ def look(options: Doctor) -> tuple[list[Group], Files]:
                                *installation.ros(os.environ.get("ROS_DISTRO", "")), installation.rendering()]),
         Group("ROS and DDS", [*ros.variables(os.environ, installation.has_wheels(), options.real),
                               *ros.transport(os.environ, _PROC, _DEV / "shm", options.real)]),
-        Group("control in real time", list(kernel.findings(_SYS, _PROC, robot_there))),
+        Group("control in real time", list(kernel.findings(_SYS, _PROC, robot_there, loop))),
         Group("robot", [robot_found, *_way(options.robot_ip)]),
         Group("clocks", [clock.synchronised(options.real), *_other_clock(options.clock_of)]),
         Group("cameras", [cameras_found, *usb.connections(_SYS, _DEV, rig), *_serials(rig)]),
@@ -179,7 +185,7 @@ def _readable_cameras(calibration: str | None) -> Mapping[str, Camera]:
 
 def listen(options: Doctor, files: Files) -> list[Group]:
     """Listen to the running graph for a while."""
-    os.environ.setdefault(ros.PROFILE, str(paths.shared("config", "dds", "shared_memory.xml")))
+    os.environ.update(joining_environment(options.dds))
     if ros.middleware(os.environ, installation.has_wheels()).status is Status.FAIL:
         return [Group("running graph", [skipped("ROS 2", "it cannot start: see RMW_IMPLEMENTATION")])]
     import rclpy  # only here, as below: without --live, no ROS is needed

@@ -9,6 +9,7 @@ from launch.action import Action
 from launch.actions import (
     GroupAction,
     IncludeLaunchDescription,
+    OpaqueFunction,
     PopLaunchConfigurations,
     PushLaunchConfigurations,
     ResetLaunchConfigurations,
@@ -23,6 +24,7 @@ from launch.utilities import normalize_to_list_of_substitutions, perform_substit
 from launch_ros.actions import SetRemap
 from launch_ros.substitutions import FindPackageShare
 
+from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
 from genima.views.rig import Device, load_rig
 
@@ -36,7 +38,8 @@ def include(
 ) -> GroupAction:
     """A package's launch file, which sees these arguments alone: some take all they find for their own.
 
-    ``remappings`` hold for all nodes in it.
+    ``remappings`` hold for all nodes in it, or with `NODE:` before a topic for those of that name. A controller manager
+    hands its own on to its controllers, where they go before those that the controllers' spawners give.
     """
     source = PathJoinSubstitution([FindPackageShare(package), "launch", file])
     passed = [(name, LaunchConfiguration(name)) for name in arguments]
@@ -51,6 +54,15 @@ def include(
         scoped=False,
         condition=condition,
     )
+
+
+def refuse(words: str, condition: Condition) -> OpaqueFunction:
+    """Ends the launch with one line, where arguments do not go together."""
+
+    def end(context: LaunchContext) -> None:
+        raise GenimaError(words)
+
+    return OpaqueFunction(function=end, condition=condition)
 
 
 class ForEachCamera(Action):
@@ -88,15 +100,15 @@ class Views(Substitution):
         return yaml.safe_dump(views, default_flow_style=True).strip()
 
 
-class ControllerOf(Substitution):
-    """The controller of a file of config/backends, as the controller manager calls it."""
+class OfBackend(Substitution):
+    """What ``tell`` says of a file of config/backends."""
 
-    def __init__(self, backend: SomeSubstitutionsType) -> None:
+    def __init__(self, backend: SomeSubstitutionsType, tell: Callable[[ArmBackend], str]) -> None:
         super().__init__()
-        self._backend = normalize_to_list_of_substitutions(backend)
+        self._backend, self._tell = normalize_to_list_of_substitutions(backend), tell
 
     def perform(self, context: LaunchContext) -> str:
         """Raises:
         GenimaError: for a missing or malformed file.
         """
-        return ArmBackend.load(perform_substitutions(context, self._backend)).controller
+        return self._tell(ArmBackend.load(perform_substitutions(context, self._backend)))

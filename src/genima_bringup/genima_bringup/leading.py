@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima_bringup.processes import Process
-from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_bringup.supervisor import Supervisor, joining_environment, ros_environment
 
 if TYPE_CHECKING:  # ROS is loaded while the processes start
     from genima_bringup.operator import Operator
@@ -115,8 +115,9 @@ def leading(processes: Sequence[Process], logs: Path | None) -> Iterator[Leading
 
 
 @contextlib.contextmanager
-def attached(nodes: Sequence[str], namespace: str) -> Iterator[Leading]:
-    """An operator in the graph that runs already; ``nodes`` must be there."""
+def attached(nodes: Sequence[str], namespace: str, dds: str) -> Iterator[Leading]:
+    """An operator in the graph that runs already, by a profile of config/dds; ``nodes`` must be there."""
+    os.environ.update(joining_environment(dds))
     with _operator(namespace) as operator:
         operator.wait_ready(nodes, _READY_TIMEOUT, lambda: None)
         with tqdm(bar_format="{desc}", disable=None) as line:

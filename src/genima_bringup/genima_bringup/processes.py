@@ -194,11 +194,10 @@ def own_drivers(robot: Value, robot_ip: Value) -> list[Process]:
 
 
 def kept_safe(robot: Value, calibration: Value, recovery: Value = RECOVERY) -> list[Process]:
-    """What runs beside the drivers of a real robot, whoever moves it."""
-    return [
-        guard(robot, 200, recovery),
-        Process("genima_nodes", "camera_transforms", {"robot": robot, "calibration": calibration, "wait": -1.0}),
-    ]
+    """What runs beside the drivers of a real robot, whoever moves it; no calibration: its cameras have none yet."""
+    places = {"robot": robot, "calibration": calibration, "wait": -1.0}
+    transforms = [Process("genima_nodes", "camera_transforms", places)] if calibration != "" else []
+    return [guard(robot, 200, recovery), *transforms]
 
 
 def camera_watch(robot: Value, calibration: Value, views: Value) -> Process:
@@ -225,6 +224,11 @@ def around_drivers(
     ]
 
 
+def hardware(robot: Value, robot_ip: Value, cameras: Mapping[str, Device]) -> list[Process]:
+    """Our own drivers of a real robot."""
+    return [*own_drivers(robot, robot_ip), *(camera(view, found) for view, found in cameras.items())]
+
+
 def real(
     robot: Value,
     robot_ip: Value,
@@ -235,11 +239,15 @@ def real(
     shortcuts: Mapping[str, Value] | None = None,
 ) -> list[Process]:
     """A real robot by our own drivers: what real_robot.launch.py starts with them."""
-    return [
-        *own_drivers(robot, robot_ip),
-        *(camera(view, found) for view, found in cameras.items()),
-        *around_drivers(robot, list(cameras), calibration, checkpoint, device, shortcuts),
-    ]
+    around = around_drivers(robot, list(cameras), calibration, checkpoint, device, shortcuts)
+    return [*hardware(robot, robot_ip, cameras), *around]
+
+
+def real_without_policy(
+    robot: Value, robot_ip: Value, cameras: Mapping[str, Device], calibration: Value = ""
+) -> list[Process]:
+    """The same with `policy:=false`: for who calibrates, leads or records."""
+    return [*hardware(robot, robot_ip, cameras), *kept_safe(robot, calibration), TASK_RUNNER, CLOCK_WATCH]
 
 
 def markers(checkpoint: Value) -> Process:

@@ -17,9 +17,10 @@ from genima.episodes.bag import PARTIAL
 from genima.episodes.folders import refuse_live
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima_bringup.demo import interruptible
 from genima_bringup.leading import Key, Leading, attached, leading, require_terminal
 from genima_bringup.processes import recorded
+from genima_bringup.supervisor import interruptible
+from genima_bringup.taking_part import add_graph_options
 from genima_bringup.teleop import Scenes
 from genima_sim import record as lockstep
 from genima_sim.experts import DEMO_HZ
@@ -143,7 +144,7 @@ def _push(options: argparse.Namespace) -> int:
 
 def _operate(options: argparse.Namespace) -> int:
     """Somebody leads an arm whose nodes run already."""
-    with attached(_NODES, options.namespace) as session:
+    with attached(_NODES, options.namespace, options.dds) as session:
         takes = Takes(session, options)
         session.by_hand(takes.keys(lambda: options.instruction), jogs=False)
     print(f"{takes.kept} demos more")
@@ -216,7 +217,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--instruction", default="", help="what is done, in words; --sim knows it by the task")
     parser.add_argument("--operator", default="", help="who leads, to be kept with the demos")
     parser.add_argument("--notes", default="", help="to be kept with the demos")
-    parser.add_argument("--namespace", default="", help="of a real robot's nodes")
+    add_graph_options(parser)
     parser.add_argument("--logs", type=Path, help="with --sim: folder for the nodes' logs")
     options = parser.parse_args(argv)
     for task in options.task:

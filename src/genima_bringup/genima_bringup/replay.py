@@ -14,10 +14,9 @@ import tyro
 from genima.episodes import Episode
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima_bringup.demo import interruptible
 from genima_bringup.leading import Key, attached, leading, require_terminal
 from genima_bringup.processes import Process, Value, following, simulator
-from genima_bringup.supervisor import Supervisor
+from genima_bringup.supervisor import Supervisor, interruptible, joining_environment
 from genima_sim.tasks import TASKS, get_task
 
 _REAL_SPEED = 0.25
@@ -32,6 +31,7 @@ class _Options:
     speed: float
     robot: str
     namespace: str
+    dds: str
     logs: Path | None
 
 
@@ -43,6 +43,7 @@ def replay_demo(
     seed: int | None = None,
     robot: str = "panda",
     namespace: str = "",
+    dds: str = "shared_memory",
     logs: Path | None = None,
 ) -> int:
     """Play a demo's commands again, on the simulated robot or, slowly, on a real one whose nodes run.
@@ -55,6 +56,7 @@ def replay_demo(
         seed: With --sim, of the scene; default: by the demo's name.
         robot: Robot model: a name in config/robots or a YAML file.
         namespace: Of the real robot's nodes.
+        dds: As in the real robot's launch: two_machines where they are.
         logs: Folder for the nodes' logs.
     """
     if task:
@@ -64,7 +66,7 @@ def replay_demo(
     if not sim:
         require_terminal("replaying on a real robot")
     Episode.load(demo, RobotModel.load(robot))  # says in a moment what is wrong with it
-    options = _Options(demo, task, seed, speed or (1.0 if sim else _REAL_SPEED), robot, namespace, logs)
+    options = _Options(demo, task, seed, speed or (1.0 if sim else _REAL_SPEED), robot, namespace, dds, logs)
     with interruptible():
         try:
             return _simulate(options) if sim else _operate(options)
@@ -88,8 +90,9 @@ def _simulate(options: _Options) -> int:
 
 def _operate(options: _Options) -> int:
     player = _player(options)
-    with tempfile.TemporaryDirectory() as folder, Supervisor([player], options.logs or Path(folder), {}):
-        with attached([*_NODES, "replay"], options.namespace) as session:
+    environment = joining_environment(options.dds)
+    with tempfile.TemporaryDirectory() as folder, Supervisor([player], options.logs or Path(folder), environment):
+        with attached([*_NODES, "replay"], options.namespace, options.dds) as session:
 
             def play() -> str:
                 return f"played within {session.operator.play(session.live):.1f} s"

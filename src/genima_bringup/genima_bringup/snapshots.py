@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from sensor_msgs.msg import Image as ImageMessage
 from genima.errors import GenimaError
 from genima.handeye.from_robot import Photo
 from genima.robot.model import RobotModel
+from genima_bringup.supervisor import joining_environment
 from genima_nodes import messages, qos
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
@@ -22,12 +24,13 @@ _PATIENCE = 5.0  # s
 _SAME_MOMENT = 0.05  # s
 
 
-def take(views: Sequence[str], robot: RobotModel, namespace: str) -> Mapping[str, Sequence[Photo]]:
-    """One photo of every view that speaks, by view.
+def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> Mapping[str, Sequence[Photo]]:
+    """One photo of every view that speaks, by view; ``dds`` is a profile of config/dds.
 
     Raises:
         GenimaError: when no camera or no joints are heard.
     """
+    os.environ.update(joining_environment(dds))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     node = rclpy.create_node("snapshots", namespace=namespace)

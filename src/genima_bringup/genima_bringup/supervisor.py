@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import psutil
 
 from genima import paths
+from genima.doctor.ros import PROFILE
 from genima.errors import GenimaError
 from genima_bringup.processes import ENVIRONMENT, Process
 
@@ -38,7 +39,7 @@ def ros_environment() -> dict[str, str]:
         "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(free_domains())),
         # under LOCALHOST, Fast DDS replaces the transports that the profile sets up
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(paths.shared("config", "dds", "shared_memory.xml")),
+        PROFILE: str(paths.shared("config", "dds", "shared_memory.xml")),
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "PYTHONUNBUFFERED": "1",
     }
@@ -48,6 +49,18 @@ def robot_environment() -> dict[str, str]:
     """The same for a real robot, which others speak to as well: in the domain that they are in by default."""
     os.environ.setdefault("ROS_DOMAIN_ID", "0")
     return ros_environment()
+
+
+def joining_environment(dds: str = "shared_memory") -> dict[str, str]:
+    """The same for who joins a real robot that runs already: the profile of config/dds that its launch took.
+
+    What the user's shell says of the profile and the middleware wins.
+
+    Raises:
+        GenimaError: for a profile that does not exist.
+    """
+    ours = robot_environment() | {PROFILE: str(paths.shared("config", "dds", f"{dds}.xml"))}
+    return ours | {name: os.environ[name] for name in (PROFILE, "RMW_IMPLEMENTATION") if name in os.environ}
 
 
 def free_domains() -> list[int]:
@@ -170,6 +183,20 @@ class Supervisor:
         lines = self._log(name).read_text(errors="replace").strip().splitlines()
         errors = [line for line in lines if "error" in line.lower()]
         return (errors or lines or ["it said nothing"])[-1]
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt once; after that the run is ending and nothing may disturb it."""
+
+    def interrupt(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    yield
 
 
 def _command(process: Process) -> list[str]:

@@ -9,8 +9,8 @@ import sys
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_bringup.demo import interruptible
-from genima_bringup.supervisor import robot_environment
+from genima_bringup.supervisor import interruptible, joining_environment
+from genima_bringup.taking_part import add_graph_options, taking_part
 
 _NODES = ("diffusion_agent", "controller", "command_guard", "task_runner")
 
@@ -18,16 +18,12 @@ _NODES = ("diffusion_agent", "controller", "command_guard", "task_runner")
 def main(argv: list[str]) -> int:
     """Run the task; returns the exit code: 1 when it was not done."""
     options = _parse(argv)
-    if not {"FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION"} & os.environ.keys():
-        os.environ.update(robot_environment())  # as the nodes have it, where nobody has said otherwise
-    import rclpy  # after the arguments have been understood: it takes a while
-    from rclpy.signals import SignalHandlerOptions
-
-    from genima_bringup.driver import Driver
-
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    driver = Driver("task", options.namespace)
-    with tqdm(bar_format="{desc}", disable=None) as line, interruptible():
+    os.environ.update(joining_environment(options.dds))
+    with (
+        interruptible(),
+        taking_part("task", options.namespace) as driver,
+        tqdm(bar_format="{desc}", disable=None) as line,
+    ):
 
         def live() -> None:
             line.set_description_str("  ".join(["! " + fault for fault in driver.faults()]) or "all fine", refresh=True)
@@ -49,9 +45,6 @@ def main(argv: list[str]) -> int:
                 driver.cancel_task()
                 driver.spin_until(ended.done, 2.0, lambda: None)
             return 130
-        finally:
-            driver.close()
-            rclpy.try_shutdown()
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -59,7 +52,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("instruction", help="what is to be done, in words as in the demos")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds; 0: none (default: %(default)s)")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for the nodes")
-    parser.add_argument("--namespace", default="", help="of the robot's nodes")
+    add_graph_options(parser)
     options = parser.parse_args(argv)
     if not options.instruction.strip() or not options.time_limit >= 0:
         raise GenimaError("the instruction must not be empty, nor --time-limit negative")

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from genima.errors import GenimaError
-from genima_bringup.demo import interruptible
 from genima_bringup.leading import Key, Leading, leading, require_terminal
 from genima_bringup.processes import led
+from genima_bringup.supervisor import interruptible
 from genima_sim.tasks import TASKS, get_task
 
 

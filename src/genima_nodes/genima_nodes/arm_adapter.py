@@ -179,14 +179,13 @@ class ArmAdapterNode(Node):
     def _look_round(self) -> None:
         now, topic = time.monotonic(), self._publisher.topic_name
         waited = now - self._started
-        guards, speakers = self.count_publishers("joint_command"), self.count_publishers(topic)
         rivals = []
-        if guards > 1:
-            rivals.append(f"{guards - 1} others than the command guard speak to the robot")
-        if speakers > 1:
-            rivals.append(f"{speakers - 1} others speak to the controller on {topic}")
+        if others := self._others("joint_command", "command_guard"):
+            rivals.append(f"{others} speaks to the robot beside the command guard")
+        if others := self._others(topic, self.get_name()):
+            rivals.append(f"{others} speaks to the controller on {topic}, past the command guard")
         self._rivals = " and ".join(rivals)
-        self._tell("rivals", f"{self._rivals}; end them" if rivals else "")
+        self._tell("rivals", f"{self._rivals}; the arm holds: end it" if rivals else "")
         deaf = self._publisher.get_subscription_count() == 0 and waited > _PATIENCE
         words = f"nobody listens on {topic}: is it active, and in this namespace?"
         self._tell(f"controller {self._backend.controller}", words if deaf else "")
@@ -194,9 +193,19 @@ class ArmAdapterNode(Node):
         self._tell("arm", "its driver says nothing of its joints" if silent else "")
         silent = now - self._gripper_at > _GRIPPER_SILENT and waited > _PATIENCE
         self._tell("gripper", "says nothing; without it there are no joint_states" if silent else "")
-        others = self.count_publishers("joint_states") - 1
-        words = f"{others} others publish it, too: the driver's joint_state_publisher? Remap it"
-        self._tell("joint_states", words if others > 0 else "")
+        others = self._others("joint_states", self.get_name())
+        self._tell("joint_states", f"{others} publishes it, too: remap that" if others else "")
+
+    def _others(self, topic: str, rightful: str) -> str:
+        """Who publishes there beside the one node that may; empty where nobody does."""
+        if self.count_publishers(topic) <= 1:
+            return ""
+        found = self.get_publishers_info_by_topic(topic)
+        names = [f"{each.node_namespace.rstrip('/')}/{each.node_name}" for each in found]
+        mine = f"{self.get_namespace().rstrip('/')}/{rightful}"
+        if mine in names:
+            names.remove(mine)  # once: a second one of that name is another
+        return ", ".join(sorted(names))
 
     def _tell(self, about: str, line: str) -> None:
         if line:

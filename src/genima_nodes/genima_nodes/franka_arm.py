@@ -137,13 +137,14 @@ class FrankaArmNode(Node):
     def _tell(self) -> None:
         """What is wrong; the guard is stopped too, so that nothing goes on by itself."""
         stopped, refused = self._arm.stopped, self._arm.refused
-        for about, line in (("arm", stopped and f"{stopped}; call franka_arm/recover"), ("following", refused)):
+        for about, line in (("arm", stopped and f"{stopped}; call command_guard/resume"), ("following", refused)):
             if line and not (about == "following" and stopped):
                 self._health.fault(about, line)
             else:
                 self._health.clear(about)
         if self._has_gripper and min(self._heard_gripper.age, time.monotonic() - self._started) > _SILENT:
-            line = "silent" if self._heard_gripper.total else "nothing comes on gripper/joint_states; run franka_hand"
+            never = "nothing comes on gripper/joint_states; run franka_hand, or gripper_adapter"
+            line = "silent" if self._heard_gripper.total else never
             self._health.fault("gripper", line)
         elif self._has_gripper:
             self._health.clear("gripper")

@@ -20,6 +20,7 @@ COMMANDS: dict[str, Command] = {
     "faults": Command("genima_bringup.fault_bench", "bring about faults and record what the robot receives"),
     "real": Command("genima_bringup.real", "run a real Franka arm and its cameras by Genima's own drivers"),
     "task": Command("genima_bringup.task", "have a robot that runs do a task, in words"),
+    "call": Command("genima_bringup.call", "ask a robot that runs to stop, to resume, or to end its task"),
     "teleop": Command("genima_bringup.teleop", "lead the simulated robot: by an expert, the keyboard or a gamepad"),
     "record": Command("genima_bringup.record", "record demos: of a real robot, or simulated, led by experts or you"),
     "calibrate": Command("genima.cli.calibrate", "find where the cameras are on the robot, and whether they still are"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from genima import paths
 from genima.checkpoint import DrawingSpec, read_pair
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
@@ -64,7 +65,8 @@ def robot(name: str) -> tuple[RobotModel | None, Finding]:
     try:
         model = RobotModel.load(name)
     except GenimaError as error:
-        return None, fail("robot", str(error), "the names of config/robots are known: fr3, panda")
+        known = ", ".join(sorted(file.stem for file in paths.shared("config", "robots").glob("*.yaml")))
+        return None, fail("robot", str(error), f"the names of config/robots are known: {known}")
     return model, ok("robot", f"{model.name}: {len(model.joint_names)} joints and {model.gripper_joint}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -106,7 +107,7 @@ def judge(found: list[Card] | str, problem: str, count: int, missing: str) -> It
     takes = f"{count / 1e6:.1f} M weights, about {needed:.1f} GB of a card (estimated)"
     if missing:
         yield warn("models", f"their base {missing} is not on this machine: the first start downloads it",
-                   f"once, with a network: .venv/bin/hf download {missing}")  # fmt: skip
+                   f"once, with a network: {Path(sys.executable).parent / 'hf'} download {missing}")  # fmt: skip
         takes = f"more than {takes}, the base not counted"
     if isinstance(found, str) or problem:
         why = found if isinstance(found, str) else problem

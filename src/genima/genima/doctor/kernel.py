@@ -15,11 +15,11 @@ from genima.doctor.reading import read
 # Of SCHED_FIFO: what genima_nodes.pacing asks for at most, and what libfranka takes for its 1 kHz loop.
 OURS, FRANKA = 10, 99
 _MEMLOCK = 102400  # KiB, of libfranka's installation guide
-_ENOUGH = "enough where no robot is driven (--robot-ip)"
+_ENOUGH = "enough where no robot is driven at 1 kHz (--robot-ip, --backend)"
 _LIMITS = "write `{user} - rtprio {rtprio}`{more} to /etc/security/limits.d/genima.conf and log in again"
 
 
-def real_time_kernel(sys: Path, proc: Path, robot: bool) -> Finding:
+def real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
     """Whether it is a PREEMPT_RT kernel, as the Franka Control Interface wants it; and whether libfranka sees that.
 
     libfranka reads /sys/kernel/realtime, which the mainline kernel, PREEMPT_RT since 6.12, does not have.
@@ -27,7 +27,7 @@ def real_time_kernel(sys: Path, proc: Path, robot: bool) -> Finding:
     Args:
         sys: /sys.
         proc: /proc.
-        robot: whether this machine drives a robot.
+        loop: whether this machine drives a robot at 1 kHz.
     """
     what, version = "kernel", read(proc / "version")
     if version is None:
@@ -38,10 +38,10 @@ def real_time_kernel(sys: Path, proc: Path, robot: bool) -> Finding:
         return ok(what, f"{release}, real time (PREEMPT_RT)")
     if "PREEMPT_RT" in version:
         found = f"{release} is real time, but lacks /sys/kernel/realtime, by which libfranka would know"
-        if not robot:
+        if not loop:
             return ok(what, found)
         return warn(what, found, "the driver must be told to ignore it (RealtimeConfig kIgnore; franka_ros2 does so)")
-    if not robot:
+    if not loop:
         return ok(what, f"{release}, not real time: {_ENOUGH}")
     return warn(
         what,
@@ -50,18 +50,18 @@ def real_time_kernel(sys: Path, proc: Path, robot: bool) -> Finding:
     )
 
 
-def priority(robot: bool) -> Finding:
+def priority(loop: bool) -> Finding:
     """Whether this user's threads may run in real time; tried, as root in a container may not."""
     what, user = "real-time priority", os.environ.get("USER") or f"user {os.getuid()}"
-    wanted = FRANKA if robot else OURS
+    wanted = FRANKA if loop else OURS
     if may_have(wanted):
         return ok(what, f"{wanted} is granted")
-    remedy = _LIMITS.format(user=user, rtprio=wanted if robot else 20, more="")
+    remedy = _LIMITS.format(user=user, rtprio=wanted if loop else 20, more="")
     soft, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
     found = f"{wanted} is refused (ulimit -r: {soft})"
     if os.geteuid() == 0:
         remedy = "start the container with --cap-add SYS_NICE (Docker), or raise ulimit -r"
-    if robot:
+    if loop:
         return fail(what, f"{found}: libfranka cannot set its loop's scheduling", remedy)
     return warn(what, f"{found}: commands come late when the machine is busy", remedy)
 
@@ -84,7 +84,7 @@ def may_have(wanted: int) -> bool:
     return bool(granted)
 
 
-def locked_memory(robot: bool) -> Finding:
+def locked_memory(loop: bool) -> Finding:
     """Whether a real-time process may keep its memory from being swapped out."""
     what, (soft, _) = "locked memory", resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if soft == resource.RLIM_INFINITY:
@@ -92,7 +92,7 @@ def locked_memory(robot: bool) -> Finding:
     found = f"{soft // 1024} KiB"
     if soft >= 1024 * _MEMLOCK:
         return ok(what, found)
-    if not robot:
+    if not loop:
         return ok(what, f"{found}: {_ENOUGH}")
     user = os.environ.get("USER", "YOUR_USER")
     more = f" and `{user} - memlock {_MEMLOCK}`"
@@ -123,9 +123,9 @@ def governors(sys: Path, robot: bool) -> Finding:
     )
 
 
-def findings(sys: Path, proc: Path, robot: bool) -> Iterator[Finding]:
-    """All of these."""
-    yield real_time_kernel(sys, proc, robot)
-    yield priority(robot)
-    yield locked_memory(robot)
+def findings(sys: Path, proc: Path, robot: bool, loop: bool) -> Iterator[Finding]:
+    """All of these; ``loop`` is whether the robot is driven by a loop of libfranka's on this machine."""
+    yield real_time_kernel(sys, proc, loop)
+    yield priority(loop)
+    yield locked_memory(loop)
     yield governors(sys, robot)

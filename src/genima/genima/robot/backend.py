@@ -56,7 +56,8 @@ class ArmBackend:
     name: str
     controller: str  # as the controller manager calls it
     states: str  # topic of the measured joints
-    target: str  # topic of the targets
+    target: str  # topic of the targets, which the command guard's adapter alone may publish
+    subscribes: str  # what the controller itself calls that topic; where it is another, it must be remapped
     message: TargetMessage
     velocities: bool  # whether it makes use of them
     keep_alive: bool  # whether it must hear a target all the time, also when nobody moves the arm
@@ -82,7 +83,8 @@ class ArmBackend:
             name=fields.path.stem,
             controller=fields.text("controller"),
             states=fields.text("states"),
-            target=fields.text("target"),
+            target=(target := fields.text("target")),
+            subscribes=fields.text("subscribes") if "subscribes" in fields.data else target,
             message=message,
             velocities=fields.flag("velocities"),
             keep_alive=fields.flag("keep_alive"),

@@ -48,6 +48,8 @@ class Check:
     """Robot model: a name in config/robots or a YAML file."""
     namespace: str = ""
     """With --live: of the robot's nodes."""
+    dds: str = "shared_memory"
+    """With --live: as in the robot's launch; two_machines where they are."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     wanted = options.view or tuple(cameras)
     if options.folder is None:
         snapshots = importlib.import_module("genima_bringup.snapshots")  # a name: the library knows no ROS
-        photos: Mapping[str, Sequence[Photo]] = snapshots.take(wanted, robot, options.namespace)
+        photos: Mapping[str, Sequence[Photo]] = snapshots.take(wanted, robot, options.namespace, options.dds)
     else:
         photos = _recorded(options.folder, options.view, cameras, robot, options.images)
     verdicts, pictures = list[Verdict](), list[Image]()

@@ -1,0 +1,87 @@
+"""`./genima call NAME`: ask something of a robot that runs, as `ros2 service call` would."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import NamedTuple
+
+from genima.errors import GenimaError
+from genima_bringup.supervisor import interruptible, joining_environment
+from genima_bringup.taking_part import add_graph_options, taking_part
+
+_SEEN = 0.5  # s in which a server sees who has just seen it: answers to others are lost
+
+
+class Call(NamedTuple):
+    """What a name stands for."""
+
+    service: str
+    help: str
+    data: bool | None = None  # of a SetBool; None: a Trigger
+    patience: float = 10.0  # s for the answer
+
+
+CALLS = {
+    "stop": Call("command_guard/stop", "stop the arm within its limits, and keep it stopped"),
+    "resume": Call("command_guard/resume", "go on after a stop; a robot that stopped by itself recovers first"),
+    "home": Call("franka_hand/home", "have a Franka hand find out its width; its fingers must be free", patience=40.0),
+    "success": Call("run_task/judge", "end the task that runs: it is done", True),
+    "failure": Call("run_task/judge", "end the task that runs: it is not done", False),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Ask, and print the answer; returns the exit code."""
+    options = _parse(argv)
+    os.environ.update(joining_environment(options.dds))
+    with interruptible():
+        try:
+            print(_ask(CALLS[options.name], options))
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+def _ask(call: Call, options: argparse.Namespace) -> str:
+    """The answer.
+
+    Raises:
+        GenimaError: when nobody answers, or the answer is no.
+    """
+    with taking_part("call", options.namespace) as driver:
+        from std_srvs.srv import SetBool, Trigger  # ROS has been loaded by now
+
+        kind = Trigger if call.data is None else SetBool
+        request = Trigger.Request() if call.data is None else SetBool.Request(data=call.data)
+        name, client = driver.resolve_service_name(call.service), driver.callee(kind, call.service)
+        if not driver.spin_until(client.service_is_ready, options.patience, lambda: None):
+            raise GenimaError(
+                f"nobody serves {name} in ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']}: does the robot run, "
+                "in this domain, namespace and DDS profile?"
+            )
+        if options.name == "stop":
+            client.call_async(request)  # at once; that it is said again below does no harm
+        driver.spin_until(lambda: False, _SEEN, lambda: None)
+        answer = driver.answer(client.call_async(request), name, call.patience, lambda: None)
+    if not answer.success:
+        raise GenimaError(f"{name}: {answer.message}")
+    return str(answer.message)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="./genima call",
+        description=__doc__,
+        epilog="\n".join(f"  {name:<9}{call.help} ({call.service})" for name, call in CALLS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=list(CALLS), help="what is asked, see below")
+    parser.add_argument("--patience", type=float, default=10.0, help="seconds to find the robot (default: %(default)s)")
+    add_graph_options(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""Taking part in the graph of a robot that runs: as its nodes do, by the same DDS profile."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # ROS takes a while to load: not before the arguments have been understood
+    from genima_bringup.driver import Driver
+
+
+def add_graph_options(parser: argparse.ArgumentParser) -> None:
+    """Which robot, and how to reach it: ``namespace`` and ``dds``."""
+    parser.add_argument("--namespace", default="", help="of the robot's nodes")
+    parser.add_argument(
+        "--dds", default="shared_memory",
+        help="as in the robot's launch: two_machines where they are (default: %(default)s; a profile that "
+        "FASTRTPS_DEFAULT_PROFILES_FILE names wins)",
+    )  # fmt: skip
+
+
+@contextmanager
+def taking_part(name: str, namespace: str = "") -> Iterator[Driver]:
+    """A node ``name`` in the graph that this process's environment says."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from genima_bringup.driver import Driver
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    driver = Driver(name, namespace)
+    try:
+        yield driver
+    finally:
+        driver.close()
+        rclpy.try_shutdown()

@@ -1,0 +1,63 @@
+"""`./genima call` beside a robot that runs, from a terminal in which nobody has named a DDS profile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from genima import paths
+from genima.errors import GenimaError
+from genima_bringup.processes import TASK_RUNNER, guard
+from genima_bringup.supervisor import PROFILE, Supervisor, joining_environment, ros_environment
+
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Calls something of a guard and a task runner; the exit code and all that is said."""
+    environment = ros_environment()
+    terminal = {name: value for name, value in os.environ.items() if name not in environment}
+    terminal["ROS_DOMAIN_ID"] = environment["ROS_DOMAIN_ID"]
+
+    def run(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "genima.cli", "call", *arguments]
+        done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+    with Supervisor([guard(), TASK_RUNNER], tmp_path_factory.mktemp("logs"), environment):
+        yield run
+
+
+def test_the_arm_is_stopped_and_goes_on(call: Callable[..., tuple[int, str]]) -> None:
+    assert call("stop", "--patience", "60") == (0, "stopped; call command_guard/resume to go on")
+    assert call("resume") == (0, "going on with the next command near the arm")
+
+
+def test_a_no_is_one_line_and_exit_code_2(call: Callable[..., tuple[int, str]]) -> None:
+    assert call("success", "--patience", "60") == (2, "genima: error: /run_task/judge: no task is running")
+
+
+def test_nobody_there_is_one_line_and_exit_code_2(call: Callable[..., tuple[int, str]]) -> None:
+    code, said = call("stop", "--namespace", "left", "--patience", "1")
+    assert code == 2 and "\n" not in said
+    assert said.startswith("genima: error: nobody serves /left/command_guard/stop in ROS_DOMAIN_ID "), said
+
+
+def test_what_a_terminal_says_of_dds_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (PROFILE, "RMW_IMPLEMENTATION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "17")
+    for name in ("shared_memory", "two_machines"):
+        assert joining_environment(name)[PROFILE] == str(paths.shared("config", "dds", f"{name}.xml"))
+    monkeypatch.setenv(PROFILE, str(tmp_path / "mine.xml"))
+    joined = joining_environment("two_machines")
+    assert joined[PROFILE] == str(tmp_path / "mine.xml") and joined["ROS_DOMAIN_ID"] == "17"
+    assert joined["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp"
+    with pytest.raises(GenimaError, match="telepathy.xml not found"):
+        joining_environment("telepathy")

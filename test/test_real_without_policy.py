@@ -1,0 +1,50 @@
+"""`./genima real --no-policy` on the same stand-ins as `test_real_command.py`, with `./genima call` beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+import yaml
+from test_real_command import MISSING, SERIALS, Command, Place, place  # noqa: F401 (a fixture)
+
+from genima_bringup.supervisor import PROFILE
+
+pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
+pytestmark = pytest.mark.real_time
+
+NODES = {"franka_arm", "franka_hand", "front_camera", "command_guard", "task_runner", "clock_watch"}
+
+
+def call(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
+    """Exit code and words of `./genima call`, in a terminal that names no DDS profile."""
+    terminal = {k: v for k, v in os.environ.items() if k != PROFILE} | environment
+    command = [sys.executable, "-m", "genima.cli", "call", *arguments]
+    done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: Place) -> None:  # noqa: F811
+    rig, logs = place.folder / "one.yaml", place.folder / "logs"
+    camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
+    rig.write_text(yaml.safe_dump({"front": camera}))
+    robot = "--robot", "panda", "--robot-ip", "robot.here"
+    paths = [place.environment["PYTHONPATH"], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = place.environment | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = Command(environment, "--no-policy", *robot, "--cameras", str(rig), "--logs", str(logs))
+    try:
+        ready = command.until("ready; Ctrl-C ends")
+        assert {log.stem for log in logs.glob("*.log")} == NODES
+        assert call(environment, "home")[0] == 0
+        assert call(environment, "stop") == (0, "stopped; call command_guard/resume to go on")
+        stopped = command.until("! command_guard: arm: stopped", ready)
+        assert call(environment, "resume")[0] == 0  # the robot's recovery is asked for, by the name that it has here
+        command.until("all fine", stopped)
+        command.process.send_signal(signal.SIGINT)
+        assert command.end() == 130
+    finally:
+        command.kill()
