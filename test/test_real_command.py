@@ -96,9 +96,10 @@ class Place:
         renderer.close()
         for view, serial in SERIALS.items():
             self._save(self.bus / f"{serial}.npz", images[view], simulation.cameras[view])
+        given = filter(None, [os.environ.get("PYTHONPATH")])
         self.environment = {
             "ROS_DOMAIN_ID": str(random.SystemRandom().choice(free_domains())),
-            "PYTHONPATH": os.pathsep.join([str(HERE / "standins" / "libraries"), str(HERE)]),
+            "PYTHONPATH": os.pathsep.join([str(HERE / "standins" / "libraries"), str(HERE), *given]),
             "STANDIN_CAMERAS": str(self.bus),
         }
 

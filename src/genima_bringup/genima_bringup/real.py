@@ -33,7 +33,7 @@ from genima_bringup.taking_part import taking_part
 if TYPE_CHECKING:
     from genima_bringup.driver import Driver
 
-_READY_TIMEOUT = 300.0  # s: large models on a cold disk
+_READY_TIMEOUT = 900.0  # s: large models on a cold disk, compiled for the first time
 _DISCOVERY = 2.0  # s in which others who run are seen
 
 
