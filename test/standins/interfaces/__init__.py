@@ -100,7 +100,8 @@ def _build(package: str, prefix: Path) -> None:
     configure = ["cmake", "-S", source, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DBUILD_TESTING=OFF"]
     configure += [f"-DCMAKE_PROJECT_INCLUDE={repair}", f"-DPython3_EXECUTABLE={sys.executable}"]
     environment = os.environ | {"CMAKE_PREFIX_PATH": sys.prefix, "AMENT_PREFIX_PATH": sys.prefix}
-    for command in (configure, ["cmake", "--build", build], ["cmake", "--install", build]):
+    build_all = ["cmake", "--build", build, "--parallel", str(os.cpu_count())]
+    for command in (configure, build_all, ["cmake", "--install", build]):
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 

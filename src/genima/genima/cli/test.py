@@ -8,8 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
 # Tests in real time need the machine for themselves; the others share its processors.
-_IN_PARALLEL = ["-m", "not real_time", "-n", "logical", "--maxprocesses", "8"]
-_ONE_BY_ONE = ["-m", "real_time", "--durations", "15"]  # the longest are the first to look at when a run takes too long
+_LONGEST = ["--durations", "15"]  # the first to look at when a run takes too long
+_IN_PARALLEL = ["-m", "not real_time", "-n", "logical", "--maxprocesses", "8", *_LONGEST]
+_ONE_BY_ONE = ["-m", "real_time", *_LONGEST]
 
 
 def main(argv: list[str]) -> int:
