@@ -26,7 +26,7 @@ import matplotlib
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from real_robot import running, tasks
+from real_robot import OnStandIns, running, tasks
 from tqdm import tqdm
 
 from genima.errors import GenimaError
@@ -58,17 +58,11 @@ _LEAST = 20  # observations that a percentile needs
 
 
 @dataclass
-class Options:
+class Options(OnStandIns):
     """Run tasks on the stand-ins, and follow what is seen through all processes."""
 
     seconds: float = 120.0
     """How long."""
-    fps: float = 10.0
-    """Of the cameras, Hz: what this machine can render."""
-    seed: int = 0
-    """Of the first scene."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
     plot: Path | None = None
     """Draw it into this PNG file."""
 

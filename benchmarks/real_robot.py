@@ -55,17 +55,23 @@ RATES = {
 
 
 @dataclass
-class Options:
-    """Run tasks again and again on the stand-ins, and watch."""
+class OnStandIns:
+    """What every benchmark of this graph is told."""
 
-    minutes: float = 30.0
-    """How long."""
     fps: float = 10.0
     """Of the cameras, Hz: what this machine can render."""
     seed: int = 0
     """Of the first scene."""
     out: Path | None = None
     """Write the result to this JSON file."""
+
+
+@dataclass
+class Options(OnStandIns):
+    """Run tasks again and again on the stand-ins, and watch."""
+
+    minutes: float = 30.0
+    """How long."""
 
 
 @dataclass

@@ -286,6 +286,8 @@ def test_only_plans_that_may_help_are_tried() -> None:
     assert others(on_gpu, "capture") == [compiled, eager, wide, single]
     assert others(on_gpu, "precision") == [wide, single]
     assert others(on_gpu, "memory") == [compiled, eager, wide] and others([eager, wide, single], "memory") == [wide]
+    least, widest = (Plan(half, fused_attention=False) for half in (torch.float16, torch.bfloat16))
+    assert others([least, replace(best, precision=torch.bfloat16), wide, widest, single], "memory") == [widest]
     assert others(on_gpu, "device") == on_gpu[1:] and others([single], "device") == []
 
 

@@ -79,15 +79,18 @@ def others(tried: Sequence[Plan], cause: Cause) -> list[Plan]:
     """What is left of plans when the first one has failed: those without the cause of that."""
     failed, *rest = tried
     hopeless: dict[Cause, Callable[[Plan], bool]] = {
-        # A graph keeps what it computes with, and two streams compute at once; fused weights stand beside single ones.
-        "memory": lambda plan: plan.precision.itemsize > failed.precision.itemsize
-        or (failed.cuda_graph and plan.cuda_graph),
+        "memory": lambda plan: _size(plan) > _size(failed) or (failed.cuda_graph and plan.cuda_graph),
         "precision": lambda plan: plan.precision == failed.precision,
         "compiler": lambda plan: plan.compile,
         "capture": lambda plan: plan.cuda_graph,
         "device": lambda plan: False,
     }
     return [plan for plan in rest if not hopeless[cause](plan)]
+
+
+def _size(plan: Plan) -> tuple[int, bool, bool]:
+    """Compares the memory of plans: a graph keeps what it computes with; fused weights stand beside single ones."""
+    return plan.precision.itemsize, plan.cuda_graph, plan.fused_attention
 
 
 def spare_threads() -> int:
