@@ -192,6 +192,7 @@ def test_the_arm_is_an_fr3_with_its_hand_where_nothing_else_is_said(
     assert command.end() == 130
 
 
+@pytest.mark.nightly
 @pytest.mark.real_time
 def test_a_camera_is_unplugged_and_comes_back_and_nobody_else_starts_beside(
     place: Place, started: Callable[..., Command]

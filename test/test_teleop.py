@@ -11,6 +11,7 @@ import yaml
 from geometry_msgs.msg import Point, TwistStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from rclpy.parameter import Parameter
 from ros_graph import Graph
 from scipy.spatial.transform import Rotation
@@ -303,6 +304,17 @@ class Pair:
     def until(self, condition, otherwise: str) -> None:
         self.graph.until(condition, otherwise, self.work)
 
+    def come_to_rest(self) -> NDArray[np.float64]:
+        """Where the follower stays, (7,) rad: what moves it comes to its end smoothly, after what stopped it."""
+        last = self.follower
+        while True:
+            for _ in range(10):
+                self.work()
+                time.sleep(0.02)
+            if np.array_equal(self.follower, last):
+                return last
+            last = self.follower
+
     @property
     def phase(self) -> str:
         return self.statuses[-1].phase if self.statuses else ""
@@ -355,7 +367,7 @@ def test_the_follower_goes_where_the_leader_is_moved(graph) -> None:
     assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.25
     assert pair.ask("pause").success
     pair.until(lambda: pair.phase == TeleopStatus.PAUSED, "no pause")
-    rest = pair.follower.copy()
+    rest = pair.come_to_rest()
     pair.leader = pair.leader - 0.3
     for _ in range(10):
         pair.work()

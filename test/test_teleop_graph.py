@@ -57,6 +57,7 @@ def test_keys_lead_the_arm(tmp_path: Path) -> None:
         assert terminal.process.wait(30) == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.real_time
 def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: Path) -> None:
     out = tmp_path / "demos"
@@ -110,6 +111,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
     assert done.instruction == failed.instruction == "wave" and done.success is True and failed.success is False
 
 
+@pytest.mark.nightly
 @pytest.mark.real_time
 def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
     demo = tmp_path / "push_button-7"

@@ -157,6 +157,7 @@ def play(found: Cell, clock: Path, shifted: dict[str, str], logs: Path, environm
     return told
 
 
+@pytest.mark.nightly
 @pytest.mark.real_time
 def test_an_arm_does_not_move_by_another_clock_than_its_own(tmp_path: Path) -> None:
     """The guard and the drivers on one machine, the models on another: apart from the start, then right, then apart."""

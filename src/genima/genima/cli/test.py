@@ -10,16 +10,24 @@ ROOT = Path(__file__).resolve().parents[4]
 # Tests in real time need the machine for themselves; the others share its processors.
 _LONGEST = ["--durations", "15"]  # the first to look at when a run takes too long
 _IN_PARALLEL = ["-m", "not real_time", "-n", "logical", "--maxprocesses", "8", *_LONGEST]
-_ONE_BY_ONE = ["-m", "real_time", *_LONGEST]
+# A shared machine may stand still for longer than an arm may be left alone. What fails twice fails; what failed once is
+# listed as RERUN.
+_ONE_BY_ONE = ["--reruns", "1", "-rR", *_LONGEST]
 
 
 def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
-        print("usage: ./genima test [PYTEST ARGUMENTS]")
+        print("usage: ./genima test [--nightly | PYTEST ARGUMENTS]")
         print("Runs ruff and mypy over the repository, then pytest over test/.")
+        print("--nightly runs the slow tests instead, which are left out otherwise.")
         return 0
     checks: list[list[str]] = [["ruff", "check", "."], ["mypy"]]
-    checks += [["pytest", *argv]] if argv else [["pytest", *_IN_PARALLEL], ["pytest", *_ONE_BY_ONE]]
+    if argv == ["--nightly"]:
+        checks.append(["pytest", "-m", "nightly", *_ONE_BY_ONE])
+    elif argv:
+        checks.append(["pytest", *argv])
+    else:
+        checks += [["pytest", *_IN_PARALLEL], ["pytest", "-m", "real_time and not nightly", *_ONE_BY_ONE]]
     codes = []
     for command in checks:
         print(f"== {' '.join(command)}", flush=True)
