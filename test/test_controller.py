@@ -331,6 +331,7 @@ def drawn_target(spec: DrawingSpec, seed: int = 0) -> DrawnTarget:
     )
 
 
+HALF = 3e-3  # rad, and of a probability: what is read from images in half precision differs by less
 JOINTS_NOW = Joints(2.5, np.linspace(-0.3, 0.9, 7), 0.25)
 
 
@@ -345,8 +346,9 @@ def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
     text = controller.embed([drawn.instruction])
     images = pixels(torch.from_numpy(np.stack(quarters)))[None]
     output = controller.act(images, torch.from_numpy(joints).float()[None], text)
-    np.testing.assert_allclose(chunk.positions, output.actions[0].numpy() * deviation + mean, atol=1e-5)
-    np.testing.assert_allclose(chunk.gripper, output.gripper[0].sigmoid().numpy(), atol=1e-5)
+    expected = output.actions[0].numpy() * deviation + mean
+    np.testing.assert_allclose(chunk.positions, expected, atol=HALF)
+    np.testing.assert_allclose(chunk.gripper, output.gripper[0].sigmoid().numpy(), atol=HALF)
     assert (chunk.stamp, chunk.period) == (2.5, pytest.approx(1 / 20))
     assert chunk.positions.shape == (K, 7) and chunk.gripper.shape == (K,)
 
@@ -479,8 +481,8 @@ def test_the_bundled_controller_reads_as_ever() -> None:
     drawn = DrawnTarget(0.0, "push down the maroon button", controller.spec.views, noise)
     chunk = controller.read(drawn, Joints(0.0, controller.robot.home, 1.0))
     middle = [-0.05676347, -0.14042135, 0.04396331, -2.17556945, -0.01203596, 2.04762048, 0.43912941]
-    np.testing.assert_allclose(chunk.positions[10], middle, atol=1e-5)
-    np.testing.assert_allclose(chunk.gripper[[0, 10, 19]], [0.36188206, 0.27688578, 0.9485542], atol=1e-5)
+    np.testing.assert_allclose(chunk.positions[10], middle, atol=HALF)
+    np.testing.assert_allclose(chunk.gripper[[0, 10, 19]], [0.36188206, 0.27688578, 0.9485542], atol=HALF)
 
 
 def test_drawings_in_another_order_or_size_are_refused(controller: Controller, spec: DrawingSpec) -> None:

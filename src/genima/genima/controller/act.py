@@ -199,13 +199,29 @@ class Act(nn.Module):
             actions: (B, K, joints + 1) true normalised chunk and gripper, in training; without it the style is zero.
             padding: (B, K) true where the true chunk lies past the episode's end.
         """
-        batch, views = images.shape[:2]
+        return self.predict(self.look(images, text), proprioception, text, actions, padding)
+
+    def look(self, images: Tensor, text: Tensor) -> Tensor:
+        """The backbone's features (B * views, C, h, w): most of the work, and little of the precision."""
+        pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.backbone(pixels, text.repeat_interleave(images.shape[1], dim=0))
+        return features
+
+    def predict(
+        self,
+        features: Tensor,
+        proprioception: Tensor,
+        text: Tensor,
+        actions: Tensor | None = None,
+        padding: Tensor | None = None,
+    ) -> ActOutput:
+        """:meth:`forward` from what :meth:`look` returned."""
+        batch, views = len(proprioception), len(features) // len(proprioception)
         mean, log_variance, style = None, None, proprioception.new_zeros(batch, self.config.latent)
         if actions is not None:
             mean, log_variance = self._style(proprioception, actions, padding).chunk(2, dim=1)
             style = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-        pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        features = self.image_token(self.backbone(pixels, text.repeat_interleave(views, dim=0)))
+        features = self.image_token(features)
         h, w = features.shape[-2:]
         image_tokens = features.flatten(2).transpose(1, 2).reshape(batch, views * h * w, -1)
         image_position = sine_position(h, w, self.config.width, features.device)[None] + self.view_embedding[:, None]
