@@ -41,6 +41,7 @@ class Driver(Node):
     def close(self) -> None:
         """End before ROS does: the executor's wake-up calls would come into the void."""
         self._executor.shutdown()
+        self._run_task.destroy()
         self.destroy_node()
 
     # Waiting is spinning.

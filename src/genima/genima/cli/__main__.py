@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import os
 import sys
@@ -34,7 +35,10 @@ def dispatch(argv: list[str]) -> int:
         return 0
     check_known(name)
     module = COMMANDS[name].module
-    return importlib.import_module(module).main(arguments) if module else 0
+    code = importlib.import_module(module).main(arguments) if module else 0
+    if "rclpy" in sys.modules:  # ROS's objects end while Python is whole: one demo, done, crashed in its last clean-up
+        gc.collect()
+    return code
 
 
 def main(argv: list[str] | None = None) -> int:
