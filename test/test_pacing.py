@@ -10,7 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from genima_nodes.pacing import PacedThread
+from genima_nodes import pacing
+from genima_nodes.pacing import (
+    INFERENCE,
+    PacedThread,
+    schedule_in_background,
+    schedule_in_real_time,
+    starting_in_background,
+)
 
 pytestmark = pytest.mark.real_time
 
@@ -90,3 +97,42 @@ def test_a_paced_thread_asks_for_real_time_and_does_without_if_refused(
     thread = paced(lambda deadline, periods: True, 0.1)
     assert asked == ["test"] and thread.real_time is permitted and thread.ticks > 0
     assert os.sched_getscheduler(0) == os.SCHED_OTHER  # this thread is as it was
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_of_two_processors_real_time_has_the_one_and_what_computes_the_other(
+    monkeypatch: pytest.MonkeyPatch, few: bool
+) -> None:
+    all_of_them = sorted(os.sched_getaffinity(0))
+    if len(all_of_them) < 2:
+        pytest.skip("one processor only")
+    monkeypatch.setattr(pacing, "_PROCESSORS", all_of_them[:2] if few else all_of_them)
+    monkeypatch.setattr(pacing, "_FEW", few)
+    seen: dict[str, list[int]] = {}
+
+    def note(when: str) -> None:
+        seen[when] = sorted(os.sched_getaffinity(0))
+
+    def work() -> None:
+        if not schedule_in_real_time(INFERENCE):
+            return
+        note("real time")
+        with starting_in_background():
+            note("what is started meanwhile")
+        note("real time again")
+        schedule_in_background(computing=True)
+        note("computing")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if not seen:
+        pytest.skip("this user may not schedule in real time")
+    two = all_of_them[:2]
+    assert seen == {
+        "real time": two[1:] if few else all_of_them,
+        "what is started meanwhile": two if few else all_of_them,
+        "real time again": two[1:] if few else all_of_them,
+        "computing": two[:1] if few else all_of_them,
+    }
+    assert sorted(os.sched_getaffinity(0)) == all_of_them, "this thread is as it was"

@@ -249,7 +249,7 @@ class DiffusionAgentNode(Node):
             self._health.clear("cameras")
 
     def _draw_forever(self) -> None:
-        schedule_in_background()  # only seeing has deadlines
+        schedule_in_background(computing=torch.get_num_threads() == 1)  # only seeing has deadlines
         while not self._stop.is_set():
             views, task = self._sets.take(timeout=0.1), self._task
             if views and task:

@@ -62,11 +62,15 @@ class Scene(Protocol):
 class SceneNode(Node):
     """Steps a scene in real time in a thread; tells its joints, what its cameras see and how the task goes."""
 
-    def __init__(self, name: str, **options: Any) -> None:
-        """``options`` are those of a node."""
+    def __init__(self, name: str, camera_rate: float = 10.0, **options: Any) -> None:
+        """Args:
+        name: the node's.
+        camera_rate: Hz, unless the parameter of that name says otherwise.
+        options: those of a node.
+        """
         super().__init__(name, **options)
         self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
-        self._exposure = 1 / parameters.number(self, "camera_rate", 10.0, 0.1, _FASTEST_CAMERA)  # s between two
+        self._exposure = 1 / parameters.number(self, "camera_rate", camera_rate, 0.1, _FASTEST_CAMERA)  # s between two
         self._lock = threading.Lock()  # of the scene and the three below
         self._command: Command | None = None
         self._seed = self._resets = 0

@@ -24,6 +24,7 @@ from genima_sim.scene_node import SceneNode
 from genima_sim.simulation import Simulation
 
 _STATE_RATE = 100.0  # Hz
+_CAMERA_RATE = 12.5  # Hz: a little more than two cores draw beside it
 _NO_BOARD = "none"
 _BOARD_FILE = "calibration", "boards", "charuco_7x5_a4.yaml"
 
@@ -35,7 +36,7 @@ class SimNode(SceneNode):
         """Args:
         simulation: the scene; built for the parameters ``robot`` and ``board`` if None.
         """
-        super().__init__("sim_node")
+        super().__init__("sim_node", _CAMERA_RATE)
         backlog = round(parameters.number(self, "camera_backlog", 0.0, 0.0, 1000.0))
         board = self._calibration_board()
         self._view = self.declare_parameter("view", "").value  # the only one that is filmed; empty: all
