@@ -11,13 +11,7 @@ import numpy as np
 import pytest
 
 from genima_nodes import pacing
-from genima_nodes.pacing import (
-    INFERENCE,
-    PacedThread,
-    schedule_in_background,
-    schedule_in_real_time,
-    starting_in_background,
-)
+from genima_nodes.pacing import INFERENCE, PacedThread, schedule_in_background, schedule_in_real_time
 
 pytestmark = pytest.mark.real_time
 
@@ -100,39 +94,36 @@ def test_a_paced_thread_asks_for_real_time_and_does_without_if_refused(
 
 
 @pytest.mark.parametrize("few", [True, False])
-def test_of_two_processors_real_time_has_the_one_and_what_computes_the_other(
+def test_of_two_processors_what_computes_in_real_time_has_the_one_and_what_computes_in_the_background_the_other(
     monkeypatch: pytest.MonkeyPatch, few: bool
 ) -> None:
     all_of_them = sorted(os.sched_getaffinity(0))
     if len(all_of_them) < 2:
         pytest.skip("one processor only")
-    monkeypatch.setattr(pacing, "_PROCESSORS", all_of_them[:2] if few else all_of_them)
+    monkeypatch.setattr(pacing, "_PROCESSORS", all_of_them[:2])
     monkeypatch.setattr(pacing, "_FEW", few)
     seen: dict[str, list[int]] = {}
 
-    def note(when: str) -> None:
-        seen[when] = sorted(os.sched_getaffinity(0))
+    def note(when: str, computing: bool) -> None:
+        def work() -> None:
+            if schedule_in_real_time(INFERENCE, computing and when == "real time"):
+                if when == "background":
+                    schedule_in_background(computing)
+                seen[f"{when}, {computing}"] = sorted(os.sched_getaffinity(0))
 
-    def work() -> None:
-        if not schedule_in_real_time(INFERENCE):
-            return
-        note("real time")
-        with starting_in_background():
-            note("what is started meanwhile")
-        note("real time again")
-        schedule_in_background(computing=True)
-        note("computing")
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+    for when in ("real time", "background"):
+        for computing in (False, True):
+            note(when, computing)
     if not seen:
         pytest.skip("this user may not schedule in real time")
-    two = all_of_them[:2]
     assert seen == {
-        "real time": two[1:] if few else all_of_them,
-        "what is started meanwhile": two if few else all_of_them,
-        "real time again": two[1:] if few else all_of_them,
-        "computing": two[:1] if few else all_of_them,
+        "real time, False": all_of_them,
+        "real time, True": all_of_them[1:2] if few else all_of_them,
+        "background, False": all_of_them,
+        "background, True": all_of_them[:1] if few else all_of_them,
     }
     assert sorted(os.sched_getaffinity(0)) == all_of_them, "this thread is as it was"

@@ -19,21 +19,26 @@ _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay
 PACED, CALLBACKS, INFERENCE = 10, 5, 1
 
 
-# The processors of this process. Of two, what is in real time has the last, and what computes all the time the first: a
-# thread in real time runs where it ran before, even if another is free there and the thread that it displaces must
-# wait. The demo draws 9.8 Hz by this instead of 7, and its latency is two thirds. Where there are more, one is free.
+# Of two processors, the thread that computes in real time has the last, and the one that computes in the background the
+# first: a thread in real time runs where it ran before, even if another processor is free and the thread that it
+# displaces must wait. Where there are more processors, one is free.
 _PROCESSORS = sorted(os.sched_getaffinity(0))
 _FEW = len(_PROCESSORS) == 2
 
 
-def schedule_in_real_time(priority: int) -> bool:
+def schedule_in_real_time(priority: int, computing: bool = False) -> bool:
     """Run this thread, and those that it starts, the moment that there is something to do; whether the system grants
-    it (CAP_SYS_NICE, or an ``rtprio`` limit)."""
+    it (CAP_SYS_NICE, or an ``rtprio`` limit).
+
+    Args:
+        priority: of SCHED_FIFO.
+        computing: for longer than a callback, and in this thread alone.
+    """
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))  # 0: this thread
     except OSError:
         return False
-    if _FEW:
+    if computing and _FEW:
         os.sched_setaffinity(0, _PROCESSORS[1:])
     return True
 
@@ -46,20 +51,19 @@ def schedule_in_background(computing: bool = False) -> None:
     """
     was_in_real_time = os.sched_getscheduler(0) == os.SCHED_FIFO
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    if was_in_real_time and _FEW:
-        os.sched_setaffinity(0, _PROCESSORS[:1] if computing else _PROCESSORS)
+    if computing and was_in_real_time and _FEW:
+        os.sched_setaffinity(0, _PROCESSORS[:1])
 
 
 @contextmanager
 def starting_in_background() -> Iterator[None]:
     """Threads that are started meanwhile run by the process's niceness, though their starter is in real time."""
-    policy, parameter, processors = os.sched_getscheduler(0), os.sched_getparam(0), os.sched_getaffinity(0)
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
     schedule_in_background()
     try:
         yield
     finally:
         os.sched_setscheduler(0, policy, parameter)
-        os.sched_setaffinity(0, processors)
 
 
 class PacedThread:

@@ -34,6 +34,13 @@ def violations(stamps: Array, positions: Array, robot: RobotModel) -> int:
     return sum(int(np.sum(~fine.all(axis=1))) for fine in within)
 
 
+def unbroken(stamps: Array, positions: Array, silence: float) -> Iterator[tuple[Array, Array]]:
+    """The parts of a stream between silences of more than ``silence`` s, in which the arm came to rest by itself: the
+    guard then begins where it is, which continues nothing."""
+    breaks = np.flatnonzero(np.diff(stamps) > silence) + 1
+    yield from zip(np.split(stamps, breaks), np.split(positions, breaks), strict=True)
+
+
 def _shares(stamps: Array, positions: Array, robot: RobotModel) -> Iterator[Array]:
     """Mean velocities (N - 1, n), accelerations (N - 2, n) and jerks (N - 3, n) between set-points, as shares of the
     limits.
