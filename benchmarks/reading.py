@@ -2,7 +2,8 @@
 
 Variants are timed in turn, call by call, so that whatever else the machine does slows all alike. The limit beside them
 is the number of operations of one reading at the rate of this machine's own products of large matrices, measured in
-the same run and in the same precision, or all weights once through its memory, whichever is longer.
+the same run and in half precision where that is fast (the backbone's; the transformer's is single), or all weights once
+through its memory, whichever is longer.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from genima.controller.controller import JointStatistics
 from genima.errors import GenimaError
 from genima.files import require_writable, write_whole
 from genima.observation import DrawnTarget, Joints
+from genima.precision import is_half_fast
 from genima.robot.model import RobotModel
 from genima.text import small_text_encoder, small_tokenizer
 from genima_sim.evaluate import load_pair
@@ -121,7 +123,8 @@ def _operations(read: Callable[[], object]) -> float:
 
 def measure_peak(device: str) -> tuple[float, float]:
     """FLOP/s of products of large matrices, and bytes/s of copying a large one; the best of a few."""
-    a = torch.randn(_PRODUCT, _PRODUCT, device=device)
+    half = torch.bfloat16 if is_half_fast(torch.device(device)) else torch.float32
+    a = torch.randn(_PRODUCT, _PRODUCT, device=device).to(half)
     big = torch.randn(64 * 2**20 // 4, device=device)
 
     def seconds(work: Callable[[], object]) -> float:
