@@ -29,7 +29,7 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.files import require_writable, write_whole
 from genima.guard import GuardSettings
-from genima.guard.limits import unbroken, violations
+from genima.guard.limits import violations
 from genima.robot.model import RobotModel
 from genima_bringup.processes import CLOCK_WATCH
 from genima_bringup.supervisor import Supervisor, interruptible, ros_environment
@@ -187,8 +187,7 @@ def watched(options: Options, graph: Graph) -> dict[str, Any]:
                 if commands:
                     stamps, positions = (np.array(column) for column in zip(*commands, strict=True))
                     seen.set_points += len(stamps)
-                    parts = unbroken(stamps, positions, GuardSettings().late)
-                    seen.violations += sum(violations(*part, robot) for part in parts)
+                    seen.violations += violations(stamps, positions, robot, GuardSettings().late)
     floor.close()
     seconds = (time.monotonic() - begin) * (os.cpu_count() or 1)
     return {

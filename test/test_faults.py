@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genima.errors import GenimaError
-from genima.guard.limits import unbroken, violations
+from genima.guard.limits import violations
 from genima.motion import Motion, MotionLimits
 from genima.robot.model import RobotModel
 from genima_bringup.clock_file import set_clock
@@ -53,13 +53,16 @@ def test_what_keeps_the_limits_has_no_violations_and_what_breaks_one_has(robot: 
 def test_where_a_stream_begins_anew_after_a_silence_it_continues_nothing() -> None:
     robot, step = ROBOTS[0], np.eye(7)[0]
     moving = robot.home + np.arange(0, 1, 0.005)[:, None] * step  # 1 rad/s
-    resting = np.repeat(moving[-1:] + 0.02 * step, 50, axis=0)  # the robot stopped by itself
-    for gap, parts in ((0.01, 1), (0.11, 2)):
+    resting = np.repeat(moving[-1:], 50, axis=0)  # the robot stopped by itself
+    positions = np.concatenate([moving, resting])
+    for gap, breaks in ((0.01, False), (0.11, True)):
         times = np.concatenate([np.arange(200) * 0.005, 0.995 + gap + np.arange(50) * 0.005])
-        found = list(unbroken(times, np.concatenate([moving, resting]), 0.1))
-        assert len(found) == parts
-        np.testing.assert_array_equal(np.concatenate([t for t, _ in found]), times)
-        assert (sum(violations(*part, robot) for part in found) == 0) is (parts == 2)
+        assert violations(times, positions, robot) > 0
+        assert (violations(times, positions, robot, 0.1) == 0) is breaks
+        for k in (100, 225):  # what is broken before or after the silence still counts
+            broken = positions.copy()
+            broken[k] += 0.01 * step
+            assert violations(times, broken, robot, 0.1) > 0
 
 
 def test_the_arm_rests_when_the_set_points_stand_for_good() -> None:

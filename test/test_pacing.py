@@ -100,8 +100,7 @@ def test_of_two_processors_what_computes_in_real_time_has_the_one_and_what_compu
     all_of_them = sorted(os.sched_getaffinity(0))
     if len(all_of_them) < 2:
         pytest.skip("one processor only")
-    monkeypatch.setattr(pacing, "_PROCESSORS", all_of_them[:2])
-    monkeypatch.setattr(pacing, "_FEW", few)
+    monkeypatch.setattr(pacing, "_PROCESSORS", all_of_them[:2] if few else [*all_of_them[:2], 1000])
     seen: dict[str, list[int]] = {}
 
     def note(when: str, computing: bool) -> None:

@@ -155,7 +155,7 @@ class ControllerNode(Node):
     # The reading thread.
 
     def _read_forever(self) -> None:
-        schedule_in_real_time(INFERENCE, computing=True)
+        schedule_in_real_time(INFERENCE, computing=torch.get_num_threads() == 1)
         while not self._stop.is_set():
             drawn = self._drawings.take(timeout=0.1)
             if drawn is not None and self._joints.newest:

@@ -23,7 +23,6 @@ PACED, CALLBACKS, INFERENCE = 10, 5, 1
 # first: a thread in real time runs where it ran before, even if another processor is free and the thread that it
 # displaces must wait. Where there are more processors, one is free.
 _PROCESSORS = sorted(os.sched_getaffinity(0))
-_FEW = len(_PROCESSORS) == 2
 
 
 def schedule_in_real_time(priority: int, computing: bool = False) -> bool:
@@ -38,8 +37,8 @@ def schedule_in_real_time(priority: int, computing: bool = False) -> bool:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))  # 0: this thread
     except OSError:
         return False
-    if computing and _FEW:
-        os.sched_setaffinity(0, _PROCESSORS[1:])
+    if computing:
+        _keep_to(-1)
     return True
 
 
@@ -51,8 +50,13 @@ def schedule_in_background(computing: bool = False) -> None:
     """
     was_in_real_time = os.sched_getscheduler(0) == os.SCHED_FIFO
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    if computing and was_in_real_time and _FEW:
-        os.sched_setaffinity(0, _PROCESSORS[:1])
+    if computing and was_in_real_time:
+        _keep_to(0)
+
+
+def _keep_to(processor: int) -> None:
+    if len(_PROCESSORS) == 2:
+        os.sched_setaffinity(0, [_PROCESSORS[processor]])
 
 
 @contextmanager

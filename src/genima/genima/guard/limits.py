@@ -24,21 +24,17 @@ def excess(stamps: Array, positions: Array, robot: RobotModel) -> float:
     return max((float(shares.max()) for shares in _shares(stamps, positions, robot) if shares.size), default=0.0)
 
 
-def violations(stamps: Array, positions: Array, robot: RobotModel) -> int:
+def violations(stamps: Array, positions: Array, robot: RobotModel, silence: float = np.inf) -> int:
     """How often set-points lie outside the joints' ranges, or ask for more velocity, acceleration or jerk than allowed.
 
-    Arguments as for :func:`excess`. Something not finite is a violation, too.
+    Arguments as for :func:`excess`. After more than ``silence`` s the arm has come to rest by itself, and the guard
+    begins where it is, which continues nothing. Something not finite is a violation, too.
     """
     inside = (positions >= robot.position_min - _EDGE) & (positions <= robot.position_max + _EDGE)
-    within = [inside, *(shares <= 1 + _ROUNDING for shares in _shares(stamps, positions, robot))]
-    return sum(int(np.sum(~fine.all(axis=1))) for fine in within)
-
-
-def unbroken(stamps: Array, positions: Array, silence: float) -> Iterator[tuple[Array, Array]]:
-    """The parts of a stream between silences of more than ``silence`` s, in which the arm came to rest by itself: the
-    guard then begins where it is, which continues nothing."""
     breaks = np.flatnonzero(np.diff(stamps) > silence) + 1
-    yield from zip(np.split(stamps, breaks), np.split(positions, breaks), strict=True)
+    parts = zip(np.split(stamps, breaks), np.split(positions, breaks), strict=True)
+    within = [inside, *(shares <= 1 + _ROUNDING for part in parts for shares in _shares(*part, robot))]
+    return sum(int(np.sum(~fine.all(axis=1))) for fine in within)
 
 
 def _shares(stamps: Array, positions: Array, robot: RobotModel) -> Iterator[Array]:
