@@ -67,11 +67,12 @@ def main(argv: Sequence[str]) -> int:
     plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folder for folder in folders if folder.exists()))
     print(f"{options.data}: {render(plan, options.data, options.threads)}")
     TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
-    halves = [(_train_agent, options.agent_steps), (_train_controller, options.controller_steps)]
+    steps_of = {_train_agent: options.agent_steps, _train_controller: options.controller_steps}
+    halves = [train for train, steps in steps_of.items() if steps]
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
-    context, threads = multiprocessing.get_context("spawn"), max(1, options.threads // 2)
+    context, threads = multiprocessing.get_context("spawn"), max(1, options.threads // max(1, len(halves)))
     with ProcessPoolExecutor(min(2, options.threads), context, tqdm.set_lock, (context.RLock(),)) as pool:
-        trainings = [pool.submit(_train, train, options, threads) for train, count in halves if count]
+        trainings = [pool.submit(_train, train, options, threads) for train in halves]
         try:
             for training in as_completed(trainings):
                 training.result()

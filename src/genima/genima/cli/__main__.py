@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import gc
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 from genima.cli import COMMANDS
 from genima.errors import GenimaError
@@ -35,10 +37,7 @@ def dispatch(argv: list[str]) -> int:
         return 0
     check_known(name)
     module = COMMANDS[name].module
-    code = importlib.import_module(module).main(arguments) if module else 0
-    if "rclpy" in sys.modules:  # ROS's objects end while Python is whole: one demo, done, crashed in its last clean-up
-        gc.collect()
-    return code
+    return importlib.import_module(module).main(arguments) if module else 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,5 +56,16 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def end(code: int) -> NoReturn:
+    """Leave the process. ROS's objects end while Python is whole, and are spared its last clean-up, in which commands
+    that had done all they should crashed now and then."""
+    if "rclpy" in sys.modules:
+        gc.collect()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())
