@@ -306,6 +306,15 @@ def test_the_hand_opens_to_a_width_and_closes_with_a_force_once_each(cell: Any) 
     assert what == "move" and width == pytest.approx(0.06)
 
 
+def test_a_hand_that_is_wished_as_it_is_keeps_what_it_holds(cell: Any) -> None:
+    hand = FrankaHand(HERE, force=30.0, speed=0.1)
+    hand.measure()
+    cell.hand.object = 0.06
+    assert hand.reach(0.0) and hand.measure() == pytest.approx(0.75)
+    assert not hand.reach(0.75) and not hand.reach(0.7)
+    assert hand.reach(1.0) and [what for what, _ in cell.hand.done] == ["grasp", "move"]
+
+
 def test_what_a_hand_does_not_do_is_told_and_tried_again(cell: Any) -> None:
     hand = FrankaHand(HERE, 30.0, 0.1)
     cell.hand.max_width = 0.0

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from array import array
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 import yaml
 from geometry_msgs.msg import Point, TwistStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from ros_graph import Graph
+from ros_graph import PATIENCE, Graph
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, Float32
@@ -26,8 +30,9 @@ from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample
 from genima.teleop.gamepad import Gamepad
 from genima.teleop.jog import Jog
 from genima_interfaces.msg import SceneStatus, TeleopStatus
+from genima_interfaces.srv import SelectSource
 from genima_nodes import messages, qos
-from genima_nodes.command_guard import CommandGuardNode
+from genima_nodes.command_guard import NOBODY, CommandGuardNode
 from genima_nodes.jog import JogNode
 from genima_nodes.teleop import TeleopNode
 from genima_sim.demos import Demo
@@ -274,14 +279,16 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> N
 class Pair:
     """A leader that is moved, and a follower that does what the guard lets through."""
 
-    def __init__(self, graph: Graph, leader: str = "panda", late: float = 0.1) -> None:
+    def __init__(self, graph: Graph, leader: str = "panda", late: float = 0.1, guard: bool = True) -> None:
         self.graph = graph
-        graph.add(CommandGuardNode())
+        if guard:
+            graph.add(CommandGuardNode())
         values = {"leader": leader, "late": late}
         graph.add(TeleopNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
         self.leader, self.follower = PANDA.home + 0.05, PANDA.home.copy()
         self.names = [f"panda_joint{i + 1}" for i in range(N)]
         self.silent, self.late = False, 0.0  # s
+        self.gripper = 1.0  # open fraction of the follower's
         graph.hear(JointState, "joint_command", qos.JOINT_COMMAND, self._on_command)
         self.statuses = graph.hear(TeleopStatus, "teleop/status", qos.STATUS)
         self.commands = graph.hear(JointState, "teleop/command", qos.JOINT_COMMAND)
@@ -292,7 +299,7 @@ class Pair:
         self.follower = messages.command_from(message, PANDA).positions
 
     def work(self) -> None:
-        self._say_joints(messages.joints_message(Joints(time.time(), self.follower, 1.0), PANDA))
+        self._say_joints(messages.joints_message(Joints(time.time(), self.follower, self.gripper), PANDA))
         if not self.silent:
             said = JointState(name=self.names, position=list(self.leader))
             said.header.stamp = messages.time_message(time.time() - self.late)
@@ -337,13 +344,14 @@ def test_a_pedal_opens_and_closes_the_gripper(graph, tmp_path: Path) -> None:
     names = [f"panda_joint{i + 1}" for i in range(N)]
     pair = Pair(graph, str(leader_file(tmp_path, joints=names, gripper={"button": 1})))
     press = graph.speak(Joy, "leader/joy", qos.JOINT_STATES)
+    pair.gripper = 0.3  # it holds something
     pair.start()
 
     def grips(wanted: float) -> bool:
-        return messages.command_from(pair.commands[-1], PANDA).gripper == wanted
+        return messages.command_from(pair.commands[-1], PANDA).gripper == pytest.approx(wanted)
 
-    pair.until(lambda: grips(1.0), "it is not as the follower's")
-    for wanted in (0.0, 1.0, 0.0):
+    np.testing.assert_allclose([message.position[N] for message in pair.commands], 0.3)  # nor does it drop that
+    for wanted in (1.0, 0.0, 1.0):
         for buttons in ([0, 1], [0, 1], [1, 0]):  # held, then let go of
             press(Joy(buttons=buttons))
             time.sleep(0.02)
@@ -403,6 +411,73 @@ def test_a_spoiled_leader_leaves_the_arm_where_it_is(graph, pair, spoil, words) 
     for name in ("silent", "late", "leader", "names"):
         setattr(pair, name, good[name])
     pair.start()
+
+
+def test_a_gripper_that_is_no_number_is_not_followed(graph, pair) -> None:
+    say = graph.speak(Float32, "leader/gripper", qos.IMAGE)
+    say(Float32(data=0.5))
+    pair.start()
+    say(Float32(data=float("nan")))
+    pair.until(graph.complains("teleop", "leader/gripper: is nan"), "no complaint")
+    assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.5
+    say(Float32(data=0.25))
+    pair.until(lambda: messages.command_from(pair.commands[-1], PANDA).gripper == 0.25, "it is not heard again")
+
+
+@pytest.mark.parametrize("other, whose", [("controller", "controller"), (NOBODY, "nobody")])
+def test_an_arm_that_is_given_to_another_is_not_mirrored_any_more(graph, pair, other: str, whose: str) -> None:
+    pair.start()
+    pair.until(lambda: pair.phase == TeleopStatus.MIRRORING, "no mirroring")
+    assert graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=other)).success
+    pair.until(lambda: pair.phase == TeleopStatus.HELD, "it does not notice")
+    assert pair.statuses[-1].reason == f"the command guard has given the arm to {whose}"
+    assert whose in pair.ask("end").message, "it takes the arm away from who has it"
+    pair.start()
+
+
+def test_a_pause_also_ends_a_start_that_the_guard_has_not_answered_yet(graph) -> None:
+    may_answer, answered = threading.Event(), threading.Event()
+
+    def answer(request: SelectSource.Request, response: SelectSource.Response) -> SelectSource.Response:
+        may_answer.wait(PATIENCE)
+        answered.set()
+        response.success = True
+        return response
+
+    guard, executor = rclpy.create_node("slow_guard"), SingleThreadedExecutor()
+    guard.create_service(SelectSource, "command_guard/select", answer)
+    executor.add_node(guard)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    pair = Pair(graph, guard=False)
+
+    def started() -> bool:
+        pair.work()
+        return pair.ask("start").success
+
+    pair.until(started, "it cannot be started")
+    assert not pair.ask("pause").success
+    may_answer.set()
+    pair.until(answered.is_set, "the guard was not asked")
+    for _ in range(20):
+        pair.work()
+        time.sleep(0.02)
+    executor.shutdown()
+    thread.join()
+    guard.destroy_node()
+    assert pair.phase == TeleopStatus.IDLE and not pair.commands
+
+
+def test_a_leader_with_other_joints_is_named(graph) -> None:
+    pair = Pair(graph)
+    pair.names = [f"fr3_joint{i + 1}" for i in range(N)]
+
+    def named() -> bool:
+        pair.work()
+        said = pair.ask("start").message
+        return "of panda_joint1, " in said and "; only of fr3_joint1, " in said
+
+    pair.until(named, "nobody says whose joints come")
 
 
 def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
@@ -538,10 +613,11 @@ def test_a_gamepad_pushes_and_grips(graph) -> None:
     pad.axes[1] = 1.0
     pad.buttons[5] = 1
     jogged.until(lambda: jogged.said, "it says nothing")
+    assert jogged.said[-1].name == list(PANDA.joint_names), "it moves the gripper by itself"
     begin = jogged.tip[0]
     jogged.until(lambda: jogged.tip[0] > begin + 0.03, "it is not pushed", lambda: jogged.say_joy(pad))
     pad.buttons[0] = 1
-    jogged.until(lambda: jogged.said[-1].position[N] == pytest.approx(0.7), "no grip", lambda: jogged.say_joy(pad))
+    jogged.until(lambda: jogged.said[-1].position[N:] == array("d", [0.7]), "no grip", lambda: jogged.say_joy(pad))
     jogged.until(graph.complains("jog", "has 1 axes"), "no complaint", lambda: jogged.say_joy(Joy(axes=[1.0])))
 
 

@@ -13,6 +13,7 @@ from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
@@ -71,6 +72,8 @@ class CommandGuardNode(Node):
                 self._health.value(f"count: {reason.value}", partial(self._guard.counts.__getitem__, reason))
 
         self._publisher = self.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
+        self._owner = self.create_publisher(String, "command_guard/owner", qos.TASK)
+        self._tell_owner()
         JointStates(self, self._health, self._robot, self._on_joints)
         for source in SOURCES:
             callback = self._command_callback(source)
@@ -152,8 +155,13 @@ class CommandGuardNode(Node):
             response.success, response.message = False, str(error)
         else:
             response.success, response.message = True, f"{self._guard.owner or 'nobody'} may move the arm"
+            self._tell_owner()
         self.get_logger().info(response.message)
         return response
+
+    def _tell_owner(self) -> None:
+        """To whom the arm was taken from, and to whoever else must know."""
+        self._owner.publish(String(data=self._guard.owner or NOBODY))
 
     def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._recovering = None  # who stops the arm while the robot recovers wants it to stay

@@ -133,7 +133,9 @@ class GripperAdapterNode(Node):
             self._goal = None  # once more
             return
         at_end = self._wanted in (0.0, 1.0) and self._wanted != goal.fraction
-        if abs(self._wanted - goal.fraction) < _CHANGE and not at_end:
+        # Closed around something and wanted as far open as it is, it goes on holding that.
+        as_it_is = self._measured if goal.closing else goal.fraction
+        if min(abs(self._wanted - goal.fraction), abs(self._wanted - as_it_is)) < _CHANGE and not at_end:
             return
         if self._kind is GripperAction.FRANKA and not goal.ended:  # its server would work at both at once
             if goal.handle is not None:

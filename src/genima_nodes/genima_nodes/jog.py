@@ -46,7 +46,8 @@ class JogNode(Node):
         self._jog = Jog(self._robot)
         self._push: NDArray[np.float64] = np.zeros(6)
         self._pushed = float("-inf")  # monotonic s
-        self._gripper, self._gripper_button = 1.0, False
+        self._gripper: float | None = None  # open fraction; None until it is told: the follower's stays as it is
+        self._gripper_button = False
         self._led = False  # whether the follower follows
 
         self._health = Health(self)
@@ -82,7 +83,9 @@ class JogNode(Node):
         self._health.clear("joy")
         down = bool(message.buttons[self._gamepad.gripper_button])
         if down and not self._gripper_button:
-            self._gripper = 0.0 if self._gripper > 0.5 else 1.0
+            joints = self._joints.newest
+            now = self._gripper if self._gripper is not None else joints.gripper if joints else 1.0
+            self._gripper = 0.0 if now > 0.5 else 1.0
         self._gripper_button = down
 
     def _take(self, push: NDArray[np.float64]) -> None:
@@ -100,10 +103,13 @@ class JogNode(Node):
         else:
             push = self._push if time.monotonic() - self._pushed < _STALE else np.zeros(6)
             self._jog.push(push[:3], push[3:], self._period)
-        message = JointState(name=[*self._robot.joint_names, self._robot.gripper_joint])
+        message = JointState(name=list(self._robot.joint_names))
         message.header.stamp = messages.time_message(messages.now(self))
-        message.position = [*self._jog.positions, self._robot.gripper_position(self._gripper)]
-        message.velocity = [*self._jog.velocities, 0.0]
+        message.position, message.velocity = list(self._jog.positions), list(self._jog.velocities)
+        if self._gripper is not None:
+            message.name.append(self._robot.gripper_joint)
+            message.position.append(self._robot.gripper_position(self._gripper))
+            message.velocity.append(0.0)
         self._publisher.publish(message)
         self._said.tick()
 

@@ -6,6 +6,7 @@ follower shall not follow, nothing is said, and the guard holds the arm.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import JointState, Joy
-from std_msgs.msg import Float32
+from std_msgs.msg import Float32, String
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
@@ -55,9 +56,11 @@ class TeleopNode(Node):
         )
         self._mirror = Mirror(self._robot, settings)
         self._sample: Sample | None = None  # the leader's newest
+        self._strangers: list[str] = []  # joints that are not the leader's, on its topic
         self._gripper: float | None = None  # open fraction, where it comes apart from the arm's joints
         self._pressed = False  # the gripper's button
-        self._asked = 0  # times that the guard has been asked for the arm, or told that nobody needs it
+        self._asked = 0  # times that the operator has changed his mind
+        self._owner = NOBODY  # of the arm
 
         self._health = Health(self)
         self._heard = self._health.meter("leader/joint_states")
@@ -68,6 +71,7 @@ class TeleopNode(Node):
         self._status = self.create_publisher(TeleopStatus, "teleop/status", qos.STATUS)
         self._select = self.create_client(SelectSource, "command_guard/select")
         self._joints = JointStates(self, self._health, self._robot)
+        self.create_subscription(String, "command_guard/owner", self._on_owner, qos.TASK)
         self.create_subscription(JointState, "leader/joint_states", self._on_leader, _LEADER)
         self.create_subscription(Float32, "leader/gripper", self._on_gripper, _LEADER)
         if self._leader.gripper_button is not None:
@@ -88,7 +92,9 @@ class TeleopNode(Node):
             raise GenimaError(f"it is {self._mirror.phase.value} already")
         now = messages.now(self)
         if self._sample is None or now - self._sample.stamp > _STALE:
-            raise GenimaError(f"the leader says nothing on {self.resolve_topic_name('leader/joint_states')}")
+            topic, names = self.resolve_topic_name("leader/joint_states"), ", ".join(self._leader.joint_names)
+            others = f" of {names}; only of {', '.join(self._strangers)}" if self._strangers else ""
+            raise GenimaError(f"the leader says nothing on {topic}{others}")
         if (joints := self._joints.newest) is None or now - joints.stamp > _STALE:
             raise GenimaError(f"the follower says nothing on {self.resolve_topic_name('joint_states')}")
         if not self._select.service_is_ready():
@@ -97,6 +103,7 @@ class TeleopNode(Node):
         return "the follower comes to the leader"
 
     def _pause(self) -> str:
+        self._asked += 1  # whatever the guard answers now, the follower stays
         if self._mirror.phase not in (Phase.ALIGNING, Phase.MIRRORING):
             raise GenimaError(f"it is {self._mirror.phase.value}, there is nothing to pause")
         self._mirror.pause()
@@ -104,6 +111,9 @@ class TeleopNode(Node):
 
     def _end(self) -> str:
         self._mirror.end()
+        self._asked += 1
+        if self._owner not in (SOURCE, NOBODY):  # it may be nobody's for one who has not heard yet that it is ours
+            return f"the follower is {self._owner}'s"
         if self._select.service_is_ready():
             self._ask(NOBODY)
         return "the follower is nobody's"
@@ -124,9 +134,19 @@ class TeleopNode(Node):
 
         self._select.call_async(SelectSource.Request(source=source)).add_done_callback(on_answer)
 
+    def _on_owner(self, message: String) -> None:
+        self._owner = message.data
+        if self._owner != SOURCE:
+            whose = "nobody" if self._owner == NOBODY else self._owner
+            self._mirror.hold(f"the command guard has given the arm to {whose}")
+
     # The leader.
 
     def _on_gripper(self, message: Float32) -> None:
+        if not math.isfinite(message.data):
+            self._health.fault("leader/gripper", f"is {message.data}")
+            return
+        self._health.clear("leader/gripper")
         self._gripper = min(1.0, max(0.0, float(message.data)))
 
     def _on_joy(self, button: int, message: Joy) -> None:
@@ -143,7 +163,9 @@ class TeleopNode(Node):
 
     def _on_leader(self, message: JointState) -> None:
         if not self._leader.speaks_of_arm(message.name):
-            self._gripper = self._leader.gripper_in(message.name, message.position)
+            fraction = self._leader.gripper_in(message.name, message.position)
+            self._gripper = self._gripper if fraction is None else fraction
+            self._strangers = list(message.name)
             return
         self._heard.tick()
         now = messages.now(self)

@@ -82,13 +82,13 @@ class Mirror:
         self._moved_until = 0.0  # s, up to when the motion has come
         self._agree_since: float | None = None  # s
         self._recent: deque[Sample] = deque()  # of the last moments
-        self._gripper = 1.0  # open fraction
+        self._gripper: float | None = None  # open fraction; None until the first sample after a start
 
     def start(self) -> None:
         """Come to the leader, then mirror it; also from a pause or a hold."""
         if self.phase is not Phase.MIRRORING:
             self.phase, self.reason = Phase.ALIGNING, ""
-            self._placed, self._agree_since = False, None
+            self._placed, self._agree_since, self._gripper = False, None, None
             self._recent.clear()
 
     def pause(self) -> None:
@@ -115,7 +115,8 @@ class Mirror:
 
         Args:
             sample: the leader now, in the follower's joints.
-            measured: the follower now; where an alignment begins.
+            measured: the follower now; where an alignment begins, and how far the gripper stays open until the leader
+                tells.
         """
         if self.phase not in (Phase.ALIGNING, Phase.MIRRORING) or not self._goes_on(sample):
             return None
@@ -124,9 +125,13 @@ class Mirror:
             self._recent.popleft()
         if sample.gripper is not None:
             self._gripper = sample.gripper
+        elif self._gripper is None:  # what it holds must not fall
+            self._gripper = float(np.clip(measured.gripper, 0, 1))
         if self.phase is Phase.ALIGNING:
-            return self._align(sample, measured)
-        return Command(sample.stamp, sample.positions, self._speed(sample), self._gripper)
+            positions, velocities = self._align(sample, measured)
+        else:
+            positions, velocities = sample.positions, self._speed(sample)
+        return Command(sample.stamp, positions, velocities, self._gripper)
 
     def distance(self, sample: Sample, measured: Joints) -> Array:
         """What each joint of the follower has to go to the leader, (n,) rad."""
@@ -152,7 +157,8 @@ class Mirror:
             return False
         return True
 
-    def _align(self, sample: Sample, measured: Joints) -> Command:
+    def _align(self, sample: Sample, measured: Joints) -> tuple[Array, Array]:
+        """Where the follower shall be, (n,) rad, and how fast, (n,) rad/s."""
         if not self._placed:
             self._motion.reset(measured.positions)
             self._placed, self._moved_until = True, sample.stamp - _PERIOD
@@ -170,7 +176,7 @@ class Mirror:
             self._agree_since = sample.stamp
         elif sample.stamp - self._agree_since >= self._settings.settle:
             self.phase = Phase.MIRRORING
-        return Command(sample.stamp, self._motion.position, self._motion.velocity, self._gripper)
+        return self._motion.position, self._motion.velocity
 
     def _speed(self, sample: Sample) -> Array:
         """The leader's velocity, (n,) rad/s: what it says, else the slope of its last positions."""

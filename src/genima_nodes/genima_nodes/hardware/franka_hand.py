@@ -31,6 +31,7 @@ class FrankaHand:
         self._address, self._force, self._speed = address, force, speed
         self._gripper: Any = None
         self._last: float | None = None  # the open fraction that was wished for last
+        self._measured = 1.0  # open fraction
 
     def measure(self) -> float:
         """How far it is open, 1 open .. 0 closed.
@@ -48,16 +49,21 @@ class FrankaHand:
         if not state.max_width > 0:
             raise GenimaError(f"hand of {self._address} does not know its width: call franka_hand/home, fingers free")
         self._max_width = state.max_width
-        return float(min(max(state.width / state.max_width, 0.0), 1.0))
+        self._measured = float(min(max(state.width / state.max_width, 0.0), 1.0))
+        return self._measured
 
     def reach(self, open_fraction: float) -> bool:
         """Open or close, unless that was done last; whether anything was done. Measure first.
 
+        A closed hand that is wished as far open as it is goes on holding what is between its fingers.
+
         Raises:
             GenimaError: when the hand did not do it; the next wish is tried again.
         """
-        if self._last is not None and _alike(open_fraction, self._last):
-            return False
+        if self._last is not None:
+            stays = self._last < _HALF and abs(open_fraction - self._measured) < _SAME
+            if stays or _alike(open_fraction, self._last):
+                return False
         self._last = open_fraction
         if open_fraction < _HALF:  # any width counts as a grasp, none of an empty hand too
             wide = self._max_width
