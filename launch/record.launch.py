@@ -9,7 +9,7 @@ from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution, Pat
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.launching import Argument, declare, node, text
+from genima_bringup.launching import NAMESPACE, Argument, declare, leader_topics, node, text
 from genima_bringup.processes import Process
 from launch import LaunchDescription
 
@@ -38,11 +38,12 @@ def generate_launch_description() -> LaunchDescription:
         [
             *declare(RECORDER | OTHERS),
             IncludeLaunchDescription(PathJoinSubstitution([share, "launch", "teleop.launch.py"])),
-            node(Process("genima_nodes", "recorder", recorder)),
+            node(Process("genima_nodes", "recorder", recorder, leader_topics())),
             node(Process("genima_nodes", "scene_overlay", overlay), given),
             Node(
                 package="rviz2",
                 executable="rviz2",
+                namespace=LaunchConfiguration(NAMESPACE, default=""),  # the names in its file are relative
                 arguments=["-d", PathJoinSubstitution([share, "config", "rviz", "scene_reset.rviz"])],
                 condition=IfCondition(LaunchConfiguration("rviz")),
             ),

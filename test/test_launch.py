@@ -253,6 +253,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         parameters: dict[str, dict[str, Any]] = {}
         arguments_of: dict[str, list[str]] = {}  # of each spawner, by its first
         remapped: dict[str, dict[str, str]] = {}  # by included launch file
+        topics: dict[str, dict[str, str]] = {}  # of our own nodes, by their own names of them
 
         def visit(entity: Any) -> None:
             if isinstance(entity, Action) and entity.condition is not None and not entity.condition.evaluate(context):
@@ -262,6 +263,10 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 if entity.node_package == "genima_nodes":
                     (given,) = evaluate_parameters(context, entity._Node__parameters) or [{}]
                     parameters[started[-1]] = given
+                    topics[started[-1]] = {
+                        perform_substitutions(context, ours): perform_substitutions(context, theirs)
+                        for ours, theirs in entity._Node__remappings
+                    }
                 if entity.node_executable == "spawner":
                     words = [perform_substitutions(context, word) for word in entity.cmd[1:]]
                     arguments_of[words[0]] = words
@@ -277,7 +282,12 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
         visit(IncludeLaunchDescription(source, launch_arguments=arguments.items()))
         return SimpleNamespace(
-            started=started, included=included, parameters=parameters, spawners=arguments_of, remapped=remapped
+            started=started,
+            included=included,
+            parameters=parameters,
+            spawners=arguments_of,
+            remapped=remapped,
+            topics=topics,
         )
 
     return run
@@ -362,6 +372,19 @@ def test_the_guard_is_there_once(evaluate: Any) -> None:
     assert evaluate("teleop").started.count(guard) == 1
     assert evaluate("teleop", guard="false").started.count(guard) == 0
     assert evaluate("real_robot", policy="false").started.count(guard) == 1
+
+
+def test_who_mirrors_and_who_records_hear_the_same_leader(evaluate: Any) -> None:
+    found = evaluate("record", leader_joints="gello/joint_states", leader_joy="pedal").topics
+    for node in ("teleop", "recorder"):
+        assert found[f"genima_nodes/{node}"] == {
+            "leader/joint_states": "gello/joint_states", "leader/gripper": "leader/gripper", "leader/joy": "pedal"
+        }  # fmt: skip
+
+
+def test_a_leader_without_an_arm_comes_when_asked_for(evaluate: Any) -> None:
+    plain, jogged = evaluate("teleop", leader="same"), evaluate("teleop", leader="same", jog="true")
+    assert set(jogged.started) - set(plain.started) == {"genima_nodes/jog"}
 
 
 @pytest.mark.parametrize("file", ["sim", "real_robot"])

@@ -244,8 +244,41 @@ def test_the_reserve_ends_the_episode_whole(graph, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     graph.until(studio.tells("the disk has 1.00 GB left"), "not told", studio.work)
     answer = studio.ask("stop")
-    assert answer.success and "ends early and has no mark" in answer.message and "1.00 GB" in answer.message
-    assert len(Episode.load(tmp_path / "one", PANDA)) > 5 and repair(tmp_path / "one").healthy
+    assert answer.success and "ends early: " in answer.message and "1.00 GB" in answer.message
+    episode = Episode.load(tmp_path / "one", PANDA)
+    assert len(episode) > 5 and episode.success and repair(tmp_path / "one").healthy
+
+
+def test_an_episode_that_has_ended_takes_no_mark(graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = Studio(graph, tmp_path)
+    studio.started()
+    usage = type("Usage", (), {"free": 1e9})()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    graph.until(studio.tells("the disk has 1.00 GB left"), "not told", studio.work)
+    answer = graph.call(SetBool, "recorder/mark", SetBool.Request(data=True))
+    assert not answer.success and "1.00 GB" in answer.message
+    assert "ends early and has no mark" in studio.ask("stop").message
+
+
+def test_a_mark_is_on_the_disk_at_once_and_the_last_one_counts(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    studio.started()
+    for _ in range(10):
+        studio.work()
+    for success in (True, False):
+        assert graph.call(SetBool, "recorder/mark", SetBool.Request(data=success)).success
+    written = tmp_path / ".partial" / "one" / "one.mcap"
+    graph.until(lambda: b"std_msgs/msg/Bool" in written.read_bytes(), "it is kept in memory", studio.work)
+    assert studio.ask("stop").success
+    assert [cdr[4] for cdr in recorded(tmp_path, "/success")] == [1, 0]
+    assert Episode.load(tmp_path / "one", PANDA).success is False
+
+
+def test_two_recorders_on_the_same_topics_record_nothing(graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    another = graph.speak(RecorderStatus, "recorder/status", qos.STATUS)
+    graph.until(lambda: "another recorder runs" in studio.start().message, "nobody notices", studio.work)
+    another(RecorderStatus())
 
 
 def test_a_full_disk_is_told_and_what_was_written_can_be_repaired(small_disk: Path, graph) -> None:

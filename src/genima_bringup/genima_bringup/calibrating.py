@@ -55,18 +55,18 @@ def _simulate(options: argparse.Namespace) -> int:
         if place == "gripper":
             session.operator.toggle_gripper()  # it stays closed
         session.lead()
-        _by_hand(session, jogs=True)
+        _by_hand(session)
     return _compare(out, truth) if (out / f"{options.view}.yaml").exists() else 0
 
 
 def _operate(options: argparse.Namespace) -> int:
     """Keys for a robot and a calibrator that run already."""
     with attached(_NODES, options.namespace, options.dds) as session:
-        _by_hand(session, jogs=False)
+        _by_hand(session)
     return 0
 
 
-def _by_hand(session: Leading, jogs: bool) -> None:
+def _by_hand(session: Leading) -> None:
     operator, live = session.operator, session.live
 
     def by_itself() -> str:
@@ -82,7 +82,7 @@ def _by_hand(session: Leading, jogs: bool) -> None:
         "v": Key("save", lambda: operator.said("calibrator/save", live)),
         "m": Key("move by itself, or stop that", by_itself),
     }
-    session.by_hand(keys, jogs, follows=jogs)
+    session.by_hand(keys)
 
 
 def _move_by_itself(session: Leading, most: int) -> None:

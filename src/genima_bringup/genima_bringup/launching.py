@@ -58,6 +58,12 @@ def declare(arguments: Mapping[str, Argument]) -> list[DeclareLaunchArgument]:
     ]
 
 
+def leader_topics() -> dict[str, LaunchConfiguration]:
+    """The arguments that say where a leader speaks, by our names of these topics."""
+    arguments = {"leader/joint_states": "leader_joints", "leader/gripper": "leader_gripper", "leader/joy": "leader_joy"}
+    return {topic: LaunchConfiguration(name) for topic, name in arguments.items()}
+
+
 def environment() -> list[SetEnvironmentVariable]:
     """What all nodes need; the argument ``dds`` names a profile in config/dds."""
     name = LaunchConfiguration(DDS, default="shared_memory")

@@ -31,7 +31,7 @@ _AXES = {  # of the tip's speed, in the base's frame, and its sign
     "u": (3, 1), "o": (3, -1), "i": (4, 1), "k": (4, -1), "j": (5, 1), "l": (5, -1),
 }  # fmt: skip
 _AXES_HELP = "w/s forwards, back  a/d left, right  r/f up, down  j/l turn  i/k, u/o tilt  g gripper"
-_QUIT = ("q", "\x03", "\x04")  # also Ctrl-C and Ctrl-D
+_QUIT = ("q", "\x04")  # also Ctrl-D; Ctrl-C is a signal
 
 
 class Key(NamedTuple):
@@ -62,38 +62,49 @@ class Leading:
         """Take the follower, and wait until it mirrors."""
         self.operator.lead(_AGREE_TIMEOUT, self.live)
 
-    def by_hand(self, keys: Mapping[str, Key], jogs: bool, follows: bool = True) -> None:
-        """Do what keys say until the operator has enough; with ``jogs``, some push the arm's tip.
+    def by_hand(self, keys: Mapping[str, Key]) -> None:
+        """Do what keys say until the operator has enough; however that ends, no follower follows any more.
 
-        ``follows`` is whether there is a follower, for one key more.
+        Where there is a follower, one key more has it follow; where there is a jog, some push the arm's tip.
         """
-        operator = self.operator
-        if follows:
+        if self.operator.leads:
             keys = {" ": Key("follow or rest", self._follow_or_rest), **keys}
         helps = [f"{'space' if key == ' ' else key} {what.help}" for key, what in keys.items()]
         with _terminal_keys() as read:
-            self.say("  ".join([*([_AXES_HELP] if jogs else []), *helps, "q end"]))
-            done = False
-            while True:
-                operator.spin_until(lambda: False, 0.02, self.live)
-                if operator.success and not done:
-                    self.say("done")
-                done = operator.success
-                for key in read():
-                    if key in _QUIT:
-                        if follows:
-                            operator.trigger("teleop/end", self.live)
-                        return
-                    if key in keys:
-                        try:
-                            self.say(keys[key].act())
-                        except GenimaError as error:  # the operator sees it and goes on
-                            self.say(str(error))
-                    elif jogs and key in _AXES:
-                        axis, sign = _AXES[key]
-                        operator.push(sign * (_SPEED if axis < 3 else _TURN) * np.eye(6)[axis])
-                    elif jogs and key == "g":
-                        operator.toggle_gripper()
+            self.say("  ".join([*([_AXES_HELP] if self.operator.jogs else []), *helps, "q end"]))
+            try:
+                self._obey(keys, read)
+            finally:
+                self._let_go()
+
+    def try_to(self, act: Callable[[], str]) -> None:
+        """Say what it says; what is wrong with it the operator sees, and goes on."""
+        try:
+            self.say(act())
+        except GenimaError as error:
+            self.say(str(error))
+
+    def _obey(self, keys: Mapping[str, Key], read: Callable[[], str]) -> None:
+        operator, done = self.operator, False
+        while True:
+            operator.spin_until(lambda: False, 0.02, self.live)
+            if operator.success and not done:
+                self.say("done")
+            done = operator.success
+            for key in read():
+                if key in _QUIT:
+                    return
+                if key in keys:
+                    self.try_to(keys[key].act)
+                elif operator.jogs and key in _AXES:
+                    axis, sign = _AXES[key]
+                    operator.push(sign * (_SPEED if axis < 3 else _TURN) * np.eye(6)[axis])
+                elif operator.jogs and key == "g":
+                    operator.toggle_gripper()
+
+    def _let_go(self) -> None:
+        if self.operator.leads:
+            self.try_to(lambda: self.operator.said("teleop/end", self._check))
 
     def _follow_or_rest(self) -> str:
         service = "teleop/pause" if self.operator.following else "teleop/start"
@@ -115,13 +126,18 @@ def leading(processes: Sequence[Process], logs: Path | None) -> Iterator[Leading
 
 
 @contextlib.contextmanager
-def attached(nodes: Sequence[str], namespace: str, dds: str) -> Iterator[Leading]:
-    """An operator in the graph that runs already, by a profile of config/dds; ``nodes`` must be there."""
+def attached(
+    nodes: Sequence[str], namespace: str, dds: str, check: Callable[[], None] = lambda: None
+) -> Iterator[Leading]:
+    """An operator in the graph that runs already, by a profile of config/dds; ``nodes`` must be there.
+
+    ``check`` raises when something that was started for it is not alive.
+    """
     os.environ.update(joining_environment(dds))
     with _operator(namespace) as operator:
-        operator.wait_ready(nodes, _READY_TIMEOUT, lambda: None)
+        operator.wait_ready(nodes, _READY_TIMEOUT, check)
         with tqdm(bar_format="{desc}", disable=None) as line:
-            yield Leading(operator, line, lambda: None)
+            yield Leading(operator, line, check)
 
 
 @contextlib.contextmanager
@@ -147,10 +163,12 @@ def live_line(operator: Operator) -> str:
     if status is not None:
         apart = f"{np.degrees(np.abs(status.distance).max()):.1f} deg apart" if status.distance else "distance unknown"
         reason = f" ({status.reason})" if status.reason else ""
-        parts += [f"{status.phase}{reason}", apart, f"leader {status.leader_rate:.0f} Hz"]
+        plays = ", plays" if operator.playing else ""
+        parts += [f"{status.phase}{reason}", apart, f"leader {status.leader_rate:.0f} Hz{plays}"]
     if recorder is not None and recorder.recording:
         lost = f", {recorder.dropped} lost" if recorder.dropped else ""
-        parts.append(f"recording {recorder.seconds:.0f} s at {recorder.megabytes_per_second:.1f} MB/s{lost}")
+        disk = f"{recorder.megabytes_per_second:.1f} MB/s, {recorder.free_gigabytes:.0f} GB free"
+        parts.append(f"recording {recorder.seconds:.0f} s at {disk}{lost}")
     if calibrator is not None:
         now = calibrator.automatic_words if calibrator.automatic else calibrator.problem or "ready to take"
         sure = f" ({calibrator.millimetres:.2f} mm, {calibrator.degrees:.3f} deg)" if calibrator.computed else ""

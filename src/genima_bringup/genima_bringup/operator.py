@@ -35,7 +35,7 @@ _CALLEES = {
 _AGAIN = 0.3  # s between attempts to have the follower come
 _AFTERWARDS = 1.0  # s that the follower has after its leader
 _HEARD = 5.0  # s until the leader knows the scene, and it is known that it plays
-_PATIENCE = 120.0  # s for an expert to play
+_PATIENCE = 120.0  # s for an expert to play, or to come to where it begins
 _DEVELOPED = 3.0  # s for images that are still being rendered
 
 
@@ -48,7 +48,7 @@ class Operator(Driver):
         self.recorder: RecorderStatus | None = None
         self.calibrator: CalibratorStatus | None = None
         self._scene = SceneStatus()
-        self._playing = False
+        self.playing = False  # the simulated leader
         self._pictured = Time(clock_type=self.get_clock().clock_type)  # until when there are images
         self._gripper = 1.0  # open fraction
         for kind, names in _CALLEES.items():
@@ -62,6 +62,16 @@ class Operator(Driver):
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         self.create_subscription(CameraInfo, "cameras/front/color/camera_info", self._on_camera, qos.IMAGE)
         self.create_subscription(Bool, "leader/playing", self._on_playing, qos.TASK)
+
+    @property
+    def leads(self) -> bool:
+        """Whether there is a follower."""
+        return self.count_publishers("teleop/status") > 0
+
+    @property
+    def jogs(self) -> bool:
+        """Whether there is a leader that is pushed."""
+        return self.count_subscribers("leader/jog") > 0
 
     @property
     def following(self) -> bool:
@@ -120,12 +130,16 @@ class Operator(Driver):
 
     def approach(self, alive: Callable[[], None]) -> None:
         """Have it come to where its demo begins."""
-        self._await_leader("leader/approach", alive)
+        self._await_leader("leader/approach", alive, _PATIENCE)
 
-    def play(self, alive: Callable[[], None]) -> float:
-        """Have it show its demo to the end; returns how long it took in s."""
+    def play(self, alive: Callable[[], None], patience: float = _PATIENCE) -> float:
+        """Have it show its demo to the end; returns how long it took in s.
+
+        Raises:
+            GenimaError: when it does not begin, or still plays after ``patience`` s.
+        """
         begin = time.monotonic()
-        self._await_leader("leader/play", alive)
+        self._await_leader("leader/play", alive, patience)
         self.spin_until(lambda: self.success, _AFTERWARDS, alive)
         return time.monotonic() - begin
 
@@ -134,10 +148,11 @@ class Operator(Driver):
         now = self.get_clock().now()
         self.spin_until(lambda: self._pictured > now, _DEVELOPED, alive)
 
-    def _await_leader(self, service: str, alive: Callable[[], None]) -> None:
+    def _await_leader(self, service: str, alive: Callable[[], None], patience: float) -> None:
         self.require(self.trigger(service, alive))
-        self.spin_until(lambda: self._playing, _HEARD, alive)
-        self.spin_until(lambda: not self._playing, _PATIENCE, alive)
+        self.spin_until(lambda: self.playing, _HEARD, alive)
+        if not self.spin_until(lambda: not self.playing, patience, alive):
+            raise GenimaError(f"{service}: the leader has not come to its end within {patience:.0f} s")
 
     def start_episode(self, request: StartEpisode.Request, alive: Callable[[], None]) -> Path:
         """Begin to record; returns the folder where the episode will lie."""
@@ -145,18 +160,12 @@ class Operator(Driver):
         self.require(answer)
         return Path(answer.folder)
 
-    def finish_episode(self, success: bool, alive: Callable[[], None]) -> str:
-        """Complete the episode, with the judgement whether the task was done; returns the recorder's words."""
-        self.require(self.call(SetBool, "recorder/mark", SetBool.Request(data=success), alive))
-        answer = self.trigger("recorder/stop", alive)
-        self.require(answer)
-        return str(answer.message)
-
-    def discard_episode(self, alive: Callable[[], None]) -> str:
-        """Remove what was recorded of the episode; returns the recorder's words."""
-        answer = self.trigger("recorder/discard", alive)
-        self.require(answer)
-        return str(answer.message)
+    def finish_episode(self, success: bool | None, alive: Callable[[], None]) -> str:
+        """Complete the episode, with the judgement whether the task was done, where there is one; returns the
+        recorder's words."""
+        if success is not None:  # where it has ended by itself it takes no mark, which the last words tell
+            self.call(SetBool, "recorder/mark", SetBool.Request(data=success), alive)
+        return self.said("recorder/stop", alive)
 
     def drop_sample(self, name: str, alive: Callable[[], None]) -> str:
         """Remove a sample of the calibration, the last where no name is given; returns the calibrator's words."""
@@ -211,4 +220,4 @@ class Operator(Driver):
         self._pictured = Time.from_msg(message.header.stamp)
 
     def _on_playing(self, message: Bool) -> None:
-        self._playing = bool(message.data)
+        self.playing = bool(message.data)

@@ -67,29 +67,18 @@ def guard(robot: Value = "panda", rate: Value = 200, recovery: Value = "") -> Pr
     return Process("genima_nodes", "command_guard", parameters)
 
 
-def following(
-    robot: Value = "panda",
-    leader: Value = "same",
-    leader_joints: str = "leader/joint_states",
-    leader_gripper: str = "leader/gripper",
-    speed: Value = 0.5,
-    rate: Value = 200,
-) -> list[Process]:
-    """A follower that mirrors a leader; it comes to it with ``speed``: nobody stands beside a simulated one.
+def following(robot: Value = "panda", rate: Value = 200) -> list[Process]:
+    """A follower that mirrors a leader like itself, and comes to it fast: nobody stands beside a simulated one.
 
     ``rate`` in Hz is the guard's.
     """
-    return [guard(robot, rate), mirror(robot, leader, leader_joints, leader_gripper, speed)]
+    return [guard(robot, rate), mirror(robot, "same", 0.5)]
 
 
-def mirror(robot: Value, leader: Value, leader_joints: str, leader_gripper: str, speed: Value) -> Process:
-    """The same, where a guard runs already."""
-    return Process(
-        "genima_nodes",
-        "teleop",
-        {"robot": robot, "leader": leader, "speed": speed},
-        {"leader/joint_states": leader_joints, "leader/gripper": leader_gripper},
-    )
+def mirror(robot: Value, leader: Value, speed: Value, topics: Mapping[str, str] | None = None) -> Process:
+    """What has a follower mirror a leader, where a guard runs already; ``topics`` are the leader's, by ours."""
+    parameters = {"robot": robot, "leader": leader, "speed": speed}
+    return Process("genima_nodes", "teleop", parameters, dict(topics or {}))
 
 
 def simulator(cameras: dict[str, Value] | None = None) -> list[Process]:
@@ -99,8 +88,12 @@ def simulator(cameras: dict[str, Value] | None = None) -> list[Process]:
 
 def simulated_leader(leader: str) -> list[Process]:
     """``leader`` is ``expert``, or ``jog`` for who pushes the tip of an arm that is not there."""
-    leaders = {"expert": ("genima_sim", "sim_leader"), "jog": ("genima_nodes", "jog")}
-    return [Process(*leaders[leader], {"rate": 100})]
+    return [jog() if leader == "jog" else Process("genima_sim", "sim_leader", {"rate": 100})]
+
+
+def jog(robot: Value = "panda") -> Process:
+    """A leader without an arm, pushed by a gamepad or by keys."""
+    return Process("genima_nodes", "jog", {"robot": robot})
 
 
 def led(leader: str) -> list[Process]:

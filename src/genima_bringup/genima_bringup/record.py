@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,13 +109,13 @@ def _try_once(folder: Path, options: argparse.Namespace, session: Leading) -> bo
         operator.await_images(session.live)
     except BaseException:  # the recorder would complete it
         with contextlib.suppress(GenimaError):
-            operator.discard_episode(lambda: None)
+            operator.said("recorder/discard", lambda: None)
         raise
     success = operator.success
     if success:
         operator.finish_episode(True, session.live)
     else:
-        operator.discard_episode(session.live)
+        operator.said("recorder/discard", session.live)
     return success
 
 
@@ -135,9 +135,9 @@ def _push(options: argparse.Namespace) -> int:
     with leading(recorded("jog", options.camera_rate, str(options.out), options.images), options.logs) as session:
         scenes = Scenes(session, options.task[0], options.seed)
         session.say(scenes.begin())
-        takes = Takes(session, options)
-        keys = takes.keys(lambda: options.instruction or scenes.instruction)
-        session.by_hand(keys | {"n": Key("next scene", scenes.next)}, jogs=True)
+        takes = Takes(session, options, lambda: options.instruction or scenes.instruction)
+        with contextlib.closing(takes):
+            session.by_hand(takes.keys() | {"n": Key("next scene", scenes.next)})
     print(f"{takes.kept} demos more in {options.out}")
     return 0
 
@@ -145,8 +145,9 @@ def _push(options: argparse.Namespace) -> int:
 def _operate(options: argparse.Namespace) -> int:
     """Somebody leads an arm whose nodes run already."""
     with attached(_NODES, options.namespace, options.dds) as session:
-        takes = Takes(session, options)
-        session.by_hand(takes.keys(lambda: options.instruction), jogs=False)
+        takes = Takes(session, options, lambda: options.instruction)
+        with contextlib.closing(takes):
+            session.by_hand(takes.keys())
     print(f"{takes.kept} demos more")
     return 0
 
@@ -154,29 +155,37 @@ def _operate(options: argparse.Namespace) -> int:
 class Takes:
     """Episodes that begin and end by keys."""
 
-    def __init__(self, session: Leading, options: argparse.Namespace) -> None:
+    def __init__(self, session: Leading, options: argparse.Namespace, instruction: Callable[[], str]) -> None:
+        """``instruction`` says what is to be done now."""
         self.kept = 0
-        self._session, self._options = session, options
+        self._session, self._options, self._instruction = session, options, instruction
 
-    def keys(self, instruction) -> dict[str, Key]:  # type: ignore[no-untyped-def]
-        """Keys to record with; ``instruction`` says what is to be done now."""
-        session, operator = self._session, self._session.operator
-
-        def begin() -> str:
-            folder = operator.start_episode(_request(self._options, instruction(), ""), session.live)
-            return f"recording {folder}: {instruction()}"
-
-        def keep(success: bool) -> str:
-            words = operator.finish_episode(success, session.live)
-            self.kept += 1
-            return words
-
+    def keys(self) -> dict[str, Key]:
+        """Keys to record with."""
+        session = self._session
         return {
-            "b": Key("begin to record", begin),
-            "y": Key("keep: it is done", lambda: keep(True)),
-            "z": Key("keep: it failed", lambda: keep(False)),
-            "x": Key("throw away", lambda: operator.discard_episode(session.live)),
+            "b": Key("begin to record", self._begin),
+            "y": Key("keep: it is done", lambda: self._keep(True)),
+            "z": Key("keep: it failed", lambda: self._keep(False)),
+            "e": Key("keep: not judged", lambda: self._keep(None)),
+            "x": Key("throw away", lambda: session.operator.said("recorder/discard", session.live)),
         }
+
+    def close(self) -> None:
+        """An episode that is still being recorded is kept, not judged."""
+        recorder = self._session.operator.recorder
+        if recorder is not None and recorder.recording:
+            self._session.try_to(lambda: self._keep(None))
+
+    def _begin(self) -> str:
+        session, instruction = self._session, self._instruction()
+        folder = session.operator.start_episode(_request(self._options, instruction, ""), session.live)
+        return f"recording {folder}: {instruction}"
+
+    def _keep(self, success: bool | None) -> str:
+        words = self._session.operator.finish_episode(success, self._session.live)
+        self.kept += 1
+        return words if success is not None else f"{words}, and not judged"
 
 
 def _request(options: argparse.Namespace, instruction: str, name: str) -> StartEpisode.Request:

@@ -20,6 +20,7 @@ from genima_bringup.supervisor import Supervisor, interruptible, joining_environ
 from genima_sim.tasks import TASKS, get_task
 
 _REAL_SPEED = 0.25
+_SLACK = 60.0  # s beyond what a demo takes, on a busy machine
 _NODES = ("teleop", "command_guard")  # of a robot that runs already
 
 
@@ -29,6 +30,7 @@ class _Options:
     task: str
     seed: int | None
     speed: float
+    seconds: float  # that it takes
     robot: str
     namespace: str
     dds: str
@@ -65,8 +67,10 @@ def replay_demo(
         raise GenimaError("--speed must be from 0.01 to 1")
     if not sim:
         require_terminal("replaying on a real robot")
-    Episode.load(demo, RobotModel.load(robot))  # says in a moment what is wrong with it
-    options = _Options(demo, task, seed, speed or (1.0 if sim else _REAL_SPEED), robot, namespace, dds, logs)
+    episode = Episode.load(demo, RobotModel.load(robot))  # says in a moment what is wrong with it
+    speed = speed or (1.0 if sim else _REAL_SPEED)
+    seconds = float(episode.stamps[-1] - episode.stamps[0]) / speed
+    options = _Options(demo, task, seed, speed, seconds, robot, namespace, dds, logs)
     with interruptible():
         try:
             return _simulate(options) if sim else _operate(options)
@@ -81,7 +85,7 @@ def _simulate(options: _Options) -> int:
         operator = session.operator
         operator.reset(task, seed, session.live)
         session.lead()
-        seconds = operator.play(session.live)
+        seconds = operator.play(session.live, options.seconds + _SLACK)
         operator.trigger("teleop/end", session.live)
         success = operator.success
     print(f"{options.demo.name}: {'done' if success else 'not done'} after {seconds:.1f} s")
@@ -91,16 +95,21 @@ def _simulate(options: _Options) -> int:
 def _operate(options: _Options) -> int:
     player = _player(options)
     environment = joining_environment(options.dds)
-    with tempfile.TemporaryDirectory() as folder, Supervisor([player], options.logs or Path(folder), environment):
-        with attached([*_NODES, "replay"], options.namespace, options.dds) as session:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Supervisor([player], options.logs or Path(folder), environment) as supervisor,
+        attached([*_NODES, "replay"], options.namespace, options.dds, supervisor.check) as session,
+    ):
+        operator = session.operator
 
-            def play() -> str:
-                return f"played within {session.operator.play(session.live):.1f} s"
+        def play() -> str:
+            operator.require_following()
+            return operator.said("leader/play", session.live)
 
-            def home() -> str:
-                return f"{session.operator.trigger('leader/home', session.live).message}; space lets the arm come there"
+        def home() -> str:
+            return f"{operator.said('leader/home', session.live)}; space lets the arm come there"
 
-            session.by_hand({"p": Key("play", play), "h": Key("back to the beginning", home)}, jogs=False)
+        session.by_hand({"p": Key("play", play), "h": Key("back to the beginning", home)})
     return 0
 
 

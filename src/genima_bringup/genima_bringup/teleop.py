@@ -46,7 +46,7 @@ def _push(options: argparse.Namespace, session: Leading) -> int:
     """The keyboard or a gamepad leads until the operator has enough."""
     scenes = Scenes(session, options.task, options.seed)
     session.say(scenes.begin())
-    session.by_hand({"n": Key("next scene", scenes.next)}, jogs=True)
+    session.by_hand({"n": Key("next scene", scenes.next)})
     return 0
 
 

@@ -8,7 +8,6 @@ the queue to the disk. Nothing waits without bounds.
 from __future__ import annotations
 
 import array
-import contextlib
 import shutil
 import sys
 import threading
@@ -26,7 +25,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import SetBool, Trigger
 
 from genima import paths
@@ -86,7 +85,7 @@ class RecorderNode(Node):
         self._lost = 0  # before the queue to the disk, in this episode
         self._losing = threading.Lock()
         self._latest = 0  # ns, of what was recorded
-        self._success: bool | None = None
+        self._marked = False
         self._compressing: list[Background[tuple[Image, int]]] = []
         self._health = Health(self)
         self._health.watch(self._watch)
@@ -104,6 +103,7 @@ class RecorderNode(Node):
         self._needed = list(self._meters)
         self._listen(JointState, "/teleop/command")
         self._listen(JointState, "/leader/joint_states", reliable=False)
+        self._listen(Float32, "/leader/gripper", reliable=False)
 
         self._status = self.create_publisher(RecorderStatus, "recorder/status", qos.STATUS)
         self.create_service(StartEpisode, "recorder/start", self._on_start)
@@ -204,6 +204,8 @@ class RecorderNode(Node):
     def _start(self, request: StartEpisode.Request) -> None:
         if self._bag is not None:
             raise GenimaError(f"{self._last} is being recorded already")
+        if self.count_publishers("recorder/status") > 1:
+            raise GenimaError("another recorder runs on the same topics: end one of them")
         if not request.instruction.strip():
             raise GenimaError("an episode needs an instruction")
         name = request.name.strip() or time.strftime(_NAME)
@@ -224,28 +226,36 @@ class RecorderNode(Node):
         for topic, text in texts.items():
             recorder.add_topic(topic, _type_name(String), Qos(depth=1, durability="transient_local"))
             recorder.write(topic, serialize_message(String(data=text)), now)
-        self._last, self._begin, self._success, self._lost, self._problem = folder, time.monotonic(), None, 0, ""
+        self._last, self._begin, self._marked, self._lost, self._problem = folder, time.monotonic(), False, 0, ""
         self._latest = now
         self._bag = recorder
 
     def _on_mark(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        response.success = self._bag is not None
-        response.message = "nothing is recorded"
-        if response.success:
-            self._success = request.data
+        try:
+            self._mark(request.data)
+        except GenimaError as error:
+            response.message = str(error)
+        else:
+            response.success = True
             response.message = "marked as a success" if request.data else "marked as a failure"
         return response
 
+    def _mark(self, success: bool) -> None:
+        """Written at once, so that a power cut does not lose it; of several the last counts."""
+        if self._bag is None:
+            raise GenimaError("nothing is recorded")
+        if not self._marked:
+            self._bag.add_topic(bag.SUCCESS, _type_name(Bool), Qos(depth=1, durability="transient_local"))
+        self._bag.write(bag.SUCCESS, serialize_message(Bool(data=success)), self._now())
+        self._marked = True
+
     def _stop(self) -> str:
         recorder = self._end()
-        with contextlib.suppress(GenimaError):  # it may have stopped by itself
-            if self._success is not None:
-                recorder.add_topic(bag.SUCCESS, _type_name(Bool), Qos(depth=1, durability="transient_local"))
-                now = self.get_clock().now().nanoseconds
-                recorder.write(bag.SUCCESS, serialize_message(Bool(data=self._success)), now)
         stopped = recorder.statistics.stopped
         recorder.finish()
-        return f"{self._last} is complete" if stopped is None else f"{self._last} ends early and has no mark: {stopped}"
+        if stopped is None:
+            return f"{self._last} is complete"
+        return f"{self._last} ends early{'' if self._marked else ' and has no mark'}: {stopped}"
 
     def _discard(self) -> str:
         self._end().discard()
