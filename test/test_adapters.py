@@ -293,12 +293,12 @@ def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
     from franka_msgs.action import Grasp, Move
 
     done: list[tuple[str, Any]] = []
-    free = [0.04]
+    free, thick = [0.04], [0.0]  # m of a finger's way: where it is, and where something is in its way
 
     def serve(kind: Any, name: str) -> None:
         async def execute(handle: Any) -> Any:
             done.append((name, handle.request))
-            free[0] = handle.request.width / 2
+            free[0] = max(handle.request.width / 2, thick[0])
             handle.succeed()
             return kind.Result(success=True)
 
@@ -321,6 +321,10 @@ def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
     grasp, move = done[0][1], done[1][1]
     assert (grasp.width, grasp.force) == (0.0, 40.0) and grasp.epsilon.outer >= 0.08
     assert move.width == pytest.approx(0.06) and move.speed == pytest.approx(0.1)
+    thick[0] = 0.016
+    graph.until(lambda: len(done) == 3, "it does not close again", lambda: live(0.0))
+    graph.until(lambda: len(done) == 4, "it is not asked", lambda: live(0.2))  # eases, but not as far as it is open
+    assert [name for name, _ in done[2:]] == ["grasp", "grasp"], "it lets go of what it holds"
 
 
 def test_a_gripper_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,6 +129,23 @@ def test_set_points_in_step_are_passed_on_as_they_are() -> None:
     listener = play(robot, commands, lambda k: True, refused=False)
     passed = {id(command) for command in listener.told}
     assert all(id(command) in passed for command in commands[2:])
+
+
+@pytest.mark.parametrize("jump", [-2.0, -0.3, 0.5, 2.0])
+@pytest.mark.parametrize("k", [3, 60])  # before it is in step, and in step
+def test_a_clock_that_is_set_neither_deafens_it_nor_lets_a_step_through(jump: float, k: int) -> None:
+    robot = ROBOTS["fr3"]
+    commands = list(stream(robot, 200.0, 0.6, 1, rest=1.0))
+    follower, told = Follower(robot), []
+    follower.rest_at(commands[0].stamp - PERIOD, commands[0].positions)
+    for i, command in enumerate(commands):
+        set_by = jump if i >= k else 0.0
+        target = follower.follow(replace(command, stamp=command.stamp + set_by))
+        assert target is not None and target.stamp == command.stamp + set_by
+        told.append(target.positions)
+    stamps = np.array([command.stamp for command in commands])
+    assert violations(stamps, np.array(told), robot) == 0
+    np.testing.assert_array_equal(told[-1], commands[-1].positions)
 
 
 def test_a_set_point_that_only_stops_would_break_the_limits() -> None:

@@ -308,11 +308,13 @@ def test_the_hand_opens_to_a_width_and_closes_with_a_force_once_each(cell: Any) 
 
 def test_a_hand_that_is_wished_as_it_is_keeps_what_it_holds(cell: Any) -> None:
     hand = FrankaHand(HERE, force=30.0, speed=0.1)
-    hand.measure()
-    cell.hand.object = 0.06
-    assert hand.reach(0.0) and hand.measure() == pytest.approx(0.75)
-    assert not hand.reach(0.75) and not hand.reach(0.7)
-    assert hand.reach(1.0) and [what for what, _ in cell.hand.done] == ["grasp", "move"]
+    cell.hand.width = 0.02
+    assert hand.measure() == 0.25 and not hand.reach(0.25), "nobody has asked for anything yet"
+    assert hand.reach(1.0)
+    cell.hand.object = 0.075
+    assert hand.reach(0.0) and hand.measure() == pytest.approx(0.9375)
+    assert not hand.reach(0.94) and not hand.reach(0.9)
+    assert hand.reach(1.0) and [what for what, _ in cell.hand.done] == ["move", "grasp", "move"]
 
 
 def test_what_a_hand_does_not_do_is_told_and_tried_again(cell: Any) -> None:

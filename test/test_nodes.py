@@ -34,7 +34,7 @@ from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed, SceneStatus
 from genima_interfaces.srv import ResetScene, SelectSource
 from genima_nodes import messages, qos, task_runner
-from genima_nodes.command_guard import CommandGuardNode
+from genima_nodes.command_guard import NOBODY, CommandGuardNode
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
 from genima_nodes.health import own_name
@@ -356,6 +356,19 @@ def test_drawn_targets_become_a_stream_of_commands(graph, arm) -> None:
     assert len(arm.commands) == count, "without a task nothing is said"
 
 
+def test_a_task_that_nobody_can_end_any_more_is_not_followed(graph, arm) -> None:
+    arm.task("wave")
+    graph.until(lambda: len(arm.commands) > 20, "no commands", arm.work)
+    graph.probe.destroy_publisher(arm._say_task.__self__)
+    graph.until(graph.complains("controller", "whoever put it in force has ended"), "no complaint", arm.work)
+    time.sleep(0.1)
+    count = len(arm.commands)
+    for _ in range(10):
+        arm.work()
+        time.sleep(0.02)
+    assert len(arm.commands) == count, "it goes on"
+
+
 def test_drawings_from_before_the_task_are_not_followed(graph, arm) -> None:
     arm.task("wave")
     for _ in range(10):
@@ -541,6 +554,18 @@ def test_only_a_selected_source_reaches_the_robot(graph, guarded) -> None:
 
     graph.until(arrived, "the wish does not arrive", guarded.wish)
     assert guarded.sent[-1].position[7] == 0.5
+
+
+def test_an_owner_that_has_ended_does_not_keep_the_arm(graph, guarded) -> None:
+    owners = graph.hear(String, "command_guard/owner", qos.TASK)
+    guarded.select("controller")
+    graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
+    graph.probe.destroy_publisher(guarded._say_command.__self__)
+    graph.until(
+        lambda: owners[-1].data == NOBODY, "it still has the arm", lambda: guarded._say_joints(joint_state())
+    )
+    assert [message.data for message in owners][-2:] == ["controller", NOBODY]
+    graph.until(graph.is_fine("command_guard"), "a fault stays", lambda: guarded._say_joints(joint_state()))
 
 
 @pytest.mark.parametrize("offset, words", [(1.0, "jumps"), (float("nan"), "malformed")])

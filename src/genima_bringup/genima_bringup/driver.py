@@ -22,6 +22,8 @@ from genima_nodes.health import own_name, values
 
 _DISCOVERY = 30.0  # s for a service to be found
 _PATIENCE = 10.0  # s for its answer
+_CONFIRMED = 2.0  # s for each answer when a task shall end
+_SILENT = 5.0  # s; nodes report every second
 
 
 class Driver(Node):
@@ -31,7 +33,8 @@ class Driver(Node):
         super().__init__(name, namespace=namespace)
         self.health: dict[str, DiagnosticStatus] = {}
         self.complaints: list[str] = []  # all that were heard
-        self._handle: Any = None
+        self._heard: dict[str, float] = {}  # monotonic s, by node
+        self._sent: Future | None = None  # the task that was begun last
         self._executor = EventsExecutor()
         self._executor.add_node(self)
         self._callees: dict[str, Any] = {}  # clients by name
@@ -73,11 +76,7 @@ class Driver(Node):
         """
 
         def unready() -> list[str]:
-            return [
-                f"{name} ({self.health[name].message})" if name in self.health else f"{name} (silent)"
-                for name in nodes
-                if name not in self.health or self.health[name].level != DiagnosticStatus.OK
-            ]
+            return [f"{name} ({trouble})" for name in nodes if (trouble := self.trouble(name))]
 
         if not self.spin_until(lambda: not unready(), timeout, alive):
             raise GenimaError(f"not ready after {timeout:.0f} s: {', '.join(unready())}")
@@ -95,11 +94,23 @@ class Driver(Node):
         """Put a task in force; the future has its result once it ends."""
         self._require(self._run_task.wait_for_server, "run_task")
         goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
-        handle = self.answer(self._run_task.send_goal_async(goal), "run_task", 10.0, alive)
+        self._sent = self._run_task.send_goal_async(goal)
+        handle = self.answer(self._sent, "run_task", 10.0, alive)
         if not handle.accepted:
             raise GenimaError(f"the task runner refused {instruction!r}")
-        self._handle = handle
         return handle.get_result_async()
+
+    def end_task(self) -> bool:
+        """End the task that was begun last, if there is one, heard of or not; returns whether that was confirmed."""
+        sent = self._sent
+        if sent is None:
+            return True
+        if not self.spin_until(sent.done, _CONFIRMED, lambda: None):
+            return False
+        if not sent.result().accepted:
+            return True
+        answer = sent.result().cancel_goal_async()
+        return self.spin_until(answer.done, _CONFIRMED, lambda: None)
 
     def trigger(self, name: str, alive: Callable[[], None]) -> Trigger.Response:
         """Call a service that takes no words."""
@@ -121,10 +132,6 @@ class Driver(Node):
             self._callees[name] = self.create_client(kind, name)
         return self._callees[name]
 
-    def cancel_task(self) -> None:
-        """End the task that was begun last."""
-        self._handle.cancel_goal_async()
-
     def answer(self, future: Future, name: str, timeout: float, alive: Callable[[], None]):  # type: ignore[no-untyped-def]
         """Wait for what a service or an action answers."""
         if not self.spin_until(future.done, timeout, alive):
@@ -136,8 +143,15 @@ class Driver(Node):
             raise GenimaError(f"nobody serves {name}")
 
     def faults(self) -> list[str]:
-        """What the nodes complain about now."""
-        return [f"{name}: {s.message}" for name, s in self.health.items() if s.level != DiagnosticStatus.OK]
+        """What the nodes complain about now, and which have fallen silent."""
+        return [f"{name}: {trouble}" for name in self.health if (trouble := self.trouble(name))]
+
+    def trouble(self, name: str) -> str:
+        """What is wrong with a node; empty where it is fine."""
+        if time.monotonic() - self._heard.get(name, float("-inf")) > _SILENT:
+            return "silent"
+        status = self.health[name]
+        return str(status.message) if status.level != DiagnosticStatus.OK else ""
 
     def dropped(self) -> int:
         """Samples that came to any node and were not used."""
@@ -151,6 +165,6 @@ class Driver(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if (name := own_name(self, status)) is not None:
-                self.health[name] = status
+                self.health[name], self._heard[name] = status, time.monotonic()
                 if status.level != DiagnosticStatus.OK:
                     self.complaints.append(f"{name}: {status.message}")

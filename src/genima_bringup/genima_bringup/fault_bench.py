@@ -148,7 +148,7 @@ class FaultBench:
 
     def _finish(self, running: Future) -> None:
         if not running.done():
-            self._driver.cancel_task()
+            self._driver.end_task()
             self._driver.spin_until(running.done, 10.0, self._alive)
         self._spin(_SETTLE)
 

@@ -47,6 +47,7 @@ class Leading:
     def __init__(self, operator: Operator, line: tqdm, check: Callable[[], None]) -> None:
         self.operator = operator
         self._line, self._check = line, check
+        self._began = False  # whether the follower was told to follow from here
 
     def live(self) -> None:
         """Look whether everything is alive, and tell how it goes."""
@@ -60,22 +61,24 @@ class Leading:
 
     def lead(self) -> None:
         """Take the follower, and wait until it mirrors."""
+        self._began = True
         self.operator.lead(_AGREE_TIMEOUT, self.live)
 
     def by_hand(self, keys: Mapping[str, Key]) -> None:
-        """Do what keys say until the operator has enough; however that ends, no follower follows any more.
+        """Do what keys say until the operator has enough; however that ends, the follower that he led rests.
 
         Where there is a follower, one key more has it follow; where there is a jog, some push the arm's tip.
         """
-        if self.operator.leads:
-            keys = {" ": Key("follow or rest", self._follow_or_rest), **keys}
-        helps = [f"{'space' if key == ' ' else key} {what.help}" for key, what in keys.items()]
+        follow = Key("follow or rest", self._follow_or_rest)
+        shown = {"space": follow, **keys} if self.operator.leads else keys
+        helps = [f"{key} {what.help}" for key, what in shown.items()]
         with _terminal_keys() as read:
             self.say("  ".join([*([_AXES_HELP] if self.operator.jogs else []), *helps, "q end"]))
             try:
-                self._obey(keys, read)
+                self._obey({" ": follow, **keys}, read)
             finally:
-                self._let_go()
+                if self._began:  # also when something else has ended
+                    self.try_to(lambda: self.operator.said("teleop/end", lambda: None))
 
     def try_to(self, act: Callable[[], str]) -> None:
         """Say what it says; what is wrong with it the operator sees, and goes on."""
@@ -102,11 +105,10 @@ class Leading:
                 elif operator.jogs and key == "g":
                     operator.toggle_gripper()
 
-    def _let_go(self) -> None:
-        if self.operator.leads:
-            self.try_to(lambda: self.operator.said("teleop/end", self._check))
-
     def _follow_or_rest(self) -> str:
+        if not self.operator.leads:
+            raise GenimaError("there is no follower: start the node teleop")
+        self._began = True
         service = "teleop/pause" if self.operator.following else "teleop/start"
         return str(self.operator.trigger(service, self.live).message)
 

@@ -136,7 +136,7 @@ class Operator(Driver):
         """Have it show its demo to the end; returns how long it took in s.
 
         Raises:
-            GenimaError: when it does not begin, or still plays after ``patience`` s.
+            GenimaError: when it refuses, or still plays after ``patience`` s.
         """
         begin = time.monotonic()
         self._await_leader("leader/play", alive, patience)

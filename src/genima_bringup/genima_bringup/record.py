@@ -158,34 +158,44 @@ class Takes:
     def __init__(self, session: Leading, options: argparse.Namespace, instruction: Callable[[], str]) -> None:
         """``instruction`` says what is to be done now."""
         self.kept = 0
+        self._recording = False
         self._session, self._options, self._instruction = session, options, instruction
 
     def keys(self) -> dict[str, Key]:
         """Keys to record with."""
-        session = self._session
         return {
             "b": Key("begin to record", self._begin),
-            "y": Key("keep: it is done", lambda: self._keep(True)),
-            "z": Key("keep: it failed", lambda: self._keep(False)),
-            "e": Key("keep: not judged", lambda: self._keep(None)),
-            "x": Key("throw away", lambda: session.operator.said("recorder/discard", session.live)),
+            "y": Key("keep: it is done", lambda: self._keep(True, self._session.live)),
+            "z": Key("keep: it failed", lambda: self._keep(False, self._session.live)),
+            "e": Key("keep: not judged", lambda: self._keep(None, self._session.live)),
+            "x": Key("throw away", self._discard),
         }
 
     def close(self) -> None:
         """An episode that is still being recorded is kept, not judged."""
-        recorder = self._session.operator.recorder
-        if recorder is not None and recorder.recording:
-            self._session.try_to(lambda: self._keep(None))
+        if self._recording:
+            self._session.try_to(lambda: self._keep(None, lambda: None))
 
     def _begin(self) -> str:
-        session, instruction = self._session, self._instruction()
-        folder = session.operator.start_episode(_request(self._options, instruction, ""), session.live)
+        session, instruction, before = self._session, self._instruction(), self._recording
+        self._recording = True  # also where Ctrl-C comes before the answer
+        try:
+            folder = session.operator.start_episode(_request(self._options, instruction, ""), session.live)
+        except GenimaError:
+            self._recording = before
+            raise
         return f"recording {folder}: {instruction}"
 
-    def _keep(self, success: bool | None) -> str:
-        words = self._session.operator.finish_episode(success, self._session.live)
+    def _keep(self, success: bool | None, alive: Callable[[], None]) -> str:
+        words = self._session.operator.finish_episode(success, alive)
+        self._recording = False
         self.kept += 1
         return words if success is not None else f"{words}, and not judged"
+
+    def _discard(self) -> str:
+        words = self._session.operator.said("recorder/discard", self._session.live)
+        self._recording = False
+        return words
 
 
 def _request(options: argparse.Namespace, instruction: str, name: str) -> StartEpisode.Request:

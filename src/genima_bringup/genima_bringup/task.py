@@ -28,22 +28,22 @@ def main(argv: list[str]) -> int:
         def live() -> None:
             line.set_description_str("  ".join(["! " + fault for fault in driver.faults()]) or "all fine", refresh=True)
 
-        begun = False
         try:
             line.write("waiting for the nodes ...")
             driver.wait_ready(_NODES, options.patience, live)
             ended = driver.begin_task(options.instruction, options.time_limit, live)
-            begun = True
             line.write(f"{options.instruction!r} is in force; Ctrl-C ends it")
             while not driver.spin_until(ended.done, 1.0, live):
-                pass
+                if trouble := driver.trouble("task_runner"):
+                    raise GenimaError(f"the task runner is {trouble}: does the robot's launch still run?")
             result = ended.result().result
             line.write(f"{result.outcome} after {result.elapsed:.1f} s ({result.reason})")
             return 0 if result.outcome in (result.SUCCEEDED, result.FINISHED) else 1
-        except KeyboardInterrupt:
-            if begun:
-                driver.cancel_task()
-                driver.spin_until(ended.done, 2.0, lambda: None)
+        except (GenimaError, KeyboardInterrupt) as why:
+            if not driver.end_task():
+                line.write("nobody confirms that the task ends: ./genima call stop stops the arm")
+            if isinstance(why, GenimaError):
+                raise
             return 130
 
 

@@ -224,9 +224,12 @@ class CalibratorNode(Node):
 
     def problem(self) -> str:
         """Why no sample can be taken now; empty: it can."""
+        return self._problem_with(self._seen)
+
+    def _problem_with(self, seen: Seen | None) -> str:
         if self._frames.age > _SILENT:
             return f"no image comes on {self.resolve_topic_name(f'cameras/{self.session.view}/color/image_raw')}"
-        info, seen, joints = self._info, self._seen, self._joints.newest
+        info, joints = self._info, self._joints.newest
         if info is None:
             where = self.resolve_topic_name(f"cameras/{self.session.view}/color/camera_info")
             return self._health.problem("camera_info") or f"no camera_info comes on {where}"
@@ -260,9 +263,9 @@ class CalibratorNode(Node):
             GenimaError: when none can be taken.
         """
         with self._lock:
-            if problem := self.problem():
+            seen, info = self._seen, self._info  # that is judged and taken, whatever comes meanwhile
+            if problem := self._problem_with(seen):
                 raise GenimaError(problem)
-            seen, info = self._seen, self._info
             assert seen is not None and info is not None and seen.joints is not None
             assert seen.look.detection is not None
             name = self.session.take(seen.look.image, info, seen.joints, seen.look.detection)

@@ -142,6 +142,12 @@ class CommandGuardNode(Node):
             self._rivals.add(source)
             with self._lock:
                 self._guard.refuse(source, Reason.RIVALS)
+        owner = self._guard.owner
+        if owner and self._last.reason is Reason.COMMAND_LOST and not self.count_publishers(f"{owner}/command"):
+            with self._lock:
+                self._guard.select(None)
+            self._tell_owner()
+            self.get_logger().warning(f"{owner} has ended; nobody may move the arm")
         if (others := self.count_publishers("joint_command") - 1) > 0:
             self._health.fault("joint_command", f"{others} other publishers speak to the robot behind the guard's back")
         else:

@@ -34,13 +34,14 @@ from genima_nodes.clock import StampClock
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
 from genima_nodes.newest import Newest
-from genima_nodes.pacing import INFERENCE, PacedThread, schedule_in_real_time
+from genima_nodes.pacing import INFERENCE, STEADY, PacedThread, schedule_in_real_time
 from genima_nodes.running import CONTROL_NICENESS, run
 from genima_nodes.trajectories import chunk_message
 
 _SILENT = 0.08  # s without a word about what the diffusion agent sees
 _ASTRAY, _FOR = 0.2, 0.5  # rad between where the arm was sent and where it is, for so many s: it does not follow
 _STALE = 0.1  # s: joints older than this are not worth acting on
+_LOOK_ROUND = 0.5  # s between looks at whether somebody could still end the task
 _CLOCK_STEP = 0.05  # s: a clock that is corrected by more at once has jumped
 
 
@@ -102,6 +103,7 @@ class ControllerNode(Node):
         self._publisher = self.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
         self._eye = self.create_publisher(JointTrajectory, "controller/chunk", qos.DRAWN_TARGET)
         self.create_subscription(String, "task", self._on_task, qos.TASK)
+        self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
         self._joints = JointStates(self, self._health, self._robot)
         self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
         self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawing, qos.DRAWN_TARGET)
@@ -124,6 +126,13 @@ class ControllerNode(Node):
             self._task, self._restart = message.data.strip(), True
             self._begin_at(messages.now(self))
         self._health.clear("reading")
+        self._health.clear("task")
+
+    def _look_round(self) -> None:
+        """A task that nobody can take out of force any more must not go on."""
+        if self._task and self.count_publishers("task") == 0:
+            self._on_task(String(data=""))
+            self._health.fault("task", "whoever put it in force has ended; the arm is held")
 
     def _begin_at(self, stamp: float) -> None:
         """Nothing that was drawn from what was seen before counts; the stream's lock is held."""

@@ -127,7 +127,7 @@ class GripperAdapterNode(Node):
         goal = self._goal
         if goal is None:
             if abs(self._wanted - self._measured) >= _CHANGE:
-                self._send(self._wanted, self._measured)
+                self._send(self._wanted)
             return
         if goal.refused and time.monotonic() - goal.sent > _PATIENCE:
             self._goal = None  # once more
@@ -141,10 +141,11 @@ class GripperAdapterNode(Node):
             if goal.handle is not None:
                 goal.handle.cancel_goal_async()
             return
-        self._send(self._wanted, goal.fraction)  # the server lets a newer goal take the place of the one before
+        self._send(self._wanted)  # the server lets a newer goal take the place of the one before
 
-    def _send(self, fraction: float, before: float) -> None:
-        self._goal = goal = _Goal(fraction, fraction < before, time.monotonic())
+    def _send(self, fraction: float) -> None:
+        closing = self._measured is not None and fraction < self._measured
+        self._goal = goal = _Goal(fraction, closing, time.monotonic())
         self._goals.tick()
         client, request = self._request(goal)
         client.send_goal_async(request).add_done_callback(partial(self._on_answer, goal))

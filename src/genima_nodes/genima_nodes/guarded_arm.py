@@ -54,6 +54,7 @@ class GuardedArm:
         self._command: Command | None = None  # that is in force; None: nothing is said
         self._way: Way | None = None
         self._gone = 0.0  # s of the way
+        self._asked: float | None = None  # monotonic s, when the guard was asked for the arm; None: not, or let go of
         self._guard: dict[str, str] = {}  # what it last said of itself
         self._guard_heard = 0.0  # monotonic s
         self._silence = 0.0  # s since then, but for those in which this process itself was kept waiting
@@ -144,13 +145,17 @@ class GuardedArm:
     def let_go(self) -> None:
         """Say nothing more, and give the arm to nobody: the guard brings it to rest. Waits for nothing."""
         with self._lock:
-            said, self._command, self._way = self._command, None, None
-        if said is not None and self._guard.get("owner") == self._source and self._select.service_is_ready():
+            self._command = self._way = None
+        asked, self._asked = self._asked, None
+        if asked is None or not self._select.service_is_ready():
+            return
+        if self._guard_heard < asked or self._guard.get("owner") == self._source:  # else it is another's by now
             self._select.call_async(SelectSource.Request(source=NOBODY))
 
     def _choose(self, source: str, going_on: Callable[[], None]) -> None:
         if not self._select.service_is_ready():
             raise GenimaError("the command guard does not answer: start it, as nothing moves the arm but through it")
+        self._asked = time.monotonic()
         future = self._select.call_async(SelectSource.Request(source=source))
         self._until(future.done, _ANSWER, going_on, lambda: "the command guard does not answer")
         if not (answer := future.result()).success:

@@ -48,7 +48,7 @@ class JogNode(Node):
         self._pushed = float("-inf")  # monotonic s
         self._gripper: float | None = None  # open fraction; None until it is told: the follower's stays as it is
         self._gripper_button = False
-        self._led = False  # whether the follower follows
+        self._phase = TeleopStatus.IDLE  # of the follower
 
         self._health = Health(self)
         self._said = self._health.meter("leader/joint_states")
@@ -64,7 +64,9 @@ class JogNode(Node):
         """Nothing is left to end."""
 
     def _on_status(self, message: TeleopStatus) -> None:
-        self._led = message.phase in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING)
+        if message.phase == TeleopStatus.IDLE != self._phase:
+            self._gripper = None  # somebody else may have moved it by the next time
+        self._phase = message.phase
 
     def _on_twist(self, message: TwistStamped) -> None:
         linear, angular = message.twist.linear, message.twist.angular
@@ -96,7 +98,7 @@ class JogNode(Node):
         self._push, self._pushed = np.clip(push, -_SPEED_LIMIT, _SPEED_LIMIT), time.monotonic()
 
     def _speak(self) -> None:
-        if not self._led:
+        if self._phase not in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING):
             if self._joints.newest is None:
                 return  # nobody knows where to begin
             self._jog.reset(self._joints.newest.positions)

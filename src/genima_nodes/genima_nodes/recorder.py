@@ -85,7 +85,6 @@ class RecorderNode(Node):
         self._lost = 0  # before the queue to the disk, in this episode
         self._losing = threading.Lock()
         self._latest = 0  # ns, of what was recorded
-        self._marked = False
         self._compressing: list[Background[tuple[Image, int]]] = []
         self._health = Health(self)
         self._health.watch(self._watch)
@@ -226,7 +225,7 @@ class RecorderNode(Node):
         for topic, text in texts.items():
             recorder.add_topic(topic, _type_name(String), Qos(depth=1, durability="transient_local"))
             recorder.write(topic, serialize_message(String(data=text)), now)
-        self._last, self._begin, self._marked, self._lost, self._problem = folder, time.monotonic(), False, 0, ""
+        self._last, self._begin, self._lost, self._problem = folder, time.monotonic(), 0, ""
         self._latest = now
         self._bag = recorder
 
@@ -244,18 +243,19 @@ class RecorderNode(Node):
         """Written at once, so that a power cut does not lose it; of several the last counts."""
         if self._bag is None:
             raise GenimaError("nothing is recorded")
-        if not self._marked:
+        if bag.SUCCESS not in self._bag.statistics.topics:
             self._bag.add_topic(bag.SUCCESS, _type_name(Bool), Qos(depth=1, durability="transient_local"))
-        self._bag.write(bag.SUCCESS, serialize_message(Bool(data=success)), self._now())
-        self._marked = True
+        if not self._bag.write(bag.SUCCESS, serialize_message(Bool(data=success)), self._now()):
+            raise GenimaError("the disk does not keep up: mark it once more")
 
     def _stop(self) -> str:
         recorder = self._end()
-        stopped = recorder.statistics.stopped
+        said = recorder.statistics
         recorder.finish()
-        if stopped is None:
+        if said.stopped is None:
             return f"{self._last} is complete"
-        return f"{self._last} ends early{'' if self._marked else ' and has no mark'}: {stopped}"
+        marked = bag.SUCCESS in said.topics and said.topics[bag.SUCCESS].messages > 0
+        return f"{self._last} ends early{'' if marked else ' and has no mark'}: {said.stopped}"
 
     def _discard(self) -> str:
         self._end().discard()

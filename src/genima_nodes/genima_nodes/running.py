@@ -54,8 +54,9 @@ def run(
         schedule_in_real_time(CALLBACKS)
     # rclpy's own handlers end the context at once, below the feet of threads that still publish
     ending = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ending.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # nohup has it ignored
+            signal.signal(number, lambda *_: ending.set())
     failed = _end_with_any_thread(ending)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:

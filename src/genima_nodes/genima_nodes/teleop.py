@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -59,7 +58,7 @@ class TeleopNode(Node):
         self._strangers: list[str] = []  # joints that are not the leader's, on its topic
         self._gripper: float | None = None  # open fraction, where it comes apart from the arm's joints
         self._pressed = False  # the gripper's button
-        self._asked = 0  # times that the operator has changed his mind
+        self._awaited: Future | None = None  # the guard's answer, with which an alignment begins
         self._owner = NOBODY  # of the arm
 
         self._health = Health(self)
@@ -99,46 +98,47 @@ class TeleopNode(Node):
             raise GenimaError(f"the follower says nothing on {self.resolve_topic_name('joint_states')}")
         if not self._select.service_is_ready():
             raise GenimaError("the command guard does not answer")
-        self._ask(SOURCE, self._mirror.start)
+        self._awaited = self._select.call_async(SelectSource.Request(source=SOURCE))
+        self._awaited.add_done_callback(self._on_given)
         return "the follower comes to the leader"
 
     def _pause(self) -> str:
-        self._asked += 1  # whatever the guard answers now, the follower stays
-        if self._mirror.phase not in (Phase.ALIGNING, Phase.MIRRORING):
+        awaited, self._awaited = self._awaited, None
+        if awaited is None and self._mirror.phase not in (Phase.ALIGNING, Phase.MIRRORING):
             raise GenimaError(f"it is {self._mirror.phase.value}, there is nothing to pause")
         self._mirror.pause()
         return "the follower rests; start to go on"
 
     def _end(self) -> str:
-        self._mirror.end()
-        self._asked += 1
-        if self._owner not in (SOURCE, NOBODY):  # it may be nobody's for one who has not heard yet that it is ours
+        another = self._owner not in (SOURCE, NOBODY) and self._awaited is None
+        self._awaited = None
+        self._let_go()
+        if another:
             return f"the follower is {self._owner}'s"
-        if self._select.service_is_ready():
-            self._ask(NOBODY)
+        if self._select.service_is_ready():  # also where it seems nobody's: that it is ours may not have been heard yet
+            self._select.call_async(SelectSource.Request(source=NOBODY))
         return "the follower is nobody's"
 
-    def _ask(self, source: str, then: Callable[[], None] | None = None) -> None:
-        self._asked += 1
-        turn = self._asked
+    def _let_go(self, reason: str = "") -> None:
+        self._mirror.end(reason)
+        if self._leader.gripper_button is not None:  # what was pressed does not count for the next start
+            self._gripper = None
 
-        def on_answer(answer: Future) -> None:
-            response = answer.result()
-            if turn != self._asked or then is None:
-                return  # the operator has changed his mind
-            if response.success:
-                self._health.clear("command_guard")
-                then()
-            else:
-                self._health.fault("command_guard", f"does not give the arm away: {response.message}")
-
-        self._select.call_async(SelectSource.Request(source=source)).add_done_callback(on_answer)
+    def _on_given(self, answer: Future) -> None:
+        if answer is not self._awaited:
+            return  # the operator has changed his mind
+        self._awaited = None
+        if answer.result().success:
+            self._health.clear("command_guard")
+            self._mirror.start()
+        else:
+            self._health.fault("command_guard", f"does not give the arm away: {answer.result().message}")
 
     def _on_owner(self, message: String) -> None:
         self._owner = message.data
-        if self._owner != SOURCE:
+        if self._owner != SOURCE and self._mirror.phase is not Phase.IDLE:
             whose = "nobody" if self._owner == NOBODY else self._owner
-            self._mirror.hold(f"the command guard has given the arm to {whose}")
+            self._let_go(f"the command guard has given the arm to {whose}")
 
     # The leader.
 

@@ -76,7 +76,7 @@ class Mirror:
         self._settings.require_sensible()
         self._robot = robot
         self.phase = Phase.IDLE
-        self.reason = ""  # why the follower is held
+        self.reason = ""  # why the follower is held, or was given away
         self._motion = Motion(MotionLimits.of(robot, self._settings.speed, _ACCELERATION, _JERK), _PERIOD)
         self._placed = False  # whether the motion begins where the arm is
         self._moved_until = 0.0  # s, up to when the motion has come
@@ -96,9 +96,9 @@ class Mirror:
         if self.phase in (Phase.ALIGNING, Phase.MIRRORING):
             self.phase = Phase.PAUSED
 
-    def end(self) -> None:
-        """Let go of the follower."""
-        self.phase, self.reason = Phase.IDLE, ""
+    def end(self, reason: str = "") -> None:
+        """Let go of the follower; ``reason`` is told where nobody asked for that."""
+        self.phase, self.reason = Phase.IDLE, reason
 
     def hold(self, reason: str) -> None:
         """Stop where it is, for ``reason``, until the operator starts again."""

@@ -55,15 +55,17 @@ class FrankaHand:
     def reach(self, open_fraction: float) -> bool:
         """Open or close, unless that was done last; whether anything was done. Measure first.
 
-        A closed hand that is wished as far open as it is goes on holding what is between its fingers.
+        A hand that is wished as far open as it is stays so, and goes on holding what is between its fingers.
 
         Raises:
             GenimaError: when the hand did not do it; the next wish is tried again.
         """
-        if self._last is not None:
-            stays = self._last < _HALF and abs(open_fraction - self._measured) < _SAME
-            if stays or _alike(open_fraction, self._last):
-                return False
+        at_end = open_fraction in (0.0, 1.0)
+        stays = abs(open_fraction - self._measured) < _SAME and not at_end
+        if stays and (self._last is None or self._last < _HALF):
+            return False
+        if self._last is not None and _alike(open_fraction, self._last):
+            return False
         self._last = open_fraction
         if open_fraction < _HALF:  # any width counts as a grasp, none of an empty hand too
             wide = self._max_width

@@ -1,0 +1,83 @@
+"""Driving a graph from outside, where its nodes fall silent or answer late."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from ros_graph import Graph
+
+from genima.errors import GenimaError
+from genima_bringup import driver as module
+from genima_bringup.driver import Driver
+from genima_interfaces.action import RunTask
+from genima_nodes import qos
+
+
+@pytest.fixture
+def driver(graph: Graph) -> Iterator[Driver]:
+    driver = Driver("driver")
+    yield driver
+    driver.close()
+
+
+def alive() -> None:
+    """Everything is."""
+
+
+def test_a_node_that_falls_silent_is_not_ready(
+    graph: Graph, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SILENT", 0.5)
+    say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
+
+    def speak() -> bool:
+        say(DiagnosticArray(status=[DiagnosticStatus(name="guard", level=DiagnosticStatus.OK)]))
+        return not driver.trouble("guard")
+
+    assert driver.trouble("guard") == "silent", "it was never heard"
+    assert driver.spin_until(speak, 5.0, alive)
+    driver.wait_ready(["guard"], 1.0, alive)
+    assert not driver.faults()
+    driver.spin_until(lambda: False, 0.7, alive)
+    assert driver.faults() == ["guard: silent"]
+    with pytest.raises(GenimaError, match=r"not ready after 0 s: guard \(silent\)"):
+        driver.wait_ready(["guard"], 0.1, alive)
+
+
+def test_a_task_is_ended_also_where_its_begin_was_not_heard_yet(graph: Graph, driver: Driver) -> None:
+    assert driver.end_task(), "there is none"
+    accepted: list[Any] = []
+    cancelled: list[Any] = []
+
+    def accept(goal: RunTask.Goal) -> GoalResponse:
+        time.sleep(0.3)  # the driver is interrupted before the answer comes
+        return GoalResponse.ACCEPT
+
+    def cancel(handle: Any) -> CancelResponse:
+        cancelled.append(handle)
+        return CancelResponse.ACCEPT
+
+    def never(handle: Any) -> RunTask.Result:
+        raise AssertionError("it is accepted, but not begun")
+
+    ActionServer(
+        graph.probe, RunTask, "run_task", never,
+        goal_callback=accept, handle_accepted_callback=accepted.append, cancel_callback=cancel,
+    )  # fmt: skip
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt() -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        driver.begin_task("wave", 1.0, interrupt)
+    assert not accepted
+    assert driver.end_task(), "nobody confirms it"
+    assert len(accepted) == len(cancelled) == 1
