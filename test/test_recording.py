@@ -391,6 +391,16 @@ def test_an_exception_leaves_a_bag_to_repair_and_discard_leaves_nothing(tmp_path
         assert not (tmp_path / "other").exists() and not other.partial.exists()
 
 
+def test_one_killed_recording_can_be_named_to_be_repaired(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        recorder = BagRecorder(tmp_path / name, reserve_bytes=0)
+        recorder.add_topic("/a", STRING)
+        recorder.write("/a", text("0 "), START)
+        recorder.close()
+    assert main(["episodes", "repair", str(tmp_path / PARTIAL / "one")]) == 0
+    assert (tmp_path / "one" / METADATA).exists() and not (tmp_path / "two").exists()
+
+
 def _expected(chunk_ends: list[tuple[int, int]], size: int) -> int:
     return max((count for end, count in chunk_ends if end <= size), default=0)
 

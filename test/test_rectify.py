@@ -154,6 +154,18 @@ def test_a_dataset_holds_what_the_agent_will_see(
     assert np.abs(straight - fit(shown, SIZE)).max() > 30
     np.testing.assert_allclose(observed(plan, demos[0], "wrist"), straight, atol=12)  # JPEG
     np.testing.assert_allclose(observed(named, demos[1], "wrist"), fit(shown, SIZE), atol=12)
+    with pytest.raises(EpisodeError, match="plain: /calibration/wrist: it was recorded with another calibration than"):
+        observed(plan, demos[1], "wrist")
+    write_demo(tmp_path / "sim", robot, cameras, cameras, picture)  # what others have who hold none
+    observed(make_plan(Render(view_size=SIZE), [tmp_path / "sim", demos[1]]), demos[1], "wrist")
+
+
+def test_a_calibration_is_of_the_same_view_at_another_size_only() -> None:
+    assert CAMERA.resized(320, 240).fx == CAMERA.fx / 2 and CAMERA.resized(1279, 959).width == 1279
+    with pytest.raises(GenimaError, match="images of front are 640x360, its calibration is of 640x480: .*--cameras"):
+        CAMERA.resized(640, 360)
+    assert CAMERA.agrees(Camera.from_dict("front", CAMERA.to_dict())) and not CAMERA.agrees(CAMERA.scaled(320, 240))
+    assert not CAMERA.agrees(replace(CAMERA, fx=CAMERA.fx + 1e-3))
 
 
 def test_demos_of_other_lenses_than_calibrated_are_named(

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from datasets.distributed import split_dataset_by_node
 
+from genima import paths
 from genima.checkpoint import DrawingSpec
 from genima.cli.render import Render, make_plan
 from genima.cli.render import main as render_command
@@ -324,6 +325,7 @@ def test_demos_of_another_rate_or_none_that_are_left_are_refused(short_demos: Pa
         (["--demos", "nowhere"], "no episodes"),
         (["--views", "wrist", "front", "front", "left_shoulder"], "four different views"),
         (["--views", "wrist", "front", "ceiling", "left_shoulder"], "no camera calibration of view ceiling"),
+        (["--robot", str(paths.shared("config", "robots", "fr3.yaml"))], "put it into config/robots as fr3.yaml"),
         (["--view-size", "0"], "must be positive"),
         (["--view-size", "90"], "multiple of 4"),
         (["--rank", "2", "--machines", "2"], "--rank 2 is not one of 0 to 1"),

@@ -107,7 +107,7 @@ def test_a_dataset_becomes_demos(dataset, tmp_path, capsys) -> None:
     out = tmp_path / "demos"
     arguments = ["import-rlbench", str(dataset(2)), "--out", str(out)]
     assert cli.main(arguments) == 0
-    assert f"2 demos of 2 in {out}; 0 skipped" in capsys.readouterr().out
+    assert f"2 demos of 2 in {out}, 2 of them new; 0 skipped" in capsys.readouterr().out
     episode = Episode.load(out / "open_box-variation0-episode1", PANDA)
     assert episode.instruction == "open box" and episode.success and episode.period == pytest.approx(0.05)
     assert episode.views == tuple(sorted(CAMERAS)) and len(episode) >= LENGTH - 1

@@ -16,8 +16,10 @@ from scipy.spatial import cKDTree
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
 
+from genima.cli.calibrate import check
 from genima.cli.calibrate.check import main as check_main
 from genima.cli.calibrate.robot import main as robot_main
+from genima.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.handeye import Calibration, Intrinsics
 from genima.handeye.check import CalibrationChecker, Checked, Verdict
@@ -30,7 +32,7 @@ from genima.handeye.poses import difference, moved
 from genima.handeye.standstill import slow
 from genima.handeye.still import background, expected_motion, same_light
 from genima.handeye.straight import Straightener
-from genima.observation import Image, Joints
+from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
 from genima.views.depth import RobotDepth
@@ -337,6 +339,16 @@ def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
         check_main([*arguments, "--calibration", str(tmp_path / "found"), "--view", "ceiling"])
     with pytest.raises(GenimaError, match="or --live"):
         check_main([])
+
+
+def test_calibrated_cameras_that_a_demo_does_not_have_are_not_checked(
+    cameras: dict[str, Camera], robot: RobotModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EpisodeWriter(tmp_path / "demo", robot, {"front": cameras["front"]}, "wait") as demo:
+        demo.observe(10.0, {"front": np.zeros((256, 256, 3), np.uint8)}, Joints(10.0, robot.home, 1.0))
+        demo.command(Command(10.0, robot.home))
+    monkeypatch.setattr(check, "rests", lambda folder, view, robot, most: [])
+    assert list(check._recorded(tmp_path / "demo", (), cameras, robot, 3)) == ["front"]
 
 
 def test_a_camera_on_the_flange_needs_a_board(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from genima.training import loop
 from genima.training.controller import ChunkOptions, build_small_controller, train_controller
 from genima.training.diffusion import DrawingLoss, DrawingOptions, train_diffusion
 from genima.training.loop import LoopOptions, StepSampler
+from genima.views import Camera
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +129,17 @@ def test_n_steps_and_n_more_after_a_resume_are_2n_steps_to_the_last_bit(tmp_path
     states = [tmp_path / run / "last/training_state/optimizer.bin" for run in ("whole", "parts")]
     a, b = (torch.load(state, weights_only=True)["state"] for state in states)
     assert all(torch.equal(a[i]["exp_avg_sq"], b[i]["exp_avg_sq"]) and a[i]["step"] == b[i]["step"] == 10 for i in a)
+
+
+def test_a_copy_that_followed_the_links_is_resumed(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "copy", stop_at=10)
+    for link in (tmp_path / "copy" / BEST, tmp_path / "copy" / LAST):
+        checkpoint = link.resolve()
+        link.unlink()
+        shutil.copytree(checkpoint, link)
+    assert same(whole.state_dict(), train(tmp_path / "copy").state_dict())
+    assert (tmp_path / "copy" / LAST).resolve().name == "step-000010"
 
 
 def test_accumulated_parts_and_workers_change_nothing_but_rounding(tmp_path: Path) -> None:
@@ -551,6 +564,8 @@ def test_another_version_of_the_base_is_refused(targets: TargetDataset, tmp_path
         (["controller", "--data", "nowhere"], "nowhere holds no finished dataset"),
         (["controller", "--clip", "small", "--backgrounds", "src/genima"], "no images"),
         (["controller", "--clip", "small", "--pretrain", "-1"], "--pretrain must not be negative"),
+        (["controller", "--clip", "small", "--validation-chunks", "0"], "--validation-chunks must be positive"),
+        (["diffusion", "--base", "small", "--validation-drawings", "0"], "--validation-drawings must be positive"),
         (["nonsense"], "unknown recipe 'nonsense'"),
     ],
 )
@@ -569,10 +584,11 @@ def test_bad_arguments_are_one_clear_line(
 def test_a_controller_resumes_exactly_and_reports_degrees_and_millimetres(
     targets: TargetDataset, tmp_path: Path
 ) -> None:
-    def run(folder: str) -> Path:
+    def run(folder: str, cameras: Mapping[str, Camera] = targets.cameras, origin: str = "") -> Path:
         controller = build_small_controller(targets.spec, targets.moments)
         chunks = ChunkOptions(augmentation="small", perturb=True, validation_chunks=4)
-        train_controller(controller, targets.moments, targets.cameras, chunks, SMALL_LOOP, tmp_path / folder)
+        out = tmp_path / folder
+        train_controller(controller, targets.moments, cameras, chunks, SMALL_LOOP, out, origin=origin)
         return tmp_path / folder / "last"
 
     whole = run("whole")
@@ -582,6 +598,10 @@ def test_a_controller_resumes_exactly_and_reports_degrees_and_millimetres(
     assert Controller.from_pretrained(tmp_path / "parts").spec == targets.spec  # killed, it left one that loads
     parts = run("parts")
     assert same(load_file(whole / "act.safetensors"), load_file(parts / "act.safetensors"))
+    moved = {**targets.cameras, "front": targets.cameras["front"].scaled(64, 64)}
+    for others, about in (({"cameras": moved}, "cameras"), ({"origin": "another"}, "origin")):
+        with pytest.raises(GenimaError, match=f"other options .*{about}: "):
+            run("whole", **others)
     errors = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
     assert {"deg", "deg/panda_joint1", "mm/tip half-way", "mm/tip end", "gripper"} <= set(errors)
     assert errors["deg"] > 0 and errors["mm/tip end"] > 0 and 0 <= errors["gripper"] <= 1

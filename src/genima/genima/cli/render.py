@@ -35,10 +35,10 @@ class Render:
     out: Path = Path("data/targets")
     """Folder of the dataset."""
     cameras: Path | None = None
-    """Folder of camera calibrations, or its name in calibration/; without it those that each demo was recorded with,
-    or where it holds none the simulator's."""
+    """Folder of camera calibrations, or its name in calibration/; without it those that the demos were recorded with,
+    or the simulator's where they hold none. They must be the same in all."""
     robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
+    """Robot model: a name in config/robots, where trainings and checkpoints find it again."""
     views: tuple[str, ...] = DrawingSpec.views
     """Four views in tile order, row by row."""
     virtual: bool = False
@@ -94,6 +94,8 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise GenimaError(f"two demos are called {twice[0]}; rename one, as the dataset tells them apart by name")
     robot = RobotModel.load(options.robot)
+    if robot.name != options.robot:
+        raise GenimaError(f"--robot {options.robot}: put it into config/robots as {robot.name}.yaml and say its name")
     recorded = _recorded(episodes) if options.cameras is None else {}
     every = {**load_cameras(options.cameras or "sim"), **recorded, VIRTUAL: virtual_camera()}
     wanted = (*options.views, *([VIRTUAL] if options.virtual and VIRTUAL not in options.views else []))

@@ -23,6 +23,7 @@ from genima.training.controller import (
     build_controller,
     build_small_controller,
     train_controller,
+    weights_fingerprint,
 )
 
 
@@ -69,15 +70,17 @@ def main(argv: Sequence[str]) -> int:
             RobotModel.load(spec.robot), spec.horizon, 1 / spec.action_rate, options.pretrain, seed,
             moments.instructions,
         )  # fmt: skip
+    origin = f"{options.clip}, {options.resnet}"
     if options.init:
         controller = Controller.from_pretrained(options.init)
         controller.spec.require_same(spec, f"the checkpoint {options.init}", f"the dataset {options.data}")
         controller.unfreeze()
+        origin = weights_fingerprint(controller)
     elif options.clip == SMALL:
         controller = build_small_controller(spec, moments, seed)
     else:
         controller = build_controller(spec, moments, options.resnet, options.clip, seed)
-    train_controller(controller, moments, targets.cameras, options.chunks, options.loop, folder, accelerator)
+    train_controller(controller, moments, targets.cameras, options.chunks, options.loop, folder, accelerator, origin)
     if accelerator.is_main_process:
         print(f"\n{folder}: best and last checkpoint; ./genima inspect {folder} shows them")
     return 0

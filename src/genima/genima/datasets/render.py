@@ -24,14 +24,14 @@ from tqdm import tqdm
 
 from genima.checkpoint import DrawingSpec
 from genima.episodes import Episode, EpisodeError
-from genima.episodes.bag import camera_info_topic, raw_topic
+from genima.episodes.bag import calibration_topic, camera_info_topic, raw_topic
 from genima.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
 from genima.files import write_whole
 from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import place_spheres, render_spheres
-from genima.views.camera import VIRTUAL, Camera
+from genima.views.camera import VIRTUAL, Camera, load_cameras
 from genima.views.rectify import Rectifier
 from genima.views.tiling import fit
 from genima.views.virtual import VirtualView
@@ -42,6 +42,7 @@ _KEY = b"genima"  # of the note in a shard's footer
 # At 4:4:4, as small coloured things would lose their colour with half the chroma's resolution.
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
+_RECALIBRATED = "it was recorded with another calibration than the first demo: render it apart, or say --cameras"
 _UNSUCCESSFUL, _UNJUDGED = "not successful", "not judged (it has no /success)"
 _NOT_SUCCESSFUL = (_UNSUCCESSFUL, _UNJUDGED)
 _RATE_TOLERANCE = 0.1  # by which a demo's rate may differ from the dataset's
@@ -54,7 +55,7 @@ class RenderPlan:
     episodes: tuple[Path, ...]
     spec: DrawingSpec
     cameras: Mapping[str, Camera]  # by view, the virtual one's included where it is to be rendered
-    recorded: bool = False  # demos that hold calibrations are drawn with those
+    recorded: bool = False  # the cameras are those that the first demo was recorded with, as must be all
     episodes_per_shard: int = 8
     renderer: str = "raycast"
     on_fault: Literal["skip", "refuse"] = "skip"
@@ -115,7 +116,7 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
     fingerprint = plan.fingerprint()
     present = {path.name: _note(path) for path in sorted(out.glob("shard-*.parquet"))}
     if any(note.get("fingerprint") != fingerprint for note in present.values()):
-        raise GenimaError(f"{out} holds another dataset (other demos, cameras or appearance); choose another --out")
+        raise GenimaError(f"{out} holds another dataset (other demos, cameras or appearance); choose another folder")
     every = datasets.Dataset.from_dict({"shard": list(range(len(plan.shards)))})
     mine = [int(shard) for shard in split_dataset_by_node(every, rank, machines)["shard"]]
     todo = [shard for shard in mine if plan.shard_name(shard) not in present]
@@ -287,12 +288,20 @@ def _rows(
 def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Rectifier]:
     """By view, of the calibrations that a demo's targets are drawn with.
 
+    A dataset has one calibration of each view: the controller learns from what these cameras would see, the checkpoint
+    is checked against them.
+
     Raises:
-        EpisodeError: when a camera's images, or what its driver said of its lens, do not fit its calibration.
+        EpisodeError: when it was recorded with another calibration than the others, and when a camera's images, or
+            what its driver said of its lens, do not fit its calibration.
     """
-    recorded = RecordedCameras.of(episode.folder)
-    own = recorded.calibrated if plan.recorded else {}
-    rectifiers = {view: Rectifier(own.get(view, camera)) for view, camera in plan.cameras.items()}
+    recorded = RecordedCameras.of(episode.folder, plan.cameras)
+    rectifiers = {view: Rectifier(camera) for view, camera in plan.cameras.items()}
+    if plan.recorded:
+        own = {**load_cameras("sim"), **recorded.calibrated, VIRTUAL: plan.cameras.get(VIRTUAL)}
+        for view, camera in plan.cameras.items():
+            if (other := own.get(view)) is None or not camera.agrees(other):
+                raise EpisodeError(episode.folder, _RECALIBRATED, calibration_topic(view))
     for view, rectifier in rectifiers.items():
         topic = raw_topic(view)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ class RecordedCameras:
     lenses: dict[str, Intrinsics]  # of those whose driver knew its lens
 
     @classmethod
-    def of(cls, folder: Path) -> RecordedCameras:
-        """Read the first word of each camera, however long the bag is.
+    def of(cls, folder: Path, wanted: Collection[str] | None = None) -> RecordedCameras:
+        """Read the first word of each camera that is ``wanted``, or of all, however long the bag is.
 
         Raises:
             EpisodeError: when the bag or what it says of a camera cannot be read.
         """
         with BagReader(folder) as bag:
-            views = sorted({view for topic in bag.types if (view := view_of(topic)) is not None})
+            there = {view for topic in bag.types if (view := view_of(topic)) is not None}
+            views = sorted(there if wanted is None else there & set(wanted))
             said: dict[str, Any] = {}
             topics = {topic for view in views for topic in (calibration_topic(view), camera_info_topic(view))}
             topics &= set(bag.types)

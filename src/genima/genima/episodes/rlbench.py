@@ -79,7 +79,7 @@ def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[
         raise GenimaError(f"there is no calibration of {', '.join(missing)}; there is {', '.join(cameras)}")
     else:
         known = {view: cameras[view] for view in views}
-    known = {view: camera.scaled(*size[view]) for view, camera in known.items()}
+    known = {view: camera.resized(*size[view]) for view, camera in known.items()}
     with EpisodeWriter(folder, robot, known, _instruction(episode)) as demo:
         for i, joints in enumerate(moments):
             demo.observe(joints.stamp, {view: _image(episode, view, i) for view in views}, joints)

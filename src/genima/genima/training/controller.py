@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from genima.datasets.backgrounds import Backgrounds
 from genima.datasets.chunks import ChunkBatch, ChunkDataset, Perturbation, collate, joint_statistics
 from genima.datasets.moments import Moments, Visit
 from genima.datasets.targets import split
+from genima.errors import GenimaError
 from genima.text import small_text_encoder, small_tokenizer
 from genima.training import loop
 from genima.views.camera import Camera
@@ -91,6 +94,15 @@ def build_small_controller(spec: DrawingSpec, moments: Moments, seed: int = 0) -
     return Controller(spec, act, tokenizer, joint_statistics(moments))
 
 
+def weights_fingerprint(controller: Controller) -> str:
+    """Of its weights."""
+    digest = hashlib.sha256()
+    for name, weights in controller.act.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weights.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 def train_controller(
     controller: Controller,
     moments: Moments,
@@ -99,12 +111,17 @@ def train_controller(
     loop_options: loop.LoopOptions,
     folder: Path,
     accelerator: Accelerator | None = None,
+    origin: str = "",
 ) -> None:
     """Train ``controller`` on ``moments`` of demos or of arbitrary configurations; checkpoints go to ``folder``.
+
+    ``origin`` names what the weights began as: a training is only resumed as the one that it is.
 
     Raises:
         GenimaError: as :func:`loop.run`; when a background cannot be read.
     """
+    if options.validation_chunks < 1:
+        raise GenimaError("--validation-chunks must be positive: the best checkpoint is found by them")
     accelerator = accelerator or loop.make_accelerator(loop_options, folder)
     in_training, in_validation = split(moments)
     shared = (controller.robot, cameras, controller.spec, controller.statistics, Backgrounds(options.backgrounds))
@@ -131,9 +148,16 @@ def train_controller(
         "act": asdict(controller.act.config),
         "clip": controller.clip,
         "data": moments.fingerprint(),
+        "cameras": _fingerprint({view: camera.to_dict() for view, camera in cameras.items()}),
+        "normalisation": _fingerprint({name: part.tolist() for name, part in vars(controller.statistics).items()}),
+        "origin": origin,
         **asdict(options),
     }
     loop.run(model, training, collate, loop_options, folder, save, validate, "mm/tip end", about, accelerator)
+
+
+def _fingerprint(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @torch.inference_mode()

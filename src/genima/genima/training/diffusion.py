@@ -20,6 +20,7 @@ from genima.datasets.drawings import DrawingDataset, DrawingSample, collate
 from genima.datasets.moments import Visit
 from genima.datasets.targets import TargetDataset, split
 from genima.diffusion.agent import DiffusionAgent, joined, separated
+from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.targets.reading import drawing_errors, summarise
 from genima.training import DRAWINGS, loop
@@ -142,8 +143,10 @@ def train_diffusion(
     """Train the parts of ``agent`` that need gradients on ``targets``; checkpoints go to ``folder``.
 
     Raises:
-        GenimaError: as :func:`loop.run`.
+        GenimaError: as :func:`loop.run`; for no drawings to validate with.
     """
+    if options.validation_drawings < 1:
+        raise GenimaError("--validation-drawings must be positive: the best checkpoint is found by them")
     accelerator = accelerator or loop.make_accelerator(loop_options, folder)
     training, validation = split(targets.moments)
     chosen = np.random.default_rng(loop_options.seed).choice(

@@ -421,6 +421,8 @@ def _link(link: Path, target: str) -> None:
     part = link.with_name(f".{link.name}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
+    if link.is_dir() and not link.is_symlink():  # a copy of the training that followed the links
+        link.rename(link.with_name(f"{link.name}-copied"))
     os.replace(part, link)
 
 

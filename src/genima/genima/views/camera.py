@@ -66,6 +66,25 @@ class Camera:
             return np.broadcast_to(self.T_parent_camera, (*np.shape(positions)[:-1], 4, 4))
         return robot.link_poses(positions)[..., -2, :, :] @ self.T_parent_camera
 
+    def agrees(self, other: Camera) -> bool:
+        """Whether the other is the same, but for rounding."""
+        mine, theirs = (np.array([*c.T_parent_camera.ravel(), *c.K.ravel(), *c.distortion]) for c in (self, other))
+        same = (self.parent, self.width, self.height) == (other.parent, other.width, other.height)
+        return same and bool(np.allclose(mine, theirs, rtol=1e-9, atol=1e-9))
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same camera where its driver makes images of another size, of the same view.
+
+        Raises:
+            GenimaError: for another ratio of width to height: that is another view.
+        """
+        if abs(width * self.height - height * self.width) > max(width, height):
+            raise GenimaError(
+                f"the images of {self.view} are {width}x{height}, its calibration is of {self.width}x{self.height}: "
+                "name the folder of these cameras' own calibrations with --cameras"
+            )
+        return self.scaled(width, height)
+
     def scaled(self, width: int, height: int) -> Camera:
         """The same camera with its image resized to width x height."""
         sx, sy = width / self.width, height / self.height

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from genima.cli.calibrate.robot import rests
 from genima.episodes import Episode
+from genima.episodes.bag import BagReader, view_of
 from genima.errors import GenimaError
 from genima.files import require_writable, write_whole
 from genima.handeye.check import CalibrationChecker, Checked, Verdict
@@ -135,11 +136,14 @@ def _recorded(
         if view not in (views or cameras):
             raise GenimaError(f"{folder} holds samples of {view}, which is not asked for or not calibrated")
         return {view: [Photo.of(sample, robot) for sample in samples]}
+    with BagReader(folder) as bag:
+        recorded = {view_of(topic) for topic in bag.types}
+    wanted = views or [view for view in cameras if view in recorded]
     photos = dict[str, Sequence[Photo]]()
     with contextlib.suppress(GenimaError):  # images of an arm that moves may be of another moment than its joints
-        for view in views or cameras:
+        for view in wanted:
             photos[view] = [Photo.of(sample, robot) for sample in rests(folder, view, robot, most)]
-    if len(photos) == len(views or cameras):
+    if photos and len(photos) == len(wanted):
         return photos
     demo = Episode.load(folder, robot, views or None)
     moments = np.linspace(0, len(demo) - 1, most + 2).astype(int)[1:-1]

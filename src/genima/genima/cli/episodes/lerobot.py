@@ -80,7 +80,8 @@ def import_lerobot(
     )  # fmt: skip
     todo = [index for index in range(len(reader)) if not (out / reader.name(index)).exists()]
     skipped = for_each(todo, lambda index: reader.write_episode(index, out / reader.name(index)), on_fault, "import")
-    print(f"{len(reader) - skipped} demos of {len(reader)} in {out}; {skipped} skipped")
+    new = len(todo) - skipped
+    print(f"{len(reader) - skipped} demos of {len(reader)} in {out}, {new} of them new; {skipped} skipped")
     if skipped == len(reader):
         raise GenimaError(f"none of the {len(reader)} episodes of {dataset} could be imported")
 

@@ -40,6 +40,7 @@ def import_rlbench(
         rlbench.write_demo(episode, out / rlbench.demo_name(episode), model, known)
 
     skipped = for_each(todo, write, on_fault, "import")
-    print(f"{len(episodes) - skipped} demos of {len(episodes)} in {out}; {skipped} skipped")
+    new = len(todo) - skipped
+    print(f"{len(episodes) - skipped} demos of {len(episodes)} in {out}, {new} of them new; {skipped} skipped")
     if skipped == len(episodes):
         raise GenimaError(f"none of the {len(episodes)} episodes of {dataset} could be imported")

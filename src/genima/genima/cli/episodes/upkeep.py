@@ -135,8 +135,11 @@ def repair_demos(demos: tyro.conf.Positional[Path], on_fault: OnFault = "skip") 
     """
     if not demos.is_dir():
         raise GenimaError(f"there is no folder {demos}")
-    left = sorted(path for path in demos.rglob(f"{PARTIAL}/*") if path.is_dir())
-    torn = sorted({path.parent for path in demos.rglob("*.mcap") if PARTIAL not in path.parts})
+    if demos.absolute().parent.name == PARTIAL:
+        left, torn = [demos], []
+    else:
+        left = sorted(path for path in demos.rglob(f"{PARTIAL}/*") if path.is_dir())
+        torn = sorted({path.parent for path in demos.rglob("*.mcap") if PARTIAL not in path.parts})
 
     def mend(folder: Path) -> None:
         result = repair(folder)
