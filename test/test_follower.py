@@ -131,7 +131,7 @@ def test_set_points_in_step_are_passed_on_as_they_are() -> None:
     assert all(id(command) in passed for command in commands[2:])
 
 
-@pytest.mark.parametrize("jump", [-2.0, -0.3, 0.5, 2.0])
+@pytest.mark.parametrize("jump", [-2.0, -0.3, -0.03, 0.5, 2.0])
 @pytest.mark.parametrize("k", [3, 60])  # before it is in step, and in step
 def test_a_clock_that_is_set_neither_deafens_it_nor_lets_a_step_through(jump: float, k: int) -> None:
     robot = ROBOTS["fr3"]

@@ -143,14 +143,14 @@ class Driver(Node):
             raise GenimaError(f"nobody serves {name}")
 
     def faults(self) -> list[str]:
-        """What the nodes complain about now, and which have fallen silent."""
-        return [f"{name}: {trouble}" for name in self.health if (trouble := self.trouble(name))]
+        """What the nodes complain about now."""
+        return [f"{name}: {s.message}" for name, s in self.health.items() if s.level != DiagnosticStatus.OK]
 
     def trouble(self, name: str) -> str:
-        """What is wrong with a node; empty where it is fine."""
-        if time.monotonic() - self._heard.get(name, float("-inf")) > _SILENT:
+        """What is wrong with a node, which may have fallen silent; empty where it is fine."""
+        status = self.health.get(name)
+        if status is None or time.monotonic() - self._heard[name] > _SILENT:
             return "silent"
-        status = self.health[name]
         return str(status.message) if status.level != DiagnosticStatus.OK else ""
 
     def dropped(self) -> int:

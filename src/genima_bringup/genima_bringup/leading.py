@@ -77,7 +77,7 @@ class Leading:
             try:
                 self._obey({" ": follow, **keys}, read)
             finally:
-                if self._began:  # also when something else has ended
+                if self._began and self.operator.leads:  # also when something else has ended
                     self.try_to(lambda: self.operator.said("teleop/end", lambda: None))
 
     def try_to(self, act: Callable[[], str]) -> None:

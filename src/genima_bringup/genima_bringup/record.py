@@ -177,12 +177,13 @@ class Takes:
             self._session.try_to(lambda: self._keep(None, lambda: None))
 
     def _begin(self) -> str:
-        session, instruction, before = self._session, self._instruction(), self._recording
+        session, instruction = self._session, self._instruction()
         self._recording = True  # also where Ctrl-C comes before the answer
         try:
             folder = session.operator.start_episode(_request(self._options, instruction, ""), session.live)
         except GenimaError:
-            self._recording = before
+            recorder = session.operator.recorder
+            self._recording = recorder is not None and recorder.recording
             raise
         return f"recording {folder}: {instruction}"
 

@@ -144,7 +144,7 @@ class GripperAdapterNode(Node):
         self._send(self._wanted)  # the server lets a newer goal take the place of the one before
 
     def _send(self, fraction: float) -> None:
-        closing = self._measured is not None and fraction < self._measured
+        closing = fraction == 0 or (self._measured is not None and fraction < self._measured)
         self._goal = goal = _Goal(fraction, closing, time.monotonic())
         self._goals.tick()
         client, request = self._request(goal)

@@ -245,8 +245,7 @@ class RecorderNode(Node):
             raise GenimaError("nothing is recorded")
         if bag.SUCCESS not in self._bag.statistics.topics:
             self._bag.add_topic(bag.SUCCESS, _type_name(Bool), Qos(depth=1, durability="transient_local"))
-        if not self._bag.write(bag.SUCCESS, serialize_message(Bool(data=success)), self._now()):
-            raise GenimaError("the disk does not keep up: mark it once more")
+        self._bag.write(bag.SUCCESS, serialize_message(Bool(data=success)), self._now(), wait=True)
 
     def _stop(self) -> str:
         recorder = self._end()

@@ -79,7 +79,8 @@ class Follower:
         told, goal = self._told, self._goal
         assert told is not None
         seconds = PERIOD if self.at_rest else command.stamp - told.stamp  # at rest, it stood until then
-        if not -_LATEST < seconds < _LONGEST_GAP:  # the clock was set: what was told last was told just now
+        backwards = goal is not None and command.stamp <= goal.stamp
+        if backwards or not -_LATEST < seconds < _LONGEST_GAP:  # the clock was set: what was told last is of just now
             seconds, goal, self._in_step = PERIOD, None, False
         self._goal = command
         if not seconds > 0:

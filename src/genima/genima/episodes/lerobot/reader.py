@@ -68,7 +68,7 @@ class DatasetReader:
                 f"say which is which with --views, as {next(iter(self._views))}={next(iter(cameras))}"
             )
         self._cameras = {
-            view: cameras[view].resized(*_image_size(features[key]["shape"])) for key, view in self._views.items()
+            view: cameras[view].scaled(*_image_size(features[key]["shape"])) for key, view in self._views.items()
         }
         self._columns = {name: self._find_joints(name, joints or {}) for name in (layout.STATE, layout.ACTION)}
         try:
