@@ -18,8 +18,6 @@ ARGUMENTS = {
     "leader_gripper": Argument("leader/gripper", "topic of the leader's gripper, where its joints do not say"),
     "leader_joy": Argument("leader/joy", "topic of the pedal or gamepad whose button moves the gripper"),
     "speed": Argument("0.15", "of the follower's own, while it comes to the leader"),
-}
-OTHERS = {
     NAMESPACE: Argument("", "of the follower's topics: one for each of several arms"),
     "guard": Argument("true", "start the follower's command_guard; false where one runs already"),
     "jog": Argument("false", "the leader is a gamepad on the topic joy, or the keys of ./genima record"),
@@ -34,7 +32,7 @@ def generate_launch_description() -> LaunchDescription:
     teleop = mirror(robot, LaunchConfiguration("leader"), LaunchConfiguration("speed"), leader_topics())
     return LaunchDescription(
         [
-            *declare(ARGUMENTS | OTHERS),
+            *declare(ARGUMENTS),
             *environment(),
             node(guard(robot), IfCondition(LaunchConfiguration("guard"))),
             node(teleop),

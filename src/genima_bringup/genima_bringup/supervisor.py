@@ -21,6 +21,7 @@ import psutil
 from genima import paths
 from genima.doctor.ros import PROFILE
 from genima.errors import GenimaError
+from genima.signals import ending_signals
 from genima_bringup.processes import ENVIRONMENT, Process
 
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
@@ -189,9 +190,7 @@ class Supervisor:
 def interruptible() -> Iterator[None]:
     """Ctrl-C, SIGTERM and the end of the terminal raise KeyboardInterrupt once; after that the run is ending and
     nothing may disturb it."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored
-        numbers.append(signal.SIGHUP)
+    numbers = ending_signals()
 
     def interrupt(*_: object) -> None:
         for number in numbers:

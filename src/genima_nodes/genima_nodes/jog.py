@@ -18,6 +18,7 @@ from std_msgs.msg import Float32
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
+from genima.teleop import toggled
 from genima.teleop.gamepad import Gamepad
 from genima.teleop.jog import Jog
 from genima_interfaces.msg import TeleopStatus
@@ -85,9 +86,7 @@ class JogNode(Node):
         self._health.clear("joy")
         down = bool(message.buttons[self._gamepad.gripper_button])
         if down and not self._gripper_button:
-            joints = self._joints.newest
-            now = self._gripper if self._gripper is not None else joints.gripper if joints else 1.0
-            self._gripper = 0.0 if now > 0.5 else 1.0
+            self._gripper = toggled(self._gripper, self._joints.newest)
         self._gripper_button = down
 
     def _take(self, push: NDArray[np.float64]) -> None:

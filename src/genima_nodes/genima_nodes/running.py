@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from genima.errors import GenimaError
+from genima.signals import ending_signals
 from genima_nodes.pacing import CALLBACKS, schedule_in_real_time
 
 # Control comes first: a late drawing costs quality, a late command smoothness. A late film costs nothing.
@@ -54,9 +55,8 @@ def run(
         schedule_in_real_time(CALLBACKS)
     # rclpy's own handlers end the context at once, below the feet of threads that still publish
     ending = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # nohup has it ignored
-            signal.signal(number, lambda *_: ending.set())
+    for number in ending_signals():
+        signal.signal(number, lambda *_: ending.set())
     failed = _end_with_any_thread(ending)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:

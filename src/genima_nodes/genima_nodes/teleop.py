@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample
+from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample, toggled
 from genima_interfaces.msg import TeleopStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes import messages, parameters, qos
@@ -156,9 +156,7 @@ class TeleopNode(Node):
         self._health.clear("leader/joy")
         pressed = bool(message.buttons[button])
         if pressed and not self._pressed:
-            joints = self._joints.newest
-            now = self._gripper if self._gripper is not None else joints.gripper if joints else 1.0
-            self._gripper = 0.0 if now > 0.5 else 1.0
+            self._gripper = toggled(self._gripper, self._joints.newest)
         self._pressed = pressed
 
     def _on_leader(self, message: JointState) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from genima import paths
 from genima.errors import GenimaError
 from genima.files import read_yaml
+from genima.observation import Joints
 from genima.robot.model import RobotModel, pick
 
 Array = NDArray[np.float64]
@@ -30,6 +31,12 @@ class Sample:
     positions: Array  # (n,) rad, within the follower's range
     velocities: Array | None  # (n,) rad/s; None where the leader does not tell
     gripper: float | None  # open fraction; None where the leader has no gripper
+
+
+def toggled(told: float | None, measured: Joints | None) -> float:
+    """The gripper's open fraction once a button is pressed: what was told last, else what is measured, turned round."""
+    now = told if told is not None else measured.gripper if measured else 1.0
+    return 0.0 if now > 0.5 else 1.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from tqdm import tqdm
@@ -32,6 +33,17 @@ def for_each(items: Sequence[T], act: Callable[[T], None], on_fault: OnFault, wh
             skipped += 1
             tqdm.write(f"genima: skipped: {error}")
     return skipped
+
+
+def tell_imported(total: int, todo: int, skipped: int, out: Path, dataset: Path) -> None:
+    """Tell what became of the ``todo`` of ``total`` episodes that were not there yet.
+
+    Raises:
+        GenimaError: when none could be imported.
+    """
+    print(f"{total - skipped} demos of {total} in {out}, {todo - skipped} of them new; {skipped} skipped")
+    if skipped == total:
+        raise GenimaError(f"none of the {total} episodes of {dataset} could be imported")
 
 
 def in_processes(items: Sequence[T], act: Callable[[T], R], what: str) -> Iterator[R]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from genima.cli.episodes.each import OnFault, for_each
+from genima.cli.episodes.each import OnFault, for_each, tell_imported
 from genima.episodes import Episode, find_episodes
 from genima.episodes.lerobot import DatasetReader, DatasetWriter
 from genima.errors import GenimaError
@@ -80,10 +80,7 @@ def import_lerobot(
     )  # fmt: skip
     todo = [index for index in range(len(reader)) if not (out / reader.name(index)).exists()]
     skipped = for_each(todo, lambda index: reader.write_episode(index, out / reader.name(index)), on_fault, "import")
-    new = len(todo) - skipped
-    print(f"{len(reader) - skipped} demos of {len(reader)} in {out}, {new} of them new; {skipped} skipped")
-    if skipped == len(reader):
-        raise GenimaError(f"none of the {len(reader)} episodes of {dataset} could be imported")
+    tell_imported(len(reader), len(todo), skipped, out, dataset)
 
 
 def _pairs(option: str, texts: Iterable[str]) -> dict[str, str]:

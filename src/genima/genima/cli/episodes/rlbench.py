@@ -6,9 +6,8 @@ from pathlib import Path
 
 import tyro
 
-from genima.cli.episodes.each import OnFault, for_each
+from genima.cli.episodes.each import OnFault, for_each, tell_imported
 from genima.episodes import rlbench
-from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.views import load_cameras
 
@@ -40,7 +39,4 @@ def import_rlbench(
         rlbench.write_demo(episode, out / rlbench.demo_name(episode), model, known)
 
     skipped = for_each(todo, write, on_fault, "import")
-    new = len(todo) - skipped
-    print(f"{len(episodes) - skipped} demos of {len(episodes)} in {out}, {new} of them new; {skipped} skipped")
-    if skipped == len(episodes):
-        raise GenimaError(f"none of the {len(episodes)} episodes of {dataset} could be imported")
+    tell_imported(len(episodes), len(todo), skipped, out, dataset)
