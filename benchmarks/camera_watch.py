@@ -24,7 +24,7 @@ from steadiness import COUNTERS, late
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima_bringup.processes import Process, around_simulator, camera_watch
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.tasks import TASKS
@@ -163,7 +163,7 @@ def main() -> None:
         )
     print(f"noticed: {noticed}")
     if options.out:
-        write_whole(options.out, (json.dumps([asdict(part) for part in parts], indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps([asdict(part) for part in parts], indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from genima import paths
 from genima.diffusion.agent import DiffusionAgent
 from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.precision import is_half_fast
 
 Variant = Literal[
@@ -143,7 +143,7 @@ def main() -> None:
 def save(options: Options, report: Mapping[str, Any]) -> None:
     """What is known so far."""
     if options.out:
-        write_whole(options.out, (json.dumps(report, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def steps_of(options: Options) -> int:

@@ -25,7 +25,7 @@ from genima.datasets.targets import TargetDataset, split
 from genima.diffusion import DiffusionAgent
 from genima.diffusion.engine import DrawingEngine, Shortcuts
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.robot.model import RobotModel
 from genima.targets.reading import DrawingErrors, drawing_errors, summarise
 from genima.views import untile
@@ -80,8 +80,8 @@ def main() -> None:
             for task in TASKS:
                 if options.episodes and result.get(task, {}).get("episodes") != options.episodes:
                     result[task] = success(options, shortcuts, task)
-                    write_whole(options.out, (json.dumps(results, indent=2) + "\n").encode())
-            write_whole(options.out, (json.dumps(results, indent=2) + "\n").encode())
+                    atomic_write(options.out, (json.dumps(results, indent=2) + "\n").encode())
+            atomic_write(options.out, (json.dumps(results, indent=2) + "\n").encode())
     print_table(options, results)
 
 

@@ -29,7 +29,7 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.handeye import Board, Detection, Intrinsics, Sample, calibrate, detect
 from genima.handeye.poses import difference, inverse, moved, pose, rotation_vector, transform
 from genima.handeye.refine import CAMERA, Fit, Free, Noise, derivatives, marginal
@@ -131,7 +131,7 @@ def main() -> None:
         print(f"  chi^2 {result.chi_squared:.1f} of 6; {result.seconds:.2f} s")
     if options.out:
         content = {name: asdict(result) for name, result in results.items()}
-        write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def compare(robot: RobotModel, make: Make, noise: float, options: Options, progress: tqdm[None]) -> Result:

@@ -30,7 +30,7 @@ from real_robot import OnStandIns, running, tasks
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima_nodes import qos
 from genima_nodes.health import values
 
@@ -154,7 +154,7 @@ def main() -> None:
     print(table(stages))
     if options.out:
         content = {"stages": list(STAGES), "seconds": stages.tolist(), "drawings": drawn, "controller": own}
-        write_whole(options.out, json.dumps(content).encode())
+        atomic_write(options.out, json.dumps(content).encode())
     if options.plot:
         plot(stages, options.plot)
 

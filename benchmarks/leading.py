@@ -21,7 +21,7 @@ import tyro
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima_bringup.processes import Process
 from genima_bringup.supervisor import Supervisor, ros_environment
 
@@ -72,7 +72,7 @@ def main() -> None:
         print(f"{name:<34}{r.p50:>10.2f}{r.p99:>10.2f}{r.longest:>10.2f}{r.samples:>10}")
     if options.out:
         content = {"rate": options.rate, "results": {name: asdict(r) for name, r in results.items()}}
-        write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _measure(options: Options, supervisor: Supervisor) -> dict[str, Result]:

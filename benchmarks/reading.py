@@ -25,7 +25,7 @@ from genima.controller import Controller
 from genima.controller.act import Act, ActConfig
 from genima.controller.controller import JointStatistics
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.observation import DrawnTarget, Joints
 from genima.precision import is_half_fast
 from genima.robot.model import RobotModel
@@ -93,7 +93,7 @@ def main() -> None:
     if options.out:
         content = {"device": options.device, "threads": options.threads, "peak": peak, "bandwidth": bandwidth,
                    "variants": {name: asdict(r) for name, r in results.items()}}  # fmt: skip
-        write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def paper_size(device: str) -> Controller:

@@ -27,7 +27,7 @@ import tyro
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.guard import GuardSettings
 from genima.guard.limits import violations
 from genima.robot.model import RobotModel
@@ -98,7 +98,7 @@ def main() -> None:
         content = watched(options, graph)
     print(text(content))
     if options.out:
-        write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from genima.episodes.metadata import METADATA
 from genima.episodes.repair import repair
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima_bringup.supervisor import Supervisor, ros_environment
 
 _MOMENTS = {"starting": 0.15, "recording": 0.7, "stopping": 0.15}  # how often
@@ -93,7 +93,7 @@ def main() -> None:
     print(f"in progress: {result.repaired} repaired, {result.finished} complete, {result.nothing} with nothing yet")
     print(f"lost at most: the last {result.worst_loss:.3f} s")
     if options.out:
-        write_whole(options.out, (json.dumps(asdict(result), indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(asdict(result), indent=2) + "\n").encode())
     if result.changed or result.unreadable or result.worst_loss > _ALLOWED:
         raise GenimaError("episodes were lost")
 

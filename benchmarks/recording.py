@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from genima.episodes.bag import types
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima_bringup.processes import Process, Value
 from genima_bringup.supervisor import Supervisor, ros_environment
 
@@ -132,7 +132,7 @@ def main() -> None:
     _print_limits(limits)
     if options.out:
         content = {"limits": asdict(limits), "results": {images: asdict(r) for images, r in results.items()}}
-        write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _record(seconds: float, images: str, bag: Path) -> Result:

@@ -17,7 +17,7 @@ import tyro
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import RENDERERS, Appearance, PlacedSphere, place_spheres, render_spheres
@@ -108,7 +108,7 @@ def main() -> None:
             "layer_bytes": layer_bytes,
             "renderers": {name: asdict(r) for name, r in results.items()},
         }
-        write_whole(options.out, (json.dumps(result, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def random_observations(size: int, count: int, appearance: Appearance) -> list[list[View]]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.handeye.from_robot import Located, Photo, locate
 from genima.handeye.outline import Outline
 from genima.handeye.poses import difference, inverse, moved, rotation_vector, transform
@@ -101,7 +101,7 @@ def main() -> None:
         squared = np.mean([row.squared for row in found])
         print(f"refused {len(rows) - len(found)}; chi^2 {squared:.1f} of 6; {seconds:.1f} s of CPU")
     if options.out:
-        write_whole(options.out, (json.dumps([asdict(row) for row in rows], indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps([asdict(row) for row in rows], indent=2) + "\n").encode())
 
 
 def measure(shoot: Shoot, photographer: Photographer, robot: RobotModel, options: Options) -> Row:

@@ -28,7 +28,7 @@ from genima.chunks import ChunkStream
 from genima.closed_loop import run_episode
 from genima.controller import Controller
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.guard import CommandGuard
 from genima.observation import Chunk, DrawnTarget, Joints
 from genima.robot.model import RobotModel
@@ -115,7 +115,7 @@ def main() -> None:
         print(f"{name:<32}{result.peak:>12.0f}{result.p99:>10.1f}{result.ratio:>24.3f}")
     if options.out:
         content = {"chunks": chunks, "variants": {name: asdict(result) for name, result in results.items()}}
-        write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def as_it_is(chunks: list[Chunk], executed: list[float], start: Joints, options: Options) -> Array:

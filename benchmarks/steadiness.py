@@ -22,7 +22,7 @@ import tyro
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima_bringup.processes import simulated
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.tasks import TASKS
@@ -109,7 +109,7 @@ def main() -> None:
     for name, (first, last, slope) in content["memory_mib"].items():  # type: ignore[attr-defined]
         print(f"{name:<18}{first:>8.1f} MiB after {_SETTLED:.0f} s, {last:.1f} at the end, {slope:+.2f} MiB a minute")
     if options.out:
-        write_whole(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def late(driver, name: str) -> tuple[int, int]:  # type: ignore[no-untyped-def]

@@ -36,7 +36,7 @@ from genima.diffusion.base import BaseModel
 from genima.diffusion.prompts import PromptEncoder
 from genima.diffusion.random_base import random_base
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.robot.model import RobotModel
 from genima.training import loop
 from genima.training.diffusion import DrawingLoss, DrawingOptions, drawing_loss
@@ -116,7 +116,7 @@ def main() -> None:
     if not options.count_only:
         report |= compare(options, costs)
     if options.out:
-        write_whole(options.out, (json.dumps(report, indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def print_costs(options: Options, costs: Costs) -> None:

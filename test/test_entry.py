@@ -42,7 +42,7 @@ def bare(tmp_path: Path) -> Path:
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tree / name)
     shutil.copytree(ROOT / "src/genima/genima/cli", tree / "src/genima/genima/cli")
-    for name in ("__init__.py", "errors.py"):
+    for name in ("__init__.py", "errors.py", "terminal.py"):
         shutil.copy(ROOT / "src/genima/genima" / name, tree / "src/genima/genima" / name)
     return tree
 

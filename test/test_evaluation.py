@@ -17,7 +17,7 @@ from scipy.stats import binom, norm
 
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
-from genima.files import write_whole
+from genima.files import atomic_write
 from genima.observation import Joints, Observation
 from genima_sim import evaluate
 from genima_sim.environment import Environment
@@ -203,7 +203,7 @@ def test_places_where_no_file_can_be_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "out.json", tmp_path / "folder", Path("/"), Path("."), Path("/dev/null/a/b")):
         with pytest.raises(GenimaError, match="cannot write"):
-            write_whole(path, b"{}")
+            atomic_write(path, b"{}")
     assert (tmp_path / "file").read_text() == "here"
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
 
@@ -211,7 +211,7 @@ def test_places_where_no_file_can_be_are_one_clear_line(tmp_path: Path) -> None:
 def test_a_whole_file_replaces_an_old_one_and_makes_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "new" / "deep" / "out.json"
     for data in (b"first", b"second", b""):
-        write_whole(path, data)
+        atomic_write(path, data)
         assert path.read_bytes() == data
         assert list(path.parent.iterdir()) == [path]
 

@@ -568,7 +568,7 @@ def test_an_interrupted_repair_loses_nothing_and_can_be_run_again(
     target, name = (
         (repair, "_copy"),
         (Writer, "finish"),
-        (repair, "write_whole"),
+        (repair, "atomic_write"),
         (repair.os, "replace"),
         (Path, "rename"),
     )[step]

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
@@ -161,7 +161,7 @@ def halve(folder: Path) -> None:
             metadata = stored.metadata()
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}
         halved = {name: t.astype(np.float16) if t.dtype == np.float32 else t for name, t in tensors.items()}
-        write_whole(file, save(halved, metadata))
+        atomic_write(file, save(halved, metadata))
 
 
 def require_device(device: str) -> None:
@@ -188,4 +188,4 @@ def loading(folder: Path) -> Iterator[None]:
 
 def write(folder: Path, kind: str, spec: DrawingSpec, **rest: Any) -> None:
     """Write ``genima.json`` last of all files, in one step: a folder with it is a whole checkpoint."""
-    write_whole(Path(folder) / FILE, (json.dumps({"kind": kind, **spec.to_dict(), **rest}, indent=2) + "\n").encode())
+    atomic_write(Path(folder) / FILE, (json.dumps({"kind": kind, **spec.to_dict(), **rest}, indent=2) + "\n").encode())

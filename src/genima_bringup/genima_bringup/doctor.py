@@ -34,7 +34,7 @@ from genima.doctor import (
 )
 from genima.doctor.findings import as_json, failed, table
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.robot.model import RobotModel
 from genima.views import Camera, load_cameras
 from genima.views.camera import VIRTUAL
@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
         groups += listen(options, files)
     print(table(groups, shutil.get_terminal_size().columns))
     if options.json is not None:
-        write_whole(options.json, (json.dumps(as_json(groups), indent=1) + "\n").encode())
+        atomic_write(options.json, (json.dumps(as_json(groups), indent=1) + "\n").encode())
     return int(failed(groups))
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from genima import checkpoint
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.guard.limits import violations
 from genima.robot.model import RobotModel
 from genima_bringup.clock_file import set_clock
@@ -345,7 +345,7 @@ def _read(out: Path | None) -> list[Result]:
 
 def _write(out: Path | None, results: Sequence[Result]) -> None:
     if out is not None:
-        write_whole(out, (json.dumps([asdict(result) for result in results], indent=2) + "\n").encode())
+        atomic_write(out, (json.dumps([asdict(result) for result in results], indent=2) + "\n").encode())
 
 
 def _update(page: Path, text: str) -> None:
@@ -354,7 +354,7 @@ def _update(page: Path, text: str) -> None:
     if _BEGIN not in old or _END not in old:
         raise GenimaError(f"{page} has no place for the table: {_BEGIN} and {_END}")
     head, rest = old.split(_BEGIN, 1)
-    write_whole(page, f"{head}{_BEGIN}\n{text}\n{_END}{rest.split(_END, 1)[1]}".encode())
+    atomic_write(page, f"{head}{_BEGIN}\n{text}\n{_END}{rest.split(_END, 1)[1]}".encode())
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 from genima.observation import Image
 
 _SIDE = 512  # px of each half
@@ -29,7 +29,7 @@ def write_picture(path: Path, picture: Image) -> None:
         GenimaError: when it cannot be written whole.
     """
     _, png = cv2.imencode(".png", picture[..., ::-1])
-    write_whole(path, png.tobytes())
+    atomic_write(path, png.tobytes())
 
 
 class Video:

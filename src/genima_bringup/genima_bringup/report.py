@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from genima.files import write_whole
+from genima.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Report:
         Raises:
             GenimaError: when it cannot be written whole; nothing is left then.
         """
-        write_whole(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        atomic_write(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
     def text(self) -> str:
         """For people."""

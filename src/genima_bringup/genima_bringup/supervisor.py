@@ -203,7 +203,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _command(process: Process) -> list[str]:
-    command = [sys.executable, "-m", f"{process.package}.{process.executable}"]
+    command = [sys.executable, "-P", "-m", f"{process.package}.{process.executable}"]
     parameters = [part for key, value in process.parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
     renamings = ({"__node": process.name} if process.name else {}) | process.remappings
     remappings = [part for topic, other in renamings.items() for part in ("-r", f"{topic}:={other}")]

@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 
 from genima.episodes.first_images import first_images
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 from genima.inspection.sheet import captioned, grid
 from genima.observation import Image
 from genima.views.overlay import MATCH, Comparison, Reference
@@ -182,7 +182,7 @@ class SceneOverlayNode(Node):
         if not look.compared:
             raise GenimaError(f"nothing to save: {self._problem(look)}")
         sheet = cv2.cvtColor(self._sheet(look), cv2.COLOR_RGB2BGR)
-        write_whole(self._picture, cv2.imencode(".png", sheet)[1].tobytes())
+        atomic_write(self._picture, cv2.imencode(".png", sheet)[1].tobytes())
         return f"{self._picture.absolute()} is written"
 
 

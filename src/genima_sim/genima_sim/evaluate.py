@@ -24,7 +24,7 @@ from genima.diffusion import DiffusionAgent
 from genima.diffusion.engine import DrawingEngine, Shortcuts
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.guard import CommandGuard
 from genima.robot.model import RobotModel
 from genima_sim.coppeliasim.connection import DEFAULT_HOST, DEFAULT_PORT, PATIENT, Connection
@@ -169,7 +169,7 @@ def main(argv: Sequence[str]) -> int:
     success = Success(len(succeeded), options.episodes)
     print(f"{options.task}{' with blank targets' if options.blank_targets else ''}: {success}")
     if options.out:
-        write_whole(options.out, (json.dumps(result(options, success, succeeded), indent=2) + "\n").encode())
+        atomic_write(options.out, (json.dumps(result(options, success, succeeded), indent=2) + "\n").encode())
     return 0
 
 

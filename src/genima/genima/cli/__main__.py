@@ -1,4 +1,4 @@
-"""Finds the sub-command and runs it; errors meant for the user become one line."""
+"""Find the sub-command and run it; print errors meant for the user on one line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from genima.cli import COMMANDS
 from genima.errors import GenimaError
+from genima.terminal import configure_streams, error_line
 
 
 def usage() -> str:
@@ -41,10 +42,11 @@ def dispatch(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    configure_streams()
     try:
         return dispatch(sys.argv[1:] if argv is None else argv)
     except GenimaError as error:
-        print(f"genima: error: {error}", file=sys.stderr)
+        error_line(error)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # no room, no right, no such device: the system's own words say which
-        print(f"genima: error: {error}", file=sys.stderr)
+        error_line(error)
         return 2
 
 

@@ -10,7 +10,7 @@ import cv2
 import tyro
 
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.inspection.report import Report
 from genima.robot.model import RobotModel
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     report = inspect(options.path, options.verify, options.robot)
     print(report)
     if report.picture is not None:
-        write_whole(picture, cv2.imencode(".png", report.picture[..., ::-1])[1].tobytes())
+        atomic_write(picture, cv2.imencode(".png", report.picture[..., ::-1])[1].tobytes())
         print(f"\ncontact sheet: {picture}")
     return 0
 

@@ -27,7 +27,7 @@ from genima.episodes import Episode, EpisodeError
 from genima.episodes.bag import calibration_topic, camera_info_topic, raw_topic
 from genima.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import place_spheres, render_spheres
@@ -156,7 +156,7 @@ def _write_manifest(
             {"file": name, "moments": note["moments"], "sha256": sha256(out / name)} for name, note in notes.items()
         ],
     }
-    write_whole(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    atomic_write(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
 def _recording(folder: Path) -> str:
@@ -232,7 +232,7 @@ def _render_shard(shard: int) -> list[str]:
             moments, kept = moments + len(rows), kept + 1
         note = {"fingerprint": plan.fingerprint(), "moments": moments, "episodes": kept, "skipped": skipped}
         writer.add_key_value_metadata({_KEY: json.dumps(note)})
-    write_whole(file, part.getvalue())
+    atomic_write(file, part.getvalue())
     return [f"{episode}: {reason}" for episode, reason in skipped.items()]
 
 

@@ -34,7 +34,7 @@ from genima.episodes.metadata import (
     start_file,
 )
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 
 _RATE_FLUSHES = 5  # the rate is that since so many flushes ago
 
@@ -347,7 +347,7 @@ class BagRecorder:
             topics = [added.topic for added in self._topics.values()]
             information = bag_information(self._path.name, topics, counts, self._file.first_ns, self._file.last_ns)
             self._file.finish(information)
-            write_whole(self._partial / METADATA, metadata_text(information).encode())
+            atomic_write(self._partial / METADATA, metadata_text(information).encode())
             sync_folder(self._partial)
             _refuse_existing(self._folder)
             self._partial.rename(self._folder)

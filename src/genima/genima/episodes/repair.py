@@ -22,7 +22,7 @@ from genima.episodes.metadata import (
 )
 from genima.episodes.scan import Scan
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _repair(folder: Path, file: Path) -> tuple[Scan, bool]:
     information = bag_information(file.name, _topics(scan), scan.counts, scan.first_ns, scan.last_ns)
     metadata = metadata_text(information).encode()
     if scan.whole:
-        write_whole(folder / METADATA, metadata)
+        atomic_write(folder / METADATA, metadata)
         sync_folder(folder)
         return scan, False
     size, free = file.stat().st_size, shutil.disk_usage(folder).free
@@ -95,7 +95,7 @@ def _repair(folder: Path, file: Path) -> tuple[Scan, bool]:
     part.unlink(missing_ok=True)
     try:
         _copy(file, part, scan, information)
-        write_whole(folder / METADATA, metadata)
+        atomic_write(folder / METADATA, metadata)
         os.replace(part, file)
         sync_folder(folder)
     finally:

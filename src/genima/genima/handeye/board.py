@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.files import read_yaml, write_whole
+from genima.files import atomic_write, read_yaml
 from genima.observation import Image
 
 _PREFIX = "DICT_"
@@ -157,7 +157,7 @@ class Board:
         Raises:
             GenimaError: when there is no room or no right to.
         """
-        write_whole(path, yaml.safe_dump(self.to_dict(), sort_keys=False).encode())
+        atomic_write(path, yaml.safe_dump(self.to_dict(), sort_keys=False).encode())
 
     @cached_property
     def _dictionary(self) -> cv2.aruco.Dictionary:

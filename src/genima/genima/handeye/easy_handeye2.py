@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
-from genima.files import read_yaml, write_whole
+from genima.files import atomic_write, read_yaml
 from genima.handeye.poses import inverse, pose
 from genima.handeye.samples import Parent
 
@@ -101,4 +101,4 @@ class Calib:
                 "rotation": dict(zip("xyzw", quaternion, strict=True)),
             },
         }
-        write_whole(path, yaml.safe_dump(data, sort_keys=False).encode())
+        atomic_write(path, yaml.safe_dump(data, sort_keys=False).encode())

@@ -28,7 +28,7 @@ import yaml
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 from genima.handeye.board import Board
 from genima.handeye.detection import detect
 from genima.handeye.intrinsics import Intrinsics
@@ -122,8 +122,8 @@ def save_sample(folder: Path, sample: RawSample) -> None:
             "k": list(info.k),
         },
     }
-    write_whole(file.with_suffix(".png"), cv2.imencode(".png", sample.image[..., ::-1])[1].tobytes())
-    write_whole(file, yaml.safe_dump(said, sort_keys=False, default_flow_style=None, width=120).encode())
+    atomic_write(file.with_suffix(".png"), cv2.imencode(".png", sample.image[..., ::-1])[1].tobytes())
+    atomic_write(file, yaml.safe_dump(said, sort_keys=False, default_flow_style=None, width=120).encode())
 
 
 def drop_sample(folder: Path, name: str) -> None:

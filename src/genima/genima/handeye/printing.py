@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 from genima.handeye.board import Board
 
 PAPERS = {"A4": (210.0, 297.0), "A3": (297.0, 420.0)}  # mm, upright
@@ -46,7 +46,7 @@ def print_board(board: Board, path: Path, paper: str = "A4", definition: str = "
     file = io.BytesIO()
     metadata = {"CreationDate": None} if kind == "pdf" else None  # the same board gives the same file
     board_page(board, paper, definition).savefig(file, format=kind, dpi=DPI, metadata=metadata)
-    write_whole(path, file.getvalue())
+    atomic_write(path, file.getvalue())
 
 
 def board_page(board: Board, paper: str = "A4", definition: str = "") -> Figure:

@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.files import keep_former, read_yaml, write_whole
+from genima.files import atomic_write, backup, read_yaml
 from genima.handeye.board import Board
 from genima.handeye.intrinsics import Intrinsics
 from genima.handeye.samples import Parent
@@ -160,8 +160,8 @@ class Calibration:
             head += f"; sure to {self.sigma[0]:.2f} mm and {self.sigma[1]:.3f} deg (1 sigma)"
         path = folder / f"{camera.view}.yaml"
         body = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120)
-        keep_former(path)
-        write_whole(path, f"{head}\n{body}".encode())
+        backup(path)
+        atomic_write(path, f"{head}\n{body}".encode())
         return path
 
 

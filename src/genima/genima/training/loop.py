@@ -31,7 +31,7 @@ from tqdm import tqdm
 from genima.checkpoint import BEST, LAST
 from genima.datasets.moments import Visit
 from genima.errors import GenimaError
-from genima.files import write_whole
+from genima.files import atomic_write
 from genima.precision import is_half_fast
 from genima.training import METRICS, PROGRESS, STATE
 
@@ -352,7 +352,7 @@ class _Training:
             is_best = errors[self._best_by] <= self._best or not (self._folder / BEST).exists()
             self._best = min(self._best, errors[self._best_by])
             progress = {"step": self._step, "about": self._about, "best": self._best, "errors": errors}
-            write_whole(part / STATE / PROGRESS, (json.dumps(progress, indent=2) + "\n").encode())
+            atomic_write(part / STATE / PROGRESS, (json.dumps(progress, indent=2) + "\n").encode())
             shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before the link moved
             part.rename(folder)
             if is_best:

@@ -17,7 +17,7 @@ from genima.cli.calibrate.robot import rests
 from genima.episodes import Episode
 from genima.episodes.bag import BagReader, view_of
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.handeye.check import CalibrationChecker, Checked, Verdict
 from genima.handeye.from_robot import Photo
 from genima.handeye.overlay import draw_check
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         verdicts.append(_tell(view, checks))
         pictures += drawn
     if options.out:
-        write_whole(options.out, cv2.imencode(".png", grid(pictures)[..., ::-1])[1].tobytes())
+        atomic_write(options.out, cv2.imencode(".png", grid(pictures)[..., ::-1])[1].tobytes())
         print(f"picture: {options.out}")
     return int(Verdict.MOVED in verdicts)
 

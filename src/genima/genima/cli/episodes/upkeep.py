@@ -22,7 +22,7 @@ from genima.episodes.summary import Summary, find_bags
 from genima.episodes.survey import Survey
 from genima.episodes.trim import Trimmed, trim
 from genima.errors import GenimaError
-from genima.files import require_writable, write_whole
+from genima.files import atomic_write, require_writable
 from genima.inspection.report import spread
 from genima.robot.model import RobotModel
 
@@ -73,7 +73,7 @@ def show_demo(demo: tyro.conf.Positional[Path], picture: Path | None = None, rob
     report = inspect_demo(Survey.of(demo), RobotModel.load(robot))
     print(report)
     assert report.picture is not None
-    write_whole(picture, cv2.imencode(".png", report.picture[..., ::-1])[1].tobytes())
+    atomic_write(picture, cv2.imencode(".png", report.picture[..., ::-1])[1].tobytes())
     print(f"\npicture: {picture}")
 
 
@@ -96,7 +96,7 @@ def check_demos(demos: tyro.conf.Positional[Path], out: Path | None = None, robo
     print(f"{len(checked)} demos: {faulty} cannot be trained on, {suspect} have warnings")
     if out is not None:
         findings = {_name(demos, demo.folder): [asdict(each) for each in demo.findings] for demo in checked}
-        write_whole(out, json.dumps(findings, indent=1).encode())
+        atomic_write(out, json.dumps(findings, indent=1).encode())
     return int(faulty > 0)
 
 

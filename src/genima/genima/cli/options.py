@@ -1,0 +1,71 @@
+"""Parse and check the options of a command, before anything slow is imported.
+
+Options are a dataclass whose fields have a type, a default and a docstring; :mod:`tyro` makes the command line and the
+help page from them. Limits stand in the annotations, as :mod:`pydantic` has them, and are checked here::
+
+    @dataclass
+    class Render:
+        rate: Annotated[float, Field(gt=0, le=1000)] = 20.0
+        \"\"\"Actions a second.\"\"\"
+
+Numbers must be finite unless the annotation says otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from genima.errors import GenimaError
+from genima.files import shorten
+
+_Options = TypeVar("_Options")
+_CONFIG = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+def parse_options(options: type[_Options], command: str, argv: Sequence[str], example: str = "") -> _Options:
+    """Parse ``argv`` into ``options``, a dataclass; print the help page and exit where it is asked for.
+
+    Args:
+        options: dataclass of the options; its docstring is the description.
+        command: as the user types it, without ``./``: "genima render".
+        argv: arguments after the command.
+        example: a command line that works, shown at the end of the help page.
+
+    Raises:
+        GenimaError: for a value outside its limits.
+        SystemExit: for ``--help`` (0) and for what is no option or of another type (2).
+    """
+    description = (options.__doc__ or "").strip()
+    if example:
+        description += f"\n\nExample: {example}"
+    parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv))
+    check_options(parsed)
+    return parsed
+
+
+def check_options(parsed: Any) -> None:
+    """Check the fields of a parsed dataclass, nested ones included, against their annotations.
+
+    Raises:
+        GenimaError: for the first value outside its limits.
+    """
+    hints = typing.get_type_hints(type(parsed), include_extras=True)
+    for field in dataclasses.fields(parsed):
+        value = getattr(parsed, field.name)
+        if dataclasses.is_dataclass(value):
+            check_options(value)
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        try:
+            TypeAdapter(hints[field.name], config=_CONFIG).validate_python(value)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+            raise GenimaError(f"{flag} {shorten(shown)}: must be {message}") from None

@@ -1,0 +1,29 @@
+"""Text on the terminal: printable whatever the locale, and free of escape codes that came from a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+
+def configure_streams() -> None:
+    """Make standard output and error write every character: those that the locale lacks as ``\\u....`` escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # also keeps surrogates of file names printable
+
+
+def printable(text: object) -> str:
+    """Return ``text`` with control characters and escape codes, which a terminal would obey, as visible escapes.
+
+    Use it for every text that a file, a topic or another program gave: tasks, names, errors. Line breaks and tabs are
+    escaped as well: the text takes one line.
+    """
+    return "".join(
+        character if character.isprintable() or character == " " else repr(character)[1:-1] for character in str(text)
+    )
+
+
+def error_line(message: object, stream: TextIO | None = None) -> None:
+    """Print an error for the user on one line."""
+    print(f"genima: error: {printable(message)}", file=stream or sys.stderr)
