@@ -12,6 +12,7 @@ from typing import Any, Literal
 from genima import paths
 from genima.errors import GenimaError
 from genima.files import read_yaml
+from genima.names import require_ros_name
 
 MODELS = ("D405", "D415", "D435", "D435I", "D455")
 _FIELDS = ("serial", "model", "profile", "mounted_on")
@@ -62,9 +63,10 @@ def load_rig(name_or_file: str | Path) -> Mapping[str, Device]:
     if not isinstance(data, Mapping) or not data:
         raise GenimaError(f"cameras file {path} names no view; config/cameras/four_d415.yaml shows how it looks")
     rig = {}
-    for view, entry in data.items():
+    for name, entry in data.items():
+        view = require_ros_name(name, f"cameras file {path}: view")
         try:
-            rig[str(view)] = Device.from_dict(entry)
+            rig[view] = Device.from_dict(entry)
         except ValueError as error:
             raise GenimaError(f"cameras file {path}, view {view}: {error}") from None
     serials = Counter(device.serial for device in rig.values())
