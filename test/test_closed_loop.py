@@ -17,8 +17,9 @@ from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.views import Camera, fit, tile
 from genima_sim.environment import Environment
-from genima_sim.experts import DEMO_HZ, Expert, Trajectory, waypoints
+from genima_sim.experts import Expert, Trajectory, waypoints
 from genima_sim.record import DemoRecorder
+from genima_sim.tasks import DEMO_HZ
 
 K, RATE = 20, 50.0
 

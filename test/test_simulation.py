@@ -15,10 +15,10 @@ from genima.observation import Command
 from genima.robot.model import RobotModel
 from genima.views import Camera
 from genima_sim.environment import Environment
-from genima_sim.experts import DEMO_HZ, waypoints
+from genima_sim.experts import waypoints
 from genima_sim.record import DemoRecorder
 from genima_sim.simulation import Simulation
-from genima_sim.tasks import TASKS, Layout
+from genima_sim.tasks import DEMO_HZ, TASKS, Layout
 
 
 def wander(simulation: Simulation, task: str, seed: int) -> np.ndarray:

@@ -163,13 +163,13 @@ def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
     "command, words",
     [
         ([*COMMAND, "--leader", "keyboard"], "needs a terminal"),
-        ([*COMMAND, "--leader", "expert", "--episodes", "0"], "--episodes must be positive"),
+        ([*COMMAND, "--leader", "expert", "--episodes", "0"], "--episodes 0: must be greater"),
         ([*COMMAND, "--leader", "expert", "--task", "juggle"], "juggle"),
         (RECORD, "say what is done with --instruction"),
         ([*RECORD, "--instruction", "wave"], "needs a terminal"),
         ([*RECORD, "--sim", "--leader", "gamepad"], "needs a terminal"),
         ([*RECORD, "--sim", "--task", "juggle"], "juggle"),
-        ([*RECORD, "--lockstep", "--episodes", "0"], "--episodes and --workers must be positive"),
+        ([*RECORD, "--lockstep", "--episodes", "0"], "--episodes 0: must be greater"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(command: list[str], words: str) -> None:

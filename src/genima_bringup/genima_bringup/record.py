@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tqdm import tqdm
+from pydantic import Field
 
-from genima.episodes import Episode
-from genima.episodes.bag import PARTIAL
-from genima.episodes.folders import refuse_live
+from genima.cli.options import Episodes, Seed, Workers, parse_options
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
 from genima_bringup.leading import Key, Leading, attached, leading, require_terminal
 from genima_bringup.processes import recorded
 from genima_bringup.supervisor import interruptible
-from genima_bringup.taking_part import add_graph_options
+from genima_bringup.taking_part import GraphOptions
 from genima_bringup.teleop import Scenes
-from genima_sim import record as lockstep
-from genima_sim.experts import DEMO_HZ
-from genima_sim.tasks import TASKS, get_task
+from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS, get_task
 
 if TYPE_CHECKING:
     from genima_interfaces.srv import StartEpisode
@@ -33,12 +28,51 @@ _ATTEMPTS = 3  # at an episode that was disturbed: the machine may have been bus
 _NODES = ("teleop", "recorder", "command_guard")  # of a robot that runs already
 
 
+@dataclass
+class Record(GraphOptions):
+    """Record demos: of a real robot whose nodes run already, or, with --sim or --lockstep, of the simulated one."""
+
+    sim: bool = False
+    """Record the simulated robot, through the nodes, in real time."""
+    lockstep: bool = False
+    """Record in the simulator without ROS, as fast as the machine can."""
+    task: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: list(TASKS))
+    """Tasks to record, in the simulator."""
+    episodes: Episodes = 50
+    """Demos of each task, in the simulator."""
+    seed: Seed = DEMO_SEED
+    """Seed of the first demo, in the simulator; evaluations use small numbers."""
+    out: Path = Path("data/demos")
+    """Folder for simulated demos; those already there are kept and not recorded again."""
+    workers: Workers = 2
+    """With --lockstep: processes."""
+    leader: Literal["expert", "keyboard", "gamepad"] = "expert"
+    """With --sim: who leads."""
+    images: Literal["jpeg", "png", "raw"] = "jpeg"
+    """With --sim: image format in the demos."""
+    camera_rate: Annotated[float, Field(ge=1, le=100)] = DEMO_HZ
+    """With --sim: images a second of each camera."""
+    instruction: str = ""
+    """The task in words; --sim knows it by the task."""
+    operator: str = ""
+    """Name of the operator, kept with the demos."""
+    notes: str = ""
+    """Notes, kept with the demos."""
+    logs: Path | None = None
+    """With --sim: folder for the nodes' logs."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Record demos; returns the exit code."""
-    options = _parse(argv)
+    options = parse_options(
+        Record, "genima record", argv, example="./genima record --lockstep --task push_button --episodes 20"
+    )
+    _require_possible(options)
     with interruptible():
         try:
             if options.lockstep:
+                from genima_sim import record as lockstep  # here and below: not before the options have been checked
+
                 return lockstep.record(options.out, options.task, options.episodes, options.seed, options.workers)
             if not options.sim:
                 return _operate(options)
@@ -50,8 +84,10 @@ def main(argv: Sequence[str]) -> int:
 # -------------------------------------------------------------------------------------------- the expert as the leader
 
 
-def _play(options: argparse.Namespace) -> int:
-    folders = lockstep.episode_folders(options.out, options.task, options.episodes, options.seed)
+def _play(options: Record) -> int:
+    from genima_sim.record import episode_folders
+
+    folders = episode_folders(options.out, options.task, options.episodes, options.seed)
     todo = [folder for folder in folders if not folder.exists()]
     failed = _record_all(todo, len(folders), options) if todo else 0
     print(f"{len(folders) - failed} demos in {options.out}; the expert failed {failed} times")
@@ -60,8 +96,10 @@ def _play(options: argparse.Namespace) -> int:
     return 0
 
 
-def _record_all(folders: Sequence[Path], total: int, options: argparse.Namespace) -> int:
+def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
     """Record one after the other; returns how often the expert failed."""
+    from tqdm import tqdm
+
     for folder in folders:
         _remove_unfinished(folder)
     failed = 0
@@ -75,8 +113,11 @@ def _record_all(folders: Sequence[Path], total: int, options: argparse.Namespace
     return failed
 
 
-def _record_one(folder: Path, options: argparse.Namespace, session: Leading) -> bool:
+def _record_one(folder: Path, options: Record, session: Leading) -> bool:
     """Record one demo; returns whether the expert succeeded (failures are not kept)."""
+    from genima.episodes import Episode
+    from genima.robot.model import RobotModel
+
     for _ in range(_ATTEMPTS):
         success = _try_once(folder, options, session)
         try:
@@ -95,7 +136,7 @@ def _record_one(folder: Path, options: argparse.Namespace, session: Leading) -> 
     )
 
 
-def _try_once(folder: Path, options: argparse.Namespace, session: Leading) -> bool:
+def _try_once(folder: Path, options: Record, session: Leading) -> bool:
     operator = session.operator
     task, seed = folder.name.rsplit("-", 1)
     instruction = operator.reset(task, int(seed), session.live)
@@ -121,6 +162,9 @@ def _try_once(folder: Path, options: argparse.Namespace, session: Leading) -> bo
 
 def _remove_unfinished(folder: Path) -> None:
     """An expert's demo that was interrupted can be had again."""
+    from genima.episodes.bag import PARTIAL
+    from genima.episodes.folders import refuse_live
+
     partial = folder.parent / PARTIAL / folder.name
     if partial.exists():
         refuse_live(partial)
@@ -130,7 +174,7 @@ def _remove_unfinished(folder: Path) -> None:
 # --------------------------------------------------------------------------------------------- a person as the leader
 
 
-def _push(options: argparse.Namespace) -> int:
+def _push(options: Record) -> int:
     """The keyboard or a gamepad leads the simulated arm."""
     with leading(recorded("jog", options.camera_rate, str(options.out), options.images), options.logs) as session:
         scenes = Scenes(session, options.task[0], options.seed)
@@ -142,7 +186,7 @@ def _push(options: argparse.Namespace) -> int:
     return 0
 
 
-def _operate(options: argparse.Namespace) -> int:
+def _operate(options: Record) -> int:
     """Somebody leads an arm whose nodes run already."""
     with attached(_NODES, options.namespace, options.dds) as session:
         takes = Takes(session, options, lambda: options.instruction)
@@ -155,7 +199,7 @@ def _operate(options: argparse.Namespace) -> int:
 class Takes:
     """Episodes that begin and end by keys."""
 
-    def __init__(self, session: Leading, options: argparse.Namespace, instruction: Callable[[], str]) -> None:
+    def __init__(self, session: Leading, options: Record, instruction: Callable[[], str]) -> None:
         """``instruction`` says what is to be done now."""
         self.kept = 0
         self._recording = False
@@ -199,53 +243,19 @@ class Takes:
         return words
 
 
-def _request(options: argparse.Namespace, instruction: str, name: str) -> StartEpisode.Request:
+def _request(options: Record, instruction: str, name: str) -> StartEpisode.Request:
     from genima_interfaces.srv import StartEpisode  # only when ROS runs
 
     person = options.operator or (options.leader if options.sim else "")
     return StartEpisode.Request(name=name, instruction=instruction, operator_name=person, notes=options.notes)
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./genima record", description=__doc__)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--sim", action="store_true", help="on the simulated robot, through the nodes, in real time")
-    where.add_argument(
-        "--lockstep", action="store_true", help="in the simulator without ROS: time waits, as fast as the machine goes"
-    )
-    parser.add_argument("--task", nargs="+", default=list(TASKS), help=f"of {', '.join(TASKS)} (default: all)")
-    parser.add_argument("--episodes", type=int, default=50, help="demos of each task (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=lockstep.FIRST_SEED,
-        help="of the first demo; evaluations use small numbers (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, default=Path("data/demos"),
-        help="folder for the demos; those already there are kept and not made again (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--workers", type=int, default=2, help="with --lockstep: processes (default: %(default)s)")
-    parser.add_argument(
-        "--leader", choices=("expert", "keyboard", "gamepad"), default="expert",
-        help="with --sim: who leads (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--images", choices=("jpeg", "png", "raw"), default="jpeg", help="with --sim: how they are kept"
-    )
-    parser.add_argument(
-        "--camera-rate", type=float, default=DEMO_HZ, help="with --sim: images a second of each (default: %(default)s)"
-    )
-    parser.add_argument("--instruction", default="", help="what is done, in words; --sim knows it by the task")
-    parser.add_argument("--operator", default="", help="who leads, to be kept with the demos")
-    parser.add_argument("--notes", default="", help="to be kept with the demos")
-    add_graph_options(parser)
-    parser.add_argument("--logs", type=Path, help="with --sim: folder for the nodes' logs")
-    options = parser.parse_args(argv)
+def _require_possible(options: Record) -> None:
+    """Raise a GenimaError for options that do not go together."""
+    if options.sim and options.lockstep:
+        raise GenimaError("--sim and --lockstep exclude each other: leave one out")
     for task in options.task:
         get_task(task)
-    if min(options.episodes, options.workers) < 1 or options.seed < 0:
-        raise GenimaError("--episodes and --workers must be positive, --seed must not be negative")
-    if not 1 <= options.camera_rate <= 100:
-        raise GenimaError("--camera-rate must be from 1 to 100")
     real = not (options.sim or options.lockstep)
     if real and not options.instruction.strip():
         raise GenimaError(
@@ -256,7 +266,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         require_terminal(f"--leader {options.leader}" if options.sim else "recording a real robot")
         if options.sim and len(options.task) > 1:
             raise GenimaError(f"--leader {options.leader} does one --task")
-    return options
 
 
 if __name__ == "__main__":

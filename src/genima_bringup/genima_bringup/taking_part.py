@@ -5,10 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from genima.cli.options import Namespace
 
 if TYPE_CHECKING:  # ROS takes a while to load: not before the arguments have been understood
     from genima_bringup.driver import Driver
+
+
+@dataclass
+class GraphOptions:
+    """Options of commands that join a running robot."""
+
+    namespace: Namespace = ""
+    """Namespace of the robot's nodes."""
+    dds: str = "shared_memory"
+    """DDS profile of config/dds, as in the robot's launch: two_machines where they are. A profile that
+    FASTRTPS_DEFAULT_PROFILES_FILE names wins."""
 
 
 def add_graph_options(parser: argparse.ArgumentParser) -> None:

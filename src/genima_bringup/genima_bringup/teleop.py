@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from genima.errors import GenimaError
+from genima.cli.options import Episodes, Seed, parse_options
 from genima_bringup.leading import Key, Leading, leading, require_terminal
 from genima_bringup.processes import led
 from genima_bringup.supervisor import interruptible
-from genima_sim.tasks import TASKS, get_task
+from genima_sim.tasks import get_task
 
 
-def main(argv: list[str]) -> int:
-    """Lead the arm; returns the exit code: 1 when an expert's task was not done."""
-    options = _parse(argv)
+@dataclass
+class Teleop:
+    """Lead the simulated robot, through the same nodes as a real one."""
+
+    task: str = "push_button"
+    """Task of the scene: push_button or take_lid_off."""
+    leader: Literal["expert", "keyboard", "gamepad"] = "keyboard"
+    """Who leads: a scripted expert, the keys of this terminal, or a gamepad on the topic joy."""
+    episodes: Episodes = 1
+    """Episodes that the expert plays."""
+    seed: Seed = 0
+    """Seed of the first scene; the next scene takes the next number."""
+    logs: Path | None = None
+    """Folder for the nodes' logs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Lead the arm; return the exit code: 1 when an expert's task was not done."""
+    options = parse_options(Teleop, "genima teleop", argv, example="./genima teleop --task take_lid_off")
     get_task(options.task)
     expert = options.leader == "expert"
+    if not expert:
+        require_terminal(f"--leader {options.leader}")
     with interruptible():
         try:
             with leading(led("expert" if expert else "jog"), options.logs) as session:
@@ -26,7 +46,7 @@ def main(argv: list[str]) -> int:
             return 130
 
 
-def _play(options: argparse.Namespace, session: Leading) -> int:
+def _play(options: Teleop, session: Leading) -> int:
     """The expert leads, episode after episode."""
     done, operator = 0, session.operator
     for seed in range(options.seed, options.seed + options.episodes):
@@ -42,7 +62,7 @@ def _play(options: argparse.Namespace, session: Leading) -> int:
     return 0 if done == options.episodes else 1
 
 
-def _push(options: argparse.Namespace, session: Leading) -> int:
+def _push(options: Teleop, session: Leading) -> int:
     """The keyboard or a gamepad leads until the operator has enough."""
     scenes = Scenes(session, options.task, options.seed)
     session.say(scenes.begin())
@@ -68,26 +88,6 @@ class Scenes:
         self._session.operator.trigger("teleop/end", self._session.live)
         self.seed += 1
         return self.begin()
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./genima teleop", description=__doc__)
-    parser.add_argument("--task", default="push_button", help=f"one of: {', '.join(TASKS)} (default: %(default)s)")
-    parser.add_argument(
-        "--leader",
-        choices=("expert", "keyboard", "gamepad"),
-        default="keyboard",
-        help="who leads: a scripted expert, these keys, or a gamepad on the topic joy (default: %(default)s)",
-    )
-    parser.add_argument("--episodes", type=int, default=1, help="how many the expert plays (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first scene; the next takes the next number")
-    parser.add_argument("--logs", type=Path, help="folder for the nodes' logs")
-    options = parser.parse_args(argv)
-    if options.episodes < 1 or options.seed < 0:
-        raise GenimaError("--episodes must be positive, --seed must not be negative")
-    if options.leader != "expert":
-        require_terminal(f"--leader {options.leader}")
-    return options
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.robot.model import RobotModel
-from genima_sim.experts import DEMO_HZ, Expert, Trajectory, Waypoint, lift_from, waypoints
-from genima_sim.tasks import Layout
+from genima_sim.experts import Expert, Trajectory, Waypoint, lift_from, waypoints
+from genima_sim.tasks import DEMO_HZ, Layout
 
 CLOSING = 0.7  # s that the gripper takes
 _HOME_SHARE, _HOME_SPREAD = 0.4, 0.15  # of the demos begin round home; rad

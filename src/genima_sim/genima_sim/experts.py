@@ -12,10 +12,8 @@ from genima.motion import minimum_jerk
 from genima.robot.body import arm_only_model
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
-from genima_sim.scene import KNOB_HEIGHT, PAN_HEIGHT
-from genima_sim.tasks import Layout
+from genima_sim.tasks import DEMO_HZ, KNOB_HEIGHT, PAN_HEIGHT, Layout
 
-DEMO_HZ = 20
 _HOVER = 0.10  # m above the object, where the approach ends and the straight descent begins
 _PRESSED = 0.071  # m, tip height with the button's cap all the way down
 _GRASP = PAN_HEIGHT + KNOB_HEIGHT - 0.003  # m, tip height with the pads round the knob

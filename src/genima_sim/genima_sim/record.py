@@ -15,11 +15,10 @@ from genima.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.observation import Command
 from genima_sim.demos import CLOSING, Demo
-from genima_sim.experts import DEMO_HZ, Expert, Trajectory
+from genima_sim.experts import Expert, Trajectory
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
-
-FIRST_SEED = 100_000  # demos and evaluations never share a seed: evaluations count from 0
+from genima_sim.tasks import DEMO_HZ, DEMO_SEED
 
 
 class DemoRecorder:
@@ -65,7 +64,7 @@ class _ExpertFailed(Exception):
     pass
 
 
-def record(out: Path, tasks: Sequence[str], episodes: int, seed: int = FIRST_SEED, workers: int = 2) -> int:
+def record(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED, workers: int = 2) -> int:
     """Record ``episodes`` demos of each task, with seeds from ``seed`` on; those already there are kept.
 
     Returns the exit code.
@@ -82,7 +81,7 @@ def record(out: Path, tasks: Sequence[str], episodes: int, seed: int = FIRST_SEE
     return 0
 
 
-def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = FIRST_SEED) -> list[Path]:
+def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED) -> list[Path]:
     """Where the demos of ``tasks`` with seeds from ``seed`` on lie: <out>/<task>-<seed>."""
     return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
 

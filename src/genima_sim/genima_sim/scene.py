@@ -10,6 +10,7 @@ from genima.robot.body import add_camera, robot_spec
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera
 from genima_sim.mounted_board import MountedBoard, add_board
+from genima_sim.tasks import KNOB_HEIGHT, PAN_HEIGHT
 
 PHYSICS_HZ = 1000
 OBJECTS = 0  # geom group of the table and the objects, drawn together with the robot's meshes
@@ -60,10 +61,6 @@ def _add_saucepan(world: mujoco.MjsBody) -> None:
         mass=0.03,
         friction=[1.5, 0.05, 0.001],
     )
-
-
-PAN_HEIGHT = 0.08  # m, where the lid lies
-KNOB_HEIGHT = 0.05  # m, above the lid's 1 cm
 
 
 def build_scene(

@@ -21,8 +21,8 @@ from genima_nodes.answering import answering
 from genima_nodes.played_leader import PlayedLeader, Stage
 from genima_nodes.running import CONTROL_NICENESS, run
 from genima_sim.demos import Demo, Objects
-from genima_sim.experts import DEMO_HZ, Expert, Trajectory
-from genima_sim.tasks import Layout
+from genima_sim.experts import Expert, Trajectory
+from genima_sim.tasks import DEMO_HZ, Layout
 
 
 class SimLeader(PlayedLeader):

@@ -14,8 +14,8 @@ from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
 from genima_sim.mounted_board import MountedBoard
-from genima_sim.scene import PAN_HEIGHT, PHYSICS_HZ, build_scene
-from genima_sim.tasks import ASIDE, Layout, get_task
+from genima_sim.scene import PHYSICS_HZ, build_scene
+from genima_sim.tasks import ASIDE, PAN_HEIGHT, Layout, get_task
 
 _GRIPPER = "robotiq_2f140"
 START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home

@@ -5,14 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima_sim.scene import PAN_HEIGHT
 
+if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
+    import mujoco
+
+DEMO_HZ = 20  # observations and commands a second of simulated demos
+DEMO_SEED = 100_000  # of the first demo: evaluations count from 0, and never share a seed with demos
+PAN_HEIGHT = 0.08  # m, where the lid lies
+KNOB_HEIGHT = 0.05  # m, above the lid's 1 cm
 # m in the base frame: where objects may stand, within the arm's easy reach and every view
 _WORKSPACE_MIN, _WORKSPACE_MAX = np.array([0.36, -0.27]), np.array([0.62, 0.27])
 _CLEARANCE = 0.22  # m between the two objects, so that the gripper finds room beside each

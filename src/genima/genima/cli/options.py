@@ -14,18 +14,34 @@ Numbers must be finite unless the annotation says otherwise.
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from genima.errors import GenimaError
 from genima.files import shorten
 
 _Options = TypeVar("_Options")
 _CONFIG = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+def _ros_namespace(name: str) -> str:
+    if not re.fullmatch(r"(/?[A-Za-z_][A-Za-z0-9_]*)*/?", name):
+        raise ValueError("a ROS namespace: letters, digits and underscores, no digit first, such as left_arm")
+    return name
+
+
+# Options that several commands have.
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Episodes = Annotated[int, Field(ge=1, le=1_000_000)]
+Workers = Annotated[int, Field(ge=1, le=1024)]  # processes or threads
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Namespace = Annotated[str, AfterValidator(_ros_namespace)]
 
 
 def parse_options(options: type[_Options], command: str, argv: Sequence[str], example: str = "") -> _Options:
@@ -66,6 +82,7 @@ def check_options(parsed: Any) -> None:
             TypeAdapter(hints[field.name], config=_CONFIG).validate_python(value)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            message = problem["msg"].replace("Input should", "must").replace("Value error, ", "must be ")
+            message = "name at least one" if problem["type"] == "too_short" else message
             shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-            raise GenimaError(f"{flag} {shorten(shown)}: must be {message}") from None
+            raise GenimaError(f"{flag} {shorten(shown)}: {message}") from None
