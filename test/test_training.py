@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from genima.checkpoint import BEST, LAST, DrawingSpec, read_pair
 from genima.cli.train import main as train_command
+from genima.cli.train_controller import TrainController
+from genima.cli.train_diffusion import TrainDiffusion
 from genima.controller import Controller
 from genima.datasets.drawings import DrawingDataset, DrawingSample, collate
 from genima.datasets.moments import Visit
@@ -36,7 +38,7 @@ from genima.diffusion.base import base_of
 from genima.diffusion.build import SMALL, agent_on, build_agent
 from genima.diffusion.random_base import random_base
 from genima.errors import GenimaError
-from genima.training import loop
+from genima.training import PROGRESS, loop
 from genima.training.controller import ChunkOptions, build_small_controller, train_controller
 from genima.training.diffusion import DrawingLoss, DrawingOptions, train_diffusion
 from genima.training.loop import LoopOptions, StepSampler
@@ -310,7 +312,7 @@ def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
     assert options.for_moments(1000).steps == math.ceil(200 * 1000 / 24)
     assert replace(options, steps=7).for_moments(1000).steps == 7
     no_counts = ({"batch_size": 0}, {"steps": -1}, {"save_every": 0}, {"cycles": 0})
-    for bad in (*no_counts, {"learning_rate": 0.0}, {"ema": 1.0}):
+    for bad in (*no_counts, {"learning_rate": 0.0}, {"ema": 1.0}, {"gradient_clip": -1.0}, {"warmup_steps": -1}):
         with pytest.raises(GenimaError):
             replace(options, **bad).require_sensible()  # type: ignore[arg-type]
 
@@ -334,11 +336,72 @@ def test_batches_depend_on_seed_and_step_alone_and_devices_share_them() -> None:
     assert list(StepSampler(1000, replace(options, seed=1))) != whole
     visits = np.array(whole)
     assert visits.shape == (40, 4, 2) and visits[..., 0].min() >= 0 and visits[..., 0].max() < 1000
-    assert len(np.unique(visits[..., 0])) > 130 and len(np.unique(visits[..., 1])) == 160  # no sample comes twice
+    assert len(np.unique(visits[..., 0])) == len(np.unique(visits[..., 1])) == 160  # nothing comes twice
     parts = [list(StepSampler(1000, options, part=part, parts=2, accumulate=2)) for part in (0, 1)]
     for step, batch in enumerate(whole):
         shared = [visit for part in parts for micro in part[2 * step : 2 * step + 2] for visit in micro]
         assert sorted(shared) == sorted(batch) and all(len(part[2 * step]) == 1 for part in parts)
+
+
+@pytest.mark.parametrize(("moments", "batch", "parts"), [(50, 4, 1), (50, 4, 2), (1000, 24, 3), (3, 8, 2), (1, 2, 1)])
+def test_every_epoch_visits_each_moment_once_in_another_order_however_it_is_split_and_resumed(
+    moments: int, batch: int, parts: int
+) -> None:
+    epochs, resumed = 4, 2
+    options = replace(OPTIONS, batch_size=batch, steps=math.ceil(epochs * moments / batch), epochs=epochs)
+    assert replace(options, steps=0).for_moments(moments).steps == options.steps
+    shares = [
+        [*islice(StepSampler(moments, options, part=part, parts=parts), resumed)]
+        + [*StepSampler(moments, options, resumed, part, parts)]
+        for part in range(parts)
+    ]
+    visits = sorted((visit for share in shares for step in share for visit in step), key=lambda visit: visit.sample)
+    assert [visit.sample for visit in visits] == list(range(options.steps * batch))
+    orders = [[visit.moment for visit in visits[i * moments : (i + 1) * moments]] for i in range(epochs)]
+    assert all(sorted(order) == list(range(moments)) for order in orders)
+    if moments > 10:
+        assert all(orders[i] != orders[j] for i in range(epochs) for j in range(i))
+        assert all(np.corrcoef(order, range(moments))[0, 1] < 0.5 for order in orders)  # shuffled
+
+
+def test_a_training_begun_when_moments_were_drawn_with_replacement_is_not_resumed(tmp_path: Path) -> None:
+    train(tmp_path)
+    progress = tmp_path / LAST / "training_state" / PROGRESS
+    state = json.loads(progress.read_text())
+    del state["about"]["sampling"]
+    progress.write_text(json.dumps(state))
+    with pytest.raises(GenimaError, match="sampling: None then, every moment once an epoch now"):
+        train(tmp_path, replace(OPTIONS, workers=1))
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.1])
+def test_gradients_are_clipped_to_the_limit_and_without_one_left_as_they_are(tmp_path: Path, limit: float) -> None:
+    steps: list[float] = []
+
+    class Spy(torch.optim.AdamW):
+        def step(self, *arguments: Any, **options: Any) -> None:
+            steps.append(torch.stack([p.grad.norm() for g in self.param_groups for p in g["params"]]).norm().item())
+            super().step(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Spy)
+        train(tmp_path, replace(OPTIONS, gradient_clip=limit))
+    assert len(steps) == OPTIONS.steps
+    if limit:
+        assert max(steps) <= limit * 1.001
+    else:
+        assert max(steps) > 0.5
+
+
+def test_the_defaults_of_both_trainings_are_the_papers() -> None:
+    """Tables 3 and 4; where table 4 says nothing (warm-up, clipping), the released ACT has none."""
+    agent, controller = TrainDiffusion(), TrainController()
+    assert agent.inference_steps == 10 and agent.base == "stabilityai/sd-turbo"
+    a, c = agent.loop, controller.loop
+    assert (a.learning_rate, a.weight_decay, a.epochs, a.batch_size) == (1e-5, 1e-2, 200, 24)
+    assert (a.warmup_steps, a.gradient_clip, a.schedule) == (500, 1.0, "constant_with_warmup")
+    assert (c.learning_rate, c.weight_decay, c.epochs, c.batch_size) == (1e-5, 1e-4, 1000, 96)
+    assert (c.warmup_steps, c.gradient_clip, c.schedule, c.ema) == (0, 0.0, "constant_with_warmup", 0.0)
 
 
 # The diffusion agent
@@ -677,7 +740,7 @@ from pathlib import Path
 import torch
 from test_training import OPTIONS, Numbers
 from dataclasses import replace
-from genima.training import loop
+from genima.training import PROGRESS, loop
 
 class Plain(torch.nn.Module):
     def __init__(self):

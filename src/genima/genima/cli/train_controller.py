@@ -31,7 +31,7 @@ from genima.training.controller import (
 class TrainController:
     """Train a controller to follow the drawn targets of a dataset that ./genima render made.
 
-    Defaults are the GENIMA paper's (table 4). For several GPUs or machines run
+    Defaults are the GENIMA paper's (table 4) and the released ACT's. For several GPUs or machines run
     `accelerate launch --num_processes N -m genima.cli train controller ...` in the environment of ./genima setup.
     Interrupted, the same command goes on where the last checkpoint was written.
     """
@@ -52,7 +52,9 @@ class TrainController:
     """Start from the weights and normalisation of this checkpoint, such as one made with --pretrain."""
     chunks: Annotated[ChunkOptions, tyro.conf.arg(name="")] = field(default_factory=ChunkOptions)
     loop: Annotated[loop.LoopOptions, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: loop.LoopOptions(epochs=1000, batch_size=96, learning_rate=1e-5, weight_decay=1e-4)
+        default_factory=lambda: loop.LoopOptions(
+            epochs=1000, batch_size=96, learning_rate=1e-5, weight_decay=1e-4, warmup_steps=0, gradient_clip=0.0
+        )
     )
 
 

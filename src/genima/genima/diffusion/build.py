@@ -27,7 +27,7 @@ def build_agent(
     targets: TargetDataset,
     conditioning: Literal["controlnet", "unet"] = "controlnet",
     tiled: bool = True,
-    steps: int = 5,
+    steps: int = 10,
     seed: int = 0,
 ) -> DiffusionAgent:
     """An untrained agent for a dataset, the same for the same arguments.
@@ -53,7 +53,7 @@ def agent_on(
     spec: DrawingSpec,
     conditioning: Literal["controlnet", "unet"] = "controlnet",
     tiled: bool = True,
-    steps: int = 5,
+    steps: int = 10,
 ) -> DiffusionAgent:
     """An agent whose ControlNet, or whose UNet, starts from the base's weights and is all that is trained.
 

@@ -47,7 +47,7 @@ class LoopOptions:
     learning_rate: float
     """Of AdamW."""
     epochs: float = 200
-    """How often every moment is seen, on average."""
+    """How often every moment is seen."""
     steps: int = 0
     """Optimiser steps; 0: as many as the epochs take."""
     weight_decay: float = 1e-2
@@ -59,7 +59,7 @@ class LoopOptions:
     warmup_steps: int = 500
     """Steps over which the learning rate rises."""
     gradient_clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; 0: not clipped."""
     ema: float = 0.0
     """Decay of the weights' exponential moving average, which is then what is kept; 0: none."""
     accumulate: int = 1
@@ -86,19 +86,22 @@ class LoopOptions:
                 "--batch-size, --accumulate, --save-every and --cycles must be positive, --steps and --workers not "
                 "negative"
             )
-        if not (min(self.learning_rate, self.epochs, self.gradient_clip) > 0 and 0 <= self.ema < 1):
-            raise GenimaError(
-                "--learning-rate, --epochs and --gradient-clip must be positive, --ema from 0 to below 1"
-            )
-        if min(self.warmup_steps, self.weight_decay) < 0:
-            raise GenimaError("--warmup-steps and --weight-decay must not be negative")
+        if not (min(self.learning_rate, self.epochs) > 0 and 0 <= self.ema < 1):
+            raise GenimaError("--learning-rate and --epochs must be positive, --ema from 0 to below 1")
+        if min(self.warmup_steps, self.weight_decay, self.gradient_clip) < 0:
+            raise GenimaError("--warmup-steps, --weight-decay and --gradient-clip must not be negative")
 
 
+_SAMPLING = "every moment once an epoch"  # part of what a training is: none is resumed with another
 _WITHOUT_EFFECT = ("save_every", "workers", "bar", "accumulate")  # options that may change when a training is resumed
 
 
 class StepSampler(torch.utils.data.Sampler[list[Visit]]):
-    """What each step trains on. It depends on (seed, step) alone, not on workers, devices or where a run resumed."""
+    """Batches of a training: every epoch visits each moment once, in an order of its own.
+
+    A batch may end one epoch and begin the next: none is dropped or cut short. It depends on (seed, step) alone, not
+    on workers, devices or the step that a run was resumed at.
+    """
 
     def __init__(
         self, size: int, options: LoopOptions, start: int = 0, part: int = 0, parts: int = 1, accumulate: int = 1
@@ -108,10 +111,14 @@ class StepSampler(torch.utils.data.Sampler[list[Visit]]):
         self._part, self._parts, self._accumulate = part, parts, accumulate
 
     def __iter__(self) -> Iterator[list[Visit]]:
-        batch = self._options.batch_size
+        batch, epoch, order = self._options.batch_size, -1, np.empty(0, np.int64)
         for step in range(self._start, self._options.steps):
-            moments = np.random.default_rng([self._options.seed, step]).integers(0, self._size, batch)
-            visits = [Visit(int(moment), step * batch + i) for i, moment in enumerate(moments)]
+            visits = []
+            for sample in range(step * batch, (step + 1) * batch):
+                if sample // self._size != epoch:
+                    epoch = sample // self._size
+                    order = np.random.default_rng([self._options.seed, epoch]).permutation(self._size)
+                visits.append(Visit(int(order[sample % self._size]), sample))
             mine = visits[self._part :: self._parts]
             for i in range(self._accumulate):
                 yield mine[i :: self._accumulate]
@@ -180,7 +187,7 @@ def run(
     options = options.for_moments(len(dataset))  # type: ignore[arg-type]
     accelerator = accelerator or make_accelerator(options, folder)
     with _alone_in(folder) if accelerator.is_main_process else contextlib.nullcontext():
-        about = {**(about or {}), "moments": len(dataset)}  # type: ignore[arg-type]
+        about = {**(about or {}), "moments": len(dataset), "sampling": _SAMPLING}  # type: ignore[arg-type]
         training = _Training(model, options, folder, save, validate, best_by, about, accelerator)
         training.run(dataset, collate)
 
@@ -277,7 +284,7 @@ class _Training:
                 accelerator.backward(losses["loss"])
                 norm = torch.zeros(())
                 if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(self._parameters, self._options.gradient_clip)
+                    norm = accelerator.clip_grad_norm_(self._parameters, self._options.gradient_clip or math.inf)
                     if accelerator.scaler:  # it skips a step whose gradients overflow, and scales less from then on
                         norm = torch.zeros(())
                 names = list(losses)
