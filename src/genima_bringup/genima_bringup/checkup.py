@@ -31,11 +31,11 @@ class CheckupNode(Listener):
         GenimaError: for files that are missing or malformed, and a period that makes no sense.
         """
         super().__init__(CHECKUP)
-        cameras = self.declare_parameter("cameras", "").value  # which camera is which view; empty: the usual ones
-        views = list(self.declare_parameter("views", ["front", "wrist", "left_shoulder", "right_shoulder"]).value)
+        cameras = parameters.text(self, "cameras", "")  # which camera is which view; empty: the usual ones
+        views = parameters.views(self)
         rig = load_rig(cameras) if cameras else {}
-        calibration = self.declare_parameter("calibration", "").value
-        robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        calibration = parameters.text(self, "calibration", "")
+        robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         period = parameters.number(self, "period", 5.0, 1.0)  # s
         self.expect(list(rig) or views, rig, load_cameras(calibration) if calibration else {}, robot)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)

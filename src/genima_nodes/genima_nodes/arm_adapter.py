@@ -52,8 +52,8 @@ class ArmAdapterNode(Node):
             GenimaError: for a backend that does not exist or does not fit the robot.
         """
         super().__init__("arm_adapter", **options)
-        self._robot = RobotModel.load(self.declare_parameter("robot", "fr3").value)
-        self._backend = backend = ArmBackend.load(self.declare_parameter("backend", "crisp").value)
+        self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
+        self._backend = backend = ArmBackend.load(parameters.text(self, "backend", "crisp"))
         self._names = backend.joint_names(self._robot)
         self._period = 1 / parameters.number(self, "state_rate", 200.0, 20.0, 1000.0)  # s between joint states
         self._target = controller_target(backend, self._names)

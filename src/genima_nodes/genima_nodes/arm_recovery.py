@@ -24,6 +24,7 @@ from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
+from genima_nodes import parameters
 from genima_nodes.health import Health
 from genima_nodes.optional_messages import message_type
 from genima_nodes.pacing import STEADY
@@ -48,7 +49,7 @@ class ArmRecoveryNode(Node):
             GenimaError: for a backend that knows no recovery, or whose messages are not installed.
         """
         super().__init__("arm_recovery", **options)
-        backend = ArmBackend.load(self.declare_parameter("backend", "crisp").value)
+        backend = ArmBackend.load(parameters.text(self, "backend", "crisp"))
         if backend.recovery is None:
             raise GenimaError(f"backend {backend.name} knows no recovery: leave arm_recovery out")
         self._controller, self._settings = backend.controller, backend.recovery

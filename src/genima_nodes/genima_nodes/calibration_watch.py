@@ -48,15 +48,15 @@ class CalibrationWatchNode(Node):
             GenimaError: for parameters that make no sense, and views without a calibration.
         """
         super().__init__("calibration_watch", **options)
-        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
-        self._cameras = load_cameras(self.declare_parameter("calibration", "sim").value)
-        views = list(self.declare_parameter("views", ["front", "wrist", "left_shoulder", "right_shoulder"]).value)
-        if not views:
-            raise GenimaError("calibration_watch: the parameter views names no camera")
+        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        self._cameras = load_cameras(parameters.text(self, "calibration", "sim"))
+        views = parameters.views(self)
         if unknown := [view for view in views if view not in self._cameras]:
             raise GenimaError(f"calibration_watch: there is no calibration of {', '.join(unknown)}")
         period = parameters.number(self, "period", 5.0, 0.1)  # s between two checks of a view
-        self._fastest = parameters.number(self, "max_speed", 0.1)  # rad/s: of a faster arm, images lag
+        self._fastest = parameters.number(  # rad/s: of a faster arm, images lag
+            self, "max_speed", 0.1, apply=partial(setattr, self, "_fastest")
+        )
 
         self._health = Health(self)
         self._cost = self._health.latency("check")

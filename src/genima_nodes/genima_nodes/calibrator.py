@@ -76,14 +76,14 @@ class CalibratorNode(Node):
             GenimaError: for parameters that make no sense, and samples that cannot be gone on with.
         """
         super().__init__("calibrator", **options)
-        view = self.declare_parameter("view", "front").value
-        parent = self.declare_parameter("parent", "").value
+        view = parameters.view(self)
+        parent = parameters.text(self, "parent", "")
         if parent not in get_args(Parent):
             raise GenimaError(f"calibrator: parent is {parent!r}; say what carries the camera: base or flange")
-        board = self.declare_parameter("board", "").value
-        robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
-        samples = self.declare_parameter("samples", "").value
-        self._out = Path(self.declare_parameter("calibration", "calibration/mine").value)
+        board = parameters.text(self, "board", "")
+        robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        samples = parameters.text(self, "samples", "")
+        self._out = Path(parameters.text(self, "calibration", "calibration/mine"))
         self.session = Session(
             Path(samples or f"data/calibration/{view}"),
             view,
@@ -140,12 +140,12 @@ class CalibratorNode(Node):
 
     def _settings(self) -> AutomaticSettings:
         usual = AutomaticSettings()
-        box = list(self.declare_parameter("workspace", [0.0]).value)
+        box = parameters.numbers(self, "workspace", [0.0])
         return AutomaticSettings(
             speed=parameters.number(self, "speed", usual.speed, 0.01, 1.0),
             lowest=parameters.number(self, "lowest", usual.lowest, -10.0, 10.0),
             workspace=None if box == [0.0] else tuple(box),
-            most=int(parameters.number(self, "most", usual.most, 5, 1000)),
+            most=parameters.integer(self, "most", usual.most, 5, 1000),
             millimetres=parameters.number(self, "millimetres", usual.millimetres),
             degrees=parameters.number(self, "degrees", usual.degrees),
         )

@@ -47,10 +47,10 @@ class CameraTransformsNode(Node):
             GenimaError: for parameters that make no sense, and calibrations that contradict each other.
         """
         super().__init__("camera_transforms", **options)
-        folder = self.declare_parameter("calibration", "sim").value
-        robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        folder = parameters.text(self, "calibration", "sim")
+        robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         self._wait = parameters.number(self, "wait", 5.0, -1.0)  # s for a driver's frames; below 0: for ever
-        self._prefix = self.declare_parameter("prefix", "").value  # of the robot's frames
+        self._prefix = parameters.frame_prefix(self, "prefix")  # of the robot's frames
         self._cameras = self._load(folder, robot)
         self._tree = FrameTree()  # what others publish
         self._hung: dict[str, list[Hanging]] = {}  # by view

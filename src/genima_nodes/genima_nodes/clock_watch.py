@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -68,7 +69,7 @@ class ClockWatchNode(Node):
         name = re.sub(r"\W", "_", host or socket.gethostname())
         super().__init__(f"clock_watch_{name}", **options)
         self._host = self.get_name().removeprefix("clock_watch_")  # of two machines with one name, one is given another
-        self._allowed = parameters.number(self, "allowed", 0.005)  # s
+        self._allowed = parameters.number(self, "allowed", 0.005, apply=partial(setattr, self, "_allowed"))  # s
         self._peers: dict[str, _Peer] = {}
         self._health = Health(self)
         self._answers = self._health.meter("answers")

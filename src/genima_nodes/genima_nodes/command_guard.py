@@ -46,11 +46,9 @@ class CommandGuardNode(Node):
             GenimaError: for parameters that make no sense.
         """
         super().__init__("command_guard", **options)
-        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         rate = parameters.rate(self)
-        settings = GuardSettings(
-            **{name: parameters.number(self, name, default) for name, default in vars(GuardSettings()).items()}
-        )
+        settings = parameters.settings(self, GuardSettings())
         self._guard = CommandGuard(self._robot, rate, SOURCES, settings, self._keep_outs())
         self._rivals: set[str] = set()  # sources that more than one publisher speaks for
         self._lock = threading.Lock()
@@ -81,7 +79,7 @@ class CommandGuardNode(Node):
         self.create_service(SelectSource, "command_guard/select", self._on_select)
         self.create_service(Trigger, "command_guard/stop", self._on_stop)
         self.create_service(Trigger, "command_guard/resume", self._on_resume)
-        recovery = self.declare_parameter("recovery", "").value  # service of who brings a robot back after a reflex
+        recovery = parameters.service(self, "recovery")  # service of who brings a robot back after a reflex
         self._recovery = self.create_client(Trigger, recovery) if recovery else None
         self._recovering: Future | None = None
         self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
@@ -99,10 +97,10 @@ class CommandGuardNode(Node):
 
     def _keep_outs(self) -> list[KeepOut]:
         places: list[KeepOut] = []
-        box = list(self.declare_parameter("workspace", [0.0]).value)
+        box = parameters.numbers(self, "workspace", [0.0])
         if box != [0.0]:
             places.append(Workspace(self._robot, box[:3], box[3:]))
-        if self.declare_parameter("self_collision", False).value:
+        if parameters.flag(self, "self_collision", False):
             places.append(SelfCollision(self._robot))
         return places
 

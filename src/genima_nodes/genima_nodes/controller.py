@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from typing import cast
 
 import torch
 from rclpy.node import Node
@@ -21,6 +22,7 @@ from trajectory_msgs.msg import JointTrajectory
 from genima.checkpoint import CONTROLLER, read_pair
 from genima.chunks import ChunkStream
 from genima.chunks.ensemble import TemporalEnsemble
+from genima.chunks.stream import Mode
 from genima.closed_loop import Reads
 from genima.controller import Controller
 from genima.errors import GenimaError
@@ -56,17 +58,17 @@ class ControllerNode(Node):
             GenimaError: for parameters that make no sense.
         """
         super().__init__("controller")
-        checkpoint = self.declare_parameter("checkpoint", "").value
-        device = self.declare_parameter("device", "cpu").value
+        checkpoint = parameters.text(self, "checkpoint", "")
+        device = parameters.text(self, "device", "cpu")
         rate = parameters.rate(self)
-        mode = self.declare_parameter("mode", "overlapped").value
-        execution_horizon = int(parameters.number(self, "execution_horizon", 0))  # actions; 0: all
-        self._ensemble = self.declare_parameter("ensemble", False).value
+        mode = cast(Mode, parameters.text(self, "mode", "overlapped"))  # ChunkStream checks it
+        execution_horizon = parameters.integer(self, "execution_horizon", 0)  # actions; 0: all
+        self._ensemble = parameters.flag(self, "ensemble", False)
         self._ensemble_m = parameters.number(self, "ensemble_m", 0.01, float("-inf"))
         self._observation_timeout = parameters.number(self, "observation_timeout", 0.2)  # s
         self._least_agreement = parameters.number(self, "least_agreement", 0.45, 0.0, 1.0)
-        calibration = self.declare_parameter("calibration", "").value
-        torch.set_num_threads(int(parameters.number(self, "threads", 1, 1)))
+        calibration = parameters.text(self, "calibration", "")
+        torch.set_num_threads(parameters.integer(self, "threads", 1, 1, 1024))
         self._controller = controller or Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
         self._reads: Reads = self._controller
         self._robot = self._controller.robot

@@ -71,18 +71,18 @@ class DiffusionAgentNode(Node):
                 that cannot draw.
         """
         super().__init__("diffusion_agent", **options)
-        checkpoint = self.declare_parameter("checkpoint", "").value
-        device = self.declare_parameter("device", "cpu").value
-        self._seed = int(parameters.number(self, "seed", 0))
+        checkpoint = parameters.text(self, "checkpoint", "")
+        device = parameters.text(self, "device", "cpu")
+        self._seed = parameters.integer(self, "seed", 0, 0, 2**62)
         self._tolerance = parameters.number(self, "sync_tolerance", 0.034)  # s; cameras at 30 Hz have no common trigger
         self._straggling = parameters.number(self, "straggler_timeout", 0.1)  # s after the first image of a set
-        calibration = self.declare_parameter("calibration", "").value  # empty: images are taken as they are
-        torch.set_num_threads(int(parameters.number(self, "threads", 0)) or spare_threads())
+        calibration = parameters.text(self, "calibration", "")  # empty: images are taken as they are
+        torch.set_num_threads(parameters.integer(self, "threads", 0, 0, 1024) or spare_threads())
         shortcuts = Shortcuts(
-            steps=int(parameters.number(self, "steps", 0)) or None,  # 0: the checkpoint's
+            steps=parameters.integer(self, "steps", 0, 0, 1000) or None,  # 0: the checkpoint's
             strength=parameters.number(self, "strength", 1.0, 0, 1),
-            controlnet_every=int(parameters.number(self, "controlnet_every", 1, 1)),
-            tiny_decoder=self.declare_parameter("tiny_decoder", "").value or None,
+            controlnet_every=parameters.integer(self, "controlnet_every", 1, 1, 1000),
+            tiny_decoder=parameters.text(self, "tiny_decoder", "") or None,
         )
         self._health = Health(self)
         if agent is None:

@@ -44,11 +44,11 @@ class FrankaArmNode(Node):
             GenimaError: for parameters that make no sense, and a robot that is not there or another one.
         """
         super().__init__("franka_arm", **options)
-        self._robot = RobotModel.load(self.declare_parameter("robot", "fr3").value)
-        address = str(self.declare_parameter("robot_ip", "172.16.0.2").value)
+        self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
+        address = parameters.text(self, "robot_ip", "172.16.0.2")
         self._period = 1 / parameters.number(self, "state_rate", 200.0, 10.0, _READ_RATE)  # s
-        self._has_gripper = bool(self.declare_parameter("has_gripper", True).value)
-        self._arm = FrankaArm(address, self._robot, self._settings())
+        self._has_gripper = parameters.flag(self, "has_gripper", True)
+        self._arm = FrankaArm(address, self._robot, parameters.settings(self, ArmSettings()))
         self.get_logger().info(f"connecting to the robot at {address}; ends if it does not answer")
         self._state: ArmState = self._arm.connect()
 
@@ -88,15 +88,6 @@ class FrankaArmNode(Node):
         """Stop the arm, and let the robot go."""
         self._pace.close()
         self._arm.close()
-
-    def _settings(self) -> ArmSettings:
-        settings: dict[str, Any] = {}
-        for name, default in vars(ArmSettings()).items():
-            if isinstance(default, tuple):
-                settings[name] = tuple(self.declare_parameter(name, list(map(float, default))).value)
-            else:
-                settings[name] = parameters.number(self, name, default)
-        return ArmSettings(**settings)
 
     # What is heard.
 

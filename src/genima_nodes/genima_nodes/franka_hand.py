@@ -39,8 +39,8 @@ class FrankaHandNode(Node):
             GenimaError: for parameters that make no sense.
         """
         super().__init__("franka_hand", **options)
-        self._robot = RobotModel.load(self.declare_parameter("robot", "fr3").value)
-        address = str(self.declare_parameter("robot_ip", "172.16.0.2").value)
+        self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
+        address = parameters.text(self, "robot_ip", "172.16.0.2")
         force = parameters.number(self, "force", 30.0, 1.0, 70.0)  # N; 70 is what it can hold
         speed = parameters.number(self, "speed", 0.1, 0.01, 0.2)  # m/s
         self._hand = FrankaHand(address, force, speed)

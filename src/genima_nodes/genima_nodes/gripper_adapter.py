@@ -23,7 +23,7 @@ from sensor_msgs.msg import JointState
 from genima.errors import GenimaError
 from genima.robot.backend import GripperAction, GripperBackend
 from genima.robot.model import RobotModel
-from genima_nodes import messages, qos
+from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
 from genima_nodes.optional_messages import message_type
 from genima_nodes.pacing import STEADY
@@ -63,8 +63,8 @@ class GripperAdapterNode(Node):
             GenimaError: for a backend that does not exist, or whose messages are not installed.
         """
         super().__init__("gripper_adapter", **options)
-        self._robot = RobotModel.load(self.declare_parameter("robot", "fr3").value)
-        self._backend = GripperBackend.load(self.declare_parameter("backend", "robotiq_2f140").value)
+        self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
+        self._backend = GripperBackend.load(parameters.text(self, "backend", "robotiq_2f140"))
         self._actions: dict[str, ActionClient] = {}  # by the action's name
         self._trouble = f"nobody serves {self.resolve_topic_name(self._backend.action)}"  # while there is no server
         self._kind = self._backend.kind
@@ -216,9 +216,7 @@ class GripperAdapterNode(Node):
         kinds = {name: self._kind.value}
         if self._kind is GripperAction.FRANKA:
             kinds = {f"{name}/{part}": f"franka_msgs/action/{part.capitalize()}" for part in ("move", "grasp")}
-        self._actions = {
-            name: ActionClient(self, message_type(kind), name) for name, kind in kinds.items()
-        }
+        self._actions = {name: ActionClient(self, message_type(kind), name) for name, kind in kinds.items()}
 
     def _are_ready(self) -> bool:
         return bool(self._actions) and all(client.server_is_ready() for client in self._actions.values())

@@ -40,9 +40,9 @@ class JogNode(Node):
         GenimaError: for parameters or a gamepad's file that make no sense.
         """
         super().__init__("jog")
-        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         self._period = 1 / parameters.number(self, "rate", 100.0, 20.0, 200.0)
-        file = self.declare_parameter("gamepad", "").value
+        file = parameters.text(self, "gamepad", "")
         self._gamepad = Gamepad.load(Path(file) if file else None)
         self._jog = Jog(self._robot)
         self._push: NDArray[np.float64] = np.zeros(6)

@@ -31,7 +31,7 @@ class PlayedLeader(Node):
         GenimaError: for a rate out of range.
         """
         super().__init__(name)
-        self.robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        self.robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         rate = parameters.number(self, "rate", 200.0, 20.0, 1000.0)
         self._stages: list[Stage] = []  # still to come
         self._busy = False

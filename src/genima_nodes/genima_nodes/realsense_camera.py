@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
@@ -21,7 +20,7 @@ from tf2_msgs.msg import TFMessage
 
 from genima.errors import GenimaError
 from genima.handeye.frames import T_LINK_OPTICAL
-from genima_nodes import messages, qos
+from genima_nodes import messages, parameters, qos
 from genima_nodes.hardware.realsense import OPTIONS, ColorCamera, ColorProfile, Frame, Opened
 from genima_nodes.health import Health
 from genima_nodes.running import FILMING_NICENESS, run
@@ -45,8 +44,8 @@ class RealSenseCameraNode(Node):
             GenimaError: for parameters that make no sense, and a camera that is not there.
         """
         super().__init__("realsense_camera", **options)
-        self._view = str(self.declare_parameter("view", "front").value)
-        profile = ColorProfile.of(str(self.declare_parameter("rgb_camera.color_profile", "640x480x30").value))
+        self._view = parameters.view(self)
+        profile = ColorProfile.of(parameters.text(self, "rgb_camera.color_profile", "640x480x30"))
         self._camera = ColorCamera(self._serial(), profile, self._sensor_options(), plugged_in)
         self._opened, self._times = self._camera.open(), 0
         self._ending = threading.Event()
@@ -78,19 +77,14 @@ class RealSenseCameraNode(Node):
 
     def _serial(self) -> str:
         """As of the ROS driver with a ``_`` before it: ROS takes digits for a number, and drops its leading zeros."""
-        value = self.declare_parameter("serial_no", "", ParameterDescriptor(dynamic_typing=True)).value
-        return str(value).removeprefix("_")
+        return parameters.digits(self, "serial_no").removeprefix("_")
 
     def _sensor_options(self) -> dict[str, float]:
         """Those that are set, by the names of the ROS driver; the others stay as the camera has them."""
         options = {}
         for name in OPTIONS:
-            value = self.declare_parameter(f"rgb_camera.{name}", None, ParameterDescriptor(dynamic_typing=True)).value
-            if value is None:
-                continue
-            if not isinstance(value, bool | int | float):
-                raise GenimaError(f"{self.get_name()}: rgb_camera.{name} is {value!r}; it must be a number")
-            options[name] = float(value)
+            if (value := parameters.optional_number(self, f"rgb_camera.{name}")) is not None:
+                options[name] = value
         return options
 
     def _tell(self, opened: Opened) -> None:

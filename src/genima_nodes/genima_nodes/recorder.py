@@ -67,15 +67,17 @@ class RecorderNode(Node):
             GenimaError: for parameters that make no sense.
         """
         super().__init__("recorder", **options)
-        self._folder = Path(self.declare_parameter("folder", "data/demos").value)
-        self._views = list(self.declare_parameter("views", ["front", "wrist", "left_shoulder", "right_shoulder"]).value)
-        self._images = self.declare_parameter("images", "jpeg").value
+        self._folder = Path(parameters.text(self, "folder", "data/demos"))
+        self._views = parameters.views(self)
+        self._images = parameters.text(self, "images", "jpeg")
         if self._images not in ("raw", *ENCODINGS):
             raise GenimaError(f"recorder: images is {self._images!r}; known: raw, {', '.join(ENCODINGS)}")
-        self._reserve = parameters.number(self, "reserve", 2.0)  # GB of the disk that stay free
-        robot = self.declare_parameter("robot", "panda").value
+        self._reserve = parameters.number(  # GB of the disk that stay free
+            self, "reserve", 2.0, apply=partial(setattr, self, "_reserve")
+        )
+        robot = parameters.text(self, "robot", "panda")
         RobotModel.load(robot)
-        calibration = self.declare_parameter("calibration", "").value
+        calibration = parameters.text(self, "calibration", "")
         self._about = _about(robot, calibration, self._views)
         bag.types()  # takes a moment, which the first episode shall not
 

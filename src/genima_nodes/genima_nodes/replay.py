@@ -30,7 +30,7 @@ class ReplayNode(PlayedLeader):
         """
         super().__init__("replay")
         speed = parameters.number(self, "speed", 1.0, _SLOWEST, 1.0)
-        episode = Episode.load(Path(self.declare_parameter("episode", "").value), self.robot)
+        episode = Episode.load(Path(parameters.text(self, "episode", "")), self.robot)
         times = (episode.stamps - episode.stamps[0]) / speed
         self._episode = Way(times, episode.command_positions, episode.command_gripper)
         self._home()

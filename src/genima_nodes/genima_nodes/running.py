@@ -19,6 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from genima.errors import GenimaError
 from genima.signals import ending_signals
+from genima_nodes import parameters
 from genima_nodes.pacing import CALLBACKS, schedule_in_real_time
 
 # Control comes first: a late drawing costs quality, a late command smoothness. A late film costs nothing.
@@ -66,6 +67,8 @@ def run(
         spinner.add_node(node)
         gc.collect()
         gc.freeze()  # what is there stays: to look through it again would hold up every thread, 0.3 s with torch
+        if strangers := parameters.unknown(node):
+            node.get_logger().warning(f"no such parameters, and not used: {', '.join(strangers)}")
         node.get_logger().info("ready")
         while not ending.is_set():
             spinner.spin_once(timeout_sec=_WAKE)

@@ -23,7 +23,7 @@ from genima.errors import GenimaError
 from genima.handeye.result import Frames
 from genima.observation import Chunk
 from genima.robot.model import RobotModel
-from genima_nodes import qos
+from genima_nodes import parameters, qos
 from genima_nodes.health import Health
 from genima_nodes.pacing import STEADY
 from genima_nodes.running import FILMING_NICENESS, run
@@ -47,9 +47,9 @@ class RvizMarkersNode(Node):
             GenimaError: for a checkpoint that cannot be read.
         """
         super().__init__("rviz_markers", **options)  # type: ignore[arg-type]
-        spec, _ = read_pair(self.declare_parameter("checkpoint", "").value)
+        spec, _ = read_pair(parameters.text(self, "checkpoint", ""))
         self._robot = RobotModel.load(spec.robot)
-        self._frame = self.declare_parameter("frame", Frames.of(self._robot, "base", "").parent).value
+        self._frame = parameters.text(self, "frame", Frames.of(self._robot, "base", "").parent)
         self._appearance = spec.appearance
         self._radius = min(spec.appearance.radii.values())  # larger ones, of cameras far away, would hide the arm
         self._words: dict[str, tuple[float, str]] = {}  # by node: monotonic s, what is wrong; empty: nothing

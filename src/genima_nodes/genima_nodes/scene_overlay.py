@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,12 @@ class SceneOverlayNode(Node):
             GenimaError: for parameters that make no sense, and an episode that cannot be shown.
         """
         super().__init__("scene_overlay", **options)
-        self._views = list(self.declare_parameter("views", ["front", "wrist", "left_shoulder", "right_shoulder"]).value)
-        self._match = parameters.number(self, "match", MATCH, 0.0, 1.0)
-        self._picture = Path(self.declare_parameter("picture", "scene_overlay.png").value)
+        self._views = parameters.views(self)
+        self._match = parameters.number(self, "match", MATCH, 0.0, 1.0, partial(setattr, self, "_match"))
+        self._picture = Path(parameters.text(self, "picture", "scene_overlay.png"))
         self._episode = ""
         self._references: dict[str, Reference] = {}
-        if episode := self.declare_parameter("episode", "").value:
+        if episode := parameters.text(self, "episode", ""):
             self._show(episode)
         self._newest: dict[str, ImageMessage] = {}
 

@@ -48,11 +48,9 @@ class TeleopNode(Node):
             GenimaError: for parameters or a leader's file that make no sense.
         """
         super().__init__("teleop", **options)
-        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
-        self._leader = Leader.load(self.declare_parameter("leader", "panda").value, self._robot)
-        settings = MirrorSettings(
-            **{name: parameters.number(self, name, default) for name, default in vars(MirrorSettings()).items()}
-        )
+        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        self._leader = Leader.load(parameters.text(self, "leader", "panda"), self._robot)
+        settings = parameters.settings(self, MirrorSettings())
         self._mirror = Mirror(self._robot, settings)
         self._sample: Sample | None = None  # the leader's newest
         self._strangers: list[str] = []  # joints that are not the leader's, on its topic

@@ -69,7 +69,7 @@ class SceneNode(Node):
         options: those of a node.
         """
         super().__init__(name, **options)
-        self._robot = RobotModel.load(self.declare_parameter("robot", "panda").value)
+        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         self._exposure = 1 / parameters.number(self, "camera_rate", camera_rate, 0.1, _FASTEST_CAMERA)  # s between two
         self._lock = threading.Lock()  # of the scene and the three below
         self._command: Command | None = None

@@ -37,9 +37,9 @@ class SimNode(SceneNode):
         simulation: the scene; built for the parameters ``robot`` and ``board`` if None.
         """
         super().__init__("sim_node", _CAMERA_RATE)
-        backlog = round(parameters.number(self, "camera_backlog", 0.0, 0.0, 1000.0))
+        backlog = parameters.integer(self, "camera_backlog", 0, 0, 1000)
         board = self._calibration_board()
-        self._view = self.declare_parameter("view", "").value  # the only one that is filmed; empty: all
+        self._view = parameters.view(self, "")  # the only one that is filmed; empty: all
         self._simulation = simulation or Simulation(self._robot, board, self._view or None)
         self._exposed: deque[tuple[np.ndarray, float]] = deque(maxlen=backlog + 1)  # configuration, stamp in s
         self._seen = threading.Semaphore(0)  # counts exposures, and the end
@@ -51,8 +51,8 @@ class SimNode(SceneNode):
 
     def _calibration_board(self) -> MountedBoard | None:
         """For the parameters ``board`` (none, table or gripper) and ``board_file``."""
-        place = self.declare_parameter("board", _NO_BOARD).value
-        file = self.declare_parameter("board_file", "").value
+        place = parameters.text(self, "board", _NO_BOARD)
+        file = parameters.text(self, "board_file", "")
         if place == _NO_BOARD:
             return None
         return MountedBoard.at(Board.load(Path(file) if file else paths.shared(*_BOARD_FILE)), place)

@@ -34,10 +34,10 @@ class CoppeliaBridge(SceneNode):
                 objects or has another arm.
         """
         super().__init__("coppeliasim", **options)
-        names = SceneNames.load(self.declare_parameter("scene", "rlbench").value, self._robot)
-        host = self.declare_parameter("host", DEFAULT_HOST).value
-        port = round(parameters.number(self, "port", DEFAULT_PORT, 1, 65535))
-        self._stepping = self.declare_parameter("stepping", True).value
+        names = SceneNames.load(parameters.text(self, "scene", "rlbench"), self._robot)
+        host = parameters.text(self, "host", DEFAULT_HOST)
+        port = parameters.integer(self, "port", DEFAULT_PORT, 1, 65535)
+        self._stepping = parameters.flag(self, "stepping", True)
         self._remote = CoppeliaScene(lambda: Connection(host, port), names, self._robot, self._stepping)
         self._lost = False
         self._next_attempt = 0.0  # monotonic s
