@@ -32,12 +32,12 @@ def example_loss(
 ) -> Tensor:
     """The loss of a batch, in the precision that the pipeline is stored in.
 
-    Latents are the mean instead of a sample, and noise is drawn in single precision, so that the same seed gives the
-    same loss as :class:`genima.training.diffusion.DrawingLoss`.
+    Noise is drawn in single precision, so that the same seed gives the same loss as
+    :class:`genima.training.diffusion.DrawingLoss`.
     """
     dtype = pipeline.unet.dtype
     with torch.no_grad():
-        latents = pipeline.vae.encode(batch.pixels.to(dtype)).latent_dist.mode() * pipeline.vae.config.scaling_factor
+        latents = pipeline.vae.encode(batch.pixels.to(dtype)).latent_dist.sample() * pipeline.vae.config.scaling_factor
         added = torch.randn_like(latents, dtype=torch.float32).to(dtype)
         t = torch.randint(0, noise.config.num_train_timesteps, (len(latents),), device=latents.device)
         noisy = noise.add_noise(latents, added, t)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -99,29 +99,66 @@ def test_the_network_tells_views_apart_by_their_embeddings_alone(act: Act) -> No
         act.view_embedding.copy_(embedding)
 
 
-def test_film_starts_as_the_plain_resnet_and_text_changes_it_after() -> None:
-    config = replace(ActConfig.small(K), backbone_widths=(8, 16, 24), backbone_depths=(1, 1, 1))
+@pytest.mark.parametrize(("film", "layers"), [("block", 3), ("stage", 2)])
+def test_film_starts_as_the_plain_resnet_and_text_changes_it_after(
+    film: Literal["block", "stage"], layers: int
+) -> None:
+    config = replace(ActConfig.small(K), backbone_widths=(8, 16, 24), backbone_depths=(1, 2, 1), film=film)
     torch.manual_seed(0)
-    film = FilmResNet(config, text_width=5).requires_grad_(False).eval()
+    net = FilmResNet(config, text_width=5).requires_grad_(False).eval()
+    assert len(net.film) == layers
     plain = ResNetModel(
-        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic")
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 2, 1], layer_type="basic")
     ).eval()
-    plain.embedder.load_state_dict(film.embedder.state_dict())
-    plain.encoder.stages.load_state_dict(film.stages.state_dict())
+    plain.embedder.load_state_dict(net.embedder.state_dict())
+    plain.encoder.stages.load_state_dict(net.stages.state_dict())
     images, texts = random(3, 3, SIDE, SIDE), (random(3, 5, seed=1), random(3, 5, seed=2))
     expected = plain(images).last_hidden_state
     for text in texts:
-        torch.testing.assert_close(film(images, text), expected)
-    for layer in film.film:
+        torch.testing.assert_close(net(images, text), expected)
+    for layer in net.film:
         nn.init.normal_(layer.weight, std=0.1)
-    a, b = (film(images, text) for text in texts)
+        before = net(images, texts[0])
+        layer.weight.mul_(2)  # each of them matters
+        assert (net(images, texts[0]) - before).abs().max() > 1e-3
+    a, b = (net(images, text) for text in texts)
     assert (a - b).abs().max() > 1e-2 and a.shape == expected.shape
-    # (1 + gamma) x + beta, written out for the last stage
-    before = film.stages[0](film.embedder(images))
-    gamma, beta = film.film[0](texts[0])[:, :, None, None].chunk(2, dim=1)
-    middle = film.stages[1](before) * (1 + gamma) + beta
-    gamma, beta = film.film[1](texts[0])[:, :, None, None].chunk(2, dim=1)
-    torch.testing.assert_close(a, film.stages[2](middle) * (1 + gamma) + beta)
+
+    def modulated(i: int, x: Tensor) -> Tensor:
+        gamma, beta = net.film[i](texts[0])[:, :, None, None].chunk(2, dim=1)
+        return (1 + gamma) * x + beta
+
+    x = net.stages[0](net.embedder(images))
+    if film == "stage":
+        x = modulated(1, net.stages[2](modulated(0, net.stages[1](x))))
+    else:  # the residual, before its shortcut is added
+        for i, block in enumerate([*net.stages[1].layers, *net.stages[2].layers]):
+            x = (modulated(i, block.layer(x)) + block.shortcut(x)).clamp(min=0)
+    torch.testing.assert_close(a, x)
+
+
+def test_a_controller_from_before_film_was_in_every_block_has_it_once_a_stage() -> None:
+    assert ActConfig().film == "block" and ActConfig.small(K).film == "stage"
+    old = {key: value for key, value in asdict(ActConfig()).items() if key not in ("film", "released_initialisation")}
+    assert ActConfig.from_dict(old) == replace(ActConfig(), film="stage")
+    for config in (ActConfig(), ActConfig.small(K)):
+        assert ActConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_queries_and_embeddings_begin_as_the_released_acts_do(act: Act, released: bool) -> None:
+    """They are nn.Embedding there, N(0, 1), and DETR draws the transformer's matrices by Xavier's rule."""
+    torch.manual_seed(0)
+    config = replace(ActConfig.small(K), width=256, heads=8, feedforward=512, released_initialisation=released)
+    net = Act(config, act.text_encoder)
+    for embedding in (net.query, net.token_position, net.view_embedding, net.style_class):
+        assert embedding.std().item() == pytest.approx(1.0 if released else 0.02, rel=0.15)
+        assert abs(embedding.mean().item()) < 0.2 * embedding.std().item()
+    for layers in (net.encoder, net.decoder):
+        for name, weights in layers.named_parameters():
+            if name.endswith("feedforward.0.weight"):
+                bound = (6 / sum(weights.shape)) ** 0.5 if released else weights.shape[1] ** -0.5
+                assert 0.97 * bound < weights.abs().max().item() <= bound
 
 
 def test_in_use_the_style_is_zero(act: Act) -> None:
@@ -172,7 +209,7 @@ def test_padded_actions_do_not_change_the_loss_and_real_ones_do(act: Act) -> Non
         assert (value - expected[key]).abs() > 1e-6, key
 
 
-def test_the_loss_is_what_the_paper_writes(act: Act) -> None:
+def test_the_loss_is_what_the_paper_and_the_released_act_write(act: Act) -> None:
     actions = random(B, K, JOINTS + 1)
     actions[..., -1] = (actions[..., -1] > 0).float()
     padding = torch.zeros(B, K, dtype=torch.bool)
@@ -181,10 +218,12 @@ def test_the_loss_is_what_the_paper_writes(act: Act) -> None:
     parts = act_loss(output, actions, padding)
     real = ~padding
     assert output.mean is not None and output.log_variance is not None
-    expected = nn.functional.l1_loss(output.actions[real], actions[real][:, :-1])
+    released = (nn.functional.l1_loss(output.actions, actions[..., :-1], reduction="none") * real[..., None]).mean()
+    torch.testing.assert_close(parts["joints"], released, rtol=0, atol=0)  # as the released ACT masks its mean
+    expected = nn.functional.l1_loss(output.actions[real], actions[real][:, :-1]) * real.float().mean()
     torch.testing.assert_close(parts["joints"], expected)
-    entropy = nn.functional.binary_cross_entropy(output.gripper[real].sigmoid(), actions[real][:, -1])
-    torch.testing.assert_close(parts["gripper"], 0.05 * entropy)
+    entropy = nn.functional.binary_cross_entropy(output.gripper[real].sigmoid(), actions[real][:, -1], reduction="sum")
+    torch.testing.assert_close(parts["gripper"], 0.05 * entropy / real.numel())
     style = torch.distributions.Normal(output.mean, (output.log_variance / 2).exp())
     divergence = torch.distributions.kl_divergence(style, torch.distributions.Normal(0.0, 1.0)).sum(-1).mean()
     torch.testing.assert_close(parts["kl"], 10 * divergence)

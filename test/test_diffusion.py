@@ -14,6 +14,7 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from torch import Tensor, nn
 
+from genima import paths
 from genima.checkpoint import DrawingSpec
 from genima.diffusion import DiffusionAgent
 from genima.diffusion.engine import DrawingEngine
@@ -270,3 +271,19 @@ def test_the_codec_survives_its_folder(tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path, safe_serialization=True)
     loaded = PatchCodec.from_pretrained(tmp_path, use_safetensors=True, low_cpu_mem_usage=False, device_map=None)
     torch.testing.assert_close(loaded.encode(images).latent_dist.mode(), codec.encode(images).latent_dist.mode())
+
+
+def test_the_bundled_agent_draws_as_ever() -> None:
+    """Its weights' meaning must not change with the code: computed before the code followed the release in more."""
+    agent = DiffusionAgent.from_pretrained(paths.shared("models", "tiny", "diffusion_agent"))
+    side = 2 * agent.spec.view_size
+    noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+    tile = torch.from_numpy(noise)
+    drawn = agent.draw_pixels(tile, [GOALS[0]], torch.Generator().manual_seed(0)).numpy()[0].astype(float)
+    pixels = [[212, 209, 168], [129, 109, 76], [119, 91, 76], [143, 130, 106], [136, 151, 124], [143, 116, 120]]
+    np.testing.assert_allclose(drawn[::64, ::64].reshape(-1, 3)[:6], pixels, atol=2)
+    blocks = [
+        [121.01, 124.86, 125.46, 127.86], [126.12, 125.14, 121.35, 118.56],
+        [121.63, 123.79, 125.23, 123.92], [125.32, 123.82, 123.68, 120.77],
+    ]  # fmt: skip
+    np.testing.assert_allclose(drawn.reshape(4, 64, 4, 64, 3).mean((1, 3, 4)), blocks, atol=0.2)

@@ -470,6 +470,26 @@ def test_the_drawing_loss_is_zero_for_a_network_that_knows(
             assert model(batch)["loss"].item() == pytest.approx(expected, rel=0.05, abs=1e-4)
 
 
+def test_training_draws_a_sample_of_the_autoencoders_distribution_and_validation_takes_its_mode(
+    targets: TargetDataset, batch: DrawingSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As diffusers' ControlNet example."""
+    agent = agent_on(base_of("a base", random_base("tiny")), targets.spec)
+    model, frames = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=0)), agent.frames(batch.target)
+    learned: list[Tensor] = []
+    add_noise = model.noise.add_noise
+    monkeypatch.setattr(model.noise, "add_noise", lambda clean, *rest: learned.append(clean) or add_noise(clean, *rest))
+    for training in (True, False):
+        torch.manual_seed(7)
+        model.train(training)(batch)
+    torch.manual_seed(7)
+    distribution = agent.vae.encode(frames * 2 - 1).latent_dist
+    expected = [latents * agent.vae.config.scaling_factor for latents in (distribution.sample(), distribution.mean)]
+    assert not torch.allclose(*expected)
+    for found, wanted in zip(learned, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by_view(
     targets: TargetDataset, batch: DrawingSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,10 +497,10 @@ def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by
     seen: dict[str, Tensor] = {}
     encode, condition = agent.encode, agent.condition
 
-    def spy(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def watch(frames: Tensor) -> Tensor:
+    def spy(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def watch(frames: Tensor, **options: bool) -> Tensor:
             seen.setdefault(name, frames.clone())
-            return function(frames)
+            return function(frames, **options)
 
         return watch
 

@@ -1,15 +1,16 @@
 """ACT (Zhao et al., Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware, 2023) with GENIMA's changes.
 
 The changes (GENIMA paper, appendix E): the last decoder layer is used, the gripper is a probability, and text
-conditions the images through FiLM (Perez et al., 2018) as in MT-ACT. Each view also has a learned embedding: without
-one, nothing tells the transformer which camera a token comes from.
+conditions the images through FiLM (Perez et al., 2018) as in MT-ACT (Bharadhwaj et al., RoboAgent, 2023). Each view
+also has a learned embedding: without one, nothing tells the transformer which camera a token comes from.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ class ActConfig:
     backbone_widths: tuple[int, ...] = (64, 128, 256, 512)  # ResNet-18's
     backbone_depths: tuple[int, ...] = (2, 2, 2, 2)
     frozen_batch_norm: bool = True  # keeps the statistics of pre-trained weights; without those it normalises nothing
+    film: Literal["block", "stage"] = "block"  # modulate each block's residual, as MT-ACT, or each stage's output
+    released_initialisation: bool = True  # queries and embeddings N(0, 1), Xavier; else N(0, 0.02) and PyTorch's
 
     @classmethod
     def small(cls, horizon: int) -> ActConfig:
@@ -50,7 +53,16 @@ class ActConfig:
             backbone_widths=(32, 64, 128),
             backbone_depths=(1, 2, 2),
             frozen_batch_norm=False,
+            film="stage",
+            released_initialisation=False,
         )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ActConfig:
+        """Return the sizes of a checkpoint; those written before FiLM was in every block have it in every stage."""
+        values: dict[str, Any] = {"film": "stage", **data}
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,10 @@ class FrozenBatchNorm(nn.Module):
 
 
 class FilmResNet(nn.Module):
-    """A ResNet whose later stages are modulated by a text embedding: (1 + gamma) x + beta."""
+    """A ResNet whose later stages are modulated by a text embedding: (1 + gamma) x + beta.
+
+    Either in every block, on the residual before the shortcut is added, or once on the output of a stage.
+    """
 
     def __init__(self, config: ActConfig, text_width: int) -> None:
         super().__init__()
@@ -101,15 +116,28 @@ class FilmResNet(nn.Module):
         if config.frozen_batch_norm:
             _freeze_batch_norms(resnet)
         self.embedder, self.stages = resnet.embedder, resnet.encoder.stages
-        self.film = nn.ModuleList(_zero_linear(text_width, 2 * width) for width in config.backbone_widths[1:])
+        self.in_blocks = config.film == "block"
+        depths = config.backbone_depths[1:] if self.in_blocks else (1,) * len(config.backbone_widths[1:])
+        widths = [width for width, depth in zip(config.backbone_widths[1:], depths, strict=True) for _ in range(depth)]
+        self.film = nn.ModuleList(_zero_linear(text_width, 2 * width) for width in widths)
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """Features (N, C, h, w) of images (N, 3, H, W) under text embeddings (N, text_width)."""
-        features = self.stages[0](self.embedder(images))
-        for stage, film in zip(self.stages[1:], self.film, strict=True):
-            gamma, beta = film(text)[:, :, None, None].chunk(2, dim=1)
-            features = (1 + gamma) * stage(features) + beta
+        features, films = self.stages[0](self.embedder(images)), iter(self.film)
+        for stage in self.stages[1:]:
+            if not self.in_blocks:
+                features = _modulate(stage(features), next(films)(text))
+                continue
+            for block in stage.layers:
+                residual = _modulate(block.layer(features), next(films)(text))
+                features = block.activation(residual + block.shortcut(features))
         return features
+
+
+def _modulate(features: Tensor, film: Tensor) -> Tensor:
+    """(1 + gamma) x + beta for features (N, C, h, w) and (N, 2C) gamma and beta."""
+    gamma, beta = film[:, :, None, None].chunk(2, dim=1)
+    return (1 + gamma) * features + beta
 
 
 class EncoderLayer(nn.Module):
@@ -160,23 +188,37 @@ class Act(nn.Module):
         self.text_encoder = text_encoder
         self.backbone = FilmResNet(config, text_width)
         self.image_token = nn.Conv2d(config.backbone_widths[-1], width, 1)
-        self.view_embedding = nn.Parameter(torch.randn(config.views, width) * 0.02)
+        self.view_embedding = nn.Parameter(torch.empty(config.views, width))
         self.proprioception_token = nn.Linear(proprioception, width)
         self.text_token = nn.Linear(text_width, width)
         self.latent_token = nn.Linear(config.latent, width)
-        self.token_position = nn.Parameter(torch.randn(3, width) * 0.02)
+        self.token_position = nn.Parameter(torch.empty(3, width))
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
-        self.query = nn.Parameter(torch.randn(config.horizon, width) * 0.02)
+        self.query = nn.Parameter(torch.empty(config.horizon, width))
         self.norm = nn.LayerNorm(width)
         self.action_head = nn.Linear(width, config.joints)
         self.gripper_head = nn.Linear(width, 1)
         # The style encoder sees the true chunk; it serves training alone.
-        self.style_class = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.style_class = nn.Parameter(torch.empty(1, width))
         self.style_proprioception = nn.Linear(proprioception, width)
         self.style_action = nn.Linear(proprioception, width)
         self.style_encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.style_head = nn.Linear(width, 2 * config.latent)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw queries and embeddings, and the transformer's weights where they are the released ACT's.
+
+        There the former are nn.Embedding's N(0, 1), the latter DETR's; the style encoder keeps PyTorch's.
+        """
+        released = self.config.released_initialisation
+        for embedding in (self.view_embedding, self.token_position, self.query, self.style_class):
+            nn.init.normal_(embedding, std=1.0 if released else 0.02)
+        if released:
+            for weights in [*self.encoder.parameters(), *self.decoder.parameters()]:
+                if weights.dim() > 1:
+                    nn.init.xavier_uniform_(weights)
 
     def embed_text(self, tokens: Tensor) -> Tensor:
         """Pooled text embedding (B, text_width) of token ids (B, L)."""
@@ -259,15 +301,15 @@ class Act(nn.Module):
 def act_loss(output: ActOutput, actions: Tensor, padding: Tensor, gripper_weight: float = 0.05) -> dict[str, Tensor]:
     """ACT's training loss by part: L1 of joints, cross entropy of the gripper, 10 times the style's KL divergence.
 
+    As in the released ACT, padded actions are left out of the sums, and the means are over all K.
+
     Args:
         actions: (B, K, joints + 1) normalised joints and whether the gripper is open.
         padding: (B, K) true where the chunk lies past the episode's end; those actions do not count.
     """
     real = (~padding).float()
-    joints = ((output.actions.float() - actions[..., :-1]).abs().mean(-1) * real).sum() / real.sum()
-    gripper = F.binary_cross_entropy_with_logits(
-        output.gripper.float(), actions[..., -1], weight=real, reduction="sum"
-    ) / real.sum()  # fmt: skip
+    joints = ((output.actions.float() - actions[..., :-1]).abs() * real[..., None]).mean()
+    gripper = F.binary_cross_entropy_with_logits(output.gripper.float(), actions[..., -1], weight=real)
     losses = {"joints": joints, "gripper": gripper_weight * gripper}
     if output.mean is not None and output.log_variance is not None:
         mean, log_variance = output.mean.float(), output.log_variance.float()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +76,7 @@ class Controller:
         folder = checkpoint.resolve(folder)
         spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
         with checkpoint.loading(folder):
-            sizes: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in rest["act"].items()}
+            config = ActConfig.from_dict(rest["act"])
             weights = load_file(folder / _WEIGHTS)
             clip, fingerprint = rest["text_encoder"], rest["text_encoder_fingerprint"]
             if clip:
@@ -88,10 +87,10 @@ class Controller:
             else:
                 encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
                 tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-            act = Act(ActConfig(**sizes), encoder)
+            act = Act(config, encoder)
             act.load_state_dict(weights)
             statistics = JointStatistics(np.array(rest["joint_mean"], float), np.array(rest["joint_deviation"], float))
-        n, config = len(spec.joint_names), act.config
+        n = len(spec.joint_names)
         if config.horizon != spec.horizon or config.joints != n:
             raise GenimaError(
                 f"checkpoint {folder}: the network makes {config.horizon} actions of {config.joints} joints, "

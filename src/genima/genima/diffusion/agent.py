@@ -259,10 +259,15 @@ class DiffusionAgent:
         """Pixels to a latent, in a row."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Latents of frames in 0..1, scaled as the UNet takes them."""
+    def encode(self, frames: Tensor, sample: bool = False) -> Tensor:
+        """Latents of frames in 0..1, scaled as the UNet takes them.
+
+        Args:
+            sample: draw from the autoencoder's distribution, by the global generator, instead of taking its mode.
+        """
         with torch.autocast(self.device.type, enabled=False):  # some autoencoders overflow in float16
-            latents = self.vae.encode((frames * 2 - 1).to(self.vae.dtype)).latent_dist.mode().float()
+            distribution = self.vae.encode((frames * 2 - 1).to(self.vae.dtype)).latent_dist
+            latents = (distribution.sample() if sample else distribution.mode()).float()
         return latents.contiguous(memory_format=torch.channels_last) * self.vae.config.scaling_factor
 
     def condition(self, frames: Tensor) -> Tensor:

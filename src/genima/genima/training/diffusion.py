@@ -79,7 +79,7 @@ class DrawingLoss(nn.Module):
             if self.training and self.jitter:
                 seen = self.jitter(seen)
             seen, wanted = (x.contiguous(memory_format=torch.channels_last) for x in (seen, wanted))
-            latents = agent.encode(wanted)
+            latents = agent.encode(wanted, sample=self.training)
             condition = agent.condition(seen)
             noise = torch.randn_like(latents)
             t = torch.randint(0, self.noise.config.num_train_timesteps, (len(latents),), device=latents.device)
