@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,6 +35,7 @@ from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts
 from genima.errors import GenimaError
 from genima.files import atomic_write, require_writable
 from genima.precision import is_half_fast
+from genima.workers import WorkerPool
 
 Variant = Literal[
     "diffusers", "engine", "channels-last", "fused-attention", "compile", "cuda-graph", "overlap", "node",
@@ -216,7 +215,7 @@ def compare(
 
 def apart(function: Callable[..., Any], *given: Any) -> Any:
     """What a function returns in a process of its own, where no other has left anything on the GPU."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+    with WorkerPool(1) as fresh:
         return fresh.submit(function, *given).result()
 
 

@@ -9,11 +9,9 @@ at the device's peaks (see training_costs.py).
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +38,7 @@ from genima.files import atomic_write, require_writable
 from genima.robot.model import RobotModel
 from genima.training import loop
 from genima.training.diffusion import DrawingLoss, DrawingOptions, drawing_loss
+from genima.workers import WorkerPool
 
 Variant = Literal[
     "example", "cached-prompts", "channels-last", "fused-optimizer", "cudnn-search",
@@ -152,8 +151,7 @@ def compare(options: Options, costs: Costs) -> dict[str, Any]:
         GenimaError: when the example does not fit into memory, or a variant's loss is not the example's.
     """
     results: dict[Variant, Result | None] = {}
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as fresh:
+    with WorkerPool(1, calls_per_process=1) as fresh:
         name, gpu = fresh.submit(device_peaks).result()
         floor = costs.floor(gpu) * 1e3
         print(f"\n{name}: {gpu.operations / 1e12:.4g} TFLOP/s, {gpu.bandwidth / 1e12:.4g} TB/s, floor {floor:.4g} ms")

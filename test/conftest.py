@@ -9,26 +9,24 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-os.environ.setdefault("MUJOCO_GL", "egl")  # no display is needed; MuJoCo reads it when it is imported
+import pytest
+import rclpy
+import torch
+from ros_graph import Graph
+from untrained import save_checkpoints
 
-import pytest  # noqa: E402
-import rclpy  # noqa: E402
-import torch  # noqa: E402
-from ros_graph import Graph  # noqa: E402
-from untrained import save_checkpoints  # noqa: E402
-
-from genima import paths  # noqa: E402
-from genima.checkpoint import DrawingSpec  # noqa: E402
-from genima.cli.render import Render, make_plan  # noqa: E402
-from genima.datasets.render import render  # noqa: E402
-from genima.datasets.targets import TargetDataset  # noqa: E402
-from genima.episodes import find_episodes  # noqa: E402
-from genima.robot.model import RobotModel  # noqa: E402
-from genima.views import Camera, load_cameras  # noqa: E402
-from genima_bringup.supervisor import free_domains  # noqa: E402
-from genima_sim.environment import Environment  # noqa: E402
-from genima_sim.record import DemoRecorder  # noqa: E402
-from genima_sim.simulation import Simulation  # noqa: E402
+from genima import paths
+from genima.checkpoint import DrawingSpec
+from genima.cli.render import Render, make_plan
+from genima.datasets.render import render
+from genima.datasets.targets import TargetDataset
+from genima.episodes import find_episodes
+from genima.robot.model import RobotModel
+from genima.views import Camera, load_cameras
+from genima_bringup.supervisor import free_domains
+from genima_sim.environment import Environment
+from genima_sim.record import DemoRecorder
+from genima_sim.simulation import Simulation
 
 torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 

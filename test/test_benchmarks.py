@@ -101,7 +101,7 @@ def test_in_half_precision_the_loss_stays_and_drawings_can_be_made() -> None:
 def test_every_variant_runs_and_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training_step, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(training_step, "WorkerPool", lambda *_, **__: ThreadPoolExecutor(1))
     monkeypatch.setattr(training_step, "WARM_UP", 1)
     variants = [variant for variant in (*training_step.CHANGED, *training_step.OURS) if "compile" not in variant]
     out = tmp_path / "result.json"
@@ -202,7 +202,7 @@ def test_a_full_drawings_operations_are_of_the_known_size() -> None:
 
 def test_all_of_the_drawings_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where one variant fails, the others have their figures."""
-    monkeypatch.setattr(drawing, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(drawing, "WorkerPool", lambda *_, **__: ThreadPoolExecutor(1))
     monkeypatch.setattr(drawing, "ON_CPU", ("engine", "channels-last", "fused-attention", "controlnet-every-2"))
     real = drawing.engine_of
 

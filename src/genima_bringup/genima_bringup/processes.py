@@ -14,7 +14,7 @@ Value: TypeAlias = str | int | float | bool | list[str]
 
 # Where the user has not set these.
 ENVIRONMENT = {
-    "MUJOCO_GL": "egl",  # renders without a display
+    "PYTHONUTF8": "1",  # files and streams are UTF-8, whatever the locale says
     "TRANSFORMERS_VERBOSITY": "error",  # the model libraries greet with notices of parts that nobody here needs
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

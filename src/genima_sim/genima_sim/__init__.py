@@ -1,3 +1,5 @@
 """The simulated workcell: MuJoCo scene, tasks, scripted experts, and the node around them."""
 
-import genima  # noqa: F401  first of all: it makes MuJoCo draw without a display
+from genima.signals import hide_interrupt_traceback  # importing genima also selects MuJoCo's backend
+
+hide_interrupt_traceback()

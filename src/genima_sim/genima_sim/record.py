@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,6 +11,7 @@ from tqdm import tqdm
 from genima.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.observation import Command
+from genima.workers import WorkerPool
 from genima_sim.demos import CLOSING, Demo
 from genima_sim.experts import Expert, Trajectory
 from genima_sim.rendering import SceneRenderer
@@ -88,20 +86,13 @@ def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = 
 
 def _record_all(folders: Sequence[Path], workers: int, total: int) -> int:
     """Record in processes; returns how often the expert failed."""
-    context = multiprocessing.get_context("spawn")
     bar = tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True)
-    with bar, ProcessPoolExecutor(workers, context, _start_worker) as pool:
+    failed = 0
+    with bar, WorkerPool(workers, _start_worker) as pool:
         jobs = [pool.submit(_record_one, folder) for folder in folders]
-        try:
-            failed = 0
-            for job in as_completed(jobs):
-                failed += not job.result()
-                bar.update()
-        except BrokenProcessPool:
-            raise GenimaError("a process that records has died; its last words are above") from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for job in as_completed(jobs):
+            failed += not job.result()
+            bar.update()
     return failed
 
 
@@ -110,7 +101,6 @@ _recorder: DemoRecorder
 
 def _start_worker() -> None:
     global _recorder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: each demo under way is finished
     _recorder = DemoRecorder()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.observation import Image
+from genima.targets.graphics import mujoco_renderer
 from genima.views.camera import Camera
 
 
@@ -17,7 +18,7 @@ class SceneRenderer:
 
     def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, Camera]) -> None:
         sizes = {(camera.height, camera.width) for camera in cameras.values()}
-        self._renderers = {size: mujoco.Renderer(model, *size) for size in sizes}
+        self._renderers = {size: mujoco_renderer(model, *size) for size in sizes}
         self._model, self._data, self._cameras = model, mujoco.MjData(model), cameras
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = [1, 1, 0, 0, 0, 0]  # objects and visual meshes; never the collision shapes too

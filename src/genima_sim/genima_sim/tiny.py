@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from genima.errors import GenimaError
 from genima.training.controller import ChunkOptions, build_small_controller, train_controller
 from genima.training.diffusion import DrawingOptions, train_diffusion
 from genima.training.loop import LoopOptions
+from genima.workers import WorkerPool
 from genima_sim import record
 from genima_sim.tasks import TASKS
 
@@ -70,16 +71,12 @@ def main(argv: Sequence[str]) -> int:
     steps_of = {_train_agent: options.agent_steps, _train_controller: options.controller_steps}
     halves = [train for train, steps in steps_of.items() if steps]
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
-    context, threads = multiprocessing.get_context("spawn"), max(1, options.threads // max(1, len(halves)))
-    with ProcessPoolExecutor(min(2, options.threads), context, tqdm.set_lock, (context.RLock(),)) as pool:
+    threads, lock = max(1, options.threads // max(1, len(halves))), multiprocessing.get_context("spawn").RLock()
+    # Without one half the other is of no use: both end with the first that fails, and resume from their checkpoints.
+    with WorkerPool(min(2, options.threads), tqdm.set_lock, (lock,)) as pool:
         trainings = [pool.submit(_train, train, options, threads) for train in halves]
-        try:
-            for training in as_completed(trainings):
-                training.result()
-        except BaseException:  # without one half the other is of no use; both go on from their last checkpoints
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
+        for training in as_completed(trainings):
+            training.result()
     print(f"\nthe models are in {options.out}; try them: ./genima eval --task push_button --checkpoint {options.out}")
     return 0
 

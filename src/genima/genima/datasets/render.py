@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
-import signal
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +32,7 @@ from genima.views.camera import VIRTUAL, Camera, load_cameras
 from genima.views.rectify import Rectifier
 from genima.views.tiling import fit
 from genima.views.virtual import VirtualView
+from genima.workers import WorkerPool
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -183,20 +181,13 @@ def _note(shard: Path) -> dict[str, Any]:
 
 
 def _render_all(plan: RenderPlan, shards: Sequence[int], out: Path, processes: int) -> None:
-    context = multiprocessing.get_context("spawn")
     bar = tqdm(total=sum(len(plan.shards[shard]) for shard in shards), desc="render", unit="demo", dynamic_ncols=True)
-    with bar, ProcessPoolExecutor(processes, context, _start, (plan, out)) as pool:
+    with bar, WorkerPool(processes, _start, (plan, out)) as pool:
         jobs = {pool.submit(_render_shard, shard): shard for shard in shards}
-        try:
-            for job in as_completed(jobs):
-                for line in job.result():
-                    bar.write(f"genima: skipped: {line}")
-                bar.update(len(plan.shards[jobs[job]]))
-        except BrokenProcessPool:
-            raise GenimaError("a process that renders has died; the same command goes on from here") from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for job in as_completed(jobs):
+            for line in job.result():
+                bar.write(f"genima: skipped: {line}")
+            bar.update(len(plan.shards[jobs[job]]))
 
 
 _worker: tuple[RenderPlan, Path, RobotModel, VirtualView | None]
@@ -204,7 +195,6 @@ _worker: tuple[RenderPlan, Path, RobotModel, VirtualView | None]
 
 def _start(plan: RenderPlan, out: Path) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: shards under way are finished
     cv2.setNumThreads(1)
     robot = RobotModel.load(plan.spec.robot)
     _worker = (plan, out, robot, VirtualView(robot) if VIRTUAL in plan.cameras else None)

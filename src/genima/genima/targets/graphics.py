@@ -1,4 +1,4 @@
-"""What the renderers with a graphics system share: one OpenGL context a process, used by its threads in turn."""
+"""OpenGL contexts: one a process, used by its threads in turn, or one of MuJoCo's for each thread."""
 
 from __future__ import annotations
 
@@ -6,11 +6,35 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from genima.errors import GenimaError
 
+if TYPE_CHECKING:
+    import mujoco
+
 T = TypeVar("T")
+_PACKAGES = "libegl1, libgl1, libopengl0, libxrender1 and libgl1-mesa-dri"
+
+
+def mujoco_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """Make a renderer of MuJoCo, with an OpenGL context for the calling thread.
+
+    Raises:
+        GenimaError: where EGL cannot start.
+    """
+    import mujoco
+
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:  # ImportError, AttributeError, RuntimeError, mujoco.FatalError: by what is missing
+        device = os.environ.get("MUJOCO_EGL_DEVICE_ID")
+        remedy = f"unset MUJOCO_EGL_DEVICE_ID ({device})" if device else f"install {_PACKAGES}, or NVIDIA's driver"
+        raise GenimaError(f"rendering: OpenGL cannot start ({_reason(error)}); {remedy}") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class OnePerProcess(Generic[T]):
@@ -40,9 +64,8 @@ class OnePerProcess(Generic[T]):
                 try:
                     self._started, self._process = self._start(), os.getpid()
                 except Exception as error:  # the libraries agree on no type
-                    reason = " ".join(f"{type(error).__name__}: {error}".split())
                     raise GenimaError(
-                        f"the renderer {self._name} cannot start ({reason}): "
-                        "install libegl1, libgl1, libopengl0, libxrender1 and libgl1-mesa-dri, or draw with raycast"
+                        f"the renderer {self._name} cannot start ({_reason(error)}): "
+                        f"install {_PACKAGES}, or draw with raycast"
                     ) from None
             yield self._started

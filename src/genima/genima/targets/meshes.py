@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 
@@ -40,7 +39,6 @@ class _Studio:
     """pyrender's renderer with a scene that keeps its camera and spheres, to be placed anew for each image."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("PYOPENGL_PLATFORM", "egl")  # draws without a display; read by the import
         import pyrender
         from OpenGL.EGL import eglReleaseThread
 

@@ -8,9 +8,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.errors import GenimaError
 from genima.robot.body import finger_ratios
 from genima.robot.model import RobotModel
+from genima.targets.graphics import mujoco_renderer
 from genima.views.camera import Camera
 from genima.views.virtual import robot_alone
 
@@ -35,10 +35,7 @@ class RobotDepth:
         ratios = finger_ratios(robot)
         self._fingers = [model.joint(name).qposadr[0] for name in ratios]
         self._ratios = np.array(list(ratios.values()))
-        try:
-            self._renderer = mujoco.Renderer(model, camera.height, camera.width)
-        except (ImportError, mujoco.FatalError) as error:
-            raise GenimaError(f"drawing the robot needs OpenGL (set MUJOCO_GL=egl): {error}") from None
+        self._renderer = mujoco_renderer(model, camera.height, camera.width)
         self._renderer.enable_depth_rendering()
 
     def render(

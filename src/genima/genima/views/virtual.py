@@ -13,6 +13,7 @@ from genima.errors import GenimaError
 from genima.observation import Image
 from genima.robot.body import COLLISION, add_camera, finger_ratios, robot_spec
 from genima.robot.model import RobotModel
+from genima.targets.graphics import mujoco_renderer
 from genima.views.camera import VIRTUAL, Camera
 
 BACKGROUND = 127  # grey level of everything that is not the robot
@@ -50,10 +51,7 @@ class VirtualView:
         ratios = finger_ratios(robot)
         self._fingers = [model.joint(name).qposadr[0] for name in ratios]
         self._ratios = np.array(list(ratios.values()))
-        try:
-            self._renderer: mujoco.Renderer | None = mujoco.Renderer(model, _SIZE, _SIZE)
-        except (ImportError, mujoco.FatalError) as error:
-            raise GenimaError(f"the virtual view needs OpenGL (set MUJOCO_GL=egl): {error}") from None
+        self._renderer: mujoco.Renderer | None = mujoco_renderer(model, _SIZE, _SIZE)
 
     def render(self, positions: NDArray[np.floating], gripper: float) -> Image:
         """The robot at joint positions (n,) in rad with the gripper at an open fraction (1 open .. 0 closed): an

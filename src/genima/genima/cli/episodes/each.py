@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
 from genima.errors import GenimaError
+from genima.workers import WorkerPool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,14 +53,7 @@ def in_processes(items: Sequence[T], act: Callable[[T], R], what: str) -> Iterat
                 yield act(item)
                 bar.update()
             return
-        ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), signal.signal, ignore) as pool:
-            try:
-                for result in pool.map(act, items):
-                    yield result
-                    bar.update()
-            except BrokenProcessPool:
-                raise GenimaError(f"a process that was to {what} demos has died; its last words are above") from None
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with WorkerPool(workers) as pool:
+            for result in pool.map(act, items):
+                yield result
+                bar.update()

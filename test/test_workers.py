@@ -1,0 +1,83 @@
+"""Worker processes end with the process that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from genima.errors import GenimaError
+from genima.workers import WorkerPool
+
+# Two workers that wait for a minute and note when they have cleaned up; the parent notes that they have begun.
+PARENT = """
+import sys, time
+from pathlib import Path
+from genima.workers import WorkerPool
+
+def work(folder):
+    (folder / f"begun-{id(object())}").touch()
+    try:
+        time.sleep(60)
+    finally:
+        (folder / f"cleaned-{id(object())}").touch()
+
+if __name__ == "__main__":
+    with WorkerPool(2) as pool:
+        for job in [pool.submit(work, Path(sys.argv[1]) / name) for name in ("a", "b", "a", "b")]:
+            job.result()
+"""
+
+
+def square(number: int) -> int:
+    return number**2
+
+
+def die(_: int) -> None:
+    os._exit(1)
+
+
+def test_results_come_back() -> None:
+    with WorkerPool(2) as pool:
+        assert list(pool.map(square, range(5))) == [0, 1, 4, 9, 16]
+
+
+def test_a_worker_that_dies_is_one_line() -> None:
+    with pytest.raises(GenimaError, match="a worker process has died"), WorkerPool(1) as pool:
+        pool.submit(die, 0).result()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_and_clean_up_however_the_parent_ends(tmp_path: Path, number: signal.Signals) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT, encoding="utf-8")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    parent = subprocess.Popen([sys.executable, script, tmp_path], stderr=subprocess.PIPE, process_group=0)
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*/begun*"))) < 2:
+            assert time.monotonic() < deadline and parent.poll() is None
+            time.sleep(0.02)
+        workers = psutil.Process(parent.pid).children(recursive=True)
+        assert len(workers) >= 2
+        if number == signal.SIGINT:  # as a terminal does: to the whole group
+            os.killpg(parent.pid, number)
+        else:
+            parent.send_signal(number)
+        parent.wait(5)
+        _, alive = psutil.wait_procs(workers, 5)
+        assert not alive
+        assert len(list(tmp_path.glob("*/begun*"))) == len(list(tmp_path.glob("*/cleaned*"))) == 2
+        assert b"Process SpawnProcess" not in parent.communicate()[1], "a worker printed a traceback"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
