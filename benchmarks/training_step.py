@@ -37,7 +37,8 @@ from genima.errors import GenimaError
 from genima.files import atomic_write, require_writable
 from genima.robot.model import RobotModel
 from genima.training import loop
-from genima.training.diffusion import DrawingLoss, DrawingOptions, drawing_loss
+from genima.training.diffusion import DrawingLoss, drawing_loss
+from genima.training.options import DrawingOptions, LoopOptions
 from genima.workers import WorkerPool
 
 Variant = Literal[
@@ -290,7 +291,7 @@ def measure_ours(drawing: DrawingOptions, options: Options) -> Measurement:
     """What ./genima train diffusion runs, up to where it would save its first checkpoint."""
     steps = WARM_UP + options.steps
     with tempfile.TemporaryDirectory() as folder:
-        loop_options = loop.LoopOptions(
+        loop_options = LoopOptions(
             batch_size=options.batch, learning_rate=1e-5, steps=steps, save_every=steps,
             mixed_precision=mixed_precision(), workers=options.workers,
         )  # fmt: skip

@@ -28,7 +28,8 @@ import training_costs  # noqa: E402
 import training_step  # noqa: E402
 from example_training import Example  # noqa: E402
 
-from genima.training.diffusion import DrawingLoss, DrawingOptions, drawing_loss  # noqa: E402
+from genima.training.diffusion import DrawingLoss, drawing_loss  # noqa: E402
+from genima.training.options import DrawingOptions  # noqa: E402
 
 OPTIONS = training_step.Options(size="tiny", batch=2, steps=2, workers=0)
 SIDE = 2 * training_step.VIEW_SIZES["tiny"]

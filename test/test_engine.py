@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,19 @@ from diffusers import (
     AutoencoderTiny,
     ControlNetModel,
     DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
 )
 from test_diffusion import shaken
 from torch import Tensor
@@ -26,6 +36,7 @@ from torch import Tensor
 from genima.checkpoint import DrawingSpec
 from genima.diffusion import DiffusionAgent
 from genima.diffusion.base import base_of
+from genima.diffusion.build import agent_on
 from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts, plans
 from genima.diffusion.engine.networks import controls, decoded, embedding, encoded
 from genima.diffusion.engine.plan import others
@@ -35,10 +46,11 @@ from genima.diffusion.random_base import random_base
 from genima.errors import GenimaError
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
+SPACING: dict[str, Any] = {"timestep_spacing": "trailing"}
 EXACT = Plan(torch.float32, channels_last=False, fused_attention=False)
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny-xl", "without a ControlNet", "views apart"])
+@pytest.fixture(scope="module", params=["tiny", "ancestral", "tiny-xl", "without a ControlNet", "views apart"])
 def whole(spec: DrawingSpec, request: pytest.FixtureRequest) -> DiffusionAgent:
     """An agent of Stable Diffusion's kind, in single precision. Tests work on copies."""
     return make(spec, request.param)
@@ -57,8 +69,10 @@ def make(spec: DrawingSpec, kind: str) -> DiffusionAgent:
     else:
         controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16)).eval()
         shaken(controlnet)
+    kind_of_scheduler = EulerAncestralDiscreteScheduler if kind == "ancestral" else type(base.scheduler)
+    scheduler = kind_of_scheduler.from_config(base.scheduler.config)
     agent = DiffusionAgent(
-        replace(spec, view_size=32), unet, controlnet, base.vae, base.prompts, base.scheduler, steps=4,
+        replace(spec, view_size=32), unet, controlnet, base.vae, base.prompts, scheduler, steps=4,
         tiled=kind != "views apart", base=base,
     )  # fmt: skip
     for module in agent.modules.values():
@@ -97,11 +111,11 @@ def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: P
     assert (drawn.int() - expected.int()).abs().max() <= 1
 
 
-def reference(agent: DiffusionAgent, shown: Tensor) -> Tensor:
+def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS) -> Tensor:
     """The agent's own drawing, in single precision."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("genima.precision.is_half_fast", lambda device: False)
-        return agent.draw_pixels(shown, GOALS, seeded())
+        return agent.draw_pixels(shown, goals, seeded())
 
 
 def test_half_precision_is_off_by_its_noise(whole: DiffusionAgent) -> None:
@@ -165,15 +179,92 @@ def test_steps_as_numbers_are_the_schedulers(kind: Any, prediction: str, strengt
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [EulerAncestralDiscreteScheduler, DDPMScheduler, LCMScheduler])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(("count", "strength"), [(1, 1.0), (5, 1.0), (10, 1.0), (10, 0.5)])
+def test_a_schedulers_own_noise_is_drawn_in_its_order(kind: Any, prediction: str, strength: float, count: int) -> None:
+    options = {} if kind is EulerAncestralDiscreteScheduler else {"clip_sample": False}
+    scheduler = kind(prediction_type=prediction, **({} if kind is LCMScheduler else SPACING), **options)
+    steps = sampling(scheduler, count, strength)
+    rng = torch.Generator().manual_seed(0)
+    clean, *predicted = torch.randn(1 + count, 1, 4, 8, 8, generator=rng)
+    start, *rest = steps.draw_noise((1, 4, 8, 8), seeded())
+    assert len(rest) == steps.noises - 1 >= len(steps.steps) - 1  # the last one's noise, if any, counts for nothing
+
+    generator = seeded()
+    scheduler.set_timesteps(count)
+    todo = scheduler.timesteps[count - round(count * strength) :]
+    noise = torch.randn(1, 4, 8, 8, generator=generator)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(count - len(todo))
+    expected = noise * scheduler.init_noise_sigma if strength == 1 else scheduler.add_noise(clean, noise, todo[:1])
+    ours, noises = steps.clean * clean + steps.noise * start, iter(rest)
+    for step, t, output in zip(steps.steps, todo, predicted, strict=False):
+        torch.testing.assert_close(step.scale * ours, scheduler.scale_model_input(expected, t), rtol=1e-4, atol=1e-4)
+        ours = step.keep * ours + step.add * output + (step.random * next(noises) if step.random else 0)
+        expected = scheduler.step(output, t, expected, return_dict=False, generator=generator)[0]
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_what_cannot_be_steps_as_numbers_is_refused() -> None:
-    with pytest.raises(GenimaError, match="EulerAncestral.* are not linear; use DDIM"):
-        sampling(EulerAncestralDiscreteScheduler(), 4)
+    multistep = (DPMSolverMultistepScheduler(), PNDMScheduler(), UniPCMultistepScheduler(), HeunDiscreteScheduler())
+    for scheduler in (*multistep, DDIMScheduler(clip_sample=True)):
+        with pytest.raises(GenimaError, match=f"{type(scheduler).__name__}.*; use "):
+            sampling(scheduler, 4)
+    for scheduler in (EulerAncestralDiscreteScheduler(**SPACING), DDIMScheduler(clip_sample=False)):
+        with pytest.raises(GenimaError, match=f"scheduler {type(scheduler).__name__}: .* 1500 steps"):
+            sampling(scheduler, 1500)
     for strength in (0.1, 0.0, 1.5, -1.0):
         with pytest.raises(GenimaError, match="of 4 steps leaves"):
             sampling(DDIMScheduler(clip_sample=False), 4, strength)
-    for nothing in ({"controlnet_every": 0}, {"steps": 0}):
-        with pytest.raises(GenimaError, match="at least one step"):
-            Shortcuts(**nothing)
+    for name, value in (("controlnet_every", 0), ("steps", 0), ("steps", 10**9), ("strength", 0), ("strength", np.nan)):
+        with pytest.raises(GenimaError, match=f"drawing.{name.replace('_', '-')} {value}: must be "):
+            Shortcuts(**{name: value})
+
+
+PIPELINES: dict[str, Any] = {
+    "sd": StableDiffusionControlNetPipeline,
+    "sd, views apart": StableDiffusionControlNetPipeline,
+    "sdxl": StableDiffusionXLControlNetPipeline,
+    "sd, unet": StableDiffusionInstructPix2PixPipeline,
+    "sdxl, unet": StableDiffusionXLInstructPix2PixPipeline,
+}
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+@pytest.mark.parametrize("steps", [1, 5, 10])
+def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: DrawingSpec, kind: str, steps: int) -> None:
+    """An agent as ``train diffusion --base`` makes it, in use: Euler ancestral, in every kind that can be trained."""
+    base = base_of("random", random_base("tiny-xl" if "sdxl" in kind else "tiny"))
+    conditioning: Any = "unet" if "unet" in kind else "controlnet"
+    agent = agent_on(base, replace(spec, view_size=32), conditioning, "apart" not in kind, steps)
+    assert isinstance(agent.scheduler, EulerAncestralDiscreteScheduler)
+    for module in agent.modules.values():
+        module.requires_grad_(False).eval()
+    shaken(agent.controlnet or agent.unet.conv_in)
+    shown = tiles()
+    frames = agent.frames(shown)
+    encoders, tokenizers = base.prompts.encoders, base.prompts.tokenizers
+    parts: dict[str, Any] = {"vae": base.vae, "unet": agent.unet, "scheduler": copy.deepcopy(agent.scheduler)}
+    parts |= {"text_encoder": encoders[0], "tokenizer": tokenizers[0]}
+    parts |= {"controlnet": agent.controlnet} if agent.controlnet else {}
+    if "sdxl" in kind:
+        parts |= {"text_encoder_2": encoders[1], "tokenizer_2": tokenizers[1], "add_watermarker": False}
+    else:
+        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipeline = PIPELINES[kind](**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        agent.texts(GOALS[:1]), image=frames, height=64, width=64, num_inference_steps=steps, guidance_scale=0.0,
+        generator=seeded(), output_type="pt",
+    ).images  # fmt: skip
+    expected = agent.pixels(expected * 2 - 1)
+    drawn = {"reference": reference(agent, shown, GOALS[:1])}
+    for plan in (EXACT, Plan()):
+        drawn[str(plan)] = DrawingEngine(copy.deepcopy(agent), tried=[plan]).draw(shown, GOALS[:1], seeded())
+    assert expected.float().std() > 5
+    for name, pixels in drawn.items():
+        assert (pixels.int() - expected.int()).abs().max() <= 2, name
 
 
 def test_a_former_drawing_is_where_a_drawing_starts(tiny: DiffusionAgent) -> None:

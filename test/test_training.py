@@ -26,6 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from genima.checkpoint import BEST, LAST, DrawingSpec, read_pair
+from genima.cli.options import check_options
 from genima.cli.train import main as train_command
 from genima.cli.train_controller import TrainController
 from genima.cli.train_diffusion import TrainDiffusion
@@ -35,13 +36,14 @@ from genima.datasets.moments import Visit
 from genima.datasets.targets import TargetDataset
 from genima.diffusion import DiffusionAgent
 from genima.diffusion.base import base_of
-from genima.diffusion.build import SMALL, agent_on, build_agent
+from genima.diffusion.build import agent_on, build_agent
 from genima.diffusion.random_base import random_base
 from genima.errors import GenimaError
 from genima.training import PROGRESS, loop
-from genima.training.controller import ChunkOptions, build_small_controller, train_controller
-from genima.training.diffusion import DrawingLoss, DrawingOptions, train_diffusion
-from genima.training.loop import LoopOptions, StepSampler
+from genima.training.controller import build_small_controller, train_controller
+from genima.training.diffusion import DrawingLoss, train_diffusion
+from genima.training.loop import StepSampler
+from genima.training.options import SMALL, ChunkOptions, DrawingOptions, LoopOptions
 from genima.views import Camera
 
 
@@ -311,10 +313,30 @@ def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
     options = LoopOptions(batch_size=24, learning_rate=1e-5, epochs=200)
     assert options.for_moments(1000).steps == math.ceil(200 * 1000 / 24)
     assert replace(options, steps=7).for_moments(1000).steps == 7
-    no_counts = ({"batch_size": 0}, {"steps": -1}, {"save_every": 0}, {"cycles": 0})
-    for bad in (*no_counts, {"learning_rate": 0.0}, {"ema": 1.0}, {"gradient_clip": -1.0}, {"warmup_steps": -1}):
-        with pytest.raises(GenimaError):
-            replace(options, **bad).require_sensible()  # type: ignore[arg-type]
+    no_counts = (
+        {"batch_size": 0},
+        {"steps": -1},
+        {"save_every": 0},
+        {"cycles": 0},
+        {"seed": 10**20},
+        {"gradient_clip": -1.0},
+        {"warmup_steps": -1},
+    )
+    for bad in (*no_counts, {"learning_rate": 0.0}, {"ema": 1.0}, {"learning_rate": math.nan}, {"epochs": math.inf}):
+        with pytest.raises(GenimaError, match=f"--{next(iter(bad)).replace('_', '-')} .*: must be "):
+            check_options(replace(options, **bad))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("recipe", ["diffusion", "controller", "tiny"])
+def test_help_needs_no_library_that_takes_seconds(recipe: str) -> None:
+    script = (
+        "import sys; from genima.cli.train import main\n"
+        "try: main([sys.argv[1], '--help'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'cv2', 'pyarrow', 'rclpy', 'mujoco', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, recipe], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and f"Example: ./genima train {recipe} " in done.stdout, done.stderr
 
 
 def test_a_cosine_schedule_may_begin_anew(tmp_path: Path) -> None:
@@ -642,20 +664,24 @@ def test_another_version_of_the_base_is_refused(targets: TargetDataset, tmp_path
         (["diffusion", "--base", "test"], "test cannot be loaded"),
         (["diffusion", "--data", "nowhere"], "nowhere holds no finished dataset"),
         (["diffusion", "--base", "small", "--conditioning", "unet"], "needs a pre-trained --base"),
-        (["diffusion", "--batch-size", "0"], "must be positive"),
+        (["diffusion", "--batch-size", "0"], "--batch-size 0: must be greater than or equal to 1"),
         (["controller", "--resnet", "no/such-resnet", "--clip", "no/such-clip"], "no/such-clip cannot be loaded"),
         (["controller", "--data", "nowhere"], "nowhere holds no finished dataset"),
         (["controller", "--clip", "small", "--backgrounds", "src/genima"], "no images"),
-        (["controller", "--clip", "small", "--pretrain", "-1"], "--pretrain must not be negative"),
-        (["controller", "--clip", "small", "--validation-chunks", "0"], "--validation-chunks must be positive"),
-        (["diffusion", "--base", "small", "--validation-drawings", "0"], "--validation-drawings must be positive"),
+        (["controller", "--clip", "small", "--pretrain", "-1"], "--pretrain -1: must be "),
+        (["controller", "--clip", "small", "--validation-chunks", "0"], "--validation-chunks 0: must be "),
+        (["diffusion", "--base", "small", "--validation-drawings", "0"], "--validation-drawings 0: must be "),
+        (["diffusion", "--jitter", "0.1", "nan", "0", "0"], "--jitter 0.1 nan 0.0 0.0: must be "),
+        (["diffusion", "--seed", "100000000000000000000"], "--seed 1000.*: must be "),
+        (["diffusion", "--inference-steps", "1001"], "--inference-steps 1001: must be "),
+        (["tiny", "--episodes", "0"], "--episodes 0: must be "),
         (["nonsense"], "unknown recipe 'nonsense'"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(
     targets: TargetDataset, tmp_path: Path, arguments: list[str], line: str
 ) -> None:
-    data = [] if "--data" in arguments else ["--data", str(targets.folder)]
+    data = [] if "--data" in arguments or "tiny" in arguments else ["--data", str(targets.folder)]
     with pytest.raises(GenimaError, match=line) as caught:
         train_command([*arguments, *data, "--out", str(tmp_path)])
     assert "\n" not in str(caught.value)

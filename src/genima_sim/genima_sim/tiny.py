@@ -7,23 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import torch
-import tyro
-from tqdm import tqdm
+from pydantic import Field
 
-from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, FOLDERS
-from genima.cli.render import Render, make_plan
-from genima.datasets.render import render
-from genima.datasets.targets import TargetDataset
-from genima.diffusion.build import SMALL, build_agent
-from genima.errors import GenimaError
-from genima.training.controller import ChunkOptions, build_small_controller, train_controller
-from genima.training.diffusion import DrawingOptions, train_diffusion
-from genima.training.loop import LoopOptions
+from genima.cli.options import parse_options
+from genima.training.options import SMALL, ChunkOptions, DrawingOptions, LoopOptions, Seed, Steps
 from genima.workers import WorkerPool
-from genima_sim import record
-from genima_sim.tasks import TASKS
 
 VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
 _SPHERE_WEIGHT = 6.0
@@ -43,26 +33,33 @@ class TrainTiny:
     """Folder for the demos, 6 MB each."""
     data: Path = Path("data/targets")
     """Folder for the dataset of drawn targets, 3 MB a demo."""
-    episodes: int = 200
+    episodes: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Demos of each task."""
-    agent_steps: int = 8000
+    agent_steps: Steps = 8000
     """Training steps of the diffusion agent, 8 drawings each; 0: leave it out."""
-    controller_steps: int = 16300
+    controller_steps: Steps = 16300
     """Training steps of the controller, 16 chunks each; 0: leave it out."""
-    save_every: int = 400
+    save_every: Annotated[int, Field(ge=1, le=10**9)] = 400
     """Steps between checkpoints."""
-    threads: int = 2
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Processor cores to use."""
-    seed: int = 0
+    seed: Seed = 0
     """Of all randomness in training."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima train tiny``."""
-    options = tyro.cli(TrainTiny, prog="genima train tiny", args=list(argv))
-    steps, counts = (options.agent_steps, options.controller_steps), (options.episodes, options.save_every)
-    if min(steps) < 0 or min(*counts, options.threads) < 1:
-        raise GenimaError("--episodes, --save-every and --threads must be positive, steps not negative")
+    example = "./genima train tiny --out runs/tiny --episodes 200 --threads 2"
+    options = parse_options(TrainTiny, "genima train tiny", argv, example)
+
+    from tqdm import tqdm
+
+    from genima.cli.render import Render, make_plan
+    from genima.datasets.render import render
+    from genima.datasets.targets import TargetDataset
+    from genima_sim import record
+    from genima_sim.tasks import TASKS
+
     record.record(options.demos, tuple(TASKS), options.episodes, workers=options.threads)
     folders = record.episode_folders(options.demos, tuple(TASKS), options.episodes)
     plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folder for folder in folders if folder.exists()))
@@ -82,11 +79,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(train: Callable[[TrainTiny], None], options: TrainTiny, threads: int) -> None:
+    import torch
+
     torch.set_num_threads(threads)
     train(options)
 
 
 def _train_agent(options: TrainTiny) -> None:
+    from genima.checkpoint import DIFFUSION_AGENT, FOLDERS
+    from genima.datasets.targets import TargetDataset
+    from genima.diffusion.build import build_agent
+    from genima.training.diffusion import train_diffusion
+
     targets = TargetDataset.load(options.data)
     agent = build_agent(SMALL, targets, steps=1, seed=options.seed)
     loop = LoopOptions(
@@ -99,6 +103,10 @@ def _train_agent(options: TrainTiny) -> None:
 
 
 def _train_controller(options: TrainTiny) -> None:
+    from genima.checkpoint import CONTROLLER, FOLDERS
+    from genima.datasets.targets import TargetDataset
+    from genima.training.controller import build_small_controller, train_controller
+
     targets = TargetDataset.load(options.data)
     controller = build_small_controller(targets.spec, targets.moments, options.seed)
     loop = LoopOptions(

@@ -65,8 +65,12 @@ def parse_options(options: type[_Options], command: str, argv: Sequence[str], ex
     return parsed
 
 
-def check_options(parsed: Any) -> None:
+def check_options(parsed: Any, prefix: str = "--") -> None:
     """Check the fields of a parsed dataclass, nested ones included, against their annotations.
+
+    Args:
+        parsed: instance of a dataclass.
+        prefix: goes before a field's name in errors.
 
     Raises:
         GenimaError: for the first value outside its limits.
@@ -74,10 +78,11 @@ def check_options(parsed: Any) -> None:
     hints = typing.get_type_hints(type(parsed), include_extras=True)
     for field in dataclasses.fields(parsed):
         value = getattr(parsed, field.name)
+        flag = prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
-            check_options(value)
+            merged = any(getattr(extra, "name", None) == "" for extra in getattr(hints[field.name], "__metadata__", ()))
+            check_options(value, prefix if merged else f"{flag}.")  # tyro.conf.arg(name="") leaves the name out
             continue
-        flag = f"--{field.name.replace('_', '-')}"
         try:
             TypeAdapter(hints[field.name], config=_CONFIG).validate_python(value)
         except ValidationError as error:

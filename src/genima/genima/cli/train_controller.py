@@ -8,23 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import Field
 
-from genima.checkpoint import CONTROLLER, FOLDERS
-from genima.controller.controller import Controller
-from genima.controller.pretrained import CLIP, IMAGENET
-from genima.datasets.reach import reach_moments
-from genima.datasets.targets import TargetDataset
-from genima.errors import GenimaError
-from genima.robot.model import RobotModel
-from genima.training import loop
-from genima.training.controller import (
-    SMALL,
-    ChunkOptions,
-    build_controller,
-    build_small_controller,
-    train_controller,
-    weights_fingerprint,
-)
+from genima.cli.options import parse_options
+from genima.training.options import CLIP, IMAGENET, SMALL, ChunkOptions, LoopOptions
 
 
 @dataclass
@@ -46,13 +33,13 @@ class TrainController:
     """ImageNet weights: on the Hugging Face hub, or a folder; `random`: none."""
     clip: str = CLIP
     """Text encoder, frozen: on the Hugging Face hub, or a folder; `small`: a small controller, all from scratch."""
-    pretrain: int = 0
+    pretrain: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Train on so many arbitrary reaching motions of the robot in place of the demos' (only their joints differ)."""
     init: Path | None = None
     """Start from the weights and normalisation of this checkpoint, such as one made with --pretrain."""
     chunks: Annotated[ChunkOptions, tyro.conf.arg(name="")] = field(default_factory=ChunkOptions)
-    loop: Annotated[loop.LoopOptions, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: loop.LoopOptions(
+    loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: LoopOptions(
             epochs=1000, batch_size=96, learning_rate=1e-5, weight_decay=1e-4, warmup_steps=0, gradient_clip=0.0
         )
     )
@@ -60,9 +47,22 @@ class TrainController:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima train controller``."""
-    options = tyro.cli(TrainController, prog="genima train controller", args=list(argv))
-    if options.pretrain < 0:
-        raise GenimaError("--pretrain must not be negative")
+    example = "./genima train controller --data data/targets --out runs/mine --clip small --steps 16000"
+    options = parse_options(TrainController, "genima train controller", argv, example)
+
+    from genima.checkpoint import CONTROLLER, FOLDERS
+    from genima.controller.controller import Controller
+    from genima.datasets.reach import reach_moments
+    from genima.datasets.targets import TargetDataset
+    from genima.robot.model import RobotModel
+    from genima.training import loop
+    from genima.training.controller import (
+        build_controller,
+        build_small_controller,
+        train_controller,
+        weights_fingerprint,
+    )
+
     folder = options.out / FOLDERS[CONTROLLER]
     accelerator = loop.make_accelerator(options.loop, folder)
     targets = TargetDataset.load(options.data, options.views)

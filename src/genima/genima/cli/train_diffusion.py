@@ -9,12 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from genima.checkpoint import DIFFUSION_AGENT, FOLDERS
-from genima.datasets.targets import TargetDataset
-from genima.diffusion.build import build_agent
-from genima.errors import GenimaError
-from genima.training import loop
-from genima.training.diffusion import DrawingOptions, train_diffusion
+from genima.cli.options import parse_options
+from genima.training.options import SD_TURBO, DrawingOptions, InferenceSteps, LoopOptions
 
 
 @dataclass
@@ -30,7 +26,7 @@ class TrainDiffusion:
     """Folder of the dataset."""
     out: Path = Path("runs/mine")
     """Folder for the checkpoint diffusion_agent/ (its best and last), with TensorBoard's logs."""
-    base: str = "stabilityai/sd-turbo"
+    base: str = SD_TURBO
     """Pre-trained model: on the Hugging Face hub, or a folder (SD, SD-Turbo, SDXL-Turbo); `small`: from scratch."""
     conditioning: Literal["controlnet", "unet"] = "controlnet"
     """How the scene enters: a ControlNet made from the UNet, or the UNet itself, trained as in InstructPix2Pix."""
@@ -38,19 +34,25 @@ class TrainDiffusion:
     """Draw the four views as one picture; --no-tiled draws each by itself (the paper's ablation)."""
     views: tuple[str, ...] | None = None
     """Four of the rendered views in tile order; without it as rendered."""
-    inference_steps: int = 10
+    inference_steps: InferenceSteps = 10
     """Diffusion steps of a drawing in use; 5 take half the time."""
     drawing: Annotated[DrawingOptions, tyro.conf.arg(name="")] = field(default_factory=DrawingOptions)
-    loop: Annotated[loop.LoopOptions, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: loop.LoopOptions(epochs=200, batch_size=24, learning_rate=1e-5)
+    loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: LoopOptions(epochs=200, batch_size=24, learning_rate=1e-5)
     )
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima train diffusion``."""
-    options = tyro.cli(TrainDiffusion, prog="genima train diffusion", args=list(argv))
-    if options.inference_steps < 1:
-        raise GenimaError("--inference-steps must be positive")
+    example = "./genima train diffusion --data data/targets --out runs/mine --base small --steps 8000 --batch-size 8"
+    options = parse_options(TrainDiffusion, "genima train diffusion", argv, example)
+
+    from genima.checkpoint import DIFFUSION_AGENT, FOLDERS
+    from genima.datasets.targets import TargetDataset
+    from genima.diffusion.build import build_agent
+    from genima.training import loop
+    from genima.training.diffusion import train_diffusion
+
     folder = options.out / FOLDERS[DIFFUSION_AGENT]
     accelerator = loop.make_accelerator(options.loop, folder)
     targets = TargetDataset.load(options.data, options.views)

@@ -8,9 +8,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, 
 from genima import hub
 from genima.controller.act import Act
 from genima.errors import GenimaError
-
-IMAGENET = "microsoft/resnet-18"
-CLIP = "openai/clip-vit-base-patch32"
+from genima.training.options import CLIP, IMAGENET
 
 
 def load_imagenet(act: Act, name_or_folder: str = IMAGENET) -> None:

@@ -19,6 +19,7 @@ from genima import checkpoint
 from genima.checkpoint import DrawingSpec
 from genima.diffusion.base import BaseModel, load_base
 from genima.diffusion.engine import DrawingEngine
+from genima.diffusion.engine.sampling import sampling
 from genima.diffusion.patch_codec import PatchCodec
 from genima.diffusion.prompts import PromptEncoder, Prompts
 from genima.errors import GenimaError
@@ -214,13 +215,15 @@ class DiffusionAgent:
         This is what an engine's drawings are compared with; a training's networks draw by it, as they are.
         """
         condition, prompts = self.condition(self.frames(tiles)), self.prompts(self.texts(instructions))
-        self.scheduler.set_timesteps(self.steps)
-        latents = self.noise(tiles, generator).to(self.device) * self.scheduler.init_noise_sigma
-        for t in self.scheduler.timesteps:
-            scaled = self.scheduler.scale_model_input(latents, t)
+        steps = sampling(self.scheduler, self.steps)
+        start, *of_steps = steps.draw_noise(self.latent_shape(tiles), generator).to(self.device)
+        latents, noises = steps.noise * start, iter(of_steps)
+        for step in steps.steps:
             with half_precision(self.device):
-                prediction = self.predict(scaled, t, prompts, condition)
-            latents = self.scheduler.step(prediction.float(), t, latents, generator=generator, return_dict=False)[0]
+                prediction = self.predict(step.scale * latents, torch.tensor(step.t), prompts, condition)
+            latents = step.keep * latents + step.add * prediction.float()
+            if step.random:
+                latents = latents + step.random * next(noises)
         images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         if not torch.isfinite(images).all():
             raise GenimaError("the drawing is not finite: the checkpoint's weights are damaged")
@@ -248,11 +251,10 @@ class DiffusionAgent:
             images = joined(F.interpolate(images, scale_factor=0.5, mode="area"))
         return (images * 255).round().byte().permute(0, 2, 3, 1)
 
-    def noise(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents of variance 1 for tiles (B, H, W, 3), the same on every device."""
+    def latent_shape(self, tiles: Tensor) -> tuple[int, int, int, int]:
+        """Shape (N, C, h, w) of the latents of tiles (B, H, W, 3)."""
         n, (height, width) = len(tiles) if self.tiled else 4 * len(tiles), tiles.shape[1:3]
-        shape = n, self.unet.config.out_channels, height // self._factor, width // self._factor
-        return torch.randn(shape, generator=generator)
+        return n, self.unet.config.out_channels, height // self._factor, width // self._factor
 
     @property
     def _factor(self) -> int:

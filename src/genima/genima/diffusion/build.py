@@ -16,8 +16,8 @@ from genima.diffusion.agent import DiffusionAgent
 from genima.diffusion.base import BaseModel, load_base
 from genima.diffusion.small import small_agent
 from genima.errors import GenimaError
+from genima.training.options import SMALL
 
-SMALL = "small"
 _UNTILED_PROMPT = "the {view} view of a robot arm executing '{goal}'"
 _FOR_CODEC = 256  # drawings that the small agent's codec is fitted to
 

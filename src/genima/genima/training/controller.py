@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,37 +16,21 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from genima.checkpoint import DrawingSpec, halve
+from genima.cli.options import check_options
 from genima.controller.act import Act, ActConfig, act_loss
 from genima.controller.controller import Controller, pixels
-from genima.controller.pretrained import CLIP, IMAGENET, load_clip, load_imagenet
+from genima.controller.pretrained import load_clip, load_imagenet
 from genima.datasets.augmentation import Augmentation
 from genima.datasets.backgrounds import Backgrounds
 from genima.datasets.chunks import ChunkBatch, ChunkDataset, Perturbation, collate, joint_statistics
 from genima.datasets.moments import Moments, Visit
 from genima.datasets.targets import split
-from genima.errors import GenimaError
 from genima.text import small_text_encoder, small_tokenizer
 from genima.training import loop
+from genima.training.options import CLIP, IMAGENET, RANDOM, ChunkOptions, LoopOptions
 from genima.views.camera import Camera
 
-RANDOM, SMALL = "random", "small"  # in place of a ResNet, and of a CLIP
 _SHOWN = 8  # samples on the picture
-
-
-@dataclass(frozen=True)
-class ChunkOptions:
-    """What is particular to the controller; the defaults are those of the GENIMA paper (table 4, appendix E)."""
-
-    backgrounds: Path | None = None
-    """Folder of images to draw the spheres on; without it procedural textures."""
-    augmentation: Literal["paper", "small"] = "paper"
-    """paper: elastic, colours, crop, noise; small: frayed and blurred as a small diffusion model draws."""
-    perturb: bool = False
-    """Let starts and targets stray from the demos, so that it also follows targets beside them."""
-    validation_chunks: int = 128
-    """Held-out chunks that are predicted at every checkpoint."""
-    half: bool = False
-    """Store the weights in half precision."""
 
 
 class ControllerLoss(nn.Module):
@@ -108,7 +92,7 @@ def train_controller(
     moments: Moments,
     cameras: Mapping[str, Camera],
     options: ChunkOptions,
-    loop_options: loop.LoopOptions,
+    loop_options: LoopOptions,
     folder: Path,
     accelerator: Accelerator | None = None,
     origin: str = "",
@@ -120,8 +104,7 @@ def train_controller(
     Raises:
         GenimaError: as :func:`loop.run`; when a background cannot be read.
     """
-    if options.validation_chunks < 1:
-        raise GenimaError("--validation-chunks must be positive: the best checkpoint is found by them")
+    check_options(options)
     accelerator = accelerator or loop.make_accelerator(loop_options, folder)
     in_training, in_validation = split(moments)
     shared = (controller.robot, cameras, controller.spec, controller.statistics, Backgrounds(options.backgrounds))

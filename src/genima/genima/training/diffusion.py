@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -16,37 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genima.checkpoint import halve
+from genima.cli.options import check_options
 from genima.datasets.drawings import DrawingDataset, DrawingSample, collate
 from genima.datasets.moments import Visit
 from genima.datasets.targets import TargetDataset, split
 from genima.diffusion.agent import DiffusionAgent, joined, separated
-from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.targets.reading import drawing_errors, summarise
 from genima.training import DRAWINGS, loop
+from genima.training.options import DrawingOptions, LoopOptions
 from genima.views.tiling import untile
 
 _FRAMES_AT_ONCE = 8  # drawn in validation
-
-
-@dataclass(frozen=True)
-class DrawingOptions:
-    """What is particular to the diffusion agent; the defaults are those of the GENIMA paper (table 3)."""
-
-    jitter: tuple[float, float, float, float] = (0.2, 0.2, 0.1, 0.05)
-    """Of the condition's brightness, contrast, saturation and hue; the target keeps its colours."""
-    crop: int = 8
-    """Pixels by which each view is shifted at most, condition and target together; 0: none."""
-    sphere_weight: float = 1.0
-    """How much more a sphere's latents count than the scene's, which only have to be copied."""
-    validation_drawings: int = 16
-    """Held-out drawings that are made at every checkpoint and read back."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, slower."""
-    compile: bool = False
-    """Compile the networks: faster after minutes of preparation."""
-    half: bool = False
-    """Store the weights in half precision."""
 
 
 class DrawingLoss(nn.Module):
@@ -136,7 +117,7 @@ def train_diffusion(
     agent: DiffusionAgent,
     targets: TargetDataset,
     options: DrawingOptions,
-    loop_options: loop.LoopOptions,
+    loop_options: LoopOptions,
     folder: Path,
     accelerator: Accelerator | None = None,
 ) -> None:
@@ -145,8 +126,7 @@ def train_diffusion(
     Raises:
         GenimaError: as :func:`loop.run`; for no drawings to validate with.
     """
-    if options.validation_drawings < 1:
-        raise GenimaError("--validation-drawings must be positive: the best checkpoint is found by them")
+    check_options(options)
     accelerator = accelerator or loop.make_accelerator(loop_options, folder)
     training, validation = split(targets.moments)
     chosen = np.random.default_rng(loop_options.seed).choice(

@@ -12,15 +12,14 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import tyro
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers.optimization import get_scheduler
@@ -29,67 +28,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from genima.checkpoint import BEST, LAST
+from genima.cli.options import check_options
 from genima.datasets.moments import Visit
 from genima.errors import GenimaError
 from genima.files import atomic_write
 from genima.precision import is_half_fast
 from genima.training import METRICS, PROGRESS, STATE
+from genima.training.options import LoopOptions
 
 _BAD_BATCH = "bad_batch.pt"
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """How long and how fast to learn."""
-
-    batch_size: int
-    """Samples of an optimiser step, over all devices and accumulated parts."""
-    learning_rate: float
-    """Of AdamW."""
-    epochs: float = 200
-    """How often every moment is seen."""
-    steps: int = 0
-    """Optimiser steps; 0: as many as the epochs take."""
-    weight_decay: float = 1e-2
-    """Of AdamW."""
-    schedule: Literal["constant_with_warmup", "cosine"] = "constant_with_warmup"
-    """Of the learning rate."""
-    cycles: int = 1
-    """How often a cosine schedule falls to zero, beginning anew each time."""
-    warmup_steps: int = 500
-    """Steps over which the learning rate rises."""
-    gradient_clip: float = 1.0
-    """Largest norm of the gradient; 0: not clipped."""
-    ema: float = 0.0
-    """Decay of the weights' exponential moving average, which is then what is kept; 0: none."""
-    accumulate: int = 1
-    """Parts that a batch is computed in, one after the other, where memory is short."""
-    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
-    """auto: bf16 where the hardware is faster with it."""
-    save_every: int = 500
-    """Steps between checkpoints, each with its validation."""
-    workers: int = 2
-    """Processes that prepare samples, for each device."""
-    bar: tyro.conf.Suppress[int] = 0
-    """Line of the progress bar, where several trainings share a screen."""
-    seed: int = 0
-    """Of all randomness."""
-
-    def for_moments(self, moments: int) -> LoopOptions:
-        """With the number of steps that training on so many moments takes."""
-        return self if self.steps else replace(self, steps=math.ceil(self.epochs * moments / self.batch_size))
-
-    def require_sensible(self) -> None:
-        """Raise a GenimaError for a number that makes no sense."""
-        if min(self.batch_size, self.accumulate, self.save_every, self.cycles) < 1 or min(self.steps, self.workers) < 0:
-            raise GenimaError(
-                "--batch-size, --accumulate, --save-every and --cycles must be positive, --steps and --workers not "
-                "negative"
-            )
-        if not (min(self.learning_rate, self.epochs) > 0 and 0 <= self.ema < 1):
-            raise GenimaError("--learning-rate and --epochs must be positive, --ema from 0 to below 1")
-        if min(self.warmup_steps, self.weight_decay, self.gradient_clip) < 0:
-            raise GenimaError("--warmup-steps, --weight-decay and --gradient-clip must not be negative")
 
 
 _SAMPLING = "every moment once an epoch"  # part of what a training is: none is resumed with another
@@ -133,7 +80,7 @@ def make_accelerator(options: LoopOptions, folder: Path) -> Accelerator:
     Raises:
         GenimaError: for options that make no sense, or a batch that cannot be split evenly.
     """
-    options.require_sensible()
+    check_options(options)
     precision = options.mixed_precision
     if precision == "auto":
         cuda = torch.cuda.is_available()

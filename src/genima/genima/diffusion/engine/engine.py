@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genima.diffusion.engine.plan import Cause, Plan, PlanFailed, Shortcuts, others, plans
+from genima.diffusion.engine.plan import Cause, Plan, PlanFailed, others, plans
 from genima.diffusion.engine.prepared import PreparedAgent, failing_as_told
 from genima.diffusion.engine.sampling import sampling
 from genima.diffusion.engine.weights import Weights
 from genima.errors import GenimaError
+from genima.shortcuts import Shortcuts
 
 if TYPE_CHECKING:
     from genima.diffusion.agent import DiffusionAgent
@@ -77,10 +78,11 @@ class DrawingEngine:
         Raises:
             GenimaError: when no plan works, and when the device is gone.
         """
-        texts, noise = self._agent.texts(instructions), self._agent.noise(tiles, generator)
+        texts = self._agent.texts(instructions)
         if self._shortcuts.strength == 1:
             former = None
         steps = self._fresh if former is None else self._warm
+        noise = steps.draw_noise(self._agent.latent_shape(tiles), generator)
         while True:
             try:
                 self._prepared = self._prepared or PreparedAgent(

@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 
-from genima.errors import GenimaError
 from genima.precision import is_half_fast
 
 
@@ -23,25 +22,6 @@ class Plan:
     compile: bool = False  # by torch.compile; minutes the first time, then from its cache on disk
     cuda_graph: bool = False  # the whole drawing is launched at once
     overlap: bool = False  # the ControlNet runs beside the UNet's first half
-
-
-@dataclass(frozen=True)
-class Shortcuts:
-    """What makes a drawing faster, and another one: docs/performance.md says by how much."""
-
-    steps: int | None = None
-    """Diffusion steps of a drawing; default: the checkpoint's."""
-    strength: float = 1.0
-    """The share of the steps that is done where there is a drawing of a moment ago to start from."""
-    controlnet_every: int = 1
-    """Steps; in those between, the ControlNet's last word stands."""
-    tiny_decoder: str | None = None
-    """An AutoencoderTiny (TAESD's kind), on the hub or in a folder, that decodes in the autoencoder's place."""
-
-    def __post_init__(self) -> None:
-        """Raise a GenimaError for what cannot be."""
-        if self.controlnet_every < 1 or (self.steps is not None and self.steps < 1):
-            raise GenimaError("a drawing takes at least one step, and asks the ControlNet every 1 or more steps")
 
 
 Cause = Literal["memory", "precision", "compiler", "capture", "device"]

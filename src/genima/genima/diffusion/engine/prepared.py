@@ -15,10 +15,11 @@ from torch import Tensor
 
 from genima import hub
 from genima.diffusion.engine.networks import Skips, controls, decoded, embedding, encoded
-from genima.diffusion.engine.plan import Plan, PlanFailed, Shortcuts
+from genima.diffusion.engine.plan import Plan, PlanFailed
 from genima.diffusion.engine.sampling import Sampling
 from genima.diffusion.engine.weights import Weights
 from genima.errors import GenimaError
+from genima.shortcuts import Shortcuts
 
 if TYPE_CHECKING:
     from genima.diffusion.agent import DiffusionAgent
@@ -79,7 +80,7 @@ class PreparedAgent:
 
         Args:
             texts: the networks' prompts, see ``DiffusionAgent.texts``.
-            noise: latents to start from, see ``DiffusionAgent.noise``.
+            noise: (noises, N, C, h, w) to start from and of the steps, see ``Sampling.draw_noise``.
             former: drawings of the same shape to start from, if ``steps`` do.
 
         Raises:
@@ -127,16 +128,20 @@ class PreparedAgent:
         condition = agent.condition(agent.frames(tiles)).to(precision)
         if agent.controlnet is not None:
             condition = agent.controlnet.controlnet_cond_embedding(condition)
-        latents = steps.noise * noise
+        start, *of_steps = noise
+        latents = steps.noise * start
         if former is not None:
             latents = latents + steps.clean * agent.encode(agent.frames(former))
         if self.plan.channels_last:
             latents = latents.contiguous(memory_format=torch.channels_last)
         added: Skips = ()
+        noises = iter(of_steps)
         for i, step in enumerate(steps.steps):
             noisy = (step.scale * latents).to(precision)
             prediction, added = self._predict(i, noisy, prompt, condition, added)
             latents = step.keep * latents + step.add * prediction.float()
+            if step.random:
+                latents = latents + step.random * next(noises)
         return self._pixels(agent, self._decoder, self._decoded_in, latents)
 
     def _predict(self, i: int, noisy: Tensor, prompt: Prompt, condition: Tensor, added: Skips) -> tuple[Tensor, Skips]:
