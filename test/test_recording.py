@@ -29,6 +29,7 @@ from rosbags.rosbag2.storage_mcap import McapReader
 from genima.cli.__main__ import main
 from genima.episodes import folders, recording, repair
 from genima.episodes.bag import PARTIAL, types
+from genima.episodes.folders import repair_name
 from genima.episodes.metadata import METADATA, Compression, Qos, start_file
 from genima.episodes.recording import BagRecorder
 from genima.episodes.repair import Repaired
@@ -372,8 +373,39 @@ def test_what_a_killed_recording_left_is_not_overwritten(tmp_path: Path) -> None
     with pytest.raises(GenimaError, match=r"\./genima episodes repair") as caught:
         BagRecorder(tmp_path / "bag", reserve_bytes=0)
     assert "\n" not in str(caught.value) and mcap_of(left.partial).read_bytes() == before
-    record(tmp_path / "bag", messages(), replace=True)
-    assert read(tmp_path / "bag") == messages()
+    with pytest.raises(GenimaError, match=r"\./genima episodes repair"):  # nobody can make it again
+        BagRecorder(tmp_path / "bag", reserve_bytes=0, replace=True)
+    assert mcap_of(left.partial).read_bytes() == before
+
+
+def test_an_unfinished_recording_is_replaced_only_by_one_of_its_kind_and_never_with_files_of_others(
+    tmp_path: Path,
+) -> None:
+    for name in ("one", "two"):
+        left = BagRecorder(tmp_path / name, reserve_bytes=0, replace=True)
+        left.close()
+    record(tmp_path / "one", messages(), replace=True)
+    assert read(tmp_path / "one") == messages()
+    mine = left.partial / "notes.txt"
+    mine.write_text("mine")
+    for replace in (False, True):
+        with pytest.raises(GenimaError, match="notes.txt"):
+            BagRecorder(tmp_path / "two", reserve_bytes=0, replace=replace)
+    theirs = tmp_path / PARTIAL / "three"
+    theirs.mkdir()
+    (theirs / "three.mcap").write_bytes(b"mine")
+    for replace in (False, True):
+        with pytest.raises(GenimaError, match="repair"):
+            BagRecorder(tmp_path / "three", reserve_bytes=0, replace=replace)
+    assert mine.read_text() == "mine" and (theirs / "three.mcap").read_bytes() == b"mine"
+
+
+def test_discarding_leaves_what_others_put_beside(tmp_path: Path) -> None:
+    recorder = BagRecorder(tmp_path / "bag", reserve_bytes=0)
+    mine = recorder.partial / "notes.txt"
+    mine.write_text("mine")
+    recorder.discard()
+    assert [path.name for path in recorder.partial.iterdir()] == ["notes.txt"] and mine.read_text() == "mine"
 
 
 def test_an_exception_leaves_a_bag_to_repair_and_discard_leaves_nothing(tmp_path: Path) -> None:
@@ -575,7 +607,8 @@ def test_an_interrupted_repair_loses_nothing_and_can_be_run_again(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(target, name, interrupted)
         mend(folder)
-    (folder / "killed.mcap.part").write_bytes(b"what a killed repair leaves")
+    (folder / repair_name("killed.mcap")).write_bytes(b"what a killed repair leaves")
+    (folder / "killed.mcap.part").write_bytes(b"of the user")
     repaired = mend(folder)
     assert read(repaired.folder) == messages()[: chunk_ends[-1][1]]
 
@@ -587,11 +620,11 @@ def test_what_cannot_be_repaired_is_one_line(tmp_path: Path, unfinished: Callabl
     with pytest.raises(GenimaError, match="no complete message"):
         mend(folder)
     mcap_of(folder).unlink()
-    with pytest.raises(GenimaError, match="no .mcap file$"):
+    with pytest.raises(GenimaError, match="no .mcap or .db3 file$"):
         mend(folder)
     for name in "ab":
         (folder / f"{name}.mcap").write_bytes(whole)
-    with pytest.raises(GenimaError, match="2 .mcap files$"):
+    with pytest.raises(GenimaError, match="2 files of several bags"):
         mend(folder)
     (folder / "a.mcap").unlink()
     record(tmp_path / "other", messages()).rename(tmp_path / "killed")

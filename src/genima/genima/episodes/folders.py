@@ -1,15 +1,94 @@
-"""Folders of bags: at most one process writes to one, a killed process holds none, and names survive a power cut."""
+"""Folders of demos: which there are, and locks that let one process at a time write to one."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from genima.errors import GenimaError
+from genima.terminal import printable
 
-LOCK = "recording.lock"  # in the folder of the bag
+METADATA = "metadata.yaml"
+PARTIAL = ".partial"  # folder beside the demos in which those being written lie
+DELETED = ".deleted"  # folder beside the demos in which deleted ones lie
+JUDGEMENT = "judgement.yaml"  # in the folder of a demo that was judged after its recording
+LOCK = "recording.lock"  # in the folder of a demo that is being written
+RECREATABLE = "recreatable"  # in the lock of a demo that a command makes anew when it was interrupted
+
+_SUFFIXES = (".mcap", ".db3")
+_INFORMATION = b"rosbag2_bagfile_information"
+
+
+# ------------------------------------------------------------------------------------------------------------- finding
+
+
+def is_bag_file(name: str) -> bool:
+    """Tell the files of bags, compressed ones included."""
+    return name.removesuffix(".zstd").endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def is_demo(folder: Path) -> bool:
+    """Tell a demo from another folder: it holds a bag's files, or rosbag2's metadata.yaml; it may be damaged.
+
+    Raises:
+        GenimaError: when the folder cannot be read.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
+    except OSError as error:
+        raise GenimaError(f"cannot read {folder}: {error.strerror}") from None
+    return _holds_bag(folder, names)
+
+
+def find_episodes(folder: Path) -> list[Path]:
+    """Return all demos at or below a folder, sorted: whole or damaged, but neither those in work nor deleted ones.
+
+    Raises:
+        GenimaError: when there is none, or a folder cannot be read.
+    """
+    if not folder.is_dir():
+        problem = "not a folder" if folder.exists() else "no such folder"
+        raise GenimaError(f"no episodes in {folder}: {problem}; name a folder of demos (rosbag2), or one demo")
+    found = sorted(_demos(folder))
+    if not found:
+        raise GenimaError(f"no episodes (rosbag2 folders) in {folder}; ./genima record makes some")
+    return found
+
+
+def _demos(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise GenimaError(f"cannot read {error.filename}: {error.strerror}") from None
+
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, or to one beside
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(set(folders) - {PARTIAL, DELETED})
+        path = Path(place)
+        if PARTIAL not in path.absolute().parts and _holds_bag(path, names):
+            yield path
+
+
+def _holds_bag(folder: Path, names: list[str]) -> bool:
+    if any(is_bag_file(name) for name in names):
+        return True
+    if METADATA not in names:
+        return False
+    try:
+        with open(folder / METADATA, "rb") as file:
+            return _INFORMATION in file.read(4096)
+    except OSError:
+        return False
+
+
+# --------------------------------------------------------------------------------------------------------------- locks
 
 
 class BagLock:
@@ -19,7 +98,8 @@ class BagLock:
         GenimaError: when another one holds it, and when there is no right to write there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, note: str = "") -> None:
+        """Lock ``folder``; ``note`` is kept in the lock's file for those who find it."""
         path = folder / LOCK
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -29,76 +109,176 @@ class BagLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(self._file), os.stat(path)):
                 raise BlockingIOError  # its owner has just moved or removed it
+            self.found = os.read(self._file, 100).decode(errors="replace")  # what a killed process left
             os.ftruncate(self._file, 0)
-            os.write(self._file, str(os.getpid()).encode())
+            os.pwrite(self._file, f"{os.getpid()} {note}".strip().encode(), 0)
         except OSError as error:
             os.close(self._file)
             if isinstance(error, BlockingIOError | FileNotFoundError):
                 raise busy(folder) from None
             raise GenimaError(f"cannot write {path}: {error.strerror}") from None
 
-    def release(self, folder: Path) -> None:
-        """Let others in; ``folder`` is where it lies by now. May be called more than once."""
+    def release(self, folder: Path, done: bool = True) -> None:
+        """Let others in; may be called more than once.
+
+        Args:
+            folder: where the folder lies by now.
+            done: remove the lock's file; it stays where its note tells what the folder is.
+        """
         if self._file >= 0:
-            (folder / LOCK).unlink(missing_ok=True)
+            if done:
+                (folder / LOCK).unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
 
 
 def claim(partial: Path, replace: bool) -> BagLock:
-    """Make the folder of a recording and hold it; what a killed one left there is removed when it may be replaced.
+    """Make the folder of a recording and hold it.
+
+    What is there is removed only where it is proven to be the unfinished work of a command that makes it anew: its
+    lock says so, no process holds that, and there is nothing but the files of one bag.
+
+    Args:
+        partial: the folder.
+        replace: make a recording that can be made anew, in place of an unfinished one of that kind.
 
     Raises:
-        GenimaError: when it is being recorded or was left and may not be replaced, and when there is no right to write.
+        GenimaError: when something else is there, when it is being recorded, and when there is no right to write.
     """
+    note = RECREATABLE if replace else ""
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.mkdir()
         except FileExistsError:
-            if not replace:
-                refuse_live(partial)
-                raise GenimaError(
-                    f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds"
-                ) from None
+            return _claim_left(partial, replace, note)
     except OSError as error:
         raise GenimaError(f"cannot write {partial}: {error.strerror}") from None
-    lock = BagLock(partial)
+    return BagLock(partial, note)
+
+
+def _claim_left(partial: Path, replace: bool, note: str) -> BagLock:
+    refuse_live(partial)
+    if partial.is_symlink() or not partial.is_dir():
+        raise GenimaError(f"{partial} is no folder of a recording; move it away")
+    left = sorted(entry.name for entry in partial.iterdir() if entry.name != LOCK)
+    foreign = [name for name in left if not _is_ours(name, partial.name)]
+    if foreign:
+        raise GenimaError(f"{partial} holds what no recording made ({printable(foreign[0])}); move it away")
+    had_lock = (partial / LOCK).exists()
+    if left and not replace:
+        raise GenimaError(
+            f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds"
+        )
+    lock = BagLock(partial, note)
     try:
-        for path in partial.iterdir():
-            if path.name != LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except OSError as error:
+        if left and not (had_lock and RECREATABLE in lock.found):
+            raise GenimaError(
+                f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds, "
+                "or move it away"
+            )
+        for name in left:
+            (partial / name).unlink()
+    except BaseException as error:
         lock.release(partial)
-        raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+        if isinstance(error, OSError):
+            raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+        raise
     return lock
 
 
+def remove_unfinished(partial: Path) -> None:
+    """Remove what a killed recording left in ``PARTIAL``: the files of one bag, and nothing else.
+
+    Raises:
+        GenimaError: when it is being recorded, holds anything else, or cannot be removed.
+    """
+    if not partial.exists():
+        return
+    refuse_live(partial)
+    lock = BagLock(partial)
+    try:
+        foreign = [entry.name for entry in partial.iterdir() if not _is_ours(entry.name, partial.name)]
+        if foreign or partial.is_symlink():
+            what = printable(foreign[0]) if foreign else "it is a link"
+            raise GenimaError(f"{partial} holds what no recording made ({what}); move it away")
+        remove_own(partial)
+    except OSError as error:
+        raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+    finally:
+        lock.release(partial)
+
+
+def remove_own(partial: Path) -> None:
+    """Remove a recording's files from its folder, and the folder when nothing else is in it.
+
+    Raises:
+        OSError: when that fails.
+    """
+    for entry in sorted(partial.iterdir()):
+        if _is_ours(entry.name, partial.name) and not entry.is_dir():
+            entry.unlink()
+    if not any(partial.iterdir()):
+        partial.rmdir()
+
+
+def _is_ours(name: str, demo: str) -> bool:
+    """Tell the files that a recording of ``demo`` makes, temporary ones included."""
+    mcap = f"{demo}.mcap"
+    return name in (mcap, METADATA, LOCK, repair_name(mcap)) or (
+        name.startswith(f".{METADATA}.") and name.endswith(".part")
+    )
+
+
+def repair_name(name: str) -> str:
+    """Return the name of the copy that a repair of file ``name`` writes."""
+    return f".{name}.repair"
+
+
 def refuse_live(folder: Path) -> None:
-    """Find out whether a bag is being written, without a trace.
+    """Find out whether a bag is being written, by us or by another recorder, without a trace.
 
     Raises:
         GenimaError: when it is.
     """
-    try:
+    with contextlib.suppress(FileNotFoundError, PermissionError):
         file = os.open(folder / LOCK, os.O_RDONLY)
-    except OSError:
-        return
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy(folder) from None
+        finally:
+            os.close(file)
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        for entry in sorted(folder.iterdir()):
+            if is_bag_file(entry.name) and _has_writer(entry):
+                raise GenimaError(f"episode {folder} is being recorded: a process writes {printable(entry.name)}")
+
+
+def _has_writer(file: Path) -> bool:
+    """Tell whether a process has a file open for writing; unknown (False) where the file system cannot tell."""
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise busy(folder) from None
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # refused while there is a writer
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
     finally:
-        os.close(file)
+        os.close(descriptor)
+    return False
 
 
 def busy(folder: Path) -> GenimaError:
-    """The line for a folder that another process writes."""
+    """Return the error for a folder that another process writes."""
     try:
-        number = (folder / LOCK).read_text().strip()
+        with open(folder / LOCK, "rb") as file:
+            number = file.read(20).decode(errors="replace").split()[:1]
     except OSError:
-        number = ""
-    return GenimaError(f"episode {folder} is being recorded{f' by process {number}' if number else ''}")
+        number = []
+    return GenimaError(f"episode {folder} is being recorded{f' by process {printable(number[0])}' if number else ''}")
 
 
 def sync_folder(folder: Path) -> None:

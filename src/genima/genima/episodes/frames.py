@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 
 from genima.episodes.alignment import Stream
 from genima.episodes.bag import RAW
 from genima.errors import GenimaError
+from genima.files import shorten
 from genima.observation import Image
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")  # what image_transport and others write
+_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Frames:
 
 
 def decode(message: Any) -> Image:
-    """The (h, w, 3) rgb image of a sensor_msgs/CompressedImage or Image.
+    """Return the (h, w, 3) rgb image of a sensor_msgs/CompressedImage or Image.
 
     Raises:
         GenimaError: when it cannot be decoded.
@@ -56,17 +63,27 @@ def decode(message: Any) -> Image:
 
 def _from_compressed(message: Any) -> Image:
     data = message.data
-    cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes()  # OpenCV fills the rest in grey
-    bgr = None if cut or not len(data) else cv2.imdecode(data, cv2.IMREAD_COLOR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PIL, about large images
+            width, height = PIL.Image.open(io.BytesIO(data), formats=_FORMATS).size  # reads the head only
+        if width * height > _PIXELS:
+            raise GenimaError(f"image of {width}x{height} pixels; {_PIXELS} pixels are read at most")
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)  # None for a file that ends too early
+    except GenimaError:
+        raise
+    except Exception:  # PIL and OpenCV raise many kinds for damaged files
+        bgr = None
     if bgr is None:
-        raise GenimaError(f"image cannot be decoded ({message.format or 'of no format'}, {len(data)} bytes)")
+        kind = shorten(message.format) or "of no format"
+        raise GenimaError(f"image cannot be decoded ({kind}, {len(data)} bytes)")
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
 def _from_raw(message: Any) -> Image:
     h, w, step, encoding = message.height, message.width, message.step, message.encoding
     if encoding not in ("rgb8", "bgr8"):
-        raise GenimaError(f"image is {encoding or 'of no encoding'}, rgb8 or bgr8 is needed")
+        raise GenimaError(f"image is {shorten(encoding) or 'of no encoding'}, rgb8 or bgr8 is needed")
     if min(h, w) < 1 or step < 3 * w or len(message.data) != h * step:
         raise GenimaError(f"image of {w}x{h} pixels has {len(message.data)} bytes in rows of {step}")
     pixels = message.data.reshape(h, step)[:, : 3 * w].reshape(h, w, 3)

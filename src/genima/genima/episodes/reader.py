@@ -14,7 +14,6 @@ from genima.episodes.alignment import Stream, align
 from genima.episodes.bag import (
     JOINT_COMMAND,
     JOINT_STATES,
-    PARTIAL,
     SUCCESS,
     TASK,
     image_topic,
@@ -24,9 +23,12 @@ from genima.episodes.bag import (
 )
 from genima.episodes.errors import EpisodeError
 from genima.episodes.frames import Frames
+from genima.episodes.judgement import read_judgement
 from genima.errors import GenimaError
 from genima.observation import Image
 from genima.robot.model import RobotModel
+
+LONGEST = 86400  # s, of a demo
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Episode:
             EpisodeError: when the bag cannot be read, lacks a topic or the task's words, when a joint is missing,
                 named twice or not finite, and when the topics cannot be aligned.
         """
-        messages = read_messages(folder)
+        messages, judged = read_messages(folder), read_judgement(folder)
+        if judged is None and messages.get(SUCCESS):
+            judged = bool(messages[SUCCESS][-1].data)
         if not any(messages.values()):
             raise EpisodeError(folder, "the bag is empty")
         if views is None:
@@ -99,6 +103,7 @@ class Episode:
             raise EpisodeError(folder, "says nothing", TASK)
 
         stamps = {topic: np.array([_nanoseconds(message) for message in messages[topic]]) for topic in stamped}
+        require_plausible(folder, stamps)
         start = min(each[0] for each in stamps.values())
         streams = {topic: Stream(folder, topic, (stamps[topic] - start) / 1e9, messages[topic]) for topic in stamped}
         states, commands = streams[JOINT_STATES], streams[JOINT_COMMAND]
@@ -121,25 +126,29 @@ class Episode:
             command_positions=commanded[:, :-1],
             command_gripper=commanded[:, -1],
             frames={view: Frames(streams[topics[view]].chosen(moments.images[view])) for view in topics},
-            success=bool(messages[SUCCESS][-1].data) if messages.get(SUCCESS) else None,
+            success=judged,
         )
-
-
-def find_episodes(folder: Path) -> list[Path]:
-    """All complete episodes below a folder, sorted.
-
-    Raises:
-        GenimaError: when there is none.
-    """
-    found = sorted(path.parent for path in folder.rglob("metadata.yaml") if PARTIAL not in path.parts)
-    if not found:
-        raise GenimaError(f"no episodes (rosbag2 folders) in {folder}; ./genima record makes some")
-    return found
 
 
 def _nanoseconds(message: Any) -> int:
     stamp = message.header.stamp
     return stamp.sec * 10**9 + stamp.nanosec
+
+
+def require_plausible(folder: Path, stamps: Mapping[str, NDArray[np.int64]]) -> None:
+    """Check that the stamps (N,), in ns, of a demo's topics lie within a day.
+
+    Raises:
+        EpisodeError: with a topic that is far from the others.
+    """
+    if not stamps:
+        return
+    middle = int(np.median([np.median(each) for each in stamps.values()]))
+    for topic, each in stamps.items():
+        for stamp in (int(each.min()), int(each.max())):
+            if abs(stamp - middle) > LONGEST * 10**9:
+                what = f"a stamp of {stamp / 1e9:.3f} s, others are of {middle / 1e9:.3f} s: more than a day apart"
+                raise EpisodeError(folder, what, topic)
 
 
 def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float64], list[EpisodeError]]:
@@ -163,9 +172,7 @@ def gripper_faults(commands: Stream, rows: NDArray[np.float64], robot: RobotMode
     """Commands, of which ``rows`` (N, n + 1) say what :func:`joints_by_name` found, whose gripper is no fraction."""
     fractions = rows[:, -1]
     return [
-        commands.fault(
-            commands.times[i], f"{robot.gripper_joint} is {fractions[i]:g}, an open fraction 0..1 is needed"
-        )
+        commands.fault(commands.times[i], f"{robot.gripper_joint} is {fractions[i]:g}, an open fraction 0..1 is needed")
         for i in np.flatnonzero((fractions < 0) | (fractions > 1))
     ]
 

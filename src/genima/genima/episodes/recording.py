@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from genima.episodes.bag import PARTIAL, types
-from genima.episodes.folders import BagLock, claim, sync_folder
+from genima.episodes.bag import types
+from genima.episodes.folders import PARTIAL, BagLock, claim, remove_own, sync_folder
 from genima.episodes.metadata import (
     METADATA,
     QOS,
     TYPE_HASH,
+    FileContent,
     Qos,
     Topic,
     bag_information,
@@ -82,11 +83,6 @@ class _Message(NamedTuple):
     data: bytes | memoryview
 
 
-class _Definition(NamedTuple):
-    topic: Topic
-    text: bytes  # of its type
-
-
 @dataclass
 class _Tally:
     messages: int = 0
@@ -106,19 +102,19 @@ class _File:
         # Chunks are ended here, not by the library: what a failed write costs is then known.
         self._writer = start_file(self._stream, "none", sys.maxsize)
         self._chunk_size, self._chunk_bytes = 0, chunk_bytes
-        self._schemas: dict[str, int] = {}  # their numbers in the file
+        self._schemas: dict[tuple[str, str, bytes], int] = {}  # their numbers in the file
         self._channels: dict[str, int] = {}
         self._unsynced = False
 
-    def add_topic(self, added: _Definition) -> None:
+    def add_topic(self, topic: Topic) -> None:
         """Define a topic, unless it is defined already."""
-        topic = added.topic
         if topic.name in self._channels:
             return
-        if topic.msgtype not in self._schemas:
-            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", added.text)
+        schema = (topic.msgtype, topic.schema, topic.definition)
+        if schema not in self._schemas:
+            self._schemas[schema] = self._writer.register_schema(*schema) if topic.msgtype else 0
         self._channels[topic.name] = self._writer.register_channel(
-            topic.name, topic.encoding, self._schemas[topic.msgtype], dict(topic.notes)
+            topic.name, topic.encoding, self._schemas[schema], dict(topic.notes)
         )
 
     def add(self, message: _Message) -> None:
@@ -128,9 +124,7 @@ class _File:
         self._unsynced = True
         self.first_ns = message.log_ns if self.first_ns is None else min(self.first_ns, message.log_ns)
         self.last_ns = message.log_ns if self.last_ns is None else max(self.last_ns, message.log_ns)
-        self._writer.add_message(
-            self._channels[message.topic], message.log_ns, bytes(message.data), message.publish_ns
-        )
+        self._writer.add_message(self._channels[message.topic], message.log_ns, bytes(message.data), message.publish_ns)
         if self._chunk_size > self._chunk_bytes:
             self._end_chunk()
 
@@ -192,7 +186,7 @@ class BagRecorder:
             queue_bytes: how much may wait for the disk.
             reserve_bytes: the recording stops, whole, when the disk has less room left; looked at with every flush.
             chunk_bytes: a chunk ends when it holds more.
-            replace: remove what a killed recording of this name left.
+            replace: the recording can be made anew: it takes the place of an unfinished one of that kind.
 
         Raises:
             GenimaError: when the bag exists, is being recorded or was left unfinished, when there is no room or no
@@ -212,15 +206,15 @@ class BagRecorder:
             for place in (self._partial, self._partial.parent, folder.parent):
                 sync_folder(place)
         except BaseException as error:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._remove()
             self._lock.release(self._partial)
             if isinstance(error, OSError):
                 raise GenimaError(f"cannot record {folder}: {error.strerror}") from None
             raise
 
-        self._topics: dict[str, _Definition] = {}
+        self._topics: dict[str, Topic] = {}
         self._tallies: dict[str, _Tally] = {}
-        self._queue: deque[_Message | _Definition] = deque()
+        self._queue: deque[_Message | Topic] = deque()
         self._queued = 0  # bytes
         self._stopped: str | None = None
         self._failed = self._closing = self._closed = self._named = False
@@ -267,13 +261,20 @@ class BagRecorder:
         except Exception as error:  # rosbags raises many kinds for types without a definition
             what = f"cannot record {topic}: type {msgtype} has no definition here"
             raise GenimaError(f"{what} ({' '.join(str(error).split())})") from None
-        added = _Definition(Topic(topic, msgtype, "cdr", {QOS: text, TYPE_HASH: hashed}), definition.encode())
+        self.copy_topic(Topic(topic, msgtype, "cdr", {QOS: text, TYPE_HASH: hashed}, "ros2msg", definition.encode()))
+
+    def copy_topic(self, topic: Topic) -> None:
+        """Add a topic of another bag, as it is there, before its first message.
+
+        Raises:
+            GenimaError: for a topic that is there already, and when the recording has stopped.
+        """
         with self._mutex:
             self._require_running()
-            if topic in self._topics:
-                raise GenimaError(f"cannot record {topic} twice in {self._folder}")
-            self._topics[topic], self._tallies[topic] = added, _Tally()
-            self._queue.append(added)
+            if topic.name in self._topics:
+                raise GenimaError(f"cannot record {topic.name} twice in {self._folder}")
+            self._topics[topic.name], self._tallies[topic.name] = topic, _Tally()
+            self._queue.append(topic)
             self._filled.notify()
 
     def write(
@@ -344,8 +345,8 @@ class BagRecorder:
             for added in self._topics.values():  # some may have waited when the recording stopped
                 self._file.add_topic(added)
             counts = {topic: tally.messages for topic, tally in self._tallies.items()}
-            topics = [added.topic for added in self._topics.values()]
-            information = bag_information(self._path.name, topics, counts, self._file.first_ns, self._file.last_ns)
+            content = FileContent(self._path.name, sum(counts.values()), self._file.first_ns, self._file.last_ns)
+            information = bag_information([content], self._topics.values(), counts)
             self._file.finish(information)
             atomic_write(self._partial / METADATA, metadata_text(information).encode())
             sync_folder(self._partial)
@@ -364,7 +365,7 @@ class BagRecorder:
         if not self._closed:
             self._end_thread()
             self._file.close()
-            self._lock.release(self._folder if self._named else self._partial)
+            self._lock.release(self._folder if self._named else self._partial, done=self._named)
             self._closed = True
 
     def discard(self) -> None:
@@ -382,9 +383,14 @@ class BagRecorder:
             self._queued = 0
         self._end_thread()
         self._file.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._remove()
         self._lock.release(self._partial)
         self._closed = True
+
+    def _remove(self) -> None:
+        """Remove what this recording wrote; what others put beside it stays."""
+        with contextlib.suppress(OSError):
+            remove_own(self._partial)
 
     def _require_running(self) -> None:
         if self._stopped is not None:
@@ -419,7 +425,7 @@ class BagRecorder:
         except Exception as error:  # whoever records must hear of it, whatever it is
             self._stop(f"cannot write {self._path}: {' '.join(str(error).split())}", failed=True)
 
-    def _next(self, due: float) -> _Message | _Definition | None:
+    def _next(self, due: float) -> _Message | Topic | None:
         """What to store next; None when nothing comes until ``due``, or at the end."""
         with self._mutex:
             if not self._queue and not self._closing:

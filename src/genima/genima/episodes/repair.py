@@ -1,46 +1,88 @@
-"""Make whole bags of what killed recordings and power cuts left."""
+"""Make whole bags of what killed recordings, power cuts and other programs left."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
-from collections.abc import Mapping
+import sqlite3
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from genima.episodes.bag import PARTIAL
-from genima.episodes.folders import BagLock, refuse_live, sync_folder
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
+from mcap.records import Attachment, Metadata
+from mcap.writer import Writer
+
+from genima.episodes.bag import span_fits, unpack_file
+from genima.episodes.folders import PARTIAL, BagLock, is_bag_file, refuse_live, repair_name, sync_folder
+from genima.episodes.mcap_file import RECORD_BYTES, McapScan
 from genima.episodes.metadata import (
     METADATA,
+    QOS,
+    STORAGES,
+    ZSTD,
+    FileContent,
+    Information,
     Topic,
     bag_information,
     finish_file,
+    load_information,
     metadata_text,
-    read_information,
+    qos_profiles,
     start_file,
 )
-from genima.episodes.scan import Scan
+from genima.episodes.sqlite_file import JOURNALS, SqliteFile
 from genima.errors import GenimaError
 from genima.files import atomic_write
+
+_TORN = ".torn"  # suffix of a file of a split bag that holds nothing
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a message that rosbag2 compressed; serialized ones begin with 0
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a bag holds after its repair."""
+    """Content of a bag after its repair."""
 
     folder: Path  # where it lies now
     messages: Mapping[str, int]  # by topic
     seconds: float  # from the first to the last
-    bytes_cut: int  # of the file as it was: what could not be read
+    bytes_cut: int  # of the files as they were: what could not be read
     healthy: bool  # nothing had to be mended
+    notes: tuple[str, ...] = ()  # what else the user should know: files that are missing or were set aside
+
+
+class _Content(NamedTuple):
+    """Content of a file of a bag, damaged or not."""
+
+    file: Path
+    topics: list[Topic]
+    counts: Mapping[str, int]
+    first_ns: int | None
+    last_ns: int | None
+    scan: McapScan | None  # None for SQLite and for compressed files, which are whole or not read at all
+    packed: bool  # its messages are compressed one by one
+
+    @property
+    def whole(self) -> bool:
+        return self.scan is None or self.scan.whole
+
+    @property
+    def messages(self) -> int:
+        return sum(self.counts.values())
 
 
 def repair(folder: Path) -> Repaired:
-    """Keep every complete message of a bag, and give it its name when it has none yet.
+    """Keep every complete message of a bag, and give the bag its name when it has none yet.
 
-    A healthy bag is left as it is. Interrupted at any moment, a repair loses nothing and can be run again. Attachments
-    and metadata inside a damaged file are not kept.
+    A healthy bag is left as it is. Interrupted at any moment, a repair loses nothing and can be run again. Files of a
+    split bag that are whole stay as they are; metadata.yaml is written anew when it is not that of the files.
 
     Args:
         folder: of the bag, in ``PARTIAL`` or not; for one that is there, its later name does too.
@@ -56,14 +98,15 @@ def repair(folder: Path) -> Repaired:
     if unnamed and named.exists():
         raise GenimaError(f"cannot repair {folder}: {named} exists already; rename one of them")
     try:
-        file = _file_of(folder)
-        if not unnamed:  # it may lie where nothing can be written, and is as a rule healthy
-            scan = _scan(file)
-            if scan.whole and _described(folder, file, scan):
-                return _result(folder, scan, healthy=True)
+        information = _information(folder)
+        files = _files_of(folder, information)
+        if not unnamed and not any(_journals(file) for file in files):  # it may lie where nothing can be written
+            contents = [_content(folder, file) for file in files]
+            if _is_healthy(contents, information):
+                return _result(folder, contents, healthy=True)
         lock = BagLock(folder)
         try:
-            result = _repair(folder, file)
+            result = _repair(folder, files, information)
             if unnamed:
                 folder.rename(named)
                 folder = named
@@ -71,64 +114,101 @@ def repair(folder: Path) -> Repaired:
         finally:
             lock.release(folder)
     except OSError as error:
-        raise GenimaError(f"cannot repair {folder}: {error.strerror}") from None
-    return _result(folder, *result)
+        raise GenimaError(f"cannot repair {folder}: {error.strerror or error}") from None
+    contents, healthy, notes = result
+    return _result(folder, contents, healthy, notes)
 
 
-def _repair(folder: Path, file: Path) -> tuple[Scan, bool]:
-    """Mend file and metadata; returns what the file held before, and whether it was healthy."""
-    scan = _scan(file)
-    if not scan.whole and not any(scan.counts.values()):
-        raise GenimaError(f"cannot repair {folder}: it holds no complete message; remove it")
-    if scan.whole and _described(folder, file, scan):
-        return scan, True
-    information = bag_information(file.name, _topics(scan), scan.counts, scan.first_ns, scan.last_ns)
-    metadata = metadata_text(information).encode()
-    if scan.whole:
-        atomic_write(folder / METADATA, metadata)
-        sync_folder(folder)
-        return scan, False
-    size, free = file.stat().st_size, shutil.disk_usage(folder).free
+def _repair(
+    folder: Path, files: Sequence[Path], information: Information | None
+) -> tuple[list[_Content], bool, list[str]]:
+    """Mend files and metadata; returns what the files held before, whether all was healthy, and notes."""
+    for file in files:
+        if _journals(file):
+            _close_database(folder, file)
+    every = [_content(folder, file) for file in files]
+    if not any(content.messages for content in every) and not all(content.whole for content in every):
+        raise GenimaError(f"cannot repair {folder}: it holds no complete message; nothing of it can be kept")
+    if _is_healthy(every, information):
+        return every, True, []
+    there = {file.name for file in files}
+    listed = information.files if information else []
+    notes = [f"{name} is missing" for name in listed if name.removesuffix(ZSTD) not in _unpacked_names(there)]
+    kept = [content for content in every if content.whole or content.messages]
+    for content in every:
+        if content not in kept:
+            aside = content.file.with_name(content.file.name + _TORN)
+            if aside.exists():
+                raise GenimaError(f"cannot repair {folder}: {aside} exists already; move it away")
+            content.file.rename(aside)
+            notes.append(f"{content.file.name} held no complete message and is {aside.name} now")
+    counts, topics = _merged(kept)
+    described = [FileContent(each.file.name, each.messages, each.first_ns, each.last_ns) for each in kept]
+    packed = "message" if _is_packed(folder, kept) else ""
+    values = bag_information(described, topics, counts, packed, like=information)
+    torn = [content for content in kept if not content.whole]
+    size, free = max((each.file.stat().st_size for each in torn), default=0), shutil.disk_usage(folder).free
     if free < size:
         raise GenimaError(f"cannot repair {folder}: that takes {size / 1e9:.2f} GB, the disk has {free / 1e9:.2f} left")
-    part = file.with_name(file.name + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        _copy(file, part, scan, information)
+    metadata = metadata_text(values).encode()
+    for content in torn:
+        part = content.file.with_name(repair_name(content.file.name))
+        part.unlink(missing_ok=True)  # of a killed repair
+        try:
+            _copy(content, part, values)
+            if content is torn[-1]:
+                atomic_write(folder / METADATA, metadata)
+            os.replace(part, content.file)
+        finally:
+            part.unlink(missing_ok=True)
+    if not torn:
         atomic_write(folder / METADATA, metadata)
-        os.replace(part, file)
-        sync_folder(folder)
-    finally:
-        part.unlink(missing_ok=True)
-    return scan, False
+    sync_folder(folder)
+    return every, False, notes
 
 
-def _copy(file: Path, part: Path, scan: Scan, information: dict[str, Any]) -> None:
-    """Write what was found in ``file`` as a whole file."""
+def _copy(content: _Content, part: Path, information: dict[str, object]) -> None:
+    """Write what was found in a damaged file as a whole file."""
+    scan = content.scan
+    assert scan is not None
     with open(part, "xb") as stream:
         writer = start_file(stream, scan.compression)
-        schemas = {
-            number: writer.register_schema(schema.name, schema.encoding, schema.data)
-            for number, schema in scan.schemas.items()
-        }
+        schemas = {0: 0}
+        for number, schema in scan.schemas.items():
+            schemas[number] = writer.register_schema(schema.name, schema.encoding, schema.data)
         channels = {
             number: writer.register_channel(
-                channel.topic, channel.message_encoding, schemas[channel.schema_id], channel.metadata
+                channel.topic, channel.encoding, schemas[channel.schema], dict(channel.notes)
             )
             for number, channel in scan.channels.items()
         }
-        for message in Scan(file).messages():
-            writer.add_message(channels[message.channel_id], message.log_time, message.data, message.publish_time)
+        for message in McapScan(content.file).messages():
+            writer.add_message(channels[message.channel], message.log_ns, bytes(message.data), message.publish_ns)
+        _copy_extras(content.file, scan, writer)
         finish_file(writer, information)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _topics(scan: Scan) -> list[Topic]:
-    return [
-        Topic(channel.topic, scan.schemas[channel.schema_id].name, channel.message_encoding, channel.metadata)
-        for channel in scan.channels.values()
-    ]
+def _copy_extras(file: Path, scan: McapScan, writer: Writer) -> None:
+    """Copy attachments and metadata but rosbag2's own, which is written anew."""
+    with open(file, "rb") as source:
+        for opcode, start, end in scan.extras:
+            if end - start > RECORD_BYTES:
+                continue
+            source.seek(start)
+            stream = ReadDataStream(BytesIO(source.read(end - start)))
+            try:
+                if opcode == Opcode.ATTACHMENT:
+                    kept = Attachment.read(stream)
+                    writer.add_attachment(kept.create_time, kept.log_time, kept.name, kept.media_type, kept.data)
+                elif (told := Metadata.read(stream)).name != "rosbag2":
+                    writer.add_metadata(told.name, told.metadata)
+            except Exception:  # the library raises many kinds for damaged records
+                continue
+
+
+# --------------------------------------------------------------------------------------------------------------- files
 
 
 def _find(folder: Path) -> Path:
@@ -139,31 +219,166 @@ def _find(folder: Path) -> Path:
     raise GenimaError(f"no bag {folder}, and none of this name in {partial.parent}")
 
 
-def _file_of(folder: Path) -> Path:
-    files = sorted(folder.glob("*.mcap"))
-    if len(files) != 1:
-        raise GenimaError(f"cannot repair {folder}: it holds {len(files) or 'no'} .mcap file{'s' * (len(files) > 1)}")
-    if (read_information(folder) or {}).get("compression_mode"):
-        raise GenimaError(f"cannot repair {folder}: its messages are compressed one by one")
-    return files[0]
+def _information(folder: Path) -> Information | None:
+    """Return metadata.yaml; None where it is missing or damaged."""
+    try:
+        return load_information(folder)
+    except GenimaError:
+        return None
 
 
-def _scan(file: Path) -> Scan:
-    scan = Scan(file)
-    for _ in scan.messages():
-        pass
-    return scan
+def _files_of(folder: Path, information: Information | None) -> list[Path]:
+    """Return the files of a bag, in order; of a compressed file and its unpacked copy, the copy."""
+    names = sorted((path.name for path in folder.iterdir() if path.is_file() and is_bag_file(path.name)), key=_natural)
+    names = [name for name in names if not (name.endswith(ZSTD) and name.removesuffix(ZSTD) in names)]
+    if not names:
+        raise GenimaError(f"cannot repair {folder}: it holds no .mcap or .db3 file")
+    if len({Path(name.removesuffix(ZSTD)).suffix for name in names}) > 1 or len({n.endswith(ZSTD) for n in names}) > 1:
+        raise GenimaError(f"cannot repair {folder}: its files are of several kinds: {', '.join(names)}")
+    listed = [name.removesuffix(ZSTD) for name in information.files] if information else []
+    stems = {_split_stem(name) for name in names if name.removesuffix(ZSTD) not in listed}
+    stems |= {_split_stem(name) for name in listed if stems}
+    if len(names) > 1 and (len(stems) > 1 or "" in stems):
+        raise GenimaError(
+            f"cannot repair {folder}: it holds {len(names)} files of several bags ({', '.join(names[:3])}); "
+            "give each bag a folder of its own"
+        )
+    order = {name: i for i, name in enumerate(listed)}
+    names.sort(key=lambda name: (order.get(name.removesuffix(ZSTD), len(order)), _natural(name)))
+    return [folder / name for name in names]
 
 
-def _described(folder: Path, file: Path, scan: Scan) -> bool:
-    """Whether metadata.yaml is that of the file."""
-    information = read_information(folder)
-    return information is not None and (
-        information.get("relative_file_paths") == [file.name]
-        and information.get("message_count") == sum(scan.counts.values())
+def _natural(name: str) -> tuple[str, int, str]:
+    match = re.search(r"_(\d{1,9})\.", name)
+    return (name[: match.start()], int(match[1]), name) if match else (name, -1, name)
+
+
+def _split_stem(name: str) -> str:
+    """Return what the names of all files of a split bag begin with; empty when it is no such name."""
+    match = re.fullmatch(r"(.+)_\d{1,9}\.(mcap|db3)", name.removesuffix(ZSTD))
+    return match[1] if match else ""
+
+
+def _unpacked_names(names: set[str]) -> set[str]:
+    return {name.removesuffix(ZSTD) for name in names}
+
+
+def _journals(file: Path) -> bool:
+    """Tell whether a database was not closed."""
+    beside = [file.with_name(file.name + journal) for journal in JOURNALS]
+    return file.suffix == ".db3" and any(path.exists() and path.stat().st_size for path in beside)
+
+
+def _close_database(folder: Path, file: Path) -> None:
+    """Have SQLite itself put into the file what its journal holds."""
+    try:
+        database = sqlite3.connect(file)
+        try:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            database.execute("PRAGMA journal_mode = DELETE")
+            database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise GenimaError(f"cannot repair {folder}: {file.name}: {error}") from None
+
+
+def _content(folder: Path, file: Path) -> _Content:
+    """Read a file to its end."""
+    if file.suffix == ZSTD:
+        with tempfile.TemporaryDirectory(prefix="genima_bag_") as place:
+            try:
+                content = _content(folder, unpack_file(file, Path(place)))
+            except GenimaError as error:
+                raise GenimaError(f"cannot repair {folder}: {error}") from None
+        if not content.whole:
+            unpack = f"zstd -d {shlex.quote(str(file))}"
+            raise GenimaError(f"cannot repair {folder}: {file.name} is damaged inside; unpack it first: {unpack}")
+        return content._replace(file=file, scan=None)
+    if file.suffix == ".db3":
+        try:
+            database = SqliteFile(file)
+        except GenimaError as error:
+            raise GenimaError(f"cannot repair {folder}: {error}") from None
+        try:
+            packed = any(data[:4] == _ZSTD_MAGIC for *_, data in islice(database.messages(database.counts), 1))
+        finally:
+            database.close()
+        return _Content(file, database.topics, database.counts, database.first_ns, database.last_ns, None, packed)
+    scan = McapScan(file)
+    zstd = sum(message.data[:4] == _ZSTD_MAGIC for message in scan.messages())
+    if scan.profile == "ros1":
+        raise GenimaError(f"cannot repair {folder}: {file.name} is of ROS 1")
+    total = sum(scan.counts.values())
+    return _Content(file, scan.topics, scan.counts, scan.first_ns, scan.last_ns, scan, 0 < total == zstd)
+
+
+def _is_packed(folder: Path, contents: Sequence[_Content]) -> bool:
+    kinds = {content.packed for content in contents if content.messages}
+    if len(kinds) > 1:
+        raise GenimaError(f"cannot repair {folder}: only some of its files have compressed messages")
+    return True in kinds
+
+
+# ------------------------------------------------------------------------------------------------------------ metadata
+
+
+def _merged(contents: Sequence[_Content]) -> tuple[dict[str, int], list[Topic]]:
+    counts: dict[str, int] = {}
+    for content in contents:
+        for topic, count in content.counts.items():
+            counts[topic] = counts.get(topic, 0) + count
+    return counts, [topic for content in contents for topic in content.topics]
+
+
+def _is_healthy(contents: Sequence[_Content], information: Information | None) -> bool:
+    """Tell whether all files are whole, and metadata.yaml is theirs."""
+    if information is None or not all(content.whole for content in contents):
+        return False
+    counts, topics = _merged(contents)
+    suffix = Path(contents[0].file.name.removesuffix(ZSTD)).suffix
+    compression = "file" if contents[0].file.suffix == ZSTD else "message" if contents[0].packed else ""
+    return (
+        information.files == [content.file.name for content in contents]
+        and information.storage_identifier == STORAGES[suffix]
+        and (information.compression == compression or not any(content.messages for content in contents))
+        and information.message_count == sum(counts.values())
+        and _without_silent(information.counts) == _without_silent(counts)
+        and span_fits(information, [(content.first_ns, content.last_ns) for content in contents])
+        and _has_topics(information, topics)
     )
 
 
-def _result(folder: Path, scan: Scan, healthy: bool) -> Repaired:
-    seconds = ((scan.last_ns or 0) - (scan.first_ns or 0)) / 1e9
-    return Repaired(folder, scan.counts, seconds, scan.bytes_lost, healthy)
+def _without_silent(counts: Mapping[str, int]) -> dict[str, int]:
+    return {topic: count for topic, count in counts.items() if count}
+
+
+def _has_topics(information: Information, topics: Sequence[Topic]) -> bool:
+    """Tell whether metadata.yaml has types and QoS of the files' topics; what these do not tell does not count."""
+    listed = {each.topic_metadata.name: each.topic_metadata for each in information.topics_with_message_count}
+    for topic in topics:
+        if (each := listed.get(topic.name)) is None:
+            continue
+        if each.type != topic.msgtype or each.serialization_format != topic.encoding:
+            return False
+        if information.version >= 4:
+            try:
+                ours = qos_profiles(topic.notes.get(QOS, ""))
+            except GenimaError:
+                continue
+            try:
+                theirs = qos_profiles(each.offered_qos_profiles)
+            except GenimaError:
+                return False
+            if ours and not theirs:
+                return False
+    return True
+
+
+def _result(folder: Path, contents: Sequence[_Content], healthy: bool, notes: Sequence[str] = ()) -> Repaired:
+    counts, _ = _merged(contents)
+    firsts = [content.first_ns for content in contents if content.first_ns is not None]
+    lasts = [content.last_ns for content in contents if content.last_ns is not None]
+    seconds = (max(lasts) - min(firsts)) / 1e9 if firsts and lasts else 0.0
+    lost = sum(content.scan.bytes_lost for content in contents if content.scan)
+    return Repaired(folder, counts, seconds, lost, healthy, tuple(notes))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from genima.episodes.alignment import Stream
-from genima.episodes.bag import EPISODE, PARTIAL, TASK
+from genima.episodes.bag import EPISODE, TASK
 from genima.episodes.frames import decode
 from genima.episodes.survey import Survey
 from genima.errors import GenimaError
+from genima.files import parse_yaml
 
 
 class ViewSummary(NamedTuple):
@@ -45,7 +43,7 @@ class Summary:
                 for view, topic in survey.views.items()
                 if topic in survey.streams
             },
-            megabytes=sum(file.stat().st_size for file in survey.folder.iterdir()) / 1e6,
+            megabytes=sum(file.stat().st_size for file in survey.folder.iterdir() if file.is_file()) / 1e6,
             operator=notes(survey).get("operator", ""),
             success=survey.success,
         )
@@ -54,8 +52,8 @@ class Summary:
 def notes(survey: Survey) -> dict[str, str]:
     """What was written down beside the demo, such as operator and notes; nothing where that cannot be read."""
     try:
-        said = yaml.safe_load(survey.words.get(EPISODE, ""))
-    except yaml.YAMLError:
+        said = parse_yaml(survey.words.get(EPISODE, ""), EPISODE)
+    except GenimaError:
         said = None
     return {str(key): str(value) for key, value in said.items() if value} if isinstance(said, dict) else {}
 
@@ -64,19 +62,6 @@ def rate(stream: Stream) -> float:
     """How often messages come, in Hz; not a number for a single one."""
     seconds = stream.times[-1] - stream.times[0]
     return (len(stream.times) - 1) / seconds if seconds > 0 else float("nan")
-
-
-def find_bags(folder: Path) -> list[Path]:
-    """All folders of bags below a folder, be they damaged; none of those being written.
-
-    Raises:
-        GenimaError: when there is none.
-    """
-    files = [*folder.rglob("metadata.yaml"), *folder.rglob("*.mcap")]
-    found = sorted({file.parent for file in files if PARTIAL not in file.parts})
-    if not found:
-        raise GenimaError(f"no demos (rosbag2 folders) in {folder}; ./genima record makes some")
-    return found
 
 
 def _size(survey: Survey, topic: str) -> tuple[int, int] | None:

@@ -22,6 +22,8 @@ from genima.episodes.bag import (
     view_of,
 )
 from genima.episodes.errors import EpisodeError
+from genima.episodes.judgement import read_judgement
+from genima.episodes.reader import require_plausible
 
 _KEPT = {"sensor_msgs/msg/JointState", "std_msgs/msg/String", "std_msgs/msg/Bool"}  # all messages of these types
 
@@ -39,6 +41,7 @@ class Survey:
     words: Mapping[str, str]  # the last of each topic of text
     success: bool | None  # None: nobody has judged it
     first_images: Mapping[str, Any]  # a message by topic
+    unread: Mapping[str, str]  # why a topic that nobody needs cannot be understood
 
     @cached_property
     def views(self) -> dict[str, str]:
@@ -69,14 +72,17 @@ class Survey:
                 counts[topic] += 1
                 if topic in stamped:
                     stamps.setdefault(topic, []).append((header_stamp(message.cdr), message.log_ns))
-                if bag.types[topic] in _KEPT:
+                if bag.types[topic] in _KEPT and topic not in bag.unread:
                     kept.setdefault(topic, []).append(bag.understood(message))
                 elif topic not in first_images and view_of(topic) is not None:
                     first_images[topic] = bag.understood(message)
-            types = dict(bag.types)
+            types, unread = dict(bag.types), dict(bag.unread)
         nanoseconds = {topic: np.array(pairs, np.int64) for topic, pairs in stamps.items()}
+        require_plausible(folder, {topic: pairs[:, 0] for topic, pairs in _essential(nanoseconds).items()})
         start = min((int(pairs[0, 0]) for pairs in (_essential(nanoseconds) or nanoseconds).values()), default=0)
-        judged = kept.get(SUCCESS)
+        judged = read_judgement(folder)
+        if judged is None and SUCCESS in kept:
+            judged = bool(kept[SUCCESS][-1].data)
         return cls(
             folder=folder,
             types=types,
@@ -88,8 +94,9 @@ class Survey:
             },
             delays={topic: (pairs[:, 1] - pairs[:, 0]) / 1e9 for topic, pairs in nanoseconds.items()},
             words={topic: each[-1].data for topic, each in kept.items() if types[topic] == "std_msgs/msg/String"},
-            success=bool(judged[-1].data) if judged else None,
+            success=judged,
             first_images=first_images,
+            unread=unread,
         )
 
     def fault(self, what: str, topic: str | None = None) -> EpisodeError:

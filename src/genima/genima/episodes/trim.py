@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from mcap.records import Message
-from rosbags.interfaces.typing import Typesdict
-from rosbags.typesys import get_types_from_msg
 
-from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, has_header, header_stamp, types
+from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, BagReader, header_stamp, types
 from genima.episodes.errors import EpisodeError
 from genima.episodes.idle import Stretch, find_idle, find_tracks
-from genima.episodes.metadata import QOS, qos_profiles, read_information
+from genima.episodes.judgement import read_judgement
+from genima.episodes.metadata import QOS, Qos, qos_profiles
 from genima.episodes.recording import BagRecorder
-from genima.episodes.scan import Scan
 from genima.episodes.survey import Survey
+from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
 _QUEUE_BYTES = 64 << 20
 
 
 class Trimmed(NamedTuple):
-    """What became of a demo, in s."""
+    """Result of trimming a demo, in s."""
 
     cut_begin: float
     cut_end: float
     left: float
 
 
-class _Topic(NamedTuple):
-    msgtype: str
-    qos: str  # in rosbag2's own words
-    stamped: bool  # whether its messages begin with a header
-    lasting: bool  # whether what it says holds for the whole episode
-
-
 def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> Trimmed:
     """Copy a demo but for the rest at its beginning and end.
 
-    Messages stay as they are to the byte. Those with a header are cut by its stamp, others by when they were recorded.
+    Messages stay as they are to the byte, those that cannot be understood included. Those with a header are cut by
+    its stamp, others by when they were recorded.
     What is latched, or was said without a header and only once, stays; it counts as recorded in what is left.
 
     Args:
-        folder: a rosbag2 folder (MCAP).
+        folder: a rosbag2 folder, MCAP or SQLite; the copy is MCAP.
         out: the copy's name when it is complete.
         robot: whose joints tell what moves.
         keep: s of rest that stay at both ends.
@@ -73,79 +63,41 @@ def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> Trimmed:
 
 def _copy(folder: Path, out: Path, stamps: range, log_times: range) -> None:
     """Write the messages within times in ns."""
-    files = _files(folder)
-    scans = [_scan(folder, file) for file in files]
-    topics = _topics(scans)
-    schemas = {(schema.name, schema.data) for scan in scans for schema in scan.schemas.values()}
-    definitions = {name: text.decode() for name, text in schemas if not _is_ours(name, text)}
-    bag = BagRecorder(
-        out, definitions=definitions, flush_seconds=math.inf, queue_bytes=_QUEUE_BYTES, reserve_bytes=0, replace=True
-    )
+    judged = read_judgement(folder)
+    with BagReader(folder) as source:
+        bag = BagRecorder(out, flush_seconds=math.inf, queue_bytes=_QUEUE_BYTES, reserve_bytes=0, replace=True)
+        try:
+            for topic in source.topics.values():
+                bag.copy_topic(topic)
+            lasting = {name for name in source.topics if _is_lasting(source, name)}
+            for name, log_ns, cdr, publish_ns in source.messages(source.topics):
+                if name in lasting:
+                    log_ns = min(max(log_ns, log_times.start), log_times.stop - 1)
+                elif (header_stamp(cdr) not in stamps) if source.stamped(name) else (log_ns not in log_times):
+                    continue
+                bag.write(name, cdr, log_ns, publish_ns, wait=True)
+            if judged is not None:
+                _write_judgement(bag, judged, log_times.stop - 1)
+            bag.finish()
+        except BaseException:
+            bag.discard()
+            raise
+
+
+def _is_lasting(source: BagReader, name: str) -> bool:
+    """Tell topics whose messages hold for the whole episode."""
+    if name in (TASK, SUCCESS) or (not source.stamped(name) and source.counts[name] == 1):
+        return True
     try:
-        for name, topic in topics.items():
-            bag.add_topic(name, topic.msgtype, topic.qos)
-        for name, message in _messages(files):
-            topic, log_ns = topics[name], message.log_time
-            if topic.lasting:
-                log_ns = min(max(log_ns, log_times.start), log_times.stop - 1)
-            elif (header_stamp(message.data) not in stamps) if topic.stamped else (log_ns not in log_times):
-                continue
-            bag.write(name, message.data, log_ns, message.publish_time, wait=True)
-        bag.finish()
-    except BaseException:
-        bag.discard()
-        raise
+        profiles = qos_profiles(source.topics[name].notes.get(QOS, ""))
+    except GenimaError:
+        return False
+    return any(profile["durability"] == "transient_local" for profile in profiles)
 
 
-def _files(folder: Path) -> list[Path]:
-    """A bag's files, in order."""
-    information = read_information(folder) or {}
-    names = information.get("relative_file_paths") or []
-    if information.get("storage_identifier") != "mcap" or information.get("compression_mode") or not names:
-        raise EpisodeError(folder, "only MCAP files that are not compressed as a whole can be trimmed")
-    return [folder / name for name in names]
-
-
-def _scan(folder: Path, file: Path) -> Scan:
-    """Walk through a file to its end."""
-    scan = Scan(file)
-    for _ in scan.messages():
-        pass
-    if not scan.whole:
-        raise EpisodeError(folder, f"{file.name} is damaged; ./genima episodes repair keeps what it holds")
-    return scan
-
-
-def _topics(scans: Sequence[Scan]) -> dict[str, _Topic]:
-    topics = {}
-    for scan in scans:
-        for channel in scan.channels.values():
-            name, schema = channel.topic, scan.schemas[channel.schema_id]
-            stamped = has_header(_fields(schema.name, schema.data), schema.name)
-            qos = channel.metadata.get(QOS, "")
-            once = not stamped and sum(each.counts.get(name, 0) for each in scans) == 1
-            lasting = once or name in (TASK, SUCCESS) or any(_is_latched(profile) for profile in qos_profiles(qos))
-            topics[name] = _Topic(schema.name, qos, stamped, lasting)
-    return topics
-
-
-def _messages(files: Sequence[Path]) -> Iterator[tuple[str, Message]]:
-    """Those of all topics, with the topic's name."""
-    for file in files:
-        scan = Scan(file)
-        for message in scan.messages():
-            yield scan.channels[message.channel_id].topic, message
-
-
-def _is_latched(profile: dict[str, Any]) -> bool:
-    return profile["durability"] in ("transient_local", 1)  # rosbag2 wrote numbers once
-
-
-def _is_ours(msgtype: str, definition: bytes) -> bool:
-    """Whether a type is what ROS 2 Jazzy has under its name."""
-    return all(types().fielddefs.get(name) == fields for name, fields in _fields(msgtype, definition).items())
-
-
-@cache
-def _fields(msgtype: str, definition: bytes) -> Typesdict:
-    return get_types_from_msg(definition.decode(), msgtype)
+def _write_judgement(bag: BagRecorder, success: bool, log_ns: int) -> None:
+    """Write a judgement that was made after the recording as its last message."""
+    kind = "std_msgs/msg/Bool"
+    if SUCCESS not in bag.statistics.topics:
+        bag.add_topic(SUCCESS, kind, Qos(depth=1, durability="transient_local"))
+    bag.write(SUCCESS, types().serialize_cdr(types().types[kind](data=success), kind), log_ns, wait=True)

@@ -18,7 +18,7 @@ from genima.episodes import EpisodeError, checks, find_episodes
 from genima.episodes.bag import PARTIAL
 from genima.episodes.checks import Checked
 from genima.episodes.repair import repair
-from genima.episodes.summary import Summary, find_bags
+from genima.episodes.summary import Summary
 from genima.episodes.survey import Survey
 from genima.episodes.trim import Trimmed, trim
 from genima.errors import GenimaError
@@ -37,7 +37,7 @@ def list_demos(demos: tyro.conf.Positional[Path], check: bool = False, robot: st
         check: Also count what ./genima episodes check finds, which takes a while.
         robot: Robot model to check with: a name in config/robots or a YAML file.
     """
-    folders = find_bags(demos)
+    folders = find_episodes(demos)
     summaries = list(in_processes(folders, _summary, "read"))
     readable = [each for each in summaries if isinstance(each, Summary)]
     titles = ["demo", "instruction", "s", "images", "MB", "operator", "success"]
@@ -87,7 +87,7 @@ def check_demos(demos: tyro.conf.Positional[Path], out: Path | None = None, robo
     """
     if out is not None:
         require_writable(out)
-    checked = _check(find_bags(demos), robot)
+    checked = _check(find_episodes(demos), robot)
     for demo in checked:
         if demo.findings:
             print(f"{_name(demos, demo.folder)}: {_problems(demo)}", *demo.findings, sep="\n  ")
