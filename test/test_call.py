@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from genima import paths
+from genima.doctor.ros import PROFILE
 from genima.errors import GenimaError
 from genima_bringup.processes import TASK_RUNNER, guard
-from genima_bringup.supervisor import PROFILE, Supervisor, joining_environment, ros_environment
+from genima_bringup.supervisor import Supervisor, joining_environment, ros_environment
 
 pytestmark = pytest.mark.real_time
 
@@ -55,9 +56,10 @@ def test_what_a_terminal_says_of_dds_wins(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("ROS_DOMAIN_ID", "17")
     for name in ("shared_memory", "two_machines"):
         assert joining_environment(name)[PROFILE] == str(paths.shared("config", "dds", f"{name}.xml"))
+    (tmp_path / "mine.xml").write_text("<profiles/>")
     monkeypatch.setenv(PROFILE, str(tmp_path / "mine.xml"))
     joined = joining_environment("two_machines")
     assert joined[PROFILE] == str(tmp_path / "mine.xml") and joined["ROS_DOMAIN_ID"] == "17"
     assert joined["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp"
-    with pytest.raises(GenimaError, match="telepathy.xml not found"):
+    with pytest.raises(GenimaError, match="no such one .telepathy."):
         joining_environment("telepathy")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from test_real_command import MISSING, SERIALS, Command, Place, place  # noqa: F401 (a fixture)
 
-from genima_bringup.supervisor import PROFILE
+from genima.doctor.ros import PROFILE
 
 pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
 

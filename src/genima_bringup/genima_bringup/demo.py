@@ -23,6 +23,7 @@ from genima_bringup.processes import Process, around_simulator, coppeliasim, sim
 from genima_bringup.report import EpisodeResult, Report
 from genima_bringup.shortcuts import add_shortcuts, chosen_shortcuts
 from genima_bringup.supervisor import Supervisor, interruptible, ros_environment
+from genima_nodes.ros_context import create, ros_context
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.tasks import TASKS, get_task
 
@@ -69,16 +70,16 @@ def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, out: Path, r
     environment = ros_environment()
     os.environ.update(environment)  # this process takes part in the same graph
     processes = _processes(options, spec.robot)
-    with Supervisor(processes, out / "logs", environment) as supervisor, _pictures(out, options.headless) as pictures:
-        import rclpy  # after the processes have been started: they load meanwhile
-        from rclpy.signals import SignalHandlerOptions
-
+    with (
+        Supervisor(processes, out / "logs", environment) as supervisor,
+        _pictures(out, options.headless) as pictures,
+        ros_context(),  # after the processes have been started: they load meanwhile
+    ):
         from genima_bringup.monitor import Monitor
         from genima_nodes.running import FILMING_NICENESS, set_niceness
 
         set_niceness(FILMING_NICENESS)
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        monitor = Monitor(spec.views, pictures.add)
+        monitor = create(lambda: Monitor(spec.views, pictures.add))
         try:
             print("starting the simulator and the models ...", flush=True)
             monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
@@ -102,7 +103,6 @@ def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, out: Path, r
         finally:
             report.measurements = monitor.measurements(psutil.Process().create_time())
             monitor.close()
-            rclpy.try_shutdown()
 
 
 def _live_line(monitor, report: Report, seed: int) -> str:  # type: ignore[no-untyped-def]

@@ -19,7 +19,6 @@ from genima.checkpoint import DrawingSpec
 from genima.doctor import (
     Finding,
     Group,
-    Status,
     clock,
     configuration,
     disk,
@@ -41,6 +40,7 @@ from genima.views.camera import VIRTUAL
 from genima.views.rig import Device
 from genima_bringup.supervisor import joining_environment
 from genima_nodes.hardware.optional import require
+from genima_nodes.ros_context import create, ros_context
 
 _SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
 
@@ -185,21 +185,20 @@ def _readable_cameras(calibration: str | None) -> Mapping[str, Camera]:
 
 def listen(options: Doctor, files: Files) -> list[Group]:
     """Listen to the running graph for a while."""
-    os.environ.update(joining_environment(options.dds))
-    if ros.middleware(os.environ, installation.has_wheels()).status is Status.FAIL:
-        return [Group("running graph", [skipped("ROS 2", "it cannot start: see RMW_IMPLEMENTATION")])]
-    import rclpy  # only here, as below: without --live, no ROS is needed
-    from rclpy.experimental import EventsExecutor
-    from rclpy.signals import SignalHandlerOptions
+    try:
+        os.environ.update(joining_environment(options.dds))
+        with ros_context():
+            return _listen(options, files)
+    except GenimaError as error:
+        return [Group("running graph", [fail("ROS 2", str(error), "correct that, then ./genima doctor --live")])]
+
+
+def _listen(options: Doctor, files: Files) -> list[Group]:
+    from rclpy.experimental import EventsExecutor  # only here: without --live, no ROS is needed
 
     from genima_bringup.listener import Listener
 
-    try:
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is Python's
-        node = Listener("doctor", options.namespace)
-    except RuntimeError as error:
-        found = str(error).strip().splitlines()[0]
-        return [Group("running graph", [fail("ROS 2", found, "./genima setup")])]
+    node = create(lambda: Listener("doctor", options.namespace))
     executor = EventsExecutor()
     executor.add_node(node)
     try:
@@ -213,7 +212,6 @@ def listen(options: Doctor, files: Files) -> list[Group]:
     finally:
         executor.shutdown()
         node.destroy_node()
-        rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from genima.robot.model import RobotModel
 from genima_bringup.clock_file import set_clock
 from genima_bringup.processes import simulated
 from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_nodes.ros_context import create, ros_context
 
 if TYPE_CHECKING:  # ROS starts only once its environment is set
     from rclpy.task import Future
@@ -249,9 +250,6 @@ def _run_graph(
     folder: Path,
     clock: bool,
 ) -> Iterator[Result]:
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
-
     from genima_bringup.driver import Driver
     from genima_bringup.faults import Scene
     from genima_bringup.relays import Relays, remappings
@@ -263,11 +261,11 @@ def _run_graph(
         replace(process, remappings=remappings(process.executable, spec.views))
         for process in simulated(options.checkpoint, options.seed)
     ]
-    with Supervisor(processes, options.logs or folder / "logs", ros_environment() | environment) as supervisor:
+    logs = options.logs or folder / "logs"
+    with Supervisor(processes, logs, ros_environment() | environment) as supervisor, ros_context():
         set_niceness(CONTROL_NICENESS)  # what stands between the nodes must not be the fault
         sys.setswitchinterval(1e-3)
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        driver, relays = Driver("fault_bench"), Relays(robot, spec.views)
+        driver, relays = create(lambda: (Driver("fault_bench"), Relays(robot, spec.views)))
         try:
             scene = Scene(supervisor, relays, relays, spec, file)
             bench = FaultBench(driver, relays, scene, robot)
@@ -276,7 +274,6 @@ def _run_graph(
         finally:
             relays.close()
             driver.close()
-            rclpy.try_shutdown()
 
 
 def shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:

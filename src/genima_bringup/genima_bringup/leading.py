@@ -17,8 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from genima.errors import GenimaError
+from genima.names import require_namespace
 from genima_bringup.processes import Process
 from genima_bringup.supervisor import Supervisor, joining_environment, ros_environment
+from genima_nodes.ros_context import create, ros_context
 
 if TYPE_CHECKING:  # ROS is loaded while the processes start
     from genima_bringup.operator import Operator
@@ -135,6 +137,7 @@ def attached(
 
     ``check`` raises when something that was started for it is not alive.
     """
+    require_namespace(namespace, "--namespace")
     os.environ.update(joining_environment(dds))
     with _operator(namespace) as operator:
         operator.wait_ready(nodes, _READY_TIMEOUT, check)
@@ -144,18 +147,14 @@ def attached(
 
 @contextlib.contextmanager
 def _operator(namespace: str) -> Iterator[Operator]:
-    import rclpy  # after the processes have been started: they load meanwhile
-    from rclpy.signals import SignalHandlerOptions
+    with ros_context():
+        from genima_bringup.operator import Operator  # after the processes have been started: they load meanwhile
 
-    from genima_bringup.operator import Operator
-
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    operator = Operator(namespace)
-    try:
-        yield operator
-    finally:
-        operator.close()
-        rclpy.try_shutdown()
+        operator = create(lambda: Operator(namespace))
+        try:
+            yield operator
+        finally:
+            operator.close()
 
 
 def live_line(operator: Operator) -> str:

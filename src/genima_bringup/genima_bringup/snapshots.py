@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image as ImageMessage
 
 from genima.errors import GenimaError
 from genima.handeye.from_robot import Photo
+from genima.names import require_namespace, require_ros_name
 from genima.robot.model import RobotModel
 from genima_bringup.supervisor import joining_environment
-from genima_nodes import messages, qos
-from genima_nodes.health import Health
-from genima_nodes.joint_states import JointStates
+from genima_nodes.ros_context import create, ros_context
 
 _PATIENCE = 5.0  # s
 _SAME_MOMENT = 0.05  # s
@@ -30,10 +24,34 @@ def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> M
     Raises:
         GenimaError: when no camera or no joints are heard.
     """
+    require_namespace(namespace, "--namespace")
+    for view in views:
+        require_ros_name(view, "view")
     os.environ.update(joining_environment(dds))
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    with ros_context():
+        photos, heard = _listen(views, robot, namespace)
+    if not photos:
+        said = f"no joint_states at the time of the images of {', '.join(heard)}" if heard else "no camera speaks"
+        raise GenimaError(f"{said}: does the robot run, in this ROS domain and namespace?")
+    for view in set(views) - set(photos):
+        print(f"{view:<16}silent")
+    return {view: photos[view] for view in views if view in photos}
+
+
+def _listen(
+    views: Sequence[str], robot: RobotModel, namespace: str
+) -> tuple[dict[str, Sequence[Photo]], Collection[str]]:
+    """Return one photo of each view with joints of its time, and the views that images came of."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from sensor_msgs.msg import Image as ImageMessage
+
+    from genima_nodes import messages, qos
+    from genima_nodes.health import Health
+    from genima_nodes.joint_states import JointStates
+
     executor = SingleThreadedExecutor()
-    node = rclpy.create_node("snapshots", namespace=namespace)
+    node = create(lambda: rclpy.create_node("snapshots", namespace=namespace))
     try:
         executor.add_node(node)
         joint_states = JointStates(node, Health(node), robot)
@@ -50,13 +68,7 @@ def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> M
                 stamp = messages.seconds(newest[view].header.stamp)
                 if joints := joint_states.at(stamp, _SAME_MOMENT):
                     photos[view] = [Photo(view, messages.image_from(newest[view]).copy(), joints)]
+        return photos, newest.keys()
     finally:
         executor.shutdown()
         node.destroy_node()
-        rclpy.try_shutdown()
-    if not photos:
-        said = f"no joint_states at the time of the images of {', '.join(newest)}" if newest else "no camera speaks"
-        raise GenimaError(f"{said}: does the robot run, in this ROS domain and namespace?")
-    for view in set(views) - set(photos):
-        print(f"{view:<16}silent")
-    return {view: photos[view] for view in views if view in photos}

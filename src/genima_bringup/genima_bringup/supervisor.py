@@ -19,11 +19,13 @@ from types import TracebackType
 import psutil
 
 from genima import paths
-from genima.doctor.ros import PROFILE
+from genima.doctor import installation, ros
 from genima.errors import GenimaError
 from genima.signals import ending_signals
+from genima.terminal import printable
 from genima_bringup.processes import ENVIRONMENT, Process
 
+_ELSEWHERE = ("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS")  # variables that other machines are found by
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
 _GRACE = 1.0  # s between SIGINT and SIGKILL
 _SHARED_MEMORY = Path("/dev/shm")
@@ -35,12 +37,22 @@ _LIBC = ctypes.CDLL(None)
 
 def ros_environment() -> dict[str, str]:
     """Variables for processes that talk to each other on this machine alone, in a domain of their own."""
+    for name in _ELSEWHERE:
+        if os.environ.pop(name, ""):
+            print(f"genima: {name} is not used: these nodes are on this machine alone", file=sys.stderr)
+    environment = _environment()
+    ros.require(os.environ | environment, installation.has_wheels())
+    return environment
+
+
+def _environment(dds: str = "shared_memory") -> dict[str, str]:
     os.environ.pop("ROS_LOCALHOST_ONLY", None)  # older than the range below, and stronger
     return {
         "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(free_domains())),
         # under LOCALHOST, Fast DDS replaces the transports that the profile sets up
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-        PROFILE: str(paths.shared("config", "dds", "shared_memory.xml")),
+        ros.PROFILE: str(_profile(dds)),
+        "SKIP_DEFAULT_XML_FILE": "1",  # a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "PYTHONUNBUFFERED": "1",
     }
@@ -48,7 +60,7 @@ def ros_environment() -> dict[str, str]:
 
 def robot_environment() -> dict[str, str]:
     """The same for a real robot, which others speak to as well: in the domain that they are in by default."""
-    os.environ.setdefault("ROS_DOMAIN_ID", "0")
+    os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
     return ros_environment()
 
 
@@ -58,10 +70,26 @@ def joining_environment(dds: str = "shared_memory") -> dict[str, str]:
     What the user's shell says of the profile and the middleware wins.
 
     Raises:
-        GenimaError: for a profile that does not exist.
+        GenimaError: for a profile that does not exist, and variables that ROS would refuse.
     """
-    ours = robot_environment() | {PROFILE: str(paths.shared("config", "dds", f"{dds}.xml"))}
-    return ours | {name: os.environ[name] for name in (PROFILE, "RMW_IMPLEMENTATION") if name in os.environ}
+    os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
+    chosen = {name: os.environ[name] for name in (ros.PROFILE, "RMW_IMPLEMENTATION") if os.environ.get(name)}
+    environment = _environment(dds) | chosen
+    ros.require(os.environ | environment, installation.has_wheels())
+    return environment
+
+
+def _profile(name: str) -> Path:
+    """The file of a profile of config/dds.
+
+    Raises:
+        GenimaError: where there is none of that name.
+    """
+    folder = paths.shared("config", "dds")
+    known = sorted(file.stem for file in folder.glob("*.xml"))
+    if name not in known:
+        raise GenimaError(f"DDS profile: no such one ({printable(name)}); take {' or '.join(known)}")
+    return folder / f"{name}.xml"
 
 
 def free_domains() -> list[int]:

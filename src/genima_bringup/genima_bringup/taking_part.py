@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from genima.cli.options import Namespace
+from genima.names import require_namespace
+from genima_nodes.ros_context import create, ros_context
 
 if TYPE_CHECKING:  # ROS takes a while to load: not before the arguments have been understood
     from genima_bringup.driver import Driver
@@ -38,15 +40,12 @@ def add_graph_options(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def taking_part(name: str, namespace: str = "") -> Iterator[Driver]:
     """A node ``name`` in the graph that this process's environment says."""
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    require_namespace(namespace, "--namespace")
+    with ros_context():
+        from genima_bringup.driver import Driver
 
-    from genima_bringup.driver import Driver
-
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    driver = Driver(name, namespace)
-    try:
-        yield driver
-    finally:
-        driver.close()
-        rclpy.try_shutdown()
+        driver = create(lambda: Driver(name, namespace))
+        try:
+            yield driver
+        finally:
+            driver.close()

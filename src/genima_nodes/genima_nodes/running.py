@@ -1,4 +1,4 @@
-"""From a node class to a process that starts with one clear line and ends on the first signal."""
+"""Run a node as a process that starts with one clear line and ends on the first signal."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
 from typing import Protocol, cast
 
-import rclpy
+import psutil
 from rclpy.executors import Executor
 from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
+from genima.doctor import ros
 from genima.errors import GenimaError
 from genima.signals import ending_signals
+from genima.terminal import error_line
 from genima_nodes import parameters
 from genima_nodes.pacing import CALLBACKS, schedule_in_real_time
+from genima_nodes.ros_context import create, ros_context
 
 # Control comes first: a late drawing costs quality, a late command smoothness. A late film costs nothing.
 CONTROL_NICENESS, DRAWING_NICENESS, FILMING_NICENESS = -10, 5, 10
@@ -59,28 +62,47 @@ def run(
     for number in ending_signals():
         signal.signal(number, lambda *_: ending.set())
     failed = _end_with_any_thread(ending)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        closable = make_node()
-        node = cast(Node, closable)
-        spinner = executor()
-        spinner.add_node(node)
-        gc.collect()
-        gc.freeze()  # what is there stays: to look through it again would hold up every thread, 0.3 s with torch
-        if strangers := parameters.unknown(node):
-            node.get_logger().warning(f"no such parameters, and not used: {', '.join(strangers)}")
-        node.get_logger().info("ready")
-        while not ending.is_set():
-            spinner.spin_once(timeout_sec=_WAKE)
-        closable.close()
-        spinner.shutdown()
+        with ros_context(sys.argv if args is None else args, log_file=True):
+            closable = create(make_node)
+            node = cast(Node, closable)
+            spinner = executor()
+            spinner.add_node(node)
+            gc.collect()
+            gc.freeze()  # what is there stays: to look through it again would hold up every thread, 0.3 s with torch
+            if strangers := parameters.unknown(node):
+                node.get_logger().warning(f"no such parameters, and not used: {', '.join(strangers)}")
+            _log_transport(node)
+            node.get_logger().info("ready")
+            while not ending.is_set():
+                spinner.spin_once(timeout_sec=_WAKE)
+            closable.close()
+            spinner.shutdown()
     except GenimaError as error:
-        print(f"genima: error: {error}", file=sys.stderr)
+        error_line(error)
         return 2
     finally:
         gc.unfreeze()
-        rclpy.try_shutdown()
     return 1 if failed else 0
+
+
+def _log_transport(node: Node) -> None:
+    """Log who can reach this node: this machine alone, or every host of its networks."""
+    if not (opened := ros.is_open(os.environ)):
+        profile = os.environ.get(ros.PROFILE, "")
+        node.get_logger().info(f"reachable from this machine alone{f' ({ros.PROFILE}={profile})' if profile else ''}")
+        return
+    addresses = [
+        address.address
+        for entries in psutil.net_if_addrs().values()
+        for address in entries
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    ]
+    first = 7400 + 250 * node.context.get_domain_id()  # of 250 that a domain has
+    node.get_logger().warning(
+        f"open to the network ({opened}): any host that reaches UDP ports {first} to {first + 249} of "
+        f"{', '.join(addresses) or 'this machine'} may command the arm and call command_guard/resume; docs/security.md"
+    )
 
 
 def set_niceness(niceness: int) -> None:

@@ -14,7 +14,6 @@ Numbers must be finite unless the annotation says otherwise.
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -24,15 +23,17 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from genima.errors import GenimaError
 from genima.files import shorten
+from genima.names import require_namespace
 
 _Options = TypeVar("_Options")
 _CONFIG = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 def _ros_namespace(name: str) -> str:
-    if not re.fullmatch(r"(/?[A-Za-z_][A-Za-z0-9_]*)*/?", name):
-        raise ValueError("a ROS namespace: letters, digits and underscores, no digit first, such as left_arm")
-    return name
+    try:
+        return require_namespace(name)
+    except GenimaError as error:
+        raise ValueError(str(error).removeprefix("namespace: ")) from None
 
 
 # Options that several commands have.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.doctor.findings import Finding, Status, fail, ok, skipped, warn
 from genima.doctor.reading import number
 from genima.errors import GenimaError
 
+FAST_DDS = "rmw_fastrtps_cpp"
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+PROFILES = (PROFILE, "FASTDDS_DEFAULT_PROFILES_FILE")  # of Fast DDS 2 and 3
+_FLAGS = ("RCUTILS_LOGGING_USE_STDOUT", "RCUTILS_LOGGING_BUFFERED_STREAM", "RCUTILS_COLORIZED_OUTPUT")
+_SERVER = re.compile(r"(TCPv[46]:|UDPv[46]:)?\[?[A-Za-z0-9_.:-]+?\]?(:([0-9]{1,5}))?")
 _LAST_DOMAIN = 101  # above, the ports collide with those that Linux lends to anybody
 _TILE = 768 * 1024  # bytes of a drawn tile: the largest message
 _DEFAULT_SEGMENT = 512 * 1024  # bytes of Fast DDS's shared memory for each process
@@ -31,15 +36,56 @@ def variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iter
     yield _domain(environment.get("ROS_DOMAIN_ID", ""), robot)
     yield _range(environment)
     if server := environment.get("ROS_DISCOVERY_SERVER"):
-        found = f"{server}: only nodes that know this discovery server find each other"
-        yield warn("ROS_DISCOVERY_SERVER", found, "set it for all shells of all machines, or unset it")
+        yield _discovery_server(server)
+    for name in _FLAGS:
+        if (value := environment.get(name, "")) not in ("", "0", "1"):
+            yield fail(name, f"{value!r} is neither 0 nor 1", f"unset {name}")
+    if environment.get("ROS_SECURITY_ENABLE") == "true":
+        yield _security(environment)
+
+
+def require(environment: Mapping[str, str], wheels: bool) -> None:
+    """Check what ROS 2 would refuse, or would ignore and open the network instead, before a process joins it.
+
+    Raises:
+        GenimaError: the first variable that is wrong, with the remedy.
+    """
+    for finding in variables(environment, wheels, robot=False):
+        if finding.status is Status.FAIL:
+            raise GenimaError(f"{finding.what}: {finding.found}; {finding.remedy}")
+    for name in PROFILES:
+        if file := environment.get(name, ""):
+            try:
+                _, network = read_profile(Path(file))
+            except GenimaError as error:  # Fast DDS would go on with its default: open on all addresses
+                raise GenimaError(f"{name}: {error}; correct it, or unset {name}") from None
+            if not network and environment.get("ROS_DISCOVERY_SERVER"):
+                found = f"the profile {file} has shared memory alone and cannot reach a discovery server"
+                raise GenimaError(f"ROS_DISCOVERY_SERVER: {found}; unset one of the two")
+
+
+def is_open(environment: Mapping[str, str]) -> str:
+    """Return which variable opens processes to other hosts, with its value; empty where none does."""
+    security = environment.get("ROS_SECURITY_ENABLE") == "true"
+    if security and environment.get("ROS_SECURITY_STRATEGY") == "Enforce":
+        return ""
+    if environment.get("RMW_IMPLEMENTATION", "") not in ("", FAST_DDS):
+        return f"RMW_IMPLEMENTATION={environment['RMW_IMPLEMENTATION']}"
+    local = environment.get("ROS_LOCALHOST_ONLY") == "1"
+    if local or environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") in ("LOCALHOST", "OFF"):
+        return ""
+    if file := environment.get(PROFILE, ""):
+        return f"{PROFILE}={file}" if read_profile(Path(file))[1] else ""
+    if (builtin := environment.get("FASTDDS_BUILTIN_TRANSPORTS", "")) == "SHM":
+        return ""
+    return f"FASTDDS_BUILTIN_TRANSPORTS={builtin}" if builtin else f"no {PROFILE}"
 
 
 def middleware(environment: Mapping[str, str], wheels: bool) -> Finding:
     """Whether nodes can start with it: where it is not installed, ROS ends the process."""
     what = "RMW_IMPLEMENTATION"
     name = environment.get(what, "")
-    if name in ("", "rmw_fastrtps_cpp"):
+    if name in ("", FAST_DDS):
         return ok(what, name or "not set: Fast DDS")
     if wheels:
         return fail(what, f"{name}, which ROS 2 from wheels does not have", f"unset {what}, also on other machines")
@@ -48,9 +94,9 @@ def middleware(environment: Mapping[str, str], wheels: bool) -> Finding:
 
 def _domain(said: str, robot: bool) -> Finding:
     what = "ROS_DOMAIN_ID"
-    if said and not said.isdecimal():
+    if said and not re.fullmatch("[0-9]+", said):  # ROS reads 5x as 5, and -1 as none
         return fail(what, f"{said!r} is no number", f"export {what}=42 in all shells of all machines")
-    domain = int(said or 0)
+    domain = int(said[:9] or 0)
     if domain > 232:
         return fail(what, f"{domain} does not exist", f"export {what}=42 in all shells of all machines")
     if domain > _LAST_DOMAIN:
@@ -64,6 +110,27 @@ def _domain(said: str, robot: bool) -> Finding:
         f"{said or 'not set'}: domain 0 is shared with everybody on the network, their robots included",
         f"export {what}=42, or any of 1 to {_LAST_DOMAIN} that nobody else has, in all shells of all machines",
     )
+
+
+def _discovery_server(servers: str) -> Finding:
+    what = "ROS_DISCOVERY_SERVER"
+    entries = [entry for entry in servers.split(";") if entry]
+    if not entries or not all(_SERVER.fullmatch(entry) for entry in entries):
+        remedy = f"write HOST:PORT, several with ; between them, or unset {what}"
+        return fail(what, f"{servers!r} is no list of servers", remedy)
+    found = f"{servers}: only nodes that know this discovery server find each other"
+    return warn(what, found, "set it for all shells of all machines, or unset it")
+
+
+def _security(environment: Mapping[str, str]) -> Finding:
+    what, store = "ROS_SECURITY_ENABLE", environment.get("ROS_SECURITY_KEYSTORE", "")
+    if not store or not (Path(store) / "enclaves").is_dir():
+        found = f"true, but ROS_SECURITY_KEYSTORE ({store or 'not set'}) is no keystore"
+        return fail(what, found, "docs/security.md says how to make one; or unset ROS_SECURITY_ENABLE")
+    if environment.get("ROS_SECURITY_STRATEGY") != "Enforce":
+        found = "true, but without ROS_SECURITY_STRATEGY=Enforce nodes without keys take part unprotected"
+        return warn(what, found, "export ROS_SECURITY_STRATEGY=Enforce")
+    return ok(what, f"true: {store}, enforced")
 
 
 def _range(environment: Mapping[str, str]) -> Finding:
@@ -108,8 +175,8 @@ def transport(environment: Mapping[str, str], proc: Path, shm: Path, robot: bool
     else:
         yield skipped(
             "DDS profile",
-            f"{PROFILE} is not set in this shell; ./genima and our launch files set it",
-            f"for nodes that you start yourself: export {PROFILE}=.../config/dds/shared_memory.xml",
+            f"{PROFILE} is not set in this shell; ./genima, our launch files and our nodes set it",
+            f"for RViz and ros2 commands: export {PROFILE}=.../config/dds/shared_memory.xml",
         )
     yield shared_memory(shm, segment)
     yield buffers(proc, network)
@@ -127,6 +194,8 @@ def read_profile(file: Path) -> tuple[int, bool]:
         raise GenimaError(f"cannot read {file}: {error.strerror}") from None
     except ET.ParseError as error:
         raise GenimaError(f"{file} is not XML: {error}") from None
+    if root.tag.rpartition("}")[2] not in ("profiles", "dds"):
+        raise GenimaError(f"{file} has no profiles of Fast DDS")
     ours: dict[str, ET.Element] = {}
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
@@ -142,6 +211,12 @@ def read_profile(file: Path) -> tuple[int, bool]:
         raise GenimaError(f"{file} has a segment_size that is no number") from None
     segments += [_DEFAULT_SEGMENT] * builtin
     return max(segments, default=0), builtin or bool(kinds - {"SHM"})
+
+
+def segment_size(environment: Mapping[str, str]) -> int:
+    """Return the bytes of shared memory that each process takes."""
+    file = environment.get(PROFILE, "")
+    return read_profile(Path(file))[0] if file else _DEFAULT_SEGMENT
 
 
 def _judge_profile(file: str, segment: int, network: bool) -> Finding:
