@@ -13,10 +13,10 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.handeye import Board, Calibration
 from genima.handeye.poses import difference
+from genima.signals import interruptible
 from genima.views.camera import Camera, load_cameras
 from genima_bringup.leading import Key, Leading, attached, leading, require_terminal
 from genima_bringup.processes import calibrator, following, guard, simulated_leader, simulator_with_board
-from genima_bringup.supervisor import interruptible
 from genima_bringup.taking_part import add_graph_options
 
 _NODES = ("calibrator",)  # of a robot that runs already

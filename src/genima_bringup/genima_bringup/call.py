@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
+import tyro
+
+from genima.cli.options import Seconds, parse_options
 from genima.errors import GenimaError
-from genima_bringup.supervisor import interruptible, joining_environment
-from genima_bringup.taking_part import add_graph_options, taking_part
+from genima.signals import interruptible
+from genima_bringup.supervisor import joining_environment
+from genima_bringup.taking_part import GraphOptions, taking_part
 
 _SEEN = 0.5  # s in which a server sees who has just seen it: answers to others are lost
 
@@ -32,9 +37,22 @@ CALLS = {
 }
 
 
-def main(argv: list[str]) -> int:
-    """Ask, and print the answer; returns the exit code."""
-    options = _parse(argv)
+@dataclass
+class Request(GraphOptions):
+    name: tyro.conf.Positional[Literal["stop", "resume", "home", "success", "failure"]]
+    """Request, see above."""
+    patience: Seconds = 10.0
+    """Seconds to find the robot."""
+
+
+Request.__doc__ = "Send a request to a running robot and print the answer:\n\n" + "\n\n".join(
+    f"{name}: {call.help} ({call.service})." for name, call in CALLS.items()
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Send the request, and print the answer; return the exit code."""
+    options = parse_options(Request, "genima call", argv, example="./genima call stop")
     os.environ.update(joining_environment(options.dds))
     with interruptible():
         try:
@@ -44,7 +62,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _ask(call: Call, options: argparse.Namespace) -> str:
+def _ask(call: Call, options: Request) -> str:
     """The answer.
 
     Raises:
@@ -68,19 +86,6 @@ def _ask(call: Call, options: argparse.Namespace) -> str:
     if not answer.success:
         raise GenimaError(f"{name}: {answer.message}")
     return str(answer.message)
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./genima call",
-        description=__doc__,
-        epilog="\n".join(f"  {name:<9}{call.help} ({call.service})" for name, call in CALLS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", choices=list(CALLS), help="what is asked, see below")
-    parser.add_argument("--patience", type=float, default=10.0, help="seconds to find the robot (default: %(default)s)")
-    add_graph_options(parser)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 from tqdm import tqdm
 
-from genima import checkpoint
+from genima.cli.options import Episodes, Port, Seconds, Seed, parse_options
 from genima.errors import GenimaError
 from genima.files import require_writable
-from genima.observation import Image
-from genima.robot.model import RobotModel
-from genima_bringup import film
+from genima.outputs import output_lock, require_free
+from genima.shortcuts import Shortcuts
+from genima.signals import interruptible
+from genima_bringup.machine_load import LoadMeter
 from genima_bringup.processes import Process, around_simulator, coppeliasim, simulated
 from genima_bringup.report import EpisodeResult, Report
-from genima_bringup.shortcuts import add_shortcuts, chosen_shortcuts
-from genima_bringup.supervisor import Supervisor, interruptible, ros_environment
+from genima_bringup.shortcuts import shortcut_parameters
+from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_nodes.ros_context import create, ros_context
-from genima_sim.coppeliasim.names import SceneNames
-from genima_sim.tasks import TASKS, get_task
+from genima_sim.tasks import get_task
+
+if TYPE_CHECKING:  # for --help, nothing slow is imported
+    from genima.checkpoint import DrawingSpec
+    from genima.observation import Image
+    from genima_bringup import film
+    from genima_bringup.monitor import Monitor
 
 _READY_TIMEOUT = 180.0  # s: a cold disk and two busy cores
 _SETTLE = 0.5  # s between episodes, in which the guard brings the arm to rest
@@ -33,46 +40,124 @@ _EARLY = 0.03  # s that a camera's image may come before the next frame is due
 _PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on its way by then
 
 
-def main(argv: list[str]) -> int:
-    """Run the demo; returns the exit code."""
-    options = _parse(argv)
+_FILES = ("report.json", "video.mp4", "video.mp4.part", "picture.png")  # of a run, beside its logs
+
+
+@dataclass
+class Demo:
+    """Run the closed loop on the simulated robot, in real time, over ROS 2, and report on it."""
+
+    task: str = "push_button"
+    """Task: push_button or take_lid_off; with --backend coppeliasim one of its scene."""
+    episodes: Episodes = 10
+    """Number of episodes."""
+    seed: Seed = 0
+    """Seed of the first scene; the next scene takes the next number."""
+    time_limit: Seconds = 20.0
+    """Seconds of an episode."""
+    out: Path | None = None
+    """Folder for report, video, picture and logs; default: runs/<time>."""
+    overwrite: bool = False
+    """Replace the report, video, picture and logs of an earlier run in --out."""
+    checkpoint: str = ""
+    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    headless: bool = False
+    """Show no window; the default where there is no display."""
+    backend: Literal["mujoco", "coppeliasim"] = "mujoco"
+    """Simulator; CoppeliaSim must run already (docs/coppeliasim.md)."""
+    scene: str = "rlbench"
+    """With coppeliasim: names of its objects, a name in config/coppeliasim or a YAML file."""
+    host: str = "localhost"
+    """With coppeliasim: machine that it runs on."""
+    port: Port = 23000
+    """With coppeliasim: port of its remote API."""
+    calibration: str = "sim"
+    """With coppeliasim: calibration of its cameras, a name in calibration or a folder."""
+    drawing: Shortcuts = field(default_factory=Shortcuts)
+    """Faster drawings, which are others."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the demo; return the exit code."""
+    options = parse_options(Demo, "genima demo", argv, example="./genima demo --task take_lid_off --episodes 3")
+    options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if options.backend == "mujoco":
+        get_task(options.task)
+    out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    require_free(out, "run", options.overwrite, is_run)
+    from genima import checkpoint
+
     spec, _ = checkpoint.read_pair(options.checkpoint)  # in a moment, what the nodes would find out in many seconds
     _require_task(options, spec)
-    out = _make_folder(options.out)
+    out = out.absolute()
+    _make_folder(out.parent)
     report = Report(options.task, options.episodes)
-    with interruptible():
+    with output_lock(out, "run"), interruptible():
+        _clear(out, options.overwrite)
         try:
             _run(options, spec, out, report)
         except KeyboardInterrupt:
             report.interrupted = True
-    report.write(out / "report.json")
+        report.write(out / "report.json")
     print(f"{report.text()}\nmore in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 130 if report.interrupted else 0
 
 
-def _require_task(options: argparse.Namespace, spec: checkpoint.DrawingSpec) -> None:
+def is_run(folder: Path) -> bool:
+    """Tell the folder of a run from others: it holds logs of nodes or a report, and nothing but a run's files."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    logs = folder / "logs"
+    only_logs = not logs.exists() or (logs.is_dir() and all(path.suffix == ".log" for path in logs.iterdir()))
+    return bool(names & {"logs", "report.json"}) and names <= {"logs", *_FILES} and only_logs
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def _clear(out: Path, overwrite: bool) -> None:
+    """Make the folder of the run; remove what an earlier run left in it, where the user asked for that."""
+    _make_folder(out)
+    require_free(out, "run", overwrite, is_run)  # again, now that no other run can begin there
+    try:
+        for path in (*(out / name for name in _FILES), *(out / "logs").glob("*.log")):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+    require_writable(out / "report.json")
+
+
+def _require_task(options: Demo, spec: DrawingSpec) -> None:
     """Raise a GenimaError for a task that the simulator does not know."""
     if options.backend == "mujoco":
-        get_task(options.task)
         return
+    from genima.robot.model import RobotModel
+    from genima_sim.coppeliasim.names import SceneNames
+
     SceneNames.load(options.scene, RobotModel.load(spec.robot)).require_task(options.task)
 
 
-def _processes(options: argparse.Namespace, robot: str) -> list[Process]:
-    shortcuts = chosen_shortcuts(options)
+def _processes(options: Demo, robot: str) -> list[Process]:
+    shortcuts = shortcut_parameters(options.drawing)
     if options.backend == "mujoco":
         return simulated(options.checkpoint, options.seed, shortcuts)
     remote = coppeliasim(options.scene, options.host, options.port, robot)
     return [remote, *around_simulator(options.checkpoint, options.seed, options.calibration, robot, shortcuts)]
 
 
-def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, out: Path, report: Report) -> None:
+def _run(options: Demo, spec: DrawingSpec, out: Path, report: Report) -> None:
+    load = LoadMeter()
     environment = ros_environment()
     os.environ.update(environment)  # this process takes part in the same graph
     processes = _processes(options, spec.robot)
     with (
         Supervisor(processes, out / "logs", environment) as supervisor,
-        _pictures(out, options.headless) as pictures,
+        _pictures(out, options.headless, spec.views) as pictures,
         ros_context(),  # after the processes have been started: they load meanwhile
     ):
         from genima_bringup.monitor import Monitor
@@ -91,7 +176,7 @@ def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, out: Path, r
                         line.set_description_str(_live_line(monitor, report, seed), refresh=False)
                         line.refresh()
 
-                    instruction = monitor.reset(options.task, seed, live)
+                    pictures.instruction = instruction = monitor.reset(options.task, seed, live)
                     before = monitor.seen.drawn
                     result = monitor.run_task(instruction, options.time_limit, live)
                     drawn = monitor.seen.drawn - before
@@ -102,10 +187,11 @@ def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, out: Path, r
                     monitor.spin_until(lambda: False, _SETTLE, live)
         finally:
             report.measurements = monitor.measurements(psutil.Process().create_time())
+            report.load = load.read()
             monitor.close()
 
 
-def _live_line(monitor, report: Report, seed: int) -> str:  # type: ignore[no-untyped-def]
+def _live_line(monitor: Monitor, report: Report, seed: int) -> str:
     now = monitor.measurements(0.0)
     successes = sum(result.success for result in report.results)
     faults = monitor.faults()
@@ -121,8 +207,11 @@ def _live_line(monitor, report: Report, seed: int) -> str:  # type: ignore[no-un
 class _Pictures:
     """Collects the video and the one picture."""
 
-    def __init__(self, out: Path, headless: bool) -> None:
-        self._out = out
+    def __init__(self, out: Path, headless: bool, views: Sequence[str]) -> None:
+        from genima_bringup import film
+
+        self.instruction = ""  # of the episode that runs
+        self._film, self._out, self._views = film, out, views
         self._window = None if headless else film.open_window()
         self._video: film.Video | None = None
         self._drawings = 0
@@ -132,7 +221,7 @@ class _Pictures:
     def add(self, observation: Image, drawn: Image, matching: bool) -> None:
         if not matching and time.monotonic() < self._next_frame:
             return
-        pair = film.side_by_side(observation, drawn)
+        film, pair = self._film, self._film.side_by_side(observation, drawn)
         if not matching:
             self._next_frame = time.monotonic() + 1 / film.FPS - _EARLY
             self._video = self._video or film.Video(self._out / "video.mp4")
@@ -141,7 +230,7 @@ class _Pictures:
                 self._window.show(pair)
         elif self._drawings < _PICTURE_OF:
             self._drawings += 1
-            self._picture = pair
+            self._picture = film.label(pair, self._views, self.instruction)
 
     def close(self) -> None:
         if self._window is not None:
@@ -149,53 +238,16 @@ class _Pictures:
         if self._video is not None:
             self._video.close()
         if self._picture is not None:
-            film.write_picture(self._out / "picture.png", self._picture)
+            self._film.write_picture(self._out / "picture.png", self._picture)
 
 
 @contextlib.contextmanager
-def _pictures(out: Path, headless: bool) -> Iterator[_Pictures]:
-    pictures = _Pictures(out, headless)
+def _pictures(out: Path, headless: bool, views: Sequence[str]) -> Iterator[_Pictures]:
+    pictures = _Pictures(out, headless, views)
     try:
         yield pictures
     finally:
         pictures.close()
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./genima demo", description=__doc__)
-    parser.add_argument("--task", default="push_button", help=f"one of: {', '.join(TASKS)} (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=10, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first scene; the next takes the next number")
-    parser.add_argument("--time-limit", type=float, default=20.0, help="seconds an episode (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder for report, video, picture and logs (default: runs/<time>)")
-    parser.add_argument(
-        "--checkpoint", default="", help="folder with diffusion_agent/ and controller/ (default: the bundled models)"
-    )
-    parser.add_argument("--backend", choices=("mujoco", "coppeliasim"), default="mujoco", help="what simulates")
-    remote = parser.add_argument_group("with --backend coppeliasim (docs/coppeliasim.md)")
-    remote.add_argument("--scene", default="rlbench", help="names of its objects: in config/coppeliasim, or a file")
-    remote.add_argument("--host", default="localhost", help="where CoppeliaSim runs (default: %(default)s)")
-    remote.add_argument("--port", type=int, default=23000, help="of its remote API (default: %(default)s)")
-    remote.add_argument("--calibration", default="sim", help="of its cameras: a name in calibration, or a folder")
-    add_shortcuts(parser)
-    parser.add_argument("--headless", action="store_true", help="show no window (default where there is no display)")
-    options = parser.parse_args(argv)
-    options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    if options.episodes < 1 or not options.time_limit > 0 or options.seed < 0:
-        raise GenimaError("--episodes and --time-limit must be positive, --seed must not be negative")
-    return options
-
-
-def _make_folder(folder: Path | None) -> Path:
-    out = folder or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in ("report.json", "video.mp4", "picture.png"):  # never leave an older run's in their place
-            (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise GenimaError(f"cannot make room in the folder {out}: {error}") from None
-    require_writable(out / "report.json")
-    return out
 
 
 if __name__ == "__main__":

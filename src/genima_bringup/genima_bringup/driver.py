@@ -15,6 +15,8 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
+from genima_bringup.machine_load import LoadMeter
+from genima_bringup.waiting import WaitingLine
 from genima_interfaces.action import RunTask
 from genima_interfaces.srv import ResetScene
 from genima_nodes import qos
@@ -34,6 +36,7 @@ class Driver(Node):
         self.health: dict[str, DiagnosticStatus] = {}
         self.complaints: list[str] = []  # all that were heard
         self._heard: dict[str, float] = {}  # monotonic s, by node
+        self._load = LoadMeter()
         self._sent: Future | None = None  # the task that was begun last
         self._executor = EventsExecutor()
         self._executor.add_node(self)
@@ -69,17 +72,33 @@ class Driver(Node):
         return True
 
     def wait_ready(self, nodes: Sequence[str], timeout: float, alive: Callable[[], None]) -> None:
-        """Wait until every node reports and none has a fault.
+        """Wait until every node reports and none has a fault; show meanwhile which are ready and which are awaited.
 
         Raises:
             GenimaError: naming the nodes that are not ready, and why.
         """
+        begin = time.monotonic()
 
         def unready() -> list[str]:
-            return [f"{name} ({trouble})" for name in nodes if (trouble := self.trouble(name))]
+            return [f"{name} ({trouble})" for name in nodes if (trouble := self._awaited(name))]
 
-        if not self.spin_until(lambda: not unready(), timeout, alive):
-            raise GenimaError(f"not ready after {timeout:.0f} s: {', '.join(unready())}")
+        with WaitingLine() as line:
+
+            def live() -> None:
+                alive()
+                line.show(nodes, unready(), time.monotonic() - begin)
+
+            if not self.spin_until(lambda: not unready(), timeout, live):
+                raise self._timeout(f"not ready after {timeout:.0f} s: {', '.join(unready())}")
+
+    def _timeout(self, problem: str) -> GenimaError:
+        """Return an error that names a machine that is too busy as the likely cause."""
+        remedy = self._load.read().remedy()
+        return GenimaError(f"{problem}; {remedy}" if remedy else problem)
+
+    def _awaited(self, name: str) -> str:
+        """Return why a node is not ready; empty where it is."""
+        return self.trouble(name) if name in self.health else "starting"
 
     # What can be asked of the graph.
 
@@ -135,12 +154,12 @@ class Driver(Node):
     def answer(self, future: Future, name: str, timeout: float, alive: Callable[[], None]):  # type: ignore[no-untyped-def]
         """Wait for what a service or an action answers."""
         if not self.spin_until(future.done, timeout, alive):
-            raise GenimaError(f"no answer from {name} within {timeout:.0f} s")
+            raise self._timeout(f"no answer from {name} within {timeout:.0f} s")
         return future.result()
 
     def _require(self, wait: Callable[[float], bool], name: str) -> None:
         if not wait(_DISCOVERY):
-            raise GenimaError(f"nobody serves {name}")
+            raise self._timeout(f"nobody serves {name}")
 
     def faults(self) -> list[str]:
         """What the nodes complain about now."""

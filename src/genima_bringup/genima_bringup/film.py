@@ -1,8 +1,9 @@
-"""The run in pictures: what the robot saw beside what was drawn."""
+"""Video and picture of a run: observations beside drawn targets."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -10,16 +11,39 @@ import cv2
 import numpy as np
 
 from genima.errors import GenimaError
-from genima.files import atomic_write
+from genima.files import atomic_write, shorten
 from genima.observation import Image
+from genima.terminal import printable
 
 _SIDE = 512  # px of each half
+_BAR, _TEXT = 28, 16  # px: height of the bars above and below the picture, and of their text
 FPS = 5  # about as often as something new is drawn; every frame costs the robot's processor
 
 
 def side_by_side(observation: Image, drawn: Image) -> Image:
     """Two tiles as one picture (512, 1024, 3)."""
     return np.concatenate([_resized(observation), _resized(drawn)], axis=1)
+
+
+def label(picture: Image, views: Sequence[str], instruction: str) -> Image:
+    """Return the picture (512, 1024, 3) with the names of its halves and views, and the instruction: (568, 1024, 3).
+
+    ``views``: in tile order, left to right, then down.
+    """
+    from PIL import Image as Picture
+    from PIL import ImageDraw, ImageFont
+
+    height, width = picture.shape[:2]
+    sheet = Picture.new("RGB", (width, height + 2 * _BAR), "white")
+    sheet.paste(Picture.fromarray(picture), (0, _BAR))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
+    for k, title in enumerate(("observation", "drawn target")):
+        draw.text(((k + 0.5) * width / 2, _BAR / 2), title, "black", font, anchor="mm")
+        for n, view in enumerate(views):
+            corner = (k * width / 2 + n % 2 * width / 4 + 4, _BAR + n // 2 * height / 2 + 4)
+            draw.text(corner, view.replace("_", " "), "white", font, stroke_width=2, stroke_fill="black")
+    draw.text((width / 2, height + 1.5 * _BAR), printable(shorten(instruction, 100)), "black", font, anchor="mm")
+    return np.asarray(sheet)
 
 
 def write_picture(path: Path, picture: Image) -> None:
@@ -68,14 +92,18 @@ class Video:
 
 
 def open_window() -> Window | None:
-    """A window, or None and a word about it where Python can open none."""
-    import matplotlib.pyplot as plt  # only here: it takes a second to load
+    """Open a window; print why and return None where that is not possible."""
+    try:
+        import matplotlib.pyplot as plt  # only here: it takes a second to load
 
-    plt.ion()
-    if plt.get_backend().lower() == "agg":
-        print("no window: this Python has neither Tk nor Qt (Debian and Ubuntu: apt-get install python3-tk)")
+        plt.ion()
+        if plt.get_backend().lower() == "agg":
+            print("no window: this Python has neither Tk nor Qt (Debian and Ubuntu: apt-get install python3-tk)")
+            return None
+        return Window()
+    except Exception as error:  # no server behind DISPLAY, an unknown MPLBACKEND: each backend has errors of its own
+        print(f"no window: {printable(shorten(str(error), 200))}; --headless leaves it out")
         return None
-    return Window()
 
 
 class Window:

@@ -7,27 +7,24 @@ they wait for who calibrates the cameras, leads the arm or records.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from genima import checkpoint
-from genima.doctor import Status
-from genima.doctor.configuration import rig_fits
+from genima.cli.options import parse_options
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
-from genima.views import load_cameras
-from genima.views.rig import load_rig
+from genima.shortcuts import Shortcuts
+from genima.signals import interruptible
 from genima_bringup.processes import CLOCK_WATCH, Process, real, real_without_policy
-from genima_bringup.shortcuts import add_shortcuts, chosen_shortcuts
-from genima_bringup.supervisor import Supervisor, interruptible, robot_environment
+from genima_bringup.shortcuts import shortcut_parameters
+from genima_bringup.supervisor import Supervisor, robot_environment
 from genima_bringup.taking_part import taking_part
 
 if TYPE_CHECKING:
@@ -37,9 +34,45 @@ _READY_TIMEOUT = 900.0  # s: large models on a cold disk, compiled for the first
 _DISCOVERY = 2.0  # s in which others who run are seen
 
 
-def main(argv: list[str]) -> int:
-    """Run until interrupted; returns the exit code."""
-    options = _parse(argv)
+@dataclass
+class Real:
+    """Run a real Franka arm and its RealSense cameras by Genima's own drivers, without ROS's.
+
+    The same nodes as "ros2 launch genima_bringup real_robot.launch.py backend:=franka_arm gripper:=franka_hand
+    camera_driver:=realsense_camera". Then "./genima task" has the robot do something, in another terminal. With
+    --no-policy the nodes wait for a calibration, teleoperation or recording.
+    """
+
+    robot_ip: str
+    """Address of the robot."""
+    cameras: str
+    """Which camera is which view: a name in config/cameras or a YAML file."""
+    robot: str = "fr3_franka_hand"
+    """Robot model: a name in config/robots or a YAML file."""
+    calibration: str = ""
+    """Calibration of the cameras: a name in calibration, or a folder; may be left out with --no-policy."""
+    policy: bool = True
+    """Run the models; without them: to calibrate, to teleoperate, to record."""
+    checkpoint: str = ""
+    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    device: str = "cuda"
+    """Device of the models."""
+    logs: Path | None = None
+    """Folder for the nodes' logs; default: runs/real/<time>/logs."""
+    drawing: Shortcuts = field(default_factory=Shortcuts)
+    """Faster drawings, which are others."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until interrupted; return the exit code."""
+    options = parse_options(
+        Real, "genima real", argv,
+        example="./genima real --robot-ip 172.16.0.2 --cameras mine.yaml --calibration calibration/mine",
+    )  # fmt: skip
+    if options.policy and not options.calibration:
+        raise GenimaError("say with --calibration where the cameras are; without one, start with --no-policy")
+    if options.checkpoint and not options.policy:
+        raise GenimaError("--no-policy starts no models: leave out --checkpoint, or --no-policy")
     processes = _processes(options)
     environment = robot_environment()
     os.environ.update(environment)  # this process takes part in the same graph
@@ -48,20 +81,31 @@ def main(argv: list[str]) -> int:
         try:
             driver = stack.enter_context(taking_part("real"))
             _require_alone(driver, nodes)
-            logs = options.logs or Path(tempfile.mkdtemp(prefix="genima_"))
+            logs = options.logs or Path("runs") / "real" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
+            print(f"logs: {logs}", flush=True)
             supervisor = stack.enter_context(Supervisor(processes, logs, environment))
-            _watch(driver, nodes, supervisor, options.policy)
+            try:
+                _watch(driver, nodes, supervisor, options.policy)
+            except GenimaError as error:
+                raise GenimaError(f"{error}; logs: {logs}" if str(logs) not in str(error) else str(error)) from None
         except KeyboardInterrupt:
             return 130
     return 0
 
 
-def _processes(options: argparse.Namespace) -> list[Process]:
+def _processes(options: Real) -> list[Process]:
     """What is to run.
 
     Raises:
         GenimaError: in a moment, for what the nodes would find out in many seconds.
     """
+    from genima import checkpoint  # only here: for --help, nothing slow is imported
+    from genima.doctor import Status
+    from genima.doctor.configuration import rig_fits
+    from genima.robot.model import RobotModel
+    from genima.views import load_cameras
+    from genima.views.rig import load_rig
+
     rig, robot = load_rig(options.cameras), RobotModel.load(options.robot)
     calibrated = load_cameras(options.calibration) if options.calibration else {}
     if not options.policy:
@@ -76,7 +120,7 @@ def _processes(options: argparse.Namespace) -> list[Process]:
         )
     return real(
         options.robot, options.robot_ip, rig, options.calibration, options.checkpoint, options.device,
-        chosen_shortcuts(options),
+        shortcut_parameters(options.drawing),
     )  # fmt: skip
 
 
@@ -111,32 +155,6 @@ def _watch(driver: Driver, nodes: Sequence[str], supervisor: Supervisor, policy:
         line.write('ready: ./genima task "..." in another terminal; Ctrl-C ends' if policy else "ready; Ctrl-C ends")
         while True:
             driver.spin_until(lambda: False, 1.0, live)
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./genima real", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--robot-ip", required=True, help="address of the robot")
-    parser.add_argument("--robot", default="fr3_franka_hand", help="in config/robots, or a file (default: %(default)s)")
-    parser.add_argument("--cameras", required=True, help="which camera is which view: a YAML file as in config/cameras")
-    parser.add_argument(
-        "--calibration", default="",
-        help="of the cameras: a name in calibration, or a folder; may be left out with --no-policy",
-    )  # fmt: skip
-    parser.add_argument(
-        "--no-policy", dest="policy", action="store_false", help="without the models: to calibrate, to lead, to record"
-    )
-    parser.add_argument("--checkpoint", default="", help="folder with diffusion_agent/ and controller/")
-    parser.add_argument("--device", default="cuda", help="that the models compute on (default: %(default)s)")
-    parser.add_argument("--logs", type=Path, help="folder for the nodes' logs")
-    add_shortcuts(parser)
-    options = parser.parse_args(argv)
-    if options.policy and not options.calibration:
-        raise GenimaError("say with --calibration where the cameras are; without one, start with --no-policy")
-    if options.checkpoint and not options.policy:
-        raise GenimaError("--no-policy starts no models: leave out --checkpoint, or --no-policy")
-    return options
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from genima.cli.options import Episodes, Seed, Workers, parse_options
 from genima.errors import GenimaError
+from genima.signals import interruptible
 from genima_bringup.leading import Key, Leading, attached, leading, require_terminal
 from genima_bringup.processes import recorded
-from genima_bringup.supervisor import interruptible
 from genima_bringup.taking_part import GraphOptions
 from genima_bringup.teleop import Scenes
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS, get_task

@@ -14,9 +14,10 @@ import tyro
 from genima.episodes import Episode
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
+from genima.signals import interruptible
 from genima_bringup.leading import Key, attached, leading, require_terminal
 from genima_bringup.processes import Process, Value, following, simulator
-from genima_bringup.supervisor import Supervisor, interruptible, joining_environment
+from genima_bringup.supervisor import Supervisor, joining_environment
 from genima_sim.tasks import TASKS, get_task
 
 _REAL_SPEED = 0.25

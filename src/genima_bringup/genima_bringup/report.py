@@ -1,4 +1,4 @@
-"""What a demo run found, as one file that is either whole or absent."""
+"""Report of a demo run: one file that is either whole or absent."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from pathlib import Path
 import psutil
 
 from genima.files import atomic_write
+from genima_bringup.machine_load import MachineLoad
+
+_SLOW = 0.9  # real-time factor below which the simulation lags behind
+_LATE = 0.05  # share of commands that are late
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Report:
     results: list[EpisodeResult] = field(default_factory=list)
     measurements: Measurements | None = None
     interrupted: bool = False
+    load: MachineLoad | None = None
 
     def to_dict(self) -> dict[str, object]:
         """As plain JSON types; what was not measured is null."""
@@ -66,6 +71,7 @@ class Report:
             **{key: _nullable(value) for key, value in measured.items()},
             "results": [asdict(result) for result in self.results],
             "machine": machine(),
+            "load": self.load.to_dict() if self.load else None,
         }
 
     def write(self, path: Path) -> None:
@@ -90,7 +96,21 @@ class Report:
             ]
         if self.interrupted:
             lines.append(f"interrupted after {len(self.results)} of {self.requested} episodes")
+        if advice := self.advice():
+            lines.append(advice)
         return "\n".join(lines)
+
+    def advice(self) -> str:
+        """Tell that the machine was too busy for the run, with the figures and the remedy; empty where it was not."""
+        m, failed = self.measurements, sum(not result.success for result in self.results)
+        slow = m is not None and (m.real_time_factor < _SLOW or m.late_fraction > _LATE)
+        if self.load is None or not (slow or (failed and self.load.busy)):
+            return ""
+        figures = ""
+        if m is not None and slow:
+            figures = f" (real-time factor {m.real_time_factor:.2f}, {100 * m.late_fraction:.1f}% of the commands late)"
+        remedy = self.load.remedy() or f"this machine is too slow for real time: {self.load}; use one with more cores"
+        return f"{remedy}{figures}; lock-step does not depend on it: ./genima eval --task {self.task}"
 
 
 def machine() -> dict[str, object]:
@@ -106,7 +126,7 @@ def machine() -> dict[str, object]:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 

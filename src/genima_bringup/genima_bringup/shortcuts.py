@@ -1,20 +1,16 @@
-"""Options of commands that make drawings faster, and others; named as those of `./genima eval`."""
+"""Options of commands that make drawings faster, as parameters of the node diffusion_agent."""
 
 from __future__ import annotations
 
-import argparse
-
-from genima_bringup.processes import SHORTCUTS, Value
-
-
-def add_shortcuts(parser: argparse.ArgumentParser) -> None:
-    """One option for each shortcut."""
-    group = parser.add_argument_group("faster drawings, which are others (docs/performance.md)")
-    for name, (default, text) in SHORTCUTS.items():
-        option = f"--drawing.{name.replace('_', '-')}"
-        group.add_argument(option, dest=name, type=type(default), default=default, help=text)
+from genima.shortcuts import Shortcuts
+from genima_bringup.processes import Value
 
 
-def chosen_shortcuts(options: argparse.Namespace) -> dict[str, Value]:
-    """The parameters of diffusion_agent."""
-    return {name: getattr(options, name) for name in SHORTCUTS}
+def shortcut_parameters(shortcuts: Shortcuts) -> dict[str, Value]:
+    """Return the parameters of diffusion_agent; 0 and an empty name mean the checkpoint's own."""
+    return {
+        "steps": shortcuts.steps or 0,
+        "strength": shortcuts.strength,
+        "controlnet_every": shortcuts.controlnet_every,
+        "tiny_decoder": shortcuts.tiny_decoder or "",
+    }

@@ -8,11 +8,12 @@ import fcntl
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,6 @@ import psutil
 from genima import paths
 from genima.doctor import installation, ros
 from genima.errors import GenimaError
-from genima.signals import ending_signals
 from genima.terminal import printable
 from genima_bringup.processes import ENVIRONMENT, Process
 
@@ -30,6 +30,7 @@ _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with e
 _GRACE = 1.0  # s between SIGINT and SIGKILL
 _SHARED_MEMORY = Path("/dev/shm")
 _LOCKS = ("_el", "_sl")  # exclusive, shared
+_SEGMENT = re.compile(r"fast(rtps|dds)_([0-9a-f]{16}|port[0-9]+)")  # Fast DDS's names
 _NEWBORN = 5.0  # s in which a segment may not be locked yet
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -102,16 +103,21 @@ def free_domains() -> list[int]:
 
 
 def remove_stale_shared_memory() -> None:
-    """Remove what killed processes left of Fast DDS's shared memory, as `fastdds shm clean` does.
+    """Remove what killed processes of this user left of Fast DDS's shared memory, as `fastdds shm clean` does.
 
-    A living process holds a lock on a file beside each of its segments and ports.
+    A living process holds a lock on a file beside each of its segments and ports. Segments and ports of other users
+    and files with other names stay.
     """
     for segment in _SHARED_MEMORY.glob("fast*_*"):
+        if not _SEGMENT.fullmatch(segment.name):
+            continue
         locks = [segment.with_name(segment.name + ending) for ending in _LOCKS]
-        with contextlib.suppress(OSError):  # somebody else's, or just gone
-            old = time.time() - segment.stat().st_mtime > _NEWBORN
-            if old and not segment.name.endswith(_LOCKS) and not any(map(_is_held, locks)):
-                for file in (segment, *locks, segment.with_name(f"sem.{segment.name}_mutex")):
+        semaphore = segment.with_name(f"sem.{segment.name}_mutex")
+        with contextlib.suppress(OSError):  # just gone
+            found = segment.lstat()
+            old = time.time() - found.st_mtime > _NEWBORN
+            if old and found.st_uid == os.getuid() and not any(map(_is_held, locks)):
+                for file in (segment, *locks, semaphore):
                     file.unlink(missing_ok=True)
 
 
@@ -209,25 +215,9 @@ class Supervisor:
         return self._logs / f"{name}.log"
 
     def _last_words(self, name: str) -> str:
-        lines = self._log(name).read_text(errors="replace").strip().splitlines()
+        lines = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         errors = [line for line in lines if "error" in line.lower()]
         return (errors or lines or ["it said nothing"])[-1]
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and the end of the terminal raise KeyboardInterrupt once; after that the run is ending and
-    nothing may disturb it."""
-    numbers = ending_signals()
-
-    def interrupt(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, interrupt)
-    yield
 
 
 def _command(process: Process) -> list[str]:

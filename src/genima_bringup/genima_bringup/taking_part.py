@@ -1,4 +1,4 @@
-"""Taking part in the graph of a robot that runs: as its nodes do, by the same DDS profile."""
+"""Join the graph of a running robot, with the same DDS profile as its nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # ROS takes a while to load: not before the arguments have be
     from genima_bringup.driver import Driver
 
 
-@dataclass
+@dataclass(kw_only=True)
 class GraphOptions:
     """Options of commands that join a running robot."""
 

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
+from pydantic import Field
 from tqdm import tqdm
 
+from genima.cli.options import Seconds, parse_options
 from genima.errors import GenimaError
-from genima_bringup.supervisor import interruptible, joining_environment
-from genima_bringup.taking_part import add_graph_options, taking_part
+from genima.signals import interruptible
+from genima_bringup.supervisor import joining_environment
+from genima_bringup.taking_part import GraphOptions, taking_part
 
 _NODES = ("diffusion_agent", "controller", "command_guard", "task_runner")
 
 
-def main(argv: list[str]) -> int:
-    """Run the task; returns the exit code: 1 when it was not done."""
-    options = _parse(argv)
+@dataclass
+class Task(GraphOptions):
+    """Have a running robot do a task, once all its nodes are ready; exit code 1 when it was not done."""
+
+    instruction: tyro.conf.Positional[str]
+    """The task in words, as in the demos."""
+    time_limit: Annotated[float, Field(ge=0, le=86400)] = 60.0
+    """Seconds after which the task ends; 0: none."""
+    patience: Seconds = 300.0
+    """Seconds to wait for the nodes."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the task; return the exit code: 1 when it was not done."""
+    options = parse_options(Task, "genima task", argv, example='./genima task "push down the maroon button"')
+    if not options.instruction.strip():
+        raise GenimaError('instruction: empty; say what is to be done, such as "push down the maroon button"')
     os.environ.update(joining_environment(options.dds))
     with (
         interruptible(),
@@ -45,18 +65,6 @@ def main(argv: list[str]) -> int:
             if isinstance(why, GenimaError):
                 raise
             return 130
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./genima task", description=__doc__)
-    parser.add_argument("instruction", help="what is to be done, in words as in the demos")
-    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds; 0: none (default: %(default)s)")
-    parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for the nodes")
-    add_graph_options(parser)
-    options = parser.parse_args(argv)
-    if not options.instruction.strip() or not options.time_limit >= 0:
-        raise GenimaError("the instruction must not be empty, nor --time-limit negative")
-    return options
 
 
 if __name__ == "__main__":

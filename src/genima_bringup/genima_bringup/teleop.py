@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from genima.cli.options import Episodes, Seed, parse_options
+from genima.signals import interruptible
 from genima_bringup.leading import Key, Leading, leading, require_terminal
 from genima_bringup.processes import led
-from genima_bringup.supervisor import interruptible
 from genima_sim.tasks import get_task
 
 

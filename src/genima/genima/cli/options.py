@@ -14,6 +14,7 @@ Numbers must be finite unless the annotation says otherwise.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -58,7 +59,7 @@ def parse_options(options: type[_Options], command: str, argv: Sequence[str], ex
         GenimaError: for a value outside its limits.
         SystemExit: for ``--help`` (0) and for what is no option or of another type (2).
     """
-    description = (options.__doc__ or "").strip()
+    description = inspect.cleandoc(options.__doc__ or "")
     if example:
         description += f"\n\nExample: {example}"
     parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv))
@@ -88,7 +89,7 @@ def check_options(parsed: Any, prefix: str = "--") -> None:
             TypeAdapter(hints[field.name], config=_CONFIG).validate_python(value)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            message = problem["msg"].replace("Input should", "must").replace("Value error, ", "must be ")
+            message = problem["msg"].replace("Input should", "must").removeprefix("Value error, ")
             message = "name at least one" if problem["type"] == "too_short" else message
             shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
             raise GenimaError(f"{flag} {shorten(shown)}: {message}") from None

@@ -1,0 +1,73 @@
+"""Processor time that other programs take from a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import asdict, dataclass
+
+import psutil
+
+_BUSY = 0.2  # share of all cores that is gone
+
+
+@dataclass(frozen=True)
+class MachineLoad:
+    """Mean number of cores used during a run."""
+
+    cores: int  # that this process may use
+    own: float  # by this process and its children
+    others: float  # by other programs
+    stolen: float  # by other virtual machines on the same host
+
+    @property
+    def busy(self) -> bool:
+        """Whether others take a considerable share of the machine."""
+        return self.others + self.stolen > _BUSY * self.cores
+
+    def __str__(self) -> str:
+        stolen = f" and other virtual machines {self.stolen:.1f}" if self.stolen >= 0.05 else ""
+        return f"other programs used {self.others:.1f}{stolen} of {self.cores} cores"
+
+    def to_dict(self) -> dict[str, float]:
+        """As plain JSON types."""
+        return {key: round(value, 3) for key, value in asdict(self).items()}
+
+    def remedy(self) -> str:
+        """Tell the user that the machine is too busy, and what to do; empty where it is not."""
+        if not self.busy:
+            return ""
+        who = "end them (top lists them)" if self.others >= self.stolen else "use a machine with cores of its own"
+        return f"this machine is too busy: {self}; {who}, or run when the machine is quiet"
+
+
+class LoadMeter:
+    """Measures from its making on."""
+
+    def __init__(self) -> None:
+        self._begin, self._times, self._own = time.monotonic(), psutil.cpu_times(), _own_seconds()
+
+    def read(self) -> MachineLoad:
+        """Return the load since the meter was made; call it while the children still run."""
+        seconds = max(time.monotonic() - self._begin, 1e-3)
+        now, own = psutil.cpu_times(), max(0.0, _own_seconds() - self._own)
+        stolen = getattr(now, "steal", 0.0) - getattr(self._times, "steal", 0.0)
+        busy = _busy_seconds(now) - _busy_seconds(self._times)
+        return MachineLoad(
+            len(os.sched_getaffinity(0)), own / seconds, max(0.0, busy - own) / seconds, max(0.0, stolen) / seconds
+        )
+
+
+def _busy_seconds(times: object) -> float:
+    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+
+
+def _own_seconds() -> float:
+    this = psutil.Process()
+    total = 0.0
+    for process in (this, *this.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
