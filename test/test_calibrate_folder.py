@@ -16,6 +16,7 @@ import yaml
 from photographs import photograph
 from scipy.spatial.transform import Rotation
 
+from genima import paths
 from genima.cli.calibrate import main
 from genima.episodes.bag import JOINT_STATES, camera_info_topic, raw_topic, types
 from genima.episodes.metadata import Qos
@@ -138,6 +139,15 @@ def rename_joints(data: dict[str, Any]) -> None:
     data["joints"] = {joint.replace("panda", "fr3"): q for joint, q in data["joints"].items()}
 
 
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+def mirror(folder: Path) -> None:
+    for file in folder.glob("*.png"):
+        cv2.imwrite(str(file), cv2.imread(str(file))[:, ::-1])
+
+
 def keep_four(folder: Path) -> None:
     for name in sample_names(folder)[4:]:
         drop_sample(folder, name)
@@ -148,22 +158,29 @@ def keep_four(folder: Path) -> None:
     [
         (keep_four, [], "4 samples are too few: take at least 5"),
         (lambda folder: None, ["--board", "{small}"], "squares are likely 36"),
-        (lambda folder: None, ["--board", "{other}"], "the board is found in none of 8 images.*in 01: board not seen"),
+        (lambda folder: None, ["--board", "{other}"], "none of 8 images.*in 01: .*in its file: dictionary: 5X5"),
         (lambda folder: None, ["--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
         (lambda folder: None, ["--parent", "flange"], "fit a camera on the base .*not one on the flange.*swapped"),
         (lambda folder: None, ["--view", "wrist"], "holds samples of front, not of wrist"),
         (in_all(rename_joints), [], "sample 01 lacks panda_joint1.*it has .*fr3_joint1"),
         (in_all(lambda d: d["joints"].update(panda_joint4=-134.6)), [], "01 has joints where panda cannot be.*degrees"),
         (change("03.yaml", lambda d: d.update(view="wrist")), [], "mixes views: sample 01 is of front, 03 of wrist"),
-        (change("03.yaml", lambda d: d["camera_info"].update(width=1280)), [], "mixes cameras.*sample 03 differs"),
-        (change("03.yaml", lambda d: d.update(colour="red")), [], "sample .*03.yaml is malformed.*just the fields"),
-        (change("03.yaml", lambda d: d["camera_info"].pop("k")), [], "sample .*03.yaml is malformed: it lacks 'k'"),
-        (change("03.yaml", lambda d: d["joints"].update(panda_joint1="a")), [], "03.yaml is malformed.*'a'"),
-        (lambda folder: (folder / "03.yaml").write_text("view: ["), [], "03.yaml is malformed"),
-        (lambda folder: (folder / "03.png").write_bytes(b"no image"), [], "03.png is no image"),
+        (change("03.yaml", lambda d: d["camera_info"].update(d=[0.0] * 5)), [], "mixes cameras.*sample 03 differs"),
+        (change("03.yaml", lambda d: d["camera_info"].update(width=1280)), [], "03.png: 640x480, but .* of 1280x480"),
+        (change("03.yaml", lambda d: d["camera_info"].update(width=float("inf"))), [], "camera_info.width: .*inf"),
+        (change("03.yaml", lambda d: d.update(view="left-shoulder")), [], "03.yaml: view: .*for example left_shoulder"),
+        (change("03.yaml", lambda d: d.update(colour="red")), [], "sample .*03.yaml: colour: Extra inputs"),
+        (change("03.yaml", lambda d: d["camera_info"].pop("k")), [], "sample .*03.yaml: camera_info.k: Field required"),
+        (change("03.yaml", lambda d: d["joints"].update(panda_joint1="a")), [], "03.yaml: joints.panda_joint1: .*'a'"),
+        (lambda folder: (folder / "03.yaml").write_text("view: ["), [], "03.yaml: not YAML"),
+        (lambda folder: (folder / "03.png").write_bytes(b"no image"), [], "03.png: no PNG image"),
+        (lambda folder: cut(folder / "03.png"), [], "03.png: damaged or cut short"),
         (in_all(lambda d: d["camera_info"].update(k=[0.0] * 9)), [], "camera_info is of a camera without intrinsics"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], [], "holds neither a demo .* nor samples"),
-        (lambda folder: None, ["--max-samples", "0"], "--max-samples 0"),
+        (lambda folder: None, ["--max-samples", "0"], "--max-samples 0: must be greater than or equal to 5"),
+        (lambda folder: None, ["--base-frame", "/left"], "base frame: not a frame's name"),
+        (lambda folder: None, ["--view", "left-shoulder"], "--view left-shoulder: .*for example left_shoulder"),
+        (mirror, [], "the board is found in none of .*in 01: .*17 markers .* in the mirrored image only: the print is"),
         (lambda folder: None, ["--robot", "nowhere"], "nowhere"),
     ],
 )
@@ -319,8 +336,54 @@ def test_a_calibration_of_easy_handeye2_is_taken_over(made: Any, demo: Path, tmp
     assert main(asked) == 0
     np.testing.assert_allclose(Calibration.load(out / "front.yaml").camera.T_parent_camera, T, atol=1e-6)
     Calib(replace(theirs, robot_base_frame="world"), T).save(file)
-    with pytest.raises(GenimaError, match="is on world, not on panda_link0"):
+    with pytest.raises(GenimaError, match="--base is missing: where is world in panda_link0"):
         main(asked)
+    assert main([*asked, "--base", *"1 0 0 0 0 0".split()]) == 0
+    moved = Calibration.load(out / "front.yaml").camera.T_parent_camera
+    np.testing.assert_allclose(moved[:3, 3], T[:3, 3] + [1, 0, 0], atol=1e-6)
+    Calib(replace(theirs, robot_base_frame="left_panda_link0"), T).save(file)  # a robot in a namespace
+    assert main(asked) == 0
+    assert Calibration.load(out / "front.yaml").frames == Frames("left_panda_link0", "front_color_optical_frame")
+    Calib(replace(theirs, robot_base_frame="link_base"), T).save(file)
+    assert main([*asked, "--base-frame", "link_base"]) == 0
+    assert Calibration.load(out / "front.yaml").frames == Frames("link_base", "front_color_optical_frame")
+
+
+def test_a_calibration_of_easy_handeye_for_ros_1_is_taken_over(demo: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "front.yaml", tmp_path / "out"
+    quaternion = "qw: 0.0, qx: 0.7071067811865476, qy: -0.7071067811865476, qz: 0.0"
+    transformation = f"transformation: {{{quaternion}, x: 0.5, y: 0.0, z: 1.2}}\n"
+    parameters = (
+        "eye_on_hand: false\nrobot_base_frame: panda_link0\nrobot_effector_frame: panda_hand\n"
+        "tracking_base_frame: front_color_optical_frame\ntracking_marker_frame: board\n"
+    )
+    nested = "parameters:\n" + "".join(f"  {line}\n" for line in parameters.splitlines())
+    for head in (nested + "  namespace: /eye_on_base/\n", parameters):  # of its last and its first versions
+        file.write_text(head + transformation)
+        assert main(["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]) == 0
+        camera = Calibration.load(out / "front.yaml").camera
+        assert camera.parent == "base" and camera.T_parent_camera[:3, 3].tolist() == [0.5, 0.0, 1.2]
+        np.testing.assert_allclose(camera.T_parent_camera[:3, 2], [0, 0, -1], atol=1e-9)
+    file.write_text(nested.replace("false", "perhaps") + transformation)
+    with pytest.raises(GenimaError, match="parameters: eye_on_hand: .*'perhaps'"):
+        Calib.load(file)
+    file.write_text(nested + transformation.replace("x: 0.5", "x: 500.0"))
+    with pytest.raises(GenimaError, match="500 m from the base.*millimetres"):
+        Calib.load(file)
+
+
+def test_an_imported_camera_that_cannot_see_the_robot_is_told_with_the_likely_mistake(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "front.calib", tmp_path / "out"
+    T = Calibration.load(paths.shared("calibration", "sim", "front.yaml")).camera.T_parent_camera
+    T_link = T @ np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # x forward, z up
+    parameters = Parameters("front", "eye_on_base", "panda_link0", "panda_hand", "front_color_optical_frame", "board")
+    Calib(parameters, T_link).save(file)
+    assert main(["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "WARNING: front: where it is said to be, it sees nothing of the robot" in said
+    assert "is it the pose of the camera's link (x forward, z up)?" in said
 
 
 # Boards.
@@ -339,3 +402,50 @@ def test_a_board_is_printed_with_its_definition(tmp_path: Path) -> None:
         main(["board", *arguments[:-1], "0.07", "--out", str(out)])
     with pytest.raises(GenimaError, match="mine.yaml is the definition of another board"):
         main(["board", *arguments[:-1], "0.04", "--out", str(out)])
+    assert main(["board", *arguments[:-1], "0.04", "--out", str(out), "--overwrite"]) == 0
+    assert Board.load(out.with_suffix(".yaml")) == Board("grid", 4, 3, 0.06, 0.04, "5X5_50")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--columns", "6", "--rows", "4"], {"columns": 6, "rows": 4}),
+        (["--rows", "4"], {"rows": 4}),
+        (["--square", "0.03", "--marker", "0.02"], {"square": 0.03, "marker": 0.02}),
+        (["--dictionary", "DICT_6X6_250"], {"dictionary": "6X6_250"}),
+        (["--legacy-pattern", "true", "--rows", "4"], {"legacy_pattern": True, "rows": 4}),
+        (["--first-id", "20"], {"first_id": 20}),
+        (["--kind", "grid"], {"kind": "grid"}),
+    ],
+)
+def test_whatever_describes_a_board_is_printed(tmp_path: Path, arguments: list[str], expected: dict[str, Any]) -> None:
+    out = tmp_path / "mine.pdf"
+    assert main(["board", *arguments, "--out", str(out)]) == 0
+    assert Board.load(out.with_suffix(".yaml")) == replace(BOARD, **expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--columns", "9", "--rows", "6"], "324 x 216 mm, too large for A4"),
+        (["--columns", "9", "--board", "{board}"], "--board and --columns describe two boards"),
+        (["--columns", "100000", "--rows", "100000"], "--columns 100000: must be less than or equal to 1000"),
+        (["--columns", "1000", "--rows", "1000"], "needs 500000 markers"),
+        (["--columns", "0"], "--columns 0: must be greater"),
+        (["--square", "nan"], "--square nan: must be a finite number"),
+        (["--square", "36", "--marker", "27"], "--square 36.0: must be less than or equal to 1"),
+        (["--marker", "0.04"], "smaller than its square"),
+        (["--out", "{kept}"], "already exists and is not one; name another"),
+        (["--out", "{kept}", "--overwrite"], "already exists and is not one; name another"),
+        (["--kind", "grid", "--legacy-pattern", "true"], "only a charuco board has one"),
+        (["--out", "board.jpg"], r"a \.pdf or a \.png file"),
+    ],
+)
+def test_boards_that_cannot_be_printed_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
+    kept, board = tmp_path / "kept.pdf", tmp_path / "board.yaml"
+    kept.write_text("my notes")
+    BOARD.save(board)
+    given = [argument.format(kept=kept, board=board) for argument in arguments]
+    with pytest.raises(GenimaError, match=said):
+        main(["board", *([] if "--out" in given else ["--out", str(tmp_path / "page.pdf")]), *given])
+    assert kept.read_text() == "my notes" and sorted(tmp_path.iterdir()) == [board, kept]

@@ -120,11 +120,16 @@ def calibrator(
     samples: Value = "",
     speed: Value = 0.15,
     most: Value = 20,
+    base_frame: Value = "",
+    flange_frame: Value = "",
 ) -> list[Process]:
-    """What calibrates a camera, and moves the arm for that with ``speed``, of the arm's own, where it is told to."""
+    """What calibrates a camera, and moves the arm for that with ``speed``, of the arm's own, where it is told to.
+
+    ``base_frame`` and ``flange_frame`` are the robot's frames in tf where they are not called as in franka_description.
+    """
     parameters: dict[str, Value] = {
         "view": view, "parent": parent, "board": board, "robot": robot, "calibration": calibration,
-        "samples": samples, "speed": speed, "most": most,
+        "samples": samples, "speed": speed, "most": most, "base_frame": base_frame, "flange_frame": flange_frame,
     }  # fmt: skip
     return [Process("genima_nodes", "calibrator", parameters)]
 

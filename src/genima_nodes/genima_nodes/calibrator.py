@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -29,6 +29,7 @@ from tf2_msgs.msg import TFMessage
 from genima import paths
 from genima.errors import GenimaError
 from genima.handeye import Board, Sample
+from genima.handeye.diagnosis import diagnose
 from genima.handeye.folder import CameraInfo
 from genima.handeye.look import Look, picture
 from genima.handeye.samples import Parent
@@ -55,6 +56,7 @@ _BOARD = "calibration", "boards", "charuco_7x5_a4.yaml"
 _LOOK_PERIOD = 0.15  # s between looks at images: a person's pace
 _TELL = 0.2  # s between words to the operator
 _SILENT = 1.0  # s
+_DIAGNOSE_PERIOD = 4.0  # s between diagnoses of a board that is not seen: each takes up to a second
 _SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
 
 
@@ -90,6 +92,8 @@ class CalibratorNode(Node):
             cast(Parent, parent),
             Board.load(Path(board) if board else paths.shared(*_BOARD)),
             robot,
+            parameters.text(self, "base_frame", ""),
+            parameters.text(self, "flange_frame", ""),
         )
         self._standstill = Standstill(
             parameters.number(self, "still", 1e-3, 1e-5, 0.1), parameters.number(self, "settle", 0.3, 0.0, 5.0)
@@ -99,6 +103,7 @@ class CalibratorNode(Node):
         self._seen: Seen | None = None
         self._result: Result | None = None  # of the last computation
         self._coverage = self.session.coverage
+        self._diagnosis, self._diagnose_next = "", 0.0  # why the board is not seen; s, monotonic
         self._images: Newest[ImageMessage] = Newest()
         self._to_compute: Newest[tuple[Sample, ...]] = Newest()
 
@@ -191,7 +196,7 @@ class CalibratorNode(Node):
             self._seen = None
             return
         self._health.clear("image")
-        look = Look.at(image, stamp, self.session.board, info.intrinsics)
+        look = self._diagnosed(Look.at(image, stamp, self.session.board, info.intrinsics))
         self._seen = Seen(look, self._joints.at(stamp, _SAME_MOMENT))
         if look.T_camera_board is not None:
             board = f"{self.session.view}_board"
@@ -199,6 +204,16 @@ class CalibratorNode(Node):
             self._transforms.publish(TFMessage(transforms=[transform]))
         if self._eye.get_subscription_count():
             self._eye.publish(messages.image_message(self._picture(look, info), stamp, info.frame_id))
+
+    def _diagnosed(self, look: Look) -> Look:
+        """The look with the likely reason why the board is not seen, which is sought every few seconds."""
+        if look.detection is not None:
+            self._diagnosis, self._diagnose_next = "", time.monotonic() + _DIAGNOSE_PERIOD
+            return look
+        if time.monotonic() >= self._diagnose_next:
+            self._diagnosis = diagnose(look.image, self.session.board)
+            self._diagnose_next = time.monotonic() + _DIAGNOSE_PERIOD
+        return replace(look, problem=f"{look.problem}; {self._diagnosis}") if self._diagnosis else look
 
     def _picture(self, look: Look, info: CameraInfo) -> Image:
         session, result = self.session, self._current()

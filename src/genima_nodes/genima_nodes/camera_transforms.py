@@ -22,9 +22,9 @@ from tf2_msgs.msg import TFMessage
 
 from genima.errors import GenimaError
 from genima.handeye import Calibration, Frames
-from genima.handeye.frames import FrameTree, Hanging, hang, link_of
+from genima.handeye.frames import FrameTree, Hanging, hang, link_of, require_frame
 from genima.robot.model import RobotModel
-from genima.views.camera import calibration_folder
+from genima.views.camera import calibration_files, calibration_folder
 from genima_nodes import messages, parameters
 from genima_nodes.health import Health
 from genima_nodes.pacing import STEADY
@@ -51,6 +51,9 @@ class CameraTransformsNode(Node):
         robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         self._wait = parameters.number(self, "wait", 5.0, -1.0)  # s for a driver's frames; below 0: for ever
         self._prefix = parameters.frame_prefix(self, "prefix")  # of the robot's frames
+        self._named = {  # the robot's frames, where they are not called as in franka_description or in the file
+            parent: parameters.text(self, f"{parent}_frame", "") for parent in ("base", "flange")
+        }
         self._cameras = self._load(folder, robot)
         self._tree = FrameTree()  # what others publish
         self._hung: dict[str, list[Hanging]] = {}  # by view
@@ -69,11 +72,13 @@ class CameraTransformsNode(Node):
     def _load(self, folder: str, robot: RobotModel) -> Mapping[str, tuple[Frames, NDArray[np.float64]]]:
         """Names of frames and ``T_parent_optical`` (4, 4) by view."""
         cameras: dict[str, tuple[Frames, NDArray[np.float64]]] = {}
-        for path in sorted(calibration_folder(folder).glob("*.yaml")):
+        for path in calibration_files(calibration_folder(folder)):
             found = Calibration.load(path)
             camera = found.camera
             frames = found.frames or Frames.of(robot, camera.parent, f"{camera.view}_color_optical_frame")
-            frames = Frames(self._prefix + frames.parent, frames.camera)
+            prefix = "" if frames.parent.startswith(self._prefix) else self._prefix  # the file may have it already
+            parent = self._named[camera.parent] or prefix + frames.parent
+            frames = Frames(require_frame(parent, "camera_transforms: parent frame"), frames.camera)
             for view, (others, _) in cameras.items():
                 if others.camera == frames.camera:
                     raise GenimaError(

@@ -27,7 +27,8 @@ from genima.evaluation import BlankTargets, Success
 from genima.files import atomic_write, require_writable
 from genima.guard import CommandGuard
 from genima.robot.model import RobotModel
-from genima_sim.coppeliasim.connection import DEFAULT_HOST, DEFAULT_PORT, PATIENT, Connection
+from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
+from genima_sim.coppeliasim.connection import PATIENT, Connection
 from genima_sim.coppeliasim.environment import CoppeliaEnvironment
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.coppeliasim.scene import CoppeliaScene

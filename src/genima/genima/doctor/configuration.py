@@ -12,7 +12,8 @@ from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
 from genima.handeye.result import Calibration
 from genima.robot.model import RobotModel
-from genima.views.camera import VIRTUAL, calibration_folder
+from genima.views.camera import VIRTUAL, calibration_files, calibration_folder
+from genima.views.plausibility import view_problem
 from genima.views.rig import Device, load_rig
 
 _OLD = 90  # days
@@ -110,7 +111,7 @@ def calibrations(
         return
     try:
         folder = calibration_folder(name)
-        files = sorted(folder.glob("*.yaml"))
+        files = calibration_files(folder)
         if not files:
             raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
     except GenimaError as error:
@@ -139,8 +140,10 @@ def _judge(calibration: Calibration, device: Device | None, robot: RobotModel | 
         found = f"was calibrated at {camera.width}x{camera.height}, its profile is {device.width}x{device.height}"
         return fail(view, found, "run the camera as it was calibrated, or calibrate anew")
     frames = calibration.frames
-    if robot is not None and frames is not None and not frames.parent.startswith(f"{robot.arm}_"):
+    if robot is not None and frames is not None and _of_another_arm(frames.parent, robot):
         return fail(view, f"hangs under {frames.parent}, no frame of a {robot.arm}", "calibrate it on this robot")
+    if robot is not None and (problem := view_problem(camera, robot)):
+        return fail(view, problem, f"correct the file, or calibrate anew: {again}")
     said, doubts = [f"on the {camera.parent}"], []
     if calibration.residuals:
         residuals = calibration.residuals
@@ -162,6 +165,12 @@ def _judge(calibration: Calibration, device: Device | None, robot: RobotModel | 
     if doubts:
         return warn(view, f"{', '.join(said)}: {'; '.join(doubts)}", again)
     return ok(view, ", ".join(said))
+
+
+def _of_another_arm(frame: str, robot: RobotModel) -> bool:
+    """Whether a frame is called after an arm that the robot is not; a prefix or a name of one's own is none."""
+    arms = {RobotModel.load(file).arm for file in paths.shared("config", "robots").glob("*.yaml")} - {robot.arm}
+    return robot.arm not in frame and any(arm in frame for arm in arms)
 
 
 def _days(date: str, now: datetime) -> float:

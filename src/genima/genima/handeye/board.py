@@ -1,23 +1,43 @@
-"""Flat calibration boards: what is printed on them, and where."""
+"""Flat calibration boards: layout, markers and file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import cv2
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, read_yaml
+from genima.files import FileSchema, Positive, Text, atomic_write, read_yaml, validate
 from genima.observation import Image
 
+MOST = 1000  # columns or rows: no dictionary has markers for more
+SMALLEST_MARKER, LARGEST_SQUARE = 1e-3, 1.0  # m
+Kind = Literal["charuco", "grid"]
 _PREFIX = "DICT_"
+
+
+def _without_prefix(name: Any) -> Any:
+    return name.removeprefix(_PREFIX) if isinstance(name, str) else name
+
+
+class BoardSchema(FileSchema):
+    """Fields of a board's file; see :class:`Board`."""
+
+    kind: Kind
+    columns: Annotated[int, Field(ge=1, le=MOST)]
+    rows: Annotated[int, Field(ge=1, le=MOST)]
+    square: Positive
+    marker: Positive
+    dictionary: Annotated[Text, BeforeValidator(_without_prefix)]
+    legacy_pattern: bool | None = None
+    first_id: Annotated[int, Field(ge=0, le=100_000)] = 0
 
 
 @dataclass(frozen=True)
@@ -32,35 +52,52 @@ class Board:
         GenimaError: for a board that cannot be printed.
     """
 
-    kind: Literal["charuco", "grid"]
+    kind: Kind
     columns: int  # squares of a ChArUco board, markers of a grid
     rows: int
     square: float  # m, side of a square; of a grid: from marker to marker
     marker: float  # m, side of a marker, its black border included
     dictionary: str  # OpenCV's name of the markers without DICT_: 5X5_50, APRILTAG_36h11, ...
+    # Of a ChArUco board with an even number of rows: whether its top left square is white and holds a marker, as
+    # calib.io and OpenCV before 4.6 print it. None: unknown; detection tries both, printing takes the new one.
+    legacy_pattern: bool | None = None
+    first_id: int = 0  # of the markers, which are numbered row by row
 
     def __post_init__(self) -> None:
         if self.kind not in ("charuco", "grid"):
             raise GenimaError(f"a board's kind is charuco or grid, not {self.kind!r}")
         if not hasattr(cv2.aruco, _PREFIX + self.dictionary):
-            known = sorted(name.removeprefix(_PREFIX) for name in dir(cv2.aruco) if name.startswith(_PREFIX))
+            known = sorted(set(dictionaries()))
             raise GenimaError(f"OpenCV knows no marker dictionary {self.dictionary!r}; it knows {', '.join(known)}")
         fewest = 3 if self.kind == "charuco" else 1  # 2 x 2 inner corners, or one marker
-        if min(self.columns, self.rows) < fewest:
+        if min(self.columns, self.rows) < fewest or max(self.columns, self.rows) > MOST:
             raise GenimaError(
-                f"a {self.kind} board needs at least {fewest} columns and rows; this has {self.columns} x {self.rows}"
+                f"a {self.kind} board needs {fewest} to {MOST} columns and rows; this has {self.columns} x {self.rows}"
             )
-        if not 0 < self.marker < self.square < 10:
+        if not SMALLEST_MARKER <= self.marker < self.square < LARGEST_SQUARE:
             raise GenimaError(
                 f"a board's marker must be smaller than its square, both in m; this one has a marker of {self.marker} "
-                f"and a square of {self.square}"
+                f"and a square of {self.square}{self._size_advice()}"
             )
         known_markers = len(self._dictionary.bytesList)
-        if self._markers > known_markers:
+        if self.first_id < 0 or self.first_id + self._markers > known_markers:
+            first = f" from first_id {self.first_id}" if self.first_id else ""
             raise GenimaError(
-                f"a {self.kind} board of {self.columns} x {self.rows} needs {self._markers} markers, but dictionary "
-                f"{self.dictionary} has {known_markers}; take a larger one"
+                f"a {self.kind} board of {self.columns} x {self.rows} needs {self._markers} markers{first}, but "
+                f"dictionary {self.dictionary} has {known_markers}; take a larger one"
             )
+        if self.legacy_pattern is not None and self.kind == "grid":
+            raise GenimaError("legacy_pattern: only a charuco board has one, and this is a grid; leave it out")
+
+    def _size_advice(self) -> str:
+        if 0.5 <= self.marker < self.square and 1 <= self.square < 1000:
+            unit, factor = ("millimetres", 1000) if self.square >= 10 else ("centimetres", 100)
+            return f"; in {unit}? Write square: {self.square / factor:g} and marker: {self.marker / factor:g}"
+        if SMALLEST_MARKER <= self.square < self.marker < LARGEST_SQUARE:
+            apart = self.square + self.marker
+            gap = f", or, where {self.square:g} is the gap between markers, square: {apart:g}" * (self.kind == "grid")
+            return f"; are they swapped? Write square: {self.marker:g} and marker: {self.square:g}{gap}"
+        return f"; allowed are {SMALLEST_MARKER:g} to {LARGEST_SQUARE:g}"
 
     @property
     def size(self) -> tuple[float, float]:
@@ -82,10 +119,29 @@ class Board:
     @cached_property
     def cv_board(self) -> cv2.aruco.Board:
         """As OpenCV's detectors take it."""
-        size = (self.columns, self.rows)
+        size, ids = (self.columns, self.rows), np.arange(self.first_id, self.first_id + self._markers)
         if self.kind == "charuco":
-            return cv2.aruco.CharucoBoard(size, self.square, self.marker, self._dictionary)
-        return cv2.aruco.GridBoard(size, self.marker, self.square - self.marker, self._dictionary)
+            board = cv2.aruco.CharucoBoard(size, self.square, self.marker, self._dictionary, ids)
+            board.setLegacyPattern(bool(self.legacy_pattern))
+            return board
+        return cv2.aruco.GridBoard(size, self.marker, self.square - self.marker, self._dictionary, ids)
+
+    @cached_property
+    def patterns(self) -> tuple[Board, ...]:
+        """The boards that this may be: with the new and the legacy pattern where they differ and nothing is known."""
+        if self.kind == "charuco" and self.legacy_pattern is None and self.rows % 2 == 0:
+            return replace(self, legacy_pattern=False), replace(self, legacy_pattern=True)
+        return (self,)
+
+    def has_marker(self, row: Any, column: Any) -> Any:
+        """Whether the square of a ChArUco board at ``row``, ``column`` (arrays, or integers) is white, with a marker.
+
+        All of a grid are.
+        """
+        if self.kind == "grid":
+            return np.ones(np.broadcast(row, column).shape, bool)
+        first = 0 if self.legacy_pattern and self.rows % 2 == 0 else 1
+        return (row + column) % 2 == first
 
     def image(self, pixels_per_metre: float, margin: float = 0.01) -> Image:
         """The board's front (h, w, 3), with a white ``margin`` in m around it; x right and y down as in the image.
@@ -106,37 +162,36 @@ class Board:
         )
         on_marker = inside & ((0 <= v) & (v < cells))[:, None] & ((0 <= u) & (u < cells))
         if self.kind == "charuco":
-            has_marker = (row[:, None] + column) % 2 == 1
+            has_marker = self.has_marker(row[:, None], column)
             white |= inside & has_marker
             on_marker &= has_marker
         else:
             white |= inside
-        id_of = np.cumsum([self._holds_marker(i) for i in range(self.rows * self.columns)]) - 1
-        bits = np.stack([self._dictionary.generateImageMarker(i, cells) > 0 for i in range(self._markers)])
+        id_of = np.cumsum(self.has_marker(*np.divmod(np.arange(self.rows * self.columns), self.columns))) - 1
+        ids = range(self.first_id, self.first_id + self._markers)
+        bits = np.stack([self._dictionary.generateImageMarker(i, cells) > 0 for i in ids])
         at_row, at_column = np.nonzero(on_marker)
         square = row[at_row] * self.columns + column[at_column]
         white[at_row, at_column] = bits[id_of[square], v[at_row], u[at_column]]
         return np.repeat(np.where(white, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Board:
-        """The inverse of :meth:`to_dict`.
+    def from_dict(cls, data: Any, what: str = "board") -> Board:
+        """The inverse of :meth:`to_dict`; ``what`` names the board in errors.
 
         Raises:
             GenimaError: for a missing, malformed or unknown field, or a board that cannot be printed.
         """
-        types = {"kind": str, "columns": int, "rows": int, "square": float, "marker": float, "dictionary": str}
-        if not isinstance(data, Mapping) or set(data) != set(types):
-            given = ", ".join(map(str, data)) if isinstance(data, Mapping) else repr(data)
-            raise GenimaError(f"a board has the fields {', '.join(types)}; this one has {given}")
+        fields = validate(BoardSchema, data, what)
         try:
-            return cls(**{name: convert(data[name]) for name, convert in types.items()})
-        except (TypeError, ValueError) as error:
-            raise GenimaError(f"bad field of a board: {error}") from None
+            return cls(**fields.model_dump())
+        except GenimaError as error:
+            raise GenimaError(f"{what}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain YAML types."""
-        return asdict(self)
+        """As plain YAML types, without what is unknown or usual."""
+        usual = {"legacy_pattern": None, "first_id": 0}
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
 
     @classmethod
     def load(cls, path: Path) -> Board:
@@ -145,11 +200,7 @@ class Board:
         Raises:
             GenimaError: for a missing or malformed file, or a board that cannot be printed.
         """
-        data = read_yaml(path, "board")
-        try:
-            return cls.from_dict(data)
-        except GenimaError as error:
-            raise GenimaError(f"board {path}: {error}") from None
+        return cls.from_dict(read_yaml(path, "board"), f"board {path}")
 
     def save(self, path: Path) -> None:
         """Write a YAML file.
@@ -165,7 +216,11 @@ class Board:
 
     @property
     def _markers(self) -> int:
-        return sum(self._holds_marker(i) for i in range(self.rows * self.columns))
+        squares = self.rows * self.columns
+        return squares if self.kind == "grid" else squares // 2
 
-    def _holds_marker(self, square: int) -> bool:
-        return self.kind == "grid" or sum(divmod(square, self.columns)) % 2 == 1
+
+def dictionaries() -> dict[str, int]:
+    """Names of OpenCV's marker dictionaries without DICT_, and their numbers there."""
+    names = [name for name in dir(cv2.aruco) if name.startswith(_PREFIX)]
+    return {name.removeprefix(_PREFIX): int(getattr(cv2.aruco, name)) for name in names}

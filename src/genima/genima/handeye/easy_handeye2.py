@@ -2,6 +2,9 @@
 
 Its files lie in ``~/.ros2/easy_handeye2/calibrations/<name>.calib``. They know no optical frame: the pose is that of
 ``tracking_base_frame``, for which a driver's ``<camera>_link`` is usual, since its optical frame has a parent already.
+
+Files of its predecessor for ROS 1, easy_handeye (``~/.ros/easy_handeye/<name>.yaml``), are read as well: they have
+``eye_on_hand`` and a flat ``transformation`` of the same frames.
 """
 
 from __future__ import annotations
@@ -13,14 +16,74 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, read_yaml
+from genima.files import FileSchema, Finite, Text, atomic_write, read_yaml, validate
 from genima.handeye.poses import inverse, pose
 from genima.handeye.samples import Parent
+from genima.views.plausibility import require_plausible_pose
 
 Array = NDArray[np.float64]
+
+
+class _ForeignSchema(FileSchema):
+    """Of a file that another program writes: its other fields do not matter here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _VectorSchema(_ForeignSchema):
+    x: Finite
+    y: Finite
+    z: Finite
+
+
+class _QuaternionSchema(_VectorSchema):
+    w: Finite
+
+
+class _TransformSchema(_ForeignSchema):
+    translation: _VectorSchema
+    rotation: _QuaternionSchema
+
+
+class _ParametersSchema(_ForeignSchema):
+    name: Text = "calibration"
+    calibration_type: Literal["eye_in_hand", "eye_on_base"]
+    robot_base_frame: Text
+    robot_effector_frame: Text
+    tracking_base_frame: Text
+    tracking_marker_frame: Text
+    freehand_robot_movement: bool = True
+    move_group_namespace: str = "/"
+    move_group: str = "manipulator"
+
+
+class _CalibSchema(_ForeignSchema):
+    parameters: _ParametersSchema
+    transform: _TransformSchema
+
+
+class _Ros1ParametersSchema(_ForeignSchema):
+    eye_on_hand: bool
+    robot_base_frame: str = ""  # of a camera on the hand, and the other way round, these may be left out
+    robot_effector_frame: str = ""
+    tracking_base_frame: Text
+    tracking_marker_frame: str = ""
+
+
+class _Ros1TransformSchema(_ForeignSchema):
+    x: Finite
+    y: Finite
+    z: Finite
+    qx: Finite
+    qy: Finite
+    qz: Finite
+    qw: Finite
+
+
 _PARENTS: dict[str, Parent] = {"eye_in_hand": "flange", "eye_on_base": "base"}
 
 
@@ -67,25 +130,36 @@ class Calib:
 
     @classmethod
     def load(cls, path: Path) -> Calib:
-        """Read a ``.calib`` file.
+        """Read a ``.calib`` file, or one of easy_handeye for ROS 1.
 
         Raises:
-            GenimaError: for a missing or malformed one.
+            GenimaError: for a missing, malformed or implausible one.
         """
+        what = f"easy_handeye2 calibration {path}"
         data = read_yaml(path, "easy_handeye2 calibration")
-        try:
-            parameters = Parameters(**data["parameters"])
-            if parameters.calibration_type not in _PARENTS:
-                raise ValueError(f"calibration_type is {parameters.calibration_type!r}, not {' or '.join(_PARENTS)}")
-            translation = np.array([data["transform"]["translation"][axis] for axis in "xyz"], float)
-            quaternion = np.array([data["transform"]["rotation"][axis] for axis in "xyzw"], float)
-            if not np.all(np.isfinite(translation)) or abs(np.linalg.norm(quaternion) - 1) > 1e-3:
-                raise ValueError("its transform is not finite or its rotation not of length 1")
-            return cls(parameters, pose(Rotation.from_quat(quaternion).as_matrix(), translation))
-        except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(data, dict) or not {"transform", "transformation"} & data.keys():
             raise GenimaError(
-                f"easy_handeye2 calibration {path}: bad or missing field: {error!r}; is it of version 0.4 or later?"
-            ) from None
+                f"{what}: has neither a transform, as of easy_handeye2, nor a transformation, as of easy_handeye for "
+                "ROS 1; give the file that one of these has saved"
+            )
+        if "transform" in data:
+            read = validate(_CalibSchema, data, what)
+            parameters = Parameters(**read.parameters.model_dump())
+            place, turn = read.transform.translation, read.transform.rotation
+            translation, quaternion = [place.x, place.y, place.z], [turn.x, turn.y, turn.z, turn.w]
+        else:  # the first versions had the parameters beside the transformation
+            said = validate(_Ros1ParametersSchema, data.get("parameters", data), f"{what}: parameters")
+            at = validate(_Ros1TransformSchema, data["transformation"], f"{what}: transformation")
+            parameters = Parameters(
+                path.stem, "eye_in_hand" if said.eye_on_hand else "eye_on_base", said.robot_base_frame,
+                said.robot_effector_frame, said.tracking_base_frame, said.tracking_marker_frame,
+            )  # fmt: skip
+            translation, quaternion = [at.x, at.y, at.z], [at.qx, at.qy, at.qz, at.qw]
+        if not abs(np.linalg.norm(quaternion) - 1) < 1e-3:
+            raise GenimaError(f"{what}: its rotation is no quaternion of length 1 ({quaternion})")
+        calib = cls(parameters, pose(Rotation.from_quat(quaternion).as_matrix(), np.array(translation, float)))
+        require_plausible_pose(calib.T_robot_tracking, calib.parent, what)
+        return calib
 
     def save(self, path: Path) -> None:
         """Write a ``.calib`` file.

@@ -20,21 +20,25 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import Field
 
 from genima.errors import GenimaError
-from genima.files import atomic_write
+from genima.files import FileSchema, Finite, Pixels, Text, atomic_write, load_yaml, read_bytes
 from genima.handeye.board import Board
 from genima.handeye.detection import detect
 from genima.handeye.intrinsics import Intrinsics
 from genima.handeye.samples import Sample
+from genima.names import RosName
 from genima.observation import Image
 from genima.robot.model import RobotModel, pick
+
+_PNG, _IMAGE_BYTES = b"\x89PNG\r\n\x1a\n", 256 << 20
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,21 @@ class CameraInfo:
         return cls(message.header.frame_id, message.width, message.height, message.distortion_model, *numbers)
 
 
+class _CameraInfoSchema(FileSchema):
+    frame_id: str
+    width: Pixels
+    height: Pixels
+    distortion_model: str
+    d: Annotated[list[Finite], Field(max_length=14)]
+    k: Annotated[list[Finite], Field(min_length=9, max_length=9)]
+
+
+class _SampleSchema(FileSchema):
+    view: RosName
+    joints: Annotated[dict[Text, Finite], Field(min_length=1, max_length=100)]
+    camera_info: _CameraInfoSchema
+
+
 @dataclass(frozen=True)
 class RawSample:
     """One stop of the robot as it was recorded."""
@@ -107,7 +126,7 @@ def save_sample(folder: Path, sample: RawSample) -> None:
         GenimaError: when one of that name is there, and when there is no room or no right to.
     """
     file = folder / f"{sample.name}.yaml"
-    if file.exists():
+    if sample_exists(folder, sample.name):
         raise GenimaError(f"{folder} has a sample {sample.name} already: drop it first, or take another folder")
     info = sample.info
     said = {
@@ -126,6 +145,11 @@ def save_sample(folder: Path, sample: RawSample) -> None:
     atomic_write(file, yaml.safe_dump(said, sort_keys=False, default_flow_style=None, width=120).encode())
 
 
+def sample_exists(folder: Path, name: str) -> bool:
+    """Whether a sample, or another file in its place, is there."""
+    return any((folder / f"{name}{suffix}").exists() for suffix in (".yaml", ".png"))
+
+
 def drop_sample(folder: Path, name: str) -> None:
     """Remove a sample, if it is there."""
     for suffix in (".yaml", ".png"):
@@ -138,7 +162,8 @@ def sample_names(folder: Path) -> list[str]:
     Raises:
         GenimaError: where there is none.
     """
-    names = sorted(path.stem for path in folder.glob("*.yaml") if path.with_suffix(".png").exists())
+    files = (path for path in folder.glob("*.yaml") if not path.name.startswith("."))  # hidden ones are macOS's
+    names = sorted(path.stem for path in files if path.with_suffix(".png").exists())
     if not names:
         raise GenimaError(f"{folder} holds neither a demo (rosbag2) nor samples (NAME.png with NAME.yaml)")
     return names
@@ -168,22 +193,27 @@ def load_samples(folder: Path, names: Sequence[str]) -> Iterator[RawSample]:
 
 def _load(folder: Path, name: str) -> RawSample:
     path = folder / f"{name}.yaml"
+    said = load_yaml(_SampleSchema, path, "sample")
+    fields = said.camera_info.model_dump()
+    info = CameraInfo(**fields | {"d": tuple(fields["d"]), "k": tuple(fields["k"])})
+    return RawSample(name, said.view, _read_png(path.with_suffix(".png"), info), said.joints, info)
+
+
+def _read_png(path: Path, info: CameraInfo) -> Image:
+    """An image (h, w, 3), whose size is looked at before memory is taken for it."""
+    data = read_bytes(path, "sample's image", _IMAGE_BYTES)
+    if not data.startswith(_PNG):
+        raise GenimaError(f"sample's image {path}: no PNG image; save it as PNG, which loses nothing")
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    if (width, height) != (info.width, info.height):
+        raise GenimaError(
+            f"sample's image {path}: {width}x{height}, but its camera_info is of {info.width}x{info.height}; take both "
+            "from the same stream"
+        )
     try:
-        data = yaml.safe_load(path.read_text())
-        if not isinstance(data, Mapping) or set(data) != {"view", "joints", "camera_info"}:
-            raise ValueError("it has not just the fields view, joints and camera_info")
-        said = data["camera_info"]
-        info = CameraInfo(
-            str(said["frame_id"]), int(said["width"]), int(said["height"]), str(said["distortion_model"]),
-            tuple(float(number) for number in said["d"]), tuple(float(number) for number in said["k"]),
-        )  # fmt: skip
-        joints = {str(joint): float(position) for joint, position in data["joints"].items()}
-        bgr = cv2.imdecode(np.frombuffer(path.with_suffix(".png").read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except OSError as error:
-        raise GenimaError(f"cannot read sample {path}: {error.strerror}") from None
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, cv2.error) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise GenimaError(f"sample {path} is malformed: {what}") from None
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if b"IEND" in data[-64:] else None
+    except cv2.error:
+        bgr = None
     if bgr is None:
-        raise GenimaError(f"{path.with_suffix('.png')} is no image")
-    return RawSample(name, str(data["view"]), np.ascontiguousarray(bgr[..., ::-1]), joints, info)
+        raise GenimaError(f"sample's image {path}: damaged or cut short; remove the sample, or take it again")
+    return np.ascontiguousarray(bgr[..., ::-1])

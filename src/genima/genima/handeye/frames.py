@@ -11,19 +11,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from genima.errors import GenimaError
+from genima.files import validate
 from genima.handeye.poses import difference, inverse, pose
 
 Array = NDArray[np.float64]
+FrameName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
+"""Name of a frame in tf; tf2 refuses a leading slash, and everything prints and types the rest."""
 
 # Of an optical frame (z forward, x right, y down) in a link (x forward, y left, z up): axes alone, REP 103.
 T_LINK_OPTICAL = pose(np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]), np.zeros(3))
 _ONE_PARENT = "a frame has one parent only, so end one of those who publish them"
 _SAME = 1e-6, 1e-6  # m, rad
+
+
+def require_frame(name: str, what: str) -> str:
+    """Return a frame's name; ``what`` is the subject of the error: "--base-frame".
+
+    Raises:
+        GenimaError: for a name that tf refuses.
+    """
+    try:
+        return validate(FrameName, name, what)
+    except GenimaError:
+        raise GenimaError(
+            f"{what}: not a frame's name ({name!r}); use letters, digits, underscores, and no slash in front"
+        ) from None
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from genima.handeye.poses import difference
 from genima.handeye.quality import (
     FEWEST,
     Quality,
+    board_size,
     quality,
     require_agreement,
     require_certain,
@@ -44,6 +45,11 @@ class Outcome:
     outliers: Mapping[str, str]  # that were not, and why
     quality: Quality
 
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """(6, 6) of the camera's twist in its own frame, m and rad; with what a wrong size of the board adds."""
+        return self.fit.covariance[CAMERA, CAMERA] + self.quality.size.bias
+
 
 def calibrate(
     samples: Sequence[Sample],
@@ -67,7 +73,7 @@ def calibrate(
     if start.misfit > _VISIBLE and resized.misfit < _SCALED * start.misfit:
         fit, good = consistent(taken, resized, Free(scale=True))
         require_agreement(taken, fit, good)
-        require_size(fit, board.square)
+        require_size(board_size(replace(fit, hand_eye=start.hand_eye), fit, board.square))
     fit, good = consistent(taken, start, Free(intrinsics=refine_intrinsics))
     require_agreement(taken, fit, good)
     used = taken.take(good)
@@ -75,8 +81,10 @@ def calibrate(
         raise GenimaError(f"only {len(used)} samples agree with each other: take at least {FEWEST} good ones")
     require_turns(used, parent)
     require_certain(fit)
-    require_size(refine(used, fit.hand_eye, Free(scale=True, intrinsics=refine_intrinsics)), board.square)
-    return Outcome(fit, used, reasons(taken, fit, good), quality(used, fit))
+    resized_fit = refine(used, fit.hand_eye, Free(scale=True, intrinsics=refine_intrinsics))
+    size = board_size(fit, resized_fit, board.square)
+    require_size(size)
+    return Outcome(fit, used, reasons(taken, fit, good), quality(used, fit, size))
 
 
 def calibration(outcome: Outcome, view: str, board: Board, date: str, frames: Frames | None = None) -> Calibration:
@@ -90,7 +98,7 @@ def calibration(outcome: Outcome, view: str, board: Board, date: str, frames: Fr
         date,
         _METHOD + (", intrinsics refined" if fit.free.intrinsics else ""),
         Residuals(pixels, millimetres, degrees),
-        turned @ fit.covariance[CAMERA, CAMERA] @ turned.T,
+        turned @ outcome.covariance @ turned.T,
         board,
         outcome.samples.names,
         outcome.outliers,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from genima.errors import GenimaError
 from genima.files import atomic_write
 from genima.handeye.board import Board
+from genima.outputs import require_free
 
 PAPERS = {"A4": (210.0, 297.0), "A3": (297.0, 420.0)}  # mm, upright
 DPI = 300
@@ -29,16 +30,19 @@ _THIN = 0.2 * _POINTS
 Rectangle = tuple[float, float, float, float]  # x, y, width, height in m
 
 
-def print_board(board: Board, path: Path, paper: str = "A4", definition: str = "") -> None:
+def print_board(board: Board, path: Path, paper: str = "A4", definition: str = "", overwrite: bool = False) -> None:
     """Write a page with the board, what it is, and a ruler to measure whether it was printed to scale.
 
     Args:
+        board: to be printed.
         path: .pdf or .png.
         paper: one of ``PAPERS``; turned to the side on which the board fits.
         definition: name of the board's YAML file, printed beside it.
+        overwrite: replace another page.
 
     Raises:
-        GenimaError: for another format or paper, a board that does not fit on it, or no room or right to write.
+        GenimaError: for another format or paper, a board that does not fit on it, a file that exists and is not the
+            same page, and no space or permission to write.
     """
     kind = path.suffix.removeprefix(".").lower()
     if kind not in ("pdf", "png"):
@@ -46,7 +50,14 @@ def print_board(board: Board, path: Path, paper: str = "A4", definition: str = "
     file = io.BytesIO()
     metadata = {"CreationDate": None} if kind == "pdf" else None  # the same board gives the same file
     board_page(board, paper, definition).savefig(file, format=kind, dpi=DPI, metadata=metadata)
-    atomic_write(path, file.getvalue())
+    if not (path.is_file() and path.read_bytes() == file.getvalue()):
+        require_free(path, "board's page", overwrite, _is_page)
+        atomic_write(path, file.getvalue())
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith((b"%PDF", b"\x89PNG"))
 
 
 def board_page(board: Board, paper: str = "A4", definition: str = "") -> Figure:
@@ -75,9 +86,11 @@ def board_page(board: Board, paper: str = "A4", definition: str = "") -> Figure:
 
 def describe(board: Board) -> str:
     """What has to be known to use a board, on one line."""
+    first = f" from id {board.first_id}" if board.first_id else ""
     return (
         f"{board.kind} {board.columns} x {board.rows}, square {1000 * board.square:g} mm, "
-        f"marker {1000 * board.marker:g} mm, DICT_{board.dictionary}"
+        f"marker {1000 * board.marker:g} mm, DICT_{board.dictionary}{first}"
+        + (", legacy pattern" if board.legacy_pattern else "")
     )
 
 
@@ -86,7 +99,8 @@ def black(board: Board) -> list[Rectangle]:
     squares = []
     if board.kind == "charuco":
         side = board.square
-        at = [(row, column) for row in range(board.rows) for column in range(board.columns) if (row + column) % 2 == 0]
+        cells = np.indices((board.rows, board.columns))
+        at = np.argwhere(~board.has_marker(*cells)).tolist()
         squares = [(column * side, row * side, side, side) for row, column in at]
     return squares + [(x, y, board.marker, board.marker) for _, x, y in _markers(board)]
 

@@ -1,4 +1,4 @@
-"""Whether samples can tell where a camera is, and what is missing if not."""
+"""Checks of hand-eye samples (number, rotation, parent, robot, board size) and their quality."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from genima.errors import GenimaError
 from genima.handeye.outliers import Start, check, image_noise
+from genima.handeye.poses import inverse, rotation_vector
 from genima.handeye.refine import CAMERA, SCALE, Fit
 from genima.handeye.samples import Parent, Stack
 
@@ -24,7 +25,42 @@ _SHAKY = np.radians(0.5)  # noise of joint readings that no arm has
 _AGREE = 0.6  # of the samples
 _BLURRED, _SHARP = 2.0, 0.5  # times what each image alone has, and px
 _MUCH_BETTER, _BAD = 3.0, 3.0  # times, and px
-_WRONG_SIZE, _CLEARLY = 0.01, 4.0  # of the board; standard deviations
+_WRONG_SIZE = 0.01  # of the board: no print and no ruler is so far off
+_NOTICEABLE = 0.001  # of the board: prints and rulers are no better
+_CLEARLY, _CHANCE = 4.0, 2.0  # standard deviations
+
+
+@dataclass(frozen=True)
+class BoardSize:
+    """How much larger the board is than its file says, as the samples have it."""
+
+    square: float  # m, as the file says
+    scale: float  # of the board: 1.005 is 0.5 % larger than said
+    sigma: float  # standard deviation of the scale
+    shift: Array  # (6,) twist in the camera's frame by which the size moves the camera
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the board's size and what to do; empty where nothing clearly is."""
+        off = abs(self.scale - 1)
+        if off <= max(_NOTICEABLE, _CLEARLY * self.sigma):
+            return ""
+        measured = self.square * self.scale
+        return (
+            f"the board is {off:.1%} {'larger' if self.scale > 1 else 'smaller'} than said: its squares are likely "
+            f"{1e3 * measured:.2f} mm (+- {1e3 * self.square * self.sigma:.2f}), not {1e3 * self.square:.2f}. Measure "
+            f"the print over many squares and write square: {measured:.5f}, or what you measure, and the marker "
+            "likewise, in the board's file; if its file is right, the intrinsics are off or of another resolution"
+        )
+
+    @property
+    def bias(self) -> Array:
+        """(6, 6) to be added to the covariance of the camera's twist for a size that is wrong.
+
+        The shift's square without what chance explains of it: nothing up to two standard deviations.
+        """
+        share = max(0.0, 1 - (_CHANCE * self.sigma / max(abs(self.scale - 1), 1e-12)) ** 2)
+        return share * np.outer(self.shift, self.shift)
 
 
 @dataclass(frozen=True)
@@ -34,9 +70,12 @@ class Quality:
     turns: Array  # (3,) deg, rising: how much the flange turns across the least, the middle and the best seen direction
     condition: float  # how much less sure the camera is in its worst direction than in its best
     left_out: Mapping[str, tuple[float, float, float]]  # px, mm, deg of each used sample against the others alone
+    size: BoardSize
 
     def advice(self) -> str:
         """What to do next, in words; empty where nothing is missing."""
+        if self.size.problem:
+            return self.size.problem
         if self.turns[0] < _LITTLE:
             return f"turn the flange more, about all axes: across one direction it turns {self.turns[0]:.0f} deg only"
         if self.condition > 10:
@@ -44,8 +83,8 @@ class Quality:
         return ""
 
 
-def quality(samples: Stack, fit: Fit) -> Quality:
-    """Of the samples of a fit."""
+def quality(samples: Stack, fit: Fit, size: BoardSize) -> Quality:
+    """Of the samples of a fit, to a board of that size."""
     each = check(samples, fit, np.ones(len(samples), bool))
     left_out = dict(
         zip(samples.names, zip(each.pixels.tolist(), each.millimetres.tolist(), each.degrees.tolist(), strict=True),
@@ -56,7 +95,7 @@ def quality(samples: Stack, fit: Fit) -> Quality:
     as_lengths = np.diag([1.0] * 3 + [distance] * 3)
     variances = np.linalg.eigvalsh(as_lengths @ C @ as_lengths)
     turns, _ = turning(samples, fit.hand_eye.parent)
-    return Quality(np.degrees(turns), float(np.sqrt(variances[-1] / variances[0])), left_out)
+    return Quality(np.degrees(turns), float(np.sqrt(variances[-1] / variances[0])), left_out, size)
 
 
 def turning(samples: Stack, parent: Parent) -> tuple[Array, Array]:
@@ -108,16 +147,17 @@ def require_parent(asked: Start, other: Start) -> None:
         )
 
 
-def require_size(fit: Fit, square: float) -> None:
-    """Raise a GenimaError where the board, whose scale was free in a fit, is of another size."""
-    sigma = float(np.sqrt(fit.covariance[SCALE, SCALE]))
-    off = fit.scale - 1
-    if abs(off) > _WRONG_SIZE and abs(off) > _CLEARLY * sigma:
-        raise GenimaError(
-            f"the board is {abs(off):.1%} {'larger' if off > 0 else 'smaller'} than said: its squares are likely "
-            f"{1e3 * square * fit.scale:.1f} mm (+- {1e3 * square * sigma:.1f}), not {1e3 * square:.1f}. Measure the "
-            "print and correct the board's file; if it is right, the intrinsics are of another resolution"
-        )
+def board_size(fit: Fit, resized: Fit, square: float) -> BoardSize:
+    """The board's size by a fit in which its scale was free, beside one in which it was as said (``square`` in m)."""
+    T = inverse(fit.hand_eye.T_parent_camera) @ resized.hand_eye.T_parent_camera
+    sigma = float(np.sqrt(resized.covariance[SCALE, SCALE]))
+    return BoardSize(square, resized.scale, sigma, np.concatenate([T[:3, 3], rotation_vector(T[:3, :3])]))
+
+
+def require_size(size: BoardSize) -> None:
+    """Raise a GenimaError where the board is clearly of another size than said, by more than a print may be off."""
+    if size.problem and abs(size.scale - 1) > _WRONG_SIZE:
+        raise GenimaError(size.problem)
 
 
 def require_agreement(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> None:

@@ -34,6 +34,10 @@ def report(outcome: Outcome, result: Calibration, board: Board) -> Iterator[str]
     yield f"  noise found: points {noise.pixels:.2f} px, joint readings {np.degrees(noise.joints):.3f} deg"
     if outcome.fit.free.intrinsics:
         yield f"  intrinsics refined: fx, fy, cx, cy {camera.fx:.1f}, {camera.fy:.1f}, {camera.cx:.1f}, {camera.cy:.1f}"
+    if (seen := result.board) is not None and seen.legacy_pattern != board.legacy_pattern:
+        pattern = "legacy" if seen.legacy_pattern else "new"
+        value = str(seen.legacy_pattern).lower()
+        yield f"board: it has the {pattern} pattern; its file may say so: legacy_pattern: {value}"
     yield f"samples: {len(outcome.samples)} used, {len(outcome.outliers)} left out as outliers"
     yield from (f"  {name}: {why}" for name, why in outcome.outliers.items())
     yield "used, each against the others alone:"
@@ -43,7 +47,9 @@ def report(outcome: Outcome, result: Calibration, board: Board) -> Iterator[str]
     for method, other in compare(outcome).items():
         apart = f"{other.millimetres:.2f} mm and {other.degrees:.3f} deg from this result"
         yield f"  {method:<12}{other.misfit:>8.2f} px, {apart}"
-    if advice := outcome.quality.advice():
+    if problem := outcome.quality.size.problem:
+        yield f"WARNING: {problem}; until then the camera is only as sure as said above"
+    elif advice := outcome.quality.advice():
         yield f"advice: {advice}"
     try:
         best = next_pose(outcome.samples, outcome.fit, board, candidates_near(outcome.samples, _CANDIDATES, _REACH, 0))

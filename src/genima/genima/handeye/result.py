@@ -6,27 +6,110 @@ who use a calibration read it here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from genima.errors import GenimaError
-from genima.files import atomic_write, backup, read_yaml
-from genima.handeye.board import Board
+from genima.files import (
+    FileSchema,
+    Finite,
+    NonNegative,
+    Pixels,
+    Positive,
+    Text,
+    atomic_write,
+    backup,
+    read_yaml,
+    validate,
+)
+from genima.handeye.board import Board, BoardSchema
+from genima.handeye.frames import FrameName, require_frame
 from genima.handeye.intrinsics import Intrinsics
 from genima.handeye.samples import Parent
+from genima.names import require_ros_name
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera
+from genima.views.plausibility import require_plausible
 
 Array = NDArray[np.float64]
-_T = TypeVar("_T")
-_CAMERA = ("parent", "translation", "rotation_xyzw", "width", "height", "fx", "fy", "cx", "cy")
+
+# -------------------------------------------------------------------------------------------------------------- schema
+
+
+def _quaternion(value: Any) -> Any:
+    numbers = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
+    if numbers and (len(value) != 4 or not abs(np.linalg.norm(value) - 1) < 1e-3):
+        raise ValueError("not a quaternion x, y, z, w of length 1; are these Euler angles, or degrees?")
+    return value
+
+
+def _iso_date(text: str) -> str:
+    return datetime.fromisoformat(text).isoformat()
+
+
+def _covariance(rows: list[list[float]]) -> list[list[float]]:
+    covariance = np.array(rows)
+    if np.abs(covariance - covariance.T).max() > 1e-6 * covariance.max() or np.linalg.eigvalsh(covariance)[0] < 0:
+        raise ValueError("not symmetric and positive")
+    return rows
+
+
+Vector = Annotated[list[Finite], Field(min_length=3, max_length=3)]
+Quaternion = Annotated[list[Finite], Field(min_length=4, max_length=4), BeforeValidator(_quaternion)]
+_Row = Annotated[list[Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]], Field(min_length=6, max_length=6)]
+_Covariance = Annotated[list[_Row], Field(min_length=6, max_length=6), AfterValidator(_covariance)]
+
+
+class _DistortionSchema(FileSchema):
+    k1: Finite
+    k2: Finite
+    p1: Finite
+    p2: Finite
+    k3: Finite
+
+
+class _FramesSchema(FileSchema):
+    parent: FrameName
+    camera: FrameName
+
+
+class _ResidualsSchema(FileSchema):
+    pixels: NonNegative
+    millimetres: NonNegative
+    degrees: NonNegative
+
+
+class CalibrationSchema(FileSchema):
+    """Fields of a calibration's file; see :class:`genima.views.Camera` and :class:`Calibration`."""
+
+    parent: Parent
+    translation: Vector
+    rotation_xyzw: Quaternion
+    width: Pixels
+    height: Pixels
+    fx: Positive
+    fy: Positive
+    cx: Finite
+    cy: Finite
+    distortion: _DistortionSchema | None = None
+    frames: _FramesSchema | None = None
+    date: Annotated[Text, AfterValidator(_iso_date)] | None = None
+    method: Text | None = None
+    residuals: _ResidualsSchema | None = None
+    covariance: _Covariance | None = None
+    board: BoardSchema | None = None
+    samples: list[Text] | None = None
+    outliers: dict[Text, str] | None = None
+
+
+# --------------------------------------------------------------------------------------------------------- calibration
 
 
 @dataclass(frozen=True)
@@ -37,9 +120,21 @@ class Frames:
     camera: str  # the optical frame
 
     @classmethod
-    def of(cls, robot: RobotModel, parent: Parent, camera: str) -> Frames:
-        """As franka_description calls those of a robot."""
-        return cls(f"{robot.arm}_{'link0' if parent == 'base' else 'link8'}", camera)
+    def of(cls, robot: RobotModel, parent: Parent, camera: str, base_frame: str = "", flange_frame: str = "") -> Frames:
+        """The frames of a camera on a robot.
+
+        Args:
+            robot: whose frames are called as franka_description does: ``fr3_link0`` and ``fr3_link8``.
+            parent: what carries the camera.
+            camera: its optical frame.
+            base_frame: where the robot's base is called otherwise: ``left_fr3_link0``.
+            flange_frame: the same for its flange.
+
+        Raises:
+            GenimaError: for a name that tf refuses.
+        """
+        given, link = (base_frame, "link0") if parent == "base" else (flange_frame, "link8")
+        return cls(require_frame(given, f"{parent} frame") if given else f"{robot.arm}_{link}", camera)
 
 
 @dataclass(frozen=True)
@@ -96,43 +191,26 @@ class Calibration:
         }
 
     @classmethod
-    def from_dict(cls, view: str, data: Any) -> Calibration:
-        """The inverse of :meth:`to_dict`.
+    def from_dict(cls, view: str, data: Any, what: str = "camera calibration") -> Calibration:
+        """The inverse of :meth:`to_dict`; ``what`` names the calibration in errors.
 
         Raises:
-            GenimaError: for a missing, unknown or malformed field.
+            GenimaError: for a missing, unknown, malformed or implausible field, and a view that ROS cannot name.
         """
-        if not isinstance(data, Mapping):
-            raise GenimaError("it holds no fields")
-        known = (*_CAMERA, "distortion", *(name for name in cls.__dataclass_fields__ if name != "camera"))
-        if missing := [name for name in _CAMERA if name not in data]:
-            raise GenimaError(f"it lacks {', '.join(missing)}")
-        if unknown := [str(name) for name in data if name not in known]:
-            raise GenimaError(f"it has unknown fields: {', '.join(unknown)}; known are {', '.join(known)}")
-
-        def read(name: str, convert: Callable[[Any], _T], default: _T) -> _T:
-            if name not in data:
-                return default
-            try:
-                return convert(data[name])
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise GenimaError(f"its {name} is malformed: {error}") from None
-
-        try:
-            camera = Camera.from_dict(view, data)
-            _require_sensible(camera, data)
-        except (KeyError, TypeError, ValueError) as error:
-            raise GenimaError(f"its camera is malformed: {error}") from None
+        require_ros_name(view, f"{what}: view")
+        said = validate(CalibrationSchema, data, what)
+        camera = Camera.from_dict(view, said.model_dump(exclude_none=True))
+        require_plausible(camera, what)
         return cls(
             camera,
-            read("frames", _frames, None),
-            read("date", _date, None),
-            read("method", str, None),
-            read("residuals", _residuals, None),
-            read("covariance", _covariance, None),
-            read("board", Board.from_dict, None),
-            read("samples", lambda names: tuple(str(name) for name in names), ()),
-            read("outliers", lambda why: {str(name): str(reason) for name, reason in why.items()}, {}),
+            Frames(**said.frames.model_dump()) if said.frames else None,
+            said.date,
+            said.method,
+            Residuals(**said.residuals.model_dump()) if said.residuals else None,
+            None if said.covariance is None else np.array(said.covariance, float),
+            Board.from_dict(said.board.model_dump(), f"{what}: board") if said.board else None,
+            tuple(said.samples or ()),
+            said.outliers or {},
         )
 
     @classmethod
@@ -143,10 +221,7 @@ class Calibration:
             GenimaError: for a missing or malformed file.
         """
         data = read_yaml(path, "camera calibration")
-        try:
-            return cls.from_dict(path.stem, data)
-        except GenimaError as error:
-            raise GenimaError(f"camera calibration {path}: {error}") from None
+        return cls.from_dict(path.stem, data, f"camera calibration {path}")
 
     def save(self, folder: Path) -> Path:
         """Write ``<view>.yaml`` in a folder; returns its path. One that is there is kept, with a date to its name.
@@ -163,42 +238,3 @@ class Calibration:
         backup(path)
         atomic_write(path, f"{head}\n{body}".encode())
         return path
-
-
-def _require_sensible(camera: Camera, data: Mapping[str, Any]) -> None:
-    """Raise a ValueError for numbers that no camera has."""
-    lens = (camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion)
-    numbers = np.array([*lens, *camera.T_parent_camera.ravel()])
-    if not np.all(np.isfinite(numbers)):
-        raise ValueError("not all numbers are finite")
-    if min(camera.fx, camera.fy, camera.width, camera.height) <= 0:
-        raise ValueError("fx, fy, width and height must be positive")
-    if abs(np.linalg.norm(data["rotation_xyzw"]) - 1) > 1e-3:
-        raise ValueError(f"rotation_xyzw {list(data['rotation_xyzw'])} has not length 1")
-
-
-def _frames(data: Mapping[str, Any]) -> Frames:
-    return Frames(**{str(name): str(frame) for name, frame in data.items()})
-
-
-def _residuals(data: Mapping[str, Any]) -> Residuals:
-    return Residuals(**{str(name): _finite(value) for name, value in data.items()})
-
-
-def _date(data: Any) -> str:
-    return datetime.fromisoformat(str(data)).isoformat()
-
-
-def _covariance(data: Any) -> Array:
-    covariance = np.array(data, float)
-    if covariance.shape != (6, 6) or not np.all(np.isfinite(covariance)):
-        raise ValueError("it is not 6 x 6 finite numbers")
-    if np.abs(covariance - covariance.T).max() > 1e-6 * covariance.max() or np.linalg.eigvalsh(covariance)[0] < 0:
-        raise ValueError("it is not symmetric and positive")
-    return covariance
-
-
-def _finite(value: Any) -> float:
-    if not np.isfinite(float(value)):
-        raise ValueError(f"{value} is not finite")
-    return float(value)

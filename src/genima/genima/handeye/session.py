@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from genima.errors import GenimaError
 from genima.handeye.board import Board
-from genima.handeye.detection import Detection
-from genima.handeye.folder import CameraInfo, RawSample, drop_sample, load_samples, sample_names, save_sample
+from genima.handeye.detection import Detection, seen_board
+from genima.handeye.diagnosis import diagnose
+from genima.handeye.folder import (
+    CameraInfo,
+    RawSample,
+    drop_sample,
+    load_samples,
+    sample_exists,
+    sample_names,
+    save_sample,
+)
 from genima.handeye.look import coverage
 from genima.handeye.next_pose import NextPose, candidates_near, next_pose
 from genima.handeye.outcome import Outcome, calibrate, calibration
@@ -40,7 +50,16 @@ class Result:
 class Session:
     """The samples of one view in a folder. Several threads may ask; one at a time may take and drop."""
 
-    def __init__(self, folder: Path, view: str, parent: Parent, board: Board, robot: RobotModel) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        view: str,
+        parent: Parent,
+        board: Board,
+        robot: RobotModel,
+        base_frame: str = "",
+        flange_frame: str = "",
+    ) -> None:
         """Goes on with the samples that are there.
 
         Args:
@@ -49,11 +68,14 @@ class Session:
             parent: what carries the camera.
             board: that is seen.
             robot: that moves.
+            base_frame: its base in tf, where it is not called as in franka_description.
+            flange_frame: the same for its flange.
 
         Raises:
-            GenimaError: for samples of another view, robot or board, and for damaged ones.
+            GenimaError: for a frame's name that tf refuses, samples of another view, robot or board, and damaged ones.
         """
         self.folder, self.view, self.parent, self.board, self.robot = folder, view, parent, board, robot
+        self._parent_frame = Frames.of(robot, parent, "", base_frame, flange_frame).parent
         self.info: CameraInfo | None = None  # of the camera that took the samples; None before the first
         self._samples: dict[str, Sample] = {}  # never changed in place
         names = sample_names(folder) if folder.is_dir() and any(folder.glob("*.yaml")) else []
@@ -63,8 +85,10 @@ class Session:
             try:
                 self._samples[raw.name] = raw.detected(board, robot)
             except GenimaError as error:
+                why = f"; {found}" if (found := diagnose(raw.image, board)) else ""
                 raise GenimaError(
-                    f"sample {raw.name} in {folder} cannot be gone on with: {error}; remove it, or take another folder"
+                    f"sample {raw.name} in {folder} cannot be gone on with: {error}{why}; remove it, or take another "
+                    "folder"
                 ) from None
             self.info = raw.info
 
@@ -107,7 +131,7 @@ class Session:
         """
         self.require_camera(info)
         last = max((int(name) for name in self._samples if name.isdecimal()), default=0)
-        name = f"{last + 1:04d}"
+        name = next(name for i in count(last + 1) if not sample_exists(self.folder, name := f"{i:04d}"))
         by_name = self.robot.by_name(joints.positions, self.robot.gripper_position(joints.gripper))
         save_sample(self.folder, RawSample(name, self.view, image, by_name, info))
         self.info = info
@@ -134,12 +158,13 @@ class Session:
         """What samples (some of this session's) by a camera say."""
         names = tuple(sample.name for sample in samples)
         try:
-            outcome = calibrate(samples, self.board, info.intrinsics, self.robot, self.parent)
+            board = seen_board(self.board, (sample.detection for sample in samples))
+            outcome = calibrate(samples, board, info.intrinsics, self.robot, self.parent)
         except GenimaError as error:
             return Result(names, str(error))
-        frames = Frames.of(self.robot, self.parent, info.frame_id)
+        frames = Frames(self._parent_frame, info.frame_id)
         date = datetime.now().astimezone().isoformat(timespec="seconds")
-        found = calibration(outcome, self.view, self.board, date, frames)
+        found = calibration(outcome, self.view, board, date, frames)
         assert found.sigma is not None and found.residuals is not None
         millimetres, degrees = found.sigma
         left = found.residuals
@@ -147,11 +172,15 @@ class Session:
             f"sure to {millimetres:.2f} mm and {degrees:.3f} deg (1 sigma) by {len(outcome.samples)} samples; "
             f"residuals {left.pixels:.2f} px, {left.millimetres:.2f} mm, {left.degrees:.3f} deg"
         )
+        if board.legacy_pattern and not self.board.legacy_pattern:
+            words += "; the board has the legacy pattern: its file may say legacy_pattern: true"
+        if problem := outcome.quality.size.problem:
+            words += f"; WARNING: {problem}"
         for name, why in outcome.outliers.items():
             words += f"; {name} is left out: {why}"
         try:
             candidates = candidates_near(outcome.samples, _CANDIDATES, _REACH, seed=len(names))
-            recommended = next_pose(outcome.samples, outcome.fit, self.board, candidates)
+            recommended = next_pose(outcome.samples, outcome.fit, board, candidates)
         except GenimaError:  # that is no news: the samples are good
             recommended = None
         return Result(names, words, outcome, found, recommended)

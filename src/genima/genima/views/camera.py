@@ -144,6 +144,11 @@ def calibration_folder(name_or_folder: str | Path) -> Path:
     return folder if folder.is_dir() else paths.shared("calibration", str(name_or_folder))
 
 
+def calibration_files(folder: Path) -> list[Path]:
+    """The calibrations in a folder, by view; hidden files, such as those of macOS, are none."""
+    return sorted(path for path in folder.glob("*.yaml") if not path.name.startswith("."))
+
+
 def load_cameras(name_or_folder: str | Path) -> Mapping[str, Camera]:
     """All cameras of a folder of calibrations (:func:`calibration_folder`) by view.
 
@@ -153,7 +158,7 @@ def load_cameras(name_or_folder: str | Path) -> Mapping[str, Camera]:
     from genima.handeye.result import Calibration  # only here: hand-eye calibration builds on cameras
 
     folder = calibration_folder(name_or_folder)
-    cameras = {path.stem: Calibration.load(path).camera for path in sorted(folder.glob("*.yaml"))}
+    cameras = {path.stem: Calibration.load(path).camera for path in calibration_files(folder)}
     if not cameras:
         raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
     return cameras

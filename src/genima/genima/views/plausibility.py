@@ -5,20 +5,25 @@ Every import and loader of camera data calls these checks, so that a unit that w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
 
 if TYPE_CHECKING:
+    from genima.robot.model import RobotModel
     from genima.views.camera import Camera
 
 MAX_DISTANCE = {"base": 5.0, "flange": 1.0}  # m from a camera's parent
 FOCAL_RANGE = (0.2, 10.0)  # focal length in image widths (heights for fy): 136 deg to 6 deg of view
 ASPECT_RANGE = (0.5, 2.0)  # fx / fy; pixels are square unless the image was stretched
 MAX_SIZE = 16384  # px, side of an image
+_WIDER = 1.3  # images: a robot that is just outside of an image is no sign of a mistake
+_OFF_CENTRE = 0.2  # image sides from the middle: no lens has its principal point further away
 _ROTATION_TOLERANCE = 1e-3  # of R R^T - 1: matrices printed with four digits pass
 
 
@@ -116,3 +121,56 @@ def require_plausible_intrinsics(
             )
     if not np.isfinite(np.asarray(distortion, float)).all():
         raise GenimaError(f"{what}: its distortion is not finite")
+
+
+def view_problem(camera: Camera, robot: RobotModel) -> str:
+    """Return why a camera can hardly be where it is said to be, and the likely mistake; empty: nothing is suspicious.
+
+    A camera on the base should see something of the robot in its home pose, one on the flange what is before the tip.
+    """
+    if not _sees(camera, camera.T_parent_camera, robot):
+        mistake = next(
+            (name for name, T in _mistaken_poses(camera) if _sees(camera, T, robot)), "is it of another robot or frame?"
+        )
+        seen = "the robot in its home pose" if camera.parent == "base" else "what is before the gripper"
+        return f"where it is said to be, it sees nothing of {seen}; {mistake}"
+    off = (camera.cx / camera.width - 0.5, camera.cy / camera.height - 0.5)
+    if max(map(abs, off)) > _OFF_CENTRE:
+        return (
+            f"its principal point ({camera.cx:.0f}, {camera.cy:.0f}) is far from the middle of its "
+            f"{camera.width}x{camera.height} images; are the intrinsics of images of another size?"
+        )
+    return ""
+
+
+def _sees(camera: Camera, T_parent_camera: NDArray[np.float64], robot: RobotModel) -> bool:
+    links = robot.link_poses(robot.home)
+    if camera.parent == "base":
+        points = links[:, :3, 3]
+    else:
+        tip = robot.T_flange_tip[:3, 3]
+        points = tip + np.linspace(0, 0.3, 4)[:, None] * [0, 0, 1]
+    x, y, z = ((points - T_parent_camera[:3, 3]) @ T_parent_camera[:3, :3]).T
+    ahead = z > 0
+    u, v = camera.fx * x[ahead] / z[ahead] + camera.cx, camera.fy * y[ahead] / z[ahead] + camera.cy
+    near = [np.abs(a / side - 0.5) < _WIDER / 2 for a, side in ((u, camera.width), (v, camera.height))]
+    return bool((near[0] & near[1]).any())
+
+
+def _mistaken_poses(camera: Camera) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """What was likely meant, and the pose (4, 4) that it would be."""
+    T, R = camera.T_parent_camera, camera.T_parent_camera[:3, :3]
+    x, y, z, w = Rotation.from_matrix(R).as_quat()
+    for quaternion in ((y, z, w, x), (-y, -z, -w, x)):  # the signs are not known any more
+        other = T.copy()
+        other[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
+        yield "is its quaternion in the order w, x, y, z? It should be x, y, z, w", other
+    other = T.copy()
+    other[:3, :3] = R @ [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+    yield "is it the pose of the camera's link (x forward, z up)? It should be that of the optical frame", other
+    other[:3, :3], other[:3, 3] = R.T, -R.T @ T[:3, 3]
+    parent = camera.parent
+    yield f"is it the pose of the {parent} in the camera? It should be that of the camera in the {parent}", other
+    other = T.copy()
+    other[:3, :3] = R @ np.diag([1.0, -1, -1])
+    yield "does its z axis point backwards, as in OpenGL? It should point forward, with y down", other

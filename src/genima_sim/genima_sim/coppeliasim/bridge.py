@@ -13,7 +13,8 @@ from genima.errors import GenimaError
 from genima.observation import Command
 from genima_nodes import messages, parameters
 from genima_nodes.running import CONTROL_NICENESS, run
-from genima_sim.coppeliasim.connection import DEFAULT_HOST, DEFAULT_PORT, Connection
+from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
+from genima_sim.coppeliasim.connection import Connection
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.coppeliasim.scene import CoppeliaScene
 from genima_sim.scene_node import SceneNode

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from pydantic import Field
 
-from genima.handeye.result import Calibration, Frames
+from genima.cli.calibrate.options import RobotOptions
+from genima.cli.options import parse_options
 from genima.robot.model import RobotModel
-from genima_sim.coppeliasim.connection import DEFAULT_HOST, DEFAULT_PORT, Connection
-from genima_sim.coppeliasim.names import SceneNames
-from genima_sim.coppeliasim.scene import CoppeliaScene
+from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
 
 @dataclass
-class ReadCameras:
+class ReadCameras(RobotOptions):
     """Write where the cameras of a scene in CoppeliaSim are, as a folder of calibrations.
 
     The simulation is started anew for it."""
@@ -28,21 +29,28 @@ class ReadCameras:
     """What its objects are called: a name in config/coppeliasim or a YAML file."""
     host: str = DEFAULT_HOST
     """Where CoppeliaSim runs."""
-    port: int = DEFAULT_PORT
+    port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_PORT
     """Of its ZeroMQ remote API."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima calibrate coppeliasim``."""
-    options = tyro.cli(ReadCameras, prog="genima calibrate coppeliasim", args=list(argv))
+    options = parse_options(
+        ReadCameras, "genima calibrate coppeliasim", argv, "./genima calibrate coppeliasim calibration/coppeliasim"
+    )
+    from genima.handeye.result import Calibration, Frames
+    from genima_sim.coppeliasim.connection import Connection
+    from genima_sim.coppeliasim.names import SceneNames
+    from genima_sim.coppeliasim.scene import CoppeliaScene
+
     robot = RobotModel.load(options.robot)
     names = SceneNames.load(options.scene, robot)
     scene = CoppeliaScene(lambda: Connection(options.host, options.port), names, robot)
     scene.close()
     for view, camera in scene.cameras.items():
-        frames = Frames.of(robot, camera.parent, f"{view}_color_optical_frame")
+        frames = Frames.of(
+            robot, camera.parent, f"{view}_color_optical_frame", options.base_frame, options.flange_frame
+        )
         date = datetime.now().astimezone().isoformat(timespec="seconds")
         print(Calibration(camera, frames, date, "read from CoppeliaSim").save(options.out))
     return 0

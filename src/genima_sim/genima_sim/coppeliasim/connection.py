@@ -9,8 +9,8 @@ import zmq
 from coppeliasim_zmqremoteapi_client import RemoteAPIClient
 
 from genima.errors import GenimaError
+from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
-DEFAULT_HOST, DEFAULT_PORT = "localhost", 23000
 TIMEOUT, PATIENT = 2.0, 30.0  # s for an answer, where a robot waits for it and where nobody does
 _FORGOTTEN_AFTER = 10  # s: a simulation that is stepped waits so long for a client that died
 

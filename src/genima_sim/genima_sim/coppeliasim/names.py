@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import read_yaml
+from genima.files import FileSchema, Finite, Pixels, Positive, Text, read_yaml, validate
+from genima.names import RosName
 from genima.robot.model import RobotModel
+
+
+class _GripperSchema(FileSchema):
+    joints: Annotated[list[Text], Field(min_length=1, max_length=100)]
+    open: Finite
+    closed: Finite
+
+
+class _SceneNamesSchema(FileSchema):
+    file: str
+    time_step: Annotated[Positive, Field(le=1)]
+    joints: dict[Text, Text]
+    gripper: _GripperSchema
+    cameras: Annotated[dict[RosName, Text], Field(min_length=1, max_length=100)]
+    image_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)]
+    objects: dict[Text, Text]
+    tasks: dict[Text, Text]
+    script: str
 
 
 @dataclass(frozen=True)
@@ -45,11 +66,7 @@ class SceneNames:
                 robot's.
         """
         path = paths.named(name_or_file, "config", "coppeliasim")
-        data = read_yaml(path, "scene's names file")
-        try:
-            names = cls._read(data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise GenimaError(f"the scene's names {path}: {error}") from None
+        names = cls._read(read_yaml(path, "the scene's names"), f"the scene's names {path}")
         if set(names.joints) != set(robot.joint_names):
             raise GenimaError(
                 f"the scene's names {path} have {len(names.joints)} joints, {', '.join(names.joints) or 'none'}; "
@@ -63,23 +80,13 @@ class SceneNames:
             raise GenimaError(f"unknown task {task!r}; the scene's names know {', '.join(self.tasks) or 'none'}")
 
     @classmethod
-    def _read(cls, data: Any) -> SceneNames:
-        known = [field.name for field in fields(cls)]
-        if not isinstance(data, Mapping) or set(data) != set(known):
-            raise ValueError(f"the fields are {', '.join(known)}, not {', '.join(data or ['none'])}")
-        gripper, (width, height) = data["gripper"], data["image_size"]
-        fingers = Fingers(tuple(map(str, gripper["joints"])), float(gripper["open"]), float(gripper["closed"]))
-        if not fingers.joints or fingers.open == fingers.closed:
-            raise ValueError("the gripper needs joints, and open that is not closed")
-        if not float(data["time_step"]) > 0 or min(int(width), int(height)) < 1 or not data["cameras"]:
-            raise ValueError("time_step and image_size must be positive, and there must be cameras")
-        texts = {key: _texts(data[key]) for key in ("joints", "cameras", "objects", "tasks")}
-        file, script = str(data["file"]), str(data["script"])
+    def _read(cls, data: Any, what: str) -> SceneNames:
+        said = validate(_SceneNamesSchema, data, what)
+        width, height = said.image_size
+        fingers = Fingers(tuple(said.gripper.joints), said.gripper.open, said.gripper.closed)
+        if fingers.open == fingers.closed:
+            raise GenimaError(f"{what}: the gripper's open and closed must differ ({fingers.open:g})")
         return cls(
-            file=file, time_step=float(data["time_step"]), gripper=fingers, image_size=(int(width), int(height)),
-            script=script, **texts,
+            said.file, said.time_step, said.joints, fingers, said.cameras, (width, height), said.objects, said.tasks,
+            said.script,
         )  # fmt: skip
-
-
-def _texts(data: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(key): str(value) for key, value in data.items()}

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
+
+from genima.errors import GenimaError
 
 COMMANDS = {
     "board": ("genima.cli.calibrate.board", "print a calibration board"),
     "live": ("genima_bringup.calibrating", "take samples on the robot, by hand or by itself, and compute"),
     "robot": ("genima.cli.calibrate.robot", "without a board: a fixed camera's pose from images of the robot"),
-    "import": ("genima.cli.calibrate.easy_handeye2", "a calibration of easy_handeye2 as one of ours"),
+    "import": ("genima.cli.calibrate.easy_handeye2", "a calibration of easy_handeye2 or easy_handeye as one of ours"),
     "check": ("genima.cli.calibrate.check", "draw the robot over an image: where the calibration is off, in pixels"),
     "coppeliasim": ("genima_sim.coppeliasim.calibration", "read the cameras of a scene in CoppeliaSim"),
 }
@@ -25,8 +28,12 @@ def main(argv: Sequence[str]) -> int:
         print("usage: ./genima calibrate FOLDER [ARGUMENTS]    from a recorded demo, or a folder of samples")
         print("       ./genima calibrate COMMAND [ARGUMENTS]\n")
         print("\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()))
-        print("\n./genima calibrate FOLDER --help and ./genima calibrate COMMAND --help explain the arguments.")
+        print("\nExample: ./genima calibrate data/demos/board --view front")
+        print("./genima calibrate FOLDER --help and ./genima calibrate COMMAND --help explain the arguments.")
         return 0
     if argv[0] in COMMANDS:
         return int(importlib.import_module(COMMANDS[argv[0]][0]).main(list(argv[1:])))
+    if argv[0].isidentifier() and not Path(argv[0]).exists():
+        known = ", ".join(COMMANDS)
+        raise GenimaError(f"calibrate {argv[0]}: neither a command ({known}) nor a folder that exists")
     return int(importlib.import_module(_FOLDER).main(list(argv)))

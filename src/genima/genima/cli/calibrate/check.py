@@ -7,24 +7,25 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import cv2
-import numpy as np
 import tyro
-from tqdm import tqdm
+from pydantic import Field
 
 from genima.cli.calibrate.robot import rests
-from genima.episodes import Episode
-from genima.episodes.bag import BagReader, view_of
+from genima.cli.options import parse_options
 from genima.errors import GenimaError
 from genima.files import atomic_write, require_writable
-from genima.handeye.check import CalibrationChecker, Checked, Verdict
-from genima.handeye.from_robot import Photo
-from genima.handeye.overlay import draw_check
-from genima.inspection.sheet import grid
-from genima.observation import Image, Joints
+from genima.names import RosName
+from genima.outputs import require_free
 from genima.robot.model import RobotModel
-from genima.views.camera import Camera, load_cameras
+from genima.terminal import printable
+
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+    from genima.handeye.check import Checked, Verdict
+    from genima.handeye.from_robot import Photo
+    from genima.observation import Image
+    from genima.views.camera import Camera
 
 _NAMED = 4  # pictures in the sheet
 
@@ -39,12 +40,14 @@ class Check:
     """Instead look at the robot that runs, at its topics cameras/VIEW/color/image_raw and joint_states."""
     calibration: str = "sim"
     """Folder of camera calibrations, or its name in calibration/."""
-    view: tuple[str, ...] = ()
+    view: tuple[RosName, ...] = ()
     """Which cameras; without it all that are calibrated and there."""
-    images: int = 5
+    images: Annotated[int, Field(ge=1, le=1000)] = 5
     """Of a demo: how many of each camera."""
     out: Path | None = None
     """.png file for a picture with the robot's joints and outline drawn in."""
+    overwrite: bool = False
+    """Replace a picture that exists."""
     robot: str = "panda"
     """Robot model: a name in config/robots or a YAML file."""
     namespace: str = ""
@@ -55,15 +58,23 @@ class Check:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima calibrate check``."""
-    options = tyro.cli(Check, prog="genima calibrate check", args=list(argv))
+    options = parse_options(
+        Check, "genima calibrate check", argv,
+        "./genima calibrate check data/demos/push_button-100000 --calibration mine --out check.png",
+    )  # fmt: skip
     if options.live == (options.folder is not None):
         raise GenimaError("give a demo or a folder of samples, or --live")
-    if options.images < 1:
-        raise GenimaError(f"--images {options.images}: give a number of images")
     if options.out:
         if options.out.suffix.lower() != ".png":
             raise GenimaError(f"--out {options.out}: the picture is a .png file")
+        require_free(options.out, "picture", options.overwrite, _is_png)
         require_writable(options.out)
+    import cv2
+
+    from genima.handeye.check import Verdict
+    from genima.inspection.sheet import grid
+    from genima.views.camera import load_cameras
+
     robot, cameras = RobotModel.load(options.robot), load_cameras(options.calibration)
     if unknown := [view for view in options.view if view not in cameras]:
         raise GenimaError(
@@ -75,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
         photos: Mapping[str, Sequence[Photo]] = snapshots.take(wanted, robot, options.namespace, options.dds)
     else:
         photos = _recorded(options.folder, options.view, cameras, robot, options.images)
-    verdicts, pictures = list[Verdict](), list[Image]()
+    verdicts: list[Verdict] = []
+    pictures: list[Image] = []
     for view, each in photos.items():
         checks, drawn = _check(cameras[view], robot, each, _NAMED if len(photos) == 1 else 1)
         verdicts.append(_tell(view, checks))
@@ -90,6 +102,11 @@ def _check(
     camera: Camera, robot: RobotModel, photos: Sequence[Photo], pictures: int
 ) -> tuple[list[Checked], list[Image]]:
     """All photos of one view, and some of them with the robot drawn in."""
+    from tqdm import tqdm
+
+    from genima.handeye.check import CalibrationChecker
+    from genima.handeye.overlay import draw_check
+
     height, width = photos[0].image.shape[:2]
     checker = CalibrationChecker.for_images(camera, robot, width, height)
     try:
@@ -108,9 +125,13 @@ def _check(
 
 def _tell(view: str, checks: Sequence[Checked]) -> Verdict:
     """Print what most images say, of those that say something."""
+    import numpy as np
+
+    from genima.handeye.check import Verdict
+
     said = [checked for checked in checks if checked.verdict is not Verdict.UNKNOWN]
     if not said:
-        print(f"{view:<16}unknown   {checks[0].reason}")
+        print(printable(f"{view:<16}unknown   {checks[0].reason}"))
         return Verdict.UNKNOWN
     moved = [checked for checked in said if checked.verdict is Verdict.MOVED]
     verdict = Verdict.MOVED if 2 * len(moved) > len(said) else Verdict.FINE
@@ -130,6 +151,13 @@ def _recorded(
     folder: Path, views: Sequence[str], cameras: Mapping[str, Camera], robot: RobotModel, most: int
 ) -> Mapping[str, Sequence[Photo]]:
     """By view."""
+    import numpy as np
+
+    from genima.episodes import Episode
+    from genima.episodes.bag import BagReader, view_of
+    from genima.handeye.from_robot import Photo
+    from genima.observation import Joints
+
     if not (folder / "metadata.yaml").exists():
         samples = rests(folder, "", robot, most)
         view = samples[0].view
@@ -139,7 +167,7 @@ def _recorded(
     with BagReader(folder) as bag:
         recorded = {view_of(topic) for topic in bag.types}
     wanted = views or [view for view in cameras if view in recorded]
-    photos = dict[str, Sequence[Photo]]()
+    photos: dict[str, Sequence[Photo]] = {}
     with contextlib.suppress(GenimaError):  # images of an arm that moves may be of another moment than its joints
         for view in wanted:
             photos[view] = [Photo.of(sample, robot) for sample in rests(folder, view, robot, most)]
@@ -157,3 +185,8 @@ def _recorded(
         ]
         for view in there
     }
+
+
+def _is_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"\x89PNG"

@@ -6,48 +6,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import tyro
+from pydantic import Field
 
+from genima.cli.calibrate.options import RobotOptions
+from genima.cli.options import parse_options
 from genima.errors import GenimaError
 from genima.files import require_writable
-from genima.handeye import Calibration, Frames
-from genima.handeye.bag import BagSamples
-from genima.handeye.folder import RawSample, load_samples, sample_names
-from genima.handeye.from_robot import Located, Photo, calibration, locate
-from genima.handeye.poses import difference
+from genima.names import RosName
 from genima.robot.model import RobotModel
+
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+    from genima.handeye.folder import RawSample
+    from genima.handeye.from_robot import Located
 
 
 @dataclass
-class FromRobot:
+class FromRobot(RobotOptions):
     """Find where a camera on the base is from images of the arm at rest in three or more poses, without a board."""
 
     folder: tyro.conf.Positional[Path]
     """Demo (rosbag2) with images, camera_info and joint_states, or folder of samples (NAME.png with NAME.yaml)."""
-    view: str = ""
+    view: RosName | None = None
     """Which camera; a folder of samples says so itself."""
     guess: Path | None = None
     """Calibration of the camera that is right to about 10 cm and 10 deg, such as the former one; without it, upright
     cameras all around the robot are tried."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
     out: Path = Path("calibration/mine")
     """Folder for VIEW.yaml; one that is there is kept, with a date to its name."""
-    images: int = 8
+    images: Annotated[int, Field(ge=3, le=100)] = 8
     """Of a demo: so many poses, far from each other, are taken."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima calibrate robot``."""
-    options = tyro.cli(FromRobot, prog="genima calibrate robot", args=list(argv))
-    if options.images < 1:
-        raise GenimaError(f"--images {options.images}: give a number of images")
+    options = parse_options(
+        FromRobot, "genima calibrate robot", argv, "./genima calibrate robot data/demos/poses --view front --robot fr3"
+    )
+    from genima.handeye import Calibration, Frames
+    from genima.handeye.from_robot import Photo, calibration, locate
+
     robot = RobotModel.load(options.robot)
-    samples = rests(options.folder, options.view, robot, options.images)
+    samples = rests(options.folder, options.view or "", robot, options.images)
     view, info = samples[0].view, samples[0].info
-    if options.view not in ("", view):
+    if options.view not in (None, view):
         raise GenimaError(f"{options.folder} holds samples of {view}, not of {options.view}")
     require_writable(options.out / f"{view}.yaml")
     guess = None
@@ -61,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
         guess = camera.T_parent_camera
     found = locate([Photo.of(sample, robot) for sample in samples], info.intrinsics, robot, guess)
     date = datetime.now().astimezone().isoformat(timespec="seconds")
-    result = calibration(found, view, info.intrinsics, date, Frames.of(robot, "base", info.frame_id))
+    frames = Frames.of(robot, "base", info.frame_id, options.base_frame)
+    result = calibration(found, view, info.intrinsics, date, frames)
     print(*_report(found, guess), sep="\n")
     print(f"{result.save(options.out)} is written; a board tells more: ./genima calibrate FOLDER")
     return 0
@@ -73,6 +78,9 @@ def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSamp
     Raises:
         GenimaError: where there is nothing.
     """
+    from genima.handeye.bag import BagSamples
+    from genima.handeye.folder import load_samples, sample_names
+
     if not (folder / "metadata.yaml").exists():
         return list(load_samples(folder, sample_names(folder)))
     if not view:
@@ -83,7 +91,12 @@ def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSamp
     return list(bag)
 
 
-def _report(found: Located, guess: np.ndarray | None) -> list[str]:
+def _report(found: Located, guess: Any) -> list[str]:
+    """Lines about a pose; ``guess`` (4, 4) is where it was sought, or None."""
+    import numpy as np
+
+    from genima.handeye.poses import difference
+
     metres, angle = found.sigma
     x, y, z = (float(value) for value in found.T_base_camera[:3, 3])
     lines = [
