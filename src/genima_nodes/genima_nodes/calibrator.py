@@ -206,11 +206,14 @@ class CalibratorNode(Node):
             self._eye.publish(messages.image_message(self._picture(look, info), stamp, info.frame_id))
 
     def _diagnosed(self, look: Look) -> Look:
-        """The look with the likely reason why the board is not seen, which is sought every few seconds."""
+        """The look with the likely reason why the board is not seen, which is sought every few seconds.
+
+        Not while the arm moves by itself: its commands need the cores.
+        """
         if look.detection is not None:
             self._diagnosis, self._diagnose_next = "", time.monotonic() + _DIAGNOSE_PERIOD
             return look
-        if time.monotonic() >= self._diagnose_next:
+        if time.monotonic() >= self._diagnose_next and not self._automatic.running:
             self._diagnosis = diagnose(look.image, self.session.board)
             self._diagnose_next = time.monotonic() + _DIAGNOSE_PERIOD
         return replace(look, problem=f"{look.problem}; {self._diagnosis}") if self._diagnosis else look
