@@ -30,7 +30,7 @@ from genima.episodes import Episode, EpisodeWriter, find_episodes
 from genima.errors import GenimaError
 from genima.observation import Command, Joints
 from genima.robot.model import RobotModel
-from genima.targets import draw_targets
+from genima.targets import Appearance, draw_targets
 from genima.views import Camera, fit, untile
 from genima.views.camera import VIRTUAL
 from genima_sim.tasks import TASKS
@@ -330,6 +330,8 @@ def test_demos_of_another_rate_or_none_that_are_left_are_refused(short_demos: Pa
         (["--view-size", "90"], "multiple of 4"),
         (["--rank", "2", "--machines", "2"], "--rank 2 is not one of 0 to 1"),
         (["--robot", "no_such"], "no_such"),
+        (["--appearance", "no_such"], "unknown; there are genima_release, wide_stripes, or name a .yaml file"),
+        (["--appearance", "no_such.yaml"], "no_such.yaml does not exist"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(short_demos: Path, tmp_path: Path, arguments: list[str], line: str) -> None:
@@ -337,6 +339,31 @@ def test_bad_arguments_are_one_clear_line(short_demos: Path, tmp_path: Path, arg
     with pytest.raises(GenimaError, match=line) as caught:
         render_command([*where, *arguments, "--out", str(tmp_path)])
     assert "\n" not in str(caught.value)
+
+
+def test_a_look_is_named_stored_with_the_dataset_and_drawn(short_demos: Path, tmp_path: Path) -> None:
+    out, demo = tmp_path / "targets", next(iter(sorted(short_demos.glob("demo-*"))))
+    render_command(
+        ["--demos", str(demo), "--view-size", "64", "--processes", "1", "--out", str(out)]
+        + ["--appearance", "genima_release"]
+    )
+    targets = TargetDataset.load(out)
+    assert targets.spec.appearance == Appearance.load("genima_release")
+    layer = targets.spheres(0)
+    black = (layer[..., :3] == 0).all(-1) & (layer[..., 3] > 0)
+    assert 0.3 < np.count_nonzero(black) / np.count_nonzero(layer[..., 3]) < 0.7
+    with pytest.raises(GenimaError, match="holds another dataset .*appearance"):
+        render_command(["--demos", str(demo), "--view-size", "64", "--processes", "1", "--out", str(out)])
+
+
+def test_a_sphere_at_a_frame_that_the_arm_lacks_is_refused_before_anything_is_drawn(
+    short_demos: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "far.yaml"
+    file.write_text("spheres: [{name: elbow, frame: 9}]")
+    with pytest.raises(GenimaError, match="sphere elbow is at frame 9, but panda has frames 0 to 8"):
+        render_command(["--demos", str(short_demos), "--appearance", str(file), "--out", str(tmp_path / "targets")])
+    assert not (tmp_path / "targets").exists()
 
 
 def test_two_demos_of_one_name_are_refused(short_demos: Path) -> None:

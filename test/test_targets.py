@@ -17,8 +17,10 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from mutation import mutated_bytes, mutated_data, require_clean
 from scipy.spatial.transform import Rotation
 
+from genima import paths
 from genima.errors import GenimaError
 from genima.observation import Image
 from genima.robot.model import RobotModel
@@ -31,11 +33,14 @@ from genima.targets import (
     place_spheres,
     render_spheres,
 )
+from genima.targets.rendering import label_stripes
+from genima.targets.spheres import stripe_colours
 from genima.views import Camera
 from genima.views.tiling import fit
 from genima_sim.simulation import Simulation
 
 APPEARANCE = Appearance()
+RELEASE = Appearance.load("genima_release")
 PLAIN = replace(APPEARANCE, dark=1.0)  # no stripes: every sphere in one colour
 STRIPED_JOINTS = {"base": 1, "elbow": 3, "wrist": 5, "gripper": 6}  # index of the joint that turns each sphere
 
@@ -47,6 +52,11 @@ def near_home(robot: RobotModel, seed: int, width: float = 0.5) -> np.ndarray:
 
 def black(camera: Camera) -> Image:
     return np.zeros((camera.height, camera.width, 3), np.uint8)
+
+
+def without_closed_colour() -> Appearance:
+    *others, gripper = APPEARANCE.spheres
+    return replace(APPEARANCE, spheres=(*others, replace(gripper, closed_colour=None)))
 
 
 def only(name: str, appearance: Appearance = APPEARANCE) -> Appearance:
@@ -73,7 +83,8 @@ def cast(
         band = np.floor((normal @ T_camera_frame[:3, 0] + 1) / appearance.stripe_period)
         closed = not gripper_open and sphere.closed_colour is not None
         colour = np.array(sphere.closed_colour if closed else sphere.colour)
-        shade = np.where(band % 2 == 1, 1.0, appearance.dark)[..., None] * colour
+        coloured = band % 2 == (1 if appearance.first_stripe == "dark" else 0)
+        shade = np.where(coloured, 1.0, appearance.dark)[..., None] * colour
         image[hit], nearest[hit] = np.rint(shade).astype(np.uint8)[hit], distance[hit]
     return image
 
@@ -326,6 +337,72 @@ def test_a_dark_and_a_coloured_stripe_together_take_a_period_of_the_diameter(per
     assert across[12] == 70 and across[9] == across[191] == 0
 
 
+def stripes_down(appearance: Appearance, renderer: str) -> tuple[list[int], list[int]]:
+    """First rows and brightnesses of the stripes down the middle of a sphere of 960 px."""
+    camera = Camera("front", "base", np.eye(4), 1000, 1000, _FAR * 1000, _FAR * 1000, 500.0, 500.0)
+    sphere = PlacedSphere("elbow", np.array([0.0, 0.0, _FAR]), _RADIUS, np.array([0.0, 1.0, 0.0]), (200, 200, 200))
+    down = render_spheres(camera, [sphere], appearance, renderer)[:, 500]
+    rows = np.flatnonzero(down[:, 3])
+    shades = down[rows, 0].astype(int)
+    starts = np.flatnonzero(np.diff(shades, prepend=-1))
+    return rows[starts].tolist(), shades[starts].tolist()
+
+
+_FAR, _RADIUS = 10.0, 0.48  # m
+
+
+def rows_at(heights: np.ndarray) -> np.ndarray:
+    """Where points of that sphere's surface at heights -1..1 project to."""
+    y = _RADIUS * np.clip(heights, -1, 1)
+    return 500 + _FAR * 1000 * y / (_FAR - np.sqrt(_RADIUS**2 - y**2))
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_stripes_of_both_looks_measured_in_pixels(renderer: str) -> None:
+    """The release's: 10 whole ones and a part of one, coloured first, then black; a pair is 0.1875 of the diameter."""
+    rows, shades = stripes_down(RELEASE, renderer)
+    assert shades == [200, 0] * 5 + [200]
+    np.testing.assert_allclose(rows, rows_at(-1 + 0.1875 * np.arange(11)), atol=2)
+    rows, shades = stripes_down(Appearance.load("wide_stripes"), renderer)
+    assert shades == [70, 200, 70, 200]
+    np.testing.assert_allclose(rows, rows_at(np.array([-1, -0.5, 0, 0.5])), atol=2)
+
+
+@pytest.mark.parametrize("name", STRIPED_JOINTS)
+def test_a_turning_joint_shows_in_the_releases_stripes(
+    robot: RobotModel, cameras: Mapping[str, Camera], name: str
+) -> None:
+    joint, appearance = STRIPED_JOINTS[name], only(name, RELEASE)
+    for turn, least in ((0.1, 0.08), (0.19, 0.15), (np.pi, 0.15)):  # rad; a stripe is 0.19 rad wide at the equator
+        shares = []
+        for view in ("front", "left_shoulder", "right_shoulder"):
+            before, after = robot.home.copy(), robot.home.copy()
+            after[joint] += turn
+            a, b = (
+                render_spheres(
+                    cameras[view], place_spheres(cameras[view], robot, appearance, q, True, before), appearance
+                )
+                for q in (before, after)
+            )
+            np.testing.assert_array_equal(a[..., 3], b[..., 3])  # it turns in place
+            shares.append(np.count_nonzero((a != b).any(-1)) / np.count_nonzero(a[..., 3]))
+        assert max(shares) > least, (turn, shares)
+
+
+def test_stripes_are_told_apart_by_sphere_also_where_their_colours_are_alike(
+    robot: RobotModel, cameras: Mapping[str, Camera]
+) -> None:
+    camera = cameras["front"]
+    for appearance in (RELEASE, APPEARANCE, replace(APPEARANCE, spheres=APPEARANCE.spheres[::-1])):
+        spheres = place_spheres(camera, robot, appearance, robot.home, True, robot.home)
+        layer, labels = render_spheres(camera, spheres, appearance), label_stripes(camera, spheres, appearance)
+        assert set(np.unique(labels)) == set(range(2 * len(spheres) + 1))
+        np.testing.assert_array_equal(labels > 0, layer[..., 3] > 0)
+        for i, sphere in enumerate(spheres):
+            for k, colour in enumerate(stripe_colours(sphere, appearance)):
+                assert (layer[labels == 2 * i + 1 + k] == colour).all()
+
+
 # ------------------------------------------------------------------------------------------ renderers that agree
 
 GRAPHICS = tuple(name for name in RENDERERS if name != "raycast")
@@ -357,7 +434,7 @@ def test_renderers_agree_over_random_poses_of_the_arm(
     behind = cut = hidden = 0
     for seed in range(12):
         target, now = anywhere(robot, seed), near_home(robot, seed)
-        appearance = replace(APPEARANCE, stripe_period=(0.5, 0.3, 1.0)[seed % 3])
+        appearance = (*(replace(APPEARANCE, stripe_period=period) for period in (0.5, 0.3, 1.0)), RELEASE)[seed % 4]
         for camera in cameras.values():
             spheres = place_spheres(camera, robot, appearance, target, seed % 2 == 0, now)
             require_agreement(camera, spheres, appearance, renderer)
@@ -522,15 +599,29 @@ def test_a_sphere_shows_nothing_of_those_behind_it_whatever_its_opacity(robot: R
 
 
 def test_appearance_survives_its_plain_form(tmp_path: Path) -> None:
-    other = Appearance((Sphere("hand", 7, (1, 2, 3), (4, 5, 6)),), {"top": 0.05}, 0.25, 0.1)
-    for appearance in (APPEARANCE, other):
-        assert Appearance.from_dict(json.loads(json.dumps(appearance.to_dict()))) == appearance
-    for missing in APPEARANCE.to_dict():
-        with pytest.raises(KeyError):
-            Appearance.from_dict({key: value for key, value in APPEARANCE.to_dict().items() if key != missing})
+    other = Appearance((Sphere("hand", 7, (1, 2, 3), (4, 5, 6)),), {"top": 0.05}, 0.25, 0.1, "coloured")
+    for appearance in (APPEARANCE, other, RELEASE):
+        data = json.loads(json.dumps(appearance.to_dict()))
+        assert Appearance.from_dict(data) == appearance
+        for missing in data.keys() - {"first_stripe"}:
+            with pytest.raises(ValueError, match=f"{missing}: Field required"):
+                Appearance.from_dict({key: value for key, value in data.items() if key != missing})
     file = tmp_path / "appearance.yaml"
     file.write_text(yaml.safe_dump(APPEARANCE.to_dict()))
     assert Appearance.load(file) == APPEARANCE
+
+
+def test_the_two_looks_ship_by_name_and_checkpoints_from_before_there_were_two_have_the_default() -> None:
+    assert Appearance.load("wide_stripes") == APPEARANCE == Appearance.load(Path("wide_stripes"))
+    file = yaml.safe_load(paths.shared("config", "appearances", "wide_stripes.yaml").read_text(encoding="utf-8"))
+    assert Appearance.from_dict(file) == APPEARANCE  # the file names everything
+    assert (RELEASE.stripe_period, RELEASE.dark, RELEASE.first_stripe) == (0.1875, 0.0, "coloured")
+    assert (RELEASE.spheres, RELEASE.radii) == (APPEARANCE.spheres, APPEARANCE.radii)
+    assert "first_stripe" not in APPEARANCE.to_dict() and RELEASE.to_dict()["first_stripe"] == "coloured"
+    for bundled in paths.shared("models", "tiny").glob("*/genima.json"):
+        assert Appearance.from_dict(json.loads(bundled.read_text(encoding="utf-8"))["appearance"]) == APPEARANCE
+    with pytest.raises(GenimaError, match="appearance stripy: unknown; there are genima_release, wide_stripes"):
+        Appearance.load("stripy")
 
 
 @pytest.mark.parametrize(
@@ -539,6 +630,8 @@ def test_appearance_survives_its_plain_form(tmp_path: Path) -> None:
         ("", APPEARANCE),
         ("stripe_period: 0.25", replace(APPEARANCE, stripe_period=0.25)),
         ("dark: 0", replace(APPEARANCE, dark=0.0)),
+        ("first_stripe: coloured", replace(APPEARANCE, first_stripe="coloured")),
+        ("spheres: [{name: gripper, closed_colour: null}]", without_closed_colour()),
         ("radii: {front: 0.1, top: 0.2}", replace(APPEARANCE, radii={**APPEARANCE.radii, "front": 0.1, "top": 0.2})),
         (
             "spheres: [{name: elbow, colour: [1, 2, 3]}, {name: hand, frame: 7, colour: [4, 5, 6]}]",
@@ -563,27 +656,31 @@ def test_an_appearance_file_changes_only_what_it_names(tmp_path: Path, text: str
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("bands: 4", "has no 'bands'; it has spheres, radii, stripe_period, dark"),
-        ("spheres: [{name: elbow, color: [1, 2, 3]}]", "sphere elbow has no 'color'"),
-        ("spheres: [{name: elbow, colour: [1, 2]}]", "sphere elbow: colour is .* not a list of three integers"),
-        ("spheres: [{name: elbow, colour: [1, 2, 256]}]", "sphere elbow: colour"),
-        ("spheres: [{name: elbow, colour: [1, 2, 0.5]}]", "sphere elbow: colour"),
-        ("spheres: [{name: elbow, closed_colour: red}]", "sphere elbow: closed_colour is 'red'"),
-        ("spheres: [{name: elbow, frame: -1}]", "sphere elbow: frame is -1"),
-        ("spheres: [{name: hand, colour: [1, 2, 3]}]", "a sphere lacks its frame"),
-        ("spheres: [{colour: [1, 2, 3]}]", "a sphere lacks its name"),
-        ("spheres: elbow", "spheres to a list of mappings"),
-        ("radii: {front: 0}", "radius of view front is 0.0, not a positive"),
-        ("radii: {front: .nan}", "radius of view front is nan, not a positive"),
-        ("radii: {front: 8cm}", "radius of view front is '8cm', not a number"),
-        ("radii: 0.1", "radii to a mapping"),
-        ("radii:", "radii to a mapping"),
-        ("stripe_period: 0", r"stripe_period is 0.0, not in \(0, 1\]"),
-        ("stripe_period: 1.5", r"stripe_period is 1.5, not in \(0, 1\]"),
-        ("stripe_period: true", "stripe_period is True, not a number"),
-        ("dark: 35", "dark is 35.0, not in 0..1"),
-        ("- 1", "must map"),
-        ("a: [", "is not YAML"),
+        ("bands: 4", "bands: Extra inputs are not permitted"),
+        ("spheres: [{name: elbow, color: [1, 2, 3]}]", "spheres.0.color: Extra inputs"),
+        ("spheres: [{name: elbow, colour: [1, 2]}]", r"spheres.0.colour: .* at least 3 items .*\[1, 2\]"),
+        ("spheres: [{name: elbow, colour: [1, 2, 256]}]", r"spheres.0.colour.2: .* less than or equal to 255 \(256\)"),
+        ("spheres: [{name: elbow, colour: [1, 2, 0.5]}]", "spheres.0.colour.2: .* valid integer"),
+        ("spheres: [{name: elbow, closed_colour: red}]", r"spheres.0.closed_colour: .* valid list \('red'\)"),
+        ("spheres: [{name: elbow, frame: -1}]", r"spheres.0.frame: .* greater than or equal to 0 \(-1\)"),
+        ("spheres: [{name: hand, colour: [1, 2, 3]}]", "spheres.4.frame: Field required"),
+        ("spheres: [{colour: [1, 2, 3]}]", "spheres.0.name: Field required"),
+        ("spheres: [{name: 3}]", "spheres.0.name: .* valid string"),
+        ("spheres: elbow", "spheres: .* valid list"),
+        ("radii: {front: 0}", r"radii.front: .* greater than 0 \(0\)"),
+        ("radii: {front: 80}", r"radii.front: .* less than or equal to 1 \(80\)"),
+        ("radii: {front: .nan}", "radii.front: .* finite"),
+        ("radii: {front: .inf}", "radii.front: .* finite"),
+        ("radii: {front: 8cm}", r"radii.front: .* valid number \('8cm'\)"),
+        ("radii: 0.1", "radii: .* valid dictionary"),
+        ("radii:", r"radii: .* valid dictionary \(None\)"),
+        ("stripe_period: 0", r"stripe_period: .* greater than or equal to 0.01 \(0\)"),
+        ("stripe_period: 1.5", r"stripe_period: .* less than or equal to 1 \(1.5\)"),
+        ("stripe_period: true", "stripe_period: .* valid number"),
+        ("dark: 35", r"dark: .* less than or equal to 1 \(35\)"),
+        ("first_stripe: black", r"first_stripe: .* 'dark' or 'coloured' \('black'\)"),
+        ("- 1", r"valid dictionary .*\[1\]"),
+        ("a: [", "not YAML"),
     ],
 )
 def test_a_bad_appearance_file_is_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
@@ -592,6 +689,28 @@ def test_a_bad_appearance_file_is_refused_in_one_line(tmp_path: Path, text: str,
     with pytest.raises(GenimaError, match=complaint) as raised:
         Appearance.load(file)
     assert str(file) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_mutated_appearances_are_refused_or_can_be_drawn(tmp_path: Path, robot: RobotModel) -> None:
+    file = tmp_path / "appearance.yaml"
+    camera = looking_at(robot, robot.home, np.array([1.0, 0.0, 0.0]), 0.5).scaled(24, 24)
+    valid = {**APPEARANCE.to_dict(), "first_stripe": "coloured"}
+    read = 0
+
+    def draw(appearance: Appearance) -> None:
+        draw_targets(black(camera), camera, robot, appearance, robot.home, True, robot.home)
+
+    for data in mutated_data(valid, 700):
+        file.write_text(json.dumps(data), encoding="utf-8")
+        read += require_clean(lambda: draw(Appearance.load(file)), data)
+        try:
+            draw(Appearance.from_dict(data))
+        except (ValueError, GenimaError) as error:
+            assert "\n" not in str(error)
+    for text in mutated_bytes(yaml.safe_dump(valid).encode(), 300):
+        file.write_bytes(text)
+        read += require_clean(lambda: draw(Appearance.load(file)), text)
+    assert 50 < read < 800
 
 
 def test_a_missing_appearance_file_is_named(tmp_path: Path) -> None:

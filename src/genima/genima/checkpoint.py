@@ -91,6 +91,7 @@ class DrawingSpec:
         trained = RobotModel.load(self.robot)
         if trained.gripper_joint != robot.gripper_joint:
             raise GenimaError(f"{where} was trained with a {trained.gripper}, not the {robot.gripper} of {robot.name}")
+        self.appearance.require_frames(robot)
 
 
 def _size(values: Any) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from genima.episodes import EpisodeError, find_episodes
 from genima.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.targets import Appearance
+from genima.targets.appearance import DEFAULT, Appearance
 from genima.views.camera import VIRTUAL, Camera, load_cameras
 from genima.views.virtual import virtual_camera
 
@@ -49,10 +49,10 @@ class Render:
     """Steps from an observation to its target."""
     rate: float = 20.0
     """The demos' rate in Hz."""
-    appearance: Path | None = None
-    """YAML file that changes the spheres' looks; without it the paper's."""
+    appearance: str = DEFAULT
+    """The spheres' look: wide_stripes, genima_release (the stripes of the authors' code), or a YAML file."""
     renderer: Literal["moderngl", "pyrender", "raycast"] = "raycast"
-    """What draws the spheres; all give the same."""
+    """What draws the spheres; they differ in single pixels at the borders of spheres and stripes."""
     on_fault: Literal["skip", "refuse"] = "skip"
     """Whether a demo with a fault is left out or ends the command."""
     unjudged: Literal["skip", "keep"] = "skip"
@@ -103,9 +103,10 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
         raise GenimaError(f"there is no camera calibration of view {', '.join(unknown)}; there is {', '.join(every)}")
     if len(options.views) != 4 or len(set(options.views)) != 4:
         raise GenimaError(f"--views takes four different views, not {', '.join(options.views)}")
-    appearance = Appearance.load(options.appearance) if options.appearance else Appearance()
+    appearance = Appearance.load(options.appearance)
     if unknown := [view for view in wanted if view not in appearance.radii]:
         raise GenimaError(f"the appearance has no sphere radius for view {', '.join(unknown)}")
+    appearance.require_frames(robot)
     cameras: dict[str, Camera] = {view: every[view] for view in wanted}
     sizes = {(camera.width, camera.height) for view, camera in cameras.items() if view != VIRTUAL}
     if len(sizes) != 1:

@@ -75,8 +75,8 @@ def spec_rows(spec: DrawingSpec) -> dict[str, str]:
         "targets": f"{spec.horizon} steps ahead at {spec.action_rate:g} Hz: {spec.horizon / spec.action_rate:.2f} s",
         "spheres": "; ".join(spheres),
         "radii": ", ".join(f"{view} {1000 * radius:g} mm" for view, radius in looks.radii.items()),
-        "stripes": f"a dark and a coloured one every {looks.stripe_period:g} diameters, dark ones at "
-        f"{100 * looks.dark:g}% brightness",
+        "stripes": f"a dark and a coloured one every {looks.stripe_period:g} diameters, {looks.first_stripe} first, "
+        f"dark ones at {100 * looks.dark:g}% brightness",
         "prompt": spec.prompt_template,
     }
 

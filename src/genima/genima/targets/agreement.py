@@ -11,7 +11,7 @@ from genima.checkpoint import DrawingSpec
 from genima.errors import GenimaError
 from genima.observation import Image
 from genima.robot.model import RobotModel
-from genima.targets.rendering import render_spheres
+from genima.targets.rendering import label_stripes
 from genima.targets.spheres import place_spheres, stripe_colours
 from genima.views.camera import Camera
 from genima.views.tiling import untile
@@ -47,14 +47,14 @@ class Agreement:
         right = seen = 0
         for view, camera in self._cameras.items():
             placed = place_spheres(camera, self._robot, self._spec.appearance, target, gripper_open, current)
-            layer = render_spheres(camera, placed, self._spec.appearance)
-            inside = layer[..., 3] > 0
-            shown, drawn = layer[inside][:, :3], views[view][inside].astype(np.int16)
-            seen += len(shown)
-            for sphere in placed:
-                colours = stripe_colours(sphere, self._spec.appearance)[:, :3]
-                mine = (shown[:, None] == colours).all(-1)  # (pixels, 2)
-                off = np.abs(drawn[mine.any(1), None] - colours.astype(np.int16)).mean(-1)
+            labels = label_stripes(camera, placed, self._spec.appearance)
+            seen += int(np.count_nonzero(labels))
+            for i, sphere in enumerate(placed):
+                first, second = labels == 2 * i + 1, labels == 2 * i + 2
+                drawn = views[view][first | second].astype(np.int16)
+                colours = stripe_colours(sphere, self._spec.appearance)[:, :3].astype(np.int16)
+                off = np.abs(drawn[:, None] - colours).mean(-1)
                 found = (off < _NEAR) & (off == off.min(1, keepdims=True))
-                right += int(np.minimum(found.sum(0), mine.sum(0)).sum())
+                shown = np.count_nonzero(first), np.count_nonzero(second)
+                right += int(np.minimum(found.sum(0), shown).sum())
         return right / seen if seen else 0.0

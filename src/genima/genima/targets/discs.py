@@ -88,6 +88,8 @@ def label_pixels(image: Image, camera: Camera, appearance: Appearance, observati
                 f"{(camera.height, camera.width, 3)}: resize the image or scale the camera"
             )
     labels = _nearest_colours(image, appearance)
+    if appearance.dark <= _DARKEST:
+        _fill_dark_stripes(labels, image, appearance)
     if observation is not None:
         change = cv2.absdiff(image, observation).max(axis=-1)
         unchanged = change < max(_CHANGED, _CHANGED_MORE * np.median(change))
@@ -108,6 +110,27 @@ def _nearest_colours(image: Image, appearance: Appearance) -> NDArray[np.intp]:
     bright = length > _DARKEST * full[nearest]
     sphere = alike & bright & (nearest < len(colours) - 1)
     return np.where(sphere, nearest, SCENE).reshape(image.shape[:2])
+
+
+def _fill_dark_stripes(labels: NDArray[np.intp], image: Image, appearance: Appearance) -> None:
+    """Label stripes that are too dark to have a colour as the sphere's whose coloured stripes they lie between.
+
+    Without them half of a disc is missing, and any smaller disc fits its pixels as well. The widest stripe that can be
+    lies on the largest disc that is looked for.
+    """
+    colours = palette(appearance)
+    brightness = np.linalg.norm(image.astype(np.float32), axis=-1)
+    widest = appearance.stripe_period / 2 * 2 * _SEARCH_RADII[-1] * max(labels.shape)
+    reach = int(np.ceil(widest / 2)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    for k, paint in enumerate(colours):
+        member = (labels == k).astype(np.uint8)
+        if np.count_nonzero(member) < _SMALLEST * labels.size / 2:
+            continue
+        around = cv2.copyMakeBorder(member, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=0)
+        closed = cv2.morphologyEx(around, cv2.MORPH_CLOSE, kernel)[reach:-reach, reach:-reach]
+        dark = brightness <= max(2 * appearance.dark, _DARKEST) * np.linalg.norm(paint.colour)
+        labels[(closed > 0) & dark & (labels == SCENE)] = k
 
 
 def find_discs(labels: NDArray[np.intp], camera: Camera, appearance: Appearance) -> dict[str, Disc | None]:

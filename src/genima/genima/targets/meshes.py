@@ -29,7 +29,7 @@ def render(camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearan
     seen = [sphere for sphere, _ in boxes_in_view(camera, spheres)]
     if not seen:
         return np.zeros((camera.height, camera.width, 4), np.uint8)
-    # Of nothing, of the first sphere's dark and coloured stripes, of the second's ...
+    # Of nothing, of the first sphere's odd and even stripes, of the second's ...
     colours = np.concatenate([np.zeros((1, 4), np.uint8), *(stripe_colours(sphere, appearance) for sphere in seen)])
     with _studio.in_turn() as studio:
         return colours[studio.segment(camera, seen, appearance.stripe_period)]
@@ -60,7 +60,7 @@ class _Studio:
         self._nodes = nodes
 
     def segment(self, camera: Camera, spheres: Sequence[PlacedSphere], stripe_period: float) -> NDArray[np.uint8]:
-        """What each pixel (h, w) shows: 0 nothing, 1 dark stripes of the first sphere, 2 its coloured ones, 3 ..."""
+        """What each pixel (h, w) shows: 0 nothing, 1 odd stripes of the first sphere, 2 its even ones, 3 ..."""
         lens = self._lens
         lens.fx, lens.fy, lens.cx, lens.cy = camera.fx, camera.fy, camera.cx, camera.cy
         lens.zfar = max(sphere.centre[2] + sphere.radius for sphere in spheres)
@@ -88,7 +88,7 @@ def _pose(sphere: PlacedSphere) -> NDArray[np.float64]:
 
 
 def striped_sphere(stripe_period: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Triangles (n, 3, 3) of the dark and of the coloured stripes of a unit sphere with its poles on the z axis."""
+    """Triangles (n, 3, 3) of the odd and of the even stripes of a unit sphere with its poles on the z axis."""
     planes = np.append(np.arange(-1, 1 - 1e-9, stripe_period), 1.0)
     stripes = []
     for low, high in zip(np.arcsin(planes[:-1]), np.arcsin(planes[1:]), strict=True):

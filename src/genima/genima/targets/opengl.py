@@ -37,7 +37,8 @@ void main() {
 _FRAGMENT_SHADER = """
 #version 330
 uniform vec2 focal, principal;
-uniform float z_near, z_far, stripe_period, dark;
+uniform float z_near, z_far, stripe_period;
+uniform vec2 stripes;  // brightness of the first and the second, which alternate
 flat in vec3 centre;
 flat in float radius;
 flat in vec3 stripe_normal;
@@ -51,7 +52,7 @@ void main() {
     float back = sqrt(max(inside, 0.0) / squared), depth = nearest - back;
     if (inside < 0.0 || depth <= z_near) discard;
     int stripe = int((dot(miss - ray * back, stripe_normal) / radius + 1.0) / stripe_period);
-    rgba = vec4((stripe & 1) == 0 ? dark * colour : colour, 1.0);
+    rgba = vec4(stripes[stripe & 1] * colour, 1.0);
     gl_FragDepth = depth / z_far;
 }
 """
@@ -118,7 +119,7 @@ class _Painter:
             "z_near": NEAR,
             "z_far": max(sphere.centre[2] + sphere.radius for sphere, _ in seen),
             "stripe_period": appearance.stripe_period,
-            "dark": appearance.dark,
+            "stripes": appearance.stripes,
         }
         height, width = (side.stop - side.start for side in part)
         viewport = (part[1].start, part[0].start, width, height)

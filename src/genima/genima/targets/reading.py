@@ -36,8 +36,11 @@ _OUTLIER = 5.0  # times the noise, beyond which a disc is no sphere of this arm
 _MOVE = 0.5  # rad, between measured and target joints; it decides only what the drawing leaves open, and so does ...
 _NEARER = 0.6  # ... the error in brightness that a rad between them counts as
 _ANYWHERE = 1.5  # rad, standard deviation of a joint of which the drawing says nothing
-_SCAN_REACH, _SCAN_STEP = 2.5, 0.12  # standard deviations; rad, a fraction of a stripe
-_COMPARED_SIZE = 64  # px, side of the grid on which brightness is compared
+_SCAN_REACH = 2.5  # standard deviations
+_SCAN_STEP, _SCAN_SHARE = 0.12, 0.24  # rad, and of a stripe period in radii: a fraction of a stripe
+_RESCANS = 3  # at most, for fine stripes
+_COMPARED_SIZE = 64  # px, side of the grid on which brightness is compared, ...
+_COMPARED_PERIOD = 0.375  # ... as long as stripes are not finer than this
 _RIM = 0.2  # radii, half chord below which a ray's depth changes too fast to be followed: the outer 2% of a disc
 _CORRELATED = 10.0  # pixels of that grid that err together
 _UNKNOWN = np.deg2rad(8)  # standard deviation beyond which a joint counts as not shown
@@ -188,24 +191,40 @@ def _fit_brightness(
     def residuals(positions: Array) -> Array:
         return np.concatenate([brightness(positions) - brightness.drawn, _NEARER * (positions - current)], axis=-1)
 
-    start = _scan(residuals, centres)
-    fit = least_squares(residuals, start, _jacobian(residuals, 1e-5), method="lm", xtol=1e-4, ftol=1e-4)
+    period = brightness.appearance.stripe_period
+    step = min(_SCAN_STEP, _SCAN_SHARE * period)
+
+    def fitted(start: Array) -> OptimizeResult:
+        return least_squares(residuals, start, _jacobian(residuals, 1e-5), method="lm", xtol=1e-4, ftol=1e-4)
+
+    fit = fitted(_scan(residuals, centres.x, centres.jac, step))
+    if period < _COMPARED_PERIOD:  # a scan from where joints are a degree off may miss a fine stripe
+        fit = min(fit, fitted(centres.x), key=lambda found: found.cost)
+        for _ in range(_RESCANS):
+            other = fitted(_scan(residuals, fit.x, centres.jac, step))
+            if other.cost > 0.99 * fit.cost:
+                break
+            fit = other
     n = len(current)
     information = fit.jac[:-n].T @ fit.jac[:-n] / (np.mean(fit.fun[:-n] ** 2) * _CORRELATED)
     return fit.x, np.diag(np.linalg.inv(information + np.eye(n) / _ANYWHERE**2)) ** 0.5
 
 
-def _scan(residuals: Callable[[Array], Array], centres: OptimizeResult) -> Array:
+def _scan(residuals: Callable[[Array], Array], positions: Array, jacobian: Array, step: float) -> Array:
     """Go through what the centres leave open, such as the last joint's turn, and take what looks most alike.
+
+    Args:
+        positions: (n,) rad, to begin at.
+        jacobian: of the centres' residuals.
+        step: rad.
 
     Stripes repeat, so that a search along the slope would end wherever some stripe meets some other.
     """
-    positions = centres.x
-    information, directions = np.linalg.eigh(centres.jac.T @ centres.jac)
+    information, directions = np.linalg.eigh(jacobian.T @ jacobian)
     deviations = np.maximum(information, 1e-6) ** -0.5
     for deviation, direction in zip(deviations, directions.T, strict=True):
         reach = min(_SCAN_REACH * float(deviation), np.pi / 2)
-        steps = np.linspace(-reach, reach, 2 * int(reach / _SCAN_STEP) + 1)
+        steps = np.linspace(-reach, reach, 2 * int(reach / step) + 1)
         candidates = positions + steps[:, None] * direction
         positions = candidates[np.square(residuals(candidates)).sum(axis=-1).argmin()]
     return positions
@@ -249,9 +268,10 @@ class _Brightness:
     ) -> _Brightness:
         colours = {(paint.sphere, paint.closed): (k, paint.colour) for k, paint in enumerate(palette(appearance))}
         disc, ray, drawn, blur = [], [], [], []
+        grid = _COMPARED_SIZE * int(np.ceil(_COMPARED_PERIOD / appearance.stripe_period))
         for i, s in enumerate(sightings):
             k, colour = colours[s.sphere.name, s.disc.closed]
-            camera, stride = s.camera, max(1, s.camera.width // _COMPARED_SIZE)
+            camera, stride = s.camera, max(1, s.camera.width // grid)
             reach = 1.5 * camera.fx * s.radius / s.disc.distance + 2
             box = _around(s.disc.v, reach, camera.height), _around(s.disc.u, reach, camera.width)
             own = labels[s.view][box] == k
@@ -284,7 +304,8 @@ class _Brightness:
         b = np.einsum("...i,...i", centre[..., m, :], self.ray)
         t = b - np.sqrt(np.maximum(b**2 - distance[..., m] ** 2 + radius**2, (_RIM * radius) ** 2))
         along = (t * np.einsum("...i,...i", normal[..., m, :], self.ray) - middle[..., m]) / radius  # -1..1
-        bright = expit(-sharpness[..., m] * np.sin(np.pi / period * (along + 1)))  # stripes: first a dark one
+        first = np.sin(np.pi / period * (along + 1))  # positive on the first stripe, negative on the second
+        bright = expit(sharpness[..., m] * (-first if self.appearance.first_stripe == "dark" else first))
         off_axis = np.arccos(np.clip(b / distance[..., m], -1, 1))
         inside = expit((size[..., m] - off_axis) / softness[m])
         return inside * (self.appearance.dark + (1 - self.appearance.dark) * bright)

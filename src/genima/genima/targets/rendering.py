@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -41,6 +42,19 @@ def render_spheres(
         raise GenimaError(f"unknown renderer {renderer!r}; known: {', '.join(RENDERERS)}")
     layer: Image = importlib.import_module(RENDERERS[renderer]).render(camera, spheres, appearance)
     return layer
+
+
+def label_stripes(
+    camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearance, renderer: str = "raycast"
+) -> NDArray[np.uint8]:
+    """Return what each pixel (h, w) shows: 0 none, 2i + 1 a first stripe of the i-th sphere, 2i + 2 a second one.
+
+    Colours alone do not tell: black stripes of different spheres are alike. Errors as :func:`render_spheres`.
+    """
+    numbered = [replace(sphere, colour=(2 * i + 2, 254, 0)) for i, sphere in enumerate(spheres)]
+    layer = render_spheres(camera, numbered, replace(appearance, dark=0.5, first_stripe="dark"), renderer)
+    second = layer[..., 1] == 254  # first stripes have half of both numbers
+    return np.where(second, layer[..., 0], 2 * layer[..., 0] - (layer[..., 3] > 0)).astype(np.uint8)
 
 
 def composite(image: Image, layer: Image, opacity: float = 1.0) -> Image:

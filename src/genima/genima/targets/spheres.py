@@ -47,13 +47,10 @@ def place_spheres(
     if camera.view not in appearance.radii:
         views = ", ".join(appearance.radii)
         raise GenimaError(f"the appearance has no sphere radius for view {camera.view} (only for {views}): add one")
+    appearance.require_frames(robot)
     frames = np.linalg.inv(camera.T_base_camera(robot, current)) @ robot.link_poses(target)
     placed = []
     for sphere in appearance.spheres:
-        if sphere.frame >= len(frames):
-            raise GenimaError(
-                f"sphere {sphere.name} is at frame {sphere.frame}, but {robot.name} has frames 0 to {len(frames) - 1}"
-            )
         T_camera_frame = frames[sphere.frame]
         colour = sphere.colour if gripper_open or sphere.closed_colour is None else sphere.closed_colour
         radius = appearance.radii[camera.view]
@@ -62,10 +59,9 @@ def place_spheres(
 
 
 def stripe_colours(sphere: PlacedSphere, appearance: Appearance) -> NDArray[np.uint8]:
-    """The rgba (2, 4) of a dark and of a coloured stripe."""
+    """Return the rgba (2, 4) of the first and of the second stripe, which then alternate."""
     rgba = np.full((2, 4), 255, np.uint8)
-    rgba[0, :3] = np.rint(appearance.dark * np.array(sphere.colour))
-    rgba[1, :3] = sphere.colour
+    rgba[:, :3] = np.rint(np.outer(appearance.stripes, sphere.colour))
     return rgba
 
 
