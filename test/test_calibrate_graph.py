@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from genima.handeye.folder import CameraInfo, sample_names
 from genima.handeye.session import Session
 from genima.robot.model import RobotModel
 from genima_bringup.calibrating import main
+from genima_bringup.processes import guard, simulator_with_board
+from genima_bringup.supervisor import Supervisor, free_domains, ros_environment
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import camera_info
@@ -97,13 +100,74 @@ def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
     assert Calibration.load(out / "wrist.yaml").samples
 
 
+@pytest.mark.real_time
+def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
+    tmp_path: Path, simulation: Simulation
+) -> None:
+    cells = pytest.importorskip("test_real_command")  # stand-ins for the libraries of robot and camera
+    simulation.reset("push_button", 0, PANDA.home)
+    place = cells.Place(tmp_path, simulation)
+    folders = [word for name in ("out", "samples", "logs") for word in (f"--{name}", str(tmp_path / name))]
+    robot = ["--robot-ip", "robot.here", "--robot", "panda", "--cameras", place.rig(), "--view", "front"]
+    with Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | place.environment) as terminal:
+        terminal.until("w/s forwards, back")
+        terminal.until("m move by itself")
+        terminal.until("0 samples, 0% covered: board not seen")
+        terminal.press("t")
+        terminal.until("board not seen: 0 of its 24 points")
+        terminal.press(" ")
+        terminal.until("mirroring")
+        terminal.press("q")
+        assert terminal.process.wait(60) == 0
+    logs = {file.stem for file in (tmp_path / "logs").glob("*.log")}
+    assert logs == {
+        "franka_arm", "franka_hand", "front_camera", "command_guard", "jog", "teleop", "calibrator", "clock_watch",
+    }  # fmt: skip
+
+
+@pytest.mark.real_time
+def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> None:
+    environment = {"ROS_DOMAIN_ID": str(random.SystemRandom().choice(free_domains()))}
+    os.environ.update(environment)
+    try:
+        around = ros_environment()
+    finally:
+        del os.environ["ROS_DOMAIN_ID"]
+    folders = [word for name in ("out", "samples", "logs") for word in (f"--{name}", str(tmp_path / name))]
+    robot = ["--view", "wrist", "--parent", "flange", "--robot", "panda", "--flange-frame", "left_panda_link8"]
+    leave_samples(tmp_path / "samples", 6)
+    running = [*simulator_with_board("wrist", "table"), guard()]
+    with (
+        Supervisor(running, tmp_path / "robot", around),
+        Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | environment) as terminal,
+    ):
+        terminal.until("t take")
+        terminal.until("6 samples (")
+        terminal.press("v")
+        terminal.until("wrist.yaml is written")
+        terminal.press("q")
+        assert terminal.process.wait(60) == 0
+    saved = Calibration.load(tmp_path / "out" / "wrist.yaml")
+    assert saved.frames is not None and saved.frames.parent == "left_panda_link8"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "calibrating by hand needs a terminal"),
         (["--auto"], "--auto goes with --sim"),
-        (["--out", "somewhere"], "--out goes with --sim"),
-        (["--sim", "--auto", "--most", "3"], "--most must be at least 5"),
+        (["--out", "somewhere"], "--out goes with --sim, or with the --view of a real robot"),
+        (["--most", "7"], "--most goes with --sim, or with the --view of a real robot"),
+        (["--sim", "--auto", "--most", "3"], "--most 3: must be greater than or equal to 5"),
+        (["--sim", "--auto", "--speed", "nan"], "--speed nan: must be a finite number"),
+        (["--sim", "--auto", "--view", "top"], "--view top: the simulator has front"),
+        (["--sim", "--view", "left-shoulder"], "--view left-shoulder: .*for example left_shoulder"),
+        (["--sim", "--robot", "fr3"], "--robot is of a real robot"),
+        (["--view", "front"], "say with --parent base or flange what carries the camera"),
+        (["--view", "front", "--parent", "base", "--auto"], "--auto goes with --sim; on a real robot key m"),
+        (["--robot-ip", "robot.here", "--cameras", "rig.yaml"], "--view is missing"),
+        (["--robot-ip", "robot.here", "--view", "front"], "--cameras is missing"),
+        (["--robot-ip", "x", "--view", "front", "--cameras", "y", "--parent", "base"], "--parent goes without"),
         (["--sim", "--auto", "--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
     ],
 )

@@ -1,52 +1,257 @@
-"""`./genima calibrate live`: calibrate a camera on the robot, by hand or by itself; or try it on the simulated one."""
+"""`./genima calibrate live`: calibrate a camera on the robot, by hand or by itself; or try it on the simulated one.
+
+It starts what it needs: the simulator, our own drivers of a real robot, or only the calibrator beside a robot whose
+nodes run already; or it has the keys of a calibrator that runs already.
+"""
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-from tqdm import tqdm
+from pydantic import Field
 
+from genima.cli.options import parse_options
 from genima.errors import GenimaError
-from genima.handeye import Board, Calibration
-from genima.handeye.poses import difference
+from genima.names import RosName
 from genima.signals import interruptible
-from genima.views.camera import Camera, load_cameras
 from genima_bringup.leading import Key, Leading, attached, leading, require_terminal
-from genima_bringup.processes import calibrator, following, guard, simulated_leader, simulator_with_board
-from genima_bringup.taking_part import add_graph_options
+from genima_bringup.processes import (
+    CLOCK_WATCH,
+    RECOVERY,
+    Process,
+    calibrator,
+    camera,
+    following,
+    guard,
+    jog,
+    mirror,
+    own_drivers,
+    simulated_leader,
+    simulator_with_board,
+)
+from genima_bringup.taking_part import GraphOptions
+
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+    from genima.views.camera import Camera
+    from genima.views.rig import Device
 
 _NODES = ("calibrator",)  # of a robot that runs already
-_SPEED = 0.4  # of a simulated arm's own: nobody stands beside it
+_ROBOT = "fr3_franka_hand"  # as `./genima real` has it
+_SPEED, _SIMULATED_SPEED = 0.15, 0.4  # of the arm's own; nobody stands beside a simulated one
 _MOST = 20  # samples
 _SEEN, _DONE = 60.0, 1200.0  # s for the board to be seen, and for all samples
 _NEAR = 1.0, 0.1  # mm, deg from the simulator's truth
 
 
-def main(argv: list[str]) -> int:
+@dataclass
+class Live(GraphOptions):
+    """Calibrate a camera on the robot: take samples by keys, or let the arm take them by itself.
+
+    With --sim on the simulated robot. With --robot-ip, --cameras and --view it starts our own drivers of a real Franka
+    robot and of that camera, with the guard and the calibrator. With --view and --parent it starts the calibrator
+    alone, beside a robot whose nodes run already. Without these it has the keys of a calibrator that runs already.
+    """
+
+    sim: bool = False
+    """On the simulated robot, which holds or sees a board."""
+    robot_ip: str = ""
+    """Address of the real robot, to start its drivers."""
+    cameras: str = ""
+    """Which camera is which view, as for "./genima real": a name in config/cameras or a YAML file."""
+    view: RosName | None = None
+    """The camera to be calibrated (with --sim: front)."""
+    parent: Literal["base", "flange"] | None = None
+    """What carries the camera, where neither --cameras nor the simulator says it."""
+    robot: str | None = None
+    """Robot model of a real robot: a name in config/robots or a YAML file; default: fr3_franka_hand."""
+    board: Path | None = None
+    """YAML file of the board; default: calibration/boards/charuco_7x5_a4.yaml."""
+    out: Path | None = None
+    """Folder for VIEW.yaml; default: calibration/mine, with --sim runs/<time>."""
+    samples: Path | None = None
+    """Folder for the samples; default: data/calibration/VIEW, with --sim in --out."""
+    auto: bool = False
+    """With --sim: from start to end without anybody. On a real robot key m has the arm move by itself."""
+    most: Annotated[int, Field(ge=5, le=1000)] | None = None
+    """Samples that the arm takes by itself; default: 20."""
+    speed: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    """Of the arm's own, while it moves by itself; default: 0.15, with --sim 0.4."""
+    base_frame: str | None = None
+    """The robot's base in tf, where it is not called as in franka_description: left_fr3_link0."""
+    flange_frame: str | None = None
+    """The robot's flange in tf, where it is not called as in franka_description: left_fr3_link8."""
+    logs: Path | None = None
+    """Folder for the logs of the nodes that are started; default: runs/calibrate/<time>/logs, with --sim none."""
+
+
+def main(argv: Sequence[str]) -> int:
     """Calibrate; returns the exit code: 1 when a simulated camera was not found where it is."""
-    options = _parse(argv)
+    options = parse_options(Live, "genima calibrate live", argv, "./genima calibrate live --sim --auto")
+    _require_possible(options)
     with interruptible():
         try:
-            return _simulate(options) if options.sim else _operate(options)
+            if options.sim:
+                return _simulate(options)
+            if options.robot_ip:
+                return _start_robot(options)
+            return _start_calibrator(options) if options.view else _operate(options)
         except KeyboardInterrupt:
             return 130
 
 
-def _simulate(options: argparse.Namespace) -> int:
-    truth = load_cameras("sim")[options.view]
+def _require_possible(options: Live) -> None:
+    """Raise a GenimaError in a moment for options that do not go together, and for files that cannot be read."""
+    described = ("parent", "robot", "base_frame", "flange_frame")
+    if options.sim:
+        _refuse(options, ("robot_ip", "cameras", *described, "namespace"), "is of a real robot; leave it out, or --sim")
+    elif options.robot_ip:
+        for name in ("cameras", "view"):
+            if not getattr(options, name):
+                raise GenimaError(f"--{name} is missing: which camera is to be calibrated, and how it is connected")
+        _refuse(options, ("parent",), "goes without --cameras, which say what carries the camera")
+        _refuse(options, ("namespace",), "is of a robot that runs already; this one's nodes have none")
+        _refuse(options, ("auto",), "goes with --sim; on a real robot key m has the arm move by itself")
+    elif options.view:
+        if not (options.parent or options.cameras):
+            raise GenimaError(
+                "say with --parent base or flange what carries the camera; or start robot and camera here as well, "
+                "with --robot-ip and --cameras"
+            )
+        _refuse(options, ("auto",), "goes with --sim; on a real robot key m has the arm move by itself")
+    else:
+        unused = ("cameras", *described, "board", "out", "samples", "auto", "most", "speed", "logs")
+        _refuse(
+            options, unused, "goes with --sim, or with the --view of a real robot whose calibrator is started here; a "
+            "calibrator that runs already has its own"
+        )  # fmt: skip
+    if not options.auto:
+        require_terminal("calibrating by hand")
+    if options.board:
+        from genima.handeye.board import Board
+
+        Board.load(options.board)
+
+
+def _refuse(options: Live, names: Sequence[str], why: str) -> None:
+    """Raise a GenimaError for the first of some options that was given."""
+    for name in names:
+        if getattr(options, name) not in (None, "", False):
+            raise GenimaError(f"--{name.replace('_', '-')} {why}")
+
+
+# ------------------------------------------------------------------------------------------------------ real robots
+
+
+def _start_robot(options: Live) -> int:
+    """Our own drivers of robot and camera, the guard, a leader that keys push, and the calibrator."""
+    from genima.robot.model import RobotModel
+    from genima_bringup.real import require_alone
+    from genima_bringup.supervisor import robot_environment
+    from genima_bringup.taking_part import taking_part
+
+    view, robot, device = options.view or "", options.robot or _ROBOT, _device(options)
+    RobotModel.load(robot)
+    processes = [
+        *own_drivers(robot, options.robot_ip), camera(view, device), guard(robot, 200, RECOVERY),
+        jog(robot), mirror(robot, "same", _SPEED), *_calibrator(options, device.mounted_on), CLOCK_WATCH,
+    ]  # fmt: skip
+    environment = robot_environment()
+    os.environ.update(environment)
+    with taking_part("calibrate") as driver:
+        require_alone(driver, [process.node for process in processes if process != CLOCK_WATCH])
+    logs = _logs(options)
+    with leading(processes, logs, environment, "the drivers, the guard and the calibrator") as session:
+        _by_hand(session)
+    return 0
+
+
+def _start_calibrator(options: Live) -> int:
+    """The calibrator alone, in the graph of a robot whose nodes run already."""
+    from genima.robot.model import RobotModel
+    from genima_bringup.real import require_alone
+    from genima_bringup.supervisor import Supervisor, joining_environment
+    from genima_bringup.taking_part import taking_part
+
+    RobotModel.load(options.robot or _ROBOT)
+    parent = options.parent or "base"
+    if options.cameras:
+        mounted = _device(options).mounted_on
+        if options.parent not in (None, mounted):
+            raise GenimaError(f"--parent {parent}: {options.cameras} has {options.view} on the {mounted}")
+        parent = mounted
+    processes = _calibrator(options, parent)
+    if options.namespace:
+        processes = [replace(each, remappings={"__ns": f"/{options.namespace.strip('/')}"}) for each in processes]
+    environment = joining_environment(options.dds)
+    os.environ.update(environment)
+    with taking_part("calibrate", options.namespace) as driver:
+        require_alone(driver, _NODES)
+    with (
+        Supervisor(processes, _logs(options), environment) as supervisor,
+        attached(_NODES, options.namespace, options.dds, supervisor.check) as session,
+    ):
+        _by_hand(session)
+    return 0
+
+
+def _operate(options: Live) -> int:
+    """Keys for a robot and a calibrator that run already."""
+    with attached(_NODES, options.namespace, options.dds) as session:
+        _by_hand(session)
+    return 0
+
+
+def _calibrator(options: Live, parent: Literal["base", "flange"]) -> list[Process]:
+    assert options.view is not None
+    return calibrator(
+        options.view, parent, str(options.board or ""), options.robot or _ROBOT,
+        str(options.out or "calibration/mine"), str(options.samples or ""), options.speed or _SPEED,
+        options.most or _MOST, options.base_frame or "", options.flange_frame or "",
+    )  # fmt: skip
+
+
+def _device(options: Live) -> Device:
+    """How the camera that is to be calibrated is connected."""
+    from genima.views.rig import load_rig
+
+    rig = load_rig(options.cameras)
+    if options.view is None or options.view not in rig:
+        raise GenimaError(f"--view {options.view}: {options.cameras} has {', '.join(rig)}")
+    return rig[options.view]
+
+
+def _logs(options: Live) -> Path:
+    logs = options.logs or Path("runs") / "calibrate" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
+    print(f"logs: {logs}", flush=True)
+    return logs
+
+
+# ---------------------------------------------------------------------------------------------------- simulated robot
+
+
+def _simulate(options: Live) -> int:
+    from genima.views.camera import load_cameras
+
+    views = load_cameras("sim")
+    view, most, speed = options.view or "front", options.most or _MOST, options.speed or _SIMULATED_SPEED
+    if view not in views:
+        raise GenimaError(f"--view {view}: the simulator has {', '.join(views)}")
+    truth = views[view]
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     place, board = "table" if truth.parent == "flange" else "gripper", str(options.board or "")
-    samples = str(options.samples or out / "samples" / options.view)
-    node = calibrator(options.view, truth.parent, board, "panda", str(out), samples, _SPEED, options.most)
-    simulator = simulator_with_board(options.view, place, board)
+    samples = str(options.samples or out / "samples" / view)
+    node = calibrator(view, truth.parent, board, "panda", str(out), samples, speed, most)
+    simulator = simulator_with_board(view, place, board)
     if options.auto:
         with leading([*simulator, guard(), *node], options.logs) as session:
             try:
-                _move_by_itself(session, options.most)
+                _move_by_itself(session, most)
             except GenimaError as error:
                 raise GenimaError(f"{error}; --out {out} goes on with the samples that it has") from None
             print(session.operator.said("calibrator/save", session.live))
@@ -56,14 +261,7 @@ def _simulate(options: argparse.Namespace) -> int:
             session.operator.toggle_gripper()  # it stays closed
         session.lead()
         _by_hand(session)
-    return _compare(out, truth) if (out / f"{options.view}.yaml").exists() else 0
-
-
-def _operate(options: argparse.Namespace) -> int:
-    """Keys for a robot and a calibrator that run already."""
-    with attached(_NODES, options.namespace, options.dds) as session:
-        _by_hand(session)
-    return 0
+    return _compare(out, truth) if (out / f"{view}.yaml").exists() else 0
 
 
 def _by_hand(session: Leading) -> None:
@@ -92,6 +290,8 @@ def _move_by_itself(session: Leading, most: int) -> None:
         GenimaError: when it does not begin, or ends for something that is wrong.
     """
     operator = session.operator
+    from tqdm import tqdm
+
     session.say(_begun(session))
     with tqdm(total=most, unit="sample", dynamic_ncols=True) as progress:
 
@@ -124,6 +324,11 @@ def _begun(session: Leading) -> str:
 
 def _compare(out: Path, truth: Camera) -> int:
     """Print how far the saved calibration is from the simulator's truth; returns the exit code."""
+    import numpy as np
+
+    from genima.handeye import Calibration
+    from genima.handeye.poses import difference
+
     path = out / f"{truth.view}.yaml"
     found = Calibration.load(path)
     metres, angle = difference(found.camera.T_parent_camera, truth.T_parent_camera)
@@ -132,37 +337,6 @@ def _compare(out: Path, truth: Camera) -> int:
     parts = [f"{value:.3f} {unit} (1 sigma as stated: {sigma:.3f})" for unit, value, sigma in rows]
     print(f"{path}: {' and '.join(parts)} from where the simulated camera is")
     return 0 if off[0] <= _NEAR[0] and off[1] <= _NEAR[1] else 1
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./genima calibrate live", description=__doc__)
-    parser.add_argument("--sim", action="store_true", help="on the simulated robot, which holds or sees a board")
-    views = load_cameras("sim")
-    parser.add_argument("--view", choices=list(views), default="front", help="with --sim (default: %(default)s)")
-    parser.add_argument("--auto", action="store_true", help="with --sim: from start to end without anybody")
-    parser.add_argument("--board", type=Path, help="with --sim: its file (default: the one in calibration/boards)")
-    parser.add_argument("--out", type=Path, help="with --sim: folder for the calibration (default: runs/<time>)")
-    parser.add_argument("--samples", type=Path, help="with --sim: folder for the samples (default: in --out)")
-    parser.add_argument(
-        "--most", type=int, default=_MOST, help="with --sim: samples that it takes by itself (default: %(default)s)"
-    )
-    add_graph_options(parser)
-    parser.add_argument("--logs", type=Path, help="with --sim: folder for the nodes' logs")
-    options = parser.parse_args(argv)
-    if options.board:
-        Board.load(options.board)
-    if options.most < 5:
-        raise GenimaError("--most must be at least 5: fewer samples tell nothing")
-    if not options.sim:
-        unused = [name for name in ("auto", "board", "out", "samples") if getattr(options, name)]
-        if unused:
-            raise GenimaError(
-                f"--{unused[0]} goes with --sim; a robot's nodes run already, and calibrate.launch.py gives them view, "
-                "parent, board and folders (docs/calibration.md); key m then has the arm move by itself"
-            )
-    if not options.auto:
-        require_terminal("calibrating by hand")
-    return options
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima.names import require_namespace
-from genima_bringup.processes import Process
+from genima_bringup.processes import CLOCK_WATCH, Process
 from genima_bringup.supervisor import Supervisor, joining_environment, ros_environment
 from genima_nodes.ros_context import create, ros_context
 
@@ -116,15 +116,29 @@ class Leading:
 
 
 @contextlib.contextmanager
-def leading(processes: Sequence[Process], logs: Path | None) -> Iterator[Leading]:
-    """Run processes in a graph of their own, with an operator in it; ``logs``: folder for what they say."""
-    os.environ.update(ros_environment())
+def leading(
+    processes: Sequence[Process],
+    logs: Path | None,
+    environment: Mapping[str, str] | None = None,
+    what: str = "the simulator and what moves its arm",
+) -> Iterator[Leading]:
+    """Run processes with an operator in their graph.
+
+    Args:
+        processes: nodes to run.
+        logs: folder for their logs; None: a temporary one.
+        environment: variables of their graph; None: of one of their own on this machine.
+        what: names the processes in the line that says that they start.
+    """
+    environment = dict(environment or ros_environment())
+    os.environ.update(environment)
     with contextlib.ExitStack() as stack:
         folder = logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        supervisor = stack.enter_context(Supervisor(processes, folder, ros_environment()))
+        supervisor = stack.enter_context(Supervisor(processes, folder, environment))
         operator = stack.enter_context(_operator(""))
-        print("starting the simulator and what moves its arm ...", flush=True)
-        operator.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
+        print(f"starting {what} ...", flush=True)
+        nodes = [process.node for process in processes if process != CLOCK_WATCH]
+        operator.wait_ready(nodes, _READY_TIMEOUT, supervisor.check)
         line = stack.enter_context(tqdm(bar_format="{desc}", disable=None))
         yield Leading(operator, line, supervisor.check)
 

@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     with interruptible(), ExitStack() as stack:
         try:
             driver = stack.enter_context(taking_part("real"))
-            _require_alone(driver, nodes)
+            require_alone(driver, nodes)
             logs = options.logs or Path("runs") / "real" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
             print(f"logs: {logs}", flush=True)
             supervisor = stack.enter_context(Supervisor(processes, logs, environment))
@@ -124,7 +124,7 @@ def _processes(options: Real) -> list[Process]:
     )  # fmt: skip
 
 
-def _require_alone(driver: Driver, nodes: Sequence[str]) -> None:
+def require_alone(driver: Driver, nodes: Sequence[str]) -> None:
     """Two of each node in one domain would hold both arms, that of who was there first as well.
 
     Raises:
