@@ -169,7 +169,7 @@ def test_what_is_wrong_holds_the_arm_and_is_told(graph, monkeypatch: pytest.Monk
     arm.q = FR3.home - 0.2  # a reflex: its driver is silent for a while, and then it is elsewhere
     graph.until(graph.complains("arm_adapter", "its driver says nothing of its joints"), "no complaint")
     time.sleep(0.6)
-    graph.until(graph.complains("arm_adapter", "call command_guard/resume"), "no complaint", arm.command)
+    graph.until(graph.complains("arm_adapter", "call resume"), "no complaint", arm.command)
     np.testing.assert_allclose(arm.positions(), arm.q)  # not back to where it was before
     graph.until(lambda: arm.follows(-0.19), "no recovery", lambda: arm.command(-0.19))
 

@@ -42,7 +42,11 @@ def test_the_shipped_grippers(name: str) -> None:
     there = [backend.fraction(backend.position(f)) for f in fractions]
     np.testing.assert_allclose(there, fractions, atol=1e-12)
     assert backend.fraction(backend.opened) == 1 and backend.fraction(backend.closed) == 0
-    assert backend.fraction(backend.closed + 10 * (backend.closed - backend.opened)) == 0
+    travel = backend.closed - backend.opened
+    assert backend.fraction(backend.closed + 0.2 * travel) == 0  # a little beyond its stops
+    for position in (backend.closed + 10 * travel, backend.opened - travel, float("nan"), float("inf")):
+        with pytest.raises(GenimaError, match=f"{backend.joint}: .* is outside its travel"):
+            backend.fraction(position)
 
 
 def test_every_shipped_file_is_one_of_both() -> None:
@@ -55,7 +59,7 @@ def test_every_shipped_file_is_one_of_both() -> None:
 def changed(tmp_path: Path):  # type: ignore[no-untyped-def]
     """A shipped file with fields set anew, or (None) left out."""
 
-    def write(name: str, **fields: object) -> Path:
+    def write(name: str, /, **fields: object) -> Path:
         data = yaml.safe_load(paths.shared("config", "backends", f"{name}.yaml").read_text()) | fields
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}))
@@ -67,15 +71,17 @@ def changed(tmp_path: Path):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     "fields, words",
     [
-        ({"target": None}, "lacks target"),
-        ({"velocites": True}, "has no field velocites"),
-        ({"ahead": 0.1}, "has no field ahead"),  # of another message
-        ({"message": "twist"}, "message is 'twist'; known: joint_state, joint_trajectory, float64_array"),
-        ({"velocities": "yes"}, "velocities is 'yes'; it must be true or false"),
-        ({"states": 7}, "states is 7; it must be a text"),
-        ({"joints": ["a", "a"]}, "joints is"),
-        ({"recovery": "by hand"}, "recovery must have fields of its own"),
-        ({"recovery": {"action": "a"}}, "lacks state"),
+        ({"target": None}, "target: Field required"),
+        ({"velocites": True}, "velocites: Extra inputs"),
+        ({"ahead": 0.1}, "ahead belongs to message: joint_trajectory"),
+        ({"message": "twist"}, "message: Input should be 'joint_state', 'joint_trajectory' or 'float64_array'"),
+        ({"velocities": "yes"}, "velocities: Input should be a valid boolean .'yes'."),
+        ({"states": 7}, "states: Input should be a valid string .7."),
+        ({"target": "my target"}, "target: ROS does not allow the name"),
+        ({"name": "mine"}, "called as its file"),
+        ({"joints": ["a", "a"]}, "joints: must have each name once"),
+        ({"recovery": "by hand"}, "recovery: Input should be a valid dictionary"),
+        ({"recovery": {"action": "a"}}, "recovery.state: Field required"),
     ],
 )
 def test_a_bad_controller_is_refused_in_one_line(changed, fields: dict[str, object], words: str) -> None:
@@ -88,10 +94,11 @@ def test_a_bad_controller_is_refused_in_one_line(changed, fields: dict[str, obje
     "fields, words",
     [
         ({"closed": 0.0}, "open and closed must differ"),
-        ({"effort": -1.0}, "effort is -1; it must be positive"),
-        ({"open": float("nan")}, "open is nan; it must be a number"),
-        ({"kind": "control_msgs/action/Grip"}, "known: auto"),
-        ({"speed": 0.1}, "has no field speed"),
+        ({"effort": -1.0}, "effort: Input should be greater than 0"),
+        ({"open": float("nan")}, "open: Input should be a finite number"),
+        ({"open": 85.0}, "open: Input should be less than"),  # mm
+        ({"kind": "control_msgs/action/Grip"}, "kind: Input should be 'auto'"),
+        ({"speed": 0.1}, "speed belongs to kind: franka_msgs"),
     ],
 )
 def test_a_bad_gripper_is_refused_in_one_line(changed, fields: dict[str, object], words: str) -> None:
@@ -100,7 +107,7 @@ def test_a_bad_gripper_is_refused_in_one_line(changed, fields: dict[str, object]
 
 
 def test_missing_and_malformed_files_are_refused(tmp_path: Path, changed) -> None:
-    for text, words in (("a: [", "is not YAML"), ("- a", "has no fields"), ("", "has no fields")):
+    for text, words in (("a: [", "not YAML"), ("- a", "valid dictionary"), ("", "valid dictionary")):
         file = tmp_path / "bad.yaml"
         file.write_text(text)
         with pytest.raises(GenimaError, match=words):

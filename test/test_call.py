@@ -36,7 +36,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
 
 
 def test_the_arm_is_stopped_and_goes_on(call: Callable[..., tuple[int, str]]) -> None:
-    assert call("stop", "--patience", "60") == (0, "stopped; call command_guard/resume to go on")
+    assert call("stop", "--patience", "60") == (0, "stopped; go on with ./genima call resume")
     assert call("resume") == (0, "going on with the next command near the arm")
 
 

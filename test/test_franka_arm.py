@@ -320,7 +320,7 @@ def test_a_hand_that_is_wished_as_it_is_keeps_what_it_holds(cell: Any) -> None:
 def test_what_a_hand_does_not_do_is_told_and_tried_again(cell: Any) -> None:
     hand = FrankaHand(HERE, 30.0, 0.1)
     cell.hand.max_width = 0.0
-    with pytest.raises(GenimaError, match="call franka_hand/home"):
+    with pytest.raises(GenimaError, match="./genima call home"):
         hand.measure()
     assert hand.home() == "homed" and hand.measure() == 1.0
     cell.hand.fails = True

@@ -1,6 +1,7 @@
 """The command guard: whatever goes in, what comes out obeys the limits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from genima.errors import GenimaError
-from genima.guard import CommandGuard, Guarded, GuardSettings, Reason, SelfCollision, Verdict, Workspace
+from genima.guard import INTENDED, CommandGuard, Guarded, GuardSettings, Reason, SelfCollision, Verdict, Workspace
 from genima.guard.keep_out import KeepOut
 from genima.guard.limits import excess
 from genima.observation import Command, Joints
@@ -117,11 +118,43 @@ def test_rivals_hold_the_arm_until_one_is_left(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"margin": -0.1}, {"jump": np.nan}, {"late": 0.0}, {"late": 1.0}, {"lost": np.inf}]
+    "settings",
+    [{"margin": -0.1}, {"jump": np.nan}, {"late": 0.0}, {"late": 1.0}, {"lost": np.inf}]
+    + [{"margin": 1e9}, {"jump": 1e9}, {"distance": 100.0}, {"rejoin": np.inf}, {"lost": 3600.0}],
 )
 def test_senseless_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(GenimaError, match=f"command guard's {next(iter(settings))}"):
         CommandGuard(PANDA, RATE, settings=GuardSettings(**settings))
+
+
+def test_a_margin_that_leaves_no_range_is_refused() -> None:
+    narrow = replace(PANDA, position_min=PANDA.home - 0.3, position_max=PANDA.home + 0.3)
+    with pytest.raises(GenimaError, match="margin is 0.4; it leaves no range to panda_joint1"):
+        CommandGuard(narrow, RATE, settings=GuardSettings(margin=0.4))
+
+
+def test_a_source_that_pauses_on_purpose_is_no_fault_and_goes_on_near_the_arm(bench: Bench) -> None:
+    bench.follow(20)
+    bench.guard.pause("teleop")
+    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not Reason.PAUSED, "another source's pause"
+    bench.guard.pause("controller")
+    results = [bench.step() for _ in range(80)]
+    assert {result.reason for result in results} == {Reason.PAUSED} <= INTENDED
+    np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
+    far = bench.step(wish(bench.now + DT, bench.arm + 0.2))
+    assert (far.verdict, far.reason) == (Verdict.STOPPED, Reason.REJOIN)  # as after any stop
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.OK
+    assert [bench.step().reason for _ in range(40)][-1] is Reason.COMMAND_LOST, "silence is a fault again"
+
+
+def test_what_the_guard_limits_it_counts_and_tells(bench: Bench) -> None:
+    bench.follow(5, speed=0.0)
+    result = bench.step(Command(bench.now + DT, bench.arm, STILL, 100.0))  # percent
+    assert (result.verdict, result.reason) == (Verdict.LIMITED, Reason.GRIPPER)
+    assert result.command is not None and result.command.gripper == 1.0
+    assert bench.guard.counts[Reason.GRIPPER] == 1
+    speedy = Command(bench.now + DT, bench.arm, 50 * np.eye(7)[0], 1.0)  # deg/s
+    assert bench.step(speedy).reason is Reason.RATE
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -134,6 +134,27 @@ def test_the_grippers_position_is_zero_when_open_and_the_drivers_when_closed(fra
     assert PANDA.open_fraction(0.8) == 0.0 and PANDA.open_fraction(-0.1) == 1.0  # a little beyond its stops
 
 
+@pytest.mark.parametrize("position", [40.0, -0.3, 1.0, float("nan"), float("-inf")])
+def test_a_gripper_position_in_another_unit_is_refused(position: float) -> None:
+    with pytest.raises(GenimaError, match=r"finger_joint: .* is outside its travel, 0.7 \(closed\) .. 0 \(open\)"):
+        PANDA.open_fraction(position)
+
+
+@pytest.mark.parametrize(
+    "beyond, words",
+    [(None, ""), (0.1, ""), (0.3, "is panda the robot"), (90.0, "are these degrees"), (-90.0, "are these degrees")],
+)
+def test_measured_joints_far_outside_their_range_are_refused(beyond: float | None, words: str) -> None:
+    positions = PANDA.home.copy()
+    if beyond is not None:
+        positions[5] = PANDA.position_max[5] + beyond
+    if not words:
+        PANDA.require_in_range(positions)
+        return
+    with pytest.raises(GenimaError, match=rf"panda_joint6: .* rad is outside its range -0.02 .. 3.75; {words}"):
+        PANDA.require_in_range(positions)
+
+
 @pytest.mark.parametrize("culprit", NAMES)
 def test_a_joint_that_is_missing_named_twice_or_not_finite_is_named_in_the_error(culprit: str) -> None:
     values = [0.1] * len(NAMES)
@@ -181,16 +202,27 @@ def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     "damage, words",
     [
-        (_set(2, min=3.0), "home must lie between min and max: panda_joint3"),
-        (_set(0, home=-2.9), "home must lie between min and max: panda_joint1"),
-        (_set(6, velocity=0), "velocity, acceleration and jerk must be positive: panda_joint7"),
-        (_set(1, jerk=float("inf")), "must be positive: panda_joint2"),
-        (_set(5, d=float("nan")), "kinematics must be finite: panda_joint6"),
+        (_set(2, min=3.0), "panda_joint3: home must lie between min and max"),
+        (_set(0, home=-2.9), "panda_joint1: home must lie between min and max"),
+        (_set(6, velocity=0), "joints.6.velocity: Input should be greater than or equal to 0.001 (0)"),
+        (_set(1, jerk=float("inf")), "joints.1.jerk: Input should be a finite number"),
+        (_set(5, d=float("nan")), "joints.5.d: Input should be a finite number"),
         (_set(3, name="panda_joint1"), "a name of its own"),
-        (_set(0, braking={"deceleration": 0, "offset": 0, "min": -3, "max": 3}), "braking must be positive"),
+        (_set(0, braking={"deceleration": 0, "offset": 0, "min": -3, "max": 3}), "joints.0.braking.deceleration"),
+        (_set(0, braking={"deceleration": 6, "offset": 9, "min": -3, "max": 3}), "let the joint move at home"),
+        (_set(0, max=166), "joints.0.max: Input should be less than or equal to 12.56"),  # degrees
+        (_set(0, velocity=150), "joints.0.velocity: Input should be less than or equal to 50"),
+        (_set(0, name=1), "joints.0.name: Input should be a valid string (1)"),
+        (_set(0, name="a b"), "joints.0.name"),
+        (_set(0, speed=1), "joints.0.speed: Extra inputs"),
+        (lambda data: data["gripper"].update(open=85), "gripper.open: Input should be less than"),  # mm
+        (lambda data: data.update(arm="fr3"), "joints and flange_offset beside arm"),
+        (lambda data: data.pop("flange_offset"), "flange_offset missing"),
+        (lambda data: (data.pop("joints"), data.pop("flange_offset"), data.update(arm="fr3_franka_hand")),
+         "arm fr3_franka_hand has no joints of its own"),
         (_set(0, braking={"deceleration": 6, "offset": 0.3, "min": -2, "max": 3}), "anywhere in its range"),
-        (lambda data: data["gripper"].update(closed=0), "open and closed must be finite, and differ"),
-        (lambda data: data["gripper"].update(open=float("inf")), "open and closed must be finite, and differ"),
+        (lambda data: data["gripper"].update(closed=0), "open and closed must differ"),
+        (lambda data: data["gripper"].update(open=float("inf")), "gripper.open: Input should be a finite number"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(tmp_path: Path, damage: Callable[[Any], None], words: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, TwistStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, Float32
 from std_srvs.srv import Trigger
 
+from genima import paths
 from genima.errors import GenimaError
 from genima.observation import Joints
 from genima.robot.model import RobotModel
@@ -44,6 +46,8 @@ PANDA = RobotModel.load("panda")
 N = len(PANDA.joint_names)
 NAMES = [f"servo_{i}" for i in range(N)]
 DT = 0.005  # s between the leader's samples
+TURN = 2 * np.pi  # rad
+PAD = paths.shared("config", "teleop", "gamepad.yaml").read_text(encoding="utf-8")
 
 
 def leader_file(folder: Path, **changes: object) -> Path:
@@ -67,8 +71,7 @@ def test_a_leader_is_matched_by_name_and_scaled_turned_and_shifted(tmp_path_fact
     leader = Leader.load(leader_file(tmp_path_factory.mktemp("leader"), joints=joints), PANDA)
     sample = leader.sample(1.0, [NAMES[i] for i in order], [positions[i] for i in order], [0.1] * N)
     signs, scales, offsets = (np.array(column) for column in zip(*rows, strict=True))
-    expected = np.clip(signs * scales * np.array(positions) + offsets, PANDA.position_min, PANDA.position_max)
-    np.testing.assert_allclose(sample.positions, expected)
+    np.testing.assert_allclose(sample.positions, signs * scales * np.array(positions) + offsets, atol=1e-12)
     np.testing.assert_allclose(sample.velocities, signs * scales * 0.1)
     assert sample.gripper is None
 
@@ -86,8 +89,11 @@ def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
     leader = Leader.load(leader_file(tmp_path, gripper={"joint": "finger", "closed": 0.04, "open": 0.0}), PANDA)
     assert not leader.speaks_of_arm(["finger"]) and leader.speaks_of_arm([*NAMES, "finger"])
     assert leader.gripper_in(["finger"], [0.03]) == pytest.approx(0.25)
-    assert leader.gripper_in(["finger"], [9.0]) == 0.0
-    assert leader.gripper_in(["finger"], [float("nan")]) is None and leader.gripper_in(NAMES, [0.0] * N) is None
+    assert leader.gripper_in(["finger"], [0.045]) == 0.0, "a little beyond its stop"
+    assert leader.gripper_in(NAMES, [0.0] * N) is None
+    for position in (9.0, -0.02, float("nan"), float("inf")):
+        with pytest.raises(GenimaError, match=r"finger: .* outside its travel, 0.04 \(closed\) .. 0 \(open\)"):
+            leader.gripper_in(["finger"], [position])
 
 
 @pytest.mark.parametrize(
@@ -95,14 +101,20 @@ def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
     [
         ({"joints": NAMES[:-1]}, "has 6 joints, panda has 7"),
         ({"joints": [NAMES[0]] * N}, "names twice: servo_0"),
-        ({"joints": [{"name": name, "scale": 0} for name in NAMES]}, "sign and scale not 0"),
-        ({"joints": [{"name": name, "ofset": 1} for name in NAMES]}, "no field ofset"),
-        ({"joints": [{"name": name, "offset": "much"} for name in NAMES]}, "bad or missing field"),
-        ({"joints": None}, "bad or missing field"),
-        ({"gripper": {"closed": 1}}, "bad or missing field: KeyError('joint')"),
+        ({"joints": [{"name": name, "scale": 0} for name in NAMES]}, "joints.0.scale: must be from 0.001 to 1000 (0"),
+        ({"joints": [{"name": name, "sign": 2} for name in NAMES]}, "joints.0.sign: must be 1 or -1"),
+        ({"joints": [{"name": name, "ofset": 1} for name in NAMES]}, "joints.0.ofset: Extra inputs"),
+        ({"joints": [{"name": name, "offset": "much"} for name in NAMES]}, "joints.0.offset: Input should be a"),
+        ({"joints": [{"name": name, "offset": 90} for name in NAMES]}, "joints.0.offset: Input should be less"),  # deg
+        ({"joints": [1, *NAMES[1:]]}, "joints.0: Input should be a valid dictionary (1)"),
+        ({"joints": None}, "joints: Input should be a valid list"),
+        ({"gripper": {"closed": 1}}, "gripper: give the joint that tells, or the button"),
+        ({"gripper": {"joint": "f", "button": 1}}, "gripper: give the joint that tells, or the button"),
+        ({"gripper": {"button": 1, "open": 2.0}}, "closed and open belong to a joint"),
         ({"gripper": {"joint": "f", "closed": 1}}, "closed and open must differ"),
-        ({"gripper": {"button": -1}}, "button counts from 0"),
-        ({"gripper": {"button": "red"}}, "bad or missing field"),
+        ({"gripper": {"button": -1}}, "gripper.button: Input should be greater than or equal to 0"),
+        ({"gripper": {"button": "red"}}, "gripper.button: Input should be a valid integer"),
+        ({"unwrap_at_start": 1}, "unwrap_at_start: Input should be a valid boolean"),
     ],
 )
 def test_a_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
@@ -115,7 +127,7 @@ def test_a_leader_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="does not exist"):
         Leader.load(tmp_path / "no.yaml", PANDA)
     (tmp_path / "bad.yaml").write_text("joints: [")
-    with pytest.raises(GenimaError, match="is not YAML"):
+    with pytest.raises(GenimaError, match="not YAML"):
         Leader.load(tmp_path / "bad.yaml", PANDA)
 
 
@@ -131,6 +143,49 @@ def test_a_leader_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
 def test_bad_samples_are_refused(tmp_path: Path, names: list[str], positions: list[float], words: str) -> None:
     with pytest.raises(GenimaError, match=words):
         Leader.load(leader_file(tmp_path), PANDA).sample(0.0, names, positions)
+
+
+def off(joint: int, turns: float) -> NDArray[np.float64]:
+    """Home, with one joint so many turns off."""
+    return PANDA.home + turns * TURN * np.eye(N)[joint]
+
+
+@pytest.mark.parametrize("turns", [1, -1, 2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_leader_that_is_whole_turns_off_is_refused_and_can_be_unwrapped(
+    tmp_path: Path, turns: int, sign: int
+) -> None:
+    joints = [{"name": name, "sign": sign} for name in NAMES]
+    leader = Leader.load(leader_file(tmp_path, joints=joints), PANDA)
+    published = sign * PANDA.home + turns * TURN * np.eye(N)[6]
+    sample = leader.sample(0.0, NAMES, published)
+    with pytest.raises(GenimaError) as refused:
+        leader.require_within_range(sample.positions, 0.02)
+    line = str(refused.value)
+    assert f"servo_6 is at {sample.positions[6]:.2f} rad, outside the range -2.90 .. 2.90 of" in line
+    assert "panda_joint7; it seems to be" in line and "turn" in line and "set unwrap_at_start" in line
+    found = leader.unwrap(sample.positions, PANDA.home, 0.02)
+    assert found[6] == -turns and not found[:6].any()
+    now = sample.positions + leader.turned(found)
+    leader.require_within_range(now, 0.02)
+    np.testing.assert_allclose(now, PANDA.home, atol=1e-9)
+
+
+@pytest.mark.parametrize("beyond, hint", [(0.5, "move the leader back"), (90.0, "are these degrees"), (20.0, "degr")])
+def test_a_leader_outside_the_range_for_another_reason_is_not_unwrapped(beyond: float, hint: str) -> None:
+    leader = Leader.load("same", PANDA)
+    positions = PANDA.home.copy()
+    positions[3] = PANDA.position_max[3] + beyond
+    assert not np.any(leader.unwrap(positions, PANDA.home, 0.02))
+    with pytest.raises(GenimaError, match=rf"panda_joint4 is at {positions[3]:.2f} rad, outside .*; .*{hint}"):
+        leader.require_within_range(positions, 0.02)
+
+
+def test_every_joint_that_is_outside_is_named() -> None:
+    leader = Leader.load("same", PANDA)
+    with pytest.raises(GenimaError, match="panda_joint1 is at .*, panda_joint5 is at"):
+        leader.require_within_range(off(0, 1) + off(4, 1) - PANDA.home, 0.02)
+    leader.require_within_range(PANDA.position_max + 0.01, 0.02)
 
 
 # Mirroring.
@@ -225,6 +280,41 @@ def test_a_leader_that_is_not_to_be_trusted_is_not_followed_until_started_again(
     assert np.max(np.abs(follower.positions - PANDA.home)) < 1e-3, "it jumps after the leader"
 
 
+def test_an_alignment_to_a_leader_outside_the_range_does_not_begin() -> None:
+    follower = Follower()
+    follower.mirror.start()
+    assert not follower.hear(0.0, off(6, 1)) and not follower.said
+    assert follower.mirror.phase is Phase.HELD
+    assert follower.mirror.reason == (
+        "the leader is at 7.07 rad of panda_joint7, outside -2.90 .. 2.90; move the leader back"
+    )
+    measured = Joints(0.0, PANDA.home, 1.0)
+    distance = follower.mirror.distance(Sample(0.0, off(6, 1), None, None), measured)
+    np.testing.assert_allclose(distance, TURN * np.eye(N)[6], atol=1e-12)  # the true one
+
+
+def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_stay_at_its_limit() -> None:
+    follower, stamp = mirroring()
+    there, speed = PANDA.home.copy(), 1.0
+    limit = PANDA.position_max[6]
+    for _ in range(600):
+        stamp += DT
+        there = there + speed * DT * np.eye(N)[6]
+        assert follower.hear(stamp, there)
+        assert np.all(follower.positions <= PANDA.position_max)
+    assert there[6] > limit + 0.5 and follower.positions[6] == limit
+    assert follower.mirror.phase is Phase.MIRRORING
+    assert f"the leader is at {there[6]:.2f} rad of panda_joint7, outside -2.90 .. 2.90" in follower.mirror.reason
+    command = follower.mirror.follow(Sample(stamp + DT, there, None, 1.0), Joints(stamp, follower.positions, 1.0))
+    assert command is not None and command.velocities[6] == 0.0
+    while there[6] > limit - 0.1:
+        stamp += DT
+        there = there - speed * DT * np.eye(N)[6]
+        follower.hear(stamp + DT, there)
+    np.testing.assert_array_equal(follower.positions, there)
+    assert follower.mirror.reason == ""
+
+
 def test_a_silent_leader_is_noticed_by_who_watches() -> None:
     follower, stamp = mirroring()
     follower.mirror.watch(stamp + 0.09)
@@ -267,7 +357,9 @@ def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps
         last = follower.positions
 
 
-@pytest.mark.parametrize("changes", [{"near": 0.0}, {"speed": 1.5}, {"late": float("nan")}])
+@pytest.mark.parametrize(
+    "changes", [{"near": 0.0}, {"speed": 1.5}, {"late": float("nan")}, {"jump": 1e9}, {"near": float("inf")}]
+)
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(GenimaError, match="the mirror's"):
         Mirror(PANDA, MirrorSettings(**changes))
@@ -279,11 +371,13 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> N
 class Pair:
     """A leader that is moved, and a follower that does what the guard lets through."""
 
-    def __init__(self, graph: Graph, leader: str = "panda", late: float = 0.1, guard: bool = True) -> None:
+    def __init__(
+        self, graph: Graph, leader: str = "panda", late: float = 0.1, guard: bool = True, **others: object
+    ) -> None:
         self.graph = graph
         if guard:
             graph.add(CommandGuardNode())
-        values = {"leader": leader, "late": late}
+        values = {"leader": leader, "late": late, **others}
         graph.add(TeleopNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
         self.leader, self.follower = PANDA.home + 0.05, PANDA.home.copy()
         self.names = [f"panda_joint{i + 1}" for i in range(N)]
@@ -418,10 +512,58 @@ def test_a_gripper_that_is_no_number_is_not_followed(graph, pair) -> None:
     say(Float32(data=0.5))
     pair.start()
     say(Float32(data=float("nan")))
-    pair.until(graph.complains("teleop", "leader/gripper: is nan"), "no complaint")
+    pair.until(graph.complains("teleop", "leader/gripper: nan is no open fraction"), "no complaint")
     assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.5
     say(Float32(data=0.25))
     pair.until(lambda: messages.command_from(pair.commands[-1], PANDA).gripper == 0.25, "it is not heard again")
+
+
+def test_a_leader_that_is_a_turn_off_does_not_start(graph) -> None:
+    pair = Pair(graph)
+    pair.leader = off(6, 1)
+
+    def refused() -> bool:
+        pair.work()
+        answer = pair.ask("start")
+        return not answer.success and "panda_joint7 is at 7.07 rad, outside the range -2.90 .. 2.90" in answer.message
+
+    pair.until(refused, "it is not refused")
+    pair.until(lambda: pair.statuses and pair.statuses[-1].distance, "no distance")
+    assert pair.statuses[-1].distance[6] == pytest.approx(TURN, abs=0.01), "the distance shown is not the true one"
+    assert pair.phase == TeleopStatus.IDLE and not pair.commands
+
+
+def test_a_leader_that_is_a_turn_off_can_be_unwrapped_and_stays_so_until_it_restarts(graph) -> None:
+    pair = Pair(graph, late=0.45, unwrap_at_start=True)
+    pair.leader = off(6, 1) + 0.05
+    pair.start()
+    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "it does not come")
+    assert np.all(np.abs(np.array([m.position[6] for m in pair.commands]) - PANDA.home[6]) < 0.1)
+    assert pair.ask("pause").success
+    pair.until(lambda: pair.phase == TeleopStatus.PAUSED, "no pause")
+    pair.leader = off(6, 1) + 0.1
+    pair.start()  # the turn is remembered
+    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.1, atol=0.01), "it does not come")
+    pair.leader = PANDA.home + 0.05  # switched off and on again
+    pair.until(lambda: pair.phase == TeleopStatus.HELD, "a jump of a turn is followed")
+    pair.start()
+    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "it does not come")
+
+
+def test_a_pause_is_no_fault(graph) -> None:
+    pair = Pair(graph, late=0.45)
+    pair.start()
+    assert pair.ask("pause").success
+    pair.until(lambda: pair.phase == TeleopStatus.PAUSED, "no pause")
+    reports = graph.hear(DiagnosticArray, "/diagnostics", qos.STATUS)
+    end = time.monotonic() + 1.5  # commands count as lost after 0.5 s
+    pair.until(lambda: time.monotonic() > end, "")
+    said = [status for report in reports for status in report.status if status.name in ("command_guard", "teleop")]
+    assert {status.name for status in said} == {"command_guard", "teleop"}
+    assert not [status.message for status in said if status.level != DiagnosticStatus.OK]
+    guard = [{pair.key: pair.value for pair in status.values} for status in said if status.name == "command_guard"]
+    assert guard[-1]["reason"] == "paused by its owner" and guard[-1]["verdict"] == "held"
+    pair.start()
 
 
 @pytest.mark.parametrize("other, whose", [("controller", "controller"), (NOBODY, "nobody")])
@@ -504,7 +646,6 @@ def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
     answer("the command guard does not answer", graph.speak(JointState, "joint_states", qos.JOINT_STATES))
 
 
-
 # Leaders without an arm.
 
 
@@ -551,9 +692,25 @@ def test_a_gamepad_moves_only_while_its_button_is_held() -> None:
     np.testing.assert_allclose(gamepad.twist(axes, buttons), [0.15, 0, 0, 0, 0, -0.25])
     with pytest.raises(GenimaError, match="has 2 axes and 11 buttons"):
         gamepad.twist(axes[:2], buttons)
+    for value in (-32767.0, 1.5, float("nan"), float("inf")):
+        axes[1] = value
+        with pytest.raises(GenimaError, match="axis 1 is .*, outside -1 .. 1"):
+            gamepad.twist(axes, buttons)
+    axes[1] = 1.004  # rounding
+    np.testing.assert_allclose(gamepad.twist(axes, buttons)[:2], [0.15, 0])
 
 
-@pytest.mark.parametrize("text, words", [("linear: {", "is not YAML"), ("linear: {}", "bad or missing field")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("linear: {", "not YAML"),
+        ("linear: {}", "dead_zone: Field required"),
+        (PAD.replace("axis: 4", "axis: -1"), "linear.z.axis: Input should be greater"),
+        (PAD.replace("0.15", "15"), "linear.x.speed: Input should be less than or equal to 0.5"),
+        (PAD.replace("0.15", ".nan"), "linear.x.speed: Input should be a finite number"),
+        (PAD.replace("enable: 5", "enable: 0"), "gripper and enable are the same button"),
+    ],
+)
 def test_a_bad_gamepad_file_is_one_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "pad.yaml").write_text(text)
     with pytest.raises(GenimaError, match=words):
@@ -604,6 +761,13 @@ def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> No
     jogged.until(lambda: jogged.said[-1].velocity[3] == 0.0, "it does not stop by itself")
     push.twist.linear.z = float("nan")
     jogged.until(graph.complains("jog", "not finite"), "no complaint", lambda: jogged.say_twist(push))
+    push.twist.linear.z, push.twist.linear.x = 30.0, 40.0
+    words = "a push of 50 m/s, 0 rad/s is faster than 0.5 m/s, 1.5 rad/s; slowed down"
+    jogged.until(graph.complains("jog", words), "no complaint", lambda: jogged.say_twist(push))
+    grip = graph.speak(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
+    words = "leader/jog/gripper: 100 is no open fraction"
+    jogged.until(graph.complains("jog", words), "no complaint", lambda: grip(Float32(data=100.0)))
+    assert jogged.said[-1].name == list(PANDA.joint_names), "the gripper is moved"
 
 
 def test_a_gamepad_pushes_and_grips(graph) -> None:
@@ -619,6 +783,10 @@ def test_a_gamepad_pushes_and_grips(graph) -> None:
     pad.buttons[0] = 1
     jogged.until(lambda: jogged.said[-1].position[N:] == array("d", [0.7]), "no grip", lambda: jogged.say_joy(pad))
     jogged.until(graph.complains("jog", "has 1 axes"), "no complaint", lambda: jogged.say_joy(Joy(axes=[1.0])))
+    pad.axes[1] = 32767.0
+    words = "axis 1 is 32767, outside -1 .. 1"
+    jogged.until(graph.complains("jog", words), "no complaint", lambda: jogged.say_joy(pad))
+    jogged.until(lambda: not np.any(jogged.said[-1].velocity[:N]), "it moves", lambda: jogged.say_joy(pad))
 
 
 class Stage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Hashable
@@ -27,6 +28,7 @@ YAML_BYTES = 1 << 20  # PyYAML's pure-Python parser reads some 100 kB/s: the lar
 JSON_BYTES = 64 << 20
 _DEPTH = 64  # levels of nesting
 _NODES = 2_000_000  # values: aliases can make a tree of 2**30 values from 1 kB of text
+_INSTANCE = re.compile(r" or instance of \w+")  # in pydantic's messages
 _SHOWN = 60  # characters of a value in an error
 
 # ------------------------------------------------------------------------------------------------------------ schema
@@ -74,8 +76,8 @@ def describe(error: ValidationError) -> str:
     """Return the first three problems of a failed validation in one line: ``field: problem (value)``."""
     problems = []
     for item in error.errors(include_url=False)[:3]:
-        place = ".".join(map(str, item["loc"]))
-        message = item["msg"].removeprefix("Value error, ")
+        place = ".".join(str(part) for part in item["loc"] if part != "[key]")
+        message = _INSTANCE.sub("", item["msg"].removeprefix("Value error, "))
         value = "" if item["type"] in ("missing", "extra_forbidden") else f" ({shorten(repr(item['input']))})"
         problems.append(f"{place}: {message}{value}" if place else f"{message}{value}")
     rest = error.error_count() - len(problems)

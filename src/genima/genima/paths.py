@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -21,9 +22,10 @@ def shared(*parts: str) -> Path:
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     roots = [source_tree, *(p / "share" / "genima_bringup" for p in (*prefixes, Path(sys.prefix)))]
     for root in roots:
-        if (path := root.joinpath(*parts)).exists():
-            return path
-    raise GenimaError(f"{Path(*parts)} not found; looked under {', '.join(map(str, roots))}")
+        with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a null byte
+            if (path := root.joinpath(*parts)).exists():
+                return path
+    raise GenimaError(f"{str(Path(*parts))[:200]} not found; looked under {', '.join(map(str, roots))}")
 
 
 def named(name_or_file: str | Path, *folder: str) -> Path:

@@ -21,6 +21,7 @@ from genima.observation import Command, Joints
 from genima.robot.backend import ArmBackend
 from genima.robot.model import RobotModel, pick
 from genima_nodes import messages, parameters, qos
+from genima_nodes.advice import call
 from genima_nodes.controller_targets import controller_target
 from genima_nodes.health import Health
 from genima_nodes.pacing import STEADY
@@ -59,7 +60,8 @@ class ArmAdapterNode(Node):
         self._target = controller_target(backend, self._names)
         self._measured: NDArray[np.float64] | None = None  # (n,) rad, newest of the arm
         self._measured_at = self._said_at = self._sent_at = self._gripper_at = float("-inf")  # monotonic s
-        self._gripper = 0.0  # rad
+        self._gripper = 0.0  # open fraction, once it is told
+        self._stamped = True  # whether the driver stamps its joints
         self._follower = Follower(self._robot)
         self._ahead = messages.now(self) - time.monotonic()  # s by which the commands' clock is ahead of the monotonic
         self._rivals = ""  # who else speaks to the robot
@@ -67,6 +69,7 @@ class ArmAdapterNode(Node):
 
         self._health = Health(self)
         self._health.value("backend", lambda: backend.name)
+        self._health.value("stamps", lambda: "the driver's" if self._stamped else "of arrival: the driver gives none")
         self._health.value("following", lambda: self._follower.follows)  # else the arm holds
         self._heard = self._health.meter("joint_command")
         self._sent = self._health.meter("target")
@@ -95,11 +98,13 @@ class ArmAdapterNode(Node):
             return  # a gripper's, on the same topic
         self._states.tick()
         try:
-            self._measured = pick("the driver's joint state", message.name, message.position, self._names)
+            measured = pick("the driver's joint state", message.name, message.position, self._names)
+            self._robot.require_in_range(measured)
         except GenimaError as error:
             self._states.drop()
             self._health.fault("driver", str(error))
             return
+        self._measured = measured
         self._health.clear("driver")
         now = time.monotonic()
         if now - self._measured_at > _GONE:
@@ -108,13 +113,21 @@ class ArmAdapterNode(Node):
         if now - self._said_at < self._period - _EARLY or now - self._gripper_at > _GRIPPER_SILENT:
             return
         self._said_at = now
-        stamp = messages.seconds(message.header.stamp) or messages.now(self)
-        joints = Joints(stamp, self._measured, self._robot.open_fraction(self._gripper))
+        stamp = messages.seconds(message.header.stamp)
+        self._stamped = stamp > 0
+        joints = Joints(stamp if self._stamped else messages.now(self), measured, self._gripper)
         self._joint_states.publish(messages.joints_message(joints, self._robot))
 
     def _on_gripper(self, message: JointState) -> None:
-        if list(message.name) == [self._robot.gripper_joint] and len(message.position) == 1:
-            self._gripper, self._gripper_at = message.position[0], time.monotonic()
+        if list(message.name) != [self._robot.gripper_joint] or len(message.position) != 1:
+            return
+        try:
+            self._gripper = self._robot.open_fraction(message.position[0])
+        except GenimaError as error:
+            self._health.fault("gripper's joint", str(error))
+            return
+        self._health.clear("gripper's joint")
+        self._gripper_at = time.monotonic()
 
     # What the guard says.
 
@@ -151,7 +164,7 @@ class ArmAdapterNode(Node):
         places = [self._measured, told]
         away = min(float(np.abs(command.positions - place).max()) for place in places)
         if away > _NEAR:
-            raise GenimaError(f"it is {away:.2f} rad from the arm, which stopped by itself: call command_guard/resume")
+            raise GenimaError(f"it is {away:.2f} rad from the arm, which stopped by itself: {call(self, 'resume')}")
 
     # What the controller is told.
 

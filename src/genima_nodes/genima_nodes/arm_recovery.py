@@ -25,6 +25,7 @@ from std_srvs.srv import Trigger
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
 from genima_nodes import parameters
+from genima_nodes.advice import call
 from genima_nodes.health import Health
 from genima_nodes.optional_messages import message_type
 from genima_nodes.pacing import STEADY
@@ -123,7 +124,7 @@ class ArmRecoveryNode(Node):
         if problem:
             self._listen()
             why = f" ({self._words})" if self._words else ""
-            hint = ": a reflex, the emergency stop or a lost connection; call command_guard/resume"
+            hint = f": a reflex, the emergency stop or a lost connection; go on with {call(self, 'resume')}"
             self._health.fault("robot", f"{problem}{why}{hint if self._moved else ''}")
         else:
             self._health.clear("robot")

@@ -17,12 +17,13 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
-from genima.guard import CommandGuard, Guarded, GuardSettings, Reason, SelfCollision, Verdict, Workspace
+from genima.guard import INTENDED, CommandGuard, Guarded, GuardSettings, Reason, SelfCollision, Verdict, Workspace
 from genima.guard.keep_out import KeepOut
 from genima.observation import Joints
 from genima.robot.model import RobotModel
 from genima_interfaces.srv import SelectSource
 from genima_nodes import messages, parameters, qos
+from genima_nodes.advice import call
 from genima_nodes.clock import StampClock
 from genima_nodes.health import Health
 from genima_nodes.joint_states import JointStates
@@ -116,6 +117,11 @@ class CommandGuardNode(Node):
             if source in self._rivals:
                 self._wishes[source].drop()
                 return
+            if not message.name and not message.position:  # it rests on purpose
+                self._health.clear(about)
+                with self._lock:
+                    self._guard.pause(source)
+                return
             try:
                 command = messages.command_from(message, self._robot)
             except GenimaError as error:
@@ -141,7 +147,8 @@ class CommandGuardNode(Node):
             with self._lock:
                 self._guard.refuse(source, Reason.RIVALS)
         owner = self._guard.owner
-        if owner and self._last.reason is Reason.COMMAND_LOST and not self.count_publishers(f"{owner}/command"):
+        silent = self._last.reason in (Reason.COMMAND_LOST, Reason.PAUSED)
+        if owner and silent and not self.count_publishers(f"{owner}/command"):
             with self._lock:
                 self._guard.select(None)
             self._tell_owner()
@@ -171,7 +178,7 @@ class CommandGuardNode(Node):
         self._recovering = None  # who stops the arm while the robot recovers wants it to stay
         with self._lock:
             self._guard.stop()
-        response.success, response.message = True, "stopped; call command_guard/resume to go on"
+        response.success, response.message = True, f"stopped; go on with {call(self, 'resume')}"
         self.get_logger().warning(response.message)
         return response
 
@@ -221,9 +228,9 @@ class CommandGuardNode(Node):
         due = self._stamp_clock.stamp(deadline)
         with self._lock:
             self._last = self._guard.step(due, periods)
-        waiting = self._last.reason in (Reason.NO_OWNER, Reason.NO_COMMAND)
-        if self._last.verdict in (Verdict.HELD, Verdict.STOPPED) and not waiting:
-            self._health.fault("arm", f"{self._last.verdict.value}: {self._last.reason.value}")
+        if self._last.verdict in (Verdict.HELD, Verdict.STOPPED) and self._last.reason not in INTENDED:
+            remedy = f"; go on with {call(self, 'resume')}" if self._last.reason is Reason.REQUESTED else ""
+            self._health.fault("arm", f"{self._last.verdict.value}: {self._last.reason.value}{remedy}")
         else:
             self._health.clear("arm")
         if self._last.command is None:

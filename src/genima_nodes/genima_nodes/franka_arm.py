@@ -20,6 +20,7 @@ from genima.errors import GenimaError
 from genima.observation import Command, Joints
 from genima.robot.model import RobotModel, pick
 from genima_nodes import messages, parameters, qos
+from genima_nodes.advice import call
 from genima_nodes.answering import answering
 from genima_nodes.hardware.franka import ArmSettings, ArmState, FrankaArm
 from genima_nodes.health import Health
@@ -107,6 +108,7 @@ class FrankaArmNode(Node):
     def _on_gripper(self, message: JointState) -> None:
         try:
             (position,) = pick("the gripper's state", message.name, message.position, [self._robot.gripper_joint])
+            self._robot.open_fraction(position)
         except GenimaError as error:
             self._health.fault("gripper", str(error))
             return
@@ -128,7 +130,8 @@ class FrankaArmNode(Node):
     def _tell(self) -> None:
         """What is wrong; the guard is stopped too, so that nothing goes on by itself."""
         stopped, refused = self._arm.stopped, self._arm.refused
-        for about, line in (("arm", stopped and f"{stopped}; call command_guard/resume"), ("following", refused)):
+        remedy = f"{stopped}; go on with {call(self, 'resume')}"
+        for about, line in (("arm", stopped and remedy), ("following", refused)):
             if line and not (about == "following" and stopped):
                 self._health.fault(about, line)
             else:

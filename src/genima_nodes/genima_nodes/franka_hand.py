@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel, pick
+from genima.robot.model import RobotModel, limit_fraction, pick
 from genima_nodes import messages, parameters, qos
 from genima_nodes.answering import answering
 from genima_nodes.hardware.franka_hand import FrankaHand
@@ -65,13 +65,14 @@ class FrankaHandNode(Node):
     def _on_command(self, message: JointState) -> None:
         self._heard.tick()
         try:
-            (wish,) = pick("the command", message.name, message.position, [self._robot.gripper_joint])
+            (fraction,) = pick("the command", message.name, message.position, [self._robot.gripper_joint])
+            wish = limit_fraction(fraction)
         except GenimaError as error:
             self._heard.drop()
             self._health.fault("joint_command", str(error))
             return
         self._health.clear("joint_command")
-        self._wishes.put(float(wish))
+        self._wishes.put(wish)
 
     def _home(self) -> str:
         answer: Future[str] = Future()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient, get_action_names_and_types
 from rclpy.node import Node
@@ -22,7 +21,7 @@ from sensor_msgs.msg import JointState
 
 from genima.errors import GenimaError
 from genima.robot.backend import GripperAction, GripperBackend
-from genima.robot.model import RobotModel
+from genima.robot.model import RobotModel, limit_fraction
 from genima_nodes import messages, parameters, qos
 from genima_nodes.health import Health
 from genima_nodes.optional_messages import message_type
@@ -95,7 +94,7 @@ class GripperAdapterNode(Node):
 
     def _on_command(self, message: JointState) -> None:
         try:
-            self._wanted = float(np.clip(messages.command_from(message, self._robot).gripper, 0, 1))
+            self._wanted = limit_fraction(messages.command_from(message, self._robot).gripper)
         except GenimaError as error:
             self._health.fault("joint_command", str(error))
             return
@@ -106,9 +105,12 @@ class GripperAdapterNode(Node):
         if joint not in message.name or len(message.position) != len(message.name):
             return  # other joints, on the same topic
         position = message.position[list(message.name).index(joint)]
-        if not np.isfinite(position):
+        try:
+            self._measured, self._measured_at = self._backend.fraction(position), now
+        except GenimaError as error:
+            self._health.fault("joint state", str(error))
             return
-        self._measured, self._measured_at = self._backend.fraction(position), now
+        self._health.clear("joint state")
         if now - self._said_at < _SAY:
             return
         self._said_at = now

@@ -17,7 +17,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Float32
 
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
+from genima.robot.model import RobotModel, limit_fraction
 from genima.teleop import toggled
 from genima.teleop.gamepad import Gamepad
 from genima.teleop.jog import Jog
@@ -29,7 +29,8 @@ from genima_nodes.pacing import STEADY
 from genima_nodes.running import CONTROL_NICENESS, run
 
 _STALE = 0.2  # s after which a push that was not renewed ends
-_SPEED_LIMIT = np.array([0.5, 0.5, 0.5, 1.5, 1.5, 1.5])  # m/s, rad/s: whatever is asked for
+_LINEAR, _ANGULAR = 0.5, 1.5  # m/s, rad/s: a push that is faster is slowed down, in its direction
+_NO_PUSH = np.zeros(6)
 
 
 class JogNode(Node):
@@ -45,7 +46,7 @@ class JogNode(Node):
         file = parameters.text(self, "gamepad", "")
         self._gamepad = Gamepad.load(Path(file) if file else None)
         self._jog = Jog(self._robot)
-        self._push: NDArray[np.float64] = np.zeros(6)
+        self._push: NDArray[np.float64] = _NO_PUSH
         self._pushed = float("-inf")  # monotonic s
         self._gripper: float | None = None  # open fraction; None until it is told: the follower's stays as it is
         self._gripper_button = False
@@ -74,14 +75,19 @@ class JogNode(Node):
         self._take(np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]))
 
     def _on_gripper(self, message: Float32) -> None:
-        if np.isfinite(message.data):
-            self._gripper = float(np.clip(message.data, 0, 1))
+        try:
+            self._gripper = limit_fraction(message.data)
+        except GenimaError as error:
+            self._health.fault("leader/jog/gripper", str(error))
+        else:
+            self._health.clear("leader/jog/gripper")
 
     def _on_joy(self, message: Joy) -> None:
         try:
             self._take(self._gamepad.twist(message.axes, message.buttons))
         except GenimaError as error:
             self._health.fault("joy", str(error))
+            self._push = _NO_PUSH
             return
         self._health.clear("joy")
         down = bool(message.buttons[self._gamepad.gripper_button])
@@ -91,10 +97,20 @@ class JogNode(Node):
 
     def _take(self, push: NDArray[np.float64]) -> None:
         if not np.all(np.isfinite(push)):
-            self._health.fault("leader/jog", "a speed is not finite; ignored")
+            self._health.fault("leader/jog", "a speed is not finite; the tip stops")
+            self._push = _NO_PUSH
             return
-        self._health.clear("leader/jog")
-        self._push, self._pushed = np.clip(push, -_SPEED_LIMIT, _SPEED_LIMIT), time.monotonic()
+        linear, angular = float(np.linalg.norm(push[:3])), float(np.linalg.norm(push[3:]))
+        excess = max(linear / _LINEAR, angular / _ANGULAR, 1.0)
+        if excess > 1.0:
+            self._health.fault(
+                "leader/jog",
+                f"a push of {linear:.2g} m/s, {angular:.2g} rad/s is faster than {_LINEAR:g} m/s, {_ANGULAR:g} rad/s; "
+                "slowed down",
+            )
+        else:
+            self._health.clear("leader/jog")
+        self._push, self._pushed = push / excess, time.monotonic()
 
     def _speak(self) -> None:
         if self._phase not in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING):
@@ -102,7 +118,7 @@ class JogNode(Node):
                 return  # nobody knows where to begin
             self._jog.reset(self._joints.newest.positions)
         else:
-            push = self._push if time.monotonic() - self._pushed < _STALE else np.zeros(6)
+            push = self._push if time.monotonic() - self._pushed < _STALE else _NO_PUSH
             self._jog.push(push[:3], push[3:], self._period)
         message = JointState(name=list(self._robot.joint_names))
         message.header.stamp = messages.time_message(messages.now(self))

@@ -67,13 +67,16 @@ def image_message(image: Image, stamp: float, frame: str = "") -> ImageMessage:
 
 
 def joints_from(message: JointState, robot: RobotModel) -> Joints:
-    """Measured joints by name.
+    """Return measured joints by name.
 
     Raises:
-        GenimaError: when a joint is missing, named twice or not finite.
+        GenimaError: when a joint is missing, named twice, not finite or far outside its range, and without a stamp.
     """
     positions, gripper = robot.in_order(message.name, message.position)
-    return Joints(seconds(message.header.stamp), positions, robot.open_fraction(gripper))
+    robot.require_in_range(positions)
+    if not (stamp := seconds(message.header.stamp)) > 0:
+        raise GenimaError("joint state is not stamped; its publisher must set header.stamp")
+    return Joints(stamp, positions, robot.open_fraction(gripper))
 
 
 def command_from(message: JointState, robot: RobotModel) -> Command:

@@ -2,6 +2,6 @@
 
 from genima.guard.command_guard import CommandGuard, Guarded, GuardSettings
 from genima.guard.keep_out import SelfCollision, Workspace
-from genima.guard.verdict import Reason, Verdict
+from genima.guard.verdict import INTENDED, Reason, Verdict
 
-__all__ = ["CommandGuard", "GuardSettings", "Guarded", "Reason", "SelfCollision", "Verdict", "Workspace"]
+__all__ = ["INTENDED", "CommandGuard", "GuardSettings", "Guarded", "Reason", "SelfCollision", "Verdict", "Workspace"]

@@ -28,6 +28,9 @@ _COMMAND = Reason.COMMAND_LATE, Reason.COMMAND_LOST, Reason.COMMAND_FUTURE
 _ON_GOAL = 1e-4  # rad: a set-point this near the wish counts as untouched
 
 
+_MOST = {"margin": 0.5, "jump": 1.0, "distance": 1.0, "rejoin": 0.5, "late": 0.5, "lost": 2.0}  # rad, s
+
+
 @dataclass(frozen=True)
 class GuardSettings:
     """What counts as too much, too far and too late."""
@@ -42,8 +45,8 @@ class GuardSettings:
     def require_sensible(self) -> None:
         """Raise a GenimaError for a number that makes no sense."""
         for name, value in vars(self).items():
-            if not (np.isfinite(value) and value >= 0):
-                raise GenimaError(f"the command guard's {name} is {value}; it must be a number from 0 on")
+            if not 0 <= value <= _MOST[name]:
+                raise GenimaError(f"the command guard's {name} is {value}; it must be from 0 to {_MOST[name]:g}")
         if not 0 < self.late <= self.lost:
             raise GenimaError("the command guard's late must be positive and at most lost")
 
@@ -86,15 +89,21 @@ class CommandGuard:
         self._settings = settings or GuardSettings()
         self._settings.require_sensible()
         self._sources, self._keep_outs = tuple(sources), tuple(keep_outs)
+        if np.any(narrow := robot.position_max - robot.position_min <= 2 * self._settings.margin):
+            names = ", ".join(np.array(robot.joint_names)[narrow])
+            raise GenimaError(f"the command guard's margin is {self._settings.margin}; it leaves no range to {names}")
         limits = MotionLimits.of(robot, _SHARE, _SHARE, _SHARE, self._settings.margin)
         self._motion = Motion(limits, 1 / rate_hz, keep_outs)
+        self._fastest = robot.velocity_max * (1 + 1e-6)  # rad/s
         # The tick after this one would be too late. At low rates, samples as old as a period are what is normal.
         self._overdue_from = self._settings.late - min(1 / rate_hz, self._settings.late / 5)  # s
         self._measured: Joints | None = None
         self._wish: Command | None = None
         self._refused: Reason | None = None  # why what the owner sends does not count
         self._gripper = 1.0
+        self._odd_gripper = False  # whether the gripper was limited in the last step
         self._engaged = False  # whether the set-point is in force at the robot
+        self._paused = False  # by the owner: it says nothing on purpose
         self._requested_stop = False
         self._joining = False  # only a command near the arm at rest goes on
 
@@ -106,7 +115,15 @@ class CommandGuard:
     def offer(self, source: str, command: Command) -> None:
         """Take note of what a source wishes; only the owner's wishes count."""
         if source == self.owner:
-            self._wish, self._refused = command, None
+            self._wish, self._refused, self._paused = command, None, False
+
+    def pause(self, source: str) -> None:
+        """Take note that a source commands nothing for a while: the arm rests, and its next command near there counts.
+
+        Unlike a source that falls silent, this is no fault.
+        """
+        if source == self.owner:
+            self._wish, self._refused, self._paused, self._joining = None, None, True, True
 
     def refuse(self, source: str, reason: Reason = Reason.MALFORMED) -> None:
         """Take note that a source does not speak as it must; its next good command goes on."""
@@ -123,6 +140,7 @@ class CommandGuard:
             raise GenimaError(f"unknown source {source!r}; the arm can be moved by {', '.join(self._sources)}")
         if source != self.owner:
             self.owner, self._wish, self._refused, self._joining = source, None, None, True
+            self._paused = False
 
     def stop(self) -> None:
         """Stop the arm and keep it stopped until ``resume``."""
@@ -154,7 +172,7 @@ class CommandGuard:
         What was missed in between is not made up for, but passed over: the set-point is where it is due by now. After
         more than ``late`` the arm has come to rest by itself, and goes on from where it then is.
         """
-        missed = periods - 1
+        missed, self._odd_gripper = periods - 1, False
         if missed * self._motion.period > self._settings.late and self._engaged and not self._motion.at_rest:
             self._engaged, self._joining = False, True
             self.counts[Reason.GUARD_LATE] += 1
@@ -163,6 +181,8 @@ class CommandGuard:
             self._advance(now - behind * self._motion.period)
         verdict, reason = self._advance(now)
         self.counts[reason] += 1
+        if self._odd_gripper and reason is not Reason.GRIPPER:
+            self.counts[Reason.GRIPPER] += 1
         if not self._engaged:
             return Guarded(None, verdict, reason)
         command = Command(now, self._motion.position, self._motion.velocity, self._gripper)
@@ -198,6 +218,8 @@ class CommandGuard:
             self._engaged = True
         if self._refused:
             return Verdict.HELD, self._refused, None
+        if self._paused:
+            return Verdict.HELD, Reason.PAUSED, None
         if self._joining and not self._motion.at_rest:
             return Verdict.HELD, Reason.HAND_OVER, None
         if wish is None:
@@ -234,6 +256,7 @@ class CommandGuard:
     def _follow(self, wish: Command, now: float) -> tuple[Verdict, Reason]:
         self._joining = False
         self._gripper = float(np.clip(wish.gripper, 0, 1))
+        self._odd_gripper = abs(self._gripper - wish.gripper) > 1e-6
         motion, limits = self._motion, self._motion.limits
         # wish and tick are not in step: carry the wish on to now, else the set-point stutters with their phase
         velocities = np.clip(wish.velocities, -limits.velocity, limits.velocity)
@@ -241,8 +264,8 @@ class CommandGuard:
         motion.toward(goal, velocities, motion.period)
         if motion.kept_out_by is not None:
             return Verdict.HELD, self._keep_outs[motion.kept_out_by].reason
-        if _distance(motion.position, goal) < _ON_GOAL:
-            return Verdict.OK, Reason.NONE
+        if _distance(motion.position, goal) < _ON_GOAL and np.all(np.abs(wish.velocities) <= self._fastest):
+            return (Verdict.LIMITED, Reason.GRIPPER) if self._odd_gripper else (Verdict.OK, Reason.NONE)
         beyond = np.any((goal < limits.position_min) | (goal > limits.position_max))
         return Verdict.LIMITED, Reason.POSITION if beyond else Reason.RATE
 

@@ -20,6 +20,7 @@ class Reason(Enum):
     NONE = ""
     POSITION = "position limit"
     RATE = "velocity, acceleration or jerk limit"
+    GRIPPER = "the gripper's open fraction is not from 0 to 1"
     WORKSPACE = "the arm would leave its workspace"
     COLLISION = "the arm would touch itself"
     MALFORMED = "command is malformed"
@@ -38,6 +39,11 @@ class Reason(Enum):
     NO_STATE = "no joint states yet"
     NO_COMMAND = "no command yet"
     NO_OWNER = "nobody may move the arm"
+    PAUSED = "paused by its owner"
     HAND_OVER = "the arm comes to rest before its new owner moves it"
     REJOIN = "after a stop or a hand-over, the command is not near the arm"
-    REQUESTED = "stop requested; call resume"
+    REQUESTED = "stop requested"
+
+
+INTENDED = frozenset({Reason.NO_OWNER, Reason.NO_COMMAND, Reason.PAUSED, Reason.HAND_OVER})
+"""Reasons for which the arm stands still as its operator wants it: no faults."""

@@ -6,19 +6,102 @@ A user adds an arm by a file beside those in ``config/robots``; docs/safety.md s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import read_yaml
+from genima.files import FileSchema, Text, load_yaml, shorten
 
 Array = NDArray[np.float64]
+TURN = 2 * np.pi  # rad
+GRIPPER_SLACK = 0.25  # of its travel: stops give, and calibrations differ; what is further beyond is another unit
+RANGE_SLACK = 0.2  # rad: an arm that is moved by hand may stand a little beyond the limits of its model
+
+# ------------------------------------------------------------------------------------------------------------- files
+# The bounds tell units apart: a limit of 180 is in degrees, a gripper that opens by 85 is in millimetres.
+
+JointName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+Angle = Annotated[float, Field(ge=-2 * TURN, le=2 * TURN)]  # rad
+GripperPosition = Annotated[float, Field(ge=-TURN, le=TURN)]  # rad or m
+_Length = Annotated[float, Field(ge=-5, le=5)]  # m
+
+
+class _BrakingFields(FileSchema):
+    deceleration: Annotated[float, Field(ge=0.01, le=1e3)]  # rad/s^2
+    offset: Annotated[float, Field(ge=0, le=50)]  # rad/s
+    min: Angle
+    max: Angle
+
+
+class _JointFields(FileSchema):
+    name: JointName
+    min: Angle
+    max: Angle
+    velocity: Annotated[float, Field(ge=1e-3, le=50)]  # rad/s
+    acceleration: Annotated[float, Field(ge=1e-2, le=1e3)]  # rad/s^2
+    jerk: Annotated[float, Field(ge=1e-1, le=1e6)]  # rad/s^3
+    home: Angle
+    a: _Length
+    d: _Length
+    alpha: Annotated[float, Field(ge=-TURN, le=TURN)]  # rad
+    braking: _BrakingFields | None = None
+
+    @model_validator(mode="after")
+    def _check_order(self) -> _JointFields:
+        if not self.min < self.home < self.max:
+            raise ValueError(f"{self.name}: home must lie between min and max")
+        if self.braking is not None and not (self.braking.min <= self.min and self.braking.max >= self.max):
+            raise ValueError(f"{self.name}: braking must let the joint stand anywhere in its range")
+        if self.braking is not None:
+            room = min(self.home - self.braking.min, self.braking.max - self.home)
+            if (2 * self.braking.deceleration * room) ** 0.5 <= self.braking.offset:
+                raise ValueError(f"{self.name}: braking must let the joint move at home")
+        return self
+
+
+class _GripperFields(FileSchema):
+    model: Text
+    joint: JointName
+    open: GripperPosition
+    closed: GripperPosition
+    tip_in_flange: Annotated[list[_Length], Field(min_length=3, max_length=3)]
+
+    @model_validator(mode="after")
+    def _check_travel(self) -> _GripperFields:
+        if abs(self.open - self.closed) < 1e-6:
+            raise ValueError("the gripper's open and closed must differ")
+        return self
+
+
+class _RobotFields(FileSchema):
+    """An arm with its gripper; with ``arm``, the joints and the flange are those of another file."""
+
+    name: Text
+    arm: Text | None = None
+    joints: Annotated[list[_JointFields], Field(min_length=1, max_length=32)] | None = None
+    flange_offset: _Length | None = None
+    gripper: _GripperFields | None = None
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> _RobotFields:
+        own = {"joints": self.joints, "flange_offset": self.flange_offset}
+        if self.arm is None and self.gripper is None:
+            raise ValueError("gripper missing")
+        if self.arm is None and (missing := [name for name, value in own.items() if value is None]):
+            raise ValueError(f"{' and '.join(missing)} missing; give them, or the file that has them as arm")
+        if self.arm is not None and (given := [name for name, value in own.items() if value is not None]):
+            raise ValueError(f"{' and '.join(given)} beside arm; leave one of both out")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------------- model
 
 
 @dataclass(frozen=True)
@@ -34,12 +117,17 @@ class Braking:
     upper_end: Array  # rad
 
     @classmethod
-    def of(cls, joints: Sequence[Mapping[str, Any]]) -> Braking | None:
+    def of(cls, joints: Sequence[_JointFields]) -> Braking | None:
         """Read the joints' ``braking`` entries; None where there are none."""
-        if not any("braking" in joint for joint in joints):
+        if all(joint.braking is None for joint in joints):
             return None
-        rows = [joint.get("braking", _NO_BRAKING) for joint in joints]
-        return cls(*(np.array([row[f] for row in rows], float) for f in ("deceleration", "offset", "min", "max")))
+        rows = [
+            (np.inf, 0.0, -np.inf, np.inf)
+            if (braking := joint.braking) is None
+            else (braking.deceleration, braking.offset, braking.min, braking.max)
+            for joint in joints
+        ]
+        return cls(*np.array(rows, float).T)
 
     def velocities(self, positions: Array) -> tuple[Array, Array]:
         """Lowest and highest velocity in rad/s at ``positions`` (..., n) rad, from the braking alone."""
@@ -64,6 +152,31 @@ def pick(what: str, names: Sequence[str], values: Sequence[float], wanted: Seque
     if bad := [name for name in wanted if not np.isfinite(by_name[name])]:
         raise GenimaError(f"{what} is not finite at {', '.join(bad)}")
     return np.array([by_name[name] for name in wanted], float)
+
+
+def limit_fraction(fraction: float) -> float:
+    """Limit a gripper's open fraction to 0 .. 1.
+
+    Raises:
+        GenimaError: where it is not finite, or beyond by more than ``GRIPPER_SLACK``, as percent are.
+    """
+    if not -GRIPPER_SLACK - 1e-9 <= fraction <= 1 + GRIPPER_SLACK + 1e-9:
+        raise GenimaError(f"{fraction:g} is no open fraction; it must be from 0 (closed) to 1 (open)")
+    return min(1.0, max(0.0, float(fraction)))
+
+
+def open_fraction(joint: str, position: float, closed: float, opened: float) -> float:
+    """Return the open fraction, 1 open .. 0 closed, of a gripper whose joint is at ``position`` [rad or m].
+
+    Raises:
+        GenimaError: where that is beyond its travel by more than ``GRIPPER_SLACK``, as in another unit.
+    """
+    fraction = (position - closed) / (opened - closed)
+    if not -GRIPPER_SLACK - 1e-9 <= fraction <= 1 + GRIPPER_SLACK + 1e-9:
+        raise GenimaError(
+            f"{joint}: {position:g} is outside its travel, {closed:g} (closed) .. {opened:g} (open); is it in rad or m?"
+        )
+    return min(1.0, max(0.0, float(fraction)))
 
 
 @dataclass(frozen=True)
@@ -96,62 +209,44 @@ class RobotModel:
             GenimaError: for a missing file, a missing field, or limits that make no sense.
         """
         path = paths.named(name_or_file, "config", "robots")
-        data = read_yaml(path, "robot model")
-        try:
-            if "arm" in data:  # another gripper on the same arm
-                data = read_yaml(paths.named(data["arm"], "config", "robots"), "robot model") | data
-            joints: Sequence[Mapping[str, float]] = data["joints"]
-            column = {key: np.array([j[key] for j in joints], float) for key in _JOINT_FIELDS}
-            T_flange_tip = np.eye(4)
-            T_flange_tip[:3, 3] = data["gripper"]["tip_in_flange"]
-            robot = cls(
-                name=data["name"],
-                arm=data.get("arm", data["name"]),
-                joint_names=tuple(str(j["name"]) for j in joints),
-                gripper=str(data["gripper"]["model"]),
-                gripper_joint=data["gripper"]["joint"],
-                gripper_open=float(data["gripper"]["open"]),
-                gripper_closed=float(data["gripper"]["closed"]),
-                position_min=column["min"],
-                position_max=column["max"],
-                velocity_max=column["velocity"],
-                braking=Braking.of(joints),
-                acceleration_max=column["acceleration"],
-                jerk_max=column["jerk"],
-                home=column["home"],
-                dh=np.stack([column["a"], column["d"], column["alpha"]], axis=1),
-                flange_offset=float(data["flange_offset"]),
-                T_flange_tip=T_flange_tip,
-            )
-            robot._require_sensible()
-            return robot
-        except (KeyError, TypeError, ValueError) as error:
-            raise GenimaError(f"robot model {path}: bad or missing field: {error!r}") from None
+        fields = load_yaml(_RobotFields, path, "robot model")
+        arm = fields
+        if fields.arm is not None:  # another gripper on the same arm
+            arm_path = paths.named(fields.arm, "config", "robots")
+            arm = load_yaml(_RobotFields, arm_path, "robot model")
+            if arm.joints is None:
+                raise GenimaError(f"robot model {path}: arm {shorten(fields.arm)} has no joints of its own")
+        joints, gripper = arm.joints or [], fields.gripper or arm.gripper
+        if gripper is None:
+            raise GenimaError(f"robot model {path}: gripper missing")
+        names = [joint.name for joint in joints]
+        if len({*names, gripper.joint}) <= len(names):
+            raise GenimaError(f"robot model {path}: every joint needs a name of its own")
+        T_flange_tip = np.eye(4)
+        T_flange_tip[:3, 3] = gripper.tip_in_flange
 
-    def _require_sensible(self) -> None:
-        """Raise a ValueError for limits that would let the arm do anything, or nothing."""
-        names = np.array(self.joint_names)
-        limits = np.stack([self.velocity_max, self.acceleration_max, self.jerk_max])
-        braking = self.braking
-        checks = {
-            "min, max, home and kinematics must be finite": np.isfinite(
-                np.column_stack([self.position_min, self.position_max, self.home, self.dh])
-            ).all(1),
-            "home must lie between min and max": (self.position_min < self.home) & (self.home < self.position_max),
-            "velocity, acceleration and jerk must be positive": (np.isfinite(limits) & (limits > 0)).all(0),
-            "braking must be positive and let the joint stand anywhere in its range": braking is None
-            or (braking.deceleration > 0)
-            & (braking.offset >= 0)
-            & (braking.lower_end <= self.position_min)
-            & (braking.upper_end >= self.position_max),
-        }
-        for rule, fine in checks.items():
-            if not np.all(fine):
-                raise ValueError(f"{rule}: {', '.join(names[~np.broadcast_to(fine, names.shape)])}")
-        if len(set(self.joint_names)) < len(names) or self.gripper_joint in self.joint_names:
-            raise ValueError("every joint needs a name of its own")
-        if not np.isfinite(self.gripper_closed - self.gripper_open) or self.gripper_closed == self.gripper_open:
-            raise ValueError("the gripper's open and closed must be finite, and differ")
+        def column(name: str) -> Array:
+            return np.array([getattr(joint, name) for joint in joints], float)
+
+        return cls(
+            name=fields.name,
+            arm=fields.arm or fields.name,
+            joint_names=tuple(names),
+            gripper=gripper.model,
+            gripper_joint=gripper.joint,
+            gripper_open=gripper.open,
+            gripper_closed=gripper.closed,
+            position_min=column("min"),
+            position_max=column("max"),
+            velocity_max=column("velocity"),
+            braking=Braking.of(joints),
+            acceleration_max=column("acceleration"),
+            jerk_max=column("jerk"),
+            home=column("home"),
+            dh=np.stack([column("a"), column("d"), column("alpha")], axis=1),
+            flange_offset=arm.flange_offset or 0.0,
+            T_flange_tip=T_flange_tip,
+        )
 
     def velocity_limits(self, positions: NDArray[np.floating]) -> tuple[Array, Array]:
         """Lowest and highest velocity allowed at ``positions`` (..., n) rad, in rad/s."""
@@ -163,9 +258,12 @@ class RobotModel:
         return np.maximum(-high, low), np.minimum(high, up)
 
     def open_fraction(self, gripper_position: float) -> float:
-        """How far the gripper is open, 1 open .. 0 closed, at a measured position of its joint in rad or m."""
-        way = self.gripper_open - self.gripper_closed
-        return float(np.clip((gripper_position - self.gripper_closed) / way, 0, 1))
+        """Return how far the gripper is open, 1 open .. 0 closed, at a measured position of its joint in rad or m.
+
+        Raises:
+            GenimaError: for a position that this gripper cannot have.
+        """
+        return open_fraction(self.gripper_joint, gripper_position, self.gripper_closed, self.gripper_open)
 
     def gripper_position(self, open_fraction: float) -> float:
         """The inverse of :meth:`open_fraction`."""
@@ -203,6 +301,21 @@ class RobotModel:
         poses[..., n + 1, :, :] = poses[..., n, :, :] @ self.T_flange_tip
         return poses
 
+    def require_in_range(self, positions: Array, slack: float = RANGE_SLACK) -> None:
+        """Check measured positions (n,) rad against the joints' ranges.
+
+        Raises:
+            GenimaError: for a joint that is further than ``slack`` [rad] outside.
+        """
+        beyond = np.maximum(self.position_min - positions, positions - self.position_max)
+        i = int(np.argmax(beyond))
+        if beyond[i] > slack:
+            value, low, high = positions[i], self.position_min[i], self.position_max[i]
+            hint = "are these degrees?" if abs(value) > 2 * TURN else f"is {self.name} the robot that is meant?"
+            raise GenimaError(
+                f"{self.joint_names[i]}: {value:.2f} rad is outside its range {low:.2f} .. {high:.2f}; {hint}"
+            )
+
     def in_order(self, names: Sequence[str], values: Sequence[float]) -> tuple[Array, float]:
         """Arm positions (n,) and gripper value, picked **by name** from a joint-state-like pair of lists.
 
@@ -215,7 +328,3 @@ class RobotModel:
     def by_name(self, positions: Array, gripper: float) -> dict[str, float]:
         """The inverse of :meth:`in_order`: values by name, of arm positions (n,) and the gripper's joint."""
         return {**dict(zip(self.joint_names, positions.tolist(), strict=True)), self.gripper_joint: gripper}
-
-
-_NO_BRAKING = {"deceleration": np.inf, "offset": 0.0, "min": -np.inf, "max": np.inf}
-_JOINT_FIELDS = ("min", "max", "velocity", "acceleration", "jerk", "home", "a", "d", "alpha")

@@ -5,15 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import read_yaml
+from genima.files import FileSchema, load_yaml
 
 _AXES = "xyz"
+_SLACK = 0.01  # beyond the ends of an axis: rounding, not another unit
+Button = Annotated[int, Field(ge=0, le=255)]
+
+
+class _LinearAxis(FileSchema):
+    axis: Button
+    speed: Annotated[float, Field(ge=-0.5, le=0.5)]  # m/s, as the node jog allows
+
+
+class _AngularAxis(FileSchema):
+    axis: Button
+    speed: Annotated[float, Field(ge=-1.5, le=1.5)]  # rad/s
+
+
+class _LinearAxes(FileSchema):
+    x: _LinearAxis
+    y: _LinearAxis
+    z: _LinearAxis
+
+
+class _AngularAxes(FileSchema):
+    x: _AngularAxis
+    y: _AngularAxis
+    z: _AngularAxis
+
+
+class _GamepadFields(FileSchema):
+    dead_zone: Annotated[float, Field(ge=0, lt=1)]
+    linear: _LinearAxes
+    angular: _AngularAxes
+    gripper: Button
+    enable: Button
 
 
 @dataclass(frozen=True)
@@ -34,24 +68,24 @@ class Gamepad:
             GenimaError: for a missing file, and a missing or bad field.
         """
         path = file or paths.shared("config", "teleop", "gamepad.yaml")
-        data = read_yaml(path, "gamepad")
-        try:
-            rows = [data[kind][axis] for kind in ("linear", "angular") for axis in _AXES]
-            return cls(
-                axes=tuple(int(row["axis"]) for row in rows),
-                speeds=np.array([float(row["speed"]) for row in rows]),
-                dead_zone=float(data["dead_zone"]),
-                gripper_button=int(data["gripper"]),
-                enable_button=int(data["enable"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise GenimaError(f"gamepad {path}: bad or missing field: {error!r}") from None
+        fields = load_yaml(_GamepadFields, path, "gamepad")
+        rows = [getattr(part, axis) for part in (fields.linear, fields.angular) for axis in _AXES]
+        if fields.gripper == fields.enable:
+            raise GenimaError(f"gamepad {path}: gripper and enable are the same button ({fields.enable})")
+        return cls(
+            axes=tuple(row.axis for row in rows),
+            speeds=np.array([row.speed for row in rows], float),
+            dead_zone=fields.dead_zone,
+            gripper_button=fields.gripper,
+            enable_button=fields.enable,
+        )
 
     def twist(self, axes: Sequence[float], buttons: Sequence[int]) -> NDArray[np.float64]:
-        """Speeds (6,) in m/s and rad/s: none unless the enabling button is held.
+        """Return speeds (6,) in m/s and rad/s: none unless the enabling button is held.
 
         Raises:
-            GenimaError: when the gamepad has fewer axes or buttons than the file names.
+            GenimaError: when the gamepad has fewer axes or buttons than the file names, and for an axis that is not
+                finite or not within -1 .. 1.
         """
         if len(axes) <= max(self.axes) or len(buttons) <= max(self.gripper_button, self.enable_button):
             raise GenimaError(
@@ -61,5 +95,9 @@ class Gamepad:
         if not buttons[self.enable_button]:
             return np.zeros(6)
         pushed = np.array([axes[number] for number in self.axes], float)
-        pushed[~(np.abs(pushed) >= self.dead_zone)] = 0.0  # also what is no number
+        wrong = ~(np.abs(pushed) <= 1 + _SLACK)  # also what is no number
+        if np.any(wrong):
+            number, value = self.axes[int(np.argmax(wrong))], pushed[np.argmax(wrong)]
+            raise GenimaError(f"gamepad: axis {number} is {value:g}, outside -1 .. 1; is it published by joy_node?")
+        pushed[np.abs(pushed) < self.dead_zone] = 0.0
         return np.clip(pushed, -1, 1) * self.speeds

@@ -8,8 +8,10 @@
       └─────────────────────    │  └──────────── paused ◄───────────┘  │ the leader is silent, jumps,
                                 └─────────────── held ◄────────────────┘ or its clock goes back
 
-While aligning, the follower goes to where the leader is, slowly. Idle, paused and held say nothing: the command guard
-then holds the arm. Nobody but the operator leaves these: an arm must not set out by itself.
+While aligning, the follower goes to where the leader is, slowly; to a leader outside its range it does not go, but is
+held. While mirroring, a leader that leaves the range has the follower stay at its limit, with the reason, until it
+comes back. Idle, paused and held command nothing: the command guard then holds the arm. Only the operator leaves these:
+an arm must not set out by itself.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ _PERIOD = 0.005  # s of the motion that aligns
 _LONGEST_GAP = 0.1  # s: after a longer silence, what the leader says is no continuation
 _SPEED_WINDOW = 0.02  # s over which the speed of a leader is measured that does not tell it
 _ACCELERATION, _JERK = 0.1, 0.05  # of the arm's limits while aligning
+_OUTSIDE = 1e-3  # rad beyond a joint's range, from which on it is told
+
+_MOST = {"speed": 1.0, "near": 0.2, "settle": 10.0, "jump": 1.0, "late": 1.0}  # of the settings below
 
 
 class Phase(Enum):
@@ -49,7 +54,7 @@ class MirrorSettings:
     """How slowly, how near, and how much is too much."""
 
     speed: float = 0.15  # of the arm's velocity limits while aligning
-    near: float = 0.02  # rad between leader and follower: they agree
+    near: float = 0.02  # rad between leader and follower: they agree; also beyond the follower's range
     settle: float = 0.2  # s for which they must
     jump: float = 0.1  # rad beyond what the fastest joint could have done since the last sample
     late: float = 0.1  # s without a sample: the leader is lost
@@ -57,10 +62,8 @@ class MirrorSettings:
     def require_sensible(self) -> None:
         """Raise a GenimaError for a number that makes no sense."""
         for name, value in vars(self).items():
-            if not (np.isfinite(value) and value > 0):
-                raise GenimaError(f"the mirror's {name} is {value}; it must be a positive number")
-        if self.speed > 1:
-            raise GenimaError(f"the mirror's speed is {self.speed:g}; it must be at most 1, the arm's own")
+            if not 0 < value <= _MOST[name]:
+                raise GenimaError(f"the mirror's {name} is {value}; it must be positive and at most {_MOST[name]:g}")
 
 
 class Mirror:
@@ -76,7 +79,7 @@ class Mirror:
         self._settings.require_sensible()
         self._robot = robot
         self.phase = Phase.IDLE
-        self.reason = ""  # why the follower is held, or was given away
+        self.reason = ""  # why the follower is held, stays at a limit, or was given away
         self._motion = Motion(MotionLimits.of(robot, self._settings.speed, _ACCELERATION, _JERK), _PERIOD)
         self._placed = False  # whether the motion begins where the arm is
         self._moved_until = 0.0  # s, up to when the motion has come
@@ -94,7 +97,7 @@ class Mirror:
     def pause(self) -> None:
         """Let the follower rest while the leader is moved elsewhere."""
         if self.phase in (Phase.ALIGNING, Phase.MIRRORING):
-            self.phase = Phase.PAUSED
+            self.phase, self.reason = Phase.PAUSED, ""
 
     def end(self, reason: str = "") -> None:
         """Let go of the follower; ``reason`` is told where nobody asked for that."""
@@ -126,16 +129,39 @@ class Mirror:
         if sample.gripper is not None:
             self._gripper = sample.gripper
         elif self._gripper is None:  # what it holds must not fall
-            self._gripper = float(np.clip(measured.gripper, 0, 1))
+            self._gripper = measured.gripper
         if self.phase is Phase.ALIGNING:
+            if outside := self._outside(sample.positions, self._settings.near):
+                self.hold(f"{outside}; move the leader back")
+                return None
             positions, velocities = self._align(sample, measured)
         else:
-            positions, velocities = sample.positions, self._speed(sample)
+            positions, velocities = self._within_range(sample)
         return Command(sample.stamp, positions, velocities, self._gripper)
 
     def distance(self, sample: Sample, measured: Joints) -> Array:
-        """What each joint of the follower has to go to the leader, (n,) rad."""
+        """Return what each joint of the follower has to go to the leader, (n,) rad, also where it cannot."""
         return sample.positions - measured.positions
+
+    def _within_range(self, sample: Sample) -> tuple[Array, Array]:
+        """Return the leader's positions (n,) rad and velocities (n,) rad/s; where it is outside the range, the limit.
+
+        ``reason`` says so as long as that lasts.
+        """
+        positions = np.clip(sample.positions, self._robot.position_min, self._robot.position_max)
+        velocities = np.where(positions == sample.positions, self._speed(sample), 0.0)
+        outside = self._outside(sample.positions, _OUTSIDE)
+        self.reason = f"{outside}; the follower stays at its limit" if outside else ""
+        return positions, velocities
+
+    def _outside(self, positions: Array, slack: float) -> str:
+        """Return which joint is outside its range by more than ``slack`` [rad], and by how much; empty for none."""
+        low, high, names = self._robot.position_min, self._robot.position_max, self._robot.joint_names
+        beyond = np.maximum(low - positions, positions - high)
+        return ", ".join(
+            f"the leader is at {positions[i]:.2f} rad of {names[i]}, outside {low[i]:.2f} .. {high[i]:.2f}"
+            for i in np.flatnonzero(beyond > slack)
+        )
 
     def _goes_on(self, sample: Sample) -> bool:
         """Whether a sample continues those before it; else the follower is held."""

@@ -7,16 +7,44 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import read_yaml
-from genima.names import require_ros_name
+from genima.files import FileSchema, load_yaml
+from genima.names import RosName
 
 MODELS = ("D405", "D415", "D435", "D435I", "D455")
-_FIELDS = ("serial", "model", "profile", "mounted_on")
-_PROFILE = re.compile(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)")
+_PROFILE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,2})", re.ASCII)
+
+
+def _serial(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,32}", value):
+        raise ValueError("must be digits in quotes, which else lose their leading zeros")
+    return value
+
+
+def _profile(value: str) -> str:
+    match = _PROFILE.fullmatch(value)
+    if match is None or max(int(match[1]), int(match[2])) > 16384 or int(match[3]) > 300:
+        raise ValueError("must be width x height x images a second, like 640x480x30")
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+class _DeviceFields(FileSchema):
+    serial: Annotated[str, BeforeValidator(_serial)]
+    model: Annotated[Literal["D405", "D415", "D435", "D435I", "D455"], BeforeValidator(_upper)]
+    profile: Annotated[str, AfterValidator(_profile)]
+    mounted_on: Literal["base", "flange"]
+
+
+_Rig = Annotated[dict[RosName, _DeviceFields], Field(min_length=1, max_length=64)]
 
 
 @dataclass(frozen=True)
@@ -30,27 +58,6 @@ class Device:
     rate: int  # Hz
     mounted_on: Literal["base", "flange"]
 
-    @classmethod
-    def from_dict(cls, data: Any) -> Device:
-        """Of an entry of the file.
-
-        Raises:
-            ValueError: for a missing, unknown or malformed field.
-        """
-        if not isinstance(data, Mapping) or set(data) != set(_FIELDS):
-            raise ValueError(f"it must have just the fields {', '.join(_FIELDS)}")
-        serial, model, mounted_on = data["serial"], str(data["model"]).upper(), data["mounted_on"]
-        if not isinstance(serial, str) or not re.fullmatch(r"\d+", serial):
-            raise ValueError(f"serial is {serial!r}; it must be digits in quotes, which else lose their leading zeros")
-        if model not in MODELS:
-            raise ValueError(f"model is {data['model']!r}, not one of {', '.join(MODELS)}")
-        if not (profile := _PROFILE.fullmatch(str(data["profile"]))):
-            raise ValueError(f"profile is {data['profile']!r}, not like 640x480x30")
-        if mounted_on not in ("base", "flange"):
-            raise ValueError(f"mounted_on is {mounted_on!r}, not base or flange")
-        width, height, rate = (int(number) for number in profile.groups())
-        return cls(serial, model, width, height, rate, mounted_on)
-
 
 def load_rig(name_or_file: str | Path) -> Mapping[str, Device]:
     """The cameras by view, of ``config/cameras/<name>.yaml`` or a YAML file.
@@ -59,16 +66,11 @@ def load_rig(name_or_file: str | Path) -> Mapping[str, Device]:
         GenimaError: for a missing or malformed file, and where two views have the same camera.
     """
     path = paths.named(name_or_file, "config", "cameras")
-    data = read_yaml(path, "cameras file")
-    if not isinstance(data, Mapping) or not data:
-        raise GenimaError(f"cameras file {path} names no view; config/cameras/four_d415.yaml shows how it looks")
+    entries = load_yaml(_Rig, path, "cameras file")
     rig = {}
-    for name, entry in data.items():
-        view = require_ros_name(name, f"cameras file {path}: view")
-        try:
-            rig[view] = Device.from_dict(entry)
-        except ValueError as error:
-            raise GenimaError(f"cameras file {path}, view {view}: {error}") from None
+    for view, entry in entries.items():
+        width, height, rate = map(int, entry.profile.split("x"))
+        rig[view] = Device(entry.serial, entry.model, width, height, rate, entry.mounted_on)
     serials = Counter(device.serial for device in rig.values())
     if twice := [serial for serial, count in serials.items() if count > 1]:
         views = ", ".join(view for view, device in rig.items() if device.serial in twice)

@@ -242,8 +242,8 @@ class FrankaArm:
         if not (worst := away.max()) <= limit:  # nor where it is not a number
             joint = self._robot.joint_names[int(away.argmax())]
             return (
-                f"the command has {joint} {worst:.2f} rad from the arm, more than {limit:g}: hand the arm to nobody "
-                "and to its owner again (command_guard/select)"
+                f"the command has {joint} {worst:.2f} rad from the arm, more than {limit:g}: start what moves it "
+                "(the teleoperation, the task) again"
             )
         return ""
 
@@ -294,12 +294,19 @@ class FrankaArm:
 
 def _require_sensible(settings: ArmSettings, robot: RobotModel) -> None:
     joints, name = len(robot.joint_names), robot.name
-    for field, length in (("stiffness", joints), ("collision_torques", joints), ("collision_forces", 6)):
+    for field, length, most in (
+        ("stiffness", joints, 1e4),
+        ("collision_torques", joints, 200),
+        ("collision_forces", 6, 200),
+    ):
         values = np.array(getattr(settings, field), float)
-        if values.shape != (length,) or not np.all(np.isfinite(values) & (values > 0)):
-            raise GenimaError(f"franka_arm: {field} must be {length} positive numbers, not {values.tolist()} ({name})")
-    if not 0 < settings.speed <= 1:
-        raise GenimaError(f"franka_arm: speed is {settings.speed}; it must be more than 0 and at most 1")
+        if values.shape != (length,) or not np.all((values > 0) & (values <= most)):
+            raise GenimaError(
+                f"franka_arm: {field} must be {length} positive numbers up to {most:g}, not {values.tolist()} ({name})"
+            )
+    for field, most in (("speed", 1.0), ("late", 0.5), ("distance", 1.0), ("rejoin", 0.5)):
+        if not 0 < (value := getattr(settings, field)) <= most:
+            raise GenimaError(f"franka_arm: {field} is {value}; it must be more than 0 and at most {most:g}")
 
 
 def _line(error: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from genima.errors import GenimaError
+from genima.robot.model import open_fraction
 from genima_nodes.hardware.optional import require
 
 _SAME = 0.1  # of the open fraction: a wish this near to the last is no new one
@@ -47,9 +48,9 @@ class FrankaHand:
             self._gripper = self._last = None
             raise GenimaError(f"hand of {self._address}: {' '.join(str(error).split())}") from None
         if not state.max_width > 0:
-            raise GenimaError(f"hand of {self._address} does not know its width: call franka_hand/home, fingers free")
+            raise GenimaError(f"hand of {self._address} does not know its width: ./genima call home, fingers free")
         self._max_width = state.max_width
-        self._measured = float(min(max(state.width / state.max_width, 0.0), 1.0))
+        self._measured = open_fraction(f"hand of {self._address}", state.width, 0.0, state.max_width)
         return self._measured
 
     def reach(self, open_fraction: float) -> bool:

@@ -5,42 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import FileSchema, Finite, Pixels, Positive, Text, read_yaml, validate
+from genima.files import FileSchema, Pixels, Text, load_yaml
 from genima.names import RosName
-from genima.robot.model import RobotModel
+from genima.robot.model import GripperPosition, JointName, RobotModel
 
 
-class _GripperSchema(FileSchema):
-    joints: Annotated[list[Text], Field(min_length=1, max_length=100)]
-    open: Finite
-    closed: Finite
-
-
-class _SceneNamesSchema(FileSchema):
-    file: str
-    time_step: Annotated[Positive, Field(le=1)]
-    joints: dict[Text, Text]
-    gripper: _GripperSchema
-    cameras: Annotated[dict[RosName, Text], Field(min_length=1, max_length=100)]
-    image_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)]
-    objects: dict[Text, Text]
-    tasks: dict[Text, Text]
-    script: str
-
-
-@dataclass(frozen=True)
-class Fingers:
+class Fingers(FileSchema):
     """Of a parallel gripper, all moving alike."""
 
-    joints: tuple[str, ...]
-    open: float  # m or rad
-    closed: float
+    joints: Annotated[tuple[Text, ...], Field(strict=False, min_length=1, max_length=16)]
+    open: GripperPosition  # m or rad
+    closed: GripperPosition
+
+    @model_validator(mode="after")
+    def _check_travel(self) -> Fingers:
+        if abs(self.open - self.closed) < 1e-6:
+            raise ValueError("open and closed must differ")
+        return self
+
+
+class _SceneFields(FileSchema):
+    file: Annotated[str, Field(max_length=1000)]
+    time_step: Annotated[float, Field(ge=1e-3, le=1)]
+    joints: dict[JointName, Text]
+    gripper: Fingers
+    cameras: Annotated[dict[RosName, Text], Field(min_length=1, max_length=64)]
+    image_size: Annotated[tuple[Pixels, Pixels], Field(strict=False)]
+    objects: dict[Text, Text]
+    tasks: dict[Text, Text]
+    script: Annotated[str, Field(max_length=1000)]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class SceneNames:
                 robot's.
         """
         path = paths.named(name_or_file, "config", "coppeliasim")
-        names = cls._read(read_yaml(path, "the scene's names"), f"the scene's names {path}")
+        names = cls(**dict(load_yaml(_SceneFields, path, "the scene's names")))
         if set(names.joints) != set(robot.joint_names):
             raise GenimaError(
                 f"the scene's names {path} have {len(names.joints)} joints, {', '.join(names.joints) or 'none'}; "
@@ -78,15 +77,3 @@ class SceneNames:
         """Raise a GenimaError for a task without an instruction."""
         if task not in self.tasks:
             raise GenimaError(f"unknown task {task!r}; the scene's names know {', '.join(self.tasks) or 'none'}")
-
-    @classmethod
-    def _read(cls, data: Any, what: str) -> SceneNames:
-        said = validate(_SceneNamesSchema, data, what)
-        width, height = said.image_size
-        fingers = Fingers(tuple(said.gripper.joints), said.gripper.open, said.gripper.closed)
-        if fingers.open == fingers.closed:
-            raise GenimaError(f"{what}: the gripper's open and closed must differ ({fingers.open:g})")
-        return cls(
-            said.file, said.time_step, said.joints, fingers, said.cameras, (width, height), said.objects, said.tasks,
-            said.script,
-        )  # fmt: skip
