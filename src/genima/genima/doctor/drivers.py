@@ -1,0 +1,143 @@
+"""Whether the drivers of the chosen arm, gripper and cameras are installed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.errors import GenimaError
+
+OURS, ELSEWHERE = "franka_arm", "multipanda"
+FRANKA_ROS2 = {  # packages of each controller, beside franka_ros2's own
+    "crisp": ("crisp_controllers",),
+    "gello": ("franka_fr3_arm_controllers",),
+    "jtc": ("joint_trajectory_controller",),
+}
+_FRANKA = (
+    *("franka_bringup", "franka_hardware", "franka_description", "franka_msgs", "franka_robot_state_broadcaster"),
+    *("controller_manager", "controller_manager_msgs", "joint_state_broadcaster"),
+)
+_GRIPPERS = {
+    "franka_hand": ("franka_gripper", "franka_msgs"),
+    "robotiq_2f140": ("robotiq_driver", "robotiq_description", "controller_manager", "xacro"),
+}
+_CAMERAS = "realsense2_camera"
+_USED = ("Robot", "Gripper", "AsyncPositionControlHandler", "RealtimeConfig", "FrankaException")  # of pylibfranka
+_OURS_INSTEAD = "or take our own drivers, which need no ROS package of the robot's: --backend franka_arm"
+
+
+def findings(
+    backend: str,
+    gripper: str,
+    cameras: bool,
+    com_port: Path,
+    load: Callable[[str], Any],
+    tried: str,
+    prefixes: Sequence[Path] | None = None,
+) -> Iterator[Finding]:
+    """What drives the arm, its gripper and the cameras.
+
+    Args:
+        backend: as in real_robot.launch.py.
+        gripper: model of the robot's gripper.
+        cameras: whether there are any.
+        com_port: of a Robotiq's adapter.
+        load: imports a driver's library, or raises a GenimaError that says how it is installed.
+        tried: the version of pylibfranka that franka_arm is written for.
+        prefixes: installed ROS packages lie there; those of the shell's environment if None.
+    """
+    where = prefixes if prefixes is not None else ros_prefixes()
+    if backend == OURS:
+        yield libfranka(load, tried)
+    elif backend == ELSEWHERE:
+        yield skipped("arm's driver", "multipanda_ros2 runs with ROS 2 Humble, on a machine of its own")
+    else:
+        yield packages(f"arm's driver ({backend})", (*_FRANKA, *FRANKA_ROS2[backend]), where, _OURS_INSTEAD)
+    if backend == OURS and gripper == "franka_hand":
+        yield ok("gripper's driver", "franka_hand, by pylibfranka as the arm")
+    elif gripper in _GRIPPERS:
+        yield packages(f"gripper's driver ({gripper})", _GRIPPERS[gripper], where, "")
+        if gripper.startswith("robotiq"):
+            yield serial_port(com_port)
+    else:
+        yield skipped("gripper's driver", f"nothing is known of the gripper {gripper}")
+    if cameras and backend == OURS:
+        yield library("cameras' driver", "pyrealsense2", load)
+    elif cameras:
+        yield packages("cameras' driver", (_CAMERAS,), where, "or camera_driver:=realsense_camera, our own")
+
+
+def libfranka(load: Callable[[str], Any], tried: str) -> Finding:
+    """Whether libfranka's Python bindings are installed and are those that our driver is written for."""
+    what = "arm's driver (franka_arm)"
+    try:
+        module = load("pylibfranka")
+    except GenimaError as error:
+        return fail(what, *_split(f"{error}{_too_new()}"))
+    if missing := [name for name in _USED if not hasattr(module, name)]:
+        return fail(what, f"pylibfranka has no {', '.join(missing)}", f"install pylibfranka=={tried}")
+    try:
+        version = metadata.version("pylibfranka")
+    except metadata.PackageNotFoundError:
+        version = str(getattr(module, "__version__", "unknown"))
+    if version.split(".")[:2] != tried.split(".")[:2]:
+        return warn(what, f"pylibfranka {version}; {tried} was tried", f"install pylibfranka=={tried}")
+    return ok(what, f"pylibfranka {version}")
+
+
+def library(what: str, module: str, load: Callable[[str], Any]) -> Finding:
+    """Whether a driver's Python library can be imported."""
+    try:
+        load(module)
+    except GenimaError as error:
+        return fail(what, *_split(str(error)))
+    return ok(what, module)
+
+
+def packages(what: str, names: Sequence[str], prefixes: Sequence[Path], otherwise: str) -> Finding:
+    """Whether ROS packages are installed in the prefixes that are sourced."""
+    missing = [name for name in names if not any(_has_package(prefix, name) for prefix in prefixes)]
+    if not missing:
+        return ok(what, f"{len(names)} ROS packages are there")
+    if len(missing) == len(names) and "ROS_DISTRO" not in os.environ:
+        remedy = "source /opt/ros/jazzy/setup.bash and the workspace with the drivers (docs/real_robot.md)"
+        found = f"no ROS 2 is sourced; it needs {', '.join(names)}"
+    else:
+        found = f"not installed, or their workspace is not sourced: {', '.join(missing)}"
+        remedy = "build them as docker/Dockerfile does, and source the workspace"
+    return fail(what, found, f"{remedy}{', ' if otherwise else ''}{otherwise}")
+
+
+def serial_port(port: Path) -> Finding:
+    """Whether this user may open a Robotiq's adapter."""
+    what = "gripper's port"
+    if not port.exists():
+        return fail(what, f"{port} is not there", "plug the adapter in, or give --com-port /dev/serial/by-id/...")
+    if not os.access(port, os.R_OK | os.W_OK):
+        return fail(what, f"{port} may not be opened by this user", "sudo usermod -aG dialout $USER, and log in again")
+    return ok(what, str(port))
+
+
+def ros_prefixes() -> list[Path]:
+    """Folders that ROS packages are installed in, as the shell has sourced them."""
+    return [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+
+
+def _has_package(prefix: Path, name: str) -> bool:
+    return (prefix / "share" / "ament_index" / "resource_index" / "packages" / name).exists()
+
+
+def _split(line: str) -> tuple[str, str]:
+    found, _, remedy = line.partition("; ")
+    return found, remedy
+
+
+def _too_new() -> str:
+    """What to say where there are no wheels of pylibfranka for this Python."""
+    major, minor, _ = platform.python_version_tuple()
+    return " (it has wheels for Python up to 3.12)" if (int(major), int(minor)) > (3, 12) else ""
