@@ -165,6 +165,20 @@ def test_existing_output_is_replaced_only_with_overwrite_and_only_its_own_kind(t
     assert (other / "thesis.tex").read_text() == "years"
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".out.abc.partial", ".out.mine.partial", "out.partial"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".out.lock").write_text(".out.abc.partial")  # as a killed process leaves it
+    with output_folder(tmp_path / "out", "report"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.mine.partial", "out", "out.partial"]
+    for name in ("../x.partial", "", "out.partial", ".out./../mine.partial"):
+        (tmp_path / ".out.lock").write_text(name)
+        with output_folder(tmp_path / "out", "report", overwrite=True, is_ours=lambda path: True):
+            pass
+        assert (tmp_path / "out.partial").is_dir() and (tmp_path / ".out.mine.partial").is_dir()
+
+
 def test_one_process_at_a_time_writes_an_output(tmp_path: Path) -> None:
     with output_lock(tmp_path / "out", "report"):
         with pytest.raises(GenimaError, match="another process is writing it"):

@@ -74,7 +74,7 @@ def targets(demos: Path) -> Path:
     every = demos.parent / "every"
     shutil.copytree(demos, every)
     (every / "broken").mkdir()
-    (every / "broken" / "metadata.yaml").write_text("no bag")
+    (every / "broken" / "metadata.yaml").write_text("rosbag2_bagfile_information: damaged")
     out = demos.parent / "targets"
     options = ["--view-size", "64", "--virtual", "--episodes-per-shard", "2", "--processes", "1"]
     assert main(["render", "--demos", str(every), "--out", str(out), *options]) == 0
@@ -330,8 +330,8 @@ def test_a_damaged_checkpoint_is_one_clear_line(
     [
         (lambda folder: damage(folder, "manifest.json"), "manifest.json is damaged"),
         (lambda folder: (folder / "manifest.json").unlink(), "no finished dataset"),
-        (lambda folder: next(folder.glob("*.parquet")).unlink(), "is missing or damaged"),
-        (lambda folder: damage(folder, next(folder.glob("*.parquet")).name), "is missing or damaged"),
+        (lambda folder: next(folder.glob("*.parquet")).unlink(), "parquet: missing"),
+        (lambda folder: damage(folder, next(folder.glob("*.parquet")).name), "parquet: damaged"),
     ],
 )
 def test_a_damaged_dataset_is_one_clear_line(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def check_equal(back: Episode, truth: Episode, every: int = 1) -> None:
 def test_demos_come_back_from_lerobot_with_their_stamps_joints_commands_and_images(
     episodes: list[Episode], dataset: Path, tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
 ) -> None:
-    reader = DatasetReader(dataset, robot, cameras)
+    reader = DatasetReader(dataset, robot)
     assert len(reader) == len(episodes)
     for index, truth in enumerate(episodes):
         assert np.ptp(np.diff(truth.stamps)) > 0.2 / FPS, "the demos are to be uneven"
@@ -341,7 +342,7 @@ def test_episodes_spread_over_files_of_limited_size(
     assert sorted(path.relative_to(tmp_path / "set/data").as_posix() for path in tmp_path.glob("set/data/*/*")) == [
         f"{place}.parquet" for place in places
     ]
-    reader = DatasetReader(tmp_path / "set", robot, cameras)
+    reader = DatasetReader(tmp_path / "set", robot)
     for index, truth in enumerate(episodes):
         reader.write_episode(index, tmp_path / str(index))
         check_equal(Episode.load(tmp_path / str(index), robot), truth)
@@ -370,7 +371,7 @@ def test_a_damaged_demo_is_named_and_skipped_or_refused(
     assert run("export", folder, "--out", tmp_path / "set") == 0
     told = capsys.readouterr().out
     assert f"skipped: episode {folder / 'demo-0'}" in told and "2 episodes in" in told and "1 skipped" in told
-    assert len(DatasetReader(tmp_path / "set", robot, cameras)) == 2
+    assert len(DatasetReader(tmp_path / "set", robot)) == 2
     assert run("export", folder, "--out", tmp_path / "other", "--on-fault", "refuse") == 2
     assert str(folder / "demo-0") in error_line(capsys)
     for name in ("demo-1", "demo-2"):
@@ -404,7 +405,7 @@ def test_nothing_remains_of_an_episode_that_fails_half_way(
             else:
                 dataset.add(episode)
     monkeypatch.undo()
-    reader = DatasetReader(tmp_path / "set", robot, cameras)
+    reader = DatasetReader(tmp_path / "set", robot)
     assert len(reader) == 2
     for index, truth in enumerate(episode for i, episode in enumerate(episodes) if i != at_fault):
         reader.write_episode(index, tmp_path / str(index))
@@ -433,22 +434,56 @@ def test_demos_that_do_not_go_together_are_named(
 
 
 def test_an_interrupted_export_leaves_nothing_and_can_be_repeated(
-    episodes: list[Episode], tmp_path: Path, robot: RobotModel
+    episodes: list[Episode], demos: Path, tmp_path: Path, robot: RobotModel
 ) -> None:
     with pytest.raises(KeyboardInterrupt), DatasetWriter(tmp_path / "set", robot) as dataset:
         dataset.add(episodes[0])
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
-    killed = DatasetWriter(tmp_path / "set", robot).__enter__()
-    killed.add(episodes[0])
+    killed = (
+        "import os, sys; from pathlib import Path; from genima.episodes import Episode\n"
+        "from genima.episodes.lerobot import DatasetWriter; from genima.robot.model import RobotModel\n"
+        "robot = RobotModel.load('panda'); dataset = DatasetWriter(Path(sys.argv[1]), robot).__enter__()\n"
+        "dataset.add(Episode.load(Path(sys.argv[2]), robot)); os._exit(9)"
+    )
+    command = [sys.executable, "-P", "-c", killed, tmp_path / "set", find_episodes(demos)[0]]
+    assert subprocess.run(command, timeout=120).returncode == 9
     assert not (tmp_path / "set").exists() and not list(tmp_path.rglob("info.json"))
+    (tmp_path / "set.partial").mkdir()  # the user's own
+    (tmp_path / "set.partial/notes.txt").write_text("mine")
     export(episodes[:1], tmp_path / "set", robot)
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.partial"]
+    assert (tmp_path / "set.partial/notes.txt").read_text() == "mine"
+
+
+def test_one_export_at_a_time_writes_a_dataset(
+    episodes: list[Episode], tmp_path: Path, robot: RobotModel
+) -> None:
+    with DatasetWriter(tmp_path / "set", robot) as dataset:
+        dataset.add(episodes[0])
+        with pytest.raises(GenimaError, match="another process is writing it"), DatasetWriter(tmp_path / "set", robot):
+            pass
+    assert len(DatasetReader(tmp_path / "set", robot)) == 1
+
+
+def test_only_a_dataset_is_replaced_by_a_dataset(
+    demos: Path, copied: Callable[[Path], Path], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(dataset)
+    before = (folder / "meta/info.json").read_bytes()
+    (folder / "thesis.txt").write_text("mine")
+    assert run("export", demos, "--out", folder, "--overwrite") == 2
+    assert "already exists and is not one" in error_line(capsys)
+    assert (folder / "thesis.txt").read_text() == "mine" and (folder / "meta/info.json").read_bytes() == before
+    (folder / "thesis.txt").unlink()
+    (folder / "meta/stats.json").unlink()
+    assert run("export", demos, "--out", folder, "--overwrite") == 0
+    assert (folder / "meta/stats.json").is_file()
 
 
 def test_a_dataset_is_never_overwritten(demos: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", demos, "--out", dataset) == 2
-    assert f"dataset {dataset} exists already" in error_line(capsys)
+    assert f"dataset {dataset}: already exists; name another, or replace it with --overwrite" in error_line(capsys)
 
 
 def change_info(dataset: Path, **changes: Any) -> None:
@@ -460,11 +495,11 @@ def change_info(dataset: Path, **changes: Any) -> None:
     ("spoil", "told"),
     [
         (lambda folder: (folder / "meta/info.json").unlink(), "is no LeRobotDataset"),
-        (lambda folder: (folder / "meta/info.json").write_text("{"), "info.json is damaged"),
-        (lambda folder: change_info(folder, features=3), "info.json is damaged"),
+        (lambda folder: (folder / "meta/info.json").write_text("{"), "info.json: not JSON"),
+        (lambda folder: change_info(folder, features=3), "info.json: features: Input should be a valid dictionary (3)"),
         (lambda folder: change_info(folder, codebase_version="v2.1"), "is v2.1, v3.0 is needed"),
-        (lambda folder: (folder / "meta/tasks.parquet").unlink(), "tables of episodes and tasks"),
-        (lambda folder: shutil.rmtree(folder / "meta/episodes"), "tables of episodes and tasks"),
+        (lambda folder: (folder / "meta/tasks.parquet").unlink(), "tasks.parquet: missing"),
+        (lambda folder: shutil.rmtree(folder / "meta/episodes"), "it has no episodes"),
         (lambda folder: shutil.rmtree(folder / "videos"), "none of the 3 episodes"),
         (lambda folder: shutil.rmtree(folder / "data"), "none of the 3 episodes"),
     ],
@@ -511,7 +546,7 @@ def test_names_that_do_not_fit_the_robot_are_one_line_and_can_be_mapped(
     pq.write_table(table.rename_columns([name.replace("front", "cam_high") for name in table.column_names]), path)
 
     command = ["import", folder, "--out", tmp_path / "demos"]
-    assert run(*command) == 2
+    assert run(*command, "--cameras", "sim") == 2
     assert "no camera is called cam_high" in error_line(capsys)
     assert run(*command, "--views", "observation.images.top=front") == 2
     assert "has no images observation.images.top; it has" in error_line(capsys)
@@ -524,8 +559,12 @@ def test_names_that_do_not_fit_the_robot_are_one_line_and_can_be_mapped(
     assert "--joints takes THEIRS=OURS, not 'grip'" in error_line(capsys)
     command += ["--joints", *joints, "grip=gripper_open_fraction"]
     assert run(*command) == 2
+    assert "nothing says which values of observation.state's grip" in (line := error_line(capsys))
+    assert "give --gripper-range CLOSED OPEN" in line
+    command_of_fractions = [*command, "--gripper-range", "0", "1"]
+    assert run(*command_of_fractions) == 2
     assert "none of the 3 episodes" in error_line(capsys)
-    assert run(*command, "--on-fault", "refuse") == 2
+    assert run(*command_of_fractions, "--on-fault", "refuse") == 2
     assert "episode 0: observation.state: the gripper goes from" in error_line(capsys)
     assert run(*command, "--gripper-range", "100", "0") == 0
     for truth, demo in zip(episodes, find_episodes(tmp_path / "demos"), strict=True):
@@ -539,7 +578,7 @@ def test_degrees_and_stamps_that_go_back_are_named(
     dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
 ) -> None:
     path = copied(dataset) / "data/chunk-000/file-000.parquet"
-    reader = DatasetReader(path.parents[2], robot, cameras)
+    reader = DatasetReader(path.parents[2], robot)
     table = pq.read_table(path)
     frames = table.to_pandas()
     spoilt = frames.assign(timestamp=frames["timestamp"].where(frames["index"] != 5, 0.0))
@@ -571,7 +610,7 @@ def test_images_in_tables_are_read_as_well(
     ]
     path = folder / "data/chunk-000/file-000.parquet"
     pq.write_table(pq.read_table(path).append_column("observation.images.front", pa.array(pngs)), path)
-    DatasetReader(folder, robot, cameras).write_episode(1, tmp_path / "one")
+    DatasetReader(folder, robot).write_episode(1, tmp_path / "one")
     check_equal(Episode.load(tmp_path / "one", robot), episodes[1])
 
 

@@ -154,10 +154,11 @@ def test_a_dataset_holds_what_the_agent_will_see(
     assert np.abs(straight - fit(shown, SIZE)).max() > 30
     np.testing.assert_allclose(observed(plan, demos[0], "wrist"), straight, atol=12)  # JPEG
     np.testing.assert_allclose(observed(named, demos[1], "wrist"), fit(shown, SIZE), atol=12)
-    with pytest.raises(EpisodeError, match="plain: /calibration/wrist: it was recorded with another calibration than"):
-        observed(plan, demos[1], "wrist")
-    write_demo(tmp_path / "sim", robot, cameras, cameras, picture)  # what others have who hold none
-    observed(make_plan(Render(view_size=SIZE), [tmp_path / "sim", demos[1]]), demos[1], "wrist")
+    write_demo(tmp_path / "sim", robot, cameras, cameras, picture)
+    with pytest.raises(EpisodeError, match="sim: /calibration/wrist: it was recorded with another calibration than"):
+        observed(plan, tmp_path / "sim", "wrist")
+    with pytest.raises(EpisodeError, match="plain: /calibration/wrist: its calibration is unknown: .*--cameras FOLDER"):
+        observed(make_plan(Render(view_size=SIZE), [demos[1], tmp_path / "sim"]), demos[1], "wrist")
 
 
 def test_a_calibration_is_of_the_same_view_at_another_size_only() -> None:
@@ -171,17 +172,18 @@ def test_a_calibration_is_of_the_same_view_at_another_size_only() -> None:
 def test_demos_of_other_lenses_than_calibrated_are_named(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
 ) -> None:
+    simulated = Render(cameras=Path("sim"))
     wide = cameras | {"front": replace(cameras["front"], fx=170.0, fy=170.0)}
     write_demo(tmp_path / "wide", robot, wide, {}, picture)
     with pytest.raises(EpisodeError, match="wide: /cameras/front/color/camera_info: .* not fit the calibration of fro"):
-        _rows(Episode.load(tmp_path / "wide", robot), make_plan(Render(), [tmp_path / "wide"]), robot, None)
+        _rows(Episode.load(tmp_path / "wide", robot), make_plan(simulated, [tmp_path / "wide"]), robot, None)
     write_demo(tmp_path / "flat", robot, cameras, {}, np.ascontiguousarray(picture[:128]))
     with pytest.raises(EpisodeError, match="flat: /cameras/.*/image_raw: the image is 256x128, but .* at 256x256"):
-        _rows(Episode.load(tmp_path / "flat", robot), make_plan(Render(), [tmp_path / "flat"]), robot, None)
+        _rows(Episode.load(tmp_path / "flat", robot), make_plan(simulated, [tmp_path / "flat"]), robot, None)
 
 
 def test_what_a_demo_says_of_its_cameras_is_read_and_checked(
-    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bent = {"front": distorted(cameras["front"])}
     write_demo(tmp_path / "one", robot, {**cameras, **bent}, bent, picture)
@@ -189,10 +191,17 @@ def test_what_a_demo_says_of_its_cameras_is_read_and_checked(
     assert set(found.calibrated) == {"front"} and set(found.lenses) == set(VIEWS)
     assert found.lenses["front"].parameters == pytest.approx(Intrinsics.of(bent["front"]).parameters)
     np.testing.assert_allclose(found.calibrated["front"].T_parent_camera, cameras["front"].T_parent_camera, atol=1e-12)
-    broken = replace(bent["front"], fx=-1.0)
-    write_demo(tmp_path / "two", robot, cameras, {"front": broken}, picture)
-    with pytest.raises(GenimaError, match="two: /calibration/front: .*must be positive"):
-        RecordedCameras.of(tmp_path / "two")
+    T = cameras["front"].T_parent_camera.copy()
+    T[:3, 3] *= 1000
+    broken = {"negative": replace(bent["front"], fx=-1.0), "millimetres": replace(bent["front"], T_parent_camera=T)}
+    for name, camera in broken.items():
+        with pytest.raises(GenimaError, match="camera calibration of front: "):
+            write_demo(tmp_path / name, robot, cameras, {"front": camera}, picture)
+    monkeypatch.setattr("genima.episodes.writer.require_plausible", lambda camera, what: None)
+    for (name, camera), told in zip(broken.items(), ("fx", "millimetres"), strict=True):
+        write_demo(tmp_path / name, robot, cameras, {"front": camera}, picture)
+        with pytest.raises(GenimaError, match=f"{name}: /calibration/front: .*({told})"):
+            RecordedCameras.of(tmp_path / name)
 
 
 def test_cameras_are_loaded_by_the_name_of_their_set_or_from_a_folder(tmp_path: Path) -> None:
@@ -200,7 +209,7 @@ def test_cameras_are_loaded_by_the_name_of_their_set_or_from_a_folder(tmp_path: 
     assert load_cameras(tmp_path / "mine")["front"].distortion == DISTORTION
     assert set(load_cameras("sim")) == set(VIEWS)
     (tmp_path / "mine" / "wrist.yaml").write_text((tmp_path / "mine" / "front.yaml").read_text() + "colour: red\n")
-    with pytest.raises(GenimaError, match="wrist.yaml: it has unknown fields: colour"):
+    with pytest.raises(GenimaError, match="wrist.yaml: .*colour"):
         load_cameras(tmp_path / "mine")
     with pytest.raises(GenimaError, match="calibration/nowhere not found"):
         load_cameras("nowhere")

@@ -29,8 +29,10 @@ from genima.datasets.targets import TargetDataset, split
 from genima.episodes import Episode, EpisodeWriter, find_episodes
 from genima.errors import GenimaError
 from genima.observation import Command, Joints
+from genima.outputs import output_lock
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, draw_targets
+from genima.targets.appearance import DEFAULT
 from genima.views import Camera, fit, untile
 from genima.views.camera import VIRTUAL
 from genima_sim.tasks import TASKS
@@ -262,6 +264,43 @@ def test_a_half_shard_or_another_dataset_in_the_folder_is_refused(short_demos: P
         render(plan_for(short_demos), short_targets, 1)  # without the virtual view
 
 
+def test_folders_with_anything_else_are_left_as_they_are(short_demos: Path, tmp_path: Path) -> None:
+    plan = plan_for(short_demos)
+    for name, content in (("thesis.txt", "mine"), (MANIFEST, '{"mine": 1}'), (MANIFEST, "[]"), (MANIFEST, "{")):
+        out = tmp_path / f"{name}-{len(content)}"
+        out.mkdir()
+        (out / name).write_text(content)
+        with pytest.raises(GenimaError, match="name another|not JSON"):
+            render(plan, out, 1)
+        assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == content
+    manifest = tmp_path / "other" / MANIFEST
+    manifest.parent.mkdir()
+    manifest.write_text('{"schema": 1, "fingerprint": "another", "shards": []}')
+    with pytest.raises(GenimaError, match="holds another dataset"):
+        render(plan, manifest.parent, 1)
+    assert manifest.exists()
+    with pytest.raises(GenimaError, match="not a folder"):
+        render(plan, tmp_path / "other" / MANIFEST, 1)
+
+
+def test_one_process_of_a_rank_writes_a_dataset(short_demos: Path, tmp_path: Path) -> None:
+    with output_lock(tmp_path / "rank-0", "dataset"), pytest.raises(GenimaError, match="another process is writing"):
+        render(plan_for(short_demos), tmp_path, 1)
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_demos_without_a_calibration_are_refused_or_left_out(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
+) -> None:
+    write_demo(tmp_path / "demos" / "demo-0", robot, {})
+    with pytest.raises(GenimaError, match="no camera calibration of view wrist, .*the demos hold none; give --cameras"):
+        plan_for(tmp_path / "demos")
+    write_demo(tmp_path / "demos" / "demo-1", robot, cameras)
+    summary = render(plan_for(tmp_path / "demos"), tmp_path / "out", 1)
+    assert "demo-0" in summary.skipped and "calibration is unknown" in summary.skipped["demo-0"]
+    assert summary.episodes == 1
+
+
 def test_a_demo_recorded_anew_under_its_old_name_is_not_taken_for_the_old_one(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
 ) -> None:
@@ -290,7 +329,7 @@ def test_faulty_demos_are_skipped_and_counted_or_refused(
     write_demo(demos / "demo-0", robot, cameras)
     write_demo(demos / "demo-1", robot, cameras, without="front")
     (demos / "demo-2").mkdir()
-    (demos / "demo-2/metadata.yaml").write_text("damaged")
+    (demos / "demo-2/metadata.yaml").write_text("rosbag2_bagfile_information: damaged")
     arguments = ["--demos", str(demos), "--view-size", str(SIZE), "--processes", "1"]
     assert render_command([*arguments, "--out", str(tmp_path / "out")]) == 0
     printed = capfd.readouterr()
@@ -319,6 +358,10 @@ def test_demos_of_another_rate_or_none_that_are_left_are_refused(short_demos: Pa
         render(plan_for(short_demos, rate=30.0), tmp_path, 1)
 
 
+def test_defaults_are_those_of_the_modules_that_are_imported_later() -> None:
+    assert (Render().views, Render().appearance) == (DrawingSpec.views, DEFAULT)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -326,8 +369,15 @@ def test_demos_of_another_rate_or_none_that_are_left_are_refused(short_demos: Pa
         (["--views", "wrist", "front", "front", "left_shoulder"], "four different views"),
         (["--views", "wrist", "front", "ceiling", "left_shoulder"], "no camera calibration of view ceiling"),
         (["--robot", str(paths.shared("config", "robots", "fr3.yaml"))], "put it into config/robots as fr3.yaml"),
-        (["--view-size", "0"], "must be positive"),
+        (["--view-size", "0"], "--view-size 0: must be greater than or equal to 16"),
         (["--view-size", "90"], "multiple of 4"),
+        (["--view-size", str(10**9)], "--view-size 1000000000: must be less than or equal to 2048"),
+        (["--horizon", "100000"], "--horizon 100000: must be less than or equal to 1000"),
+        (["--rate", "nan"], "--rate nan: must be a finite number"),
+        (["--rate", "inf"], "--rate inf: must be a finite number"),
+        (["--rate", "-1"], "--rate -1.0: must be greater than 0"),
+        (["--processes", "0"], "--processes 0: must be"),
+        (["--episodes-per-shard", "0"], "--episodes-per-shard 0: must be"),
         (["--rank", "2", "--machines", "2"], "--rank 2 is not one of 0 to 1"),
         (["--robot", "no_such"], "no_such"),
         (["--appearance", "no_such"], "unknown; there are genima_release, wide_stripes, or name a .yaml file"),

@@ -40,8 +40,11 @@ def output_folder(
     except OSError as error:
         raise GenimaError(f"cannot write {what} {path}: {error.strerror}") from None
     with output_lock(path, what):
+        lock = path.with_name(f".{path.name}.lock")
         try:
+            _remove_left(path, lock)
             part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+            lock.write_text(part.name, encoding="utf-8")
             part.chmod(0o777 & ~_umask())
         except OSError as error:
             raise GenimaError(f"cannot write {what} {path}: {error.strerror}") from None
@@ -101,6 +104,15 @@ def output_lock(path: Path, what: str) -> Iterator[None]:
             file.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _remove_left(path: Path, lock: Path) -> None:
+    """Remove the folder that a killed process left for this output: its name stands in the lock that it left, too."""
+    name = lock.read_text(encoding="utf-8", errors="replace")
+    if name.startswith(f".{path.name}.") and name.endswith(".partial") and "/" not in name and "\0" not in name:
+        left = path.with_name(name)
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _replace_folder(part: Path, path: Path, what: str) -> None:

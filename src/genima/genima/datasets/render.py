@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import datasets
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
+from pydantic import Field
 from tqdm import tqdm
 
 from genima.checkpoint import DrawingSpec
@@ -24,11 +26,13 @@ from genima.episodes import Episode, EpisodeError
 from genima.episodes.bag import calibration_topic, camera_info_topic, raw_topic
 from genima.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
-from genima.files import atomic_write
+from genima.files import FileSchema, atomic_write, parse_json, read_bytes, read_json, shorten, validate
 from genima.observation import Image
+from genima.outputs import output_lock
 from genima.robot.model import RobotModel
 from genima.targets import place_spheres, render_spheres
-from genima.views.camera import VIRTUAL, Camera, load_cameras
+from genima.terminal import printable
+from genima.views.camera import VIRTUAL, Camera
 from genima.views.rectify import Rectifier
 from genima.views.tiling import fit
 from genima.views.virtual import VirtualView
@@ -36,11 +40,13 @@ from genima.workers import WorkerPool
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+_OURS = re.compile(r"shard-.*|\.shard-.*\.part|\.manifest\.json\..*\.part|manifest\.json|\.cache|\.rank-\d+\.lock")
 _KEY = b"genima"  # of the note in a shard's footer
 # At 4:4:4, as small coloured things would lose their colour with half the chroma's resolution.
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
 _RECALIBRATED = "it was recorded with another calibration than the first demo: render it apart, or say --cameras"
+_UNCALIBRATED = "its calibration is unknown: render it apart, with --cameras FOLDER"
 _UNSUCCESSFUL, _UNJUDGED = "not successful", "not judged (it has no /success)"
 _NOT_SUCCESSFUL = (_UNSUCCESSFUL, _UNJUDGED)
 _RATE_TOLERANCE = 0.1  # by which a demo's rate may differ from the dataset's
@@ -108,13 +114,43 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
     the same plan; whoever finishes last, or runs again over all shards, writes the manifest.
 
     Raises:
-        GenimaError: when ``out`` holds another dataset, a demo is at fault and faults are refused, or none is left.
+        GenimaError: when ``out`` holds another dataset or anything else, another process of this ``rank`` writes it, a
+            demo is at fault and faults are refused, or none is left.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    _require_ours(out)
     fingerprint = plan.fingerprint()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot write dataset {out}: {error.strerror}") from None
+    with output_lock(out / f"rank-{rank}", "dataset"):
+        return _render(plan, fingerprint, out, processes, rank, machines)
+
+
+def _require_ours(out: Path) -> None:
+    """Check that a folder is new, or holds a dataset of drawn targets, finished or not, and nothing else.
+
+    Raises:
+        GenimaError: when it holds anything else.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir():
+        raise GenimaError(f"dataset {out}: not a folder; name another")
+    if others := sorted(path.name for path in out.iterdir() if not _OURS.fullmatch(path.name)):
+        raise GenimaError(f"dataset {out}: the folder holds other files ({shorten(', '.join(others))}); name another")
+    if (manifest := out / MANIFEST).exists():
+        data = read_json(manifest, "manifest")
+        if not isinstance(data, dict) or not {"schema", "fingerprint", "shards"} <= set(data):
+            raise GenimaError(f"dataset {out}: {MANIFEST} is not of a dataset of drawn targets; name another folder")
+
+
+def _render(plan: RenderPlan, fingerprint: str, out: Path, processes: int, rank: int, machines: int) -> RenderSummary:
     present = {path.name: _note(path) for path in sorted(out.glob("shard-*.parquet"))}
-    if any(note.get("fingerprint") != fingerprint for note in present.values()):
-        raise GenimaError(f"{out} holds another dataset (other demos, cameras or appearance); choose another folder")
+    if any(note["fingerprint"] != fingerprint for note in present.values()):
+        raise _another(out)
+    if not present and (out / MANIFEST).exists() and _fingerprint(out) != fingerprint:
+        raise _another(out)
     every = datasets.Dataset.from_dict({"shard": list(range(len(plan.shards)))})
     mine = [int(shard) for shard in split_dataset_by_node(every, rank, machines)["shard"]]
     todo = [shard for shard in mine if plan.shard_name(shard) not in present]
@@ -122,6 +158,8 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
         (out / MANIFEST).unlink(missing_ok=True)
         _render_all(plan, todo, out, processes)
     notes = {name: _note(out / name) for name in map(plan.shard_name, range(len(plan.shards))) if (out / name).exists()}
+    if any(note["fingerprint"] != fingerprint for note in notes.values()):  # another machine's, of another plan
+        raise _another(out)
     skipped = {episode: reason for note in notes.values() for episode, reason in note["skipped"].items()}
     summary = RenderSummary(
         sum(note["moments"] for note in notes.values()),
@@ -137,6 +175,14 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
             raise GenimaError(f"no demo is left to train on: {reasons}")
         _write_manifest(plan, out, notes, summary)
     return summary
+
+
+def _another(out: Path) -> GenimaError:
+    return GenimaError(f"{out} holds another dataset (other demos, cameras or appearance); choose another folder")
+
+
+def _fingerprint(out: Path) -> Any:
+    return read_json(out / MANIFEST, "manifest")["fingerprint"]  # a dictionary: _require_ours
 
 
 def _write_manifest(
@@ -159,8 +205,10 @@ def _write_manifest(
 
 def _recording(folder: Path) -> str:
     """Tells a demo from another that is recorded later under its name: by what rosbag2 notes, and its files' sizes."""
-    sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
-    return hashlib.sha256((folder / "metadata.yaml").read_bytes() + json.dumps(sizes).encode()).hexdigest()
+    sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
+    metadata = folder / "metadata.yaml"
+    noted = read_bytes(metadata, "file") if metadata.exists() else b""
+    return hashlib.sha256(noted + json.dumps(sizes).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -169,11 +217,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class _Note(FileSchema):
+    """What the renderer writes into the footer of a shard."""
+
+    fingerprint: str
+    moments: Annotated[int, Field(ge=0)]
+    episodes: Annotated[int, Field(ge=0)]
+    skipped: dict[str, str]
+
+
 def _note(shard: Path) -> dict[str, Any]:
     """What the renderer wrote about a shard into its footer."""
     try:
-        return dict(json.loads(pq.read_metadata(shard).metadata[_KEY]))
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
+        note = parse_json(pq.read_metadata(shard).metadata[_KEY], f"shard {shard}")
+        return validate(_Note, note, f"shard {shard}").model_dump()
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException, GenimaError):
         raise GenimaError(f"{shard} is damaged or none of ours; remove it, the same command makes it anew") from None
 
 
@@ -186,7 +244,7 @@ def _render_all(plan: RenderPlan, shards: Sequence[int], out: Path, processes: i
         jobs = {pool.submit(_render_shard, shard): shard for shard in shards}
         for job in as_completed(jobs):
             for line in job.result():
-                bar.write(f"genima: skipped: {line}")
+                bar.write(f"genima: skipped: {printable(line)}")
             bar.update(len(plan.shards[jobs[job]]))
 
 
@@ -230,9 +288,7 @@ class _UnsuccessfulError(Exception):
     pass
 
 
-def _rows(
-    episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: VirtualView | None
-) -> list[dict[str, Any]]:
+def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: VirtualView | None) -> list[dict[str, Any]]:
     if episode.success is None and plan.unjudged == "skip":
         raise _UnsuccessfulError(_UNJUDGED)
     if episode.success is False:
@@ -288,9 +344,12 @@ def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Rectifier]:
     recorded = RecordedCameras.of(episode.folder, plan.cameras)
     rectifiers = {view: Rectifier(camera) for view, camera in plan.cameras.items()}
     if plan.recorded:
-        own = {**load_cameras("sim"), **recorded.calibrated, VIRTUAL: plan.cameras.get(VIRTUAL)}
         for view, camera in plan.cameras.items():
-            if (other := own.get(view)) is None or not camera.agrees(other):
+            if view == VIRTUAL:
+                continue
+            if (own := recorded.calibrated.get(view)) is None:
+                raise EpisodeError(episode.folder, _UNCALIBRATED, calibration_topic(view))
+            if not camera.agrees(own):
                 raise EpisodeError(episode.folder, _RECALIBRATED, calibration_topic(view))
     for view, rectifier in rectifiers.items():
         topic = raw_topic(view)

@@ -1,4 +1,4 @@
-"""What a demo says of its cameras: the calibrations that were in use, and what the drivers said of the lenses."""
+"""Cameras of a demo: the calibrations that were in use, and the intrinsics that the drivers published."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from genima.episodes.bag import BagReader, calibration_topic, camera_info_topic, view_of
 from genima.episodes.errors import EpisodeError
 from genima.errors import GenimaError
+from genima.files import parse_yaml
 from genima.handeye.intrinsics import Intrinsics
 from genima.handeye.result import Calibration
 from genima.views.camera import Camera
+from genima.views.plausibility import require_plausible, require_plausible_intrinsics
 
 
 @dataclass(frozen=True)
 class RecordedCameras:
-    """Of one demo, by view."""
+    """Cameras of one demo, by view; what it does not hold is unknown."""
 
-    calibrated: dict[str, Camera]  # of those that it holds a calibration of
-    lenses: dict[str, Intrinsics]  # of those whose driver knew its lens
+    calibrated: dict[str, Camera]  # those with a calibration
+    lenses: dict[str, Intrinsics]  # those whose driver published intrinsics
 
     @classmethod
     def of(cls, folder: Path, wanted: Collection[str] | None = None) -> RecordedCameras:
-        """Read the first word of each camera that is ``wanted``, or of all, however long the bag is.
+        """Read the first calibration and camera_info of each view that is ``wanted``, or of all.
 
         Raises:
-            EpisodeError: when the bag or what it says of a camera cannot be read.
+            EpisodeError: when the bag cannot be read, and for a camera that is malformed or implausible.
         """
         with BagReader(folder) as bag:
             there = {view for topic in bag.types if (view := view_of(topic)) is not None}
@@ -47,11 +48,15 @@ class RecordedCameras:
         for view in views:
             try:
                 if text := said.get(topic := calibration_topic(view)):
-                    calibrated[view] = Calibration.from_dict(view, yaml.safe_load(text.data)).camera
+                    camera = Calibration.from_dict(view, parse_yaml(text.data, "calibration")).camera
+                    require_plausible(camera, "calibration")
+                    calibrated[view] = camera
                 if (info := said.get(topic := camera_info_topic(view))) and np.any(info.k):
-                    lenses[view] = Intrinsics.from_camera_info(
-                        info.width, info.height, info.distortion_model, info.d, info.k
+                    lens = Intrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
+                    require_plausible_intrinsics(
+                        lens.width, lens.height, lens.fx, lens.fy, lens.cx, lens.cy, "camera_info", lens.distortion
                     )
-            except (GenimaError, yaml.YAMLError) as error:
+                    lenses[view] = lens
+            except GenimaError as error:
                 raise EpisodeError(folder, " ".join(str(error).split()), topic) from None
         return cls(calibrated, lenses)

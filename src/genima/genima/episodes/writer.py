@@ -31,6 +31,7 @@ from genima.handeye.result import Calibration, Frames
 from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
 from genima.views.camera import Camera
+from genima.views.plausibility import require_plausible
 
 _JPEG_QUALITY = 95
 _QUEUE_BYTES = 64 << 20
@@ -40,13 +41,25 @@ _STRING = "std_msgs/msg/String"
 class EpisodeWriter:
     """Writes one episode; the folder gets its name only when it is complete, so a killed run leaves no half episode.
 
-    Like the recorder's, it holds the calibrations of its cameras.
+    Like the recorder's, it holds the calibrations of its cameras, of those that are known.
     """
 
     def __init__(self, folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], instruction: str) -> None:
-        """``cameras`` by view, for images of their size; raises a GenimaError where the folder is there already."""
+        """Prepare an episode.
+
+        Args:
+            folder: the episode's.
+            robot: whose joints they are.
+            cameras: calibrations by view, for images of their size; of a view that is not there, none is written.
+            instruction: the task.
+
+        Raises:
+            GenimaError: where the folder is there already, and for a camera that none can be.
+        """
         if folder.exists():
             raise GenimaError(f"episode {folder} exists already; choose another folder or remove it")
+        for view, camera in cameras.items():
+            require_plausible(camera, f"camera calibration of {view}")
         self._folder, self._robot, self._cameras, self._instruction = folder, robot, cameras, instruction
         self._topics: set[str] = set()
 
@@ -75,7 +88,7 @@ class EpisodeWriter:
             self._bag.discard()
 
     def observe(self, stamp: float, images: Mapping[str, Image], joints: Joints) -> None:
-        """Record four images (rgb) and the measured joints of one moment, in seconds."""
+        """Record images (rgb) by view and the measured joints of one moment, in seconds."""
         for view, image in images.items():
             ok, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             if not ok:
@@ -85,7 +98,8 @@ class EpisodeWriter:
                 compressed_topic(view), stamp, COMPRESSED,
                 header=header, format="rgb8; jpeg compressed bgr8", data=jpeg.ravel(),
             )  # fmt: skip
-            self._write_camera_info(self._cameras[view], stamp, header)
+            if view in self._cameras:  # what nobody knows is not made up
+                self._write_camera_info(self._cameras[view], stamp, header)
         gripper = self._robot.gripper_position(joints.gripper)
         self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
 

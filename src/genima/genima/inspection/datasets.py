@@ -7,25 +7,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from genima.checkpoint import DrawingSpec
 from genima.datasets.render import MANIFEST, sha256
 from genima.datasets.targets import read_manifest
 from genima.episodes import Episode, EpisodeError, find_episodes
+from genima.episodes.cameras import RecordedCameras
 from genima.episodes.lerobot import layout
-from genima.episodes.lerobot.reader import read_info
+from genima.episodes.lerobot.description import EpisodeEntry, Info, read_episodes, read_info, read_tasks
+from genima.episodes.lerobot.reader import decode_stored
 from genima.episodes.lerobot.video import frames_at
 from genima.errors import GenimaError
+from genima.files import shorten
+from genima.images import decode_rgba
 from genima.inspection.report import Report, Section, listed, spec_rows, spread
 from genima.inspection.sheet import captioned, grid
 from genima.observation import Image
 from genima.robot.model import RobotModel
+from genima.tables import numbers, read_columns, stream_column, stream_rows, texts
 from genima.targets import composite
 from genima.views.tiling import fit
 
@@ -55,10 +57,12 @@ def inspect_targets(folder: Path, verify: bool) -> Report:
     manifest = read_manifest(folder)
     spec = DrawingSpec.from_dict(manifest["spec"])
     files, table = _read_shards(folder, manifest["shards"], verify)
-    episodes, instructions = (np.array(table[name].to_pylist()) for name in ("episode", "instruction"))
+    if not len(table):
+        raise GenimaError(f"{folder}: its shards hold no moments; render the dataset anew")
+    episodes, instructions = (np.array(texts(table, name, str(folder))) for name in ("episode", "instruction"))
     names, first, lengths = np.unique(episodes, return_index=True, return_counts=True)
-    degrees = np.degrees(np.stack(table["positions"].to_numpy()))
-    gripper, target_open = (table[name].to_numpy() for name in ("gripper", "target_open"))
+    degrees = np.degrees(numbers(table, "positions", str(folder), len(spec.joint_names)))
+    gripper, target_open = (numbers(table, name, str(folder)) for name in ("gripper", "target_open"))
     sizes = [file.stat().st_size / 1e6 for file in files]
     seconds = lengths / spec.action_rate
     rows = {
@@ -79,8 +83,9 @@ def inspect_targets(folder: Path, verify: bool) -> Report:
     row_of_shard = np.cumsum([0, *(shard["moments"] for shard in manifest["shards"])])
     strips = []
     for k in _evenly(len(names), _DEMOS):
-        file = files[np.searchsorted(row_of_shard, first[k], "right") - 1]
-        cells = _drawn_moments(file, str(names[k]), spec, list(manifest["cameras"]))
+        shard = int(np.searchsorted(row_of_shard, first[k], "right")) - 1
+        moments = [int(first[k] - row_of_shard[shard]) + i for i in _evenly(int(lengths[k]), _MOMENTS)]
+        cells = _drawn_moments(files[shard], moments, spec, list(manifest["cameras"]))
         strips.append(captioned(grid(cells, len(cells)), f"{names[k]}: {instructions[first[k]]}"))
     return Report([Section(f"{folder}: a dataset of drawn targets", rows)], grid(strips, 1))
 
@@ -89,42 +94,31 @@ def _read_shards(folder: Path, shards: Sequence[Mapping[str, Any]], verify: bool
     files, tables = [], []
     for shard in tqdm(shards, desc="read", unit="shard", dynamic_ncols=True, leave=False):
         file = folder / shard["file"]
-        table = _read(file, ["episode", "instruction", "positions", "gripper", "target_open"])
+        table = read_columns(file, ["episode", "instruction", "positions", "gripper", "target_open"], "shard")
         if len(table) != shard["moments"] or (verify and sha256(file) != shard["sha256"]):
             raise GenimaError(f"{file} is not what {MANIFEST} says; remove it and run ./genima render again")
         files.append(file)
         tables.append(table)
-    return files, pa.concat_tables(tables)
-
-
-def _read(file: Path, columns: list[str], only: Sequence[tuple[str, str, Any]] | None = None) -> pa.Table:
     try:
-        return pq.read_table(file, columns=columns, filters=only)
-    except (OSError, KeyError, ValueError) as error:  # Arrow's errors are among them
-        reason = " ".join(str(error).split())
-        raise GenimaError(f"{file} is missing or damaged ({reason}); make it anew as it was made") from None
+        return files, pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException as error:
+        raise GenimaError(f"{files[0].parent}: its shards differ in their columns ({shorten(str(error))})") from None
 
 
-def _drawn_moments(file: Path, episode: str, spec: DrawingSpec, rendered: Sequence[str]) -> list[Image]:
-    """Some moments of a demo: observation above drawn target, tiled, other rendered views below."""
+def _drawn_moments(file: Path, moments: Sequence[int], spec: DrawingSpec, rendered: Sequence[str]) -> list[Image]:
+    """Some moments of a demo, by their rows: observation above drawn target, tiled, other rendered views below."""
     views = [*spec.views, *(view for view in rendered if view not in spec.views)]
     columns = [f"{kind}.{view}" for kind in ("observation", "spheres") for view in views]
-    table = _read(file, columns, [("episode", "==", episode)])
+    size = (spec.view_size, spec.view_size)
     cells = []
-    for row in table.take(_evenly(len(table), _MOMENTS)).to_pylist():
-        seen = {view: _decoded(row[f"observation.{view}"], file) for view in views}
-        layers = {view: _decoded(row[f"spheres.{view}"], file, cv2.IMREAD_UNCHANGED) for view in views}
-        drawn = {v: composite(seen[v], np.asarray(cv2.cvtColor(layers[v], cv2.COLOR_BGRA2RGBA))) for v in views}
+    for row in stream_rows(file, columns, "shard", moments):
+        seen = {view: decode_stored(row[f"observation.{view}"], f"shard {file}, {view}", size) for view in views}
+        drawn = {}
+        for view in views:
+            layer = row[f"spheres.{view}"] or {}
+            drawn[view] = composite(seen[view], decode_rgba(layer.get("bytes") or b"", f"shard {file}, {view}", size))
         cells.append(grid([_small(seen), _small(drawn)], 1))
     return cells
-
-
-def _decoded(stored: Mapping[str, Any], file: Path, flags: int = cv2.IMREAD_COLOR_RGB) -> Image:
-    """An image as the datasets library keeps it in a table."""
-    image = cv2.imdecode(np.frombuffer(stored["bytes"] or b"\0", np.uint8), flags)
-    if image is None:
-        raise GenimaError(f"{file}: an image is damaged; make the dataset anew")
-    return np.asarray(image, np.uint8)
 
 
 # ----------------------------------------------------------------------------------------------------------- demos
@@ -140,13 +134,15 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
     shown = {found[i] for i in _evenly(len(found), _DEMOS)}
     good, faults, strips = [], [], []
     lengths, rates, durations, sizes = [], [], [], Counter[str]()
-    unsuccessful, unjudged = list[str](), list[str]()
+    unsuccessful, unjudged, uncalibrated = list[str](), list[str](), list[str]()
     for path in tqdm(found, desc="read", unit="demo", dynamic_ncols=True, leave=False):
         try:
             episode = Episode.load(path, robot)
             for view in episode.views:
                 images = [episode.image(view, t) for t in (range(len(episode)) if verify else (0,))]
                 sizes[f"{view} {images[0].shape[1]}x{images[0].shape[0]} px"] += 1
+            if missing := sorted(set(episode.views) - set(RecordedCameras.of(path).calibrated)):
+                uncalibrated.append(f"{path.name}: {', '.join(missing)}")
             if path in shown:
                 strips.append(_demo_strip(episode))
         except EpisodeError as error:
@@ -166,6 +162,9 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
             "success": f"{len(good) - len(unsuccessful) - len(unjudged)} of {len(good)}",
             "not successful": listed(unsuccessful) or "none",
             "not judged": listed(unjudged) or "none",
+            "calibration": f"unknown (--cameras FOLDER for ./genima render) in {listed(uncalibrated)}"
+            if uncalibrated
+            else "of all views, as recorded",
             "instructions": _counted(good),
             "views": ", ".join(f"{size} ({count})" if count < len(good) else size for size, count in sizes.items()),
         }
@@ -192,46 +191,53 @@ def inspect_lerobot(folder: Path) -> Report:
         GenimaError: when it is of another version, or something in it is missing or damaged.
     """
     info = read_info(folder)
-    features = {key: f for key, f in info["features"].items() if key not in _BOOKKEEPING}
-    try:
-        tasks = [str(task) for task in pd.read_parquet(folder / layout.TASKS).index]
-        table = pq.read_table(folder / "meta" / "episodes").sort_by("episode_index")
-        lengths = table["length"].to_numpy()
-        rows = {
-            "episodes": f"{info['total_episodes']} of {spread(lengths)} frames, {info['total_frames']} in all, "
-            f"{info['total_frames'] / info['fps'] / 60:.1f} min",
-            "rate": f"{info['fps']} Hz",
-            "robot": str(info.get("robot_type")),
-            "tasks": listed(tasks),
-            "features": "\n".join(f"{key}: {f['dtype']} {tuple(f['shape'])}" for key, f in features.items()),
-            "format": f"LeRobotDataset {info['codebase_version']}",
-        }
-        has_images = any(feature["dtype"] in ("image", "video") for feature in features.values())
-        shown = table.take(_evenly(len(table), _DEMOS)).to_pylist() if has_images else []
-        strips = [_lerobot_strip(folder, info, row) for row in shown]
-    except (OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split()) if isinstance(error, OSError) else repr(error)
-        raise GenimaError(f"dataset {folder} is damaged or incomplete: {reason}") from None
+    features = {key: f for key, f in info.features.items() if key not in _BOOKKEEPING}
+    episodes, tasks = read_episodes(folder, info), read_tasks(folder)
+    lengths = [episode.length for episode in episodes]
+    rows = {
+        "episodes": f"{len(episodes)} of {spread(lengths)} frames, {sum(lengths)} in all, "
+        f"{sum(lengths) / info.fps / 60:.1f} min"
+        if episodes
+        else "none",
+        "rate": f"{info.fps:g} Hz",
+        "robot": info.robot_type or "not said",
+        "tasks": listed(tasks.values()) or "none",
+        "calibration": "unknown (such datasets hold none)",
+        "features": listed((f"{key}: {f.dtype} {tuple(f.shape)}" for key, f in features.items()), 40),
+        "format": f"LeRobotDataset {info.codebase_version}",
+    }
+    if sum(lengths) != info.total_frames:
+        rows["faults"] = f"{layout.INFO} says {info.total_frames} frames"
+    shown = [episodes[i] for i in _evenly(len(episodes), _DEMOS)] if info.colour_features else []
+    strips = [_lerobot_strip(info, tasks, episode) for episode in shown]
     return Report([Section(f"{folder}: a LeRobot dataset", rows)], grid(strips, 1) if strips else None)
 
 
 _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
-def _lerobot_strip(folder: Path, info: Mapping[str, Any], row: Mapping[str, Any]) -> Image:
-    """The first, the middle and the last frame of all views."""
-    keys = {kind: [key for key, f in info["features"].items() if f["dtype"] == kind] for kind in ("video", "image")}
-    file = folder / info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
-    table = _read(file, [layout.TIMESTAMP, *keys["image"]], [("episode_index", "==", row["episode_index"])])
-    frames = table.take(_evenly(len(table), 3)).to_pylist()
-    images = {key: [_decoded(frame[key], file) for frame in frames] for key in keys["image"]}
-    for key in keys["video"]:
-        place = {part: row[f"videos/{key}/{part}"] for part in ("chunk_index", "file_index", "from_timestamp")}
-        times = [place["from_timestamp"] + frame[layout.TIMESTAMP] for frame in frames]
-        video = folder / info["video_path"].format(video_key=key, **place)
-        images[key] = list(frames_at(video, times, tolerance=0.25 / info["fps"]))
-    cells = [_small({key: shown[i] for key, shown in images.items()}) for i in range(len(frames))]
-    return captioned(grid(cells, 3), f"episode {row['episode_index']}: {', '.join(row['tasks'])}")
+def _lerobot_strip(info: Info, tasks: Mapping[int, str], episode: EpisodeEntry) -> Image:
+    """The first, the middle and the last frame of all views in colour."""
+    only = ("episode_index", episode.index)
+    table = read_columns(episode.data, [layout.TIMESTAMP, "task_index"], "data", only)
+    stamps, indices = (numbers(table, name, f"data {episode.data}") for name in (layout.TIMESTAMP, "task_index"))
+    chosen = _evenly(len(table), 3)
+    images: dict[str, list[Image]] = {}
+    for key in info.colour_features:
+        size = info.features[key].size
+        if key in episode.videos:
+            video, start = episode.videos[key]
+            images[key] = list(frames_at(video, start + stamps[chosen].astype(float), 0.25 / info.fps, size))
+        else:
+            stored = enumerate(stream_column(episode.data, key, "data", only))
+            images[key] = [
+                decode_stored(each, f"data {episode.data}, {key}", size) for i, each in stored if i in chosen
+            ]
+    cells = [_small({key: shown[i] for key, shown in images.items()}) for i in range(len(chosen))]
+    said = ", ".join(dict.fromkeys(tasks.get(index, "no task") for index in indices.tolist()))
+    if not cells:
+        raise GenimaError(f"data {episode.data}: no frame of episode {episode.index} is there")
+    return captioned(grid(cells, 3), f"episode {episode.index}: {said}")
 
 
 # --------------------------------------------------------------------------------------------------------- for all

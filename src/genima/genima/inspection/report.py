@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from genima.checkpoint import DrawingSpec
 from genima.observation import Image
 from genima.targets.appearance import Colour
+from genima.terminal import printable
 
 _WIDTH = 120  # characters of a line
 
@@ -35,13 +36,13 @@ class Report(NamedTuple):
 
 
 def _lines(section: Section, indent: int) -> list[str]:
-    lines = [section.title]
+    lines = [printable(section.title)]
     for label, text in section.rows.items():
         first = f"  {label}".ljust(indent)
         for line in text.splitlines() or [""]:
             lines += textwrap.wrap(
-                line, _WIDTH, initial_indent=first, subsequent_indent=" " * (indent + 2), break_long_words=False,
-                break_on_hyphens=False,
+                printable(line), _WIDTH, initial_indent=first, subsequent_indent=" " * (indent + 2),
+                break_long_words=False, break_on_hyphens=False,
             ) or [first.rstrip()]  # fmt: skip
             first = " " * indent
     return lines

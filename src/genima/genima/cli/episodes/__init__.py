@@ -1,31 +1,59 @@
-"""``./genima episodes``: look after demos; to and from other formats."""
+"""``./genima episodes``: look after demos; to and from other formats.
+
+Modules are named by strings and imported only when their command runs, as in :mod:`genima.cli`.
+"""
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import tyro
+from genima.errors import GenimaError
 
-from genima.cli.episodes.lerobot import export_lerobot, import_lerobot
-from genima.cli.episodes.rlbench import import_rlbench
-from genima.cli.episodes.upkeep import check_demos, list_demos, repair_demos, show_demo, trim_demos
+
+class Command(NamedTuple):
+    function: str  # module:name
+    help: str
+    takes_argv: bool = True  # a main(argv); else a function whose parameters tyro reads from the command line
+
+
+COMMANDS: dict[str, Command] = {
+    "list": Command("genima.cli.episodes.upkeep:list_demos", "print a line for each demo", False),
+    "show": Command("genima.cli.episodes.upkeep:show_demo", "draw one demo and print its main facts", False),
+    "check": Command("genima.cli.episodes.upkeep:check_demos", "find out what is wrong with demos", False),
+    "trim": Command("genima.cli.episodes.upkeep:trim_demos", "copy demos without the rest at both ends", False),
+    "replay": Command("genima_bringup.replay:replay_demo", "play a demo's commands again", False),
+    "repair": Command("genima.cli.episodes.upkeep:repair_demos", "make whole demos of killed recordings", False),
+    "export": Command("genima.cli.episodes.lerobot:export_main", "write demos as a LeRobot dataset"),
+    "import": Command("genima.cli.episodes.lerobot:import_main", "write the episodes of a LeRobot dataset as demos"),
+    "import-rlbench": Command("genima.cli.episodes.rlbench:main", "write the episodes of an RLBench dataset as demos"),
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima episodes``."""
-    commands: dict[str, Callable[..., int | None]] = {
-        "list": list_demos,
-        "show": show_demo,
-        "check": check_demos,
-        "trim": trim_demos,
-        "replay": importlib.import_module("genima_bringup.replay").replay_demo,  # a name: the library knows no ROS
-        "repair": repair_demos,
-        "export": export_lerobot,
-        "import": import_lerobot,
-        "import-rlbench": import_rlbench,
-    }
-    code = tyro.extras.subcommand_cli_from_dict(
-        commands, prog="genima episodes", description="Look after demos; to and from other formats.", args=list(argv)
-    )
-    return code or 0
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage(), file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    name, *arguments = argv
+    if (command := COMMANDS.get(name)) is None:
+        close = difflib.get_close_matches(name, COMMANDS, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else "./genima episodes --help lists the commands"
+        raise GenimaError(f"unknown command 'episodes {name}': {hint}")
+    module, function = command.function.split(":")
+    run = getattr(importlib.import_module(module), function)
+    if command.takes_argv:
+        return run(arguments) or 0
+    import tyro  # only here: it takes a moment
+
+    return tyro.cli(run, prog=f"./genima episodes {name}", args=arguments) or 0
+
+
+def _usage() -> str:
+    width = 2 + max(map(len, COMMANDS))
+    rows = [f"  {name.ljust(width)}{command.help}" for name, command in COMMANDS.items()]
+    hint = "./genima episodes COMMAND --help explains a command's arguments."
+    return "\n".join(["usage: ./genima episodes COMMAND [ARGUMENTS]", "", *rows, "", hint])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
+from genima.episodes.folders import is_demo
 from genima.errors import GenimaError
+from genima.outputs import output_lock
+from genima.terminal import printable
 from genima.workers import WorkerPool
 
 T = TypeVar("T")
@@ -28,17 +32,44 @@ def for_each(items: Sequence[T], act: Callable[[T], None], on_fault: OnFault, wh
             if on_fault == "refuse":
                 raise
             skipped += 1
-            tqdm.write(f"genima: skipped: {error}")
+            tqdm.write(f"genima: skipped: {printable(error)}")
     return skipped
 
 
-def tell_imported(total: int, todo: int, skipped: int, out: Path, dataset: Path) -> None:
-    """Tell what became of the ``todo`` of ``total`` episodes that were not there yet.
+def import_episodes(
+    names: Sequence[str], out: Path, write: Callable[[int], None], on_fault: OnFault, dataset: Path
+) -> None:
+    """Write the episodes of a dataset that are not yet demos in ``out``, and print how many are.
+
+    Args:
+        names: of the demos, by number.
+        out: folder of the demos; held by this process alone meanwhile.
+        write: writes the demo of a number.
+        on_fault: whether an episode with a fault is left out or ends the command.
+        dataset: named in errors.
 
     Raises:
-        GenimaError: when none could be imported.
+        GenimaError: when two episodes have a name, something else is in the place of a demo, another process writes
+            ``out``, or no episode could be imported.
     """
-    print(f"{total - skipped} demos of {total} in {out}, {todo - skipped} of them new; {skipped} skipped")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise GenimaError(f"dataset {dataset}: two episodes would be called {twice[0]}; import its parts one by one")
+    out = out.absolute()
+    if out.exists() and not out.is_dir():
+        raise GenimaError(f"demos {out}: not a folder; name another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot write demos {out}: {error.strerror}") from None
+    with output_lock(out, "demos"):
+        for name in names:
+            there = out / name
+            if (there.exists() or there.is_symlink()) and not (there.is_dir() and is_demo(there)):
+                raise GenimaError(f"demo {there}: something else is there; move it away, or name another --out")
+        todo = [i for i, name in enumerate(names) if not (out / name).exists()]
+        skipped = for_each(todo, write, on_fault, "import")
+    total = len(names)
+    print(f"{total - skipped} demos of {total} in {out}, {len(todo) - skipped} of them new; {skipped} skipped")
     if skipped == total:
         raise GenimaError(f"none of the {total} episodes of {dataset} could be imported")
 

@@ -1,42 +1,56 @@
-"""RLBench's datasets to demos."""
+"""``./genima episodes import-rlbench``: RLBench's datasets to demos."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
-from genima.cli.episodes.each import OnFault, for_each, tell_imported
-from genima.episodes import rlbench
-from genima.robot.model import RobotModel
-from genima.views import load_cameras
+from genima.cli.options import parse_options
 
 
-def import_rlbench(
-    dataset: tyro.conf.Positional[Path],
-    out: Path,
-    cameras: Path | None = None,
-    on_fault: OnFault = "skip",
-    robot: str = "panda_franka_hand",
-) -> None:
+@dataclass
+class ImportRLBench:
     """Write the episodes of a dataset of RLBench's generator as demos; those already there are kept.
 
     RLBench is not needed, and nothing that the files ask for is run.
-
-    Args:
-        dataset: Folder of the dataset, or of a task or variation in it.
-        out: Folder for the demos (rosbag2).
-        cameras: Folder of camera calibrations; without it those that the episodes tell.
-        on_fault: Whether an episode with a fault is left out or ends the command.
-        robot: Robot model: a name in config/robots or a YAML file.
     """
-    model = RobotModel.load(robot)
-    known = None if cameras is None else load_cameras(cameras)
-    episodes = rlbench.find_episodes(dataset)
-    todo = [episode for episode in episodes if not (out / rlbench.demo_name(episode)).exists()]
 
-    def write(episode: Path) -> None:
-        rlbench.write_demo(episode, out / rlbench.demo_name(episode), model, known)
+    dataset: tyro.conf.Positional[Path]
+    """Folder of the dataset, or of a task or variation in it."""
+    out: Path
+    """Folder for the demos (rosbag2)."""
+    cameras: Path | None = None
+    """Folder of camera calibrations; without it those that the episodes tell."""
+    on_fault: Literal["skip", "refuse"] = "skip"
+    """Whether an episode with a fault is left out or ends the command."""
+    robot: str = "panda_franka_hand"
+    """Robot model: a name in config/robots or a YAML file."""
 
-    skipped = for_each(todo, write, on_fault, "import")
-    tell_imported(len(episodes), len(todo), skipped, out, dataset)
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima episodes import-rlbench``."""
+    options = parse_options(
+        ImportRLBench,
+        "genima episodes import-rlbench",
+        argv,
+        example="./genima episodes import-rlbench /data/rlbench/open_box --out data/rlbench",
+    )
+    from genima.cli.episodes.each import import_episodes  # here: what takes seconds to import
+    from genima.episodes import rlbench
+    from genima.robot.model import RobotModel
+    from genima.views import load_cameras
+
+    model = RobotModel.load(options.robot)
+    cameras = None if options.cameras is None else load_cameras(options.cameras)
+    episodes = rlbench.find_episodes(options.dataset)
+    names = [rlbench.demo_name(episode) for episode in episodes]
+
+    def write(i: int) -> None:
+        rlbench.write_demo(episodes[i], options.out / names[i], model, cameras)
+
+    import_episodes(names, options.out, write, options.on_fault, options.dataset)
+    return 0

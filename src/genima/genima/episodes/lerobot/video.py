@@ -132,16 +132,28 @@ class VideoWriter:
         self._container.close()
 
 
-def frames_at(path: Path, times: Iterable[float], tolerance: float) -> Iterator[Image]:
-    """The (h, w, 3) rgb frames of a video that are shown at increasing times in s, give or take ``tolerance``.
+def frames_at(path: Path, times: Iterable[float], tolerance: float, size: tuple[int, int]) -> Iterator[Image]:
+    """Yield the (h, w, 3) rgb frames of an MP4 that are shown at increasing times in s, give or take ``tolerance``.
+
+    Args:
+        path: the file; what it refers to is not opened.
+        times: when the frames are shown, s since the file's beginning.
+        tolerance: s.
+        size: width and height in px that they must have; no larger one is unpacked.
 
     Raises:
-        GenimaError: when the video cannot be decoded or shows no frame at one of the times.
+        GenimaError: when the video cannot be decoded, is of another size or shows no frame at one of the times.
     """
+    if not path.is_file():
+        raise GenimaError(f"video {path} is missing")
     try:
-        with av.open(str(path)) as container:
+        with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise GenimaError(f"video {path} cannot be read: its codec is unknown")
             stream.codec_context.thread_count = 1
+            _require_size(path, stream.codec_context, size)
+            stream.codec_context.options = {"max_pixels": str(2 * size[0] * size[1] + (1 << 16))}  # padding included
             frames: Iterator[av.VideoFrame] | None = None
             for time in times:
                 if frames is None:
@@ -152,6 +164,16 @@ def frames_at(path: Path, times: Iterable[float], tolerance: float) -> Iterator[
                     frame = next(frames, None)
                 if frame is None or frame.time is None or frame.time > time + tolerance:
                     raise GenimaError(f"video {path} shows no frame at {time:.4f} s")
+                _require_size(path, frame, size)
                 yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, ValueError, OverflowError, MemoryError, UnicodeError) as error:
         raise GenimaError(f"video {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise GenimaError(f"cannot read video {path}: {error.strerror}") from None
+
+
+def _require_size(path: Path, shown: av.VideoFrame | av.VideoCodecContext, size: tuple[int, int]) -> None:
+    if (shown.width, shown.height) != size:
+        raise GenimaError(
+            f"video {path} is of {shown.width}x{shown.height} px, its description says {size[0]}x{size[1]}"
+        )

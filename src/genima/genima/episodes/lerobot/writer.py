@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +19,13 @@ from numpy.typing import NDArray
 
 from genima.episodes.errors import EpisodeError
 from genima.episodes.lerobot import layout, statistics
+from genima.episodes.lerobot.description import read_info
 from genima.episodes.lerobot.statistics import Statistics
 from genima.episodes.lerobot.video import CODEC, PIXEL_FORMAT, Schedule, VideoWriter
 from genima.episodes.reader import Episode
 from genima.errors import GenimaError
 from genima.observation import Image
+from genima.outputs import output_folder
 from genima.robot.model import RobotModel
 
 _VIDEO_MB = 200  # LeRobot's default
@@ -32,18 +33,23 @@ _RATE_TOLERANCE = 0.05  # how far an episode's rate may be off the dataset's, re
 
 
 class DatasetWriter:
-    """Writes a dataset, one episode at a time; the folder gets its name only when it is complete.
+    """Write a dataset, one episode at a time; the folder gets its name only when it is complete.
 
     Timestamps are the episodes' own, from each one's first moment on, in float32: to 4 us within the first minute.
     The dataset consists of parts: a file of data, one of episodes and a video of each view, all growing until a video
     has its size.
     """
 
-    def __init__(self, folder: Path, robot: RobotModel) -> None:
-        if folder.exists():
-            raise GenimaError(f"dataset {folder} exists already; choose another folder or remove it")
-        self._folder, self._robot = folder, robot
-        self._partial = folder.with_name(f"{folder.name}.partial")
+    def __init__(self, folder: Path, robot: RobotModel, overwrite: bool = False) -> None:
+        """Prepare a dataset; nothing is written before it is entered.
+
+        Args:
+            folder: the dataset's; it must not exist.
+            robot: whose joints the episodes have.
+            overwrite: replace a LeRobot dataset that is there.
+        """
+        self._output = output_folder(folder, "LeRobot dataset", overwrite, is_dataset)
+        self._robot = robot
         self._parts = 0  # complete ones
         self._rows: list[dict[str, Any]] = []  # one an episode, of the part that is being written
         self._data: pq.ParquetWriter | None = None  # likewise, a row group an episode
@@ -57,8 +63,12 @@ class DatasetWriter:
         self._statistics: dict[str, Statistics] = {}  # by feature, of all episodes so far
 
     def __enter__(self) -> DatasetWriter:
-        shutil.rmtree(self._partial, ignore_errors=True)  # of a run that was killed
-        self._partial.mkdir(parents=True)
+        """Start the dataset.
+
+        Raises:
+            GenimaError: when the folder is there and may not be replaced, or another process writes it.
+        """
+        self._partial = self._output.__enter__()
         return self
 
     def __exit__(
@@ -68,9 +78,10 @@ class DatasetWriter:
             self._close_part()
             if kind is None:
                 self._complete()
-                self._partial.rename(self._folder)
-        finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+        except BaseException as failure:
+            self._output.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._output.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
         """How many episodes there are so far."""
@@ -199,6 +210,8 @@ class DatasetWriter:
 
     def _complete(self) -> None:
         """Write what concerns all episodes."""
+        if not self._episodes:
+            raise GenimaError("LeRobot dataset: no episode was added to it")
         tasks = pd.DataFrame({"task_index": list(self._tasks.values())}, index=pd.Index(list(self._tasks), name="task"))
         tasks.to_parquet(self._place(layout.TASKS))
         self._write_json(
@@ -225,7 +238,7 @@ class DatasetWriter:
         )
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        self._place(name).write_text(json.dumps(content, indent=4, ensure_ascii=False))
+        self._place(name).write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
 
     def _place(self, pattern: str, key: str = "") -> Path:
         """Where a file of the current part goes; its folder is made."""
@@ -233,6 +246,22 @@ class DatasetWriter:
         path = self._partial / pattern.format(chunk_index=chunk, file_index=file, video_key=key)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def is_dataset(folder: Path) -> bool:
+    """Tell whether a folder is a LeRobot dataset and nothing else."""
+    try:
+        read_info(folder)
+    except GenimaError:
+        return False
+    return {path.name for path in folder.iterdir()} <= {
+        "meta",
+        "data",
+        "videos",
+        "images",
+        "README.md",
+        ".gitattributes",
+    }
 
 
 def _column(values: NDArray[Any]) -> pa.Array:
