@@ -20,6 +20,7 @@ from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
 from genima.teleop import Leader
 from genima.teleop.gamepad import Gamepad
+from genima.views import rig
 from genima.views.rig import load_rig
 from genima_sim.coppeliasim.names import SceneNames
 
@@ -108,7 +109,8 @@ def test_mutated_values_are_read_or_refused(kind: str, tmp_path: Path, monkeypat
         return current[0] if path == file else read(path, what)
 
     monkeypatch.setattr(files, "read_yaml", read_mutated)
-    monkeypatch.setattr(backend, "read_yaml", read_mutated)
+    for module in (backend, rig):
+        monkeypatch.setattr(module, "read_yaml", read_mutated)
     load(file)
     accepted = 0
     for data in mutated_data(valid(), 500, seed=len(kind)):

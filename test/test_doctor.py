@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from genima.doctor import (
     clock,
     configuration,
     disk,
+    drivers,
     fail,
     gpu,
     installation,
@@ -189,9 +192,11 @@ def test_the_example_of_a_cameras_file_can_be_read() -> None:
         ("", "names no view"),
         ("- front", "names no view"),
         ("front: [", "not YAML"),
-        ("front: D415", "must have just the fields"),
-        ("front: {serial: '1', model: D415, profile: 640x480x30}", "must have just the fields"),
+        ("front: D415", "front: Input should be a valid dictionary"),
+        ("front: {serial: '1', model: D415, profile: 640x480x30}", "front.mounted_on: Field required"),
         ("front: {serial: 047322071071, model: D415, profile: 640x480x30, mounted_on: base}", "in quotes"),
+        ("left-shoulder: {serial: '1', model: D415, profile: 640x480x30, mounted_on: base}", "example left_shoulder"),
+        ("front: {serial: '1', model: D415, profile: 99999x480x30, mounted_on: base}", "like 640x480x30"),
         ("front: {serial: _831612070001, model: D415, profile: 640x480x30, mounted_on: base}", "in quotes"),
         ("front: {serial: '1', model: Kinect, profile: 640x480x30, mounted_on: base}", "Input should be 'D405'"),
         ("front: {serial: '1', model: D415, profile: 640x480, mounted_on: base}", "like 640x480x30"),
@@ -800,6 +805,77 @@ def test_who_commands_and_who_is_there() -> None:
     assert streams.nodes([own, "/controller", "/command_guard"], own).found == "/command_guard, /controller"
     twice = streams.nodes([own, "/controller", "/controller", "/command_guard"], own)
     assert twice.status is Status.FAIL and twice.found == "run twice: /controller"
+
+
+# ----------------------------------------------------------------------------------------------------------- drivers
+
+
+def ros_packages(prefix: Path, *names: str) -> list[Path]:
+    """An installation of ROS packages."""
+    folder = prefix / "share" / "ament_index" / "resource_index" / "packages"
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).touch()
+    return [prefix]
+
+
+def no_library(module: str) -> Any:
+    raise GenimaError(f"{module} is not installed; install it by: pip install {module}")
+
+
+def library(version: str, *missing: str) -> Callable[[str], Any]:
+    names = {"Robot", "Gripper", "AsyncPositionControlHandler", "RealtimeConfig", "FrankaException"} - set(missing)
+    module = SimpleNamespace(__version__=version, **dict.fromkeys(names))
+    return lambda name: module
+
+
+@pytest.mark.parametrize(
+    "load, status, words",
+    [
+        (no_library, Status.FAIL, "pylibfranka is not installed"),
+        (library("0.21.9"), Status.OK, "pylibfranka 0.21.9"),
+        (library("0.15.0"), Status.WARN, "0.21.3 was tried"),
+        (library("0.21.3", "AsyncPositionControlHandler"), Status.FAIL, "has no AsyncPositionControlHandler"),
+    ],
+)
+def test_our_own_arms_driver_needs_pylibfranka(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[str], Any], status: Status, words: str
+) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(drivers.metadata, "version", version)
+    arm, gripper = drivers.findings("franka_arm", "franka_hand", False, Path("/none"), load, "0.21.3", [])
+    assert arm.status is status and words in arm.found and gripper.status is status
+    assert (arm.remedy != "") == (status is not Status.OK)
+
+
+@pytest.mark.parametrize("backend, more", drivers.FRANKA_ROS2.items())
+def test_franka_ros2s_controllers_need_their_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, more: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    port = tmp_path / "ttyUSB0"
+
+    def found(where: list[Path], cameras: bool = True) -> list[Finding]:
+        return list(drivers.findings(backend, "robotiq_2f140", cameras, port, no_library, "0.21.3", where))
+
+    none = found([])
+    assert [each.status for each in none] == [Status.FAIL] * 4
+    assert "no ROS 2 is sourced" in none[0].found and "--backend franka_arm" in none[0].remedy
+    hand = drivers._GRIPPERS["robotiq_2f140"]
+    where = ros_packages(tmp_path / "ros", *drivers._FRANKA, *hand, "realsense2_camera")
+    port.touch()
+    lacking = found(where)
+    assert [each.status for each in lacking] == [Status.FAIL, *[Status.OK] * 3]
+    assert lacking[0].found.endswith(more[0])
+    where = ros_packages(tmp_path / "all", *more) + where
+    assert [each.status for each in found(where, cameras=False)] == [Status.OK] * 3
+
+
+def test_a_driver_that_runs_elsewhere_is_not_looked_at() -> None:
+    found = list(drivers.findings("multipanda", "suction", False, Path("/none"), no_library, "0.21.3", []))
+    assert [each.status for each in found] == [Status.SKIPPED] * 2
 
 
 # --------------------------------------------------------------------------------------------------------- the command

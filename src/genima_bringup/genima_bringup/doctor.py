@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
-from tqdm import tqdm
+from pydantic import Field
 
-from genima.checkpoint import DrawingSpec
-from genima.doctor import (
-    Finding,
-    Group,
-    clock,
-    configuration,
-    disk,
-    fail,
-    gpu,
-    installation,
-    kernel,
-    network,
-    ros,
-    skipped,
-    usb,
-)
-from genima.doctor.findings import as_json, failed, table
-from genima.errors import GenimaError
+from genima.cli.options import parse_options
 from genima.files import atomic_write, require_writable
-from genima.robot.model import RobotModel
-from genima.views import Camera, load_cameras
-from genima.views.camera import VIRTUAL
-from genima.views.rig import Device
-from genima_bringup.supervisor import joining_environment
-from genima_nodes.hardware.optional import require
-from genima_nodes.ros_context import create, ros_context
-
-_SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
 
 
 @dataclass
@@ -65,6 +36,8 @@ class Doctor:
     """Address of the robot's control: this machine drives it."""
     backend: Literal["crisp", "gello", "jtc", "multipanda", "franka_arm"] = "crisp"
     """What drives the arm, as in real_robot.launch.py; franka_arm (also of ./genima real) needs no real-time kernel."""
+    com_port: Path = Path("/dev/ttyUSB0")
+    """Serial port of a Robotiq's adapter."""
     clock_of: str | None = None
     """Another machine, whose clock is compared (its chrony must allow it)."""
     demos: Path = field(default_factory=lambda: Path("data/demos"))
@@ -75,7 +48,7 @@ class Doctor:
     """With --live: of the robot's nodes."""
     dds: str = "shared_memory"
     """With --live: as in the robot's launch; two_machines where they are."""
-    seconds: float = 5.0
+    seconds: Annotated[float, Field(ge=1, le=600)] = 5.0
     """With --live: how long to listen."""
     json: Path | None = None
     """File for all findings."""
@@ -96,26 +69,15 @@ class Doctor:
         return self.calibration if self.calibration is not None or self.real else "sim"
 
 
-@dataclass(frozen=True)
-class Files:
-    """What the files say, as far as they can be read."""
-
-    rig: Mapping[str, Device]
-    robot: RobotModel | None
-    spec: DrawingSpec | None
-    cameras: Mapping[str, Camera]
-
-    @property
-    def views(self) -> list[str]:
-        """Those of cameras, in the order of the cameras file, else of the checkpoint."""
-        return list(self.rig) or [view for view in (self.spec.views if self.spec else ()) if view != VIRTUAL]
-
-
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima doctor``."""
-    options = tyro.cli(Doctor, prog="genima doctor", args=list(argv))
-    if not 1 <= options.seconds <= 600:
-        raise GenimaError(f"--seconds {options.seconds:g}: listen for 1 to 600 s")
+    options = parse_options(
+        Doctor, "genima doctor", argv,
+        example="./genima doctor --cameras mine --robot fr3_franka_hand --robot-ip 172.16.0.2 --backend franka_arm",
+    )  # fmt: skip
+    from genima.doctor.findings import as_json, failed, table  # only here: for --help, nothing slow is imported
+    from genima_bringup.examination import listen, look
+
     if options.json is not None:
         require_writable(options.json)
     groups, files = look(options)
@@ -125,93 +87,6 @@ def main(argv: Sequence[str]) -> int:
     if options.json is not None:
         atomic_write(options.json, (json.dumps(as_json(groups), indent=1) + "\n").encode())
     return int(failed(groups))
-
-
-def look(options: Doctor) -> tuple[list[Group], Files]:
-    """Everything but the running graph; and what the files say."""
-    robot_there = options.robot_ip is not None
-    loop = robot_there and options.backend != "franka_arm"  # at 1 kHz, on this machine
-    rig, cameras_found = configuration.cameras(options.cameras)
-    robot, robot_found = configuration.robot(options.robot)
-    spec, folders, checkpoint_found = configuration.checkpoint(options.checkpoint_folder, robot)
-    calibrated = list(configuration.calibrations(options.calibration_name, spec, rig, robot))
-    fitting = configuration.rig_fits(rig, spec) if rig and spec else ()
-    groups = [
-        Group("installation", [installation.python(), installation.packages(),
-                               *installation.ros(os.environ.get("ROS_DISTRO", "")), installation.rendering()]),
-        Group("ROS and DDS", [*ros.variables(os.environ, installation.has_wheels(), options.real),
-                              *ros.transport(os.environ, _PROC, _DEV / "shm", options.real)]),
-        Group("control in real time", list(kernel.findings(_SYS, _PROC, robot_there, loop))),
-        Group("robot", [robot_found, *_way(options.robot_ip)]),
-        Group("clocks", [clock.synchronised(options.real), *_other_clock(options.clock_of)]),
-        Group("cameras", [cameras_found, *usb.connections(_SYS, _DEV, rig), *_serials(rig)]),
-        Group("checkpoint", [*checkpoint_found, *fitting]),
-        Group("graphics card", list(gpu.findings(folders or None))),
-        Group("calibration", calibrated),
-        Group("disk", [disk.room(options.demos)]),
-    ]  # fmt: skip
-    return groups, Files(rig, robot, spec, _readable_cameras(options.calibration_name))
-
-
-def _way(address: str | None) -> Iterator[Finding]:
-    if address is None:
-        yield skipped("way to the robot", "no address is given; the simulator needs none", "--robot-ip ADDRESS")
-    else:
-        yield from network.to_robot(_SYS, address)
-
-
-def _other_clock(host: str | None) -> Iterator[Finding]:
-    if host is None:
-        yield skipped("another machine's clock", "none is named", "--clock-of HOST, where nodes run on two machines")
-    else:
-        yield clock.agrees(host)
-
-
-def _serials(rig: Mapping[str, Device]) -> Iterator[Finding]:
-    if not rig:
-        return
-    try:
-        yield from usb.serials(rig, usb.known(require("pyrealsense2")))
-    except GenimaError as error:
-        yield skipped("serial numbers", str(error))
-
-
-def _readable_cameras(calibration: str | None) -> Mapping[str, Camera]:
-    try:
-        return load_cameras(calibration) if calibration is not None else {}
-    except GenimaError:
-        return {}  # said already
-
-
-def listen(options: Doctor, files: Files) -> list[Group]:
-    """Listen to the running graph for a while."""
-    try:
-        os.environ.update(joining_environment(options.dds))
-        with ros_context():
-            return _listen(options, files)
-    except GenimaError as error:
-        return [Group("running graph", [fail("ROS 2", str(error), "correct that, then ./genima doctor --live")])]
-
-
-def _listen(options: Doctor, files: Files) -> list[Group]:
-    from rclpy.experimental import EventsExecutor  # only here: without --live, no ROS is needed
-
-    from genima_bringup.listener import Listener
-
-    node = create(lambda: Listener("doctor", options.namespace))
-    executor = EventsExecutor()
-    executor.add_node(node)
-    try:
-        node.expect(files.views, files.rig, files.cameras, files.robot)
-        end = time.monotonic() + options.seconds
-        with tqdm(total=options.seconds, desc="listening", unit="s", bar_format="{desc} {bar} {remaining}") as progress:
-            while (left := end - time.monotonic()) > 0:
-                executor.spin_once(timeout_sec=min(0.1, left))
-                progress.update(options.seconds - left - progress.n)
-        return [*node.groups(), node.told()]
-    finally:
-        executor.shutdown()
-        node.destroy_node()
 
 
 if __name__ == "__main__":

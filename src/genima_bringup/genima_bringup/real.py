@@ -74,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
     if options.checkpoint and not options.policy:
         raise GenimaError("--no-policy starts no models: leave out --checkpoint, or --no-policy")
     processes = _processes(options)
+    require_driver()
     environment = robot_environment()
     os.environ.update(environment)  # this process takes part in the same graph
     nodes = [process.node for process in processes if process != CLOCK_WATCH]
@@ -91,6 +92,13 @@ def main(argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             return 130
     return 0
+
+
+def require_driver() -> None:
+    """Raise a GenimaError where the library of the arm's driver is missing: the nodes would end one after the other."""
+    from genima_nodes.hardware.optional import require
+
+    require("pylibfranka")
 
 
 def _processes(options: Real) -> list[Process]:

@@ -53,13 +53,15 @@ def findings(
     """
     where = prefixes if prefixes is not None else ros_prefixes()
     if backend == OURS:
-        yield libfranka(load, tried)
+        yield (arm := libfranka(load, tried))
+        if gripper == "franka_hand":
+            yield arm._replace(what="gripper's driver (franka_hand)")
     elif backend == ELSEWHERE:
         yield skipped("arm's driver", "multipanda_ros2 runs with ROS 2 Humble, on a machine of its own")
     else:
         yield packages(f"arm's driver ({backend})", (*_FRANKA, *FRANKA_ROS2[backend]), where, _OURS_INSTEAD)
     if backend == OURS and gripper == "franka_hand":
-        yield ok("gripper's driver", "franka_hand, by pylibfranka as the arm")
+        pass  # the same library
     elif gripper in _GRIPPERS:
         yield packages(f"gripper's driver ({gripper})", _GRIPPERS[gripper], where, "")
         if gripper.startswith("robotiq"):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import FileSchema, load_yaml
+from genima.files import FileSchema, read_yaml, validate
 from genima.names import RosName
 
 MODELS = ("D405", "D415", "D435", "D435I", "D455")
@@ -66,7 +66,10 @@ def load_rig(name_or_file: str | Path) -> Mapping[str, Device]:
         GenimaError: for a missing or malformed file, and where two views have the same camera.
     """
     path = paths.named(name_or_file, "config", "cameras")
-    entries = load_yaml(_Rig, path, "cameras file")
+    data = read_yaml(path, "cameras file")
+    if not isinstance(data, dict) or not data:
+        raise GenimaError(f"cameras file {path} names no view; config/cameras/four_d415.yaml shows how it looks")
+    entries = validate(_Rig, data, f"cameras file {path}")
     rig = {}
     for view, entry in entries.items():
         width, height, rate = map(int, entry.profile.split("x"))
