@@ -1,13 +1,27 @@
 """Camera data in wrong units, or of no camera, is refused with its likely cause."""
 
+import re
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from scipy.spatial.transform import Rotation
 
+from genima.doctor import Status, configuration
 from genima.errors import GenimaError
+from genima.handeye import Calibration, Frames
+from genima.robot.model import RobotModel
 from genima.views.camera import Camera, load_cameras
-from genima.views.plausibility import require_plausible, require_plausible_pose, require_rotation
+from genima.views.plausibility import (
+    require_plausible,
+    require_plausible_pose,
+    require_rotation,
+    view_doubt,
+    view_problem,
+)
 from genima.views.virtual import virtual_camera
 
 CAMERA = load_cameras("sim")["front"]
@@ -66,3 +80,79 @@ def test_a_pose_that_is_no_transform_is_refused() -> None:
     with pytest.raises(GenimaError, match="3 x 3"):
         require_rotation(np.eye(2), "x")
     require_plausible_pose(np.round(T, 4), "base", "x")  # as printed by others
+
+
+# ---------------------------------------------------------------------------------------------- does it see the robot
+
+
+PANDA = RobotModel.load("panda")
+
+
+def placed(view: str, T: np.ndarray, **changes: float) -> Camera:
+    return replace(load_cameras("sim")[view], T_parent_camera=T, **changes)
+
+
+@pytest.mark.parametrize("view", ["front", "wrist", "left_shoulder", "right_shoulder"])
+def test_the_simulators_cameras_see_the_robot(view: str) -> None:
+    assert view_problem(load_cameras("sim")[view], PANDA) == ""
+
+
+@pytest.mark.parametrize("view", ["front", "left_shoulder", "right_shoulder"])
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("wxyz", "in the order w, x, y, z"),
+        ("link", "the camera's link .x forward, z up."),
+        ("opengl", "as in OpenGL"),
+    ],
+)
+def test_a_camera_that_sees_nothing_of_the_robot_is_told_with_the_likely_mistake(
+    view: str, mistake: str, said: str
+) -> None:
+    T = load_cameras("sim")[view].T_parent_camera.copy()
+    R = T[:3, :3]
+    if mistake == "wxyz":
+        x, y, z, w = Rotation.from_matrix(R).as_quat()
+        T[:3, :3] = Rotation.from_quat([w, x, y, z]).as_matrix()  # written as w, x, y, z and read as x, y, z, w
+    elif mistake == "link":
+        T[:3, :3] = R @ np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+    else:
+        T[:3, :3] = R @ np.diag([1.0, -1, -1])
+    camera = placed(view, T)
+    problem = view_problem(camera, PANDA) or view_doubt(camera, PANDA)
+    assert "it sees nothing of the robot in its home pose" in problem or "it sees the robot lying on" in problem
+    assert re.search(said, problem) or mistake != "wxyz"  # several mistakes may explain one pose
+
+
+def test_the_inverse_of_a_pose_is_told() -> None:
+    T = load_cameras("sim")["front"].T_parent_camera
+    assert re.search("sees nothing of the robot.*is it ", view_problem(placed("front", np.linalg.inv(T)), PANDA))
+
+
+def test_intrinsics_of_another_resolution_are_told() -> None:
+    camera = load_cameras("sim")["front"]
+    other = placed("front", camera.T_parent_camera, cx=0.75 * camera.width, cy=0.75 * camera.height)
+    assert "far from the middle of its 256x256 images; are the intrinsics of images of another size" in view_problem(
+        other, PANDA
+    )
+
+
+def test_doctor_finds_implausible_calibrations(tmp_path: Path) -> None:
+    camera = load_cameras("sim")["front"]
+    x, y, z, w = Rotation.from_matrix(camera.T_parent_camera[:3, :3]).as_quat().tolist()
+    good = Calibration(camera, date="2026-11-22").to_dict()
+    for changes, said in (
+        ({"translation": (1000 * camera.T_parent_camera[:3, 3]).tolist()}, "millimetres"),
+        ({"rotation_xyzw": [w, x, y, z]}, "in the order w, x, y, z"),
+        ({"rotation_xyzw": [180.0, 0.0, 90.0]}, "Euler angles"),
+        ({"cx": 500.0}, "outside the image"),
+        ({"width": 1280}, "fx is"),
+    ):
+        (tmp_path / "front.yaml").write_text(yaml.safe_dump(good | changes), encoding="utf-8")
+        [finding] = configuration.calibrations(str(tmp_path), None, {}, PANDA)
+        assert finding.status is not Status.OK and said in finding.found, finding
+    prefixed = Calibration(camera, Frames("left_panda_link0", "front_color_optical_frame"), date="2026-11-22")
+    prefixed.save(tmp_path)
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    [finding] = configuration.calibrations(str(tmp_path), None, {}, PANDA, now)
+    assert finding.status is Status.OK, finding

@@ -7,6 +7,7 @@ executed, no file can exhaust the memory, and whatever is wrong becomes one :cla
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -308,7 +309,9 @@ def backup(path: Path) -> Path | None:
     """
     if not path.exists():
         return None
-    copy = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S', time.localtime(path.stat().st_mtime))}")
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(path.stat().st_mtime))
+    names = (f"{path.name}.{stamp}{f'-{i}' if i else ''}" for i in itertools.count())
+    copy = next(copy for name in names if not (copy := path.with_name(name)).exists())  # several within one second
     try:
         shutil.copy2(path, copy)
     except OSError as error:

@@ -13,7 +13,7 @@ from genima.errors import GenimaError
 from genima.handeye.result import Calibration
 from genima.robot.model import RobotModel
 from genima.views.camera import VIRTUAL, calibration_files, calibration_folder
-from genima.views.plausibility import view_problem
+from genima.views.plausibility import view_doubt, view_problem
 from genima.views.rig import Device, load_rig
 
 _OLD = 90  # days
@@ -145,6 +145,7 @@ def _judge(calibration: Calibration, device: Device | None, robot: RobotModel | 
     if robot is not None and (problem := view_problem(camera, robot)):
         return fail(view, problem, f"correct the file, or calibrate anew: {again}")
     said, doubts = [f"on the {camera.parent}"], []
+    doubts += [doubt] if robot is not None and (doubt := view_doubt(camera, robot)) else []
     if calibration.residuals:
         residuals = calibration.residuals
         said.append(f"{residuals.pixels:.2f} px, {residuals.millimetres:.1f} mm, {residuals.degrees:.2f} deg off")

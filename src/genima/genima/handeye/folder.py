@@ -156,15 +156,19 @@ def drop_sample(folder: Path, name: str) -> None:
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
+def present_samples(folder: Path) -> list[str]:
+    """The names of a folder's samples, sorted; none where there is no such folder."""
+    files = (path for path in folder.glob("*.yaml") if not path.name.startswith("."))  # hidden ones are macOS's
+    return sorted(path.stem for path in files if path.with_suffix(".png").exists())
+
+
 def sample_names(folder: Path) -> list[str]:
     """The names of a folder's samples, sorted.
 
     Raises:
         GenimaError: where there is none.
     """
-    files = (path for path in folder.glob("*.yaml") if not path.name.startswith("."))  # hidden ones are macOS's
-    names = sorted(path.stem for path in files if path.with_suffix(".png").exists())
-    if not names:
+    if not (names := present_samples(folder)):
         raise GenimaError(f"{folder} holds neither a demo (rosbag2) nor samples (NAME.png with NAME.yaml)")
     return names
 

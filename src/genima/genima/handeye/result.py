@@ -6,6 +6,7 @@ who use a calibration read it here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from genima.files import (
     FileSchema,
@@ -43,9 +44,8 @@ Array = NDArray[np.float64]
 # -------------------------------------------------------------------------------------------------------------- schema
 
 
-def _quaternion(value: Any) -> Any:
-    numbers = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
-    if numbers and (len(value) != 4 or not abs(np.linalg.norm(value) - 1) < 1e-3):
+def _quaternion(value: list[float]) -> list[float]:
+    if len(value) != 4 or not abs(math.hypot(*value) - 1) < 1e-3:
         raise ValueError("not a quaternion x, y, z, w of length 1; are these Euler angles, or degrees?")
     return value
 
@@ -62,7 +62,7 @@ def _covariance(rows: list[list[float]]) -> list[list[float]]:
 
 
 Vector = Annotated[list[Finite], Field(min_length=3, max_length=3)]
-Quaternion = Annotated[list[Finite], Field(min_length=4, max_length=4), BeforeValidator(_quaternion)]
+Quaternion = Annotated[list[Finite], AfterValidator(_quaternion)]
 _Row = Annotated[list[Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]], Field(min_length=6, max_length=6)]
 _Covariance = Annotated[list[_Row], Field(min_length=6, max_length=6), AfterValidator(_covariance)]
 

@@ -19,8 +19,8 @@ from genima.handeye.folder import (
     RawSample,
     drop_sample,
     load_samples,
+    present_samples,
     sample_exists,
-    sample_names,
     save_sample,
 )
 from genima.handeye.look import coverage
@@ -78,8 +78,7 @@ class Session:
         self._parent_frame = Frames.of(robot, parent, "", base_frame, flange_frame).parent
         self.info: CameraInfo | None = None  # of the camera that took the samples; None before the first
         self._samples: dict[str, Sample] = {}  # never changed in place
-        names = sample_names(folder) if folder.is_dir() and any(folder.glob("*.yaml")) else []
-        for raw in load_samples(folder, names):
+        for raw in load_samples(folder, present_samples(folder)):
             if raw.view != view:
                 raise GenimaError(f"{folder} has samples of view {raw.view}, not of {view}: take a folder each")
             try:

@@ -24,6 +24,8 @@ ASPECT_RANGE = (0.5, 2.0)  # fx / fy; pixels are square unless the image was str
 MAX_SIZE = 16384  # px, side of an image
 _WIDER = 1.3  # images: a robot that is just outside of an image is no sign of a mistake
 _OFF_CENTRE = 0.2  # image sides from the middle: no lens has its principal point further away
+_UPRIGHT = 0.5  # cosine of a fixed camera's roll and pitch: cameras look at a robot from the side or from above
+_WXYZ = "is its quaternion in the order w, x, y, z? It should be x, y, z, w"
 _ROTATION_TOLERANCE = 1e-3  # of R R^T - 1: matrices printed with four digits pass
 
 
@@ -128,12 +130,13 @@ def view_problem(camera: Camera, robot: RobotModel) -> str:
 
     A camera on the base should see something of the robot in its home pose, one on the flange what is before the tip.
     """
-    if not _sees(camera, camera.T_parent_camera, robot):
-        mistake = next(
-            (name for name, T in _mistaken_poses(camera) if _sees(camera, T, robot)), "is it of another robot or frame?"
-        )
+    T = camera.T_parent_camera
+    mistakes = [(name, pose) for name, pose in _mistaken_poses(camera) if _sees(camera, pose, robot)]
+    upright = [name for name, pose in mistakes if _is_upright(camera, pose)]
+    likely = [*upright, *(name for name, _ in mistakes), "is it of another robot or frame?"][0]
+    if not _sees(camera, T, robot):
         seen = "the robot in its home pose" if camera.parent == "base" else "what is before the gripper"
-        return f"where it is said to be, it sees nothing of {seen}; {mistake}"
+        return f"where it is said to be, it sees nothing of {seen}; {likely}"
     off = (camera.cx / camera.width - 0.5, camera.cy / camera.height - 0.5)
     if max(map(abs, off)) > _OFF_CENTRE:
         return (
@@ -141,6 +144,18 @@ def view_problem(camera: Camera, robot: RobotModel) -> str:
             f"{camera.width}x{camera.height} images; are the intrinsics of images of another size?"
         )
     return ""
+
+
+def view_doubt(camera: Camera, robot: RobotModel) -> str:
+    """Return why a camera may be elsewhere than said, though it need not; empty: nothing is doubtful.
+
+    An image that lies on its side or head, which with the quaternion in another order would be upright.
+    """
+    doubtful = not _is_upright(camera, camera.T_parent_camera) and any(
+        name == _WXYZ and _is_upright(camera, pose) and _sees(camera, pose, robot)
+        for name, pose in _mistaken_poses(camera)
+    )
+    return f"it sees the robot lying on its side or head; {_WXYZ}" if doubtful else ""
 
 
 def _sees(camera: Camera, T_parent_camera: NDArray[np.float64], robot: RobotModel) -> bool:
@@ -157,14 +172,22 @@ def _sees(camera: Camera, T_parent_camera: NDArray[np.float64], robot: RobotMode
     return bool((near[0] & near[1]).any())
 
 
+def _is_upright(camera: Camera, T_parent_camera: NDArray[np.float64]) -> bool:
+    """Whether the image of a camera on the base has the robot's up at its top, about; any camera on the flange."""
+    down, forward = T_parent_camera[2, 1], T_parent_camera[2, 2]
+    across = float(np.hypot(down, T_parent_camera[2, 0]))  # small where it looks straight down
+    return camera.parent == "flange" or abs(forward) > 0.9 or -down > _UPRIGHT * across
+
+
 def _mistaken_poses(camera: Camera) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """What was likely meant, and the pose (4, 4) that it would be."""
     T, R = camera.T_parent_camera, camera.T_parent_camera[:3, :3]
     x, y, z, w = Rotation.from_matrix(R).as_quat()
+    # written as w, x, y, z, and read as x, y, z, w
     for quaternion in ((y, z, w, x), (-y, -z, -w, x)):  # the signs are not known any more
         other = T.copy()
         other[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
-        yield "is its quaternion in the order w, x, y, z? It should be x, y, z, w", other
+        yield _WXYZ, other
     other = T.copy()
     other[:3, :3] = R @ [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
     yield "is it the pose of the camera's link (x forward, z up)? It should be that of the optical frame", other

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     from genima.handeye import Calibration, Frames
     from genima.handeye.easy_handeye2 import Calib
-    from genima.views.plausibility import require_plausible, view_problem
+    from genima.views.plausibility import require_plausible, view_doubt, view_problem
 
     robot, calib = RobotModel.load(options.robot), Calib.load(options.file)
     info, parameters = _camera_info(options, robot), calib.parameters
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     require_plausible(camera, f"{options.file} as the view {options.view}")
     path = Calibration(camera, frames, date, "easy_handeye2").save(options.out)
     print(f"{path} is written; how sure it is was not said: ./genima calibrate check shows whether it fits")
-    if problem := view_problem(camera, robot):
+    if problem := view_problem(camera, robot) or view_doubt(camera, robot):
         print(printable(f"WARNING: {options.view}: {problem}"))
     return 0
 
