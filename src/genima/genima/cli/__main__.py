@@ -10,14 +10,16 @@ import os
 import sys
 from typing import NoReturn
 
+from genima import __version__
 from genima.cli import COMMANDS
 from genima.errors import GenimaError
+from genima.signals import hide_interrupt_traceback, was_interrupted
 from genima.terminal import configure_streams, error_line
 
 
 def usage() -> str:
     rows = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
-    hint = "./genima COMMAND --help explains a command's arguments."
+    hint = "./genima COMMAND --help explains a command's arguments; ./genima --version; tab completion: README.md."
     return "\n".join(["usage: ./genima COMMAND [ARGUMENTS]", "", *rows, "", hint])
 
 
@@ -32,6 +34,9 @@ def dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
+    if argv[0] == "--version":
+        print(f"genima {__version__}")
+        return 0
     name, *arguments = argv
     if name == "--check":  # the entry script asks this before a set-up of minutes for a typing error
         check_known(arguments[0])
@@ -42,6 +47,7 @@ def dispatch(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    hide_interrupt_traceback()
     configure_streams()
     try:
         return dispatch(sys.argv[1:] if argv is None else argv)
@@ -53,7 +59,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # no room, no right, no such device: the system's own words say which
+    except Exception as error:
+        if was_interrupted():  # libraries turn it into errors of their own
+            return 130
+        if not isinstance(error, OSError):  # no room, no right, no such device: the system's own words say which
+            raise
         error_line(error)
         return 2
 
