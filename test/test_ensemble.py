@@ -106,12 +106,12 @@ def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each
     ]  # fmt: skip
     assert evaluate.main(options) == 0
     assert not made and json.loads(out.read_text())["ensemble"] is None
-    assert evaluate.main([*options, "--ensemble", "0.01"]) == 0
+    assert evaluate.main([*options, "--ensemble", "0.01", "--overwrite"]) == 0
     assert made == [(0.01, 1), (0.01, 2)] * 2 and json.loads(out.read_text())["ensemble"] == 0.01
 
 
 @pytest.mark.parametrize(("arguments", "named"), [
-    (["--ensemble", "nan", "--horizon", "4"], "finite"),
+    (["--ensemble", "nan", "--horizon", "4"], "finite number"),
     (["--ensemble", "0.01"], "--horizon below"),
 ])  # fmt: skip
 def test_an_ensemble_that_averages_nothing_is_refused(

@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from genima import __version__
 from genima.cli import COMMANDS
 from genima.cli.__main__ import main
 from genima.errors import GenimaError
@@ -37,21 +39,25 @@ def executable(path: Path, script: str) -> None:
 def bare(tmp_path: Path) -> Path:
     """A copy of the tree as it is after a clone: no environment."""
     tree = tmp_path / "tree"
+    copy_tree(tree)
+    return tree
+
+
+def copy_tree(tree: Path) -> None:
     (tree / "src/genima").mkdir(parents=True)
     for name in ("genima", "requirements.lock", "src/genima_interfaces"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tree / name)
     shutil.copytree(ROOT / "src/genima/genima/cli", tree / "src/genima/genima/cli")
-    for name in ("__init__.py", "errors.py", "terminal.py"):
+    for name in ("__init__.py", "errors.py", "signals.py", "terminal.py"):
         shutil.copy(ROOT / "src/genima/genima" / name, tree / "src/genima/genima" / name)
-    return tree
 
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Callable[[str, str], str]:
     """Puts a script in place of a program; returns the PATH to use."""
     folder = tmp_path / "stubs"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
 
     def put(program: str, script: str) -> str:
         executable(folder / program, script)
@@ -125,7 +131,7 @@ def test_every_command_can_be_imported_and_explains_itself(name: str, capsys: py
 
 def test_library_never_imports_ros() -> None:
     for path in sorted((ROOT / "src/genima").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.append(node.module)
@@ -154,6 +160,97 @@ def test_system_packages_are_installed_as_root(bare: Path, stub: Callable[[str, 
     assert re.fullmatch(r"install -y --no-install-recommends .*libegl1 libopengl0.*", install)
     assert shown.returncode == 2
     assert "E: Unable to locate it" in shown.stderr and str(bare / ".venv/setup.log") in shown.stderr
+
+
+def test_the_version_costs_no_set_up(bare: Path) -> None:
+    assert run(bare / "genima", "--version").stdout == f"genima {__version__}\n"
+    assert not (bare / ".venv").exists()
+
+
+def contents(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda venv: (venv / "mine").touch(), "was not made by ./genima"),
+    (lambda venv: (venv / "bin/python").symlink_to("/nowhere/python3"), "its interpreter /nowhere/python3 is missing"),
+    (lambda venv: executable(venv / "bin/python", "exit 1"), "does not run"),
+    (lambda venv: executable(venv / "bin/python", 'case "$*" in *version_info*) exit 1; esac'), "is not 3.11 to 3.13"),
+], ids=["foreign", "missing", "broken", "old"])  # fmt: skip
+def test_an_environment_that_cannot_be_used_is_left_as_it_is(
+    bare: Path, stub: Callable[[str, str], str], make: Callable[[Path], None], said: str
+) -> None:
+    venv = bare / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "added by the user").touch()
+    if said != "was not made by ./genima":
+        (venv / "made_by_genima").touch()
+    make(venv)
+    before = contents(venv)
+    shown = run(bare / "genima", "setup")
+    assert shown.returncode == 2 and contents(venv) == before
+    assert said in shown.stderr and len(shown.stderr.splitlines()) == 1
+    assert f"mv '{venv}' '{venv}'.old; ./genima setup" in shown.stderr  # and what is advised leads further
+    venv.rename(f"{venv}.old")
+    stub("ldconfig", "exit 0")
+    assert "system packages are missing" in run(bare / "genima", "setup", PATH=stub("id", "echo 1000")).stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_an_environment_of_another_user_is_left_as_it_is() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        tree.chmod(0o755)
+        for place in tree.rglob("*"):
+            place.chmod(0o755)
+        hidden = tree / "hidden"
+        hidden.mkdir()
+        executable(hidden / "python3", "exit 0")
+        hidden.chmod(0o700)
+        (tree / ".venv/bin").mkdir(parents=True)
+        (tree / ".venv/made_by_genima").touch()
+        (tree / ".venv/bin/python").symlink_to(hidden / "python3")
+        command = [tree / "genima", "setup"]
+        shown = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, text=True)
+        assert shown.returncode == 2 and (tree / ".venv/bin/python").is_symlink()
+        assert "root made it with an interpreter that you may not run" in shown.stderr
+        assert "GENIMA_VENV" in shown.stderr and "mv " not in shown.stderr and len(shown.stderr.splitlines()) == 1
+        shutil.rmtree(tree / ".venv")
+        shown = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, text=True)
+        assert shown.returncode == 2 and len(shown.stderr.splitlines()) == 1
+        assert f"cannot write {tree}" in shown.stderr and "GENIMA_VENV" in shown.stderr
+
+
+@pytest.mark.parametrize("name", ["a:b", "a;b", "a\nb"])
+def test_a_folder_that_library_paths_cannot_hold_is_refused_before_any_download(bare: Path, name: str) -> None:
+    tree = bare.with_name(name)
+    bare.rename(tree)
+    shown = run(tree / "genima", "setup")
+    assert shown.returncode == 2 and "rename it" in shown.stderr
+    assert not (tree / ".venv").exists()
+
+
+def test_only_a_half_unpacked_package_of_our_own_set_up_is_removed(bare: Path) -> None:
+    """The function itself: a whole set-up takes minutes."""
+    script = (bare / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
+    (bare / "functions").write_text(script, encoding="utf-8")
+    packages = bare / ".venv/lib/python3.11/site-packages"
+    for name in ("numpy-2.0.dist-info", "users_own-1.0.dist-info"):
+        (packages / name).mkdir(parents=True)
+    (packages / "whole-1.0.dist-info").mkdir()
+    (packages / "whole-1.0.dist-info/INSTALLER").write_text("pip")
+    old = packages / "scipy-1.0.dist-info"  # not from the set-up that was killed
+    old.mkdir()
+    os.utime(old, (1, 1))
+    command = ['. "$2/functions"; VENV=$1; forget_half_unpacked', "bash", str(bare / ".venv"), str(bare)]
+    run("bash", "-c", *command)
+    assert len(list(packages.iterdir())) == 4, "no set-up was interrupted"
+    (bare / ".venv/packages.begun").touch()
+    os.utime(bare / ".venv/packages.begun", (2, 2))
+    shown = run("bash", "-c", *command)
+    assert not (packages / "numpy-2.0.dist-info").exists(), shown.stderr
+    assert len(list(packages.iterdir())) == 3
 
 
 def test_another_ros_distribution_is_refused(bare: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,9 +88,9 @@ Evaluate = Callable[..., dict[str, Any]]
 def evaluated(checkpoint_folder: Path, tmp_path: Path, shared: None) -> Evaluate:
     def run(*arguments: str, task: str = "push_button") -> dict[str, Any]:
         out = tmp_path / "results" / "result.json"
-        options = ["--task", task, "--checkpoint", str(checkpoint_folder), "--out", str(out), *arguments]
+        options = ["--task", task, "--checkpoint", str(checkpoint_folder), "--out", str(out), "--overwrite", *arguments]
         assert evaluate.main(options) == 0
-        return dict(json.loads(out.read_text()))
+        return dict(json.loads(out.read_text(encoding="utf-8")))
 
     return run
 
@@ -153,6 +155,9 @@ def test_a_success_is_counted_with_its_seed(
     (["--device", "abacus"], "abacus"),
     (["--device", "cuda:77"], "cuda:77"),
     (["--horizon", "0"], "--horizon"),
+    (["--seed", "100000000000000000000"], "--seed"),
+    (["--latency", "inf"], "--latency"),
+    (["--drawing.strength", "nan"], "drawing.strength"),
     (["--horizon", "21"], "K = 20"),
     (["--episodes", "0"], "--episodes"),
     (["--episodes", "-3"], "--episodes"),
@@ -192,7 +197,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_result_whole(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("genima.files.os.fsync", full)
-    with pytest.raises(GenimaError, match=f"{file}.*No space left") as caught:
+    with pytest.raises(GenimaError, match="No space left") as caught:
         evaluated(*short, "--seed", "1")
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
@@ -218,3 +223,47 @@ def test_a_whole_file_replaces_an_old_one_and_makes_its_folder(tmp_path: Path) -
 
 def test_every_task_has_an_instruction_of_its_own() -> None:
     assert len({task.instruction for task in TASKS.values()}) == len(TASKS) >= 2
+
+
+def test_an_interrupted_evaluation_keeps_what_it_has_and_the_same_command_resumes(
+    checkpoint_folder: Path, tmp_path: Path, shared: None, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    interrupt_at = 2
+
+    def reset(task: str, seed: int) -> None:
+        if seed == interrupt_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)  # the signal comes here
+        seeds.append(seed)
+        Environment.reset(environment, task, seed)
+
+    monkeypatch.setattr(environment, "reset", reset)
+    out = tmp_path / "result.json"
+    options = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--time-limit", "0.02"]
+    options += ["--out", str(out)]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        assert evaluate.main([*options, "--episodes", "4"]) == 130
+        assert json.loads(out.read_text(encoding="utf-8"))["seeds"] == [0, 1]
+        interrupt_at = -1
+        with pytest.raises(GenimaError, match="of another run .horizon: 20, not 7"):
+            evaluate.main([*options, "--episodes", "4", "--horizon", "7"])
+        assert evaluate.main([*options, "--episodes", "4"]) == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert seeds == [0, 1, 2, 3] == json.loads(out.read_text(encoding="utf-8"))["seeds"]
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_a_file_that_is_no_result_is_neither_continued_nor_replaced(
+    checkpoint_folder: Path, tmp_path: Path, shared: None, overwrite: list[str]
+) -> None:
+    out = tmp_path / "notes.json"
+    out.write_text('{"mine": 1}')
+    options = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--time-limit", "0.02"]
+    with pytest.raises(GenimaError, match="notes.json"):
+        evaluate.main([*options, "--episodes", "1", "--out", str(out), *overwrite])
+    assert out.read_text(encoding="utf-8") == '{"mine": 1}'

@@ -2,83 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
-import tyro
 from tqdm import tqdm
 
 from genima import checkpoint
 from genima.checkpoint import DrawingSpec
-from genima.chunks import ChunkStream, Mode
+from genima.chunks import ChunkStream
 from genima.chunks.ensemble import TemporalEnsemble
 from genima.closed_loop import Draws, Reads, Robot, run_episode
 from genima.controller import Controller
 from genima.diffusion import DiffusionAgent
-from genima.diffusion.engine import DrawingEngine, Shortcuts
+from genima.diffusion.engine import DrawingEngine
 from genima.errors import GenimaError
-from genima.evaluation import BlankTargets, Success
-from genima.files import atomic_write, require_writable
+from genima.evaluation import BlankTargets
+from genima.files import require_writable
 from genima.guard import CommandGuard
 from genima.robot.model import RobotModel
-from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
+from genima.signals import interruptible
 from genima_sim.coppeliasim.connection import PATIENT, Connection
 from genima_sim.coppeliasim.environment import CoppeliaEnvironment
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.coppeliasim.scene import CoppeliaScene
 from genima_sim.environment import Environment
+from genima_sim.eval_command import Evaluate, main
+from genima_sim.results import Results, checkpoint_digest, open_results
 from genima_sim.rlbench.environment import RLBenchEnvironment
-from genima_sim.rlbench.tasks import RATE, ROBOT, STEPS, require_task
-from genima_sim.tasks import get_task
+from genima_sim.rlbench.tasks import ROBOT
 
-
-@dataclass
-class Evaluate:
-    """Measure success in simulation, in lock-step and without ROS."""
-
-    task: str
-    """push_button or take_lid_off; with --simulator rlbench one of the paper's 25, by its file's name; with coppeliasim
-    one that the scene's names know."""
-    simulator: Literal["mujoco", "rlbench", "coppeliasim"] = "mujoco"
-    """Ours, RLBench where it is installed, or a scene in a CoppeliaSim that runs (docs/coppeliasim.md)."""
-    episodes: int = 50
-    """How many episodes."""
-    seed: int = 0
-    """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
-    blank_targets: bool = False
-    """Give the controller blank images instead of drawings, to see what it does without them."""
-    checkpoint: Path | None = None
-    """Folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
-    device: str = "cpu"
-    """Where the models run."""
-    threads: int = 1
-    """Processor cores that the models use; the small ones are fastest on one."""
-    horizon: int = 20
-    """Actions executed before the next drawing takes over, 1 to K."""
-    mode: Mode = "overlapped"
-    """overlapped: the next drawing is made while the chunk runs; serial: when it has been executed."""
-    latency: float = 0.0
-    """Seconds from an observation until its chunk can be followed; time stands still meanwhile if 0."""
-    ensemble: float | None = None
-    """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
-    time_limit: float | None = None
-    """Seconds of an episode; default: 20, in RLBench 10, which are 200 steps."""
-    scene: str = "rlbench"
-    """With coppeliasim, what its objects are called: a name in config/coppeliasim or a YAML file."""
-    host: str = DEFAULT_HOST
-    """With coppeliasim, where it runs."""
-    port: int = DEFAULT_PORT
-    """With coppeliasim, of its ZeroMQ remote API."""
-    drawing: Shortcuts = field(default_factory=Shortcuts)
-    """What makes drawings faster, and others."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
+__all__ = ["Evaluate", "load_pair", "main", "run"]
 
 
 class _Simulated(Robot, Protocol):
@@ -93,14 +50,6 @@ class _Simulated(Robot, Protocol):
 
     def close(self) -> None:
         """End the simulator."""
-
-
-class _Simulator(NamedTuple):
-    """How a simulator's tasks are evaluated."""
-
-    require_task: Callable[[Evaluate, DrawingSpec], object]  # raises a GenimaError for an unknown one
-    begin: Callable[[Evaluate, DrawingSpec], _Simulated]
-    time_limit: float  # s of an episode
 
 
 def _scene(options: Evaluate, spec: DrawingSpec) -> SceneNames:
@@ -121,70 +70,81 @@ def _begin_rlbench(options: Evaluate, spec: DrawingSpec) -> _Simulated:
     return RLBenchEnvironment(spec.camera_size)
 
 
-_SIMULATORS = {
-    "mujoco": _Simulator(lambda options, _: get_task(options.task), lambda *_: Environment(), 20.0),
-    "rlbench": _Simulator(lambda options, _: require_task(options.task), _begin_rlbench, STEPS / RATE),
-    "coppeliasim": _Simulator(_scene, _begin_coppeliasim, 20.0),
+_SIMULATORS: dict[str, Callable[[Evaluate, DrawingSpec], _Simulated]] = {
+    "mujoco": lambda *_: Environment(),
+    "rlbench": _begin_rlbench,
+    "coppeliasim": _begin_coppeliasim,
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Entry point of ``./genima eval``."""
-    options = tyro.cli(Evaluate, prog="genima eval", args=list(argv))
-    simulator = _SIMULATORS[options.simulator]
-    spec, _ = checkpoint.read_pair(options.checkpoint)
-    simulator.require_task(options, spec)
-    time_limit = options.time_limit = simulator.time_limit if options.time_limit is None else options.time_limit
-    if min(options.episodes, options.threads) < 1 or not time_limit > 0:
-        raise GenimaError("--episodes, --threads and --time-limit must be positive")
+def run(options: Evaluate) -> int:
+    """Evaluate; return the exit code.
+
+    Raises:
+        GenimaError: for options that the checkpoint or the simulator does not allow.
+    """
+    spec, folders = checkpoint.read_pair(options.checkpoint)
+    if options.simulator == "coppeliasim":
+        _scene(options, spec)
+    if options.horizon > spec.horizon:
+        raise GenimaError(f"--horizon {options.horizon}: the checkpoint has chunks of K = {spec.horizon} actions")
+    if options.ensemble is not None and options.horizon >= spec.horizon:
+        raise GenimaError(f"--ensemble needs a --horizon below K = {spec.horizon}, so that chunks overlap")
     torch.set_num_threads(options.threads)
     agent, controller = load_pair(options.checkpoint, options.device)
     agent.engine = DrawingEngine(agent, options.drawing)
-    if not 1 <= options.horizon <= spec.horizon:
-        raise GenimaError(f"--horizon must lie between 1 and the checkpoint's K = {spec.horizon}")
-    if options.ensemble is not None and not (math.isfinite(options.ensemble) and options.horizon < spec.horizon):
-        raise GenimaError(
-            f"--ensemble takes a finite number, and a --horizon below K = {spec.horizon}, so that chunks overlap"
-        )
-    if not (math.isfinite(options.latency) and options.latency >= 0):
-        raise GenimaError("--latency must be a number of seconds, not negative")
-    draws: Draws = BlankTargets(spec) if options.blank_targets else agent
     if options.out:
         require_writable(options.out)
-    environment = simulator.begin(options, spec)
+    with interruptible(), open_results(options.out, settings(options, folders), options.overwrite) as results:
+        seeds = range(options.seed, options.seed + options.episodes)
+        todo = [seed for seed in seeds if seed not in set(results.seeds)]
+        if len(todo) < len(seeds):
+            print(f"{len(seeds) - len(todo)} of {len(seeds)} episodes are in {options.out} already")
+        try:
+            _run_episodes(options, spec, agent, controller, todo, results)
+        except KeyboardInterrupt:
+            where = f" are in {options.out}; the same command resumes" if options.out else ""
+            print(f"\ninterrupted: {results.success().episodes} of {len(seeds)} episodes{where or ' were evaluated'}")
+            return 130
+    print(f"{options.task}{' with blank targets' if options.blank_targets else ''}: {results.success()}")
+    return 0
+
+
+def _run_episodes(
+    options: Evaluate,
+    spec: DrawingSpec,
+    agent: DiffusionAgent,
+    controller: Controller,
+    seeds: Sequence[int],
+    results: Results,
+) -> None:
+    assert options.time_limit is not None
+    draws: Draws = BlankTargets(spec) if options.blank_targets else agent
+    environment = _SIMULATORS[options.simulator](options, spec)
     rate = environment.command_rate
-    seeds = range(options.seed, options.seed + options.episodes)
-    succeeded: list[int] = []
     with closing(environment), tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
-        for done, seed in enumerate(progress, 1):
+        for seed in progress:
             environment.reset(options.task, seed)
             reads: Reads = controller if options.ensemble is None else TemporalEnsemble(controller, options.ensemble)
             run_episode(
                 environment, draws, reads,
                 ChunkStream(agent.robot, rate, options.horizon, options.mode),
                 CommandGuard(agent.robot, rate),
-                command_rate=rate, latency=options.latency, time_limit=time_limit, seed=seed * 1000,
+                command_rate=rate, latency=options.latency, time_limit=options.time_limit, seed=seed * 1000,
             )  # fmt: skip
-            succeeded += [seed] if environment.done else []
-            progress.set_postfix_str(f"{len(succeeded)}/{done}", refresh=False)
-    success = Success(len(succeeded), options.episodes)
-    print(f"{options.task}{' with blank targets' if options.blank_targets else ''}: {success}")
-    if options.out:
-        atomic_write(options.out, (json.dumps(result(options, success, succeeded), indent=2) + "\n").encode())
-    return 0
+            results.add(seed, environment.done)
+            success = results.success()
+            progress.set_postfix_str(f"{success.successes}/{success.episodes}", refresh=False)
 
 
-def result(options: Evaluate, success: Success, succeeded: Sequence[int]) -> dict[str, Any]:
-    """What goes into the JSON file."""
+def settings(options: Evaluate, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Return whatever a result depends on, as plain JSON types."""
     return {
         "task": options.task,
         "simulator": options.simulator,
-        "episodes": success.episodes,
-        "successes": success.successes,
-        "score": 100 * success.rate,  # as the paper counts: the mean of 0 and 100
-        "interval_95": success.interval(),
-        "seeds": list(range(options.seed, options.seed + options.episodes)),
-        "succeeded": list(succeeded),
+        "seed": options.seed,
+        "checkpoint": str(options.checkpoint or "bundled"),
+        "checkpoint_digest": checkpoint_digest(folders),
         "blank_targets": options.blank_targets,
         "horizon": options.horizon,
         "mode": options.mode,
@@ -192,6 +152,7 @@ def result(options: Evaluate, success: Success, succeeded: Sequence[int]) -> dic
         "ensemble": options.ensemble,
         "time_limit": options.time_limit,
         "drawing": asdict(options.drawing),
+        **({"scene": options.scene} if options.simulator == "coppeliasim" else {}),
     }
 
 

@@ -16,7 +16,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "demo": Command("genima_bringup.demo", "run the closed loop on the simulated robot and report on it"),
-    "eval": Command("genima_sim.evaluate", "measure success over many seeds, in lock-step and without ROS"),
+    "eval": Command("genima_sim.eval_command", "measure success over many seeds, in lock-step and without ROS"),
     "faults": Command("genima_bringup.fault_bench", "bring about faults and record what the robot receives"),
     "real": Command("genima_bringup.real", "run a real Franka arm and its cameras by Genima's own drivers"),
     "task": Command("genima_bringup.task", "have a robot that runs do a task, in words"),
