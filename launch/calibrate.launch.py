@@ -16,33 +16,44 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.launching import NAMESPACE, Argument, declare, easy_handeye2, environment, node, text
+from genima_bringup import argument_checks as checks
+from genima_bringup.including import BaseFrame
+from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, easy_handeye2, environment, node, text
 from genima_bringup.processes import calibrator, guard, simulator_with_board
 from launch import LaunchDescription
 
+ROBOT = LaunchConfiguration("robot")
 TEXTS = {
-    "view": Argument("front", "the camera"),
-    "parent": Argument("base", "what carries the camera: base or flange; the other one carries the board"),
-    "board": Argument("", "YAML file of the board; empty: calibration/boards/charuco_7x5_a4.yaml"),
-    "robot": Argument("panda", "a name in config/robots, or a YAML file"),
-    "calibration": Argument("calibration/mine", "folder that <view>.yaml is written to"),
-    "samples": Argument("", "folder of the samples; empty: data/calibration/<view>"),
+    "view": Argument("front", "the camera", checks.view),
+    "parent": Argument(
+        "base",
+        "what carries the camera: base or flange; the other one carries the board",
+        checks.anything,
+        ["base", "flange"],
+    ),
+    "board": Argument("", "YAML file of the board; empty: calibration/boards/charuco_7x5_a4.yaml", checks.board),
+    "robot": Argument("panda", "a name in config/robots, or a YAML file", checks.robot),
+    "calibration": Argument("calibration/mine", "folder that <view>.yaml is written to", checks.filled),
+    "samples": Argument("", "folder of the samples; empty: data/calibration/<view>", checks.anything),
 }
 COLOR = ["cameras/", LaunchConfiguration("view"), "/color/"]
 TOPICS = {
-    "image": Argument([*COLOR, "image_raw"], "topic of the camera's images"),
-    "camera_info": Argument([*COLOR, "camera_info"], "topic of what its driver says of the lens"),
-    "joint_states": Argument("joint_states", "topic of the measured joints"),
+    "image": Argument([*COLOR, "image_raw"], "topic of the camera's images", checks.topic),
+    "camera_info": Argument([*COLOR, "camera_info"], "topic of what its driver says of the lens", checks.topic),
+    "joint_states": Argument("joint_states", "topic of the measured joints", checks.topic),
 }
 OTHERS = {
-    NAMESPACE: Argument("", "of the robot's topics"),
-    "speed": Argument("0.15", "of the arm's own, while it moves by itself"),
-    "guard": Argument("false", "start the command guard, without which nothing moves the arm; where none runs yet"),
-    "sim": Argument("false", "simulate arm, camera and board, with the guard"),
-    "rviz": Argument("false", "open RViz on the live view and the frames"),
-    "easy_handeye2": Argument("false", "start easy_handeye2 beside it, where that is installed"),
-    "robot_base_frame": Argument("panda_link0", "for easy_handeye2"),
-    "robot_effector_frame": Argument("panda_link8", "for easy_handeye2"),
+    NAMESPACE: Argument("", "of the robot's topics", checks.namespace),
+    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+    "speed": Argument("0.15", "of the arm's own, while it moves by itself", checks.number(0.01, 1)),
+    "guard": Argument(
+        "false", "start the command guard, without which nothing moves the arm; where none runs yet", checks.flag
+    ),
+    "sim": Argument("false", "simulate arm, camera and board, with the guard", checks.flag),
+    "rviz": Argument("false", "open RViz on the live view and the frames", checks.flag),
+    "easy_handeye2": Argument("false", "start easy_handeye2 beside it, where that is installed", checks.flag),
+    "robot_base_frame": Argument(BaseFrame(ROBOT), "for easy_handeye2", checks.frame),
+    "robot_effector_frame": Argument(BaseFrame(ROBOT, flange=True), "for easy_handeye2", checks.frame),
 }
 
 
@@ -55,9 +66,9 @@ def generate_launch_description() -> LaunchDescription:
     place = IfElseSubstitution(on_flange, "table", "gripper")
     simulated = IfCondition(said["sim"])
     rviz = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "rviz", "calibrate.rviz"])
-    return LaunchDescription(
-        [
-            *declare(TEXTS | TOPICS | OTHERS),
+    return checked(
+        TEXTS | TOPICS | OTHERS,
+        lambda: [
             *environment(),
             node(process, remappings=[(topic.default, said[name]) for name, topic in TOPICS.items()]),
             node(guard(said["robot"]), IfCondition(OrSubstitution(said["guard"], said["sim"]))),
@@ -72,8 +83,10 @@ def generate_launch_description() -> LaunchDescription:
             Node(
                 package="rviz2",
                 executable="rviz2",
-                arguments=["-d", rviz],
+                namespace=said[NAMESPACE],  # the names in its file are relative
+                arguments=["-d", rviz, "-f", BaseFrame(ROBOT)],
                 condition=IfCondition(said["rviz"]),
             ),
-        ]
+        ],
+        checks.require_calibration,
     )

@@ -7,20 +7,24 @@ from launch.conditions import IfCondition
 from launch.substitutions import EqualsSubstitution, LaunchConfiguration, PathJoinSubstitution
 
 from genima.views.rig import Device
+from genima_bringup import argument_checks as checks
 from genima_bringup.including import ForEachCamera, include
-from genima_bringup.launching import DDS, NAMESPACE, Argument, declare, environment, node
+from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, environment, node
 from genima_bringup.processes import camera
 from launch import LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {
-    "cameras": Argument("four_d415", "which camera is which view: a name in config/cameras, or a YAML file"),
+    "cameras": Argument(
+        "four_d415", "which camera is which view: a name in config/cameras, or a YAML file", checks.cameras
+    ),
     "camera_driver": Argument(
         "realsense2_camera",
         "ROS's, our own over pyrealsense2, or none here",
+        checks.anything,
         ["realsense2_camera", "realsense_camera", "none"],
     ),
-    NAMESPACE: Argument("", "of all topics: one for each of several arms"),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines"),
+    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
+    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
 }
 
 
@@ -51,11 +55,11 @@ def realsense_camera(view: str, device: Device) -> LaunchDescriptionEntity:
 def generate_launch_description() -> LaunchDescription:
     """One driver a camera."""
     cameras, driver = LaunchConfiguration("cameras"), LaunchConfiguration("camera_driver")
-    return LaunchDescription(
-        [
-            *declare(ARGUMENTS),
+    return checked(
+        ARGUMENTS,
+        lambda: [
             *environment(),
             ForEachCamera(cameras, realsense2_camera, IfCondition(EqualsSubstitution(driver, "realsense2_camera"))),
             ForEachCamera(cameras, realsense_camera, IfCondition(EqualsSubstitution(driver, "realsense_camera"))),
-        ]
+        ],
     )

@@ -23,14 +23,15 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.including import OfBackend, Views, include, refuse
+from genima_bringup import argument_checks as checks
+from genima_bringup.including import OfBackend, Views, include
 from genima_bringup.launching import (
     DDS,
     DRAWING,
     NAMESPACE,
     Argument,
+    checked,
     chosen_shortcuts,
-    declare,
     environment,
     node,
     text,
@@ -46,46 +47,63 @@ from genima_bringup.processes import (
     own_drivers,
     policy,
 )
-from launch import LaunchDescription
+from launch import LaunchDescription, LaunchDescriptionEntity
 
 FRANKA_ROS2, OURS, ELSEWHERE = ("crisp", "gello", "jtc"), "franka_arm", "multipanda"
 ARGUMENTS = {
-    "robot": Argument("fr3", "the arm", ["fr3", "panda"]),
-    "robot_ip": Argument("172.16.0.2", "its address, or name"),
+    "robot": Argument("fr3", "the arm", checks.anything, ["fr3", "panda"]),
+    "robot_ip": Argument("172.16.0.2", "its address, or name", checks.host),
     "backend": Argument(
         "crisp",
         "who follows set-points: a controller under franka_ros2 (crisp, gello, jtc), our own driver over pylibfranka "
         "(franka_arm), or multipanda_ros2, started on a machine of its own (multipanda)",
+        checks.anything,
         [*FRANKA_ROS2, OURS, ELSEWHERE],
     ),
-    "gripper": Argument("robotiq_2f140", "a name in config/backends", ["robotiq_2f140", "franka_hand"]),
-    "com_port": Argument("/dev/ttyUSB0", "of a Robotiq's adapter; /dev/serial/by-id/... does not change"),
-    "cameras": Argument("four_d415", "which camera is which view: a name in config/cameras, or a YAML file"),
+    "gripper": Argument(
+        "robotiq_2f140", "a name in config/backends", checks.anything, ["robotiq_2f140", "franka_hand"]
+    ),
+    "com_port": Argument(
+        "/dev/ttyUSB0", "of a Robotiq's adapter; /dev/serial/by-id/... does not change", checks.filled
+    ),
+    "cameras": Argument(
+        "four_d415", "which camera is which view: a name in config/cameras, or a YAML file", checks.cameras
+    ),
     "camera_driver": Argument(
         "realsense2_camera",
         "ROS's, our own over pyrealsense2, or none here",
+        checks.anything,
         ["realsense2_camera", "realsense_camera", "none"],
     ),
     "calibration": Argument(
         "calibration/mine",
         "of the cameras: a name in calibration, or a folder; none: not calibrated yet, with policy:=false",
+        checks.filled,
     ),
-    "checkpoint": Argument("", "folder with diffusion_agent/ and controller/; empty: the models of Genima"),
-    "device": Argument("cuda", "that the models compute on: cuda, or cpu"),
-    "task": Argument("", "begin with it, once all is ready: the ARM MOVES; empty: wait for a goal of run_task"),
-    "time_limit": Argument("60", "of that task, in s"),
-    "hardware": Argument("true", "start the robot's drivers, the guard and what belongs to them here"),
-    "policy": Argument("true", "start the models here"),
-    "record": Argument("false", "start the recorder here"),
-    "folder": Argument("data/demos", "where it puts the episodes"),
-    "rviz": Argument("false", "open RViz here"),
-    NAMESPACE: Argument("", "of all topics: one for each of several arms"),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines"),
+    "checkpoint": Argument(
+        "", "folder with diffusion_agent/ and controller/; empty: the models of Genima", checks.anything
+    ),
+    "device": Argument("cuda", "that the models compute on: cuda, or cpu", checks.device),
+    "task": Argument(
+        "", "begin with it, once all is ready: the ARM MOVES; empty: wait for a goal of run_task", checks.anything
+    ),
+    "time_limit": Argument("60", "of that task, in s", checks.number(0, 86400)),
+    "hardware": Argument("true", "start the robot's drivers, the guard and what belongs to them here", checks.flag),
+    "policy": Argument("true", "start the models here", checks.flag),
+    "record": Argument("false", "start the recorder here", checks.flag),
+    "folder": Argument("data/demos", "where it puts the episodes", checks.filled),
+    "rviz": Argument("false", "open RViz here", checks.flag),
+    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
+    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Drivers, what keeps the arm safe, the policy, and what shows and records it."""
+    """Describe drivers, what keeps the arm safe, the policy, and what shows and records it."""
+    return checked(ARGUMENTS | DRAWING, _entities, checks.require_real_robot)
+
+
+def _entities() -> list[LaunchDescriptionEntity]:
     share = FindPackageShare("genima_bringup")
     robot, backend, gripper = (LaunchConfiguration(name) for name in ("robot", "backend", "gripper"))
     here = {name: LaunchConfiguration(name) for name in (NAMESPACE, DDS)}
@@ -96,7 +114,6 @@ def generate_launch_description() -> LaunchDescription:
     hand = EqualsSubstitution(gripper, "franka_hand")
     ours = EqualsSubstitution(backend, OURS)
     model = IfElseSubstitution(hand, [robot, "_franka_hand"], robot)  # a name in config/robots
-    panda = EqualsSubstitution(robot, "panda")
     recovers = NotEqualsSubstitution(backend, ELSEWHERE)
     arm_adapter, gripper_adapter, arm_recovery = adapters(model, backend, gripper)
     franka_arm, franka_hand = own_drivers(model, text("robot_ip"))
@@ -163,45 +180,33 @@ def generate_launch_description() -> LaunchDescription:
         "cameras.launch.py",
         here | {name: LaunchConfiguration(name) for name in ("cameras", "camera_driver")},
     )
-    return LaunchDescription(
-        [
-            *declare(ARGUMENTS | DRAWING),
-            *environment(),
-            refuse(
-                "robot:=panda takes backend:=multipanda: what franka_ros2 and pylibfranka drive is an FR3",
-                IfCondition(AllSubstitution(hardware, panda, recovers)),
-            ),
-            refuse(
-                "gripper:=franka_hand is an FR3's, by its joint in config/backends/franka_hand.yaml; with robot:=panda "
-                "take robotiq_2f140",
-                IfCondition(AllSubstitution(hardware, panda, hand)),
-            ),
-            *driver,
-            cameras,
-            *(
-                node(process, IfCondition(models))
-                for process in [
-                    *policy(text("checkpoint"), text("calibration"), text("device"), shortcuts=chosen_shortcuts()),
-                    camera_watch(model, text("calibration"), views),
-                ]
-            ),
-            node(CLOCK_WATCH),
-            node(Process("genima_nodes", "recorder", recorder), IfCondition(LaunchConfiguration("record"))),
-            include(
-                "genima_bringup",
-                "view.launch.py",
-                here | {"robot": robot, "checkpoint": LaunchConfiguration("checkpoint"), "describe": ours},
-                condition=IfCondition(LaunchConfiguration("rviz")),
-            ),
-            ExecuteProcess(
-                name="task",
-                cmd=[
-                    *(sys.executable, "-m", "genima.cli", "task", task),
-                    *("--time-limit", LaunchConfiguration("time_limit")),
-                    *("--namespace", LaunchConfiguration(NAMESPACE)),
-                ],
-                condition=IfCondition(NotEqualsSubstitution(task, "")),
-                output="screen",
-            ),
-        ]
-    )
+    return [
+        *environment(),
+        *driver,
+        cameras,
+        *(
+            node(process, IfCondition(models))
+            for process in [
+                *policy(text("checkpoint"), text("calibration"), text("device"), shortcuts=chosen_shortcuts()),
+                camera_watch(model, text("calibration"), views),
+            ]
+        ),
+        node(CLOCK_WATCH),
+        node(Process("genima_nodes", "recorder", recorder), IfCondition(LaunchConfiguration("record"))),
+        include(
+            "genima_bringup",
+            "view.launch.py",
+            here | {"robot": robot, "checkpoint": LaunchConfiguration("checkpoint"), "describe": ours},
+            condition=IfCondition(LaunchConfiguration("rviz")),
+        ),
+        ExecuteProcess(
+            name="task",
+            cmd=[
+                *(sys.executable, "-m", "genima.cli", "task", task),
+                *("--time-limit", LaunchConfiguration("time_limit")),
+                *("--namespace", LaunchConfiguration(NAMESPACE)),
+            ],
+            condition=IfCondition(NotEqualsSubstitution(task, "")),
+            output="screen",
+        ),
+    ]

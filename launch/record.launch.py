@@ -9,20 +9,27 @@ from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution, Pat
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.launching import NAMESPACE, Argument, declare, leader_topics, node, text
+from genima_bringup import argument_checks as checks
+from genima_bringup.launching import NAMESPACE, Argument, checked, leader_topics, node, text
 from genima_bringup.processes import Process
 from launch import LaunchDescription
 
 RECORDER = {
-    "robot": Argument("panda", "the follower: a name in config/robots, or a YAML file"),
-    "folder": Argument("data/demos", "where the episodes go"),
-    "views": Argument("[wrist, front, right_shoulder, left_shoulder]", "the cameras, as in four_d415.yaml"),
-    "images": Argument("jpeg", "how they are kept: jpeg, png (lossless) or raw"),
-    "calibration": Argument("", "of the cameras, to be kept beside: a name in calibration, or a folder"),
+    "robot": Argument("panda", "the follower: a name in config/robots, or a YAML file", checks.robot),
+    "folder": Argument("data/demos", "where the episodes go", checks.output_folder),
+    "views": Argument(
+        "[wrist, front, right_shoulder, left_shoulder]", "the cameras, as in four_d415.yaml", checks.views
+    ),
+    "images": Argument(
+        "jpeg", "how they are kept: jpeg, png (lossless) or raw", checks.anything, ["jpeg", "png", "raw"]
+    ),
+    "calibration": Argument(
+        "", "of the cameras, to be kept beside: a name in calibration, or a folder", checks.calibration
+    ),
 }
 OTHERS = {
-    "episode": Argument("", "show its first images over the live ones, to set the scene again"),
-    "rviz": Argument("false", "with episode: open RViz on them"),
+    "episode": Argument("", "show its first images over the live ones, to set the scene again", checks.episode),
+    "rviz": Argument("false", "with episode: open RViz on them", checks.flag),
 }
 
 
@@ -34,9 +41,9 @@ def generate_launch_description() -> LaunchDescription:
         recorder[name] = text(name)
     overlay = {"episode": text("episode"), "views": recorder["views"]}
     given = IfCondition(NotEqualsSubstitution(LaunchConfiguration("episode"), ""))
-    return LaunchDescription(
-        [
-            *declare(RECORDER | OTHERS),
+    return checked(
+        RECORDER | OTHERS,
+        lambda: [
             IncludeLaunchDescription(PathJoinSubstitution([share, "launch", "teleop.launch.py"])),
             node(Process("genima_nodes", "recorder", recorder, leader_topics())),
             node(Process("genima_nodes", "scene_overlay", overlay), given),
@@ -47,5 +54,5 @@ def generate_launch_description() -> LaunchDescription:
                 arguments=["-d", PathJoinSubstitution([share, "config", "rviz", "scene_reset.rviz"])],
                 condition=IfCondition(LaunchConfiguration("rviz")),
             ),
-        ]
+        ],
     )

@@ -4,19 +4,22 @@ robotiq_description's own robotiq_control.launch.py has the controllers of a 2F-
 an arm, both controller managers and both joint states would be called the same.
 """
 
-from launch.substitutions import Command, FindExecutable, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from genima_bringup.launching import DDS, NAMESPACE, Argument, declare, environment
+from genima_bringup import argument_checks as checks
+from genima_bringup.including import xacro
+from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, environment
 from launch import LaunchDescription
 
 ARGUMENTS = {
-    "com_port": Argument("/dev/ttyUSB0", "of the gripper's RS-485 adapter; /dev/serial/by-id/... does not change"),
-    "parent": Argument("fr3_link8", "the arm's frame that it is mounted on"),
-    NAMESPACE: Argument("", "of all topics: one for each of several arms"),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines"),
+    "com_port": Argument(
+        "/dev/ttyUSB0", "of the gripper's RS-485 adapter; /dev/serial/by-id/... does not change", checks.filled
+    ),
+    "parent": Argument("fr3_link8", "the arm's frame that it is mounted on", checks.frame),
+    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
+    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
 }
 
 
@@ -26,11 +29,11 @@ def generate_launch_description() -> LaunchDescription:
     namespace = PathJoinSubstitution([LaunchConfiguration(NAMESPACE), "robotiq"])
     model = PathJoinSubstitution([grippers, "robotiq_2f140.urdf.xacro"])
     arguments = [" parent:=", LaunchConfiguration("parent"), " com_port:=", LaunchConfiguration("com_port")]
-    description = ParameterValue(Command([FindExecutable(name="xacro"), " ", model, *arguments]), value_type=str)
+    description = xacro([model], arguments)
     controllers = PathJoinSubstitution([grippers, "robotiq_2f140.controllers.yaml"])
-    return LaunchDescription(
-        [
-            *declare(ARGUMENTS),
+    return checked(
+        ARGUMENTS,
+        lambda: [
             *environment(),
             Node(
                 package="robot_state_publisher",
@@ -58,5 +61,5 @@ def generate_launch_description() -> LaunchDescription:
                 ],
                 output="screen",
             ),
-        ]
+        ],
     )

@@ -7,21 +7,25 @@ The drivers of both arms run already: the follower's may be real_robot.launch.py
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 
-from genima_bringup.launching import NAMESPACE, Argument, declare, environment, leader_topics, node
+from genima_bringup import argument_checks as checks
+from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, environment, leader_topics, node
 from genima_bringup.processes import guard, jog, mirror, simulated_leader, simulator
 from launch import LaunchDescription
 
 ARGUMENTS = {
-    "robot": Argument("panda", "the follower: a name in config/robots, or a YAML file"),
-    "leader": Argument("panda", "the leader: a name in config/teleop, or a YAML file"),
-    "leader_joints": Argument("leader/joint_states", "topic of the leader's joints"),
-    "leader_gripper": Argument("leader/gripper", "topic of the leader's gripper, where its joints do not say"),
-    "leader_joy": Argument("leader/joy", "topic of the pedal or gamepad whose button moves the gripper"),
-    "speed": Argument("0.15", "of the follower's own, while it comes to the leader"),
-    NAMESPACE: Argument("", "of the follower's topics: one for each of several arms"),
-    "guard": Argument("true", "start the follower's command_guard; false where one runs already"),
-    "jog": Argument("false", "the leader is a gamepad on the topic joy, or the keys of ./genima record"),
-    "sim": Argument("false", "simulate both arms; the leader plays demos of the experts"),
+    "robot": Argument("panda", "the follower: a name in config/robots, or a YAML file", checks.robot),
+    "leader": Argument("panda", "the leader: a name in config/teleop, or a YAML file", checks.filled),
+    "leader_joints": Argument("leader/joint_states", "topic of the leader's joints", checks.topic),
+    "leader_gripper": Argument(
+        "leader/gripper", "topic of the leader's gripper, where its joints do not say", checks.topic
+    ),
+    "leader_joy": Argument("leader/joy", "topic of the pedal or gamepad whose button moves the gripper", checks.topic),
+    "speed": Argument("0.15", "of the follower's own, while it comes to the leader", checks.number(0.001, 1)),
+    NAMESPACE: Argument("", "of the follower's topics: one for each of several arms", checks.namespace),
+    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+    "guard": Argument("true", "start the follower's command_guard; false where one runs already", checks.flag),
+    "jog": Argument("false", "the leader is a gamepad on the topic joy, or the keys of ./genima record", checks.flag),
+    "sim": Argument("false", "simulate both arms; the leader plays demos of the experts", checks.flag),
 }
 
 
@@ -30,13 +34,14 @@ def generate_launch_description() -> LaunchDescription:
     simulated = IfCondition(LaunchConfiguration("sim"))
     robot = LaunchConfiguration("robot")
     teleop = mirror(robot, LaunchConfiguration("leader"), LaunchConfiguration("speed"), leader_topics())
-    return LaunchDescription(
-        [
-            *declare(ARGUMENTS),
+    return checked(
+        ARGUMENTS,
+        lambda: [
             *environment(),
             node(guard(robot), IfCondition(LaunchConfiguration("guard"))),
             node(teleop),
             node(jog(robot), IfCondition(LaunchConfiguration("jog"))),
             *(node(process, simulated) for process in [*simulator(), *simulated_leader("expert")]),
-        ]
+        ],
+        checks.require_teleop,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import logging
 import re
 import runpy
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import yaml
+from untrained import save_checkpoints
 
 from genima import paths
 from genima.errors import GenimaError
@@ -205,24 +208,24 @@ def test_the_robotiq_is_as_its_backend_says() -> None:
 # ------------------------------------------------------------------------------------------------- with `launch` itself
 
 
+EXECUTABLES = {
+    "robot_state_publisher": ["robot_state_publisher"],
+    "controller_manager": ["spawner", "ros2_control_node"],
+    "tf2_ros": ["static_transform_publisher"],
+    "rviz2": ["rviz2"],
+} | {
+    package: re.findall(r'"(\w+) = ', (ROOT / "src" / package / "setup.py").read_text())
+    for package in ("genima_nodes", "genima_sim")
+}
+
+
 @pytest.fixture
-def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Evaluates a launch file, without starting anything; returns "package/executable" of all that it would start, and
-    the parameters of our own.
+def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prefix of ROS with all packages that our launch files need; their executables note down that they run.
 
     Other packages' launch files only declare the arguments that are on record.
     """
     pytest.importorskip("launch_ros", reason="launch is not among the wheels")
-    import asyncio
-
-    from launch.actions import ExecuteProcess, IncludeLaunchDescription
-    from launch.launch_description_sources import PythonLaunchDescriptionSource
-    from launch.utilities import perform_substitutions
-    from launch_ros.actions import Node
-    from launch_ros.utilities import evaluate_parameters
-
-    from launch import Action, LaunchContext
-
     index = tmp_path / "share" / "ament_index" / "resource_index" / "packages"
     index.mkdir(parents=True)
     for package, data in RECORDED.items():
@@ -238,12 +241,66 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 "        [DeclareLaunchArgument(name, default_value=default) for name, default in ARGUMENTS.items()]\n"
                 "    )\n"
             )
-    for package in ("genima_bringup", "franka_description"):
+    for package in ("genima_bringup", "franka_description", *EXECUTABLES):
         (index / package).touch()
         (tmp_path / "share" / package).mkdir(exist_ok=True)
+        for name in EXECUTABLES.get(package, ()):
+            executable = tmp_path / "lib" / package / name
+            executable.parent.mkdir(parents=True, exist_ok=True)
+            executable.write_text(f"#!/bin/sh\necho {package}/{name} >> {tmp_path}/started\nexec sleep 20\n")
+            executable.chmod(0o755)
     for folder in ("launch", "config"):
         (tmp_path / "share" / "genima_bringup" / folder).symlink_to(ROOT / folder)
+    description = tmp_path / "share" / "franka_description" / "robots" / "fr3" / "fr3.urdf.xacro"
+    description.parent.mkdir(parents=True)
+    description.write_text("<robot/>")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "xacro").write_text("#!/bin/sh\necho a warning >&2\necho '<robot/>'\n")
+    (tmp_path / "bin" / "xacro").chmod(0o755)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    for name in ("ROS_DOMAIN_ID", "ROS_DISCOVERY_SERVER", "RMW_IMPLEMENTATION"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of checkpoints, by the robot that they are of."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    robots = ("fr3", "fr3_franka_hand", "panda")
+    return {robot: str(save_checkpoints(folder / robot, 256, robot)) for robot in robots}
+
+
+@pytest.fixture
+def usual(trained: dict[str, str], tmp_path: Path) -> Any:
+    """The arguments of a launch file, with those that have no default that fits."""
+    rig = yaml.safe_load(paths.shared("config", "cameras", "four_d415.yaml").read_text())
+    square = tmp_path / "square.yaml"
+    square.write_text(yaml.safe_dump({view: camera | {"profile": "256x256x30"} for view, camera in rig.items()}))
+
+    def arguments(file: str, **given: str) -> dict[str, str]:
+        if file != "real_robot":
+            return given
+        robot = given.get("robot", "fr3") + ("_franka_hand" if given.get("gripper") == "franka_hand" else "")
+        return {"calibration": "sim", "checkpoint": trained.get(robot, ""), "cameras": str(square)} | given
+
+    return arguments
+
+
+@pytest.fixture
+def evaluate(prefix: Path, usual: Any) -> Any:
+    """Evaluates a launch file, without starting anything; returns "package/executable" of all that it would start, and
+    the parameters of our own."""
+    import asyncio
+
+    from launch.actions import ExecuteProcess, IncludeLaunchDescription
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    from launch.utilities import perform_substitutions
+    from launch_ros.actions import Node
+    from launch_ros.utilities import evaluate_parameters
+
+    from launch import Action, LaunchContext
 
     def run(file: str, **arguments: str) -> SimpleNamespace:
         context = LaunchContext()
@@ -280,7 +337,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                     remapped[included[-1]] = dict(context.launch_configurations.get("ros_remaps", []))
 
         source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
-        visit(IncludeLaunchDescription(source, launch_arguments=arguments.items()))
+        visit(IncludeLaunchDescription(source, launch_arguments=usual(file, **arguments).items()))
         return SimpleNamespace(
             started=started,
             included=included,
@@ -417,9 +474,10 @@ def test_what_there_is_not_for_a_panda_is_refused(
         evaluate(file, robot="panda", **arguments)
 
 
-def test_a_panda_is_seen_and_read_elsewhere(evaluate: Any) -> None:
+def test_a_panda_is_seen_and_read_elsewhere(evaluate: Any, tmp_path: Path) -> None:
     assert set(evaluate("real_robot", robot="panda", hardware="false").started) == POLICY | CLOCK
-    assert "rviz2/rviz2" in evaluate("view", robot="panda", description="mine.urdf.xacro").started
+    (tmp_path / "mine.urdf.xacro").write_text("<robot/>")
+    assert "rviz2/rviz2" in evaluate("view", robot="panda", description=str(tmp_path / "mine.urdf.xacro")).started
 
 
 def test_a_missing_file_of_cameras_is_named(evaluate: Any) -> None:
@@ -432,3 +490,171 @@ def test_a_launch_file_evaluates(evaluate: Any, file: str) -> None:
     found = evaluate(file)
     assert found.started or len(found.included) > 1
     assert runpy.run_path(str(ROOT / "launch" / f"{file}.launch.py"))["__doc__"]
+
+
+# ---------------------------------------------------------------------------------- nothing is started after an error
+
+
+@pytest.fixture
+def launched(prefix: Path, usual: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Launch a file for real; return the exit code, what was started, and the errors that were logged."""
+    from launch.actions import IncludeLaunchDescription, Shutdown, TimerAction
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from launch import LaunchDescription, LaunchService
+
+    monkeypatch.setenv("ROS_LOG_DIR", str(prefix / "log"))
+
+    class Errors(logging.Handler):
+        lines: list[str] = []
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.lines += [record.getMessage()] if record.levelno >= logging.ERROR else []
+
+    handler = Errors()
+
+    def run(file: str, **arguments: str) -> tuple[int, list[str], list[str]]:
+        source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
+        include = IncludeLaunchDescription(source, launch_arguments=usual(file, **arguments).items())
+        service = LaunchService(noninteractive=True)
+        service.include_launch_description(LaunchDescription([include, TimerAction(period=1.5, actions=[Shutdown()])]))
+        logger = logging.getLogger("launch")
+        logger.addHandler(handler)
+        handler.lines = []
+        try:
+            code = service.run()
+        finally:
+            logger.removeHandler(handler)
+        notes = prefix / "started"
+        started = notes.read_text().split() if notes.exists() else []
+        left = [child.cmdline() for child in psutil.Process().children(recursive=True) if "sleep" in child.name()]
+        assert not left
+        return code, started, handler.lines
+
+    return run
+
+
+ANYWHERE: dict[str, dict[str, str]] = {file.name.removesuffix(".launch.py"): {} for file in LAUNCH}
+WRONG: list[tuple[str, dict[str, str]]] = [
+    *((file, {"dds": "nope"}) for file in ANYWHERE),
+    *((file, {"namespace": "left-arm"}) for file in ANYWHERE),
+    ("calibrate", {"view": "left-shoulder"}),
+    ("calibrate", {"parent": "ceiling"}),
+    ("calibrate", {"board": "nowhere.yaml"}),
+    ("calibrate", {"robot": "r2d2"}),
+    ("calibrate", {"image": "my-topic"}),
+    ("calibrate", {"speed": "fast"}),
+    ("calibrate", {"sim": "maybe"}),
+    ("calibrate", {"sim": "true", "view": "ceiling"}),
+    ("calibrate", {"calibration": str(ROOT / "README.md" / "x")}),
+    ("cameras", {"cameras": "nowhere.yaml"}),
+    ("cameras", {"cameras": "nowhere"}),
+    ("cameras", {"camera_driver": "webcam"}),
+    ("real_robot", {"cameras": "nowhere.yaml"}),
+    ("real_robot", {"calibration": "nowhere"}),
+    ("real_robot", {"calibration": "none"}),
+    ("real_robot", {"checkpoint": "nowhere"}),
+    ("real_robot", {"checkpoint": ""}),  # of a Panda
+    ("real_robot", {"robot": "ur5"}),
+    ("real_robot", {"robot_ip": "a b"}),
+    ("real_robot", {"backend": "gello", "namespace": "left"}),
+    ("real_robot", {"device": "tpu"}),
+    ("real_robot", {"time_limit": "nan"}),
+    ("real_robot", {"hardware": "yes please"}),
+    ("real_robot", {"steps": "2.5"}),
+    ("real_robot", {"strength": "inf"}),
+    ("real_robot", {"record": "true", "folder": str(ROOT / "README.md" / "x")}),
+    ("record", {"views": "front"}),
+    ("record", {"views": "[left-shoulder]"}),
+    ("record", {"images": "webp"}),
+    ("record", {"folder": str(ROOT / "README.md" / "x")}),
+    ("record", {"episode": "nowhere"}),
+    ("record", {"leader": "nowhere"}),  # an argument of teleop.launch.py, which it includes
+    ("robotiq", {"parent": "fr3-link8"}),
+    ("sim", {"seed": "10e20"}),
+    ("sim", {"checkpoint": "nowhere"}),
+    ("sim", {"robot": "fr3"}),
+    ("sim", {"scene": "nowhere", "backend": "coppeliasim"}),
+    ("sim", {"port": "99999", "backend": "coppeliasim"}),
+    ("teleop", {"robot": "r2d2"}),
+    ("teleop", {"leader": "nowhere.yaml"}),
+    ("teleop", {"leader_joints": "a-b"}),
+    ("teleop", {"speed": "-1"}),
+    ("view", {"description": "nowhere.xacro"}),
+    ("view", {"checkpoint": "nowhere"}),
+    ("view", {"rviz": "perhaps"}),
+]
+
+
+@pytest.mark.parametrize(("file", "arguments"), WRONG, ids=lambda value: str(value))
+def test_a_wrong_argument_starts_nothing(launched: Any, file: str, arguments: dict[str, str]) -> None:
+    code, started, errors = launched(file, **arguments)
+    assert (code, started) == (1, [])
+    name, value = next(iter(arguments.items()))
+    assert any(name in line or value in line for line in errors), errors
+    assert not any("\n" in line or "Traceback" in line for line in errors)
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "missing"),
+    [
+        ("real_robot", {}, "realsense2_camera"),
+        ("real_robot", {}, "franka_bringup"),
+        ("real_robot", {"rviz": "true"}, "rviz2"),
+        ("real_robot", {}, "controller_manager"),
+        ("real_robot", {}, "genima_nodes/task_runner"),
+        ("real_robot", {}, "xacro"),
+        ("cameras", {}, "realsense2_camera"),
+        ("view", {}, "tf2_ros"),
+        ("calibrate", {"rviz": "true"}, "rviz2"),
+        ("teleop", {"jog": "true"}, "genima_nodes/jog"),
+        ("record", {}, "genima_nodes/recorder"),
+        ("sim", {}, "genima_sim"),
+    ],
+)
+def test_what_is_not_installed_starts_nothing(
+    launched: Any, prefix: Path, file: str, arguments: dict[str, str], missing: str
+) -> None:
+    package, _, executable = missing.partition("/")
+    if executable:
+        (prefix / "lib" / package / executable).unlink()
+    elif missing == "xacro":
+        (prefix / "bin" / "xacro").unlink()
+    else:
+        (prefix / "share" / "ament_index" / "resource_index" / "packages" / package).unlink()
+    code, started, errors = launched(file, **arguments)
+    assert (code, started) == (1, [])
+    assert any((executable or package) in line for line in errors), errors
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ROS_DOMAIN_ID", "abc"), ("ROS_DISCOVERY_SERVER", "10.0.0.1:11811"), ("RCUTILS_COLORIZED_OUTPUT", "yes")],
+)
+def test_what_ros_would_refuse_starts_nothing(
+    launched: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, started, errors = launched("real_robot")
+    assert (code, started) == (1, []) and name in errors[-1]
+
+
+@pytest.mark.parametrize("file", [*ANYWHERE])
+def test_what_is_right_starts_and_ends(launched: Any, evaluate: Any, file: str) -> None:
+    """The same processes as the launch file names, and none is left."""
+    code, started, _ = launched(file)
+    expected = [name for name in evaluate(file).started if "/" in name and not name.startswith("task ")]
+    assert code == 0 and sorted(started) == sorted(expected)
+
+
+def test_relative_paths_begin_at_the_callers_folder(
+    launched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "cameras.yaml").write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text())
+    monkeypatch.chdir(tmp_path / "mine")
+    code, started, _ = launched("cameras", cameras="cameras.yaml", camera_driver="realsense_camera")
+    assert code == 0 and started == ["genima_nodes/realsense_camera"] * 4
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "started").unlink()
+    assert launched("cameras", cameras="cameras.yaml")[:2] == (1, [])

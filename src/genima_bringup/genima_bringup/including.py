@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 
 import yaml
-from launch.action import Action
+from ament_index_python.packages import PackageNotFoundError
 from launch.actions import (
     GroupAction,
     IncludeLaunchDescription,
-    OpaqueFunction,
     PopLaunchConfigurations,
     PushLaunchConfigurations,
     ResetLaunchConfigurations,
@@ -19,14 +19,17 @@ from launch.launch_context import LaunchContext
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.some_substitutions_type import SomeSubstitutionsType
 from launch.substitution import Substitution
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import Command, LaunchConfiguration, PathJoinSubstitution
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
 from launch_ros.actions import SetRemap
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from genima.errors import GenimaError
+from genima.handeye.result import Frames
 from genima.robot.backend import ArmBackend
+from genima.robot.model import RobotModel
 from genima.views.rig import Device, load_rig
+from genima_bringup.rehearsal import Rehearsed
 
 
 def include(
@@ -56,16 +59,7 @@ def include(
     )
 
 
-def refuse(words: str, condition: Condition) -> OpaqueFunction:
-    """Ends the launch with one line, where arguments do not go together."""
-
-    def end(context: LaunchContext) -> None:
-        raise GenimaError(words)
-
-    return OpaqueFunction(function=end, condition=condition)
-
-
-class ForEachCamera(Action):
+class ForEachCamera(Rehearsed):
     """What ``make`` returns for each view and its camera, of a file of config/cameras."""
 
     def __init__(
@@ -112,3 +106,41 @@ class OfBackend(Substitution):
         GenimaError: for a missing or malformed file.
         """
         return self._tell(ArmBackend.load(perform_substitutions(context, self._backend)))
+
+
+class Executable(Substitution):
+    """The path of a program."""
+
+    def __init__(self, name: str, package: str) -> None:
+        """``package`` is the ROS package that has it."""
+        super().__init__()
+        self._name, self._package = name, package
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        PackageNotFoundError: where it is not installed.
+        """
+        if (path := shutil.which(self._name)) is None:
+            raise PackageNotFoundError(f"'{self._package}'")
+        return path
+
+
+def xacro(file: Sequence[SomeSubstitutionsType], arguments: Sequence[SomeSubstitutionsType]) -> ParameterValue:
+    """Return a robot's description from a xacro file; its warnings do not end the launch."""
+    command = Command([Executable("xacro", "xacro"), ' "', *file, '"', *arguments], on_stderr="warn")
+    return ParameterValue(command, value_type=str)
+
+
+class BaseFrame(Substitution):
+    """The frame of a robot's base, or with ``flange`` that of its flange, as franka_description calls it."""
+
+    def __init__(self, robot: SomeSubstitutionsType, flange: bool = False) -> None:
+        super().__init__()
+        self._robot, self._flange = normalize_to_list_of_substitutions(robot), flange
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        GenimaError: for a missing or malformed robot model.
+        """
+        robot = RobotModel.load(perform_substitutions(context, self._robot))
+        return Frames.of(robot, "flange" if self._flange else "base", "").parent

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.launch_context import LaunchContext
 from launch.launch_description_entity import LaunchDescriptionEntity
@@ -17,22 +16,26 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from genima_bringup import argument_checks as checks
 from genima_bringup.including import include
 from genima_bringup.processes import ENVIRONMENT, SHORTCUTS, Process, Value
+from genima_bringup.rehearsal import Argument, checked
+
+__all__ = ["Argument", "checked"]
 
 NAMESPACE, DDS = "namespace", "dds"
 EASY_HANDEYE2 = "easy_handeye2"
 
 
-class Argument(NamedTuple):
-    """Of a launch file."""
-
-    default: SomeSubstitutionsType
-    help: str
-    choices: Sequence[str] | None = None  # None: anything
-
-
-DRAWING = {name: Argument(str(shortcut.default), shortcut.help) for name, shortcut in SHORTCUTS.items()}
+_DRAWING_CHECKS = {
+    "steps": checks.integer(0, 1000),
+    "strength": checks.number(0, 1),
+    "controlnet_every": checks.integer(1, 1000),
+    "tiny_decoder": checks.anything,
+}
+DRAWING = {
+    name: Argument(str(shortcut.default), shortcut.help, _DRAWING_CHECKS[name]) for name, shortcut in SHORTCUTS.items()
+}
 
 
 def text(name: str) -> ParameterValue:
@@ -48,16 +51,6 @@ def chosen_shortcuts() -> dict[str, Value]:
     }
 
 
-def declare(arguments: Mapping[str, Argument]) -> list[DeclareLaunchArgument]:
-    """The arguments of a launch file, by name."""
-    return [
-        DeclareLaunchArgument(
-            name, default_value=argument.default, description=argument.help, choices=argument.choices
-        )
-        for name, argument in arguments.items()
-    ]
-
-
 def leader_topics() -> dict[str, LaunchConfiguration]:
     """The arguments that say where a leader speaks, by our names of these topics."""
     arguments = {"leader/joint_states": "leader_joints", "leader/gripper": "leader_gripper", "leader/joy": "leader_joy"}
@@ -65,8 +58,8 @@ def leader_topics() -> dict[str, LaunchConfiguration]:
 
 
 def environment() -> list[SetEnvironmentVariable]:
-    """What all nodes need; the argument ``dds`` names a profile in config/dds."""
-    name = LaunchConfiguration(DDS, default="shared_memory")
+    """Make the variables that all nodes need; the argument ``dds`` names a profile in config/dds."""
+    name = LaunchConfiguration(DDS)
     profile = [PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "dds", name]), ".xml"]
     return [
         SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),  # tiles are lost in the default one

@@ -14,6 +14,7 @@ Value: TypeAlias = str | int | float | bool | list[str]
 
 # Where the user has not set these.
 ENVIRONMENT = {
+    "SKIP_DEFAULT_XML_FILE": "1",  # Fast DDS reads a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
     "PYTHONUTF8": "1",  # files and streams are UTF-8, whatever the locale says
     "TRANSFORMERS_VERBOSITY": "error",  # the model libraries greet with notices of parts that nobody here needs
     "DIFFUSERS_VERBOSITY": "error",

@@ -52,8 +52,7 @@ def _environment(dds: str = "shared_memory") -> dict[str, str]:
         "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(free_domains())),
         # under LOCALHOST, Fast DDS replaces the transports that the profile sets up
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-        ros.PROFILE: str(_profile(dds)),
-        "SKIP_DEFAULT_XML_FILE": "1",  # a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
+        ros.PROFILE: str(dds_profile(dds)),
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "PYTHONUNBUFFERED": "1",
     }
@@ -80,8 +79,8 @@ def joining_environment(dds: str = "shared_memory") -> dict[str, str]:
     return environment
 
 
-def _profile(name: str) -> Path:
-    """The file of a profile of config/dds.
+def dds_profile(name: str) -> Path:
+    """Return the file of a profile of config/dds.
 
     Raises:
         GenimaError: where there is none of that name.
