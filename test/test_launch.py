@@ -148,15 +148,15 @@ def test_several_cameras_are_several_nodes() -> None:
 
 
 def test_without_the_policy_neither_models_nor_calibration_are_asked_for() -> None:
-    given = ["--robot-ip", "1.2.3.4", "--cameras", "four_d415", "--no-policy"]
-    listed = real._processes(real._parse(given))
+    listed = real._processes(real.Real("1.2.3.4", "four_d415", policy=False))
     assert listed == processes.real_without_policy("fr3_franka_hand", "1.2.3.4", load_rig("four_d415"))
     assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
-    calibrated = real._processes(real._parse([*given, "--calibration", "sim"]))
+    calibrated = real._processes(real.Real("1.2.3.4", "four_d415", calibration="sim", policy=False))
     assert {process.node for process in calibrated} - {process.node for process in listed} == {"camera_transforms"}
-    for arguments, words in ((given[:-1], "--no-policy"), ([*given, "--checkpoint", "runs/mine"], "--checkpoint")):
+    given = ["--robot-ip", "1.2.3.4", "--cameras", "four_d415"]
+    for arguments, words in ((given, "--no-policy"), ([*given, "--no-policy", "--checkpoint", "runs/mine"], "--check")):
         with pytest.raises(GenimaError, match=words):
-            real._parse(arguments)
+            real.main(arguments)
 
 
 # ------------------------------------------------------------------------------------------ files for ROS's own drivers
@@ -563,7 +563,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ("real_robot", {"hardware": "yes please"}),
     ("real_robot", {"steps": "2.5"}),
     ("real_robot", {"strength": "inf"}),
-    ("real_robot", {"record": "true", "folder": str(ROOT / "README.md" / "x")}),
+    ("real_robot", {"folder": str(ROOT / "README.md" / "x"), "record": "true"}),
     ("record", {"views": "front"}),
     ("record", {"views": "[left-shoulder]"}),
     ("record", {"images": "webp"}),

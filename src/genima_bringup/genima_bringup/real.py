@@ -107,25 +107,18 @@ def _processes(options: Real) -> list[Process]:
     Raises:
         GenimaError: in a moment, for what the nodes would find out in many seconds.
     """
-    from genima import checkpoint  # only here: for --help, nothing slow is imported
-    from genima.doctor import Status
-    from genima.doctor.configuration import rig_fits
-    from genima.robot.model import RobotModel
+    from genima.robot.model import RobotModel  # only here: for --help, nothing slow is imported
     from genima.views import load_cameras
     from genima.views.rig import load_rig
+    from genima_bringup.argument_checks import require_policy
 
-    rig, robot = load_rig(options.cameras), RobotModel.load(options.robot)
-    calibrated = load_cameras(options.calibration) if options.calibration else {}
+    rig = load_rig(options.cameras)
     if not options.policy:
+        RobotModel.load(options.robot)
+        if options.calibration:
+            load_cameras(options.calibration)
         return real_without_policy(options.robot, options.robot_ip, rig, options.calibration)
-    spec, _ = checkpoint.read_pair(options.checkpoint)
-    spec.require_robot(robot, f"the checkpoint {options.checkpoint or 'of Genima'}")
-    if misfits := [finding for finding in rig_fits(rig, spec) if finding.status is Status.FAIL]:
-        raise GenimaError(f"{misfits[0].what}: {misfits[0].found}; {misfits[0].remedy}")
-    if missing := [view for view in rig if view not in calibrated]:
-        raise GenimaError(
-            f"{options.calibration} has no calibration of {', '.join(missing)}: docs/calibration.md says how to make it"
-        )
+    require_policy(options.robot, options.cameras, options.calibration, options.checkpoint)
     return real(
         options.robot, options.robot_ip, rig, options.calibration, options.checkpoint, options.device,
         shortcut_parameters(options.drawing),
