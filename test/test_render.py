@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,11 +13,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets.distributed import split_dataset_by_node
+from mutation import mutated_bytes, mutated_data, require_clean
 
 from genima import paths
 from genima.checkpoint import DrawingSpec
@@ -25,7 +31,7 @@ from genima.cli.render import main as render_command
 from genima.datasets.drawings import DrawingDataset, collate
 from genima.datasets.moments import Visit
 from genima.datasets.render import MANIFEST, RenderPlan, render, sha256
-from genima.datasets.targets import TargetDataset, split
+from genima.datasets.targets import TargetDataset, _moments, read_manifest, split
 from genima.episodes import Episode, EpisodeWriter, find_episodes
 from genima.errors import GenimaError
 from genima.observation import Command, Joints
@@ -255,6 +261,121 @@ def test_a_damaged_dataset_is_named(short_targets: Path, tmp_path: Path) -> None
         with pytest.raises(GenimaError, match=MANIFEST) as caught:
             TargetDataset.load(broken(MANIFEST, change))
         assert "\n" not in str(caught.value)
+
+
+def test_mutated_manifests_are_refused_or_are_of_a_dataset(short_targets: Path, tmp_path: Path) -> None:
+    valid = json.loads((short_targets / MANIFEST).read_text(encoding="utf-8"))
+    file, read = tmp_path / MANIFEST, 0
+
+    def check() -> None:
+        manifest = read_manifest(tmp_path)
+        for shard in manifest["shards"]:
+            assert (tmp_path / shard["file"]).parent == tmp_path  # nothing outside of the folder is ever opened
+        assert 0 < DrawingSpec.from_dict(manifest["spec"]).horizon <= 1000
+
+    for data in mutated_data(valid, 400):
+        file.write_text(json.dumps(data), encoding="utf-8")
+        read += require_clean(check, data)
+    for data in mutated_bytes(json.dumps(valid).encode(), 200):
+        file.write_bytes(data)
+        read += require_clean(check, data)
+    assert 10 < read < 400
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"moments": 25}, "its shards hold 24 moments, not 25"),
+        ({"fingerprint": 3}, "fingerprint: .* valid string"),
+        ({"shards": []}, "shards: .* at least 1 item"),
+        ({"shards.0.file": "../short/shard-00000-of-00003.parquet"}, "shards.0.file: .* pattern"),
+        ({"shards.0.file": "/etc/passwd"}, "shards.0.file: .* pattern"),
+        ({"shards.0.file": "shard-00001-of-00003.parquet"}, "a shard is named twice"),
+        ({"shards.0.moments": 10**20}, "shards.0.moments: "),
+        ({"spec.horizon": 100000}, "horizon"),
+        ({"spec.action_rate": 1e300}, "action_rate"),
+        ({"spec.robot": "../../../etc/passwd"}, "passwd"),
+        ({"spec.view_size": -32}, "view_size"),
+        ({"spec.appearance.dark": 2}, "dark: .* less than or equal to 1"),
+        ({"cameras.front.width": 0}, "cameras.front.width: "),
+        ({"cameras.front.rotation_xyzw": [0, 0, 0, 0]}, "rotation"),
+        ({"cameras.front.translation": [900.0, 0.0, 1.0]}, "900 m from the base"),
+    ],
+)
+def test_what_is_wrong_in_a_manifest_is_named(
+    short_targets: Path, tmp_path: Path, change: dict[str, Any], line: str
+) -> None:
+    manifest = json.loads((short_targets / MANIFEST).read_text(encoding="utf-8"))
+    for place, value in change.items():
+        *path, last = (int(key) if key.isdigit() else key for key in place.split("."))
+        inner = manifest
+        for key in path:
+            inner = inner[key]
+        inner[last] = value
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(GenimaError, match=line) as caught:
+        TargetDataset.load(tmp_path)
+    assert MANIFEST in str(caught.value) and "run ./genima render again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_shards_that_are_not_what_the_manifest_says_are_named(short_targets: Path, tmp_path: Path) -> None:
+    for path in filter(Path.is_file, short_targets.iterdir()):
+        shutil.copy(path, tmp_path)
+    shard = tmp_path / "shard-00001-of-00003.parquet"
+    original, table = shard.read_bytes(), pq.read_table(shard)
+    count = len(table)
+
+    def other(name: str, values: Any) -> pa.Table:
+        return table.set_column(table.schema.get_field_index(name), name, values)
+
+    lists, numbers = table["positions"].to_pylist(), table["gripper"].to_pylist()
+    kind = table.schema.field("positions").type
+    long = pa.array(["x" * 5000] * count)
+    changed = {
+        "no column target": table.drop_columns(["target"]),
+        f"holds {count - 1} moments, manifest.json says {count}": table.slice(1),
+        "positions has 3 values in a row": other("positions", pa.array([row[:3] for row in lists])),
+        "positions has a missing value": other("positions", pa.array([None, *lists[1:]], kind)),
+        "column gripper has missing values": other("gripper", pa.array([None, *numbers[1:]])),
+        "column gripper has values that are not finite": other("gripper", pa.array([math.inf, *numbers[1:]])),
+        "column gripper holds .*, not numbers": other("gripper", pa.array(["x"] * count)),
+        "column episode holds int64, not text": other("episode", pa.array([1] * count)),
+        "more than 1000 characters": other("instruction", long),
+        "other columns than manifest.json says .spheres.front": other("spheres.front", pa.array([1] * count)),
+    }
+    for line, changed_table in changed.items():
+        pq.write_table(changed_table, shard)
+        with pytest.raises(GenimaError, match=line) as caught:
+            TargetDataset.load(tmp_path)
+        assert shard.name in str(caught.value) and "\n" not in str(caught.value), line
+    manifest = read_manifest(tmp_path)
+    spec = DrawingSpec.from_dict(manifest["spec"])
+    files = [tmp_path / entry["file"] for entry in manifest["shards"]]
+    read = 0
+    for data in mutated_bytes(original, 100):
+        shard.write_bytes(data)
+        read += require_clean(lambda: _moments(files, manifest, spec), f"{len(data)} bytes")
+    assert read < 100
+
+
+def test_an_image_of_another_size_or_none_in_a_shard_is_named(short_targets: Path, tmp_path: Path) -> None:
+    for path in filter(Path.is_file, short_targets.iterdir()):
+        shutil.copy(path, tmp_path)
+    shard = tmp_path / "shard-00000-of-00003.parquet"
+    table = pq.read_table(shard)
+    images = table["observation.front"].to_pylist()
+    small = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    images[0] = {"bytes": small, "path": None}
+    images[1] = {"bytes": b"no image", "path": None}
+    images[2] = {"bytes": None, "path": "/etc/passwd"}
+    at, field = table.schema.get_field_index("observation.front"), table.schema.field("observation.front")
+    pq.write_table(table.set_column(at, field, pa.array(images, field.type)), shard)
+    targets = TargetDataset.load(tmp_path)
+    for i, line in enumerate(("an image of 8x8 px, 32x32 are expected", "neither a PNG nor", "neither a PNG nor")):
+        with pytest.raises(GenimaError, match=f"moment {i}, observation of front: {line}"):
+            targets.observation(i)
+    assert targets.observation(3).shape == (64, 64, 3)
 
 
 def test_a_half_shard_or_another_dataset_in_the_folder_is_refused(short_demos: Path, short_targets: Path) -> None:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import cv2
 import datasets
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from genima.checkpoint import DrawingSpec
 from genima.datasets.moments import Moments
 from genima.datasets.render import MANIFEST, SCHEMA, sha256, shard_features
 from genima.errors import GenimaError
+from genima.files import FileSchema, Text, read_json, shorten, validate
+from genima.handeye.result import CalibrationSchema
+from genima.images import decode_colour, decode_rgba
 from genima.observation import Image
+from genima.robot.model import RobotModel
+from genima.tables import MAX_ROWS, numbers, read_columns, texts
 from genima.targets import composite
-from genima.views.camera import Camera
+from genima.views.camera import VIRTUAL, Camera
+from genima.views.plausibility import require_plausible
 from genima.views.tiling import tile
 
+_MAX_TEXT = 1000  # characters
+_ANEW = "remove it and run ./genima render again"
 _CACHE = ".cache"  # in the dataset's folder: the shards unpacked for access at random
 
 
@@ -60,12 +67,9 @@ class TargetDataset:
         files = [folder / shard["file"] for shard in manifest["shards"]]
         for file, shard in zip(files, manifest["shards"], strict=True):
             if not file.is_file() or (verify and sha256(file) != shard["sha256"]):
-                raise GenimaError(f"{file} is missing or damaged; remove it and run ./genima render again")
-        features = shard_features(spec, cameras)
-        moments = _moments(files, spec)
-        rows = datasets.Dataset.from_parquet(
-            [str(file) for file in files], features=features, cache_dir=str(folder / _CACHE)
-        ).with_format("arrow")
+                raise GenimaError(f"{file} is missing or damaged; {_ANEW}")
+        moments = _moments(files, manifest, spec)
+        rows = _unpack(files, shard_features(spec, cameras), folder / _CACHE)
         columns = {kind: [f"{kind}.{view}" for view in spec.views] for kind in ("observation", "spheres")}
         images = {kind: rows.select_columns(names) for kind, names in columns.items()}
         return cls(folder, spec, cameras, moments, manifest["fingerprint"], images)
@@ -87,34 +91,104 @@ class TargetDataset:
         return observation, composite(observation, self.spheres(i))
 
     def _images(self, i: int, kind: str) -> dict[str, Image]:
-        row = self._rows[kind][i]
-        return {view: self._decoded(row.column(k)[0]["bytes"].as_py(), i) for k, view in enumerate(self.spec.views)}
+        row, size = self._rows[kind][i], (self.spec.view_size, self.spec.view_size)
+        decode, images = decode_colour if kind == "observation" else decode_rgba, {}
+        for k, view in enumerate(self.spec.views):
+            stored = row.column(k)[0].as_py() or {}
+            images[view] = decode(stored.get("bytes") or b"", f"{self.folder}, moment {i}, {kind} of {view}", size)
+        return images
 
-    def _decoded(self, data: bytes, i: int) -> Image:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise GenimaError(f"{self.folder}: an image of moment {i} is damaged; render the dataset anew")
-        swap = cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        return np.asarray(cv2.cvtColor(image, swap), np.uint8)
+
+class _ShardSchema(FileSchema):
+    file: Annotated[str, Field(pattern=r"^shard-[0-9]{5,9}-of-[0-9]{5,9}\.parquet$")]  # never a path out of the folder
+    moments: Annotated[int, Field(ge=0, le=MAX_ROWS)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ManifestSchema(FileSchema):
+    """Fields of ``manifest.json``: what was rendered, and the shards that hold it."""
+
+    version: Annotated[Literal[1], Field(alias="schema")]
+    fingerprint: Text
+    spec: dict[str, Any]  # of DrawingSpec.to_dict
+    cameras: Annotated[dict[Text, CalibrationSchema], Field(min_length=4, max_length=64)]
+    moments: Annotated[int, Field(ge=1, le=MAX_ROWS)]
+    episodes: Annotated[int, Field(ge=1, le=MAX_ROWS)]
+    skipped: dict[str, str]
+    shards: Annotated[list[_ShardSchema], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _require_whole(self) -> ManifestSchema:
+        files = [shard.file for shard in self.shards]
+        if len(set(files)) != len(files):
+            raise ValueError("a shard is named twice")
+        if sum(shard.moments for shard in self.shards) != self.moments:
+            raise ValueError(f"its shards hold {sum(s.moments for s in self.shards)} moments, not {self.moments}")
+        return self
+
+
+def _unpack(files: Sequence[Path], features: datasets.Features, cache: Path) -> datasets.Dataset:
+    """Return the rows of shards for access at random, unpacked once into a folder.
+
+    Raises:
+        GenimaError: for other columns than a dataset's, damage, and a folder that cannot be written.
+    """
+    expected = features.arrow_schema
+    for file in files:
+        try:
+            there = pq.read_schema(file)
+        except (OSError, ValueError) as error:  # Arrow's errors are among them
+            raise GenimaError(f"shard {file}: damaged ({shorten(str(error), 200)}); {_ANEW}") from None
+        if not there.equals(expected):
+            odd = [f.name for f in expected if f.name not in there.names or there.field(f.name).type != f.type]
+            raise GenimaError(f"shard {file}: other columns than {MANIFEST} says ({shorten(', '.join(odd))}); {_ANEW}")
+    try:
+        rows = datasets.Dataset.from_parquet([str(file) for file in files], features=features, cache_dir=str(cache))
+        return rows.with_format("arrow")
+    except Exception as error:  # the library wraps what was wrong in errors of its own
+        cause = error.__cause__ or error
+        raise GenimaError(f"dataset {cache.parent} cannot be unpacked ({shorten(str(cause), 200)}); {_ANEW}") from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a rendered dataset; GenimaError when it is missing, damaged or of another version."""
+    """Return the manifest of a rendered dataset as plain data that :class:`ManifestSchema` has checked.
+
+    Raises:
+        GenimaError: when it is missing, damaged or of another version.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise GenimaError(f"{folder} holds no finished dataset ({MANIFEST} is missing); ./genima render makes one")
+    what, remedy = f"manifest {path}", "remove it and run ./genima render again"
     try:
-        manifest = json.loads(path.read_text())
-        if manifest["schema"] != SCHEMA:
-            raise GenimaError(f"{path} has schema {manifest['schema']}; this version reads schema {SCHEMA}")
-        DrawingSpec.from_dict(manifest["spec"])
-        for view, camera in manifest["cameras"].items():
-            Camera.from_dict(view, camera)
-        str(manifest["fingerprint"]), dict(manifest["skipped"])
-        [(shard["file"], shard["moments"], shard["sha256"]) for shard in manifest["shards"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise GenimaError(f"{path} is damaged: {error!r}; remove it and run ./genima render again") from None
-    return manifest
+        data = read_json(path, "manifest")
+        if isinstance(data, dict) and type(version := data.get("schema")) is int and version != SCHEMA:
+            raise GenimaError(f"{what}: has schema {version}; this version reads schema {SCHEMA}")
+        validate(ManifestSchema, data, what)
+        spec = DrawingSpec.from_dict(data["spec"])
+        _require_sensible(spec)
+        for view, camera in data["cameras"].items():
+            if view != VIRTUAL:
+                require_plausible(Camera.from_dict(view, camera), f"{what}: camera {view}")
+        if unknown := sorted(data["cameras"].keys() - spec.appearance.radii.keys()):
+            raise GenimaError(f"{what}: the appearance has no sphere radius of view {', '.join(unknown)}")
+    except GenimaError as error:
+        raise GenimaError(f"{str(error).removeprefix(what + ': ')} ({path}); {remedy}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise GenimaError(f"{what}: damaged ({shorten(repr(error), 200)}); {remedy}") from None
+    return dict(data)
+
+
+def _require_sensible(spec: DrawingSpec) -> None:
+    """Raise a ValueError for numbers that no dataset has: memory is taken by them."""
+    limits = {"view_size": 4096, "horizon": 1000, "action_rate": 1000}
+    for name, most in limits.items():
+        if not 0 < getattr(spec, name) <= most:
+            raise ValueError(f"{name} is {getattr(spec, name)}, not in 1..{most}")
+    RobotModel.load(spec.robot)
+    names = [*spec.joint_names, *spec.views, spec.robot, spec.prompt_template]
+    if not all(isinstance(name, str) for name in names) or not 1 <= len(spec.joint_names) <= 64:
+        raise ValueError("joint_names, views, robot and prompt_template are texts")
 
 
 def split(moments: Moments, held_out: float = 0.05) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
@@ -131,18 +205,31 @@ def split(moments: Moments, held_out: float = 0.05) -> tuple[NDArray[np.integer]
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-def _moments(files: Sequence[Path], spec: DrawingSpec) -> Moments:
+def _moments(files: Sequence[Path], manifest: Mapping[str, Any], spec: DrawingSpec) -> Moments:
+    """Read all but the images.
+
+    Raises:
+        GenimaError: where a shard has other columns, other numbers of moments than the manifest says, or values that no
+            moment has.
+    """
     n, K = len(spec.joint_names), spec.horizon
     names = [field.name for field in fields(Moments)]
-    table = pq.read_table(files, columns=names).combine_chunks()
-
-    def column(name: str, *shape: int) -> NDArray:
-        values = table.column(name).combine_chunks()
-        flat = values.flatten() if shape else values
-        return flat.to_numpy(zero_copy_only=False).reshape(-1, *shape)
-
-    shapes = {"positions": (n,), "target": (n,), "actions": (K, n), "action_gripper": (K,), "padding": (K,)}
-    return Moments(**{
-        name: column(name, *shapes.get(name, ())) if name not in ("episode", "instruction")
-        else np.array(table.column(name).to_pylist()) for name in names
-    })
+    widths = {"positions": n, "target": n, "actions": K * n, "action_gripper": K, "padding": K}
+    shards = []
+    for file, shard in zip(files, manifest["shards"], strict=True):
+        what = f"shard {file}"
+        table = read_columns(file, names, "shard")
+        if len(table) != shard["moments"]:
+            raise GenimaError(f"{what}: holds {len(table)} moments, {MANIFEST} says {shard['moments']}; {_ANEW}")
+        columns: dict[str, Any] = {name: np.array(texts(table, name, what), str) for name in names[:2]}
+        if max(columns[name].dtype.itemsize for name in names[:2]) > _MAX_TEXT * 4:
+            raise GenimaError(f"{what}: a name or an instruction of more than {_MAX_TEXT} characters; {_ANEW}")
+        for name in names[2:]:
+            columns[name] = numbers(table, name, what, widths.get(name))
+            if not np.isfinite(columns[name]).all():
+                raise GenimaError(f"{what}: column {name} has values that are not finite; {_ANEW}")
+        for name in ("padding", "target_open"):
+            columns[name] = columns[name].astype(bool)
+        columns["actions"] = columns["actions"].reshape(-1, K, n)
+        shards.append(columns)
+    return Moments(**{name: np.concatenate([shard[name] for shard in shards]) for name in names})
