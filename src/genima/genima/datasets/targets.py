@@ -159,24 +159,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise GenimaError(f"{folder} holds no finished dataset ({MANIFEST} is missing); ./genima render makes one")
-    what, remedy = f"manifest {path}", "remove it and run ./genima render again"
+    what = f"manifest {path}"
     try:
         data = read_json(path, "manifest")
-        if isinstance(data, dict) and type(version := data.get("schema")) is int and version != SCHEMA:
-            raise GenimaError(f"{what}: has schema {version}; this version reads schema {SCHEMA}")
-        validate(ManifestSchema, data, what)
-        spec = DrawingSpec.from_dict(data["spec"])
-        _require_sensible(spec)
-        for view, camera in data["cameras"].items():
-            if view != VIRTUAL:
-                require_plausible(Camera.from_dict(view, camera), f"{what}: camera {view}")
-        if unknown := sorted(data["cameras"].keys() - spec.appearance.radii.keys()):
-            raise GenimaError(f"{what}: the appearance has no sphere radius of view {', '.join(unknown)}")
+        version = data.get("schema") if isinstance(data, dict) else None
+        if type(version) is not int or version == SCHEMA:
+            validate(ManifestSchema, data, what)
+            spec = DrawingSpec.from_dict(data["spec"])
+            _require_sensible(spec)
+            for view, camera in data["cameras"].items():
+                if view != VIRTUAL:
+                    require_plausible(Camera.from_dict(view, camera), f"{what}: camera {view}")
+            if unknown := sorted(data["cameras"].keys() - spec.appearance.radii.keys()):
+                raise GenimaError(f"the appearance has no sphere radius of view {', '.join(unknown)}")
+            return dict(data)
     except GenimaError as error:
-        raise GenimaError(f"{str(error).removeprefix(what + ': ')} ({path}); {remedy}") from None
+        raise GenimaError(f"{path} is damaged: {str(error).removeprefix(what + ': ')}; {_ANEW}") from None
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise GenimaError(f"{what}: damaged ({shorten(repr(error), 200)}); {remedy}") from None
-    return dict(data)
+        raise GenimaError(f"{path} is damaged: {shorten(repr(error), 200)}; {_ANEW}") from None
+    raise GenimaError(f"{path} has schema {version}; this version reads schema {SCHEMA}")
 
 
 def _require_sensible(spec: DrawingSpec) -> None:
