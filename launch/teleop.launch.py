@@ -21,6 +21,7 @@ ARGUMENTS = {
     ),
     "leader_joy": Argument("leader/joy", "topic of the pedal or gamepad whose button moves the gripper", checks.topic),
     "speed": Argument("0.15", "of the follower's own, while it comes to the leader", checks.number(0.001, 1)),
+    "unwrap_at_start": Argument("false", "turn back joints of the leader that are whole turns (2 pi) off", checks.flag),
     NAMESPACE: Argument("", "of the follower's topics: one for each of several arms", checks.namespace),
     DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
     "guard": Argument("true", "start the follower's command_guard; false where one runs already", checks.flag),
@@ -33,7 +34,8 @@ def generate_launch_description() -> LaunchDescription:
     """What mirrors, the guard where none runs yet, and leaders without an arm."""
     simulated = IfCondition(LaunchConfiguration("sim"))
     robot = LaunchConfiguration("robot")
-    teleop = mirror(robot, LaunchConfiguration("leader"), LaunchConfiguration("speed"), leader_topics())
+    unwrap = LaunchConfiguration("unwrap_at_start")
+    teleop = mirror(robot, LaunchConfiguration("leader"), LaunchConfiguration("speed"), leader_topics(), unwrap)
     return checked(
         ARGUMENTS,
         lambda: [

@@ -33,6 +33,10 @@ _AXES = {  # of the tip's speed, in the base's frame, and its sign
     "u": (3, 1), "o": (3, -1), "i": (4, 1), "k": (4, -1), "j": (5, 1), "l": (5, -1),
 }  # fmt: skip
 _AXES_HELP = "w/s forwards, back  a/d left, right  r/f up, down  j/l turn  i/k, u/o tilt  g gripper"
+_KEYS = {  # of what nodes say
+    "start again to go on": "space to go on",
+    "start to go on": "space to go on",
+}
 _QUIT = ("q", "\x04")  # also Ctrl-D; Ctrl-C is a signal
 
 
@@ -54,12 +58,12 @@ class Leading:
     def live(self) -> None:
         """Look whether everything is alive, and tell how it goes."""
         self._check()
-        self._line.set_description_str(live_line(self.operator), refresh=False)
+        self._line.set_description_str(in_keys(live_line(self.operator)), refresh=False)
         self._line.refresh()
 
     def say(self, words: str) -> None:
         """Above the live line."""
-        self._line.write(words)
+        self._line.write(in_keys(words))
 
     def lead(self) -> None:
         """Take the follower, and wait until it mirrors."""
@@ -105,7 +109,7 @@ class Leading:
                     axis, sign = _AXES[key]
                     operator.push(sign * (_SPEED if axis < 3 else _TURN) * np.eye(6)[axis])
                 elif operator.jogs and key == "g":
-                    operator.toggle_gripper()
+                    self.try_to(operator.toggle_gripper)
 
     def _follow_or_rest(self) -> str:
         if not self.operator.leads:
@@ -169,6 +173,13 @@ def _operator(namespace: str) -> Iterator[Operator]:
             yield operator
         finally:
             operator.close()
+
+
+def in_keys(words: str) -> str:
+    """Return a node's words with the keys of this front-end in the place of services."""
+    for service, key in _KEYS.items():
+        words = words.replace(service, key)
+    return words
 
 
 def live_line(operator: Operator) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, JointState
 from std_msgs.msg import Bool, Float32
 from std_srvs.srv import SetBool, Trigger
 
@@ -50,7 +50,7 @@ class Operator(Driver):
         self._scene = SceneStatus()
         self.playing = False  # the simulated leader
         self._pictured = Time(clock_type=self.get_clock().clock_type)  # until when there are images
-        self._gripper = 1.0  # open fraction
+        self._gripper: float | None = None  # open fraction that is commanded; None until one is heard
         for kind, names in _CALLEES.items():
             for name in names:
                 self.callee(kind, name)
@@ -62,6 +62,7 @@ class Operator(Driver):
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         self.create_subscription(CameraInfo, "cameras/front/color/camera_info", self._on_camera, qos.IMAGE)
         self.create_subscription(Bool, "leader/playing", self._on_playing, qos.TASK)
+        self.create_subscription(JointState, "teleop/command", self._on_command, qos.JOINT_COMMAND)
 
     @property
     def leads(self) -> bool:
@@ -193,16 +194,27 @@ class Operator(Driver):
         linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = map(float, twist)
         self._push.publish(message)
 
-    def toggle_gripper(self) -> None:
-        """Open the gripper if it is closed, and the other way round."""
+    def toggle_gripper(self) -> str:
+        """Open the gripper if it is closed, and the other way round; return what it does.
+
+        Raises:
+            GenimaError: while it is not known how far it is open.
+        """
+        if self._gripper is None:
+            raise GenimaError("the gripper's opening is not known until the follower follows")
         self._gripper = 0.0 if self._gripper > 0.5 else 1.0
         self._grip.publish(Float32(data=self._gripper))
+        return "the gripper opens" if self._gripper else "the gripper closes"
 
     @staticmethod
     def require(answer: Trigger.Response | SetBool.Response | StartEpisode.Response | DropSample.Response) -> None:
         """Raise a GenimaError with the words of a service that refused."""
         if not answer.success:
             raise GenimaError(answer.message)
+
+    def _on_command(self, message: JointState) -> None:
+        if message.name:  # else it rests
+            self._gripper = float(message.position[-1])  # the gripper's joint is the last, its open fraction
 
     def _on_status(self, message: TeleopStatus) -> None:
         self.status = message

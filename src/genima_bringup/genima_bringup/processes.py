@@ -76,9 +76,19 @@ def following(robot: Value = "panda", rate: Value = 200) -> list[Process]:
     return [guard(robot, rate), mirror(robot, "same", 0.5)]
 
 
-def mirror(robot: Value, leader: Value, speed: Value, topics: Mapping[str, str] | None = None) -> Process:
-    """What has a follower mirror a leader, where a guard runs already; ``topics`` are the leader's, by ours."""
-    parameters = {"robot": robot, "leader": leader, "speed": speed}
+def mirror(
+    robot: Value, leader: Value, speed: Value, topics: Mapping[str, str] | None = None, unwrap: Value = False
+) -> Process:
+    """What has a follower mirror a leader, where a guard runs already.
+
+    Args:
+        robot: the follower.
+        leader: a name in config/teleop or a YAML file.
+        speed: share of the follower's own, while it comes to the leader.
+        topics: the leader's, by ours.
+        unwrap: whether joints of the leader that are whole turns off are turned back at the start.
+    """
+    parameters = {"robot": robot, "leader": leader, "speed": speed, "unwrap_at_start": unwrap}
     return Process("genima_nodes", "teleop", parameters, dict(topics or {}))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +16,10 @@ from pydantic import Field
 
 from genima.cli.options import Episodes, Seed, Workers, parse_options
 from genima.errors import GenimaError
+from genima.names import require_topic
 from genima.signals import interruptible
 from genima_bringup.leading import Key, Leading, attached, leading, require_terminal
-from genima_bringup.processes import recorded
+from genima_bringup.processes import CLOCK_WATCH, Process, Value, jog, mirror, real_without_policy, recorded
 from genima_bringup.taking_part import GraphOptions
 from genima_bringup.teleop import Scenes
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS, get_task
@@ -26,11 +29,20 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3  # at an episode that was disturbed: the machine may have been busy
 _NODES = ("teleop", "recorder", "command_guard")  # of a robot that runs already
+_WITHOUT_ARM = ("keyboard", "gamepad")  # leaders
+_OF_ROBOT = (
+    *("cameras", "robot", "calibration", "speed", "unwrap_at_start"),
+    *("leader_joints", "leader_gripper", "leader_joy"),
+)
 
 
 @dataclass
 class Record(GraphOptions):
-    """Record demos: of a real robot whose nodes run already, or, with --sim or --lockstep, of the simulated one."""
+    """Record demos: of the simulated robot (--sim, --lockstep), or of a real one.
+
+    With --robot-ip, our own drivers of a real robot are started here, with guard, teleoperation and recorder; without,
+    the robot's nodes run already.
+    """
 
     sim: bool = False
     """Record the simulated robot, through the nodes, in real time."""
@@ -43,13 +55,33 @@ class Record(GraphOptions):
     seed: Seed = DEMO_SEED
     """Seed of the first demo, in the simulator; evaluations use small numbers."""
     out: Path = Path("data/demos")
-    """Folder for simulated demos; those already there are kept and not recorded again."""
+    """Folder for the demos; simulated ones already there are kept and not recorded again. A recorder that runs already
+    has its own."""
     workers: Workers = 2
     """With --lockstep: processes."""
-    leader: Literal["expert", "keyboard", "gamepad"] = "expert"
-    """With --sim: who leads."""
+    leader: str = ""
+    """Who leads: expert (default), keyboard or gamepad with --sim; keyboard, gamepad, a name in config/teleop or a YAML
+    file with --robot-ip."""
     images: Literal["jpeg", "png", "raw"] = "jpeg"
-    """With --sim: image format in the demos."""
+    """With --sim or --robot-ip: image format in the demos."""
+    robot_ip: str = ""
+    """Address of the real robot, to start its drivers."""
+    cameras: str = ""
+    """With --robot-ip: which camera is which view, a name in config/cameras or a YAML file."""
+    robot: str = "fr3_franka_hand"
+    """With --robot-ip: robot model, a name in config/robots or a YAML file."""
+    calibration: str = ""
+    """With --robot-ip: calibration of the cameras, kept with the demos; training needs one."""
+    leader_joints: str = "leader/joint_states"
+    """With --robot-ip: topic of the leader's joints."""
+    leader_gripper: str = "leader/gripper"
+    """With --robot-ip: topic of the leader's gripper, where it has one of its own."""
+    leader_joy: str = "leader/joy"
+    """With --robot-ip: topic of the pedal or gamepad whose button moves the gripper."""
+    speed: Annotated[float, Field(gt=0, le=1)] = 0.15
+    """With --robot-ip: share of the arm's own speed with which it comes to the leader."""
+    unwrap_at_start: bool = False
+    """With --robot-ip: turn back joints of the leader that are whole turns (2 pi) off at the start."""
     camera_rate: Annotated[float, Field(ge=1, le=100)] = DEMO_HZ
     """With --sim: images a second of each camera."""
     instruction: str = ""
@@ -59,7 +91,8 @@ class Record(GraphOptions):
     notes: str = ""
     """Notes, kept with the demos."""
     logs: Path | None = None
-    """With --sim: folder for the nodes' logs."""
+    """Folder for the logs of the nodes that are started; default: a temporary one with --sim, else
+    runs/record/<time>/logs."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,9 +107,11 @@ def main(argv: Sequence[str]) -> int:
                 from genima_sim import record as lockstep  # here and below: not before the options have been checked
 
                 return lockstep.record(options.out, options.task, options.episodes, options.seed, options.workers)
+            if options.robot_ip:
+                return _start_robot(options)
             if not options.sim:
                 return _operate(options)
-            return _play(options) if options.leader == "expert" else _push(options)
+            return _play(options) if options.leader in ("", "expert") else _push(options)
         except KeyboardInterrupt:
             return 130
 
@@ -196,6 +231,64 @@ def _operate(options: Record) -> int:
     return 0
 
 
+def _start_robot(options: Record) -> int:
+    """Start the drivers of a real robot, and everything that leads and records it."""
+    from genima_bringup.real import require_alone, require_driver
+    from genima_bringup.supervisor import robot_environment
+    from genima_bringup.taking_part import taking_part
+
+    processes = _robot_processes(options)
+    require_driver()
+    environment = robot_environment()
+    os.environ.update(environment)
+    with taking_part("record") as driver:
+        require_alone(driver, [process.node for process in processes if process != CLOCK_WATCH])
+    logs = options.logs or Path("runs") / "record" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
+    print(f"logs: {logs}", flush=True)
+    with leading(processes, logs, environment, "the drivers, the guard, the teleoperation and the recorder") as session:
+        takes = Takes(session, options, lambda: options.instruction)
+        with contextlib.closing(takes):
+            session.by_hand(takes.keys())
+    print(f"{takes.kept} demos more in {options.out}")
+    return 0
+
+
+def _robot_processes(options: Record) -> list[Process]:
+    """Return the nodes to run.
+
+    Raises:
+        GenimaError: for files that are missing or wrong.
+    """
+    from genima.robot.model import RobotModel
+    from genima.teleop import SAME, Leader
+    from genima.views import load_cameras
+    from genima.views.rig import load_rig
+
+    rig, robot = load_rig(options.cameras), RobotModel.load(options.robot)
+    if options.calibration and (missing := [view for view in rig if view not in load_cameras(options.calibration)]):
+        raise GenimaError(f"{options.calibration} has no calibration of {', '.join(missing)}")
+    by_hand = options.leader in _WITHOUT_ARM
+    leader = SAME if by_hand else options.leader
+    Leader.load(leader, robot)
+    topics = {
+        "leader/joint_states": options.leader_joints,
+        "leader/gripper": options.leader_gripper,
+        "leader/joy": options.leader_joy,
+    }
+    for topic in topics.values():
+        require_topic(topic, "leader's topic")
+    recorder: dict[str, Value] = {
+        "robot": options.robot, "folder": str(options.out), "views": list(rig), "images": options.images,
+        "calibration": options.calibration,
+    }  # fmt: skip
+    return [
+        *real_without_policy(options.robot, options.robot_ip, rig),  # the recorder keeps the calibration
+        mirror(options.robot, leader, options.speed, topics, options.unwrap_at_start),
+        *([jog(options.robot)] if by_hand else []),
+        Process("genima_nodes", "recorder", recorder, topics),
+    ]
+
+
 class Takes:
     """Episodes that begin and end by keys."""
 
@@ -246,7 +339,7 @@ class Takes:
 def _request(options: Record, instruction: str, name: str) -> StartEpisode.Request:
     from genima_interfaces.srv import StartEpisode  # only when ROS runs
 
-    person = options.operator or (options.leader if options.sim else "")
+    person = options.operator or ((options.leader or "expert") if options.sim else "")
     return StartEpisode.Request(name=name, instruction=instruction, operator_name=person, notes=options.notes)
 
 
@@ -257,15 +350,39 @@ def _require_possible(options: Record) -> None:
     for task in options.task:
         get_task(task)
     real = not (options.sim or options.lockstep)
+    if not real and options.leader not in ("", "expert", *_WITHOUT_ARM):
+        raise GenimaError(f"--leader {options.leader}: in the simulator, it is expert, keyboard or gamepad")
+    _require_robot(options, real)
     if real and not options.instruction.strip():
         raise GenimaError(
-            "say what is done with --instruction (the nodes of a real robot run already: docs/demos.md), "
-            "or take --sim, or --lockstep"
+            "say what is done with --instruction (and start the robot's drivers with --robot-ip, unless they run "
+            "already: docs/demos.md), or take --sim, or --lockstep"
         )
-    if real or (options.sim and options.leader != "expert"):
+    if real or (options.sim and options.leader in _WITHOUT_ARM):
         require_terminal(f"--leader {options.leader}" if options.sim else "recording a real robot")
         if options.sim and len(options.task) > 1:
             raise GenimaError(f"--leader {options.leader} does one --task")
+
+
+def _require_robot(options: Record, real: bool) -> None:
+    """Raise a GenimaError for options of a real robot that do not go together."""
+    if options.robot_ip:
+        if not real:
+            raise GenimaError("--robot-ip is of a real robot; leave it out, or --sim and --lockstep")
+        if options.namespace:
+            raise GenimaError("--namespace is of a robot that runs already; this one's nodes have none")
+        for name, why in {"cameras": "which camera is which view", "leader": "who leads the arm"}.items():
+            if not getattr(options, name):
+                raise GenimaError(f"--{name} is missing: {why}")
+        if options.leader == "expert":
+            raise GenimaError("--leader expert: it leads the simulated robot only")
+        return
+    defaults = Record()
+    for name in _OF_ROBOT:
+        if getattr(options, name) != getattr(defaults, name):
+            raise GenimaError(f"--{name.replace('_', '-')} goes with --robot-ip")
+    if real and options.leader:
+        raise GenimaError("--leader goes with --sim or --robot-ip: of a robot that runs already, teleop has its leader")
 
 
 if __name__ == "__main__":

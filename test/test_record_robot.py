@@ -1,0 +1,70 @@
+"""`./genima record --robot-ip` on the stand-ins of `test_real_command.py`: one command starts everything."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import yaml
+from terminal import Terminal
+from test_real_command import MISSING, SERIALS, Place, place  # noqa: F401 (a fixture)
+
+from genima.cli.__main__ import main
+from genima.episodes import Episode, find_episodes
+from genima.robot.model import RobotModel
+
+pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
+
+
+@pytest.mark.real_time
+def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:  # noqa: F811
+    rig, logs, out = place.folder / "one.yaml", place.folder / "logs", place.folder / "demos"
+    camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
+    rig.write_text(yaml.safe_dump({"front": camera}), encoding="utf-8")
+    command = [sys.executable, "-m", "genima.cli", "record", "--robot-ip", "robot.here", "--robot", "panda"]
+    command += ["--cameras", str(rig), "--calibration", "sim", "--leader", "keyboard", "--instruction", "wave"]
+    command += ["--out", str(out), "--logs", str(logs)]
+    environment = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"} | {"TERM": "xterm"}
+    with Terminal(command, environment | place.environment) as terminal:
+        terminal.until("b begin to record")
+        terminal.press("g")
+        terminal.until("not known until the follower follows")
+        terminal.press(" ")
+        terminal.until("the follower comes to the leader")
+        terminal.until("mirroring")
+        terminal.press("b")
+        terminal.until("recording 1 s")
+        terminal.press("y")
+        terminal.until("is complete")
+        terminal.press(" ")
+        terminal.until("space to go on")
+        terminal.press("q")
+        assert terminal.process.wait(40) == 0
+    nodes = {"franka_arm", "franka_hand", "front_camera", "command_guard", "teleop", "jog", "recorder"}
+    assert {log.stem for log in logs.glob("*.log")} >= nodes
+    (demo,) = find_episodes(out)
+    episode = Episode.load(demo, RobotModel.load("panda"))
+    assert episode.success and episode.instruction == "wave" and len(episode) > 5
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--robot-ip", "10.0.0.1"], "--cameras is missing"),
+        (["--robot-ip", "10.0.0.1", "--cameras", "four_d415"], "--leader is missing"),
+        (["--robot-ip", "10.0.0.1", "--cameras", "four_d415", "--leader", "expert"], "simulated robot only"),
+        (["--robot-ip", "10.0.0.1", "--sim"], "--robot-ip is of a real robot"),
+        (["--robot-ip", "10.0.0.1", "--namespace", "left"], "--namespace is of a robot that runs already"),
+        (["--unwrap-at-start"], "--unwrap-at-start goes with --robot-ip"),
+        (["--leader", "gello"], "--leader goes with --sim or --robot-ip"),
+        (["--sim", "--leader", "gello"], "expert, keyboard or gamepad"),
+        (["--robot-ip", "10.0.0.1", "--speed", "2"], "--speed 2"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", "--instruction", "wave", *arguments]) == 2
+    line = capsys.readouterr().err.strip()
+    assert words in line and "\n" not in line
