@@ -104,3 +104,11 @@ def test_nothing_is_said_of_images_without_markers() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     for image in (np.full((480, 640, 3), 100, np.uint8), noise, cv2.GaussianBlur(noise, (0, 0), 5)):
         assert diagnose(image, BOARD) == ""
+
+
+def test_markers_beside_the_board_are_counted_and_explained() -> None:
+    wide = Board("charuco", 8, 6, 0.036, 0.027, "5X5_50")
+    image = view(replace(wide, legacy_pattern=True, first_id=12))
+    found = detect(image, wide, LENS)  # ids 12 to 23, which it should have, are its upper half
+    assert found.strange_markers == 12 and len(found.ids) < 25
+    assert diagnose(image, wide).endswith("write in its file: first_id: 12")

@@ -333,6 +333,9 @@ def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
     assert check_main([*arguments, "--calibration", str(tmp_path / "found")]) == 0
     assert "fine" in capsys.readouterr().out
     assert cv2.imread(str(picture)) is not None
+    with pytest.raises(GenimaError, match="check.png: already exists; .*--overwrite"):
+        check_main([*arguments, "--calibration", str(tmp_path / "before")])
+    arguments.append("--overwrite")
     assert check_main([*arguments, "--calibration", str(tmp_path / "before")]) == 1
     assert "it has moved since it was calibrated" in capsys.readouterr().out
     with pytest.raises(GenimaError, match="has no calibration of ceiling; it has front"):

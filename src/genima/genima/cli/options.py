@@ -62,7 +62,8 @@ def parse_options(options: type[_Options], command: str, argv: Sequence[str], ex
     description = inspect.cleandoc(options.__doc__ or "")
     if example:
         description += f"\n\nExample: {example}"
-    parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv))
+    how = (tyro.conf.DisallowNone,)  # else the help shows {None} for what may be left out
+    parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv), config=how)
     check_options(parsed)
     return parsed
 

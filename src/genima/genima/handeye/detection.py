@@ -33,6 +33,7 @@ class Detection:
     pixels: Array  # (M, 2), pixel centres at n + 0.5
     points: Array  # (M, 3) m, in the board's frame
     legacy_pattern: bool | None = None  # which pattern is seen; None where the board has one only
+    strange_markers: int = 0  # of the board's dictionary, that are seen beside it
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def detect(image: Image, board: Board, intrinsics: Intrinsics) -> Detection:
             "board seen too little to tell the legacy pattern from the new one: bring more of it into the image, or "
             "write legacy_pattern: true or false in the board's file"
         )
-    return found[-1]
+    strange = int(np.count_nonzero(~np.isin(markers.ids, board.cv_board.getIds())))
+    return replace(found[-1], strange_markers=strange)
 
 
 def seen_board(board: Board, detections: Iterable[Detection]) -> Board:

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 _FEWEST = 4  # markers: of fewer, no layout is told; fewer of another dictionary may be chance
 _MOST_COLUMNS = 40  # that are tried
 _WORST_LAYOUT = 0.15  # of a marker's side: how far markers may lie from where a layout has them
+_WHOLE = 0.7  # of a board's markers: where fewer are seen, a board that begins with another id is as likely
 _ALL, _MOST = 0.95, 0.8  # of the markers: layouts that so many lie on are taken at once, or as the best of all
 _SAME_RATIO = 0.05  # of a marker's side to its square's, relative
 
@@ -160,7 +161,7 @@ def _likeliest(grey: NDArray[np.uint8]) -> tuple[str, Markers]:
 
 def _layout(markers: Markers, board: Board) -> _Layout | None:
     """The board most like the given one on which the markers lie as they are seen."""
-    best = _fit(markers, board, others_too=True)
+    best = _fit(markers, board)
     if best is not None and best.share >= _ALL:
         return best
 
@@ -169,7 +170,9 @@ def _layout(markers: Markers, board: Board) -> _Layout | None:
             getattr(each, name) != getattr(board, name) for name in ("kind", "columns", "rows", "first_id")
         ) + (bool(each.legacy_pattern) != bool(board.legacy_pattern))
         swapped = (each.columns, each.rows) == (board.rows, board.columns)
-        return changed - swapped, -len(markers.ids) / (each.columns * each.rows)
+        squares = each.columns * each.rows
+        share = len(markers.ids) / (squares if each.kind == "grid" else squares // 2)
+        return changed - swapped + (2 if share < _WHOLE else 0), -share
 
     for each in sorted(_candidates(markers, board), key=unlikeliness):
         fit = _fit(markers, each)
@@ -177,7 +180,7 @@ def _layout(markers: Markers, board: Board) -> _Layout | None:
             best = fit
             if best.share >= _ALL:
                 break
-    return best
+    return best if best is not None else _fit(markers, board, others_too=True)
 
 
 def _candidates(markers: Markers, board: Board) -> Iterator[Board]:

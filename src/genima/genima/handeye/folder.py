@@ -168,6 +168,8 @@ def sample_names(folder: Path) -> list[str]:
     Raises:
         GenimaError: where there is none.
     """
+    if not folder.exists():
+        raise GenimaError(f"{folder} does not exist; name a demo (rosbag2) or a folder of samples")
     if not (names := present_samples(folder)):
         raise GenimaError(f"{folder} holds neither a demo (rosbag2) nor samples (NAME.png with NAME.yaml)")
     return names

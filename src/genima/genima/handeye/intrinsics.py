@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from genima.errors import GenimaError
 from genima.views.camera import NO_DISTORTION, Camera
+from genima.views.plausibility import require_plausible_intrinsics
 
 Array = NDArray[np.float64]
 
@@ -103,7 +104,7 @@ class Intrinsics:
         ROS, OpenCV and the RealSense library count pixels from the middle of the first one: half a pixel is added.
 
         Raises:
-            GenimaError: for an uncalibrated camera or another distortion model.
+            GenimaError: for an uncalibrated camera, another distortion model, and numbers that no camera has.
         """
         K = np.array(k, float)
         if K.shape != (9,) or not np.all(np.isfinite(K)) or min(K[0], K[4]) <= 0 or min(width, height) <= 0:
@@ -122,4 +123,5 @@ class Intrinsics:
             )
         k1, k2, p1, p2, k3 = (float(c) for c in np.resize(np.append(coefficients[:5], np.zeros(5)), 5))
         fx, fy, cx, cy = K[[0, 4, 2, 5]].tolist()
+        require_plausible_intrinsics(width, height, fx, fy, cx + 0.5, cy + 0.5, "camera_info")
         return cls(width, height, fx, fy, cx + 0.5, cy + 0.5, (k1, k2, p1, p2, k3))

@@ -214,22 +214,25 @@ class Calibration:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Calibration:
-        """Read ``<view>.yaml``.
+    def load(cls, path: Path, view: str = "") -> Calibration:
+        """Read ``<view>.yaml``, or a file of another name of the ``view``.
 
         Raises:
             GenimaError: for a missing or malformed file.
         """
         data = read_yaml(path, "camera calibration")
-        return cls.from_dict(path.stem, data, f"camera calibration {path}")
+        return cls.from_dict(view or path.stem, data, f"camera calibration {path}")
 
     def save(self, folder: Path) -> Path:
         """Write ``<view>.yaml`` in a folder; returns its path. One that is there is kept, with a date to its name.
 
         Raises:
-            GenimaError: when there is no room or no right to.
+            GenimaError: for what could not be loaded again, and when there is no space or no permission.
         """
         camera = self.camera
+        what = f"camera calibration {folder / camera.view}.yaml"
+        require_ros_name(camera.view, f"{what}: view")
+        require_plausible(camera, what)
         head = f"# T_{camera.parent}_camera of the {camera.view} view's optical frame (z forward, x right, y down)"
         if self.sigma:
             head += f"; sure to {self.sigma[0]:.2f} mm and {self.sigma[1]:.3f} deg (1 sigma)"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been un
     from genima.handeye.folder import CameraInfo, RawSample
     from genima.handeye.samples import Parent
 
+_STRANGE = 3  # markers beside the board: so many may be chance
+
 
 @dataclass
 class Offline(RobotOptions):
@@ -151,6 +153,7 @@ def _detect(
     samples: list[Sample] = []
     unseen: dict[str, str] = {}
     first_unseen: RawSample | None = None
+    strange: RawSample | None = None
     for sample in tqdm(raw, desc="detect", unit="image", total=count, dynamic_ncols=True, disable=None):
         if options.view not in (None, sample.view):
             raise GenimaError(f"{options.folder} holds samples of {sample.view}, not of {options.view}")
@@ -159,6 +162,8 @@ def _detect(
         _ = sample.positions(robot), info.intrinsics  # what is wrong with these is wrong with all
         try:
             samples.append(sample.detected(board, robot))
+            if samples[-1].detection.strange_markers > _STRANGE:
+                strange = strange or sample
         except GenimaError as error:
             unseen[sample.name] = str(error)
             first_unseen = first_unseen or sample
@@ -169,6 +174,8 @@ def _detect(
             raise GenimaError(
                 f"the board is found in none of {count} images of {options.folder}; in {first_unseen.name}: {why}"
             )
+    if strange is not None and 2 * sum(sample.detection.strange_markers > _STRANGE for sample in samples) > count:
+        print(printable(f"note: in most images there are markers beside the board; {diagnose(strange.image, board)}"))
     return view, info, samples, unseen
 
 

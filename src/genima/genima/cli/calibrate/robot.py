@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     require_writable(options.out / f"{view}.yaml")
     guess = None
     if options.guess:
-        camera = Calibration.load(options.guess).camera
+        camera = Calibration.load(options.guess, view).camera
         if camera.parent != "base":
             raise GenimaError(
                 f"{options.guess} is of a camera on the flange, of which the robot's outline tells too little: "
