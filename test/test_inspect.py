@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mutation import require_clean
 from numpy.typing import NDArray
 from torch import nn
 
@@ -287,14 +289,62 @@ def test_the_command_prints_the_text_and_says_where_the_picture_is(
     checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    theirs = tmp_path / f"{checkpoint_folder.name}.png"
+    theirs.write_text("the user's own")
     assert main(["inspect", str(checkpoint_folder)]) == 0
-    file = tmp_path / f"{checkpoint_folder.name}.png"
     report = inspect(checkpoint_folder)
-    assert capsys.readouterr().out == f"{report}\n\ncontact sheet: {file.name}\n"
+    assert capsys.readouterr().out == f"{report}\n\n--picture FILE.png draws a contact sheet of it\n"
+    assert [path.name for path in tmp_path.iterdir()] == [theirs.name] and theirs.read_text() == "the user's own"
+    command = ["inspect", str(checkpoint_folder), "--picture"]
+    assert main([*command, "sheet.png"]) == 0
+    assert capsys.readouterr().out.endswith("\n\ncontact sheet: sheet.png\n")
     assert report.picture is not None
-    np.testing.assert_array_equal(cv2.imread(str(file))[..., ::-1], report.picture)
-    assert main(["inspect", str(checkpoint_folder), "--picture", "sheet.jpg"]) == 2
-    assert "--picture sheet.jpg" in capsys.readouterr().err
+    np.testing.assert_array_equal(cv2.imread("sheet.png")[..., ::-1], report.picture)
+    for options, told in (
+        (["sheet.jpg"], "--picture sheet.jpg"),
+        (["sheet.png"], "already exists; name another, or replace it with --overwrite"),
+        ([theirs.name, "--overwrite"], "already exists and is not one"),
+        (["."], "--picture ."),
+    ):
+        assert main([*command, *options]) == 2
+        assert told in capsys.readouterr().err
+    assert theirs.read_text() == "the user's own"
+    assert main([*command, "sheet.png", "--overwrite"]) == 0
+
+
+def test_folders_of_others_are_survived(tmp_path: Path) -> None:
+    """Links in circles and to nowhere, files where folders should be, huge files, names of anything."""
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "deep").mkdir()
+    os.mkfifo(tmp_path / "deep" / "metadata.yaml")
+    with pytest.raises(GenimaError, match="nothing to inspect|not a regular file|cannot read"):
+        inspect(tmp_path)
+    for name, content in (
+        ("manifest.json", b""), ("manifest.json", b"[]"), ("manifest.json", b"{" * 100_000), ("genima.json", b"\xff"),
+        ("genima.json", b"[]"), ("meta/info.json", b"{}"), ("shard-x.parquet", b"PAR1"), ("x.mcap", b"\x89MCAP"),
+        ("x.db3", b"SQLite format 3\0"), ("metadata.yaml", b"rosbag2_bagfile_information: &a [*a]"),
+        ("diffusion_agent/genima.json", b"{}"), ("controller", b""), ("metrics.jsonl", b"\0"),
+    ):  # fmt: skip
+        folder = tmp_path / f"of-{name.replace('/', '-')}-{len(content)}"
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(content)
+        require_clean(lambda: inspect(folder), name)  # noqa: B023
+    sparse = tmp_path / "sparse"
+    for name in ("manifest.json", "genima.json", "meta/info.json", "shard-0.parquet", "x.mcap"):
+        folder = sparse / name.replace("/", "-")
+        (folder / name).parent.mkdir(parents=True)
+        with (folder / name).open("wb") as file:
+            file.truncate(10**11)
+        require_clean(lambda: inspect(folder), name)  # noqa: B023
+    for path in (tmp_path / "none", tmp_path / "sparse" / "x.mcap" / "x.mcap", Path("/dev/null")):
+        with pytest.raises(GenimaError, match="is no folder"):
+            inspect(path)
+
+
+def test_texts_of_others_do_not_reach_the_terminal_as_codes(tmp_path: Path) -> None:
+    report = Report([Section("a\x1b[31m", {"task\x07": "x\x1b]0;y\x07\nb\u202e"})], None)
+    assert not set(str(report)) & set("\x1b\x07\u202e")
 
 
 def damage(folder: Path, what: str) -> None:

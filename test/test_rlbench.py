@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mutation import mutated_bytes, require_clean
 from scipy.spatial.transform import Rotation
 from standins import rlbench as stand_in
 from untrained import save_checkpoints
@@ -192,7 +195,7 @@ def test_arrays_of_objects_and_unknown_classes_are_refused(tmp_path) -> None:
         (lambda f: (f / "low_dim_obs.pkl").write_bytes(pickle.dumps({"a": 1})), "holds no observations"),
         (lambda f: (f / "low_dim_obs.pkl").write_bytes(pickle.dumps([1, 2])), "joint_positions is not 7 finite"),
         (lambda f: (f / "front_rgb" / "3.png").unlink(), "front_rgb/3.png is missing"),
-        (lambda f: (f / "wrist_rgb" / "0.png").write_bytes(b"?"), "wrist_rgb/0.png is no image"),
+        (lambda f: (f / "wrist_rgb" / "0.png").write_bytes(b"?"), "wrist_rgb/0.png: neither a PNG nor a JPEG"),
         (lambda f: (f.parent.parent / "variation_descriptions.pkl").unlink(), "says what the task is"),
     ],
 )
@@ -209,13 +212,157 @@ def test_another_robots_joints_are_refused(dataset, tmp_path) -> None:
     observations = [observation(i) for i in range(LENGTH)]
     observations[2].joint_positions = PANDA.home + [0, 0, 0, 3, 0, 0, 0]  # type: ignore[attr-defined]
     (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
-    with pytest.raises(GenimaError, match="observation 2: panda_joint4 exceeds its limits"):
+    with pytest.raises(GenimaError, match="observation 2: joint_positions: panda_joint4 exceeds its limits"):
         write_demo(folder, tmp_path / "demo", PANDA)
     observations = [observation(i) for i in range(LENGTH)]
     observations[0].joint_positions = PANDA.home + [0, 0, 0.3, 0, 0, 0, 0]  # type: ignore[attr-defined]
     (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
     with pytest.raises(GenimaError, match="the arm is no panda"):
         write_demo(folder, tmp_path / "demo", PANDA)
+
+
+def record(*state: bytes) -> bytes:
+    """A pickle (protocol 4) of instructions."""
+    return b"\x80\x04" + b"".join(state) + b"."
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (record(b"Nr\xff\xff\xff\x7f"), None),  # the memory's place 2**31 - 1: no table of that length
+        (record(b"\x95" + (2**62).to_bytes(8, "little")), "damaged"),  # a frame
+        (record(b"\x96" + (2**62).to_bytes(8, "little")), "damaged"),  # a bytearray
+        (record(b"\x8e" + (2**40).to_bytes(8, "little")), "damaged"),  # bytes
+        (record(b"B" + (2**31).to_bytes(4, "little")), "damaged"),
+        (record(b"(" * 200_000), "damaged"),
+        (record(b"(" * 200_000 + b"l" * 200_000), None),  # lists in lists
+        (record(b"]" + b"\x85" * 500_000), None),  # tuples in tuples
+        (record(b"]\x94h\x00a"), None),  # a list that holds itself
+        (record(b"]" * 20 + b"22222222aaaaaaaa" * 10), None),
+        (record(b"K\x01K\x02R"), "damaged"),
+        (record(b"N}b"), "damaged"),
+        (record(b"\x82\x01"), "instruction EXT1"),
+        (record(b"P1\n"), "instruction PERSID"),
+        (record(b"\x8c\x07numpy.x\x8c\x04load\x93"), "asks for numpy.x.load"),
+        (record(b"}(K\x01K\x02NKXu"), "damaged"),
+        (record(b"}(\x8a\x09" + b"\xff" * 8 + b"\x7fNu"), "damaged"),  # keys that may collide
+        (b"", "damaged"),
+        (b"\x80\x04", "damaged"),
+        (b"\xff" * 1000, "damaged"),
+        (b"L" + b"9" * 6000 + b"L\n.", "damaged"),
+    ],
+    ids=lambda value: "" if isinstance(value, bytes) else str(value),
+)
+def test_hostile_pickles_take_neither_memory_nor_time(tmp_path, content: bytes, words: str | None) -> None:
+    file = tmp_path / "low_dim_obs.pkl"
+    file.write_bytes(content)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    if words is None:
+        assert plain_pickle.array_of(plain_pickle.load(file, ()), (7,)) is None
+    else:
+        with pytest.raises(GenimaError, match=words) as error:
+            plain_pickle.load(file, ())
+        assert "\n" not in str(error.value)
+    assert time.monotonic() - start < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10
+
+
+def test_a_list_of_a_billion_numbers_in_a_few_bytes_is_not_unfolded() -> None:
+    values: list = [0.0] * 10
+    for _ in range(30):
+        values = [values] * 10
+    assert plain_pickle.array_of(values, (7,)) is None and plain_pickle.array_of(values, (10,)) is None
+    assert plain_pickle.array_of([1, 2.5, np.float64(3)], (3,)).tolist() == [1, 2.5, 3]
+    for odd in ([10**400], [None], ["1"], [True, "x"], {}, np.zeros(2), np.array(["x"]), [float("nan")]):
+        assert plain_pickle.array_of(odd, (1,)) is None
+
+
+def test_a_pickle_leaves_no_trace_for_the_next(tmp_path) -> None:
+    """Attributes are given to objects, never to what their names stand for."""
+    file = tmp_path / "low_dim_obs.pkl"
+    for state in (b"}\x8c\x01xK\x01s", b"N}\x8c\x05valueK\x01s\x86"):
+        file.write_bytes(record(b"\x8c\x05numpy\x8c\x05dtype\x93" + state + b"b"))
+        with pytest.raises(GenimaError, match="damaged"):
+            plain_pickle.load(file, ())
+    file.write_bytes(pickle.dumps({"a": np.arange(3)}))
+    np.testing.assert_array_equal(plain_pickle.load(file, ())["a"], [0, 1, 2])
+
+
+def test_mutated_pickles_are_read_or_refused_in_one_line(dataset, tmp_path) -> None:
+    folder = only(dataset())
+    file = folder / "low_dim_obs.pkl"
+    whole = file.read_bytes()
+    wordings = folder.parent.parent / "variation_descriptions.pkl"
+    for number, data in enumerate(mutated_bytes(whole, 120)):
+        file.write_bytes(data)
+        require_clean(lambda: write_demo(folder, tmp_path / f"a{number}", PANDA), number)  # noqa: B023
+    file.write_bytes(whole)
+    for number, data in enumerate(mutated_bytes(wordings.read_bytes(), 60)):
+        wordings.write_bytes(data)
+        require_clean(lambda: write_demo(folder, tmp_path / f"b{number}", PANDA), number)  # noqa: B023
+
+
+def changed(name: str, value: object) -> Callable[[stand_in.Observation], object]:
+    return lambda seen: seen.misc.update({name: value})  # type: ignore[attr-defined]
+
+
+_FAR = np.eye(4)
+_FAR[:3, 3] = 900.0
+
+
+@pytest.mark.parametrize(
+    "act, words",
+    [
+        (changed("front_camera_extrinsics", _FAR), "front's camera: .* more than 5 m"),
+        (changed("front_camera_extrinsics", 2 * np.eye(4)), "front's camera: .*not orthonormal"),
+        (changed("front_camera_extrinsics", np.diag([1.0, 1, -1, 1])), "front's camera: .*mirrored"),
+        (changed("wrist_camera_extrinsics", np.zeros((3, 3))), "wrist's extrinsics is not 4 x 4 finite numbers"),
+        (changed("front_camera_intrinsics", CAMERAS["front"].K), "front's camera: its intrinsics are not as RLBench"),
+        (changed("front_camera_intrinsics", np.diag([-4.0, -4.0, 1.0])), "intrinsics are not as RLBench"),
+        (changed("front_camera_intrinsics", np.array([[-1.0, 0, 16], [0, -1, 16], [0, 0, 1]])), "front's camera: fx"),
+        (changed("front_camera_intrinsics", np.array([[-1.0, 0, 1e9], [0, -1, 16], [0, 0, 1]])), "principal point"),
+        (changed("joint_position_action", np.append(np.degrees(PANDA.home), 1.0)), None),
+        (lambda seen: setattr(seen, "gripper_open", 0.08e2), "gripper_open is 8"),
+        (lambda seen: setattr(seen, "joint_positions", np.degrees(PANDA.home)), "in degrees"),
+        (lambda seen: setattr(seen, "joint_positions", PANDA.home[:6]), "joint_positions is not 7 finite numbers"),
+    ],
+)
+def test_what_no_robot_cell_has_is_refused_with_its_cause(dataset, tmp_path, act, words: str | None) -> None:
+    folder = only(dataset())
+    observations = [observation(i) for i in range(LENGTH)]
+    act(observations[0])
+    (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
+    if words is None:  # the first observation's action led to it from before the episode
+        return write_demo(folder, tmp_path / "demo", PANDA)
+    with pytest.raises(GenimaError, match=words):
+        write_demo(folder, tmp_path / "demo", PANDA)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_commands_are_not_clipped_into_plausible_ones(dataset, tmp_path) -> None:
+    folder = only(dataset())
+    for action, words in (
+        (np.append(PANDA.home + [9, 0, 0, 0, 0, 0, 0], 1.0), "joint_position_action: panda_joint1 exceeds"),
+        (np.append(PANDA.home, 255.0), "opens the gripper by 255"),
+        (PANDA.home, "joint_position_action is not 8 finite numbers"),
+    ):
+        observations = [observation(i) for i in range(LENGTH)]
+        observations[2].misc["joint_position_action"] = action  # type: ignore[attr-defined]
+        (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
+        with pytest.raises(GenimaError, match=words):
+            write_demo(folder, tmp_path / "demo", PANDA)
+
+
+def test_images_of_another_size_or_of_depth_are_refused(dataset, tmp_path) -> None:
+    folder = only(dataset())
+    for picture, words in (
+        (np.zeros((16, 32, 3), np.uint8), "32x16 px, 32x32 are expected"),
+        (np.zeros((32, 32), np.uint16), "type I;16"),
+        (np.zeros((32, 32), np.uint8), "type L"),
+    ):
+        cv2.imwrite(str(folder / "front_rgb" / "2.png"), picture)
+        with pytest.raises(GenimaError, match=f"front_rgb/2.png: .*{words}"):
+            write_demo(folder, tmp_path / "demo", PANDA)
 
 
 def test_a_folder_without_episodes_is_refused(tmp_path) -> None:

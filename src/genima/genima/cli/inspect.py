@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import tyro
 
+from genima.cli.options import parse_options
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
-from genima.inspection.report import Report
-from genima.robot.model import RobotModel
+from genima.files import require_writable
+from genima.outputs import require_free
+from genima.terminal import printable
+
+if TYPE_CHECKING:
+    from genima.inspection.report import Report
 
 
 @dataclass
 class Inspect:
-    """Print what is inside a checkpoint or a dataset, and draw a contact sheet of it."""
+    """Print what is inside a checkpoint or a dataset, and draw a contact sheet of it where --picture names a file."""
 
     path: tyro.conf.Positional[Path]
     """Folder of a pair of models, a checkpoint, a training, rendered targets, demos, or a LeRobot dataset."""
     picture: Path | None = None
-    """PNG file for the contact sheet; without it named after the folder, in the current one."""
+    """PNG file for the contact sheet; without it none is written."""
+    overwrite: bool = False
+    """Replace a contact sheet that is there; no other file is ever replaced."""
     verify: bool = False
     """Read everything once: compare the shards of rendered targets with their checksums, decode all images of demos."""
     robot: str = "panda"
@@ -31,21 +37,32 @@ class Inspect:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima inspect``."""
-    options = tyro.cli(Inspect, prog="genima inspect", args=list(argv))
-    picture = options.picture or Path(f"{options.path.resolve().name}.png")
-    if picture.suffix.lower() != ".png":
-        raise GenimaError(f"--picture {picture}: the contact sheet is a .png file")
-    require_writable(picture)
+    options = parse_options(
+        Inspect, "genima inspect", argv, example="./genima inspect data/demos --verify --picture demos.png"
+    )
+    picture = options.picture
+    if picture is not None:
+        if picture.suffix.lower() != ".png":
+            raise GenimaError(f"--picture {picture}: the contact sheet is a .png file")
+        from genima.inspection.sheet import is_picture, write_picture  # here: these take seconds to import
+
+        require_free(picture, "contact sheet", options.overwrite, is_picture)
+        require_writable(picture)
     report = inspect(options.path, options.verify, options.robot)
     print(report)
-    if report.picture is not None:
-        atomic_write(picture, cv2.imencode(".png", report.picture[..., ::-1])[1].tobytes())
-        print(f"\ncontact sheet: {picture}")
+    if report.picture is None:
+        return 0
+    if picture is None:
+        print("\n--picture FILE.png draws a contact sheet of it")
+        return 0
+    require_free(picture, "contact sheet", options.overwrite, is_picture)  # it may have been made in the meantime
+    write_picture(picture, report.picture)
+    print(f"\ncontact sheet: {printable(picture)}")
     return 0
 
 
 def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
-    """What is inside a folder; it finds out by itself what kind of folder it is.
+    """Report what is inside a folder, of whichever kind it is.
 
     Raises:
         GenimaError: when it is of no known kind, or damaged.
@@ -64,8 +81,17 @@ def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
         return datasets.inspect_targets(path, verify)
     if datasets.is_lerobot(path):
         return datasets.inspect_lerobot(path)
-    if any(path.rglob("metadata.yaml")):
+    from genima.episodes.folders import find_episodes
+    from genima.robot.model import RobotModel
+
+    try:
+        find_episodes(path)
+    except GenimaError as error:
+        nothing = str(error)
+    else:
         return datasets.inspect_demos(path, RobotModel.load(robot), verify)
+    if "(rosbag2 folders)" not in nothing:  # something in it cannot be read
+        raise GenimaError(nothing)
     raise GenimaError(
         f"there is nothing to inspect in {path}: neither a finished checkpoint (genima.json), nor rendered targets "
         "(manifest.json), a LeRobot dataset (meta/info.json) or demos (rosbag2 folders)"

@@ -79,7 +79,7 @@ def _demos(folder: Path) -> Iterator[Path]:
 def _holds_bag(folder: Path, names: list[str]) -> bool:
     if any(is_bag_file(name) for name in names):
         return True
-    if METADATA not in names:
+    if METADATA not in names or not (folder / METADATA).is_file():  # to open a pipe would wait for its writer
         return False
     try:
         with open(folder / METADATA, "rb") as file:

@@ -10,9 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -20,10 +19,13 @@ from scipy.spatial.transform import Rotation
 from genima.episodes import plain_pickle
 from genima.episodes.writer import EpisodeWriter
 from genima.errors import GenimaError
+from genima.files import read_bytes
+from genima.images import decode_colour, image_size
 from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
 from genima.robot.placement import base_pose
 from genima.views.camera import Camera
+from genima.views.plausibility import MAX_SIZE, require_plausible, require_rotation
 
 PERIOD = 0.05  # s between observations
 VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")
@@ -40,6 +42,8 @@ def find_episodes(dataset: Path) -> list[Path]:
     Raises:
         GenimaError: when there is none.
     """
+    if not dataset.is_dir():
+        raise GenimaError(f"dataset {dataset}: {'not a folder' if dataset.exists() else 'no such folder'}")
     found = [path.parent for path in dataset.rglob(_LOW_DIM)]
     if not found:
         raise GenimaError(f"no episodes of RLBench (TASK/variation0/episodes/episode0/{_LOW_DIM}) in {dataset}")
@@ -48,7 +52,10 @@ def find_episodes(dataset: Path) -> list[Path]:
 
 def demo_name(episode: Path) -> str:
     """What to call the demo of an episode: task, variation and number."""
-    *_, task, variation, _, number = episode.resolve().parts
+    parts = episode.resolve().parts
+    if len(parts) < 5:  # the root is one
+        raise GenimaError(f"episode {episode}: not in TASK/variation0/episodes; move it into such folders")
+    *_, task, variation, _, number = parts
     return f"{task}-{variation}-{number}"
 
 
@@ -72,7 +79,7 @@ def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[
     views = [view for view in VIEWS if (episode / f"{view}_rgb").is_dir()]
     if not views:
         raise GenimaError(f"{episode} has no images ({VIEWS[0]}_rgb, ...)")
-    size = {view: _image(episode, view, 0).shape[1::-1] for view in views}
+    size = {view: _image_size(episode, view) for view in views}
     if cameras is None:
         known = {view: _camera(episode, observations[0], view, moments[0], robot) for view in views}
     elif missing := [view for view in views if view not in cameras]:
@@ -80,11 +87,14 @@ def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[
     else:
         known = {view: cameras[view] for view in views}
     known = {view: camera.resized(*size[view]) for view, camera in known.items()}
+    asked = [
+        replace(_asked(episode, i, observations[i], moments[i], robot), stamp=joints.stamp)
+        for i, joints in zip([*range(1, len(moments)), len(moments) - 1], moments, strict=True)
+    ]
     with EpisodeWriter(folder, robot, known, _instruction(episode)) as demo:
         for i, joints in enumerate(moments):
-            demo.observe(joints.stamp, {view: _image(episode, view, i) for view in views}, joints)
-            after = min(i + 1, len(moments) - 1)
-            demo.command(replace(_asked(episode, after, observations[after], moments[after]), stamp=joints.stamp))
+            demo.observe(joints.stamp, {view: _image(episode, view, i, size[view]) for view in views}, joints)
+            demo.command(asked[i])
         demo.judge(moments[-1].stamp, True)  # the generator keeps no other
 
 
@@ -101,22 +111,32 @@ def _observations(episode: Path) -> Sequence[Any]:
 def _joints(episode: Path, i: int, observation: Any, robot: RobotModel) -> Joints:
     positions = _numbers(episode, i, "joint_positions", getattr(observation, "joint_positions", None), len(robot.home))
     opened = _numbers(episode, i, "gripper_open", [getattr(observation, "gripper_open", None)], 1)[0]
-    beyond = np.maximum(robot.position_min - positions, positions - robot.position_max)
-    if beyond.max() > _OUTSIDE_ARM:
-        name = robot.joint_names[int(beyond.argmax())]
-        raise GenimaError(f"{episode}, observation {i}: {name} exceeds its limits by {beyond.max():.2f} rad")
+    _require_reachable(episode, i, "joint_positions", positions, robot)
     if not 0 <= opened <= 1:
         raise GenimaError(f"{episode}, observation {i}: gripper_open is {opened:g}, 0..1 is needed")
     return Joints(i * PERIOD, positions, float(opened))
 
 
-def _asked(episode: Path, i: int, observation: Any, joints: Joints) -> Command:
-    """What led to an observation."""
+def _require_reachable(episode: Path, i: int, name: str, positions: NDArray[np.float64], robot: RobotModel) -> None:
+    beyond = np.maximum(robot.position_min - positions, positions - robot.position_max)
+    if beyond.max() > _OUTSIDE_ARM:
+        joint = robot.joint_names[int(beyond.argmax())]
+        raise GenimaError(
+            f"{episode}, observation {i}: {name}: {joint} exceeds its limits by {beyond.max():.2f} rad; is it of "
+            "another robot, or in degrees?"
+        )
+
+
+def _asked(episode: Path, i: int, observation: Any, joints: Joints, robot: RobotModel) -> Command:
+    """Return the command that led to an observation; where it does not say, the joints that it measured."""
     action = _misc(observation).get("joint_position_action")
     if action is None:
         return Command(joints.stamp, joints.positions, gripper=joints.gripper)
     numbers = _numbers(episode, i, "joint_position_action", action, len(joints.positions) + 1)
-    return Command(joints.stamp, numbers[:-1], gripper=float(np.clip(numbers[-1], 0, 1)))
+    _require_reachable(episode, i, "joint_position_action", numbers[:-1], robot)
+    if not 0 <= numbers[-1] <= 1:
+        raise GenimaError(f"{episode}, observation {i}: joint_position_action opens the gripper by {numbers[-1]:g}")
+    return Command(joints.stamp, numbers[:-1], gripper=float(numbers[-1]))
 
 
 def _misc(observation: Any) -> Mapping[str, Any]:
@@ -125,26 +145,34 @@ def _misc(observation: Any) -> Mapping[str, Any]:
 
 
 def _numbers(episode: Path, i: int, name: str, values: Any, *shape: int) -> NDArray[np.float64]:
-    try:
-        numbers = np.array(values, dtype=float)
-    except (TypeError, ValueError):
-        numbers = np.zeros(0)
-    if numbers.shape != shape or not np.isfinite(numbers).all():
+    numbers = plain_pickle.array_of(values, shape)
+    if numbers is None:
         wanted = " x ".join(map(str, shape))
         raise GenimaError(f"{episode}, observation {i}: {name} is not {wanted} finite numbers")
     return numbers
 
 
-def _image(episode: Path, view: str, i: int) -> Image:
+def _image_size(episode: Path, view: str) -> tuple[int, int]:
+    """Return width and height in px of a view's first image."""
+    path = _image_path(episode, view, 0)
+    return image_size(read_bytes(path, "image"), str(path))
+
+
+def _image(episode: Path, view: str, i: int, size: tuple[int, int]) -> Image:
+    path = _image_path(episode, view, i)
+    return decode_colour(read_bytes(path, "image"), str(path), size)
+
+
+def _image_path(episode: Path, view: str, i: int) -> Path:
     path = episode / f"{view}_rgb" / f"{i}.png"
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    if bgr is None:
-        raise GenimaError(f"{path} is {'no image' if path.is_file() else 'missing'}")
-    return np.ascontiguousarray(bgr[..., ::-1], np.uint8)
+    if not path.is_file():
+        raise GenimaError(f"{path} is missing")
+    return path
 
 
 def _camera(episode: Path, observation: Any, view: str, joints: Joints, robot: RobotModel) -> Camera:
-    """As the first observation tells; its focal lengths are negative, as its axes point left and up."""
+    """Return the camera of a view, by the first observation; its focal lengths are negative, as its axes point left and
+    up."""
     misc = _misc(observation)
     if "joint_poses" not in misc:
         raise GenimaError(
@@ -161,17 +189,25 @@ def _camera(episode: Path, observation: Any, view: str, joints: Joints, robot: R
         raise GenimaError(f"{episode}: {error}") from None
     T_world_sensor = _numbers(episode, 0, f"{view}'s extrinsics", misc.get(f"{view}_camera_extrinsics"), 4, 4)
     K = _numbers(episode, 0, f"{view}'s intrinsics", misc.get(f"{view}_camera_intrinsics"), 3, 3)
+    what = f"{episode}, observation 0: {view}'s camera"
+    require_rotation(T_world_sensor[:3, :3], what)
     T = np.linalg.inv(T_world_base) @ T_world_sensor @ _OPTICAL
     if view == _HAND:
         T = np.linalg.inv(robot.link_poses(joints.positions)[-2]) @ T
-    fx, fy, cx, cy = (abs(float(number)) for number in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
-    if min(fx, fy, cx, cy) < 0.5:
-        raise GenimaError(f"{episode}, observation 0: {view}'s intrinsics are no camera's")
-    return Camera(view, "flange" if view == _HAND else "base", T, round(2 * cx), round(2 * cy), fx, fy, cx, cy)
+    plain = np.array([[K[0, 0], 0, K[0, 2]], [0, K[1, 1], K[1, 2]], [0, 0, 1]])
+    if not (K == plain).all() or not (K[0, 0] < 0 and K[1, 1] < 0 and K[0, 2] > 0 and K[1, 2] > 0):
+        raise GenimaError(f"{what}: its intrinsics are not as RLBench writes them; give --cameras FOLDER")
+    fx, fy, cx, cy = (float(number) for number in (-K[0, 0], -K[1, 1], K[0, 2], K[1, 2]))
+    parent: Literal["base", "flange"] = "flange" if view == _HAND else "base"
+    if not max(cx, cy) < MAX_SIZE:
+        raise GenimaError(f"{what}: its principal point is at {cx:g}, {cy:g} px")
+    camera = Camera(view, parent, T, round(2 * cx), round(2 * cy), fx, fy, cx, cy)  # RLBench's are symmetric
+    require_plausible(camera, what)
+    return camera
 
 
 def _instruction(episode: Path) -> str:
-    """The first wording."""
+    """Return the task in its first wording."""
     for folder in (episode, episode.parent.parent):
         path = folder / _WORDINGS
         if path.is_file():

@@ -38,7 +38,7 @@ class Report(NamedTuple):
 def _lines(section: Section, indent: int) -> list[str]:
     lines = [printable(section.title)]
     for label, text in section.rows.items():
-        first = f"  {label}".ljust(indent)
+        first = f"  {printable(label)}".ljust(indent)
         for line in text.splitlines() or [""]:
             lines += textwrap.wrap(
                 printable(line), _WIDTH, initial_indent=first, subsequent_indent=" " * (indent + 2),

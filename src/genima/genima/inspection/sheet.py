@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
+import PIL.PngImagePlugin
 
+from genima.files import atomic_write
 from genima.observation import Image
 
+_SOFTWARE = ("Software", "genima")  # in the pictures: tells them from others' when one is to be replaced
 _LINE = 18  # px, height of a caption
 
 
@@ -23,6 +29,27 @@ def captioned(image: Image, text: str) -> Image:
     line = np.full((_LINE, image.shape[1], 3), 255, np.uint8)
     cv2.putText(line, text, (2, _LINE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([line, image])
+
+
+def write_picture(path: Path, image: Image) -> None:
+    """Write an image (h, w, 3) as PNG.
+
+    Raises:
+        GenimaError: when there is no space or no permission.
+    """
+    note, data = PIL.PngImagePlugin.PngInfo(), io.BytesIO()
+    note.add_text(*_SOFTWARE)
+    PIL.Image.fromarray(image).save(data, "PNG", pnginfo=note)
+    atomic_write(path, data.getvalue())
+
+
+def is_picture(path: Path) -> bool:
+    """Tell a picture of :func:`write_picture` from other files."""
+    try:
+        with PIL.Image.open(path, formats=("PNG",)) as image:
+            return image.info.get(_SOFTWARE[0]) == _SOFTWARE[1]
+    except Exception:  # PIL raises many kinds for files of others
+        return False
 
 
 def _joined(images: Sequence[Image], axis: int, gap: int) -> Image:

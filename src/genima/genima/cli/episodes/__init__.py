@@ -27,9 +27,9 @@ COMMANDS: dict[str, Command] = {
     "trim": Command("genima.cli.episodes.upkeep:trim_demos", "copy demos without the rest at both ends", False),
     "replay": Command("genima_bringup.replay:replay_demo", "play a demo's commands again", False),
     "repair": Command("genima.cli.episodes.upkeep:repair_demos", "make whole demos of killed recordings", False),
-    "export": Command("genima.cli.episodes.lerobot:export_main", "write demos as a LeRobot dataset"),
-    "import": Command("genima.cli.episodes.lerobot:import_main", "write the episodes of a LeRobot dataset as demos"),
-    "import-rlbench": Command("genima.cli.episodes.rlbench:main", "write the episodes of an RLBench dataset as demos"),
+    "export": Command("genima.cli.episodes.lerobot:export_lerobot", "write demos as a LeRobot dataset"),
+    "import": Command("genima.cli.episodes.lerobot:import_lerobot", "write a LeRobot dataset as demos"),
+    "import-rlbench": Command("genima.cli.episodes.rlbench:import_rlbench", "write an RLBench dataset as demos"),
 }
 
 

@@ -55,7 +55,7 @@ class Import:
     """Robot model: a name in config/robots or a YAML file."""
 
 
-def export_main(argv: Sequence[str]) -> int:
+def export_lerobot(argv: Sequence[str]) -> int:
     """Entry point of ``./genima episodes export``."""
     options = parse_options(
         Export, "genima episodes export", argv, example="./genima episodes export data/demos --out data/lerobot"
@@ -85,7 +85,7 @@ def export_main(argv: Sequence[str]) -> int:
     return 0
 
 
-def import_main(argv: Sequence[str]) -> int:
+def import_lerobot(argv: Sequence[str]) -> int:
     """Entry point of ``./genima episodes import``."""
     example = "./genima episodes import data/lerobot --out data/imported --cameras calibration/mine"
     options = parse_options(Import, "genima episodes import", argv, example=example)

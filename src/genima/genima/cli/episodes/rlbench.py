@@ -31,7 +31,7 @@ class ImportRLBench:
     """Robot model: a name in config/robots or a YAML file."""
 
 
-def main(argv: Sequence[str]) -> int:
+def import_rlbench(argv: Sequence[str]) -> int:
     """Entry point of ``./genima episodes import-rlbench``."""
     options = parse_options(
         ImportRLBench,
