@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from huggingface_hub import parse_local_safetensors_file_metadata
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from pydantic import ConfigDict
 
 from genima import checkpoint
 from genima.checkpoint import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, DrawingSpec
 from genima.errors import GenimaError
+from genima.files import (
+    FileSchema,
+    Finite,
+    Text,
+    load_json,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_text,
+    shorten,
+    validate,
+)
+from genima.images import decode_colour
 from genima.inspection.report import Report, Section, spec_rows
 from genima.inspection.sheet import captioned, grid
 from genima.observation import Image
@@ -82,14 +94,18 @@ def inspect_pair(root: Path) -> Report:
 # ------------------------------------------------------------------------------------------------------------- text
 
 
+class _Kind(FileSchema):
+    model_config = ConfigDict(extra="ignore")
+    kind: str
+
+
 def _kind(folder: Path) -> str:
-    try:
-        kind = json.loads((folder / FILE).read_text())["kind"]
-        if kind not in FOLDERS:
-            raise ValueError(f"kind {kind!r} is none of {', '.join(FOLDERS)}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise GenimaError(f"{folder / FILE} is damaged: {error!r}; fetch or train the checkpoint again") from None
-    return str(kind)
+    kind = load_json(_Kind, folder / FILE, "checkpoint description").kind
+    if kind not in FOLDERS:
+        raise GenimaError(
+            f"checkpoint description {folder / FILE}: kind {shorten(kind)!r} is none of {', '.join(FOLDERS)}"
+        )
+    return kind
 
 
 def _checkpoint(folder: Path, kind: str) -> tuple[DrawingSpec, Section]:
@@ -105,7 +121,7 @@ def _checkpoint(folder: Path, kind: str) -> tuple[DrawingSpec, Section]:
 
 def _diffusion_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
     base, has_controlnet, steps = about["base"], about["conditioning"] == "controlnet", about["steps"]
-    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json", "scheduler")
     parts = ["controlnet"] if has_controlnet else ["unet"]
     if not base:
         parts = ["unet", *parts, "vae", "text_encoder"]
@@ -139,7 +155,7 @@ def _controller_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text_encoder(folder: Path) -> str:
-    config = json.loads((folder / "text_encoder" / "config.json").read_text())
+    config = read_json(folder / "text_encoder" / "config.json", "text encoder")
     layers, width, tokens = config["num_hidden_layers"], config["hidden_size"], config["vocab_size"]
     return f"its own: CLIP of {layers} layers of width {width}, {tokens} different tokens"
 
@@ -181,7 +197,7 @@ def _training_rows(folder: Path) -> dict[str, str]:
         rows["last step"] = "the best one"
     progress = folder / LAST / STATE / PROGRESS
     if progress.is_file():
-        now = json.loads(progress.read_text())
+        now = read_json(progress, "progress of a training")
         about = now["about"]
         rows["training"] = (
             f"{now['step']} of {about['steps']} steps done, in batches of {about['batch_size']} from "
@@ -197,11 +213,14 @@ def _metrics(folder: Path) -> dict[int, dict[str, float]]:
     file = folder / METRICS
     if not file.is_file():
         return {}
-    try:
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
-        return {int(row["step"]): {key: float(row[key]) for key in row if key != "step"} for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
-        raise GenimaError(f"{file} is damaged: {error!r}; remove it, training and use do without") from None
+    found: dict[int, dict[str, float]] = {}
+    for number, line in enumerate(read_text(file, "metrics").splitlines(), 1):
+        where = f"metrics {file}, line {number}"
+        row = validate(dict[Text, int | Finite], parse_json(line, where), where)
+        if not isinstance(step := row.pop("step", None), int):
+            raise GenimaError(f"{where}: step is missing; remove the file, training and use do without")
+        found[step] = {name: float(value) for name, value in row.items()}
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures
@@ -221,11 +240,9 @@ def _pictures(folder: Path) -> list[Image]:
     pictures = []
     drawings = checkpoint.resolve(folder) / DRAWINGS
     if drawings.is_file():
-        image = cv2.imread(str(drawings))
-        if image is None:
-            raise GenimaError(f"{drawings} is damaged; remove it, use does without")
+        image = decode_colour(read_bytes(drawings, "drawings"), f"drawings {drawings}")
         text = f"{drawings}: held-out observations, as drawn, as they should be"
-        pictures.append(captioned(np.asarray(image[..., ::-1], np.uint8), text))
+        pictures.append(captioned(image, text))
     if metrics := _metrics(folder):
         pictures.append(captioned(_curves(metrics), f"{folder}: validation"))
     return pictures
