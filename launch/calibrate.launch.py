@@ -52,8 +52,12 @@ OTHERS = {
     "sim": Argument("false", "simulate arm, camera and board, with the guard", checks.flag),
     "rviz": Argument("false", "open RViz on the live view and the frames", checks.flag),
     "easy_handeye2": Argument("false", "start easy_handeye2 beside it, where that is installed", checks.flag),
-    "robot_base_frame": Argument(BaseFrame(ROBOT), "for easy_handeye2", checks.frame),
-    "robot_effector_frame": Argument(BaseFrame(ROBOT, flange=True), "for easy_handeye2", checks.frame),
+    "robot_base_frame": Argument(
+        BaseFrame(ROBOT), "the robot's base in tf, for the calibration and easy_handeye2", checks.frame
+    ),
+    "robot_effector_frame": Argument(
+        BaseFrame(ROBOT, flange=True), "the robot's flange in tf, for the calibration and easy_handeye2", checks.frame
+    ),
 }
 
 
@@ -61,7 +65,8 @@ def generate_launch_description() -> LaunchDescription:
     """The nodes of `genima_bringup.processes.calibrator`."""
     said = {name: LaunchConfiguration(name) for name in TEXTS | TOPICS | OTHERS}
     texts = {name: text(name) for name in TEXTS}  # even where they look like numbers
-    (process,) = calibrator(**texts, speed=said["speed"])
+    frames = {"base_frame": text("robot_base_frame"), "flange_frame": text("robot_effector_frame")}
+    (process,) = calibrator(**texts, speed=said["speed"], **frames)
     on_flange = EqualsSubstitution(said["parent"], "flange")
     place = IfElseSubstitution(on_flange, "table", "gripper")
     simulated = IfCondition(said["sim"])
