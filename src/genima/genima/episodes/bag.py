@@ -186,6 +186,11 @@ class BagReader:
             except Exception as error:  # rosbags raises many kinds for a damaged message
                 raise GenimaError(f"{message.topic}: {' '.join(str(error).split())}") from None
 
+    @property
+    def start_ns(self) -> int:
+        """Log time of the first message in ns; 0 without messages."""
+        return min((file.first_ns for file in self._files if file.first_ns is not None), default=0)
+
     def stamped(self, topic: str) -> bool:
         """Tell whether the messages of a topic have a header."""
         return topic in self._stamped

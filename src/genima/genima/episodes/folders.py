@@ -45,7 +45,9 @@ def is_demo(folder: Path) -> bool:
 
 
 def find_episodes(folder: Path) -> list[Path]:
-    """Return all demos at or below a folder, sorted: whole or damaged, but neither those in work nor deleted ones.
+    """Return all demos at or below a folder, sorted, whole or damaged.
+
+    Hidden folders are left out, such as those of demos in work and of deleted ones.
 
     Raises:
         GenimaError: when there is none, or a folder cannot be read.
@@ -59,6 +61,23 @@ def find_episodes(folder: Path) -> list[Path]:
     return found
 
 
+def find_damaged(folder: Path) -> list[Path]:
+    """Return what a repair looks at: what killed recordings left at or below a folder, then all demos there.
+
+    Raises:
+        GenimaError: when there is nothing, or a folder cannot be read.
+    """
+    if folder.is_dir() and folder.absolute().parent.name == PARTIAL:
+        return [folder]
+    left = sorted(path for path in folder.rglob(f"{PARTIAL}/*") if path.is_dir())
+    try:
+        return [*left, *find_episodes(folder)]
+    except GenimaError:
+        if not left:
+            raise
+        return left
+
+
 def _demos(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise GenimaError(f"cannot read {error.filename}: {error.strerror}") from None
@@ -70,7 +89,7 @@ def _demos(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(set(folders) - {PARTIAL, DELETED})
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # in work, deleted
         path = Path(place)
         if PARTIAL not in path.absolute().parts and _holds_bag(path, names):
             yield path
@@ -109,7 +128,6 @@ class BagLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(self._file), os.stat(path)):
                 raise BlockingIOError  # its owner has just moved or removed it
-            self.found = os.read(self._file, 100).decode(errors="replace")  # what a killed process left
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"{os.getpid()} {note}".strip().encode(), 0)
         except OSError as error:
@@ -165,14 +183,14 @@ def _claim_left(partial: Path, replace: bool, note: str) -> BagLock:
     foreign = [name for name in left if not _is_ours(name, partial.name)]
     if foreign:
         raise GenimaError(f"{partial} holds what no recording made ({printable(foreign[0])}); move it away")
-    had_lock = (partial / LOCK).exists()
+    recreatable = is_recreatable(partial)
     if left and not replace:
         raise GenimaError(
             f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds"
         )
     lock = BagLock(partial, note)
     try:
-        if left and not (had_lock and RECREATABLE in lock.found):
+        if left and not recreatable:
             raise GenimaError(
                 f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds, "
                 "or move it away"
@@ -185,6 +203,15 @@ def _claim_left(partial: Path, replace: bool, note: str) -> BagLock:
             raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
         raise
     return lock
+
+
+def is_recreatable(partial: Path) -> bool:
+    """Tell the unfinished work of a command that makes it anew, by its lock."""
+    try:
+        with open(partial / LOCK, "rb") as file:
+            return RECREATABLE.encode() in file.read(100)
+    except OSError:
+        return False
 
 
 def remove_unfinished(partial: Path) -> None:

@@ -21,7 +21,7 @@ from mcap.records import Attachment, Metadata
 from mcap.writer import Writer
 
 from genima.episodes.bag import span_fits, unpack_file
-from genima.episodes.folders import PARTIAL, BagLock, is_bag_file, refuse_live, repair_name, sync_folder
+from genima.episodes.folders import PARTIAL, BagLock, is_bag_file, is_recreatable, refuse_live, repair_name, sync_folder
 from genima.episodes.mcap_file import RECORD_BYTES, McapScan
 from genima.episodes.metadata import (
     METADATA,
@@ -95,6 +95,8 @@ def repair(folder: Path) -> Repaired:
     unnamed = folder.parent.name == PARTIAL
     named = folder.parent.parent / folder.name if unnamed else folder
     refuse_live(folder)
+    if unnamed and is_recreatable(folder):
+        raise GenimaError(f"cannot repair {folder}: a command was making it; run that again, it makes it anew")
     if unnamed and named.exists():
         raise GenimaError(f"cannot repair {folder}: {named} exists already; rename one of them")
     try:
@@ -128,7 +130,8 @@ def _repair(
             _close_database(folder, file)
     every = [_content(folder, file) for file in files]
     if not any(content.messages for content in every) and not all(content.whole for content in every):
-        raise GenimaError(f"cannot repair {folder}: it holds no complete message; nothing of it can be kept")
+        remedy = "remove it" if folder.parent.name == PARTIAL else "./genima episodes delete moves it away"
+        raise GenimaError(f"cannot repair {folder}: it holds no complete message; {remedy}")
     if _is_healthy(every, information):
         return every, True, []
     there = {file.name for file in files}

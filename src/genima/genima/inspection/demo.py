@@ -15,10 +15,12 @@ from genima.episodes.idle import Activity, Track, find_idle, find_tracks
 from genima.episodes.summary import Summary, notes, rate
 from genima.episodes.survey import Survey
 from genima.errors import GenimaError
+from genima.files import shorten
 from genima.inspection.report import Report, Section, listed
 from genima.inspection.sheet import captioned, grid
 from genima.observation import Image
 from genima.robot.model import RobotModel
+from genima.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +32,7 @@ _ROW = 1.9  # inches, height of a plot
 _DPI = 100
 _NARROWEST = 0.2  # rad that a plot shows at least
 _NEAR = 0.3  # rad: the end of a joint's range is shown when the joint comes as close
+_OTHER_JOINTS = 16  # at most, in a plot
 _LEADERS = (TELEOP_COMMAND, LEADER) = ("/teleop/command", "/leader/joint_states")
 _LINES: dict[str, dict[str, Any]] = {
     JOINT_STATES: {"color": "tab:blue", "linewidth": 2.4},
@@ -82,7 +85,9 @@ def _calibration(survey: Survey, summary: Summary) -> str:
 
 def _topic(survey: Survey, topic: str) -> str:
     count = survey.counts[topic]
-    messages = f"{topic}: {count or 'no'} message{'s' * (count != 1)}"
+    messages = f"{printable(topic)}: {count or 'no'} message{'s' * (count != 1)}"
+    if topic in survey.unread:
+        return f"{messages}, not read: {survey.unread[topic]}"
     return f"{messages}, {rate(survey.streams[topic]):.1f} Hz" if topic in survey.streams and count > 1 else messages
 
 
@@ -113,7 +118,7 @@ def _shrunk(message: object, width: int) -> Image:
         image = decode(message)
     except GenimaError as error:
         return captioned(np.full((width // 2, width, 3), 127, np.uint8), str(error))
-    height = round(image.shape[0] * width / image.shape[1])
+    height = min(max(round(image.shape[0] * width / image.shape[1]), 1), 4 * width)
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -162,9 +167,10 @@ def _joint_plots(
             _show_range(plot, np.concatenate([*drawn, []]), float(robot.position_min[k]), float(robot.position_max[k]))
             plot.set_title(f"{name} [rad], {robot.position_min[k]:.2f} to {robot.position_max[k]:.2f}", fontsize=9)
     for plot, (topic, joints) in zip(plots[len(own) :], others.items(), strict=False):
-        for name, (times, values) in joints.items():
-            plot.plot(times, values, linewidth=1, label=name)
-        plot.set_title(f"{topic}, joints that the robot does not have", fontsize=9)
+        for name, (times, values) in list(joints.items())[:_OTHER_JOINTS]:
+            plot.plot(times, values, linewidth=1, label=_plain(name))
+        more = f", {_OTHER_JOINTS} of {len(joints)}" if len(joints) > _OTHER_JOINTS else ""
+        plot.set_title(f"{_plain(topic)}, joints that the robot does not have{more}", fontsize=9)
         plot.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0.2)
     for plot in plots[len(own) + len(others) :]:
         plot.remove()
@@ -175,6 +181,11 @@ def _joint_plots(
     )  # fmt: skip
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _plain(text: str) -> str:
+    """Return a text of a demo for a plot: short, and not taken for a formula."""
+    return printable(shorten(text)).replace("$", r"\$")
 
 
 def _by_joint(stream: Stream) -> dict[str, _Curve]:

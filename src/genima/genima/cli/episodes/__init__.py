@@ -21,12 +21,16 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
-    "list": Command("genima.cli.episodes.upkeep:list_demos", "print a line for each demo", False),
-    "show": Command("genima.cli.episodes.upkeep:show_demo", "draw one demo and print its main facts", False),
-    "check": Command("genima.cli.episodes.upkeep:check_demos", "find out what is wrong with demos", False),
-    "trim": Command("genima.cli.episodes.upkeep:trim_demos", "copy demos without the rest at both ends", False),
+    "list": Command("genima.cli.episodes.upkeep:list_demos", "print a line for each demo"),
+    "show": Command("genima.cli.episodes.upkeep:show_demo", "draw one demo and print its main facts"),
+    "check": Command("genima.cli.episodes.upkeep:check_demos", "find out what is wrong with demos"),
+    "judge": Command("genima.cli.episodes.manage:judge_demos", "say whether demos succeeded"),
+    "delete": Command("genima.cli.episodes.manage:delete_demos", "move demos to a trash folder, or back"),
+    "rename": Command("genima.cli.episodes.manage:rename_demos", "give demos other names"),
+    "merge": Command("genima.cli.episodes.manage:merge_demos", "copy the demos of several folders into one"),
+    "trim": Command("genima.cli.episodes.upkeep:trim_demos", "copy demos without the rest at both ends"),
+    "repair": Command("genima.cli.episodes.upkeep:repair_demos", "make whole demos of damaged ones"),
     "replay": Command("genima_bringup.replay:replay_demo", "play a demo's commands again", False),
-    "repair": Command("genima.cli.episodes.upkeep:repair_demos", "make whole demos of killed recordings", False),
     "export": Command("genima.cli.episodes.lerobot:export_lerobot", "write demos as a LeRobot dataset"),
     "import": Command("genima.cli.episodes.lerobot:import_lerobot", "write a LeRobot dataset as demos"),
     "import-rlbench": Command("genima.cli.episodes.rlbench:import_rlbench", "write an RLBench dataset as demos"),

@@ -69,7 +69,7 @@ def import_episodes(
         todo = [i for i, name in enumerate(names) if not (out / name).exists()]
         skipped = for_each(todo, write, on_fault, "import")
     total = len(names)
-    print(f"{total - skipped} demos of {total} in {out}, {len(todo) - skipped} of them new; {skipped} skipped")
+    print(f"{total - skipped} demos of {total} in {printable(out)}, {len(todo) - skipped} of them new; {skipped} skipped")
     if skipped == total:
         raise GenimaError(f"none of the {total} episodes of {dataset} could be imported")
 

@@ -1,50 +1,58 @@
-"""Look after demos: what there are, what is in them, what is wrong with them; without rest, and whole again."""
+"""Look after demos: list, show, check, trim and repair them."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import cv2
 import tyro
-from tqdm import tqdm
+from pydantic import Field
 
-from genima.cli.episodes.each import OnFault, for_each, in_processes
-from genima.episodes import EpisodeError, checks, find_episodes
-from genima.episodes.bag import PARTIAL
-from genima.episodes.checks import Checked
-from genima.episodes.repair import repair
-from genima.episodes.summary import Summary
-from genima.episodes.survey import Survey
-from genima.episodes.trim import Trimmed, trim
+from genima.cli.options import parse_options
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
-from genima.inspection.report import spread
-from genima.robot.model import RobotModel
+from genima.terminal import printable
+
+if TYPE_CHECKING:
+    from genima.episodes.checks import Checked
+    from genima.episodes.errors import EpisodeError
+    from genima.episodes.summary import Summary
 
 _NUMBERS = ("s", "MB")  # columns of them
+_OnFault = Literal["skip", "refuse"]
+_LONGEST = 80  # characters of a text in a table
 
 
-def list_demos(demos: tyro.conf.Positional[Path], check: bool = False, robot: str = "panda") -> int:
-    """Print a line for each demo; exit code 1 when one cannot be read.
+@dataclass
+class ListDemos:
+    """Print a line for each demo; exit code 1 when one cannot be read."""
 
-    Args:
-        demos: Folder of demos (rosbag2), or one demo.
-        check: Also count what ./genima episodes check finds, which takes a while.
-        robot: Robot model to check with: a name in config/robots or a YAML file.
-    """
-    folders = find_episodes(demos)
+    demos: tyro.conf.Positional[Path]
+    """Folder of demos (rosbag2), or one demo."""
+    check: bool = False
+    """Also count what ./genima episodes check finds, which takes a while."""
+    robot: str = "panda"
+    """Robot model to check with: a name in config/robots or a YAML file."""
+
+
+def list_demos(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima episodes list``."""
+    options = parse_options(ListDemos, "genima episodes list", argv, "./genima episodes list data/demos")
+    from collections import Counter
+
+    from genima.cli.episodes.each import in_processes
+    from genima.episodes.folders import find_episodes
+    from genima.episodes.summary import Summary
+
+    demos, folders = options.demos, find_episodes(options.demos)
     summaries = list(in_processes(folders, _summary, "read"))
     readable = [each for each in summaries if isinstance(each, Summary)]
     titles = ["demo", "instruction", "s", "images", "MB", "operator", "success"]
     rows = [_row(_name(demos, folder), each) for folder, each in zip(folders, summaries, strict=True)]
-    if check:
+    if options.check:
         titles.append("problems")
-        for row, summary, checked in zip(rows, summaries, _check(folders, robot), strict=True):
+        for row, summary, checked in zip(rows, summaries, _check(folders, options.robot), strict=True):
             row += [_problems(checked)] if isinstance(summary, Summary) else []
     _print_table(titles, rows)
     seconds, megabytes = (sum(getattr(each, what) for each in readable) for what in ("seconds", "megabytes"))
@@ -52,106 +60,171 @@ def list_demos(demos: tyro.conf.Positional[Path], check: bool = False, robot: st
     unreadable = len(folders) - len(readable)
     print(f"{len(folders)} demos, {seconds:.1f} s ({seconds / 60:.1f} min), {megabytes:.1f} MB; ", end="")
     print(f"{judged[True]} successes, {judged[False]} failures, {judged[None]} not judged; ", end="")
-    print(f"{unreadable} cannot be read{', ./genima episodes repair may help' if unreadable else ''}")
+    print(f"{unreadable} cannot be read")
+    if judged[None]:
+        print("./genima episodes judge says whether a demo succeeded; those not judged are not rendered")
+    if unreadable:
+        print("./genima episodes repair may help those that cannot be read")
     return int(unreadable > 0)
 
 
-def show_demo(demo: tyro.conf.Positional[Path], picture: Path | None = None, robot: str = "panda") -> None:
-    """Draw what the cameras saw and what the joints did, be the demo faulty or not, and print the main facts.
+@dataclass
+class ShowDemo:
+    """Draw what the cameras saw and what the joints did, be the demo faulty or not, and print the main facts."""
 
-    Args:
-        demo: Folder of the demo (rosbag2).
-        picture: PNG file; without it named after the demo, in the current folder.
-        robot: Robot model: a name in config/robots or a YAML file.
-    """
-    from genima.inspection.demo import inspect_demo
+    demo: tyro.conf.Positional[Path]
+    """Folder of the demo (rosbag2)."""
+    picture: Path | None = None
+    """PNG file; without it named after the demo, in the current folder."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+    overwrite: bool = False
+    """Replace a picture that Genima drew."""
 
-    picture = picture or Path(f"{demo.resolve().name}.png")
+
+def show_demo(argv: Sequence[str]) -> None:
+    """Entry point of ``./genima episodes show``."""
+    options = parse_options(
+        ShowDemo, "genima episodes show", argv, "./genima episodes show data/demos/push_button-100000"
+    )
+    picture = options.picture or Path(f"{options.demo.resolve().name}.png")
     if picture.suffix.lower() != ".png":
-        raise GenimaError(f"--picture {picture}: the picture is a .png file")
+        raise GenimaError(f"--picture {picture}: must be a .png file")
+    from genima.episodes.survey import Survey
+    from genima.files import require_writable
+    from genima.inspection.demo import inspect_demo
+    from genima.inspection.sheet import is_picture, write_picture
+    from genima.outputs import require_free
+    from genima.robot.model import RobotModel
+
+    require_free(picture, "picture", options.overwrite, is_picture)
     require_writable(picture)
-    report = inspect_demo(Survey.of(demo), RobotModel.load(robot))
+    report = inspect_demo(Survey.of(options.demo), RobotModel.load(options.robot))
     print(report)
     assert report.picture is not None
-    atomic_write(picture, cv2.imencode(".png", report.picture[..., ::-1])[1].tobytes())
-    print(f"\npicture: {picture}")
+    write_picture(picture, report.picture)
+    print(f"\npicture: {printable(picture)}")
 
 
-def check_demos(demos: tyro.conf.Positional[Path], out: Path | None = None, robot: str = "panda") -> int:
-    """Find out what is wrong with demos; exit code 1 when one cannot be trained on.
+@dataclass
+class CheckDemos:
+    """Find out what is wrong with demos; exit code 1 when one cannot be trained on."""
 
-    Args:
-        demos: Folder of demos (rosbag2), or one demo.
-        out: JSON file for all findings, by demo.
-        robot: Robot model: a name in config/robots or a YAML file.
-    """
+    demos: tyro.conf.Positional[Path]
+    """Folder of demos (rosbag2), or one demo."""
+    out: Path | None = None
+    """JSON file for all findings, by demo."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+    overwrite: bool = False
+    """Replace the findings of an earlier check."""
+
+
+def check_demos(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima episodes check``."""
+    options = parse_options(CheckDemos, "genima episodes check", argv, "./genima episodes check data/demos")
+    import json
+    from dataclasses import asdict
+
+    from genima.episodes.folders import find_episodes
+    from genima.files import atomic_write, require_writable
+    from genima.outputs import require_free
+
+    demos, out = options.demos, options.out
     if out is not None:
+        require_free(out, "report of a check", options.overwrite, _is_report)
         require_writable(out)
-    checked = _check(find_episodes(demos), robot)
+    checked = _check(find_episodes(demos), options.robot)
     for demo in checked:
         if demo.findings:
-            print(f"{_name(demos, demo.folder)}: {_problems(demo)}", *demo.findings, sep="\n  ")
+            findings = [printable(finding) for finding in demo.findings]
+            print(f"{printable(_name(demos, demo.folder))}: {_problems(demo)}", *findings, sep="\n  ")
     faulty = sum(demo.errors > 0 for demo in checked)
     suspect = sum(demo.warnings > 0 for demo in checked)
     print(f"{len(checked)} demos: {faulty} cannot be trained on, {suspect} have warnings")
     if out is not None:
-        findings = {_name(demos, demo.folder): [asdict(each) for each in demo.findings] for demo in checked}
-        atomic_write(out, json.dumps(findings, indent=1).encode())
+        found = {_name(demos, demo.folder): [asdict(each) for each in demo.findings] for demo in checked}
+        atomic_write(out, json.dumps(found, indent=1).encode())
     return int(faulty > 0)
 
 
-def trim_demos(demos: tyro.conf.Positional[Path], out: Path, keep: float = 0.25, robot: str = "panda") -> None:
-    """Copy demos without the rest before the first and after the last motion; those already there are kept.
+@dataclass
+class TrimDemos:
+    """Copy demos without the rest before the first and after the last motion; those already there are kept."""
 
-    Args:
-        demos: Folder of demos (rosbag2), or one demo; they stay as they are.
-        out: Folder for the copies.
-        keep: Seconds of rest that stay at both ends.
-        robot: Robot model: a name in config/robots or a YAML file.
-    """
-    if not keep >= 0:
-        raise GenimaError(f"--keep {keep:g}: give seconds, 0 or more")
+    demos: tyro.conf.Positional[Path]
+    """Folder of demos (rosbag2), or one demo; they stay as they are."""
+    out: Path
+    """Folder for the copies."""
+    keep: Annotated[float, Field(ge=0, le=86400)] = 0.25
+    """Seconds of rest that stay at both ends."""
+    on_fault: _OnFault = "skip"
+    """Whether a demo that cannot be trimmed is left out or ends the command."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+
+
+def trim_demos(argv: Sequence[str]) -> None:
+    """Entry point of ``./genima episodes trim``."""
+    options = parse_options(
+        TrimDemos, "genima episodes trim", argv, "./genima episodes trim data/demos --out data/trimmed"
+    )
+    from genima.cli.episodes.each import for_each
+    from genima.episodes.folders import find_episodes, is_demo
+    from genima.episodes.trim import Trimmed, trim
+    from genima.robot.model import RobotModel
+
+    demos, out = options.demos, options.out
     if out.resolve().is_relative_to(demos.resolve()):
-        raise GenimaError(f"--out {out} lies in {demos}; choose a folder outside")
-    model, done = RobotModel.load(robot), list[Trimmed]()
+        raise GenimaError(f"--out {out}: lies in {demos}; choose a folder outside")
+    model, done = RobotModel.load(options.robot), list[Trimmed]()
     folders = {folder: out / _name(demos, folder) for folder in find_episodes(demos)}
-    todo = [folder for folder, copy in folders.items() if not copy.exists()]
-    skipped = for_each(todo, lambda folder: done.append(trim(folder, folders[folder], model, keep)), "skip", "trim")
+    todo = [folder for folder, copy in folders.items() if not (copy.is_dir() and is_demo(copy))]
+    skipped = for_each(
+        todo, lambda folder: done.append(trim(folder, folders[folder], model, options.keep)), options.on_fault, "trim"
+    )
     begin, end, left = (sum(column) for column in zip(Trimmed(0, 0, 0), *done, strict=True))
     print(
-        f"{len(folders) - skipped} demos in {out}, {len(done)} of them new: {begin:.1f} s cut at the start and "
-        f"{end:.1f} s at the end, {left:.1f} s left; {skipped} skipped"
+        f"{len(folders) - skipped} demos in {printable(out)}, {len(done)} of them new: {begin:.1f} s cut at the start "
+        f"and {end:.1f} s at the end, {left:.1f} s left; {skipped} skipped"
     )
     if skipped == len(folders):
         raise GenimaError(f"none of the {len(folders)} demos in {demos} could be trimmed")
 
 
-def repair_demos(demos: tyro.conf.Positional[Path], on_fault: OnFault = "skip") -> None:
-    """Make whole demos of what killed recordings left; nothing that was written is lost.
+@dataclass
+class RepairDemos:
+    """Make whole demos of what killed recordings and other programs left; nothing that was written is lost."""
 
-    Args:
-        demos: Folder of demos, or one demo.
-        on_fault: Whether a demo that cannot be repaired is left out or ends the command.
-    """
-    if not demos.is_dir():
-        raise GenimaError(f"there is no folder {demos}")
-    if demos.absolute().parent.name == PARTIAL:
-        left, torn = [demos], []
-    else:
-        left = sorted(path for path in demos.rglob(f"{PARTIAL}/*") if path.is_dir())
-        torn = sorted({path.parent for path in demos.rglob("*.mcap") if PARTIAL not in path.parts})
+    demos: tyro.conf.Positional[Path]
+    """Folder of demos (rosbag2), or one demo."""
+    on_fault: _OnFault = "skip"
+    """Whether a demo that cannot be repaired is left out or ends the command."""
+
+
+def repair_demos(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima episodes repair``."""
+    options = parse_options(RepairDemos, "genima episodes repair", argv, "./genima episodes repair data/demos")
+    from tqdm import tqdm
+
+    from genima.cli.episodes.each import for_each
+    from genima.episodes.folders import find_damaged
+    from genima.episodes.repair import repair
+
+    demos = options.demos
+    folders = find_damaged(demos)
 
     def mend(folder: Path) -> None:
         result = repair(folder)
         if not result.healthy:
             count = sum(result.messages.values())
             kept = f"{count} messages of {result.seconds:.1f} s"
-            tqdm.write(f"{result.folder}: {kept}; {result.bytes_cut} bytes were torn")
+            notes = "".join(f"; {note}" for note in result.notes)
+            tqdm.write(printable(f"{result.folder}: {kept}; {result.bytes_cut} bytes were torn{notes}"))
 
-    skipped = for_each([*left, *torn], mend, on_fault, "repair")
-    print(f"{len(left) + len(torn) - skipped} demos in {demos} are whole; {skipped} are not")
-    if not left and not torn:
-        raise GenimaError(f"no demos in {demos}")
+    skipped = for_each(folders, mend, options.on_fault, "repair")
+    print(f"{len(folders) - skipped} demos in {printable(demos)} are whole; {skipped} are not")
+    return int(skipped > 0)
 
 
 def _name(demos: Path, folder: Path) -> str:
@@ -159,6 +232,10 @@ def _name(demos: Path, folder: Path) -> str:
 
 
 def _summary(folder: Path) -> Summary | EpisodeError:
+    from genima.episodes.errors import EpisodeError
+    from genima.episodes.summary import Summary
+    from genima.episodes.survey import Survey
+
     try:
         return Summary.of(Survey.of(folder))
     except EpisodeError as error:
@@ -166,6 +243,12 @@ def _summary(folder: Path) -> Summary | EpisodeError:
 
 
 def _check(folders: Sequence[Path], robot: str) -> list[Checked]:
+    from functools import partial
+
+    from genima.cli.episodes.each import in_processes
+    from genima.episodes import checks
+    from genima.robot.model import RobotModel
+
     return checks.compare(list(in_processes(folders, partial(checks.check, robot=RobotModel.load(robot)), "check")))
 
 
@@ -175,18 +258,37 @@ def _problems(demo: Checked) -> str:
 
 
 def _row(name: str, demo: Summary | EpisodeError) -> list[str]:
+    from genima.episodes.errors import EpisodeError
+    from genima.files import shorten
+    from genima.inspection.report import spread
+
     if isinstance(demo, EpisodeError):
-        return [name, f"{demo.topic}: {demo.what}" if demo.topic else demo.what]
+        return [printable(name), printable(f"{demo.topic}: {demo.what}" if demo.topic else demo.what)]
     images = "-"
     if demo.views:
         rates = spread([view.rate for view in demo.views.values()], 1)
         sizes = dict.fromkeys("{}x{}".format(*view.size) if view.size else "?" for view in demo.views.values())
         images = f"{len(demo.views)} x {rates} Hz {', '.join(sizes)}"
     success = {True: "yes", False: "no", None: "-"}[demo.success]
+    texts = [printable(shorten(text, _LONGEST)) or "-" for text in (demo.instruction, demo.operator)]
     return [
-        name, demo.instruction or "-", f"{demo.seconds:.2f}", images, f"{demo.megabytes:.1f}", demo.operator or "-",
-        success,
+        printable(name), texts[0], f"{demo.seconds:.2f}", images, f"{demo.megabytes:.1f}", texts[1], success,
     ]  # fmt: skip
+
+
+def _is_report(path: Path) -> bool:
+    """Tell the findings of a check from other files: JSON of lists of findings, by demo."""
+    from genima.files import read_json
+
+    try:
+        found = read_json(path, "report")
+    except GenimaError:
+        return False
+    return isinstance(found, dict) and all(
+        isinstance(findings, list)
+        and all(isinstance(each, dict) and {"severity", "what"} <= each.keys() for each in findings)
+        for findings in found.values()
+    )
 
 
 def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -19,7 +19,7 @@ FEWEST = 10  # messages of a topic whose gaps and jitter can be told
 
 
 def find_missing(survey: Survey) -> Iterator[Finding]:
-    """Topics that an episode needs and does not have."""
+    """Find topics that an episode needs and does not have, and those that are not understood."""
     if not survey.views:
         yield Finding("error", "no camera was recorded", raw_topic("VIEW"))
     for topic in (*survey.views.values(), JOINT_STATES, JOINT_COMMAND):
@@ -29,6 +29,8 @@ def find_missing(survey: Survey) -> Iterator[Finding]:
         yield Finding("error", "no messages", TASK)
     elif not survey.words[TASK].strip():
         yield Finding("error", "says nothing", TASK)
+    for topic, why in survey.unread.items():
+        yield Finding("warning", f"not read: {why}", topic)
     for view in survey.views:
         if camera_info_topic(view) not in survey.streams:
             yield Finding("warning", "no messages", camera_info_topic(view))
