@@ -69,15 +69,29 @@ def _from_compressed(message: Any) -> Image:
             width, height = PIL.Image.open(io.BytesIO(data), formats=_FORMATS).size  # reads the head only
         if width * height > _PIXELS:
             raise GenimaError(f"image of {width}x{height} pixels; {_PIXELS} pixels are read at most")
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)  # None for a file that ends too early
+        # None for a file that ends too early, unless other bytes follow it, such as the rest of a buffer.
+        bgr = None if _is_cut_jpeg(data.tobytes()) else cv2.imdecode(data, cv2.IMREAD_COLOR)
     except GenimaError:
         raise
+    except PIL.Image.DecompressionBombError:
+        raise GenimaError(f"image of too many pixels; {_PIXELS} are read at most") from None
     except Exception:  # PIL and OpenCV raise many kinds for damaged files
         bgr = None
     if bgr is None:
         kind = shorten(message.format) or "of no format"
         raise GenimaError(f"image cannot be decoded ({kind}, {len(data)} bytes)")
     return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Tell a JPEG that has no end after the start of its pixels; what follows the end does not matter."""
+    if data[:2] != b"\xff\xd8":
+        return False
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:  # segments before the pixels
+        filler = data[place + 1] == 0xFF
+        place += 1 if filler else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data.find(b"\xff\xd9", place) < 0
 
 
 def _from_raw(message: Any) -> Image:

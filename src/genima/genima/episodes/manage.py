@@ -126,7 +126,8 @@ def new_names(demos: Sequence[Path], scheme: str, first: int) -> dict[Path, Path
                 raise EpisodeError(demo, "says nothing; name it without {task}", TASK)
         name = _FIELDS.sub(lambda match, values=values: values[match[1]], scheme)  # type: ignore[misc]
         if (
-            name != Path(name).name
+            not name
+            or name != Path(name).name
             or name.startswith(".")
             or not name.isprintable()
             or len(name.encode()) > _NAME_BYTES

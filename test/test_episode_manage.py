@@ -1,0 +1,215 @@
+"""Managing demos: judged, deleted, renamed and merged, nothing is replaced and nothing of others is touched."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from test_bag_variants import DEMO
+from test_episode_tools import CLEAN
+
+from genima.cli.__main__ import main
+from genima.episodes import Episode, find_episodes
+from genima.episodes.bag import PARTIAL
+from genima.episodes.folders import DELETED
+from genima.episodes.recording import BagRecorder
+from genima.robot.model import RobotModel
+
+
+@pytest.fixture(scope="module")
+def unjudged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return DEMO.without("/success").write(tmp_path_factory.mktemp("unjudged") / "demo")
+
+
+@pytest.fixture
+def demos(unjudged: Path, tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        shutil.copytree(unjudged, tmp_path / "demos" / name)
+    return tmp_path / "demos"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in find_episodes(folder))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(*arguments: object) -> int:
+    return main(["episodes", *map(str, arguments)])
+
+
+def refused(capsys: pytest.CaptureFixture[str], words: str, *arguments: object) -> None:
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error and "\n" not in error, error
+
+
+def test_demos_are_judged_and_a_judgement_is_undone(
+    demos: Path, tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(demos / "b")
+    assert run("list", demos) == 0 and "3 not judged" in capsys.readouterr().out
+    assert run("judge", demos / "a", demos / "b", "--success") == 0 and run("judge", demos / "b", "--failure") == 0
+    assert Episode.load(demos / "a", robot).success is True and Episode.load(demos / "b", robot).success is False
+    capsys.readouterr()
+    assert run("list", demos) == 0
+    assert "1 successes, 1 failures, 1 not judged" in capsys.readouterr().out
+    assert run("trim", demos / "a", "--out", tmp_path / "out") == 0
+    assert Episode.load(tmp_path / "out" / "a", robot).success is True  # by the copy's own bag
+    assert not (tmp_path / "out" / "a" / "judgement.yaml").exists()
+    assert run("judge", demos, "--undo") == 0
+    assert Episode.load(demos / "b", robot).success is None and contents(demos / "b") == before
+    failed = CLEAN.write(demos / "judged")
+    run("judge", failed, "--failure")
+    assert Episode.load(failed, robot).success is False
+    run("judge", failed, "--undo")
+    assert Episode.load(failed, robot).success is True
+    (demos / "a" / "judgement.yaml").write_text("success: maybe\n")
+    refused(capsys, "judge it again", "replay", demos / "a", "--sim")
+    for options in ([], ["--success", "--failure"], ["--undo", "--success"]):
+        refused(capsys, "give one of", "judge", demos / "a", *options)
+    refused(capsys, "no such folder", "judge", demos / "none", "--success")
+
+
+def test_deleted_demos_lie_in_the_trash_and_come_back(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(demos)
+    refused(capsys, "--yes", "delete", demos / "a")
+    assert names(demos) == ["a", "b", "c"]
+    assert run("delete", demos / "a", demos / "b", "--yes") == 0
+    assert names(demos) == ["c"] and len(list((demos / DELETED).glob("*/a"))) == 1
+    assert names(demos / DELETED)[0].endswith("/a")  # they can be looked at there
+    shutil.copytree(demos / "c", demos / "a")
+    refused(capsys, "exists already", "delete", "--undo", demos / "a")
+    assert run("delete", demos / "a", "--yes") == 0 and len(list((demos / DELETED).glob("*/a"))) == 2
+    assert run("delete", "--undo", demos / "a") == 0 and run("delete", "--undo", demos / "b") == 0
+    assert run("delete", demos / "a", "--yes") == 0
+    assert run("delete", "--undo", demos / "a") == 0
+    refused(capsys, "no demo none", "delete", "--undo", demos / "none")
+    assert {name: data for name, data in contents(demos).items() if not name.startswith(DELETED)} == before
+
+
+def test_only_demos_are_deleted(demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (demos / "a" / "notes.txt").write_text("mine")
+    (demos / "b" / "plots").mkdir()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "metadata.yaml").write_text("mine: 1\n")
+    (tmp_path / "link").symlink_to(demos / "c")
+    before = contents(tmp_path)
+    for path, words in {
+        demos / "a": "notes.txt", demos / "b": "plots", demos: "no demo", tmp_path / "photos": "no demo",
+        tmp_path / "none": "no demo", tmp_path / "link": "is a link",
+    }.items():  # fmt: skip
+        refused(capsys, words, "delete", path, "--yes")
+    assert contents(tmp_path) == before
+
+
+def test_demos_are_renamed_by_a_scheme_and_nothing_is_replaced(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("rename", demos / "a", "--to", "lid one") == 0
+    assert names(demos) == ["b", "c", "lid one"]
+    assert run("rename", demos, "--to", "{task}-{number}") == 0
+    assert names(demos) == ["wave-001", "wave-002", "wave-003"]
+    assert run("rename", demos, "--to", "wave-{number}", "--first", "2") == 0  # each takes the next one's name
+    assert names(demos) == ["wave-002", "wave-003", "wave-004"]
+    assert run("rename", demos / "wave-002", demos / "wave-003", "--to", "{date}_{name}") == 0
+    assert names(demos)[0] == "2023-11-14_22-13-20_wave-002" or "_wave-002" in names(demos)[0]
+    before = contents(demos)
+    other = demos / "wave-004"
+    for scheme, words in {
+        names(demos)[0]: "exists already", "x/y": "no name", "..": "no name", "": "no name", ".x": "no name",
+        "{number:9999999999}": "knows", "{x}": "knows", "{0.__class__}": "knows", "a\x1b": "no name",
+        "x" * 300: "no name",
+    }.items():  # fmt: skip
+        refused(capsys, words, "rename", other, "--to", scheme)
+    refused(capsys, "several demos", "rename", demos, "--to", "same")
+    assert contents(demos) == before
+
+
+def test_names_may_go_round(demos: Path) -> None:
+    from genima.episodes import manage
+
+    (demos / "a" / "judgement.yaml").write_text("success: true\n")
+    manage.rename({demos / "a": demos / "b", demos / "b": demos / "a"})
+    assert (demos / "b" / "judgement.yaml").exists() and names(demos) == ["a", "b", "c"]
+
+
+def test_folders_are_merged_and_nothing_is_replaced(
+    demos: Path, unjudged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(unjudged, tmp_path / "more" / "deep" / "d")
+    out = tmp_path / "all"
+    assert run("merge", demos, tmp_path / "more", "--out", out) == 0
+    assert names(out) == ["a", "b", "c", "d"] and names(demos) == ["a", "b", "c"]
+    assert run("merge", demos, tmp_path / "more", "--out", out) == 0
+    assert "0 demos copied" in capsys.readouterr().out.splitlines()[-1]
+    before = contents(tmp_path)
+    CLEAN.write(tmp_path / "others" / "a")
+    before |= contents(tmp_path)
+    refused(capsys, "another demo", "merge", tmp_path / "others", "--out", out)
+    refused(capsys, "same name", "merge", demos, tmp_path / "others", "--out", tmp_path / "new")
+    assert contents(tmp_path) == before and not (tmp_path / "new").exists()
+    assert run("merge", tmp_path / "others", "--out", tmp_path / "moved", "--move") == 0
+    assert names(tmp_path / "moved") == ["a"] and not (tmp_path / "others" / "a").exists()
+
+
+def test_what_is_being_recorded_is_left_alone_and_the_others_are_not(
+    demos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with BagRecorder(demos / "live", reserve_bytes=0) as recorder:
+        recorder.add_topic("/task", "std_msgs/msg/String")
+        assert names(demos) == ["a", "b", "c"]
+        for arguments in (["judge", "--success"], ["delete", "--yes"], ["rename", "--to", "x"]):
+            assert run(arguments[0], demos / PARTIAL / "live", *arguments[1:]) == 2
+        refused(capsys, "is being recorded", "rename", demos / "a", "--to", "live")
+        with open(demos / "b" / "demo.mcap", "ab"):  # by another recorder
+            refused(capsys, "is being recorded", "delete", demos / "b", "--yes")
+            refused(capsys, "is being recorded", "judge", demos / "b", "--success")
+        assert run("judge", demos / "a", "--success") == 0
+        assert run("rename", demos / "a", "--to", "renamed") == 0
+        assert run("delete", demos / "c", "--yes") == 0
+    assert names(demos) == ["b", "live", "renamed"]
+
+
+def test_reports_and_pictures_replace_only_their_like(
+    demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme, report, picture = tmp_path / "README.md", tmp_path / "found.json", tmp_path / "a.png"
+    readme.write_text("mine")
+    report.write_text('{"mine": 1}')
+    picture.write_bytes(b"\x89PNG mine")
+    before = contents(tmp_path)
+    for options in ([], ["--overwrite"]):
+        refused(capsys, "already exists", "check", demos, "--out", readme, *options)
+        refused(capsys, "already exists", "check", demos, "--out", report, *options)
+        refused(capsys, "already exists", "show", demos / "a", "--picture", picture, *options)
+    assert contents(tmp_path) == before
+    for command in (["check", demos, "--out", tmp_path / "new.json"], ["show", demos / "a"]):
+        monkeypatch.chdir(tmp_path / "demos")
+        assert run(*command) == 0
+        refused(capsys, "--overwrite", *command)
+        assert run(*command, "--overwrite") == 0
+
+
+@pytest.mark.parametrize("command", ["list", "show", "check", "trim", "repair", "judge", "delete", "rename", "merge"])
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["episodes", command, "--help"])
+    assert ended.value.code == 0
+    assert f"Example: ./genima episodes {command} data/" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_slow() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from genima.cli.__main__ import main\n"
+        "try: main(['episodes', 'judge', '--help'])\nexcept SystemExit: pass\n"
+        "slow = {'numpy', 'cv2', 'torch', 'rosbags', 'pyarrow', 'matplotlib', 'rclpy', 'mcap'} & sys.modules.keys()\n"
+        "assert not slow, slow"
+    )
+    for command in ("judge", "list", "trim"):
+        subprocess.run([sys.executable, "-c", code.replace("judge", command)], check=True, capture_output=True)
