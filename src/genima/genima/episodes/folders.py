@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genima.errors import GenimaError
+from genima.files import YAML_BYTES, parse_yaml, read_text
 from genima.terminal import printable
 
 METADATA = "metadata.yaml"
@@ -20,7 +21,7 @@ LOCK = "recording.lock"  # in the folder of a demo that is being written
 RECREATABLE = "recreatable"  # in the lock of a demo that a command makes anew when it was interrupted
 
 _SUFFIXES = (".mcap", ".db3")
-_INFORMATION = b"rosbag2_bagfile_information"
+_INFORMATION = "rosbag2_bagfile_information"
 
 
 # ------------------------------------------------------------------------------------------------------------- finding
@@ -32,7 +33,7 @@ def is_bag_file(name: str) -> bool:
 
 
 def is_demo(folder: Path) -> bool:
-    """Tell a demo from another folder: it holds a bag's files, or rosbag2's metadata.yaml; it may be damaged.
+    """Tell a demo from another folder: it holds a bag's files or a metadata.yaml, unless that is another program's.
 
     Raises:
         GenimaError: when the folder cannot be read.
@@ -101,10 +102,10 @@ def _holds_bag(folder: Path, names: list[str]) -> bool:
     if METADATA not in names or not (folder / METADATA).is_file():  # to open a pipe would wait for its writer
         return False
     try:
-        with open(folder / METADATA, "rb") as file:
-            return _INFORMATION in file.read(4096)
-    except OSError:
-        return False
+        text = read_text(folder / METADATA, "file", YAML_BYTES)
+        return _INFORMATION in text or not isinstance(parse_yaml(text, METADATA), dict)  # damaged, or of others
+    except GenimaError:
+        return True  # damaged
 
 
 # --------------------------------------------------------------------------------------------------------------- locks
