@@ -69,7 +69,8 @@ def import_episodes(
         todo = [i for i, name in enumerate(names) if not (out / name).exists()]
         skipped = for_each(todo, write, on_fault, "import")
     total = len(names)
-    print(f"{total - skipped} demos of {total} in {printable(out)}, {len(todo) - skipped} of them new; {skipped} skipped")
+    new = len(todo) - skipped
+    print(f"{total - skipped} demos of {total} in {printable(out)}, {new} of them new; {skipped} skipped")
     if skipped == total:
         raise GenimaError(f"none of the {total} episodes of {dataset} could be imported")
 
