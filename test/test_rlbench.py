@@ -138,11 +138,14 @@ def test_pickles_of_all_ages_are_read(dataset, tmp_path, protocol: int) -> None:
     np.testing.assert_allclose(Episode.load(tmp_path / "demo", PANDA).positions[1], positions(1), atol=1e-9)
 
 
-def test_older_datasets_take_calibrations_from_elsewhere(dataset, tmp_path) -> None:
+def test_older_datasets_take_calibrations_from_elsewhere(dataset, tmp_path, capsys) -> None:
     folder = only(dataset(poses=False, actions=False))
     with pytest.raises(GenimaError, match="since July 2024.*--cameras"):
         write_demo(folder, tmp_path / "demo", PANDA)
-    write_demo(folder, tmp_path / "demo", PANDA, load_cameras("sim"))
+    assert not write_demo(folder, tmp_path / "demo", PANDA, load_cameras("sim"))
+    arguments = ["import-rlbench", str(folder), "--out", str(tmp_path / "out"), "--cameras", "sim"]
+    assert cli.main(arguments) == 0
+    assert "1 episodes do not tell what the arm was asked for" in capsys.readouterr().out
     episode = Episode.load(tmp_path / "demo", PANDA)
     np.testing.assert_allclose(episode.command_positions[0], positions(1), atol=1e-9)
     with pytest.raises(GenimaError, match="no calibration of front"):

@@ -59,8 +59,8 @@ def demo_name(episode: Path) -> str:
     return f"{task}-{variation}-{number}"
 
 
-def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[str, Camera] | None = None) -> None:
-    """Write one episode as a demo.
+def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[str, Camera] | None = None) -> bool:
+    """Write one episode as a demo; return whether it tells the commands.
 
     The command of a moment is what the arm was asked for next, where the episode says so, else where it was next.
 
@@ -96,6 +96,7 @@ def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[
             demo.observe(joints.stamp, {view: _image(episode, view, i, size[view]) for view in views}, joints)
             demo.command(asked[i])
         demo.judge(moments[-1].stamp, True)  # the generator keeps no other
+    return all("joint_position_action" in _misc(observation) for observation in observations[1:])
 
 
 def _observations(episode: Path) -> Sequence[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from genima.episodes.alignment import Stream
-from genima.episodes.bag import EPISODE, TASK
+from genima.episodes.bag import EPISODE, TASK, calibration_topic
 from genima.episodes.frames import decode
 from genima.episodes.survey import Survey
 from genima.errors import GenimaError
@@ -31,6 +31,7 @@ class Summary:
     megabytes: float
     operator: str  # who led the arm; empty when nobody wrote that down
     success: bool | None  # None: nobody has judged it
+    uncalibrated: tuple[str, ...] = ()  # views whose camera calibration is unknown
 
     @classmethod
     def of(cls, survey: Survey) -> Summary:
@@ -46,6 +47,11 @@ class Summary:
             megabytes=sum(file.stat().st_size for file in survey.folder.iterdir() if file.is_file()) / 1e6,
             operator=notes(survey).get("operator", ""),
             success=survey.success,
+            uncalibrated=tuple(
+                view
+                for view, topic in survey.views.items()
+                if topic in survey.streams and not survey.counts.get(calibration_topic(view))
+            ),
         )
 
 

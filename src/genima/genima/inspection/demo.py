@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.episodes.alignment import Stream
-from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader, calibration_topic
+from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader
 from genima.episodes.frames import decode
 from genima.episodes.idle import Activity, Track, find_idle, find_tracks
 from genima.episodes.summary import Summary, notes, rate
@@ -52,7 +52,7 @@ def inspect_demo(survey: Survey, robot: RobotModel) -> Report:
         "length": f"{summary.seconds:.2f} s, {summary.megabytes:.1f} MB",
         "views": listed(f"{view}: {_size(each.size)}, {each.rate:.1f} Hz" for view, each in summary.views.items())
         or "none",
-        "calibration": _calibration(survey, summary),
+        "calibration": _calibration(summary),
         "success": {True: "yes", False: "no", None: "nobody has judged it"}[summary.success],
         **notes(survey),
     }  # fmt: skip
@@ -76,11 +76,10 @@ def _size(size: tuple[int, int] | None) -> str:
     return f"{size[0]}x{size[1]} px" if size else "of no size"
 
 
-def _calibration(survey: Survey, summary: Summary) -> str:
-    unknown = [view for view in summary.views if not survey.counts.get(calibration_topic(view))]
-    if not unknown:
+def _calibration(summary: Summary) -> str:
+    if not summary.uncalibrated:
         return "of all views, as recorded" if summary.views else "none"
-    return f"unknown of {', '.join(unknown)} (./genima render needs --cameras FOLDER)"
+    return f"unknown of {', '.join(summary.uncalibrated)} (./genima render needs --cameras FOLDER)"
 
 
 def _topic(survey: Survey, topic: str) -> str:

@@ -49,8 +49,15 @@ def import_rlbench(argv: Sequence[str]) -> int:
     episodes = rlbench.find_episodes(options.dataset)
     names = [rlbench.demo_name(episode) for episode in episodes]
 
+    told = []  # of each new demo, whether its commands are those that were asked for
+
     def write(i: int) -> None:
-        rlbench.write_demo(episodes[i], options.out / names[i], model, cameras)
+        told.append(rlbench.write_demo(episodes[i], options.out / names[i], model, cameras))
 
     import_episodes(names, options.out, write, options.on_fault, options.dataset)
+    if told.count(False):
+        print(
+            f"genima: {told.count(False)} episodes do not tell what the arm was asked for: the commands of their demos "
+            "are where it was a step later"
+        )
     return 0
