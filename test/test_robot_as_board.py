@@ -393,3 +393,18 @@ def test_a_moved_camera_is_a_fault_until_it_is_fine_again(
 def test_parameters_that_make_no_sense_are_refused(graph: Graph, changes: dict[str, object], words: str) -> None:
     with pytest.raises(GenimaError, match=words):
         CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in changes.items()])
+
+
+def test_a_calibration_that_is_unknown_is_not_taken_for_the_simulators(
+    robot: RobotModel, tmp_path: Path
+) -> None:
+    image = np.zeros((256, 256, 3), np.uint8)
+    with EpisodeWriter(tmp_path / "demo", robot, {}, "wait") as demo:
+        for t in range(3):
+            demo.observe(t / 20, {"front": image}, Joints(t / 20, robot.home, 1.0))
+    with pytest.raises(GenimaError, match="demo .*its calibration is unknown; give --calibration FOLDER"):
+        check_main([str(tmp_path / "demo")])
+    (tmp_path / "samples").mkdir()
+    for arguments in ([str(tmp_path / "samples")], ["--live"]):
+        with pytest.raises(GenimaError, match="is unknown; give --calibration FOLDER"):
+            check_main(arguments)

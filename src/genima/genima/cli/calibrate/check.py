@@ -38,8 +38,8 @@ class Check:
     """Demo (rosbag2), or folder of samples (NAME.png with NAME.yaml)."""
     live: bool = False
     """Instead look at the robot that runs, at its topics cameras/VIEW/color/image_raw and joint_states."""
-    calibration: str = "sim"
-    """Folder of camera calibrations, or its name in calibration/."""
+    calibration: str | None = None
+    """Folder of camera calibrations, or its name in calibration/; without it those that a demo holds."""
     view: tuple[RosName, ...] = ()
     """Which cameras; without it all that are calibrated and there."""
     images: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -73,13 +73,11 @@ def main(argv: Sequence[str]) -> int:
 
     from genima.handeye.check import Verdict
     from genima.inspection.sheet import grid
-    from genima.views.camera import load_cameras
 
-    robot, cameras = RobotModel.load(options.robot), load_cameras(options.calibration)
+    robot, cameras = RobotModel.load(options.robot), _cameras(options)
     if unknown := [view for view in options.view if view not in cameras]:
-        raise GenimaError(
-            f"{options.calibration} has no calibration of {', '.join(unknown)}; it has {', '.join(cameras)}"
-        )
+        where = options.calibration or options.folder
+        raise GenimaError(f"{where} has no calibration of {', '.join(unknown)}; it has {', '.join(cameras)}")
     wanted = options.view or tuple(cameras)
     if options.folder is None:
         snapshots = importlib.import_module("genima_bringup.snapshots")  # a name: the library knows no ROS
@@ -96,6 +94,25 @@ def main(argv: Sequence[str]) -> int:
         atomic_write(options.out, cv2.imencode(".png", grid(pictures)[..., ::-1])[1].tobytes())
         print(f"picture: {options.out}")
     return int(Verdict.MOVED in verdicts)
+
+
+def _cameras(options: Check) -> Mapping[str, Camera]:
+    """Return the calibrations to check: those that are named, or those of the demo.
+
+    Raises:
+        GenimaError: when they are unknown.
+    """
+    from genima.episodes.cameras import RecordedCameras
+    from genima.episodes.folders import is_demo
+    from genima.views.camera import load_cameras
+
+    if options.calibration is not None:
+        return load_cameras(options.calibration)
+    if options.folder is None or not options.folder.is_dir() or not is_demo(options.folder):
+        raise GenimaError("which calibration is to be checked is unknown; give --calibration FOLDER, or sim")
+    if not (found := RecordedCameras.of(options.folder).calibrated):
+        raise GenimaError(f"demo {options.folder}: its calibration is unknown; give --calibration FOLDER")
+    return found
 
 
 def _check(
