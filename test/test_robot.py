@@ -142,7 +142,10 @@ def test_a_gripper_position_in_another_unit_is_refused(position: float) -> None:
 
 @pytest.mark.parametrize(
     "beyond, words",
-    [(None, ""), (0.1, ""), (0.3, "is panda the robot"), (90.0, "are these degrees"), (-90.0, "are these degrees")],
+    [
+        *((None, ""), (0.1, ""), (0.3, "is panda the robot"), (np.nan, "is panda the robot")),
+        *((90.0, "are these degrees"), (-90.0, "are these degrees")),
+    ],
 )
 def test_measured_joints_far_outside_their_range_are_refused(beyond: float | None, words: str) -> None:
     positions = PANDA.home.copy()

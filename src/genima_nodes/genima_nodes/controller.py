@@ -179,6 +179,8 @@ class ControllerNode(Node):
             if then is None:
                 raise GenimaError(f"no joint state within {_STALE:.1f} s of the observation")
             chunk = self._reads.read(drawn, then)
+            for extreme in (chunk.positions.min(axis=0), chunk.positions.max(axis=0)):
+                self._robot.require_in_range(extreme)  # the stream would lead to the limit instead, without a word
             self._require_agreement(drawn, chunk, then)
         except GenimaError as error:
             self._drawn.drop()

@@ -116,13 +116,17 @@ class Episode:
         for fault in gripper_faults(commands, commanded, robot):
             raise fault
         commanded = commanded[moments.commands]
+        try:
+            gripper = np.array([robot.open_fraction(position) for position in measured[:, -1]])
+        except GenimaError as error:
+            raise EpisodeError(folder, str(error), JOINT_STATES) from None
         nanoseconds = start + np.round(moments.times * 1e9).astype(np.int64)
         return cls(
             folder=folder,
             instruction=instruction,
             stamps=nanoseconds // 10**9 + nanoseconds % 10**9 * 1e-9,
             positions=measured[:, :-1],
-            gripper=np.array([robot.open_fraction(position) for position in measured[:, -1]]),
+            gripper=gripper,
             command_positions=commanded[:, :-1],
             command_gripper=commanded[:, -1],
             frames={view: Frames(streams[topics[view]].chosen(moments.images[view])) for view in topics},

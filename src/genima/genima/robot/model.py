@@ -308,8 +308,8 @@ class RobotModel:
             GenimaError: for a joint that is further than ``slack`` [rad] outside.
         """
         beyond = np.maximum(self.position_min - positions, positions - self.position_max)
-        i = int(np.argmax(beyond))
-        if beyond[i] > slack:
+        i = int(np.argmax(beyond))  # also of one that is not a number
+        if not beyond[i] <= slack:
             value, low, high = positions[i], self.position_min[i], self.position_max[i]
             hint = "are these degrees?" if abs(value) > 2 * TURN else f"is {self.name} the robot that is meant?"
             raise GenimaError(

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
 from genima.observation import Image, Joints
-from genima.robot.model import RobotModel
+from genima.robot.model import RobotModel, open_fraction
 from genima.robot.placement import base_pose
 from genima.views import Camera
 from genima_sim.coppeliasim.connection import Connection
@@ -124,9 +124,8 @@ class CoppeliaScene:
         """Measured now, in the simulation's time."""
         fingers = self._names.gripper
         measured = [float(self._sim.call("getJointPosition", joint)) for joint in self._handles.fingers]
-        opened = (np.mean(measured) - fingers.closed) / (fingers.open - fingers.closed)
-        stamp = float(self._sim.call("getSimulationTime"))
-        return Joints(stamp, self._positions(), float(np.clip(opened, 0, 1)))
+        opened = open_fraction(fingers.joints[0], float(np.mean(measured)), fingers.closed, fingers.open)
+        return Joints(float(self._sim.call("getSimulationTime")), self._positions(), opened)
 
     def look(self) -> Iterator[tuple[str, Image]]:
         """Each view and its image.
