@@ -256,6 +256,15 @@ def taken(folder: Path, shot: list[tuple[np.ndarray, Joints]], count: int = 8) -
     return session
 
 
+def test_another_board_than_its_file_says_is_told_with_what_to_write(graph: Graph, tmp_path: Path) -> None:
+    file = tmp_path / "board.yaml"
+    replace(BOARD, columns=5, rows=7).save(file)
+    studio = Studio(graph, tmp_path, board=str(file), base_frame="left_panda_link0")
+    studio.problem("markers of DICT_5X5_50 are seen")
+    studio.problem("write in its file: columns: 7, rows: 5")
+    assert "board not seen" in studio.ask("take").message
+
+
 def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path: Path, shot: Any) -> None:
     session = taken(tmp_path, shot)
     result = session.compute(session.samples, INFO)

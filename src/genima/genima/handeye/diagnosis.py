@@ -23,7 +23,7 @@ _MOST_COLUMNS = 40  # that are tried
 _WORST_LAYOUT = 0.15  # of a marker's side: how far markers may lie from where a layout has them
 _WHOLE = 0.7  # of a board's markers: where fewer are seen, a board that begins with another id is as likely
 _ALL, _MOST = 0.95, 0.8  # of the markers: layouts that so many lie on are taken at once, or as the best of all
-_SAME_RATIO = 0.05  # of a marker's side to its square's, relative
+_SAME_RATIO = 0.15  # of a marker's side to its square's, relative: blur makes small markers smaller by half of that
 
 
 @dataclass(frozen=True)
