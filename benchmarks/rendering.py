@@ -21,6 +21,7 @@ from genima.files import atomic_write, require_writable
 from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import RENDERERS, Appearance, PlacedSphere, place_spheres, render_spheres
+from genima.targets.appearance import DEFAULT
 from genima.views import Camera, load_cameras
 
 FLOOR = "(copying the layers)"  # no renderer that hands out an image can be faster
@@ -38,6 +39,8 @@ class Options:
     """Side of a view in pixels."""
     poses: int = 200
     """How many random poses of the arm."""
+    appearance: str = DEFAULT
+    """The spheres' look: a name in config/appearances or a YAML file."""
     out: Path | None = None
     """Write the result to this JSON file."""
 
@@ -49,6 +52,8 @@ class Result:
     p50: float  # ms an observation
     p99: float  # ms
     iou: float  # of all its masks with those of raycast
+    off: float  # share of the pixels that both draw which differ by more than 2 grey levels
+    worst: int  # grey levels, of those
 
 
 def main() -> None:
@@ -61,10 +66,11 @@ def main() -> None:
     os.sched_setaffinity(0, {core})
     os.environ["LP_NUM_THREADS"] = "0"  # Mesa's software renderer then draws in our thread
 
-    appearance = Appearance()
+    appearance = Appearance.load(options.appearance)
     observations = random_observations(options.size, WARM_UP + options.poses, appearance)
     times: dict[str, list[float]] = {name: [] for name in (*RENDERERS, FLOOR)}
     common, either = dict.fromkeys(times, 0), dict.fromkeys(times, 0)
+    off, worst = dict.fromkeys(times, 0), dict.fromkeys(times, 0)
     covered = 0
     for i, views in enumerate(observations):
         layers: dict[str, list[Image]] = {}
@@ -79,6 +85,11 @@ def main() -> None:
         for name, mask in masks.items():
             common[name] += int(np.count_nonzero(mask & masks["raycast"]))
             either[name] += int(np.count_nonzero(mask | masks["raycast"]))
+            both = mask & masks["raycast"]
+            ours, exact = (np.stack(layers[other])[both].astype(int) for other in (name, "raycast"))
+            differences = np.abs(ours - exact).max(axis=-1)
+            off[name] += int(np.count_nonzero(differences > 2))
+            worst[name] = max(worst[name], int(differences.max(initial=0)))
         covered += int(np.count_nonzero(masks["raycast"])) if i >= WARM_UP else 0
 
     measured = {name: np.array(seconds[WARM_UP:]) for name, seconds in times.items()}
@@ -89,6 +100,8 @@ def main() -> None:
             p50=float(np.percentile(seconds, 50) * 1e3),
             p99=float(np.percentile(seconds, 99) * 1e3),
             iou=common[name] / either[name] if either[name] else 1.0,
+            off=off[name] / common[name] if common[name] else 0.0,
+            worst=worst[name],
         )
         for name, seconds in measured.items()
     }
@@ -96,9 +109,11 @@ def main() -> None:
     layer_bytes = views_drawn * options.size**2 * 4
 
     print(f"{options.poses} poses, {views_drawn} views of {options.size} px an observation, core {core}")
-    print(f"{'':<22}{'observations/s':>15}{'x ' + BASELINE:>12}{'p50 ms':>10}{'p99 ms':>10}{'IoU':>10}")
+    headings = f"{'p50 ms':>10}{'p99 ms':>10}{'IoU':>10}{'off by > 2':>12}{'worst':>8}"
+    print(f"{'':<22}{'observations/s':>15}{'x ' + BASELINE:>12}{headings}")
     for name, r in results.items():
-        print(f"{name:<22}{r.rate:>15.0f}{r.ratio:>12.1f}{r.p50:>10.2f}{r.p99:>10.2f}{r.iou:>10.4f}")
+        numbers = f"{r.p50:>10.2f}{r.p99:>10.2f}{r.iou:>10.4f}{r.off:>12.3%}{r.worst:>8}"
+        print(f"{name:<22}{r.rate:>15.0f}{r.ratio:>12.1f}{numbers}")
     print(f"an observation: {pixels:.0f} pixels covered, {layer_bytes / 1e6:.2f} MB of layers")
     if options.out:
         result = {

@@ -527,6 +527,22 @@ def test_a_look_is_named_stored_with_the_dataset_and_drawn(short_demos: Path, tm
         render_command(["--demos", str(demo), "--view-size", "64", "--processes", "1", "--out", str(out)])
 
 
+def test_observations_are_stored_without_loss_where_that_is_asked_for(
+    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
+) -> None:
+    write_demo(tmp_path / "demos" / "demo-0", robot, cameras)
+    demo = Episode.load(tmp_path / "demos" / "demo-0", robot)
+    for images in ("png", "jpeg"):
+        out = tmp_path / images
+        render_command(
+            ["--demos", str(tmp_path / "demos"), "--cameras", "sim", "--view-size", "48", "--processes", "1"]
+            + ["--out", str(out), "--images", images]
+        )
+        seen = untile(TargetDataset.load(out).observation(1), DrawingSpec.views)["front"]
+        assert np.array_equal(seen, demo.image("front", 1)) == (images == "png")
+    assert plan_for(tmp_path / "demos").fingerprint() != plan_for(tmp_path / "demos", images="png").fingerprint()
+
+
 def test_a_sphere_at_a_frame_that_the_arm_lacks_is_refused_before_anything_is_drawn(
     short_demos: Path, tmp_path: Path
 ) -> None:

@@ -50,6 +50,8 @@ class Render:
     """The spheres' look: wide_stripes, genima_release (the stripes of the authors' code), or a YAML file."""
     renderer: Literal["moderngl", "pyrender", "raycast"] = "raycast"
     """What draws the spheres; they differ in single pixels at the borders of spheres and stripes."""
+    images: Literal["jpeg", "png"] = "jpeg"
+    """How observations are stored: jpeg (quality 95, full chroma) or png, without loss and twice as large or more."""
     on_fault: Literal["skip", "refuse"] = "skip"
     """Whether a demo with a fault is left out or ends the command."""
     unjudged: Literal["skip", "keep"] = "skip"
@@ -127,7 +129,7 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
     )  # fmt: skip
     return RenderPlan(
         tuple(episodes), spec, cameras, options.cameras is None, options.episodes_per_shard, options.renderer,
-        options.on_fault, options.unjudged,
+        options.on_fault, options.unjudged, options.images,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ class TrainDiffusion:
     views: tuple[str, ...] | None = None
     """Four of the rendered views in tile order; without it as rendered."""
     inference_steps: InferenceSteps = 10
-    """Diffusion steps of a drawing in use; 5 take half the time."""
+    """Diffusion steps of a drawing in use; 5 take some 60% of the time."""
     drawing: Annotated[DrawingOptions, tyro.conf.arg(name="")] = field(default_factory=DrawingOptions)
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopOptions(epochs=200, batch_size=24, learning_rate=1e-5)

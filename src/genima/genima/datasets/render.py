@@ -64,6 +64,7 @@ class RenderPlan:
     renderer: str = "raycast"
     on_fault: Literal["skip", "refuse"] = "skip"
     unjudged: Literal["skip", "keep"] = "skip"  # demos of which nobody has said whether they succeeded
+    images: Literal["jpeg", "png"] = "jpeg"  # how observations are stored: at quality 95, or without loss
 
     @property
     def shards(self) -> list[tuple[Path, ...]]:
@@ -85,6 +86,7 @@ class RenderPlan:
             "recorded": self.recorded,
             "episodes_per_shard": self.episodes_per_shard,
             "unjudged": self.unjudged,
+            **({"images": self.images} if self.images != "jpeg" else {}),  # datasets of before stay the same
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -325,7 +327,8 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
                 camera, robot, spec.appearance, row["target"], row["target_open"], episode.positions[t]
             )
             layer = render_spheres(camera, placed, spec.appearance, plan.renderer)
-            row[f"observation.{view}"] = _encoded(fit(image, spec.view_size), ".jpg")
+            kind = ".jpg" if plan.images == "jpeg" else ".png"
+            row[f"observation.{view}"] = _encoded(fit(image, spec.view_size), kind)
             row[f"spheres.{view}"] = _encoded(layer, ".png")
         rows.append(row)
     return rows

@@ -59,7 +59,13 @@ def demo_name(episode: Path) -> str:
     return f"{task}-{variation}-{number}"
 
 
-def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[str, Camera] | None = None) -> bool:
+def write_demo(
+    episode: Path,
+    folder: Path,
+    robot: RobotModel,
+    cameras: Mapping[str, Camera] | None = None,
+    images: Literal["png", "jpeg"] = "png",
+) -> bool:
     """Write one episode as a demo; return whether it tells the commands.
 
     The command of a moment is what the arm was asked for next, where the episode says so, else where it was next.
@@ -70,6 +76,7 @@ def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[
         robot: whose joints they are.
         cameras: calibrations by view, that the demo holds; without it those that the episode tells, which RLBench's
             do since July 2024.
+        images: how they are stored; the dataset's are PNG, which loses nothing.
 
     Raises:
         GenimaError: when the episode is malformed, or its joints or its arm are another robot's.
@@ -91,7 +98,7 @@ def write_demo(episode: Path, folder: Path, robot: RobotModel, cameras: Mapping[
         replace(_asked(episode, i, observations[i], moments[i], robot), stamp=joints.stamp)
         for i, joints in zip([*range(1, len(moments)), len(moments) - 1], moments, strict=True)
     ]
-    with EpisodeWriter(folder, robot, known, _instruction(episode)) as demo:
+    with EpisodeWriter(folder, robot, known, _instruction(episode), images) as demo:
         for i, joints in enumerate(moments):
             demo.observe(joints.stamp, {view: _image(episode, view, i, size[view]) for view in views}, joints)
             demo.command(asked[i])

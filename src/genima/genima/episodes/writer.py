@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ from genima.robot.model import RobotModel
 from genima.views.camera import Camera
 from genima.views.plausibility import require_plausible
 
-_JPEG_QUALITY = 95
+_ENCODING = {"jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95], "png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
 _QUEUE_BYTES = 64 << 20
 _STRING = "std_msgs/msg/String"
 
@@ -44,7 +44,14 @@ class EpisodeWriter:
     Like the recorder's, it holds the calibrations of its cameras, of those that are known.
     """
 
-    def __init__(self, folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], instruction: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        robot: RobotModel,
+        cameras: Mapping[str, Camera],
+        instruction: str,
+        images: Literal["jpeg", "png"] = "jpeg",
+    ) -> None:
         """Prepare an episode.
 
         Args:
@@ -52,6 +59,7 @@ class EpisodeWriter:
             robot: whose joints they are.
             cameras: calibrations by view, for images of their size; of a view that is not there, none is written.
             instruction: the task.
+            images: how they are stored: jpeg at quality 95, or png without loss.
 
         Raises:
             GenimaError: where the folder is there already, and for a camera that none can be.
@@ -61,6 +69,7 @@ class EpisodeWriter:
         for view, camera in cameras.items():
             require_plausible(camera, f"camera calibration of {view}")
         self._folder, self._robot, self._cameras, self._instruction = folder, robot, cameras, instruction
+        self._images = images
         self._topics: set[str] = set()
 
     def __enter__(self) -> EpisodeWriter:
@@ -90,13 +99,13 @@ class EpisodeWriter:
     def observe(self, stamp: float, images: Mapping[str, Image], joints: Joints) -> None:
         """Record images (rgb) by view and the measured joints of one moment, in seconds."""
         for view, image in images.items():
-            ok, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            ok, data = cv2.imencode(f".{self._images}", image[..., ::-1], _ENCODING[self._images])
             if not ok:
                 raise GenimaError(f"image of view {view} could not be compressed")
             header = self._header(stamp, _frame(view))
             self._write(
                 compressed_topic(view), stamp, COMPRESSED,
-                header=header, format="rgb8; jpeg compressed bgr8", data=jpeg.ravel(),
+                header=header, format=f"rgb8; {self._images} compressed bgr8", data=data.ravel(),
             )  # fmt: skip
             if view in self._cameras:  # what nobody knows is not made up
                 self._write_camera_info(self._cameras[view], stamp, header)

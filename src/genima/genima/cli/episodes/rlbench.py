@@ -29,6 +29,8 @@ class ImportRLBench:
     """Whether an episode with a fault is left out or ends the command."""
     robot: str = "panda_franka_hand"
     """Robot model: a name in config/robots or a YAML file."""
+    images: Literal["png", "jpeg"] = "png"
+    """png: as they are in the dataset; jpeg: a fraction of the size, with loss (quality 95)."""
 
 
 def import_rlbench(argv: Sequence[str]) -> int:
@@ -52,7 +54,7 @@ def import_rlbench(argv: Sequence[str]) -> int:
     told = []  # of each new demo, whether its commands are those that were asked for
 
     def write(i: int) -> None:
-        told.append(rlbench.write_demo(episodes[i], options.out / names[i], model, cameras))
+        told.append(rlbench.write_demo(episodes[i], options.out / names[i], model, cameras, options.images))
 
     import_episodes(names, options.out, write, options.on_fault, options.dataset)
     if told.count(False):
