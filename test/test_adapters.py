@@ -288,6 +288,21 @@ def test_a_gripper_that_stalls_while_it_opens_is_told(graph) -> None:
     assert len(driver.goals) == 1
 
 
+def test_a_gripper_in_another_unit_is_refused_by_name(graph) -> None:
+    graph.add(GripperAdapterNode())
+    say = graph.speak(JointState, "/robotiq/joint_states", qos.JOINT_STATES)
+    hand = Hand(graph)
+    words = "joint state: finger_joint: 40 is outside its travel, 0.695 (closed) .. 0 (open)"  # deg
+    graph.until(
+        graph.complains("gripper_adapter", words),
+        "no complaint",
+        lambda: say(JointState(name=["finger_joint"], position=[40.0])),
+    )
+    assert not hand.heard, "it is told as closed"
+    words = "joint_command: 100 is no open fraction"
+    graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(100.0))
+
+
 def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
     interfaces.provide()
     from franka_msgs.action import Grasp, Move

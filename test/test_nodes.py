@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
@@ -66,12 +68,14 @@ class StandInController:
     """Holds the joints that it is given, one joint turned a little."""
 
     robot = PANDA
+    beyond = 0.0  # rad, that the last joint is read further
 
     def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
         if drawn.tile.shape[0] != 2 * SIZE:
             raise GenimaError(f"the drawing is {drawn.tile.shape[0]} px wide, {2 * SIZE} is needed")
         ahead = np.tile(joints.positions, (20, 1))
         ahead[:, 0] += np.linspace(0, 0.1, 20)
+        ahead[:, 6] += self.beyond
         return Chunk(drawn.stamp, 0.05, ahead, np.ones(20))
 
 
@@ -455,6 +459,41 @@ def test_a_drawing_that_does_not_show_what_was_read_from_it_holds_the_arm(graph,
     graph.until(lambda: not moving(arm.commands), "the arm follows it", arm.see)
     agreement = 0.6
     graph.until(lambda: moving(arm.commands) and graph.is_fine("controller")(), "no recovery", arm.work)
+
+
+def test_a_drawing_that_is_read_as_joints_outside_the_range_holds_the_arm(graph, arm) -> None:
+    arm.task("wave")
+    graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
+    graph.nodes[0]._controller.beyond = 3.0
+    words = "reading: panda_joint7: 3.79 rad is outside its range -2.90 .. 2.90"
+    graph.until(graph.complains("controller", words), "no complaint", arm.work)
+    graph.until(lambda: not moving(arm.commands), "the arm goes to its limit", arm.see)
+    assert messages.command_from(arm.commands[-1], PANDA).positions[6] == pytest.approx(PANDA.home[6], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda m: setattr(m.header, "stamp", Time()), "joint state is not stamped"),
+        (lambda m: m.position.__setitem__(5, 114.6), "panda_joint6: 114.60 rad is outside .*are these degrees"),
+        (lambda m: m.position.__setitem__(7, 40.0), "finger_joint: 40 is outside its travel"),
+    ],
+)
+def test_joint_states_that_cannot_be_are_refused_by_name(graph, spoil, words) -> None:
+    graph.add(CommandGuardNode())
+    say = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+
+    def speak() -> None:
+        message = joint_state()
+        spoil(message)
+        say(message)
+
+    def refused() -> bool:
+        status = graph.health.get("command_guard")
+        return status is not None and re.search(f"joint_states: {words}", status.message) is not None
+
+    graph.until(refused, "no complaint", speak)
+    graph.until(graph.is_fine("command_guard"), "no recovery", lambda: say(joint_state()))
 
 
 @pytest.mark.parametrize("jump", [-30.0, 30.0])
