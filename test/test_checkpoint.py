@@ -65,10 +65,11 @@ def edit(folder: Path, **changes: Any) -> None:
 def test_a_specification_survives_its_file(spec: DrawingSpec, tmp_path: Path) -> None:
     for changes in ({}, *(changes for field, changes in DIFFERENT.items() if field != "appearance (joints)")):
         original = replace(spec, **changes)
-        checkpoint.write(tmp_path, "controller", original, extra=[1, 2])
-        read, rest = checkpoint.read(tmp_path, "controller")
+        rest = {"steps": 3, "scheduler": "DDIMScheduler", "tiled": True, "conditioning": "unet", "base": "a/b"}
+        checkpoint.write(tmp_path, "diffusion agent", original, **rest, base_fingerprint="0")
+        read, more = checkpoint.read(tmp_path, "diffusion agent")
         assert read == original
-        assert rest["extra"] == [1, 2]
+        assert rest.items() <= more.items()
 
 
 @pytest.mark.parametrize("field", DIFFERENT)
@@ -188,7 +189,7 @@ def test_a_controller_of_other_sizes_than_its_description_is_refused(
     edit(folder, horizon=20, joint_deviation=[0.05] * 6)
     refused(Controller.from_pretrained, folder, "statistics")
     edit(folder, joint_deviation=[0.05] * 6 + [0.0])
-    refused(Controller.from_pretrained, folder, "statistics")
+    refused(Controller.from_pretrained, folder, "joint_deviation.6")
 
 
 @pytest.mark.parametrize(("kind", "weights"), WEIGHTS)

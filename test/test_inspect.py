@@ -357,9 +357,9 @@ def damage(folder: Path, what: str) -> None:
     [
         (lambda pair: damage(pair, "controller/genima.json"), "controller/genima.json is damaged"),
         (lambda pair: damage(pair, "controller/act.safetensors"), "controller/act.safetensors is damaged"),
-        (lambda pair: damage(pair, "diffusion_agent/scheduler/scheduler_config.json"), "diffusion_agent"),
+        (lambda pair: damage(pair, "diffusion_agent/scheduler/scheduler_config.json"), "config.json: not JSON"),
         (lambda pair: shutil.rmtree(pair / "diffusion_agent" / "unet"), "has no weights of unet"),
-        (lambda pair: (pair / "controller" / "metrics.jsonl").write_text('{"loss": 1}\n'), "metrics.jsonl, line 1: "),
+        (lambda pair: (pair / "controller" / "metrics.jsonl").write_text('{"loss": 1}\n'), "is damaged (line 1: "),
         (lambda pair: (pair / "controller" / "drawings.png").write_text("none"), "drawings.png: neither"),
         (lambda pair: [shutil.rmtree(half) for half in pair.iterdir()], "nothing to inspect in"),
         (lambda pair: shutil.rmtree(pair), "is no folder"),

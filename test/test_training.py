@@ -304,9 +304,39 @@ def test_what_a_training_is_about_must_stay_the_same(tmp_path: Path) -> None:
 
 
 def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    with loop._alone_in(tmp_path), pytest.raises(GenimaError, match=f"another training is writing to {tmp_path}"):
-        train(tmp_path)
+    run = tmp_path / "run"
+    with loop._locked(run), pytest.raises(GenimaError, match=f"{run}: another process is writing"):
+        train(run)
+    train(run)
+
+
+@pytest.mark.parametrize(
+    "held",
+    ["notes.txt", "metrics.jsonl", "step-000005/mine.txt", "last/genima.json", "genima.json", "best", ".lock/mine.txt"],
+)
+def test_a_folder_that_holds_anything_but_a_training_is_left_as_it_is(tmp_path: Path, held: str) -> None:
+    file = tmp_path / "run" / held
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(GenimaError, match=f"training {tmp_path}/run: the folder holds .*; name another with --out"):
+        train(tmp_path / "run")
+    assert file.read_text() == "mine" and [p for p in tmp_path.rglob("*") if p.is_file()] == [file]
+    with pytest.raises(GenimaError, match="training .*mine.txt|training .*notes"):
+        (tmp_path / "notes").write_text("mine")
+        train(tmp_path / "notes")
+
+
+def test_what_others_put_into_a_trainings_folder_stays(tmp_path: Path) -> None:
+    train(tmp_path, stop_at=10)
+    kept = ["step-notes/a", "step-000005-copy/a", "step-000010/a", "step-000010.part/a", "step-000001/a"]
+    (tmp_path / "step-000010.part/.partial").unlink()  # of the killed run: nothing shows any more that it is ours
+    for name in kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
     train(tmp_path)
+    for name in (*kept[:2], "step-000010.1/a", "step-000010.part.1/a", kept[-1]):
+        assert (tmp_path / name).read_text() == "mine", name
+    assert (tmp_path / LAST).resolve().name == "step-000010" and not (tmp_path / "step-000005").exists()
 
 
 def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:

@@ -7,15 +7,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from genima import paths
+from genima import model_files, paths
 from genima.errors import GenimaError
-from genima.files import atomic_write
+from genima.files import FileSchema, Finite, Pixels, Positive, Text, atomic_write, read_json, shorten, validate
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
@@ -60,19 +61,13 @@ class DrawingSpec:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> DrawingSpec:
-        """The inverse of :meth:`to_dict`; KeyError, TypeError or ValueError where a field is missing or malformed."""
-        return cls(
-            robot=data["robot"],
-            joint_names=tuple(data["joint_names"]),
-            views=tuple(data["views"]),
-            camera_size=_size(data["camera_size"]),
-            view_size=int(data["view_size"]),
-            horizon=int(data["horizon"]),
-            action_rate=float(data["action_rate"]),
-            appearance=Appearance.from_dict(data["appearance"]),
-            prompt_template=data["prompt_template"],
-        )
+    def from_dict(cls, data: Mapping[str, Any], what: str = "specification") -> DrawingSpec:
+        """The inverse of :meth:`to_dict`. ``what`` names the data in errors.
+
+        Raises:
+            GenimaError: where a field is missing, unknown or malformed.
+        """
+        return validate(_Spec, data, what).spec()
 
     def require_same(self, other: DrawingSpec, mine: str, theirs: str) -> None:
         """Raise a GenimaError that names the fields in which two specifications differ, but for the prompt.
@@ -94,9 +89,72 @@ class DrawingSpec:
         self.appearance.require_frames(robot)
 
 
-def _size(values: Any) -> tuple[int, int]:
-    width, height = (int(value) for value in values)
-    return width, height
+def _different(views: list[str]) -> list[str]:
+    if len(set(views)) != len(views):
+        raise ValueError("must be four different views")
+    return views
+
+
+def _template(text: str) -> str:
+    try:
+        filled = text.format(goal="", view="")
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
+        raise ValueError(f"not a template of {{goal}} and {{view}}: {error!r}") from None
+    if len(filled) > len(text):  # "{goal:>1000000000}"
+        raise ValueError("not a template of {goal} and {view}")
+    return text
+
+
+class _Spec(FileSchema):
+    """Schema of :meth:`DrawingSpec.to_dict`."""
+
+    version: Annotated[Literal[2], Field(alias="schema")]
+    robot: Text
+    joint_names: Annotated[list[Text], Field(min_length=1, max_length=64)]
+    views: Annotated[list[Text], Field(min_length=4, max_length=4), AfterValidator(_different)]
+    camera_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)]
+    view_size: Annotated[int, Field(ge=8, le=4096)]
+    horizon: Annotated[int, Field(ge=1, le=10_000)]
+    action_rate: Annotated[float, Field(gt=0, le=10_000)]
+    appearance: Annotated[dict[str, Any], AfterValidator(Appearance.from_dict)]
+    prompt_template: Annotated[Text, AfterValidator(_template)]
+
+    def spec(self) -> DrawingSpec:
+        appearance: Any = self.appearance  # as it was validated
+        if unknown := set(self.views) - set(appearance.radii):
+            raise GenimaError(f"views: the appearance has no sphere radius of {', '.join(sorted(unknown))}")
+        width, height = self.camera_size
+        return DrawingSpec(
+            self.robot, tuple(self.joint_names), tuple(self.views), (width, height), self.view_size, self.horizon,
+            self.action_rate, appearance, self.prompt_template,
+        )  # fmt: skip
+
+
+class _DiffusionAgent(_Spec):
+    """Schema of the ``genima.json`` of a diffusion agent."""
+
+    kind: Literal["diffusion agent"]
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    scheduler: model_files.SchedulerName
+    tiled: bool
+    conditioning: Literal["controlnet", "unet"]
+    base: Text | None
+    base_fingerprint: Text | None
+
+
+class _Controller(_Spec):
+    """Schema of the ``genima.json`` of a controller."""
+
+    kind: Literal["controller"]
+    act: dict[str, Any]  # of the network's configuration, which checks it
+    joint_mean: list[Finite]
+    joint_deviation: list[Positive]
+    text_encoder: Text | None
+    text_encoder_fingerprint: Text | None
+
+
+_SCHEMAS: dict[str, type[_Spec]] = {DIFFUSION_AGENT: _DiffusionAgent, CONTROLLER: _Controller}
+_DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batches a batch normalisation has seen
 
 
 def resolve(folder: str | Path) -> Path:
@@ -117,27 +175,53 @@ def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
         raise GenimaError(
             f"no checkpoint at {folder}: {FILE} is missing; train one (./genima train) or name another folder"
         )
+    data = _read(path)
+    if data.get("kind") != kind:
+        raise GenimaError(f"{folder} is a checkpoint of a {shorten(str(data['kind']))}, not of a {kind}")
     try:
-        data = json.loads(path.read_text())
-        if data["schema"] != SCHEMA:
-            raise GenimaError(f"{path} has schema {data['schema']}; this version reads schema {SCHEMA}")
-        if data["kind"] != kind:
-            raise GenimaError(f"{folder} is a checkpoint of a {data['kind']}, not of a {kind}")
-        spec = DrawingSpec.from_dict(data)
-        spec.prompt("")  # fails where the template is none
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise GenimaError(f"{path} is damaged: {error!r}; fetch or train the checkpoint again") from None
-    if len(spec.views) != 4 or len(set(spec.views)) != 4 or set(spec.views) - set(spec.appearance.radii):
-        raise GenimaError(f"{path}: views {list(spec.views)} are not four different views with a sphere radius each")
-    if not min(*spec.camera_size, spec.view_size, spec.horizon, spec.action_rate) > 0:
-        raise GenimaError(f"{path}: camera_size, view_size, horizon and action_rate must be positive")
+        spec = validate(_SCHEMAS[kind], data, kind).spec()
+    except GenimaError as error:
+        raise GenimaError(f"{path} is damaged ({error}); fetch or train the checkpoint again") from None
+    model_files.require_safe(Path(folder), f"checkpoint {folder}")
     for file in Path(folder).rglob("*.safetensors"):
         try:
-            with safe_open(file, framework="numpy"):  # reads the header and checks it against the file's length
-                pass
+            with safe_open(file, framework="numpy") as weights:  # reads the header, and compares it with the length
+                if strange := {weights.get_slice(name).get_dtype() for name in weights.keys()} - set(_DTYPES):
+                    raise GenimaError(f"{file}: weights of type {min(strange)}; Genima reads {', '.join(_DTYPES)}")
         except (SafetensorError, OSError) as error:
-            raise GenimaError(f"{file} is damaged: {error}; fetch or train the checkpoint again") from None
+            reason = shorten(str(error), 200)
+            raise GenimaError(f"{file} is damaged: {reason}; fetch or train the checkpoint again") from None
     return spec, data
+
+
+def read_kind(folder: Path) -> str:
+    """Return the kind of a checkpoint folder, a key of :data:`FOLDERS`.
+
+    Raises:
+        GenimaError: when ``genima.json`` is missing, malformed or of another schema.
+    """
+    return str(_read(Path(folder) / FILE)["kind"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a ``genima.json``; its schema and kind are known ones."""
+    try:
+        data = read_json(path, "checkpoint")
+        if not isinstance(data, dict):
+            raise GenimaError("not a mapping")
+        for key, known in (("schema", int), ("kind", str)):
+            if not isinstance(data.get(key), known):
+                raise GenimaError(f"{key} is {shorten(repr(data.get(key)))}")
+        if data["schema"] == SCHEMA and data["kind"] not in FOLDERS:
+            raise GenimaError(f"kind {shorten(repr(data['kind']))} is not one of {', '.join(FOLDERS)}")
+    except GenimaError as error:
+        raise GenimaError(f"{path} is damaged ({error}); fetch or train the checkpoint again") from None
+    if data["schema"] != SCHEMA:
+        raise GenimaError(
+            f"{path} has schema {shorten(str(data['schema']))}; this version reads schema {SCHEMA}: train the "
+            "checkpoint again, or use the version of Genima that wrote it"
+        )
+    return data
 
 
 def read_pair(folder: str | Path | None) -> tuple[DrawingSpec, dict[str, Path]]:
@@ -184,7 +268,12 @@ def loading(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = shorten(reason, 300)
         raise GenimaError(f"checkpoint {folder} cannot be loaded, it is damaged or incomplete: {reason}") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of the tokenizers' library, for a damaged file
+            raise
+        raise GenimaError(f"checkpoint {folder} cannot be loaded, its tokenizer is damaged") from None
 
 
 def write(folder: Path, kind: str, spec: DrawingSpec, **rest: Any) -> None:

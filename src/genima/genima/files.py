@@ -142,13 +142,13 @@ def read_yaml(path: Path, what: str) -> Any:
     return parse_yaml(read_text(path, what, YAML_BYTES), f"{what} {path}")
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Read plain data from a JSON file. ``what`` names it in errors.
+def read_json(path: Path, what: str, constants: bool = False) -> Any:
+    """Read plain data from a JSON file. ``what`` names it in errors; ``constants`` as in :func:`parse_json`.
 
     Raises:
         GenimaError: as :func:`read_text` and :func:`parse_json`.
     """
-    return parse_json(read_text(path, what), f"{what} {path}")
+    return parse_json(read_text(path, what), f"{what} {path}", constants)
 
 
 def load_yaml(schema: type[_T], path: Path, what: str) -> _T:
@@ -191,14 +191,20 @@ def parse_yaml(text: str, what: str) -> Any:
     return data
 
 
-def parse_json(text: str | bytes, what: str) -> Any:
+def parse_json(text: str | bytes, what: str, constants: bool = False) -> Any:
     """Return the plain data of a JSON text; NaN and Infinity, which JSON does not have, are errors.
+
+    Args:
+        text: of a file.
+        what: subject of the error.
+        constants: read NaN and Infinity, which Python writes.
 
     Raises:
         GenimaError: for a text that is not JSON, or nested too deeply.
     """
     try:
-        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        constant = float if constants else _refuse_constant
+        data = json.loads(text, parse_constant=constant, object_pairs_hook=_unique_keys)
     except ValueError as error:
         raise GenimaError(f"{what}: not JSON ({shorten(str(error), 200)})") from None
     except RecursionError:

@@ -12,7 +12,9 @@ from huggingface_hub import HfApi
 from torch import nn
 from transformers.utils import logging
 
+from genima import model_files
 from genima.errors import GenimaError
+from genima.files import shorten
 
 _Part = TypeVar("_Part")
 
@@ -30,14 +32,17 @@ def load(from_pretrained: Callable[..., _Part], name: str, what: str, otherwise:
     try:
         with _without_report():
             if Path(name).is_dir():
+                model_files.require_safe(Path(name), f"{what} {name}")
                 return from_pretrained(name)
             try:
                 return from_pretrained(name, local_files_only=True)
             except (OSError, ValueError):
                 HfApi().model_info(name, timeout=5)  # fails at once without a network, where a download tries for long
                 return from_pretrained(name)
+    except GenimaError:
+        raise
     except Exception as error:  # the libraries raise many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = shorten(str(error).strip().splitlines()[0] if str(error).strip() else repr(error), 300)
         raise GenimaError(
             f"{what} {name} cannot be loaded ({reason}); connect to the hub once, name a folder that holds it, "
             f"or {otherwise}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
@@ -35,6 +36,17 @@ def small_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         pad_token=_END,
         model_max_length=_LENGTH,
     )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Load a tokenizer that ``save_pretrained`` of a small one wrote, whatever class its files name.
+
+    Raises:
+        OSError, ValueError: for missing or damaged files.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"{folder / 'tokenizer.json'} is missing")
+    return PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def small_text_encoder(tokenizer: PreTrainedTokenizerFast, width: int = 64) -> CLIPTextModel:

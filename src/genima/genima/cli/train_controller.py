@@ -59,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
     from genima.training.controller import (
         build_controller,
         build_small_controller,
+        require_usable,
         train_controller,
         weights_fingerprint,
     )
@@ -82,6 +83,9 @@ def main(argv: Sequence[str]) -> int:
         controller = build_small_controller(spec, moments, seed)
     else:
         controller = build_controller(spec, moments, options.resnet, options.clip, seed)
+    if accelerator.is_main_process:
+        require_usable(controller, folder, accelerator.device)
+    accelerator.wait_for_everyone()
     train_controller(controller, moments, targets.cameras, options.chunks, options.loop, folder, accelerator, origin)
     if accelerator.is_main_process:
         print(f"\n{folder}: best and last checkpoint; ./genima inspect {folder} shows them")

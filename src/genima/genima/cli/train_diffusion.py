@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     from genima.datasets.targets import TargetDataset
     from genima.diffusion.build import build_agent
     from genima.training import loop
-    from genima.training.diffusion import train_diffusion
+    from genima.training.diffusion import require_usable, train_diffusion
 
     folder = options.out / FOLDERS[DIFFUSION_AGENT]
     accelerator = loop.make_accelerator(options.loop, folder)
@@ -59,6 +59,9 @@ def main(argv: Sequence[str]) -> int:
     agent = build_agent(
         options.base, targets, options.conditioning, options.tiled, options.inference_steps, options.loop.seed
     )
+    if accelerator.is_main_process:
+        require_usable(agent, targets, folder, accelerator.device)
+    accelerator.wait_for_everyone()
     train_diffusion(agent, targets, options.drawing, options.loop, folder, accelerator)
     if accelerator.is_main_process:
         print(f"\n{folder}: best and last checkpoint; ./genima inspect {folder} shows them")

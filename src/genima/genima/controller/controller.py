@@ -11,16 +11,18 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
-from genima import checkpoint, hub
+from genima import checkpoint, hub, model_files
 from genima.checkpoint import DrawingSpec
 from genima.controller.act import Act, ActConfig
 from genima.controller.pretrained import load_clip
 from genima.errors import GenimaError
+from genima.files import shorten
 from genima.observation import Chunk, DrawnTarget, Joints
 from genima.precision import half_precision
 from genima.robot.model import RobotModel
+from genima.text import load_tokenizer
 from genima.views.tiling import untile
 
 _WEIGHTS = "act.safetensors"
@@ -76,17 +78,21 @@ class Controller:
         folder = checkpoint.resolve(folder)
         spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
         with checkpoint.loading(folder):
+            model_files.require_moderate(rest["act"], folder / checkpoint.FILE)
             config = ActConfig.from_dict(rest["act"])
+            _require_sizes(config)
             weights = load_file(folder / _WEIGHTS)
             clip, fingerprint = rest["text_encoder"], rest["text_encoder_fingerprint"]
             if clip:
                 encoder, tokenizer = load_clip(clip)
                 if hub.fingerprint(encoder) != fingerprint:
                     raise GenimaError(f"checkpoint {folder} was trained with another version of {clip}")
+                model_files.require_fitting(lambda: Act(config, encoder), folder, _TEXT_ENCODER)
                 weights |= {_TEXT_ENCODER + name: value for name, value in encoder.state_dict().items()}
             else:
-                encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
-                tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+                text = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+                model_files.require_fitting(lambda: Act(config, CLIPTextModel(text)), folder)
+                encoder, tokenizer = CLIPTextModel(text), load_tokenizer(folder / "tokenizer")
             act = Act(config, encoder)
             act.load_state_dict(weights)
             statistics = JointStatistics(np.array(rest["joint_mean"], float), np.array(rest["joint_deviation"], float))
@@ -99,7 +105,10 @@ class Controller:
         if statistics.mean.shape != (n,) or statistics.deviation.shape != (n,) or not np.all(statistics.deviation > 0):
             raise GenimaError(f"checkpoint {folder}: normalisation statistics do not fit {n} joints")
         act.requires_grad_(False).eval().to(device)
-        return cls(spec, act, tokenizer, statistics, clip)
+        controller = cls(spec, act, tokenizer, statistics, clip)
+        with checkpoint.loading(folder):
+            controller._try()
+        return controller
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` comes last, so that half a folder is never taken for a whole one."""
@@ -164,18 +173,49 @@ class Controller:
             raise GenimaError(
                 f"the drawn target has shape {drawn.tile.shape}, the controller reads ({side}, {side}, 3)"
             )
-        device = self.device
         views = np.stack([np.ascontiguousarray(view) for view in untile(drawn.tile, spec.views).values()])
+        positions, gripper = self._predict(views, drawn.instruction, joints)
+        if not (np.all(np.isfinite(positions)) and np.all(np.isfinite(gripper))):
+            raise GenimaError("the chunk is not finite: the controller's weights or its inputs are damaged")
+        return Chunk(drawn.stamp, 1 / spec.action_rate, positions, gripper)
+
+    def _predict(
+        self, views: NDArray[np.uint8], instruction: str, joints: Joints
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Positions (K, n) in rad and the gripper (K,), 1 open, for views (V, s, s, 3)."""
+        device = self.device
         proprioception = np.append(self.statistics.normalise(joints.positions), joints.gripper)
-        text = self.embed([drawn.instruction])
+        text = self.embed([instruction])
         with half_precision(device):  # what that rounds moves no joint by 0.001 rad
             features = self.act.look(pixels(torch.from_numpy(views)[None]).to(device), text)
         output = self.act.predict(features.float(), torch.from_numpy(proprioception).float()[None].to(device), text)
         positions = self.statistics.restore(output.actions[0].double().cpu().numpy())
-        gripper = output.gripper[0].double().sigmoid().cpu().numpy()
-        if not (np.all(np.isfinite(positions)) and np.all(np.isfinite(gripper))):
-            raise GenimaError("the chunk is not finite: the controller's weights or its inputs are damaged")
-        return Chunk(drawn.stamp, 1 / spec.action_rate, positions, gripper)
+        return positions, output.gripper[0].double().sigmoid().cpu().numpy()
+
+    @torch.inference_mode()
+    def _try(self) -> None:
+        """Predict once from small views: parts that do not fit together raise here."""
+        side = min(64, self.spec.view_size)
+        views = np.zeros((len(self.spec.views), side, side, 3), np.uint8)
+        positions, _ = self._predict(views, "do " * 100, Joints(0.0, self.robot.home, 1.0))
+        if positions.shape != (self.spec.horizon, len(self.spec.joint_names)):
+            raise ValueError(f"the network predicts {positions.shape[0]} actions of {positions.shape[1]} joints")
+
+
+def _require_sizes(config: ActConfig) -> None:
+    """Raise a ValueError for a field of another type than its default, and for sizes that are not positive."""
+    default = vars(ActConfig())
+    for name, value in vars(config).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        kinds = {type(x) for x in (default[name] if isinstance(default[name], tuple) else (default[name],))}
+        kinds |= {int} if float in kinds else set()
+        right = isinstance(value, tuple) == isinstance(default[name], tuple) and {type(x) for x in numbers} <= kinds
+        if right and name == "dropout":
+            right = 0 <= value < 1
+        elif right and int in kinds:
+            right = min(numbers, default=0) >= 1
+        if not right:
+            raise ValueError(f"act.{name} is {shorten(repr(value))}")
 
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which ResNets expect

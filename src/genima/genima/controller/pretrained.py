@@ -19,7 +19,7 @@ def load_imagenet(act: Act, name_or_folder: str = IMAGENET) -> None:
     """
     resnet, info = hub.load(
         lambda name, **options: ResNetModel.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **options
+            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
         ),
         name_or_folder, "the ResNet", "train the backbone from random weights",
     )  # fmt: skip
@@ -46,11 +46,14 @@ def load_clip(name_or_folder: str = CLIP) -> tuple[CLIPTextModel, PreTrainedToke
     otherwise = "train a small text encoder of its own"
     encoder, info = hub.load(
         lambda name, **options: CLIPTextModel.from_pretrained(
-            name, dtype=torch.float32, attention_dropout=0.0, output_loading_info=True, **options
+            name, dtype=torch.float32, attention_dropout=0.0, use_safetensors=True, output_loading_info=True, **options
         ),
         name_or_folder, "the text encoder", otherwise,
     )  # fmt: skip
     if missing := sorted(info["missing_keys"]):
         raise GenimaError(f"{name_or_folder} is no CLIP: it has no weights {missing[0]} and {len(missing) - 1} more")
-    tokenizer = hub.load(AutoTokenizer.from_pretrained, name_or_folder, "the tokenizer of", otherwise)
+    tokenizer = hub.load(
+        lambda name, **options: AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options),
+        name_or_folder, "the tokenizer of", otherwise,
+    )  # fmt: skip
     return encoder.requires_grad_(False).eval(), tokenizer

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoTokenizer, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from genima import checkpoint
+from genima import checkpoint, model_files
 from genima.checkpoint import DrawingSpec
 from genima.diffusion.base import BaseModel, load_base
 from genima.diffusion.engine import DrawingEngine
@@ -26,6 +25,7 @@ from genima.errors import GenimaError
 from genima.observation import DrawnTarget, Image, Observation
 from genima.precision import half_precision
 from genima.robot.model import RobotModel
+from genima.text import load_tokenizer
 from genima.views.camera import VIRTUAL
 from genima.views.tiling import fit, tile
 
@@ -110,7 +110,7 @@ class DiffusionAgent:
         folder = checkpoint.resolve(folder)
         spec, rest = checkpoint.read(folder, checkpoint.DIFFUSION_AGENT)
         with checkpoint.loading(folder):
-            scheduler = getattr(diffusers, rest["scheduler"]).from_pretrained(folder, subfolder="scheduler")
+            scheduler = model_files.load_scheduler(folder / "scheduler", rest["scheduler"])
             controlnet = _load(ControlNetModel, folder, "controlnet") if rest["conditioning"] == "controlnet" else None
             name, fingerprint = rest["base"], rest["base_fingerprint"]
             if base := load_base(name) if name else None:
@@ -120,10 +120,12 @@ class DiffusionAgent:
                 vae, prompts = base.vae, base.prompts
             else:
                 unet, vae = _load(UNet2DConditionModel, folder, "unet"), _load(PatchCodec, folder, "vae")
+                config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+                model_files.require_network(CLIPTextModel, folder / "text_encoder", config)
                 encoder = CLIPTextModel.from_pretrained(
                     folder / "text_encoder", dtype=torch.float32, use_safetensors=True, output_loading_info=True
                 )
-                prompts = PromptEncoder([AutoTokenizer.from_pretrained(folder / "tokenizer")], [_whole(encoder)])
+                prompts = PromptEncoder([load_tokenizer(folder / "tokenizer")], [_whole(encoder)])
             agent = cls(
                 spec, unet, controlnet, vae, prompts, scheduler, int(rest["steps"]), bool(rest["tiled"]), base
             )
@@ -132,7 +134,18 @@ class DiffusionAgent:
                 module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except torch.OutOfMemoryError:
             raise GenimaError(f"the memory of {device} is too small for the checkpoint {folder}, or in use") from None
+        with checkpoint.loading(folder):
+            agent._try()
         return agent
+
+    @torch.inference_mode()
+    def _try(self) -> None:
+        """Draw once, as small and in as few steps as can be: parts that do not fit together raise here."""
+        side = 8 * self._factor
+        tiles, goal = torch.zeros(1, side, side, 3, dtype=torch.uint8), "do " * 100  # longer than any prompt
+        sampling(self.scheduler, self.steps)
+        if self.draw_pixels(tiles, [goal], torch.Generator().manual_seed(0), steps=1).shape != tiles.shape:
+            raise ValueError("what it draws is of another size than what it sees")
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` comes last, so that half a folder is never taken for a whole one."""
@@ -209,16 +222,20 @@ class DiffusionAgent:
         return fit(image, self.spec.view_size)
 
     @torch.inference_mode()
-    def draw_pixels(self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator) -> Tensor:
+    def draw_pixels(
+        self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator, steps: int | None = None
+    ) -> Tensor:
         """Draw a batch of tiles (B, H, W, 3) uint8 rgb; returns the same shape and type, on the CPU.
+
+        ``steps`` is the number of diffusion steps; None: the agent's.
 
         This is what an engine's drawings are compared with; a training's networks draw by it, as they are.
         """
         condition, prompts = self.condition(self.frames(tiles)), self.prompts(self.texts(instructions))
-        steps = sampling(self.scheduler, self.steps)
-        start, *of_steps = steps.draw_noise(self.latent_shape(tiles), generator).to(self.device)
-        latents, noises = steps.noise * start, iter(of_steps)
-        for step in steps.steps:
+        schedule = sampling(self.scheduler, steps or self.steps)
+        start, *of_steps = schedule.draw_noise(self.latent_shape(tiles), generator).to(self.device)
+        latents, noises = schedule.noise * start, iter(of_steps)
+        for step in schedule.steps:
             with half_precision(self.device):
                 prediction = self.predict(step.scale * latents, torch.tensor(step.t), prompts, condition)
             latents = step.keep * latents + step.add * prediction.float()
@@ -305,6 +322,7 @@ _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 def _load(kind: Any, folder: Path, name: str) -> Any:
+    model_files.require_network(kind, folder / name)
     options: dict[str, Any] = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "device_map": None}
     return _whole(
         kind.from_pretrained(folder, subfolder=name, use_safetensors=True, output_loading_info=True, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -17,10 +18,19 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from huggingface_hub import hf_hub_download
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from genima import hub
+from genima import hub, model_files
 from genima.diffusion.prompts import PromptEncoder
 from genima.errors import GenimaError
+from genima.files import read_json
+
+_INDEX = "model_index.json"
+_NETWORKS: dict[str, Any] = {
+    "unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,25 @@ def load_base(name: str) -> BaseModel:
     if Path(name).is_dir():
         name = str(Path(name).resolve())  # it is remembered in checkpoints
     diffusers.utils.logging.disable_progress_bar()
-    pipeline = hub.load(
-        lambda name, **options: DiffusionPipeline.from_pretrained(
-            name, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False, **options
-        ),
-        name, "the base model", "train the small one (--base small)",
-    )  # fmt: skip
+    pipeline = hub.load(_load_pipeline, name, "the base model", "train the small one (--base small)")
     return base_of(name, pipeline)
+
+
+def _load_pipeline(name: str, **options: Any) -> DiffusionPipeline:
+    """Load the pipeline in a folder or of the hub, from safetensors, and only classes that a Stable Diffusion has."""
+    folder = Path(name)
+    if folder.is_dir():
+        for part, kind in _NETWORKS.items():
+            if (folder / part).is_dir():
+                config = CLIPTextConfig.from_pretrained(folder / part) if part.startswith("text") else None
+                model_files.require_network(kind, folder / part, config)
+    else:
+        index = Path(hf_hub_download(name, _INDEX, local_files_only=options.get("local_files_only", False)))
+        model_files.require_known_parts(read_json(index, "model configuration"), index)
+    return DiffusionPipeline.from_pretrained(
+        name, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False, trust_remote_code=False,
+        **options,
+    )  # fmt: skip
 
 
 def base_of(name: str, pipeline: DiffusionPipeline) -> BaseModel:

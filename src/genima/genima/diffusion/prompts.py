@@ -49,8 +49,9 @@ class PromptEncoder:
     def _embed(self, prompts: Sequence[str]) -> Prompts:
         tokens, pooled = [], None
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
+            length = encoder.config.max_position_embeddings  # the tokenizers of damaged files name others
             ids = tokenizer(
-                list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
+                list(prompts), padding="max_length", max_length=length, truncation=True,
                 return_tensors="pt",
             ).input_ids.to(encoder.device)  # fmt: skip
             if len(self.encoders) == 1:

@@ -12,30 +12,19 @@ import numpy as np
 from huggingface_hub import parse_local_safetensors_file_metadata
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from pydantic import ConfigDict
 
 from genima import checkpoint
 from genima.checkpoint import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, DrawingSpec
 from genima.errors import GenimaError
-from genima.files import (
-    FileSchema,
-    Finite,
-    Text,
-    load_json,
-    parse_json,
-    read_bytes,
-    read_json,
-    read_text,
-    shorten,
-    validate,
-)
+from genima.files import read_bytes, read_json
 from genima.images import decode_colour
 from genima.inspection.report import Report, Section, spec_rows
 from genima.inspection.sheet import captioned, grid
 from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
-from genima.training import DRAWINGS, METRICS, PROGRESS, STATE
+from genima.training import DRAWINGS, PROGRESS, STATE
+from genima.training.log import Progress, read_metrics
 from genima.views.camera import VIRTUAL, load_cameras
 
 _SHOWN = 256  # px, side of a view on a sheet of spheres
@@ -57,7 +46,7 @@ def inspect_checkpoint(folder: Path) -> Report:
     Raises:
         GenimaError: when something in it is missing or damaged.
     """
-    kind = _kind(checkpoint.resolve(folder))
+    kind = checkpoint.read_kind(checkpoint.resolve(folder))
     spec, section = _checkpoint(folder, kind)
     sections = [Section(section.title, {**spec_rows(spec), **section.rows})]
     return _with_picture(sections, spec, _pictures(folder))
@@ -94,20 +83,6 @@ def inspect_pair(root: Path) -> Report:
 # ------------------------------------------------------------------------------------------------------------- text
 
 
-class _Kind(FileSchema):
-    model_config = ConfigDict(extra="ignore")
-    kind: str
-
-
-def _kind(folder: Path) -> str:
-    kind = load_json(_Kind, folder / FILE, "checkpoint description").kind
-    if kind not in FOLDERS:
-        raise GenimaError(
-            f"checkpoint description {folder / FILE}: kind {shorten(kind)!r} is none of {', '.join(FOLDERS)}"
-        )
-    return kind
-
-
 def _checkpoint(folder: Path, kind: str) -> tuple[DrawingSpec, Section]:
     chosen = checkpoint.resolve(folder)
     spec, about = checkpoint.read(chosen, kind)
@@ -121,7 +96,7 @@ def _checkpoint(folder: Path, kind: str) -> tuple[DrawingSpec, Section]:
 
 def _diffusion_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
     base, has_controlnet, steps = about["base"], about["conditioning"] == "controlnet", about["steps"]
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json", "scheduler")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json", "scheduler configuration")
     parts = ["controlnet"] if has_controlnet else ["unet"]
     if not base:
         parts = ["unet", *parts, "vae", "text_encoder"]
@@ -155,7 +130,7 @@ def _controller_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text_encoder(folder: Path) -> str:
-    config = read_json(folder / "text_encoder" / "config.json", "text encoder")
+    config = read_json(folder / "text_encoder" / "config.json", "model configuration")
     layers, width, tokens = config["num_hidden_layers"], config["hidden_size"], config["vocab_size"]
     return f"its own: CLIP of {layers} layers of width {width}, {tokens} different tokens"
 
@@ -187,7 +162,7 @@ def _amount(name: str, count: int, size: int, types: Mapping[str, int]) -> str:
 
 
 def _training_rows(folder: Path) -> dict[str, str]:
-    metrics, rows = _metrics(folder), {}
+    metrics, rows = read_metrics(folder), {}
     for name in (BEST, LAST):
         step = re.fullmatch(r"step-(\d+)", (folder / name).resolve().name)  # none where links were copied as folders
         errors = metrics.get(int(step[1]), {}) if step else {}
@@ -195,32 +170,15 @@ def _training_rows(folder: Path) -> dict[str, str]:
         rows[f"{name} step"] = f"{int(step[1]) if step else 'unknown'}: {told}"
     if rows["last step"] == rows["best step"]:
         rows["last step"] = "the best one"
-    progress = folder / LAST / STATE / PROGRESS
-    if progress.is_file():
-        now = read_json(progress, "progress of a training")
-        about = now["about"]
-        rows["training"] = (
-            f"{now['step']} of {about['steps']} steps done, in batches of {about['batch_size']} from "
-            f"{about['moments']} moments; learning rate {about['learning_rate']:g}; can be resumed"
-        )
-    else:
+    if not (folder / LAST / STATE / PROGRESS).is_file():
         rows["training"] = "its state is not here: it cannot be resumed"
+        return rows
+    now = Progress.load(folder / LAST)
+    rows["training"] = (
+        f"{now.step} of {now.about['steps']} steps done, in batches of {now.about['batch_size']} from "
+        f"{now.about['moments']} moments; learning rate {now.about['learning_rate']:g}; can be resumed"
+    )
     return rows
-
-
-def _metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Validation errors by step and name; none where no training has noted any."""
-    file = folder / METRICS
-    if not file.is_file():
-        return {}
-    found: dict[int, dict[str, float]] = {}
-    for number, line in enumerate(read_text(file, "metrics").splitlines(), 1):
-        where = f"metrics {file}, line {number}"
-        row = validate(dict[Text, int | Finite], parse_json(line, where), where)
-        if not isinstance(step := row.pop("step", None), int):
-            raise GenimaError(f"{where}: step is missing; remove the file, training and use do without")
-        found[step] = {name: float(value) for name, value in row.items()}
-    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures
@@ -243,7 +201,7 @@ def _pictures(folder: Path) -> list[Image]:
         image = decode_colour(read_bytes(drawings, "drawings"), f"drawings {drawings}")
         text = f"{drawings}: held-out observations, as drawn, as they should be"
         pictures.append(captioned(image, text))
-    if metrics := _metrics(folder):
+    if metrics := read_metrics(folder):
         pictures.append(captioned(_curves(metrics), f"{folder}: validation"))
     return pictures
 

@@ -25,6 +25,7 @@ from genima.datasets.backgrounds import Backgrounds
 from genima.datasets.chunks import ChunkBatch, ChunkDataset, Perturbation, collate, joint_statistics
 from genima.datasets.moments import Moments, Visit
 from genima.datasets.targets import split
+from genima.observation import DrawnTarget, Joints
 from genima.text import small_text_encoder, small_tokenizer
 from genima.training import loop
 from genima.training.options import CLIP, IMAGENET, RANDOM, ChunkOptions, LoopOptions
@@ -137,6 +138,25 @@ def train_controller(
         **asdict(options),
     }
     loop.run(model, training, collate, loop_options, folder, save, validate, "mm/tip end", about, accelerator)
+
+
+def require_usable(controller: Controller, folder: Path, device: torch.device) -> None:
+    """Save a controller, load it and predict once, as eval, demo and the robot will.
+
+    Args:
+        controller: before its training.
+        folder: of the training; the copy is made beside it and removed.
+        device: where it is trained.
+
+    Raises:
+        GenimaError: when the copy cannot be loaded or predicts nothing.
+    """
+    with loop.trial_folder(folder) as copy, loop.trial("controller"):
+        controller.save_pretrained(copy)
+        used, spec = Controller.from_pretrained(copy, str(device)), controller.spec
+        side = 2 * spec.view_size
+        drawn = DrawnTarget(0.0, "nothing", spec.views, np.zeros((side, side, 3), np.uint8))
+        used.read(drawn, Joints(0.0, controller.statistics.mean, 1.0))
 
 
 def _fingerprint(about: Mapping[str, Any]) -> str:

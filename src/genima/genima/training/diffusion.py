@@ -21,6 +21,9 @@ from genima.datasets.drawings import DrawingDataset, DrawingSample, collate
 from genima.datasets.moments import Visit
 from genima.datasets.targets import TargetDataset, split
 from genima.diffusion.agent import DiffusionAgent, joined, separated
+from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts, plans
+from genima.errors import GenimaError
+from genima.observation import Joints, Observation
 from genima.robot.model import RobotModel
 from genima.targets.reading import drawing_errors, summarise
 from genima.training import DRAWINGS, loop
@@ -28,6 +31,7 @@ from genima.training.options import DrawingOptions, LoopOptions
 from genima.views.tiling import untile
 
 _FRAMES_AT_ONCE = 8  # drawn in validation
+_ROUNDING = 4.0  # mean grey levels between a drawing in single precision and one in half
 
 
 class DrawingLoss(nn.Module):
@@ -128,6 +132,8 @@ def train_diffusion(
     """
     check_options(options)
     accelerator = accelerator or loop.make_accelerator(loop_options, folder)
+    if options.crop >= targets.spec.view_size:
+        raise GenimaError(f"--crop {options.crop}: must be less than the views' {targets.spec.view_size} px")
     training, validation = split(targets.moments)
     chosen = np.random.default_rng(loop_options.seed).choice(
         validation, min(options.validation_drawings, len(validation)), replace=False
@@ -154,6 +160,40 @@ def train_diffusion(
     }
     dataset = DrawingDataset(targets, training)
     loop.run(model, dataset, collate, loop_options, folder, save, validate, "off", about, accelerator)
+
+
+def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, device: torch.device) -> None:
+    """Save an agent, load it and draw once, as eval, demo and the robot will: what only training could do ends here.
+
+    Args:
+        agent: before its training.
+        targets: what it is to be trained on.
+        folder: of the training; the copy is made beside it and removed.
+        device: where it is trained.
+
+    Raises:
+        GenimaError: when the copy cannot be loaded, draws nothing, or something else than the agent itself.
+    """
+    spec, device_name = targets.spec, str(device)
+    width, height = spec.camera_size
+    joints = Joints(0.0, targets.moments.positions[0], 1.0)
+    images = {view: np.full((height, width, 3), 127, np.uint8) for view in agent.camera_views}
+    observation = Observation(0.0, images, joints, str(targets.moments.instructions[0]))
+    with loop.trial_folder(folder) as copy, loop.trial("diffusion agent"):
+        agent.save_pretrained(copy)
+        used = DiffusionAgent.from_pretrained(copy, device_name)
+        quick = [plan for plan in plans(used.device) if not plan.compile]  # compilers take minutes
+        used.engine = DrawingEngine(used, tried=quick)
+        drawn = used.draw(observation, 0)
+        if drawn.tile.shape != (2 * spec.view_size, 2 * spec.view_size, 3):
+            raise ValueError(f"it draws images of shape {drawn.tile.shape}")
+        shown = torch.from_numpy(drawn.tile)[None]
+        once = Shortcuts(steps=1)
+        used.engine = DrawingEngine(used, once, [Plan()])
+        fast = used.engine.draw(shown, [observation.instruction], torch.Generator().manual_seed(0))
+        exact = used.draw_pixels(shown, [observation.instruction], torch.Generator().manual_seed(0), steps=1)
+        if (fast.float() - exact.float()).abs().mean() > _ROUNDING:
+            raise ValueError("the drawing engine does not know all parts of its networks")
 
 
 @torch.inference_mode()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
+import itertools
 import json
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from multiprocessing.synchronize import Event
@@ -31,14 +33,17 @@ from genima.checkpoint import BEST, LAST
 from genima.cli.options import check_options
 from genima.datasets.moments import Visit
 from genima.errors import GenimaError
-from genima.files import atomic_write
+from genima.files import shorten
+from genima.outputs import output_lock
 from genima.precision import is_half_fast
-from genima.training import METRICS, PROGRESS, STATE
+from genima.training import PROGRESS, STATE
+from genima.training.log import Progress, append_metrics, finite
 from genima.training.options import LoopOptions
 
 _BAD_BATCH = "bad_batch.pt"
-
-
+_TENSORBOARD = "tensorboard"
+_PARTIAL = ".partial"  # marks a checkpoint that is being written as one of ours
+_CHECKPOINT = re.compile(r"step-\d{6,}")
 _SAMPLING = "every moment once an epoch"  # part of what a training is: none is resumed with another
 _WITHOUT_EFFECT = ("save_every", "workers", "bar", "accumulate")  # options that may change when a training is resumed
 
@@ -78,9 +83,11 @@ def make_accelerator(options: LoopOptions, folder: Path) -> Accelerator:
     """The accelerator of a training: its devices come from ``accelerate launch``, or are the one that is here.
 
     Raises:
-        GenimaError: for options that make no sense, or a batch that cannot be split evenly.
+        GenimaError: for options that make no sense, a batch that cannot be split evenly, or a folder that holds
+            anything but a training.
     """
     check_options(options)
+    require_training_folder(folder)
     precision = options.mixed_precision
     if precision == "auto":
         cuda = torch.cuda.is_available()
@@ -133,10 +140,52 @@ def run(
     """
     options = options.for_moments(len(dataset))  # type: ignore[arg-type]
     accelerator = accelerator or make_accelerator(options, folder)
-    with _alone_in(folder) if accelerator.is_main_process else contextlib.nullcontext():
+    require_training_folder(folder)
+    with _locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
         about = {**(about or {}), "moments": len(dataset), "sampling": _SAMPLING}  # type: ignore[arg-type]
         training = _Training(model, options, folder, save, validate, best_by, about, accelerator)
         training.run(dataset, collate)
+
+
+def require_training_folder(folder: Path) -> None:
+    """Check before long work that a training may write to a folder: it is new, empty, or holds a training.
+
+    Raises:
+        GenimaError: when it holds anything else, which a training would overwrite or mix with.
+    """
+    try:
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        raise GenimaError(f"training {folder}: cannot read the folder ({error.strerror}); name another") from None
+    if not names <= {_TENSORBOARD} and not (folder / LAST / STATE / PROGRESS).is_file():
+        held = "a checkpoint without its training's state" if LAST in names else f"other files ({min(names)})"
+        raise GenimaError(f"training {folder}: the folder holds {held}; name another with --out")
+
+
+@contextlib.contextmanager
+def trial_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside a training's, on the same disk, and remove it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        copy = tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".trial", dir=folder.parent)
+    except OSError as error:
+        raise GenimaError(f"cannot write training {folder}: {error.strerror}") from None
+    try:
+        yield Path(copy)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)  # made above by this process alone
+
+
+@contextlib.contextmanager
+def trial(what: str) -> Iterator[None]:
+    """Within it, before a training begins, whatever a library raises is an option that cannot be used later."""
+    try:
+        yield
+    except GenimaError as error:
+        raise GenimaError(f"{what}: could be trained but not used ({error}); choose other options") from None
+    except Exception as error:
+        reason = shorten(str(error) or repr(error), 300)
+        raise GenimaError(f"{what}: could be trained but not used ({reason}); choose other options") from None
 
 
 class _Training:
@@ -168,11 +217,11 @@ class _Training:
             schedule, optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=options.steps,
             num_cycles=options.cycles,
         )  # fmt: skip
-        accelerator.register_for_checkpointing(self._schedule)
         self._average = EMAModel(self._parameters, decay=options.ema) if options.ema else None
         if self._average:
             self._average.to(accelerator.device)
-            accelerator.register_for_checkpointing(self._average)
+        # Saved by us: accelerate would run whatever is in their files when it loads them.
+        self._states: list[Any] = [self._schedule, *([self._average] if self._average else [])]
         self._step, self._best = 0, math.inf
         self._asked_to_stop = False  # by a signal to this process
         self._stop = False  # agreed on by all processes
@@ -195,7 +244,7 @@ class _Training:
             prefetch_factor=4 if options.workers else None,
             worker_init_fn=functools.partial(_prepare_worker, over),
         )
-        accelerator.init_trackers("tensorboard")
+        accelerator.init_trackers(_TENSORBOARD)
         bar = tqdm(
             initial=self._step, total=options.steps, desc=self._folder.name, unit="step", position=options.bar,
             dynamic_ncols=True, disable=not accelerator.is_main_process,
@@ -292,8 +341,12 @@ class _Training:
             self._average.copy_to(self._parameters)
         errors: dict[str, float] = {}
         if accelerator.is_main_process:
-            shutil.rmtree(part, ignore_errors=True)
+            if (part / _PARTIAL).is_file():  # of a run that was killed
+                shutil.rmtree(part)
+            elif part.exists() or part.is_symlink():
+                _set_aside(part)
             part.mkdir(parents=True)
+            (part / _PARTIAL).touch()
             self._save(part)
             errors = dict(self._validate(self._step, part))
         if self._average:
@@ -305,31 +358,43 @@ class _Training:
         if accelerator.is_main_process:
             is_best = errors[self._best_by] <= self._best or not (self._folder / BEST).exists()
             self._best = min(self._best, errors[self._best_by])
-            progress = {"step": self._step, "about": self._about, "best": self._best, "errors": errors}
-            atomic_write(part / STATE / PROGRESS, (json.dumps(progress, indent=2) + "\n").encode())
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before the link moved
+            best = self._best if math.isfinite(self._best) else None
+            Progress(step=self._step, about=self._about, best=best, errors=finite(errors)).save(part)
+            for i, state in enumerate(self._states):
+                torch.save(state.state_dict(), part / STATE / _state_file(i))
+            if folder.exists() or folder.is_symlink():
+                self._remove_former(folder)
+            (part / _PARTIAL).unlink()
             part.rename(folder)
+            before = _linked(self._folder)
             if is_best:
                 _link(self._folder / BEST, folder.name)
             _link(self._folder / LAST, folder.name)
-            _remove_unlinked(self._folder)
-            with (self._folder / METRICS).open("a") as log:
-                log.write(json.dumps({"step": self._step, **errors}) + "\n")
+            _remove_unlinked(self._folder, before)
+            append_metrics(self._folder, self._step, errors)
             accelerator.log({f"validation/{key}": value for key, value in errors.items()}, self._step)
         accelerator.wait_for_everyone()
+
+    def _remove_former(self, folder: Path) -> None:
+        """Make room for a checkpoint, where this training was killed before a link pointed to it."""
+        with contextlib.suppress(GenimaError):
+            if not folder.is_symlink() and Progress.load(folder).about == self._about:
+                shutil.rmtree(folder)
+                return
+        _set_aside(folder)
 
     def _restore(self) -> None:
         state = self._folder / LAST / STATE
         if not (self._folder / LAST).exists():
             return
-        try:
-            progress = json.loads((state / PROGRESS).read_text())
-            then = progress["about"]
-            different = [f"{key}: {then.get(key)} then, {now} now" for key, now in self._about.items()
-                         if then.get(key) != now]
-            step, best = int(progress["step"]), float(progress["best"])
-        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise GenimaError(f"{state / PROGRESS} is damaged ({error!r}); train into another folder") from None
+        progress = Progress.load(self._folder / LAST)
+        step, best = progress.step, math.inf if progress.best is None else progress.best
+        then = progress.about
+        different = [
+            f"{key}: {shorten(str(then.get(key)))} then, {now} now"
+            for key, now in self._about.items()
+            if then.get(key) != now
+        ]
         if different:
             raise GenimaError(
                 f"the training in {self._folder} was begun with other options ({'; '.join(different)}); use those, or "
@@ -337,8 +402,10 @@ class _Training:
             )
         try:
             self._accelerator.load_state(str(state))
+            for i, part in enumerate(self._states):
+                part.load_state_dict(torch.load(state / _state_file(i), map_location="cpu", weights_only=True))
         except Exception as error:  # torch and accelerate raise many kinds for a damaged or different state
-            reason = " ".join(str(error).split())
+            reason = shorten(str(error) or repr(error), 300)
             raise GenimaError(f"the training in {self._folder} cannot be resumed ({reason})") from None
         self._accelerator.step = 0  # checkpoints are made between steps, never amid one's parts
         if self._average:
@@ -376,27 +443,41 @@ def _link(link: Path, target: str) -> None:
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     if link.is_dir() and not link.is_symlink():  # a copy of the training that followed the links
-        link.rename(link.with_name(f"{link.name}-copied"))
+        _set_aside(link)
     os.replace(part, link)
 
 
-def _remove_unlinked(folder: Path) -> None:
-    linked = {link.name: (folder / link.name).resolve() for link in (folder / BEST, folder / LAST)}
-    for checkpoint in folder.glob("step-*"):
-        if checkpoint.resolve() not in linked.values():
-            shutil.rmtree(checkpoint)
-        elif checkpoint.resolve() != linked[LAST]:
-            shutil.rmtree(checkpoint / STATE, ignore_errors=True)
+def _linked(folder: Path) -> set[Path]:
+    """Return the checkpoints of a training that its links point to."""
+    targets = {link.resolve() for link in (folder / BEST, folder / LAST) if link.is_symlink()}
+    return {path for path in targets if path.parent == folder.resolve() and _CHECKPOINT.fullmatch(path.name)}
+
+
+def _remove_unlinked(folder: Path, before: set[Path]) -> None:
+    """Remove the checkpoints that links pointed to ``before`` and none does now, and all states but the last one's."""
+    now = _linked(folder)
+    for checkpoint in before - now:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    for checkpoint in now - {(folder / LAST).resolve()}:
+        shutil.rmtree(checkpoint / STATE, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> None:
+    """Rename what is in the way and may be of somebody else."""
+    free = next(p for i in itertools.count(1) if not (p := path.with_name(f"{path.name}.{i}")).exists())
+    path.rename(free)
+
+
+def _state_file(i: int) -> str:
+    return f"state_{i}.bin"
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """While it is open, no other training writes to the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            line = f"another training is writing to {folder}; wait for it, or choose another folder"
-            raise GenimaError(line) from None
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder, which is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot write training {folder}: {error.strerror}") from None
+    with output_lock(folder.absolute(), "training"):
         yield

@@ -1,0 +1,409 @@
+"""Checkpoints of others: nothing in them is executed or imported, and whatever is wrong with them is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from mutation import mutated_bytes, mutated_data, require_clean
+from safetensors.numpy import load_file, save_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, ResNetConfig, ResNetModel
+
+from genima import checkpoint
+from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, DrawingSpec
+from genima.controller import Controller
+from genima.controller.act import Act, ActConfig
+from genima.controller.controller import JointStatistics
+from genima.controller.pretrained import load_clip, load_imagenet
+from genima.diffusion import DiffusionAgent
+from genima.diffusion.base import load_base
+from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts
+from genima.diffusion.patch_codec import PatchCodec
+from genima.diffusion.prompts import PromptEncoder
+from genima.diffusion.random_base import random_base
+from genima.errors import GenimaError
+from genima.inspection.checkpoints import inspect_checkpoint
+from genima.observation import DrawnTarget, Joints, Observation
+from genima.text import small_text_encoder, small_tokenizer
+from genima.training import loop
+from genima.training.options import LoopOptions
+
+GOAL = "push down the maroon button"
+VIEW_SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, spec: DrawingSpec) -> Path:
+    """A diffusion agent and a controller of a few thousand weights each."""
+    torch.manual_seed(0)
+    folder, spec = tmp_path_factory.mktemp("pair"), replace(spec, view_size=VIEW_SIZE)
+    tokenizer = small_tokenizer([GOAL])
+    unet = UNet2DConditionModel(
+        sample_size=4, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4,
+    )  # fmt: skip
+    controlnet = ControlNetModel.from_unet(unet, conditioning_channels=4, conditioning_embedding_out_channels=(8,))
+    prompts = PromptEncoder([tokenizer], [small_text_encoder(tokenizer, 16)])
+    scheduler = DDIMScheduler(prediction_type="sample", clip_sample=False, timestep_spacing="trailing")
+    codec = PatchCodec(latent_channels=4)
+    codec.fit(torch.rand(4, 3, 32, 32) * 2 - 1)
+    DiffusionAgent(spec, unet, controlnet, codec, prompts, scheduler, 1).save_pretrained(folder / "diffusion_agent")
+    sizes = replace(
+        ActConfig.small(spec.horizon), width=16, heads=2, feedforward=16, encoder_layers=1, decoder_layers=1,
+        backbone_widths=(8, 8), backbone_depths=(1, 1),
+    )  # fmt: skip
+    statistics = JointStatistics(np.zeros(7), np.ones(7))
+    act = Act(sizes, small_text_encoder(tokenizer, 16))
+    Controller(spec, act, tokenizer, statistics).save_pretrained(folder / "controller")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pre-trained parts in folders: a Stable Diffusion, a CLIP, a ResNet, a tiny decoder."""
+    folder = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    random_base("tiny").save_pretrained(folder / "base")  # type: ignore[arg-type]
+    tokenizer = small_tokenizer([GOAL])
+    small_text_encoder(tokenizer, 16).save_pretrained(folder / "clip")
+    tokenizer.save_pretrained(folder / "clip")
+    resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic")
+    ResNetModel(resnet).save_pretrained(folder / "resnet")
+    channels = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    AutoencoderTiny(**channels, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4).save_pretrained(
+        folder / "decoder"
+    )
+    return folder
+
+
+def load_resnet(folder: Path) -> None:
+    sizes = replace(ActConfig.small(20), backbone_widths=(8, 8), backbone_depths=(1, 1))
+    load_imagenet(Act(sizes, CLIPTextModel(CLIPTextConfig(hidden_size=16, num_hidden_layers=1))), str(folder))
+
+
+def load_decoder(folder: Path) -> None:
+    agent = DiffusionAgent.from_pretrained(folder.parent / "diffusion_agent")
+    engine = DrawingEngine(agent, Shortcuts(tiny_decoder=str(folder)), [Plan()])
+    engine.draw(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), [GOAL], torch.Generator())
+
+
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "diffusion_agent": DiffusionAgent.from_pretrained,
+    "controller": Controller.from_pretrained,
+    "base": lambda folder: load_base(str(folder)),
+    "clip": lambda folder: load_clip(str(folder)),
+    "resnet": load_resnet,
+    "decoder": load_decoder,
+}
+
+
+@pytest.fixture
+def folders(pair: Path, parts: Path, tmp_path: Path) -> Path:
+    """Copies of all, to be damaged."""
+    for source in (pair, parts):
+        shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture
+def marker(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file that code of others writes; a module ``planted`` that does so can be imported from everywhere."""
+    marker = folders / "executed"
+    code = f"open({str(marker)!r}, 'w')\nclass Planted: from_config = from_pretrained = print\n"
+    for folder in [folders, *(path for path in folders.rglob("*") if path.is_dir())]:
+        (folder / "planted.py").write_text(code)
+    monkeypatch.syspath_prepend(str(folders))
+    monkeypatch.chdir(folders)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asks whether to run code"))
+    yield marker
+    assert not marker.exists()
+
+
+class Payload:
+    """A pickle of it writes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch '{self.marker}'",)
+
+
+def edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def refused(load: Callable[[Path], Any], folder: Path) -> str:
+    with pytest.raises(GenimaError) as caught:
+        load(folder)
+    line = str(caught.value)
+    assert "\n" not in line and len(line) < 1000, line
+    return line
+
+
+AUTO_MAP = {name: "planted.Planted" for name in ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoImageProcessor")}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_no_configuration_makes_a_loader_import_or_run_code(kind: str, folders: Path, marker: Path) -> None:
+    LOADERS[kind](folders / kind)
+    configs = [path for path in (folders / kind).rglob("*config.json") if path.parent.name != "feature_extractor"]
+    assert configs
+    tokenizer = {"auto_map": {"AutoTokenizer": ["planted.Planted", None]}, "tokenizer_class": "Planted"}
+    for config in configs:
+        whole = config.read_text()
+        changes: list[dict[str, Any]] = [
+            {"auto_map": AUTO_MAP}, {"attn_implementation": "planted/kernels"}, {"quantization_config": {"a": 1}},
+            tokenizer if "tokenizer" in config.name else {"_class_name": ["planted", "Planted"]},
+        ]  # fmt: skip
+        if "_class_name" in json.loads(whole):
+            changes += [{"_class_name": name} for name in ("Planted", "planted.Planted", "FlaxDDIMScheduler")]
+        for change in changes:
+            edit(config, **change)
+            if change != {"_class_name": ["planted", "Planted"]}:  # transformers' own have no such key
+                refused(LOADERS[kind], folders / kind)
+            else:
+                require_clean(lambda: LOADERS[kind](folders / kind), change)
+            config.write_text(whole)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["planted", "planted.Planted", "os", "StableDiffusionPipeline", "__loader__", "utils", "FlaxDDIMScheduler", 5],
+)
+def test_a_checkpoint_names_no_other_scheduler_than_known_ones(folders: Path, marker: Path, name: Any) -> None:
+    folder = folders / "diffusion_agent"
+    edit(folder / checkpoint.FILE, scheduler=name)
+    assert "scheduler" in refused(DiffusionAgent.from_pretrained, folder)
+
+
+@pytest.mark.parametrize("change", [
+    {"unet": ["planted", "Planted"]}, {"scheduler": ["planted", "Planted"]}, {"more": ["planted", "Planted"]},
+    {"_class_name": ["planted", "Planted"]}, {"_class_name": "Planted"}, {"_class_name": "FluxPipeline"},
+    {"vae": ["subprocess", "Popen"]}, {"tokenizer": ["transformers", "AutoTokenizer"]}, {"unet": "planted"},
+    {"safety_checker": ["planted", "Planted"]}, {"text_encoder": [["transformers"], {}]},
+])  # fmt: skip
+def test_a_base_models_index_names_no_other_classes_than_known_ones(
+    folders: Path, marker: Path, change: dict[str, Any]
+) -> None:
+    edit(folders / "base/model_index.json", **change)
+    refused(LOADERS["base"], folders / "base")
+
+
+def test_an_index_on_the_hub_is_checked_before_its_parts_are_loaded(
+    folders: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folders / "base/model_index.json", unet=["planted", "Planted"])
+    index = folders / "base/model_index.json"
+    monkeypatch.setattr("genima.diffusion.base.hf_hub_download", lambda *_, **__: str(index))
+    monkeypatch.setattr("genima.diffusion.base.DiffusionPipeline", None)
+    assert "planted" in refused(lambda _: load_base("some/model"), folders)
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_no_pickle_is_read_in_the_place_of_weights(kind: str, folders: Path, marker: Path) -> None:
+    weights = list((folders / kind).rglob("*.safetensors"))
+    assert weights
+    for file in weights:
+        whole = file.read_bytes()
+        file.unlink()
+        pickled = [file.with_suffix(suffix) for suffix in (".bin", ".pt", ".pkl", ".ckpt")]
+        pickled.append(file.with_name("pytorch_model.bin"))
+        for path in pickled:
+            path.write_bytes(pickle.dumps(Payload(marker)))
+        refused(LOADERS[kind], folders / kind)
+        file.write_bytes(pickle.dumps(Payload(marker)))  # by the right name
+        refused(LOADERS[kind], folders / kind)
+        file.write_bytes(whole)
+
+
+def test_no_pickle_in_a_trainings_state_is_run(folders: Path, marker: Path) -> None:
+    options = LoopOptions(
+        steps=2, batch_size=1, learning_rate=1e-3, save_every=1, workers=0, ema=0.9, mixed_precision="no"
+    )
+    numbers: Any = [torch.ones(2)] * 3
+
+    class Data(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, visit: Any) -> torch.Tensor:
+            return numbers[visit.moment]
+
+    class Model(nn.Linear):
+        def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {"loss": super().forward(batch).square().mean()}
+
+    def train(steps: int) -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        saved: Callable[[Path], None] = lambda folder: None  # noqa: E731
+        loop.run(
+            Model(2, 1), Data(), torch.stack, replace(options, steps=steps), folders / "run", saved,
+            lambda *_: {"error": 1.0}, "error",
+        )  # fmt: skip
+
+    train(2)
+    state = folders / "run/last/training_state"
+    train(2)  # as it is, it is resumed
+    names = sorted(path.name for path in state.iterdir() if path.suffix != ".json")
+    assert {"optimizer.bin", "state_0.bin", "state_1.bin", "random_states_0.pkl"} <= set(names)
+    for name in names:
+        whole = (state / name).read_bytes()
+        for protocol in (0, 2, 5):
+            (state / name).write_bytes(pickle.dumps(Payload(marker), protocol))
+            require_clean(lambda: train(2), name)
+        torch.save(Payload(marker), state / name)
+        accepted = require_clean(lambda: train(2), name)
+        assert not accepted or name.startswith("random_states"), name  # every step sets them anew
+        (state / name).write_bytes(whole)
+    torch.save(Payload(marker), state / "custom_checkpoint_0.pkl")
+    assert not require_clean(lambda: train(2), "custom_checkpoint_0.pkl")
+    (state / "custom_checkpoint_0.pkl").unlink()
+    (state / "model.safetensors").unlink()
+    torch.save(Payload(marker), state / "pytorch_model.bin")
+    assert not require_clean(lambda: train(2), "pytorch_model.bin")
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+# ------------------------------------------------------------------------------------------------------- mutations
+
+
+@pytest.mark.parametrize("kind", [DIFFUSION_AGENT, CONTROLLER])
+def test_mutated_descriptions_are_one_line_or_work(kind: str, folders: Path) -> None:
+    folder = folders / checkpoint.FOLDERS[kind]
+    file = folder / checkpoint.FILE
+    valid, loaded = json.loads(file.read_text()), 0
+    for i, data in enumerate(mutated_data(valid, 1000)):
+        file.write_text(json.dumps(data))
+        if require_clean(lambda: checkpoint.read(folder, kind), data) and loaded < 12:
+            loaded += require_clean(lambda: use(folder), data)
+        if i % 100 == 0:
+            require_clean(lambda: inspect_checkpoint(folder), data)
+    assert loaded > 10
+    for raw in mutated_bytes(json.dumps(valid).encode(), 500):
+        file.write_bytes(raw)
+        require_clean(lambda: checkpoint.read(folder, kind), raw)
+
+
+def use(folder: Path) -> None:
+    """Load a checkpoint and let it work once."""
+    if folder.name == "controller":
+        controller = Controller.from_pretrained(folder)
+        spec, side = controller.spec, 2 * controller.spec.view_size
+        if side > 256:
+            return
+        joints = Joints(0.0, np.zeros(len(spec.joint_names)), 1.0)
+        controller.read(DrawnTarget(0.0, GOAL, spec.views, np.zeros((side, side, 3), np.uint8)), joints)
+        return
+    agent = DiffusionAgent.from_pretrained(folder)
+    width, height = agent.camera_size
+    if max(width, height, agent.spec.view_size) > 1000 or agent.steps > 10:
+        return
+    images = {view: np.zeros((height, width, 3), np.uint8) for view in agent.camera_views}
+    agent.draw(Observation(0.0, images, Joints(0.0, np.zeros(7), 1.0), GOAL), 0)
+
+
+CONFIGS = [
+    "diffusion_agent/unet/config.json", "diffusion_agent/controlnet/config.json", "diffusion_agent/vae/config.json",
+    "diffusion_agent/text_encoder/config.json", "diffusion_agent/scheduler/scheduler_config.json",
+    "diffusion_agent/tokenizer/tokenizer_config.json", "controller/text_encoder/config.json",
+]  # fmt: skip
+
+
+COUNTS = [12, pytest.param(100, marks=pytest.mark.nightly)]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("count", COUNTS)
+def test_mutated_configurations_are_one_line_or_work(config: str, folders: Path, count: int) -> None:
+    file, folder = folders / config, folders / config.split("/")[0]
+    use(folder)
+    for data in mutated_data(json.loads(file.read_text()), count, seed=count):
+        file.write_text(json.dumps(data))
+        require_clean(lambda: use(folder), data)
+
+
+@pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "unet/diffusion_pytorch_model.safetensors"])
+@pytest.mark.parametrize("count", COUNTS)
+def test_mutated_files_are_one_line_or_work(file: str, folders: Path, count: int) -> None:
+    folder = folders / "diffusion_agent"
+    whole = (folder / file).read_bytes()
+    for data in mutated_bytes(whole, count, seed=count):
+        (folder / file).write_bytes(data)
+        require_clean(lambda: use(folder), len(data))
+
+
+def header(weights: bytes) -> tuple[dict[str, Any], bytes]:
+    (size,) = struct.unpack("<Q", weights[:8])
+    return json.loads(weights[8 : 8 + size]), weights[8 + size :]
+
+
+def with_header(data: Any, content: bytes) -> bytes:
+    text = json.dumps(data).encode()
+    return struct.pack("<Q", len(text)) + text + content
+
+
+def test_strange_headers_of_weights_are_one_line(folders: Path) -> None:
+    folder = folders / "controller"
+    file = folder / "act.safetensors"
+    whole = file.read_bytes()
+    data, content = header(whole)
+    for changed in mutated_data(data, 150, seed=3):
+        file.write_bytes(with_header(changed, content))
+        require_clean(lambda: use(folder), changed)
+    for raw in (struct.pack("<Q", 2**63) + b"{}", struct.pack("<Q", 10**9) + b"{", b"[" * 100_000, whole[:8]):
+        file.write_bytes(raw)
+        refused(Controller.from_pretrained, folder)
+
+
+def test_weights_of_other_types_or_that_are_not_finite_are_noticed(folders: Path) -> None:
+    for kind, weights in (("controller", "act"), ("diffusion_agent", "unet/diffusion_pytorch_model")):
+        file = folders / kind / f"{weights}.safetensors"
+        tensors = load_file(file)
+        save_file({name: x.astype(np.int8) for name, x in tensors.items()}, file, {"format": "pt"})
+        assert "weights of type I8" in refused(LOADERS[kind], folders / kind)
+        broken = {name: np.full_like(x, np.nan) if x.dtype == np.float32 else x for name, x in tensors.items()}
+        save_file(broken, file, {"format": "pt"})
+        assert "not finite" in refused(use, folders / kind)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        ("diffusion_agent/unet/config.json", {"block_out_channels": [10**6, 10**6]}),
+        ("diffusion_agent/unet/config.json", {"layers_per_block": 10**9}),
+        ("diffusion_agent/vae/config.json", {"latent_channels": 10**6}),
+        ("diffusion_agent/text_encoder/config.json", {"vocab_size": 10**6, "hidden_size": 65536}),
+        ("diffusion_agent/scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}),
+        ("controller/text_encoder/config.json", {"vocab_size": 10**6, "hidden_size": 4096}),
+        ("controller/text_encoder/config.json", {"num_hidden_layers": 10**6}),
+        ("controller/genima.json", {"act": {**vars(ActConfig()), "width": 10**6, "heads": 1}}),
+        ("base/unet/config.json", {"block_out_channels": [10**6, 10**6]}),
+        ("base/text_encoder/config.json", {"vocab_size": 10**6, "hidden_size": 65536}),
+        ("clip/config.json", {"vocab_size": 10**6, "hidden_size": 65536}),
+        ("resnet/config.json", {"hidden_sizes": [10**6, 10**6]}),
+        ("decoder/config.json", {"decoder_block_out_channels": [10**5] * 4}),
+    ],
+)
+def test_sizes_that_no_file_holds_take_no_memory(folders: Path, config: str, changes: dict[str, Any]) -> None:
+    edit(folders / config, **changes)
+    limit, kind = 2 << 30, config.split("/")[0]
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(LOADERS[kind], folders / kind)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < limit
