@@ -426,6 +426,11 @@ def test_demos_that_do_not_go_together_are_named(
             other: Any = options
             with pytest.raises(GenimaError, match=f"{name}: .*{fault}"):
                 dataset.add(Episode.load(write_demo(tmp_path / name, robot, cameras, **other), robot))
+    uneven = Episode.load(write_demo(tmp_path / "uneven", robot, cameras, fps=2.4), robot)
+    with pytest.raises(GenimaError, match="no episode was added"), DatasetWriter(tmp_path / "none", robot) as dataset:
+        with pytest.raises(GenimaError, match="runs at 2.4 Hz, a LeRobot dataset has a whole number"):
+            dataset.add(uneven)
+    assert not (tmp_path / "none").exists()
     odd = Episode.load(write_demo(tmp_path / "odd", robot, cameras, size=(65, 96)), robot)
     with DatasetWriter(tmp_path / "odd-set", robot) as dataset:
         with pytest.raises(GenimaError, match="odd.*96x65 .*even"):

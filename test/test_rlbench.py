@@ -371,6 +371,24 @@ def test_commands_are_not_clipped_into_plausible_ones(dataset, tmp_path) -> None
             write_demo(folder, tmp_path / "demo", PANDA)
 
 
+def test_two_episodes_of_one_name_are_not_taken_for_one(dataset, tmp_path) -> None:
+    folder = dataset()
+    shutil.copytree(folder / "open_box", folder / "validation" / "open_box")
+    with pytest.raises(GenimaError, match="two episodes would be called open_box-variation0-episode0; import"):
+        cli.main(["import-rlbench", str(folder), "--out", str(tmp_path / "out")])
+
+
+def test_what_is_in_the_place_of_a_demo_is_left_alone(dataset, tmp_path) -> None:
+    mine = tmp_path / "out" / "open_box-variation0-episode0" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(GenimaError, match="something else is there"):
+        cli.main(["import-rlbench", str(dataset()), "--out", str(tmp_path / "out")])
+    with pytest.raises(GenimaError, match="not a folder"):
+        cli.main(["import-rlbench", str(tmp_path / "rlbench"), "--out", str(mine)])
+    assert mine.read_text() == "mine"
+
+
 def test_images_of_another_size_or_of_depth_are_refused(dataset, tmp_path) -> None:
     folder = only(dataset())
     for picture, words in (

@@ -53,7 +53,10 @@ def import_episodes(
             ``out``, or no episode could be imported.
     """
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise GenimaError(f"dataset {dataset}: two episodes would be called {twice[0]}; import its parts one by one")
+        raise GenimaError(
+            f"dataset {dataset}: two episodes would be called {twice[0]}; import its parts one by one, "
+            "each with a --out of its own"
+        )
     out = out.absolute()
     if out.exists() and not out.is_dir():
         raise GenimaError(f"demos {out}: not a folder; name another")

@@ -63,6 +63,8 @@ def list_demos(argv: Sequence[str]) -> int:
     print(f"{unreadable} cannot be read")
     if judged[None]:
         print("./genima episodes judge says whether a demo succeeded; those not judged are not rendered")
+    if uncalibrated := sum(bool(each.uncalibrated) for each in readable):
+        print(f"{uncalibrated} hold no calibration of their cameras (unknown): ./genima render needs --cameras FOLDER")
     if unreadable:
         print("./genima episodes repair may help those that cannot be read")
     return int(unreadable > 0)

@@ -98,6 +98,7 @@ class DatasetWriter:
             EpisodeError: when the episode does not go with the first one or an image cannot be decoded.
         """
         fps = self._fps or max(1, round(1 / episode.period))
+        self._check_rate(episode, fps)
         features = _features(episode, self._robot, fps)
         if self._episodes:
             self._check_alike(episode, features)
@@ -129,10 +130,13 @@ class DatasetWriter:
             self._close_part()
         return schedule.missed
 
-    def _check_alike(self, episode: Episode, features: Mapping[str, Any]) -> None:
+    def _check_rate(self, episode: Episode, fps: int) -> None:
         rate = 1 / episode.period
-        if abs(rate / self._fps - 1) > _RATE_TOLERANCE:
-            raise EpisodeError(episode.folder, f"runs at {rate:.1f} Hz, the dataset at {self._fps} Hz")
+        if abs(rate / fps - 1) > _RATE_TOLERANCE:
+            other = f"the dataset at {fps} Hz" if self._fps else "a LeRobot dataset has a whole number"
+            raise EpisodeError(episode.folder, f"runs at {rate:.1f} Hz, {other}")
+
+    def _check_alike(self, episode: Episode, features: Mapping[str, Any]) -> None:
         for name in self._features.keys() | features.keys():
             shape, wanted = (each[name]["shape"] if name in each else "none" for each in (features, self._features))
             if shape != wanted:
