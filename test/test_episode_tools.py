@@ -38,6 +38,7 @@ PHASES = dict(zip(RATES, (0.003, 0.011, 0.003, 0.011, 0.0, 0.004, 0.002, 0.001),
 SECONDS, DELAY = 4.0, 0.005
 HOME = np.array([0.0, -0.35, 0.0, -2.35, 0.0, 2.0, 0.785, 0.35])  # the gripper's half open, in rad
 JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
+K = np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]])  # px
 EXPERT = "operator: Ada\nnotes: by hand\n"
 FORCE = "std_msgs/Header header\nfloat64 force\n"
 LATCHED = Qos(depth=1, durability="transient_local")
@@ -117,7 +118,7 @@ def camera_info(time: float) -> Any:
     roi = message("sensor_msgs/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
     return message(
         "sensor_msgs/CameraInfo",
-        header=header(time), height=24, width=32, distortion_model="plumb_bob", d=np.zeros(5), k=np.eye(3).ravel(),
+        header=header(time), height=24, width=32, distortion_model="plumb_bob", d=np.zeros(5), k=K.ravel(),
         r=np.eye(3).ravel(), p=np.eye(3, 4).ravel(), binning_x=0, binning_y=0, roi=roi,
     )  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -151,6 +150,7 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
 def _record_one(folder: Path, options: Record, session: Leading) -> bool:
     """Record one demo; returns whether the expert succeeded (failures are not kept)."""
     from genima.episodes import Episode
+    from genima.episodes.folders import remove_recording
     from genima.robot.model import RobotModel
 
     for _ in range(_ATTEMPTS):
@@ -162,7 +162,7 @@ def _record_one(folder: Path, options: Record, session: Leading) -> bool:
             return success
         except GenimaError as error:
             session.say(f"{folder.name} once more: {error}")
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_recording(folder)
         finally:
             session.operator.trigger("teleop/end", session.live)
     raise GenimaError(
@@ -196,14 +196,11 @@ def _try_once(folder: Path, options: Record, session: Leading) -> bool:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """An expert's demo that was interrupted can be had again."""
+    """Remove what is left of an interrupted recording of an expert: it is made anew."""
     from genima.episodes.bag import PARTIAL
-    from genima.episodes.folders import refuse_live
+    from genima.episodes.folders import remove_recording
 
-    partial = folder.parent / PARTIAL / folder.name
-    if partial.exists():
-        refuse_live(partial)
-        shutil.rmtree(partial)
+    remove_recording(folder.parent / PARTIAL / folder.name)
 
 
 # --------------------------------------------------------------------------------------------- a person as the leader

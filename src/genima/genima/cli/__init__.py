@@ -25,7 +25,7 @@ COMMANDS: dict[str, Command] = {
     "record": Command("genima_bringup.record", "record demos: of a real robot, or simulated, led by experts or you"),
     "calibrate": Command("genima.cli.calibrate", "find where the cameras are on the robot, and whether they still are"),
     "doctor": Command("genima_bringup.doctor", "check machine, cameras, files and running nodes before a robot moves"),
-    "episodes": Command("genima.cli.episodes", "list, show, check, trim, repair demos; LeRobot datasets in and out"),
+    "episodes": Command("genima.cli.episodes", "list, show, check, judge, trim, repair demos; LeRobot in and out"),
     "render": Command("genima.cli.render", "turn demos into a dataset of drawn targets"),
     "inspect": Command("genima.cli.inspect", "print what is inside a checkpoint or a dataset, with a contact sheet"),
     "train": Command("genima.cli.train", "train the diffusion agent and the controller from demos"),

@@ -38,6 +38,8 @@ def is_demo(folder: Path) -> bool:
     Raises:
         GenimaError: when the folder cannot be read.
     """
+    if not folder.is_dir():
+        return False
     try:
         names = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
     except OSError as error:
@@ -215,26 +217,26 @@ def is_recreatable(partial: Path) -> bool:
         return False
 
 
-def remove_unfinished(partial: Path) -> None:
-    """Remove what a killed recording left in ``PARTIAL``: the files of one bag, and nothing else.
+def remove_recording(folder: Path) -> None:
+    """Remove a recording that a command makes anew, complete or not: the files of one bag, and nothing else.
 
     Raises:
         GenimaError: when it is being recorded, holds anything else, or cannot be removed.
     """
-    if not partial.exists():
+    if not folder.exists():
         return
-    refuse_live(partial)
-    lock = BagLock(partial)
+    refuse_live(folder)
+    lock = BagLock(folder)
     try:
-        foreign = [entry.name for entry in partial.iterdir() if not _is_ours(entry.name, partial.name)]
-        if foreign or partial.is_symlink():
+        foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name, folder.name)]
+        if foreign or folder.is_symlink():
             what = printable(foreign[0]) if foreign else "it is a link"
-            raise GenimaError(f"{partial} holds what no recording made ({what}); move it away")
-        remove_own(partial)
+            raise GenimaError(f"{folder} holds what no recording made ({what}); move it away")
+        remove_own(folder)
     except OSError as error:
         raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
     finally:
-        lock.release(partial)
+        lock.release(folder)
 
 
 def remove_own(partial: Path) -> None:

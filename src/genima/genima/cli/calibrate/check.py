@@ -172,10 +172,11 @@ def _recorded(
 
     from genima.episodes import Episode
     from genima.episodes.bag import BagReader, view_of
+    from genima.episodes.folders import is_demo
     from genima.handeye.from_robot import Photo
     from genima.observation import Joints
 
-    if not (folder / "metadata.yaml").exists():
+    if not is_demo(folder):
         samples = rests(folder, "", robot, most)
         view = samples[0].view
         if view not in (views or cameras):

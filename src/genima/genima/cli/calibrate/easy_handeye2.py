@@ -87,10 +87,11 @@ def _own_name(theirs: str, usual: str, given: str) -> str:
 
 
 def _camera_info(options: Import, robot: RobotModel) -> CameraInfo:
+    from genima.episodes.folders import is_demo
     from genima.handeye.bag import BagSamples
     from genima.handeye.folder import load_samples, sample_names
 
-    if (options.lens / "metadata.yaml").exists():
+    if is_demo(options.lens):
         return BagSamples.find(options.lens, options.view, robot, 1).info
     sample = next(load_samples(options.lens, sample_names(options.lens)))
     if sample.view != options.view:

@@ -131,6 +131,7 @@ def _detect(
     """View, camera, the samples in which the board is seen, and why it is not in others."""
     from tqdm import tqdm
 
+    from genima.episodes.folders import is_demo
     from genima.handeye.bag import BagSamples
     from genima.handeye.diagnosis import diagnose
     from genima.handeye.folder import load_samples, sample_names
@@ -138,7 +139,7 @@ def _detect(
 
     known = {path.stem for path in calibration_files(options.out)}
     raw: Iterable[RawSample]
-    if (options.folder / "metadata.yaml").exists():
+    if is_demo(options.folder):
         if not options.view:
             raise GenimaError("--view is missing: which of the demo's cameras is to be calibrated?")
         bag = BagSamples.find(options.folder, options.view, robot, options.max_samples)

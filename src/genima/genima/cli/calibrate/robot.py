@@ -78,10 +78,11 @@ def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSamp
     Raises:
         GenimaError: where there is nothing.
     """
+    from genima.episodes.folders import is_demo
     from genima.handeye.bag import BagSamples
     from genima.handeye.folder import load_samples, sample_names
 
-    if not (folder / "metadata.yaml").exists():
+    if not is_demo(folder):
         return list(load_samples(folder, sample_names(folder)))
     if not view:
         raise GenimaError("--view is missing: which of the demo's cameras is meant?")
