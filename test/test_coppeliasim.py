@@ -386,7 +386,7 @@ def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
     result = json.loads(out.read_text())
     assert (result["simulator"], result["successes"], result["succeeded"]) == ("coppeliasim", 1, [0])
     assert "push_button: 1 of 1" in capsys.readouterr().out
-    assert evaluate.main([*arguments, "--blank-targets", "--time-limit", "5"]) == 0
+    assert evaluate.main([*arguments, "--blank-targets", "--time-limit", "5", "--overwrite"]) == 0
     assert json.loads(out.read_text())["successes"] == 0
     assert "sim.stopSimulation" in stand_in.requests[-5:], "it goes on without us"
 
@@ -407,6 +407,6 @@ def test_a_demo_without_coppeliasim_or_task_ends_with_one_line(unused_port: int,
     ended = run_demo(names_file(), unused_port, tmp_path / "out")
     assert ended.returncode == 2 and len(ended.stderr.strip().splitlines()) == 1
     assert f"no CoppeliaSim answers at tcp://127.0.0.1:{unused_port}" in ended.stderr
-    ended = run_demo(names_file(), unused_port, tmp_path / "out", "--task", "wave")
+    ended = run_demo(names_file(), unused_port, tmp_path / "other", "--task", "wave")
     assert ended.returncode == 2
     assert "unknown task 'wave'; the scene's names know push_button, take_lid_off" in ended.stderr

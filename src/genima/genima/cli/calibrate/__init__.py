@@ -33,7 +33,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if argv[0] in COMMANDS:
         return int(importlib.import_module(COMMANDS[argv[0]][0]).main(list(argv[1:])))
-    if argv[0].isidentifier() and not Path(argv[0]).exists():
+    asks_for_help = "-h" in argv or "--help" in argv
+    if argv[0].isidentifier() and not Path(argv[0]).exists() and not asks_for_help:
         known = ", ".join(COMMANDS)
         raise GenimaError(f"calibrate {argv[0]}: neither a command ({known}) nor a folder that exists")
     return int(importlib.import_module(_FOLDER).main(list(argv)))
