@@ -70,7 +70,7 @@ def main() -> None:
     require_writable(options.out)
     torch.set_num_threads(1)
     targets = TargetDataset.load(options.data)
-    results: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    results: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     with tqdm(COMPARED.items(), unit="shortcut", dynamic_ncols=True) as progress:
         for name, shortcuts in progress:
             progress.set_postfix_str(name)
@@ -131,7 +131,7 @@ def success(options: Options, shortcuts: Shortcuts, task: str) -> dict[str, Any]
         out = Path(folder) / "result.json"
         given |= {"--task": task, "--episodes": options.episodes, "--out": out}
         evaluate.main([str(word) for pair in given.items() for word in pair])
-        result = json.loads(out.read_text())
+        result = json.loads(out.read_text(encoding="utf-8"))
     return {key: result[key] for key in ("episodes", "successes", "interval_95")}
 
 

@@ -93,7 +93,7 @@ def read(folder: Path, offset: float) -> Traces:
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
     for file in folder.glob("*.trace"):
         program = file.stem.rsplit("-", 1)[0]
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             now, event, topic, stamp = line.split()
             found[program, event, topic].append((1e-9 * int(stamp) - offset, 1e-9 * int(now)))
     return {

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from genima import checkpoint
+from genima.cli.options import Seed, parse_options
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
-from genima.guard.limits import violations
-from genima.robot.model import RobotModel
+from genima.files import atomic_write, read_json, read_text, require_writable, validate
+from genima.outputs import output_lock
+from genima.signals import interruptible
 from genima_bringup.clock_file import set_clock
 from genima_bringup.processes import simulated
 from genima_bringup.supervisor import Supervisor, ros_environment
@@ -37,6 +37,8 @@ from genima_nodes.ros_context import create, ros_context
 if TYPE_CHECKING:  # ROS starts only once its environment is set
     from rclpy.task import Future
 
+    from genima.checkpoint import DrawingSpec
+    from genima.robot.model import RobotModel
     from genima_bringup.driver import Driver
     from genima_bringup.faults import Fault, Scene
     from genima_bringup.relays import Record, Relays
@@ -96,6 +98,8 @@ class FaultBench:
         said = list(dict.fromkeys(self._driver.complaints))
         recovered, task = self._recovers(fault, running, instruction)
         record = self._relays.record()
+        from genima.guard.limits import violations
+
         return Result(
             fault=fault.name,
             limit_violations=violations(record.stamps, record.positions, self._robot),
@@ -200,10 +204,43 @@ def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> floa
     return rest
 
 
-def main(argv: list[str]) -> int:
-    """Run the bench; returns the exit code: 1 when a command broke a limit, or the arm did not hold or not recover."""
-    options = _parse(argv)
+@dataclass
+class Faults:
+    """Bring about faults on the simulated robot, one at a time, and record what the robot receives.
+
+    Exit code 1 when a command broke a limit, or the arm did not hold or not recover.
+    """
+
+    out: Path | None = None
+    """JSON file with a record of each fault; one that is there is continued."""
+    only: str = ""
+    """Faults with this in their names."""
+    seed: Seed = 0
+    """Seed of the first scene."""
+    table: Path | None = None
+    """Markdown page; its part after "<!-- table of faults -->" is replaced by the table."""
+    checkpoint: str = ""
+    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    logs: Path | None = None
+    """Folder for the nodes' logs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the bench; return the exit code: 1 when a command broke a limit, or the arm did not hold or not recover."""
+    options = parse_options(Faults, "genima faults", argv, example="./genima faults --only camera --out faults.json")
+    if options.table:
+        _require_place(options.table)
+    from genima import checkpoint  # only here: for --help, nothing slow is imported
+
     spec, _ = checkpoint.read_pair(options.checkpoint)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(interruptible())
+        if options.out is not None:
+            stack.enter_context(output_lock(options.out.absolute(), "record of faults"))
+        return _bench(options, spec)
+
+
+def _bench(options: Faults, spec: DrawingSpec) -> int:
     done = _read(options.out)
     os.environ.update(ros_environment())
     from genima_bringup.faults import all_faults
@@ -235,7 +272,7 @@ def main(argv: list[str]) -> int:
     return 0 if all(result.passed for result in done) else 1
 
 
-def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, faults: Sequence[Fault]) -> Iterator[Result]:
+def _run(options: Faults, spec: DrawingSpec, faults: Sequence[Fault]) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as folder:
         for clock in (False, True):
             chosen = [fault for fault in faults if fault.clock is clock]
@@ -244,12 +281,13 @@ def _run(options: argparse.Namespace, spec: checkpoint.DrawingSpec, faults: Sequ
 
 
 def _run_graph(
-    options: argparse.Namespace,
-    spec: checkpoint.DrawingSpec,
+    options: Faults,
+    spec: DrawingSpec,
     faults: Sequence[Fault],
     folder: Path,
     clock: bool,
 ) -> Iterator[Result]:
+    from genima.robot.model import RobotModel
     from genima_bringup.driver import Driver
     from genima_bringup.faults import Scene
     from genima_bringup.relays import Relays, remappings
@@ -286,14 +324,16 @@ def shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:
     source = Path(__file__).with_name("shifted_clock.c")
     built = subprocess.run(
         ["c++", "-x", "c", "-shared", "-fPIC", "-O2", str(source), "-o", str(library), "-ldl", "-lm"],
-        capture_output=True, text=True,
+        capture_output=True, encoding="utf-8", errors="replace",
     )  # fmt: skip
     if built.returncode:
         raise GenimaError(f"{source} cannot be built: {(built.stderr.strip().splitlines() or ['nobody knows why'])[0]}")
     environment = {"LD_PRELOAD": str(library), "GENIMA_CLOCK_SHIFT": str(file)}
     set_clock(file, 1000.0)
     program = [sys.executable, "-c", "import time; print(time.time())"]
-    shown = subprocess.run(program, env=os.environ | environment, capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        program, env=os.environ | environment, capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout
     set_clock(file, 0.0)
     if float(shown or 0) < time.time() + 500:
         raise GenimaError("the clock of processes cannot be set on this system; leave these faults out by --only")
@@ -335,8 +375,8 @@ def _read(out: Path | None) -> list[Result]:
             require_writable(out)
         return []
     try:
-        return [Result(**record) for record in json.loads(out.read_text())]
-    except (ValueError, TypeError) as error:
+        return validate(list[Result], read_json(out, "record of faults"), f"record of faults {out}")
+    except GenimaError as error:
         raise GenimaError(f"{out} was not written by ./genima faults: {error}") from None
 
 
@@ -345,31 +385,19 @@ def _write(out: Path | None, results: Sequence[Result]) -> None:
         atomic_write(out, (json.dumps([asdict(result) for result in results], indent=2) + "\n").encode())
 
 
+def _require_place(page: Path) -> str:
+    """Return the text of a page that has a place for the table."""
+    text = read_text(page, "page")
+    if text.find(_BEGIN) < 0 or text.find(_END, text.find(_BEGIN)) < 0:
+        raise GenimaError(f"{page} has no place for the table: {_BEGIN} and {_END}")
+    return text
+
+
 def _update(page: Path, text: str) -> None:
     """Put the table between the marks of a page."""
-    old = page.read_text()
-    if _BEGIN not in old or _END not in old:
-        raise GenimaError(f"{page} has no place for the table: {_BEGIN} and {_END}")
+    old = _require_place(page)
     head, rest = old.split(_BEGIN, 1)
     atomic_write(page, f"{head}{_BEGIN}\n{text}\n{_END}{rest.split(_END, 1)[1]}".encode())
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./genima faults", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, help="JSON file with a record a fault; one that is there is continued")
-    parser.add_argument("--only", default="", help="faults with this in their names")
-    parser.add_argument("--seed", type=int, default=0, help="of the first scene")
-    parser.add_argument("--table", type=Path, help=f"Markdown page whose part after {_BEGIN} is replaced by the table")
-    parser.add_argument("--logs", type=Path, help="folder for the nodes' logs")
-    parser.add_argument(
-        "--checkpoint", default="", help="folder with diffusion_agent/ and controller/ (default: the bundled models)"
-    )
-    options = parser.parse_args(argv)
-    if options.seed < 0:
-        raise GenimaError("--seed must not be negative")
-    if options.table and not options.table.exists():
-        raise GenimaError(f"there is no page {options.table}")
-    return options
 
 
 if __name__ == "__main__":

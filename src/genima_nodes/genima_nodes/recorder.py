@@ -324,14 +324,14 @@ def _type_name(kind: type) -> str:
 
 def _about(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
     """The robot model and the cameras' calibration in use, as they stand on the disk, by topic."""
-    texts = {"/robot_model": paths.named(robot, "config", "robots").read_text()}
+    texts = {"/robot_model": paths.named(robot, "config", "robots").read_text(encoding="utf-8")}
     if calibration:
         folder = calibration_folder(calibration)
         for view in views:
             if not (file := folder / f"{view}.yaml").exists():
                 raise GenimaError(f"recorder: {folder} has no calibration of view {view}")
             Calibration.load(file)
-            texts[bag.calibration_topic(view)] = file.read_text()
+            texts[bag.calibration_topic(view)] = file.read_text(encoding="utf-8")
     return texts
 
 

@@ -37,7 +37,7 @@ def cards() -> list[Card] | str:
         return "no NVIDIA driver (nvidia-smi is not there)"
     command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi does not answer: {error}"
     if said.returncode:
@@ -72,7 +72,7 @@ def weights(folders: dict[str, Path]) -> tuple[int, str]:
     from huggingface_hub import try_to_load_from_cache
 
     own = sum(_count(folders[kind]) for kind in (DIFFUSION_AGENT, CONTROLLER))
-    said = json.loads((folders[DIFFUSION_AGENT] / FILE).read_text())
+    said = json.loads((folders[DIFFUSION_AGENT] / FILE).read_text(encoding="utf-8"))
     name = said.get("base")
     if not name:
         return own, ""

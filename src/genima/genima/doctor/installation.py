@@ -56,7 +56,7 @@ def packages(lock: Path | None = None, version: Callable[[str], str | None] = ve
     """
     what = "packages"
     try:
-        text = (lock or paths.shared("requirements.lock")).read_text()
+        text = (lock or paths.shared("requirements.lock")).read_text(encoding="utf-8")
     except (GenimaError, OSError):
         return skipped(what, "requirements.lock is not here: not run from the source tree")
     wanted, section = {}, ""
@@ -106,7 +106,7 @@ def rendering(command: tuple[str, ...] = (sys.executable, "-c", _RENDER)) -> Fin
     """Whether a picture can be drawn without a display; tried in a process of its own, as drivers crash."""
     what, remedy = "rendering (EGL)", "sudo apt install libegl1 libopengl0 libgl1-mesa-dri, or NVIDIA's driver"
     try:
-        tried = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        tried = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
     except subprocess.TimeoutExpired:
         return fail(what, "it hangs", remedy)
     said = [line for line in tried.stdout.splitlines() if line.startswith("renderer:")]
