@@ -148,9 +148,9 @@ def test_bad_arguments_are_one_clear_line(tmp_path: Path) -> None:
     for arguments, words in (
         (["--only", "meteor"], "no fault has 'meteor' in its name; there are: camera wrist: silent"),
         (["--out", str(tmp_path / "other.json")], "was not written by ./genima faults"),
-        (["--table", str(tmp_path / "none.md")], "there is no page"),
+        (["--table", str(tmp_path / "none.md")], "page .* does not exist"),
         (["--checkpoint", "/nowhere"], "no checkpoint at /nowhere"),
-        (["--seed", "-1"], "--seed must not be negative"),
+        (["--seed", "-1"], "--seed -1: must be greater"),
     ):
         with pytest.raises(GenimaError, match=words) as caught:
             main(arguments)

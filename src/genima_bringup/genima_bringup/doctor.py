@@ -12,8 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genima.cli.options import parse_options
-from genima.files import atomic_write, require_writable
+from genima.cli.options import Namespace, parse_options
+from genima.errors import GenimaError
+from genima.files import atomic_write, read_json, require_writable
+from genima.outputs import require_free
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Doctor:
     """Folder that demos are recorded into."""
     live: bool = False
     """Also listen to the graph that runs in this shell's ROS_DOMAIN_ID."""
-    namespace: str = ""
+    namespace: Namespace = ""
     """With --live: of the robot's nodes."""
     dds: str = "shared_memory"
     """With --live: as in the robot's launch; two_machines where they are."""
@@ -52,6 +54,8 @@ class Doctor:
     """With --live: how long to listen."""
     json: Path | None = None
     """File for all findings."""
+    overwrite: bool = False
+    """Replace the findings of an earlier call in --json."""
 
     @property
     def real(self) -> bool:
@@ -79,7 +83,8 @@ def main(argv: Sequence[str]) -> int:
     from genima_bringup.examination import listen, look
 
     if options.json is not None:
-        require_writable(options.json)
+        require_writable(options.json)  # first of all it is no folder
+        require_free(options.json, "findings", options.overwrite, _has_findings)
     groups, files = look(options)
     if options.live:
         groups += listen(options, files)
@@ -87,6 +92,15 @@ def main(argv: Sequence[str]) -> int:
     if options.json is not None:
         atomic_write(options.json, (json.dumps(as_json(groups), indent=1) + "\n").encode())
     return int(failed(groups))
+
+
+def _has_findings(path: Path) -> bool:
+    """Tell a file that doctor wrote from others."""
+    try:
+        groups = read_json(path, "findings")
+    except GenimaError:
+        return False
+    return isinstance(groups, list) and all(isinstance(each, dict) and "findings" in each for each in groups)
 
 
 if __name__ == "__main__":

@@ -330,7 +330,7 @@ def shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:
         raise GenimaError(f"{source} cannot be built: {(built.stderr.strip().splitlines() or ['nobody knows why'])[0]}")
     environment = {"LD_PRELOAD": str(library), "GENIMA_CLOCK_SHIFT": str(file)}
     set_clock(file, 1000.0)
-    program = [sys.executable, "-c", "import time; print(time.time())"]
+    program = [sys.executable, "-P", "-c", "import time; print(time.time())"]
     shown = subprocess.run(
         program, env=os.environ | environment, capture_output=True, encoding="utf-8", errors="replace"
     ).stdout

@@ -246,7 +246,7 @@ def _starvation(scene: Scene) -> Iterator[Onset]:
     begin = time.monotonic()
     with ExitStack() as stack:
         for _ in range(_BURNERS * (psutil.cpu_count() or 1)):
-            burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            burner = subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"])
             stack.callback(burner.wait)
             stack.callback(burner.kill)
         yield lambda: scene.relays.first_overdue(begin)

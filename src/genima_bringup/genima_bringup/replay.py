@@ -6,18 +6,21 @@ The episode is a leader like any other: the follower comes to its beginning and 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from pydantic import Field
 
-from genima.episodes import Episode
+from genima.cli.options import Seed, parse_options
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
 from genima.signals import interruptible
 from genima_bringup.leading import Key, attached, leading, require_terminal
 from genima_bringup.processes import Process, Value, following, simulator
 from genima_bringup.supervisor import Supervisor, joining_environment
+from genima_bringup.taking_part import GraphOptions
 from genima_sim.tasks import TASKS, get_task
 
 _REAL_SPEED = 0.25
@@ -25,76 +28,68 @@ _SLACK = 60.0  # s beyond what a demo takes, on a busy machine
 _NODES = ("teleop", "command_guard")  # of a robot that runs already
 
 
-@dataclass(frozen=True)
-class _Options:
-    demo: Path
-    task: str
-    seed: int | None
-    speed: float
-    seconds: float  # that it takes
-    robot: str
-    namespace: str
-    dds: str
-    logs: Path | None
-
-
-def replay_demo(
-    demo: tyro.conf.Positional[Path],
-    sim: bool = False,
-    speed: float | None = None,
-    task: str = "",
-    seed: int | None = None,
-    robot: str = "panda",
-    namespace: str = "",
-    dds: str = "shared_memory",
-    logs: Path | None = None,
-) -> int:
+@dataclass
+class Replay(GraphOptions):
     """Play a demo's commands again, on the simulated robot or, slowly, on a real one whose nodes run.
 
-    Args:
-        demo: Folder of the demo (rosbag2).
-        sim: On the simulated robot; the exit code is 1 when its task was not done.
-        speed: From 0.01 to 1, of the demo's own; default: 1 simulated, 0.25 otherwise.
-        task: With --sim, of the scene; default: by the demo's name.
-        seed: With --sim, of the scene; default: by the demo's name.
-        robot: Robot model: a name in config/robots or a YAML file.
-        namespace: Of the real robot's nodes.
-        dds: As in the real robot's launch: two_machines where they are.
-        logs: Folder for the nodes' logs.
+    With --sim, exit code 1 when the task was not done.
     """
-    if task:
-        get_task(task)
-    if speed is not None and not 0.01 <= speed <= 1:
-        raise GenimaError("--speed must be from 0.01 to 1")
-    if not sim:
+
+    demo: tyro.conf.Positional[Path]
+    """Folder of the demo (rosbag2)."""
+    sim: bool = False
+    """Play on the simulated robot."""
+    speed: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    """Speed relative to the demo's own; default: 1 simulated, 0.25 otherwise."""
+    task: str = ""
+    """With --sim: task of the scene; default: by the demo's name."""
+    seed: Seed | None = None
+    """With --sim: seed of the scene; default: by the demo's name."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+    logs: Path | None = None
+    """Folder for the nodes' logs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Play a demo; return the exit code."""
+    options = parse_options(
+        Replay, "genima episodes replay", argv,
+        example="./genima episodes replay data/demos/push_button-100000 --sim",
+    )  # fmt: skip
+    if options.task:
+        get_task(options.task)
+    if not options.sim:
         require_terminal("replaying on a real robot")
-    episode = Episode.load(demo, RobotModel.load(robot))  # says in a moment what is wrong with it
-    speed = speed or (1.0 if sim else _REAL_SPEED)
+    from genima.episodes import Episode  # only here: for --help, nothing slow is imported
+    from genima.robot.model import RobotModel
+
+    episode = Episode.load(options.demo, RobotModel.load(options.robot))  # says in a moment what is wrong with it
+    speed = options.speed or (1.0 if options.sim else _REAL_SPEED)
     seconds = float(episode.stamps[-1] - episode.stamps[0]) / speed
-    options = _Options(demo, task, seed, speed, seconds, robot, namespace, dds, logs)
     with interruptible():
         try:
-            return _simulate(options) if sim else _operate(options)
+            return _simulate(options, speed, seconds) if options.sim else _operate(options, speed)
         except KeyboardInterrupt:
             return 130
 
 
-def _simulate(options: _Options) -> int:
+def _simulate(options: Replay, speed: float, most: float) -> int:
     task, seed = _scene(options)
-    player = _player(options)
+    player = _player(options, speed)
     with leading([*simulator(), *following(options.robot), player], options.logs) as session:
         operator = session.operator
         operator.reset(task, seed, session.live)
         session.lead()
-        seconds = operator.play(session.live, options.seconds + _SLACK)
+        seconds = operator.play(session.live, most + _SLACK)
         operator.trigger("teleop/end", session.live)
         success = operator.success
     print(f"{options.demo.name}: {'done' if success else 'not done'} after {seconds:.1f} s")
     return 0 if success else 1
 
 
-def _operate(options: _Options) -> int:
-    player = _player(options)
+def _operate(options: Replay, speed: float) -> int:
+    player = _player(options, speed)
     environment = joining_environment(options.dds)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -114,14 +109,14 @@ def _operate(options: _Options) -> int:
     return 0
 
 
-def _player(options: _Options) -> Process:
+def _player(options: Replay, speed: float) -> Process:
     demo = str(options.demo.resolve())
-    parameters: dict[str, Value] = {"episode": demo, "robot": options.robot, "speed": options.speed}
+    parameters: dict[str, Value] = {"episode": demo, "robot": options.robot, "speed": speed}
     namespace = {"__ns": f"/{options.namespace.strip('/')}"} if options.namespace else {}
     return Process("genima_nodes", "replay", parameters, namespace)
 
 
-def _scene(options: _Options) -> tuple[str, int]:
+def _scene(options: Replay) -> tuple[str, int]:
     """Task and seed of the simulated scene, by the names that `./genima record` gives where they are not said."""
     task, _, seed = options.demo.resolve().name.rpartition("-")
     if options.task:

@@ -20,6 +20,7 @@ def main(argv: list[str]) -> int:
         print("usage: ./genima test [--nightly | PYTEST ARGUMENTS]")
         print("Runs ruff and mypy over the repository, then pytest over test/.")
         print("--nightly runs the slow tests instead, which are left out otherwise.")
+        print("\nExample: ./genima test test/test_guard.py")
         return 0
     checks: list[list[str]] = [["ruff", "check", "."], ["mypy"]]
     if argv == ["--nightly"]:
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     codes = []
     for command in checks:
         print(f"== {' '.join(command)}", flush=True)
-        codes.append(subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode)
+        codes.append(subprocess.run([sys.executable, "-P", "-m", *command], cwd=ROOT).returncode)
     results = [f"{command[0]} {'failed' if code else 'passed'}" for command, code in zip(checks, codes, strict=True)]
     print(f"== {', '.join(results)}")
     return next((code for code in codes if code), 0)

@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: ./genima train RECIPE [ARGUMENTS]\n")
         print("\n".join(f"  {name:<12}{text}" for name, (_, text) in _RECIPES.items()))
+        print("\nExample: ./genima train tiny --episodes 200\n./genima train RECIPE --help explains the arguments.")
         return 0
     if argv[0] not in _RECIPES:
         raise GenimaError(f"unknown recipe {argv[0]!r}; known: {', '.join(_RECIPES)}")

@@ -102,7 +102,7 @@ def ros(distribution: str) -> Iterator[Finding]:
         yield fail("our messages", "genima_interfaces is not built", f"{_SETUP}, or colcon build")
 
 
-def rendering(command: tuple[str, ...] = (sys.executable, "-c", _RENDER)) -> Finding:
+def rendering(command: tuple[str, ...] = (sys.executable, "-P", "-c", _RENDER)) -> Finding:
     """Whether a picture can be drawn without a display; tried in a process of its own, as drivers crash."""
     what, remedy = "rendering (EGL)", "sudo apt install libegl1 libopengl0 libgl1-mesa-dri, or NVIDIA's driver"
     try:

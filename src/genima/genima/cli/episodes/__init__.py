@@ -15,9 +15,8 @@ from genima.errors import GenimaError
 
 
 class Command(NamedTuple):
-    function: str  # module:name
+    function: str  # module:name, of a main(argv)
     help: str
-    takes_argv: bool = True  # a main(argv); else a function whose parameters tyro reads from the command line
 
 
 COMMANDS: dict[str, Command] = {
@@ -30,7 +29,7 @@ COMMANDS: dict[str, Command] = {
     "merge": Command("genima.cli.episodes.manage:merge_demos", "copy the demos of several folders into one"),
     "trim": Command("genima.cli.episodes.upkeep:trim_demos", "copy demos without the rest at both ends"),
     "repair": Command("genima.cli.episodes.upkeep:repair_demos", "make whole demos of damaged ones"),
-    "replay": Command("genima_bringup.replay:replay_demo", "play a demo's commands again", False),
+    "replay": Command("genima_bringup.replay:main", "play a demo's commands again"),
     "export": Command("genima.cli.episodes.lerobot:export_lerobot", "write demos as a LeRobot dataset"),
     "import": Command("genima.cli.episodes.lerobot:import_lerobot", "write a LeRobot dataset as demos"),
     "import-rlbench": Command("genima.cli.episodes.rlbench:import_rlbench", "write an RLBench dataset as demos"),
@@ -48,16 +47,11 @@ def main(argv: Sequence[str]) -> int:
         hint = f"did you mean {' or '.join(close)}?" if close else "./genima episodes --help lists the commands"
         raise GenimaError(f"unknown command 'episodes {name}': {hint}")
     module, function = command.function.split(":")
-    run = getattr(importlib.import_module(module), function)
-    if command.takes_argv:
-        return run(arguments) or 0
-    import tyro  # only here: it takes a moment
-
-    return tyro.cli(run, prog=f"./genima episodes {name}", args=arguments) or 0
+    return getattr(importlib.import_module(module), function)(arguments) or 0
 
 
 def _usage() -> str:
     width = 2 + max(map(len, COMMANDS))
     rows = [f"  {name.ljust(width)}{command.help}" for name, command in COMMANDS.items()]
-    hint = "./genima episodes COMMAND --help explains a command's arguments."
+    hint = "Example: ./genima episodes list data/demos\n./genima episodes COMMAND --help explains a command's arguments."
     return "\n".join(["usage: ./genima episodes COMMAND [ARGUMENTS]", "", *rows, "", hint])
