@@ -8,7 +8,7 @@ from pathlib import Path
 def read(path: Path) -> str | None:
     """What a file says, without its line end; None where it is not there or says nothing to us."""
     try:
-        return path.read_text(errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
 

@@ -53,5 +53,6 @@ def main(argv: Sequence[str]) -> int:
 def _usage() -> str:
     width = 2 + max(map(len, COMMANDS))
     rows = [f"  {name.ljust(width)}{command.help}" for name, command in COMMANDS.items()]
-    hint = "Example: ./genima episodes list data/demos\n./genima episodes COMMAND --help explains a command's arguments."
+    example = "Example: ./genima episodes list data/demos"
+    hint = f"{example}\n./genima episodes COMMAND --help explains a command's arguments."
     return "\n".join(["usage: ./genima episodes COMMAND [ARGUMENTS]", "", *rows, "", hint])
