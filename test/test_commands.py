@@ -15,6 +15,7 @@ import pytest
 
 from genima.cli import COMMANDS, calibrate, episodes
 from genima.cli.__main__ import main
+from genima.cli.completion import candidates
 from genima.cli.train import _RECIPES
 from genima_bringup.processes import Process
 from genima_bringup.supervisor import _command
@@ -30,7 +31,7 @@ PAGES = [
     *(["episodes", name] for name in episodes.COMMANDS),
     *(["train", name] for name in _RECIPES),
 ]
-GROUPS = ("calibrate", "episodes", "train", "test")  # pages without a table of options
+GROUPS = ("calibrate", "episodes", "train", "test", "completion")  # pages without a table of options
 C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
@@ -84,6 +85,28 @@ def test_an_example_is_understood(page: list[str]) -> None:
         pytest.skip("a group of commands")
     example = next(line for line in outcome(*page, "--help")[1].splitlines() if "Example:" in line)
     assert example.split("Example: ")[1].startswith(f"./genima {' '.join(page).rstrip(' .')}")
+
+
+@pytest.mark.parametrize(("words", "some"), [
+    ([], {"demo", "completion", "--version"}),
+    (["de"], {"demo"}),
+    (["demo", "--ov"], {"--overwrite", "--drawing.steps", "--help"}),
+    (["teleop", "--leader", ""], {"expert", "keyboard", "gamepad"}),
+    (["episodes", ""], {"list", "import-rlbench"}),
+    (["train", ""], {"tiny", "controller"}),
+    (["episodes", "export", "x", "--"], {"--out"}),
+])  # fmt: skip
+def test_completion_knows_commands_options_and_choices(words: list[str], some: set[str]) -> None:
+    assert some <= set(candidates(words))
+
+
+def test_the_completion_script_works_in_bash() -> None:
+    script = (
+        "source <(./genima completion bash); COMP_WORDS=(./genima demo --ov); COMP_CWORD=2; _genima; "
+        'echo "${COMPREPLY[@]}"'
+    )
+    assert run("bash", "-c", script).stdout == b"--overwrite\n"
+    assert outcome("completion", "fish")[0] == 2
 
 
 # -------------------------------------------------------------------------------------------------------------- limits

@@ -38,3 +38,12 @@ def test_a_package_declares_the_ros_packages_that_it_imports(package: str) -> No
 @pytest.mark.parametrize("package", PACKAGES)
 def test_installed_nodes_run_on_the_python_of_the_environment(package: str) -> None:
     assert "executable=/usr/bin/env python3" in (SOURCE / package / "setup.cfg").read_text()
+
+
+def test_all_packages_have_one_version() -> None:
+    from genima import __version__
+
+    for package in (*PACKAGES, "genima_interfaces"):
+        assert ET.parse(SOURCE / package / "package.xml").getroot().findtext("version") == __version__, package
+    for package in PACKAGES:
+        assert f'version="{__version__}"' in (SOURCE / package / "setup.py").read_text(encoding="utf-8"), package

@@ -30,5 +30,6 @@ COMMANDS: dict[str, Command] = {
     "inspect": Command("genima.cli.inspect", "print what is inside a checkpoint or a dataset, with a contact sheet"),
     "train": Command("genima.cli.train", "train the diffusion agent and the controller from demos"),
     "test": Command("genima.cli.test", "check style and types, then run the tests (arguments go to pytest)"),
+    "completion": Command("genima.cli.completion", "print tab completion for bash or zsh"),
     "setup": Command("", "install what the other commands need, and nothing else (they do so by themselves)"),
 }

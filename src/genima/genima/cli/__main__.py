@@ -18,7 +18,7 @@ from genima.terminal import configure_streams, error_line
 
 
 def usage() -> str:
-    rows = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
+    rows = [f"  {name:<12}{command.help}" for name, command in COMMANDS.items()]
     hint = "./genima COMMAND --help explains a command's arguments; ./genima --version; tab completion: README.md."
     return "\n".join(["usage: ./genima COMMAND [ARGUMENTS]", "", *rows, "", hint])
 
