@@ -72,7 +72,7 @@ def test_demos_are_judged_and_a_judgement_is_undone(
     refused(capsys, "judge it again", "replay", demos / "a", "--sim")
     for options in ([], ["--success", "--failure"], ["--undo", "--success"]):
         refused(capsys, "give one of", "judge", demos / "a", *options)
-    refused(capsys, "no such folder", "judge", demos / "none", "--success")
+    refused(capsys, "there is no folder", "judge", demos / "none", "--success")
 
 
 def test_deleted_demos_lie_in_the_trash_and_come_back(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:

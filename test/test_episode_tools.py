@@ -528,19 +528,19 @@ def test_the_list_has_a_line_for_every_demo(tmp_path: Path, capsys: pytest.Captu
     CLEAN.without("/episode").without("/success").lost(FRONT, slice(None, None, 2)).write(tmp_path / "a")
     CLEAN.write(tmp_path / PARTIAL / "under_way")
     assert main(["episodes", "list", str(tmp_path)]) == 0
-    title, a, b, total, hint = capsys.readouterr().out.splitlines()
+    title, a, b, total, *hints = capsys.readouterr().out.splitlines()
     assert re.split(r"  +", title) == ["demo", "instruction", "s", "images", "MB", "operator", "success"]
     assert re.fullmatch(r"a +wave +3.99 +2 x 15.0 to 30.0 Hz 32x24 +\d.\d +- +-", a)
     assert re.fullmatch(r"b +wave +3.99 +2 x 30.0 Hz 32x24 +\d.\d +Ada +yes", b)
     assert total.startswith("2 demos, 8.0 s") and "1 successes, 0 failures, 1 not judged; 0 cannot" in total
-    assert "./genima episodes judge" in hint
+    assert any("./genima episodes judge" in hint for hint in hints)
 
     tear(CLEAN.write(tmp_path / "c"))
     assert main(["episodes", "list", str(tmp_path), "--check"]) == 1
-    title, a, b, c, total, _, remedy = capsys.readouterr().out.splitlines()
+    title, a, b, c, total, *hints = capsys.readouterr().out.splitlines()
     assert title.endswith("problems") and a.endswith("1 warning") and b.endswith("-")
     assert re.match(r"c +cannot be read: ", c) and "1 cannot be read" in total
-    assert "./genima episodes repair" in remedy
+    assert any("./genima episodes repair" in hint for hint in hints)
 
 
 def test_checking_prints_and_writes_all_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def find_episodes(folder: Path) -> list[Path]:
         GenimaError: when there is none, or a folder cannot be read.
     """
     if not folder.is_dir():
-        problem = "not a folder" if folder.exists() else "no such folder"
+        problem = "not a folder" if folder.exists() else "there is no folder of this name"
         raise GenimaError(f"no episodes in {folder}: {problem}; name a folder of demos (rosbag2), or one demo")
     found = sorted(_demos(folder))
     if not found:
