@@ -229,7 +229,7 @@ class ArmAdapterNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(ArmAdapterNode, args, CONTROL_NICENESS, real_time=True)
+    return run(ArmAdapterNode, args, CONTROL_NICENESS, real_time=True, role="robot")
 
 
 if __name__ == "__main__":

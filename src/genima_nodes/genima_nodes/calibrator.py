@@ -408,7 +408,7 @@ class CalibratorNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(CalibratorNode, args, CONTROL_NICENESS, real_time=True)
+    return run(CalibratorNode, args, CONTROL_NICENESS, real_time=True, role="calibrator")
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ class CommandGuardNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(CommandGuardNode, args, CONTROL_NICENESS, real_time=True)
+    return run(CommandGuardNode, args, CONTROL_NICENESS, real_time=True, role="command_guard")
 
 
 if __name__ == "__main__":

@@ -281,7 +281,7 @@ class ControllerNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(ControllerNode, args, CONTROL_NICENESS, real_time=True)
+    return run(ControllerNode, args, CONTROL_NICENESS, real_time=True, role="controller")
 
 
 if __name__ == "__main__":

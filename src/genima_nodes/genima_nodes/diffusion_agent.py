@@ -289,7 +289,7 @@ class DiffusionAgentNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(DiffusionAgentNode, args, DRAWING_NICENESS, real_time=True)
+    return run(DiffusionAgentNode, args, DRAWING_NICENESS, real_time=True, role="diffusion_agent")
 
 
 if __name__ == "__main__":

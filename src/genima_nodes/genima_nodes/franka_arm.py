@@ -191,7 +191,7 @@ class FrankaArmNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(FrankaArmNode, args, CONTROL_NICENESS, real_time=True)
+    return run(FrankaArmNode, args, CONTROL_NICENESS, real_time=True, role="robot")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ class FrankaHandNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(FrankaHandNode, args, CONTROL_NICENESS)
+    return run(FrankaHandNode, args, CONTROL_NICENESS, role="gripper")
 
 
 if __name__ == "__main__":

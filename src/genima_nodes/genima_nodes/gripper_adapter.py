@@ -244,7 +244,7 @@ class GripperAdapterNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(GripperAdapterNode, args, CONTROL_NICENESS)
+    return run(GripperAdapterNode, args, CONTROL_NICENESS, role="gripper")
 
 
 if __name__ == "__main__":

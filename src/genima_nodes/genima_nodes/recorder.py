@@ -337,7 +337,7 @@ def _about(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(RecorderNode, args, real_time=True)
+    return run(RecorderNode, args, real_time=True, role="recorder")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from genima.terminal import error_line
 from genima_nodes import parameters
 from genima_nodes.pacing import CALLBACKS, schedule_in_real_time
 from genima_nodes.ros_context import create, ros_context
+from genima_nodes.single_instance import SingleInstance, refusal, require_single
 
 # Control comes first: a late drawing costs quality, a late command smoothness. A late film costs nothing.
 CONTROL_NICENESS, DRAWING_NICENESS, FILMING_NICENESS = -10, 5, 10
@@ -43,6 +44,7 @@ def run(
     niceness: int = 0,
     executor: Callable[[], Executor] = EventsExecutor,
     real_time: bool = False,
+    role: str = "",
 ) -> int:
     """Spin a node until the process is told to end; the process's exit code.
 
@@ -52,6 +54,7 @@ def run(
         niceness: of the whole process: a thread that waits for Python's lock waits for the nicest that holds it.
         executor: makes what spins; the default takes less processor time than rclpy's older ones.
         real_time: whether callbacks and the threads of DDS are scheduled in real time, where the user may ask for it.
+        role: of which there must be one process in a domain and namespace; empty: there may be several.
     """
     sys.setswitchinterval(1e-3)  # s: by default, a thread with a deadline waits 5 ms for Python's lock
     set_niceness(niceness)
@@ -64,8 +67,11 @@ def run(
     failed = _end_with_any_thread(ending)
     try:
         with ros_context(sys.argv if args is None else args, log_file=True):
+            if role:
+                require_single(role)
             closable = create(make_node)
             node = cast(Node, closable)
+            single = SingleInstance(node, role) if role else None
             spinner = executor()
             spinner.add_node(node)
             gc.collect()
@@ -74,10 +80,12 @@ def run(
                 node.get_logger().warning(f"no such parameters, and not used: {', '.join(strangers)}")
             _log_transport(node)
             node.get_logger().info("ready")
-            while not ending.is_set():
+            while not ending.is_set() and not (single and single.older):
                 spinner.spin_once(timeout_sec=_WAKE)
             closable.close()
             spinner.shutdown()
+            if single and single.older:
+                raise refusal(node, role, single.older)
     except GenimaError as error:
         error_line(error)
         return 2

@@ -224,7 +224,8 @@ class TaskRunnerNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(TaskRunnerNode, args, executor=SingleThreadedExecutor)  # the other cannot await before rclpy 7.1.9
+    # the other executor cannot await before rclpy 7.1.9
+    return run(TaskRunnerNode, args, executor=SingleThreadedExecutor, role="task_runner")
 
 
 if __name__ == "__main__":

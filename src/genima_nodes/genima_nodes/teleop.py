@@ -290,7 +290,7 @@ class TeleopNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(TeleopNode, args, CONTROL_NICENESS, real_time=True)
+    return run(TeleopNode, args, CONTROL_NICENESS, real_time=True, role="teleop")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class SimNode(SceneNode):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(SimNode, args, CONTROL_NICENESS)
+    return run(SimNode, args, CONTROL_NICENESS, role="robot")
 
 
 if __name__ == "__main__":

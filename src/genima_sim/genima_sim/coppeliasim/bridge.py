@@ -96,4 +96,4 @@ class CoppeliaBridge(SceneNode):
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(CoppeliaBridge, args, CONTROL_NICENESS)
+    return run(CoppeliaBridge, args, CONTROL_NICENESS, role="robot")
