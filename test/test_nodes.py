@@ -677,6 +677,7 @@ class Runner:
         graph.add(CommandGuardNode(namespace=namespace))
         graph.add(TaskRunnerNode(namespace=namespace))
         self.graph = graph
+        self.phases: list[str] = []  # all feedback
         prefix = f"{namespace}/" if namespace else ""
         self.tasks = graph.hear(String, f"{prefix}task", qos.TASK)
         self._say_status = graph.speak(SceneStatus, f"{prefix}sim/status", qos.STATUS)
@@ -690,7 +691,7 @@ class Runner:
 
     def ask(self, instruction: str, time_limit: float = 0.0):  # type: ignore[no-untyped-def]
         goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
-        future = self._client.send_goal_async(goal)
+        future = self._client.send_goal_async(goal, lambda message: self.phases.append(message.feedback.phase))
         self.graph.until(future.done, "the task runner does not answer")
         return future.result()
 
@@ -819,6 +820,23 @@ def test_a_node_that_is_not_heard_of_ends_the_task(graph, runner, monkeypatch: p
     result = runner.result(runner.ask("wave"))
     assert result.outcome == RunTask.Result.STOPPED
     assert result.reason == "controller is silent; diffusion_agent is silent"
+
+
+def test_a_task_waits_for_a_policy_that_is_loading(graph, runner) -> None:
+    """Its node is in the graph, but has not reported yet. Meanwhile the arm is nobody's."""
+    loading = rclpy.create_node("diffusion_agent")
+    try:
+        graph.until(lambda: "diffusion_agent" in graph.probe.get_node_names(), "it is not seen")
+        handle = runner.ask("wave", time_limit=0.1)
+        graph.until(lambda: "waiting until diffusion_agent is ready" in runner.phases, "no feedback")
+        time.sleep(0.5)
+        assert runner.task == ""
+        say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
+        fine = DiagnosticArray(status=[DiagnosticStatus(level=DiagnosticStatus.OK, name="diffusion_agent")])
+        graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: say(fine))
+        assert runner.result(handle).outcome == RunTask.Result.TIMEOUT
+    finally:
+        loading.destroy_node()
 
 
 def test_a_task_ends_at_its_time_limit(graph, runner) -> None:

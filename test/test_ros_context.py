@@ -63,7 +63,7 @@ WRONG = [
     ("RCUTILS_LOGGING_USE_STDOUT", "abc", "neither 0 nor 1"),
     ("RCUTILS_LOGGING_BUFFERED_STREAM", "2", "neither 0 nor 1"),
     ("ROS_AUTOMATIC_DISCOVERY_RANGE", "everywhere", "is none"),
-    ("ROS_SECURITY_ENABLE", "true", "is no keystore"),
+    ("ROS_SECURITY_ENABLE", "true", "without its security plugins"),
 ]
 
 
@@ -72,6 +72,16 @@ def test_what_ros_would_refuse_or_ignore_is_refused(name: str, value: str, words
     with pytest.raises(GenimaError) as error:
         ros.require({name: value}, wheels=True)
     assert words in str(error.value) and str(error.value).isprintable()
+
+
+def test_security_that_is_asked_for_is_enforced_or_refused(tmp_path: Path) -> None:
+    """An installed ROS without a keystore would go on unprotected."""
+    asked = {"ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_KEYSTORE": str(tmp_path / "keystore")}
+    with pytest.raises(GenimaError, match="is no keystore"):
+        ros.require(asked, wheels=False)
+    (tmp_path / "keystore" / "enclaves").mkdir(parents=True)
+    ros.require(asked, wheels=False)
+    assert any("take part unprotected" in finding.found for finding in ros.variables(asked, wheels=False, robot=True))
 
 
 @pytest.mark.parametrize("text", ["not xml <", "<a/>", "", "<profiles"])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -284,3 +288,21 @@ def test_resume_says_when_nobody_can_recover_the_robot(graph) -> None:
 def test_a_backend_without_recovery_needs_no_node_for_it(graph) -> None:
     with pytest.raises(GenimaError, match="multipanda knows no recovery"):
         ArmRecoveryNode(**options(backend="multipanda"))
+
+
+def test_messages_are_built_beside_an_installed_ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sourced must stay on the search paths: there is ament_cmake."""
+    used: list[dict[str, str]] = []
+
+    def run(command: list[str], env: dict[str, str], **_: Any) -> SimpleNamespace:
+        used.append(env)
+        return SimpleNamespace(returncode=0, stdout="", stderr="")
+
+    for name in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH"):
+        monkeypatch.setenv(name, "/opt/ros/jazzy")
+    monkeypatch.setattr(interfaces.subprocess, "run", run)
+    interfaces._build("franka_msgs", tmp_path)
+    assert len(used) == 3
+    for environment in used:
+        for name in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH"):
+            assert environment[name].split(os.pathsep) == [sys.prefix, "/opt/ros/jazzy"]

@@ -33,6 +33,7 @@ from genima_nodes.running import run
 _TICK = 0.05  # s
 _FEEDBACK_EVERY = 4  # ticks
 _PATIENCE = 5.0  # s to wait for the command guard, or for a fault to go away
+_LOADING = 900.0  # s to wait for a node that is there but has not reported yet: it loads its model
 _TAKEN_OVER = 1.0  # s after which the guard's word counts on who moves the arm
 _REPLACED = "a new task takes its place"
 _NEEDED = ("command_guard", "controller", "diffusion_agent")  # without these, nothing moves
@@ -163,7 +164,10 @@ class TaskRunnerNode(Node):
     async def _run(self, handle: ServerGoalHandle, turn: int) -> tuple[str, str]:
         """The outcome and the reason for it."""
         goal: RunTask.Goal = handle.request
-        start, result = time.monotonic(), RunTask.Result
+        result = RunTask.Result
+        if problem := await self._wait_until_loaded(handle, turn):
+            return result.STOPPED, problem
+        start = time.monotonic()
         if problem := await self._hand_over("controller"):
             return result.STOPPED, problem
         self._task.publish(String(data=goal.instruction.strip()))
@@ -188,6 +192,31 @@ class TaskRunnerNode(Node):
                 handle.publish_feedback(RunTask.Feedback(phase=phase, elapsed=elapsed, steps=followed))
             tick += 1
             await self._tick
+
+    async def _wait_until_loaded(self, handle: ServerGoalHandle, turn: int) -> str:
+        """Wait for nodes that are still loading, and say so; return why the task ends before, or an empty string."""
+        begin, ticks = time.monotonic(), 0
+        while loading := self._loading():
+            elapsed = time.monotonic() - begin
+            if handle.is_cancel_requested:
+                return "cancelled"
+            if turn != self._turn:
+                return _REPLACED
+            if elapsed > _LOADING:
+                return f"not ready after {_LOADING:.0f} s: {', '.join(loading)}"
+            if ticks % _FEEDBACK_EVERY == 0:
+                phase = f"waiting until {', '.join(loading)} {'is' if len(loading) == 1 else 'are'} ready"
+                handle.publish_feedback(RunTask.Feedback(phase=phase, elapsed=elapsed))
+                if ticks == 0:
+                    self.get_logger().info(phase)
+            ticks += 1
+            await self._tick
+        return ""
+
+    def _loading(self) -> list[str]:
+        """Return the needed nodes that are in the graph but have not reported yet."""
+        there = {name for name, namespace in self.get_node_names_and_namespaces() if namespace == self.get_namespace()}
+        return [name for name in _NEEDED if name in there and name not in self._nodes]
 
     def _problem(self, start: float) -> str:
         """Why the arm does not move for this task, and will not by itself; empty if nothing is wrong."""

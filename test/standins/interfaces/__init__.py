@@ -99,7 +99,9 @@ def _build(package: str, prefix: Path) -> None:
     repair = paths.shared("src", "genima_interfaces", "cmake", "ros_wheels.cmake")
     configure = ["cmake", "-S", source, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DBUILD_TESTING=OFF"]
     configure += [f"-DCMAKE_PROJECT_INCLUDE={repair}", f"-DPython3_EXECUTABLE={sys.executable}"]
-    environment = os.environ | {"CMAKE_PREFIX_PATH": sys.prefix, "AMENT_PREFIX_PATH": sys.prefix}
+    # beside this environment, an installed ROS 2 that is sourced
+    prefixes = {name: _joined(sys.prefix, name) for name in ("CMAKE_PREFIX_PATH", "AMENT_PREFIX_PATH")}
+    environment = os.environ | prefixes
     build_all = ["cmake", "--build", build, "--parallel", str(os.cpu_count())]
     for command in (configure, build_all, ["cmake", "--install", build]):
         result = subprocess.run(command, env=environment, capture_output=True, text=True)

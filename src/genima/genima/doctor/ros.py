@@ -41,7 +41,7 @@ def variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iter
         if (value := environment.get(name, "")) not in ("", "0", "1"):
             yield fail(name, f"{value!r} is neither 0 nor 1", f"unset {name}")
     if environment.get("ROS_SECURITY_ENABLE") == "true":
-        yield _security(environment)
+        yield _security(environment, wheels)
 
 
 def require(environment: Mapping[str, str], wheels: bool) -> None:
@@ -122,7 +122,10 @@ def _discovery_server(servers: str) -> Finding:
     return warn(what, found, "set it for all shells of all machines, or unset it")
 
 
-def _security(environment: Mapping[str, str]) -> Finding:
+def _security(environment: Mapping[str, str], wheels: bool) -> Finding:
+    if wheels:
+        found = "true, but ROS 2 from wheels has Fast DDS without its security plugins"
+        return fail("ROS_SECURITY_ENABLE", found, "source an installed ROS 2 Jazzy (docs/security.md), or unset it")
     what, store = "ROS_SECURITY_ENABLE", environment.get("ROS_SECURITY_KEYSTORE", "")
     if not store or not (Path(store) / "enclaves").is_dir():
         found = f"true, but ROS_SECURITY_KEYSTORE ({store or 'not set'}) is no keystore"
