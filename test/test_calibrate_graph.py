@@ -191,6 +191,6 @@ def test_a_held_board_is_turned_to_the_camera_that_is_calibrated(view: str) -> N
 def test_rviz_shows_what_the_calibrator_publishes() -> None:
     config = yaml.safe_load(paths.shared("config", "rviz", "calibrate.rviz").read_text())
     displays = {display["Name"]: display for display in config["Visualization Manager"]["Displays"]}
-    assert displays["live view"]["Topic"]["Value"] == "/calibrator/image"
+    assert displays["live view"]["Topic"]["Value"] == "calibrator/image"  # in RViz's namespace
     assert displays["live view"]["Topic"]["Reliability Policy"] == "Reliable"
     assert set(displays) == {"live view", "robot", "frames"} and "live view" in config["Window Geometry"]
