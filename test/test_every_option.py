@@ -1,0 +1,161 @@
+"""Whatever can be trained can be used: from ./genima train to eval, the two ROS nodes and the demo."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from accelerate.state import AcceleratorState
+from ros_graph import Graph
+from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+
+from genima.checkpoint import FILE
+from genima.cli.train import main as train_command
+from genima.datasets.targets import TargetDataset
+from genima.diffusion.random_base import random_base
+from genima.observation import Joints
+from genima.robot.model import RobotModel
+from genima_bringup.supervisor import free_domains
+from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
+from genima_nodes import messages, qos
+from genima_nodes.controller import ControllerNode
+from genima_nodes.diffusion_agent import DiffusionAgentNode
+from genima_sim import evaluate
+from genima_sim.environment import Environment
+
+# What --base, --conditioning and --tiled can be together.
+KINDS = {
+    f"{base} {conditioning} {tiled}": ["--base", base, "--conditioning", conditioning, f"--{tiled}"]
+    for base in ("tiny", "tiny-xl", "small")
+    for conditioning in ("controlnet", "unet")
+    for tiled in ("tiled", "no-tiled")
+    if (base, conditioning) != ("small", "unet")  # refused, see test_training
+}
+PAPER = "tiny controlnet tiled"  # an SD-Turbo with a ControlNet, drawn by the Euler ancestral scheduler
+QUICK = [pytest.param(kind, marks=() if kind == PAPER else pytest.mark.nightly) for kind in KINDS]
+GOAL = "push down the maroon button"
+PANDA = RobotModel.load("panda")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For bases and what is trained on them."""
+    folder = tmp_path_factory.mktemp("trained")
+    for size in ("tiny", "tiny-xl"):
+        random_base(size).save_pretrained(folder / size)  # type: ignore[arg-type]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def controller(folder: Path, targets: TargetDataset) -> Path:
+    """One for all agents: a prompt is nothing that it must agree on."""
+    arguments = ["--clip", "small", "--validation-chunks", "1", "--out", str(folder)]
+    return train("controller", targets, arguments, folder / "controller")
+
+
+def train(recipe: str, targets: TargetDataset, arguments: list[str], result: Path) -> Path:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    short = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--save-every", "1", "--warmup-steps", "0"]
+    assert train_command([recipe, "--data", str(targets.folder), *short, *arguments]) == 0
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return result
+
+
+@pytest.fixture
+def pair(kind: str, folder: Path, controller: Path, targets: TargetDataset) -> Path:
+    """A trained diffusion agent of a kind with the controller."""
+    out = folder / kind.replace(" ", "-")
+    if not out.exists():
+        base, *others = KINDS[kind][1:]
+        known = base if base == "small" else str(folder / base)
+        arguments = [
+            "--base",
+            known,
+            *others,
+            "--inference-steps",
+            "3",
+            "--validation-drawings",
+            "1",
+            "--out",
+            str(out),
+        ]
+        train("diffusion", targets, arguments, out)
+        shutil.copytree(controller, out / "controller", symlinks=True)
+    return out
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_eval_uses_whatever_was_trained(
+    kind: str, pair: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environment, "close", lambda: None)
+    monkeypatch.setattr(evaluate, "Environment", lambda: environment)
+    description = json.loads((pair / "diffusion_agent/best" / FILE).read_text())
+    assert description["scheduler"] == ("DDIMScheduler" if "small" in kind else "EulerAncestralDiscreteScheduler")
+    assert description["tiled"] == ("no-tiled" not in kind) and description["conditioning"] in kind
+    faster = ["--drawing.strength", "0.5", "--drawing.controlnet-every", "2", "--drawing.steps", "4"]
+    for i, shortcuts in enumerate(([], faster)):
+        out = tmp_path / f"{i}.json"
+        arguments = ["--task", "push_button", "--episodes", "1", "--time-limit", "1.2", "--horizon", "10", *shortcuts]
+        assert evaluate.main([*arguments, "--checkpoint", str(pair), "--out", str(out)]) == 0
+        assert json.loads(out.read_text())["episodes"] == 1
+
+
+@pytest.fixture
+def nodes(kind: str, pair: Path) -> Iterator[Graph]:
+    """Both nodes with what was trained, as their processes start them."""
+    arguments = ["--ros-args", "-p", f"checkpoint:={pair}"]
+    rclpy.init(args=arguments, domain_id=random.SystemRandom().choice(free_domains()))
+    graph = Graph()
+    graph.add(DiffusionAgentNode())
+    graph.add(ControllerNode())
+    yield graph
+    graph.close()
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("kind", QUICK)
+def test_the_nodes_use_whatever_was_trained(kind: str, nodes: Graph) -> None:
+    views = nodes.nodes[0]._agent.camera_views
+    drawn = nodes.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    commands = nodes.hear(JointState, "controller/command", qos.SOURCE_COMMAND)
+    say_task = nodes.speak(String, "task", qos.TASK)
+    cameras = [nodes.speak(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in views]
+    say_joints = nodes.speak(JointState, "joint_states", qos.JOINT_STATES)
+    images: Any = np.random.default_rng(0)
+
+    def live() -> None:
+        now = time.time()
+        say_joints(messages.joints_message(Joints(now, PANDA.home, 1.0), PANDA))
+        for show in cameras:
+            show(messages.image_message(images.integers(0, 255, (256, 256, 3), np.uint8), now))
+
+    say_task(String(data=GOAL))
+    nodes.until(lambda: len(drawn) > 2, "nothing is drawn", live)
+    nodes.until(lambda: bool(commands), "no command is sent", live)
+    target = messages.drawn_target_from(drawn[-1])
+    assert target.steps == 3 and target.tile.shape == (64, 64, 3) and target.tile.std() > 0
+
+
+@pytest.mark.real_time
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_demo_uses_whatever_was_trained(kind: str, pair: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "genima.cli", "demo", "--headless", "--episodes", "1", "--time-limit", "3"]
+    command += ["--checkpoint", str(pair), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["episodes"][0]["drawings"] > 0
