@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, ResNetConfig, ResNetModel
 
-from genima import checkpoint
+from genima import checkpoint, model_files
 from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, DrawingSpec
 from genima.controller import Controller
 from genima.controller.act import Act, ActConfig
@@ -212,6 +212,29 @@ def test_an_index_on_the_hub_is_checked_before_its_parts_are_loaded(
     monkeypatch.setattr("genima.diffusion.base.hf_hub_download", lambda *_, **__: str(index))
     monkeypatch.setattr("genima.diffusion.base.DiffusionPipeline", None)
     assert "planted" in refused(lambda _: load_base("some/model"), folders)
+
+
+def test_configurations_of_released_models_pass(tmp_path: Path) -> None:
+    """What theirs have besides; none of it is code or too large."""
+    configs: dict[str, dict[str, Any]] = {
+        "model_index.json": {
+            "_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, "image_encoder": [None, None],
+            "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+            "feature_extractor": ["transformers", "CLIPFeatureExtractor"], "scheduler": ["diffusers", "PNDMScheduler"],
+        },
+        "resnet/config.json": {"label2id": {"record player": 754}, "id2label": {"754": "record player"}},
+        "text_encoder/config.json": {"num_hidden_layers": 32, "vocab_size": 49408, "layer_norm_eps": 1e-5},
+        "unet/config.json": {
+            "_class_name": "UNet2DConditionModel", "attention_head_dim": [5, 10, 20, 20], "sample_size": 128,
+            "transformer_layers_per_block": [1, 2, 10], "projection_class_embeddings_input_dim": 2816,
+        },
+        "tokenizer/tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": 10**30},
+        "scheduler/scheduler_config.json": {"_class_name": "PNDMScheduler", "trained_betas": [0.1] * 1000},
+    }  # fmt: skip
+    for name, config in configs.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(config))
+    model_files.require_safe(tmp_path, "these")
 
 
 @pytest.mark.parametrize("kind", LOADERS)

@@ -43,6 +43,7 @@ _PARTS: dict[str, Collection[tuple[str, str]]] = {
     "controlnet": [("diffusers", "ControlNetModel")],
 }
 _NETWORKS = ("UNet2DConditionModel", "ControlNetModel", "AutoencoderKL", "AutoencoderTiny", "PatchCodec")
+_LABELS = ("id2label", "label2id")  # of a classifier: 754 is "record player", not a number of layers
 _INDEX = "model_index.json"
 _CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json", _INDEX)
 # Keys by which libraries find code, or other files, to load.
@@ -203,8 +204,9 @@ def _pairs(data: Any) -> Iterator[tuple[str, Any]]:
     """Yield each key of nested mappings with its value."""
     if isinstance(data, dict):
         for key, value in data.items():
-            yield str(key), value
-            yield from _pairs(value)
+            if key not in _LABELS:
+                yield str(key), value
+                yield from _pairs(value)
     elif isinstance(data, list):
         for value in data:
             yield from _pairs(value)

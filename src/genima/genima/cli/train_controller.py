@@ -47,7 +47,7 @@ class TrainController:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima train controller``."""
-    example = "./genima train controller --data data/targets --out runs/mine --clip small --steps 16000"
+    example = "./genima train controller --data data/targets --out runs/mine --epochs 1000"
     options = parse_options(TrainController, "genima train controller", argv, example)
 
     from genima.checkpoint import CONTROLLER, FOLDERS

@@ -44,18 +44,19 @@ class TrainDiffusion:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima train diffusion``."""
-    example = "./genima train diffusion --data data/targets --out runs/mine --base small --steps 8000 --batch-size 8"
+    example = "./genima train diffusion --data data/targets --out runs/mine --base stabilityai/sd-turbo"
     options = parse_options(TrainDiffusion, "genima train diffusion", argv, example)
 
     from genima.checkpoint import DIFFUSION_AGENT, FOLDERS
     from genima.datasets.targets import TargetDataset
     from genima.diffusion.build import build_agent
     from genima.training import loop
-    from genima.training.diffusion import require_usable, train_diffusion
+    from genima.training.diffusion import require_fitting, require_usable, train_diffusion
 
     folder = options.out / FOLDERS[DIFFUSION_AGENT]
     accelerator = loop.make_accelerator(options.loop, folder)
     targets = TargetDataset.load(options.data, options.views)
+    require_fitting(options.drawing, targets)
     agent = build_agent(
         options.base, targets, options.conditioning, options.tiled, options.inference_steps, options.loop.seed
     )

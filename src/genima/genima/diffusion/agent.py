@@ -323,7 +323,7 @@ _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 def _load(kind: Any, folder: Path, name: str) -> Any:
     model_files.require_network(kind, folder / name)
-    options: dict[str, Any] = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "device_map": None}
+    options: dict[str, Any] = {"dtype": torch.float32, "low_cpu_mem_usage": False, "device_map": None}
     return _whole(
         kind.from_pretrained(folder, subfolder=name, use_safetensors=True, output_loading_info=True, **options)
     )

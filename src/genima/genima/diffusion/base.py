@@ -70,7 +70,7 @@ def _load_pipeline(name: str, **options: Any) -> DiffusionPipeline:
         index = Path(hf_hub_download(name, _INDEX, local_files_only=options.get("local_files_only", False)))
         model_files.require_known_parts(read_json(index, "model configuration"), index)
     return DiffusionPipeline.from_pretrained(
-        name, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False, trust_remote_code=False,
+        name, dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False, trust_remote_code=False,
         **options,
     )  # fmt: skip
 

@@ -117,6 +117,16 @@ def drawing_loss(
     return DrawingLoss(agent, options)
 
 
+def require_fitting(options: DrawingOptions, targets: TargetDataset) -> None:
+    """Check options against the dataset.
+
+    Raises:
+        GenimaError: for a shift of as many pixels as a view has.
+    """
+    if options.crop >= targets.spec.view_size:
+        raise GenimaError(f"--crop {options.crop}: must be less than the views' {targets.spec.view_size} px")
+
+
 def train_diffusion(
     agent: DiffusionAgent,
     targets: TargetDataset,
@@ -132,8 +142,7 @@ def train_diffusion(
     """
     check_options(options)
     accelerator = accelerator or loop.make_accelerator(loop_options, folder)
-    if options.crop >= targets.spec.view_size:
-        raise GenimaError(f"--crop {options.crop}: must be less than the views' {targets.spec.view_size} px")
+    require_fitting(options, targets)
     training, validation = split(targets.moments)
     chosen = np.random.default_rng(loop_options.seed).choice(
         validation, min(options.validation_drawings, len(validation)), replace=False
