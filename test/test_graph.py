@@ -206,7 +206,7 @@ def test_a_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
     "file, expected",
     [
         ("sim", {"sim_node", "coppeliasim", "diffusion_agent", "controller", "command_guard", "task_runner"}),
-        ("teleop", {"command_guard", "teleop", "sim_node", "sim_leader"}),
+        ("teleop", {"command_guard", "teleop", "jog", "sim_node", "sim_leader"}),
         ("record", {"recorder", "scene_overlay", "rviz2"}),  # and those of teleop
         ("calibrate", {"calibrator", "command_guard", "sim_node", "rviz2"}),
     ],
