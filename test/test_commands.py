@@ -7,8 +7,10 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -211,3 +213,27 @@ def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path)
     shown = run(sys.executable, "-P", "-c", script, cwd=hostile)
     assert shown.stdout == b"3\n", shown.stderr
     assert not (hostile / "executed").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- Ctrl-C
+
+
+@pytest.mark.parametrize("command", ["inspect models/tiny", "eval --task push_button", "record --lockstep --out OUT"])
+def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, command: str) -> None:
+    """The interpreter's own start, some 50 ms before our first line, has words of its own."""
+    words = [str(tmp_path) if word == "OUT" else word for word in command.split()]
+    for seconds in (0.15, 0.4, 0.8, 1.6):
+        code = f"import genima.cli; print(flush=True); from genima.cli.__main__ import end, main; end(main({words}))"
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+        )  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(seconds)
+        begin = time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert b"Traceback" not in errors and process.returncode in (0, 130), (seconds, process.returncode, errors)
+        assert time.monotonic() - begin < 20  # s; about 2 on a quiet machine

@@ -222,6 +222,32 @@ def test_an_environment_of_another_user_is_left_as_it_is() -> None:
         assert f"cannot write {tree}" in shown.stderr and "GENIMA_VENV" in shown.stderr
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_a_complete_environment_serves_users_who_cannot_write_it() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        for package in ("genima", "genima_sim", "genima_nodes", "genima_bringup"):
+            for name in ("setup.py", "setup.cfg"):
+                (tree / "src" / package).mkdir(exist_ok=True)
+                shutil.copy(ROOT / "src" / package / name, tree / "src" / package / name)
+        (tree / ".venv/bin").mkdir(parents=True)
+        executable(tree / ".venv/bin/python", "exit 0")
+        script = (tree / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
+        (tree / "functions").write_text(script, encoding="utf-8")
+        for place in (tree, *tree.rglob("*")):
+            place.chmod(0o755)
+        steps = ("make_environment", "build_interfaces", "install_ours")
+        begin = f'. "{tree}/functions"; VENV={tree}/.venv; '
+        run("bash", "-c", begin + "; ".join(f'state_of {step} >"$VENV/{step}.stamp"' for step in steps))
+        for user in (0, 65534):
+            command = ["bash", "-c", begin + "is_set_up && echo complete"]
+            shown = subprocess.run(command, user=user, capture_output=True, timeout=60)
+            assert shown.stdout == b"complete\n", shown.stderr
+        (tree / ".venv/install_ours.stamp").write_text("older", encoding="utf-8")
+        assert run("bash", "-c", begin + "is_set_up && echo complete").stdout == ""
+
+
 @pytest.mark.parametrize("name", ["a:b", "a;b", "a\nb"])
 def test_a_folder_that_library_paths_cannot_hold_is_refused_before_any_download(bare: Path, name: str) -> None:
     tree = bare.with_name(name)
