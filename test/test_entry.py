@@ -248,7 +248,7 @@ def test_a_complete_environment_serves_users_who_cannot_write_it() -> None:
         assert run("bash", "-c", begin + "is_set_up && echo complete").stdout == ""
 
 
-@pytest.mark.parametrize("name", ["a:b", "a;b", "a\nb"])
+@pytest.mark.parametrize("name", ["a:b", "a;b", "a\nb", "a$b", "a{b"])
 def test_a_folder_that_library_paths_cannot_hold_is_refused_before_any_download(bare: Path, name: str) -> None:
     tree = bare.with_name(name)
     bare.rename(tree)
