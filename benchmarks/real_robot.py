@@ -31,8 +31,9 @@ from genima.files import atomic_write, require_writable
 from genima.guard import GuardSettings
 from genima.guard.limits import violations
 from genima.robot.model import RobotModel
+from genima.signals import interruptible
 from genima_bringup.processes import CLOCK_WATCH
-from genima_bringup.supervisor import Supervisor, interruptible, ros_environment
+from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_nodes.health import values
 from genima_nodes.pacing import CALLBACKS, PacedThread, schedule_in_real_time
 from genima_sim.tasks import TASKS

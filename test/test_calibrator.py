@@ -26,6 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
 from genima.errors import GenimaError
+from genima.guard import command_guard
 from genima.handeye import Board, Calibration, Intrinsics, calibrate, detect
 from genima.handeye.folder import CameraInfo, load_samples, sample_names
 from genima.handeye.from_robot import Photo
@@ -205,18 +206,21 @@ def parameters(folder: Path, **changes: Any) -> list[Parameter]:
 
 
 @pytest.fixture
-def calm() -> Iterator[Graph]:
+def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
     """As ``graph``, with a command guard that waits longer: this process is all nodes in one, and may be slow."""
-    yield from guarded(late=3.0, lost=6.0)
+    yield from guarded(monkeypatch, late=3.0, lost=6.0)
 
 
 @pytest.fixture
-def alert() -> Iterator[Graph]:
+def alert(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
     """The same, but it waits less long."""
-    yield from guarded(late=0.6, lost=0.9)
+    yield from guarded(monkeypatch, late=0.6, lost=0.9)
 
 
-def guarded(late: float, lost: float) -> Iterator[Graph]:
+def guarded(monkeypatch: pytest.MonkeyPatch, late: float, lost: float) -> Iterator[Graph]:
+    """Nodes with a guard whose limits are wider than those that a robot's may have."""
+    for name, value in {"late": late, "lost": lost}.items():
+        monkeypatch.setitem(command_guard._MOST, name, value)
     line = ["python", "--ros-args", "-p", f"late:={late}", "-p", f"lost:={lost}"]
     rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
     graph = Graph()

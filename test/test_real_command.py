@@ -151,7 +151,7 @@ def started(place: Place) -> Iterator[Callable[..., Command]]:
 def test_what_the_files_say_is_found_before_anything_starts(place: Place, started: Callable[..., Command]) -> None:
     """A number that is not written down, one written twice; a robot that the checkpoint is not of; no calibration."""
     for options, words in [
-        ({"cameras": place.rig(serial=None)}, "view front: it must have just the fields serial, model"),
+        ({"cameras": place.rig(serial=None)}, "front.serial: Field required"),
         ({"cameras": place.rig(serial=SERIALS["wrist"])}, "front, wrist have the same serial 0000000002"),
         ({"cameras": place.rig(profile="640x480x30")}, "front camera: its images are 640x480, the checkpoint takes"),
         ({"robot": "fr3"}, "the checkpoint of Genima .*fr3"),
