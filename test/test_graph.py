@@ -89,7 +89,7 @@ def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> N
     assert report["first_drawn_target_s"] > 0
     with av.open(str(tmp_path / "out" / "video.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) > 5
-    assert cv2.imread(str(tmp_path / "out" / "picture.png")).shape == (512, 1024, 3)
+    assert cv2.imread(str(tmp_path / "out" / "picture.png")).shape == (568, 1024, 3)  # 56 px of labels
     assert not list((tmp_path / "out").glob("*.part"))
 
 

@@ -97,6 +97,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
             terminal.until("b begin to record")
             terminal.press("y")
             terminal.until("nothing is recorded")
+            terminal.until("deg apart")  # the leader is heard by now
             terminal.press(" ")
             terminal.until("the follower comes to the leader")
             terminal.until("mirroring")
@@ -127,6 +128,7 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
             terminal.until("p play")
             terminal.press("p")
             terminal.until("the follower is idle")
+            terminal.until("deg apart")  # the leader is heard by now
             terminal.press(" ")
             terminal.until("the follower comes to the leader")
             terminal.until("mirroring")
