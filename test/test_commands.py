@@ -235,5 +235,7 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, comma
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-        assert b"Traceback" not in errors and process.returncode in (0, 130), (seconds, process.returncode, errors)
+        # While the interpreter ends, the signal's default action is in force again.
+        ended = process.returncode in (0, 130, -signal.SIGINT)
+        assert b"Traceback" not in errors and ended, (seconds, process.returncode, errors)
         assert time.monotonic() - begin < 20  # s; about 2 on a quiet machine

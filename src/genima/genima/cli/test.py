@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[4]
 # Tests in real time need the machine for themselves; the others share its processors.
 _LONGEST = ["--durations", "15"]  # the first to look at when a run takes too long
-_IN_PARALLEL = ["-m", "not real_time", "-n", "logical", "--maxprocesses", "8", "--dist", "worksteal", *_LONGEST]
+_QUICK = ["-m", "not real_time and not nightly"]
+_IN_PARALLEL = [*_QUICK, "-n", "logical", "--maxprocesses", "8", "--dist", "worksteal", *_LONGEST]
 # A shared machine may stand still for longer than an arm may be left alone. What fails twice fails; what failed once is
 # listed as RERUN.
 _ONE_BY_ONE = ["--reruns", "1", "-rR", *_LONGEST]
