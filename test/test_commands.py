@@ -218,6 +218,7 @@ def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path)
 # ------------------------------------------------------------------------------------------------------------- Ctrl-C
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("command", ["inspect models/tiny", "eval --task push_button", "record --lockstep --out OUT"])
 def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, command: str) -> None:
     """The interpreter's own start, some 50 ms before our first line, has words of its own."""
