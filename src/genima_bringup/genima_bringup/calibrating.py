@@ -217,7 +217,7 @@ def _calibrator(options: Live, parent: Literal["base", "flange"]) -> list[Proces
 
 
 def _device(options: Live) -> Device:
-    """How the camera that is to be calibrated is connected."""
+    """Connection of the camera to calibrate."""
     from genima.views.rig import load_rig
 
     rig = load_rig(options.cameras)

@@ -23,7 +23,7 @@ class MachineLoad:
 
     @property
     def busy(self) -> bool:
-        """Whether others take a considerable share of the machine."""
+        """Return whether other processes take a considerable share of the machine."""
         return self.others + self.stolen > _BUSY * self.cores
 
     def __str__(self) -> str:

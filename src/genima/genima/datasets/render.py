@@ -220,7 +220,7 @@ def sha256(path: Path) -> str:
 
 
 class _Note(FileSchema):
-    """What the renderer writes into the footer of a shard."""
+    """Schema of the footer of a shard."""
 
     fingerprint: str
     moments: Annotated[int, Field(ge=0)]

@@ -1,4 +1,4 @@
-"""Whether the drivers of the chosen arm, gripper and cameras are installed."""
+"""Check the drivers of the chosen arm, gripper and cameras."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def findings(
 
 
 def libfranka(load: Callable[[str], Any], tried: str) -> Finding:
-    """Whether libfranka's Python bindings are installed and are those that our driver is written for."""
+    """Check that pylibfranka is installed in the version that our driver is written for."""
     what = "arm's driver (franka_arm)"
     try:
         module = load("pylibfranka")
@@ -93,7 +93,7 @@ def libfranka(load: Callable[[str], Any], tried: str) -> Finding:
 
 
 def library(what: str, module: str, load: Callable[[str], Any]) -> Finding:
-    """Whether a driver's Python library can be imported."""
+    """Check that a driver's Python library can be imported."""
     try:
         load(module)
     except GenimaError as error:
@@ -102,7 +102,7 @@ def library(what: str, module: str, load: Callable[[str], Any]) -> Finding:
 
 
 def packages(what: str, names: Sequence[str], prefixes: Sequence[Path], otherwise: str) -> Finding:
-    """Whether ROS packages are installed in the prefixes that are sourced."""
+    """Check that ROS packages are installed in the sourced prefixes."""
     missing = [name for name in names if not any(_has_package(prefix, name) for prefix in prefixes)]
     if not missing:
         return ok(what, f"{len(names)} ROS packages are there")
@@ -116,7 +116,7 @@ def packages(what: str, names: Sequence[str], prefixes: Sequence[Path], otherwis
 
 
 def serial_port(port: Path) -> Finding:
-    """Whether this user may open a Robotiq's adapter."""
+    """Check that this user may open a Robotiq's adapter."""
     what = "gripper's port"
     if not port.exists():
         return fail(what, f"{port} is not there", "plug the adapter in, or give --com-port /dev/serial/by-id/...")

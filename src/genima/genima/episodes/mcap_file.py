@@ -384,7 +384,7 @@ class _Fields:
 
     @property
     def rest(self) -> memoryview:
-        """What was not read."""
+        """Topics that were not read."""
         return self._content[self._place :]
 
     def take(self, size: int) -> memoryview:

@@ -208,7 +208,7 @@ def load_information(folder: Path) -> Information:
 
 
 class FileContent(NamedTuple):
-    """What metadata.yaml says about a file of a bag."""
+    """Entry of metadata.yaml for a file of a bag."""
 
     name: str
     messages: int

@@ -1,4 +1,4 @@
-"""What a training notes beside its checkpoints: its progress and the validation errors of every checkpoint."""
+"""Files that a training writes beside its checkpoints: its progress and the validation errors of every checkpoint."""
 
 from __future__ import annotations
 

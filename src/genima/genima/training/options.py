@@ -26,14 +26,14 @@ _Hue = Annotated[float, Field(ge=0, le=0.5)]
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How long and how fast to learn."""
+    """Length and learning rate of a training."""
 
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     """Samples of an optimiser step, over all devices and accumulated parts."""
     learning_rate: Annotated[float, Field(gt=0, le=10)]
     """Of AdamW."""
     epochs: Annotated[float, Field(gt=0, le=10**6)] = 200
-    """How often every moment is seen."""
+    """Passes over all moments."""
     steps: Steps = 0
     """Optimiser steps; 0: as many as the epochs take."""
     weight_decay: NonNegative = 1e-2

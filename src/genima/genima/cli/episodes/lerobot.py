@@ -24,7 +24,7 @@ class Export:
     overwrite: bool = False
     """Replace a LeRobot dataset that is there; nothing else is ever replaced."""
     on_fault: Literal["skip", "refuse"] = "skip"
-    """Whether a demo with a fault is left out or ends the command."""
+    """Leave out a demo with a fault, or end the command."""
     robot: str = "panda"
     """Robot model: a name in config/robots or a YAML file."""
 
@@ -50,7 +50,7 @@ class Import:
     """Folder of camera calibrations by view, for images of their shape. Without it the demos hold none, and whatever
     needs one asks for it."""
     on_fault: Literal["skip", "refuse"] = "skip"
-    """Whether an episode with a fault is left out or ends the command."""
+    """Leave out an episode with a fault, or end the command."""
     robot: str = "panda"
     """Robot model: a name in config/robots or a YAML file."""
 

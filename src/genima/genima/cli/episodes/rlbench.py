@@ -26,7 +26,7 @@ class ImportRLBench:
     cameras: Path | None = None
     """Folder of camera calibrations; without it those that the episodes tell."""
     on_fault: Literal["skip", "refuse"] = "skip"
-    """Whether an episode with a fault is left out or ends the command."""
+    """Leave out an episode with a fault, or end the command."""
     robot: str = "panda_franka_hand"
     """Robot model: a name in config/robots or a YAML file."""
     images: Literal["png", "jpeg"] = "png"

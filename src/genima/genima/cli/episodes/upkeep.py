@@ -161,7 +161,7 @@ class TrimDemos:
     keep: Annotated[float, Field(ge=0, le=86400)] = 0.25
     """Seconds of rest that stay at both ends."""
     on_fault: _OnFault = "skip"
-    """Whether a demo that cannot be trimmed is left out or ends the command."""
+    """Leave out a demo that cannot be trimmed, or end the command."""
     robot: str = "panda"
     """Robot model: a name in config/robots or a YAML file."""
 
@@ -201,7 +201,7 @@ class RepairDemos:
     demos: tyro.conf.Positional[Path]
     """Folder of demos (rosbag2), or one demo."""
     on_fault: _OnFault = "skip"
-    """Whether a demo that cannot be repaired is left out or ends the command."""
+    """Leave out a demo that cannot be repaired, or end the command."""
 
 
 def repair_demos(argv: Sequence[str]) -> int:

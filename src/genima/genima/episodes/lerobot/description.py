@@ -42,12 +42,12 @@ class Feature(_OthersSchema):
 
     @property
     def is_image(self) -> bool:
-        """Whether it is images, of a camera or of anything else."""
+        """Return whether the feature is images, of a camera or of anything else."""
         return self.dtype in ("image", "video")
 
     @property
     def is_colour(self) -> bool:
-        """Whether its images have three channels and are no depth map."""
+        """Return whether its images have three channels and are no depth map."""
         depth = any((self.info or {}).get(key) is True for key in ("video.is_depth_map", "is_depth_map"))
         return self.is_image and not depth and self._channels_last is not None
 
@@ -101,7 +101,7 @@ class Info(_OthersSchema):
 
 @dataclass(frozen=True)
 class EpisodeEntry:
-    """Where an episode is."""
+    """Location of an episode."""
 
     index: int
     length: int  # frames
