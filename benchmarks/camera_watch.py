@@ -6,7 +6,6 @@ What is late is counted as in ``steadiness.py``.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -19,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 import tyro
+from benchmark_report import require_report, write_report
 from std_srvs.srv import Trigger
 from steadiness import COUNTERS, late
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima_bringup.processes import Process, around_simulator, camera_watch
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.tasks import TASKS
@@ -51,6 +50,8 @@ class Options:
     """How far in m."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,7 @@ class Bench:
 
 def main() -> None:
     options = tyro.cli(Options)
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "camera_watch", options.overwrite)
     os.environ.update(ros_environment())
     parts = []
     import rclpy
@@ -162,8 +162,7 @@ def main() -> None:
             f"load {part.load:.1f}; alarms: {'; '.join(part.alarms) or 'none'}; {part.checks}"
         )
     print(f"noticed: {noticed}")
-    if options.out:
-        atomic_write(options.out, (json.dumps([asdict(part) for part in parts], indent=2) + "\n").encode())
+    write_report(options.out, "camera_watch", {"parts": [asdict(part) for part in parts]})
 
 
 if __name__ == "__main__":

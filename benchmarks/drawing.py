@@ -9,7 +9,6 @@ weights, take at the device's peaks (see drawing_costs.py).
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import tempfile
 import threading
@@ -23,6 +22,7 @@ import diffusers
 import numpy as np
 import torch
 import tyro
+from benchmark_report import require_plot, require_report, write_report
 from diffusers import AutoencoderTiny, StableDiffusionControlNetPipeline
 from drawing_costs import Costs, count
 from tqdm import tqdm
@@ -33,7 +33,6 @@ from genima import paths
 from genima.diffusion.agent import DiffusionAgent
 from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima.precision import is_half_fast
 from genima.workers import WorkerPool
 
@@ -81,6 +80,8 @@ class Options:
     """Only count operations and bytes."""
     out: Path | None = None
     """Write the result to this JSON file, and next to it a plot (.png)."""
+    overwrite: bool = False
+    """Replace a report of this benchmark and its plot that are there."""
 
     @property
     def side(self) -> int:
@@ -118,9 +119,8 @@ def main() -> None:
         raise GenimaError("--draws, --threads and --steps must be positive")
     if options.size == "sd-turbo" and not options.count_only and not torch.cuda.is_available():
         raise GenimaError("SD-Turbo's size takes a GPU; --count-only counts without one, --size small runs here")
-    for path in (options.out, options.out and options.out.with_suffix(".png")):
-        if path:
-            require_writable(path)
+    require_report(options.out, "drawing", options.overwrite)
+    require_plot(options.out and options.out.with_suffix(".png"), options.overwrite)
     costs = None if options.size == "small" else count(options.size, options.side)
     report: dict[str, Any] = {"size": options.size, "steps": steps_of(options), "draws": options.draws}
     if costs:
@@ -141,8 +141,7 @@ def main() -> None:
 
 def save(options: Options, report: Mapping[str, Any]) -> None:
     """What is known so far."""
-    if options.out:
-        atomic_write(options.out, (json.dumps(report, indent=2) + "\n").encode())
+    write_report(options.out, "drawing", report)
 
 
 def steps_of(options: Options) -> int:

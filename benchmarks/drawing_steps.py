@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from benchmark_report import require_report, write_report
 from tqdm import tqdm
 
 from genima import checkpoint
@@ -25,11 +26,13 @@ from genima.datasets.targets import TargetDataset, split
 from genima.diffusion import DiffusionAgent
 from genima.diffusion.engine import DrawingEngine, Shortcuts
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
+from genima.files import read_json
+from genima.outputs import require_same_settings
 from genima.robot.model import RobotModel
 from genima.targets.reading import DrawingErrors, drawing_errors, summarise
 from genima.views import untile
 from genima_sim import evaluate
+from genima_sim.results import checkpoint_digest
 from genima_sim.tasks import TASKS
 
 COMPARED = {
@@ -60,17 +63,20 @@ class Options:
     episodes: int = 50
     """Of each task in simulation; 0: only draw."""
     out: Path = Path("runs/drawing_steps.json")
-    """JSON file; what it holds already is not measured again."""
+    """JSON file; what it holds already of the same data and models is not measured again."""
+    overwrite: bool = False
+    """Begin the JSON file anew."""
 
 
 def main() -> None:
     options = tyro.cli(Options)
     if options.moments < 1 or options.episodes < 0:
         raise GenimaError("--moments must be positive, --episodes not negative")
-    require_writable(options.out)
+    _, folders = checkpoint.read_pair(options.checkpoint)
+    settings = {"data": str(options.data.resolve()), "checkpoint_digest": checkpoint_digest(folders)}
+    results = former_results(options, settings)
     torch.set_num_threads(1)
     targets = TargetDataset.load(options.data)
-    results: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     with tqdm(COMPARED.items(), unit="shortcut", dynamic_ncols=True) as progress:
         for name, shortcuts in progress:
             progress.set_postfix_str(name)
@@ -80,9 +86,21 @@ def main() -> None:
             for task in TASKS:
                 if options.episodes and result.get(task, {}).get("episodes") != options.episodes:
                     result[task] = success(options, shortcuts, task)
-                    atomic_write(options.out, (json.dumps(results, indent=2) + "\n").encode())
-            atomic_write(options.out, (json.dumps(results, indent=2) + "\n").encode())
+                    write_report(options.out, "drawing_steps", {"settings": settings, "results": results})
+            write_report(options.out, "drawing_steps", {"settings": settings, "results": results})
     print_table(options, results)
+
+
+def former_results(options: Options, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the results that are in the report already; they must be of the same data and models."""
+    exists = options.out.is_file()
+    require_report(options.out, "drawing_steps", options.overwrite or exists)  # replaced only where it is a report
+    if not exists or options.overwrite:
+        return {}
+    report = read_json(options.out, "report")
+    require_same_settings(f"report {options.out}", report.get("settings", {}), settings)
+    results: dict[str, Any] = report.get("results", {})
+    return results
 
 
 def drawn(options: Options, shortcuts: Shortcuts, targets: TargetDataset) -> dict[str, float]:

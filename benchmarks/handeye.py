@@ -14,7 +14,6 @@ right.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from benchmark_report import require_report, write_report
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima.handeye import Board, Detection, Intrinsics, Sample, calibrate, detect
 from genima.handeye.poses import difference, inverse, moved, pose, rotation_vector, transform
 from genima.handeye.refine import CAMERA, Fit, Free, Noise, derivatives, marginal
@@ -69,6 +68,8 @@ class Options:
     """How far joints go from the middle ones, rad."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if options.setups < 1 or options.samples < 5 or options.pixels < 0 or min(options.joints) < 0:
         raise GenimaError("--setups must be positive, --samples at least 5, --pixels and --joints not negative")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "handeye", options.overwrite)
     robot = RobotModel.load("panda")
     results = {}
     with tqdm(total=len(PARENTS) * len(options.joints) * options.setups, disable=not sys.stderr.isatty()) as progress:
@@ -130,8 +130,8 @@ def main() -> None:
         print(f"  {'nearer than their best fit':<26}{by_mm:>6.1f} x{by_deg:>10.1f} x")
         print(f"  chi^2 {result.chi_squared:.1f} of 6; {result.seconds:.2f} s")
     if options.out:
-        content = {name: asdict(result) for name, result in results.items()}
-        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        content = {"results": {name: asdict(result) for name, result in results.items()}}
+        write_report(options.out, "handeye", content)
 
 
 def compare(robot: RobotModel, make: Make, noise: float, options: Options, progress: tqdm[None]) -> Result:

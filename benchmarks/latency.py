@@ -12,7 +12,6 @@ set-point that was due after that command had come. All processes are on one mac
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -25,12 +24,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import tyro
+from benchmark_report import require_plot, require_report, write_report
 from numpy.typing import NDArray
 from real_robot import OnStandIns, running, tasks
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima_nodes import qos
 from genima_nodes.health import values
 
@@ -65,6 +64,8 @@ class Options(OnStandIns):
     """How long."""
     plot: Path | None = None
     """Draw it into this PNG file."""
+    overwrite: bool = False
+    """Replace a report and a plot of this benchmark that are there."""
 
 
 @dataclass
@@ -145,8 +146,8 @@ def main() -> None:
     options = tyro.cli(Options)
     if not options.seconds > 0 or not 0 < options.fps <= 100:
         raise GenimaError("--seconds must be positive, --fps at most 100")
-    for path in filter(None, (options.out, options.plot)):
-        require_writable(path)
+    require_report(options.out, "latency", options.overwrite)
+    require_plot(options.plot, options.overwrite)
     stages, own, drawn = trace(options)
     if len(stages) < _LEAST:
         raise GenimaError(f"only {len(stages)} of {drawn} drawings came through; the machine is too busy")
@@ -154,7 +155,7 @@ def main() -> None:
     print(table(stages))
     if options.out:
         content = {"stages": list(STAGES), "seconds": stages.tolist(), "drawings": drawn, "controller": own}
-        atomic_write(options.out, json.dumps(content).encode())
+        write_report(options.out, "latency", content)
     if options.plot:
         plot(stages, options.plot)
 

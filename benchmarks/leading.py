@@ -7,7 +7,6 @@ what the messages' two hops take: this process says something to itself, twice.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -18,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from benchmark_report import require_report, write_report
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima_bringup.processes import Process
 from genima_bringup.supervisor import Supervisor, ros_environment
 
@@ -40,6 +39,8 @@ class Options:
     """How long."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if not 50 <= options.rate <= 200 or not options.seconds > 0:
         raise GenimaError("--rate must be from 50 to 200 and --seconds positive")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "leading", options.overwrite)
     os.environ.update(ros_environment())
     processes = [
         Process("genima_nodes", "command_guard", {"rate": options.rate}),
@@ -72,7 +72,7 @@ def main() -> None:
         print(f"{name:<34}{r.p50:>10.2f}{r.p99:>10.2f}{r.longest:>10.2f}{r.samples:>10}")
     if options.out:
         content = {"rate": options.rate, "results": {name: asdict(r) for name, r in results.items()}}
-        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        write_report(options.out, "leading", content)
 
 
 def _measure(options: Options, supervisor: Supervisor) -> dict[str, Result]:

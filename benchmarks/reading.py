@@ -8,7 +8,6 @@ through its memory, whichever is longer.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from benchmark_report import require_report, write_report
 from torch.utils.flop_counter import FlopCounterMode
 
 from genima.checkpoint import DrawingSpec
@@ -25,7 +25,6 @@ from genima.controller import Controller
 from genima.controller.act import Act, ActConfig
 from genima.controller.controller import JointStatistics
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima.observation import DrawnTarget, Joints
 from genima.precision import is_half_fast
 from genima.robot.model import RobotModel
@@ -49,6 +48,8 @@ class Options:
     """Processor cores that they use."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if options.readings < 1 or options.threads < 1:
         raise GenimaError("--readings and --threads must be positive")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "reading", options.overwrite)
     torch.set_num_threads(options.threads)
     bundled = load_pair(None, options.device)[1]
     variants = {"bundled": bundled, "paper's size": paper_size(options.device)}
@@ -93,7 +93,7 @@ def main() -> None:
     if options.out:
         content = {"device": options.device, "threads": options.threads, "peak": peak, "bandwidth": bandwidth,
                    "variants": {name: asdict(r) for name, r in results.items()}}  # fmt: skip
-        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        write_report(options.out, "reading", content)
 
 
 def paper_size(device: str) -> Controller:

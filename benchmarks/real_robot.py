@@ -9,7 +9,6 @@ ticks that came late, and memory.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import sys
 import tempfile
@@ -24,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import tyro
+from benchmark_report import require_report, write_report
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima.guard import GuardSettings
 from genima.guard.limits import violations
 from genima.robot.model import RobotModel
@@ -66,6 +65,8 @@ class OnStandIns:
     """Of the first scene."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass
@@ -93,13 +94,11 @@ def main() -> None:
     options = tyro.cli(Options)
     if not options.minutes > 0 or not 0 < options.fps <= 100:
         raise GenimaError("--minutes must be positive, --fps at most 100")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "real_robot", options.overwrite)
     with running(options.fps) as graph:
         content = watched(options, graph)
     print(text(content))
-    if options.out:
-        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
+    write_report(options.out, "real_robot", content)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ and started again together with those that went on.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import sys
@@ -23,6 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import tyro
+from benchmark_report import require_report, write_report
 from mcap.reader import make_reader
 from numpy.typing import NDArray
 from recording import NODES, environment, messages_of, processes
@@ -33,7 +33,6 @@ from tqdm import tqdm
 from genima.episodes.metadata import METADATA
 from genima.episodes.repair import repair
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima_bringup.supervisor import Supervisor, ros_environment
 
 _MOMENTS = {"starting": 0.15, "recording": 0.7, "stopping": 0.15}  # how often
@@ -55,6 +54,8 @@ class Options:
     """Of the moments."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass
@@ -78,8 +79,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if options.kills < 1:
         raise GenimaError("--kills must be positive")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "recorder_kills", options.overwrite)
     os.environ.update(ros_environment())
     rng, result = random.Random(options.seed), Result()
     intact: dict[Path, State] = {}
@@ -92,8 +92,7 @@ def main() -> None:
     print(f"completed before: {result.complete}, changed: {len(result.changed)}, unreadable: {len(result.unreadable)}")
     print(f"in progress: {result.repaired} repaired, {result.finished} complete, {result.nothing} with nothing yet")
     print(f"lost at most: the last {result.worst_loss:.3f} s")
-    if options.out:
-        atomic_write(options.out, (json.dumps(asdict(result), indent=2) + "\n").encode())
+    write_report(options.out, "recorder_kills", asdict(result))
     if result.changed or result.unreadable or result.worst_loss > _ALLOWED:
         raise GenimaError("episodes were lost")
 

@@ -8,7 +8,6 @@ is only written to, what a copy in memory costs and what the compression of one 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 import psutil
 import tyro
+from benchmark_report import require_report, write_report
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
@@ -43,7 +43,6 @@ from tqdm import tqdm
 
 from genima.episodes.bag import types
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima_bringup.processes import Process, Value
 from genima_bringup.supervisor import Supervisor, ros_environment
 
@@ -74,6 +73,8 @@ class Options:
     """Leave them there."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass
@@ -112,8 +113,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if not options.minutes > 0:
         raise GenimaError("--minutes must be positive")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "recording", options.overwrite)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="recording-"))
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(ros_environment())
@@ -132,7 +132,7 @@ def main() -> None:
     _print_limits(limits)
     if options.out:
         content = {"limits": asdict(limits), "results": {images: asdict(r) for images, r in results.items()}}
-        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        write_report(options.out, "recording", content)
 
 
 def _record(seconds: float, images: str, bag: Path) -> Result:

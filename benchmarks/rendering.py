@@ -5,7 +5,6 @@ Every renderer draws the same spheres pose by pose in turn, so that whatever els
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from benchmark_report import require_report, write_report
 
 from genima import paths
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import RENDERERS, Appearance, PlacedSphere, place_spheres, render_spheres
@@ -43,6 +42,8 @@ class Options:
     """The spheres' look: a name in config/appearances or a YAML file."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if options.size < 1 or options.poses < 1:
         raise GenimaError("--size and --poses must be positive")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "rendering", options.overwrite)
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     os.environ["LP_NUM_THREADS"] = "0"  # Mesa's software renderer then draws in our thread
@@ -123,7 +123,7 @@ def main() -> None:
             "layer_bytes": layer_bytes,
             "renderers": {name: asdict(r) for name, r in results.items()},
         }
-        atomic_write(options.out, (json.dumps(result, indent=2) + "\n").encode())
+        write_report(options.out, "rendering", result)
 
 
 def random_observations(size: int, count: int, appearance: Appearance) -> list[list[View]]:

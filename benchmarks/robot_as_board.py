@@ -12,7 +12,6 @@ at the robot. The last column is the mean squared error in units of the stated c
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -20,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from benchmark_report import require_report, write_report
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima.handeye.from_robot import Located, Photo, locate
 from genima.handeye.outline import Outline
 from genima.handeye.poses import difference, inverse, moved, rotation_vector, transform
@@ -55,6 +54,8 @@ class Options:
     """Without one, cameras from all around are tried."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if options.setups < 1 or options.photos < 1 or min(options.first, options.joints, *options.off) < 0:
         raise GenimaError("--setups and --photos must be positive, --first, --joints and --off not negative")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "robot_as_board", options.overwrite)
     robot = RobotModel.load("panda")
     photographer = Photographer(robot)
     bar = tqdm(range(options.first, options.first + options.setups), unit="setup", disable=not sys.stderr.isatty())
@@ -100,8 +100,7 @@ def main() -> None:
         print(f"{'limit':<8}{mm:8.2f} mm {deg:8.3f} deg: {points:.0f} points off by {pixels:.2f} px, {scale:.1f} mm/px")
         squared = np.mean([row.squared for row in found])
         print(f"refused {len(rows) - len(found)}; chi^2 {squared:.1f} of 6; {seconds:.1f} s of CPU")
-    if options.out:
-        atomic_write(options.out, (json.dumps([asdict(row) for row in rows], indent=2) + "\n").encode())
+    write_report(options.out, "robot_as_board", {"setups": [asdict(row) for row in rows]})
 
 
 def measure(shoot: Shoot, photographer: Photographer, robot: RobotModel, options: Options) -> Row:

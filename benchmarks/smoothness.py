@@ -14,7 +14,6 @@ than none.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from benchmark_report import require_report, write_report
 from numpy.typing import NDArray
 
 from genima.chunks import ChunkStream
 from genima.closed_loop import run_episode
 from genima.controller import Controller
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima.guard import CommandGuard
 from genima.observation import Chunk, DrawnTarget, Joints
 from genima.robot.model import RobotModel
@@ -56,6 +55,8 @@ class Options:
     """Folder with diffusion_agent/ and controller/; the bundled models if not given."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ def main() -> None:
     options = tyro.cli(Options)
     if options.episodes < 1 or not 0 < options.latency < 1 or not 20 <= options.rate <= 200:
         raise GenimaError("--episodes must be positive, --latency between 0 and 1 s, --rate from 20 to 200 Hz")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "smoothness", options.overwrite)
     torch.set_num_threads(1)
     agent, controller = load_pair(options.checkpoint, "cpu")
     robot, environment = agent.robot, Environment()
@@ -115,7 +115,7 @@ def main() -> None:
         print(f"{name:<32}{result.peak:>12.0f}{result.p99:>10.1f}{result.ratio:>24.3f}")
     if options.out:
         content = {"chunks": chunks, "variants": {name: asdict(result) for name, result in results.items()}}
-        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
+        write_report(options.out, "smoothness", content)
 
 
 def as_it_is(chunks: list[Chunk], executed: list[float], start: Joints, options: Options) -> Array:

@@ -8,7 +8,6 @@ gave to others.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -19,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import tyro
+from benchmark_report import require_report, write_report
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima_bringup.processes import simulated
 from genima_bringup.supervisor import Supervisor, ros_environment
 from genima_sim.tasks import TASKS
@@ -42,14 +41,15 @@ class Options:
     """Of the first scene."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 def main() -> None:
     options = tyro.cli(Options)
     if not options.minutes > 0:
         raise GenimaError("--minutes must be positive")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "steadiness", options.overwrite)
     os.environ.update(ros_environment())
     processes = simulated(seed=options.seed)
     with (
@@ -108,8 +108,7 @@ def main() -> None:
         print(f"{name:<18}{count:>6} of {due} ticks late, {100 * (1 - count / max(1, due)):.3f}% in time")
     for name, (first, last, slope) in content["memory_mib"].items():  # type: ignore[attr-defined]
         print(f"{name:<18}{first:>8.1f} MiB after {_SETTLED:.0f} s, {last:.1f} at the end, {slope:+.2f} MiB a minute")
-    if options.out:
-        atomic_write(options.out, (json.dumps(content, indent=2) + "\n").encode())
+    write_report(options.out, "steadiness", content)
 
 
 def late(driver, name: str) -> tuple[int, int]:  # type: ignore[no-untyped-def]

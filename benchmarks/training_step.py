@@ -8,7 +8,6 @@ at the device's peaks (see training_costs.py).
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 import tyro
 from accelerate import Accelerator
+from benchmark_report import require_report, write_report
 from diffusers import ControlNetModel, StableDiffusionPipeline
 from example_training import Example, ExampleBatch
 from torch.utils.benchmark import Timer
@@ -34,7 +34,6 @@ from genima.diffusion.base import BaseModel
 from genima.diffusion.prompts import PromptEncoder
 from genima.diffusion.random_base import random_base
 from genima.errors import GenimaError
-from genima.files import atomic_write, require_writable
 from genima.robot.model import RobotModel
 from genima.training import loop
 from genima.training.diffusion import DrawingLoss, drawing_loss
@@ -78,6 +77,8 @@ class Options:
     """Only count operations and memory; takes no GPU."""
     out: Path | None = None
     """Write the result to this JSON file."""
+    overwrite: bool = False
+    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,13 @@ def main() -> None:
         raise GenimaError("--batch and --steps must be positive, --workers not negative")
     if options.size == "sd-turbo" and not options.count_only and not torch.cuda.is_available():
         raise GenimaError("SD-Turbo's size takes a GPU; --count-only counts without one")
-    if options.out:
-        require_writable(options.out)
+    require_report(options.out, "training_step", options.overwrite)
     costs = count(options.size, 2 * VIEW_SIZES[options.size], options.batch)
     print_costs(options, costs)
     report = {"size": options.size, "batch": options.batch, "steps": options.steps, "costs": asdict(costs)}
     if not options.count_only:
         report |= compare(options, costs)
-    if options.out:
-        atomic_write(options.out, (json.dumps(report, indent=2) + "\n").encode())
+    write_report(options.out, "training_step", report)
 
 
 def print_costs(options: Options, costs: Costs) -> None:

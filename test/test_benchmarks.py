@@ -22,6 +22,7 @@ from genima.errors import GenimaError
 from genima.precision import is_half_fast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import benchmark_report  # noqa: E402
 import drawing  # noqa: E402
 import drawing_costs  # noqa: E402
 import training_costs  # noqa: E402
@@ -226,3 +227,33 @@ def test_all_of_the_drawings_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp
         if not torch.cuda.is_available():
             with pytest.raises(GenimaError, match=said):
                 drawing.main()
+
+
+# reports
+
+
+def test_no_benchmark_writes_a_file_by_itself() -> None:
+    for script in Path(drawing.__file__).parent.glob("*.py"):
+        if "out: Path" in (text := script.read_text(encoding="utf-8")):
+            assert "require_report(" in text and "write_report(" in text and "atomic_write" not in text, script
+
+
+def test_a_report_replaces_only_a_report_of_its_benchmark(tmp_path: Path) -> None:
+    report = tmp_path / "new" / "report.json"
+    benchmark_report.require_report(report, "leading", overwrite=False)
+    benchmark_report.write_report(report, "leading", {"rate": 200})
+    assert json.loads(report.read_text()) == {"benchmark": "leading", "rate": 200}
+    benchmark_report.require_report(report, "leading", overwrite=True)
+    with pytest.raises(GenimaError, match="already exists; name another, or replace it with --overwrite"):
+        benchmark_report.require_report(report, "leading", overwrite=False)
+    text, folder = tmp_path / "README.md", tmp_path / "folder"
+    text.write_text("mine")
+    folder.mkdir()
+    for path in (report, text, folder):
+        with pytest.raises(GenimaError):
+            benchmark_report.require_report(path, "reading", overwrite=True)
+        with pytest.raises(GenimaError):
+            benchmark_report.require_plot(path, overwrite=True)
+    assert text.read_text() == "mine"
+    benchmark_report.require_report(None, "leading", overwrite=False)
+    benchmark_report.write_report(None, "leading", {})

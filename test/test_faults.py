@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,10 @@ from genima.errors import GenimaError
 from genima.guard.limits import violations
 from genima.motion import Motion, MotionLimits
 from genima.robot.model import RobotModel
+from genima_bringup import fault_bench
 from genima_bringup.clock_file import set_clock
 from genima_bringup.fault_bench import Result, hold_ms, line, main, rest_ms, shifted_clock, table
-from genima_bringup.faults import all_faults
+from genima_bringup.faults import Fault, all_faults
 from genima_bringup.relays import Record, Relay, remappings
 
 ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
@@ -157,6 +160,36 @@ def test_bad_arguments_are_one_clear_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_record_is_continued_only_with_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Result("controller: NaN", 0, 119.7, 170.2, True, True, "went on", 150, [])
+    runs: list[list[str]] = []
+
+    def run(options: object, spec: object, known: object, faults: list[Fault]) -> Iterator[Result]:
+        runs.append([fault.name for fault in faults])
+        yield from (replace(held, fault=fault.name) for fault in faults)
+
+    monkeypatch.setattr(fault_bench, "_run", run)
+    out = str(tmp_path / "faults.json")
+    assert main(["--only", "NaN", "--out", out]) == 0
+    assert main(["--only", "NaN", "--out", out]) == 0
+    assert sorted(map(len, runs)) == [0, 2]  # the second run has nothing to do
+    before = Path(out).read_bytes()
+    with pytest.raises(GenimaError, match=r"faults.json: of another run \(seed: 0, not 1\); name another --out"):
+        main(["--only", "NaN", "--out", out, "--seed", "1"])
+    other = json.loads(before)
+    other["settings"]["checkpoint_digest"] = "0123"
+    Path(out).write_text(json.dumps(other))
+    with pytest.raises(GenimaError, match=r"checkpoint_digest: \"0123\", not"):
+        main(["--out", out])
+    assert main(["--only", "NaN", "--out", out, "--seed", "1", "--overwrite"]) == 0
+    assert json.loads(Path(out).read_text())["settings"]["seed"] == 1
+    readme = tmp_path / "README.md"
+    readme.write_text("mine")
+    with pytest.raises(GenimaError, match="was not written by ./genima faults"):
+        main(["--out", str(readme), "--overwrite"])
+    assert readme.read_text() == "mine"
+
+
 @pytest.mark.real_time
 def test_the_clock_of_a_process_can_be_set(tmp_path: Path) -> None:
     file, environment = shifted_clock(tmp_path)
@@ -183,7 +216,7 @@ def test_a_controller_that_jumps_is_held_and_goes_on_afterwards(tmp_path: Path) 
         print(attempt, done.stdout, done.stderr)
         assert done.returncode == 0
     assert "1 faults are in" in done.stdout
-    (record,) = json.loads(out.read_text())
+    (record,) = json.loads(out.read_text())["faults"]
     assert record["fault"] == "controller: jumps by 1 rad" and record["recovered"] is True
     assert record["limit_violations"] == 0 and record["set_points"] > 50
     assert record["hold_ms"] is not None

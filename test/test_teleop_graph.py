@@ -155,7 +155,7 @@ def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
     for arguments, words in {
         (): "needs a terminal",
         ("--sim",): "in which scene was",
-        ("--sim", "--speed", "2"): "--speed must be from 0.01 to 1",
+        ("--sim", "--speed", "2"): "--speed 2.0: must be less than or equal to 1",
     }.items():
         refused = run([*REPLAY, str(demo), *arguments])
         assert refused.returncode == 2 and words in refused.stderr

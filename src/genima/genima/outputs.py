@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from genima.errors import GenimaError
 
@@ -77,6 +79,27 @@ def require_free(path: Path, what: str, overwrite: bool = False, is_ours: Callab
         raise GenimaError(f"{what} {path}: already exists{'' if is_ours is None else ' and is not one'}; {remedy}")
     if not overwrite:
         raise GenimaError(f"{what} {path}: already exists; name another, or replace it with --overwrite")
+
+
+def require_same_settings(what: str, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Check that a result that is to be continued was begun with the same settings.
+
+    Args:
+        what: names the output in errors: "result runs/result.json".
+        stored: settings in the output, plain JSON types.
+        current: settings of this run; the field ``checkpoint``, a name, may differ: its digest is compared.
+
+    Raises:
+        GenimaError: names the first setting that differs, with both values.
+    """
+    current = json.loads(json.dumps(current))  # tuples become lists
+    for key in sorted((current.keys() | stored.keys()) - {"checkpoint"}):
+        old, new = stored.get(key), current.get(key)
+        if old != new:
+            raise GenimaError(
+                f"{what}: of another run ({key}: {json.dumps(old)}, not {json.dumps(new)}); "
+                "name another --out, or replace it with --overwrite"
+            )
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from genima.cli.options import Seed, parse_options
 from genima.errors import GenimaError
-from genima.files import atomic_write, read_json, read_text, require_writable, validate
-from genima.outputs import output_lock
+from genima.files import FileSchema, atomic_write, load_json, read_text, require_writable, validate
+from genima.outputs import output_lock, require_same_settings
 from genima.signals import interruptible
 from genima_bringup.clock_file import set_clock
 from genima_bringup.processes import simulated
@@ -74,6 +74,13 @@ class Result:
     def passed(self) -> bool:
         """Whether the arm kept its limits, held where it must, and recovered."""
         return self.limit_violations == 0 and self.recovered and not (self.must_hold and self.hold_ms is None)
+
+
+class _Record(FileSchema):
+    """File of --out."""
+
+    settings: dict[str, Any]
+    faults: list[dict[str, Any]]
 
 
 class FaultBench:
@@ -212,7 +219,9 @@ class Faults:
     """
 
     out: Path | None = None
-    """JSON file with a record of each fault; one that is there is continued."""
+    """JSON file with a record of each fault; one of the same seed and models is continued."""
+    overwrite: bool = False
+    """Begin the JSON file anew."""
     only: str = ""
     """Faults with this in their names."""
     seed: Seed = 0
@@ -231,17 +240,24 @@ def main(argv: Sequence[str]) -> int:
     if options.table:
         _require_place(options.table)
     from genima import checkpoint  # only here: for --help, nothing slow is imported
+    from genima_sim.results import checkpoint_digest
 
-    spec, _ = checkpoint.read_pair(options.checkpoint)
+    spec, folders = checkpoint.read_pair(options.checkpoint)
+    settings = {
+        "task": TASK,
+        "seed": options.seed,
+        "checkpoint": options.checkpoint or "bundled",
+        "checkpoint_digest": checkpoint_digest(folders),
+    }
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible())
         if options.out is not None:
             stack.enter_context(output_lock(options.out.absolute(), "record of faults"))
-        return _bench(options, spec)
+        return _bench(options, spec, settings)
 
 
-def _bench(options: Faults, spec: DrawingSpec) -> int:
-    done = _read(options.out)
+def _bench(options: Faults, spec: DrawingSpec, settings: dict[str, Any]) -> int:
+    done = _read(options.out, settings, options.overwrite)
     os.environ.update(ros_environment())
     from genima_bringup.faults import all_faults
 
@@ -252,13 +268,13 @@ def _bench(options: Faults, spec: DrawingSpec) -> int:
     names = {result.fault for result in done}
     open_ones = [fault for fault in wanted if fault.name not in names]
     if done:
-        print(f"{len(done)} faults are in {options.out} from before; remove it to begin anew")
+        print(f"{len(done)} faults are in {options.out} from before; --overwrite begins anew")
     interrupted = False
     try:
         with tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), unit="fault", disable=None) as progress:
-            for result in _run(options, spec, open_ones):
+            for result in _run(options, spec, known, open_ones):
                 done.append(result)
-                _write(options.out, done)
+                _write(options.out, settings, done)
                 progress.write(line(result))
                 progress.update()
     except KeyboardInterrupt:
@@ -272,10 +288,11 @@ def _bench(options: Faults, spec: DrawingSpec) -> int:
     return 0 if all(result.passed for result in done) else 1
 
 
-def _run(options: Faults, spec: DrawingSpec, faults: Sequence[Fault]) -> Iterator[Result]:
+def _run(options: Faults, spec: DrawingSpec, known: Sequence[Fault], faults: Sequence[Fault]) -> Iterator[Result]:
+    seeds = {fault.name: options.seed + k for k, fault in enumerate(known)}  # whatever else is tried
     with tempfile.TemporaryDirectory() as folder:
         for clock in (False, True):
-            chosen = [fault for fault in faults if fault.clock is clock]
+            chosen = [(fault, seeds[fault.name]) for fault in faults if fault.clock is clock]
             if chosen:
                 yield from _run_graph(options, spec, chosen, Path(folder), clock)
 
@@ -283,7 +300,7 @@ def _run(options: Faults, spec: DrawingSpec, faults: Sequence[Fault]) -> Iterato
 def _run_graph(
     options: Faults,
     spec: DrawingSpec,
-    faults: Sequence[Fault],
+    faults: Sequence[tuple[Fault, int]],
     folder: Path,
     clock: bool,
 ) -> Iterator[Result]:
@@ -307,8 +324,8 @@ def _run_graph(
         try:
             scene = Scene(supervisor, relays, relays, spec, file)
             bench = FaultBench(driver, relays, scene, robot)
-            for k, fault in enumerate(faults):
-                yield bench.run(fault, options.seed + k)
+            for fault, seed in faults:
+                yield bench.run(fault, seed)
         finally:
             relays.close()
             driver.close()
@@ -369,20 +386,28 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _read(out: Path | None) -> list[Result]:
-    if out is None or not out.exists():
-        if out is not None:
-            require_writable(out)
+def _read(out: Path | None, settings: dict[str, Any], overwrite: bool) -> list[Result]:
+    """Return the results that a file has; it is left as it is where it is no record of faults."""
+    if out is None:
+        return []
+    require_writable(out)
+    if not out.exists():
         return []
     try:
-        return validate(list[Result], read_json(out, "record of faults"), f"record of faults {out}")
+        record = load_json(_Record, out, "record of faults")
+        done = validate(list[Result], record.faults, f"record of faults {out}")
     except GenimaError as error:
         raise GenimaError(f"{out} was not written by ./genima faults: {error}") from None
+    if overwrite:
+        return []
+    require_same_settings(f"record of faults {out}", record.settings, settings)
+    return done
 
 
-def _write(out: Path | None, results: Sequence[Result]) -> None:
+def _write(out: Path | None, settings: dict[str, Any], results: Sequence[Result]) -> None:
     if out is not None:
-        atomic_write(out, (json.dumps([asdict(result) for result in results], indent=2) + "\n").encode())
+        record = {"settings": settings, "faults": [asdict(result) for result in results]}
+        atomic_write(out, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _require_place(page: Path) -> str:

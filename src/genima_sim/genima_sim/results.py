@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from genima.errors import GenimaError
 from genima.evaluation import Success
 from genima.files import FileSchema, atomic_write, load_json
-from genima.outputs import output_lock
+from genima.outputs import output_lock, require_same_settings
 
 _DIGESTED = 1 << 20  # bytes at each end of a file
 
@@ -84,14 +84,7 @@ class Results:
         """
         assert self._path is not None
         stored = load_json(_Stored, self._path, "result")
-        current = json.loads(json.dumps(self._settings))
-        for key in sorted((current.keys() | stored.settings.keys()) - {"checkpoint"}):  # its content counts
-            old, new = stored.settings.get(key), current.get(key)
-            if old != new:
-                raise GenimaError(
-                    f"result {self._path}: of another run ({key}: {json.dumps(old)}, not {json.dumps(new)}); "
-                    "name another --out, or replace it with --overwrite"
-                )
+        require_same_settings(f"result {self._path}", stored.settings, self._settings)
         self.seeds, self.succeeded = list(stored.seeds), list(stored.succeeded)
 
 
