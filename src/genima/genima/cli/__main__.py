@@ -13,7 +13,7 @@ from typing import NoReturn
 from genima import __version__
 from genima.cli import COMMANDS
 from genima.errors import GenimaError
-from genima.signals import hide_interrupt_traceback, was_interrupted
+from genima.signals import end_by_interrupt, hide_interrupt_traceback, was_interrupted
 from genima.terminal import configure_streams, error_line
 
 
@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 def end(code: int) -> NoReturn:
     """Leave the process. ROS's objects end while Python is whole, and are spared its last clean-up, in which commands
     that had done all they should crashed now and then."""
+    end_by_interrupt()
     if "rclpy" in sys.modules:
         gc.collect()
         with contextlib.suppress(BrokenPipeError):
