@@ -18,7 +18,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.including import BaseFrame
-from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, easy_handeye2, environment, node, text
+from genima_bringup.launching import GRAPH, NAMESPACE, Argument, checked, easy_handeye2, environment, node, text
 from genima_bringup.processes import calibrator, guard, simulator_with_board
 from launch import LaunchDescription
 
@@ -43,8 +43,7 @@ TOPICS = {
     "joint_states": Argument("joint_states", "topic of the measured joints", checks.topic),
 }
 OTHERS = {
-    NAMESPACE: Argument("", "of the robot's topics", checks.namespace),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+    **GRAPH,
     "speed": Argument("0.15", "of the arm's own, while it moves by itself", checks.number(0.01, 1)),
     "guard": Argument(
         "false", "start the command guard, without which nothing moves the arm; where none runs yet", checks.flag

@@ -9,7 +9,7 @@ from launch.substitutions import EqualsSubstitution, LaunchConfiguration, PathJo
 from genima.views.rig import Device
 from genima_bringup import argument_checks as checks
 from genima_bringup.including import ForEachCamera, include
-from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, environment, node
+from genima_bringup.launching import GRAPH, NAMESPACE, Argument, checked, environment, node
 from genima_bringup.processes import camera
 from launch import LaunchDescription, LaunchDescriptionEntity
 
@@ -23,8 +23,7 @@ ARGUMENTS = {
         checks.anything,
         ["realsense2_camera", "realsense_camera", "none"],
     ),
-    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+    **GRAPH,
 }
 
 

@@ -28,6 +28,7 @@ from genima_bringup.including import OfBackend, Views, include
 from genima_bringup.launching import (
     DDS,
     DRAWING,
+    GRAPH,
     NAMESPACE,
     Argument,
     checked,
@@ -93,8 +94,7 @@ ARGUMENTS = {
     "record": Argument("false", "start the recorder here", checks.flag),
     "folder": Argument("data/demos", "where it puts the episodes", checks.filled),
     "rviz": Argument("false", "open RViz here", checks.flag),
-    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+    **GRAPH,
 }
 
 
@@ -118,8 +118,8 @@ def _entities() -> list[LaunchDescriptionEntity]:
     arm_adapter, gripper_adapter, arm_recovery = adapters(model, backend, gripper)
     franka_arm, franka_hand = own_drivers(model, text("robot_ip"))
     recovery = ParameterValue(IfElseSubstitution(recovers, RECOVERY, ""), value_type=str)
-    guard, camera_transforms = kept_safe(model, text("calibration"), recovery)
     views = Views(LaunchConfiguration("cameras"))
+    guard, camera_transforms = kept_safe(model, text("calibration"), views, recovery)
     recorder = {
         "robot": model,
         "folder": text("folder"),

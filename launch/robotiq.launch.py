@@ -10,7 +10,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.including import xacro
-from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, environment
+from genima_bringup.launching import GRAPH, NAMESPACE, Argument, checked, environment
 from launch import LaunchDescription
 
 ARGUMENTS = {
@@ -18,8 +18,7 @@ ARGUMENTS = {
         "/dev/ttyUSB0", "of the gripper's RS-485 adapter; /dev/serial/by-id/... does not change", checks.filled
     ),
     "parent": Argument("fr3_link8", "the arm's frame that it is mounted on", checks.frame),
-    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+    **GRAPH,
 }
 
 

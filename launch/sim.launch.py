@@ -8,9 +8,8 @@ from launch.substitutions import EqualsSubstitution, LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.launching import (
-    DDS,
     DRAWING,
-    NAMESPACE,
+    GRAPH,
     Argument,
     checked,
     chosen_shortcuts,
@@ -39,10 +38,6 @@ REMOTE = {
     ),
     "host": Argument("localhost", "where CoppeliaSim runs", checks.host),
     "port": Argument("23000", "of its ZeroMQ remote API", checks.integer(1, 65535)),
-}
-GRAPH = {
-    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
 }
 
 

@@ -8,7 +8,7 @@ from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, environment, leader_topics, node
+from genima_bringup.launching import GRAPH, Argument, checked, environment, leader_topics, node
 from genima_bringup.processes import guard, jog, mirror, simulated_leader, simulator
 from launch import LaunchDescription
 
@@ -22,8 +22,7 @@ ARGUMENTS = {
     "leader_joy": Argument("leader/joy", "topic of the pedal or gamepad whose button moves the gripper", checks.topic),
     "speed": Argument("0.15", "of the follower's own, while it comes to the leader", checks.number(0.001, 1)),
     "unwrap_at_start": Argument("false", "turn back joints of the leader that are whole turns (2 pi) off", checks.flag),
-    NAMESPACE: Argument("", "of the follower's topics: one for each of several arms", checks.namespace),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+    **GRAPH,
     "guard": Argument("true", "start the follower's command_guard; false where one runs already", checks.flag),
     "jog": Argument("false", "the leader is a gamepad on the topic joy, or the keys of ./genima record", checks.flag),
     "sim": Argument("false", "simulate both arms; the leader plays demos of the experts", checks.flag),

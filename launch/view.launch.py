@@ -14,7 +14,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.including import xacro
-from genima_bringup.launching import DDS, NAMESPACE, Argument, checked, environment, node, text
+from genima_bringup.launching import GRAPH, NAMESPACE, Argument, checked, environment, node, text
 from genima_bringup.processes import markers
 from launch import LaunchDescription
 
@@ -30,8 +30,7 @@ ARGUMENTS = {
         "", "whose spheres are shown; empty: the one that comes with the project", checks.checkpoint
     ),
     "rviz": Argument("true", "open RViz; false: only publish what it shows", checks.flag),
-    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
-    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+    **GRAPH,
 }
 GHOST = "commanded"  # the namespace of its description, and before its frames
 

@@ -161,6 +161,15 @@ def test_a_camera_that_somebody_else_hangs_is_left_alone(graph: Graph, calibrate
     assert all(len(message.transforms) == 3 for message in room.heard)
 
 
+def test_only_the_views_of_the_rig_are_hung(graph: Graph) -> None:
+    room = Room(graph, Path("sim"), views=["front", "wrist"])
+    graph.until(lambda: room.heard, "nothing is published")
+    graph.until(graph.is_fine("camera_transforms"), "no health")
+    assert room.tree.parent("wrist_link") and not room.tree.parent("left_shoulder_link")
+    with pytest.raises(GenimaError, match="no calibration of ceiling"):
+        Room(graph, Path("sim"), views=["ceiling"])
+
+
 def test_folders_that_make_no_sense_are_refused(graph: Graph, calibrated: Path, tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="not found"):
         Room(graph, tmp_path / "none")

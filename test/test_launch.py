@@ -357,7 +357,7 @@ def named(listed: list[Process]) -> set[str]:
 AROUND = named(processes.around_drivers("fr3", ["front"], "sim"))
 POLICY = {*named(processes.policy()), "genima_nodes/calibration_watch"}
 DRIVEN = named(processes.adapters("fr3", "crisp", "robotiq_2f140"))
-SAFE = {*named(processes.kept_safe("fr3", "sim")), "genima_nodes/task_runner"}
+SAFE = {*named(processes.kept_safe("fr3", "sim", ["front"])), "genima_nodes/task_runner"}
 CLOCK = {"genima_nodes/clock_watch"}
 SPAWNED = {"controller_manager/spawner"}
 ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ros2_control_node", *SPAWNED}
@@ -563,6 +563,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ("real_robot", {"hardware": "yes please"}),
     ("real_robot", {"steps": "2.5"}),
     ("real_robot", {"strength": "inf"}),
+    ("real_robot", {"strength": "0"}),
     ("real_robot", {"folder": str(ROOT / "README.md" / "x"), "record": "true"}),
     ("record", {"views": "front"}),
     ("record", {"views": "[left-shoulder]"}),

@@ -27,6 +27,7 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:  # no
     command += ["--out", str(out), "--logs", str(logs)]
     environment = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"} | {"TERM": "xterm"}
     with Terminal(command, environment | place.environment) as terminal:
+        terminal.until("calibration sim: left_shoulder, right_shoulder, wrist left out; not in")
         terminal.until("b begin to record")
         terminal.press("g")
         terminal.until("not known until the follower follows")
@@ -42,7 +43,10 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:  # no
         terminal.press("q")
         assert terminal.process.wait(40) == 0
     nodes = {"franka_arm", "franka_hand", "front_camera", "command_guard", "teleop", "jog", "recorder"}
+    nodes |= {"camera_transforms"}
     assert {log.stem for log in logs.glob("*.log")} >= nodes
+    transforms = (logs / "camera_transforms.log").read_text(encoding="utf-8")
+    assert "left out" in transforms and "wrist:" not in transforms
     (demo,) = find_episodes(out)
     episode = Episode.load(demo, RobotModel.load("panda"))
     assert episode.success and episode.instruction == "wave" and len(episode) > 5

@@ -16,6 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from genima.shortcuts import CONTROLNET_EVERY, STEPS, STRENGTH
 from genima_bringup import argument_checks as checks
 from genima_bringup.including import include
 from genima_bringup.processes import ENVIRONMENT, SHORTCUTS, Process, Value
@@ -25,12 +26,15 @@ __all__ = ["Argument", "checked"]
 
 NAMESPACE, DDS = "namespace", "dds"
 EASY_HANDEYE2 = "easy_handeye2"
-
+GRAPH = {  # arguments of the launch files that start nodes
+    NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
+    DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
+}
 
 _DRAWING_CHECKS = {
-    "steps": checks.integer(0, 1000),
-    "strength": checks.number(0, 1),
-    "controlnet_every": checks.integer(1, 1000),
+    "steps": checks.integer(0, STEPS[1]),  # 0: the checkpoint's
+    "strength": checks.number(*STRENGTH),
+    "controlnet_every": checks.integer(*CONTROLNET_EVERY),
     "tiny_decoder": checks.anything,
 }
 DRAWING = {

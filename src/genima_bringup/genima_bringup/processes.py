@@ -79,7 +79,7 @@ def following(robot: Value = "panda", rate: Value = 200) -> list[Process]:
 def mirror(
     robot: Value, leader: Value, speed: Value, topics: Mapping[str, str] | None = None, unwrap: Value = False
 ) -> Process:
-    """What has a follower mirror a leader, where a guard runs already.
+    """Node that makes a follower mirror a leader, where a guard runs already.
 
     Args:
         robot: the follower.
@@ -134,7 +134,7 @@ def calibrator(
     base_frame: Value = "",
     flange_frame: Value = "",
 ) -> list[Process]:
-    """What calibrates a camera, and moves the arm for that with ``speed``, of the arm's own, where it is told to.
+    """Node that calibrates a camera, and moves the arm at ``speed``, relative to the arm's own, when asked to.
 
     ``base_frame`` and ``flange_frame`` are the robot's frames in tf where they are not called as in franka_description.
     """
@@ -202,9 +202,9 @@ def own_drivers(robot: Value, robot_ip: Value) -> list[Process]:
     ]
 
 
-def kept_safe(robot: Value, calibration: Value, recovery: Value = RECOVERY) -> list[Process]:
-    """What runs beside the drivers of a real robot, whoever moves it; no calibration: its cameras have none yet."""
-    places = {"robot": robot, "calibration": calibration, "wait": -1.0}
+def kept_safe(robot: Value, calibration: Value, views: Value, recovery: Value = RECOVERY) -> list[Process]:
+    """Return the guard and, unless ``calibration`` is empty, the transforms of the cameras of ``views``."""
+    places = {"robot": robot, "calibration": calibration, "views": views, "wait": -1.0}
     transforms = [Process("genima_nodes", "camera_transforms", places)] if calibration != "" else []
     return [guard(robot, 200, recovery), *transforms]
 
@@ -225,7 +225,7 @@ def around_drivers(
 ) -> list[Process]:
     """What closes the loop around a real robot, whoever drives it."""
     return [
-        *kept_safe(robot, calibration),
+        *kept_safe(robot, calibration, views),
         *policy(checkpoint, calibration, device, shortcuts=shortcuts),
         camera_watch(robot, calibration, views),
         TASK_RUNNER,
@@ -256,7 +256,8 @@ def real_without_policy(
     robot: Value, robot_ip: Value, cameras: Mapping[str, Device], calibration: Value = ""
 ) -> list[Process]:
     """The same with `policy:=false`: for who calibrates, leads or records."""
-    return [*hardware(robot, robot_ip, cameras), *kept_safe(robot, calibration), TASK_RUNNER, CLOCK_WATCH]
+    safe = kept_safe(robot, calibration, list(cameras))
+    return [*hardware(robot, robot_ip, cameras), *safe, TASK_RUNNER, CLOCK_WATCH]
 
 
 def markers(checkpoint: Value) -> Process:

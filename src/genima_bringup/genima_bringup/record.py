@@ -59,14 +59,14 @@ class Record(GraphOptions):
     workers: Workers = 2
     """With --lockstep: processes."""
     leader: str = ""
-    """Who leads: expert (default), keyboard or gamepad with --sim; keyboard, gamepad, a name in config/teleop or a YAML
+    """Leader: expert (default), keyboard or gamepad with --sim; keyboard, gamepad, a name in config/teleop or a YAML
     file with --robot-ip."""
     images: Literal["jpeg", "png", "raw"] = "jpeg"
     """With --sim or --robot-ip: image format in the demos."""
     robot_ip: str = ""
     """Address of the real robot, to start its drivers."""
     cameras: str = ""
-    """With --robot-ip: which camera is which view, a name in config/cameras or a YAML file."""
+    """With --robot-ip: cameras by view, a name in config/cameras or a YAML file."""
     robot: str = "fr3_franka_hand"
     """With --robot-ip: robot model, a name in config/robots or a YAML file."""
     calibration: str = ""
@@ -262,8 +262,12 @@ def _robot_processes(options: Record) -> list[Process]:
     from genima.views.rig import load_rig
 
     rig, robot = load_rig(options.cameras), RobotModel.load(options.robot)
-    if options.calibration and (missing := [view for view in rig if view not in load_cameras(options.calibration)]):
-        raise GenimaError(f"{options.calibration} has no calibration of {', '.join(missing)}")
+    if options.calibration:
+        calibrated = load_cameras(options.calibration)
+        if missing := [view for view in rig if view not in calibrated]:
+            raise GenimaError(f"{options.calibration} has no calibration of {', '.join(missing)}")
+        if others := [view for view in calibrated if view not in rig]:
+            print(f"calibration {options.calibration}: {', '.join(others)} left out; not in {options.cameras}")
     by_hand = options.leader in _WITHOUT_ARM
     leader = SAME if by_hand else options.leader
     Leader.load(leader, robot)
@@ -279,7 +283,7 @@ def _robot_processes(options: Record) -> list[Process]:
         "calibration": options.calibration,
     }  # fmt: skip
     return [
-        *real_without_policy(options.robot, options.robot_ip, rig),  # the recorder keeps the calibration
+        *real_without_policy(options.robot, options.robot_ip, rig, options.calibration),
         mirror(options.robot, leader, options.speed, topics, options.unwrap_at_start),
         *([jog(options.robot)] if by_hand else []),
         Process("genima_nodes", "recorder", recorder, topics),

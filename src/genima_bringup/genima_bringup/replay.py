@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from genima.cli.options import Seed, parse_options
+from genima.cli.options import REPLAY_SPEED, Seed, parse_options
 from genima.errors import GenimaError
 from genima.signals import interruptible
 from genima_bringup.leading import Key, attached, leading, require_terminal
@@ -39,7 +39,7 @@ class Replay(GraphOptions):
     """Folder of the demo (rosbag2)."""
     sim: bool = False
     """Play on the simulated robot."""
-    speed: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    speed: Annotated[float, Field(ge=REPLAY_SPEED[0], le=REPLAY_SPEED[1])] | None = None
     """Speed relative to the demo's own; default: 1 simulated, 0.25 otherwise."""
     task: str = ""
     """With --sim: task of the scene; default: by the demo's name."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -54,7 +54,8 @@ class CameraTransformsNode(Node):
         self._named = {  # the robot's frames, where they are not called as in franka_description or in the file
             parent: parameters.text(self, f"{parent}_frame", "") for parent in ("base", "flange")
         }
-        self._cameras = self._load(folder, robot)
+        wanted = parameters.texts(self, "views", ())  # empty: all that are calibrated
+        self._cameras = self._load(folder, robot, wanted)
         self._tree = FrameTree()  # what others publish
         self._hung: dict[str, list[Hanging]] = {}  # by view
         self._begin = time.monotonic()
@@ -69,12 +70,18 @@ class CameraTransformsNode(Node):
     def close(self) -> None:
         """Nothing goes on without the node."""
 
-    def _load(self, folder: str, robot: RobotModel) -> Mapping[str, tuple[Frames, NDArray[np.float64]]]:
-        """Names of frames and ``T_parent_optical`` (4, 4) by view."""
+    def _load(
+        self, folder: str, robot: RobotModel, wanted: Collection[str]
+    ) -> Mapping[str, tuple[Frames, NDArray[np.float64]]]:
+        """Load names of frames and ``T_parent_optical`` (4, 4) by view, of the ``wanted`` views; none given: of all."""
         cameras: dict[str, tuple[Frames, NDArray[np.float64]]] = {}
+        left_out: list[str] = []
         for path in calibration_files(calibration_folder(folder)):
             found = Calibration.load(path)
             camera = found.camera
+            if wanted and camera.view not in wanted:
+                left_out.append(camera.view)
+                continue
             frames = found.frames or Frames.of(robot, camera.parent, f"{camera.view}_color_optical_frame")
             prefix = "" if frames.parent.startswith(self._prefix) else self._prefix  # the file may have it already
             parent = self._named[camera.parent] or prefix + frames.parent
@@ -87,7 +94,10 @@ class CameraTransformsNode(Node):
                     )
             cameras[camera.view] = frames, camera.T_parent_camera
         if not cameras:
-            raise GenimaError(f"camera_transforms: there is no calibration (*.yaml) in {folder}")
+            of = f" of {', '.join(wanted)}" if wanted else ""
+            raise GenimaError(f"camera_transforms: there is no calibration{of} (*.yaml) in {folder}")
+        if left_out:
+            self.get_logger().info(f"calibrations left out, not among the views: {', '.join(left_out)}")
         return cameras
 
     def _on_transforms(self, message: TFMessage) -> None:

@@ -19,10 +19,11 @@ from std_msgs.msg import String
 
 from genima.checkpoint import DIFFUSION_AGENT, read_pair
 from genima.diffusion import DiffusionAgent
-from genima.diffusion.engine import DrawingEngine, Shortcuts, spare_threads
+from genima.diffusion.engine import DrawingEngine, spare_threads
 from genima.errors import GenimaError
 from genima.handeye.intrinsics import Intrinsics
 from genima.observation import DrawnTarget, Image, Joints, Observation
+from genima.shortcuts import CONTROLNET_EVERY, STEPS, STRENGTH, Shortcuts
 from genima.views import load_cameras, untile
 from genima.views.rectify import Rectifier
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
@@ -79,9 +80,9 @@ class DiffusionAgentNode(Node):
         calibration = parameters.text(self, "calibration", "")  # empty: images are taken as they are
         torch.set_num_threads(parameters.integer(self, "threads", 0, 0, 1024) or spare_threads())
         shortcuts = Shortcuts(
-            steps=parameters.integer(self, "steps", 0, 0, 1000) or None,  # 0: the checkpoint's
-            strength=parameters.number(self, "strength", 1.0, 0, 1),
-            controlnet_every=parameters.integer(self, "controlnet_every", 1, 1, 1000),
+            steps=parameters.integer(self, "steps", 0, 0, STEPS[1]) or None,  # 0: the checkpoint's
+            strength=parameters.number(self, "strength", 1.0, *STRENGTH),
+            controlnet_every=parameters.integer(self, "controlnet_every", 1, *CONTROLNET_EVERY),
             tiny_decoder=parameters.text(self, "tiny_decoder", "") or None,
         )
         self._health = Health(self)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from std_srvs.srv import Trigger
 
+from genima.cli.options import REPLAY_SPEED
 from genima.episodes import Episode
+from genima.errors import GenimaError
 from genima.teleop.way import Way
 from genima_nodes import parameters
 from genima_nodes.answering import answering
 from genima_nodes.played_leader import PlayedLeader
 from genima_nodes.running import CONTROL_NICENESS, run
-
-_SLOWEST = 0.01  # of the episode's speed
 
 
 class ReplayNode(PlayedLeader):
@@ -29,8 +29,11 @@ class ReplayNode(PlayedLeader):
         GenimaError: for parameters that make no sense, and an episode that cannot be read.
         """
         super().__init__("replay")
-        speed = parameters.number(self, "speed", 1.0, _SLOWEST, 1.0)
-        episode = Episode.load(Path(parameters.text(self, "episode", "")), self.robot)
+        speed = parameters.number(self, "speed", 1.0, *REPLAY_SPEED)
+        demo = parameters.text(self, "episode", "")
+        if not demo:
+            raise GenimaError("replay: the parameter episode is missing; give the folder of a demo: -p episode:=FOLDER")
+        episode = Episode.load(Path(demo), self.robot)
         times = (episode.stamps - episode.stamps[0]) / speed
         self._episode = Way(times, episode.command_positions, episode.command_gripper)
         self._home()

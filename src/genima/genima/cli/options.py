@@ -37,6 +37,8 @@ def _ros_namespace(name: str) -> str:
         raise ValueError(str(error).removeprefix("namespace: ")) from None
 
 
+REPLAY_SPEED = 0.01, 1.0  # of the demo's own; the node replay has the same limits
+
 # Options that several commands have.
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Episodes = Annotated[int, Field(ge=1, le=1_000_000)]
