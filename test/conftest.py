@@ -20,6 +20,7 @@ from genima.checkpoint import DrawingSpec
 from genima.cli.render import Render, make_plan
 from genima.datasets.render import render
 from genima.datasets.targets import TargetDataset
+from genima.diffusion.random_base import random_base
 from genima.episodes import find_episodes
 from genima.robot.model import RobotModel
 from genima.views import Camera, load_cameras
@@ -53,6 +54,15 @@ def cameras() -> Mapping[str, Camera]:
 def spec(robot: RobotModel) -> DrawingSpec:
     """Views of 64 px: tiles of 128 px, small enough for every test."""
     return DrawingSpec("panda", robot.joint_names, view_size=64)
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models of Stable Diffusion's and SDXL's kind with random weights, in folders as the hub has them."""
+    folder = tmp_path_factory.mktemp("bases")
+    for kind in ("tiny", "tiny-xl"):
+        random_base(kind).save_pretrained(folder / kind)  # type: ignore[arg-type]
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -313,7 +313,14 @@ def test_a_calibration_of_easy_handeye2_is_taken_over(made: Any, demo: Path, tmp
     T_link_optical = pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([0.0, 0.015, 0]))  # REP 103
     T_flange_hand = pose(Rotation.from_euler("z", -45, degrees=True).as_matrix(), np.zeros(3))
     file, out = tmp_path / "wrist.calib", tmp_path / "out"
-    parameters = Parameters("wrist", "eye_in_hand", "panda_link0", "panda_hand", "wrist_link", "board")
+    parameters = Parameters(
+        name="wrist",
+        calibration_type="eye_in_hand",
+        robot_base_frame="panda_link0",
+        robot_effector_frame="panda_hand",
+        tracking_base_frame="wrist_link",
+        tracking_marker_frame="board",
+    )
     Calib.of(parameters, T, T_link_optical, T_flange_hand).save(file)
     lens = folder_of(tmp_path / "lens", samples[:1])
     asked = ["import", str(file), "--view", "wrist", "--lens", str(lens), "--out", str(out)]
@@ -330,21 +337,22 @@ def test_a_calibration_of_easy_handeye2_is_taken_over(made: Any, demo: Path, tmp
     with pytest.raises(GenimaError, match="holds samples of wrist, not of front"):
         main([*asked, "--view", "front"])
 
-    theirs = replace(parameters, calibration_type="eye_on_base", tracking_base_frame="front_color_optical_frame")
+    frame = {"calibration_type": "eye_on_base", "tracking_base_frame": "front_color_optical_frame"}
+    theirs = parameters.model_copy(update=frame)
     Calib(theirs, T).save(file)
     asked = ["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]
     assert main(asked) == 0
     np.testing.assert_allclose(Calibration.load(out / "front.yaml").camera.T_parent_camera, T, atol=1e-6)
-    Calib(replace(theirs, robot_base_frame="world"), T).save(file)
+    Calib(theirs.model_copy(update={"robot_base_frame": "world"}), T).save(file)
     with pytest.raises(GenimaError, match="--base is missing: where is world in panda_link0"):
         main(asked)
     assert main([*asked, "--base", *"1 0 0 0 0 0".split()]) == 0
     moved = Calibration.load(out / "front.yaml").camera.T_parent_camera
     np.testing.assert_allclose(moved[:3, 3], T[:3, 3] + [1, 0, 0], atol=1e-6)
-    Calib(replace(theirs, robot_base_frame="left_panda_link0"), T).save(file)  # a robot in a namespace
+    Calib(theirs.model_copy(update={"robot_base_frame": "left_panda_link0"}), T).save(file)  # a robot in a namespace
     assert main(asked) == 0
     assert Calibration.load(out / "front.yaml").frames == Frames("left_panda_link0", "front_color_optical_frame")
-    Calib(replace(theirs, robot_base_frame="link_base"), T).save(file)
+    Calib(theirs.model_copy(update={"robot_base_frame": "link_base"}), T).save(file)
     assert main([*asked, "--base-frame", "link_base"]) == 0
     assert Calibration.load(out / "front.yaml").frames == Frames("link_base", "front_color_optical_frame")
 
@@ -378,7 +386,14 @@ def test_an_imported_camera_that_cannot_see_the_robot_is_told_with_the_likely_mi
     file, out = tmp_path / "front.calib", tmp_path / "out"
     T = Calibration.load(paths.shared("calibration", "sim", "front.yaml")).camera.T_parent_camera
     T_link = T @ np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # x forward, z up
-    parameters = Parameters("front", "eye_on_base", "panda_link0", "panda_hand", "front_color_optical_frame", "board")
+    parameters = Parameters(
+        name="front",
+        calibration_type="eye_on_base",
+        robot_base_frame="panda_link0",
+        robot_effector_frame="panda_hand",
+        tracking_base_frame="front_color_optical_frame",
+        tracking_marker_frame="board",
+    )
     Calib(parameters, T_link).save(file)
     assert main(["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]) == 0
     said = capsys.readouterr().out

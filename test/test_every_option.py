@@ -24,7 +24,6 @@ from std_msgs.msg import String
 from genima.checkpoint import FILE
 from genima.cli.train import main as train_command
 from genima.datasets.targets import TargetDataset
-from genima.diffusion.random_base import random_base
 from genima.observation import Joints
 from genima.robot.model import RobotModel
 from genima_bringup.supervisor import free_domains
@@ -51,11 +50,8 @@ PANDA = RobotModel.load("panda")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For bases and what is trained on them."""
-    folder = tmp_path_factory.mktemp("trained")
-    for size in ("tiny", "tiny-xl"):
-        random_base(size).save_pretrained(folder / size)  # type: ignore[arg-type]
-    return folder
+    """For what is trained."""
+    return tmp_path_factory.mktemp("trained")
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +70,12 @@ def train(recipe: str, targets: TargetDataset, arguments: list[str], result: Pat
 
 
 @pytest.fixture
-def pair(kind: str, folder: Path, controller: Path, targets: TargetDataset) -> Path:
+def pair(kind: str, folder: Path, bases: Path, controller: Path, targets: TargetDataset) -> Path:
     """A trained diffusion agent of a kind with the controller."""
     out = folder / kind.replace(" ", "-")
     if not out.exists():
         base, *others = KINDS[kind][1:]
-        known = base if base == "small" else str(folder / base)
+        known = base if base == "small" else str(bases / base)
         arguments = [
             "--base",
             known,

@@ -809,7 +809,14 @@ def test_a_calib_file_of_easy_handeye2_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["eye_in_hand", "eye_on_base"])
 def test_a_calib_file_goes_both_ways(tmp_path: Path, made: Mapping[Parent, bench.Setup], kind: Any) -> None:
-    parameters = Parameters("front", kind, "panda_link0", "panda_hand", "front_link", "board")
+    parameters = Parameters(
+        name="front",
+        calibration_type=kind,
+        robot_base_frame="panda_link0",
+        robot_effector_frame="panda_hand",
+        tracking_base_frame="front_link",
+        tracking_marker_frame="board",
+    )
     parent: Parent = "flange" if kind == "eye_in_hand" else "base"
     T = made[parent].truth.T_parent_camera
     calib = Calib.of(parameters, T, T_LINK_OPTICAL, T_FLANGE_HAND)

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from rclpy.parameter import Parameter
 from ros_graph import Graph
 from scipy.spatial import cKDTree
@@ -22,6 +23,7 @@ from genima.cli.calibrate.robot import main as robot_main
 from genima.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.handeye import Calibration, Intrinsics
+from genima.handeye.bag import _stops
 from genima.handeye.check import CalibrationChecker, Checked, Verdict
 from genima.handeye.drift import AGREEING, Drift
 from genima.handeye.folder import CameraInfo, RawSample, save_sample
@@ -314,6 +316,26 @@ def write_samples(folder: Path, view: str, lens: Intrinsics, photos: Sequence[Ph
     return folder
 
 
+def test_an_unknown_gripper_is_refused(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel, tmp_path: Path) -> None:
+    shoot, images = shot
+    samples = write_samples(tmp_path, "front", shoot.intrinsics, photos_of(shoot, images), robot)
+    for file in samples.glob("*.yaml"):
+        sample = yaml.safe_load(file.read_text(encoding="utf-8"))
+        del sample["joints"][robot.gripper_joint]
+        file.write_text(yaml.safe_dump(sample), encoding="utf-8")
+    with pytest.raises(GenimaError, match=f"gripper's joint {robot.gripper_joint} is missing"):
+        robot_main([str(samples), "--out", str(tmp_path / "found")])
+    assert not (tmp_path / "found").exists()
+
+
+def test_a_recording_without_the_gripper_keeps_it_unknown(robot: RobotModel) -> None:
+    rest = [Joints(0.01 * i, robot.home, np.nan) for i in range(200)]
+    (stop,) = _stops([int(1e9 * t) for t in np.arange(0.8, 1.5, 0.1)], rest)
+    assert np.isnan(stop.gripper)
+    (stop,) = _stops([10**9], [*rest[:95], *(replace(each, gripper=0.5) for each in rest[95:])])
+    assert stop.gripper == 0.5
+
+
 def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
     shot: tuple[Shoot, Sequence[Image]], robot: RobotModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -367,9 +389,7 @@ def test_a_camera_on_the_flange_needs_a_board(
 # The node.
 
 
-def test_a_moved_camera_is_a_fault_until_it_is_fine_again(
-    graph: Graph, scenes: list[Seen], robot: RobotModel
-) -> None:
+def test_a_moved_camera_is_a_fault_until_it_is_fine_again(graph: Graph, scenes: list[Seen], robot: RobotModel) -> None:
     values = {"views": ["front", "left_shoulder"], "period": 0.4}
     graph.add(CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
     see = {v: graph.speak(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in ("front", "left_shoulder")}
@@ -395,9 +415,7 @@ def test_parameters_that_make_no_sense_are_refused(graph: Graph, changes: dict[s
         CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in changes.items()])
 
 
-def test_a_calibration_that_is_unknown_is_not_taken_for_the_simulators(
-    robot: RobotModel, tmp_path: Path
-) -> None:
+def test_a_calibration_that_is_unknown_is_not_taken_for_the_simulators(robot: RobotModel, tmp_path: Path) -> None:
     image = np.zeros((256, 256, 3), np.uint8)
     with EpisodeWriter(tmp_path / "demo", robot, {}, "wait") as demo:
         for t in range(3):

@@ -464,15 +464,6 @@ SMALL_LOOP = LoopOptions(
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny models of Stable Diffusion's and SDXL's kind with random weights, in folders as the hub has them."""
-    folder = tmp_path_factory.mktemp("bases")
-    for kind in ("tiny", "tiny-xl"):
-        random_base(kind).save_pretrained(folder / kind)  # type: ignore[arg-type]
-    return folder
-
-
-@pytest.fixture(scope="module")
 def batch(targets: TargetDataset) -> DrawingSample:
     dataset = DrawingDataset(targets, np.arange(len(targets)))
     return collate([dataset[Visit(i, 0)] for i in (5, len(targets) - 40)])

@@ -63,11 +63,11 @@ class Live(GraphOptions):
     robot_ip: str = ""
     """Address of the real robot, to start its drivers."""
     cameras: str = ""
-    """Which camera is which view, as for "./genima real": a name in config/cameras or a YAML file."""
+    """Cameras by view, as for "./genima real": a name in config/cameras or a YAML file."""
     view: RosName | None = None
     """The camera to be calibrated (with --sim: front)."""
     parent: Literal["base", "flange"] | None = None
-    """What carries the camera, where neither --cameras nor the simulator says it."""
+    """Mount of the camera, where neither --cameras nor the simulator defines it."""
     robot: str | None = None
     """Robot model of a real robot: a name in config/robots or a YAML file; default: fr3_franka_hand."""
     board: Path | None = None

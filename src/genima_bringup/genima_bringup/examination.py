@@ -45,7 +45,7 @@ _SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
 
 @dataclass(frozen=True)
 class Files:
-    """What the files say, as far as they can be read."""
+    """Contents of the configuration files, as far as they can be read."""
 
     rig: Mapping[str, Device]
     robot: RobotModel | None

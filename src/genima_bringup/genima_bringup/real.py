@@ -46,7 +46,7 @@ class Real:
     robot_ip: str
     """Address of the robot."""
     cameras: str
-    """Which camera is which view: a name in config/cameras or a YAML file."""
+    """Cameras by view: a name in config/cameras or a YAML file."""
     robot: str = "fr3_franka_hand"
     """Robot model: a name in config/robots or a YAML file."""
     calibration: str = ""

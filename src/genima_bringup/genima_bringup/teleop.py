@@ -22,7 +22,7 @@ class Teleop:
     task: str = "push_button"
     """Task of the scene: push_button or take_lid_off."""
     leader: Literal["expert", "keyboard", "gamepad"] = "keyboard"
-    """Who leads: a scripted expert, the keys of this terminal, or a gamepad on the topic joy."""
+    """Leader: a scripted expert, the keys of this terminal, or a gamepad on the topic joy."""
     episodes: Episodes = 1
     """Episodes that the expert plays."""
     seed: Seed = 0

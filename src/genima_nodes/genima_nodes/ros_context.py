@@ -117,7 +117,7 @@ def _words(text: str) -> str:
 
 
 def _logs_can_be_written() -> bool:
-    """Whether ROS can write log files; says so where it cannot, as ROS itself would refuse to start."""
+    """Return whether ROS can write log files; print a warning where it cannot, as ROS itself would refuse to start."""
     environment = os.environ
     if folder := environment.get("ROS_LOG_DIR", ""):
         logs = Path(folder).expanduser()

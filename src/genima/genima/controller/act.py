@@ -1,8 +1,8 @@
 """ACT (Zhao et al., Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware, 2023) with GENIMA's changes.
 
 The changes (GENIMA paper, appendix E): the last decoder layer is used, the gripper is a probability, and text
-conditions the images through FiLM (Perez et al., 2018) as in MT-ACT (Bharadhwaj et al., RoboAgent, 2023). Each view
-also has a learned embedding: without one, nothing tells the transformer which camera a token comes from.
+conditions the images through FiLM (Perez et al., 2018), following MT-ACT (Bharadhwaj et al., RoboAgent, 2023). Each
+view also has a learned embedding: without one, the transformer cannot distinguish the cameras' tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ActConfig:
     backbone_widths: tuple[int, ...] = (64, 128, 256, 512)  # ResNet-18's
     backbone_depths: tuple[int, ...] = (2, 2, 2, 2)
     frozen_batch_norm: bool = True  # keeps the statistics of pre-trained weights; without those it normalises nothing
-    film: Literal["block", "stage"] = "block"  # modulate each block's residual, as MT-ACT, or each stage's output
+    film: Literal["block", "stage"] = "block"  # modulate each block's residual or each stage's output
     released_initialisation: bool = True  # queries and embeddings N(0, 1), Xavier; else N(0, 0.02) and PyTorch's
 
     @classmethod

@@ -169,7 +169,7 @@ def _judge(calibration: Calibration, device: Device | None, robot: RobotModel | 
 
 
 def _of_another_arm(frame: str, robot: RobotModel) -> bool:
-    """Whether a frame is called after an arm that the robot is not; a prefix or a name of one's own is none."""
+    """Return whether a frame has the name of another arm's link; prefixes and unknown names do not count."""
     arms = {RobotModel.load(file).arm for file in paths.shared("config", "robots").glob("*.yaml")} - {robot.arm}
     return robot.arm not in frame and any(arm in frame for arm in arms)
 

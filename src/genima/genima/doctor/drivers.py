@@ -40,7 +40,7 @@ def findings(
     tried: str,
     prefixes: Sequence[Path] | None = None,
 ) -> Iterator[Finding]:
-    """What drives the arm, its gripper and the cameras.
+    """Drivers of the arm, its gripper and the cameras.
 
     Args:
         backend: as in real_robot.launch.py.
@@ -140,6 +140,6 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _too_new() -> str:
-    """What to say where there are no wheels of pylibfranka for this Python."""
+    """Remedy where there are no wheels of pylibfranka for this Python."""
     major, minor, _ = platform.python_version_tuple()
     return " (it has wheels for Python up to 3.12)" if (int(major), int(minor)) > (3, 12) else ""

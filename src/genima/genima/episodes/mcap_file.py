@@ -314,7 +314,7 @@ class McapFile:
 
 
 class _Damaged(GenimaError):
-    """What is wrong with a file."""
+    """Malformed or truncated MCAP file."""
 
 
 class _Span(NamedTuple):

@@ -172,7 +172,7 @@ class Information(_Schema):
 
     @property
     def compression(self) -> str:
-        """What is compressed by rosbag2: ``file``, ``message`` or, empty, nothing."""
+        """Compression mode of rosbag2: ``file``, ``message``, or empty for none."""
         mode = (self.compression_mode or "").lower()
         return "" if mode == "none" else mode
 

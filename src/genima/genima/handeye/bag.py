@@ -32,7 +32,7 @@ class Stop:
 
     stamp: int  # ns, of the image
     joints: Array  # (n,) rad
-    gripper: float  # open fraction
+    gripper: float  # open fraction; NaN where joint_states do not have it
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ class BagSamples:
                         misnamed = misnamed or error
                     else:
                         by_name = dict(zip(said.name, said.position, strict=False))
-                        gripper = by_name.get(robot.gripper_joint, robot.gripper_open)
-                        readings.append(Joints(seconds, positions, robot.open_fraction(gripper)))
+                        gripper = by_name.get(robot.gripper_joint)
+                        opened = np.nan if gripper is None else robot.open_fraction(gripper)
+                        readings.append(Joints(seconds, positions, opened))
         if not readings:
             what = f"not one is of {robot.name}: {misnamed}" if misnamed else "no messages"
             raise EpisodeError(folder, what, JOINT_STATES)
@@ -101,6 +102,8 @@ class BagSamples:
             for message in bag.messages({self.topic}):
                 if stop := by_stamp.get(header_stamp(message.cdr)):
                     joints = self.robot.by_name(stop.joints, self.robot.gripper_position(stop.gripper))
+                    if np.isnan(stop.gripper):
+                        del joints[self.robot.gripper_joint]
                     name = f"{(stop.stamp - self.start) * 1e-9:.1f}s"
                     yield RawSample(name, self.view, decode(bag.understood(message)), joints, self.info)
 
@@ -126,7 +129,8 @@ def _stops(images: list[int], readings: list[Joints]) -> list[Stop]:
     for rest in rests:
         middle = rest[len(rest) // 2]
         near = np.abs(times - middle * 1e-9) <= _AROUND
-        stops.append(Stop(middle, positions[near].mean(0), float(gripper[near].mean())))
+        known = gripper[near & np.isfinite(gripper)]
+        stops.append(Stop(middle, positions[near].mean(0), float(known.mean()) if known.size else np.nan))
     return stops
 
 

@@ -134,7 +134,7 @@ class Board:
         return (self,)
 
     def has_marker(self, row: Any, column: Any) -> Any:
-        """Whether the square of a ChArUco board at ``row``, ``column`` (arrays, or integers) is white, with a marker.
+        """Return whether a square of a ChArUco board at ``row``, ``column`` (arrays, or integers) has a marker.
 
         All of a grid are.
         """

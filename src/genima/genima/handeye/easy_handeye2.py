@@ -9,7 +9,7 @@ Files of its predecessor for ROS 1, easy_handeye (``~/.ros/easy_handeye/<name>.y
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 
 class _ForeignSchema(FileSchema):
-    """Of a file that another program writes: its other fields do not matter here."""
+    """Schema of a file of another program: unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -49,7 +49,9 @@ class _TransformSchema(_ForeignSchema):
     rotation: _QuaternionSchema
 
 
-class _ParametersSchema(_ForeignSchema):
+class Parameters(_ForeignSchema):
+    """The file's ``parameters``, by their names there."""
+
     name: Text = "calibration"
     calibration_type: Literal["eye_in_hand", "eye_on_base"]
     robot_base_frame: Text
@@ -62,7 +64,7 @@ class _ParametersSchema(_ForeignSchema):
 
 
 class _CalibSchema(_ForeignSchema):
-    parameters: _ParametersSchema
+    parameters: Parameters
     transform: _TransformSchema
 
 
@@ -85,21 +87,6 @@ class _Ros1TransformSchema(_ForeignSchema):
 
 
 _PARENTS: dict[str, Parent] = {"eye_in_hand": "flange", "eye_on_base": "base"}
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The file's ``parameters``, by their names there."""
-
-    name: str
-    calibration_type: Literal["eye_in_hand", "eye_on_base"]
-    robot_base_frame: str
-    robot_effector_frame: str
-    tracking_base_frame: str
-    tracking_marker_frame: str
-    freehand_robot_movement: bool = True
-    move_group_namespace: str = "/"
-    move_group: str = "manipulator"
 
 
 @dataclass(frozen=True)
@@ -144,16 +131,20 @@ class Calib:
             )
         if "transform" in data:
             read = validate(_CalibSchema, data, what)
-            parameters = Parameters(**read.parameters.model_dump())
+            parameters = read.parameters
             place, turn = read.transform.translation, read.transform.rotation
             translation, quaternion = [place.x, place.y, place.z], [turn.x, turn.y, turn.z, turn.w]
         else:  # the first versions had the parameters beside the transformation
             said = validate(_Ros1ParametersSchema, data.get("parameters", data), f"{what}: parameters")
             at = validate(_Ros1TransformSchema, data["transformation"], f"{what}: transformation")
-            parameters = Parameters(
-                path.stem, "eye_in_hand" if said.eye_on_hand else "eye_on_base", said.robot_base_frame,
-                said.robot_effector_frame, said.tracking_base_frame, said.tracking_marker_frame,
-            )  # fmt: skip
+            parameters = Parameters.model_construct(  # checked above; frames may be missing
+                name=path.stem,
+                calibration_type="eye_in_hand" if said.eye_on_hand else "eye_on_base",
+                robot_base_frame=said.robot_base_frame,
+                robot_effector_frame=said.robot_effector_frame,
+                tracking_base_frame=said.tracking_base_frame,
+                tracking_marker_frame=said.tracking_marker_frame,
+            )
             translation, quaternion = [at.x, at.y, at.z], [at.qx, at.qy, at.qz, at.qw]
         if not abs(np.linalg.norm(quaternion) - 1) < 1e-3:
             raise GenimaError(f"{what}: its rotation is no quaternion of length 1 ({quaternion})")
@@ -169,7 +160,7 @@ class Calib:
         """
         quaternion = Rotation.from_matrix(self.T_robot_tracking[:3, :3]).as_quat().tolist()
         data: dict[str, Any] = {
-            "parameters": asdict(self.parameters),
+            "parameters": self.parameters.model_dump(),
             "transform": {
                 "translation": dict(zip("xyz", self.T_robot_tracking[:3, 3].tolist(), strict=True)),
                 "rotation": dict(zip("xyzw", quaternion, strict=True)),

@@ -3,7 +3,7 @@
 The image is as the camera gave it, not rectified. Beside it lies what belongs to it::
 
     view: front
-    joints: {panda_joint1: 0.012, panda_joint2: -0.35, ...}  # rad, by name; without the gripper's, it is taken for open
+    joints: {panda_joint1: 0.012, panda_joint2: -0.35, ...}  # rad, by name; the gripper's for ./genima calibrate robot
     camera_info:  # as ROS says it: pixels are counted from the middle of the first one
       frame_id: front_color_optical_frame
       width: 640
@@ -146,7 +146,7 @@ def save_sample(folder: Path, sample: RawSample) -> None:
 
 
 def sample_exists(folder: Path, name: str) -> bool:
-    """Whether a sample, or another file in its place, is there."""
+    """Return whether a sample, or another file of its name, exists."""
     return any((folder / f"{name}{suffix}").exists() for suffix in (".yaml", ".png"))
 
 

@@ -83,13 +83,20 @@ class Photo:
 
     @classmethod
     def of(cls, sample: RawSample, robot: RobotModel) -> Photo:
-        """Of a recorded sample; where it does not tell the gripper, that is taken for open.
+        """Image and joints of a recorded sample.
 
         Raises:
-            GenimaError: for joints of another robot.
+            GenimaError: for joints of another robot, and where the gripper's is missing.
         """
-        gripper = robot.open_fraction(sample.joints.get(robot.gripper_joint, robot.gripper_open))
-        return cls(sample.name, sample.image, Joints(0.0, sample.positions(robot), gripper))
+        positions = sample.positions(robot)
+        if robot.gripper_joint not in sample.joints:
+            raise GenimaError(
+                f"sample {sample.name}: the gripper's joint {robot.gripper_joint} is missing, and the outline depends "
+                f"on it; add its position to the sample's joints (open: {robot.gripper_open:g}, closed: "
+                f"{robot.gripper_closed:g}), or record joint_states that have it"
+            )
+        gripper = robot.open_fraction(sample.joints[robot.gripper_joint])
+        return cls(sample.name, sample.image, Joints(0.0, positions, gripper))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _CLEARLY, _CHANCE = 4.0, 2.0  # standard deviations
 
 @dataclass(frozen=True)
 class BoardSize:
-    """How much larger the board is than its file says, as the samples have it."""
+    """Estimated scale of the printed board relative to its file."""
 
     square: float  # m, as the file says
     scale: float  # of the board: 1.005 is 0.5 % larger than said
@@ -41,7 +41,7 @@ class BoardSize:
 
     @property
     def problem(self) -> str:
-        """What is wrong with the board's size and what to do; empty where nothing clearly is."""
+        """Return the problem with the board's size and its remedy; empty where it is within its uncertainty."""
         off = abs(self.scale - 1)
         if off <= max(_NOTICEABLE, _CLEARLY * self.sigma):
             return ""

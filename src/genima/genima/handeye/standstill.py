@@ -35,4 +35,5 @@ def slow(before: Joints, now: Joints, fastest: float) -> bool:
     joint has moved faster than ``fastest`` (rad/s) since a moment shortly ``before``, and the gripper hardly."""
     passed = max(now.stamp - before.stamp, 1e-3)
     arm = abs(now.positions - before.positions).max()
-    return bool(arm <= fastest * passed and abs(now.gripper - before.gripper) <= _GRIPPER_FASTEST * passed)
+    gripper_moves = abs(now.gripper - before.gripper) > _GRIPPER_FASTEST * passed  # not where it is unknown (NaN)
+    return bool(arm <= fastest * passed and not gripper_moves)

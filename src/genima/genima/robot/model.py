@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,18 +66,23 @@ class _JointFields(FileSchema):
         return self
 
 
-class _GripperFields(FileSchema):
-    model: Text
-    joint: JointName
+class GripperTravel(FileSchema):
+    """Ends of the way of a gripper's joint, rad or m."""
+
     open: GripperPosition
     closed: GripperPosition
-    tip_in_flange: Annotated[list[_Length], Field(min_length=3, max_length=3)]
 
     @model_validator(mode="after")
-    def _check_travel(self) -> _GripperFields:
+    def _check_travel(self) -> Self:
         if abs(self.open - self.closed) < 1e-6:
             raise ValueError("the gripper's open and closed must differ")
         return self
+
+
+class _GripperFields(GripperTravel):
+    model: Text
+    joint: JointName
+    tip_in_flange: Annotated[list[_Length], Field(min_length=3, max_length=3)]
 
 
 class _RobotFields(FileSchema):

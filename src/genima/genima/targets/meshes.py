@@ -60,7 +60,7 @@ class _Studio:
         self._nodes = nodes
 
     def segment(self, camera: Camera, spheres: Sequence[PlacedSphere], stripe_period: float) -> NDArray[np.uint8]:
-        """What each pixel (h, w) shows: 0 nothing, 1 odd stripes of the first sphere, 2 its even ones, 3 ..."""
+        """Layer that each pixel (h, w) shows: 0 none, 1 odd stripes of the first sphere, 2 its even ones, 3 ..."""
         lens = self._lens
         lens.fx, lens.fy, lens.cx, lens.cy = camera.fx, camera.fy, camera.cx, camera.cy
         lens.zfar = max(sphere.centre[2] + sphere.radius for sphere in spheres)

@@ -41,7 +41,7 @@ class LoopOptions:
     schedule: Literal["constant_with_warmup", "cosine"] = "constant_with_warmup"
     """Of the learning rate."""
     cycles: Annotated[int, Field(ge=1, le=10**6)] = 1
-    """How often a cosine schedule falls to zero, beginning anew each time."""
+    """Number of restarts of a cosine schedule: it falls to zero so many times."""
     warmup_steps: Steps = 500
     """Steps over which the learning rate rises."""
     gradient_clip: NonNegative = 1.0
@@ -59,7 +59,7 @@ class LoopOptions:
     bar: tyro.conf.Suppress[int] = 0
     """Line of the progress bar, where several trainings share a screen."""
     seed: Seed = 0
-    """Of all randomness."""
+    """Seed of all random numbers."""
 
     def for_moments(self, moments: int) -> LoopOptions:
         """With the number of steps that training on so many moments takes."""
@@ -68,14 +68,14 @@ class LoopOptions:
 
 @dataclass(frozen=True)
 class DrawingOptions:
-    """What is particular to the diffusion agent; the defaults are those of the GENIMA paper (table 3)."""
+    """Options of the diffusion agent's training; the defaults are those of the GENIMA paper (table 3)."""
 
     jitter: tuple[_Lightness, _Lightness, _Lightness, _Hue] = (0.2, 0.2, 0.1, 0.05)
     """Of the condition's brightness, contrast, saturation and hue; the target keeps its colours."""
     crop: Annotated[int, Field(ge=0, le=4096)] = 8
     """Pixels by which each view is shifted at most, condition and target together; 0: none."""
     sphere_weight: Positive = 1.0
-    """How much more a sphere's latents count than the scene's, which only have to be copied."""
+    """Weight of a sphere's latents in the loss relative to the scene's, which only have to be copied."""
     validation_drawings: Samples = 16
     """Held-out drawings that are made at every checkpoint and read back."""
     gradient_checkpointing: bool = False
@@ -88,7 +88,7 @@ class DrawingOptions:
 
 @dataclass(frozen=True)
 class ChunkOptions:
-    """What is particular to the controller; the defaults are those of the GENIMA paper (table 4, appendix E)."""
+    """Options of the controller's training; the defaults are those of the GENIMA paper (table 4, appendix E)."""
 
     backgrounds: Path | None = None
     """Folder of images to draw the spheres on; without it procedural textures."""

@@ -173,14 +173,14 @@ def _sees(camera: Camera, T_parent_camera: NDArray[np.float64], robot: RobotMode
 
 
 def _is_upright(camera: Camera, T_parent_camera: NDArray[np.float64]) -> bool:
-    """Whether the image of a camera on the base has the robot's up at its top, about; any camera on the flange."""
+    """Return whether the image of a camera on the base is roughly upright; true for any camera on the flange."""
     down, forward = T_parent_camera[2, 1], T_parent_camera[2, 2]
     across = float(np.hypot(down, T_parent_camera[2, 0]))  # small where it looks straight down
     return camera.parent == "flange" or abs(forward) > 0.9 or -down > _UPRIGHT * across
 
 
 def _mistaken_poses(camera: Camera) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """What was likely meant, and the pose (4, 4) that it would be."""
+    """Likely cause of an implausible pose, and the pose (4, 4) without it."""
     T, R = camera.T_parent_camera, camera.T_parent_camera[:3, :3]
     x, y, z, w = Rotation.from_matrix(R).as_quat()
     # written as w, x, y, z, and read as x, y, z, w

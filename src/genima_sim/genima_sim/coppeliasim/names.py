@@ -7,27 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from genima import paths
 from genima.errors import GenimaError
 from genima.files import FileSchema, Pixels, Text, load_yaml
 from genima.names import RosName
-from genima.robot.model import GripperPosition, JointName, RobotModel
+from genima.robot.model import GripperTravel, JointName, RobotModel
 
 
-class Fingers(FileSchema):
-    """Of a parallel gripper, all moving alike."""
+class Fingers(GripperTravel):
+    """Joints of a parallel gripper, all moving alike."""
 
     joints: Annotated[tuple[Text, ...], Field(strict=False, min_length=1, max_length=16)]
-    open: GripperPosition  # m or rad
-    closed: GripperPosition
-
-    @model_validator(mode="after")
-    def _check_travel(self) -> Fingers:
-        if abs(self.open - self.closed) < 1e-6:
-            raise ValueError("open and closed must differ")
-        return self
 
 
 class _SceneFields(FileSchema):

@@ -44,7 +44,7 @@ class PrintBoard:
     dictionary: str | None = None
     """OpenCV's name of the markers without DICT_, such as APRILTAG_36h11."""
     legacy_pattern: Literal["true", "false"] | None = None
-    """Of a ChArUco board with an even number of rows: with a white square at the top left, as calib.io prints it."""
+    """ChArUco board with an even number of rows: the square at the top left is white, as calib.io prints it."""
     first_id: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Id of the first marker."""
     paper: Literal["A4", "A3"] = "A4"

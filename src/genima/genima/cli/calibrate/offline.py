@@ -104,12 +104,12 @@ def easy_handeye2(result: Calibration, robot: RobotModel, frames: RobotOptions) 
         Frames.of(robot, parent, "", frames.base_frame, frames.flange_frame).parent for parent in ("base", "flange")
     )
     parameters = Parameters(
-        camera.view,
-        "eye_on_base" if camera.parent == "base" else "eye_in_hand",
-        base,
-        flange,
-        result.frames.camera if result.frames else camera.view,
-        "board",
+        name=camera.view,
+        calibration_type="eye_on_base" if camera.parent == "base" else "eye_in_hand",
+        robot_base_frame=base,
+        robot_effector_frame=flange,
+        tracking_base_frame=result.frames.camera if result.frames else camera.view,
+        tracking_marker_frame="board",
     )
     return Calib.of(parameters, camera.T_parent_camera, np.eye(4), np.eye(4))
 

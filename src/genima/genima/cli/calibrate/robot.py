@@ -53,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     view, info = samples[0].view, samples[0].info
     if options.view not in (None, view):
         raise GenimaError(f"{options.folder} holds samples of {view}, not of {options.view}")
+    photos = [Photo.of(sample, robot) for sample in samples]
     require_writable(options.out / f"{view}.yaml")
     guess = None
     if options.guess:
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
                 "calibrate it with a board"
             )
         guess = camera.T_parent_camera
-    found = locate([Photo.of(sample, robot) for sample in samples], info.intrinsics, robot, guess)
+    found = locate(photos, info.intrinsics, robot, guess)
     date = datetime.now().astimezone().isoformat(timespec="seconds")
     frames = Frames.of(robot, "base", info.frame_id, options.base_frame)
     result = calibration(found, view, info.intrinsics, date, frames)

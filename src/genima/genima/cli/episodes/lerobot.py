@@ -38,7 +38,7 @@ class Import:
     out: Path
     """Folder for the demos (rosbag2)."""
     views: tuple[str, ...] = ()
-    """Which images to take and the view that each is, as observation.images.cam_high=front; without it all in colour,
+    """Images to import, each with its view, as observation.images.cam_high=front; without it all in colour,
     called as after observation.images."""
     joints: tuple[str, ...] = ()
     """The robot's joint, or gripper_open_fraction, by the name in the dataset where they differ, as

@@ -77,7 +77,7 @@ class Feature(_OthersSchema):
 
     @property
     def width(self) -> int:
-        """How many dimensions a vector has; 0 for what is none."""
+        """Number of dimensions of a vector; 0 for other features."""
         return self.shape[0] if len(self.shape) == 1 and self.shape[0] <= 10_000 else 0
 
 
