@@ -50,6 +50,7 @@ from genima.handeye.result import Calibration, Frames, Residuals
 from genima.robot.model import RobotModel
 from genima.views import load_cameras
 from genima.views.rig import Device, load_rig
+from genima_bringup import examination
 
 WRIST = Device("831612070001", "D415", 640, 480, 30, "flange")
 FRONT = Device("831612070002", "D415", 640, 480, 30, "base")
@@ -912,3 +913,15 @@ def test_the_command_goes_on_where_files_are_missing_or_wrong(
     assert "rmw_of_nobody, which ROS 2 from wheels does not have; unset" in " ".join(capsys.readouterr().out.split())
     assert main(["doctor", "--seconds", "0"]) == 2
     assert main(["doctor", "--json", str(tmp_path)]) == 2
+
+
+def test_findings_replace_only_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examination, "look", lambda options: ([Group("disk", [ok("disk", "large")])], None))
+    file = tmp_path / "findings.json"
+    assert main(["doctor", "--json", str(file)]) == 0
+    assert main(["doctor", "--json", str(file)]) == 2
+    assert main(["doctor", "--json", str(file), "--overwrite"]) == 0
+    for text in ('{"mine": 1}', "# mine"):
+        file.write_text(text, encoding="utf-8")
+        assert main(["doctor", "--json", str(file), "--overwrite"]) == 2
+        assert file.read_text(encoding="utf-8") == text

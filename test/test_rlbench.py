@@ -351,7 +351,9 @@ def test_what_no_robot_cell_has_is_refused_with_its_cause(dataset, tmp_path, act
     act(observations[0])
     (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
     if words is None:  # the first observation's action led to it from before the episode
-        return write_demo(folder, tmp_path / "demo", PANDA)
+        write_demo(folder, tmp_path / "demo", PANDA)
+        assert (tmp_path / "demo").exists()
+        return
     with pytest.raises(GenimaError, match=words):
         write_demo(folder, tmp_path / "demo", PANDA)
     assert not (tmp_path / "demo").exists()

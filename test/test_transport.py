@@ -1,5 +1,6 @@
 """512x512 tiles between two processes, with the transport that the demo uses."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from genima_bringup import supervisor
 from genima_bringup.supervisor import remove_stale_shared_memory, ros_environment
 
 pytestmark = pytest.mark.real_time
@@ -103,3 +105,24 @@ def test_only_the_shared_memory_of_dead_processes_is_removed() -> None:
 def segments() -> set[Path]:
     """Shared memory of Fast DDS, without the files beside it."""
     return {file for file in Path("/dev/shm").glob("fast*_*") if not file.name.endswith(("_el", "_sl"))}
+
+
+def test_other_shared_memory_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_SHARED_MEMORY", tmp_path)
+    stale, held, young, foreign, mine = (
+        tmp_path / name
+        for name in (f"fastdds_{'a' * 16}", f"fastdds_{'b' * 16}", f"fastdds_{'c' * 16}", "fastdds_notes", "fast_food")
+    )
+    for file in (stale, held, young, foreign, mine):
+        file.write_bytes(b"x")
+        if file != young:
+            os.utime(file, (0, 0))
+    lock = held.with_name(f"{held.name}_el")
+    with open(lock, "w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with monkeypatch.context() as other:
+            other.setattr(supervisor.os, "getuid", lambda: os.geteuid() + 1)
+            remove_stale_shared_memory()
+        assert stale.exists()  # another user's
+        remove_stale_shared_memory()
+    assert {file.name for file in tmp_path.iterdir()} == {f.name for f in (held, lock, young, foreign, mine)}

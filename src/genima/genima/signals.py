@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -41,6 +39,20 @@ def interruptible() -> Iterator[None]:
     yield
 
 
+_postponed = 0  # contexts that are open
+
+
+@contextlib.contextmanager
+def postponed_interrupt() -> Iterator[None]:
+    """Put off signals while the main thread does what must not be left half done; for moments only."""
+    global _postponed
+    _postponed += 1
+    try:
+        yield
+    finally:
+        _postponed -= 1
+
+
 class _Patience:
     """Puts off a signal while modules are imported: a library may swallow or print an exception then.
 
@@ -52,16 +64,17 @@ class _Patience:
         self._since: float | None = None
 
     def defers(self, number: int, frame: FrameType | None) -> bool:
-        """Return whether the signal will come again, since the main thread, at ``frame``, is importing."""
+        """Return whether the signal will come again: the main thread, at ``frame``, imports or is postponed."""
+        if _postponed:
+            _send_again(number)
+            return True
         if not _is_importing(frame):
             return False
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         if now - self._since >= self._seconds and not _has_children():
             os._exit(130)  # a clean exit would run the destructors of half-imported libraries
-        again = threading.Timer(_AGAIN, _thread.interrupt_main, (number,))
-        again.daemon = True
-        again.start()
+        _send_again(number)
         return True
 
 
@@ -121,12 +134,28 @@ def _has_children() -> bool:
 
 
 def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Raise in the main thread a KeyboardInterrupt that came in a destructor or a callback, where it is lost."""
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+    """Raise a KeyboardInterrupt once more that came in a destructor or a callback, where it is lost."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not (in_main_thread and issubclass(unraisable.exc_type, KeyboardInterrupt)):
         sys.__unraisablehook__(unraisable)
         return
-    thread = ctypes.c_ulong(threading.main_thread().ident or 0)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(KeyboardInterrupt))
+    former = signal.getsignal(signal.SIGINT)  # by now it may be ignored
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, former)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    _send_again(signal.SIGINT)
+
+
+def _send_again(number: int) -> None:
+    """Send a signal to the main thread in a moment; it interrupts a system call, too."""
+    thread = threading.main_thread().ident
+    assert thread is not None
+    again = threading.Timer(_AGAIN, signal.pthread_kill, (thread, number))
+    again.daemon = True
+    again.start()
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

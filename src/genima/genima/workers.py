@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from genima.errors import GenimaError
-from genima.signals import hide_interrupt_traceback
+from genima.signals import hide_interrupt_traceback, postponed_interrupt
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -52,7 +52,8 @@ class WorkerPool(ProcessPoolExecutor):
 
     def submit(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
         """As of the base class."""
-        with _blocked_interrupt():  # workers inherit it, from their first instruction on
+        # Workers inherit the blocked signal from their first instruction on; other threads of this process may take it.
+        with postponed_interrupt(), _blocked_interrupt():
             return super().submit(_call, function, args, kwargs)
 
     def __exit__(

@@ -1,0 +1,54 @@
+"""`./genima demo --out` and its picture, without the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genima.errors import GenimaError
+from genima_bringup import demo, film
+from genima_bringup.demo import is_run, main
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders of the runs that began: the graph is not started."""
+    begun: list[Path] = []
+    monkeypatch.setattr(demo, "_run", lambda options, spec, out, report: begun.append(out))
+    return begun
+
+
+def test_a_run_replaces_only_a_run(tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    assert main(["--out", str(out)]) == 0 and is_run(out)
+    (out / "video.mp4").write_bytes(b"former")
+    with pytest.raises(GenimaError, match="out: already exists; name another, or replace it with --overwrite"):
+        main(["--out", str(out)])
+    assert (out / "video.mp4").read_bytes() == b"former"
+    assert main(["--out", str(out), "--overwrite"]) == 0 and not (out / "video.mp4").exists()
+    assert len(runs) == 2
+
+    (out / "notes.txt").write_text("mine")
+    (tmp_path / "video.mp4").write_bytes(b"mine")
+    (tmp_path / "report.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("out", ".", "report.json"):
+        with pytest.raises(GenimaError, match="already exists|name a new folder"):
+            main(["--out", folder, "--overwrite"])
+    assert (tmp_path / "video.mp4").read_bytes() == b"mine" and (out / "report.json").exists()
+    assert (tmp_path / "report.json").read_text() == "{}" and len(runs) == 2
+
+
+def test_the_pictures_labels_stand_above_and_leave_the_images() -> None:
+    pair = np.full((512, 1024, 3), 77, np.uint8)
+    views = ["wrist", "front", "right_shoulder", "left_shoulder"]
+    labelled = film.label(pair, views, "push down the maroon button")
+    margin = labelled.shape[0] - len(pair)
+    assert labelled.dtype == np.uint8 and labelled.shape[1:] == (1024, 3) and margin > 20
+    other = film.label(pair, views, "take the lid off")
+    changed = np.flatnonzero((labelled != other).any(axis=(1, 2)))
+    assert len(changed) and changed.min() >= margin / 2 + len(pair)  # the instruction is written below the images
+    swapped = film.label(pair, ["front", *views[1:]], "push down the maroon button")
+    assert (swapped != labelled).any()
