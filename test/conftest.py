@@ -6,12 +6,14 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import rclpy
 import torch
+from machine import MachineWatch, WakeUpProbe
+from one_thread import render_in_a_thread
 from ros_graph import Graph
 from untrained import save_checkpoints
 
@@ -32,12 +34,46 @@ from genima_sim.simulation import Simulation
 torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 
 
+WATCH = pytest.StashKey[MachineWatch]()
+PROBE = pytest.StashKey[WakeUpProbe]()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Nodes have deadlines."""
+    """Run tests of nodes with nothing beside them, unless their verdict does not depend on the pace."""
     for item in items:
-        if "graph" in getattr(item, "fixturenames", ()):
+        if "graph" in getattr(item, "fixturenames", ()) and item.get_closest_marker("any_pace") is None:
             item.add_marker(pytest.mark.real_time)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Measure the machine beside a test that has deadlines."""
+    if item.get_closest_marker("real_time") is not None:
+        stash = item.config.stash
+        if PROBE not in stash:
+            stash[PROBE] = WakeUpProbe()
+        item.stash[WATCH] = MachineWatch(stash[PROBE])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Skip a test that missed its deadlines on a busy machine, with what was measured and what had failed."""
+    report = yield
+    watch = item.stash.get(WATCH, None)
+    if report.failed and call.excinfo is not None and watch is not None and (measured := watch.busy()):
+        path, line, _ = item.location
+        failure = call.excinfo.exconly().splitlines()[0][:300]
+        report.outcome = "skipped"
+        report.longrepr = (path, line or 0, f"Skipped: {measured}; it failed with {failure}")
+    return report
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if PROBE in config.stash:
+        config.stash[PROBE].close()
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +136,9 @@ def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactor
 def targets(demos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TargetDataset:
     """The demos rendered, in views of 32 px."""
     out = tmp_path_factory.mktemp("targets")
-    render(make_plan(Render(view_size=32, episodes_per_shard=1), find_episodes(demos_folder)), out, processes=2)
+    with pytest.MonkeyPatch.context() as patch:
+        render_in_a_thread(patch)
+        render(make_plan(Render(view_size=32, episodes_per_shard=1), find_episodes(demos_folder)), out, processes=1)
     return TargetDataset.load(out)
 
 

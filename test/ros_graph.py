@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 
 from genima_nodes import qos
 
-PATIENCE = 20.0  # s: the machine may be busy
+PATIENCE = 60.0  # s: the machine may be busy
 
 
 class Graph:

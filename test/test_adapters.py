@@ -205,6 +205,7 @@ def test_a_leader_does_not_reach_the_controller_of_gello(graph) -> None:
         graph.until(lambda: arm.follows() and graph.is_fine("arm_adapter")(), "it is held", arm.command)
 
 
+@pytest.mark.any_pace
 def test_a_controller_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arm_adapter, "_PATIENCE", 0.3)
     graph.add(ArmAdapterNode(**options(backend="crisp")))
@@ -231,6 +232,7 @@ class Hand:
         return FR3.open_fraction(self.heard[-1].position[0]) if self.heard else np.nan
 
 
+@pytest.mark.any_pace
 @pytest.mark.parametrize("kind", [GripperAction.PARALLEL, GripperAction.POSITION])
 def test_a_robotiq_gripper_follows_the_open_fraction(graph, kind: GripperAction) -> None:
     interfaces.provide()
@@ -275,6 +277,7 @@ def values(graph: Graph) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values} if status else {}
 
 
+@pytest.mark.any_pace
 def test_a_gripper_that_stalls_while_it_opens_is_told(graph) -> None:
     interfaces.provide()
     free = FreeGripper()
@@ -288,6 +291,7 @@ def test_a_gripper_that_stalls_while_it_opens_is_told(graph) -> None:
     assert len(driver.goals) == 1
 
 
+@pytest.mark.any_pace
 def test_a_gripper_in_another_unit_is_refused_by_name(graph) -> None:
     graph.add(GripperAdapterNode())
     say = graph.speak(JointState, "/robotiq/joint_states", qos.JOINT_STATES)
@@ -303,6 +307,7 @@ def test_a_gripper_in_another_unit_is_refused_by_name(graph) -> None:
     graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(100.0))
 
 
+@pytest.mark.any_pace
 def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
     interfaces.provide()
     from franka_msgs.action import Grasp, Move
@@ -342,6 +347,7 @@ def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
     assert [name for name, _ in done[2:]] == ["grasp", "grasp"], "it lets go of what it holds"
 
 
+@pytest.mark.any_pace
 def test_a_gripper_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gripper_adapter, "_PATIENCE", 0.3)
     graph.add(GripperAdapterNode())

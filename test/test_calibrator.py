@@ -260,6 +260,7 @@ def taken(folder: Path, shot: list[tuple[np.ndarray, Joints]], count: int = 8) -
     return session
 
 
+@pytest.mark.any_pace
 def test_another_board_than_its_file_says_is_told_with_what_to_write(graph: Graph, tmp_path: Path) -> None:
     file = tmp_path / "board.yaml"
     replace(BOARD, columns=5, rows=7).save(file)
@@ -481,6 +482,7 @@ def test_without_camera_info_nothing_is_taken(graph: Graph, tmp_path: Path) -> N
     studio.problem("camera without intrinsics")
 
 
+@pytest.mark.any_pace
 def test_a_restarted_node_goes_on(graph: Graph, tmp_path: Path, shot: Any) -> None:
     taken(tmp_path / "samples", shot)
     studio = Studio(graph, tmp_path)
@@ -490,6 +492,7 @@ def test_a_restarted_node_goes_on(graph: Graph, tmp_path: Path, shot: Any) -> No
         CalibratorNode(parameter_overrides=parameters(tmp_path, view="wrist"))
 
 
+@pytest.mark.any_pace
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -508,8 +511,9 @@ def test_parameters_that_make_no_sense_are_refused(graph: Graph, tmp_path: Path,
 # By itself.
 
 
-@pytest.mark.parametrize("parent", ["base", "flange"])
+@pytest.mark.parametrize("parent", ["base", pytest.param("flange", marks=pytest.mark.nightly)])
 def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: Path, parent: Parent) -> None:
+    """A camera on the flange is calibrated by `test_calibrate_graph.py`, in processes."""
     studio = Studio(calm, tmp_path, parent, guard=True, speed=0.5, most=9, millimetres=1.0, degrees=0.1)
     studio.ready()
     assert not studio.cell.commands  # never before it is told

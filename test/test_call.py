@@ -16,8 +16,6 @@ from genima.errors import GenimaError
 from genima_bringup.processes import TASK_RUNNER, guard
 from genima_bringup.supervisor import Supervisor, joining_environment, ros_environment
 
-pytestmark = pytest.mark.real_time
-
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:

@@ -37,6 +37,8 @@ poses = st.tuples(st.tuples(numbers, numbers, numbers), st.tuples(numbers, numbe
     lambda parts: pose(Rotation.from_rotvec(parts[0]).as_matrix(), np.array(parts[1]))
 )
 
+pytestmark = pytest.mark.any_pace  # of the nodes
+
 
 def tree(*transforms: tuple[str, str, np.ndarray]) -> FrameTree:
     made = FrameTree()

@@ -421,6 +421,7 @@ def test_what_the_node_hears_wrong_is_told_and_not_followed(graph: Graph, nodes:
     assert values(graph.health["franka_arm"])["following"] == "False"
 
 
+@pytest.mark.any_pace
 def test_a_node_without_its_robot_does_not_start(graph: Graph) -> None:
     with pytest.raises(GenimaError, match="robot 172.16.0.2: Connection timeout"):
         FrankaArmNode()

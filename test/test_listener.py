@@ -26,6 +26,8 @@ IMAGE = np.zeros((48, 64, 3), np.uint8)
 TOPIC = "cameras/front/color/image_raw"
 RIG = {"front": Device("1", "D415", 64, 48, 20, "base")}
 
+pytestmark = pytest.mark.any_pace
+
 
 def found(listener: Listener) -> dict[str, Finding]:
     return {each.what: each for group in [*listener.groups(), listener.told()] for each in group.findings}

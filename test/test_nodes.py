@@ -17,6 +17,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from ros_graph import Graph
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
@@ -679,10 +680,12 @@ class Runner:
         self.graph = graph
         self.phases: list[str] = []  # all feedback
         prefix = f"{namespace}/" if namespace else ""
-        self.tasks = graph.hear(String, f"{prefix}task", qos.TASK)
+        every_task = QoSProfile(depth=100, durability=qos.TASK.durability)
+        self.tasks = graph.hear(String, f"{prefix}task", every_task)
         self._say_status = graph.speak(SceneStatus, f"{prefix}sim/status", qos.STATUS)
         self._client = ActionClient(graph.probe, RunTask, f"{prefix}run_task")
         graph.until(self._client.server_is_ready, "no action server")
+        graph.until(lambda: self.tasks, "the task runner does not say that no task is in force")
 
     def status(self, success: bool, instruction: str = "wave") -> None:
         message = SceneStatus(success=success, instruction=instruction)
@@ -710,6 +713,7 @@ def runner(graph: Graph) -> Runner:
     return Runner(graph)
 
 
+@pytest.mark.any_pace
 def test_a_task_succeeds_when_the_simulator_says_so(graph, runner) -> None:
     handle = runner.ask("wave")
     graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: runner.status(False))
@@ -717,6 +721,7 @@ def test_a_task_succeeds_when_the_simulator_says_so(graph, runner) -> None:
     assert runner.result(handle).outcome == RunTask.Result.SUCCEEDED
 
 
+@pytest.mark.any_pace
 @pytest.mark.parametrize("accomplished, outcome", [(True, "succeeded"), (False, "finished")])
 def test_a_user_may_end_a_task_and_say_whether_it_succeeded(graph, runner, accomplished: bool, outcome: str) -> None:
     judge = SetBool.Request(data=accomplished)
@@ -730,6 +735,7 @@ def test_a_user_may_end_a_task_and_say_whether_it_succeeded(graph, runner, accom
     assert runner.result(again).outcome == RunTask.Result.TIMEOUT, "a verdict counts once"
 
 
+@pytest.mark.any_pace
 def test_a_new_task_takes_the_place_of_the_one_that_runs(graph, runner) -> None:
     first = runner.ask("wave")
     graph.until(lambda: runner.task == "wave", "the task is not put in force")
@@ -744,6 +750,7 @@ def test_a_new_task_takes_the_place_of_the_one_that_runs(graph, runner) -> None:
     assert said.index("") < said.index("wave") < said.index("", said.index("wave")) < said.index("bow")
 
 
+@pytest.mark.any_pace
 def test_a_task_ends_when_somebody_else_moves_the_arm(graph, runner) -> None:
     handle = runner.ask("wave")
     graph.until(lambda: runner.task == "wave", "the task is not put in force")
@@ -751,6 +758,7 @@ def test_a_task_ends_when_somebody_else_moves_the_arm(graph, runner) -> None:
     assert runner.result(handle).reason == "the command guard lets teleop move the arm"
 
 
+@pytest.mark.any_pace
 def test_the_success_of_another_task_does_not_count(graph, runner) -> None:
     handle = runner.ask("wave", time_limit=0.5)
     graph.until(lambda: runner.task == "wave", "the task is not put in force")
@@ -846,6 +854,7 @@ def test_a_task_ends_at_its_time_limit(graph, runner) -> None:
     graph.until(lambda: runner.task == "", "the task stays in force")
 
 
+@pytest.mark.any_pace
 def test_a_task_can_be_cancelled(graph, runner) -> None:
     handle = runner.ask("wave")
     graph.until(lambda: runner.task == "wave", "the task is not put in force")
@@ -854,6 +863,7 @@ def test_a_task_can_be_cancelled(graph, runner) -> None:
     graph.until(lambda: runner.task == "", "the task stays in force")
 
 
+@pytest.mark.any_pace
 def test_a_stop_of_the_guard_ends_the_task(graph, runner) -> None:
     handle = runner.ask("wave")
     graph.until(lambda: runner.task == "wave", "the task is not put in force")
@@ -861,6 +871,7 @@ def test_a_stop_of_the_guard_ends_the_task(graph, runner) -> None:
     assert runner.result(handle).outcome == RunTask.Result.STOPPED
 
 
+@pytest.mark.any_pace
 @pytest.mark.parametrize("instruction, limit", [("", 1.0), ("  ", 1.0), ("wave", -1.0), ("wave", float("nan"))])
 def test_a_senseless_task_is_refused(runner, instruction: str, limit: float) -> None:
     assert not runner.ask(instruction, limit).accepted

@@ -140,6 +140,7 @@ def test_every_message_is_there_once_in_order(graph, tmp_path: Path) -> None:
     assert studio.statuses[-1].dropped == 0
 
 
+@pytest.mark.any_pace
 def test_what_cannot_be_recorded_is_refused_with_one_line(graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
     assert not studio.ask("stop").success and not studio.ask("discard").success
@@ -169,6 +170,7 @@ def test_a_silent_camera_is_told_and_the_rest_goes_on(graph, tmp_path: Path) -> 
     assert studio.ask("stop").success
 
 
+@pytest.mark.any_pace
 def test_an_end_of_the_process_finishes_the_episode(graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
     studio.started()
@@ -233,6 +235,7 @@ def test_images_that_cannot_be_compressed_in_time_are_counted_and_do_not_pile_up
     assert len(recorded(tmp_path, "/cameras/wrist/color/camera_info")) == 10
 
 
+@pytest.mark.any_pace
 def test_the_reserve_ends_the_episode_whole(graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = itertools.chain([9.0] * 40, itertools.repeat(1.0))  # GB; asked with every status and every flush
     usage = type("Usage", (), {"free": property(lambda self: next(free) * 1e9)})()
@@ -249,6 +252,7 @@ def test_the_reserve_ends_the_episode_whole(graph, tmp_path: Path, monkeypatch: 
     assert len(episode) > 5 and episode.success and repair(tmp_path / "one").healthy
 
 
+@pytest.mark.any_pace
 def test_an_episode_that_has_ended_takes_no_mark(graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studio = Studio(graph, tmp_path)
     studio.started()
@@ -260,6 +264,7 @@ def test_an_episode_that_has_ended_takes_no_mark(graph, tmp_path: Path, monkeypa
     assert "ends early and has no mark" in studio.ask("stop").message
 
 
+@pytest.mark.any_pace
 def test_a_mark_is_on_the_disk_at_once_and_the_last_one_counts(graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
     studio.started()
@@ -274,6 +279,7 @@ def test_a_mark_is_on_the_disk_at_once_and_the_last_one_counts(graph, tmp_path: 
     assert Episode.load(tmp_path / "one", PANDA).success is False
 
 
+@pytest.mark.any_pace
 def test_two_recorders_on_the_same_topics_record_nothing(graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
     another = graph.speak(RecorderStatus, "recorder/status", qos.STATUS)
@@ -281,6 +287,7 @@ def test_two_recorders_on_the_same_topics_record_nothing(graph, tmp_path: Path) 
     another(RecorderStatus())
 
 
+@pytest.mark.any_pace
 def test_a_full_disk_is_told_and_what_was_written_can_be_repaired(small_disk: Path, graph) -> None:
     studio = Studio(graph, small_disk, reserve=0.0)
     studio.started()
@@ -294,6 +301,7 @@ def test_a_full_disk_is_told_and_what_was_written_can_be_repaired(small_disk: Pa
     assert studio.start(name="two").success or "nothing comes" in studio.start(name="two").message
 
 
+@pytest.mark.any_pace
 def test_two_recorders_never_write_the_same_episode(graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
     with BagRecorder(tmp_path / "one", reserve_bytes=0):
@@ -316,6 +324,7 @@ def test_a_clock_that_goes_back_is_told_and_nothing_is_lost(graph, tmp_path: Pat
         Episode.load(tmp_path / "one", PANDA)
 
 
+@pytest.mark.any_pace
 @pytest.mark.parametrize(
     "changes, words",
     [

@@ -96,6 +96,7 @@ def test_bad_chunks_are_refused(robot: RobotModel) -> None:
             chunk_from(bad, robot)
 
 
+@pytest.mark.any_pace
 def test_markers_are_where_the_joints_will_be(graph, robot: RobotModel) -> None:
     """Spheres at the frames of the last action, in the colours of open and closed; complaints in words."""
     graph.add(RvizMarkersNode())

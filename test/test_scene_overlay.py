@@ -30,6 +30,8 @@ VIEWS = ("front", "wrist")
 SIZE = 100
 CAPTION = 18  # px
 
+pytestmark = pytest.mark.any_pace  # of the nodes
+
 
 def demo(folder: Path, at: int = 20) -> Path:
     """An episode whose object begins at column ``at``, seen by a raw and by a compressed camera; then it moves."""

@@ -49,7 +49,7 @@ class LoadMeter:
         self._begin, self._times, self._own = time.monotonic(), psutil.cpu_times(), _own_seconds()
 
     def read(self) -> MachineLoad:
-        """Return the load since the meter was made; call it while the children still run."""
+        """Return the load since the meter was made; children that ended count once they are waited for."""
         seconds = max(time.monotonic() - self._begin, 1e-3)
         now, own = psutil.cpu_times(), max(0.0, _own_seconds() - self._own)
         stolen = getattr(now, "steal", 0.0) - getattr(self._times, "steal", 0.0)
@@ -69,5 +69,5 @@ def _own_seconds() -> float:
     for process in (this, *this.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system  # of those that ended, too
     return total

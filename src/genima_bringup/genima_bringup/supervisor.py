@@ -27,6 +27,7 @@ from genima_bringup.processes import ENVIRONMENT, Process
 
 _ELSEWHERE = ("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS")  # variables that other machines are found by
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
+_FIRST_PORT, _PORTS = 7400, 250  # RTPS: of domain 0, and those of a domain
 _GRACE = 1.0  # s between SIGINT and SIGKILL
 _SHARED_MEMORY = Path("/dev/shm")
 _LOCKS = ("_el", "_sl")  # exclusive, shared
@@ -93,12 +94,22 @@ def dds_profile(name: str) -> Path:
 
 
 def free_domains() -> list[int]:
-    """Domains that no other process on this machine names in its environment."""
-    taken = set()
+    """Domains that no process on this machine names in its environment or listens in."""
+    taken = _domains_with_ports()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ValueError):
             taken.add(int(process.environ().get("ROS_DOMAIN_ID", "0")))
     return [domain for domain in _DOMAINS if domain not in taken]
+
+
+def _domains_with_ports() -> set[int]:
+    """Domains whose UDP ports are open on this machine: a process may have chosen one without its environment."""
+    domains = set()
+    for table in ("udp", "udp6"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
+                domains.add((int(line.split()[1].rpartition(":")[2], 16) - _FIRST_PORT) // _PORTS)
+    return domains
 
 
 def remove_stale_shared_memory() -> None:

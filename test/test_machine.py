@@ -1,0 +1,54 @@
+"""The measurement beside tests that have deadlines."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from machine import LONGEST, MachineWatch, WakeUpProbe
+
+from genima_bringup import machine_load
+from genima_bringup.machine_load import MachineLoad
+
+QUIET, BUSY = MachineLoad(2, 1.5, 0.1, 0.0), MachineLoad(2, 0.5, 1.4, 0.0)
+
+
+class Probe:
+    """A wake-up probe that measured ``late``."""
+
+    def __init__(self, late: float) -> None:
+        self.late = late
+
+    def reset(self) -> None:
+        pass
+
+    def longest(self) -> float:
+        return self.late
+
+
+@pytest.mark.parametrize(
+    ("load", "late", "words"),
+    [
+        (QUIET, 0.02, ""),
+        (BUSY, 0.02, "other programs used 1.4 of 2 cores; a process woke up to 0.02 s late"),
+        (QUIET, LONGEST, "a process woke up to 0.25 s late"),
+    ],
+)
+def test_a_busy_machine_is_told_with_its_numbers(
+    load: MachineLoad, late: float, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_load.LoadMeter, "read", lambda self: load)
+    said = MachineWatch(Probe(late)).busy()  # type: ignore[arg-type]
+    assert words in said and bool(said) is bool(words)
+
+
+def test_a_probe_measures_until_it_is_closed() -> None:
+    probe = WakeUpProbe()
+    deadline = time.monotonic() + 60
+    while not probe.longest():  # no sleep ends at the very moment
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    probe.close()
+    assert probe._process.poll() is not None
+    probe.reset()
+    assert probe.longest() == 0
