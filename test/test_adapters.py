@@ -232,7 +232,6 @@ class Hand:
         return FR3.open_fraction(self.heard[-1].position[0]) if self.heard else np.nan
 
 
-@pytest.mark.any_pace
 @pytest.mark.parametrize("kind", [GripperAction.PARALLEL, GripperAction.POSITION])
 def test_a_robotiq_gripper_follows_the_open_fraction(graph, kind: GripperAction) -> None:
     interfaces.provide()
@@ -277,7 +276,6 @@ def values(graph: Graph) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values} if status else {}
 
 
-@pytest.mark.any_pace
 def test_a_gripper_that_stalls_while_it_opens_is_told(graph) -> None:
     interfaces.provide()
     free = FreeGripper()
@@ -307,7 +305,6 @@ def test_a_gripper_in_another_unit_is_refused_by_name(graph) -> None:
     graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(100.0))
 
 
-@pytest.mark.any_pace
 def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
     interfaces.provide()
     from franka_msgs.action import Grasp, Move

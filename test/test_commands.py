@@ -197,9 +197,20 @@ def hostile(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("path", [{}, {"PYTHONPATH": ""}, {"PYTHONPATH": ":"}, {"PYTHONPATH": "."}])
-def test_commands_import_nothing_from_the_current_folder(hostile: Path, path: dict[str, str]) -> None:
-    for arguments in (["--help"], ["trian"], ["record", "--help"], ["inspect", "."], ["episodes", "list", "."]):
+QUICK_COMMANDS = ["--help", "trian", "record --help"]
+LATE_IMPORTS = ["inspect .", "episodes list ."]  # the libraries that take seconds, too
+
+
+@pytest.mark.parametrize(("commands", "path"), [
+    ([*QUICK_COMMANDS, *LATE_IMPORTS], {}),
+    *((QUICK_COMMANDS, {"PYTHONPATH": path}) for path in ("", ":")),
+    ([*QUICK_COMMANDS, "episodes list ."], {"PYTHONPATH": "."}),
+    *(pytest.param(LATE_IMPORTS, {"PYTHONPATH": path}, marks=pytest.mark.nightly) for path in ("", ":", ".")),
+])  # fmt: skip
+def test_commands_import_nothing_from_the_current_folder(
+    hostile: Path, commands: list[str], path: dict[str, str]
+) -> None:
+    for arguments in map(str.split, commands):
         shown = run(ROOT / "genima", *arguments, cwd=hostile, **path)
         assert not (hostile / "executed").exists(), (arguments, (hostile / "executed").read_text(encoding="utf-8"))
         assert shown.returncode in (0, 2) and b"Traceback" not in shown.stderr, shown.stderr

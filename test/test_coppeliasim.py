@@ -30,6 +30,7 @@ from genima.observation import Command
 from genima.robot.model import RobotModel
 from genima.robot.placement import base_pose
 from genima.views import load_cameras
+from genima_bringup import demo
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes import messages, qos
@@ -279,6 +280,7 @@ def make_bridge(port: int, names: Path, stepping: bool = True) -> CoppeliaBridge
     return CoppeliaBridge(parameter_overrides=[Parameter(name, value=value) for name, value in given.items()])
 
 
+@pytest.mark.any_pace
 def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
     states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
     images = {v: graph.hear(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in bridge._remote.cameras}
@@ -328,6 +330,7 @@ def test_it_comes_back_when_coppeliasim_does(graph, bridge, stand_in) -> None:
     graph.until(graph.is_fine("coppeliasim"), "it stays faulty")
 
 
+@pytest.mark.any_pace
 def test_coppeliasim_may_run_by_itself(graph, stand_in, names_file) -> None:
     graph.add(make_bridge(stand_in.port, names_file(), stepping=False))
     states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
@@ -351,11 +354,15 @@ def stand_in_process() -> Iterator[int]:
         process.kill()
 
 
+def demo_command(names: Path, port: int, out: Path, *arguments: str) -> list[str]:
+    command = ["--headless", "--out", str(out), "--episodes", "1", "--backend", "coppeliasim", "--scene", str(names)]
+    return [*command, "--host", "127.0.0.1", "--port", str(port), *arguments]
+
+
 def run_demo(names: Path, port: int, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "genima.cli", "demo", "--headless", "--out", str(out), "--episodes", "1"]
-    command += ["--backend", "coppeliasim", "--scene", str(names), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "genima.cli", "demo", *demo_command(names, port, out, *arguments)]
     environment = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl"}
-    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
 
 
 @pytest.mark.real_time
@@ -403,10 +410,14 @@ def test_an_evaluation_needs_a_task_and_who_judges_it(stand_in, names_file) -> N
     assert stand_in.requests[-1] == "sim.getSimulationState", "it is left as it was found: standing"
 
 
-def test_a_demo_without_coppeliasim_or_task_ends_with_one_line(unused_port: int, names_file, tmp_path: Path) -> None:
+def test_a_demo_without_coppeliasim_ends_with_one_line(unused_port: int, names_file, tmp_path: Path) -> None:
     ended = run_demo(names_file(), unused_port, tmp_path / "out")
     assert ended.returncode == 2 and len(ended.stderr.strip().splitlines()) == 1
     assert f"no CoppeliaSim answers at tcp://127.0.0.1:{unused_port}" in ended.stderr
-    ended = run_demo(names_file(), unused_port, tmp_path / "other", "--task", "wave")
-    assert ended.returncode == 2
-    assert "unknown task 'wave'; the scene's names know push_button, take_lid_off" in ended.stderr
+
+
+def test_a_demo_without_a_known_task_is_refused(unused_port: int, names_file, tmp_path: Path) -> None:
+    command = demo_command(names_file(), unused_port, tmp_path / "out", "--task", "wave")
+    with pytest.raises(GenimaError, match="unknown task 'wave'; the scene's names know push_button, take_lid_off"):
+        demo.main(command)
+    assert not (tmp_path / "out").exists()

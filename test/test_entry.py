@@ -152,12 +152,15 @@ def test_missing_system_packages_are_named_with_the_command_to_run(bare: Path, s
 
 def test_system_packages_are_installed_as_root(bare: Path, stub: Callable[[str, str], str], tmp_path: Path) -> None:
     stub("ldconfig", "exit 0")
-    calls = tmp_path / "calls"
-    stub("apt-get", f'echo "$@" >>{calls}; [ "$1" = update ] || {{ echo "E: Unable to locate it"; exit 100; }}')
+    calls, places = tmp_path / "calls", tmp_path / "places"
+    answer = '[ "$1" = update ] || { echo "E: Unable to locate it"; exit 100; }'
+    stub("apt-get", f'echo "$@" >>{calls}; pwd >>{places}; {answer}')
     shown = run(bare / "genima", "setup", PATH=stub("id", "echo 0"))
     update, install = calls.read_text().splitlines()
     assert update == "update"
     assert re.fullmatch(r"install -y --no-install-recommends .*libegl1 libopengl0.*", install)
+    # What a user's current folder holds is not imported by the tools of a set-up.
+    assert set(places.read_text().splitlines()) == {str(bare.resolve())}
     assert shown.returncode == 2
     assert "E: Unable to locate it" in shown.stderr and str(bare / ".venv/setup.log") in shown.stderr
 

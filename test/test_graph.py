@@ -64,15 +64,6 @@ def error_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.real_time
-def test_drawings_of_an_untrained_model_do_not_move_the_arm(demo: Demo, tmp_path: Path) -> None:
-    code, output, _ = end_of(demo("--episodes", "1", "--time-limit", "6"))
-    assert code == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["drawing_hz"] > 0 and report["command_hz"] is None
-    assert "does not show what was read from it" in (tmp_path / "out" / "logs" / "controller.log").read_text()
-
-
-@pytest.mark.real_time
 def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> None:
     """With the bundled models: what an untrained one draws does not move the arm."""
     arguments = ("--episodes", "1", "--time-limit", "20", "--task", "take_lid_off", "--seed", "3", "--checkpoint", "")
@@ -96,13 +87,17 @@ def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> N
 @pytest.mark.parametrize("stage", ["starting", "running"])
 @pytest.mark.real_time
 def test_ctrl_c_ends_every_process(demo: Demo, tmp_path: Path, stage: str) -> None:
+    """Until then, what an untrained model draws does not move the arm."""
     process = demo("--episodes", "3", "--time-limit", "60")
     assert process.stdout is not None
     assert "starting" in process.stdout.readline()
-    log = tmp_path / "out" / "logs" / "command_guard.log"
-    while stage == "running" and "controller may move the arm" not in log.read_text():
-        assert process.poll() is None
-        time.sleep(0.1)
+    logs = tmp_path / "out" / "logs"
+    running = {"command_guard": "controller may move the arm", "controller": "does not show what was read from it"}
+    for node, words in running.items() if stage == "running" else ():
+        while words not in (logs / f"{node}.log").read_text():
+            assert process.poll() is None
+            time.sleep(0.1)
+    time.sleep(4.0 if stage == "running" else 0.0)  # more of them, which change nothing
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 5
     asked = time.monotonic()
@@ -114,7 +109,10 @@ def test_ctrl_c_ends_every_process(demo: Demo, tmp_path: Path, stage: str) -> No
     assert code == 130
     assert "interrupted" in output and "Traceback" not in errors
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["interrupted"] is True
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["interrupted"] is True
+    if stage == "running":
+        assert report["drawing_hz"] > 0 and report["command_hz"] is None
 
 
 @pytest.mark.real_time

@@ -15,6 +15,7 @@ import pytest
 import torch
 from mutation import require_clean
 from numpy.typing import NDArray
+from one_thread import render_in_a_thread
 from torch import nn
 
 from genima.checkpoint import DrawingSpec
@@ -79,7 +80,9 @@ def targets(demos: Path) -> Path:
     (every / "broken" / "metadata.yaml").write_text("rosbag2_bagfile_information: damaged")
     out = demos.parent / "targets"
     options = ["--view-size", "64", "--virtual", "--episodes-per-shard", "2", "--processes", "1"]
-    assert main(["render", "--demos", str(every), "--out", str(out), *options]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        render_in_a_thread(patch)
+        assert main(["render", "--demos", str(every), "--out", str(out), *options]) == 0
     return out
 
 

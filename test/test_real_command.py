@@ -125,7 +125,7 @@ class Place:
         fine = {"robot": "panda", "robot-ip": "robot.here", "calibration": "sim", "device": "cpu"}
         given = {"cameras": self.rig(), "logs": str(self.folder / "logs")} | fine | options
         words = [(f"--{name}", value) for name, value in given.items() if value is not None]
-        return Command(self.environment, *(word for pair in words for word in pair))
+        return Command(self.environment, *(word for pair in words for word in pair if word))
 
 
 @pytest.fixture
@@ -176,15 +176,17 @@ def test_hardware_that_is_not_there_ends_it_with_its_name(
 ) -> None:
     if "serial" in options:
         options = {"cameras": place.rig(serial=options["serial"])}
-    command = started(**options)
+    command = started(**{"no-policy": "", "calibration": None, "device": None, **options})  # no models to be loaded
     assert command.end() == 2
     assert re.search(rf"genima: error: {words}", command.said), command.said[-2000:]
 
 
+@pytest.mark.nightly
+@pytest.mark.real_time
 def test_the_arm_is_an_fr3_with_its_hand_where_nothing_else_is_said(
     place: Place, started: Callable[..., Command], tmp_path: Path
 ) -> None:
-    """Only for that robot this checkpoint is taken."""
+    """Only for that robot this checkpoint is taken. `test_real_without_policy.py` starts it without models."""
     checkpoint = save_checkpoints(tmp_path / "checkpoint", 256, "fr3_franka_hand")
     command = started(**{"robot": None, "robot-ip": "fr3.here", "checkpoint": str(checkpoint)})
     command.until("ready: ./genima task")

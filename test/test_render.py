@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets.distributed import split_dataset_by_node
 from mutation import mutated_bytes, mutated_data, require_clean
+from one_thread import render_in_a_thread
 
 from genima import paths
 from genima.checkpoint import DrawingSpec
@@ -60,6 +61,14 @@ def write_demo(
             episode.command(Command(stamp, joints + 0.02, gripper=1.0 if t < 4 else 0.0))
         if success is not None:
             episode.judge(stamp, success)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rendering_in_a_thread() -> Iterator[None]:
+    """A process needs seconds to begin; ./genima render starts its own in the test of a killed run."""
+    with pytest.MonkeyPatch.context() as patch:
+        render_in_a_thread(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

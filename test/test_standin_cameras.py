@@ -23,8 +23,6 @@ from genima_sim.simulation import Simulation
 
 SERIALS = {"front": "01", "wrist": "02"}
 
-pytestmark = pytest.mark.any_pace
-
 
 @pytest.fixture
 def film(graph: Graph, simulation: Simulation) -> Iterator[Callable[..., Any]]:

@@ -147,20 +147,12 @@ def test_a_copy_that_followed_the_links_is_resumed(tmp_path: Path) -> None:
 
 
 def test_accumulated_parts_and_workers_change_nothing_but_rounding(tmp_path: Path) -> None:
-    class Plain(Sum):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
-
-        def forward(self, batch: Tensor) -> dict[str, Tensor]:
-            return {"loss": (self.net(batch[:, :2])[:, 0] - batch[:, 2]).square().mean()}
-
     def trained(name: str, **changes: object) -> dict[str, Tensor]:
         torch.manual_seed(5)
-        return dict(train(tmp_path / name, replace(OPTIONS, **changes), model=Plain()).state_dict())  # type: ignore[arg-type]
+        return dict(train(tmp_path / name, replace(OPTIONS, **changes), model=Deterministic()).state_dict())  # type: ignore[arg-type]
 
     whole = trained("whole")
-    train(tmp_path / "changed", stop_at=10, model=Plain())  # after step 5, which is amid the parts of two steps
+    train(tmp_path / "changed", stop_at=10, model=Deterministic())  # after step 5, which is amid the parts of two steps
     others = (trained("parts", accumulate=2), trained("changed", accumulate=4), trained("workers", workers=2))
     for other in others:
         assert all(torch.allclose(whole[name], other[name], atol=1e-6) for name in whole)
@@ -760,21 +752,22 @@ def test_both_halves_from_the_command_line_with_pre_training_make_a_pair(
 # As processes
 
 
+SAVED = 10  # steps between two checkpoints
+
+
 def small_command(data: Path, out: Path, steps: int) -> list[str]:
     return [
         "-m", "genima.cli", "train", "controller", "--data", str(data), "--out", str(out), "--clip", "small",
-        "--steps", str(steps), "--batch-size", "4", "--save-every", "20", "--workers", "1", "--validation-chunks", "2",
+        "--steps", str(steps), "--batch-size", "2", "--save-every", str(SAVED), "--workers", "1",
+        "--validation-chunks", "1",
     ]  # fmt: skip
 
 
 def test_a_killed_training_leaves_a_checkpoint_that_loads_and_sigterm_one_of_the_last_step(
     targets: TargetDataset, tmp_path: Path
 ) -> None:
-    def start() -> subprocess.Popen[str]:
-        command = [sys.executable, *small_command(targets.folder, tmp_path, 100_000)]
-        return subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    command = [sys.executable, *small_command(targets.folder, tmp_path, 100_000)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
     def step() -> int:
         last = tmp_path / "controller/last"
@@ -786,64 +779,61 @@ def test_a_killed_training_leaves_a_checkpoint_that_loads_and_sigterm_one_of_the
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.02)
 
-    process = start()
-    wait_for_steps(process, 20)
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    wait_for_steps(process, SAVED)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     reached = step()
     Controller.from_pretrained(tmp_path / "controller/last")
-    process = start()
-    wait_for_steps(process, reached + 20)
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    wait_for_steps(process, reached + SAVED)
     os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: to all of its processes
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and f"stopped at step {step()} of 100000" in out
-    assert step() > reached + 20 or step() % 20  # of its own, not the one that was due
+    assert step() > reached + SAVED or step() % SAVED  # of its own, not the one that was due
     Controller.from_pretrained(tmp_path / "controller/last")
 
 
-_DETERMINISTIC = """
-import sys
-from pathlib import Path
-import torch
-from test_training import OPTIONS, Numbers
-from dataclasses import replace
-from genima.training import PROGRESS, loop
+class Deterministic(nn.Module):
+    """Learns to add without any noise, so that several processes may be compared with one."""
 
-class Plain(torch.nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
-    def forward(self, batch):
+        self.net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
         return {"loss": (self.net(batch[:, :2])[:, 0] - batch[:, 2]).square().mean()}
 
-model, (folder, killed_at, accumulate) = Plain(), sys.argv[1:]
-options = replace(OPTIONS, accumulate=int(accumulate))
-def save(checkpoint):
-    torch.save(model.state_dict(), checkpoint / "weights.pt")
-    if checkpoint.name == f"step-{int(killed_at):06d}.part":
-        raise SystemExit(0)
-loop.run(model, Numbers(), torch.stack, options, Path(folder), save, lambda *_: {"error": 1.0}, "error")
+
+_TRAIN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from test_training import OPTIONS, Deterministic, train
+
+train(Path(sys.argv[1]), replace(OPTIONS, accumulate=int(sys.argv[2])), model=Deterministic())
 """
 
 
 def test_two_processes_train_as_one_does_also_after_a_resume(tmp_path: Path) -> None:
     """accelerate's launcher on two CPU processes that exchange their gradients."""
     script = tmp_path / "train.py"
-    script.write_text(_DETERMINISTIC)
+    script.write_text(_TRAIN)
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
-    def run(name: str, prefix: list[str], accumulate: int, killed_at: int = 0) -> dict[str, Tensor]:
-        command = [sys.executable, *prefix, str(script), str(tmp_path / name), str(killed_at), str(accumulate)]
+    def run_two(name: str, accumulate: int) -> dict[str, Tensor]:
+        command = [sys.executable, *launch, str(script), str(tmp_path / name), str(accumulate)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
         return weights(tmp_path / name)
 
-    one, two = run("one", [], 1), run("two", launch, 2)
-    half = run("parts", [], 1, killed_at=10)  # amid the second save
-    parts = run("parts", launch, 1)
+    train(tmp_path / "one", model=Deterministic())
+    train(tmp_path / "parts", stop_at=10, model=Deterministic())  # amid the second save
+    one, half = weights(tmp_path / "one"), weights(tmp_path / "parts")
+    two, parts = run_two("two", 2), run_two("parts", 1)
     for other in (two, parts):
         assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
     assert not any(torch.allclose(one[name], half[name], atol=1e-4) for name in one if name.endswith("weight"))

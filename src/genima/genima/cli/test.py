@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print("usage: ./genima test [--nightly | PYTEST ARGUMENTS]")
         print("Runs ruff and mypy over the repository, then pytest over test/.")
+        print("Tests with deadlines are skipped, with what was measured, where the machine is too busy for a verdict.")
         print("--nightly runs the slow tests instead, which are left out otherwise.")
         print("\nExample: ./genima test test/test_guard.py")
         return 0
