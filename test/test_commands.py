@@ -130,6 +130,14 @@ NUMBERS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("columns", ["1", "5"])
+def test_a_help_page_ends_on_the_narrowest_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    code, text = outcome("demo", "--help")
+    assert code == 0 and "--time-limit" in text
+    assert os.environ["COLUMNS"] == columns
+
+
 @pytest.mark.parametrize("command", NUMBERS)
 def test_numbers_outside_their_limits_are_refused_before_anything_else(command: str) -> None:
     for option in NUMBERS[command]:

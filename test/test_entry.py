@@ -86,6 +86,24 @@ def test_help_lists_the_commands_even_without_python(bare: Path, tmp_path: Path)
     assert [line.split(":")[0].strip() for line in shown.stdout.splitlines()] == list(COMMANDS)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["HOME=/nowhere", "INSPECT=1", "MALLOC=none", "IOENCODING=none", "HASHSEED=none", "STARTUP=x.py", "OPTIMIZE=2"],
+)
+def test_settings_of_python_do_not_reach_it(bare: Path, setting: str) -> None:
+    name, _, value = f"PYTHON{setting}".partition("=")
+    shown = run(bare / "genima", "--version", **{name: value})
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"genima {__version__}\n", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(bare: Path, closed: str) -> None:
+    for argument, code in (("--help", 0), ("trian", 2)):
+        shown = run("/bin/bash", "-c", f'"$0" {argument} {closed}', bare / "genima")
+        assert shown.returncode == code, shown.stderr
+        assert "Traceback" not in shown.stderr
+
+
 def test_help_imports_nothing_but_the_standard_library() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'src/genima')!r})\n"

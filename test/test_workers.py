@@ -54,6 +54,16 @@ def test_a_worker_that_dies_is_one_line() -> None:
         pool.submit(die, 0).result()
 
 
+def test_a_worker_that_is_ended_while_it_starts_prints_nothing() -> None:
+    script = (
+        "import os, signal; from genima import workers\n"
+        "workers.end_with_parent = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "workers._start_worker(None, ())"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_and_clean_up_however_the_parent_ends(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "parent.py"

@@ -97,12 +97,16 @@ _ended = False  # by SIGTERM
 
 
 def _start_worker(start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+    _call(_initialize, (start, arguments), {})  # SIGTERM may come at once: an exception here would be printed
+
+
+def _initialize(start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     hide_interrupt_traceback()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a process that took another's place
     signal.signal(signal.SIGTERM, _end)
     end_with_parent()
     if start is not None:
-        _call(start, arguments, {})
+        start(*arguments)
 
 
 def _end(*_: object) -> None:

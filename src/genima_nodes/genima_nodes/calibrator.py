@@ -98,6 +98,7 @@ class CalibratorNode(Node):
         self._standstill = Standstill(
             parameters.number(self, "still", 1e-3, 1e-5, 0.1), parameters.number(self, "settle", 0.3, 0.0, 5.0)
         )
+        settings = self._settings()  # before any thread starts: a refused node must leave none behind
         self._lock = threading.Lock()  # of the session
         self._info: CameraInfo | None = None
         self._seen: Seen | None = None
@@ -118,7 +119,7 @@ class CalibratorNode(Node):
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", self._on_image, qos.IMAGE)
         self.create_subscription(CameraInfoMessage, f"cameras/{view}/color/camera_info", self._on_info, qos.IMAGE)
         self._arm = GuardedArm(self, SOURCE, robot, self._joints, self._health)
-        self._automatic = Automatic(self, self._arm, self._settings())
+        self._automatic = Automatic(self, self._arm, settings)
         acts = {"take": self.take, "compute": self._compute_now, "save": self._save, "clear": self._clear}
         for name, act in acts.items():
             self.create_service(Trigger, f"calibrator/{name}", answering(act))

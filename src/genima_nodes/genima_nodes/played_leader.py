@@ -47,6 +47,9 @@ class PlayedLeader(Node):
         self._say_busy(False)
         self.create_timer(_LOOK, self._go_on, clock=STEADY)
         self._pace = PacedThread(1 / rate, self._speak, "leader")
+
+    def start(self) -> None:
+        """Start the paced thread, once all parameters are accepted: a refused node must leave no thread behind."""
         self._pace.start()
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ class ReplayNode(PlayedLeader):
         self._home()
         self.create_service(Trigger, "leader/home", answering(self._home))
         self.create_service(Trigger, "leader/play", answering(self._play))
+        self.start()
 
     def _home(self) -> str:
         positions, _, gripper = self._episode.at(0.0)

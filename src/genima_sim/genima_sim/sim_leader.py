@@ -39,6 +39,7 @@ class SimLeader(PlayedLeader):
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         for name, act in {"home": self._home, "approach": self._approach, "play": self._play}.items():
             self.create_service(Trigger, f"leader/{name}", answering(act))
+        self.start()
 
     def enough(self) -> bool:
         """Now and then, a grasp that should miss holds."""

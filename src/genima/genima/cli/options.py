@@ -13,10 +13,13 @@ Numbers must be finite unless the annotation says otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import os
+import shutil
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -27,6 +30,7 @@ from genima.files import shorten
 from genima.names import require_namespace
 
 _Options = TypeVar("_Options")
+_LEAST_WIDTH = 40  # columns
 _CONFIG = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
@@ -65,9 +69,25 @@ def parse_options(options: type[_Options], command: str, argv: Sequence[str], ex
     if example:
         description += f"\n\nExample: {example}"
     how = (tyro.conf.DisallowNone,)  # else the help shows {None} for what may be left out
-    parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv), config=how)
+    with _least_width():
+        parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv), config=how)
     check_options(parsed)
     return parsed
+
+
+@contextlib.contextmanager
+def _least_width() -> Iterator[None]:
+    """Make narrower terminals count as 40 columns wide: tyro's help page for five columns or fewer never ends."""
+    before = os.environ.get("COLUMNS")
+    if narrow := shutil.get_terminal_size().columns < _LEAST_WIDTH:
+        os.environ["COLUMNS"] = str(_LEAST_WIDTH)
+    try:
+        yield
+    finally:
+        if narrow and before is None:
+            del os.environ["COLUMNS"]
+        elif narrow and before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def check_options(parsed: Any, prefix: str = "--") -> None:
