@@ -54,7 +54,7 @@ class Graph:
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """The response of a service."""
         client = self.probe.create_client(kind, name)
-        self.until(client.service_is_ready, f"nobody serves {name}")
+        self.until(client.service_is_ready, f"service {name}: not available")
         future = client.call_async(request)
         self.until(future.done, f"{name} does not answer")
         return future.result()

@@ -52,7 +52,7 @@ def output_folder(
             raise GenimaError(f"cannot write {what} {path}: {error.strerror}") from None
         try:
             yield part
-            require_free(path, what, overwrite, is_ours)  # somebody else may have made it in the meantime
+            require_free(path, what, overwrite, is_ours)  # another process may have made it meanwhile
             _replace_folder(part, path, what)
         finally:
             shutil.rmtree(part, ignore_errors=True)  # made above by this process alone

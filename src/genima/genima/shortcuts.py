@@ -27,7 +27,7 @@ class Shortcuts:
     strength: Annotated[float, Field(ge=STRENGTH[0], le=STRENGTH[1])] = 1.0
     """The share of the steps that is done where there is a drawing of a moment ago to start from."""
     controlnet_every: Annotated[int, Field(ge=CONTROLNET_EVERY[0], le=CONTROLNET_EVERY[1])] = 1
-    """Steps; in those between, the ControlNet's last word stands."""
+    """Steps between evaluations of the ControlNet; its last output is reused."""
     tiny_decoder: str | None = None
     """An AutoencoderTiny (TAESD's kind), on the hub or in a folder, that decodes in the autoencoder's place."""
 

@@ -144,7 +144,7 @@ def texts(table: pa.Table, column: str, what: str) -> list[str]:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Tell whether a column is of texts."""
+    """Return whether a column is of texts."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

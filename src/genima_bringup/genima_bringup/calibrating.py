@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been un
 
 _NODES = ("calibrator",)  # of a robot that runs already
 _ROBOT = "fr3_franka_hand"  # as `./genima real` has it
-_SPEED, _SIMULATED_SPEED = 0.15, 0.4  # of the arm's own; nobody stands beside a simulated one
+_SPEED, _SIMULATED_SPEED = 0.15, 0.4  # of the arm's own; no person is near a simulated one
 _MOST = 20  # samples
 _SEEN, _DONE = 60.0, 1200.0  # s for the board to be seen, and for all samples
 _NEAR = 1.0, 0.1  # mm, deg from the simulator's truth
@@ -77,7 +77,7 @@ class Live(GraphOptions):
     samples: Path | None = None
     """Folder for the samples; default: data/calibration/VIEW, with --sim in --out."""
     auto: bool = False
-    """With --sim: from start to end without anybody. On a real robot key m has the arm move by itself."""
+    """With --sim: run without an operator. On a real robot, key m starts the automatic motion."""
     most: Annotated[int, Field(ge=5, le=1000)] | None = None
     """Samples that the arm takes by itself; default: 20."""
     speed: Annotated[float, Field(ge=0.01, le=1)] | None = None

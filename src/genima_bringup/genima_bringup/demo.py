@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def is_run(folder: Path) -> bool:
-    """Tell the folder of a run from others: it holds logs of nodes or a report, and nothing but a run's files."""
+    """Return whether a folder is that of a run: it holds logs of nodes or a report, and no other files."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}

@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _has_findings(path: Path) -> bool:
-    """Tell a file that doctor wrote from others."""
+    """Return whether a file was written by doctor."""
     try:
         groups = read_json(path, "findings")
     except GenimaError:

@@ -35,7 +35,7 @@ class MachineLoad:
         return {key: round(value, 3) for key, value in asdict(self).items()}
 
     def remedy(self) -> str:
-        """Tell the user that the machine is too busy, and what to do; empty where it is not."""
+        """Message that the machine is too busy, with the remedy; empty where it is not."""
         if not self.busy:
             return ""
         who = "end them (top lists them)" if self.others >= self.stolen else "use a machine with cores of its own"

@@ -101,7 +101,7 @@ class Report:
         return "\n".join(lines)
 
     def advice(self) -> str:
-        """Tell that the machine was too busy for the run, with the figures and the remedy; empty where it was not."""
+        """Message that the machine was too busy for the run, with figures and remedy; empty where it was not."""
         m, failed = self.measurements, sum(not result.success for result in self.results)
         slow = m is not None and (m.real_time_factor < _SLOW or m.late_fraction > _LATE)
         if self.load is None or not (slow or (failed and self.load.busy)):

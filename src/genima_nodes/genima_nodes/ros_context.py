@@ -148,6 +148,6 @@ def _restrict_shared_memory() -> None:
     with contextlib.suppress(OSError):
         mapped = set(re.findall(rf"{_SHARED_MEMORY}/fast\w+", Path("/proc/self/maps").read_text("utf-8", "replace")))
         for name in mapped:
-            with contextlib.suppress(OSError):  # somebody else's, or gone
+            with contextlib.suppress(OSError):  # of another user, or gone
                 if os.stat(name).st_uid == os.geteuid():
                     os.chmod(name, 0o600)

@@ -147,7 +147,7 @@ class TeleopNode(Node):
         return "the follower rests; start to go on"
 
     def _say_rest(self) -> None:
-        """Tell the guard that nothing will be commanded for a while: a command without joints."""
+        """Publish a command without joints: the guard pauses instead of waiting for commands."""
         if self._owner == SOURCE and not self._rests:
             message = JointState()
             message.header.stamp = messages.time_message(messages.now(self))
@@ -202,7 +202,7 @@ class TeleopNode(Node):
         self._health.clear("leader/joy")
         pressed = bool(message.buttons[button])
         if pressed and not self._pressed:
-            self._gripper = toggled(self._gripper, self._joints.newest)  # None while nobody knows how it is
+            self._gripper = toggled(self._gripper, self._joints.newest)  # None while it is unknown
         self._pressed = pressed
 
     def _on_leader(self, message: JointState) -> None:

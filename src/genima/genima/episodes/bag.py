@@ -83,7 +83,7 @@ def image_topic(spoken: Collection[str], view: str) -> str:
 
 
 def has_header(fields: Typesdict, msgtype: str) -> bool:
-    """Tell whether messages of a type begin with a header, as all do that say when they were taken.
+    """Return whether messages of a type begin with a header, as all do that say when they were taken.
 
     Args:
         fields: fields of types by name, such as ``Typestore.fielddefs``.
@@ -192,7 +192,7 @@ class BagReader:
         return min((file.first_ns for file in self._files if file.first_ns is not None), default=0)
 
     def stamped(self, topic: str) -> bool:
-        """Tell whether the messages of a topic have a header."""
+        """Return whether the messages of a topic have a header."""
         return topic in self._stamped
 
     def _open(self, stack: contextlib.ExitStack) -> None:
@@ -286,7 +286,7 @@ def read_messages(folder: Path) -> dict[str, list[Any]]:
 
 
 def span_fits(information: Information, spans: Collection[tuple[int | None, int | None]]) -> bool:
-    """Tell whether metadata.yaml has the times of its files, of which ``spans`` has the first and the last (ns)."""
+    """Return whether metadata.yaml has the times of its files, of which ``spans`` has the first and the last (ns)."""
     firsts = [first for first, _ in spans if first is not None]
     lasts = [last for _, last in spans if last is not None]
     if not firsts or not lasts:

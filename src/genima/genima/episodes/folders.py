@@ -28,12 +28,12 @@ _INFORMATION = "rosbag2_bagfile_information"
 
 
 def is_bag_file(name: str) -> bool:
-    """Tell the files of bags, compressed ones included."""
+    """Return whether a file is one of a bag, compressed ones included."""
     return name.removesuffix(".zstd").endswith(_SUFFIXES) and not name.startswith(".")
 
 
 def is_demo(folder: Path) -> bool:
-    """Tell a demo from another folder: it holds a bag's files or a metadata.yaml, unless that is another program's.
+    """Return whether a folder is a demo: it holds a bag's files or a metadata.yaml, unless of another program.
 
     Raises:
         GenimaError: when the folder cannot be read.
@@ -209,7 +209,7 @@ def _claim_left(partial: Path, replace: bool, note: str) -> BagLock:
 
 
 def is_recreatable(partial: Path) -> bool:
-    """Tell the unfinished work of a command that makes it anew, by its lock."""
+    """Return whether a folder is unfinished work of a command that repeats it, by its lock."""
     try:
         with open(partial / LOCK, "rb") as file:
             return RECREATABLE.encode() in file.read(100)
@@ -253,7 +253,7 @@ def remove_own(partial: Path) -> None:
 
 
 def _is_ours(name: str, demo: str) -> bool:
-    """Tell the files that a recording of ``demo`` makes, temporary ones included."""
+    """Return whether a recording of ``demo`` makes a file of this name, temporary ones included."""
     mcap = f"{demo}.mcap"
     return name in (mcap, METADATA, LOCK, repair_name(mcap)) or (
         name.startswith(f".{METADATA}.") and name.endswith(".part")
@@ -286,7 +286,7 @@ def refuse_live(folder: Path) -> None:
 
 
 def _has_writer(file: Path) -> bool:
-    """Tell whether a process has a file open for writing; unknown (False) where the file system cannot tell."""
+    """Return whether a process has a file open for writing; unknown (False) where the file system cannot tell."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:

@@ -84,7 +84,7 @@ def _from_compressed(message: Any) -> Image:
 
 
 def _is_cut_jpeg(data: bytes) -> bool:
-    """Tell a JPEG that has no end after the start of its pixels; what follows the end does not matter."""
+    """Return whether a JPEG has no end mark after the start of its pixels; bytes after the mark are ignored."""
     if data[:2] != b"\xff\xd8":
         return False
     place = 2

@@ -33,7 +33,7 @@ _NAME_BYTES = 200
 
 
 def judge(demo: Path, success: bool) -> None:
-    """Say whether a demo succeeded.
+    """Judge whether a demo succeeded.
 
     Raises:
         GenimaError: when it is no demo, is in work, or cannot be written.
@@ -265,7 +265,7 @@ def _is_of_demo(name: str) -> bool:
 
 
 def _is_same(demo: Path, other: Path) -> bool:
-    """Tell whether two folders are one, or have files of the same names, sizes and metadata."""
+    """Return whether two folders are one, or have files of the same names, sizes and metadata."""
     if demo.samefile(other):
         return True
     mine, theirs = (

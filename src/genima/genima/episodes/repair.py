@@ -267,7 +267,7 @@ def _unpacked_names(names: set[str]) -> set[str]:
 
 
 def _journals(file: Path) -> bool:
-    """Tell whether a database was not closed."""
+    """Return whether a database was not closed."""
     beside = [file.with_name(file.name + journal) for journal in JOURNALS]
     return file.suffix == ".db3" and any(path.exists() and path.stat().st_size for path in beside)
 
@@ -335,7 +335,7 @@ def _merged(contents: Sequence[_Content]) -> tuple[dict[str, int], list[Topic]]:
 
 
 def _is_healthy(contents: Sequence[_Content], information: Information | None) -> bool:
-    """Tell whether all files are whole, and metadata.yaml is theirs."""
+    """Return whether all files are whole, and metadata.yaml is theirs."""
     if information is None or not all(content.whole for content in contents):
         return False
     counts, topics = _merged(contents)
@@ -357,7 +357,7 @@ def _without_silent(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _has_topics(information: Information, topics: Sequence[Topic]) -> bool:
-    """Tell whether metadata.yaml has types and QoS of the files' topics; what these do not tell does not count."""
+    """Return whether metadata.yaml has types and QoS of the files' topics; what these do not tell does not count."""
     listed = {each.topic_metadata.name: each.topic_metadata for each in information.topics_with_message_count}
     for topic in topics:
         if (each := listed.get(topic.name)) is None:

@@ -41,7 +41,7 @@ class Survey:
     words: Mapping[str, str]  # the last of each topic of text
     success: bool | None  # None: nobody has judged it
     first_images: Mapping[str, Any]  # a message by topic
-    unread: Mapping[str, str]  # why a topic that nobody needs cannot be understood
+    unread: Mapping[str, str]  # why an unused topic cannot be decoded
 
     @cached_property
     def views(self) -> dict[str, str]:

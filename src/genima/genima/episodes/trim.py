@@ -85,7 +85,7 @@ def _copy(folder: Path, out: Path, stamps: range, log_times: range) -> None:
 
 
 def _is_lasting(source: BagReader, name: str) -> bool:
-    """Tell topics whose messages hold for the whole episode."""
+    """Return whether the messages of a topic hold for the whole episode."""
     if name in (TASK, SUCCESS) or (not source.stamped(name) and source.counts[name] == 1):
         return True
     try:

@@ -107,7 +107,7 @@ class EpisodeWriter:
                 compressed_topic(view), stamp, COMPRESSED,
                 header=header, format=f"rgb8; {self._images} compressed bgr8", data=data.ravel(),
             )  # fmt: skip
-            if view in self._cameras:  # what nobody knows is not made up
+            if view in self._cameras:  # unknown stays unknown
                 self._write_camera_info(self._cameras[view], stamp, header)
         gripper = self._robot.gripper_position(joints.gripper)
         self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)

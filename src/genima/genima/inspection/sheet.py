@@ -44,7 +44,7 @@ def write_picture(path: Path, image: Image) -> None:
 
 
 def is_picture(path: Path) -> bool:
-    """Tell a picture of :func:`write_picture` from other files."""
+    """Return whether a file was written by :func:`write_picture`."""
     try:
         with PIL.Image.open(path, formats=("PNG",)) as image:
             return image.info.get(_SOFTWARE[0]) == _SOFTWARE[1]

@@ -463,7 +463,7 @@ def _remove_unlinked(folder: Path, before: set[Path]) -> None:
 
 
 def _set_aside(path: Path) -> None:
-    """Rename what is in the way and may be of somebody else."""
+    """Rename an existing file that may belong to another user."""
     free = next(p for i in itertools.count(1) if not (p := path.with_name(f"{path.name}.{i}")).exists())
     path.rename(free)
 

@@ -32,7 +32,7 @@ _NAMED = 4  # pictures in the sheet
 
 @dataclass
 class Check:
-    """Say how far the robot is seen from where the calibration has it; exit code 1 when a camera has moved."""
+    """Print the distance between the robot in images and in the calibration; exit code 1 when a camera has moved."""
 
     folder: tyro.conf.Positional[Path | None] = None
     """Demo (rosbag2), or folder of samples (NAME.png with NAME.yaml)."""

@@ -20,7 +20,7 @@ _Demos = Annotated[tuple[Path, ...], Field(min_length=1)]
 
 @dataclass
 class Judge:
-    """Say whether demos succeeded; the bags stay as they are.
+    """Judge whether demos succeeded; the bags stay as they are.
 
     The judgement lies beside the bag, in judgement.yaml, and takes precedence over what was said while recording.
     """

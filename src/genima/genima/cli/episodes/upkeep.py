@@ -279,7 +279,7 @@ def _row(name: str, demo: Summary | EpisodeError) -> list[str]:
 
 
 def _is_report(path: Path) -> bool:
-    """Tell the findings of a check from other files: JSON of lists of findings, by demo."""
+    """Return whether a file holds findings of a check: JSON of lists of findings, by demo."""
     from genima.files import read_json
 
     try:

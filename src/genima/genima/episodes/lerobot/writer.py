@@ -253,7 +253,7 @@ class DatasetWriter:
 
 
 def is_dataset(folder: Path) -> bool:
-    """Tell whether a folder is a LeRobot dataset and nothing else."""
+    """Return whether a folder is a LeRobot dataset and nothing else."""
     try:
         read_info(folder)
     except GenimaError:
