@@ -104,6 +104,16 @@ def test_closed_streams_are_no_error(bare: Path, closed: str) -> None:
         assert "Traceback" not in shown.stderr
 
 
+def test_the_check_of_the_entry_script_needs_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check"]) == 2
+    assert capsys.readouterr().err.startswith("genima: error: unknown command '--check'")
+
+
+def test_an_environment_that_cannot_be_made_is_one_line(bare: Path) -> None:
+    shown = run(bare / "genima", "setup", GENIMA_VENV="/proc/x")
+    assert shown.returncode == 2 and shown.stderr.startswith("genima: error: ") and shown.stderr.count("\n") == 1
+
+
 def test_help_imports_nothing_but_the_standard_library() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'src/genima')!r})\n"

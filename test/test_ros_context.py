@@ -143,6 +143,11 @@ def test_arguments_that_ros_refuses_are_one_line(arguments: list[str], words: st
     assert words in line and "/project/" not in line
 
 
+def test_arguments_that_ros_ignores_are_one_line() -> None:
+    code, lines = run([*NODE, "allowed:=0.1"])
+    assert code == 2 and lines[-1].startswith("genima: error: unknown arguments (allowed:=0.1); ")
+
+
 def test_a_misspelt_parameter_is_told() -> None:
     code, lines = run([*NODE, "--ros-args", "-p", "alowed:=0.1"])
     assert code == 0 and any("no such parameters, and not used: alowed" in line for line in lines)

@@ -142,13 +142,20 @@ def test_the_picture_is_saved(graph: Graph, tmp_path: Path) -> None:
     picture = cv2.imread(str(file))[..., ::-1]
     assert picture.shape[0] > SIZE and picture.shape[1] > 2 * SIZE
     assert (picture == BELONGS).all(axis=-1).any() and (picture == STANDS).all(axis=-1).any()
+    former = file.read_bytes()
+    assert studio.save().success
+    kept = [other for other in file.parent.iterdir() if other != file]
+    assert [other.read_bytes() for other in kept] == [former], "what was there is lost"
+
+
+def test_a_picture_is_a_png_file(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(GenimaError, match="name a .png file"):
+        Table(graph, tmp_path, picture=str(tmp_path / "README.md"))
 
 
 def test_a_picture_that_cannot_be_written_is_told(graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    studio = Table(
-        graph, tmp_path, episode=str(demo(tmp_path / "one")), picture=str(tmp_path / "file" / "overlay.png")
-    )
+    studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")), picture=str(tmp_path / "file" / "overlay.png"))
     studio.until(lambda s: not s.problem, "nothing is compared")
     answer = studio.save()
     assert not answer.success and "cannot write" in answer.message

@@ -9,18 +9,20 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import psutil
 from rclpy.executors import Executor
 from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
 
 from genima.doctor import ros
 from genima.errors import GenimaError
+from genima.files import shorten
 from genima.signals import ending_signals
-from genima.terminal import error_line
+from genima.terminal import error_line, printable
 from genima_nodes import parameters
 from genima_nodes.pacing import CALLBACKS, schedule_in_real_time
 from genima_nodes.ros_context import create, ros_context
@@ -67,6 +69,7 @@ def run(
     failed = _end_with_any_thread(ending)
     try:
         with ros_context(sys.argv if args is None else args, log_file=True):
+            _require_ros_arguments(sys.argv[1:] if args is None else args)
             if role:
                 require_single(role)
             closable = create(make_node)
@@ -92,6 +95,13 @@ def run(
     finally:
         gc.unfreeze()
     return 1 if failed else 0
+
+
+def _require_ros_arguments(args: Sequence[str]) -> None:
+    """Raise a GenimaError for arguments that ROS ignores, such as ``rate:=50`` without ``--ros-args -p``."""
+    if strange := remove_ros_args(list(args)):
+        words = shorten(printable(" ".join(strange)))
+        raise GenimaError(f"unknown arguments ({words}); parameters are given as --ros-args -p NAME:=VALUE")
 
 
 def _log_transport(node: Node) -> None:

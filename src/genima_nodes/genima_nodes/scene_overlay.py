@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 
 from genima.episodes.first_images import first_images
 from genima.errors import GenimaError
-from genima.files import atomic_write
+from genima.files import atomic_write, backup
 from genima.inspection.sheet import captioned, grid
 from genima.observation import Image
 from genima.views.overlay import MATCH, Comparison, Reference
@@ -57,6 +57,8 @@ class SceneOverlayNode(Node):
         self._views = parameters.views(self)
         self._match = parameters.number(self, "match", MATCH, 0.0, 1.0, partial(setattr, self, "_match"))
         self._picture = Path(parameters.text(self, "picture", "scene_overlay.png"))
+        if self._picture.suffix != ".png":
+            raise GenimaError(f"scene_overlay: the parameter picture is {str(self._picture)!r}; name a .png file")
         self._episode = ""
         self._references: dict[str, Reference] = {}
         if episode := parameters.text(self, "episode", ""):
@@ -183,6 +185,7 @@ class SceneOverlayNode(Node):
         if not look.compared:
             raise GenimaError(f"nothing to save: {self._problem(look)}")
         sheet = cv2.cvtColor(self._sheet(look), cv2.COLOR_RGB2BGR)
+        backup(self._picture)  # of an earlier look, or of the user's: nothing is lost
         atomic_write(self._picture, cv2.imencode(".png", sheet)[1].tobytes())
         return f"{self._picture.absolute()} is written"
 

@@ -39,7 +39,7 @@ def dispatch(argv: list[str]) -> int:
         return 0
     name, *arguments = argv
     if name == "--check":  # the entry script asks this before a set-up of minutes for a typing error
-        check_known(arguments[0])
+        check_known(arguments[0] if arguments else name)
         return 0
     check_known(name)
     module = COMMANDS[name].module
