@@ -91,3 +91,25 @@ def test_workers_end_and_clean_up_however_the_parent_ends(tmp_path: Path, number
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
         parent.wait()
+
+
+def _save_at_the_end(folder: Path) -> None:
+    def save(*_: object) -> None:
+        time.sleep(1.5)  # longer than workers have that save nothing
+        (folder / "saved").touch()
+        raise SystemExit
+
+    signal.signal(signal.SIGTERM, save)
+    (folder / "begun").touch()
+    time.sleep(60)
+
+
+def test_a_worker_has_the_time_to_save(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), WorkerPool(1, grace=20.0) as pool:
+        pool.submit(_save_at_the_end, tmp_path)
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        begin = time.monotonic()
+        raise KeyboardInterrupt
+    assert (tmp_path / "saved").exists() and time.monotonic() - begin < 15

@@ -68,7 +68,7 @@ class _Patience:
         if _postponed:
             _send_again(number)
             return True
-        if not _is_importing(frame):
+        if not is_importing(frame):
             return False
         now = time.monotonic()
         self._since = now if self._since is None else self._since
@@ -117,7 +117,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def is_importing(frame: FrameType | None) -> bool:
+    """Return whether a frame, or one that it was called from, imports a module."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, resource_tracker
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from genima.errors import GenimaError
-from genima.signals import hide_interrupt_traceback, postponed_interrupt
+from genima.signals import hide_interrupt_traceback, is_importing, postponed_interrupt
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -27,7 +27,7 @@ class WorkerPool(ProcessPoolExecutor):
     """Process pool (start method "spawn") that leaves no process behind.
 
     As a context it waits for its workers at the end. Where the block raises, Ctrl-C included, it ends them at once:
-    each gets SIGTERM, which raises SystemExit in the function that it runs, and SIGKILL 1 s later. A worker whose
+    each gets SIGTERM, which raises SystemExit in the function that it runs, and SIGKILL after ``grace``. A worker whose
     parent was killed ends in the same way. Ctrl-C in a terminal reaches the parent alone.
 
     A worker that dies raises a GenimaError.
@@ -39,16 +39,19 @@ class WorkerPool(ProcessPoolExecutor):
         start: Callable[..., object] | None = None,
         arguments: tuple[Any, ...] = (),
         calls_per_process: int | None = None,
+        grace: float = _GRACE,
     ) -> None:
         """Args:
         workers: number of processes; they start with the first call.
         start: called with ``arguments`` in each process before anything else.
         calls_per_process: after these a new process takes the place of an old one.
+        grace: s from SIGTERM to SIGKILL, for functions that save what they have.
         """
         super().__init__(
             workers, multiprocessing.get_context("spawn"), _start_worker, (start, arguments),
             max_tasks_per_child=calls_per_process,
         )  # fmt: skip
+        self._grace = grace
 
     def submit(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
         """As of the base class."""
@@ -72,11 +75,14 @@ class WorkerPool(ProcessPoolExecutor):
         self.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
-        deadline = time.monotonic() + _GRACE
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            process.kill()
-            process.join()
+        deadline = time.monotonic() + self._grace
+        try:
+            for process in processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+        finally:  # also where Ctrl-C comes again
+            for process in processes:
+                process.kill()
+                process.join()
 
 
 def end_with_parent() -> None:
@@ -109,9 +115,11 @@ def _initialize(start: Callable[..., object] | None, arguments: tuple[Any, ...])
         start(*arguments)
 
 
-def _end(*_: object) -> None:
+def _end(_: int, frame: FrameType | None) -> None:
     global _ended
     _ended = True
+    if is_importing(frame):
+        os._exit(1)  # a library may swallow an exception while it is imported
     raise SystemExit
 
 

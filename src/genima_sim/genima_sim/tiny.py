@@ -18,6 +18,7 @@ from genima.workers import WorkerPool
 VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
 _SPHERE_WEIGHT = 6.0
 _EMA = 0.995
+_SAVING = 20.0  # s after Ctrl-C for a step and a checkpoint of each training, on a busy machine
 
 
 @dataclass
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
     threads, lock = max(1, options.threads // max(1, len(halves))), multiprocessing.get_context("spawn").RLock()
     # Without one half the other is of no use: both end with the first that fails, and resume from their checkpoints.
-    with WorkerPool(min(2, options.threads), tqdm.set_lock, (lock,)) as pool:
+    with WorkerPool(min(2, options.threads), tqdm.set_lock, (lock,), grace=_SAVING) as pool:
         trainings = [pool.submit(_train, train, options, threads) for train in halves]
         for training in as_completed(trainings):
             training.result()
