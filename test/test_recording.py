@@ -29,7 +29,7 @@ from rosbags.rosbag2.storage_mcap import McapReader
 from genima.cli.__main__ import main
 from genima.episodes import folders, recording, repair
 from genima.episodes.bag import PARTIAL, types
-from genima.episodes.folders import repair_name
+from genima.episodes.folders import remove_unfinished, repair_name
 from genima.episodes.metadata import METADATA, Compression, Qos, start_file
 from genima.episodes.recording import BagRecorder
 from genima.episodes.repair import Repaired
@@ -398,6 +398,27 @@ def test_an_unfinished_recording_is_replaced_only_by_one_of_its_kind_and_never_w
         with pytest.raises(GenimaError, match="repair"):
             BagRecorder(tmp_path / "three", reserve_bytes=0, replace=replace)
     assert mine.read_text() == "mine" and (theirs / "three.mcap").read_bytes() == b"mine"
+
+
+def test_only_an_unfinished_recording_of_its_own_kind_is_removed(tmp_path: Path) -> None:
+    left = BagRecorder(tmp_path / "anew", reserve_bytes=0, replace=True)
+    left.close()
+    remove_unfinished(left.partial)
+    remove_unfinished(left.partial)  # nothing is there any more
+    assert not left.partial.exists()
+    person = BagRecorder(tmp_path / "person", reserve_bytes=0)
+    person.add_topic("/a", STRING)
+    person.write("/a", text("0 "), START)
+    with pytest.raises(GenimaError, match="is being recorded"):
+        remove_unfinished(person.partial)
+    person.close()
+    before = mcap_of(person.partial).read_bytes()
+    with pytest.raises(GenimaError, match="move it away"):
+        remove_unfinished(person.partial)
+    (link := tmp_path / PARTIAL / "link").symlink_to(tmp_path)
+    with pytest.raises(GenimaError, match="no folder of a recording"):
+        remove_unfinished(link)
+    assert mcap_of(person.partial).read_bytes() == before and link.is_symlink()
 
 
 def test_discarding_leaves_what_others_put_beside(tmp_path: Path) -> None:

@@ -117,7 +117,9 @@ def recorded(leader: str, rate: float, folder: str, images: str) -> list[Process
 
     The guard speaks at half its usual rate: two cores have enough to do with rendering.
     """
-    recorder = Process("genima_nodes", "recorder", {"folder": folder, "images": images, "calibration": "sim"})
+    options: dict[str, Value] = {"folder": folder, "images": images, "calibration": "sim"}
+    options["recreatable"] = leader == "expert"  # a person's demos cannot be made again
+    recorder = Process("genima_nodes", "recorder", options)
     cameras: dict[str, Value] = {"camera_rate": rate, "camera_backlog": 20}
     return [*simulator(cameras), *simulated_leader(leader), *following(rate=100), recorder]
 

@@ -134,8 +134,10 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
     """Record one after the other; returns how often the expert failed."""
     from tqdm import tqdm
 
+    from genima.episodes.folders import PARTIAL, remove_unfinished
+
     for folder in folders:
-        _remove_unfinished(folder)
+        remove_unfinished(folder.parent / PARTIAL / folder.name)
     failed = 0
     with (
         leading(recorded("expert", options.camera_rate, str(options.out), options.images), options.logs) as session,
@@ -193,14 +195,6 @@ def _try_once(folder: Path, options: Record, session: Leading) -> bool:
     else:
         operator.said("recorder/discard", session.live)
     return success
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what is left of an interrupted recording of an expert: it is made anew."""
-    from genima.episodes.bag import PARTIAL
-    from genima.episodes.folders import remove_recording
-
-    remove_recording(folder.parent / PARTIAL / folder.name)
 
 
 # --------------------------------------------------------------------------------------------- a person as the leader

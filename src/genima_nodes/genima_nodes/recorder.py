@@ -75,6 +75,7 @@ class RecorderNode(Node):
         self._reserve = parameters.number(  # GB of the disk that stay free
             self, "reserve", 2.0, apply=partial(setattr, self, "_reserve")
         )
+        self._recreatable = parameters.flag(self, "recreatable", False)
         robot = parameters.text(self, "robot", "panda")
         RobotModel.load(robot)
         calibration = parameters.text(self, "calibration", "")
@@ -217,7 +218,7 @@ class RecorderNode(Node):
         folder = self._folder / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with starting_in_background():  # the thread that writes
-            recorder = BagRecorder(folder, reserve_bytes=int(self._reserve * 1e9))
+            recorder = BagRecorder(folder, reserve_bytes=int(self._reserve * 1e9), replace=self._recreatable)
         now = self.get_clock().now().nanoseconds
         for topic, kind in self._kinds.items():
             recorder.add_topic(topic, _type_name(kind), Qos(depth=1))

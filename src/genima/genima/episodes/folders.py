@@ -217,6 +217,23 @@ def is_recreatable(partial: Path) -> bool:
         return False
 
 
+def remove_unfinished(partial: Path) -> None:
+    """Remove the unfinished recording of a command that makes it anew; everything else is refused.
+
+    Raises:
+        GenimaError: when something else is there, as :func:`claim` says.
+    """
+    if not partial.exists() and not partial.is_symlink():
+        return
+    lock = claim(partial, replace=True)
+    try:
+        remove_own(partial)
+    except OSError as error:
+        raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+    finally:
+        lock.release(partial)
+
+
 def remove_recording(folder: Path) -> None:
     """Remove a recording that a command makes anew, complete or not: the files of one bag, and nothing else.
 
