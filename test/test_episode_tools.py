@@ -497,17 +497,28 @@ def test_trimming_keeps_originals_and_copies_and_goes_on_after_an_interruption(
     assert [file.parent for file in out.rglob("*.mcap")] == [out / "a"]
     assert not [*out.rglob(f"{PARTIAL}/*")]
     (out / "deep" / PARTIAL / "b").mkdir(parents=True)  # as a killed run leaves it
-    first = (out / "a" / "a.mcap").stat()
+    first = (out / "a" / "a.mcap").stat().st_mtime_ns
 
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert "still: nothing moves" in said.out and "torn: cannot be read" in said.out
     assert "2 demos in" in said.out and "1 of them new" in said.out and "2 skipped" in said.out
-    assert (out / "a" / "a.mcap").stat() == first
+    assert (out / "a" / "a.mcap").stat().st_mtime_ns == first
     assert stored(out / "deep" / "b") == stored(out / "a")
     assert {file: file.read_bytes() for file in demos.rglob("*") if file.is_file()} == originals
     assert main(arguments) == 0
     assert "0 of them new" in capsys.readouterr().out
+
+
+def test_a_copy_of_another_demo_is_not_taken_for_one_of_this(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RESTING.write(tmp_path / "monday" / "a")
+    resting(1.0, 3.0, 4.0).write(tmp_path / "tuesday" / "a")
+    assert main(["episodes", "trim", str(tmp_path / "monday"), "--out", str(tmp_path / "out")]) == 0
+    before = stored(tmp_path / "out" / "a")
+    assert main(["episodes", "trim", str(tmp_path / "tuesday"), "--out", str(tmp_path / "out")]) == 2
+    assert "name another --out" in capsys.readouterr().err and stored(tmp_path / "out" / "a") == before
 
 
 @pytest.mark.parametrize("out, keep, words", [("demos/out", "0", "choose a folder outside"), ("out", "-1", "--keep")])

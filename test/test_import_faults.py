@@ -160,6 +160,24 @@ def bounded() -> Iterator[None]:
     assert time.monotonic() - start < 60
 
 
+def test_a_demo_of_another_dataset_in_its_place_is_not_taken_for_one_of_this(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    monday = write_dataset(tmp_path / "monday" / "set")
+    assert run("import", monday, "--out", out) == 0
+    assert run("import", monday, "--out", out) == 0
+    assert "0 of them new" in capsys.readouterr().out
+    before = {path: path.read_bytes() for path in out.rglob("*.mcap")}
+    tuesday = write_dataset(tmp_path / "tuesday" / "set")
+    pd.DataFrame({"task_index": [0]}, index=pd.Index(["nod"], name="task")).to_parquet(tuesday / "meta/tasks.parquet")
+    assert "name another --out" in refused(capsys, "import", tuesday, "--out", out)
+    moved = {**frames(), "observation.state": [[each + 0.01 for each in row] for row in frames()["observation.state"]]}
+    write_dataset(tuesday, data=moved)
+    assert "name another --out" in refused(capsys, "import", tuesday, "--out", out)
+    assert {path: path.read_bytes() for path in out.rglob("*.mcap")} == before
+
+
 # ---------------------------------------------------------------------------------------- unknown stays unknown
 
 

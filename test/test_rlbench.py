@@ -129,6 +129,19 @@ def test_a_dataset_becomes_demos(dataset, tmp_path, capsys) -> None:
     assert cli.main(arguments) == 0, "what is there is kept"
 
 
+def test_a_demo_of_another_dataset_in_its_place_is_not_taken_for_one_of_this(dataset, tmp_path, capsys) -> None:
+    folder, out = dataset(1), tmp_path / "demos"
+    arguments = ["import-rlbench", str(folder), "--out", str(out)]
+    assert cli.main(arguments) == 0
+    before = (next(out.rglob("*.mcap"))).read_bytes()
+    words = next(folder.rglob("variation_descriptions.pkl"))
+    words.write_bytes(pickle.dumps(["close box"]))
+    capsys.readouterr()
+    with pytest.raises(GenimaError, match="name another --out"):
+        cli.main(arguments)
+    assert (next(out.rglob("*.mcap"))).read_bytes() == before
+
+
 def test_images_become_jpeg_only_where_that_is_asked_for(dataset, tmp_path) -> None:
     sizes = {}
     for images in ("png", "jpeg"):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from genima.episodes import plain_pickle
+from genima.episodes.comparison import is_demo_of
 from genima.episodes.writer import EpisodeWriter
 from genima.errors import GenimaError
 from genima.files import read_bytes
@@ -104,6 +105,16 @@ def write_demo(
             demo.command(asked[i])
         demo.judge(moments[-1].stamp, True)  # the generator keeps no other
     return all("joint_position_action" in _misc(observation) for observation in observations[1:])
+
+
+def is_written(episode: Path, folder: Path, robot: RobotModel) -> bool:
+    """Tell whether a demo is the one that :func:`write_demo` makes of an episode, by its task and joints.
+
+    Raises:
+        GenimaError: when the demo or the episode cannot be read.
+    """
+    moments = [_joints(episode, i, observation, robot) for i, observation in enumerate(_observations(episode))]
+    return is_demo_of(folder, robot, _instruction(episode), moments)
 
 
 def _observations(episode: Path) -> Sequence[Any]:

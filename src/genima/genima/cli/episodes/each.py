@@ -37,7 +37,12 @@ def for_each(items: Sequence[T], act: Callable[[T], None], on_fault: OnFault, wh
 
 
 def import_episodes(
-    names: Sequence[str], out: Path, write: Callable[[int], None], on_fault: OnFault, dataset: Path
+    names: Sequence[str],
+    out: Path,
+    write: Callable[[int], None],
+    is_written: Callable[[int], bool],
+    on_fault: OnFault,
+    dataset: Path,
 ) -> None:
     """Write the episodes of a dataset that are not yet demos in ``out``, and print how many are.
 
@@ -45,12 +50,13 @@ def import_episodes(
         names: of the demos, by number.
         out: folder of the demos; held by this process alone meanwhile.
         write: writes the demo of a number.
+        is_written: tells whether the demo in the place of a number is of that episode.
         on_fault: whether an episode with a fault is left out or ends the command.
         dataset: named in errors.
 
     Raises:
-        GenimaError: when two episodes have a name, something else is in the place of a demo, another process writes
-            ``out``, or no episode could be imported.
+        GenimaError: when two episodes have a name, something else or another demo is in the place of a demo, another
+            process writes ``out``, or no episode could be imported.
     """
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise GenimaError(
@@ -70,6 +76,12 @@ def import_episodes(
             if (there.exists() or there.is_symlink()) and not (there.is_dir() and is_demo(there)):
                 raise GenimaError(f"demo {there}: something else is there; move it away, or name another --out")
         todo = [i for i, name in enumerate(names) if not (out / name).exists()]
+        for i in sorted(set(range(len(names))) - set(todo)):
+            if not is_written(i):
+                raise GenimaError(
+                    f"demo {out / names[i]}: not of dataset {dataset}, or imported with other options; name another "
+                    "--out"
+                )
         skipped = for_each(todo, write, on_fault, "import")
     total = len(names)
     new = len(todo) - skipped

@@ -107,8 +107,14 @@ def import_lerobot(argv: Sequence[str]) -> int:
     if cameras is None:
         print("genima: calibration: unknown; give --cameras FOLDER, here or to ./genima render")
     names = [reader.name(index) for index in range(len(reader))]
+    folders = [options.out / name for name in names]
     import_episodes(
-        names, options.out, lambda i: reader.write_episode(i, options.out / names[i]), options.on_fault, options.dataset
+        names,
+        options.out,
+        lambda i: reader.write_episode(i, folders[i]),
+        lambda i: reader.is_written(i, folders[i]),
+        options.on_fault,
+        options.dataset,
     )
     return 0
 

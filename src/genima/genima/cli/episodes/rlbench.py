@@ -56,7 +56,10 @@ def import_rlbench(argv: Sequence[str]) -> int:
     def write(i: int) -> None:
         told.append(rlbench.write_demo(episodes[i], options.out / names[i], model, cameras, options.images))
 
-    import_episodes(names, options.out, write, options.on_fault, options.dataset)
+    def is_written(i: int) -> bool:
+        return rlbench.is_written(episodes[i], options.out / names[i], model)
+
+    import_episodes(names, options.out, write, is_written, options.on_fault, options.dataset)
     if told.count(False):
         print(
             f"genima: {told.count(False)} episodes do not tell what the arm was asked for: the commands of their demos "

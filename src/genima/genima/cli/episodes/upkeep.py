@@ -172,6 +172,7 @@ def trim_demos(argv: Sequence[str]) -> None:
         TrimDemos, "genima episodes trim", argv, "./genima episodes trim data/demos --out data/trimmed"
     )
     from genima.cli.episodes.each import for_each
+    from genima.episodes.comparison import is_cut_of
     from genima.episodes.folders import find_episodes, is_demo
     from genima.episodes.trim import Trimmed, trim
     from genima.robot.model import RobotModel
@@ -182,6 +183,9 @@ def trim_demos(argv: Sequence[str]) -> None:
     model, done = RobotModel.load(options.robot), list[Trimmed]()
     folders = {folder: out / _name(demos, folder) for folder in find_episodes(demos)}
     todo = [folder for folder, copy in folders.items() if not (copy.is_dir() and is_demo(copy))]
+    for folder, copy in folders.items():
+        if folder not in todo and not is_cut_of(copy, folder):
+            raise GenimaError(f"demo {copy}: no part of {folder}; name another --out")
     skipped = for_each(
         todo, lambda folder: done.append(trim(folder, folders[folder], model, options.keep)), options.on_fault, "trim"
     )

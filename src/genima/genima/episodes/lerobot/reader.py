@@ -12,6 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from genima import paths
+from genima.episodes.comparison import is_demo_of
+from genima.episodes.errors import EpisodeError
 from genima.episodes.lerobot import layout
 from genima.episodes.lerobot.description import EpisodeEntry, read_episodes, read_info, read_tasks, value_range
 from genima.episodes.lerobot.video import frames_at
@@ -104,6 +106,23 @@ class DatasetReader:
                     episode.command(Command(stamp, commanded[:-1], gripper=commanded[-1]))
                 if judged:
                     episode.judge(stamps[-1], success)
+        except GenimaError as error:
+            raise GenimaError(f"dataset {self._folder}, episode {entry.index}: {error}") from None
+
+    def is_written(self, index: int, folder: Path) -> bool:
+        """Tell whether a demo is the one that :meth:`write_episode` makes of an episode, by its task and joints.
+
+        Raises:
+            GenimaError: when the demo or the episode cannot be read.
+        """
+        entry = self._episodes[index]
+        try:
+            frames = self._read_frames(entry)
+            state = self._in_order(layout.STATE, frames)
+            moments = [Joints(0.0, measured[:-1], measured[-1]) for measured in state]
+            return is_demo_of(folder, self._robot, self._instruction(frames), moments)
+        except EpisodeError:
+            raise
         except GenimaError as error:
             raise GenimaError(f"dataset {self._folder}, episode {entry.index}: {error}") from None
 
