@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import io
 import resource
 import shutil
@@ -266,6 +268,26 @@ def test_sqlite_bags_are_read_and_repaired(qos: str, definitions: bool, content:
         Survey.of(folder)
     assert not repair(folder).healthy and repair(folder).healthy
     require_whole(folder, content)
+
+
+def test_a_database_without_a_column_is_one_line(content: Content, tmp_path: Path) -> None:
+    folder = content.sqlite(tmp_path / "bag")
+    with contextlib.closing(sqlite3.connect(folder / "bag_0.db3")) as database:
+        database.executescript("CREATE TABLE t AS SELECT id, name FROM topics; DROP TABLE topics; "
+                               "ALTER TABLE t RENAME TO topics")  # fmt: skip
+    with pytest.raises(EpisodeError, match="its topics have no type"):
+        Survey.of(folder)
+    with pytest.raises(GenimaError, match="its topics have no type"):
+        repair(folder)
+
+
+def test_definitions_with_the_line_ends_of_windows_are_read(content: Content, tmp_path: Path) -> None:
+    changed = copy.copy(content)
+    changed.topics = {
+        name: topic._replace(definition=topic.definition.replace(b"\n", b"\r\n"))
+        for name, topic in content.topics.items()
+    }
+    assert Survey.of(changed.write(tmp_path / "demo", {"a.mcap": changed.mcap()})).unread == {}
 
 
 def test_a_database_that_was_not_closed_is_closed_by_a_repair(content: Content, tmp_path: Path) -> None:

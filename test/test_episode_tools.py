@@ -273,6 +273,17 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
         CLEAN.changed(COMMANDS, _MIDDLE, joint("finger_joint", 40.0)), "error", COMMANDS, since_start(COMMANDS, 60),
         "finger_joint is 40",
     ),
+    "gripper outside its travel": (
+        CLEAN.changed(STATES, slice(70, 72), joint("finger_joint", 1e308)), "error", STATES, 0.70,
+        "outside its travel.*1 more",
+    ),
+    "two tasks": (
+        CLEAN.but("/task", [Said(text("wave"), 0.0), Said(text("nod"), 1.0)]), "error", "/task", None,
+        "different things.*'wave', 'nod'",
+    ),
+    "calibration of nothing": (
+        CLEAN.but("/calibration/front", [Said(text(""), 0.0)]), "warning", "/calibration/front", None, "calibration",
+    ),
     "beyond the range": (
         CLEAN.changed(STATES, slice(70, 72), joint(JOINTS[3], -0.05)), "error", STATES, 0.70,
         "panda_joint4 is up to 0.020 rad beyond",

@@ -178,6 +178,20 @@ def test_a_demo_of_another_dataset_in_its_place_is_not_taken_for_one_of_this(
     assert {path: path.read_bytes() for path in out.rglob("*.mcap")} == before
 
 
+def test_demos_are_not_written_into_the_dataset_nor_to_an_empty_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_dataset(tmp_path / "set")
+    (tmp_path / "link").symlink_to(dataset)
+    before = sorted(tmp_path.rglob("*"))
+    for out in (dataset, dataset / "demos", tmp_path / "link", tmp_path / "link" / "demos"):
+        assert "choose a folder outside" in refused(capsys, "import", dataset, "--out", out)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        run("import", dataset, "--out", "")
+    assert "an empty path" in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
+
+
 # ---------------------------------------------------------------------------------------- unknown stays unknown
 
 

@@ -528,6 +528,20 @@ def test_a_damaged_chunk_costs_its_own_messages_only(
     before = chunk_ends[number - 1][1] if number else 0
     assert read(repaired.folder) == messages()[:before] + messages()[chunk_ends[number][1] :]
     assert repaired.bytes_cut == end - start and mend(repaired.folder).healthy
+    assert mcap_of(repaired.folder).with_suffix(".mcap.torn").read_bytes() == damaged, "the original stays"
+
+
+def test_what_follows_a_whole_file_is_not_lost(
+    whole: bytes, unfinished: Callable[[bytes], Path], tmp_path: Path
+) -> None:
+    repaired = mend(unfinished(whole + whole))
+    assert repaired.bytes_cut == len(whole) and len(repaired.notes) == 1 and read(repaired.folder) == messages()
+    aside = mcap_of(repaired.folder).with_suffix(".mcap.torn")
+    assert aside.read_bytes() == whole + whole and mend(repaired.folder).healthy
+    mcap_of(repaired.folder).write_bytes(whole + whole)
+    with pytest.raises(GenimaError, match="move it away"):
+        mend(repaired.folder)
+    assert aside.read_bytes() == mcap_of(repaired.folder).read_bytes() == whole + whole
 
 
 @pytest.mark.parametrize("words", [b"history", b"topic_type_hash", b"JointState", b"/silent", b"ros2msg"])

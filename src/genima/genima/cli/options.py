@@ -20,6 +20,7 @@ import os
 import shutil
 import typing
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -69,7 +70,7 @@ def parse_options(options: type[_Options], command: str, argv: Sequence[str], ex
     if example:
         description += f"\n\nExample: {example}"
     how = (tyro.conf.DisallowNone,)  # else the help shows {None} for what may be left out
-    with _least_width():
+    with _least_width(), _paths():
         parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv), config=how)
     check_options(parsed)
     return parsed
@@ -88,6 +89,27 @@ def _least_width() -> Iterator[None]:
             del os.environ["COLUMNS"]
         elif narrow and before is not None:
             os.environ["COLUMNS"] = before
+
+
+def _paths() -> tyro.constructors.ConstructorRegistry:
+    """Refuse an empty path, as an unset variable of a shell leaves it: it would mean the current folder."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    def path(words: list[str]) -> Path:
+        if not words[0]:
+            raise ValueError("an empty path; give . for the current folder")
+        return Path(words[0])
+
+    @registry.primitive_rule
+    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1, metavar="PATH", instance_from_str=path, is_instance=lambda each: isinstance(each, Path),
+            str_from_instance=lambda each: [str(each)],
+        )  # fmt: skip
+
+    return registry
 
 
 def check_options(parsed: Any, prefix: str = "--") -> None:

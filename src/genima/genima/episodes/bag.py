@@ -333,7 +333,7 @@ def _parsed(msgtype: str, definition: bytes) -> Typesdict:
     if len(definition) > _DEFINITION_BYTES:
         raise GenimaError(f"a definition of {msgtype} of {len(definition)} bytes")
     try:
-        fields = get_types_from_msg(definition.decode(), msgtype)
+        fields = get_types_from_msg(definition.decode().replace("\r\n", "\n"), msgtype)
     except Exception as error:  # rosbags raises many kinds
         raise GenimaError(f"its definition of {msgtype} cannot be read ({' '.join(str(error).split())[:80]})") from None
     if msgtype not in fields:

@@ -38,7 +38,7 @@ class RecordedCameras:
             views = sorted(there if wanted is None else there & set(wanted))
             said: dict[str, Any] = {}
             topics = {topic for view in views for topic in (calibration_topic(view), camera_info_topic(view))}
-            topics &= set(bag.types)
+            topics = {topic for topic in topics if bag.counts.get(topic)}
             for message in bag.messages(topics):
                 if message.topic not in said:
                     said[message.topic] = bag.understood(message)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES
-from genima.episodes.reader import joints_by_name
+from genima.episodes.reader import joints_by_name, measured_gripper
 from genima.episodes.survey import Survey
 from genima.robot.model import RobotModel
 
@@ -83,14 +83,13 @@ def find_tracks(survey: Survey, robot: RobotModel) -> dict[str, Track]:
             continue
         stream = survey.streams[topic]
         rows, _ = joints_by_name(stream, robot)
-        good = np.isfinite(rows[:, -1])
+        gripper = rows[:, -1]
+        if topic == JOINT_STATES:
+            gripper, _ = measured_gripper(stream, rows, robot)
+        good = np.isfinite(gripper)
         times, first = np.unique(stream.times[good], return_index=True)
         if len(times):
-            rows = rows[good][first]
-            gripper = rows[:, -1]
-            if topic == JOINT_STATES:
-                gripper = np.array([robot.open_fraction(position) for position in gripper])
-            tracks[topic] = Track(topic, times, rows[:, :-1], gripper)
+            tracks[topic] = Track(topic, times, rows[good][first][:, :-1], gripper[good][first])
     return tracks
 
 

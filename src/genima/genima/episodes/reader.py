@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from genima.episodes.errors import EpisodeError
 from genima.episodes.frames import Frames
 from genima.episodes.judgement import read_judgement
 from genima.errors import GenimaError
+from genima.files import shorten
 from genima.observation import Image
 from genima.robot.model import RobotModel
 
@@ -98,7 +99,9 @@ class Episode:
         for topic in (*stamped, TASK):
             if topic not in spoken:
                 raise EpisodeError(folder, "no messages", topic)
-        instruction = messages[TASK][-1].data
+        instruction, *others = dict.fromkeys(message.data for message in messages[TASK])
+        if others:
+            raise EpisodeError(folder, several_tasks([instruction, *others]), TASK)
         if not instruction.strip():
             raise EpisodeError(folder, "says nothing", TASK)
 
@@ -109,17 +112,15 @@ class Episode:
         states, commands = streams[JOINT_STATES], streams[JOINT_COMMAND]
         moments = align({view: streams[topic] for view, topic in topics.items()}, states, commands)
 
-        measured = np.column_stack(
-            [np.interp(moments.times, states.times, joint) for joint in _by_name(states, robot).T]
-        )
+        rows = _by_name(states, robot)
+        for fault in measured_gripper(states, rows, robot)[1]:
+            raise fault
+        measured = np.column_stack([np.interp(moments.times, states.times, joint) for joint in rows.T])
         commanded = _by_name(commands, robot)
         for fault in gripper_faults(commands, commanded, robot):
             raise fault
         commanded = commanded[moments.commands]
-        try:
-            gripper = np.array([robot.open_fraction(position) for position in measured[:, -1]])
-        except GenimaError as error:
-            raise EpisodeError(folder, str(error), JOINT_STATES) from None
+        gripper = np.array([robot.open_fraction(position) for position in measured[:, -1]])
         nanoseconds = start + np.round(moments.times * 1e9).astype(np.int64)
         return cls(
             folder=folder,
@@ -155,6 +156,11 @@ def require_plausible(folder: Path, stamps: Mapping[str, NDArray[np.int64]]) -> 
                 raise EpisodeError(folder, what, topic)
 
 
+def several_tasks(tasks: Sequence[str]) -> str:
+    """Return the fault of a demo with several instructions."""
+    return f"says different things ({', '.join(repr(shorten(task)) for task in tasks[:3])}); record one task a demo"
+
+
 def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float64], list[EpisodeError]]:
     """What joint messages say, joints matched by name.
 
@@ -179,6 +185,23 @@ def gripper_faults(commands: Stream, rows: NDArray[np.float64], robot: RobotMode
         commands.fault(commands.times[i], f"{robot.gripper_joint} is {fractions[i]:g}, an open fraction 0..1 is needed")
         for i in np.flatnonzero((fractions < 0) | (fractions > 1))
     ]
+
+
+def measured_gripper(
+    states: Stream, rows: NDArray[np.float64], robot: RobotModel
+) -> tuple[NDArray[np.float64], list[EpisodeError]]:
+    """Return open fractions (N,) of joint states, of which ``rows`` says what :func:`joints_by_name` found.
+
+    They are no numbers where the gripper is outside its travel, which the errors tell, or unknown.
+    """
+    fractions = np.full(len(rows), np.nan)
+    faults = []
+    for i in np.flatnonzero(np.isfinite(rows[:, -1])):
+        try:
+            fractions[i] = robot.open_fraction(rows[i, -1])
+        except GenimaError as error:
+            faults.append(states.fault(states.times[i], str(error)))
+    return fractions, faults
 
 
 def _by_name(stream: Stream, robot: RobotModel) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.records import Attachment, Metadata
-from mcap.writer import Writer
+from mcap.writer import MCAP0_MAGIC, Writer
 
 from genima.episodes.bag import span_fits, unpack_file
 from genima.episodes.folders import PARTIAL, BagLock, is_bag_file, is_recreatable, refuse_live, repair_name, sync_folder
@@ -42,7 +42,8 @@ from genima.episodes.sqlite_file import JOURNALS, SqliteFile
 from genima.errors import GenimaError
 from genima.files import atomic_write
 
-_TORN = ".torn"  # suffix of a file of a split bag that holds nothing
+_TORN = ".torn"  # suffix of a file as it was: it holds nothing, or more may be read from it by other means
+_UNFINISHED_BYTES = 4 << 20  # what a killed recording leaves at its end: a chunk
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a message that rosbag2 compressed; serialized ones begin with 0
 
 
@@ -140,9 +141,7 @@ def _repair(
     kept = [content for content in every if content.whole or content.messages]
     for content in every:
         if content not in kept:
-            aside = content.file.with_name(content.file.name + _TORN)
-            if aside.exists():
-                raise GenimaError(f"cannot repair {folder}: {aside} exists already; move it away")
+            aside = _aside(folder, content)
             content.file.rename(aside)
             notes.append(f"{content.file.name} held no complete message and is {aside.name} now")
     counts, topics = _merged(kept)
@@ -154,6 +153,7 @@ def _repair(
     if free < size:
         raise GenimaError(f"cannot repair {folder}: that takes {size / 1e9:.2f} GB, the disk has {free / 1e9:.2f} left")
     metadata = metadata_text(values).encode()
+    asides = {content.file: _aside(folder, content) for content in torn if _loses_more_than_its_end(content)}
     for content in torn:
         part = content.file.with_name(repair_name(content.file.name))
         part.unlink(missing_ok=True)  # of a killed repair
@@ -161,6 +161,9 @@ def _repair(
             _copy(content, part, values)
             if content is torn[-1]:
                 atomic_write(folder / METADATA, metadata)
+            if content.file in asides:
+                _keep(content.file, asides[content.file])
+                notes.append(f"{content.file.name} as it was is {asides[content.file].name} now")
             os.replace(part, content.file)
         finally:
             part.unlink(missing_ok=True)
@@ -168,6 +171,30 @@ def _repair(
         atomic_write(folder / METADATA, metadata)
     sync_folder(folder)
     return every, False, notes
+
+
+def _aside(folder: Path, content: _Content) -> Path:
+    aside = content.file.with_name(content.file.name + _TORN)
+    if aside.exists() or aside.is_symlink():
+        raise GenimaError(f"cannot repair {folder}: {aside} exists already; move it away")
+    return aside
+
+
+def _loses_more_than_its_end(content: _Content) -> bool:
+    """Tell a file that is damaged before its end, or goes on after it, from one whose last record was not finished."""
+    if content.scan is None or not content.scan.bytes_lost:
+        return False
+    with open(content.file, "rb") as file:
+        file.seek(-len(MCAP0_MAGIC), os.SEEK_END)
+        return content.scan.bytes_lost > _UNFINISHED_BYTES or file.read() == MCAP0_MAGIC
+
+
+def _keep(file: Path, aside: Path) -> None:
+    """Give a file, which is about to be replaced, a second name."""
+    try:
+        os.link(file, aside)
+    except OSError:  # a file system without links
+        file.rename(aside)
 
 
 def _copy(content: _Content, part: Path, information: dict[str, object]) -> None:

@@ -70,6 +70,8 @@ class SqliteFile:
         columns = [row[1] for row in execute("PRAGMA table_info(topics)")]
         wanted = ["id", "name", "type", "serialization_format", "offered_qos_profiles", "type_description_hash"]
         there = [column for column in wanted if column in columns]
+        if missing := [column for column in wanted[:4] if column not in columns]:
+            raise GenimaError(f"{self._name}: no file of a bag (its topics have no {missing[0]})")
         definitions = {}
         if str(tables.get("message_definitions", "")).upper().startswith("CREATE TABLE"):
             rows = execute("SELECT topic_type, encoding, encoded_message_definition FROM message_definitions")

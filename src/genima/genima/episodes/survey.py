@@ -16,6 +16,7 @@ from genima.episodes.bag import (
     JOINT_COMMAND,
     JOINT_STATES,
     SUCCESS,
+    TASK,
     BagReader,
     header_stamp,
     image_topic,
@@ -39,6 +40,7 @@ class Survey:
     streams: Mapping[str, Stream]  # those with headers and messages; joints have theirs, others none
     delays: Mapping[str, NDArray[np.float64]]  # by topic as there, (N,) s from its stamp until it was recorded
     words: Mapping[str, str]  # the last of each topic of text
+    tasks: tuple[str, ...]  # different instructions
     success: bool | None  # None: nobody has judged it
     first_images: Mapping[str, Any]  # a message by topic
     unread: Mapping[str, str]  # why an unused topic cannot be decoded
@@ -94,6 +96,7 @@ class Survey:
             },
             delays={topic: (pairs[:, 1] - pairs[:, 0]) / 1e9 for topic, pairs in nanoseconds.items()},
             words={topic: each[-1].data for topic, each in kept.items() if types[topic] == "std_msgs/msg/String"},
+            tasks=tuple(dict.fromkeys(message.data for message in kept.get(TASK, ()))),
             success=judged,
             first_images=first_images,
             unread=unread,

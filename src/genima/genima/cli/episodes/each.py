@@ -64,6 +64,8 @@ def import_episodes(
             "each with a --out of its own"
         )
     out = out.absolute()
+    if out.resolve().is_relative_to(dataset.resolve()):
+        raise GenimaError(f"--out {out}: lies in {dataset}; choose a folder outside")
     if out.exists() and not out.is_dir():
         raise GenimaError(f"demos {out}: not a folder; name another")
     try:

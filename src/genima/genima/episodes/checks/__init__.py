@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genima.episodes.bag import SUCCESS, raw_topic
+from genima.episodes.cameras import RecordedCameras
 from genima.episodes.checks.finding import Finding, as_finding
 from genima.episodes.checks.images import find_in_images
 from genima.episodes.checks.motion import find_joint_faults, find_limits, find_rest, find_unfollowed
@@ -55,6 +56,7 @@ def check(folder: Path, robot: RobotModel) -> Checked:
         if activity is not None:
             findings += find_rest(activity)
         findings += find_in_images(survey, activity)
+        findings += find_camera_faults(folder)
     except EpisodeError as error:
         return Checked(folder, (), (as_finding("error", [error]),))
     if survey.success is not True:
@@ -73,6 +75,15 @@ def compare(demos: Sequence[Checked]) -> list[Checked]:
         added = [Finding("error", "not recorded, most other demos have it", raw_topic(view)) for view in missing]
         compared.append(replace(demo, findings=_sorted([*demo.findings, *added])))
     return compared
+
+
+def find_camera_faults(folder: Path) -> list[Finding]:
+    """Find calibrations and lenses that cannot be: a demo without any can still be rendered with others."""
+    try:
+        RecordedCameras.of(folder)
+    except EpisodeError as error:
+        return [as_finding("warning", [error])]
+    return []
 
 
 def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES
 from genima.episodes.checks.finding import Finding, Severity, as_finding, as_findings
 from genima.episodes.idle import Activity, Track
-from genima.episodes.reader import gripper_faults, joints_by_name
+from genima.episodes.reader import gripper_faults, joints_by_name, measured_gripper
 from genima.episodes.survey import Survey
 from genima.robot.model import RobotModel
 
@@ -28,6 +28,8 @@ def find_joint_faults(survey: Survey, robot: RobotModel) -> Iterator[Finding]:
             stream = survey.streams[topic]
             rows, faults = joints_by_name(stream, robot)
             yield from as_findings("error", faults)
+            if topic == JOINT_STATES and (found := measured_gripper(stream, rows, robot)[1]):
+                yield as_finding("error", found)
             if topic == JOINT_COMMAND and (found := gripper_faults(stream, rows, robot)):
                 yield as_finding("error", found)
 

@@ -10,6 +10,7 @@ from genima.episodes.alignment import LOST, TWO_LOST, Stream, align, find_faults
 from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES, TASK, camera_info_topic, raw_topic
 from genima.episodes.checks.finding import Finding, as_finding
 from genima.episodes.errors import EpisodeError
+from genima.episodes.reader import several_tasks
 from genima.episodes.survey import Survey
 
 GAP = 2.5  # periods of the topic: messages are missing in a longer gap
@@ -29,6 +30,8 @@ def find_missing(survey: Survey) -> Iterator[Finding]:
         yield Finding("error", "no messages", TASK)
     elif not survey.words[TASK].strip():
         yield Finding("error", "says nothing", TASK)
+    elif len(survey.tasks) > 1:
+        yield Finding("error", several_tasks(survey.tasks), TASK)
     for topic, why in survey.unread.items():
         yield Finding("warning", f"not read: {why}", topic)
     for view in survey.views:
