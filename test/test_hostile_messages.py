@@ -53,7 +53,7 @@ from genima_nodes.teleop import TeleopNode
 from genima_sim.sim_leader import SimLeader
 from genima_sim.sim_node import SimNode
 
-_MESSAGES, _REQUESTS = 120, 12  # of each subscription and service
+_MESSAGES, _REQUESTS = 60, 8  # of each subscription and service
 _SLOW = 2.0  # s of processor time for one message
 
 _TEXTS = ("", "x" * 100_000, "\x1b[2J", "a\nb", "../../etc/passwd", "käfig 漢", "-", "/", "rgb8", "panda_joint1", "[]")

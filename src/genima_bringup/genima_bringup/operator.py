@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, JointState
 from std_msgs.msg import Bool, Float32
 from std_srvs.srv import SetBool, Trigger
@@ -18,7 +18,7 @@ from genima.errors import GenimaError
 from genima_bringup.driver import Driver
 from genima_interfaces.msg import CalibratorStatus, RecorderStatus, SceneStatus, TeleopStatus
 from genima_interfaces.srv import DropSample, ResetScene, StartEpisode
-from genima_nodes import qos
+from genima_nodes import messages, qos
 
 _CALLEES = {
     Trigger: [
@@ -49,7 +49,7 @@ class Operator(Driver):
         self.calibrator: CalibratorStatus | None = None
         self._scene = SceneStatus()
         self.playing = False  # the simulated leader
-        self._pictured = Time(clock_type=self.get_clock().clock_type)  # until when there are images
+        self._pictured = 0.0  # s: until when there are images
         self._gripper: float | None = None  # open fraction that is commanded; None until one is heard
         for kind, names in _CALLEES.items():
             for name in names:
@@ -87,8 +87,8 @@ class Operator(Driver):
     def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
         """Start the scene of a task anew, and wait until everybody has heard of it; returns its instruction."""
         instruction = super().reset(task, seed, alive)
-        begin = self.get_clock().now()
-        self.spin_until(lambda: Time.from_msg(self._scene.header.stamp) > begin, _AFTERWARDS, alive)
+        begin = messages.now(self)
+        self.spin_until(lambda: messages.seconds(self._scene.header.stamp) > begin, _AFTERWARDS, alive)
         return instruction
 
     def lead(self, timeout: float, alive: Callable[[], None]) -> None:
@@ -146,7 +146,7 @@ class Operator(Driver):
 
     def await_images(self, alive: Callable[[], None]) -> None:
         """Wait until the simulator has rendered what its cameras have seen so far."""
-        now = self.get_clock().now()
+        now = messages.now(self)
         self.spin_until(lambda: self._pictured > now, _DEVELOPED, alive)
 
     def _await_leader(self, service: str, alive: Callable[[], None], patience: float) -> None:
@@ -213,7 +213,7 @@ class Operator(Driver):
             raise GenimaError(answer.message)
 
     def _on_command(self, message: JointState) -> None:
-        if message.name:  # else it rests
+        if message.name and len(message.position) and math.isfinite(message.position[-1]):  # else it rests
             self._gripper = float(message.position[-1])  # the gripper's joint is the last, its open fraction
 
     def _on_status(self, message: TeleopStatus) -> None:
@@ -229,7 +229,7 @@ class Operator(Driver):
         self._scene = message
 
     def _on_camera(self, message: CameraInfo) -> None:
-        self._pictured = Time.from_msg(message.header.stamp)
+        self._pictured = messages.seconds(message.header.stamp)  # rclpy's Time refuses negative ones
 
     def _on_playing(self, message: Bool) -> None:
         self.playing = bool(message.data)
