@@ -18,7 +18,7 @@ from genima.workers import WorkerPool
 VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
 _SPHERE_WEIGHT = 6.0
 _EMA = 0.995
-_SAVING = 20.0  # s after Ctrl-C for a step and a checkpoint of each training, on a busy machine
+_SAVING = 120.0  # s after Ctrl-C for a step and a checkpoint of each training; a few on a quiet machine
 
 
 @dataclass
@@ -73,8 +73,12 @@ def main(argv: Sequence[str]) -> int:
     # Without one half the other is of no use: both end with the first that fails, and resume from their checkpoints.
     with WorkerPool(min(2, options.threads), tqdm.set_lock, (lock,), grace=_SAVING) as pool:
         trainings = [pool.submit(_train, train, options, threads) for train in halves]
-        for training in as_completed(trainings):
-            training.result()
+        try:
+            for training in as_completed(trainings):
+                training.result()
+        except KeyboardInterrupt:
+            print("\nsaving checkpoints; Ctrl-C again ends at once", flush=True)
+            raise
     print(f"\nthe models are in {options.out}; try them: ./genima eval --task push_button --checkpoint {options.out}")
     return 0
 
