@@ -533,6 +533,7 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
     assert "does not run" in studio.auto(False).message
 
 
+@pytest.mark.real_time
 def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
     """The guard holds the arm while the machine is busy; then it goes on, with its samples."""
     studio = Studio(alert, tmp_path, guard=True, speed=SLOW)
