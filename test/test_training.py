@@ -763,6 +763,7 @@ def small_command(data: Path, out: Path, steps: int) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.nightly  # the tests of a signal during a step and of an interrupted controller cover it in one process
 @pytest.mark.timeout(900)  # s: a busy machine needs minutes to start a training twice
 def test_a_killed_training_leaves_a_checkpoint_that_loads_and_sigterm_one_of_the_last_step(
     targets: TargetDataset, tmp_path: Path
