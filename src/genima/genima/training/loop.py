@@ -39,6 +39,7 @@ from genima.precision import is_half_fast
 from genima.training import PROGRESS, STATE
 from genima.training.log import Progress, append_metrics, finite
 from genima.training.options import LoopOptions
+from genima.workers import end_with_parent
 
 _BAD_BATCH = "bad_batch.pt"
 _TENSORBOARD = "tensorboard"
@@ -432,6 +433,7 @@ def _prepare_worker(over: Event, worker: int) -> None:
         if over.is_set():
             os._exit(1)
 
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
     cv2.setNumThreads(1)  # the workers themselves are the parallel part
