@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, read_json, require_writable
-from genima.outputs import require_free
+from genima.io.files import atomic_write, read_json, require_writable
+from genima.io.outputs import require_free
 
 
 def require_report(path: Path | None, benchmark: str, overwrite: bool) -> None:

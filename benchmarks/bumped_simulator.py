@@ -6,8 +6,8 @@ import sys
 
 from std_srvs.srv import Trigger
 
-from genima_nodes import parameters
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima_nodes.ros import parameters
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_sim.sim_node import SimNode
 
 

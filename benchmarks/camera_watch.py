@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.supervisor import Supervisor, ros_environment
 from std_srvs.srv import Trigger
 from steadiness import COUNTERS, late
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_bringup.processes import Process, around_simulator, camera_watch
-from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_bringup.node_specs import Process, around_simulator, camera_watch
 from genima_sim.tasks import TASKS
 
 if TYPE_CHECKING:
-    from genima_bringup.driver import Driver
+    from genima_cli.graph_client import Driver
 
 VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
 WATCH = "calibration_watch"
@@ -81,7 +81,7 @@ class Bench:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self._supervisor = stack.enter_context(Supervisor(processes, folder, ros_environment()))
 
-        from genima_bringup.driver import Driver
+        from genima_cli.graph_client import Driver
 
         self.driver: Driver = Driver("bench")
         stack.callback(self.driver.close)
@@ -119,7 +119,7 @@ class Bench:
         return {node: late(self.driver, node) for node in COUNTERS}
 
     def _said(self) -> dict[str, str]:
-        from genima_nodes.health import values
+        from genima_nodes.ros.diagnostics import values
 
         if WATCH not in self.driver.health:
             return {}

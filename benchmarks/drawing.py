@@ -29,12 +29,14 @@ from tqdm import tqdm
 from training_costs import GPUS
 from training_step import VIEW_SIZES, device_peaks, networks, random_agent
 
-from genima import paths
-from genima.diffusion.agent import DiffusionAgent
-from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts
 from genima.errors import GenimaError
-from genima.precision import is_half_fast
-from genima.workers import WorkerPool
+from genima.io import paths
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.execution_config import Plan
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.precision import is_half_fast
+from genima.system.process_pool import WorkerPool
 
 Variant = Literal[
     "diffusers", "engine", "channels-last", "fused-attention", "compile", "cuda-graph", "overlap", "node",
@@ -409,10 +411,10 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
     from sensor_msgs.msg import Image
     from std_msgs.msg import String
 
-    from genima.views import untile
+    from genima.cameras.tiling import untile
     from genima_interfaces.msg import DrawnTarget
-    from genima_nodes import messages, qos
     from genima_nodes.diffusion_agent import DiffusionAgentNode
+    from genima_nodes.ros import messages, qos
 
     started = time.perf_counter()
     agent.engine.warm_up()

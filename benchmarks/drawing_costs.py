@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from training_costs import Gpu
 
-from genima.diffusion.random_base import Size, random_base
+from genima.policy.diffusion_agent.random_base import Size, random_base
 
 TEXT, CONDITION, CONTROLNET, UNET = "text encoder", "condition's embedding", "ControlNet", "UNet"
 ENCODER, DECODER, TINY_DECODER = "autoencoder, encoding", "autoencoder, decoding", "tiny autoencoder, decoding"

@@ -19,20 +19,21 @@ import numpy as np
 import torch
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.evaluation_results import checkpoint_digest
 from tqdm import tqdm
 
-from genima import checkpoint
-from genima.datasets.targets import TargetDataset, split
-from genima.diffusion import DiffusionAgent
-from genima.diffusion.engine import DrawingEngine, Shortcuts
+from genima.cameras.tiling import untile
+from genima.data.datasets.target_dataset import TargetDataset, split
 from genima.errors import GenimaError
-from genima.files import read_json
-from genima.outputs import require_same_settings
+from genima.io.files import read_json
+from genima.io.outputs import require_same_settings
+from genima.policy import spec as checkpoint
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
 from genima.robot.model import RobotModel
-from genima.targets.reading import DrawingErrors, drawing_errors, summarise
-from genima.views import untile
-from genima_sim import evaluate
-from genima_sim.results import checkpoint_digest
+from genima.targets.decoding import DrawingErrors, drawing_errors, summarise
+from genima_cli import evaluate
 from genima_sim.tasks import TASKS
 
 COMPARED = {

@@ -1,4 +1,4 @@
-"""How accurate hand-eye calibration is, on random set-ups of known truth: OpenCV's five solvers and genima.handeye.
+"""How accurate hand-eye calibration is, on random set-ups of known truth: OpenCV's five solvers and genima_calibration.
 
 A set-up is a camera on the base or on the flange, a board on the other one, and joints drawn at random in which the
 board is in view. Points are projected through a distorted lens and get pixel noise, or are detected in images that the
@@ -24,18 +24,21 @@ from pathlib import Path
 import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
+from genima_calibration.board_detection import Detection, detect
+from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, derivatives, marginal
+from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
+from genima_calibration.hand_eye import calibrate
+from genima_calibration.samples import Parent, Sample, stack
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
+from genima.cameras.calibration_board import Board
+from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
-from genima.handeye import Board, Detection, Intrinsics, Sample, calibrate, detect
-from genima.handeye.poses import difference, inverse, moved, pose, rotation_vector, transform
-from genima.handeye.refine import CAMERA, Fit, Free, Noise, derivatives, marginal
-from genima.handeye.samples import Parent, stack
-from genima.handeye.solvers import OPENCV, HandEye, misfit, solve_opencv
-from genima.paths import shared
+from genima.io.paths import shared
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference, inverse, moved, pose, rotation_vector, transform
 from genima_sim.calibration import CalibrationWorkcell
 from genima_sim.calibration import Setup as Photographed
 
@@ -44,7 +47,7 @@ Array = NDArray[np.float64]
 BOARD = Board("charuco", 7, 5, 0.036, 0.027, "5X5_50")
 LENS = Intrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0.0006, 0.09))
 PARENTS: tuple[Parent, ...] = ("flange", "base")
-OURS, BEST, FIT = "genima.handeye", "best of the five", "best fit of the five"
+OURS, BEST, FIT = "genima_calibration", "best of the five", "best fit of the five"
 _DRAWN = 500  # joints at a time
 _EXACT = 1e-5  # deg: joints without noise
 _BUMP = np.array([0.02, -0.01, 0.005, 0.05, 0.0, 0.08])  # m, rad

@@ -30,8 +30,8 @@ from real_robot import OnStandIns, running, tasks
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_nodes import qos
-from genima_nodes.health import values
+from genima_nodes.ros import qos
+from genima_nodes.ros.diagnostics import values
 
 VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
 IMAGES = tuple(f"/cameras/{view}/color/image_raw" for view in VIEWS)

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.supervisor import Supervisor, ros_environment
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_bringup.processes import Process
-from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_bringup.node_specs import Process
 
 _STEP = 1e-5  # rad between samples
 _SAMPLES = 8000  # there and back
@@ -77,15 +77,15 @@ def main() -> None:
 
 def _measure(options: Options, supervisor: Supervisor) -> dict[str, Result]:
     import rclpy
+    from genima_cli.operator import Operator
     from rclpy.qos import QoSProfile
     from rclpy.signals import SignalHandlerOptions
     from sensor_msgs.msg import JointState
 
-    from genima.observation import Joints
     from genima.robot.model import RobotModel
-    from genima_bringup.operator import Operator
-    from genima_nodes import messages, qos
-    from genima_nodes.pacing import CALLBACKS, PacedThread, schedule_in_real_time
+    from genima.types import Joints
+    from genima_nodes.ros import messages, qos
+    from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
 
     robot = RobotModel.load("panda")
     names = [*robot.joint_names, robot.gripper_joint]

@@ -18,18 +18,17 @@ import numpy as np
 import torch
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.evaluate import load_pair
 from torch.utils.flop_counter import FlopCounterMode
 
-from genima.checkpoint import DrawingSpec
-from genima.controller import Controller
-from genima.controller.act import Act, ActConfig
-from genima.controller.controller import JointStatistics
 from genima.errors import GenimaError
-from genima.observation import DrawnTarget, Joints
-from genima.precision import is_half_fast
+from genima.policy.controller.act import Act, ActConfig
+from genima.policy.controller.controller import Controller, JointStatistics
+from genima.policy.precision import is_half_fast
+from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
-from genima.text import small_text_encoder, small_tokenizer
-from genima_sim.evaluate import load_pair
+from genima.types import DrawnTarget, Joints
 
 INSTRUCTION = "push the button"
 WARM_UP = 5

@@ -24,17 +24,17 @@ import numpy as np
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.supervisor import Supervisor, ros_environment
 from tqdm import tqdm
 
+from genima.control.command_guard import GuardSettings
+from genima.control.limit_violations import violations
 from genima.errors import GenimaError
-from genima.guard import GuardSettings
-from genima.guard.limits import violations
 from genima.robot.model import RobotModel
-from genima.signals import interruptible
-from genima_bringup.processes import CLOCK_WATCH
-from genima_bringup.supervisor import Supervisor, ros_environment
-from genima_nodes.health import values
-from genima_nodes.pacing import CALLBACKS, PacedThread, schedule_in_real_time
+from genima.system.signals import interruptible
+from genima_bringup.node_specs import CLOCK_WATCH
+from genima_nodes.ros.diagnostics import values
+from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
 from genima_sim.tasks import TASKS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
@@ -43,7 +43,8 @@ from standins.cell import Cell, cell, prepare, set_scene  # noqa: E402
 from steadiness import COUNTERS, growth, late  # noqa: E402
 
 if TYPE_CHECKING:
-    from genima_bringup.driver import Driver
+    from genima_cli.graph_client import Driver
+
     from genima_interfaces.action import RunTask
 
 _READY = 300.0  # s
@@ -121,9 +122,8 @@ def running(fps: float, more: Mapping[str, str] | None = None) -> Iterator[Graph
         found = cell(Path(folder), fps)
         with Supervisor(found.processes, Path(folder) / "logs", environment | dict(more or {})) as supervisor:
             import rclpy  # after the processes have been started: they load meanwhile
+            from genima_cli.graph_client import Driver
             from rclpy.signals import SignalHandlerOptions
-
-            from genima_bringup.driver import Driver
 
             schedule_in_real_time(CALLBACKS)  # like the nodes that are timed
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -159,7 +159,7 @@ def watched(options: Options, graph: Graph) -> dict[str, Any]:
     from sensor_msgs.msg import JointState
     from std_msgs.msg import UInt32
 
-    from genima_nodes import messages, qos
+    from genima_nodes.ros import messages, qos
 
     driver, floor = graph.driver, PacedThread(0.02, lambda deadline, periods: True, "floor")
     robot, seen = RobotModel.load(graph.cell.robot), Seen()

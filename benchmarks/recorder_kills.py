@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.supervisor import Supervisor, ros_environment
 from mcap.reader import make_reader
 from numpy.typing import NDArray
 from recording import NODES, environment, messages_of, processes
@@ -30,10 +31,9 @@ from recording_source import TOPICS, read_stamps
 from rosbags.highlevel import AnyReader
 from tqdm import tqdm
 
-from genima.episodes.metadata import METADATA
-from genima.episodes.repair import repair
+from genima.data.episodes.metadata import METADATA
+from genima.data.episodes.repair import repair
 from genima.errors import GenimaError
-from genima_bringup.supervisor import Supervisor, ros_environment
 
 _MOMENTS = {"starting": 0.15, "recording": 0.7, "stopping": 0.15}  # how often
 _SIZE = (128, 128)
@@ -142,10 +142,10 @@ class Remote:
 
     def __enter__(self) -> Remote:
         import rclpy
+        from genima_cli.graph_client import Driver
         from rclpy.signals import SignalHandlerOptions
         from std_srvs.srv import Trigger
 
-        from genima_bringup.driver import Driver
         from genima_interfaces.srv import StartEpisode
 
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)

@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.supervisor import Supervisor, ros_environment
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
@@ -41,10 +42,9 @@ from recording_source import (
 )
 from tqdm import tqdm
 
-from genima.episodes.bag import types
+from genima.data.episodes.bag import types
 from genima.errors import GenimaError
-from genima_bringup.processes import Process, Value
-from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_bringup.node_specs import Process, Value
 
 Images = Literal["raw", "jpeg", "png"]
 
@@ -163,13 +163,13 @@ def environment() -> dict[str, str]:
 def _watch(seconds: float, name: str, title: str, supervisor: Supervisor) -> dict[str, Any]:
     """Have an episode recorded, and see what that takes."""
     import rclpy
+    from genima_cli.graph_client import Driver
     from rclpy.signals import SignalHandlerOptions
     from std_srvs.srv import Trigger
 
-    from genima_bringup.driver import Driver
     from genima_interfaces.msg import RecorderStatus
     from genima_interfaces.srv import StartEpisode
-    from genima_nodes import qos
+    from genima_nodes.ros import qos
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     driver = Driver("recording")
@@ -226,7 +226,7 @@ def _used(nodes: dict[str, psutil.Process]) -> dict[str, float]:
 
 def _late(driver: Any) -> dict[str, tuple[int, int]]:
     """Ticks of the sources that were late, and that were due."""
-    from genima_nodes.health import values
+    from genima_nodes.ros.diagnostics import values
 
     said = {node: values(driver.health[node]) for node in NODES if node != "recorder"}
     return {node: (int(values["late"]), int(values["due"])) for node, values in said.items()}

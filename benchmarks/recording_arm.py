@@ -9,8 +9,8 @@ import time
 from sensor_msgs.msg import JointState
 
 from benchmarks.recording_source import COMMAND_RATE, COMMANDS, JOINT_RATE, JOINTS, Source
-from genima_nodes import qos
-from genima_nodes.running import run
+from genima_nodes.ros import qos
+from genima_nodes.ros.node_process import run
 
 _NAMES = [*(f"panda_joint{i}" for i in range(1, 8)), "finger_joint"]
 

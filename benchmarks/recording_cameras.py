@@ -14,8 +14,8 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
 from benchmarks.recording_source import FRAMES, IMAGES, INFOS, VIEWS, Source, numbered, pictures, write_number
-from genima_nodes import parameters, qos
-from genima_nodes.running import run
+from genima_nodes.ros import parameters, qos
+from genima_nodes.ros.node_process import run
 
 
 class Cameras(Source):

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from genima_nodes import parameters
-from genima_nodes.health import Health
-from genima_nodes.pacing import PacedThread
+from genima_nodes.ros import parameters
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.paced_thread import PacedThread
 
 VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
 IMAGES = tuple(f"/cameras/{view}/color/image_raw" for view in VIEWS)

@@ -15,13 +15,13 @@ import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
 
-from genima import paths
+from genima.cameras.camera import Camera, load_cameras
 from genima.errors import GenimaError
-from genima.observation import Image
+from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.targets import RENDERERS, Appearance, PlacedSphere, place_spheres, render_spheres
 from genima.targets.appearance import DEFAULT
-from genima.views import Camera, load_cameras
+from genima.types import Image
 
 FLOOR = "(copying the layers)"  # no renderer that hands out an image can be faster
 BASELINE = "pyrender"

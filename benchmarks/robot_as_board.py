@@ -1,4 +1,4 @@
-"""How accurate a camera's pose from the robot's outline is (genima.handeye.from_robot), on photographs of known truth.
+"""How accurate a camera's pose from the robot's outline is (genima_calibration.markerless), on photographs of known truth.
 
 A set-up is a camera near a usual place, the simulator's scene with its objects at random, and random poses of the arm
 whose hand is in view; images of 640 x 480 with lens distortion, blur, noise and an exposure of their own; joint
@@ -20,17 +20,17 @@ from pathlib import Path
 import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
+from genima_calibration.image_undistortion import Straightener
+from genima_calibration.markerless import Located, Photo, locate
+from genima_calibration.robot_outline import Outline
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from genima.cameras.robot_depth import RobotDepth
 from genima.errors import GenimaError
-from genima.handeye.from_robot import Located, Photo, locate
-from genima.handeye.outline import Outline
-from genima.handeye.poses import difference, inverse, moved, rotation_vector, transform
-from genima.handeye.straight import Straightener
-from genima.observation import Joints
 from genima.robot.model import RobotModel
-from genima.views.depth import RobotDepth
+from genima.robot.rigid_transforms import difference, inverse, moved, rotation_vector, transform
+from genima.types import Joints
 from genima_sim.calibration.photos import Photographer, Shoot
 
 Array = NDArray[np.float64]

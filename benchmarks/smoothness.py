@@ -22,17 +22,17 @@ import numpy as np
 import torch
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.evaluate import load_pair
 from numpy.typing import NDArray
 
-from genima.chunks import ChunkStream
 from genima.closed_loop import run_episode
-from genima.controller import Controller
+from genima.control.chunk_stream import ChunkStream
+from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
-from genima.guard import CommandGuard
-from genima.observation import Chunk, DrawnTarget, Joints
+from genima.policy.controller.controller import Controller
 from genima.robot.model import RobotModel
+from genima.types import Chunk, DrawnTarget, Joints
 from genima_sim.environment import Environment
-from genima_sim.evaluate import load_pair
 from genima_sim.tasks import TASKS
 
 Array = NDArray[np.float64]

@@ -19,11 +19,11 @@ import numpy as np
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
+from genima_cli.supervisor import Supervisor, ros_environment
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_bringup.processes import simulated
-from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_bringup.node_specs import simulated
 from genima_sim.tasks import TASKS
 
 COUNTERS = {"controller": ("due commands", "late commands"), "command_guard": ("due set-points", "late set-points")}
@@ -57,10 +57,10 @@ def main() -> None:
         Supervisor(processes, Path(folder), ros_environment()) as supervisor,
     ):
         import rclpy
+        from genima_cli.graph_client import Driver
         from rclpy.signals import SignalHandlerOptions
 
-        from genima_bringup.driver import Driver
-        from genima_nodes.pacing import CALLBACKS, PacedThread, schedule_in_real_time
+        from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
 
         schedule_in_real_time(CALLBACKS)  # like the nodes that are timed
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -113,7 +113,7 @@ def main() -> None:
 
 def late(driver, name: str) -> tuple[int, int]:  # type: ignore[no-untyped-def]
     """Ticks that were late, and that were due, as the node counts them."""
-    from genima_nodes.health import values
+    from genima_nodes.ros.diagnostics import values
 
     said = values(driver.health[name])
     due, missed = COUNTERS[name]

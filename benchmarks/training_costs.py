@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from genima.diffusion.random_base import Size, random_base
+from genima.policy.diffusion_agent.random_base import Size, random_base
 
 # Bytes for each trained weight, in single precision: AdamW keeps two moments.
 WEIGHT = GRADIENT = AVERAGE = 4

@@ -26,19 +26,19 @@ from example_training import Example, ExampleBatch
 from torch.utils.benchmark import Timer
 from training_costs import AVERAGE, GPUS, GRADIENT, MOMENTS, TEXT, WEIGHT, Costs, Gpu, count, largest_part
 
-from genima.checkpoint import DrawingSpec
-from genima.datasets.drawings import DrawingSample, collate
-from genima.datasets.moments import Visit
-from genima.diffusion.agent import DiffusionAgent
-from genima.diffusion.base import BaseModel
-from genima.diffusion.prompts import PromptEncoder
-from genima.diffusion.random_base import random_base
+from genima.data.datasets.diffusion_samples import DrawingSample, collate
+from genima.data.datasets.sample_index import Visit
 from genima.errors import GenimaError
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.pretrained_base import BaseModel
+from genima.policy.diffusion_agent.prompts import PromptEncoder
+from genima.policy.diffusion_agent.random_base import random_base
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
+from genima.system.process_pool import WorkerPool
 from genima.training import loop
 from genima.training.diffusion import DrawingLoss, drawing_loss
 from genima.training.options import DrawingOptions, LoopOptions
-from genima.workers import WorkerPool
 
 Variant = Literal[
     "example", "cached-prompts", "channels-last", "fused-optimizer", "cudnn-search",

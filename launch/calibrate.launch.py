@@ -17,9 +17,9 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.including import BaseFrame
-from genima_bringup.launching import GRAPH, NAMESPACE, Argument, checked, easy_handeye2, environment, node, text
-from genima_bringup.processes import calibrator, guard, simulator_with_board
+from genima_bringup.driver_launch import BaseFrame
+from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, easy_handeye2, environment, node, text
+from genima_bringup.node_specs import calibrator, guard, simulator_with_board
 from launch import LaunchDescription
 
 ROBOT = LaunchConfiguration("robot")
@@ -61,7 +61,7 @@ OTHERS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The nodes of `genima_bringup.processes.calibrator`."""
+    """The nodes of `genima_bringup.node_specs.calibrator`."""
     said = {name: LaunchConfiguration(name) for name in TEXTS | TOPICS | OTHERS}
     texts = {name: text(name) for name in TEXTS}  # even where they look like numbers
     frames = {"base_frame": text("robot_base_frame"), "flange_frame": text("robot_effector_frame")}

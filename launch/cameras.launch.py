@@ -6,11 +6,11 @@ Images come on `cameras/<view>/color/image_raw`; each camera's own frames hang b
 from launch.conditions import IfCondition
 from launch.substitutions import EqualsSubstitution, LaunchConfiguration, PathJoinSubstitution
 
-from genima.views.rig import Device
+from genima.cameras.rig import Device
 from genima_bringup import argument_checks as checks
-from genima_bringup.including import ForEachCamera, include
-from genima_bringup.launching import GRAPH, NAMESPACE, Argument, checked, environment, node
-from genima_bringup.processes import camera
+from genima_bringup.driver_launch import ForEachCamera, include
+from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, environment, node
+from genima_bringup.node_specs import camera
 from launch import LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {

@@ -24,8 +24,8 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.including import OfBackend, Views, include
-from genima_bringup.launching import (
+from genima_bringup.driver_launch import OfBackend, Views, include
+from genima_bringup.launch_actions import (
     DDS,
     DRAWING,
     GRAPH,
@@ -37,7 +37,7 @@ from genima_bringup.launching import (
     node,
     text,
 )
-from genima_bringup.processes import (
+from genima_bringup.node_specs import (
     CLOCK_WATCH,
     RECOVERY,
     TASK_RUNNER,
@@ -202,7 +202,7 @@ def _entities() -> list[LaunchDescriptionEntity]:
         ExecuteProcess(
             name="task",
             cmd=[
-                *(sys.executable, "-m", "genima.cli", "task", task),
+                *(sys.executable, "-m", "genima_cli", "task", task),
                 *("--time-limit", LaunchConfiguration("time_limit")),
                 *("--namespace", LaunchConfiguration(NAMESPACE)),
             ],

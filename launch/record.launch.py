@@ -10,8 +10,8 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.launching import NAMESPACE, Argument, checked, leader_topics, node, text
-from genima_bringup.processes import Process
+from genima_bringup.launch_actions import NAMESPACE, Argument, checked, leader_topics, node, text
+from genima_bringup.node_specs import Process
 from launch import LaunchDescription
 
 RECORDER = {

@@ -9,8 +9,8 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.including import xacro
-from genima_bringup.launching import GRAPH, NAMESPACE, Argument, checked, environment
+from genima_bringup.driver_launch import xacro
+from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, environment
 from launch import LaunchDescription
 
 ARGUMENTS = {

@@ -7,17 +7,8 @@ from launch.conditions import IfCondition
 from launch.substitutions import EqualsSubstitution, LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.launching import (
-    DRAWING,
-    GRAPH,
-    Argument,
-    checked,
-    chosen_shortcuts,
-    environment,
-    node,
-    text,
-)
-from genima_bringup.processes import around_simulator, coppeliasim, simulator
+from genima_bringup.launch_actions import DRAWING, GRAPH, Argument, checked, chosen_shortcuts, environment, node, text
+from genima_bringup.node_specs import around_simulator, coppeliasim, simulator
 from launch import LaunchDescription
 
 SIMULATORS = ("mujoco", "coppeliasim")
@@ -42,7 +33,7 @@ REMOTE = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The nodes of `genima_bringup.processes.around_simulator`, and a simulator."""
+    """The nodes of `genima_bringup.node_specs.around_simulator`, and a simulator."""
     said = {name: LaunchConfiguration(name) for name in BACKEND | LOOP | REMOTE}
     said |= {name: text(name) for name in ("checkpoint", "calibration", "scene", "host")}
     in_mujoco, remote = (IfCondition(EqualsSubstitution(said["backend"], name)) for name in SIMULATORS)

@@ -8,8 +8,8 @@ from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.launching import GRAPH, Argument, checked, environment, leader_topics, node
-from genima_bringup.processes import guard, jog, mirror, simulated_leader, simulator
+from genima_bringup.launch_actions import GRAPH, Argument, checked, environment, leader_topics, node
+from genima_bringup.node_specs import guard, jog, mirror, simulated_leader, simulator
 from launch import LaunchDescription
 
 ARGUMENTS = {

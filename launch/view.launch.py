@@ -13,9 +13,9 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.including import xacro
-from genima_bringup.launching import GRAPH, NAMESPACE, Argument, checked, environment, node, text
-from genima_bringup.processes import markers
+from genima_bringup.driver_launch import xacro
+from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, environment, node, text
+from genima_bringup.node_specs import markers
 from launch import LaunchDescription
 
 ROBOT = LaunchConfiguration("robot")

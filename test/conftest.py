@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 import rclpy
 import torch
+from genima_cli.render import Render, make_plan
+from genima_cli.supervisor import free_domains
 from machine import MachineWatch, WakeUpProbe
 from one_thread import render_in_a_thread
 from ros_graph import Graph
 from untrained import save_checkpoints
 
-from genima import paths
-from genima.checkpoint import DrawingSpec
-from genima.cli.render import Render, make_plan
-from genima.datasets.render import render
-from genima.datasets.targets import TargetDataset
-from genima.diffusion.random_base import random_base
-from genima.episodes import find_episodes
+from genima.cameras.camera import Camera, load_cameras
+from genima.data.datasets.render import render
+from genima.data.datasets.target_dataset import TargetDataset
+from genima.data.episodes import find_episodes
+from genima.io import paths
+from genima.policy.diffusion_agent.random_base import random_base
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
-from genima.views import Camera, load_cameras
-from genima_bringup.supervisor import free_domains
+from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
-from genima_sim.record import DemoRecorder
 from genima_sim.simulation import Simulation
 
 torch.set_num_threads(1)  # tiny networks: more threads only wait for each other

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from genima_bringup.machine_load import LoadMeter
+from genima_cli.machine_load import LoadMeter
 
 LONGEST = 0.25  # s: a guard holds its arm when commands are late by less
 _PROBE = """

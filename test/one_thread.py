@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-import genima.datasets.render  # noqa: F401
-
 
 class OneThread(ThreadPoolExecutor):
     """A thread that calls ``start`` first, as each process of a WorkerPool does."""
@@ -23,4 +21,4 @@ class OneThread(ThreadPoolExecutor):
 
 def render_in_a_thread(patch: pytest.MonkeyPatch) -> None:
     """Have demos rendered in a thread of this process."""
-    patch.setattr(sys.modules["genima.datasets.render"], "WorkerPool", OneThread)
+    patch.setattr(sys.modules["genima.data.datasets.render"], "WorkerPool", OneThread)

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from genima.handeye import Board, Intrinsics
-from genima.handeye.poses import inverse, pose
+from genima.cameras.calibration_board import Board
+from genima.cameras.intrinsics import Intrinsics
+from genima.robot.rigid_transforms import inverse, pose
 
 
 @cache

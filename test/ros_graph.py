@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 
-from genima_nodes import qos
+from genima_nodes.ros import qos
 
 PATIENCE = 60.0  # s: the machine may be busy
 

@@ -22,12 +22,13 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from genima.errors import GenimaError
-from genima.observation import Command
 from genima.robot.backend import GripperAction, GripperBackend
 from genima.robot.model import RobotModel
-from genima_nodes import arm_adapter, gripper_adapter, messages, optional_messages, qos
+from genima.types import Command
+from genima_nodes import arm_adapter, gripper_adapter
 from genima_nodes.arm_adapter import ArmAdapterNode
 from genima_nodes.gripper_adapter import GripperAdapterNode
+from genima_nodes.ros import messages, optional_messages, qos
 
 FR3 = RobotModel.load("fr3")
 VELOCITIES = np.linspace(-0.1, 0.1, 7)

@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genima.checkpoint import DrawingSpec
+from genima.cameras.camera import Camera
+from genima.cameras.tiling import tile
 from genima.errors import GenimaError
-from genima.observation import Image
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.targets import Appearance
-from genima.targets.agreement import Agreement
+from genima.targets.consistency import Agreement
 from genima.targets.rendering import render_spheres
-from genima.targets.spheres import place_spheres
-from genima.views import Camera, tile
+from genima.targets.sphere_geometry import place_spheres
+from genima.types import Image
 
 CURRENT = np.array([0.1, -0.2, 0.1, -2.2, 0.0, 2.1, 0.7])
 

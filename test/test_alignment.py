@@ -17,7 +17,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from scipy.interpolate import make_interp_spline
 
-from genima.episodes import Episode, EpisodeError
+from genima.data.episodes import Episode, EpisodeError
 from genima.robot.model import RobotModel
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from untrained import save_checkpoints
 
-from genima import paths
 from genima.errors import GenimaError
+from genima.io import paths
 from genima_bringup import argument_checks as checks
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, shift
 
-from genima.datasets.augmentation import Augmentation, Blur, ColourCast, ColourJitter, Crop, Elastic, Noise
-from genima.datasets.backgrounds import random_background
-from genima.observation import Image
+from genima.data.datasets.augmentation import Augmentation, Blur, ColourCast, ColourJitter, Crop, Elastic, Noise
+from genima.data.datasets.backgrounds import random_background
+from genima.types import Image
 
 SETTINGS = {"paper": Augmentation.paper(), "small": Augmentation.small()}
 

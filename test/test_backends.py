@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from genima import paths
 from genima.errors import GenimaError
+from genima.io import paths
 from genima.robot.backend import ArmBackend, GripperAction, GripperBackend, TargetMessage
 from genima.robot.model import RobotModel
 

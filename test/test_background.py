@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from genima_nodes.background import Background
+from genima_nodes.ros.worker_thread import Background
 
 
 def test_items_are_worked_on_in_order_and_never_more_wait_than_there_is_room() -> None:

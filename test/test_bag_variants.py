@@ -21,21 +21,21 @@ import numpy as np
 import pytest
 import yaml
 import zstandard
+from genima_cli.__main__ import main
 from mcap.writer import CompressionType, Writer
 from mutation import mutated_bytes, mutated_data, require_clean
 from test_alignment import compressed
 from test_episode_tools import CLEAN, FRONT, STATES, TYPES, Demo, Said, image, logged, recorded, stamped, text
 
-from genima.cli.__main__ import main
-from genima.episodes import Episode, find_episodes
-from genima.episodes.bag import BagReader
-from genima.episodes.checks import check
-from genima.episodes.errors import EpisodeError
-from genima.episodes.frames import decode
-from genima.episodes.metadata import METADATA, QOS, Topic
-from genima.episodes.repair import repair
-from genima.episodes.summary import Summary
-from genima.episodes.survey import Survey
+from genima.data.episodes import Episode, find_episodes
+from genima.data.episodes.bag import BagReader
+from genima.data.episodes.checks import check
+from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.errors import EpisodeError
+from genima.data.episodes.frames import decode
+from genima.data.episodes.metadata import METADATA, QOS, Topic
+from genima.data.episodes.repair import repair
+from genima.data.episodes.summary import Summary
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 

@@ -17,9 +17,9 @@ from accelerate.state import AcceleratorState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from genima.diffusion import DiffusionAgent
 from genima.errors import GenimaError
-from genima.precision import is_half_fast
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.precision import is_half_fast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import benchmark_report  # noqa: E402

@@ -13,21 +13,23 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from genima_calibration.commands import main
+from genima_calibration.easy_handeye2 import Calib, Parameters
+from genima_calibration.sample_folder import CameraInfo, RawSample, drop_sample, load_samples, sample_names, save_sample
+from genima_calibration.samples import Parent
 from photographs import photograph
 from scipy.spatial.transform import Rotation
 
-from genima import paths
-from genima.cli.calibrate import main
-from genima.episodes.bag import JOINT_STATES, camera_info_topic, raw_topic, types
-from genima.episodes.metadata import Qos
-from genima.episodes.recording import BagRecorder
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.intrinsics import Intrinsics
+from genima.data.episodes.bag import JOINT_STATES, camera_info_topic, raw_topic, types
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.metadata import Qos
 from genima.errors import GenimaError
-from genima.handeye import Board, Calibration, Frames, Intrinsics
-from genima.handeye.easy_handeye2 import Calib, Parameters
-from genima.handeye.folder import CameraInfo, RawSample, drop_sample, load_samples, sample_names, save_sample
-from genima.handeye.poses import difference, pose
-from genima.handeye.samples import Parent
+from genima.io import paths
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference, pose
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import handeye as bench  # noqa: E402

@@ -12,24 +12,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from genima_calibration.board_detection import detect
+from genima_calibration.sample_folder import CameraInfo, sample_names
+from genima_calibration.session import Session
+from genima_cli.calibrate_live import main
+from genima_cli.supervisor import Supervisor, free_domains, ros_environment
 from terminal import Terminal
 
-from genima import paths
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration
 from genima.errors import GenimaError
-from genima.handeye import Board, Calibration, detect
-from genima.handeye.folder import CameraInfo, sample_names
-from genima.handeye.session import Session
+from genima.io import paths
 from genima.robot.model import RobotModel
-from genima_bringup.calibrating import main
-from genima_bringup.processes import guard, simulator_with_board
-from genima_bringup.supervisor import Supervisor, free_domains, ros_environment
+from genima_bringup.node_specs import guard, simulator_with_board
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import camera_info
 from genima_sim.simulation import Simulation
 
 PANDA = RobotModel.load("panda")
-COMMAND = [sys.executable, "-m", "genima.cli", "calibrate", "live", "--sim", "--view", "wrist"]
+COMMAND = [sys.executable, "-m", "genima_cli", "calibrate", "live", "--sim", "--view", "wrist"]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl", "TERM": "xterm"}
 BOARD = Board.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
 

@@ -11,16 +11,18 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from genima_calibration.easy_handeye2 import Calib
+from genima_calibration.sample_folder import load_samples, sample_names
+from genima_calibration.session import Session
 from mutation import mutated_bytes, mutated_data, require_clean
 
-from genima import paths
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration
+from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
-from genima.handeye import Board, Calibration, Intrinsics
-from genima.handeye.easy_handeye2 import Calib
-from genima.handeye.folder import load_samples, sample_names
-from genima.handeye.session import Session
+from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.views import Camera, load_cameras
 from genima_sim.coppeliasim.names import SceneNames
 
 PANDA = RobotModel.load("panda")
@@ -172,9 +174,10 @@ def test_samples_overwrite_no_file_of_others(tmp_path: Path) -> None:
     (tmp_path / "._0003.png").write_bytes(b"\x00")
     board = Board.from_dict(BOARD)
     session = Session(tmp_path, "front", "base", board, PANDA)
-    from genima.handeye import Detection
-    from genima.handeye.folder import CameraInfo
-    from genima.observation import Joints
+    from genima_calibration.board_detection import Detection
+    from genima_calibration.sample_folder import CameraInfo
+
+    from genima.types import Joints
 
     said = SAMPLE["camera_info"]
     info = CameraInfo(*(tuple(value) if isinstance(value, list) else value for value in said.values()))

@@ -15,6 +15,18 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from genima_calibration.board_detection import detect
+from genima_calibration.calibrator import CalibratorNode
+from genima_calibration.closed_form import HandEye
+from genima_calibration.hand_eye import calibrate
+from genima_calibration.image_feedback import SEEN, WANTED, Look, coverage, picture
+from genima_calibration.markerless import Photo
+from genima_calibration.pose_planner import Below, Tour, keep_outs
+from genima_calibration.sample_folder import CameraInfo, load_samples, sample_names
+from genima_calibration.samples import Parent
+from genima_calibration.session import Session
+from genima_calibration.stationary_detector import Standstill
+from genima_cli.supervisor import free_domains
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros_graph import Graph
@@ -25,27 +37,19 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration
+from genima.cameras.intrinsics import Intrinsics
+from genima.control import command_guard
 from genima.errors import GenimaError
-from genima.guard import command_guard
-from genima.handeye import Board, Calibration, Intrinsics, calibrate, detect
-from genima.handeye.folder import CameraInfo, load_samples, sample_names
-from genima.handeye.from_robot import Photo
-from genima.handeye.look import SEEN, WANTED, Look, coverage, picture
-from genima.handeye.poses import difference, inverse, pose, transform
-from genima.handeye.samples import Parent
-from genima.handeye.session import Session
-from genima.handeye.solvers import HandEye
-from genima.handeye.standstill import Standstill
-from genima.handeye.tour import Below, Tour, keep_outs
-from genima.observation import Joints
 from genima.robot.model import RobotModel
-from genima_bringup.supervisor import free_domains
+from genima.robot.rigid_transforms import difference, inverse, pose, transform
+from genima.types import Joints
 from genima_interfaces.msg import CalibratorStatus
 from genima_interfaces.srv import DropSample, SelectSource
-from genima_nodes import messages, qos
-from genima_nodes.calibrator import CalibratorNode
 from genima_nodes.command_guard import CommandGuardNode
-from genima_nodes.transforms import transform_from
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.transform_messages import transform_from
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import handeye as bench  # noqa: E402

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from genima_cli.supervisor import Supervisor, joining_environment, ros_environment
 
-from genima import paths
 from genima.doctor.ros import PROFILE
 from genima.errors import GenimaError
-from genima_bringup.processes import TASK_RUNNER, guard
-from genima_bringup.supervisor import Supervisor, joining_environment, ros_environment
+from genima.io import paths
+from genima_bringup.node_specs import TASK_RUNNER, guard
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
     terminal["ROS_DOMAIN_ID"] = environment["ROS_DOMAIN_ID"]
 
     def run(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "genima.cli", "call", *arguments]
+        command = [sys.executable, "-m", "genima_cli", "call", *arguments]
         done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
         return done.returncode, (done.stdout + done.stderr).strip()
 

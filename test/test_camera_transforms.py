@@ -16,15 +16,15 @@ from ros_graph import Graph
 from scipy.spatial.transform import RigidTransform, Rotation
 from tf2_msgs.msg import TFMessage
 
-from genima import paths
+from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.camera import Camera
+from genima.cameras.frame_tree import T_LINK_OPTICAL, FrameTree, hang, link_of
 from genima.errors import GenimaError
-from genima.handeye import Calibration, Frames
-from genima.handeye.frames import T_LINK_OPTICAL, FrameTree, hang, link_of
-from genima.handeye.poses import pose
+from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.views.camera import Camera
+from genima.robot.rigid_transforms import pose
 from genima_nodes.camera_transforms import CameraTransformsNode
-from genima_nodes.transforms import transform_from, transform_message
+from genima_nodes.ros.transform_messages import transform_from, transform_message
 
 PANDA = RobotModel.load("panda")
 STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from genima_cli.evaluate import load_pair
 from safetensors.numpy import load_file, save_file
 
-from genima import checkpoint, paths
-from genima.checkpoint import DrawingSpec
-from genima.controller import Controller
-from genima.diffusion import DiffusionAgent
 from genima.errors import GenimaError
+from genima.io import paths
+from genima.policy import spec as checkpoint
+from genima.policy.controller.controller import Controller
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, Sphere
-from genima_sim.evaluate import load_pair
 
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "diffusion_agent": DiffusionAgent.from_pretrained,

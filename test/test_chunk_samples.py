@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from genima.checkpoint import DrawingSpec
-from genima.controller.controller import JointStatistics
-from genima.datasets.augmentation import Augmentation
-from genima.datasets.backgrounds import Backgrounds, random_background
-from genima.datasets.chunks import ChunkDataset, Perturbation, collate, joint_statistics
-from genima.datasets.moments import Moments, Visit
+from genima.cameras.camera import Camera
+from genima.control.jerk_limited_motion import minimum_jerk
+from genima.data.datasets.augmentation import Augmentation
+from genima.data.datasets.backgrounds import Backgrounds, random_background
+from genima.data.datasets.controller_samples import ChunkDataset, Perturbation, collate, joint_statistics
+from genima.data.datasets.sample_index import Moments, Visit
 from genima.errors import GenimaError
-from genima.motion import minimum_jerk
-from genima.observation import Image
+from genima.policy.controller.controller import JointStatistics
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
-from genima.views import Camera
+from genima.types import Image
 
 K, T, REST = 20, 70, 12  # horizon, moments of an episode, moments at its end in which it rests
 LAG = 0.01  # rad: how far the measured joints stay behind

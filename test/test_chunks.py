@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genima.chunks import ChunkStream
-from genima.chunks.path import ChunkPath
+from genima.control.chunk_interpolation import ChunkPath
+from genima.control.chunk_stream import ChunkStream
+from genima.control.jerk_limited_motion import Motion, MotionLimits
 from genima.errors import GenimaError
-from genima.motion import Motion, MotionLimits
-from genima.observation import Chunk, Joints
 from genima.robot.model import RobotModel
+from genima.types import Chunk, Joints
 
 RATE = 50
 DT = 1 / RATE

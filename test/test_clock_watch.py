@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import rclpy
+from genima_cli.supervisor import free_domains
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import TimeReference
 
 from genima.errors import GenimaError
-from genima_bringup.supervisor import free_domains
-from genima_nodes import messages, qos
 from genima_nodes.clock_watch import ClockWatchNode, Offset
-from genima_nodes.health import values
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.diagnostics import values
 
 
 class Machine(ClockWatchNode):

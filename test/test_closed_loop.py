@@ -8,17 +8,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from genima.checkpoint import DrawingSpec
-from genima.chunks import ChunkStream, Mode
+from genima.cameras.camera import Camera
+from genima.cameras.tiling import fit, tile
 from genima.closed_loop import Reads, run_episode
-from genima.guard import CommandGuard
-from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.control.chunk_stream import ChunkStream, Mode
+from genima.control.command_guard import CommandGuard
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
-from genima.views import Camera, fit, tile
+from genima.types import Chunk, Command, DrawnTarget, Joints, Observation
+from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.experts import Expert, Trajectory, waypoints
-from genima_sim.record import DemoRecorder
 from genima_sim.tasks import DEMO_HZ
 
 K, RATE = 20, 50.0

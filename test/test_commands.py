@@ -14,13 +14,14 @@ import time
 from pathlib import Path
 
 import pytest
+from genima_cli.__main__ import main
+from genima_cli.completion import candidates
+from genima_cli.supervisor import _command
+from genima_cli.train import _RECIPES
 
-from genima.cli import COMMANDS, calibrate, episodes
-from genima.cli.__main__ import main
-from genima.cli.completion import candidates
-from genima.cli.train import _RECIPES
-from genima_bringup.processes import Process
-from genima_bringup.supervisor import _command
+from genima_bringup.node_specs import Process
+from genima_calibration import commands as calibrate
+from genima_cli import COMMANDS, episodes
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -59,7 +60,7 @@ def test_a_help_page_imports_nothing_heavy_and_has_an_example() -> None:
     """In one process: what a page imports, the next would hide only if it were allowed."""
     code = (
         "import contextlib, io, json, sys\n"
-        "from genima.cli.__main__ import main\n"
+        "from genima_cli.__main__ import main\n"
         "found = {}\n"
         "for page in json.loads(sys.argv[1]):\n"
         "    text = io.StringIO()\n"
@@ -157,7 +158,7 @@ def test_numbers_outside_their_limits_are_refused_before_anything_else(command: 
 def test_no_character_is_too_much_for_a_locale(tmp_path: Path, arguments: str) -> None:
     (tmp_path / "ü").mkdir()
     (tmp_path / "ü/日本.txt").write_text("ä", encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "genima.cli", *arguments.split()]
+    command = [sys.executable, "-P", "-m", "genima_cli", *arguments.split()]
     for locale in (C_LOCALE, C_LOCALE | {"PYTHONIOENCODING": "latin-1"}):
         shown = run(*command, cwd=tmp_path, **locale)
         assert shown.returncode in (0, 2) and b"Traceback" not in shown.stderr, shown.stderr
@@ -228,7 +229,7 @@ def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path)
     node = _command(Process("genima_nodes", "command_guard", {"robot": "nowhere.yaml"}))
     shown = run(*node, cwd=hostile)
     assert b"nowhere.yaml" in shown.stdout + shown.stderr
-    script = "from genima.workers import WorkerPool\nwith WorkerPool(1) as pool: print(pool.submit(abs, -3).result())"
+    script = "from genima.system.process_pool import WorkerPool\nwith WorkerPool(1) as pool: print(pool.submit(abs, -3).result())"
     shown = run(sys.executable, "-P", "-c", script, cwd=hostile)
     assert shown.stdout == b"3\n", shown.stderr
     assert not (hostile / "executed").exists()
@@ -243,7 +244,7 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, comma
     """The interpreter's own start, some 50 ms before our first line, has words of its own."""
     words = [str(tmp_path) if word == "OUT" else word for word in command.split()]
     for seconds in (0.15, 0.4, 0.8, 1.6):
-        code = f"import genima.cli; print(flush=True); from genima.cli.__main__ import end, main; end(main({words}))"
+        code = f"import genima_cli; print(flush=True); from genima_cli.__main__ import end, main; end(main({words}))"
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,

@@ -11,17 +11,17 @@ import pytest
 import yaml
 from mutation import mutated_bytes, mutated_data, require_clean
 
-from genima import files, paths
+from genima.cameras import rig
+from genima.cameras.rig import load_rig
+from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
-from genima.guard import CommandGuard
-from genima.names import require_ros_name, require_topic
+from genima.io import files, paths
 from genima.robot import backend
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
-from genima.teleop import Leader
+from genima.system.ros_names import require_ros_name, require_topic
 from genima.teleop.gamepad import Gamepad
-from genima.views import rig
-from genima.views.rig import load_rig
+from genima.teleop.leader_mapping import Leader
 from genima_sim.coppeliasim.names import SceneNames
 
 PANDA = RobotModel.load("panda")

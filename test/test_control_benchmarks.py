@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from genima.errors import GenimaError
-from genima.observation import Chunk, Joints
 from genima.robot.model import RobotModel
+from genima.types import Chunk, Joints
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

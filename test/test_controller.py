@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, ResNetConfig, ResNetForImageClassification, ResNetModel
 
-from genima import paths, precision
-from genima.checkpoint import DrawingSpec
-from genima.controller import Controller
-from genima.controller.act import Act, ActConfig, FilmResNet, act_loss, sine_position
-from genima.controller.controller import JointStatistics, pixels
-from genima.controller.pretrained import load_clip, load_imagenet
+from genima.cameras.tiling import tile
 from genima.errors import GenimaError
-from genima.observation import DrawnTarget, Joints
-from genima.text import small_text_encoder, small_tokenizer
-from genima.views import tile
+from genima.io import paths
+from genima.policy import precision
+from genima.policy.controller.act import Act, ActConfig, FilmResNet, act_loss, sine_position
+from genima.policy.controller.controller import Controller, JointStatistics, pixels
+from genima.policy.controller.pretrained import load_clip, load_imagenet
+from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
+from genima.policy.spec import DrawingSpec
+from genima.types import DrawnTarget, Joints
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
 B, K, VIEWS, JOINTS, SIDE = 2, 20, 4, 7, 64

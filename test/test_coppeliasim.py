@@ -24,17 +24,16 @@ from sensor_msgs.msg import Image as ImageMessage
 from standins import coppeliasim
 from standins.coppeliasim import SCRIPT, StandIn
 
-from genima import paths
+from genima.cameras.camera import load_cameras
 from genima.errors import GenimaError
-from genima.observation import Command
+from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.robot.placement import base_pose
-from genima.views import load_cameras
-from genima_bringup import demo
+from genima.types import Command
+from genima_cli import demo, evaluate
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
-from genima_nodes import messages, qos
-from genima_sim import evaluate
+from genima_nodes.ros import messages, qos
 from genima_sim.coppeliasim import calibration
 from genima_sim.coppeliasim.bridge import CoppeliaBridge
 from genima_sim.coppeliasim.connection import Connection, Unreachable
@@ -360,7 +359,7 @@ def demo_command(names: Path, port: int, out: Path, *arguments: str) -> list[str
 
 
 def run_demo(names: Path, port: int, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "genima.cli", "demo", *demo_command(names, port, out, *arguments)]
+    command = [sys.executable, "-m", "genima_cli", "demo", *demo_command(names, port, out, *arguments)]
     environment = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
 

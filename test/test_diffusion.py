@@ -14,17 +14,17 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from torch import Tensor, nn
 
-from genima import paths
-from genima.checkpoint import DrawingSpec
-from genima.diffusion import DiffusionAgent
-from genima.diffusion.engine import DrawingEngine
-from genima.diffusion.patch_codec import PatchCodec
-from genima.diffusion.small import small_agent
+from genima.cameras.camera import VIRTUAL
+from genima.cameras.tiling import fit, tile, untile
+from genima.cameras.virtual_view import VirtualView
 from genima.errors import GenimaError
-from genima.observation import Joints, Observation
-from genima.views import fit, tile, untile
-from genima.views.camera import VIRTUAL
-from genima.views.virtual import VirtualView
+from genima.io import paths
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
+from genima.policy.diffusion_agent.small import small_agent
+from genima.policy.spec import DrawingSpec
+from genima.types import Joints, Observation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from drawing import LatentCondition  # noqa: E402

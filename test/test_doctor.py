@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from genima_cli.__main__ import main
 
-from genima import paths
-from genima.checkpoint import DIFFUSION_AGENT, FILE, DrawingSpec, read_pair
-from genima.cli.__main__ import main
+from genima.cameras.calibration_file import Calibration, Frames, Residuals
+from genima.cameras.camera import load_cameras
+from genima.cameras.rig import Device, load_rig
 from genima.doctor import (
     Finding,
     Group,
@@ -46,11 +47,10 @@ from genima.doctor import (
 from genima.doctor.findings import as_json, failed, table
 from genima.doctor.streams import Heard, Speaker
 from genima.errors import GenimaError
-from genima.handeye.result import Calibration, Frames, Residuals
+from genima.io import paths
+from genima.policy.spec import DIFFUSION_AGENT, FILE, DrawingSpec, read_pair
 from genima.robot.model import RobotModel
-from genima.views import load_cameras
-from genima.views.rig import Device, load_rig
-from genima_bringup import examination
+from genima_cli import doctor_checks as examination
 
 WRIST = Device("831612070001", "D415", 640, 480, 30, "flange")
 FRONT = Device("831612070002", "D415", 640, 480, 30, "base")

@@ -33,17 +33,18 @@ from diffusers import (
 from test_diffusion import shaken
 from torch import Tensor
 
-from genima.checkpoint import DrawingSpec
-from genima.diffusion import DiffusionAgent
-from genima.diffusion.base import base_of
-from genima.diffusion.build import agent_on
-from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts, plans
-from genima.diffusion.engine.networks import controls, decoded, embedding, encoded
-from genima.diffusion.engine.plan import others
-from genima.diffusion.engine.prepared import PreparedAgent
-from genima.diffusion.engine.sampling import sampling
-from genima.diffusion.random_base import random_base
 from genima.errors import GenimaError
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.execution_config import Plan, others, plans
+from genima.policy.diffusion_agent.network_execution import PreparedAgent
+from genima.policy.diffusion_agent.network_halves import controls, decoded, embedding, encoded
+from genima.policy.diffusion_agent.pretrained_base import base_of
+from genima.policy.diffusion_agent.random_base import random_base
+from genima.policy.diffusion_agent.sampling import sampling
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.spec import DrawingSpec
+from genima.training.build_agent import agent_on
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
 SPACING: dict[str, Any] = {"timestep_spacing": "trailing"}
@@ -114,7 +115,7 @@ def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: P
 def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS) -> Tensor:
     """The agent's own drawing, in single precision."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genima.precision.is_half_fast", lambda device: False)
+        patch.setattr("genima.policy.precision.is_half_fast", lambda device: False)
         return agent.draw_pixels(shown, goals, seeded())
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genima.chunks.ensemble import TemporalEnsemble
+from genima.control.temporal_ensemble import TemporalEnsemble
 from genima.errors import GenimaError
-from genima.observation import Chunk, DrawnTarget, Joints
-from genima_sim import evaluate
+from genima.types import Chunk, DrawnTarget, Joints
+from genima_cli import evaluate
 from genima_sim.environment import Environment
 
 K, PERIOD = 20, 0.05

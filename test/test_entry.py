@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from genima_cli.__main__ import main
 
 from genima import __version__
-from genima.cli import COMMANDS
-from genima.cli.__main__ import main
 from genima.errors import GenimaError
+from genima_cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROS = re.compile(r"(rclpy|\w+_interfaces|ament_\w+|launch|launch_ros|tf2_ros|cv_bridge|\w+_msgs|\w+_srvs)$")
@@ -117,7 +117,7 @@ def test_an_environment_that_cannot_be_made_is_one_line(bare: Path) -> None:
 def test_help_imports_nothing_but_the_standard_library() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'src/genima')!r})\n"
-        "from genima.cli.__main__ import main\n"
+        "from genima_cli.__main__ import main\n"
         "assert main(['--help']) == 0\n"
         "print({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'__main__'})"
     )

@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from genima_cli.__main__ import main
 from test_bag_variants import DEMO
 from test_episode_tools import CLEAN
 
-from genima.cli.__main__ import main
-from genima.episodes import Episode, find_episodes
-from genima.episodes.bag import PARTIAL
-from genima.episodes.folders import DELETED
-from genima.episodes.recording import BagRecorder
+from genima.data.episodes import Episode, find_episodes
+from genima.data.episodes.bag import PARTIAL
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.folders import DELETED
 from genima.robot.model import RobotModel
 
 
@@ -129,7 +129,7 @@ def test_demos_are_renamed_by_a_scheme_and_nothing_is_replaced(demos: Path, caps
 
 
 def test_names_may_go_round(demos: Path) -> None:
-    from genima.episodes import manage
+    from genima.data.episodes import management as manage
 
     (demos / "a" / "judgement.yaml").write_text("success: true\n")
     manage.rename({demos / "a": demos / "b", demos / "b": demos / "a"})
@@ -206,7 +206,7 @@ def test_help_imports_nothing_slow() -> None:
     import sys
 
     code = (
-        "import sys; from genima.cli.__main__ import main\n"
+        "import sys; from genima_cli.__main__ import main\n"
         "try: main(['episodes', 'judge', '--help'])\nexcept SystemExit: pass\n"
         "slow = {'numpy', 'cv2', 'torch', 'rosbags', 'pyarrow', 'matplotlib', 'rclpy', 'mcap'} & sys.modules.keys()\n"
         "assert not slow, slow"

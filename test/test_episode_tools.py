@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from genima_cli.__main__ import main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
@@ -20,14 +21,13 @@ from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from test_alignment import START, compressed, header, joint_state, message, raw
 
-from genima.cli.__main__ import main
-from genima.episodes import Episode, trim
-from genima.episodes.bag import PARTIAL
-from genima.episodes.checks import check, compare
-from genima.episodes.errors import EpisodeError
-from genima.episodes.idle import Track, find_idle
-from genima.episodes.metadata import METADATA, Qos
-from genima.episodes.recording import BagRecorder
+from genima.data.episodes import Episode, trim
+from genima.data.episodes.bag import PARTIAL
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.checks import check, compare
+from genima.data.episodes.errors import EpisodeError
+from genima.data.episodes.idle import Track, find_idle
+from genima.data.episodes.metadata import METADATA, Qos
 from genima.robot.model import RobotModel
 
 FRONT, WRIST = "/cameras/front/color/image_raw/compressed", "/cameras/wrist/color/image_raw"
@@ -589,7 +589,7 @@ def test_checking_in_several_processes_finds_the_same(
         CLEAN.lost(FRONT, slice(10 * k + 20, 10 * k + 22)).write(tmp_path / f"{k}")
     said = []
     for worth in (8, 1):
-        monkeypatch.setattr("genima.cli.episodes.each._WORTH_A_PROCESS", worth)
+        monkeypatch.setattr("genima_cli.episodes.each._WORTH_A_PROCESS", worth)
         assert main(["episodes", "check", str(tmp_path)]) == 1
         said.append(capsys.readouterr().out)
     assert said[0] == said[1] and "2 cannot be trained on" in said[0]

@@ -13,12 +13,12 @@ import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from genima.episodes import Episode, EpisodeWriter, find_episodes
-from genima.episodes.cameras import RecordedCameras
+from genima.cameras.camera import Camera
+from genima.data.episodes import Episode, EpisodeWriter, find_episodes
+from genima.data.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
-from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
-from genima.views import Camera
+from genima.types import Command, Image, Joints
 
 VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
 STEPS = 6

@@ -19,9 +19,9 @@ from scipy.stats import binom, norm
 
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
-from genima.files import atomic_write
-from genima.observation import Joints, Observation
-from genima_sim import evaluate
+from genima.io.files import atomic_write
+from genima.types import Joints, Observation
+from genima_cli import evaluate
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
 
@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_result_whole(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("genima.files.os.fsync", full)
+    monkeypatch.setattr("genima.io.files.os.fsync", full)
     with pytest.raises(GenimaError, match="No space left") as caught:
         evaluated(*short, "--seed", "1")
     assert "\n" not in str(caught.value)

@@ -16,22 +16,22 @@ import numpy as np
 import pytest
 import rclpy
 from accelerate.state import AcceleratorState
+from genima_cli.supervisor import free_domains
+from genima_cli.train import main as train_command
 from ros_graph import Graph
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
-from genima.checkpoint import FILE
-from genima.cli.train import main as train_command
-from genima.datasets.targets import TargetDataset
-from genima.observation import Joints
+from genima.data.datasets.target_dataset import TargetDataset
+from genima.policy.spec import FILE
 from genima.robot.model import RobotModel
-from genima_bringup.supervisor import free_domains
+from genima.types import Joints
+from genima_cli import evaluate
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
-from genima_nodes import messages, qos
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
-from genima_sim import evaluate
+from genima_nodes.ros import messages, qos
 from genima_sim.environment import Environment
 
 # What --base, --conditioning and --tiled can be together.
@@ -149,7 +149,7 @@ def test_the_nodes_use_whatever_was_trained(kind: str, nodes: Graph) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", [PAPER, "tiny-xl unet no-tiled", "small controlnet tiled"])
 def test_the_demo_uses_whatever_was_trained(kind: str, pair: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "genima.cli", "demo", "--headless", "--episodes", "1", "--time-limit", "3"]
+    command = [sys.executable, "-m", "genima_cli", "demo", "--headless", "--episodes", "1", "--time-limit", "3"]
     command += ["--checkpoint", str(pair), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from genima_cli.fault_bench import Result, hold_ms, line, main, rest_ms, shifted_clock, table
+from genima_cli.fault_relays import Record, Relay, remappings
+from genima_cli.faults import Fault, all_faults
+from genima_cli.shifted_clock import set_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genima.control.jerk_limited_motion import Motion, MotionLimits
+from genima.control.limit_violations import violations
 from genima.errors import GenimaError
-from genima.guard.limits import violations
-from genima.motion import Motion, MotionLimits
 from genima.robot.model import RobotModel
-from genima_bringup import fault_bench
-from genima_bringup.clock_file import set_clock
-from genima_bringup.fault_bench import Result, hold_ms, line, main, rest_ms, shifted_clock, table
-from genima_bringup.faults import Fault, all_faults
-from genima_bringup.relays import Record, Relay, remappings
+from genima_cli import fault_bench
 
 ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
 
@@ -209,7 +209,7 @@ def test_a_controller_that_jumps_is_held_and_goes_on_afterwards(tmp_path: Path) 
     """In the whole graph, with the bundled models."""
     out, page = tmp_path / "faults.json", tmp_path / "safety.md"
     page.write_text("before\n<!-- table of faults -->\noutdated\n<!-- end -->\nafter\n")
-    command = [sys.executable, "-m", "genima.cli", "faults", "--only", "jumps", "--out", str(out), "--table", str(page)]
+    command = [sys.executable, "-m", "genima_cli", "faults", "--only", "jumps", "--out", str(out), "--table", str(page)]
     environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"}
     for attempt in ("measured", "read back"):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)

@@ -14,11 +14,11 @@ import pytest
 from mutation import mutated_bytes, require_clean
 from pydantic import Field
 
-from genima.cli.options import parse_options
 from genima.errors import GenimaError
-from genima.files import FileSchema, Positive, atomic_write, load_yaml, parse_json, parse_yaml, read_text, read_yaml
-from genima.outputs import output_folder, output_lock
-from genima.terminal import printable
+from genima.io.files import FileSchema, Positive, atomic_write, load_yaml, parse_json, parse_yaml, read_text, read_yaml
+from genima.io.outputs import output_folder, output_lock
+from genima.system.command_line import parse_options
+from genima.system.terminal import printable
 
 
 class Sphere(FileSchema):
@@ -91,7 +91,7 @@ def test_mutated_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
 def test_files_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     path = tmp_path / "ü.yaml"
     path.write_bytes("# Käfig\na: ü\n".encode())
-    script = "import sys; from genima.files import read_yaml, Path; print(ascii(read_yaml(Path(sys.argv[1]), 'x')))"
+    script = "import sys; from genima.io.files import read_yaml, Path; print(ascii(read_yaml(Path(sys.argv[1]), 'x')))"
     for locale in ("C", "POSIX", "en_US.ISO-8859-1"):
         environment = os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         done = subprocess.run([sys.executable, "-c", script, path], env=environment, capture_output=True, text=True)

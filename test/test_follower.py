@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genima.guard import CommandGuard
-from genima.guard.follower import PERIOD, Follower
-from genima.guard.limits import excess, violations
-from genima.observation import Command, Joints
+from genima.control.command_guard import CommandGuard
+from genima.control.limit_violations import excess, violations
+from genima.control.setpoint_follower import PERIOD, Follower
 from genima.robot.model import RobotModel
+from genima.types import Command, Joints
 
 ROBOTS = {name: RobotModel.load(name) for name in ("panda", "fr3")}
 ENDING = 1.0  # s

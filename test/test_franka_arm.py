@@ -21,20 +21,20 @@ from standins import pylibfranka
 from standins.signatures import Signatures, signatures
 from std_srvs.srv import Trigger
 
+from genima.control.command_guard import CommandGuard
+from genima.control.limit_violations import excess
 from genima.errors import GenimaError
-from genima.guard import CommandGuard
-from genima.guard.limits import excess
-from genima.observation import Command, Joints
 from genima.robot.model import RobotModel
+from genima.types import Command, Joints
 from genima_interfaces.srv import SelectSource
-from genima_nodes import messages, qos
 from genima_nodes.command_guard import CommandGuardNode
+from genima_nodes.drivers.franka_errors import flags, why_stopped
+from genima_nodes.drivers.libfranka_arm import ArmSettings, FrankaArm
+from genima_nodes.drivers.libfranka_hand import FrankaHand
 from genima_nodes.franka_arm import FrankaArmNode
 from genima_nodes.franka_hand import FrankaHandNode
-from genima_nodes.hardware.franka import ArmSettings, FrankaArm
-from genima_nodes.hardware.franka_hand import FrankaHand
-from genima_nodes.hardware.franka_words import flags, why_stopped
-from genima_nodes.health import values
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.diagnostics import values
 
 FR3 = RobotModel.load("fr3")
 HERE = "robot.here"

@@ -16,10 +16,10 @@ import av
 import cv2
 import psutil
 import pytest
+from genima_cli.demo_report import Report
 from untrained import save_checkpoints
 
-from genima import paths
-from genima_bringup.report import Report
+from genima.io import paths
 
 Demo = Callable[..., subprocess.Popen[str]]
 
@@ -34,7 +34,7 @@ def demo(checkpoint: Path, tmp_path: Path) -> Demo:
     """Starts a demo with untrained models; arguments given later win."""
 
     def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "genima.cli", "demo", "--headless", "--out", str(tmp_path / "out")]
+        command = [sys.executable, "-m", "genima_cli", "demo", "--headless", "--out", str(tmp_path / "out")]
         command += ["--checkpoint", str(checkpoint), *arguments]
         environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl"}
         return subprocess.Popen(
@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_no_half_report(tmp_path: Path) -> None:
 import signal, sys
 from pathlib import Path
 from genima.errors import GenimaError
-from genima_bringup.report import Report
+from genima_cli.demo_report import Report
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
     Report("push_button", 10).write(Path({str(tmp_path)!r}) / "report.json")

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from genima.control.collision import KeepOut, SelfCollision, Workspace
+from genima.control.command_guard import CommandGuard, Guarded, GuardSettings
+from genima.control.guard_status import INTENDED, Reason, Verdict
+from genima.control.limit_violations import excess
 from genima.errors import GenimaError
-from genima.guard import INTENDED, CommandGuard, Guarded, GuardSettings, Reason, SelfCollision, Verdict, Workspace
-from genima.guard.keep_out import KeepOut
-from genima.guard.limits import excess
-from genima.observation import Command, Joints
 from genima.robot.body import robot_spec
 from genima.robot.model import RobotModel
+from genima.types import Command, Joints
 
 RATE = 50
 DT = 1 / RATE

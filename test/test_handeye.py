@@ -15,36 +15,28 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from genima_calibration.board_detection import Detection, board_pose, detect, reprojection
+from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, derivatives, refine
+from genima_calibration.closed_form import OPENCV, HandEye, solve_closed, solve_opencv
+from genima_calibration.easy_handeye2 import Calib, Parameters
+from genima_calibration.hand_eye import calibrate, calibration
+from genima_calibration.outliers import robust_start
+from genima_calibration.pose_selection import candidates_near
+from genima_calibration.report import report
+from genima_calibration.samples import Parent, Sample, stack
 from photographs import ahead, photograph
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from genima import paths
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration, Frames, Residuals
+from genima.cameras.camera import load_cameras
+from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
-from genima.handeye import (
-    Board,
-    Calibration,
-    Detection,
-    Frames,
-    Intrinsics,
-    Sample,
-    calibrate,
-    calibration,
-    candidates_near,
-    detect,
-    next_pose,
-)
-from genima.handeye.detection import board_pose, reprojection
-from genima.handeye.easy_handeye2 import Calib, Parameters
-from genima.handeye.outliers import robust_start
-from genima.handeye.poses import difference, inverse, mean_pose, moved, pose, skew, transform
-from genima.handeye.refine import CAMERA, Fit, Free, Noise, derivatives, refine
-from genima.handeye.report import report
-from genima.handeye.result import Residuals
-from genima.handeye.samples import Parent, stack
-from genima.handeye.solvers import OPENCV, HandEye, solve_closed, solve_opencv
+from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.views import load_cameras
+from genima.robot.rigid_transforms import difference, inverse, mean_pose, moved, pose, skew, transform
+from genima_calibration import pose_selection as next_pose
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import handeye as bench  # noqa: E402
@@ -635,7 +627,7 @@ def test_quality_says_what_the_samples_are_worth(made: Mapping[Parent, bench.Set
 
 @both_parents
 def test_turns_are_the_angles_that_the_flange_turns_by(parent: Parent) -> None:
-    from genima.handeye.quality import turning
+    from genima_calibration.quality import turning
 
     q = np.tile(PANDA.home, (2, 1))
     q[1, 6] += 0.5

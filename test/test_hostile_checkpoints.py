@@ -22,24 +22,26 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, ResNetConfig, ResNetModel
 
-from genima import checkpoint, model_files
-from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, DrawingSpec
-from genima.controller import Controller
-from genima.controller.act import Act, ActConfig
-from genima.controller.controller import JointStatistics
-from genima.controller.pretrained import load_clip, load_imagenet
-from genima.diffusion import DiffusionAgent
-from genima.diffusion.base import load_base
-from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts
-from genima.diffusion.patch_codec import PatchCodec
-from genima.diffusion.prompts import PromptEncoder
-from genima.diffusion.random_base import random_base
 from genima.errors import GenimaError
 from genima.inspection.checkpoints import inspect_checkpoint
-from genima.observation import DrawnTarget, Joints, Observation
-from genima.text import small_text_encoder, small_tokenizer
+from genima.io import model_files
+from genima.policy import spec as checkpoint
+from genima.policy.controller.act import Act, ActConfig
+from genima.policy.controller.controller import Controller, JointStatistics
+from genima.policy.controller.pretrained import load_clip, load_imagenet
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.execution_config import Plan
+from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
+from genima.policy.diffusion_agent.pretrained_base import load_base
+from genima.policy.diffusion_agent.prompts import PromptEncoder
+from genima.policy.diffusion_agent.random_base import random_base
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
+from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, DrawingSpec
 from genima.training import loop
 from genima.training.options import LoopOptions
+from genima.types import DrawnTarget, Joints, Observation
 
 GOAL = "push down the maroon button"
 VIEW_SIZE = 16
@@ -209,8 +211,8 @@ def test_an_index_on_the_hub_is_checked_before_its_parts_are_loaded(
 ) -> None:
     edit(folders / "base/model_index.json", unet=["planted", "Planted"])
     index = folders / "base/model_index.json"
-    monkeypatch.setattr("genima.diffusion.base.hf_hub_download", lambda *_, **__: str(index))
-    monkeypatch.setattr("genima.diffusion.base.DiffusionPipeline", None)
+    monkeypatch.setattr("genima.policy.diffusion_agent.pretrained_base.hf_hub_download", lambda *_, **__: str(index))
+    monkeypatch.setattr("genima.policy.diffusion_agent.pretrained_base.DiffusionPipeline", None)
     assert "planted" in refused(lambda _: load_base("some/model"), folders)
 
 

@@ -17,6 +17,11 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from genima_calibration.calibration_watch import CalibrationWatchNode
+from genima_calibration.calibrator import CalibratorNode
+from genima_cli.graph_client import Driver
+from genima_cli.operator import Operator
+from genima_cli.supervisor import free_domains
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -26,18 +31,11 @@ from std_msgs.msg import String
 from test_nodes import StandInAgent, StandInController
 
 from genima.errors import GenimaError
-from genima.observation import Joints
 from genima.robot.model import RobotModel
-from genima_bringup.checkup import CheckupNode
-from genima_bringup.driver import Driver
-from genima_bringup.listener import Listener
-from genima_bringup.operator import Operator
-from genima_bringup.supervisor import free_domains
-from genima_nodes import messages
+from genima.types import Joints
 from genima_nodes.arm_adapter import ArmAdapterNode
-from genima_nodes.calibration_watch import CalibrationWatchNode
-from genima_nodes.calibrator import CalibratorNode
 from genima_nodes.camera_transforms import CameraTransformsNode
+from genima_nodes.checkup import CheckupNode
 from genima_nodes.clock_watch import ClockWatchNode
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.controller import ControllerNode
@@ -46,6 +44,8 @@ from genima_nodes.gripper_adapter import GripperAdapterNode
 from genima_nodes.jog import JogNode
 from genima_nodes.recorder import RecorderNode
 from genima_nodes.replay import ReplayNode
+from genima_nodes.ros import messages
+from genima_nodes.ros.topic_listener import Listener
 from genima_nodes.rviz_markers import RvizMarkersNode
 from genima_nodes.scene_overlay import SceneOverlayNode
 from genima_nodes.task_runner import TaskRunnerNode

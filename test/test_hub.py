@@ -10,8 +10,8 @@ import torch
 from huggingface_hub import HfApi
 from torch import nn
 
-from genima import hub
 from genima.errors import GenimaError
+from genima.io import hub
 
 
 @pytest.fixture

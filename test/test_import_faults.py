@@ -18,19 +18,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from genima_cli.__main__ import main
 from mutation import mutated_bytes, mutated_data, require_clean
 
-from genima.cli.__main__ import main
-from genima.episodes import Episode, find_episodes
-from genima.episodes.bag import BagReader, calibration_topic, camera_info_topic
-from genima.episodes.cameras import RecordedCameras
-from genima.episodes.lerobot import DatasetReader
+from genima.cameras.camera import load_cameras
+from genima.data.episodes import Episode, find_episodes
+from genima.data.episodes.bag import BagReader, calibration_topic, camera_info_topic
+from genima.data.episodes.cameras import RecordedCameras
+from genima.data.lerobot import DatasetReader
 from genima.errors import GenimaError
-from genima.images import decode_colour, image_size
 from genima.inspection.datasets import inspect_lerobot
+from genima.io.images import decode_colour, image_size
+from genima.io.tables import read_columns, stream_column, texts
 from genima.robot.model import RobotModel
-from genima.tables import read_columns, stream_column, texts
-from genima.views import load_cameras
 
 FRAMES, FPS, SIZE = 4, 20, (32, 24)  # width and height in px
 IMAGES = "observation.images.front"

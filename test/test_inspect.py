@@ -13,26 +13,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from genima_cli.__main__ import main
+from genima_cli.inspect import inspect
 from mutation import require_clean
 from numpy.typing import NDArray
 from one_thread import render_in_a_thread
 from torch import nn
 
-from genima.checkpoint import DrawingSpec
-from genima.cli.__main__ import main
-from genima.cli.inspect import inspect
-from genima.controller import Controller
-from genima.datasets.moments import Visit
-from genima.diffusion import DiffusionAgent
-from genima.episodes import EpisodeWriter
+from genima.cameras.camera import Camera
+from genima.data.datasets.sample_index import Visit
+from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.inspection.checkpoints import sphere_sheet
 from genima.inspection.report import Report, Section, listed
 from genima.inspection.sheet import grid
-from genima.observation import Command, Joints
+from genima.policy.controller.controller import Controller
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.training import loop
-from genima.views import Camera
+from genima.types import Command, Joints
 
 LENGTHS = {"push-0": 21, "push-1": 31, "lid-0": 25}
 INSTRUCTIONS = {"push-0": "push it", "push-1": "push it", "lid-0": "lift the lid"}

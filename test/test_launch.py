@@ -17,13 +17,14 @@ import pytest
 import yaml
 from untrained import save_checkpoints
 
-from genima import paths
+from genima.cameras.rig import load_rig
 from genima.errors import GenimaError
+from genima.io import paths
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
-from genima.views.rig import load_rig
-from genima_bringup import processes, real
-from genima_bringup.processes import Process
+from genima_bringup import node_specs as processes
+from genima_bringup.node_specs import Process
+from genima_cli import real
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = sorted((ROOT / "launch").glob("*.launch.py"))

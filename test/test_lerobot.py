@@ -18,18 +18,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from genima_cli.__main__ import main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from genima.cli.__main__ import main
-from genima.episodes import Episode, EpisodeWriter, find_episodes
-from genima.episodes.lerobot import DatasetReader, DatasetWriter, statistics, writer
-from genima.episodes.lerobot.video import Schedule
+from genima.cameras.camera import Camera
+from genima.data.episodes import Episode, EpisodeWriter, find_episodes
+from genima.data.lerobot import DatasetReader, DatasetWriter, statistics, writer
+from genima.data.lerobot.video import Schedule
 from genima.errors import GenimaError
-from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
-from genima.views import Camera
+from genima.types import Command, Image, Joints
 
 VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")
 FPS = 30
@@ -446,8 +446,8 @@ def test_an_interrupted_export_leaves_nothing_and_can_be_repeated(
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
     killed = (
-        "import os, sys; from pathlib import Path; from genima.episodes import Episode\n"
-        "from genima.episodes.lerobot import DatasetWriter; from genima.robot.model import RobotModel\n"
+        "import os, sys; from pathlib import Path; from genima.data.episodes import Episode\n"
+        "from genima.data.lerobot import DatasetWriter; from genima.robot.model import RobotModel\n"
         "robot = RobotModel.load('panda'); dataset = DatasetWriter(Path(sys.argv[1]), robot).__enter__()\n"
         "dataset.add(Episode.load(Path(sys.argv[2]), robot)); os._exit(9)"
     )

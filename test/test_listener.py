@@ -13,14 +13,14 @@ from ros_graph import Graph
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 
+from genima.cameras.camera import load_cameras
+from genima.cameras.rig import Device
 from genima.doctor import Finding, Status
-from genima.observation import Joints
 from genima.robot.model import RobotModel
-from genima.views import load_cameras
-from genima.views.rig import Device
-from genima_bringup.checkup import CheckupNode
-from genima_bringup.listener import Listener
-from genima_nodes import messages, qos
+from genima.types import Joints
+from genima_nodes.checkup import CheckupNode
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.topic_listener import Listener
 
 IMAGE = np.zeros((48, 64, 3), np.uint8)
 TOPIC = "cameras/front/color/image_raw"

@@ -10,8 +10,8 @@ from rclpy.validate_node_name import validate_node_name
 from rclpy.validate_topic_name import validate_topic_name
 
 from genima.errors import GenimaError
-from genima.files import validate
-from genima.names import RosName, require_namespace, require_ros_name, require_topic
+from genima.io.files import validate
+from genima.system.ros_names import RosName, require_namespace, require_ros_name, require_topic
 
 WRONG = ["left-shoulder", "left shoulder", "1st", "", "a.b", "a/b", "ä", "a\n", "x" * 101, "~a", "{node}", "\x1b[31m"]
 

@@ -15,6 +15,7 @@ import pytest
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from genima_cli.supervisor import free_domains
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -24,23 +25,24 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from genima.cameras.calibration_file import Calibration
+from genima.cameras.camera import VIRTUAL
+from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.tiling import tile, untile
+from genima.cameras.undistortion import Rectifier
 from genima.errors import GenimaError
-from genima.handeye import Calibration, Intrinsics
-from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
 from genima.robot.model import RobotModel
-from genima.views import tile, untile
-from genima.views.camera import VIRTUAL
-from genima.views.rectify import Rectifier
-from genima_bringup.supervisor import free_domains
+from genima.types import Chunk, Command, DrawnTarget, Joints, Observation
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed, SceneStatus
 from genima_interfaces.srv import ResetScene, SelectSource
-from genima_nodes import messages, qos, task_runner
+from genima_nodes import task_runner
 from genima_nodes.command_guard import NOBODY, CommandGuardNode
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
-from genima_nodes.health import own_name
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.diagnostics import own_name
 from genima_nodes.task_runner import TaskRunnerNode
 from genima_sim.sim_node import SimNode
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_alignment import compressed, raw
 
-from genima.episodes import EpisodeError
-from genima.episodes.bag import compressed_topic, raw_topic, read_messages, types
-from genima.episodes.first_images import first_images
-from genima.episodes.metadata import Qos
-from genima.episodes.recording import BagRecorder
+from genima.cameras.scene_comparison import BELONGS, MATCH, STANDS, Reference
+from genima.data.episodes import EpisodeError
+from genima.data.episodes.bag import compressed_topic, raw_topic, read_messages, types
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.first_images import first_images
+from genima.data.episodes.metadata import Qos
 from genima.errors import GenimaError
-from genima.observation import Image
-from genima.views.overlay import BELONGS, MATCH, STANDS, Reference
+from genima.types import Image
 from genima_sim.environment import Environment
 
 FRONT = raw_topic("front")

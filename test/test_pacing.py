@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from genima_nodes import pacing
-from genima_nodes.pacing import INFERENCE, PacedThread, schedule_in_background, schedule_in_real_time
+from genima_nodes.ros import paced_thread as pacing
+from genima_nodes.ros.paced_thread import INFERENCE, PacedThread, schedule_in_background, schedule_in_real_time
 
 pytestmark = pytest.mark.real_time
 

@@ -10,19 +10,19 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from genima.doctor import Status, configuration
-from genima.errors import GenimaError
-from genima.handeye import Calibration, Frames
-from genima.robot.model import RobotModel
-from genima.views.camera import Camera, load_cameras
-from genima.views.plausibility import (
+from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.plausibility import (
     require_plausible,
     require_plausible_pose,
     require_rotation,
     view_doubt,
     view_problem,
 )
-from genima.views.virtual import virtual_camera
+from genima.cameras.virtual_view import virtual_camera
+from genima.doctor import Status, configuration
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
 
 CAMERA = load_cameras("sim")["front"]
 

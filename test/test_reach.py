@@ -8,15 +8,16 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from genima import checkpoint, paths
-from genima.checkpoint import DrawingSpec
-from genima.chunks.stream import ACCELERATION, VELOCITY
-from genima.datasets.backgrounds import Backgrounds
-from genima.datasets.chunks import ChunkDataset, joint_statistics
-from genima.datasets.moments import Moments, Visit
-from genima.datasets.reach import reach_moments
+from genima.cameras.camera import Camera
+from genima.control.chunk_stream import ACCELERATION, VELOCITY
+from genima.data.datasets.backgrounds import Backgrounds
+from genima.data.datasets.controller_samples import ChunkDataset, joint_statistics
+from genima.data.datasets.reach_samples import reach_moments
+from genima.data.datasets.sample_index import Moments, Visit
+from genima.io import paths
+from genima.policy import spec as checkpoint
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
-from genima.views import Camera
 
 K, PERIOD, COUNT = 20, 0.05, 2000
 

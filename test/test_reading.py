@@ -9,20 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from genima.datasets.backgrounds import random_background
+from genima.cameras.camera import Camera
+from genima.data.datasets.backgrounds import random_background
 from genima.errors import GenimaError
-from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, draw_targets, place_spheres
-from genima.targets.reading import (
-    DrawingErrors,
-    Reading,
-    drawing_errors,
-    read_centres,
-    read_joints,
-    summarise,
-)
-from genima.views import Camera
+from genima.targets.decoding import DrawingErrors, Reading, drawing_errors, read_centres, read_joints, summarise
+from genima.types import Image
 
 APPEARANCE = Appearance()
 SIZE = 128

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from genima.cli import COMMANDS, calibrate
+from genima_calibration import commands as calibrate
+from genima_cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "models").glob("**/*.md"))]
@@ -47,7 +48,7 @@ def test_documented_commands_and_options_exist(command: str) -> None:
     if not COMMANDS[name].module:
         return
     shown = subprocess.run(
-        [sys.executable, "-m", "genima.cli", name, *rest, "--help"], capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "genima_cli", name, *rest, "--help"], capture_output=True, text=True, timeout=240
     )
     assert shown.returncode == 0, shown.stderr
     for option in sorted(_commands()[command]):

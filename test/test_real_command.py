@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from genima_cli.supervisor import free_domains
 from untrained import save_checkpoints
 
+from genima.cameras.camera import Camera
 from genima.robot.model import RobotModel
-from genima.views import Camera
-from genima_bringup.supervisor import free_domains
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 
@@ -44,7 +44,7 @@ class Command:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 2000, 0, 0))  # wide: nothing is cut off
         self.said = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "genima.cli", "real", *arguments],
+            [sys.executable, "-m", "genima_cli", "real", *arguments],
             env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
         )  # fmt: skip
         os.close(slave)

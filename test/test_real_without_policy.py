@@ -22,7 +22,7 @@ NODES = {"franka_arm", "franka_hand", "front_camera", "command_guard", "task_run
 def call(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
     """Exit code and words of `./genima call`, in a terminal that names no DDS profile."""
     terminal = {k: v for k, v in os.environ.items() if k != PROFILE} | environment
-    command = [sys.executable, "-m", "genima.cli", "call", *arguments]
+    command = [sys.executable, "-m", "genima_cli", "call", *arguments]
     done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
     return done.returncode, (done.stdout + done.stderr).strip()
 

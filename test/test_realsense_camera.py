@@ -17,10 +17,11 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 
 from genima.errors import GenimaError
-from genima_nodes import messages, qos
-from genima_nodes.hardware import optional, realsense
-from genima_nodes.hardware.realsense import ColorCamera, ColorProfile
-from genima_nodes.health import values
+from genima_nodes.drivers import librealsense_camera as realsense
+from genima_nodes.drivers import optional_library as optional
+from genima_nodes.drivers.librealsense_camera import ColorCamera, ColorProfile
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.diagnostics import values
 
 MISSING = "pyrealsense2, or Debian's libusb-1.0-0, is not installed"
 pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import yaml
+from genima_cli.__main__ import main
 from terminal import Terminal
 from test_real_command import MISSING, SERIALS, Place, place  # noqa: F401 (a fixture)
 
-from genima.cli.__main__ import main
-from genima.episodes import Episode, find_episodes
+from genima.data.episodes import Episode, find_episodes
 from genima.robot.model import RobotModel
 
 pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
@@ -22,7 +22,7 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:  # no
     rig, logs, out = place.folder / "one.yaml", place.folder / "logs", place.folder / "demos"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
     rig.write_text(yaml.safe_dump({"front": camera}), encoding="utf-8")
-    command = [sys.executable, "-m", "genima.cli", "record", "--robot-ip", "robot.here", "--robot", "panda"]
+    command = [sys.executable, "-m", "genima_cli", "record", "--robot-ip", "robot.here", "--robot", "panda"]
     command += ["--cameras", str(rig), "--calibration", "sim", "--leader", "keyboard", "--instruction", "wave"]
     command += ["--out", str(out), "--logs", str(logs)]
     environment = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"} | {"TERM": "xterm"}

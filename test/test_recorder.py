@@ -22,17 +22,18 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool, Trigger
 
-from genima import paths
-from genima.episodes import Episode
-from genima.episodes.recording import BagRecorder
-from genima.episodes.repair import repair
+from genima.data.episodes import Episode
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.repair import repair
 from genima.errors import GenimaError
-from genima.observation import Command, Joints
+from genima.io import paths
 from genima.robot.model import RobotModel
+from genima.types import Command, Joints
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
-from genima_nodes import messages, qos, recorder
+from genima_nodes import recorder
 from genima_nodes.recorder import RecorderNode, encode
+from genima_nodes.ros import messages, qos
 
 PANDA = RobotModel.load("panda")
 VIEWS = ("front", "wrist")

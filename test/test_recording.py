@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from genima_cli.__main__ import main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.reader import SeekingReader, make_reader
@@ -26,13 +27,13 @@ from mcap.writer import Writer
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2.storage_mcap import McapReader
 
-from genima.cli.__main__ import main
-from genima.episodes import folders, recording, repair
-from genima.episodes.bag import PARTIAL, types
-from genima.episodes.folders import remove_unfinished, repair_name
-from genima.episodes.metadata import METADATA, Compression, Qos, start_file
-from genima.episodes.recording import BagRecorder
-from genima.episodes.repair import Repaired
+from genima.data.episodes import bag_recorder as recording
+from genima.data.episodes import folders, repair
+from genima.data.episodes.bag import PARTIAL, types
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.folders import remove_unfinished, repair_name
+from genima.data.episodes.metadata import METADATA, Compression, Qos, start_file
+from genima.data.episodes.repair import Repaired
 from genima.errors import GenimaError
 
 KILLS = 4  # of a recording process; 100 by hand take some ten minutes
@@ -671,8 +672,8 @@ def test_what_cannot_be_repaired_is_one_line(tmp_path: Path, unfinished: Callabl
 _RECORD = """
 import mmap, sys, time
 from pathlib import Path
-from genima.episodes.bag import types
-from genima.episodes.recording import BagRecorder
+from genima.data.episodes.bag import types
+from genima.data.episodes.bag_recorder import BagRecorder
 
 KIND, folder, handed_over = "std_msgs/msg/String", Path(sys.argv[1]), sys.argv[2]
 with open(handed_over, "r+b") as file:

@@ -13,7 +13,7 @@ import pytest
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from genima.episodes.recording import BagRecorder
+from genima.data.episodes.bag_recorder import BagRecorder
 from genima.errors import GenimaError
 from genima_nodes.recorder import encode
 

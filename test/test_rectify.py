@@ -9,17 +9,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from genima_cli.render import Render, make_plan
 
-from genima.cli.render import Render, make_plan
-from genima.datasets.render import RenderPlan, _rows
-from genima.episodes import Episode, EpisodeError, EpisodeWriter
-from genima.episodes.cameras import RecordedCameras
+from genima.cameras.calibration_file import Calibration
+from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.tiling import fit
+from genima.cameras.undistortion import Rectifier
+from genima.data.datasets.render import RenderPlan, _rows
+from genima.data.episodes import Episode, EpisodeError, EpisodeWriter
+from genima.data.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
-from genima.handeye import Calibration, Intrinsics
-from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
-from genima.views import Camera, fit, load_cameras
-from genima.views.rectify import Rectifier
+from genima.types import Command, Image, Joints
 
 DISTORTION = (0.12, -0.26, 0.001, -0.0008, 0.08)
 LENS = Intrinsics(640, 480, 612.0, 610.0, 325.0, 236.5, DISTORTION)
@@ -197,7 +199,7 @@ def test_what_a_demo_says_of_its_cameras_is_read_and_checked(
     for name, camera in broken.items():
         with pytest.raises(GenimaError, match="camera calibration of front: "):
             write_demo(tmp_path / name, robot, cameras, {"front": camera}, picture)
-    monkeypatch.setattr("genima.episodes.writer.require_plausible", lambda camera, what: None)
+    monkeypatch.setattr("genima.data.episodes.writer.require_plausible", lambda camera, what: None)
     for (name, camera), told in zip(broken.items(), ("fx", "millimetres"), strict=True):
         write_demo(tmp_path / name, robot, cameras, {"front": camera}, picture)
         with pytest.raises(GenimaError, match=f"{name}: /calibration/front: .*({told})"):

@@ -22,26 +22,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets.distributed import split_dataset_by_node
+from genima_cli.render import Render, make_plan
+from genima_cli.render import main as render_command
 from mutation import mutated_bytes, mutated_data, require_clean
 from one_thread import render_in_a_thread
 
-from genima import paths
-from genima.checkpoint import DrawingSpec
-from genima.cli.render import Render, make_plan
-from genima.cli.render import main as render_command
-from genima.datasets.drawings import DrawingDataset, collate
-from genima.datasets.moments import Visit
-from genima.datasets.render import MANIFEST, RenderPlan, render, sha256
-from genima.datasets.targets import TargetDataset, _moments, read_manifest, split
-from genima.episodes import Episode, EpisodeWriter, find_episodes
+from genima.cameras.camera import VIRTUAL, Camera
+from genima.cameras.tiling import fit, untile
+from genima.data.datasets.diffusion_samples import DrawingDataset, collate
+from genima.data.datasets.render import MANIFEST, RenderPlan, render, sha256
+from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.target_dataset import TargetDataset, _moments, read_manifest, split
+from genima.data.episodes import Episode, EpisodeWriter, find_episodes
 from genima.errors import GenimaError
-from genima.observation import Command, Joints
-from genima.outputs import output_lock
+from genima.io import paths
+from genima.io.outputs import output_lock
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, draw_targets
 from genima.targets.appearance import DEFAULT
-from genima.views import Camera, fit, untile
-from genima.views.camera import VIRTUAL
+from genima.types import Command, Joints
 from genima_sim.tasks import TASKS
 
 K, SIZE, MOMENTS = 20, 32, 6
@@ -204,7 +204,7 @@ def test_what_a_killed_run_left_is_kept_and_the_rest_made_as_if_nothing_had_happ
     short_demos: Path, short_targets: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "genima.cli", "render", "--demos", str(short_demos), "--out", str(out)]
+    command = [sys.executable, "-m", "genima_cli", "render", "--demos", str(short_demos), "--out", str(out)]
     command += ["--view-size", str(SIZE), "--episodes-per-shard", "2", "--virtual", "--processes", "1"]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 120

@@ -20,18 +20,19 @@ from scipy.spatial.transform import Rotation
 from standins import rlbench as stand_in
 from untrained import save_checkpoints
 
-from genima.chunks import ChunkStream
-from genima.cli import episodes as cli
+from genima.cameras.camera import load_cameras
 from genima.closed_loop import run_episode
-from genima.episodes import Episode, plain_pickle
-from genima.episodes.cameras import RecordedCameras
-from genima.episodes.rlbench import find_episodes, write_demo
+from genima.control.chunk_stream import ChunkStream
+from genima.control.command_guard import CommandGuard
+from genima.data import pickle_reader as plain_pickle
+from genima.data.episodes import Episode
+from genima.data.episodes.cameras import RecordedCameras
+from genima.data.rlbench import find_episodes, write_demo
 from genima.errors import GenimaError
-from genima.guard import CommandGuard
-from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
 from genima.robot.model import RobotModel
-from genima.views import load_cameras
-from genima_sim import evaluate
+from genima.types import Chunk, Command, DrawnTarget, Joints, Observation
+from genima_cli import episodes as cli
+from genima_cli import evaluate
 from genima_sim.rlbench.environment import RLBenchEnvironment
 from genima_sim.rlbench.tasks import EPISODES, RATE, ROBOT, STEPS, TASKS
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from genima import paths
+from genima.control.collision import SelfCollision
 from genima.errors import GenimaError
-from genima.guard import SelfCollision
+from genima.io import paths
 from genima.robot.backend import GripperBackend
 from genima.robot.body import arm_only_model, finger_ratios, robot_spec
 from genima.robot.ik import InverseKinematics

@@ -11,35 +11,36 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from genima_calibration.background_image import background, expected_motion, same_light
+from genima_calibration.bag_samples import _stops
+from genima_calibration.calibration_watch import CalibrationWatchNode
+from genima_calibration.commands import check
+from genima_calibration.commands.check import main as check_main
+from genima_calibration.commands.robot import main as robot_main
+from genima_calibration.drift import AGREEING, Drift
+from genima_calibration.image_undistortion import Straightener
+from genima_calibration.markerless import Photo, locate
+from genima_calibration.pose_check import CalibrationChecker, Checked, Verdict
+from genima_calibration.robot_outline import Outline
+from genima_calibration.robot_overlay import DRAWN, SEEN, draw_check
+from genima_calibration.sample_folder import CameraInfo, RawSample, save_sample
+from genima_calibration.stationary_detector import slow
 from rclpy.parameter import Parameter
 from ros_graph import Graph
 from scipy.spatial import cKDTree
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
 
-from genima.cli.calibrate import check
-from genima.cli.calibrate.check import main as check_main
-from genima.cli.calibrate.robot import main as robot_main
-from genima.episodes import EpisodeWriter
+from genima.cameras.calibration_file import Calibration
+from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.robot_depth import RobotDepth
+from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
-from genima.handeye import Calibration, Intrinsics
-from genima.handeye.bag import _stops
-from genima.handeye.check import CalibrationChecker, Checked, Verdict
-from genima.handeye.drift import AGREEING, Drift
-from genima.handeye.folder import CameraInfo, RawSample, save_sample
-from genima.handeye.from_robot import Photo, locate
-from genima.handeye.outline import Outline
-from genima.handeye.overlay import DRAWN, SEEN, draw_check
-from genima.handeye.poses import difference, moved
-from genima.handeye.standstill import slow
-from genima.handeye.still import background, expected_motion, same_light
-from genima.handeye.straight import Straightener
-from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
-from genima.views.camera import Camera, load_cameras
-from genima.views.depth import RobotDepth
-from genima_nodes import messages, qos
-from genima_nodes.calibration_watch import CalibrationWatchNode
+from genima.robot.rigid_transforms import difference, moved
+from genima.types import Command, Image, Joints
+from genima_nodes.ros import messages, qos
 from genima_sim.calibration.photos import Photographer, Shoot
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation

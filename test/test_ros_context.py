@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from genima import paths
 from genima.doctor import ros
 from genima.errors import GenimaError
-from genima_bringup import supervisor
-from genima_nodes import ros_context
+from genima.io import paths
+from genima_cli import supervisor
+from genima_nodes.ros import ros_context
 
 LOCAL = str(paths.shared("config", "dds", "shared_memory.xml"))
 OPEN = str(paths.shared("config", "dds", "two_machines.xml"))
-CALL = ["-m", "genima.cli", "call", "stop", "--patience", "0.2"]
+CALL = ["-m", "genima_cli", "call", "stop", "--patience", "0.2"]
 NODE = ["-m", "genima_nodes.clock_watch"]
 
 
@@ -220,7 +220,7 @@ def test_other_users_cannot_read_the_shared_memory_of_a_node() -> None:
     """Fast DDS makes it with 0644, whatever the umask: camera images for every user of the machine."""
     script = (
         "import os, re, sys, rclpy\n"
-        "from genima_nodes.ros_context import create, ros_context\n"
+        "from genima_nodes.ros.ros_context import create, ros_context\n"
         "with ros_context():\n"
         "    node = create(lambda: rclpy.create_node('x'))\n"
         "    found = set(re.findall(r'/dev/shm/fast\\w+', open('/proc/self/maps').read()))\n"

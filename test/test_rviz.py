@@ -14,14 +14,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
-from genima.checkpoint import read_pair
+from genima.cameras.rig import load_rig
 from genima.errors import GenimaError
-from genima.observation import Chunk
+from genima.policy.spec import read_pair
 from genima.robot.model import RobotModel
-from genima.views.rig import load_rig
-from genima_nodes import qos
+from genima.types import Chunk
+from genima_nodes.ros import qos
+from genima_nodes.ros.trajectory_messages import chunk_from, chunk_message
 from genima_nodes.rviz_markers import RvizMarkersNode
-from genima_nodes.trajectories import chunk_from, chunk_message
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "config" / "rviz").glob("*.rviz"))

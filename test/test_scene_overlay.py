@@ -17,13 +17,13 @@ from std_srvs.srv import Trigger
 from test_alignment import compressed, raw
 from test_overlay import record, table
 
-from genima import paths
-from genima.episodes.bag import compressed_topic, raw_topic
+from genima.cameras.scene_comparison import BELONGS, STANDS
+from genima.data.episodes.bag import compressed_topic, raw_topic
 from genima.errors import GenimaError
-from genima.views.overlay import BELONGS, STANDS
+from genima.io import paths
 from genima_interfaces.msg import SceneDifference
 from genima_interfaces.srv import ShowEpisode
-from genima_nodes import messages, qos
+from genima_nodes.ros import messages, qos
 from genima_nodes.scene_overlay import SceneOverlayNode
 
 VIEWS = ("front", "wrist")

@@ -18,12 +18,12 @@ try:
 except BaseException as error:  # as trimesh does
     swallowed = error
 """
-BEGIN = "from genima.signals import *; hide_interrupt_traceback()\n"
+BEGIN = "from genima.system.signals import *; hide_interrupt_traceback()\n"
 WITH = "import sys\nwith interruptible():\n    try: BODY\n    except KeyboardInterrupt: sys.exit(130)\n"
 CALLBACK = "import os, signal, time, weakref\nclass A: pass\na = A()\n"
 CALLBACK += "r = weakref.ref(a, lambda _: os.kill(os.getpid(), signal.SIGINT))\ndel a\ntime.sleep(20)"
 AT_EXIT = "import atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
-AT_EXIT += "from genima.cli.__main__ import end\nend(0)"
+AT_EXIT += "from genima_cli.__main__ import end\nend(0)"
 
 
 @pytest.mark.parametrize(

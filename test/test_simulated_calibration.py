@@ -13,23 +13,27 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from genima_calibration.board_detection import Detection, detect
+from genima_calibration.board_printing import DPI, RULER, print_board
+from genima_calibration.hand_eye import calibrate, calibration
+from genima_calibration.samples import Sample
+from genima_cli.supervisor import free_domains
 from ros_graph import Graph
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 
-from genima import paths
+from genima.cameras.calibration_board import Board
+from genima.cameras.camera import Camera
+from genima.cameras.intrinsics import Intrinsics
+from genima.control.collision import SelfCollision
 from genima.errors import GenimaError
-from genima.guard import SelfCollision
-from genima.handeye import Board, Detection, Intrinsics, Sample, calibrate, calibration, detect
-from genima.handeye.poses import difference, inverse
-from genima.handeye.printing import DPI, RULER, print_board
-from genima.observation import Image
+from genima.io import paths
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference, inverse
 from genima.targets import Appearance, place_spheres
-from genima.views import Camera
-from genima_bringup.supervisor import free_domains
-from genima_nodes import qos
+from genima.types import Image
+from genima_nodes.ros import qos
 from genima_sim.calibration import CalibrationWorkcell, Sensor, Setup, late, upside_down
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer

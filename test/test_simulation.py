@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from genima.episodes import Episode
+from genima.cameras.camera import Camera
+from genima.data.episodes import Episode
 from genima.errors import GenimaError
-from genima.observation import Command
 from genima.robot.model import RobotModel
-from genima.views import Camera
+from genima.types import Command
+from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.experts import waypoints
-from genima_sim.record import DemoRecorder
 from genima_sim.simulation import Simulation
 from genima_sim.tasks import DEMO_HZ, TASKS, Layout
 

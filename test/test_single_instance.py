@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from genima_cli.supervisor import Supervisor, free_domains, ros_environment
 from ros_graph import Graph
 
-from genima_bringup.supervisor import Supervisor, free_domains, ros_environment
-from genima_nodes.single_instance import OWN, Instance
+from genima_nodes.ros.single_instance import OWN, Instance
 
 NAMESPACE = ("-r", "__ns:=/left")
 
@@ -97,7 +97,7 @@ def test_a_second_graph_in_a_domain_is_refused_at_once(
 ) -> None:
     """As `./genima demo` twice in one ROS_DOMAIN_ID: the second used to wait for minutes."""
     from genima.errors import GenimaError
-    from genima_bringup.processes import TASK_RUNNER
+    from genima_bringup.node_specs import TASK_RUNNER
 
     started.until(started.start(), "ready")
     monkeypatch.setenv("ROS_DOMAIN_ID", started._environment["ROS_DOMAIN_ID"])

@@ -14,11 +14,11 @@ from standins import interfaces
 from std_srvs.srv import SetBool
 from tf2_msgs.msg import TFMessage
 
-from genima.handeye.frames import FrameTree
+from genima.cameras.frame_tree import FrameTree
 from genima.robot.model import RobotModel
-from genima_nodes import messages, qos
 from genima_nodes.camera_transforms import _THEIRS
-from genima_nodes.transforms import transform_from
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.transform_messages import transform_from
 from genima_sim.simulation import Simulation
 
 SERIALS = {"front": "01", "wrist": "02"}

@@ -20,18 +20,18 @@ from standins import interfaces
 from standins.arm import PERIOD, Crisp, Gello, PositionWatch, TorqueArm, Trajectory
 from std_srvs.srv import SetBool, Trigger
 
+from genima.control.command_guard import CommandGuard
+from genima.control.jerk_limited_motion import Motion, MotionLimits, minimum_jerk
+from genima.control.limit_violations import violations
 from genima.errors import GenimaError
-from genima.guard import CommandGuard
-from genima.guard.limits import violations
-from genima.motion import Motion, MotionLimits, minimum_jerk
-from genima.observation import Command, Joints
 from genima.robot.model import RobotModel
+from genima.types import Command, Joints
 from genima_interfaces.srv import SelectSource
-from genima_nodes import messages, qos
 from genima_nodes.arm_adapter import ArmAdapterNode
 from genima_nodes.arm_recovery import ArmRecoveryNode
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.gripper_adapter import GripperAdapterNode
+from genima_nodes.ros import messages, qos
 from genima_sim.simulation import Simulation
 
 FR3 = RobotModel.load("fr3")

@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
+from genima_cli.graph_client import Driver
+from genima_cli.supervisor import Supervisor, ros_environment
 from sensor_msgs.msg import JointState
 from standins import interfaces
 from standins.cell import Cell, cell, prepare, set_scene
 from std_msgs.msg import UInt32
 from std_srvs.srv import SetBool
 
-from genima.guard import GuardSettings
-from genima.guard.limits import violations
+from genima.control.command_guard import GuardSettings
+from genima.control.limit_violations import violations
 from genima.robot.model import RobotModel
-from genima_bringup.driver import Driver
-from genima_bringup.processes import CLOCK_WATCH
-from genima_bringup.supervisor import Supervisor, ros_environment
+from genima_bringup.node_specs import CLOCK_WATCH
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget
-from genima_nodes import messages, qos
-from genima_nodes.health import values
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.diagnostics import values
 
 pytestmark = pytest.mark.real_time
 

@@ -20,23 +20,15 @@ import yaml
 from mutation import mutated_bytes, mutated_data, require_clean
 from scipy.spatial.transform import Rotation
 
-from genima import paths
+from genima.cameras.camera import Camera
+from genima.cameras.tiling import fit
 from genima.errors import GenimaError
-from genima.observation import Image
+from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.targets import (
-    RENDERERS,
-    Appearance,
-    PlacedSphere,
-    Sphere,
-    draw_targets,
-    place_spheres,
-    render_spheres,
-)
+from genima.targets import RENDERERS, Appearance, PlacedSphere, Sphere, draw_targets, place_spheres, render_spheres
 from genima.targets.rendering import label_stripes
-from genima.targets.spheres import stripe_colours
-from genima.views import Camera
-from genima.views.tiling import fit
+from genima.targets.sphere_geometry import stripe_colours
+from genima.types import Image
 from genima_sim.simulation import Simulation
 
 APPEARANCE = Appearance()
@@ -525,7 +517,7 @@ import os
 import numpy as np
 from genima.errors import GenimaError
 from genima.targets import Appearance, PlacedSphere, render_spheres
-from genima.views import Camera
+from genima.cameras import Camera
 
 def draw(renderer):
     camera = Camera("front", "base", np.eye(4), 64, 64, 64.0, 64.0, 32.0, 32.0)

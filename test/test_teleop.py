@@ -24,20 +24,21 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, Float32
 from std_srvs.srv import Trigger
 
-from genima import paths
 from genima.errors import GenimaError
-from genima.observation import Joints
+from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample
+from genima.teleop.cartesian_jog import Jog
 from genima.teleop.gamepad import Gamepad
-from genima.teleop.jog import Jog
+from genima.teleop.leader_follower import Mirror, MirrorSettings, Phase
+from genima.teleop.leader_mapping import Leader, Sample
+from genima.types import Joints
 from genima_interfaces.msg import SceneStatus, TeleopStatus
 from genima_interfaces.srv import SelectSource
-from genima_nodes import messages, qos
 from genima_nodes.command_guard import NOBODY, CommandGuardNode
 from genima_nodes.jog import JogNode
+from genima_nodes.ros import messages, qos
 from genima_nodes.teleop import TeleopNode
-from genima_sim.demos import Demo
+from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert
 from genima_sim.sim_leader import SimLeader
 from genima_sim.tasks import Layout

@@ -10,17 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+from genima_cli.supervisor import Supervisor, ros_environment
 from terminal import Terminal
 
-from genima.episodes import Episode, find_episodes
+from genima.data.episodes import Episode, find_episodes
 from genima.robot.model import RobotModel
-from genima_bringup.processes import following, recorded, simulator
-from genima_bringup.supervisor import Supervisor, ros_environment
-from genima_sim.record import DemoRecorder
+from genima_bringup.node_specs import following, recorded, simulator
+from genima_sim.demo_recorder import DemoRecorder
 
-COMMAND = [sys.executable, "-m", "genima.cli", "teleop"]
-REPLAY = [sys.executable, "-m", "genima.cli", "episodes", "replay"]
-RECORD = [sys.executable, "-m", "genima.cli", "record"]
+COMMAND = [sys.executable, "-m", "genima_cli", "teleop"]
+REPLAY = [sys.executable, "-m", "genima_cli", "episodes", "replay"]
+RECORD = [sys.executable, "-m", "genima_cli", "record"]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl", "TERM": "xterm"}
 
 

@@ -21,30 +21,30 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import ControlNetModel
+from genima_cli.train import main as train_command
+from genima_cli.train_controller import TrainController
+from genima_cli.train_diffusion import TrainDiffusion
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from genima.checkpoint import BEST, LAST, DrawingSpec, read_pair
-from genima.cli.options import check_options
-from genima.cli.train import main as train_command
-from genima.cli.train_controller import TrainController
-from genima.cli.train_diffusion import TrainDiffusion
-from genima.controller import Controller
-from genima.datasets.drawings import DrawingDataset, DrawingSample, collate
-from genima.datasets.moments import Visit
-from genima.datasets.targets import TargetDataset
-from genima.diffusion import DiffusionAgent
-from genima.diffusion.base import base_of
-from genima.diffusion.build import agent_on, build_agent
-from genima.diffusion.random_base import random_base
+from genima.cameras.camera import Camera
+from genima.data.datasets.diffusion_samples import DrawingDataset, DrawingSample, collate
+from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.target_dataset import TargetDataset
 from genima.errors import GenimaError
+from genima.policy.controller.controller import Controller
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.pretrained_base import base_of
+from genima.policy.diffusion_agent.random_base import random_base
+from genima.policy.spec import BEST, LAST, DrawingSpec, read_pair
+from genima.system.command_line import check_options
 from genima.training import PROGRESS, loop
+from genima.training.build_agent import agent_on, build_agent
 from genima.training.controller import build_small_controller, train_controller
 from genima.training.diffusion import DrawingLoss, train_diffusion
 from genima.training.loop import StepSampler
 from genima.training.options import SMALL, ChunkOptions, DrawingOptions, LoopOptions
-from genima.views import Camera
 
 
 @pytest.fixture(autouse=True)
@@ -352,7 +352,7 @@ def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
 @pytest.mark.parametrize("recipe", ["diffusion", "controller", "tiny"])
 def test_help_needs_no_library_that_takes_seconds(recipe: str) -> None:
     script = (
-        "import sys; from genima.cli.train import main\n"
+        "import sys; from genima_cli.train import main\n"
         "try: main([sys.argv[1], '--help'])\n"
         "except SystemExit as end: assert not end.code\n"
         "assert not {'torch', 'cv2', 'pyarrow', 'rclpy', 'mujoco', 'transformers'} & set(sys.modules)"
@@ -757,7 +757,7 @@ SAVED = 10  # steps between two checkpoints
 
 def small_command(data: Path, out: Path, steps: int) -> list[str]:
     return [
-        "-m", "genima.cli", "train", "controller", "--data", str(data), "--out", str(out), "--clip", "small",
+        "-m", "genima_cli", "train", "controller", "--data", str(data), "--out", str(out), "--clip", "small",
         "--steps", str(steps), "--batch-size", "2", "--save-every", str(SAVED), "--workers", "1",
         "--validation-chunks", "1",
     ]  # fmt: skip

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from genima_cli.supervisor import remove_stale_shared_memory, ros_environment
 
-from genima_bringup import supervisor
-from genima_bringup.supervisor import remove_stale_shared_memory, ros_environment
+from genima_cli import supervisor
 
 pytestmark = pytest.mark.real_time
 
@@ -28,7 +28,7 @@ def tile_of(k):
 SENDER = f"""
 import time, numpy as np, rclpy
 {TILE}
-from genima.observation import DrawnTarget
+from genima.types import DrawnTarget
 from genima_interfaces.msg import DrawnTarget as Message
 from genima_nodes import messages, qos
 rclpy.init()

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from genima import paths
+from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.tiling import tile, untile
 from genima.errors import GenimaError
+from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.views import Camera, load_cameras, tile, untile
 from genima_sim.simulation import Simulation
 
 ORDER = ("wrist", "front", "right_shoulder", "left_shoulder")

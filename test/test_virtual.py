@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
+from genima.cameras.virtual_view import BACKGROUND, VIRTUAL, VirtualView, virtual_camera
 from genima.errors import GenimaError
 from genima.robot import body
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, draw_targets
-from genima.views.virtual import BACKGROUND, VIRTUAL, VirtualView, virtual_camera
-from genima_sim.record import DemoRecorder
+from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.scene import build_scene
 from genima_sim.simulation import Simulation
 

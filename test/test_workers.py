@@ -14,13 +14,13 @@ import psutil
 import pytest
 
 from genima.errors import GenimaError
-from genima.workers import WorkerPool
+from genima.system.process_pool import WorkerPool
 
 # Two workers that wait for a minute and note when they have cleaned up; the parent notes that they have begun.
 PARENT = """
 import sys, time
 from pathlib import Path
-from genima.workers import WorkerPool
+from genima.system.process_pool import WorkerPool
 
 def work(folder):
     (folder / f"begun-{id(object())}").touch()

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genima.checkpoint import DrawingSpec
-from genima.controller.act import Act, ActConfig
-from genima.controller.controller import Controller, JointStatistics
-from genima.diffusion.small import small_agent
+from genima.policy.controller.act import Act, ActConfig
+from genima.policy.controller.controller import Controller, JointStatistics
+from genima.policy.diffusion_agent.small import small_agent
+from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
-from genima.text import small_text_encoder, small_tokenizer
 from genima_sim.tasks import TASKS
 
 

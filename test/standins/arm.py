@@ -12,9 +12,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.motion import minimum_jerk
-from genima.observation import Joints
+from genima.control.jerk_limited_motion import minimum_jerk
 from genima.robot.model import RobotModel
+from genima.types import Joints
 from genima_sim.simulation import Simulation
 
 Array = NDArray[np.float64]

@@ -17,8 +17,8 @@ from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from genima.robot.backend import ArmBackend, TargetMessage
-from genima_nodes import messages
-from genima_nodes.optional_messages import message_type
+from genima_nodes.ros import messages
+from genima_nodes.ros.optional_messages import message_type
 from standins.arm import CONTROLLERS, TorqueArm
 
 _STATE_PERIOD = 0.1  # s between robot states: the real one tells 1000 times a second, which nothing here needs

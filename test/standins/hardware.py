@@ -16,14 +16,14 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt32
 from std_srvs.srv import Trigger
 
+from genima.cameras.rig import load_rig
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
-from genima.views.rig import load_rig
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
-from genima_nodes import messages, qos
-from genima_nodes.pacing import STEADY, PacedThread
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY, PacedThread
 from genima_sim.simulation import Simulation
 from standins.arm import PERIOD, TorqueArm
 from standins.franka import FrankaDriver

@@ -24,13 +24,13 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool
 from tf2_msgs.msg import TFMessage
 
-from genima.handeye.frames import T_LINK_OPTICAL
-from genima.handeye.poses import pose
-from genima.views import Camera
-from genima_nodes import messages
-from genima_nodes.optional_messages import message_type
-from genima_nodes.pacing import INFERENCE, schedule_in_real_time
-from genima_nodes.transforms import transform_message
+from genima.cameras.camera import Camera
+from genima.cameras.frame_tree import T_LINK_OPTICAL
+from genima.robot.rigid_transforms import pose
+from genima_nodes.ros import messages
+from genima_nodes.ros.optional_messages import message_type
+from genima_nodes.ros.paced_thread import INFERENCE, schedule_in_real_time
+from genima_nodes.ros.transform_messages import transform_message
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import camera_info
 from genima_sim.simulation import Simulation

@@ -15,9 +15,9 @@ from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
 from genima.robot.backend import GripperAction, GripperBackend
-from genima_nodes import messages
-from genima_nodes.optional_messages import message_type
-from genima_nodes.pacing import STEADY
+from genima_nodes.ros import messages
+from genima_nodes.ros.optional_messages import message_type
+from genima_nodes.ros.paced_thread import STEADY
 
 _TICK = 0.02  # s
 _TOLERANCE = 0.02  # rad, goal_tolerance

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from genima.chunks import ChunkStream
-from genima.guard import CommandGuard
-from genima.observation import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.control.chunk_stream import ChunkStream
+from genima.control.command_guard import CommandGuard
+from genima.types import Chunk, Command, DrawnTarget, Joints, Observation
 
 SOURCE = "controller"  # as the guard knows us
 _INSTANT = 1e-6  # s: times that differ by less are the same

@@ -1,5 +1,5 @@
 """Launch files and configuration of Genima."""
 
-from genima.signals import hide_interrupt_traceback  # importing genima also selects MuJoCo's backend
+from genima.system.signals import hide_interrupt_traceback  # importing genima also selects MuJoCo's backend
 
 hide_interrupt_traceback()

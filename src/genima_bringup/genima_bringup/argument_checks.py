@@ -12,21 +12,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from genima import checkpoint as checkpoints
-from genima import paths
+from genima_cli.supervisor import dds_profile
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.camera import load_cameras
+from genima.cameras.rig import load_rig
 from genima.doctor import Status, installation, ros
 from genima.doctor.configuration import rig_fits
 from genima.errors import GenimaError
-from genima.files import parse_yaml, shorten
-from genima.handeye import Board
-from genima.names import require_namespace, require_ros_name, require_topic
+from genima.io import paths
+from genima.io.files import parse_yaml, shorten
+from genima.policy import spec as checkpoints
 from genima.robot.backend import ArmBackend
 from genima.robot.model import RobotModel
-from genima.teleop.leader import Leader
-from genima.terminal import printable
-from genima.views import load_cameras
-from genima.views.rig import load_rig
-from genima_bringup.supervisor import dds_profile
+from genima.system.ros_names import require_namespace, require_ros_name, require_topic
+from genima.system.terminal import printable
+from genima.teleop.leader_mapping import Leader
 from genima_sim.coppeliasim.names import SceneNames
 
 Check: TypeAlias = Callable[[str], object]

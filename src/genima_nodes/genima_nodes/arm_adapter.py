@@ -15,17 +15,17 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
+from genima.control.setpoint_follower import PERIOD, Follower
 from genima.errors import GenimaError
-from genima.guard.follower import PERIOD, Follower
-from genima.observation import Command, Joints
 from genima.robot.backend import ArmBackend
 from genima.robot.model import RobotModel, pick
-from genima_nodes import messages, parameters, qos
-from genima_nodes.advice import call
-from genima_nodes.controller_targets import controller_target
-from genima_nodes.health import Health
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima.types import Command, Joints
+from genima_nodes.drivers.controller_messages import controller_target
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.advice import call
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY
 
 _TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too

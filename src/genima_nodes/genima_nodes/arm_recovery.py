@@ -24,12 +24,12 @@ from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
-from genima_nodes import parameters
-from genima_nodes.advice import call
-from genima_nodes.health import Health
-from genima_nodes.optional_messages import message_type
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import run
+from genima_nodes.ros import parameters
+from genima_nodes.ros.advice import call
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.node_process import run
+from genima_nodes.ros.optional_messages import message_type
+from genima_nodes.ros.paced_thread import STEADY
 
 _TICK = 0.05  # s
 _LOOK = 0.5  # s between looks at the controllers

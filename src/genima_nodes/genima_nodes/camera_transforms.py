@@ -20,16 +20,16 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
+from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.camera import calibration_files, calibration_folder
+from genima.cameras.frame_tree import FrameTree, Hanging, hang, link_of, require_frame
 from genima.errors import GenimaError
-from genima.handeye import Calibration, Frames
-from genima.handeye.frames import FrameTree, Hanging, hang, link_of, require_frame
 from genima.robot.model import RobotModel
-from genima.views.camera import calibration_files, calibration_folder
-from genima_nodes import messages, parameters
-from genima_nodes.health import Health
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import run
-from genima_nodes.transforms import transform_from, transform_message
+from genima_nodes.ros import messages, parameters
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.node_process import run
+from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.transform_messages import transform_from, transform_message
 
 _OURS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _THEIRS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # several publishers, as tf2 listens

@@ -22,10 +22,10 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import TimeReference
 
-from genima_nodes import messages, parameters, qos
-from genima_nodes.health import Health
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import run
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.node_process import run
+from genima_nodes.ros.paced_thread import STEADY
 
 _ASK = 0.5  # s between questions
 _KEPT = 20  # answers of each machine: the best of ten seconds

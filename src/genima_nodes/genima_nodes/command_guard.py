@@ -16,19 +16,20 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from genima.control.collision import KeepOut, SelfCollision, Workspace
+from genima.control.command_guard import CommandGuard, Guarded, GuardSettings
+from genima.control.guard_status import INTENDED, Reason, Verdict
 from genima.errors import GenimaError
-from genima.guard import INTENDED, CommandGuard, Guarded, GuardSettings, Reason, SelfCollision, Verdict, Workspace
-from genima.guard.keep_out import KeepOut
-from genima.observation import Joints
 from genima.robot.model import RobotModel
+from genima.types import Joints
 from genima_interfaces.srv import SelectSource
-from genima_nodes import messages, parameters, qos
-from genima_nodes.advice import call
-from genima_nodes.clock import StampClock
-from genima_nodes.health import Health
-from genima_nodes.joint_states import JointStates
-from genima_nodes.pacing import STEADY, PacedThread
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.advice import call
+from genima_nodes.ros.clock import StampClock
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.joint_states import JointStates
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY, PacedThread
 
 SOURCES = ("controller", "teleop", "calibrator")
 NOBODY = "none"

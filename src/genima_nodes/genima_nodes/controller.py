@@ -19,26 +19,25 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from genima.checkpoint import CONTROLLER, read_pair
-from genima.chunks import ChunkStream
-from genima.chunks.ensemble import TemporalEnsemble
-from genima.chunks.stream import Mode
+from genima.cameras.camera import load_cameras
 from genima.closed_loop import Reads
-from genima.controller import Controller
+from genima.control.chunk_stream import ChunkStream, Mode
+from genima.control.temporal_ensemble import TemporalEnsemble
 from genima.errors import GenimaError
-from genima.observation import Chunk, DrawnTarget, Joints
-from genima.targets.agreement import Agreement
-from genima.views import load_cameras
+from genima.policy.controller.controller import Controller
+from genima.policy.spec import CONTROLLER, read_pair
+from genima.targets.consistency import Agreement
+from genima.types import Chunk, DrawnTarget, Joints
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed
-from genima_nodes import messages, parameters, qos
-from genima_nodes.clock import StampClock
-from genima_nodes.health import Health
-from genima_nodes.joint_states import JointStates
-from genima_nodes.newest import Newest
-from genima_nodes.pacing import INFERENCE, STEADY, PacedThread, schedule_in_real_time
-from genima_nodes.running import CONTROL_NICENESS, run
-from genima_nodes.trajectories import chunk_message
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.clock import StampClock
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.joint_states import JointStates
+from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.paced_thread import INFERENCE, STEADY, PacedThread, schedule_in_real_time
+from genima_nodes.ros.trajectory_messages import chunk_message
 
 _SILENT = 0.08  # s without a word about what the diffusion agent sees
 _ASTRAY, _FOR = 0.2, 0.5  # rad between where the arm was sent and where it is, for so many s: it does not follow

@@ -17,23 +17,25 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 
-from genima.checkpoint import DIFFUSION_AGENT, read_pair
-from genima.diffusion import DiffusionAgent
-from genima.diffusion.engine import DrawingEngine, spare_threads
+from genima.cameras.camera import load_cameras
+from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.tiling import untile
+from genima.cameras.undistortion import Rectifier
 from genima.errors import GenimaError
-from genima.handeye.intrinsics import Intrinsics
-from genima.observation import DrawnTarget, Image, Joints, Observation
-from genima.shortcuts import CONTROLNET_EVERY, STEPS, STRENGTH, Shortcuts
-from genima.views import load_cameras, untile
-from genima.views.rectify import Rectifier
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.execution_config import spare_threads
+from genima.policy.diffusion_agent.sampling_options import CONTROLNET_EVERY, STEPS, STRENGTH, Shortcuts
+from genima.policy.spec import DIFFUSION_AGENT, read_pair
+from genima.types import DrawnTarget, Image, Joints, Observation
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed
-from genima_nodes import messages, parameters, qos
-from genima_nodes.health import Health
-from genima_nodes.joint_states import JointStates
-from genima_nodes.newest import Newest
-from genima_nodes.pacing import STEADY, schedule_in_background
-from genima_nodes.running import DRAWING_NICENESS, run
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.joint_states import JointStates
+from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.node_process import DRAWING_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY, schedule_in_background
 
 _TELL = 0.02  # s between words about what is seen
 _SILENT = 1.0  # s without an image after which a camera counts as stopped

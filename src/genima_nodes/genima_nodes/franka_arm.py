@@ -17,16 +17,16 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
-from genima.observation import Command, Joints
 from genima.robot.model import RobotModel, pick
-from genima_nodes import messages, parameters, qos
-from genima_nodes.advice import call
-from genima_nodes.answering import answering
-from genima_nodes.hardware.franka import ArmSettings, ArmState, FrankaArm
-from genima_nodes.health import Health
-from genima_nodes.newest import Newest
-from genima_nodes.pacing import STEADY, PacedThread
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima.types import Command, Joints
+from genima_nodes.drivers.libfranka_arm import ArmSettings, ArmState, FrankaArm
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.advice import call
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY, PacedThread
+from genima_nodes.ros.services import answering
 
 _READ_RATE = 1000.0  # Hz, the robot's own
 _AGAIN = 3.0  # s between attempts to find the robot again

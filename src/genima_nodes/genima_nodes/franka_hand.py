@@ -17,12 +17,12 @@ from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel, limit_fraction, pick
-from genima_nodes import messages, parameters, qos
-from genima_nodes.answering import answering
-from genima_nodes.hardware.franka_hand import FrankaHand
-from genima_nodes.health import Health
-from genima_nodes.newest import Newest
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima_nodes.drivers.libfranka_hand import FrankaHand
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.services import answering
 
 _PERIOD = 0.03  # s between two states
 _AGAIN = 2.0  # s between attempts to find the hand

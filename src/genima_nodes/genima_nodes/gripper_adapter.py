@@ -22,11 +22,11 @@ from sensor_msgs.msg import JointState
 from genima.errors import GenimaError
 from genima.robot.backend import GripperAction, GripperBackend
 from genima.robot.model import RobotModel, limit_fraction
-from genima_nodes import messages, parameters, qos
-from genima_nodes.health import Health
-from genima_nodes.optional_messages import message_type
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.optional_messages import message_type
+from genima_nodes.ros.paced_thread import STEADY
 
 _STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
 _LOOK = 0.05  # s between looks at what is wanted: at most so often is a goal replaced

@@ -18,15 +18,15 @@ from std_msgs.msg import Float32
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel, limit_fraction
-from genima.teleop import toggled
+from genima.teleop.cartesian_jog import Jog
 from genima.teleop.gamepad import Gamepad
-from genima.teleop.jog import Jog
+from genima.teleop.leader_mapping import toggled
 from genima_interfaces.msg import TeleopStatus
-from genima_nodes import messages, parameters, qos
-from genima_nodes.health import Health
-from genima_nodes.joint_states import JointStates
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.joint_states import JointStates
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY
 
 _STALE = 0.2  # s after which a push that was not renewed ends
 _LINEAR, _ANGULAR = 0.5, 1.5  # m/s, rad/s: a push that is faster is slowed down, in its direction

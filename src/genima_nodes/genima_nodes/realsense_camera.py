@@ -18,13 +18,13 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 from tf2_msgs.msg import TFMessage
 
+from genima.cameras.frame_tree import T_LINK_OPTICAL
 from genima.errors import GenimaError
-from genima.handeye.frames import T_LINK_OPTICAL
-from genima_nodes import messages, parameters, qos
-from genima_nodes.hardware.realsense import OPTIONS, ColorCamera, ColorProfile, Frame, Opened
-from genima_nodes.health import Health
-from genima_nodes.running import FILMING_NICENESS, run
-from genima_nodes.transforms import transform_message
+from genima_nodes.drivers.librealsense_camera import OPTIONS, ColorCamera, ColorProfile, Frame, Opened
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.transform_messages import transform_message
 
 _WAIT = 0.2  # s: how long the end may have to wait for an image
 _AGAIN = 1.0  # s between looks for a camera that is not there

@@ -28,22 +28,22 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import SetBool, Trigger
 
-from genima import paths
-from genima.episodes import bag
-from genima.episodes.metadata import Qos
-from genima.episodes.recording import BagRecorder
+from genima.cameras.calibration_file import Calibration
+from genima.cameras.camera import calibration_folder
+from genima.data.episodes import bag
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.metadata import Qos
 from genima.errors import GenimaError
-from genima.handeye.result import Calibration
+from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.views.camera import calibration_folder
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
-from genima_nodes import messages, parameters, qos
-from genima_nodes.answering import answering
-from genima_nodes.background import Background
-from genima_nodes.health import Health, Meter
-from genima_nodes.pacing import STEADY, starting_in_background
-from genima_nodes.running import run
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health, Meter
+from genima_nodes.ros.node_process import run
+from genima_nodes.ros.paced_thread import STEADY, starting_in_background
+from genima_nodes.ros.services import answering
+from genima_nodes.ros.worker_thread import Background
 
 _PNG_FILTER, _UP = 19, 32  # cv2's; an OpenCV older than these names ignores them
 ENCODINGS = {

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from std_srvs.srv import Trigger
 
-from genima.cli.options import REPLAY_SPEED
-from genima.episodes import Episode
+from genima.control.joint_trajectory import Way
+from genima.data.episodes import Episode
 from genima.errors import GenimaError
-from genima.teleop.way import Way
-from genima_nodes import parameters
-from genima_nodes.answering import answering
-from genima_nodes.played_leader import PlayedLeader
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima.system.command_line import REPLAY_SPEED
+from genima_nodes.ros import parameters
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.services import answering
+from genima_nodes.ros.trajectory_leader import PlayedLeader
 
 
 class ReplayNode(PlayedLeader):

@@ -18,16 +18,16 @@ from std_msgs.msg import ColorRGBA
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
-from genima.checkpoint import read_pair
+from genima.cameras.calibration_file import Frames
 from genima.errors import GenimaError
-from genima.handeye.result import Frames
-from genima.observation import Chunk
+from genima.policy.spec import read_pair
 from genima.robot.model import RobotModel
-from genima_nodes import parameters, qos
-from genima_nodes.health import Health
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import FILMING_NICENESS, run
-from genima_nodes.trajectories import chunk_from
+from genima.types import Chunk
+from genima_nodes.ros import parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.trajectory_messages import chunk_from
 
 _SHOWN = 1  # s: spheres of a controller that has fallen silent fade away
 _TELL = 0.5  # s between looks at what the nodes say

@@ -15,19 +15,19 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
 from std_srvs.srv import Trigger
 
-from genima.episodes.first_images import first_images
+from genima.cameras.scene_comparison import MATCH, Comparison, Reference
+from genima.data.episodes.first_images import first_images
 from genima.errors import GenimaError
-from genima.files import atomic_write, backup
 from genima.inspection.sheet import captioned, grid
-from genima.observation import Image
-from genima.views.overlay import MATCH, Comparison, Reference
+from genima.io.files import atomic_write, backup
+from genima.types import Image
 from genima_interfaces.msg import SceneDifference
 from genima_interfaces.srv import ShowEpisode
-from genima_nodes import messages, parameters, qos
-from genima_nodes.answering import answering
-from genima_nodes.health import Health, Meter
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import FILMING_NICENESS, run
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health, Meter
+from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.services import answering
 
 _PERIOD = 0.2  # s between looks
 _SILENT = 1.0  # s without an image after which a camera counts as stopped

@@ -20,15 +20,15 @@ from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
-from genima.guard import Reason
+from genima.control.guard_status import Reason
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import SelectSource
-from genima_nodes import qos
 from genima_nodes.command_guard import NOBODY
-from genima_nodes.health import Health, own_name, values
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import run
+from genima_nodes.ros import qos
+from genima_nodes.ros.diagnostics import Health, own_name, values
+from genima_nodes.ros.node_process import run
+from genima_nodes.ros.paced_thread import STEADY
 
 _TICK = 0.05  # s
 _FEEDBACK_EVERY = 4  # ticks

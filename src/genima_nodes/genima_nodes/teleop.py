@@ -23,16 +23,17 @@ from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel, limit_fraction
-from genima.teleop import Leader, Mirror, MirrorSettings, Phase, Sample, toggled
+from genima.teleop.leader_follower import Mirror, MirrorSettings, Phase
+from genima.teleop.leader_mapping import Leader, Sample, toggled
 from genima_interfaces.msg import TeleopStatus
 from genima_interfaces.srv import SelectSource
-from genima_nodes import messages, parameters, qos
-from genima_nodes.answering import answering
 from genima_nodes.command_guard import NOBODY
-from genima_nodes.health import Health
-from genima_nodes.joint_states import JointStates
-from genima_nodes.pacing import STEADY
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.joint_states import JointStates
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.services import answering
 
 SOURCE = "teleop"
 _LEADER = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genima.observation import Command, Joints, Observation
+from genima.types import Command, Joints, Observation
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 

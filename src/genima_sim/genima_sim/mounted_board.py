@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from genima.cameras.calibration_board import Board
 from genima.errors import GenimaError
-from genima.handeye.board import Board
 from genima.robot.model import RobotModel
 
 Place = Literal["table", "gripper"]

@@ -8,9 +8,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.observation import Image
+from genima.cameras.camera import Camera
 from genima.targets.graphics import mujoco_renderer
-from genima.views.camera import Camera
+from genima.types import Image
 
 
 class SceneRenderer:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import mujoco
 
+from genima.cameras.camera import Camera
 from genima.robot.body import add_camera, robot_spec
 from genima.robot.model import RobotModel
-from genima.views.camera import Camera
 from genima_sim.mounted_board import MountedBoard, add_board
 from genima_sim.tasks import KNOB_HEIGHT, PAN_HEIGHT
 

@@ -16,15 +16,15 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 
+from genima.cameras.camera import Camera
 from genima.errors import GenimaError
-from genima.observation import Command, Image, Joints
 from genima.robot.model import RobotModel
-from genima.views import Camera
+from genima.types import Command, Image, Joints
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
-from genima_nodes import messages, parameters, qos
-from genima_nodes.health import Health
-from genima_nodes.pacing import STEADY, PacedThread
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.paced_thread import STEADY, PacedThread
 
 _FASTEST_CAMERA = 100.0  # Hz
 _STATUS_PERIOD = 0.1  # s

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from std_srvs.srv import Trigger
 
+from genima.control.joint_trajectory import Way
 from genima.errors import GenimaError
-from genima.teleop.way import Way
 from genima_interfaces.msg import SceneStatus
-from genima_nodes import qos
-from genima_nodes.answering import answering
-from genima_nodes.played_leader import PlayedLeader, Stage
-from genima_nodes.running import CONTROL_NICENESS, run
-from genima_sim.demos import Demo, Objects
+from genima_nodes.ros import qos
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.services import answering
+from genima_nodes.ros.trajectory_leader import PlayedLeader, Stage
+from genima_sim.demo_starts import Demo, Objects
 from genima_sim.experts import Expert, Trajectory
 from genima_sim.tasks import DEMO_HZ, Layout
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genima import paths
-from genima.handeye.board import Board
-from genima_nodes import parameters
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima.cameras.calibration_board import Board
+from genima.io import paths
+from genima_nodes.ros import parameters
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import SceneNode

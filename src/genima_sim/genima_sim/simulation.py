@@ -8,11 +8,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from genima.cameras.camera import Camera, load_cameras
 from genima.errors import GenimaError
-from genima.observation import Joints
 from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel
-from genima.views.camera import Camera, load_cameras
+from genima.types import Joints
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.scene import PHYSICS_HZ, build_scene
 from genima_sim.tasks import ASIDE, PAN_HEIGHT, Layout, get_task

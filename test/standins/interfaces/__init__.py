@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from genima import paths
+from genima.io import paths
 
 PACKAGES = ("control_msgs", "franka_msgs", "controller_manager_msgs", "realsense2_camera_msgs")
 _FOLDER = Path(__file__).parent

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from genima import paths
-from genima.checkpoint import DrawingSpec, read_pair
+from genima.cameras.calibration_file import Calibration
+from genima.cameras.camera import VIRTUAL, calibration_files, calibration_folder
+from genima.cameras.plausibility import view_doubt, view_problem
+from genima.cameras.rig import Device, load_rig
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
-from genima.handeye.result import Calibration
+from genima.io import paths
+from genima.policy.spec import DrawingSpec, read_pair
 from genima.robot.model import RobotModel
-from genima.views.camera import VIRTUAL, calibration_files, calibration_folder
-from genima.views.plausibility import view_doubt, view_problem
-from genima.views.rig import Device, load_rig
 
 _OLD = 90  # days
 _OFF = 1.0  # px: a good calibration's residuals are below

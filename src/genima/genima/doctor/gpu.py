@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from genima.checkpoint import CONTROLLER, DIFFUSION_AGENT, FILE
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
+from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, FILE
 
 _QUERY = "name,driver_version,memory.total,memory.used"
 _WEIGHT = 4  # bytes: weights lie in single precision
@@ -67,7 +67,7 @@ def weights(folders: dict[str, Path]) -> tuple[int, str]:
     this machine.
 
     Args:
-        folders: by kind, as of :func:`genima.checkpoint.read_pair`.
+        folders: by kind, as of :func:`genima.policy.spec.read_pair`.
     """
     from huggingface_hub import try_to_load_from_cache
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from importlib import metadata, util
 from pathlib import Path
 
-from genima import paths
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
+from genima.io import paths
 
 _PYTHONS = (3, 11), (3, 14)  # the first one that will do, the first one that will not
 _WHEELS = "ros-rclpy"

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
-from genima.doctor.reading import read
+from genima.doctor.system_files import read
 
-# Of SCHED_FIFO: what genima_nodes.pacing asks for at most, and what libfranka takes for its 1 kHz loop.
+# Of SCHED_FIFO: what genima_nodes.ros.paced_thread asks for at most, and what libfranka takes for its 1 kHz loop.
 OURS, FRANKA = 10, 99
 _MEMLOCK = 102400  # KiB, of libfranka's installation guide
 _ENOUGH = "enough where no robot is driven at 1 kHz (--robot-ip, --backend)"

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
-from genima.doctor.reading import number
+from genima.doctor.system_files import number
 
 _PORT = 443  # Desk's, the robot's web pages; never the control interface's own
 _TRIES, _PAUSE, _PATIENCE = 100, 0.005, 1.0  # s

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from genima.doctor.findings import Finding, Status, fail, ok, skipped, warn
-from genima.doctor.reading import number
+from genima.doctor.system_files import number
 from genima.errors import GenimaError
 
 FAST_DDS = "rmw_fastrtps_cpp"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from genima.cameras.rig import Device
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
-from genima.views.rig import Device
 
 _AHEAD = 0.005  # s that a stamp may be in the future: two clocks never agree fully
 _LATE = 0.1  # s: images that are older when they come leave little time to draw

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genima.cameras.rig import Device
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
-from genima.doctor.reading import number, read
+from genima.doctor.system_files import number, read
 from genima.errors import GenimaError
-from genima.views.rig import Device
 
 _VENDOR = "8086"  # Intel's
 _SUPER_SPEED = 5000.0  # Mbit/s

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from genima.checkpoint import DrawingSpec
-from genima.observation import DrawnTarget, Observation
+from genima.policy.spec import DrawingSpec
+from genima.types import DrawnTarget, Observation
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,19 @@ from huggingface_hub import parse_local_safetensors_file_metadata
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from genima import checkpoint
-from genima.checkpoint import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, DrawingSpec
+from genima.cameras.camera import VIRTUAL, load_cameras
 from genima.errors import GenimaError
-from genima.files import read_bytes, read_json
-from genima.images import decode_colour
 from genima.inspection.report import Report, Section, spec_rows
 from genima.inspection.sheet import captioned, grid
-from genima.observation import Image
+from genima.io.files import read_bytes, read_json
+from genima.io.images import decode_colour
+from genima.policy import spec as checkpoint
+from genima.policy.spec import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, DrawingSpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.training import DRAWINGS, PROGRESS, STATE
 from genima.training.log import Progress, read_metrics
-from genima.views.camera import VIRTUAL, load_cameras
+from genima.types import Image
 
 _SHOWN = 256  # px, side of a view on a sheet of spheres
 
@@ -232,7 +232,7 @@ def sphere_sheet(spec: DrawingSpec) -> Image:
     robot = RobotModel.load(spec.robot)
     cameras = dict(load_cameras("sim"))
     if VIRTUAL in spec.views:
-        from genima.views.virtual import virtual_camera  # only here: it brings a whole simulator
+        from genima.cameras.virtual_view import virtual_camera  # only here: it brings a whole simulator
 
         cameras[VIRTUAL] = virtual_camera()
     if unknown := [view for view in spec.views if view not in cameras]:

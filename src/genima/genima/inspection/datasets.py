@@ -11,25 +11,25 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from genima.checkpoint import DrawingSpec
-from genima.datasets.render import MANIFEST, sha256
-from genima.datasets.targets import read_manifest
-from genima.episodes import Episode, EpisodeError, find_episodes
-from genima.episodes.cameras import RecordedCameras
-from genima.episodes.lerobot import layout
-from genima.episodes.lerobot.description import EpisodeEntry, Info, read_episodes, read_info, read_tasks
-from genima.episodes.lerobot.reader import decode_stored
-from genima.episodes.lerobot.video import frames_at
+from genima.cameras.tiling import fit
+from genima.data.datasets.render import MANIFEST, sha256
+from genima.data.datasets.target_dataset import read_manifest
+from genima.data.episodes import Episode, EpisodeError, find_episodes
+from genima.data.episodes.cameras import RecordedCameras
+from genima.data.lerobot import layout
+from genima.data.lerobot.description import EpisodeEntry, Info, read_episodes, read_info, read_tasks
+from genima.data.lerobot.reader import decode_stored
+from genima.data.lerobot.video import frames_at
 from genima.errors import GenimaError
-from genima.files import shorten
-from genima.images import decode_rgba
 from genima.inspection.report import Report, Section, listed, spec_rows, spread
 from genima.inspection.sheet import captioned, grid
-from genima.observation import Image
+from genima.io.files import shorten
+from genima.io.images import decode_rgba
+from genima.io.tables import numbers, read_columns, stream_column, stream_rows, texts
+from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
-from genima.tables import numbers, read_columns, stream_column, stream_rows, texts
 from genima.targets import composite
-from genima.views.tiling import fit
+from genima.types import Image
 
 _DEMOS, _MOMENTS = 3, 5  # shown on a sheet
 _SHOWN = 160  # px, side of a view on a sheet

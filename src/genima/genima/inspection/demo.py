@@ -8,19 +8,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.episodes.alignment import Stream
-from genima.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader
-from genima.episodes.frames import decode
-from genima.episodes.idle import Activity, Track, find_idle, find_tracks
-from genima.episodes.summary import Summary, notes, rate
-from genima.episodes.survey import Survey
+from genima.data.episodes.alignment import Stream
+from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader
+from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.frames import decode
+from genima.data.episodes.idle import Activity, Track, find_idle, find_tracks
+from genima.data.episodes.summary import Summary, notes, rate
 from genima.errors import GenimaError
-from genima.files import shorten
 from genima.inspection.report import Report, Section, listed
 from genima.inspection.sheet import captioned, grid
-from genima.observation import Image
+from genima.io.files import shorten
 from genima.robot.model import RobotModel
-from genima.terminal import printable
+from genima.system.terminal import printable
+from genima.types import Image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

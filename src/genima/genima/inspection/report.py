@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from genima.checkpoint import DrawingSpec
-from genima.observation import Image
+from genima.policy.spec import DrawingSpec
+from genima.system.terminal import printable
 from genima.targets.appearance import Colour
-from genima.terminal import printable
+from genima.types import Image
 
 _WIDTH = 120  # characters of a line
 

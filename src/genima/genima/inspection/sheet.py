@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
 
-from genima.files import atomic_write
-from genima.observation import Image
+from genima.io.files import atomic_write
+from genima.types import Image
 
 _SOFTWARE = ("Software", "genima")  # in the pictures: tells them from others' when one is to be replaced
 _LINE = 18  # px, height of a caption

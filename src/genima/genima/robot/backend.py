@@ -12,11 +12,11 @@ from typing import Annotated, TypeVar
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from genima import paths
 from genima.errors import GenimaError
-from genima.files import FileSchema, Text, read_yaml, validate
-from genima.names import require_topic
+from genima.io import paths
+from genima.io.files import FileSchema, Text, read_yaml, validate
 from genima.robot.model import GripperPosition, JointName, RobotModel, open_fraction
+from genima.system.ros_names import require_topic
 
 _FOLDER = "config", "backends"
 _Schema = TypeVar("_Schema", bound=FileSchema)

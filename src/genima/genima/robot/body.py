@@ -18,9 +18,9 @@ import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from genima.cameras.camera import Camera
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.views.camera import Camera
 
 VISUAL, COLLISION = 1, 3  # geom groups: what is drawn, and what touches
 GRIPPER = "gripper_"  # before the names of the gripper's parts

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from genima import paths
 from genima.errors import GenimaError
-from genima.files import FileSchema, Text, load_yaml, shorten
+from genima.io import paths
+from genima.io.files import FileSchema, Text, load_yaml, shorten
 
 Array = NDArray[np.float64]
 TURN = 2 * np.pi  # rad

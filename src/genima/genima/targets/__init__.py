@@ -2,7 +2,7 @@
 
 from genima.targets.appearance import Appearance, Sphere
 from genima.targets.rendering import RENDERERS, composite, draw_targets, render_spheres
-from genima.targets.spheres import PlacedSphere, place_spheres
+from genima.targets.sphere_geometry import PlacedSphere, place_spheres
 
 __all__ = [
     "RENDERERS",

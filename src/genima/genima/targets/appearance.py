@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from genima import paths
 from genima.errors import GenimaError
-from genima.files import FileSchema, Fraction, Text, describe, read_yaml, validate
+from genima.io import paths
+from genima.io.files import FileSchema, Fraction, Text, describe, read_yaml, validate
 from genima.robot.model import RobotModel
 
 Colour = tuple[int, int, int]  # rgb, 0..255

@@ -10,18 +10,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from genima.cameras.camera import Camera
 from genima.errors import GenimaError
-from genima.observation import Image
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
-from genima.targets.spheres import PlacedSphere, place_spheres
-from genima.views.camera import Camera
+from genima.targets.sphere_geometry import PlacedSphere, place_spheres
+from genima.types import Image
 
 # Modules with a function `render`, imported when first used: only the first needs no graphics system.
 RENDERERS = {
-    "raycast": "genima.targets.raycast",
-    "moderngl": "genima.targets.opengl",
-    "pyrender": "genima.targets.meshes",
+    "raycast": "genima.targets.numpy_renderer",
+    "moderngl": "genima.targets.opengl_renderer",
+    "pyrender": "genima.targets.pyrender_renderer",
 }
 
 

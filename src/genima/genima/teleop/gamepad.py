@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genima import paths
 from genima.errors import GenimaError
-from genima.files import FileSchema, load_yaml
+from genima.io import paths
+from genima.io.files import FileSchema, load_yaml
 
 _AXES = "xyz"
 _SLACK = 0.01  # beyond the ends of an axis: rounding, not another unit

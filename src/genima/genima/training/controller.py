@@ -15,21 +15,21 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from genima.checkpoint import DrawingSpec, halve
-from genima.cli.options import check_options
-from genima.controller.act import Act, ActConfig, act_loss
-from genima.controller.controller import Controller, pixels
-from genima.controller.pretrained import load_clip, load_imagenet
-from genima.datasets.augmentation import Augmentation
-from genima.datasets.backgrounds import Backgrounds
-from genima.datasets.chunks import ChunkBatch, ChunkDataset, Perturbation, collate, joint_statistics
-from genima.datasets.moments import Moments, Visit
-from genima.datasets.targets import split
-from genima.observation import DrawnTarget, Joints
-from genima.text import small_text_encoder, small_tokenizer
+from genima.cameras.camera import Camera
+from genima.data.datasets.augmentation import Augmentation
+from genima.data.datasets.backgrounds import Backgrounds
+from genima.data.datasets.controller_samples import ChunkBatch, ChunkDataset, Perturbation, collate, joint_statistics
+from genima.data.datasets.sample_index import Moments, Visit
+from genima.data.datasets.target_dataset import split
+from genima.policy.controller.act import Act, ActConfig, act_loss
+from genima.policy.controller.controller import Controller, pixels
+from genima.policy.controller.pretrained import load_clip, load_imagenet
+from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
+from genima.policy.spec import DrawingSpec, halve
+from genima.system.command_line import check_options
 from genima.training import loop
 from genima.training.options import CLIP, IMAGENET, RANDOM, ChunkOptions, LoopOptions
-from genima.views.camera import Camera
+from genima.types import DrawnTarget, Joints
 
 _SHOWN = 8  # samples on the picture
 

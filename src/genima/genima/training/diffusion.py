@@ -15,20 +15,22 @@ from kornia.augmentation import ColorJiggle, RandomCrop
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genima.checkpoint import halve
-from genima.cli.options import check_options
-from genima.datasets.drawings import DrawingDataset, DrawingSample, collate
-from genima.datasets.moments import Visit
-from genima.datasets.targets import TargetDataset, split
-from genima.diffusion.agent import DiffusionAgent, joined, separated
-from genima.diffusion.engine import DrawingEngine, Plan, Shortcuts, plans
+from genima.cameras.tiling import untile
+from genima.data.datasets.diffusion_samples import DrawingDataset, DrawingSample, collate
+from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.target_dataset import TargetDataset, split
 from genima.errors import GenimaError
-from genima.observation import Joints, Observation
+from genima.policy.diffusion_agent.agent import DiffusionAgent, joined, separated
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.execution_config import Plan, plans
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.spec import halve
 from genima.robot.model import RobotModel
-from genima.targets.reading import drawing_errors, summarise
+from genima.system.command_line import check_options
+from genima.targets.decoding import drawing_errors, summarise
 from genima.training import DRAWINGS, loop
 from genima.training.options import DrawingOptions, LoopOptions
-from genima.views.tiling import untile
+from genima.types import Joints, Observation
 
 _FRAMES_AT_ONCE = 8  # drawn in validation
 _ROUNDING = 4.0  # mean grey levels between a drawing in single precision and one in half
@@ -213,7 +215,7 @@ def validation_errors(
 
     Returns:
         ``loss``; ``off``, the share of spheres that are missing or more than 3 px off; and all of
-        :func:`genima.targets.reading.summarise`, in pixels and degrees.
+        :func:`genima.targets.decoding.summarise`, in pixels and degrees.
     """
     agent, spec, moments = model.agent, targets.spec, targets.moments
     robot = RobotModel.load(spec.robot)

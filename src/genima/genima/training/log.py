@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from genima.errors import GenimaError
-from genima.files import atomic_write, parse_json, read_json, read_text, validate
+from genima.io.files import atomic_write, parse_json, read_json, read_text, validate
 from genima.training import METRICS, PROGRESS, STATE
 
 _Number = float | None  # None: not finite, such as the error in px where no sphere was found

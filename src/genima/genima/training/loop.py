@@ -29,17 +29,17 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from genima.checkpoint import BEST, LAST
-from genima.cli.options import check_options
-from genima.datasets.moments import Visit
+from genima.data.datasets.sample_index import Visit
 from genima.errors import GenimaError
-from genima.files import shorten
-from genima.outputs import output_lock
-from genima.precision import is_half_fast
+from genima.io.files import shorten
+from genima.io.outputs import output_lock
+from genima.policy.precision import is_half_fast
+from genima.policy.spec import BEST, LAST
+from genima.system.command_line import check_options
+from genima.system.process_pool import end_with_parent
 from genima.training import PROGRESS, STATE
 from genima.training.log import Progress, append_metrics, finite
 from genima.training.options import LoopOptions
-from genima.workers import end_with_parent
 
 _BAD_BATCH = "bad_batch.pt"
 _TENSORBOARD = "tensorboard"

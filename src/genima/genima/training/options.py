@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
-from genima.files import NonNegative, Positive
+from genima.io.files import NonNegative, Positive
 
 IMAGENET, CLIP, SD_TURBO = "microsoft/resnet-18", "openai/clip-vit-base-patch32", "stabilityai/sd-turbo"
 RANDOM, SMALL = "random", "small"  # in place of a ResNet; in place of a CLIP, and of a Stable Diffusion

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
-from genima.handeye.intrinsics import Intrinsics
-from genima.observation import Image
+from genima.types import Image
 
 WIDTH, HEIGHT = 640, 480  # px
 RENDER_WIDTH, RENDER_HEIGHT, RENDER_FOCAL = 1440, 1120, 1230.0  # px: twice the size, and what distortion brings in

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from genima.handeye.board import Board
-from genima.handeye.intrinsics import Intrinsics
-from genima.handeye.poses import inverse, pose, transform
-from genima.observation import Image
+from genima.cameras.calibration_board import Board
+from genima.cameras.intrinsics import Intrinsics
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import inverse, pose, transform
+from genima.types import Image
 from genima_sim.calibration.optics import Sensor
 
 Array = NDArray[np.float64]

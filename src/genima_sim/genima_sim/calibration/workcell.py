@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from genima import paths
+from genima.cameras.calibration_board import Board
+from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.intrinsics import Intrinsics
+from genima.control.collision import SelfCollision
 from genima.errors import GenimaError
-from genima.guard import SelfCollision
-from genima.handeye.board import Board
-from genima.handeye.intrinsics import Intrinsics
-from genima.handeye.poses import inverse, pose, transform
-from genima.observation import Image
+from genima.io import paths
 from genima.robot.body import COLLISION, arm_only_model, finger_ratios
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
-from genima.views.camera import Camera, load_cameras
+from genima.robot.rigid_transforms import inverse, pose, transform
+from genima.types import Image
 from genima_sim.calibration import optics
 from genima_sim.calibration.optics import RENDER_FOCAL, RENDER_HEIGHT, RENDER_WIDTH, Sensor
 from genima_sim.calibration.setup import Setup

@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 from genima.errors import GenimaError
-from genima.observation import Command
-from genima_nodes import messages, parameters
-from genima_nodes.running import CONTROL_NICENESS, run
+from genima.types import Command
+from genima_nodes.ros import messages, parameters
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 from genima_sim.coppeliasim.connection import Connection
 from genima_sim.coppeliasim.names import SceneNames

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from genima_calibration.commands.options import RobotOptions
 from pydantic import Field
 
-from genima.cli.calibrate.options import RobotOptions
-from genima.cli.options import parse_options
 from genima.robot.model import RobotModel
+from genima.system.command_line import parse_options
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(
         ReadCameras, "genima calibrate coppeliasim", argv, "./genima calibrate coppeliasim calibration/coppeliasim"
     )
-    from genima.handeye.result import Calibration, Frames
+    from genima.cameras.calibration_file import Calibration, Frames
     from genima_sim.coppeliasim.connection import Connection
     from genima_sim.coppeliasim.names import SceneNames
     from genima_sim.coppeliasim.scene import CoppeliaScene

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genima.errors import GenimaError
-from genima.observation import Command, Joints, Observation
+from genima.types import Command, Joints, Observation
 from genima_sim.coppeliasim.scene import CoppeliaScene
 
 

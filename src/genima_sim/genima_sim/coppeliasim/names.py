@@ -9,11 +9,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from genima import paths
 from genima.errors import GenimaError
-from genima.files import FileSchema, Pixels, Text, load_yaml
-from genima.names import RosName
+from genima.io import paths
+from genima.io.files import FileSchema, Pixels, Text, load_yaml
 from genima.robot.model import GripperTravel, JointName, RobotModel
+from genima.system.ros_names import RosName
 
 
 class Fingers(GripperTravel):

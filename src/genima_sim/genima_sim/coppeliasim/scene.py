@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from genima.cameras.camera import Camera
 from genima.errors import GenimaError
-from genima.observation import Image, Joints
 from genima.robot.model import RobotModel, open_fraction
 from genima.robot.placement import base_pose
-from genima.views import Camera
+from genima.types import Image, Joints
 from genima_sim.coppeliasim.connection import Connection
 from genima_sim.coppeliasim.names import SceneNames
 

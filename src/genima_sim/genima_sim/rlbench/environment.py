@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from genima.errors import GenimaError
-from genima.observation import Command, Joints, Observation
+from genima.types import Command, Joints, Observation
 from genima_sim.rlbench.tasks import RATE, VARIATION, require_task
 
 VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")

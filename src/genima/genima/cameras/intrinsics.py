@@ -1,0 +1,127 @@
+"""What a camera does to light: focal lengths, principal point and lens distortion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.cameras.camera import NO_DISTORTION, Camera
+from genima.cameras.plausibility import require_plausible_intrinsics
+from genima.errors import GenimaError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera with Brown-Conrady distortion (ROS's plumb_bob). Pixel centres at n + 0.5, as in `Camera`."""
+
+    width: int  # px
+    height: int  # px
+    fx: float  # px
+    fy: float  # px
+    cx: float  # px
+    cy: float  # px
+    distortion: tuple[float, float, float, float, float] = NO_DISTORTION  # k1, k2, p1, p2, k3
+
+    @property
+    def K(self) -> Array:
+        """The camera matrix (3, 3)."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], float)
+
+    @property
+    def parameters(self) -> Array:
+        """(9,): fx, fy, cx, cy, then the distortion."""
+        return np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion])
+
+    def with_parameters(self, parameters: Array) -> Intrinsics:
+        """The same image size with other :attr:`parameters`."""
+        fx, fy, cx, cy, k1, k2, p1, p2, k3 = (float(p) for p in parameters)
+        return Intrinsics(self.width, self.height, fx, fy, cx, cy, (k1, k2, p1, p2, k3))
+
+    def project(self, points: Array) -> Array:
+        """Pixels (..., 2) of points (..., 3) in the optical frame, m; not a number for those behind the camera.
+
+        Source: D. C. Brown, Close-range camera calibration, Photogrammetric Engineering 37(8), 1971.
+        """
+        x, y = np.moveaxis(points[..., :2] / np.where(points[..., 2:] > 0, points[..., 2:], np.nan), -1, 0)
+        k1, k2, p1, p2, k3 = self.distortion
+        r2 = x * x + y * y
+        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+        u = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+        v = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        return np.stack([self.fx * u + self.cx, self.fy * v + self.cy], -1)
+
+    def jacobians(self, points: Array) -> tuple[Array, Array]:
+        """Of the pixels of points (..., 3): by the points (..., 2, 3), and by the :attr:`parameters` (..., 2, 9)."""
+        z = points[..., 2]
+        x, y = points[..., 0] / z, points[..., 1] / z
+        k1, k2, p1, p2, k3 = self.distortion
+        r2 = x * x + y * y
+        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+        slope = k1 + r2 * (2 * k2 + r2 * 3 * k3)  # of radial by r2
+        u = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+        v = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        u_x = radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x
+        mixed = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y  # u by y is v by x
+        v_y = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x
+        by_point = np.empty((*z.shape, 2, 3))
+        by_point[..., 0, 0], by_point[..., 0, 1] = self.fx * u_x / z, self.fx * mixed / z
+        by_point[..., 1, 0], by_point[..., 1, 1] = self.fy * mixed / z, self.fy * v_y / z
+        by_point[..., 2] = -(by_point[..., 0] * x[..., None] + by_point[..., 1] * y[..., None])
+        by_parameter = np.zeros((*z.shape, 2, 9))
+        by_parameter[..., 0, 0], by_parameter[..., 1, 1] = u, v
+        by_parameter[..., 0, 2] = by_parameter[..., 1, 3] = 1
+        for row, (focal, at, twice) in enumerate(((self.fx, x, 2 * x * x), (self.fy, y, 2 * y * y))):
+            for column, power in ((4, r2), (5, r2**2), (8, r2**3)):
+                by_parameter[..., row, column] = focal * at * power
+            across, along = (6, 7) if row == 0 else (7, 6)
+            by_parameter[..., row, across] = focal * 2 * x * y
+            by_parameter[..., row, along] = focal * (r2 + twice)
+        return by_point, by_parameter
+
+    def camera(self, view: str, parent: Literal["base", "flange"], T_parent_camera: Array) -> Camera:
+        """The camera at a place."""
+        numbers = (self.width, self.height, self.fx, self.fy, self.cx, self.cy)
+        return Camera(view, parent, T_parent_camera, *numbers, self.distortion)
+
+    @classmethod
+    def of(cls, camera: Camera) -> Intrinsics:
+        """Of a camera."""
+        c = camera
+        return cls(c.width, c.height, c.fx, c.fy, c.cx, c.cy, c.distortion)
+
+    @classmethod
+    def from_camera_info(
+        cls, width: int, height: int, distortion_model: str, d: Sequence[float], k: Sequence[float]
+    ) -> Intrinsics:
+        """Of the fields of a ROS CameraInfo of the same names, ``k`` (9,) row by row, for the raw image.
+
+        ROS, OpenCV and the RealSense library count pixels from the middle of the first one: half a pixel is added.
+
+        Raises:
+            GenimaError: for an uncalibrated camera, another distortion model, and numbers that no camera has.
+        """
+        K = np.array(k, float)
+        if K.shape != (9,) or not np.all(np.isfinite(K)) or min(K[0], K[4]) <= 0 or min(width, height) <= 0:
+            raise GenimaError(
+                "camera_info is of a camera without intrinsics (its k or image size is zero or malformed): calibrate "
+                "the lens first (ros2 run camera_calibration cameracalibrator) or let the driver publish its own"
+            )
+        coefficients = np.array(d, float)
+        if not np.all(np.isfinite(coefficients)):
+            raise GenimaError("camera_info has a distortion d that is not finite")
+        brown_conrady = distortion_model in ("plumb_bob", "rational_polynomial") and not coefficients[5:].any()
+        if coefficients.any() and not brown_conrady:
+            raise GenimaError(
+                f"camera_info has distortion model {distortion_model!r} with d = {list(d)}; only plumb_bob (k1, k2, "
+                "p1, p2, k3) is known: calibrate from the rectified image with its own camera_info instead"
+            )
+        k1, k2, p1, p2, k3 = (float(c) for c in np.resize(np.append(coefficients[:5], np.zeros(5)), 5))
+        fx, fy, cx, cy = K[[0, 4, 2, 5]].tolist()
+        require_plausible_intrinsics(width, height, fx, fy, cx + 0.5, cy + 0.5, "camera_info")
+        return cls(width, height, fx, fy, cx + 0.5, cy + 0.5, (k1, k2, p1, p2, k3))

@@ -1,0 +1,154 @@
+"""Samples for the controller: spheres on random backgrounds, measured joints, and the chunk that leads to them.
+
+The controller never sees a scene. Its images are made here from joint positions alone, so their number has no end:
+every visit of a moment has other backgrounds, and with a perturbation another start and target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genima.policy.spec import DrawingSpec
+from genima.policy.controller.controller import JointStatistics
+from genima.data.datasets.augmentation import Augmentation
+from genima.data.datasets.backgrounds import Backgrounds
+from genima.data.datasets.sample_index import Moments, Visit
+from genima.control.jerk_limited_motion import minimum_jerk
+from genima.types import Image
+from genima.robot.model import RobotModel
+from genima.targets import draw_targets
+from genima.cameras.camera import Camera
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """How far samples stray from the demos; standard deviations in rad."""
+
+    start: float = 0.03  # of the measured joints: the arm is never quite on the demos' path
+    target: float = 0.03  # of the drawn joints: targets between and beyond the demos'
+    far: float = 0.25  # of start and target in a share of the samples: anywhere (GENIMA paper, appendix J)
+    far_share: float = 0.15
+    drawing: float = 0.015  # of each view's drawing on its own: views never agree exactly
+
+
+class ChunkSample(NamedTuple):
+    """One sample."""
+
+    images: Tensor  # (views, H, W, 3) uint8, in tile order
+    proprioception: Tensor  # (n + 1,) normalised joints, gripper's open fraction
+    actions: Tensor  # (K, n + 1) normalised joints, 1 where the gripper is open
+    padding: Tensor  # (K,) true past the episode's end
+    instruction: str
+
+
+class ChunkBatch(NamedTuple):
+    """Samples stacked along a first axis."""
+
+    images: Tensor
+    proprioception: Tensor
+    actions: Tensor
+    padding: Tensor
+    instructions: list[str]
+
+
+class ChunkDataset(torch.utils.data.Dataset[ChunkSample]):
+    """Moments as samples, indexed by :class:`Visit`: all randomness of a sample follows from (seed, Visit.sample)."""
+
+    def __init__(
+        self,
+        moments: Moments,
+        robot: RobotModel,
+        cameras: Mapping[str, Camera],
+        spec: DrawingSpec,
+        statistics: JointStatistics,
+        backgrounds: Backgrounds,
+        perturbation: Perturbation | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Without ``perturbation`` joints are as recorded; without ``augmentation`` drawings are clean and opaque.
+
+        Padding is taken over from ``moments``, but for demos that end at rest: those go on resting.
+        """
+        self._moments, self._robot, self._spec, self._statistics = moments, robot, spec, statistics
+        self._backgrounds, self._perturbation, self._augmentation = backgrounds, perturbation, augmentation
+        self._seed = seed
+        self._cameras = [cameras[view].fitted(spec.view_size) for view in spec.views]
+        self._padding = moments.padding & ~_rests(moments)[:, None]
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def __getitem__(self, visit: Visit) -> ChunkSample:
+        rng = np.random.default_rng([self._seed, visit.sample])
+        moments, i = self._moments, visit.moment
+        start, target, actions = moments.positions[i], moments.target[i], moments.actions[i]
+        if self._perturbation:
+            shift = self._displacements(rng, self._perturbation)
+            lower, upper = self._robot.position_min, self._robot.position_max
+            blend = minimum_jerk(np.arange(1, len(actions) + 1) / len(actions))[:, None]
+            start, target = np.clip([start + shift[0], target + shift[1]], lower, upper)
+            actions = np.clip(actions + (1 - blend) * shift[0] + blend * shift[1], lower, upper)
+        gripper_open = bool(moments.target_open[i])
+        images = np.stack([self._draw(rng, camera, target, gripper_open, start) for camera in self._cameras])
+        normalise = self._statistics.normalise
+        return ChunkSample(
+            torch.from_numpy(images),
+            torch.from_numpy(np.append(normalise(start), moments.gripper[i])).float(),
+            torch.from_numpy(np.column_stack([normalise(actions), moments.action_gripper[i] > 0.5])).float(),
+            torch.from_numpy(self._padding[i]),
+            str(moments.instruction[i]),
+        )
+
+    def _displacements(self, rng: np.random.Generator, p: Perturbation) -> NDArray[np.float64]:
+        """Of start and target, (2, n) rad."""
+        sigma = [p.far, p.far] if rng.random() < p.far_share else [p.start, p.target]
+        n = len(self._robot.joint_names)
+        return rng.normal(0, 1, (2, n)) * np.array(sigma)[:, None] * rng.uniform(0, 1, (2, 1))
+
+    def _draw(
+        self,
+        rng: np.random.Generator,
+        camera: Camera,
+        target: NDArray[np.float64],
+        gripper_open: bool,
+        start: NDArray[np.float64],
+    ) -> Image:
+        if self._perturbation:
+            target = target + rng.normal(0, self._perturbation.drawing, len(target))
+        opacity = rng.uniform(*self._augmentation.opacity) if self._augmentation else 1.0
+        background = self._backgrounds(rng, self._spec.view_size)
+        drawn = draw_targets(
+            background, camera, self._robot, self._spec.appearance, target, gripper_open, start, opacity
+        )
+        return self._augmentation(rng, drawn) if self._augmentation else drawn
+
+
+def collate(samples: Sequence[ChunkSample]) -> ChunkBatch:
+    """Stack samples."""
+    images, proprioception, actions, padding, instructions = zip(*samples, strict=True)
+    stacked = (torch.stack(images), torch.stack(proprioception), torch.stack(actions), torch.stack(padding))
+    return ChunkBatch(*stacked, list(instructions))
+
+
+def joint_statistics(moments: Moments, floor: float = 0.05) -> JointStatistics:
+    """Of all commanded positions, each once; a joint that hardly moves is not blown up beyond ``floor`` rad."""
+    commanded = moments.actions[:, 0]  # with all K, a demo's first commands would count less than its others
+    return JointStatistics(commanded.mean(0), np.maximum(commanded.std(0), floor))
+
+
+def _rests(moments: Moments) -> NDArray[np.bool_]:
+    """(N,) whether a moment's episode ends at rest: its held last action is then no padding but what to do."""
+    _, number, count = np.unique(moments.episode, return_inverse=True, return_counts=True)
+    rests = np.empty(len(moments), bool)
+    for rows in np.split(np.argsort(number, kind="stable"), np.cumsum(count)[:-1]):
+        last_commands = moments.actions[rows[-3:], 0]
+        rests[rows] = np.ptp(last_commands, axis=0).max() < 1e-3
+    return rests

@@ -1,0 +1,51 @@
+"""Samples for the diffusion agent: a tile, the same tile with the target spheres, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.target_dataset import TargetDataset
+
+
+class DrawingSample(NamedTuple):
+    """One sample, or a batch of them with a leading axis and a list of instructions."""
+
+    condition: Tensor  # (H, W, 3) uint8, the observation
+    target: Tensor  # (H, W, 3) uint8, with spheres
+    instruction: str | list[str]
+
+
+class DrawingDataset(torch.utils.data.Dataset[DrawingSample]):
+    """Some moments of a rendered dataset, indexed by :class:`Visit`; every visit sees the same."""
+
+    def __init__(self, targets: TargetDataset, moments: NDArray[np.integer]) -> None:
+        self._targets, self._moments = targets, moments
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def moment(self, visit: Visit) -> int:
+        """Index of a visit's moment in the rendered dataset."""
+        return int(self._moments[visit.moment])
+
+    def __getitem__(self, visit: Visit) -> DrawingSample:
+        i = self.moment(visit)
+        condition, target = self._targets.drawn(i)
+        instruction = str(self._targets.moments.instruction[i])
+        return DrawingSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
+
+
+def collate(samples: Sequence[DrawingSample]) -> DrawingSample:
+    """Stack samples to a batch."""
+    return DrawingSample(
+        torch.stack([s.condition for s in samples]),
+        torch.stack([s.target for s in samples]),
+        [str(s.instruction) for s in samples],
+    )

@@ -1,0 +1,72 @@
+"""Moments of reaching arbitrary configurations, to pre-train the controller on.
+
+The joints of demos fill a small part of what an arm can reach, and a controller that knows only those fails to follow
+targets beside them (GENIMA paper, appendix J, "Controller fails to follow targets").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.control.chunk_stream import ACCELERATION, VELOCITY
+from genima.data.datasets.sample_index import Moments
+from genima.control.jerk_limited_motion import minimum_jerk
+from genima.robot.model import RobotModel
+
+_NEAREST, _HIGHEST = 0.3, 0.8  # m, of the tip from the base's axis and above the table: where work and cameras are
+# Peaks of a minimum-jerk path of length 1 in time 1 (Flash and Hogan, 1985).
+_PEAK_VELOCITY, _PEAK_ACCELERATION = 15 / 8, 10 / np.sqrt(3)
+
+
+def reach_moments(
+    robot: RobotModel, horizon: int, period: float, count: int, seed: int, instructions: Sequence[str] = ("reach",)
+) -> Moments:
+    """``count`` moments, each an episode of its own: a minimum-jerk chunk from anywhere to a target within its reach.
+
+    Starts are uniform over the joint ranges as far as all of the arm is above the table it stands on, with the tip in
+    front and not above the work. A target is as far as any share of what the joints do in ``horizon`` steps of
+    ``period`` seconds at the velocity and acceleration that a chunk may use. The gripper is open or closed at random,
+    before and after.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(robot.joint_names)
+    farthest = reach(robot, horizon * period)
+    start, target = np.empty((0, n)), np.empty((0, n))
+    while len(start) < count:
+        q = rng.uniform(robot.position_min, robot.position_max, (4 * count, n))
+        way = rng.uniform(-1, 1, (len(q), n)) * rng.uniform(0, 1, (len(q), 1)) * farthest
+        fits = np.all((q + way >= robot.position_min) & (q + way <= robot.position_max), axis=1)
+        q, way = q[fits], way[fits]
+        fits = _in_workspace(robot, q) & _in_workspace(robot, q + way)
+        start, target = np.concatenate([start, q[fits]]), np.concatenate([target, (q + way)[fits]])
+    start, target = start[:count], target[:count]
+    progress = minimum_jerk(np.arange(1, horizon + 1) / horizon)[:, None]
+    target_open = rng.random(count) < 0.5
+    return Moments(
+        episode=np.array([f"reach-{i:06d}" for i in range(count)]),
+        instruction=rng.choice(list(instructions), count),
+        positions=start,
+        gripper=(rng.random(count) < 0.5).astype(float),
+        target=target,
+        target_open=target_open,
+        actions=start[:, None] + progress * (target - start)[:, None],
+        action_gripper=np.repeat(target_open[:, None].astype(float), horizon, axis=1),
+        padding=np.zeros((count, horizon), bool),
+    )
+
+
+def reach(robot: RobotModel, duration: float) -> NDArray[np.float64]:
+    """How far (n,) in rad each joint moves at most in ``duration`` seconds, from rest to rest with minimum jerk."""
+    by_velocity = VELOCITY * robot.velocity_max * duration / _PEAK_VELOCITY
+    by_acceleration = ACCELERATION * robot.acceleration_max * duration**2 / _PEAK_ACCELERATION
+    return np.minimum(by_velocity, by_acceleration)
+
+
+def _in_workspace(robot: RobotModel, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+    points = robot.link_poses(positions)[..., :3, 3]
+    tip = points[:, -1]
+    above_table, in_front = points[..., 2].min(axis=-1) > 0, np.abs(tip[:, 1]) < tip[:, 0]  # by 45 degrees either way
+    return above_table & in_front & (np.hypot(tip[:, 0], tip[:, 1]) > _NEAREST) & (tip[:, 2] < _HIGHEST)

@@ -1,0 +1,397 @@
+"""From demos to a dataset of drawn targets: parquet shards that stream, split over machines and load at random."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cv2
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.distributed import split_dataset_by_node
+from pydantic import Field
+from tqdm import tqdm
+
+from genima.policy.spec import DrawingSpec
+from genima.data.episodes import Episode, EpisodeError
+from genima.data.episodes.bag import calibration_topic, camera_info_topic, raw_topic
+from genima.data.episodes.cameras import RecordedCameras
+from genima.errors import GenimaError
+from genima.io.files import FileSchema, atomic_write, parse_json, read_bytes, read_json, shorten, validate
+from genima.types import Image
+from genima.io.outputs import output_lock
+from genima.robot.model import RobotModel
+from genima.targets import place_spheres, render_spheres
+from genima.system.terminal import printable
+from genima.cameras.camera import VIRTUAL, Camera
+from genima.cameras.undistortion import Rectifier
+from genima.cameras.tiling import fit
+from genima.cameras.virtual_view import VirtualView
+from genima.system.process_pool import WorkerPool
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+_OURS = re.compile(r"shard-.*|\.shard-.*\.part|\.manifest\.json\..*\.part|manifest\.json|\.cache|\.rank-\d+\.lock")
+_KEY = b"genima"  # of the note in a shard's footer
+# At 4:4:4, as small coloured things would lose their colour with half the chroma's resolution.
+_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
+_RECALIBRATED = "it was recorded with another calibration than the first demo: render it apart, or say --cameras"
+_UNCALIBRATED = "its calibration is unknown: render it apart, with --cameras FOLDER"
+_UNSUCCESSFUL, _UNJUDGED = "not successful", "not judged (it has no /success)"
+_NOT_SUCCESSFUL = (_UNSUCCESSFUL, _UNJUDGED)
+_RATE_TOLERANCE = 0.1  # by which a demo's rate may differ from the dataset's
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """What is rendered from what; the same plan gives the same shards, wherever and however often it is run."""
+
+    episodes: tuple[Path, ...]
+    spec: DrawingSpec
+    cameras: Mapping[str, Camera]  # by view, the virtual one's included where it is to be rendered
+    recorded: bool = False  # the cameras are those that the first demo was recorded with, as must be all
+    episodes_per_shard: int = 8
+    renderer: str = "raycast"
+    on_fault: Literal["skip", "refuse"] = "skip"
+    unjudged: Literal["skip", "keep"] = "skip"  # demos of which nobody has said whether they succeeded
+    images: Literal["jpeg", "png"] = "jpeg"  # how observations are stored: at quality 95, or without loss
+
+    @property
+    def shards(self) -> list[tuple[Path, ...]]:
+        """The episodes of each shard."""
+        step = self.episodes_per_shard
+        return [self.episodes[i : i + step] for i in range(0, len(self.episodes), step)]
+
+    def shard_name(self, shard: int) -> str:
+        """File name of a shard."""
+        return f"shard-{shard:05d}-of-{len(self.shards):05d}.parquet"
+
+    def fingerprint(self) -> str:
+        """Of everything that decides what is in the shards."""
+        about = {
+            "schema": SCHEMA,
+            "spec": self.spec.to_dict(),
+            "cameras": {view: camera.to_dict() for view, camera in self.cameras.items()},
+            "episodes": [(folder.name, _recording(folder)) for folder in self.episodes],
+            "recorded": self.recorded,
+            "episodes_per_shard": self.episodes_per_shard,
+            "unjudged": self.unjudged,
+            **({"images": self.images} if self.images != "jpeg" else {}),  # datasets of before stay the same
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RenderSummary:
+    """What a rendering has made."""
+
+    moments: int
+    episodes: int
+    skipped: Mapping[str, str]  # why, by episode
+    missing: int  # shards that other machines have yet to make
+
+    def __str__(self) -> str:
+        text = f"{self.moments} moments of {self.episodes} demos"
+        if self.skipped:
+            failed, unjudged = (list(self.skipped.values()).count(why) for why in _NOT_SUCCESSFUL)
+            faulty = len(self.skipped) - failed - unjudged
+            text += f"; skipped {failed} unsuccessful, {unjudged} unjudged and {faulty} faulty ones"
+        return text
+
+
+def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines: int = 1) -> RenderSummary:
+    """Render the shards that are missing in ``out``; when all are there, write the manifest with their checksums.
+
+    On several machines each takes its share (``rank`` of ``machines``; Hugging Face's ``split_dataset_by_node``) of
+    the same plan; whoever finishes last, or runs again over all shards, writes the manifest.
+
+    Raises:
+        GenimaError: when ``out`` holds another dataset or anything else, another process of this ``rank`` writes it, a
+            demo is at fault and faults are refused, or none is left.
+    """
+    _require_ours(out)
+    fingerprint = plan.fingerprint()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot write dataset {out}: {error.strerror}") from None
+    with output_lock(out / f"rank-{rank}", "dataset"):
+        return _render(plan, fingerprint, out, processes, rank, machines)
+
+
+def _require_ours(out: Path) -> None:
+    """Check that a folder is new, or holds a dataset of drawn targets, finished or not, and nothing else.
+
+    Raises:
+        GenimaError: when it holds anything else.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir():
+        raise GenimaError(f"dataset {out}: not a folder; name another")
+    if others := sorted(path.name for path in out.iterdir() if not _OURS.fullmatch(path.name)):
+        raise GenimaError(f"dataset {out}: the folder holds other files ({shorten(', '.join(others))}); name another")
+    if (manifest := out / MANIFEST).exists():
+        data = read_json(manifest, "manifest")
+        if not isinstance(data, dict) or not {"schema", "fingerprint", "shards"} <= set(data):
+            raise GenimaError(f"dataset {out}: {MANIFEST} is not of a dataset of drawn targets; name another folder")
+
+
+def _render(plan: RenderPlan, fingerprint: str, out: Path, processes: int, rank: int, machines: int) -> RenderSummary:
+    present = {path.name: _note(path) for path in sorted(out.glob("shard-*.parquet"))}
+    if any(note["fingerprint"] != fingerprint for note in present.values()):
+        raise _another(out)
+    if not present and (out / MANIFEST).exists() and _fingerprint(out) != fingerprint:
+        raise _another(out)
+    every = datasets.Dataset.from_dict({"shard": list(range(len(plan.shards)))})
+    mine = [int(shard) for shard in split_dataset_by_node(every, rank, machines)["shard"]]
+    todo = [shard for shard in mine if plan.shard_name(shard) not in present]
+    if todo:
+        (out / MANIFEST).unlink(missing_ok=True)
+        _render_all(plan, todo, out, processes)
+    notes = {name: _note(out / name) for name in map(plan.shard_name, range(len(plan.shards))) if (out / name).exists()}
+    if any(note["fingerprint"] != fingerprint for note in notes.values()):  # another machine's, of another plan
+        raise _another(out)
+    skipped = {episode: reason for note in notes.values() for episode, reason in note["skipped"].items()}
+    summary = RenderSummary(
+        sum(note["moments"] for note in notes.values()),
+        sum(note["episodes"] for note in notes.values()),
+        skipped,
+        len(plan.shards) - len(notes),
+    )
+    if plan.on_fault == "refuse" and (faulty := [e for e, why in skipped.items() if why not in _NOT_SUCCESSFUL]):
+        raise GenimaError(f"{out} was rendered without demos with faults: {faulty[0]}: {skipped[faulty[0]]}")
+    if not summary.missing:
+        if not summary.moments:
+            reasons = "; ".join(f"{episode}: {reason}" for episode, reason in list(skipped.items())[:3])
+            raise GenimaError(f"no demo is left to train on: {reasons}")
+        _write_manifest(plan, out, notes, summary)
+    return summary
+
+
+def _another(out: Path) -> GenimaError:
+    return GenimaError(f"{out} holds another dataset (other demos, cameras or appearance); choose another folder")
+
+
+def _fingerprint(out: Path) -> Any:
+    return read_json(out / MANIFEST, "manifest")["fingerprint"]  # a dictionary: _require_ours
+
+
+def _write_manifest(
+    plan: RenderPlan, out: Path, notes: Mapping[str, Mapping[str, Any]], summary: RenderSummary
+) -> None:
+    manifest = {
+        "schema": SCHEMA,
+        "fingerprint": plan.fingerprint(),
+        "spec": plan.spec.to_dict(),
+        "cameras": {view: camera.to_dict() for view, camera in plan.cameras.items()},
+        "moments": summary.moments,
+        "episodes": summary.episodes,
+        "skipped": dict(summary.skipped),
+        "shards": [
+            {"file": name, "moments": note["moments"], "sha256": sha256(out / name)} for name, note in notes.items()
+        ],
+    }
+    atomic_write(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def _recording(folder: Path) -> str:
+    """Tells a demo from another that is recorded later under its name: by what rosbag2 notes, and its files' sizes."""
+    sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
+    metadata = folder / "metadata.yaml"
+    noted = read_bytes(metadata, "file") if metadata.exists() else b""
+    return hashlib.sha256(noted + json.dumps(sizes).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Note(FileSchema):
+    """Schema of the footer of a shard."""
+
+    fingerprint: str
+    moments: Annotated[int, Field(ge=0)]
+    episodes: Annotated[int, Field(ge=0)]
+    skipped: dict[str, str]
+
+
+def _note(shard: Path) -> dict[str, Any]:
+    """What the renderer wrote about a shard into its footer."""
+    try:
+        note = parse_json(pq.read_metadata(shard).metadata[_KEY], f"shard {shard}")
+        return validate(_Note, note, f"shard {shard}").model_dump()
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException, GenimaError):
+        raise GenimaError(f"{shard} is damaged or none of ours; remove it, the same command makes it anew") from None
+
+
+# --------------------------------------------------------------------------------------------------- in processes
+
+
+def _render_all(plan: RenderPlan, shards: Sequence[int], out: Path, processes: int) -> None:
+    bar = tqdm(total=sum(len(plan.shards[shard]) for shard in shards), desc="render", unit="demo", dynamic_ncols=True)
+    with bar, WorkerPool(processes, _start, (plan, out)) as pool:
+        jobs = {pool.submit(_render_shard, shard): shard for shard in shards}
+        for job in as_completed(jobs):
+            for line in job.result():
+                bar.write(f"genima: skipped: {printable(line)}")
+            bar.update(len(plan.shards[jobs[job]]))
+
+
+_worker: tuple[RenderPlan, Path, RobotModel, VirtualView | None]
+
+
+def _start(plan: RenderPlan, out: Path) -> None:
+    global _worker
+    cv2.setNumThreads(1)
+    robot = RobotModel.load(plan.spec.robot)
+    _worker = (plan, out, robot, VirtualView(robot) if VIRTUAL in plan.cameras else None)
+
+
+def _render_shard(shard: int) -> list[str]:
+    """Write one shard, whole or not at all; returns why demos were skipped."""
+    plan, out, robot, virtual = _worker
+    features = shard_features(plan.spec, plan.cameras)
+    file = out / plan.shard_name(shard)
+    part, skipped, moments, kept = io.BytesIO(), dict[str, str](), 0, 0
+    with pq.ParquetWriter(part, features.arrow_schema) as writer:
+        for folder in plan.shards[shard]:
+            try:
+                rows = _rows(Episode.load(folder, robot, set(plan.cameras) - {VIRTUAL}), plan, robot, virtual)
+            except EpisodeError as error:
+                if plan.on_fault == "refuse":
+                    raise
+                skipped[folder.name] = str(error).removeprefix(f"episode {folder}: ")
+                continue
+            except _UnsuccessfulError as reason:
+                skipped[folder.name] = str(reason)
+                continue
+            writer.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
+            moments, kept = moments + len(rows), kept + 1
+        note = {"fingerprint": plan.fingerprint(), "moments": moments, "episodes": kept, "skipped": skipped}
+        writer.add_key_value_metadata({_KEY: json.dumps(note)})
+    atomic_write(file, part.getvalue())
+    return [f"{episode}: {reason}" for episode, reason in skipped.items()]
+
+
+class _UnsuccessfulError(Exception):
+    pass
+
+
+def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: VirtualView | None) -> list[dict[str, Any]]:
+    if episode.success is None and plan.unjudged == "skip":
+        raise _UnsuccessfulError(_UNJUDGED)
+    if episode.success is False:
+        raise _UnsuccessfulError(_UNSUCCESSFUL)
+    spec, K = plan.spec, plan.spec.horizon
+    if abs(episode.period * spec.action_rate - 1) > _RATE_TOLERANCE:
+        what = f"recorded at {1 / episode.period:.3g} Hz, the dataset has {spec.action_rate:.3g} Hz"
+        raise EpisodeError(episode.folder, what)
+    rectifiers = _rectifiers(episode, plan)
+    cameras = {view: rectifier.camera.fitted(spec.view_size) for view, rectifier in rectifiers.items()}
+    last, rows = len(episode) - 1, []
+    for t in range(len(episode)):
+        steps, end = np.minimum(np.arange(t, t + K), last), min(t + K, last)
+        row: dict[str, Any] = {
+            "episode": episode.folder.name,
+            "moment": t,
+            "time": episode.stamps[t] - episode.stamps[0],
+            "instruction": episode.instruction,
+            "positions": episode.positions[t],
+            "gripper": episode.gripper[t],
+            "target": episode.positions[end],
+            "target_open": bool(episode.command_gripper[steps[-1]] > 0.5),  # what the last action says
+            "actions": episode.command_positions[steps].ravel(),
+            "action_gripper": episode.command_gripper[steps],
+            "padding": np.arange(t, t + K) > last,
+        }
+        for view, camera in cameras.items():
+            if view == VIRTUAL:
+                assert virtual is not None
+                image = virtual.render(episode.positions[t], float(episode.gripper[t]))
+            else:
+                image = rectifiers[view](episode.image(view, t))
+            placed = place_spheres(
+                camera, robot, spec.appearance, row["target"], row["target_open"], episode.positions[t]
+            )
+            layer = render_spheres(camera, placed, spec.appearance, plan.renderer)
+            kind = ".jpg" if plan.images == "jpeg" else ".png"
+            row[f"observation.{view}"] = _encoded(fit(image, spec.view_size), kind)
+            row[f"spheres.{view}"] = _encoded(layer, ".png")
+        rows.append(row)
+    return rows
+
+
+def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Rectifier]:
+    """By view, of the calibrations that a demo's targets are drawn with.
+
+    A dataset has one calibration of each view: the controller learns from what these cameras would see, the checkpoint
+    is checked against them.
+
+    Raises:
+        EpisodeError: when it was recorded with another calibration than the others, and when a camera's images, or
+            what its driver said of its lens, do not fit its calibration.
+    """
+    recorded = RecordedCameras.of(episode.folder, plan.cameras)
+    rectifiers = {view: Rectifier(camera) for view, camera in plan.cameras.items()}
+    if plan.recorded:
+        for view, camera in plan.cameras.items():
+            if view == VIRTUAL:
+                continue
+            if (own := recorded.calibrated.get(view)) is None:
+                raise EpisodeError(episode.folder, _UNCALIBRATED, calibration_topic(view))
+            if not camera.agrees(own):
+                raise EpisodeError(episode.folder, _RECALIBRATED, calibration_topic(view))
+    for view, rectifier in rectifiers.items():
+        topic = raw_topic(view)
+        try:
+            if view != VIRTUAL:
+                rectifier(episode.image(view, 0))
+            if view in recorded.lenses:
+                topic = camera_info_topic(view)
+                rectifier.require(recorded.lenses[view])
+        except EpisodeError:
+            raise
+        except GenimaError as error:
+            raise EpisodeError(episode.folder, str(error), topic) from None
+    return rectifiers
+
+
+def _encoded(image: Image, kind: str) -> dict[str, Any]:
+    """An image as Hugging Face's datasets store it; rgb or rgba."""
+    swapped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    return {"bytes": cv2.imencode(kind, swapped, _JPEG if kind == ".jpg" else _PNG)[1].tobytes(), "path": None}
+
+
+def shard_features(spec: DrawingSpec, cameras: Mapping[str, Camera]) -> datasets.Features:
+    """The columns of a shard; everything but the images makes up :class:`Moments`."""
+    n, K, number = len(spec.joint_names), spec.horizon, datasets.Value("float64")
+    columns: dict[str, Any] = {
+        "episode": datasets.Value("string"),
+        "moment": datasets.Value("int32"),
+        "time": number,  # s since the episode's start
+        "instruction": datasets.Value("string"),
+        "positions": datasets.List(number, length=n),
+        "gripper": number,
+        "target": datasets.List(number, length=n),
+        "target_open": datasets.Value("bool"),
+        "actions": datasets.List(number, length=K * n),  # row by row
+        "action_gripper": datasets.List(number, length=K),
+        "padding": datasets.List(datasets.Value("bool"), length=K),
+    }
+    for view in cameras:
+        columns[f"observation.{view}"] = datasets.Image()
+        columns[f"spheres.{view}"] = datasets.Image()
+    return datasets.Features(columns)

@@ -1,0 +1,236 @@
+"""The rendered dataset of drawn targets, as training reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from genima.policy.spec import DrawingSpec
+from genima.data.datasets.sample_index import Moments
+from genima.data.datasets.render import MANIFEST, SCHEMA, sha256, shard_features
+from genima.errors import GenimaError
+from genima.io.files import FileSchema, Text, read_json, shorten, validate
+from genima.cameras.calibration_file import CalibrationSchema
+from genima.io.images import decode_colour, decode_rgba
+from genima.types import Image
+from genima.robot.model import RobotModel
+from genima.io.tables import MAX_ROWS, numbers, read_columns, texts
+from genima.targets import composite
+from genima.cameras.camera import VIRTUAL, Camera
+from genima.cameras.plausibility import require_plausible
+from genima.cameras.tiling import tile
+
+_MAX_TEXT = 1000  # characters
+_ANEW = "remove it and run ./genima render again"
+_CACHE = ".cache"  # in the dataset's folder: the shards unpacked for access at random
+
+
+@dataclass(frozen=True)
+class TargetDataset:
+    """N moments with their observations and the spheres to be drawn on them."""
+
+    folder: Path
+    spec: DrawingSpec  # its views are those that a tile is made of
+    cameras: Mapping[str, Camera]  # of every rendered view, as calibrated
+    moments: Moments
+    fingerprint: str  # of what was rendered
+    _rows: Mapping[str, datasets.Dataset]  # observation and spheres, of the tile's views in its order
+
+    @classmethod
+    def load(cls, folder: Path, views: Sequence[str] | None = None, verify: bool = False) -> TargetDataset:
+        """Open a folder that ``./genima render`` has filled.
+
+        Args:
+            views: four of the rendered views, in tile order; None: as rendered.
+            verify: compare every shard with its checksum (reads everything once).
+
+        Raises:
+            GenimaError: when the manifest or a shard is missing or damaged, or a view was not rendered.
+        """
+        manifest = read_manifest(folder)
+        spec = DrawingSpec.from_dict(manifest["spec"])
+        cameras = {view: Camera.from_dict(view, data) for view, data in manifest["cameras"].items()}
+        if views is not None:
+            spec = replace(spec, views=tuple(views))
+        if len(spec.views) != 4 or len(set(spec.views)) != 4:
+            raise GenimaError(f"a tile takes four different views, not {', '.join(spec.views)}")
+        if missing := [view for view in spec.views if view not in cameras]:
+            raise GenimaError(f"{folder} has no view {', '.join(missing)}; rendered are {', '.join(cameras)}")
+        files = [folder / shard["file"] for shard in manifest["shards"]]
+        for file, shard in zip(files, manifest["shards"], strict=True):
+            if not file.is_file() or (verify and sha256(file) != shard["sha256"]):
+                raise GenimaError(f"{file} is missing or damaged; {_ANEW}")
+        moments = _moments(files, manifest, spec)
+        rows = _unpack(files, shard_features(spec, cameras), folder / _CACHE)
+        columns = {kind: [f"{kind}.{view}" for view in spec.views] for kind in ("observation", "spheres")}
+        images = {kind: rows.select_columns(names) for kind, names in columns.items()}
+        return cls(folder, spec, cameras, moments, manifest["fingerprint"], images)
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def observation(self, i: int) -> Image:
+        """The tiled observation (2s, 2s, 3) of moment i, s = spec.view_size."""
+        return tile(self._images(i, "observation"), self.spec.views)
+
+    def spheres(self, i: int) -> Image:
+        """The tiled layer of spheres (2s, 2s, 4), transparent elsewhere."""
+        return tile(self._images(i, "spheres"), self.spec.views)
+
+    def drawn(self, i: int) -> tuple[Image, Image]:
+        """Observation and drawn target (2s, 2s, 3) of moment i."""
+        observation = self.observation(i)
+        return observation, composite(observation, self.spheres(i))
+
+    def _images(self, i: int, kind: str) -> dict[str, Image]:
+        row, size = self._rows[kind][i], (self.spec.view_size, self.spec.view_size)
+        decode, images = decode_colour if kind == "observation" else decode_rgba, {}
+        for k, view in enumerate(self.spec.views):
+            stored = row.column(k)[0].as_py() or {}
+            images[view] = decode(stored.get("bytes") or b"", f"{self.folder}, moment {i}, {kind} of {view}", size)
+        return images
+
+
+class _ShardSchema(FileSchema):
+    file: Annotated[str, Field(pattern=r"^shard-[0-9]{5,9}-of-[0-9]{5,9}\.parquet$")]  # never a path out of the folder
+    moments: Annotated[int, Field(ge=0, le=MAX_ROWS)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ManifestSchema(FileSchema):
+    """Fields of ``manifest.json``: what was rendered, and the shards that hold it."""
+
+    version: Annotated[Literal[1], Field(alias="schema")]
+    fingerprint: Text
+    spec: dict[str, Any]  # of DrawingSpec.to_dict
+    cameras: Annotated[dict[Text, CalibrationSchema], Field(min_length=4, max_length=64)]
+    moments: Annotated[int, Field(ge=1, le=MAX_ROWS)]
+    episodes: Annotated[int, Field(ge=1, le=MAX_ROWS)]
+    skipped: dict[str, str]
+    shards: Annotated[list[_ShardSchema], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _require_whole(self) -> ManifestSchema:
+        files = [shard.file for shard in self.shards]
+        if len(set(files)) != len(files):
+            raise ValueError("a shard is named twice")
+        if sum(shard.moments for shard in self.shards) != self.moments:
+            raise ValueError(f"its shards hold {sum(s.moments for s in self.shards)} moments, not {self.moments}")
+        return self
+
+
+def _unpack(files: Sequence[Path], features: datasets.Features, cache: Path) -> datasets.Dataset:
+    """Return the rows of shards for access at random, unpacked once into a folder.
+
+    Raises:
+        GenimaError: for other columns than a dataset's, damage, and a folder that cannot be written.
+    """
+    expected = features.arrow_schema
+    for file in files:
+        try:
+            there = pq.read_schema(file)
+        except (OSError, ValueError) as error:  # Arrow's errors are among them
+            raise GenimaError(f"shard {file}: damaged ({shorten(str(error), 200)}); {_ANEW}") from None
+        if not there.equals(expected):
+            odd = [f.name for f in expected if f.name not in there.names or there.field(f.name).type != f.type]
+            raise GenimaError(f"shard {file}: other columns than {MANIFEST} says ({shorten(', '.join(odd))}); {_ANEW}")
+    try:
+        rows = datasets.Dataset.from_parquet([str(file) for file in files], features=features, cache_dir=str(cache))
+        return rows.with_format("arrow")
+    except Exception as error:  # the library wraps what was wrong in errors of its own
+        cause = error.__cause__ or error
+        raise GenimaError(f"dataset {cache.parent} cannot be unpacked ({shorten(str(cause), 200)}); {_ANEW}") from None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a rendered dataset as plain data that :class:`ManifestSchema` has checked.
+
+    Raises:
+        GenimaError: when it is missing, damaged or of another version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise GenimaError(f"{folder} holds no finished dataset ({MANIFEST} is missing); ./genima render makes one")
+    what = f"manifest {path}"
+    try:
+        data = read_json(path, "manifest")
+        version = data.get("schema") if isinstance(data, dict) else None
+        if type(version) is not int or version == SCHEMA:
+            validate(ManifestSchema, data, what)
+            spec = DrawingSpec.from_dict(data["spec"])
+            _require_sensible(spec)
+            for view, camera in data["cameras"].items():
+                if view != VIRTUAL:
+                    require_plausible(Camera.from_dict(view, camera), f"{what}: camera {view}")
+            if unknown := sorted(data["cameras"].keys() - spec.appearance.radii.keys()):
+                raise GenimaError(f"the appearance has no sphere radius of view {', '.join(unknown)}")
+            return dict(data)
+    except GenimaError as error:
+        raise GenimaError(f"{path} is damaged: {str(error).removeprefix(what + ': ')}; {_ANEW}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise GenimaError(f"{path} is damaged: {shorten(repr(error), 200)}; {_ANEW}") from None
+    raise GenimaError(f"{path} has schema {version}; this version reads schema {SCHEMA}")
+
+
+def _require_sensible(spec: DrawingSpec) -> None:
+    """Raise a ValueError for numbers that no dataset has: memory is taken by them."""
+    limits = {"view_size": 4096, "horizon": 1000, "action_rate": 1000}
+    for name, most in limits.items():
+        if not 0 < getattr(spec, name) <= most:
+            raise ValueError(f"{name} is {getattr(spec, name)}, not in 1..{most}")
+    RobotModel.load(spec.robot)
+    names = [*spec.joint_names, *spec.views, spec.robot, spec.prompt_template]
+    if not all(isinstance(name, str) for name in names) or not 1 <= len(spec.joint_names) <= 64:
+        raise ValueError("joint_names, views, robot and prompt_template are texts")
+
+
+def split(moments: Moments, held_out: float = 0.05) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Indices of training and validation moments: every n-th episode is held out, and always one at least.
+
+    Raises:
+        GenimaError: for fewer than two episodes.
+    """
+    episodes = np.unique(moments.episode)
+    if len(episodes) < 2:
+        raise GenimaError(f"training needs at least two demos, there are {len(episodes)}")
+    every = min(len(episodes), max(2, round(1 / held_out)))
+    is_held_out = np.isin(moments.episode, episodes[every - 1 :: every])
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def _moments(files: Sequence[Path], manifest: Mapping[str, Any], spec: DrawingSpec) -> Moments:
+    """Read all but the images.
+
+    Raises:
+        GenimaError: where a shard has other columns, other numbers of moments than the manifest says, or values that no
+            moment has.
+    """
+    n, K = len(spec.joint_names), spec.horizon
+    names = [field.name for field in fields(Moments)]
+    widths = {"positions": n, "target": n, "actions": K * n, "action_gripper": K, "padding": K}
+    shards = []
+    for file, shard in zip(files, manifest["shards"], strict=True):
+        what = f"shard {file}"
+        table = read_columns(file, names, "shard")
+        if len(table) != shard["moments"]:
+            raise GenimaError(f"{what}: holds {len(table)} moments, {MANIFEST} says {shard['moments']}; {_ANEW}")
+        columns: dict[str, Any] = {name: np.array(texts(table, name, what), str) for name in names[:2]}
+        if max(columns[name].dtype.itemsize for name in names[:2]) > _MAX_TEXT * 4:
+            raise GenimaError(f"{what}: a name or an instruction of more than {_MAX_TEXT} characters; {_ANEW}")
+        for name in names[2:]:
+            columns[name] = numbers(table, name, what, widths.get(name))
+            if not np.isfinite(columns[name]).all():
+                raise GenimaError(f"{what}: column {name} has values that are not finite; {_ANEW}")
+        for name in ("padding", "target_open"):
+            columns[name] = columns[name].astype(bool)
+        columns["actions"] = columns["actions"].reshape(-1, K, n)
+        shards.append(columns)
+    return Moments(**{name: np.concatenate([shard[name] for shard in shards]) for name in names})

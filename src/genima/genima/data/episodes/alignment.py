@@ -1,0 +1,177 @@
+"""From streams that nobody synchronised to the moments of an episode.
+
+Cameras, joint states and commands of a demo come at rates and phases of their own::
+
+    slowest view    |       |       |       |       |     its stamps are the moments
+    other views       |       |       |      |       |    the nearest image
+    joint states   | | | | | | | | | | | | | | | | | | |  the two around the moment, linearly
+    commands         |    |    |    |    |    |    |      the last one before the next moment
+
+Moments are stamps of images and no even grid: so at least one view and the joints are exact at each, every image of
+that view is used once, and a recording whose topics already share their stamps stays what it is. The slowest view
+gives them, as every other view has an image within half a period then, give or take its jitter: never further away
+than three quarters of a period, or an image would be missing there.
+
+Where one image of a view was lost, the moment stays, and the nearest image of that view stands in, a period too
+old or too new: to lose a whole demo would be worse. Before all topics are there, and after the first has ended, moments
+are left out. A longer hole in between is a fault: nobody knows what happened in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.data.episodes.errors import EpisodeError
+
+LOST = 1.5  # periods: a message is missing in a longer gap
+TWO_LOST = 2.5  # periods: more than one is
+_SPARSE = 4.0  # periods of the moments: joint states or commands further apart tell too little of the motion
+_LATE = 1.0  # s: how much later than the first a topic may start, and earlier than the last end
+_FEWEST = 3  # moments of an episode
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The messages of one topic, and when they were taken, by their headers."""
+
+    episode: Path
+    topic: str
+    times: NDArray[np.float64]  # (N,) s since the episode's start
+    messages: Sequence[Any]  # N
+
+    @property
+    def period(self) -> float:
+        """Median time between messages in s."""
+        return float(np.median(np.diff(self.times)))
+
+    def chosen(self, indices: NDArray[np.intp]) -> Stream:
+        """Some of its messages, some perhaps more than once."""
+        return replace(self, times=self.times[indices], messages=[self.messages[i] for i in indices])
+
+    def fault(self, time: float, what: str) -> EpisodeError:
+        """What is wrong with this topic at ``time``, in s since the episode's start."""
+        return EpisodeError(self.episode, what, self.topic, float(time))
+
+
+class Alignment(NamedTuple):
+    """T moments, and which messages belong to each."""
+
+    times: NDArray[np.float64]  # (T,) s since the episode's start
+    images: dict[str, NDArray[np.intp]]  # by view, (T,) index of its image
+    commands: NDArray[np.intp]  # (T,) index of the command that is in force until the next moment
+
+
+def align(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Alignment:
+    """Find the moments of an episode.
+
+    Every moment lies between two joint states, or on one, so joints can be interpolated.
+
+    Args:
+        views: the images of each view, one view at least.
+        joints: measured joints.
+        commands: commanded joints.
+
+    Raises:
+        EpisodeError: when stamps repeat or go back, when images, joint states or commands are missing in between,
+            when a camera or the joint states start late or end early, and when hardly any moment remains.
+    """
+    for found in find_faults(views, joints, commands):
+        raise found[0]
+    slowest = _slowest(views)
+    period = slowest.period
+    begin, end = _shared(views, joints, period)
+
+    times = _with_lost(slowest)
+    following = np.append(times[1:], times[-1] + period)
+    command = np.searchsorted(commands.times, following) - 1  # -1 before the first command
+    in_force = (command >= 0) & (times - commands.times[command] <= LOST * max(commands.period, period))
+    kept = (begin <= times) & (times <= end) & in_force
+    if kept.sum() < _FEWEST:
+        what = f"too short: {kept.sum()} moments have images, joints and a command, {_FEWEST} are needed"
+        raise EpisodeError(slowest.episode, what)
+    times = times[kept]
+    return Alignment(times, {name: _nearest(view.times, times) for name, view in views.items()}, command[kept])
+
+
+def _with_lost(view: Stream) -> NDArray[np.float64]:
+    """When its images were taken, and when one was that was lost, (T,) s."""
+    gaps = np.diff(view.times)
+    lost = np.flatnonzero((gaps > LOST * view.period) & (gaps <= TWO_LOST * view.period))
+    return np.insert(view.times, lost + 1, view.times[lost] + gaps[lost] / 2)
+
+
+def _nearest(times: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.intp]:
+    after = np.clip(np.searchsorted(times, moments), 1, len(times) - 1)
+    return after - (moments - times[after - 1] <= times[after] - moments)
+
+
+def find_faults(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Iterator[list[EpisodeError]]:
+    """Everything in the stamps that keeps :func:`align` from finding moments.
+
+    Yields:
+        Faults of one kind on one topic, by time. Where stamps repeat or go back, nothing else is looked for.
+    """
+    streams = [*views.values(), joints, commands]
+    if disordered := [found for stream in streams if (found := _order_faults(stream))]:
+        yield from disordered
+        return
+    period = _slowest(views).period
+    for stream in (joints, commands):
+        if stream.period > _SPARSE * period:
+            what = f"one message every {stream.period:.3f} s is too few for images every {period:.3f} s"
+            yield [stream.fault(stream.times[0], what)]
+    yield from _end_faults([*views.values(), joints])
+    begin, end = _shared(views, joints, period)
+    allowed = [(view, TWO_LOST * view.period) for view in views.values()]
+    allowed += [(stream, LOST * max(stream.period, period)) for stream in (joints, commands)]
+    for stream, longest in allowed:
+        if found := _gap_faults(stream, longest, begin, end):
+            yield found
+
+
+def _slowest(views: Mapping[str, Stream]) -> Stream:
+    return max(views.values(), key=lambda view: view.period)
+
+
+def _shared(views: Mapping[str, Stream], joints: Stream, period: float) -> tuple[float, float]:
+    """From when to when there are joints and images of all views, in s."""
+    begin = max(joints.times[0], *(view.times[0] - period / 2 for view in views.values()))
+    end = min(joints.times[-1], *(view.times[-1] + period / 2 for view in views.values()))
+    return begin, end
+
+
+def _order_faults(stream: Stream) -> list[EpisodeError]:
+    times, found = stream.times, []
+    for i in np.flatnonzero(np.diff(times) <= 0):
+        back = times[i] - times[i + 1]
+        what = f"goes back by {back:.3f} s" if back > 0 else "is the same"
+        found.append(stream.fault(times[i], f"the next stamp {what}"))
+    if not found and len(times) < _FEWEST:
+        found.append(stream.fault(times[0], f"too short: only {len(times)} messages"))
+    return found
+
+
+def _end_faults(streams: list[Stream]) -> Iterator[list[EpisodeError]]:
+    first = min(streams, key=lambda stream: stream.times[0])
+    last = max(streams, key=lambda stream: stream.times[-1])
+    for stream in streams:
+        start, end = stream.times[[0, -1]]
+        if start - first.times[0] > _LATE:
+            yield [stream.fault(start, f"starts {start - first.times[0]:.3f} s after {first.topic}")]
+        if last.times[-1] - end > _LATE:
+            yield [stream.fault(end, f"ends {last.times[-1] - end:.3f} s before {last.topic}")]
+
+
+def _gap_faults(stream: Stream, longest: float, begin: float, end: float) -> list[EpisodeError]:
+    gaps = np.diff(stream.times)
+    within = (stream.times[1:] > begin) & (stream.times[:-1] < end)
+    return [
+        stream.fault(stream.times[i], f"the next message comes {gaps[i]:.3f} s later, some were lost")
+        for i in np.flatnonzero((gaps > longest) & within)
+    ]

@@ -1,0 +1,90 @@
+"""Find out what is wrong with a demo, as far as that can be measured.
+
+Thresholds stand at the top of the module that needs them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from genima.data.episodes.bag import SUCCESS, raw_topic
+from genima.data.episodes.cameras import RecordedCameras
+from genima.data.episodes.checks.finding import Finding, as_finding
+from genima.data.episodes.checks.images import find_in_images
+from genima.data.episodes.checks.motion import find_joint_faults, find_limits, find_rest, find_unfollowed
+from genima.data.episodes.checks.timing import find_missing, find_timing
+from genima.data.episodes.errors import EpisodeError
+from genima.data.episodes.idle import find_idle, find_tracks
+from genima.data.episodes.episode_index import Survey
+from genima.robot.model import RobotModel
+
+__all__ = ["Checked", "Finding", "check", "compare"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found in a demo."""
+
+    folder: Path
+    views: tuple[str, ...]
+    findings: tuple[Finding, ...]  # errors first, then by time
+
+    @property
+    def errors(self) -> int:
+        """How many findings keep it from being trained on."""
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        """How many findings should be looked at."""
+        return len(self.findings) - self.errors
+
+
+def check(folder: Path, robot: RobotModel) -> Checked:
+    """Look at all of a demo; images are decoded one at a time. A bag that cannot be read is an error found."""
+    try:
+        survey = Survey.of(folder)
+        findings = [*find_missing(survey), *find_timing(survey), *find_joint_faults(survey, robot)]
+        tracks = find_tracks(survey, robot)
+        for track in tracks.values():
+            findings += find_limits(track, robot)
+        findings += find_unfollowed(tracks, robot)
+        activity = find_idle(tracks) if tracks else None
+        if activity is not None:
+            findings += find_rest(activity)
+        findings += find_in_images(survey, activity)
+        findings += find_camera_faults(folder)
+    except EpisodeError as error:
+        return Checked(folder, (), (as_finding("error", [error]),))
+    if survey.success is not True:
+        judged = "nobody has judged it" if survey.success is None else "judged a failure"
+        findings.append(Finding("warning", judged, SUCCESS))
+    return Checked(folder, tuple(survey.views), _sorted(findings))
+
+
+def compare(demos: Sequence[Checked]) -> list[Checked]:
+    """Add what can only be seen beside the others: a view is missing that most of the demos have."""
+    counts = Counter(view for demo in demos for view in demo.views)
+    usual = [view for view, count in sorted(counts.items()) if 2 * count > sum(bool(demo.views) for demo in demos)]
+    compared = []
+    for demo in demos:
+        missing = [view for view in usual if demo.views and view not in demo.views]
+        added = [Finding("error", "not recorded, most other demos have it", raw_topic(view)) for view in missing]
+        compared.append(replace(demo, findings=_sorted([*demo.findings, *added])))
+    return compared
+
+
+def find_camera_faults(folder: Path) -> list[Finding]:
+    """Find calibrations and lenses that cannot be: a demo without any can still be rendered with others."""
+    try:
+        RecordedCameras.of(folder)
+    except EpisodeError as error:
+        return [as_finding("warning", [error])]
+    return []
+
+
+def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: (finding.severity, finding.time or 0.0)))

@@ -1,0 +1,99 @@
+"""Images: those that cannot be decoded, change their size, show nothing, or stay the same while the arm moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.data.episodes.alignment import Stream
+from genima.data.episodes.bag import BagReader
+from genima.data.episodes.checks.finding import Finding, as_finding
+from genima.data.episodes.errors import EpisodeError
+from genima.data.episodes.frames import decode
+from genima.data.episodes.idle import Activity, Stretch
+from genima.data.episodes.episode_index import Survey
+from genima.errors import GenimaError
+from genima.types import Image
+
+BLACK = 8.0  # mean of the pixels' values, 0..255
+OVEREXPOSED = 0.4  # of the pixels are 255 in all colours
+UNDEREXPOSED = 0.7  # of the pixels are 0 in all colours
+_SAMPLED = 4  # px, between those that are counted
+FROZEN = 0.5  # s in which the arm moves and the images do not
+
+
+def find_in_images(survey: Survey, activity: Activity | None) -> Iterator[Finding]:
+    """Look at every image once; ``activity``: None when nothing is known of it."""
+    cameras = {topic: _Camera(survey.streams[topic]) for topic in survey.views.values() if topic in survey.streams}
+    with BagReader(survey.folder) as bag:
+        for message in bag.messages(cameras):
+            cameras[message.topic].see(bag.understood(message))
+    for camera in cameras.values():
+        yield from camera.findings(activity)
+
+
+@dataclass
+class _Camera:
+    """What was seen of a view so far."""
+
+    stream: Stream
+    undecodable: list[EpisodeError] = field(default_factory=list)
+    resized: list[EpisodeError] = field(default_factory=list)
+    exposure: dict[str, list[EpisodeError]] = field(default_factory=dict)  # by kind of fault
+    same: list[bool] = field(default_factory=list)  # as the image before, by image
+    _shape: tuple[int, ...] = ()
+    _last: NDArray[np.uint8] | None = None
+
+    def see(self, message: Any) -> None:
+        """The next image."""
+        time = self.stream.times[len(self.same)]
+        self.same.append(self._last is not None and np.array_equal(self._last, message.data))
+        self._last = message.data
+        try:
+            image = decode(message)
+        except GenimaError as error:
+            self.undecodable.append(self.stream.fault(time, str(error)))
+            return
+        self._shape = self._shape or image.shape
+        if image.shape != self._shape:
+            (h, w, _), (height, width, _) = image.shape, self._shape
+            what = f"image of {w}x{h} pixels, the first has {width}x{height}"
+            self.resized.append(self.stream.fault(time, what))
+        if kind := _exposure(image):
+            self.exposure.setdefault(kind.split(":")[0], []).append(self.stream.fault(time, kind))
+
+    def findings(self, activity: Activity | None) -> Iterator[Finding]:
+        """What there is to tell of the view."""
+        yield from (as_finding("error", faults) for faults in (self.undecodable, self.resized) if faults)
+        yield from (as_finding("warning", faults) for faults in self.exposure.values())
+        if activity is not None:
+            yield from self._frozen(activity)
+
+    def _frozen(self, activity: Activity) -> Iterator[Finding]:
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], self.same, [False]])))
+        for first, end in edges.reshape(-1, 2):
+            stretch = Stretch(float(self.stream.times[first - 1]), float(self.stream.times[end - 1]))
+            moving = Stretch(max(stretch.begin, activity.whole.begin), min(stretch.end, activity.whole.end))
+            if moving.seconds - activity.idle_within(moving) > FROZEN:
+                what = f"the image stays the same for {stretch.seconds:.2f} s while the arm moves"
+                yield Finding("warning", what, self.stream.topic, stretch.begin)
+
+
+def _exposure(image: Image) -> str:
+    """What is wrong with the brightness; empty when nothing is."""
+    mean = sum(cv2.mean(image)[:3]) / 3
+    if mean < BLACK:
+        return f"black: the pixels' mean is {mean:.1f} of 255"
+    pixels = image[::_SAMPLED, ::_SAMPLED].reshape(-1, 3)
+    white = float((pixels.min(1) == 255).mean())
+    if white > OVEREXPOSED:
+        return f"overexposed: {100 * white:.0f}% of the pixels are white"
+    black = float((pixels.max(1) == 0).mean())
+    if black > UNDEREXPOSED:
+        return f"underexposed: {100 * black:.0f}% of the pixels are black"
+    return ""

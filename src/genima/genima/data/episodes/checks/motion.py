@@ -1,0 +1,77 @@
+"""Joints: messages that say nothing useful, ends of their ranges, commands that are not followed, and rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES
+from genima.data.episodes.checks.finding import Finding, Severity, as_finding, as_findings
+from genima.data.episodes.idle import Activity, Track
+from genima.data.episodes.reader import gripper_faults, joints_by_name, measured_gripper
+from genima.data.episodes.episode_index import Survey
+from genima.robot.model import RobotModel
+
+MARGIN = 0.02  # rad at both ends of a joint's range, which the command guard keeps free
+APART = 0.2  # rad between a command and the arm
+FOLLOWED = 0.3  # s after which the arm is where it was commanded, but for APART
+REST = 1.5  # s: longer rests are told
+_STEP = 0.05  # s, of the moments in which an arm may have followed
+
+
+def find_joint_faults(survey: Survey, robot: RobotModel) -> Iterator[Finding]:
+    """Messages without the robot's joints, with joints that are no numbers, and grippers that are no fractions."""
+    for topic in (JOINT_STATES, JOINT_COMMAND):
+        if topic in survey.streams:
+            stream = survey.streams[topic]
+            rows, faults = joints_by_name(stream, robot)
+            yield from as_findings("error", faults)
+            if topic == JOINT_STATES and (found := measured_gripper(stream, rows, robot)[1]):
+                yield as_finding("error", found)
+            if topic == JOINT_COMMAND and (found := gripper_faults(stream, rows, robot)):
+                yield as_finding("error", found)
+
+
+def find_limits(track: Track, robot: RobotModel) -> Iterator[Finding]:
+    """Joints at the ends of their ranges, or beyond."""
+    room = np.minimum(track.positions - robot.position_min, robot.position_max - track.positions)
+    for name, joint in zip(robot.joint_names, room.T, strict=True):
+        if joint.min() < 0:
+            yield _limit("error", track, joint < 0, f"{name} is up to {-joint.min():.3f} rad beyond its range")
+        elif joint.min() < MARGIN:
+            what = f"{name} comes as close as {joint.min():.3f} rad to the end of its range"
+            yield _limit("warning", track, joint < MARGIN, what)
+
+
+def find_unfollowed(tracks: Mapping[str, Track], robot: RobotModel) -> Iterator[Finding]:
+    """Commands to which the arm did not come near in time."""
+    if JOINT_STATES not in tracks or JOINT_COMMAND not in tracks:
+        return
+    measured, commanded = tracks[JOINT_STATES], tracks[JOINT_COMMAND]
+    known = commanded.times <= measured.times[-1] - FOLLOWED
+    times = commanded.times[known]
+    moments = (times + delay for delay in np.arange(0, FOLLOWED + _STEP / 2, _STEP))
+    near = np.min([np.abs(commanded.positions[known] - measured.at(moment)) for moment in moments], axis=0)
+    far = (near > APART).any(axis=1)
+    if far.any():
+        time, joint = np.unravel_index(near.argmax(), near.shape)
+        what = f"{robot.joint_names[joint]} is still {near[time, joint]:.3f} rad from its command {FOLLOWED:g} s later"
+        yield Finding("warning", f"{what} (at worst)", JOINT_COMMAND, float(times[far.argmax()]))
+
+
+def find_rest(activity: Activity) -> Iterator[Finding]:
+    """Stretches in which nothing moves."""
+    if activity.moving is None:
+        yield Finding("warning", "nothing moves", None, activity.whole.begin)
+        return
+    for stretch in activity.idle:
+        if stretch.seconds > REST:
+            at_start, at_end = stretch.begin == activity.whole.begin, stretch.end == activity.whole.end
+            where = "at the start" if at_start else "at the end" if at_end else "in between"
+            yield Finding("warning", f"nothing moves for {stretch.seconds:.2f} s {where}", None, stretch.begin)
+
+
+def _limit(severity: Severity, track: Track, where: NDArray[np.bool_], what: str) -> Finding:
+    return Finding(severity, what, track.topic, float(track.times[where.argmax()]))

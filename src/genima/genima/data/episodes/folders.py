@@ -1,0 +1,341 @@
+"""Folders of demos: which there are, and locks that let one process at a time write to one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from genima.errors import GenimaError
+from genima.io.files import YAML_BYTES, parse_yaml, read_text
+from genima.system.terminal import printable
+
+METADATA = "metadata.yaml"
+PARTIAL = ".partial"  # folder beside the demos in which those being written lie
+DELETED = ".deleted"  # folder beside the demos in which deleted ones lie
+JUDGEMENT = "judgement.yaml"  # in the folder of a demo that was judged after its recording
+LOCK = "recording.lock"  # in the folder of a demo that is being written
+RECREATABLE = "recreatable"  # in the lock of a demo that a command makes anew when it was interrupted
+
+_SUFFIXES = (".mcap", ".db3")
+_INFORMATION = "rosbag2_bagfile_information"
+
+
+# ------------------------------------------------------------------------------------------------------------- finding
+
+
+def is_bag_file(name: str) -> bool:
+    """Return whether a file is one of a bag, compressed ones included."""
+    return name.removesuffix(".zstd").endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def is_demo(folder: Path) -> bool:
+    """Return whether a folder is a demo: it holds a bag's files or a metadata.yaml, unless of another program.
+
+    Raises:
+        GenimaError: when the folder cannot be read.
+    """
+    if not folder.is_dir():
+        return False
+    try:
+        names = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
+    except OSError as error:
+        raise GenimaError(f"cannot read {folder}: {error.strerror}") from None
+    return _holds_bag(folder, names)
+
+
+def find_episodes(folder: Path) -> list[Path]:
+    """Return all demos at or below a folder, sorted, whole or damaged.
+
+    Hidden folders are left out, such as those of demos in work and of deleted ones.
+
+    Raises:
+        GenimaError: when there is none, or a folder cannot be read.
+    """
+    if not folder.is_dir():
+        problem = "not a folder" if folder.exists() else "there is no folder of this name"
+        raise GenimaError(f"no episodes in {folder}: {problem}; name a folder of demos (rosbag2), or one demo")
+    found = sorted(_demos(folder))
+    if not found:
+        raise GenimaError(f"no episodes (rosbag2 folders) in {folder}; ./genima record makes some")
+    return found
+
+
+def find_damaged(folder: Path) -> list[Path]:
+    """Return what a repair looks at: what killed recordings left at or below a folder, then all demos there.
+
+    Raises:
+        GenimaError: when there is nothing, or a folder cannot be read.
+    """
+    if folder.is_dir() and folder.absolute().parent.name == PARTIAL:
+        return [folder]
+    left = sorted(path for path in folder.rglob(f"{PARTIAL}/*") if path.is_dir())
+    try:
+        return [*left, *find_episodes(folder)]
+    except GenimaError:
+        if not left:
+            raise
+        return left
+
+
+def _demos(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise GenimaError(f"cannot read {error.filename}: {error.strerror}") from None
+
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, or to one beside
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # in work, deleted
+        path = Path(place)
+        if PARTIAL not in path.absolute().parts and _holds_bag(path, names):
+            yield path
+
+
+def _holds_bag(folder: Path, names: list[str]) -> bool:
+    if any(is_bag_file(name) for name in names):
+        return True
+    if METADATA not in names or not (folder / METADATA).is_file():  # to open a pipe would wait for its writer
+        return False
+    try:
+        text = read_text(folder / METADATA, "file", YAML_BYTES)
+        return _INFORMATION in text or not isinstance(parse_yaml(text, METADATA), dict)  # damaged, or of others
+    except GenimaError:
+        return True  # damaged
+
+
+# --------------------------------------------------------------------------------------------------------------- locks
+
+
+class BagLock:
+    """Holds a folder until it is released, or this process ends.
+
+    Raises:
+        GenimaError: when another one holds it, and when there is no right to write there.
+    """
+
+    def __init__(self, folder: Path, note: str = "") -> None:
+        """Lock ``folder``; ``note`` is kept in the lock's file for those who find it."""
+        path = folder / LOCK
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise GenimaError(f"cannot write {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._file), os.stat(path)):
+                raise BlockingIOError  # its owner has just moved or removed it
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()} {note}".strip().encode(), 0)
+        except OSError as error:
+            os.close(self._file)
+            if isinstance(error, BlockingIOError | FileNotFoundError):
+                raise busy(folder) from None
+            raise GenimaError(f"cannot write {path}: {error.strerror}") from None
+
+    def release(self, folder: Path, done: bool = True) -> None:
+        """Let others in; may be called more than once.
+
+        Args:
+            folder: where the folder lies by now.
+            done: remove the lock's file; it stays where its note tells what the folder is.
+        """
+        if self._file >= 0:
+            if done:
+                (folder / LOCK).unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
+
+
+def claim(partial: Path, replace: bool) -> BagLock:
+    """Make the folder of a recording and hold it.
+
+    What is there is removed only where it is proven to be the unfinished work of a command that makes it anew: its
+    lock says so, no process holds that, and there is nothing but the files of one bag.
+
+    Args:
+        partial: the folder.
+        replace: make a recording that can be made anew, in place of an unfinished one of that kind.
+
+    Raises:
+        GenimaError: when something else is there, when it is being recorded, and when there is no right to write.
+    """
+    note = RECREATABLE if replace else ""
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.mkdir()
+        except FileExistsError:
+            return _claim_left(partial, replace, note)
+    except OSError as error:
+        raise GenimaError(f"cannot write {partial}: {error.strerror}") from None
+    return BagLock(partial, note)
+
+
+def _claim_left(partial: Path, replace: bool, note: str) -> BagLock:
+    refuse_live(partial)
+    if partial.is_symlink() or not partial.is_dir():
+        raise GenimaError(f"{partial} is no folder of a recording; move it away")
+    left = sorted(entry.name for entry in partial.iterdir() if entry.name != LOCK)
+    foreign = [name for name in left if not _is_ours(name, partial.name)]
+    if foreign:
+        raise GenimaError(f"{partial} holds what no recording made ({printable(foreign[0])}); move it away")
+    recreatable = is_recreatable(partial)
+    if left and not replace:
+        raise GenimaError(
+            f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds"
+        )
+    lock = BagLock(partial, note)
+    try:
+        if left and not recreatable:
+            raise GenimaError(
+                f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds, "
+                "or move it away"
+            )
+        for name in left:
+            (partial / name).unlink()
+    except BaseException as error:
+        lock.release(partial)
+        if isinstance(error, OSError):
+            raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+        raise
+    return lock
+
+
+def is_recreatable(partial: Path) -> bool:
+    """Return whether a folder is unfinished work of a command that repeats it, by its lock."""
+    try:
+        with open(partial / LOCK, "rb") as file:
+            return RECREATABLE.encode() in file.read(100)
+    except OSError:
+        return False
+
+
+def remove_unfinished(partial: Path) -> None:
+    """Remove the unfinished recording of a command that makes it anew; everything else is refused.
+
+    Raises:
+        GenimaError: when something else is there, as :func:`claim` says.
+    """
+    if not partial.exists() and not partial.is_symlink():
+        return
+    lock = claim(partial, replace=True)
+    try:
+        remove_own(partial)
+    except OSError as error:
+        raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+    finally:
+        lock.release(partial)
+
+
+def remove_recording(folder: Path) -> None:
+    """Remove a recording that a command makes anew, complete or not: the files of one bag, and nothing else.
+
+    Raises:
+        GenimaError: when it is being recorded, holds anything else, or cannot be removed.
+    """
+    if not folder.exists():
+        return
+    refuse_live(folder)
+    lock = BagLock(folder)
+    try:
+        foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name, folder.name)]
+        if foreign or folder.is_symlink():
+            what = printable(foreign[0]) if foreign else "it is a link"
+            raise GenimaError(f"{folder} holds what no recording made ({what}); move it away")
+        remove_own(folder)
+    except OSError as error:
+        raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+    finally:
+        lock.release(folder)
+
+
+def remove_own(partial: Path) -> None:
+    """Remove a recording's files from its folder, and the folder when nothing else is in it.
+
+    Raises:
+        OSError: when that fails.
+    """
+    for entry in sorted(partial.iterdir()):
+        if _is_ours(entry.name, partial.name) and not entry.is_dir():
+            entry.unlink()
+    if not any(partial.iterdir()):
+        partial.rmdir()
+
+
+def _is_ours(name: str, demo: str) -> bool:
+    """Return whether a recording of ``demo`` makes a file of this name, temporary ones included."""
+    mcap = f"{demo}.mcap"
+    return name in (mcap, METADATA, LOCK, repair_name(mcap)) or (
+        name.startswith(f".{METADATA}.") and name.endswith(".part")
+    )
+
+
+def repair_name(name: str) -> str:
+    """Return the name of the copy that a repair of file ``name`` writes."""
+    return f".{name}.repair"
+
+
+def refuse_live(folder: Path) -> None:
+    """Find out whether a bag is being written, by us or by another recorder, without a trace.
+
+    Raises:
+        GenimaError: when it is.
+    """
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        file = os.open(folder / LOCK, os.O_RDONLY)
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy(folder) from None
+        finally:
+            os.close(file)
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        for entry in sorted(folder.iterdir()):
+            if is_bag_file(entry.name) and _has_writer(entry):
+                raise GenimaError(f"episode {folder} is being recorded: a process writes {printable(entry.name)}")
+
+
+def _has_writer(file: Path) -> bool:
+    """Return whether a process has a file open for writing; unknown (False) where the file system cannot tell."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # refused while there is a writer
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def busy(folder: Path) -> GenimaError:
+    """Return the error for a folder that another process writes."""
+    try:
+        with open(folder / LOCK, "rb") as file:
+            number = file.read(20).decode(errors="replace").split()[:1]
+    except OSError:
+        number = []
+    return GenimaError(f"episode {folder} is being recorded{f' by process {printable(number[0])}' if number else ''}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's new names are on the disk.
+
+    Raises:
+        OSError: when that fails.
+    """
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,115 @@
+"""When nothing moves: neither the arm nor the gripper, neither by what was commanded nor by what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
+
+from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES
+from genima.data.episodes.reader import joints_by_name, measured_gripper
+from genima.data.episodes.episode_index import Survey
+from genima.robot.model import RobotModel
+
+_STILL = 0.01  # rad: within such a band of positions, a joint does not move
+_GRIPPER_STILL = 0.02  # of its opening
+_SHORTEST = 0.5  # s: a shorter rest is part of the motion
+_STEP = 0.02  # s, of the times that are looked at
+
+
+class Stretch(NamedTuple):
+    """A piece of an episode, in s since its start."""
+
+    begin: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.end - self.begin
+
+    def shared(self, other: Stretch) -> float:
+        """How long it overlaps with another, in s."""
+        return max(0.0, min(self.end, other.end) - max(self.begin, other.begin))
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where the joints were, or should have been; faulty messages are left out and the others are in order."""
+
+    topic: str
+    times: NDArray[np.float64]  # (N,) s since the episode's start, N > 0
+    positions: NDArray[np.float64]  # (N, n) rad
+    gripper: NDArray[np.float64]  # (N,) open fraction
+
+    def at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Positions (T, n) at some times (T,), linearly between two messages."""
+        return np.column_stack([np.interp(times, self.times, joint) for joint in self.positions.T])
+
+
+@dataclass(frozen=True)
+class Activity:
+    """When an episode's joints move."""
+
+    whole: Stretch  # of which the joints' messages tell
+    idle: tuple[Stretch, ...]  # without overlap, by time
+
+    @property
+    def moving(self) -> Stretch | None:
+        """From the first to the last motion; None when nothing moves."""
+        begin, end = self.whole
+        for stretch in self.idle:
+            if stretch == self.whole:
+                return None
+            if stretch.begin <= self.whole.begin:
+                begin = stretch.end
+            elif stretch.end >= self.whole.end:
+                end = stretch.begin
+        return Stretch(begin, end)
+
+    def idle_within(self, stretch: Stretch) -> float:
+        """How long nothing moves in a piece of the episode, in s."""
+        return sum(each.shared(stretch) for each in self.idle)
+
+
+def find_tracks(survey: Survey, robot: RobotModel) -> dict[str, Track]:
+    """Measured and commanded joints, by topic, where there are any."""
+    tracks = {}
+    for topic in (JOINT_STATES, JOINT_COMMAND):
+        if topic not in survey.streams:
+            continue
+        stream = survey.streams[topic]
+        rows, _ = joints_by_name(stream, robot)
+        gripper = rows[:, -1]
+        if topic == JOINT_STATES:
+            gripper, _ = measured_gripper(stream, rows, robot)
+        good = np.isfinite(gripper)
+        times, first = np.unique(stream.times[good], return_index=True)
+        if len(times):
+            tracks[topic] = Track(topic, times, rows[good][first][:, :-1], gripper[good][first])
+    return tracks
+
+
+def find_idle(tracks: dict[str, Track]) -> Activity:
+    """When nothing moves in any track, of which there must be one.
+
+    A moment is idle when it lies in half a second in which no joint leaves a narrow band.
+    """
+    begin = min(track.times[0] for track in tracks.values())
+    end = max(track.times[-1] for track in tracks.values())
+    whole = Stretch(float(begin), float(end))
+    times = np.linspace(begin, end, max(2, round((end - begin) / _STEP) + 1))
+    scaled = [track.at(times) / _STILL for track in tracks.values()]
+    scaled += [np.interp(times, track.times, track.gripper)[:, None] / _GRIPPER_STILL for track in tracks.values()]
+    values = np.concatenate(scaled, axis=1)
+    count = min(len(times), round(_SHORTEST / _STEP) + 1)
+    spread = maximum_filter1d(values, count, axis=0) - minimum_filter1d(values, count, axis=0)
+    before = count // 2  # samples of the filters' window before the one in its middle
+    still = (spread <= 1).all(1)[before : before + len(times) - count + 1]  # by the window's first sample
+    idle = np.convolve(still, np.ones(count)) > 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], idle, [False]])))
+    stretches = [Stretch(float(times[a]), float(times[b - 1])) for a, b in edges.reshape(-1, 2)]
+    return Activity(whole, tuple(stretches))

@@ -1,0 +1,557 @@
+"""MCAP files: read whole ones in order of time, and find all that is complete in damaged ones.
+
+Nothing that a file says about sizes is believed: records and unpacked chunks are limited before they are read, so no
+file can exhaust the memory.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import struct
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import lz4.frame
+import zstandard
+from mcap.opcode import Opcode
+from mcap.writer import MCAP0_MAGIC
+
+from genima.data.episodes.metadata import PROFILE, Compression, Topic
+from genima.errors import GenimaError
+
+RECORD_BYTES = 256 << 20  # of a record, and of an unpacked chunk or message
+EXPANSION, ALLOWANCE = 1000, 64 << 20  # a file unpacks to at most so many times its size, and so many bytes more
+LATEST = 2**62  # ns: the year 2116; differences of such times fit into 64 bits
+
+_PENDING_BYTES = 512 << 20  # of messages that wait for their turn while chunks overlap in time
+_RUN_BYTES = 1 << 20  # of records outside chunks that are read at once
+_HEAD = struct.Struct("<BQ")  # of a record: opcode, length of its content
+_MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
+_CHUNK = struct.Struct("<QQQI")  # first and last log time, unpacked size, checksum
+_FOOTER = struct.Struct("<QQI")  # start of the summary, of its offsets, checksum
+_STATISTICS = struct.Struct("<QHIIIIQQ")  # messages, schemas, channels, attachments, metadata, chunks, first, last time
+_OPCODES = frozenset(Opcode)
+_FIRST_PRIVATE_OPCODE = 128
+_CONTENT = frozenset((Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE))
+_COMPRESSIONS: dict[str, Compression] = {"": "none", "lz4": "lz4", "zstd": "zstd"}
+
+
+class Schema(NamedTuple):
+    """Definition of a type."""
+
+    number: int
+    name: str
+    encoding: str
+    data: bytes
+
+
+class Channel(NamedTuple):
+    """Topic, once for each publisher."""
+
+    number: int
+    schema: int  # 0: none
+    topic: str
+    encoding: str
+    notes: Mapping[str, str]
+
+
+class Message(NamedTuple):
+    """Message as it is stored."""
+
+    channel: int
+    log_ns: int
+    publish_ns: int
+    data: memoryview
+
+
+class McapScan:
+    """Walk through an MCAP file from its start, past damaged chunks and up to where it is torn.
+
+    Attributes (of what was walked through so far):
+        schemas: types by number.
+        channels: topics by number, those without messages included; all of them have their schema, or none.
+        counts: messages by topic.
+        first_ns: smallest log time in ns; None before the first message.
+        last_ns: largest log time in ns; None before the first message.
+        compression: of the last chunk.
+        bytes_lost: size of what could not be read.
+        profile: of the header; None where that is damaged.
+        whole: whether nothing was lost, and the file says that it is of ROS 2 and ends with an index of all it holds.
+        extras: places of attachments and metadata: opcode, start and end in the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.schemas: dict[int, Schema] = {}
+        self.channels: dict[int, Channel] = {}
+        self.counts: dict[str, int] = {}
+        self.first_ns: int | None = None
+        self.last_ns: int | None = None
+        self.compression: Compression = "none"
+        self.bytes_lost = 0
+        self.profile: str | None = None
+        self.whole = False
+        self.extras: list[tuple[int, int, int]] = []
+        self._path = path
+
+    @property
+    def topics(self) -> list[Topic]:
+        """Topics of all channels."""
+        return [_topic(channel, self.schemas) for channel in self.channels.values()]
+
+    def topic(self, message: Message) -> str:
+        """Return the topic of a message that was walked through."""
+        return self.channels[message.channel].topic
+
+    def messages(self) -> Iterator[Message]:
+        """Yield all complete messages, in the order of the file; a chunk is complete when its checksum is right.
+
+        Raises:
+            OSError: when the file cannot be read.
+        """
+        with open(self._path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            summary = _Summary.read(file, size)
+            if summary is not None:  # it repeats what a damaged chunk may have said
+                self._define(*summary.schemas, *summary.channels)
+            needed = _CONTENT | {Opcode.HEADER, Opcode.CHUNK}
+            unpacked = 0
+            walk = _Walk(file, size)
+            for opcode, start, end in walk:
+                if opcode in (Opcode.ATTACHMENT, Opcode.METADATA) and Opcode.CHUNK in needed:
+                    self.extras.append((opcode, start, end))
+                # Only chunks have checksums: beside and behind them, a damaged index may look like something else.
+                if opcode == Opcode.CHUNK:
+                    needed = needed & {Opcode.CHUNK}
+                elif opcode == Opcode.DATA_END:
+                    needed = frozenset()
+                if opcode not in needed:
+                    continue
+                try:
+                    content = _read(file, start, end)
+                    if opcode == Opcode.HEADER:
+                        self.profile = _Fields(content).text()
+                        continue
+                    if opcode == Opcode.CHUNK:
+                        chunk = _unpack(content, size * EXPANSION + ALLOWANCE - unpacked)
+                        unpacked += len(chunk.data)
+                        records = [_record(*each) for each in _contents(chunk.data) if each[0] in _CONTENT]
+                        self.compression = chunk.compression
+                    else:
+                        records = [_record(opcode, content)]
+                except _Damaged:
+                    self.bytes_lost += end - start + _HEAD.size
+                    continue
+                for record in records:
+                    if not isinstance(record, Message):
+                        self._define(record)
+                    elif record.channel in self.channels:
+                        self._count(record)
+                        yield record
+                    else:
+                        self.bytes_lost += len(record.data)
+            self.bytes_lost += walk.bytes_lost
+        self.whole = (
+            not self.bytes_lost
+            and self.profile == PROFILE
+            and summary is not None
+            and summary.messages == sum(self.counts.values())
+        )
+
+    def _define(self, *records: Schema | Channel) -> None:
+        for record in records:
+            if isinstance(record, Schema):
+                self.schemas[record.number] = record
+            elif record.schema == 0 or record.schema in self.schemas:
+                self.channels[record.number] = record
+                self.counts.setdefault(record.topic, 0)
+
+    def _count(self, message: Message) -> None:
+        self.counts[self.topic(message)] += 1
+        self.first_ns = message.log_ns if self.first_ns is None else min(self.first_ns, message.log_ns)
+        self.last_ns = message.log_ns if self.last_ns is None else max(self.last_ns, message.log_ns)
+
+
+class McapFile:
+    """A whole MCAP file, read in order of log time; no more than the chunks that overlap in time are in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Read where its chunks are, and its topics.
+
+        Raises:
+            GenimaError: when the file is damaged or not of ROS 2.
+            OSError: when it cannot be read.
+        """
+        self._file = open(path, "rb")
+        try:
+            self._size = os.fstat(self._file.fileno()).st_size
+            summary = _Summary.read(self._file, self._size)
+            try:
+                spans = self._find_spans()
+            except _Damaged:  # what lies before the damage can be read, by the index
+                if summary is None or not summary.chunks:
+                    raise
+                spans = summary.chunks
+            if summary is None:
+                raise _Damaged("damaged index")
+            self._spans = sorted(spans)
+            self._describe(path, summary)
+        except _Damaged as error:
+            self._file.close()
+            raise GenimaError(f"{path.name}: {error}") from None
+        except BaseException:
+            self._file.close()
+            raise
+        self._name = path.name
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, int, memoryview]]:
+        """Yield topic, log time, publish time (ns) and data of the messages of some topics, in order of log time.
+
+        Raises:
+            GenimaError: when the file is damaged.
+            OSError: when it cannot be read.
+        """
+        wanted = {number: name for number, name in self._channels.items() if name in topics}
+        try:
+            for message in self._ordered(wanted):
+                yield wanted[message.channel], message.log_ns, message.publish_ns, message.data
+        except _Damaged as error:
+            raise GenimaError(f"{self._name}: {error}") from None
+
+    def _ordered(self, wanted: Collection[int]) -> Iterator[Message]:
+        pending: list[tuple[int, int, Message]] = []
+        order = pending_bytes = unpacked = 0
+        for span in self._spans:
+            while pending and pending[0][0] < span.first_ns:
+                message = heapq.heappop(pending)[2]
+                pending_bytes -= len(message.data)
+                yield message
+            content: memoryview | bytes = _read(self._file, span.begin, span.end, _RUN_BYTES + RECORD_BYTES)
+            if span.chunk:
+                head = _read(self._file, span.begin - _HEAD.size, span.begin)
+                if _HEAD.unpack(head) != (Opcode.CHUNK, len(content)):
+                    raise _Damaged(f"no chunk at byte {span.begin}, where the index has one")
+                content = _unpack(content, self._size * EXPANSION + ALLOWANCE - unpacked).data
+                unpacked += len(content)
+            for opcode, part in _contents(content):
+                if opcode != Opcode.MESSAGE:
+                    continue
+                message = _message(part)
+                if message.channel not in self._channels:
+                    raise _Damaged(f"a message of unknown channel {message.channel}")
+                if message.channel in wanted:
+                    heapq.heappush(pending, (message.log_ns, order, message))
+                    order += 1
+                    pending_bytes += len(message.data)
+            if pending_bytes > _PENDING_BYTES:
+                raise _Damaged(f"chunks of more than {_PENDING_BYTES >> 20} MB overlap in time")
+        while pending:
+            yield heapq.heappop(pending)[2]
+
+    def _find_spans(self) -> list[_Span]:
+        """Return where messages are, without an index."""
+        spans: list[_Span] = []
+        walk = _Walk(self._file, self._size)
+        begin = end_of_run = first = 0  # of records outside chunks
+        for opcode, start, end in walk:
+            if opcode == Opcode.CHUNK:
+                head = self._file.read(_CHUNK.size)
+                if len(head) < _CHUNK.size:
+                    raise _Damaged(f"damaged chunk at byte {start}")
+                spans.append(_Span(_CHUNK.unpack(head)[0], start, end, chunk=True))
+            elif opcode == Opcode.MESSAGE:
+                head = self._file.read(_MESSAGE.size)
+                if len(head) < _MESSAGE.size or end - start < _MESSAGE.size:
+                    raise _Damaged(f"damaged message at byte {start}")
+                log_ns = _MESSAGE.unpack(head)[2]
+                start -= _HEAD.size
+                if start == end_of_run and end - begin <= _RUN_BYTES:
+                    spans.pop()
+                    first = min(first, log_ns)
+                else:
+                    begin, first = start, log_ns
+                end_of_run = end
+                spans.append(_Span(first, begin, end, chunk=False))
+        if walk.problem:
+            raise _Damaged(walk.problem)
+        return spans
+
+    def _describe(self, path: Path, summary: _Summary) -> None:
+        """Find topics and counts, by the index at the end or, without one, by reading all."""
+        opcode, start, end = next(iter(_Walk(self._file, self._size)), (0, 0, 0))
+        if opcode != Opcode.HEADER:
+            raise _Damaged("damaged header")
+        profile = _Fields(_read(self._file, start, end)).text()
+        if profile != PROFILE:
+            raise _Damaged(f"not of ROS 2 (its profile is {profile[:20]!r})")
+        schemas = {schema.number: schema for schema in summary.schemas}
+        channels = {channel.number: channel for channel in summary.channels}
+        unknown = any(channel.schema and channel.schema not in schemas for channel in summary.channels)
+        if summary.messages is None or unknown or not summary.counts.keys() <= channels.keys():
+            scan = McapScan(path)
+            for _ in scan.messages():
+                pass
+            if scan.bytes_lost:
+                raise _Damaged(f"{scan.bytes_lost} bytes are damaged")
+            schemas, channels, self.counts = scan.schemas, scan.channels, scan.counts
+            self.first_ns, self.last_ns = scan.first_ns, scan.last_ns
+        else:
+            self.counts = dict.fromkeys((channel.topic for channel in channels.values()), 0)
+            for number, count in summary.counts.items():
+                self.counts[channels[number].topic] += count
+            self.first_ns, self.last_ns = summary.span if summary.messages else (None, None)
+        self._channels = {channel.number: channel.topic for channel in channels.values()}
+        self.topics = [_topic(channel, schemas) for channel in channels.values()]
+
+
+# ------------------------------------------------------------------------------------------------------------- records
+
+
+class _Damaged(GenimaError):
+    """Malformed or truncated MCAP file."""
+
+
+class _Span(NamedTuple):
+    """Chunk, or some records outside chunks."""
+
+    first_ns: int  # smallest log time
+    begin: int  # in the file: of a chunk's content, of a record's head
+    end: int
+    chunk: bool
+
+
+class _Chunk(NamedTuple):
+    compression: Compression
+    data: memoryview
+
+
+class _Walk:
+    """Yield opcode, start and end of the content of each complete record; the file stands at the start then."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.bytes_lost = 0  # behind the last complete record
+        self.problem = ""
+        self._file, self._size = file, size
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        file, size = self._file, self._size
+        file.seek(0)
+        if file.read(len(MCAP0_MAGIC)) != MCAP0_MAGIC:
+            self._stop(0, "not an MCAP file" if size else "empty")
+            return
+        place = len(MCAP0_MAGIC)
+        while True:
+            file.seek(place)
+            head = file.read(_HEAD.size)
+            if len(head) < _HEAD.size:
+                self._stop(place, f"cut off at byte {size}")
+                return
+            opcode, length = _HEAD.unpack(head)
+            start, end = place + _HEAD.size, place + _HEAD.size + length
+            if not (opcode in _OPCODES or opcode >= _FIRST_PRIVATE_OPCODE) or end > size:
+                self._stop(place, f"damaged or cut off at byte {place}")
+                return
+            if opcode == Opcode.FOOTER:
+                if size != end + len(MCAP0_MAGIC) or self._tail(end) != MCAP0_MAGIC:
+                    self.bytes_lost, self.problem = max(0, size - end - len(MCAP0_MAGIC)), f"damaged after byte {end}"
+                return
+            yield opcode, start, end
+            place = end
+
+    def _tail(self, end: int) -> bytes:
+        self._file.seek(end)
+        return self._file.read(len(MCAP0_MAGIC))
+
+    def _stop(self, place: int, problem: str) -> None:
+        self.bytes_lost, self.problem = self._size - place, problem
+
+
+class _Fields:
+    """Fields of a record, one after the other.
+
+    Raises:
+        _Damaged: when the record ends within one.
+    """
+
+    def __init__(self, content: bytes | memoryview) -> None:
+        self._content, self._place = memoryview(content), 0
+
+    @property
+    def rest(self) -> memoryview:
+        """Topics that were not read."""
+        return self._content[self._place :]
+
+    def take(self, size: int) -> memoryview:
+        data = self._content[self._place : self._place + size]
+        if len(data) < size:
+            raise _Damaged("a record ends too early")
+        self._place += size
+        return data
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def text(self) -> str:
+        try:
+            return str(self.take(self.number(4)), "utf-8")
+        except UnicodeDecodeError:
+            raise _Damaged("a text is not UTF-8") from None
+
+    def texts(self) -> dict[str, str]:
+        fields, found = _Fields(self.take(self.number(4))), {}
+        while len(fields.rest):
+            key = fields.text()
+            found[key] = fields.text()
+        return found
+
+
+def _topic(channel: Channel, schemas: Mapping[int, Schema]) -> Topic:
+    schema = schemas.get(channel.schema, Schema(0, "", "", b""))
+    return Topic(channel.topic, schema.name, channel.encoding, channel.notes, schema.encoding, schema.data)
+
+
+def _read(file: IO[bytes], start: int, end: int, limit: int = RECORD_BYTES) -> bytes:
+    if end - start > limit:
+        raise _Damaged(f"a record of {end - start} bytes at byte {start} (the limit is {limit})")
+    file.seek(start)
+    content = file.read(end - start)
+    if len(content) < end - start:
+        raise _Damaged(f"cut off at byte {start + len(content)}")
+    return content
+
+
+def _unpack(content: bytes | memoryview, left: int) -> _Chunk:
+    """Return the records of a chunk of ``content``; ``left`` bytes at most."""
+    first_ns, last_ns, size, checksum = _CHUNK.unpack(_Fields(content).take(_CHUNK.size))
+    fields = _Fields(memoryview(content)[_CHUNK.size :])
+    name = fields.text()
+    packed = fields.take(fields.number(8))
+    if name not in _COMPRESSIONS:
+        raise _Damaged(f"a chunk is compressed with {name[:20]!r}; lz4 and zstd are read")
+    limit = min(RECORD_BYTES, left)
+    if size > limit:
+        raise _Damaged(f"a chunk of {len(packed)} bytes would unpack to {size} (the limit is {limit})")
+    data: bytes | memoryview = packed
+    try:
+        if name == "zstd":
+            data = unpack_zstd(packed, size)
+        elif name == "lz4":
+            data = lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=size)
+    except (RuntimeError, EOFError, GenimaError) as error:
+        raise _Damaged(f"a damaged chunk ({' '.join(str(error).split())})") from None
+    if len(data) != size:
+        raise _Damaged(f"a chunk of {len(data)} bytes says that it has {size}")
+    if checksum and zlib.crc32(data) != checksum:
+        raise _Damaged("a chunk with a wrong checksum")
+    return _Chunk(_COMPRESSIONS[name], memoryview(data))
+
+
+def unpack_zstd(packed: bytes | memoryview, limit: int = RECORD_BYTES) -> bytes:
+    """Decompress one frame of zstd into at most ``limit`` bytes.
+
+    Raises:
+        GenimaError: when it is damaged or would become larger.
+    """
+    try:
+        size = zstandard.frame_content_size(packed)
+        if size > limit:
+            raise GenimaError(f"{len(packed)} bytes would unpack to {size} (the limit is {limit})")
+        return bytes(zstandard.ZstdDecompressor().decompress(packed, max_output_size=max(1, limit)))
+    except zstandard.ZstdError as error:
+        raise GenimaError(f"zstd: {' '.join(str(error).split())}") from None
+
+
+def _contents(records: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield opcode and content of records that lie one behind the other.
+
+    Raises:
+        _Damaged: when one ends behind them.
+    """
+    view, place = memoryview(records), 0
+    while place < len(view):
+        if place + _HEAD.size > len(view):
+            raise _Damaged("a record ends too late")
+        opcode, length = _HEAD.unpack_from(view, place)
+        start, place = place + _HEAD.size, place + _HEAD.size + length
+        if place > len(view):
+            raise _Damaged("a record ends too late")
+        yield opcode, view[start:place]
+
+
+def _message(content: bytes | memoryview) -> Message:
+    if len(content) < _MESSAGE.size:
+        raise _Damaged("a message without a head")
+    channel, _, log_ns, publish_ns = _MESSAGE.unpack_from(content)
+    if max(log_ns, publish_ns) > LATEST:
+        raise _Damaged(f"a message with time {max(log_ns, publish_ns)} ns")
+    return Message(channel, log_ns, publish_ns, memoryview(content)[_MESSAGE.size :])
+
+
+def _record(opcode: int, content: bytes | memoryview) -> Schema | Channel | Message:
+    if opcode == Opcode.MESSAGE:
+        return _message(content)
+    fields = _Fields(content)
+    if opcode == Opcode.SCHEMA:
+        return Schema(fields.number(2), fields.text(), fields.text(), bytes(fields.take(fields.number(4))))
+    return Channel(fields.number(2), fields.number(2), fields.text(), fields.text(), fields.texts())
+
+
+class _Summary(NamedTuple):
+    """Index at the end of a file."""
+
+    schemas: list[Schema]
+    channels: list[Channel]
+    messages: int | None  # None: the file does not count them
+    counts: dict[int, int]  # by channel
+    span: tuple[int, int]  # smallest and largest log time, ns
+    chunks: list[_Span]
+
+    @classmethod
+    def read(cls, file: IO[bytes], size: int) -> _Summary | None:
+        """Return the index, an empty one where the file has none; None where it is missing or damaged."""
+        length = _HEAD.size + _FOOTER.size
+        end = size - len(MCAP0_MAGIC) - length
+        if end < len(MCAP0_MAGIC):
+            return None
+        file.seek(end)
+        footer = file.read()
+        if footer[:1] != bytes([Opcode.FOOTER]) or not footer.endswith(MCAP0_MAGIC):
+            return None
+        begin, _, checksum = _FOOTER.unpack_from(footer, _HEAD.size)
+        found = cls([], [], None, {}, (0, 0), [])
+        if begin == 0:
+            return found
+        if not len(MCAP0_MAGIC) <= begin <= end:
+            return None
+        try:
+            summary = _read(file, begin, end)
+            if checksum and checksum != zlib.crc32(footer[: length - 4], zlib.crc32(summary)):
+                return None
+            for opcode, content in _contents(summary):
+                if opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
+                    record = _record(opcode, content)
+                    (found.schemas if isinstance(record, Schema) else found.channels).append(record)  # type: ignore[arg-type]
+                elif opcode == Opcode.CHUNK_INDEX:
+                    first, _, place, length = struct.unpack("<QQQQ", _Fields(content).take(32))
+                    if not len(MCAP0_MAGIC) <= place <= place + length <= begin:
+                        return None
+                    found.chunks.append(_Span(first, place + _HEAD.size, place + length, chunk=True))
+                elif opcode == Opcode.STATISTICS:
+                    fields = _Fields(content)
+                    messages, *_, first, last = _STATISTICS.unpack(fields.take(_STATISTICS.size))
+                    numbers = _Fields(fields.take(fields.number(4)))
+                    while len(numbers.rest):
+                        channel = numbers.number(2)
+                        found.counts[channel] = numbers.number(8)
+                    found = found._replace(messages=messages, span=(first, last))
+        except _Damaged:
+            return None
+        if found.messages is not None and found.messages != sum(found.counts.values()):
+            return found._replace(messages=None)
+        return found

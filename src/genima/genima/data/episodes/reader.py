@@ -1,0 +1,202 @@
+"""Read episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.data.episodes.alignment import Stream, align
+from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, image_topic, raw_topic, read_messages, view_of
+from genima.data.episodes.errors import EpisodeError
+from genima.data.episodes.frames import Frames
+from genima.data.episodes.judgement import read_judgement
+from genima.errors import GenimaError
+from genima.io.files import shorten
+from genima.types import Image
+from genima.robot.model import RobotModel
+
+LONGEST = 86400  # s, of a demo
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demo in memory: T moments at a nearly constant rate, found as :mod:`genima.data.episodes.alignment` says."""
+
+    folder: Path
+    instruction: str
+    stamps: NDArray[np.float64]  # (T,) s
+    positions: NDArray[np.float64]  # (T, n) rad, measured
+    gripper: NDArray[np.float64]  # (T,) measured open fraction
+    command_positions: NDArray[np.float64]  # (T, n) rad; row t is the last that was given before moment t + 1
+    command_gripper: NDArray[np.float64]  # (T,) commanded open fraction
+    frames: Mapping[str, Frames]  # by view, T images each
+    success: bool | None  # None: nobody has judged it
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    @property
+    def period(self) -> float:
+        """Median time between moments in s."""
+        return float(np.median(np.diff(self.stamps)))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Which views there are, sorted."""
+        return tuple(self.frames)
+
+    def image(self, view: str, t: int) -> Image:
+        """The (h, w, 3) rgb image of a view at moment t.
+
+        Raises:
+            EpisodeError: for a view that is not there, and an image that cannot be decoded or changes its size.
+        """
+        if view not in self.frames:
+            raise EpisodeError(self.folder, "no images", raw_topic(view))
+        return self.frames[view].image(t)
+
+    @classmethod
+    def load(cls, folder: Path, robot: RobotModel, views: Collection[str] | None = None) -> Episode:
+        """Read an episode; joints are matched by name, everything is aligned by ``header.stamp``.
+
+        Images stay in memory as they were recorded and are decoded when they are asked for.
+
+        Args:
+            folder: a rosbag2 folder.
+            robot: whose joints they are.
+            views: those that must be there, others are left out; None: all that were recorded.
+
+        Raises:
+            EpisodeError: when the bag cannot be read, lacks a topic or the task's words, when a joint is missing,
+                named twice or not finite, and when the topics cannot be aligned.
+        """
+        messages, judged = read_messages(folder), read_judgement(folder)
+        if judged is None and messages.get(SUCCESS):
+            judged = bool(messages[SUCCESS][-1].data)
+        if not any(messages.values()):
+            raise EpisodeError(folder, "the bag is empty")
+        if views is None:
+            views = {view for topic in messages if (view := view_of(topic)) is not None}
+        if not views:
+            raise EpisodeError(folder, "no camera was recorded", raw_topic("VIEW"))
+        spoken = {topic for topic in messages if messages[topic]}
+        topics = {view: image_topic(spoken, view) for view in sorted(views)}
+        stamped = (*topics.values(), JOINT_STATES, JOINT_COMMAND)
+        for topic in (*stamped, TASK):
+            if topic not in spoken:
+                raise EpisodeError(folder, "no messages", topic)
+        instruction, *others = dict.fromkeys(message.data for message in messages[TASK])
+        if others:
+            raise EpisodeError(folder, several_tasks([instruction, *others]), TASK)
+        if not instruction.strip():
+            raise EpisodeError(folder, "says nothing", TASK)
+
+        stamps = {topic: np.array([_nanoseconds(message) for message in messages[topic]]) for topic in stamped}
+        require_plausible(folder, stamps)
+        start = min(each[0] for each in stamps.values())
+        streams = {topic: Stream(folder, topic, (stamps[topic] - start) / 1e9, messages[topic]) for topic in stamped}
+        states, commands = streams[JOINT_STATES], streams[JOINT_COMMAND]
+        moments = align({view: streams[topic] for view, topic in topics.items()}, states, commands)
+
+        rows = _by_name(states, robot)
+        for fault in measured_gripper(states, rows, robot)[1]:
+            raise fault
+        measured = np.column_stack([np.interp(moments.times, states.times, joint) for joint in rows.T])
+        commanded = _by_name(commands, robot)
+        for fault in gripper_faults(commands, commanded, robot):
+            raise fault
+        commanded = commanded[moments.commands]
+        gripper = np.array([robot.open_fraction(position) for position in measured[:, -1]])
+        nanoseconds = start + np.round(moments.times * 1e9).astype(np.int64)
+        return cls(
+            folder=folder,
+            instruction=instruction,
+            stamps=nanoseconds // 10**9 + nanoseconds % 10**9 * 1e-9,
+            positions=measured[:, :-1],
+            gripper=gripper,
+            command_positions=commanded[:, :-1],
+            command_gripper=commanded[:, -1],
+            frames={view: Frames(streams[topics[view]].chosen(moments.images[view])) for view in topics},
+            success=judged,
+        )
+
+
+def _nanoseconds(message: Any) -> int:
+    stamp = message.header.stamp
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+def require_plausible(folder: Path, stamps: Mapping[str, NDArray[np.int64]]) -> None:
+    """Check that the stamps (N,), in ns, of a demo's topics lie within a day.
+
+    Raises:
+        EpisodeError: with a topic that is far from the others.
+    """
+    if not stamps:
+        return
+    middle = int(np.median([np.median(each) for each in stamps.values()]))
+    for topic, each in stamps.items():
+        for stamp in (int(each.min()), int(each.max())):
+            if abs(stamp - middle) > LONGEST * 10**9:
+                what = f"a stamp of {stamp / 1e9:.3f} s, others are of {middle / 1e9:.3f} s: more than a day apart"
+                raise EpisodeError(folder, what, topic)
+
+
+def several_tasks(tasks: Sequence[str]) -> str:
+    """Return the fault of a demo with several instructions."""
+    return f"says different things ({', '.join(repr(shorten(task)) for task in tasks[:3])}); record one task a demo"
+
+
+def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float64], list[EpisodeError]]:
+    """What joint messages say, joints matched by name.
+
+    Returns:
+        (N, n + 1): the arm's joints in the robot's order and the gripper's, not a number in faulty messages; and what
+        is wrong with these.
+    """
+    rows = np.full((len(stream.times), len(robot.joint_names) + 1), np.nan)
+    faults = []
+    for row, time, message in zip(rows, stream.times, stream.messages, strict=True):
+        try:
+            row[:-1], row[-1] = robot.in_order(message.name, message.position)
+        except GenimaError as error:
+            faults.append(stream.fault(time, str(error)))
+    return rows, faults
+
+
+def gripper_faults(commands: Stream, rows: NDArray[np.float64], robot: RobotModel) -> list[EpisodeError]:
+    """Commands, of which ``rows`` (N, n + 1) say what :func:`joints_by_name` found, whose gripper is no fraction."""
+    fractions = rows[:, -1]
+    return [
+        commands.fault(commands.times[i], f"{robot.gripper_joint} is {fractions[i]:g}, an open fraction 0..1 is needed")
+        for i in np.flatnonzero((fractions < 0) | (fractions > 1))
+    ]
+
+
+def measured_gripper(
+    states: Stream, rows: NDArray[np.float64], robot: RobotModel
+) -> tuple[NDArray[np.float64], list[EpisodeError]]:
+    """Return open fractions (N,) of joint states, of which ``rows`` says what :func:`joints_by_name` found.
+
+    They are no numbers where the gripper is outside its travel, which the errors tell, or unknown.
+    """
+    fractions = np.full(len(rows), np.nan)
+    faults = []
+    for i in np.flatnonzero(np.isfinite(rows[:, -1])):
+        try:
+            fractions[i] = robot.open_fraction(rows[i, -1])
+        except GenimaError as error:
+            faults.append(states.fault(states.times[i], str(error)))
+    return fractions, faults
+
+
+def _by_name(stream: Stream, robot: RobotModel) -> NDArray[np.float64]:
+    rows, faults = joints_by_name(stream, robot)
+    if faults:
+        raise faults[0]
+    return rows

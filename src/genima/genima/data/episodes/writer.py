@@ -1,0 +1,152 @@
+"""Write episodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from genima.data.episodes.bag import COMPRESSED, JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, calibration_topic, camera_info_topic, compressed_topic, types
+from genima.data.episodes.metadata import Qos
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.errors import GenimaError
+from genima.cameras.calibration_file import Calibration, Frames
+from genima.types import Command, Image, Joints
+from genima.robot.model import RobotModel
+from genima.cameras.camera import Camera
+from genima.cameras.plausibility import require_plausible
+
+_ENCODING = {"jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95], "png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
+_QUEUE_BYTES = 64 << 20
+_STRING = "std_msgs/msg/String"
+
+
+class EpisodeWriter:
+    """Writes one episode; the folder gets its name only when it is complete, so a killed run leaves no half episode.
+
+    Like the recorder's, it holds the calibrations of its cameras, of those that are known.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        robot: RobotModel,
+        cameras: Mapping[str, Camera],
+        instruction: str,
+        images: Literal["jpeg", "png"] = "jpeg",
+    ) -> None:
+        """Prepare an episode.
+
+        Args:
+            folder: the episode's.
+            robot: whose joints they are.
+            cameras: calibrations by view, for images of their size; of a view that is not there, none is written.
+            instruction: the task.
+            images: how they are stored: jpeg at quality 95, or png without loss.
+
+        Raises:
+            GenimaError: where the folder is there already, and for a camera that none can be.
+        """
+        if folder.exists():
+            raise GenimaError(f"episode {folder} exists already; choose another folder or remove it")
+        for view, camera in cameras.items():
+            require_plausible(camera, f"camera calibration of {view}")
+        self._folder, self._robot, self._cameras, self._instruction = folder, robot, cameras, instruction
+        self._images = images
+        self._topics: set[str] = set()
+
+    def __enter__(self) -> EpisodeWriter:
+        # Chunks only when they are full: what a killed run leaves is not kept, and equal demos are equal files.
+        self._bag = BagRecorder(
+            self._folder, flush_seconds=math.inf, queue_bytes=_QUEUE_BYTES, reserve_bytes=0, replace=True
+        )
+        try:
+            self._write(TASK, 0.0, _STRING, data=self._instruction)
+            for view, camera in self._cameras.items():
+                frames = Frames.of(self._robot, camera.parent, _frame(view))
+                text = yaml.safe_dump(Calibration(camera, frames).to_dict(), sort_keys=False)
+                self._write(calibration_topic(view), 0.0, _STRING, data=text)
+        except BaseException:
+            self._bag.discard()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._bag.finish()
+        else:
+            self._bag.discard()
+
+    def observe(self, stamp: float, images: Mapping[str, Image], joints: Joints) -> None:
+        """Record images (rgb) by view and the measured joints of one moment, in seconds."""
+        for view, image in images.items():
+            ok, data = cv2.imencode(f".{self._images}", image[..., ::-1], _ENCODING[self._images])
+            if not ok:
+                raise GenimaError(f"image of view {view} could not be compressed")
+            header = self._header(stamp, _frame(view))
+            self._write(
+                compressed_topic(view), stamp, COMPRESSED,
+                header=header, format=f"rgb8; {self._images} compressed bgr8", data=data.ravel(),
+            )  # fmt: skip
+            if view in self._cameras:  # unknown stays unknown
+                self._write_camera_info(self._cameras[view], stamp, header)
+        gripper = self._robot.gripper_position(joints.gripper)
+        self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
+
+    def command(self, command: Command) -> None:
+        """Record what the robot was told."""
+        self._write_joints(JOINT_COMMAND, command.stamp, command.positions, command.velocities, command.gripper)
+
+    def judge(self, stamp: float, success: bool) -> None:
+        """Record whether the task was done."""
+        self._write(SUCCESS, stamp, "std_msgs/msg/Bool", data=success)
+
+    def _write(self, topic: str, stamp: float, kind: str, **fields: Any) -> None:
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._bag.add_topic(topic, kind, Qos())
+        message = types().types[kind](**fields)
+        self._bag.write(topic, types().serialize_cdr(message, kind), round(stamp * 1e9), wait=True)
+
+    def _header(self, stamp: float, frame: str) -> Any:
+        nanoseconds = round(stamp * 1e9)
+        time = types().types["builtin_interfaces/msg/Time"](sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+        return types().types["std_msgs/msg/Header"](stamp=time, frame_id=frame)
+
+    def _write_joints(
+        self,
+        topic: str,
+        stamp: float,
+        positions: NDArray[np.floating],
+        velocities: NDArray[np.floating],
+        gripper: float,
+    ) -> None:
+        self._write(
+            topic, stamp, "sensor_msgs/msg/JointState",
+            header=self._header(stamp, ""),
+            name=[*self._robot.joint_names, self._robot.gripper_joint],
+            position=np.append(positions, gripper).astype(np.float64),
+            velocity=np.append(velocities, 0.0).astype(np.float64) if len(velocities) else np.zeros(0),
+            effort=np.zeros(0),
+        )  # fmt: skip
+
+    def _write_camera_info(self, camera: Camera, stamp: float, header: Any) -> None:
+        roi = types().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+        self._write(
+            camera_info_topic(camera.view), stamp, "sensor_msgs/msg/CameraInfo",
+            header=header, **camera.camera_info(), binning_x=0, binning_y=0, roi=roi,
+        )  # fmt: skip
+
+
+def _frame(view: str) -> str:
+    """The optical frame of a view's camera."""
+    return f"{view}_color_optical_frame"

@@ -1,0 +1,6 @@
+"""Demos to and from LeRobotDataset v3.0, with their own timestamps; the lerobot library is not needed."""
+
+from genima.data.lerobot.reader import DatasetReader
+from genima.data.lerobot.writer import DatasetWriter
+
+__all__ = ["DatasetReader", "DatasetWriter"]

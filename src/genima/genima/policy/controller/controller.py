@@ -1,0 +1,229 @@
+"""The controller as the loop uses it: a drawn target and the measured joints in, a chunk out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
+
+from genima.cameras.tiling import untile
+from genima.errors import GenimaError
+from genima.io import hub, model_files
+from genima.io.files import shorten
+from genima.policy import spec as checkpoint
+from genima.policy.controller.act import Act, ActConfig
+from genima.policy.controller.pretrained import load_clip
+from genima.policy.precision import half_precision
+from genima.policy.small_text_encoder import load_tokenizer
+from genima.policy.spec import DrawingSpec
+from genima.robot.model import RobotModel
+from genima.types import Chunk, DrawnTarget, Joints
+
+_WEIGHTS = "act.safetensors"
+_TEXT_ENCODER = "text_encoder."  # its weights' prefix
+
+
+@dataclass(frozen=True)
+class JointStatistics:
+    """Mean and standard deviation (n,) in rad that joints are normalised by, in training as in use."""
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    def normalise(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(..., n) rad to zero mean and unit variance."""
+        return (positions - self.mean) / self.deviation
+
+    def restore(self, normalised: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The inverse of :meth:`normalise`."""
+        return normalised * self.deviation + self.mean
+
+
+class Controller:
+    """Reads the spheres of a drawn target into a chunk of joint positions."""
+
+    def __init__(
+        self,
+        spec: DrawingSpec,
+        act: Act,
+        tokenizer: PreTrainedTokenizerBase,
+        statistics: JointStatistics,
+        clip: str | None = None,
+    ) -> None:
+        """``clip`` is where ``load_clip`` has the frozen text encoder from; checkpoints then name it and leave it out.
+
+        None: the text encoder was trained with the rest.
+        """
+        self.spec, self.act, self.tokenizer, self.statistics = spec, act, tokenizer, statistics
+        self.clip = str(Path(clip).resolve()) if clip and Path(clip).is_dir() else clip
+        self.robot = RobotModel.load(spec.robot)
+        spec.require_robot(self.robot, "the controller")
+        self._texts: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> Controller:
+        """Load a checkpoint folder (safetensors only), and the text encoder that it may name.
+
+        Raises:
+            GenimaError: when it is missing, damaged, or of another schema, robot or text encoder, or there is no such
+                device.
+        """
+        checkpoint.require_device(device)
+        folder = checkpoint.resolve(folder)
+        spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
+        with checkpoint.loading(folder):
+            model_files.require_moderate(rest["act"], folder / checkpoint.FILE)
+            config = ActConfig.from_dict(rest["act"])
+            _require_sizes(config)
+            weights = load_file(folder / _WEIGHTS)
+            clip, fingerprint = rest["text_encoder"], rest["text_encoder_fingerprint"]
+            if clip:
+                encoder, tokenizer = load_clip(clip)
+                if hub.fingerprint(encoder) != fingerprint:
+                    raise GenimaError(f"checkpoint {folder} was trained with another version of {clip}")
+                model_files.require_fitting(lambda: Act(config, encoder), folder, _TEXT_ENCODER)
+                weights |= {_TEXT_ENCODER + name: value for name, value in encoder.state_dict().items()}
+            else:
+                text = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+                model_files.require_fitting(lambda: Act(config, CLIPTextModel(text)), folder)
+                encoder, tokenizer = CLIPTextModel(text), load_tokenizer(folder / "tokenizer")
+            act = Act(config, encoder)
+            act.load_state_dict(weights)
+            statistics = JointStatistics(np.array(rest["joint_mean"], float), np.array(rest["joint_deviation"], float))
+        n = len(spec.joint_names)
+        if config.horizon != spec.horizon or config.joints != n:
+            raise GenimaError(
+                f"checkpoint {folder}: the network makes {config.horizon} actions of {config.joints} joints, "
+                f"{checkpoint.FILE} says {spec.horizon} of {n}"
+            )
+        if statistics.mean.shape != (n,) or statistics.deviation.shape != (n,) or not np.all(statistics.deviation > 0):
+            raise GenimaError(f"checkpoint {folder}: normalisation statistics do not fit {n} joints")
+        act.requires_grad_(False).eval().to(device)
+        controller = cls(spec, act, tokenizer, statistics, clip)
+        with checkpoint.loading(folder):
+            controller._try()
+        return controller
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the checkpoint; ``genima.json`` comes last, so that half a folder is never taken for a whole one."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / checkpoint.FILE).unlink(missing_ok=True)
+        weights = {name: tensor.contiguous() for name, tensor in self.act.state_dict().items()}
+        if self.clip:
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_TEXT_ENCODER)}
+        save_file(weights, folder / _WEIGHTS)
+        if not self.clip:
+            self.act.text_encoder.config.save_pretrained(folder / "text_encoder")
+            self.tokenizer.save_pretrained(folder / "tokenizer")
+        checkpoint.write(
+            folder, checkpoint.CONTROLLER, self.spec,
+            act=asdict(self.act.config),
+            joint_mean=self.statistics.mean.tolist(), joint_deviation=self.statistics.deviation.tolist(),
+            text_encoder=self.clip, text_encoder_fingerprint=self.clip and hub.fingerprint(self.act.text_encoder),
+        )  # fmt: skip
+
+    def unfreeze(self) -> None:
+        """Let everything be trained, but for a text encoder that checkpoints only name."""
+        self.act.requires_grad_(True)
+        if self.clip:
+            self.act.text_encoder.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the reading happens."""
+        return self.act.query.device
+
+    def embed(self, instructions: Sequence[str]) -> Tensor:
+        """Text embeddings (B, text_width); while the text encoder is frozen, each text's is computed once."""
+        if any(parameter.requires_grad for parameter in self.act.text_encoder.parameters()):
+            return self.act.embed_text(self._tokens(instructions))
+        # What a validation leaves here is used in training too: neither inference mode's nor in half precision.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            for text in set(instructions) - set(self._texts):
+                self._texts[text] = self.act.embed_text(self._tokens([text]))[0]
+        return torch.stack([self._texts[text] for text in instructions]).to(self.device)
+
+    def _tokens(self, instructions: Sequence[str]) -> Tensor:
+        length = self.act.text_encoder.config.max_position_embeddings
+        tokens = self.tokenizer(
+            list(instructions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return tokens.input_ids.to(self.device)
+
+    @torch.inference_mode()
+    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        """The chunk that leads from the measured joints to the drawn target.
+
+        Raises:
+            GenimaError: when the drawing is of another layout or size, or the chunk is not finite.
+        """
+        spec, side = self.spec, 2 * self.spec.view_size
+        if tuple(drawn.views) != spec.views:
+            raise GenimaError(
+                f"the drawn target has views {list(drawn.views)}, the controller reads {list(spec.views)}"
+            )
+        if drawn.tile.shape != (side, side, 3):
+            raise GenimaError(
+                f"the drawn target has shape {drawn.tile.shape}, the controller reads ({side}, {side}, 3)"
+            )
+        views = np.stack([np.ascontiguousarray(view) for view in untile(drawn.tile, spec.views).values()])
+        positions, gripper = self._predict(views, drawn.instruction, joints)
+        if not (np.all(np.isfinite(positions)) and np.all(np.isfinite(gripper))):
+            raise GenimaError("the chunk is not finite: the controller's weights or its inputs are damaged")
+        return Chunk(drawn.stamp, 1 / spec.action_rate, positions, gripper)
+
+    def _predict(
+        self, views: NDArray[np.uint8], instruction: str, joints: Joints
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Positions (K, n) in rad and the gripper (K,), 1 open, for views (V, s, s, 3)."""
+        device = self.device
+        proprioception = np.append(self.statistics.normalise(joints.positions), joints.gripper)
+        text = self.embed([instruction])
+        with half_precision(device):  # what that rounds moves no joint by 0.001 rad
+            features = self.act.look(pixels(torch.from_numpy(views)[None]).to(device), text)
+        output = self.act.predict(features.float(), torch.from_numpy(proprioception).float()[None].to(device), text)
+        positions = self.statistics.restore(output.actions[0].double().cpu().numpy())
+        return positions, output.gripper[0].double().sigmoid().cpu().numpy()
+
+    @torch.inference_mode()
+    def _try(self) -> None:
+        """Predict once from small views: parts that do not fit together raise here."""
+        side = min(64, self.spec.view_size)
+        views = np.zeros((len(self.spec.views), side, side, 3), np.uint8)
+        positions, _ = self._predict(views, "do " * 100, Joints(0.0, self.robot.home, 1.0))
+        if positions.shape != (self.spec.horizon, len(self.spec.joint_names)):
+            raise ValueError(f"the network predicts {positions.shape[0]} actions of {positions.shape[1]} joints")
+
+
+def _require_sizes(config: ActConfig) -> None:
+    """Raise a ValueError for a field of another type than its default, and for sizes that are not positive."""
+    default = vars(ActConfig())
+    for name, value in vars(config).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        kinds = {type(x) for x in (default[name] if isinstance(default[name], tuple) else (default[name],))}
+        kinds |= {int} if float in kinds else set()
+        right = isinstance(value, tuple) == isinstance(default[name], tuple) and {type(x) for x in numbers} <= kinds
+        if right and name == "dropout":
+            right = 0 <= value < 1
+        elif right and int in kinds:
+            right = min(numbers, default=0) >= 1
+        if not right:
+            raise ValueError(f"act.{name} is {shorten(repr(value))}")
+
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which ResNets expect
+
+
+def pixels(images: Tensor) -> Tensor:
+    """(..., H, W, 3) uint8 rgb to (..., 3, H, W) with ImageNet's normalisation."""
+    mean, deviation = torch.tensor(_MEAN), torch.tensor(_DEVIATION)
+    scaled = (images.float() / 255 - mean.to(images.device)) / deviation.to(images.device)
+    return scaled.movedim(-1, -3)

@@ -1,0 +1,59 @@
+"""Pre-trained parts of the controller: an ImageNet ResNet for its images, a CLIP text encoder for its instructions."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, ResNetModel
+
+from genima.errors import GenimaError
+from genima.io import hub
+from genima.policy.controller.act import Act
+from genima.training.options import CLIP, IMAGENET
+
+
+def load_imagenet(act: Act, name_or_folder: str = IMAGENET) -> None:
+    """Give ACT's backbone the weights of a ResNet on the hub or in a local folder.
+
+    Raises:
+        GenimaError: when it cannot be loaded, has no such weights or other sizes than ACT's backbone.
+    """
+    resnet, info = hub.load(
+        lambda name, **options: ResNetModel.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        ),
+        name_or_folder, "the ResNet", "train the backbone from random weights",
+    )  # fmt: skip
+    if missing := sorted(info["missing_keys"]):
+        raise GenimaError(f"{name_or_folder} is no ResNet: it has no weights {missing[0]} and {len(missing) - 1} more")
+    widths, depths = tuple(resnet.config.hidden_sizes), tuple(resnet.config.depths)
+    try:
+        act.backbone.embedder.load_state_dict(resnet.embedder.state_dict())
+        act.backbone.stages.load_state_dict(resnet.encoder.stages.state_dict())
+    except RuntimeError:
+        raise GenimaError(
+            f"the ResNet {name_or_folder} (widths {widths}, depths {depths}, {resnet.config.layer_type} layers) does "
+            f"not fit the controller's (widths {act.config.backbone_widths}, depths {act.config.backbone_depths}, "
+            "basic layers); name another, or train the backbone from random weights"
+        ) from None
+
+
+def load_clip(name_or_folder: str = CLIP) -> tuple[CLIPTextModel, PreTrainedTokenizerBase]:
+    """A frozen CLIP text encoder and its tokenizer, from the hub or a local folder.
+
+    Raises:
+        GenimaError: when they cannot be loaded, or there are no such weights.
+    """
+    otherwise = "train a small text encoder of its own"
+    encoder, info = hub.load(
+        lambda name, **options: CLIPTextModel.from_pretrained(
+            name, dtype=torch.float32, attention_dropout=0.0, use_safetensors=True, output_loading_info=True, **options
+        ),
+        name_or_folder, "the text encoder", otherwise,
+    )  # fmt: skip
+    if missing := sorted(info["missing_keys"]):
+        raise GenimaError(f"{name_or_folder} is no CLIP: it has no weights {missing[0]} and {len(missing) - 1} more")
+    tokenizer = hub.load(
+        lambda name, **options: AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options),
+        name_or_folder, "the tokenizer of", otherwise,
+    )  # fmt: skip
+    return encoder.requires_grad_(False).eval(), tokenizer

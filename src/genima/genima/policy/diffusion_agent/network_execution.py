@@ -1,0 +1,280 @@
+"""An agent's networks, prepared by a plan, and a drawing with them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from torch import Tensor
+
+from genima.errors import GenimaError
+from genima.io import hub
+from genima.policy.diffusion_agent.execution_config import Plan, PlanFailed
+from genima.policy.diffusion_agent.network_halves import Skips, controls, decoded, embedding, encoded
+from genima.policy.diffusion_agent.sampling import Sampling
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.weight_layout import Weights
+
+if TYPE_CHECKING:
+    from genima.policy.diffusion_agent.agent import DiffusionAgent
+
+_FULL = "out of memory"
+_WARM_UP = 3  # drawings before one is captured: compilers and libraries choose their kernels in the first ones
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the networks take besides latents: the same for all drawings of a task."""
+
+    tokens: Tensor  # (B, length, channels)
+    unet: tuple[Tensor, ...]  # (B, channels) a step: its time and, in SDXL, the pooled prompt
+    controlnet: tuple[Tensor, ...]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return (self.tokens, *self.unet, *self.controlnet)
+
+
+class PreparedAgent:
+    """It takes an agent's networks over: their weights change type and layout in place."""
+
+    def __init__(self, agent: DiffusionAgent, weights: Weights, plan: Plan, shortcuts: Shortcuts) -> None:
+        """Raise PlanFailed where a plan does not work here, and a GenimaError for a tiny decoder that is none."""
+        self.plan, self._agent, self._shortcuts = plan, agent, shortcuts
+        self._prompts: dict[tuple[Sampling, tuple[str, ...], int], Prompt] = {}
+        self._captured: dict[Any, _Captured] = {}
+        self._pool: Any = None  # of the memory that graphs share: what one has drawn is fetched before another draws
+        self._proven: set[Any] = set()
+        tiny = shortcuts.tiny_decoder
+        self._decoder: Any = agent.vae if tiny is None else _tiny_decoder(tiny)
+        autoencoders = {codec: self._codes_in(codec) for codec in (agent.vae, self._decoder)}
+        self._decoded_in = autoencoders[self._decoder]
+        networks = {network: plan.precision for network in (agent.unet, agent.controlnet) if network is not None}
+        with failing_as_told(agent.device, plan):
+            weights.prepare(networks | autoencoders, agent.device, plan)
+            # Without a ControlNet there is nothing to run beside, and a stream that never waits cannot be captured.
+            self._side = torch.cuda.Stream() if plan.overlap and agent.controlnet is not None else None
+            compiled = _compiled if plan.compile else _as_it_is
+            self._controls, self._encoded = compiled(controls), compiled(encoded)
+            self._decoded, self._pixels = compiled(decoded), compiled(_pixels)
+
+    def _codes_in(self, autoencoder: Any) -> torch.dtype:
+        """SDXL's autoencoder overflows in float16; the patch codec is too cheap to be rounded."""
+        if not isinstance(autoencoder, AutoencoderKL | AutoencoderTiny):
+            return torch.float32
+        overflows = len(self._agent.prompts.encoders) > 1 and getattr(autoencoder.config, "force_upcast", False)
+        return torch.float32 if overflows and self.plan.precision == torch.float16 else self.plan.precision
+
+    @torch.inference_mode()
+    def draw(
+        self, tiles: Tensor, texts: Sequence[str], noise: Tensor, steps: Sampling, former: Tensor | None = None
+    ) -> Tensor:
+        """Draw a batch of tiles (B, H, W, 3) uint8 rgb; returns the same shape and type, on the CPU.
+
+        Args:
+            texts: the networks' prompts, see ``DiffusionAgent.texts``.
+            noise: (noises, N, C, h, w) to start from and of the steps, see ``Sampling.draw_noise``.
+            former: drawings of the same shape to start from, if ``steps`` do.
+
+        Raises:
+            PlanFailed: where the plan does not work here: too little memory, what cannot be compiled or captured, a
+                drawing that is not finite.
+            GenimaError: when the device is gone.
+        """
+        device, key = self._agent.device, (steps, tiles.shape, former is None)
+        given = (tiles, noise) if former is None else (tiles, noise, former)
+        with failing_as_told(device, None if key in self._proven else self.plan):
+            prompt = self._prompt(steps, tuple(texts), tiles.shape[2])
+            if self.plan.cuda_graph:
+                if key not in self._captured:
+                    self._captured[key] = self._capture(steps, prompt, given)
+                drawn = self._captured[key](prompt, given)
+            else:
+                drawn = self._redraw(steps, prompt, *(_sent(x, device) for x in given))
+            pixels, finite = (x.to("cpu", non_blocking=True) for x in drawn)
+            if device.type == "cuda":
+                torch.cuda.current_stream().synchronize()
+        if not finite:
+            raise PlanFailed(
+                "precision", "the drawing is not finite; if no precision helps, the checkpoint's weights are damaged"
+            )
+        self._proven.add(key)
+        return pixels
+
+    def _prompt(self, steps: Sampling, texts: tuple[str, ...], side: int) -> Prompt:
+        if (key := (steps, texts, side)) not in self._prompts:
+            agent = self._agent
+            prompts = agent.prompts(texts)
+            added = prompts.added(side)
+            unet, controlnet = (
+                tuple(embedding(network, step.t, len(texts), added) for step in steps.steps) if network else ()
+                for network in (agent.unet, agent.controlnet)
+            )
+            self._prompts[key] = Prompt(prompts.tokens.to(self.plan.precision), unet, controlnet)
+        return self._prompts[key]
+
+    def _redraw(
+        self, steps: Sampling, prompt: Prompt, tiles: Tensor, noise: Tensor, former: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Pixels (B, H, W, 3) uint8, and whether all are finite; waits for nothing, so that a graph can hold it."""
+        agent, precision = self._agent, self.plan.precision
+        condition = agent.condition(agent.frames(tiles)).to(precision)
+        if agent.controlnet is not None:
+            condition = agent.controlnet.controlnet_cond_embedding(condition)
+        start, *of_steps = noise
+        latents = steps.noise * start
+        if former is not None:
+            latents = latents + steps.clean * agent.encode(agent.frames(former))
+        if self.plan.channels_last:
+            latents = latents.contiguous(memory_format=torch.channels_last)
+        added: Skips = ()
+        noises = iter(of_steps)
+        for i, step in enumerate(steps.steps):
+            noisy = (step.scale * latents).to(precision)
+            prediction, added = self._predict(i, noisy, prompt, condition, added)
+            latents = step.keep * latents + step.add * prediction.float()
+            if step.random:
+                latents = latents + step.random * next(noises)
+        return self._pixels(agent, self._decoder, self._decoded_in, latents)
+
+    def _predict(self, i: int, noisy: Tensor, prompt: Prompt, condition: Tensor, added: Skips) -> tuple[Tensor, Skips]:
+        unet, controlnet, tokens = self._agent.unet, self._agent.controlnet, prompt.tokens
+        if controlnet is None:
+            noisy = torch.cat([noisy, condition], 1)
+        elif i % self._shortcuts.controlnet_every == 0:
+            with _beside(self._side):
+                added = self._controls(controlnet, noisy, prompt.controlnet[i], tokens, condition)
+        middle, skips = self._encoded(unet, noisy, prompt.unet[i], tokens)
+        if self._side:
+            torch.cuda.current_stream().wait_stream(self._side)
+        return self._decoded(unet, middle, skips, added, prompt.unet[i], tokens), added
+
+    def _capture(self, steps: Sampling, prompt: Prompt, given: Sequence[Tensor]) -> _Captured:
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        inputs = [_sent(x, self._agent.device) for x in given]
+        return _Captured(lambda *given: self._redraw(steps, *given), prompt, inputs, self._pool)
+
+
+class _Captured:
+    """All that a drawing does on a GPU, launched at once, on tensors that stay where they are.
+
+    Source: PyTorch's documentation of CUDA graphs.
+    """
+
+    def __init__(
+        self, redraw: Callable[..., tuple[Tensor, Tensor]], prompt: Prompt, inputs: Sequence[Tensor], pool: Any
+    ) -> None:
+        copies = [x.clone() for x in prompt.tensors]
+        n = len(prompt.unet)
+        self._prompt = Prompt(copies[0], tuple(copies[1 : n + 1]), tuple(copies[n + 1 :]))
+        self._holds, self._inputs = prompt, [x.clone() for x in inputs]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                redraw(self._prompt, *self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # a capture that fails leaves its own in force
+            torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"),
+        ):
+            self._drawn = redraw(self._prompt, *self._inputs)
+
+    def __call__(self, prompt: Prompt, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Pixels and whether they are finite, valid until the next call; ``given`` is on the host."""
+        if prompt is not self._holds:
+            for mine, theirs in zip(self._prompt.tensors, prompt.tensors, strict=True):
+                mine.copy_(theirs)
+            self._holds = prompt
+        for mine, theirs in zip(self._inputs, given, strict=True):
+            mine.copy_(theirs.pin_memory(), non_blocking=True)
+        self._graph.replay()
+        return self._drawn
+
+
+def _tiny_decoder(name: str) -> AutoencoderTiny:
+    """One on the hub or in a folder, with weights in safetensors."""
+    decoder = hub.load(
+        lambda name, **options: AutoencoderTiny.from_pretrained(name, use_safetensors=True, **options),
+        name, "the tiny decoder", "draw with the whole autoencoder",
+    )  # fmt: skip
+    return decoder.requires_grad_(False).eval()
+
+
+def _pixels(agent: DiffusionAgent, decoder: Any, precision: torch.dtype, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (B, H, W, 3) uint8, and whether all is finite: a tiny decoder makes finite pictures of anything."""
+    scaled = (latents / decoder.config.scaling_factor).to(precision)
+    images = decoder.decode(scaled, return_dict=False)[0].float()
+    return agent.pixels(images).contiguous(), torch.isfinite(latents).all() & torch.isfinite(images).all()
+
+
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    """To where it is drawn, without waiting."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genima" / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    return torch.compile(function, fullgraph=True, dynamic=False, mode="max-autotune-no-cudagraphs")
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+@contextlib.contextmanager
+def _beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Run what is within on another stream of the GPU, after what has been asked for so far."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+
+
+@contextlib.contextmanager
+def failing_as_told(device: torch.device, unproven: Plan | None = None) -> Iterator[None]:
+    """Within it, the device is the current one, and what goes wrong on it is a PlanFailed or a GenimaError.
+
+    Args:
+        unproven: the plan in force where nothing has been drawn with it yet.
+    """
+    try:
+        with _current(device):
+            yield
+    except (PlanFailed, GenimaError):
+        raise
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _FULL in str(error)):
+            raise PlanFailed("memory", "the device has too little memory") from None
+        if isinstance(error, torch.AcceleratorError):
+            if unproven and unproven.cuda_graph:
+                raise PlanFailed("capture", f"the drawing cannot be captured: {said}") from None
+            raise GenimaError(f"device {device} fails: {said}; look at its driver, start anew") from None
+        if unproven and unproven.compile:  # compilers raise what they like, from missing ones to faults of their own
+            raise PlanFailed("compiler", f"the networks cannot be compiled: {said}") from None
+        if isinstance(error, RuntimeError) and device.type == "cuda":  # what its libraries raise
+            raise PlanFailed("capture" if unproven and unproven.cuda_graph else "device", said) from None
+        raise
+
+
+@contextlib.contextmanager
+def _current(device: torch.device) -> Iterator[None]:
+    """Streams, graphs and libraries take the current GPU; convolutions are chosen by trying, for shapes stay."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    with torch.cuda.device(device), cudnn.flags(enabled=True, benchmark=True, allow_tf32=cudnn.allow_tf32):
+        yield

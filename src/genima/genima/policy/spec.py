@@ -1,0 +1,281 @@
+"""``genima.json``: what a checkpoint was trained for, checked wherever it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from genima.errors import GenimaError
+from genima.io import model_files, paths
+from genima.io.files import FileSchema, Finite, Pixels, Positive, Text, atomic_write, read_json, shorten, validate
+from genima.robot.model import RobotModel
+from genima.targets.appearance import Appearance
+
+SCHEMA = 2
+FILE = "genima.json"
+DIFFUSION_AGENT, CONTROLLER = "diffusion agent", "controller"  # the kinds, ...
+BEST, LAST = "best", "last"  # links in a training's folder to the checkpoints worth keeping
+FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}  # ... and where a pair keeps them
+
+
+@dataclass(frozen=True)
+class DrawingSpec:
+    """Everything that the diffusion agent, the controller and the robot must agree on."""
+
+    robot: str
+    joint_names: tuple[str, ...]
+    views: tuple[str, ...] = ("wrist", "front", "right_shoulder", "left_shoulder")  # tile order, row by row
+    camera_size: tuple[int, int] = (256, 256)  # px, width and height of the cameras' images
+    view_size: int = 256  # px, side of a view within the tile: the image's middle square
+    horizon: int = 20  # K, steps from the observation to the target
+    action_rate: float = 20.0  # Hz, of the demos and the chunk's actions
+    appearance: Appearance = field(default_factory=Appearance)
+    prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"  # {view}: the one drawn by itself
+
+    def prompt(self, instruction: str, view: str = "") -> str:
+        """The diffusion agent's prompt, with the goal in it, in training as in use."""
+        return self.prompt_template.format(goal=instruction, view=view.replace("_", " "))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "schema": SCHEMA,
+            "robot": self.robot,
+            "joint_names": list(self.joint_names),
+            "views": list(self.views),
+            "camera_size": list(self.camera_size),
+            "view_size": self.view_size,
+            "horizon": self.horizon,
+            "action_rate": self.action_rate,
+            "appearance": self.appearance.to_dict(),
+            "prompt_template": self.prompt_template,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], what: str = "specification") -> DrawingSpec:
+        """The inverse of :meth:`to_dict`. ``what`` names the data in errors.
+
+        Raises:
+            GenimaError: where a field is missing, unknown or malformed.
+        """
+        return validate(_Spec, data, what).spec()
+
+    def require_same(self, other: DrawingSpec, mine: str, theirs: str) -> None:
+        """Raise a GenimaError that names the fields in which two specifications differ, but for the prompt.
+
+        That is the diffusion agent's alone: whoever reads its drawings need not know it.
+        """
+        a, b = self.to_dict(), other.to_dict()
+        if different := [key for key in a if a[key] != b[key] and key != "prompt_template"]:
+            details = "; ".join(f"{key}: {a[key]} against {b[key]}" for key in different)
+            raise GenimaError(f"{mine} and {theirs} do not fit together: {details}")
+
+    def require_robot(self, robot: RobotModel, where: str) -> None:
+        """Raise a GenimaError unless the checkpoint was trained for this arm's joints, and its gripper's."""
+        if self.joint_names != robot.joint_names:
+            raise GenimaError(f"{where} was trained for joints {list(self.joint_names)}, not {list(robot.joint_names)}")
+        trained = RobotModel.load(self.robot)
+        if trained.gripper_joint != robot.gripper_joint:
+            raise GenimaError(f"{where} was trained with a {trained.gripper}, not the {robot.gripper} of {robot.name}")
+        self.appearance.require_frames(robot)
+
+
+def _different(views: list[str]) -> list[str]:
+    if len(set(views)) != len(views):
+        raise ValueError("must be four different views")
+    return views
+
+
+def _template(text: str) -> str:
+    try:
+        filled = text.format(goal="", view="")
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
+        raise ValueError(f"not a template of {{goal}} and {{view}}: {error!r}") from None
+    if len(filled) > len(text):  # "{goal:>1000000000}"
+        raise ValueError("not a template of {goal} and {view}")
+    return text
+
+
+class _Spec(FileSchema):
+    """Schema of :meth:`DrawingSpec.to_dict`."""
+
+    version: Annotated[Literal[2], Field(alias="schema")]
+    robot: Text
+    joint_names: Annotated[list[Text], Field(min_length=1, max_length=64)]
+    views: Annotated[list[Text], Field(min_length=4, max_length=4), AfterValidator(_different)]
+    camera_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)]
+    view_size: Annotated[int, Field(ge=8, le=4096)]
+    horizon: Annotated[int, Field(ge=1, le=10_000)]
+    action_rate: Annotated[float, Field(gt=0, le=10_000)]
+    appearance: Annotated[dict[str, Any], AfterValidator(Appearance.from_dict)]
+    prompt_template: Annotated[Text, AfterValidator(_template)]
+
+    def spec(self) -> DrawingSpec:
+        appearance: Any = self.appearance  # as it was validated
+        if unknown := set(self.views) - set(appearance.radii):
+            raise GenimaError(f"views: the appearance has no sphere radius of {', '.join(sorted(unknown))}")
+        width, height = self.camera_size
+        return DrawingSpec(
+            self.robot, tuple(self.joint_names), tuple(self.views), (width, height), self.view_size, self.horizon,
+            self.action_rate, appearance, self.prompt_template,
+        )  # fmt: skip
+
+
+class _DiffusionAgent(_Spec):
+    """Schema of the ``genima.json`` of a diffusion agent."""
+
+    kind: Literal["diffusion agent"]
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    scheduler: model_files.SchedulerName
+    tiled: bool
+    conditioning: Literal["controlnet", "unet"]
+    base: Text | None
+    base_fingerprint: Text | None
+
+
+class _Controller(_Spec):
+    """Schema of the ``genima.json`` of a controller."""
+
+    kind: Literal["controller"]
+    act: dict[str, Any]  # of the network's configuration, which checks it
+    joint_mean: list[Finite]
+    joint_deviation: list[Positive]
+    text_encoder: Text | None
+    text_encoder_fingerprint: Text | None
+
+
+_SCHEMAS: dict[str, type[_Spec]] = {DIFFUSION_AGENT: _DiffusionAgent, CONTROLLER: _Controller}
+_DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batches a batch normalisation has seen
+
+
+def resolve(folder: str | Path) -> Path:
+    """The checkpoint in a folder: the folder itself, or where it is a training's, its best or last one."""
+    folder = Path(folder)
+    candidates = [folder, folder / BEST, folder / LAST]
+    return next((path for path in candidates if (path / FILE).is_file()), folder)
+
+
+def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
+    """The specification in a checkpoint folder, and the rest of its ``genima.json``.
+
+    Raises:
+        GenimaError: when the file is missing, malformed, of another schema or kind, or weights are damaged.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise GenimaError(
+            f"no checkpoint at {folder}: {FILE} is missing; train one (./genima train) or name another folder"
+        )
+    data = _read(path)
+    if data.get("kind") != kind:
+        raise GenimaError(f"{folder} is a checkpoint of a {shorten(str(data['kind']))}, not of a {kind}")
+    try:
+        spec = validate(_SCHEMAS[kind], data, kind).spec()
+    except GenimaError as error:
+        raise GenimaError(f"{path} is damaged ({error}); fetch or train the checkpoint again") from None
+    model_files.require_safe(Path(folder), f"checkpoint {folder}")
+    for file in Path(folder).rglob("*.safetensors"):
+        try:
+            with safe_open(file, framework="numpy") as weights:  # reads the header, and compares it with the length
+                if strange := {weights.get_slice(name).get_dtype() for name in weights.keys()} - set(_DTYPES):
+                    raise GenimaError(f"{file}: weights of type {min(strange)}; Genima reads {', '.join(_DTYPES)}")
+        except (SafetensorError, OSError) as error:
+            reason = shorten(str(error), 200)
+            raise GenimaError(f"{file} is damaged: {reason}; fetch or train the checkpoint again") from None
+    return spec, data
+
+
+def read_kind(folder: Path) -> str:
+    """Return the kind of a checkpoint folder, a key of :data:`FOLDERS`.
+
+    Raises:
+        GenimaError: when ``genima.json`` is missing, malformed or of another schema.
+    """
+    return str(_read(Path(folder) / FILE)["kind"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a ``genima.json``; its schema and kind are known ones."""
+    try:
+        data = read_json(path, "checkpoint")
+        if not isinstance(data, dict):
+            raise GenimaError("not a mapping")
+        for key, known in (("schema", int), ("kind", str)):
+            if not isinstance(data.get(key), known):
+                raise GenimaError(f"{key} is {shorten(repr(data.get(key)))}")
+        if data["schema"] == SCHEMA and data["kind"] not in FOLDERS:
+            raise GenimaError(f"kind {shorten(repr(data['kind']))} is not one of {', '.join(FOLDERS)}")
+    except GenimaError as error:
+        raise GenimaError(f"{path} is damaged ({error}); fetch or train the checkpoint again") from None
+    if data["schema"] != SCHEMA:
+        raise GenimaError(
+            f"{path} has schema {shorten(str(data['schema']))}; this version reads schema {SCHEMA}: train the "
+            "checkpoint again, or use the version of Genima that wrote it"
+        )
+    return data
+
+
+def read_pair(folder: str | Path | None) -> tuple[DrawingSpec, dict[str, Path]]:
+    """What the diffusion agent and the controller of a folder agree on, and where they are by kind; None: bundled.
+
+    Takes a moment: the weights' headers are read, not the weights.
+
+    Raises:
+        GenimaError: when either is missing or damaged, or they do not fit together.
+    """
+    root = Path(folder) if folder else paths.shared("models", "tiny")
+    folders = {kind: resolve(root / name) for kind, name in FOLDERS.items()}
+    drawing, reading = (read(path, kind)[0] for kind, path in folders.items())
+    drawing.require_same(reading, "the diffusion agent", "the controller")
+    return drawing, folders
+
+
+def halve(folder: Path) -> None:
+    """Store all weights below ``folder`` in half precision: half the size, and they are loaded as single precision."""
+    for file in Path(folder).rglob("*.safetensors"):
+        with safe_open(file, framework="np") as stored:
+            metadata = stored.metadata()
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        halved = {name: t.astype(np.float16) if t.dtype == np.float32 else t for name, t in tensors.items()}
+        atomic_write(file, save(halved, metadata))
+
+
+def require_device(device: str) -> None:
+    """Raise a GenimaError unless PyTorch can compute on ``device``."""
+    import torch  # only here: reading a specification takes no second
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise GenimaError(f"device {device!r} cannot be used here; cpu always can") from None
+
+
+@contextlib.contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn whatever the libraries raise for a damaged or incomplete folder, which is of many kinds, into one line."""
+    try:
+        yield
+    except GenimaError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = shorten(reason, 300)
+        raise GenimaError(f"checkpoint {folder} cannot be loaded, it is damaged or incomplete: {reason}") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of the tokenizers' library, for a damaged file
+            raise
+        raise GenimaError(f"checkpoint {folder} cannot be loaded, its tokenizer is damaged") from None
+
+
+def write(folder: Path, kind: str, spec: DrawingSpec, **rest: Any) -> None:
+    """Write ``genima.json`` last of all files, in one step: a folder with it is a whole checkpoint."""
+    atomic_write(Path(folder) / FILE, (json.dumps({"kind": kind, **spec.to_dict(), **rest}, indent=2) + "\n").encode())

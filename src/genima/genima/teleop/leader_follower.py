@@ -1,0 +1,213 @@
+"""A follower that mirrors its leader joint by joint, once both have come to agree.
+
+::
+
+                 start                  both agree for a moment
+    idle ──────────────────► aligning ─────────────────────────► mirroring
+      ▲  end, from anywhere     ▲  ▲ start                          │  │
+      └─────────────────────    │  └──────────── paused ◄───────────┘  │ the leader is silent, jumps,
+                                └─────────────── held ◄────────────────┘ or its clock goes back
+
+While aligning, the follower goes to where the leader is, slowly; to a leader outside its range it does not go, but is
+held. While mirroring, a leader that leaves the range has the follower stay at its limit, with the reason, until it
+comes back. Idle, paused and held command nothing: the command guard then holds the arm. Only the operator leaves these:
+an arm must not set out by itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.control.jerk_limited_motion import Motion, MotionLimits
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.teleop.leader_mapping import Sample
+from genima.types import Command, Joints
+
+Array = NDArray[np.float64]
+_PERIOD = 0.005  # s of the motion that aligns
+_LONGEST_GAP = 0.1  # s: after a longer silence, what the leader says is no continuation
+_SPEED_WINDOW = 0.02  # s over which the speed of a leader is measured that does not tell it
+_ACCELERATION, _JERK = 0.1, 0.05  # of the arm's limits while aligning
+_OUTSIDE = 1e-3  # rad beyond a joint's range, from which on it is told
+
+_MOST = {"speed": 1.0, "near": 0.2, "settle": 10.0, "jump": 1.0, "late": 1.0}  # of the settings below
+
+
+class Phase(Enum):
+    """What the follower does."""
+
+    IDLE = "idle"
+    ALIGNING = "aligning"
+    MIRRORING = "mirroring"
+    PAUSED = "paused"
+    HELD = "held"
+
+
+@dataclass(frozen=True)
+class MirrorSettings:
+    """How slowly, how near, and how much is too much."""
+
+    speed: float = 0.15  # of the arm's velocity limits while aligning
+    near: float = 0.02  # rad between leader and follower: they agree; also beyond the follower's range
+    settle: float = 0.2  # s for which they must
+    jump: float = 0.1  # rad beyond what the fastest joint could have done since the last sample
+    late: float = 0.1  # s without a sample: the leader is lost
+
+    def require_sensible(self) -> None:
+        """Raise a GenimaError for a number that makes no sense."""
+        for name, value in vars(self).items():
+            if not 0 < value <= _MOST[name]:
+                raise GenimaError(f"the mirror's {name} is {value}; it must be positive and at most {_MOST[name]:g}")
+
+
+class Mirror:
+    """Turns a leader's samples into commands. All times are seconds on one clock, passed in."""
+
+    def __init__(self, robot: RobotModel, settings: MirrorSettings | None = None) -> None:
+        """``robot`` is the follower.
+
+        Raises:
+            GenimaError: for settings that make no sense.
+        """
+        self._settings = settings or MirrorSettings()
+        self._settings.require_sensible()
+        self._robot = robot
+        self.phase = Phase.IDLE
+        self.reason = ""  # why the follower is held, stays at a limit, or was given away
+        self._motion = Motion(MotionLimits.of(robot, self._settings.speed, _ACCELERATION, _JERK), _PERIOD)
+        self._placed = False  # whether the motion begins where the arm is
+        self._moved_until = 0.0  # s, up to when the motion has come
+        self._agree_since: float | None = None  # s
+        self._recent: deque[Sample] = deque()  # of the last moments
+        self._gripper: float | None = None  # open fraction; None until the first sample after a start
+
+    def start(self) -> None:
+        """Come to the leader, then mirror it; also from a pause or a hold."""
+        if self.phase is not Phase.MIRRORING:
+            self.phase, self.reason = Phase.ALIGNING, ""
+            self._placed, self._agree_since, self._gripper = False, None, None
+            self._recent.clear()
+
+    def pause(self) -> None:
+        """Let the follower rest while the leader is moved elsewhere."""
+        if self.phase in (Phase.ALIGNING, Phase.MIRRORING):
+            self.phase, self.reason = Phase.PAUSED, ""
+
+    def end(self, reason: str = "") -> None:
+        """Let go of the follower; ``reason`` is told where nobody asked for that."""
+        self.phase, self.reason = Phase.IDLE, reason
+
+    def hold(self, reason: str) -> None:
+        """Stop where it is, for ``reason``, until the operator starts again."""
+        if self.phase in (Phase.ALIGNING, Phase.MIRRORING):
+            self.phase, self.reason = Phase.HELD, reason
+
+    def watch(self, now: float) -> None:
+        """Hold when the leader has been silent for too long; to be called regularly."""
+        if self._recent and now - self._recent[-1].stamp > self._settings.late:
+            self.hold(f"the leader has been silent for {now - self._recent[-1].stamp:.2f} s")
+
+    def follow(self, sample: Sample, measured: Joints) -> Command | None:
+        """The wish that a new sample of the leader leads to; None when there is none.
+
+        Args:
+            sample: the leader now, in the follower's joints.
+            measured: the follower now; where an alignment begins, and how far the gripper stays open until the leader
+                tells.
+        """
+        if self.phase not in (Phase.ALIGNING, Phase.MIRRORING) or not self._goes_on(sample):
+            return None
+        self._recent.append(sample)
+        while sample.stamp - self._recent[0].stamp > _LONGEST_GAP:
+            self._recent.popleft()
+        if sample.gripper is not None:
+            self._gripper = sample.gripper
+        elif self._gripper is None:  # what it holds must not fall
+            self._gripper = measured.gripper
+        if self.phase is Phase.ALIGNING:
+            if outside := self._outside(sample.positions, self._settings.near):
+                self.hold(f"{outside}; move the leader back")
+                return None
+            positions, velocities = self._align(sample, measured)
+        else:
+            positions, velocities = self._within_range(sample)
+        return Command(sample.stamp, positions, velocities, self._gripper)
+
+    def distance(self, sample: Sample, measured: Joints) -> Array:
+        """Return what each joint of the follower has to go to the leader, (n,) rad, also where it cannot."""
+        return sample.positions - measured.positions
+
+    def _within_range(self, sample: Sample) -> tuple[Array, Array]:
+        """Return the leader's positions (n,) rad and velocities (n,) rad/s; where it is outside the range, the limit.
+
+        ``reason`` says so as long as that lasts.
+        """
+        positions = np.clip(sample.positions, self._robot.position_min, self._robot.position_max)
+        velocities = np.where(positions == sample.positions, self._speed(sample), 0.0)
+        outside = self._outside(sample.positions, _OUTSIDE)
+        self.reason = f"{outside}; the follower stays at its limit" if outside else ""
+        return positions, velocities
+
+    def _outside(self, positions: Array, slack: float) -> str:
+        """Return which joint is outside its range by more than ``slack`` [rad], and by how much; empty for none."""
+        low, high, names = self._robot.position_min, self._robot.position_max, self._robot.joint_names
+        beyond = np.maximum(low - positions, positions - high)
+        return ", ".join(
+            f"the leader is at {positions[i]:.2f} rad of {names[i]}, outside {low[i]:.2f} .. {high[i]:.2f}"
+            for i in np.flatnonzero(beyond > slack)
+        )
+
+    def _goes_on(self, sample: Sample) -> bool:
+        """Whether a sample continues those before it; else the follower is held."""
+        if not self._recent:
+            return True
+        last = self._recent[-1]
+        since = sample.stamp - last.stamp
+        if since < 0:
+            self.hold(f"the leader's stamps go back by {-since:.3f} s")
+            return False
+        if since > self._settings.late:
+            self.hold(f"the leader was silent for {since:.2f} s")
+            return False
+        step = np.abs(sample.positions - last.positions) - self._robot.velocity_max * since
+        worst = int(np.argmax(step))
+        if step[worst] > self._settings.jump:
+            moved = abs(sample.positions[worst] - last.positions[worst])
+            self.hold(f"the leader's {self._robot.joint_names[worst]} jumped by {moved:.2f} rad")
+            return False
+        return True
+
+    def _align(self, sample: Sample, measured: Joints) -> tuple[Array, Array]:
+        """Where the follower shall be, (n,) rad, and how fast, (n,) rad/s."""
+        if not self._placed:
+            self._motion.reset(measured.positions)
+            self._placed, self._moved_until = True, sample.stamp - _PERIOD
+        speed = self._speed(sample)
+        while self._moved_until + _PERIOD <= sample.stamp:
+            self._moved_until += _PERIOD
+            self._motion.toward(sample.positions, speed)
+        apart = max(
+            float(np.max(np.abs(sample.positions - self._motion.position))),
+            float(np.max(np.abs(sample.positions - measured.positions))),
+        )
+        if apart > self._settings.near:
+            self._agree_since = None
+        elif self._agree_since is None:
+            self._agree_since = sample.stamp
+        elif sample.stamp - self._agree_since >= self._settings.settle:
+            self.phase = Phase.MIRRORING
+        return self._motion.position, self._motion.velocity
+
+    def _speed(self, sample: Sample) -> Array:
+        """The leader's velocity, (n,) rad/s: what it says, else the slope of its last positions."""
+        if sample.velocities is not None:
+            return sample.velocities
+        earlier = next((s for s in reversed(self._recent) if sample.stamp - s.stamp >= _SPEED_WINDOW), self._recent[0])
+        since = sample.stamp - earlier.stamp
+        return (sample.positions - earlier.positions) / since if since > 0 else np.zeros_like(sample.positions)

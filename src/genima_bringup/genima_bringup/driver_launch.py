@@ -1,0 +1,146 @@
+"""What launch files need for other packages' drivers. Needs an installed ROS 2, as :mod:`genima_bringup.launch_actions`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+
+import yaml
+from ament_index_python.packages import PackageNotFoundError
+from launch.actions import (
+    GroupAction,
+    IncludeLaunchDescription,
+    PopLaunchConfigurations,
+    PushLaunchConfigurations,
+    ResetLaunchConfigurations,
+)
+from launch.condition import Condition
+from launch.launch_context import LaunchContext
+from launch.launch_description_entity import LaunchDescriptionEntity
+from launch.some_substitutions_type import SomeSubstitutionsType
+from launch.substitution import Substitution
+from launch.substitutions import Command, LaunchConfiguration, PathJoinSubstitution
+from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
+from launch_ros.actions import SetRemap
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from genima.cameras.calibration_file import Frames
+from genima.cameras.rig import Device, load_rig
+from genima.robot.backend import ArmBackend
+from genima.robot.model import RobotModel
+from genima_bringup.launch_rehearsal import Rehearsed
+
+
+def include(
+    package: str,
+    file: str,
+    arguments: Mapping[str, SomeSubstitutionsType],
+    remappings: Mapping[str, str] | None = None,
+    condition: Condition | None = None,
+) -> GroupAction:
+    """A package's launch file, which sees these arguments alone: some take all they find for their own.
+
+    ``remappings`` hold for all nodes in it, or with `NODE:` before a topic for those of that name. A controller manager
+    hands its own on to its controllers, where they go before those that the controllers' spawners give.
+    """
+    source = PathJoinSubstitution([FindPackageShare(package), "launch", file])
+    passed = [(name, LaunchConfiguration(name)) for name in arguments]
+    return GroupAction(
+        [
+            PushLaunchConfigurations(),  # but not the environment: all processes need the same DDS profile
+            ResetLaunchConfigurations(dict(arguments)),
+            *(SetRemap(topic, other) for topic, other in (remappings or {}).items()),
+            IncludeLaunchDescription(source, launch_arguments=passed),
+            PopLaunchConfigurations(),
+        ],
+        scoped=False,
+        condition=condition,
+    )
+
+
+class ForEachCamera(Rehearsed):
+    """What ``make`` returns for each view and its camera, of a file of config/cameras."""
+
+    def __init__(
+        self,
+        cameras: SomeSubstitutionsType,
+        make: Callable[[str, Device], LaunchDescriptionEntity],
+        condition: Condition | None = None,
+    ) -> None:
+        super().__init__(condition=condition)
+        self._cameras, self._make = normalize_to_list_of_substitutions(cameras), make
+
+    def execute(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        """Raises:
+        GenimaError: for a missing or malformed file.
+        """
+        rig = load_rig(perform_substitutions(context, self._cameras))
+        return [self._make(view, device) for view, device in rig.items()]
+
+
+class Views(Substitution):
+    """The views of a file of config/cameras, as a parameter's list."""
+
+    def __init__(self, cameras: SomeSubstitutionsType) -> None:
+        super().__init__()
+        self._cameras = normalize_to_list_of_substitutions(cameras)
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        GenimaError: for a missing or malformed file.
+        """
+        views = list(load_rig(perform_substitutions(context, self._cameras)))
+        return yaml.safe_dump(views, default_flow_style=True).strip()
+
+
+class OfBackend(Substitution):
+    """What ``tell`` says of a file of config/backends."""
+
+    def __init__(self, backend: SomeSubstitutionsType, tell: Callable[[ArmBackend], str]) -> None:
+        super().__init__()
+        self._backend, self._tell = normalize_to_list_of_substitutions(backend), tell
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        GenimaError: for a missing or malformed file.
+        """
+        return self._tell(ArmBackend.load(perform_substitutions(context, self._backend)))
+
+
+class Executable(Substitution):
+    """The path of a program."""
+
+    def __init__(self, name: str, package: str) -> None:
+        """``package`` is the ROS package that has it."""
+        super().__init__()
+        self._name, self._package = name, package
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        PackageNotFoundError: where it is not installed.
+        """
+        if (path := shutil.which(self._name)) is None:
+            raise PackageNotFoundError(f"'{self._package}'")
+        return path
+
+
+def xacro(file: Sequence[SomeSubstitutionsType], arguments: Sequence[SomeSubstitutionsType]) -> ParameterValue:
+    """Return a robot's description from a xacro file; its warnings do not end the launch."""
+    command = Command([Executable("xacro", "xacro"), ' "', *file, '"', *arguments], on_stderr="warn")
+    return ParameterValue(command, value_type=str)
+
+
+class BaseFrame(Substitution):
+    """The frame of a robot's base, or with ``flange`` that of its flange, as franka_description calls it."""
+
+    def __init__(self, robot: SomeSubstitutionsType, flange: bool = False) -> None:
+        super().__init__()
+        self._robot, self._flange = normalize_to_list_of_substitutions(robot), flange
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        GenimaError: for a missing or malformed robot model.
+        """
+        robot = RobotModel.load(perform_substitutions(context, self._robot))
+        return Frames.of(robot, "flange" if self._flange else "base", "").parent

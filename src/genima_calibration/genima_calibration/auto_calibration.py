@@ -1,0 +1,219 @@
+"""The automatic mode of the calibrator: from pose to pose by itself, a sample at each, until enough is known."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from genima_calibration.hand_eye import Outcome
+from genima_calibration.image_feedback import Look
+from genima_calibration.pose_planner import Tour, keep_outs
+from genima_calibration.session import Result, Session
+from numpy.typing import NDArray
+
+from genima.control.collision import KeepOut
+from genima.errors import GenimaError
+from genima.types import Joints
+from genima_nodes.ros.guarded_arm import GuardedArm
+from genima_nodes.ros.paced_thread import starting_in_background
+
+_PATIENCE = 10.0  # s for an image of an arm that stands, and for a computation
+_LOOK = 0.02  # s
+_FEWEST = 8  # samples, before their own word for their certainty is taken
+_BLIND = 15  # samples that are taken in hope of a first result
+_MISSES = 6  # poses in a row from which the board is not seen
+_HOLDS = 5  # times that the guard may hold the arm on one way, for it to be tried again
+_UNSEEN = "first bring the arm to where the board is seen"
+
+
+@dataclass(frozen=True)
+class AutomaticSettings:
+    """How slowly, how low and for how long."""
+
+    speed: float = 0.15  # of the arm's velocity limits
+    lowest: float = 0.03  # m above the base's origin: nothing of the arm, nor what it holds, comes below
+    workspace: tuple[float, ...] | None = None  # lowest and highest corner in m, as the command guard's
+    most: int = 20  # samples
+    millimetres: float = 0.5  # standard deviations of the camera's place and direction that are enough
+    degrees: float = 0.05
+
+
+class Calibrator(Protocol):
+    """What it needs to see and do."""
+
+    session: Session
+
+    def settled(self) -> tuple[Look, Joints] | None:
+        """The newest look, where the arm stands still."""
+
+    def take(self) -> str:
+        """Take a sample; raises a GenimaError where none can be."""
+
+    def result(self) -> Result | None:
+        """Of the samples; None while it is computed."""
+
+
+class _Ended(Exception):
+    """The operator has had enough."""
+
+
+class Automatic:
+    """Runs in a thread of its own, between :meth:`start` and the end of what it says in :attr:`words`."""
+
+    def __init__(self, calibrator: Calibrator, arm: GuardedArm, settings: AutomaticSettings) -> None:
+        self.words = ""  # what it does, or why it ended
+        self.fault = False  # whether it ended for something that is wrong
+        self._calibrator, self._arm, self._settings = calibrator, arm, settings
+        self._keep_outs: list[KeepOut] = []
+        self._unable = ""  # why the arm cannot be moved by itself
+        try:
+            self._keep_outs = keep_outs(calibrator.session.robot, settings.workspace, settings.lowest)
+        except GenimaError as error:  # samples can be taken all the same
+            self._unable = str(error)
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it moves the arm."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> str:
+        """Begin where the arm stands, or comes to rest; returns what is said.
+
+        Raises:
+            GenimaError: when it runs already, or the board is not seen from there.
+        """
+        if self.running:
+            raise GenimaError("it takes samples by itself already")
+        if self._unable:
+            raise GenimaError(self._unable)
+        if (seen := self._calibrator.settled()) is not None and seen[0].detection is None:
+            raise GenimaError(f"{_UNSEEN}: {seen[0].problem}")
+        self._ending.clear()
+        self.words, self.fault = "begins", False
+        self._thread = threading.Thread(target=self._run, name="automatic", daemon=True)
+        with starting_in_background():
+            self._thread.start()
+        return "the arm moves by itself now; keep clear of it"
+
+    def stop(self) -> str:
+        """End; the arm comes to rest. Returns what is said.
+
+        Raises:
+            GenimaError: when it does not run.
+        """
+        if not self.running:
+            raise GenimaError("it does not run")
+        self._ending.set()
+        return "the arm comes to rest"
+
+    def close(self) -> None:
+        """End, and wait for the end."""
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self.words = self._visit()
+        except _Ended:
+            self.words = "ended by the operator"
+        except GenimaError as error:
+            self.words, self.fault = f"ended, and the arm is held: {error}", True
+        finally:
+            self._arm.let_go()
+
+    def _visit(self) -> str:
+        arm, session = self._arm, self._calibrator.session
+        tour = Tour(session.robot, session.parent, session.board, self._keep_outs, self._settings.lowest)
+        arm.take(self._go_on)
+        home, misses = arm.rest.positions, 0
+        seen_from: NDArray[np.float64] | None = None
+        outcome: Outcome | None = None
+        while True:
+            if self._sample():
+                seen_from, misses = arm.rest.positions, 0
+                outcome = self._computed().outcome or outcome
+                if (words := self._enough()) is not None:
+                    return words
+            else:
+                if seen_from is None:
+                    raise GenimaError(_UNSEEN)
+                misses += 1
+                tour.miss(arm.rest.positions)
+                if misses == _MISSES:
+                    raise GenimaError(
+                        f"the board was not seen from {misses} poses in a row: is something in the way, or is it at "
+                        "the edge of the image?"
+                    )
+                self._move(tour, seen_from, outcome)
+            present = arm.rest.positions
+            self._move(tour, tour.first(home, present) if outcome is None else tour.next(outcome, present), outcome)
+
+    def _move(self, tour: Tour, goal: NDArray[np.float64], outcome: Outcome | None) -> None:
+        """Go there; after a hold, from where that was."""
+        self.words = f"{len(self._calibrator.session.names)} samples; moves"
+        for _ in range(_HOLDS):
+            rest = self._arm.rest
+            way = tour.way(rest.positions, goal, rest.gripper, self._settings.speed, outcome)
+            if self._arm.go(way, self._go_on):
+                return
+        raise GenimaError(f"the command guard held it {_HOLDS} times on one way: is the machine too busy?")
+
+    def _sample(self) -> bool:
+        """Take a sample once the arm stands still; returns whether the board is seen."""
+        self.words = f"{len(self._calibrator.session.names)} samples; looks"
+        arrived, problem = self._arm.rest.stamp, "no image of the arm at rest comes"
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            if not self._arm.stay(self._go_on):
+                deadline = time.monotonic() + _PATIENCE
+            if (seen := self._calibrator.settled()) is not None and seen[0].stamp > arrived:
+                look, joints = seen
+                if look.detection is None:
+                    return False
+                if self._calibrator.session.same_place(joints):
+                    return True
+                try:
+                    self._calibrator.take()
+                except GenimaError as error:
+                    problem = str(error)
+                else:
+                    return True
+            time.sleep(_LOOK)
+        raise GenimaError(problem)
+
+    def _computed(self) -> Result:
+        self.words = f"{len(self._calibrator.session.names)} samples; computes"
+        deadline = time.monotonic() + _PATIENCE
+        while (result := self._calibrator.result()) is None:
+            if not self._arm.stay(self._go_on):
+                deadline = time.monotonic() + _PATIENCE
+            if time.monotonic() > deadline:
+                raise GenimaError("the computation does not end")
+            time.sleep(_LOOK)
+        return result
+
+    def _enough(self) -> str | None:
+        """What is said when it is."""
+        settings, result = self._settings, self._calibrator.result()
+        count = len(self._calibrator.session.names)
+        if result is None or result.calibration is None or result.calibration.sigma is None:
+            if count >= min(_BLIND, settings.most):
+                raise GenimaError(f"{count} samples do not tell: {result.words if result else 'they are computed'}")
+            return None
+        millimetres, degrees = result.calibration.sigma
+        certain = millimetres <= settings.millimetres and degrees <= settings.degrees
+        if certain and count >= min(_FEWEST, settings.most):
+            return f"done: {result.words}"
+        if count >= settings.most:
+            return f"done, though less certain than wished: {result.words}"
+        return None
+
+    def _go_on(self) -> None:
+        if self._ending.is_set():
+            raise _Ended

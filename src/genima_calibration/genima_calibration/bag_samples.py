@@ -1,0 +1,147 @@
+"""Samples from a recorded demo (rosbag2): one image of each pose in which the arm rested."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from genima_calibration.sample_folder import CameraInfo, RawSample
+from genima_calibration.stationary_detector import Standstill
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from genima.data.episodes.bag import JOINT_STATES, BagReader, camera_info_topic, header_stamp, image_topic, view_of
+from genima.data.episodes.errors import EpisodeError
+from genima.data.episodes.frames import decode
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel, pick
+from genima.types import Joints
+
+Array = NDArray[np.float64]
+_READINGS = 0.01  # s between joint readings that are looked at
+_AROUND = 0.1  # s before and after an image from which its joints are averaged
+_AFTER = 0.02  # s after an image in which the arm must not have moved either
+_ALIKE = 0.05  # rad: poses nearer to each other tell the same
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An image of the arm at rest."""
+
+    stamp: int  # ns, of the image
+    joints: Array  # (n,) rad
+    gripper: float  # open fraction; NaN where joint_states do not have it
+
+
+@dataclass(frozen=True)
+class BagSamples:
+    """What a bag holds of one view."""
+
+    folder: Path
+    view: str
+    views: Collection[str]  # all that were recorded
+    topic: str  # of the images
+    info: CameraInfo
+    robot: RobotModel
+    stops: list[Stop]  # well spread, by time
+    start: int  # ns, of the first image
+
+    @classmethod
+    def find(cls, folder: Path, view: str, robot: RobotModel, most: int) -> BagSamples:
+        """Look for at most ``most`` poses in which the arm rested, far from each other.
+
+        Raises:
+            GenimaError: for a bag that cannot be read, has no such view, no camera_info or not this robot's joints.
+        """
+        with BagReader(folder) as bag:
+            views = sorted({known for topic in bag.types if (known := view_of(topic)) is not None})
+            if view not in views:
+                raise EpisodeError(folder, f"it has no images of {view}, only of {', '.join(views) or 'no view'}")
+            topic, info_topic = image_topic(bag.types, view), camera_info_topic(view)
+            wanted = (topic, JOINT_STATES, info_topic)
+            images, readings, info = list[int](), list[Joints](), None
+            misnamed: GenimaError | None = None
+            for message in tqdm(bag.messages(wanted), desc="read", unit="message", disable=None, leave=False):
+                if message.topic == topic:
+                    images.append(header_stamp(message.cdr))
+                elif message.topic == info_topic:
+                    info = info or CameraInfo.of(bag.understood(message))
+                else:
+                    seconds = header_stamp(message.cdr) * 1e-9
+                    if readings and 0 <= seconds - readings[-1].stamp < _READINGS:
+                        continue
+                    said = bag.understood(message)
+                    try:
+                        positions = pick("joint state", said.name, said.position, robot.joint_names)
+                    except GenimaError as error:
+                        misnamed = misnamed or error
+                    else:
+                        by_name = dict(zip(said.name, said.position, strict=False))
+                        gripper = by_name.get(robot.gripper_joint)
+                        opened = np.nan if gripper is None else robot.open_fraction(gripper)
+                        readings.append(Joints(seconds, positions, opened))
+        if not readings:
+            what = f"not one is of {robot.name}: {misnamed}" if misnamed else "no messages"
+            raise EpisodeError(folder, what, JOINT_STATES)
+        if info is None:
+            raise EpisodeError(folder, "no messages; record it with the images", info_topic)
+        if not images:
+            raise EpisodeError(folder, "no messages", topic)
+        stops = _stops(sorted(images), sorted(readings, key=lambda joints: joints.stamp))
+        return cls(folder, view, views, topic, info, robot, _spread(stops, most), min(images))
+
+    def __len__(self) -> int:
+        return len(self.stops)
+
+    def __iter__(self) -> Iterator[RawSample]:
+        """The samples, named by when they were taken, in s since the first image."""
+        by_stamp = {stop.stamp: stop for stop in self.stops}
+        with BagReader(self.folder) as bag:
+            for message in bag.messages({self.topic}):
+                if stop := by_stamp.get(header_stamp(message.cdr)):
+                    joints = self.robot.by_name(stop.joints, self.robot.gripper_position(stop.gripper))
+                    if np.isnan(stop.gripper):
+                        del joints[self.robot.gripper_joint]
+                    name = f"{(stop.stamp - self.start) * 1e-9:.1f}s"
+                    yield RawSample(name, self.view, decode(bag.understood(message)), joints, self.info)
+
+
+def _stops(images: list[int], readings: list[Joints]) -> list[Stop]:
+    """The middle image of each rest, by time."""
+    standstill, rests, i, still = Standstill(), list[list[int]](), 0, False
+    for stamp in images:
+        seconds = stamp * 1e-9
+        while i < len(readings) and readings[i].stamp <= seconds + _AFTER:
+            standstill.update(readings[i])
+            i += 1
+        covered = standstill.covers(seconds) and readings[i - 1].stamp > seconds - _AROUND
+        if covered and still:
+            rests[-1].append(stamp)
+        elif covered:
+            rests.append([stamp])
+        still = covered
+    times = np.array([joints.stamp for joints in readings])
+    positions = np.array([joints.positions for joints in readings])
+    gripper = np.array([joints.gripper for joints in readings])
+    stops = []
+    for rest in rests:
+        middle = rest[len(rest) // 2]
+        near = np.abs(times - middle * 1e-9) <= _AROUND
+        known = gripper[near & np.isfinite(gripper)]
+        stops.append(Stop(middle, positions[near].mean(0), float(known.mean()) if known.size else np.nan))
+    return stops
+
+
+def _spread(stops: list[Stop], most: int) -> list[Stop]:
+    """At most so many of them, each time the one that is farthest from those before (Gonzalez, Clustering to minimize
+    the maximum intercluster distance, Theoretical Computer Science 38, 1985)."""
+    if not stops:
+        return []
+    joints = np.array([stop.joints for stop in stops])
+    chosen, distance = [0], np.linalg.norm(joints - joints[0], axis=1)
+    while len(chosen) < most and distance.max() > _ALIKE:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(joints - joints[chosen[-1]], axis=1))
+    return [stops[i] for i in sorted(chosen)]

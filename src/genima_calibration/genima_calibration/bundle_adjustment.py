@@ -1,0 +1,305 @@
+"""The most likely camera and board poses, given that both the pixels and the joint readings are noisy.
+
+A sample's pixels z_i (2M,) and joint readings q_i (n,) are taken as
+
+    z_i = project(inv(X) A(q*_i) Y p) + e_i,    q_i = q*_i - b_i,    e ~ N(0, s_z^2),  b ~ N(0, s_q^2)
+
+with X ``T_parent_camera``, Y ``T_carrier_board``, A ``T_parent_carrier`` by forward kinematics and the true joints q*.
+The maximum-likelihood estimate minimises
+
+    J(X, Y, q*) = sum |z_i - project(...)|^2 / s_z^2 + sum |q*_i - q_i|^2 / s_q^2
+
+a bundle adjustment in which every sample has joints of its own. Eliminating those (Schur complement) is the same as
+weighing a sample's pixels by the inverse of s_z^2 I + s_q^2 J_q J_q^T: what joint noise blurs counts less, what it
+cannot touch, such as how the board's corners lie relative to each other, counts fully. Closed-form solvers, which take
+every pose as equally certain in all directions, cannot do that.
+
+The two noises are estimated from the same samples, by restricted maximum likelihood (Patterson and Thompson, Recovery
+of inter-block information when block sizes are unequal, Biometrika 58, 1971): the unrestricted one would take the
+misfit that the 12 unknowns and the samples' joints explain away for precision.
+
+Zero offsets of the joints, the same in all samples, are no unknowns: what is drawn into images later is drawn by the
+same readings, and a camera whose pose has taken part of the offsets in shows it nearer to where the robot is seen than
+one at its true place.
+
+Poses move by twists in their own frames. All sums over samples are of small blocks, so a step costs about a
+millisecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from genima_calibration.closed_form import HandEye
+from genima_calibration.samples import Stack
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from genima.cameras.intrinsics import Intrinsics
+from genima.errors import GenimaError
+from genima.robot.rigid_transforms import inverse, moved, skew, transform
+
+Array = NDArray[np.float64]
+CAMERA, BOARD = slice(0, 6), slice(6, 12)  # of the unknowns
+SCALE = 12
+
+_TYPICAL_JOINTS = np.radians(0.005)  # noise of joint readings, as an encoder's repeatability
+_PSEUDO_READINGS = 1.0  # how much that is believed, in readings: hardly, but it keeps the noise of few samples from 0
+_JOINT_NOISES = np.radians([1e-4, 20.0])  # between which it is sought
+_HUBER, _WRONG = 3.0, 6.0  # noises beyond which a point counts less, and not at all
+_ROUNDS, _STEPS = 8, 20
+_CONVERGED = 1e-3  # standard deviations
+_STEADY = 0.01  # relative change of the noises
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations of what was measured."""
+
+    pixels: float  # px, of a coordinate
+    joints: float  # rad, of a reading
+
+
+@dataclass(frozen=True)
+class Free:
+    """What is estimated beside the two poses."""
+
+    scale: bool = False  # of the board: how much larger it is than said
+    intrinsics: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An estimate; the samples that it was made from lie beside it."""
+
+    hand_eye: HandEye
+    intrinsics: Intrinsics
+    scale: float
+    joints: Array  # (N, n) rad, the most likely true ones
+    noise: Noise
+    weights: Array  # (N, M) of the points, 0 for those that were left out
+    information: Array  # (g, g) of camera twist, board twist, then the scale or the intrinsics where they were free
+    free: Free
+
+    @property
+    def covariance(self) -> Array:
+        """(g, g) of the unknowns."""
+        return np.asarray(np.linalg.inv(self.information), float)
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Of all samples' pixels."""
+
+    residuals: Array  # (N, 2M) px, seen minus expected
+    unknowns: Array  # (N, 2M, g) of the expected ones, by the unknowns
+    joints: Array  # (N, 2M, n), by the joints
+    board: Array  # (N, 2M, 6), by a twist of the board about the middle of its points, in its own frame
+
+
+def derivatives(samples: Stack, fit: Fit) -> Derivatives:
+    """At a fit's poses and joints; geometric Jacobian of the arm as in Craig, Introduction to Robotics, section 5.7."""
+    at, robot, intrinsics = fit.hand_eye, samples.robot, fit.intrinsics
+    links = robot.link_poses(fit.joints)
+    flange = links[:, -2]
+    on_base = at.parent == "base"
+    still = np.broadcast_to(np.eye(4), flange.shape)
+    T_camera_base = inverse(at.T_parent_camera) @ (still if on_base else inverse(flange))
+    T_base_board = (flange if on_base else still) @ at.T_carrier_board
+    p_board = fit.scale * samples.points
+    p_base = transform(T_base_board, p_board)
+    p_camera = transform(T_camera_base, p_base)
+    R_camera_board = (T_camera_base @ T_base_board)[:, None, :3, :3]
+    n = fit.joints.shape[1]
+    axes, origins = links[:, None, :n, :3, 2], links[:, None, :n, :3, 3]
+    sweep = np.cross(axes, p_base[:, :, None] - origins)  # (N, M, n, 3)
+    turn = T_camera_base[:, None, None, :3, :3] @ sweep[..., None]
+    by_point, by_intrinsics = intrinsics.jacobians(p_camera)
+    eye = np.broadcast_to(np.eye(3), (*p_camera.shape, 3))
+    columns = [
+        by_point @ np.concatenate([-eye, skew(p_camera)], -1),
+        by_point @ R_camera_board @ np.concatenate([eye, -skew(p_board)], -1),
+    ]
+    if fit.free.scale:
+        columns.append(by_point @ R_camera_board @ samples.points[..., None])
+    if fit.free.intrinsics:
+        columns.append(by_intrinsics)
+    N, M = samples.seen.shape
+    count = np.maximum(samples.seen.sum(-1), 1)[:, None, None]
+    middle = (p_board * samples.seen[..., None]).sum(1, keepdims=True) / count
+    return Derivatives(
+        residuals=(samples.pixels - intrinsics.project(p_camera)).reshape(N, 2 * M),
+        unknowns=np.concatenate(columns, -1).reshape(N, 2 * M, -1),
+        joints=((1 if on_base else -1) * by_point @ np.swapaxes(turn[..., 0], -1, -2)).reshape(N, 2 * M, n),
+        board=(by_point @ R_camera_board @ np.concatenate([eye, -skew(p_board - middle)], -1)).reshape(N, 2 * M, 6),
+    )
+
+
+def refine(samples: Stack, start: HandEye, free: Free = Free(), scale: float = 1.0) -> Fit:  # noqa: B008
+    """The most likely poses from a start near them, with the noises of pixels and joints.
+
+    Single wrong points count little (Huber's loss) or not (beyond six noises); wrong samples must be gone already.
+
+    Raises:
+        GenimaError: when no minimum is found near the start.
+    """
+    fit = Fit(
+        start, samples.intrinsics, scale, samples.joints.copy(), Noise(1.0, float(_TYPICAL_JOINTS)),
+        samples.seen.astype(float), np.eye(12), free,
+    )  # fmt: skip
+    prior = _prior(samples.intrinsics, free)
+    for _ in range(_ROUNDS):
+        before = fit
+        fit = _descend(samples, fit, prior)
+        d = derivatives(samples, fit)
+        fit = replace(fit, weights=_weights(samples, d))
+        fit = _with_noise(samples, fit, d, prior)
+        change = np.abs(np.log([fit.noise.pixels / before.noise.pixels, fit.noise.joints / before.noise.joints]))
+        if change.max() < _STEADY:
+            break
+    return _descend(samples, fit, prior)
+
+
+def marginal(d: Derivatives, weights: Array, ratio: float) -> tuple[Array, Array, Array]:
+    """What is left per sample when its joints are eliminated.
+
+    Args:
+        d: derivatives, with residuals at the joints' readings.
+        weights: (N, M) of the points.
+        ratio: of the joints' to the pixels' noise, rad/px.
+
+    Returns:
+        Normal matrices (N, g, g), right sides (N, g) and squared residuals (N,), in px.
+    """
+    w = np.repeat(weights, 2, axis=1)[..., None]
+    Jt_w = np.swapaxes(w * d.unknowns, 1, 2)
+    Qt_w = np.swapaxes(w * d.joints, 1, 2)
+    V = Qt_w @ d.joints + np.eye(d.joints.shape[2]) / ratio**2
+    r = d.residuals[..., None]
+    W, v = Qt_w @ d.unknowns, Qt_w @ r
+    eliminated = np.linalg.solve(V, np.concatenate([W, v], -1))
+    W_t = np.swapaxes(W, 1, 2)
+    S = Jt_w @ d.unknowns - W_t @ eliminated[..., :-1]
+    h = Jt_w @ r - W_t @ eliminated[..., -1:]
+    squared = (w * r * r).sum((1, 2)) - (v * eliminated[..., -1:]).sum((1, 2))
+    return S, h[..., 0], squared
+
+
+def at_readings(samples: Stack, fit: Fit, d: Derivatives) -> Derivatives:
+    """The same with residuals as they would be, to first order, at the joints as measured."""
+    off = (d.joints @ (fit.joints - samples.joints)[..., None])[..., 0]
+    return replace(d, residuals=d.residuals + off)
+
+
+def _descend(samples: Stack, fit: Fit, prior: Array) -> Fit:
+    """Levenberg-Marquardt at fixed weights and noises."""
+    noise = fit.noise
+    ratio = noise.joints / noise.pixels
+    cost = _cost(samples, fit, prior)
+    damping = 1e-6
+    for _ in range(_STEPS):
+        d = derivatives(samples, fit)
+        S, h, _ = marginal(at_readings(samples, fit, d), fit.weights, ratio)
+        normal = S.sum(0) + np.diag(prior) * noise.pixels**2
+        right = h.sum(0) - prior * noise.pixels**2 * _from_start(samples, fit)
+        for _ in range(12):
+            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
+            trial = _stepped(samples, fit, d, step, ratio)
+            trial_cost = _cost(samples, trial, prior)
+            if trial_cost <= cost * (1 + 1e-12):
+                break
+            damping = max(damping, 1e-9) * 10
+        else:
+            return fit
+        damping /= 10
+        fit, cost = trial, trial_cost
+        if step @ normal @ step < (_CONVERGED * noise.pixels) ** 2:
+            return fit
+    return fit
+
+
+def _stepped(samples: Stack, fit: Fit, d: Derivatives, step: Array, ratio: float) -> Fit:
+    """Unknowns after a step, with the joints that are then most likely, to first order."""
+    w = np.repeat(fit.weights, 2, axis=1)[..., None]
+    Qt_w = np.swapaxes(w * d.joints, 1, 2)
+    V = Qt_w @ d.joints + np.eye(d.joints.shape[2]) / ratio**2
+    r = at_readings(samples, fit, d).residuals - d.unknowns @ step
+    off = np.linalg.solve(V, Qt_w @ r[..., None])[..., 0]
+    at = fit.hand_eye
+    hand_eye = HandEye(
+        at.parent, moved(at.T_parent_camera, step[CAMERA]), moved(at.T_carrier_board, step[BOARD])
+    )
+    scale, intrinsics, rest = fit.scale, fit.intrinsics, step[12:]
+    if fit.free.scale:
+        scale, rest = scale + float(rest[0]), rest[1:]
+    if fit.free.intrinsics:
+        intrinsics = intrinsics.with_parameters(intrinsics.parameters + rest)
+    return replace(fit, hand_eye=hand_eye, scale=scale, intrinsics=intrinsics, joints=samples.joints + off)
+
+
+def _cost(samples: Stack, fit: Fit, prior: Array) -> float:
+    T = fit.hand_eye.T_camera_board(samples.robot, fit.joints)
+    off = samples.pixels - fit.intrinsics.project(transform(T, fit.scale * samples.points))
+    pixels = np.sum(fit.weights[..., None] * off**2) / fit.noise.pixels**2
+    joints = np.sum((fit.joints - samples.joints) ** 2) / fit.noise.joints**2
+    cost = float(pixels + joints + np.sum(prior * _from_start(samples, fit) ** 2))
+    return cost if np.isfinite(cost) else np.inf
+
+
+def _weights(samples: Stack, d: Derivatives) -> Array:
+    """Of the points (N, M): 1, less where they are far off their own sample's fit, 0 for wrong or padded ones."""
+    off = np.abs(d.residuals.reshape(*samples.seen.shape, 2))
+    noise = max(1.4826 * float(np.median(off[samples.seen])), 1e-3)
+    far = off.max(-1) / noise
+    return np.where(samples.seen & (far < _WRONG), np.minimum(1.0, _HUBER / np.maximum(far, 1e-9)), 0.0)
+
+
+def _with_noise(samples: Stack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
+    """The fit with its most likely noises (restricted maximum likelihood) and the information that they leave."""
+    d = at_readings(samples, fit, d)
+    w = np.repeat(fit.weights, 2, axis=1)[..., None]
+    QtQ = np.swapaxes(w * d.joints, 1, 2) @ d.joints
+    readings = 2 * np.count_nonzero(fit.weights) - d.unknowns.shape[2]
+    if readings <= 0:
+        raise GenimaError("fewer points than unknowns: take more samples with more of the board in view")
+
+    def pixels_and_information(ratio: float) -> tuple[float, Array]:
+        S, h, squared = marginal(d, fit.weights, ratio)
+        total, right = S.sum(0), h.sum(0)
+        total = total + np.diag(prior) * fit.noise.pixels**2
+        left = float(squared.sum() - right @ np.linalg.lstsq(total, right)[0])
+        return max(left, 1e-9) / readings, total
+
+    def unlikelihood(log_ratio: float) -> float:
+        ratio = float(np.exp(log_ratio))
+        variance, total = pixels_and_information(ratio)
+        spread = np.linalg.slogdet(np.eye(QtQ.shape[1]) + ratio**2 * QtQ)[1].sum() + np.linalg.slogdet(total)[1]
+        joints = ratio**2 * variance
+        believed = _PSEUDO_READINGS * (np.log(joints) + _TYPICAL_JOINTS**2 / joints)
+        return float(readings * np.log(variance) + spread + believed)
+
+    low, high = np.log(_JOINT_NOISES / np.sqrt(pixels_and_information(fit.noise.joints / fit.noise.pixels)[0]))
+    best = minimize_scalar(unlikelihood, bounds=(low, high), method="bounded", options={"xatol": 0.01})
+    ratio = float(np.exp(best.x))
+    variance, total = pixels_and_information(ratio)
+    pixels = float(np.sqrt(variance))
+    return replace(fit, noise=Noise(pixels, ratio * pixels), information=total / variance)
+
+
+def _prior(intrinsics: Intrinsics, free: Free) -> Array:
+    """Inverse variances (g,): the intrinsics are near the given ones, of the poses nothing is known."""
+    known = np.zeros(12 + free.scale)
+    if not free.intrinsics:
+        return known
+    size, focal = max(intrinsics.width, intrinsics.height), max(intrinsics.fx, intrinsics.fy)
+    sigma = np.array([0.05 * focal, 0.05 * focal, 0.05 * size, 0.05 * size, 0.3, 0.3, 0.01, 0.01, 0.3])
+    return np.append(known, 1 / sigma**2)
+
+
+def _from_start(samples: Stack, fit: Fit) -> Array:
+    """How far the unknowns (g,) are from where their prior has them; 0 for those without one."""
+    off = np.zeros(12 + fit.free.scale)
+    if not fit.free.intrinsics:
+        return off
+    return np.append(off, fit.intrinsics.parameters - samples.intrinsics.parameters)

@@ -1,0 +1,135 @@
+"""Node: notices when a camera has been moved, by the robot that it sees.
+
+::
+
+    image ──► newest of each view ──► every few seconds one is held against the robot's model ──► /diagnostics
+    joint_states ──► of the image's moment ────────┘ (in a thread of low priority)
+
+It never speaks to the robot. A fault says which camera has moved, and stays until three checks in a row find it fine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from genima_calibration.drift import Drift
+from genima_calibration.pose_check import CalibrationChecker
+from genima_calibration.stationary_detector import slow
+from rclpy.node import Node
+from sensor_msgs.msg import Image as ImageMessage
+
+from genima.cameras.camera import load_cameras
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.types import Image, Joints
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.joint_states import JointStates
+from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.worker_thread import Background
+
+_SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
+_BEFORE = 0.1  # s over which the arm's speed is measured
+
+
+class CalibrationWatchNode(Node):
+    """Looks at one view after the other; its callbacks only take note."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense, and views without a calibration.
+        """
+        super().__init__("calibration_watch", **options)
+        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        self._cameras = load_cameras(parameters.text(self, "calibration", "sim"))
+        views = parameters.views(self)
+        if unknown := [view for view in views if view not in self._cameras]:
+            raise GenimaError(f"calibration_watch: there is no calibration of {', '.join(unknown)}")
+        period = parameters.number(self, "period", 5.0, 0.1)  # s between two checks of a view
+        self._fastest = parameters.number(  # rad/s: of a faster arm, images lag
+            self, "max_speed", 0.1, apply=partial(setattr, self, "_fastest")
+        )
+
+        self._health = Health(self)
+        self._cost = self._health.latency("check")
+        self._joint_states = JointStates(self, self._health, self._robot)
+        self._newest: dict[str, ImageMessage] = {}
+        self._drifts = {view: Drift() for view in views}
+        self._said = dict.fromkeys(views, "not checked yet")
+        for view in views:
+            self._health.value(view, partial(self._said.get, view))
+            self._listen(view)
+        self._checkers: dict[tuple[str, int, int], CalibrationChecker] = {}  # of the background's thread
+        self._background: Background[Callable[[], None]] = Background(lambda job: job(), 1, "calibration_watch")
+        self._turns = itertools.cycle(views)
+        self.create_timer(period / len(views), self._look, clock=STEADY)
+        self._health.watch(self._tell)
+
+    def close(self) -> None:
+        """End the thread, which alone can free its OpenGL contexts."""
+        self._background.wait()
+        self._background.take(self._close_checkers)
+        self._background.close()
+
+    def _listen(self, view: str) -> None:
+        def on_image(message: ImageMessage) -> None:
+            self._newest[view] = message
+
+        self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", on_image, qos.IMAGE)
+
+    def _look(self) -> None:
+        """Hand the next view's newest image to the thread, once: what is old, or of a robot that moves fast, tells
+        nothing."""
+        view = next(self._turns)
+        if (message := self._newest.pop(view, None)) is None:
+            return
+        stamp = messages.seconds(message.header.stamp)
+        joints, before = (self._joint_states.at(stamp - ago, _SAME_MOMENT) for ago in (0.0, _BEFORE))
+        if joints is None or before is None or not slow(before, joints, self._fastest):
+            return
+        try:
+            self._background.take(partial(self._check, view, messages.image_from(message), joints))
+        except GenimaError as error:
+            self._said[view] = str(error)
+
+    def _check(self, view: str, image: Image, joints: Joints) -> None:
+        (height, width), begin = image.shape[:2], time.monotonic()
+        try:
+            if (key := (view, width, height)) not in self._checkers:
+                camera = self._cameras[view]
+                self._checkers[key] = CalibrationChecker.for_images(camera, self._robot, width, height)
+            checked = self._checkers[key].check(image, joints)
+        except GenimaError as error:
+            self._said[view] = str(error)
+            return
+        self._drifts[view].update(checked)
+        self._said[view] = f"{checked.verdict.value}: {checked.reason}"
+        self._cost.add(time.monotonic() - begin)
+
+    def _close_checkers(self) -> None:
+        for checker in self._checkers.values():
+            checker.close()
+
+    def _tell(self) -> None:
+        for view, drift in self._drifts.items():
+            if drift.problem:
+                self._health.fault(f"camera {view}", drift.problem)
+            else:
+                self._health.clear(f"camera {view}")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(CalibrationWatchNode, args, FILMING_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,416 @@
+"""Node: calibrates one camera. Its images, camera_info and joint_states in; samples on the disk and a calibration out.
+
+::
+
+    image ──► looked at, a few times a second ──► calibrator/image, calibrator/status
+                     │ calibrator/take: the arm stands still, the board is seen, from another pose than before
+                     ▼
+                 sample (on the disk at once) ──► computed anew ──► calibrator/save
+
+`calibrator/auto` has it move the arm from pose to pose and take samples by itself. It never does so before it is told.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+from genima_calibration.auto_calibration import Automatic, AutomaticSettings
+from genima_calibration.detection_diagnosis import diagnose
+from genima_calibration.image_feedback import Look, picture
+from genima_calibration.sample_folder import CameraInfo
+from genima_calibration.samples import Parent, Sample
+from genima_calibration.session import Result, Session
+from genima_calibration.stationary_detector import Standstill
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo as CameraInfoMessage
+from sensor_msgs.msg import Image as ImageMessage
+from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
+
+from genima.cameras.calibration_board import Board
+from genima.errors import GenimaError
+from genima.inspection.sheet import captioned
+from genima.io import paths
+from genima.robot.model import RobotModel
+from genima.types import Image, Joints
+from genima_interfaces.msg import CalibratorStatus
+from genima_interfaces.srv import DropSample
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.guarded_arm import GuardedArm
+from genima_nodes.ros.joint_states import JointStates
+from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY, starting_in_background
+from genima_nodes.ros.services import answering
+from genima_nodes.ros.transform_messages import transform_message
+
+SOURCE = "calibrator"
+_BOARD = "calibration", "boards", "charuco_7x5_a4.yaml"
+_LOOK_PERIOD = 0.15  # s between looks at images: a person's pace
+_TELL = 0.2  # s between words to the operator
+_SILENT = 1.0  # s
+_DIAGNOSE_PERIOD = 4.0  # s between diagnoses of a board that is not seen: each takes up to a second
+_SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image, looked at, with the joints of its moment."""
+
+    look: Look
+    joints: Joints | None
+
+
+class CalibratorNode(Node):
+    """Looks in one thread and computes in another; its callbacks only take note, and write samples."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of a node.
+
+        Raises:
+            GenimaError: for parameters that make no sense, and samples that cannot be gone on with.
+        """
+        super().__init__("calibrator", **options)
+        view = parameters.view(self)
+        parent = parameters.text(self, "parent", "")
+        if parent not in get_args(Parent):
+            raise GenimaError(f"calibrator: parent is {parent!r}; say what carries the camera: base or flange")
+        board = parameters.text(self, "board", "")
+        robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        samples = parameters.text(self, "samples", "")
+        self._out = Path(parameters.text(self, "calibration", "calibration/mine"))
+        self.session = Session(
+            Path(samples or f"data/calibration/{view}"),
+            view,
+            cast(Parent, parent),
+            Board.load(Path(board) if board else paths.shared(*_BOARD)),
+            robot,
+            parameters.text(self, "base_frame", ""),
+            parameters.text(self, "flange_frame", ""),
+        )
+        self._standstill = Standstill(
+            parameters.number(self, "still", 1e-3, 1e-5, 0.1), parameters.number(self, "settle", 0.3, 0.0, 5.0)
+        )
+        settings = self._settings()  # before any thread starts: a refused node must leave none behind
+        self._lock = threading.Lock()  # of the session
+        self._info: CameraInfo | None = None
+        self._seen: Seen | None = None
+        self._result: Result | None = None  # of the last computation
+        self._coverage = self.session.coverage
+        self._diagnosis, self._diagnose_next = "", 0.0  # why the board is not seen; s, monotonic
+        self._images: Newest[ImageMessage] = Newest()
+        self._to_compute: Newest[tuple[Sample, ...]] = Newest()
+
+        self._health = Health(self)
+        self._frames = self._health.meter("image")
+        self._cost = self._health.latency("look")
+        self._health.watch(self._watch)
+        self._joints = JointStates(self, self._health, robot, self._standstill.update)
+        self._status = self.create_publisher(CalibratorStatus, "calibrator/status", qos.STATUS)
+        self._eye = self.create_publisher(ImageMessage, "calibrator/image", qos.IMAGE)
+        self._transforms = self.create_publisher(TFMessage, "/tf", qos.STATUS)
+        self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", self._on_image, qos.IMAGE)
+        self.create_subscription(CameraInfoMessage, f"cameras/{view}/color/camera_info", self._on_info, qos.IMAGE)
+        self._arm = GuardedArm(self, SOURCE, robot, self._joints, self._health)
+        self._automatic = Automatic(self, self._arm, settings)
+        acts = {"take": self.take, "compute": self._compute_now, "save": self._save, "clear": self._clear}
+        for name, act in acts.items():
+            self.create_service(Trigger, f"calibrator/{name}", answering(act))
+        self.create_service(DropSample, "calibrator/drop", self._on_drop)
+        self.create_service(SetBool, "calibrator/auto", self._on_auto)
+        self.create_timer(_TELL, self._tell, clock=STEADY)
+        self._ending = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in {"eyes": self._look_forever, "computing": self._compute_forever}.items()
+        ]
+        with starting_in_background():  # only the arm's commands have deadlines
+            for thread in self._threads:
+                thread.start()
+        self._changed()
+
+    def close(self) -> None:
+        """End all threads; an arm that is on its way comes to rest."""
+        self._automatic.close()
+        self._arm.close()
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _settings(self) -> AutomaticSettings:
+        usual = AutomaticSettings()
+        box = parameters.numbers(self, "workspace", [0.0])
+        return AutomaticSettings(
+            speed=parameters.number(self, "speed", usual.speed, 0.01, 1.0),
+            lowest=parameters.number(self, "lowest", usual.lowest, -10.0, 10.0),
+            workspace=None if box == [0.0] else tuple(box),
+            most=parameters.integer(self, "most", usual.most, 5, 1000),
+            millimetres=parameters.number(self, "millimetres", usual.millimetres),
+            degrees=parameters.number(self, "degrees", usual.degrees),
+        )
+
+    # What is seen.
+
+    def _on_image(self, message: ImageMessage) -> None:
+        self._frames.tick()
+        self._images.put(message)
+
+    def _on_info(self, message: CameraInfoMessage) -> None:
+        try:
+            info = CameraInfo.of(message)
+            _ = info.intrinsics
+            self.session.require_camera(info)
+        except GenimaError as error:
+            self._info = None
+            self._health.fault("camera_info", str(error))
+            return
+        self._info = info
+        self._health.clear("camera_info")
+
+    def _look_forever(self) -> None:
+        while not self._ending.is_set():
+            message, info = self._images.take(timeout=0.1), self._info
+            if message is not None and info is not None:
+                begin = time.monotonic()
+                self._look(message, info)
+                self._cost.add(time.monotonic() - begin)
+                self._ending.wait(begin + _LOOK_PERIOD - time.monotonic())
+
+    def _look(self, message: ImageMessage, info: CameraInfo) -> None:
+        stamp = messages.seconds(message.header.stamp)
+        try:
+            image = messages.image_from(message)
+            if message.header.frame_id != info.frame_id:
+                raise GenimaError(
+                    f"the image is of frame {message.header.frame_id!r}, camera_info of {info.frame_id!r}: are topics "
+                    "of two cameras mixed up?"
+                )
+        except GenimaError as error:
+            self._health.fault("image", str(error))
+            self._seen = None
+            return
+        self._health.clear("image")
+        look = self._diagnosed(Look.at(image, stamp, self.session.board, info.intrinsics))
+        self._seen = Seen(look, self._joints.at(stamp, _SAME_MOMENT))
+        if look.T_camera_board is not None:
+            board = f"{self.session.view}_board"
+            transform = transform_message(stamp, info.frame_id, board, look.T_camera_board)
+            self._transforms.publish(TFMessage(transforms=[transform]))
+        if self._eye.get_subscription_count():
+            self._eye.publish(messages.image_message(self._picture(look, info), stamp, info.frame_id))
+
+    def _diagnosed(self, look: Look) -> Look:
+        """The look with the likely reason why the board is not seen, which is sought every few seconds.
+
+        Not while the arm moves by itself: its commands need the cores.
+        """
+        if look.detection is not None:
+            self._diagnosis, self._diagnose_next = "", time.monotonic() + _DIAGNOSE_PERIOD
+            return look
+        if time.monotonic() >= self._diagnose_next and not self._automatic.running:
+            self._diagnosis = diagnose(look.image, self.session.board)
+            self._diagnose_next = time.monotonic() + _DIAGNOSE_PERIOD
+        return replace(look, problem=f"{look.problem}; {self._diagnosis}") if self._diagnosis else look
+
+    def _picture(self, look: Look, info: CameraInfo) -> Image:
+        session, result = self.session, self._current()
+        wanted = None
+        if result is not None and result.outcome is not None and result.next_pose is not None:
+            wanted = result.outcome.fit.hand_eye.T_camera_board(session.robot, result.next_pose.joints)
+        with self._lock:
+            taken = [sample.detection for sample in session.samples]
+        drawn = picture(look, session.board, info.intrinsics, taken, wanted)
+        tilt, distance = look.place(session.board)
+        seen = "board not seen"
+        if look.detection is not None:
+            points = f"{len(look.detection.ids)} of {len(session.board.points)} points"
+            seen = f"{points}, {distance:.2f} m, {np.degrees(tilt):.0f} deg"
+        lines = [
+            f"{session.view}: {seen}; {self._coverage:.0%} covered",
+            self._automatic.words if self._automatic.running else self.problem() or "ready to take",
+            f"{len(taken)} samples; {result.words if result else 'nothing computed yet'}",
+        ]
+        for line in reversed(lines):
+            drawn = captioned(drawn, line)
+        return drawn
+
+    def problem(self) -> str:
+        """Why no sample can be taken now; empty: it can."""
+        return self._problem_with(self._seen)
+
+    def _problem_with(self, seen: Seen | None) -> str:
+        if self._frames.age > _SILENT:
+            return f"no image comes on {self.resolve_topic_name(f'cameras/{self.session.view}/color/image_raw')}"
+        info, joints = self._info, self._joints.newest
+        if info is None:
+            where = self.resolve_topic_name(f"cameras/{self.session.view}/color/camera_info")
+            return self._health.problem("camera_info") or f"no camera_info comes on {where}"
+        if joints is None or messages.now(self) - joints.stamp > _SILENT:
+            return self._health.problem("joint_states") or "no joint states come"
+        if seen is None:
+            return self._health.problem("image") or "no image has been looked at yet"
+        if seen.look.problem:
+            return seen.look.problem
+        if seen.joints is None:
+            return "there are no joints of the image's moment: do the camera's and the robot's clocks differ?"
+        if not self._standstill.covers(seen.look.stamp):
+            return "the arm moves, or has just moved"
+        if same := self.session.same_place(seen.joints):
+            return f"sample {same} was taken from here: move, and above all turn, the arm"
+        return ""
+
+    def settled(self) -> tuple[Look, Joints] | None:
+        """The newest look, with the joints of its moment, where the arm stands still."""
+        seen, silent = self._seen, self._frames.age > _SILENT
+        if seen is None or seen.joints is None or silent or not self._standstill.covers(seen.look.stamp):
+            return None
+        return seen.look, seen.joints
+
+    # Samples.
+
+    def take(self) -> str:
+        """Take a sample of what is seen now; returns what was done.
+
+        Raises:
+            GenimaError: when none can be taken.
+        """
+        with self._lock:
+            seen, info = self._seen, self._info  # that is judged and taken, whatever comes meanwhile
+            if problem := self._problem_with(seen):
+                raise GenimaError(problem)
+            assert seen is not None and info is not None and seen.joints is not None
+            assert seen.look.detection is not None
+            name = self.session.take(seen.look.image, info, seen.joints, seen.look.detection)
+        self._changed()
+        return f"sample {name} is taken"
+
+    def _on_drop(self, request: DropSample.Request, response: DropSample.Response) -> DropSample.Response:
+        try:
+            with self._lock:
+                name = self.session.drop(request.name.strip())
+        except GenimaError as error:
+            response.message = str(error)
+        else:
+            response.success, response.message = True, f"sample {name} is dropped"
+            self._changed()
+        return response
+
+    def _clear(self) -> str:
+        with self._lock:
+            count = len(self.session.names)
+            while self.session.names:
+                self.session.drop()
+        self._changed()
+        return f"{count} samples are dropped"
+
+    def _changed(self) -> None:
+        with self._lock:
+            samples, self._coverage = self.session.samples, self.session.coverage
+        if samples:
+            self._to_compute.put(samples)
+
+    # What they say.
+
+    def _compute_forever(self) -> None:
+        while not self._ending.is_set():
+            samples, info = self._to_compute.take(timeout=0.1), self.session.info
+            if samples and info is not None:
+                self._result = self.session.compute(samples, info)
+
+    def _current(self) -> Result | None:
+        """Of the samples as they are; None while it is computed."""
+        result = self._result
+        return result if result is not None and result.samples == self.session.names else None
+
+    def result(self) -> Result | None:
+        """What the samples say; None while that is computed, or without samples."""
+        with self._lock:
+            return self._current()
+
+    def _compute_now(self) -> str:
+        if not self.session.names:
+            raise GenimaError("there are no samples: take some")
+        if (result := self._current()) is None:
+            return f"computing {len(self.session.names)} samples; calibrator/status will tell"
+        if result.calibration is None:
+            raise GenimaError(result.words)
+        return result.words
+
+    def _save(self) -> str:
+        if (result := self._current()) is None:
+            raise GenimaError("nothing is computed of these samples yet")
+        if result.calibration is None:
+            raise GenimaError(f"there is nothing to save: {result.words}")
+        return f"{result.calibration.save(self._out)} is written"
+
+    # By itself.
+
+    def _on_auto(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        try:
+            response.message = self._automatic.start() if request.data else self._automatic.stop()
+        except GenimaError as error:
+            response.message = str(error)
+        else:
+            response.success = True
+        return response
+
+    # What the operator is told.
+
+    def _watch(self) -> None:
+        if self._frames.age > _SILENT:
+            self._health.fault("camera", self.problem())
+        else:
+            self._health.clear("camera")
+        if self._automatic.fault:
+            self._health.fault("automatic", self._automatic.words)
+        else:
+            self._health.clear("automatic")
+
+    def _tell(self) -> None:
+        session, seen, result = self.session, self._seen, self._current()
+        status = CalibratorStatus(
+            view=session.view,
+            parent=session.parent,
+            problem=self.problem(),
+            tilt=np.nan,
+            distance=np.nan,
+            coverage=self._coverage,
+            samples=list(session.names),
+            computing=bool(session.names) and result is None,
+            automatic=self._automatic.running,
+            automatic_words=self._automatic.words,
+        )
+        if seen is not None and self._frames.age < _SILENT:
+            tilt, status.distance = seen.look.place(session.board)
+            status.tilt, status.detected = float(np.degrees(tilt)), seen.look.detection is not None
+            status.header.stamp = messages.time_message(seen.look.stamp)
+        if result is not None:
+            status.result = result.words
+            if result.outcome is not None and (found := result.calibration) is not None:
+                assert found.sigma is not None and found.residuals is not None
+                status.computed = True
+                status.outliers = list(result.outcome.outliers)
+                status.millimetres, status.degrees = found.sigma
+                status.residual_pixels = found.residuals.pixels
+                status.residual_millimetres = found.residuals.millimetres
+                status.residual_degrees = found.residuals.degrees
+                status.advice = result.outcome.quality.advice()
+            if result.next_pose is not None:
+                status.next_joints = result.next_pose.joints.tolist()
+        self._status.publish(status)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(CalibratorNode, args, CONTROL_NICENESS, real_time=True, role="calibrator")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Where camera and board are, in closed form: A_i Y = X B_i.
+
+X is ``T_parent_camera``, Y ``T_carrier_board``, A_i ``T_parent_carrier`` by forward kinematics and B_i
+``T_camera_board`` from each image. A camera on the base sees a board on the flange; a camera on the flange one on the
+base: the same equations with A_i inverted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from genima_calibration.samples import Parent, Stack
+from numpy.typing import NDArray
+
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import inverse, mean_pose, nearest_rotation, pose, rotation_vector, transform
+
+Array = NDArray[np.float64]
+OPENCV: Mapping[str, int] = {
+    "tsai": cv2.CALIB_HAND_EYE_TSAI,
+    "park": cv2.CALIB_HAND_EYE_PARK,
+    "horaud": cv2.CALIB_HAND_EYE_HORAUD,
+    "andreff": cv2.CALIB_HAND_EYE_ANDREFF,
+    "daniilidis": cv2.CALIB_HAND_EYE_DANIILIDIS,
+}
+
+
+@dataclass(frozen=True)
+class HandEye:
+    """Where the camera and the board are fixed."""
+
+    parent: Parent  # what carries the camera
+    T_parent_camera: Array  # (4, 4)
+    T_carrier_board: Array  # (4, 4); the carrier is the flange where the parent is the base, else the base
+
+    def T_camera_board(self, robot: RobotModel, joints: Array) -> Array:
+        """(..., 4, 4) for joints (..., n) rad."""
+        T_base_flange = robot.link_poses(joints)[..., -2, :, :]
+        T_parent_carrier = T_base_flange if self.parent == "base" else inverse(T_base_flange)
+        return inverse(self.T_parent_camera) @ T_parent_carrier @ self.T_carrier_board
+
+
+def solve_opencv(samples: Stack, parent: Parent, method: str) -> HandEye | None:
+    """By one of OpenCV's solvers (:data:`OPENCV`) from the boards' poses; None where it finds nothing."""
+    A, B = samples.T_parent_carrier(parent), samples.T_camera_board
+    A_inverse = inverse(A)
+    try:
+        R, t = cv2.calibrateHandEye(
+            list(A_inverse[:, :3, :3]), list(A_inverse[:, :3, 3]), list(B[:, :3, :3]), list(B[:, :3, 3]),
+            method=OPENCV[method],
+        )  # fmt: skip
+    except cv2.error:
+        return None
+    X = pose(np.array(R, float), np.array(t, float)[:, 0])
+    if not np.all(np.isfinite(X)):
+        return None
+    return HandEye(parent, X, mean_pose(A_inverse @ X @ B))
+
+
+def solve_closed(A: Array, B: Array, free_scale: bool = False) -> tuple[Array, Array, Array]:
+    """X (..., 4, 4), Y (..., 4, 4) and the board's scale (...,) from many sets A, B (..., k, 4, 4) at once.
+
+    The rotation by all pairs' rotation vectors, the translation by linear least squares, if wished with the factor by
+    which the board is larger than said.
+
+    Source: Park and Martin, Robot sensor calibration: solving AX = XB on the Euclidean group, IEEE Trans. Robotics and
+    Automation 10(5), 1994; the scale as Andreff, Horaud, Espiau, Robot hand-eye calibration using
+    structure-from-motion, Int. J. Robotics Research 20(3), 2001.
+    """
+    i, j = np.triu_indices(A.shape[-3], 1)
+    A_ij = A[..., j, :, :] @ inverse(A[..., i, :, :])
+    B_ij = B[..., j, :, :] @ inverse(B[..., i, :, :])
+    a, b = rotation_vector(A_ij[..., :3, :3]), rotation_vector(B_ij[..., :3, :3])
+    R = nearest_rotation(np.einsum("...ki,...kj->...ij", a, b))
+    left = A_ij[..., :3, :3] - np.eye(3)
+    turned = np.einsum("...ij,...kj->...ki", R, B_ij[..., :3, 3])
+    right = -A_ij[..., :3, 3]
+    if free_scale:
+        left = np.concatenate([left, -turned[..., None]], -1)
+    else:
+        right = right + turned
+    left = left.reshape(*left.shape[:-3], -1, left.shape[-1])
+    right = right.reshape(*right.shape[:-2], -1, 1)
+    solution = (np.linalg.pinv(left) @ right)[..., 0]
+    scale = solution[..., 3] if free_scale else np.ones(solution.shape[:-1])
+    X = pose(R, solution[..., :3])
+    seen = B.copy()
+    seen[..., :3, 3] *= scale[..., None, None]
+    return X, mean_pose(inverse(A) @ X[..., None, :, :] @ seen), scale
+
+
+def misfit(X: Array, Y: Array, scale: Array, samples: Stack, parent: Parent) -> Array:
+    """How far points are seen from where they should be, the median of each sample in px: (..., N).
+
+    Args:
+        X: (..., 4, 4) ``T_parent_camera``.
+        Y: (..., 4, 4) ``T_carrier_board``.
+        scale: (...,) of the board.
+    """
+    T = inverse(X)[..., None, :, :] @ samples.T_parent_carrier(parent) @ Y[..., None, :, :]
+    seen_from = transform(T, scale[..., None, None, None] * samples.points)
+    off = np.linalg.norm(samples.pixels - samples.intrinsics.project(seen_from), axis=-1)
+    off = np.sort(np.where(samples.seen, np.nan_to_num(off, nan=1e4), np.inf), axis=-1)
+    middle = np.broadcast_to(samples.seen.sum(-1) // 2, off.shape[:-1])
+    return np.take_along_axis(off, middle[..., None], -1)[..., 0]

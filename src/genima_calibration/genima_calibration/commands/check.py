@@ -1,0 +1,209 @@
+"""``./genima calibrate check``: draw the robot over what a camera sees of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from genima_calibration.commands.robot import rests
+from pydantic import Field
+
+from genima.errors import GenimaError
+from genima.io.files import atomic_write, require_writable
+from genima.io.outputs import require_free
+from genima.robot.model import RobotModel
+from genima.system.command_line import parse_options
+from genima.system.ros_names import RosName
+from genima.system.terminal import printable
+
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+    from genima_calibration.markerless import Photo
+    from genima_calibration.pose_check import Checked, Verdict
+
+    from genima.cameras.camera import Camera
+    from genima.types import Image
+
+_NAMED = 4  # pictures in the sheet
+
+
+@dataclass
+class Check:
+    """Print the distance between the robot in images and in the calibration; exit code 1 when a camera has moved."""
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """Demo (rosbag2), or folder of samples (NAME.png with NAME.yaml)."""
+    live: bool = False
+    """Instead look at the robot that runs, at its topics cameras/VIEW/color/image_raw and joint_states."""
+    calibration: str | None = None
+    """Folder of camera calibrations, or its name in calibration/; without it those that a demo holds."""
+    view: tuple[RosName, ...] = ()
+    """Which cameras; without it all that are calibrated and there."""
+    images: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Of a demo: how many of each camera."""
+    out: Path | None = None
+    """.png file for a picture with the robot's joints and outline drawn in."""
+    overwrite: bool = False
+    """Replace a picture that exists."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+    namespace: str = ""
+    """With --live: of the robot's nodes."""
+    dds: str = "shared_memory"
+    """With --live: as in the robot's launch; two_machines where they are."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima calibrate check``."""
+    options = parse_options(
+        Check, "genima calibrate check", argv,
+        "./genima calibrate check data/demos/push_button-100000 --calibration mine --out check.png",
+    )  # fmt: skip
+    if options.live == (options.folder is not None):
+        raise GenimaError("give a demo or a folder of samples, or --live")
+    if options.out:
+        if options.out.suffix.lower() != ".png":
+            raise GenimaError(f"--out {options.out}: the picture is a .png file")
+        require_free(options.out, "picture", options.overwrite, _is_png)
+        require_writable(options.out)
+    import cv2
+    from genima_calibration.pose_check import Verdict
+
+    from genima.inspection.sheet import grid
+
+    robot, cameras = RobotModel.load(options.robot), _cameras(options)
+    if unknown := [view for view in options.view if view not in cameras]:
+        where = options.calibration or options.folder
+        raise GenimaError(f"{where} has no calibration of {', '.join(unknown)}; it has {', '.join(cameras)}")
+    wanted = options.view or tuple(cameras)
+    if options.folder is None:
+        snapshots = importlib.import_module("genima_calibration.snapshots")  # a name: the library knows no ROS
+        photos: Mapping[str, Sequence[Photo]] = snapshots.take(wanted, robot, options.namespace, options.dds)
+    else:
+        photos = _recorded(options.folder, options.view, cameras, robot, options.images)
+    verdicts: list[Verdict] = []
+    pictures: list[Image] = []
+    for view, each in photos.items():
+        checks, drawn = _check(cameras[view], robot, each, _NAMED if len(photos) == 1 else 1)
+        verdicts.append(_tell(view, checks))
+        pictures += drawn
+    if options.out:
+        atomic_write(options.out, cv2.imencode(".png", grid(pictures)[..., ::-1])[1].tobytes())
+        print(f"picture: {options.out}")
+    return int(Verdict.MOVED in verdicts)
+
+
+def _cameras(options: Check) -> Mapping[str, Camera]:
+    """Return the calibrations to check: those that are named, or those of the demo.
+
+    Raises:
+        GenimaError: when they are unknown.
+    """
+    from genima.cameras.camera import load_cameras
+    from genima.data.episodes.cameras import RecordedCameras
+    from genima.data.episodes.folders import is_demo
+
+    if options.calibration is not None:
+        return load_cameras(options.calibration)
+    if options.folder is None or not options.folder.is_dir() or not is_demo(options.folder):
+        raise GenimaError("which calibration is to be checked is unknown; give --calibration FOLDER, or sim")
+    if not (found := RecordedCameras.of(options.folder).calibrated):
+        raise GenimaError(f"demo {options.folder}: its calibration is unknown; give --calibration FOLDER")
+    return found
+
+
+def _check(
+    camera: Camera, robot: RobotModel, photos: Sequence[Photo], pictures: int
+) -> tuple[list[Checked], list[Image]]:
+    """All photos of one view, and some of them with the robot drawn in."""
+    from genima_calibration.pose_check import CalibrationChecker
+    from genima_calibration.robot_overlay import draw_check
+    from tqdm import tqdm
+
+    height, width = photos[0].image.shape[:2]
+    checker = CalibrationChecker.for_images(camera, robot, width, height)
+    try:
+        checks = [
+            checker.check(photo.image, photo.joints)
+            for photo in tqdm(photos, desc=camera.view, unit="image", disable=None, leave=False)
+        ]
+        drawn = [
+            draw_check(checker, robot, photo.image, photo.joints, checked)
+            for photo, checked in list(zip(photos, checks, strict=True))[:pictures]
+        ]
+    finally:
+        checker.close()
+    return checks, drawn
+
+
+def _tell(view: str, checks: Sequence[Checked]) -> Verdict:
+    """Print what most images say, of those that say something."""
+    import numpy as np
+    from genima_calibration.pose_check import Verdict
+
+    said = [checked for checked in checks if checked.verdict is not Verdict.UNKNOWN]
+    if not said:
+        print(printable(f"{view:<16}unknown   {checks[0].reason}"))
+        return Verdict.UNKNOWN
+    moved = [checked for checked in said if checked.verdict is Verdict.MOVED]
+    verdict = Verdict.MOVED if 2 * len(moved) > len(said) else Verdict.FINE
+    agreeing = [checked for checked in said if checked.verdict is verdict]
+    pixels, uncertain, share = (
+        float(np.median([getattr(checked, name) for checked in agreeing])) for name in ("pixels", "uncertain", "share")
+    )
+    print(
+        f"{view:<16}{verdict.value:<10}{pixels:.1f} +- {uncertain:.1f} px off, {share:.0%} of the outline found; "
+        f"so say {len(agreeing)} of {len(checks)} images"
+        + (": it has moved since it was calibrated, calibrate again" if verdict is Verdict.MOVED else "")
+    )
+    return verdict
+
+
+def _recorded(
+    folder: Path, views: Sequence[str], cameras: Mapping[str, Camera], robot: RobotModel, most: int
+) -> Mapping[str, Sequence[Photo]]:
+    """By view."""
+    import numpy as np
+    from genima_calibration.markerless import Photo
+
+    from genima.data.episodes import Episode
+    from genima.data.episodes.bag import BagReader, view_of
+    from genima.data.episodes.folders import is_demo
+    from genima.types import Joints
+
+    if not is_demo(folder):
+        samples = rests(folder, "", robot, most)
+        view = samples[0].view
+        if view not in (views or cameras):
+            raise GenimaError(f"{folder} holds samples of {view}, which is not asked for or not calibrated")
+        return {view: [Photo.of(sample, robot) for sample in samples]}
+    with BagReader(folder) as bag:
+        recorded = {view_of(topic) for topic in bag.types}
+    wanted = views or [view for view in cameras if view in recorded]
+    photos: dict[str, Sequence[Photo]] = {}
+    with contextlib.suppress(GenimaError):  # images of an arm that moves may be of another moment than its joints
+        for view in wanted:
+            photos[view] = [Photo.of(sample, robot) for sample in rests(folder, view, robot, most)]
+    if photos and len(photos) == len(wanted):
+        return photos
+    demo = Episode.load(folder, robot, views or None)
+    moments = np.linspace(0, len(demo) - 1, most + 2).astype(int)[1:-1]
+    if not (there := [view for view in demo.views if view in cameras]):
+        raise GenimaError(f"{folder} has images of {', '.join(demo.views)}, of which none is calibrated")
+    print(f"the arm rests too little in {folder}: images of the moving arm are taken, which may lag behind the joints")
+    return {
+        view: [
+            Photo(f"{view} {t}", demo.image(view, t), Joints(0.0, demo.positions[t], float(demo.gripper[t])))
+            for t in moments
+        ]
+        for view in there
+    }
+
+
+def _is_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"\x89PNG"

@@ -1,0 +1,117 @@
+"""``./genima calibrate robot``: a fixed camera's pose without a board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from genima_calibration.commands.options import RobotOptions
+from pydantic import Field
+
+from genima.errors import GenimaError
+from genima.io.files import require_writable
+from genima.robot.model import RobotModel
+from genima.system.command_line import parse_options
+from genima.system.ros_names import RosName
+
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+    from genima_calibration.markerless import Located
+    from genima_calibration.sample_folder import RawSample
+
+
+@dataclass
+class FromRobot(RobotOptions):
+    """Find where a camera on the base is from images of the arm at rest in three or more poses, without a board."""
+
+    folder: tyro.conf.Positional[Path]
+    """Demo (rosbag2) with images, camera_info and joint_states, or folder of samples (NAME.png with NAME.yaml)."""
+    view: RosName | None = None
+    """Which camera; a folder of samples says so itself."""
+    guess: Path | None = None
+    """Calibration of the camera that is right to about 10 cm and 10 deg, such as the former one; without it, upright
+    cameras all around the robot are tried."""
+    out: Path = Path("calibration/mine")
+    """Folder for VIEW.yaml; one that is there is kept, with a date to its name."""
+    images: Annotated[int, Field(ge=3, le=100)] = 8
+    """Of a demo: so many poses, far from each other, are taken."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima calibrate robot``."""
+    options = parse_options(
+        FromRobot, "genima calibrate robot", argv, "./genima calibrate robot data/demos/poses --view front --robot fr3"
+    )
+    from genima_calibration.markerless import Photo, calibration, locate
+
+    from genima.cameras.calibration_file import Calibration, Frames
+
+    robot = RobotModel.load(options.robot)
+    samples = rests(options.folder, options.view or "", robot, options.images)
+    view, info = samples[0].view, samples[0].info
+    if options.view not in (None, view):
+        raise GenimaError(f"{options.folder} holds samples of {view}, not of {options.view}")
+    photos = [Photo.of(sample, robot) for sample in samples]
+    require_writable(options.out / f"{view}.yaml")
+    guess = None
+    if options.guess:
+        camera = Calibration.load(options.guess, view).camera
+        if camera.parent != "base":
+            raise GenimaError(
+                f"{options.guess} is of a camera on the flange, of which the robot's outline tells too little: "
+                "calibrate it with a board"
+            )
+        guess = camera.T_parent_camera
+    found = locate(photos, info.intrinsics, robot, guess)
+    date = datetime.now().astimezone().isoformat(timespec="seconds")
+    frames = Frames.of(robot, "base", info.frame_id, options.base_frame)
+    result = calibration(found, view, info.intrinsics, date, frames)
+    print(*_report(found, guess), sep="\n")
+    print(f"{result.save(options.out)} is written; a board tells more: ./genima calibrate FOLDER")
+    return 0
+
+
+def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSample]:
+    """What a demo or a folder of samples has of the arm at rest.
+
+    Raises:
+        GenimaError: where there is nothing.
+    """
+    from genima_calibration.bag_samples import BagSamples
+    from genima_calibration.sample_folder import load_samples, sample_names
+
+    from genima.data.episodes.folders import is_demo
+
+    if not is_demo(folder):
+        return list(load_samples(folder, sample_names(folder)))
+    if not view:
+        raise GenimaError("--view is missing: which of the demo's cameras is meant?")
+    bag = BagSamples.find(folder, view, robot, most)
+    if not len(bag):
+        raise GenimaError(f"in {folder} the arm never rests: hold it still for half a second in each of 6 poses")
+    return list(bag)
+
+
+def _report(found: Located, guess: Any) -> list[str]:
+    """Lines about a pose; ``guess`` (4, 4) is where it was sought, or None."""
+    import numpy as np
+
+    from genima.robot.rigid_transforms import difference
+
+    metres, angle = found.sigma
+    x, y, z = (float(value) for value in found.T_base_camera[:3, 3])
+    lines = [
+        f"T_base_camera: at {x:.4f}, {y:.4f}, {z:.4f} m; sure to {1e3 * metres:.1f} mm and {np.degrees(angle):.2f} deg "
+        "(1 sigma)",
+        f"{found.points} points of outlines, {found.found:.0%} of those that could be seen, fit to "
+        f"{found.pixels:.1f} px",
+    ]
+    for name, (shift, turn) in zip(found.names, found.left_out, strict=True):
+        lines.append(f"  without {name}: {1e3 * shift:.1f} mm, {np.degrees(turn):.2f} deg elsewhere")
+    if guess is not None:
+        shift, turn = difference(found.T_base_camera, guess)
+        lines.append(f"{1e3 * shift:.0f} mm and {np.degrees(turn):.1f} deg from the guess")
+    return lines

@@ -1,0 +1,230 @@
+"""Why a board is not detected in an image: which markers are in view, how they lie, and the board's file for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import cv2
+import numpy as np
+from genima_calibration.board_detection import Markers
+from numpy.typing import NDArray
+
+from genima.cameras.calibration_board import SMALLEST_MARKER, Board, Kind, dictionaries
+from genima.errors import GenimaError
+from genima.types import Image
+
+Array = NDArray[np.float64]
+_FEWEST = 4  # markers: of fewer, no layout is told; fewer of another dictionary may be chance
+_MOST_COLUMNS = 40  # that are tried
+_WORST_LAYOUT = 0.15  # of a marker's side: how far markers may lie from where a layout has them
+_WHOLE = 0.7  # of a board's markers: where fewer are seen, a board that begins with another id is as likely
+_ALL, _MOST = 0.95, 0.8  # of the markers: layouts that so many lie on are taken at once, or as the best of all
+_SAME_RATIO = 0.15  # of a marker's side to its square's, relative: blur makes small markers smaller by half of that
+
+
+@dataclass(frozen=True)
+class _Layout:
+    board: Board
+    marker: float  # side of a marker, in squares
+    share: float  # of the markers, that lie as on the board
+
+
+def diagnose(image: Image, board: Board) -> str:
+    """Return what is in view instead of the board, and what to do about it; empty where nothing is recognised.
+
+    Takes up to a second: it looks for the markers of all dictionaries, also mirrored and inverted.
+
+    Args:
+        image: (h, w, 3), RGB, in which the board was not detected.
+        board: that was looked for.
+    """
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    own, name = _markers_of(grey, board.dictionary), board.dictionary
+    if len(own.ids) < _FEWEST:
+        other, markers = _likeliest(grey)
+        mirrored = _markers_of(np.ascontiguousarray(grey[:, ::-1]), board.dictionary)
+        if len(mirrored.ids) >= max(_FEWEST, 2 * len(markers.ids)):
+            return (
+                f"{len(mirrored.ids)} markers of DICT_{name} are found in the mirrored image only: the print is "
+                "mirrored (or the camera's driver mirrors its images); print the board again, seen as in its file"
+            )
+        inverted = _markers_of(255 - grey, board.dictionary)
+        if len(inverted.ids) >= max(_FEWEST, 2 * len(markers.ids)):
+            return (
+                f"{len(inverted.ids)} markers of DICT_{name} are found where black and white are exchanged only: "
+                "print the board in black on white"
+            )
+        if len(markers.ids) >= _FEWEST and other != name:
+            own, name = markers, other
+    if not len(own.ids):
+        return ""
+    ids = f"{len(own.ids)} markers of DICT_{name} are seen, with ids {own.ids.min()} to {own.ids.max()}"
+    if twice := [marker for marker, count in Counter(own.ids.tolist()).items() if count > 1]:
+        shown = ", ".join(map(str, sorted(twice)[:5]))
+        return f"{ids}, of these more than once: {shown}; are two boards in view? Leave only one"
+    if len(own.ids) < _FEWEST:
+        return f"{ids}; bring more of the board into the image"
+    largest = max(int(own.ids.max()) + 1, board.first_id + 1)
+    if name == board.dictionary and largest > len(_dictionary(name).bytesList):
+        name = _smallest_with(name, largest)
+    layout = _layout(own, replace_dictionary(board, name))
+    if layout is None:
+        return (
+            f"{ids}, but they do not lie as on one flat board, whatever its columns: is the board bent, or another one "
+            f"in view, or were its markers placed by hand? It should be {_shown(board)}"
+        )
+    changes = _changes(board, layout)
+    if not changes:
+        return f"{ids}, as on the board, but too few of its corners are sharp: move nearer, with more light"
+    wrong = ", ".join(f"{field}: {value}" for field, value in changes.items())
+    return f"{ids}, not as on {_shown(board)}; if it is the right board, write in its file: {wrong}"
+
+
+def replace_dictionary(board: Board, dictionary: str) -> Board:
+    """The board with other markers, as few as it takes to be valid where they are fewer."""
+    try:
+        return replace(board, dictionary=dictionary)
+    except GenimaError:
+        fewest = 3 if board.kind == "charuco" else 1
+        return replace(board, dictionary=dictionary, columns=fewest, rows=fewest, first_id=0, legacy_pattern=None)
+
+
+def _shown(board: Board) -> str:
+    pattern = {None: "", True: ", legacy_pattern: true", False: ", legacy_pattern: false"}[board.legacy_pattern]
+    first = f", first_id: {board.first_id}" if board.first_id else ""
+    return f"a {board.dictionary} {board.kind} of {board.columns} x {board.rows}{pattern}{first}"
+
+
+def _changes(board: Board, layout: _Layout) -> dict[str, object]:
+    """Fields of the board's file that differ from what is seen, with what is seen."""
+    seen = layout.board
+    fields = ("kind", "columns", "rows", "dictionary", "first_id")
+    changes = {name: getattr(seen, name) for name in fields if getattr(seen, name) != getattr(board, name)}
+    if seen.legacy_pattern != board.legacy_pattern and board.legacy_pattern is not None and seen.rows % 2 == 0:
+        changes["legacy_pattern"] = str(bool(seen.legacy_pattern)).lower()
+    if abs(layout.marker * board.square / board.marker - 1) > _SAME_RATIO and "kind" not in changes:
+        marker = max(layout.marker * board.square, SMALLEST_MARKER)
+        changes["marker"] = f"{marker:.4f} (with square: {board.square:g}; measure both)"
+    elif "kind" in changes:
+        changes["square and marker"] = f"as measured (a marker's side is {layout.marker:.2f} of its square's)"
+    return changes
+
+
+# ------------------------------------------------------------------------------------------------------------ markers
+
+
+def _dictionary(name: str) -> cv2.aruco.Dictionary:
+    return cv2.aruco.getPredefinedDictionary(dictionaries()[name])
+
+
+def _markers_of(grey: NDArray[np.uint8], name: str) -> Markers:
+    corners, ids, _ = cv2.aruco.ArucoDetector(_dictionary(_family(name))).detectMarkers(grey)
+    if ids is None:
+        return Markers(np.zeros(0, np.int64), np.zeros((0, 4, 2), np.float32))
+    return Markers(np.asarray(ids, np.int64).reshape(-1), np.asarray(corners, np.float32).reshape(-1, 4, 2))
+
+
+def _family(name: str) -> str:
+    """The largest dictionary that begins with the same markers: 5X5_1000 of 5X5_50."""
+    cells, _, _ = name.partition("_")
+    return f"{cells}_1000" if f"{cells}_1000" in dictionaries() else name
+
+
+def _smallest_with(name: str, count: int) -> str:
+    """The smallest dictionary of the same family with so many markers."""
+    cells, _, _ = name.partition("_")
+    sizes = {each: len(_dictionary(each).bytesList) for each in dictionaries() if each.startswith(f"{cells}_")}
+    large = [each for each, size in sizes.items() if size >= count]
+    return min(large, key=lambda each: sizes[each]) if f"{cells}_1000" in sizes and large else name
+
+
+def _likeliest(grey: NDArray[np.uint8]) -> tuple[str, Markers]:
+    """The dictionary of which most markers are seen, and these."""
+    names = sorted({_family(name) for name in dictionaries() if not name.endswith(("H5", "H9", "H10", "H11", "H12"))})
+    detector = cv2.aruco.ArucoDetector([_dictionary(name) for name in names])
+    corners, ids, _, which = detector.detectMarkersMultiDict(grey)
+    if ids is None or not len(ids):
+        return names[0], Markers(np.zeros(0, np.int64), np.zeros((0, 4, 2), np.float32))
+    which = np.asarray(which).reshape(-1)
+    best = int(np.bincount(which).argmax())
+    found = np.asarray(ids, np.int64).reshape(-1)[which == best]
+    at = np.asarray(corners, np.float32).reshape(-1, 4, 2)[which == best]
+    return _smallest_with(names[best], int(found.max()) + 1), Markers(found, at)
+
+
+# ------------------------------------------------------------------------------------------------------------- layout
+
+
+def _layout(markers: Markers, board: Board) -> _Layout | None:
+    """The board most like the given one on which the markers lie as they are seen."""
+    best = _fit(markers, board)
+    if best is not None and best.share >= _ALL:
+        return best
+
+    def unlikeliness(each: Board) -> tuple[int, float]:
+        changed = sum(
+            getattr(each, name) != getattr(board, name) for name in ("kind", "columns", "rows", "first_id")
+        ) + (bool(each.legacy_pattern) != bool(board.legacy_pattern))
+        swapped = (each.columns, each.rows) == (board.rows, board.columns)
+        squares = each.columns * each.rows
+        share = len(markers.ids) / (squares if each.kind == "grid" else squares // 2)
+        return changed - swapped + (2 if share < _WHOLE else 0), -share
+
+    for each in sorted(_candidates(markers, board), key=unlikeliness):
+        fit = _fit(markers, each)
+        if fit is not None and (best is None or fit.share > best.share):
+            best = fit
+            if best.share >= _ALL:
+                break
+    return best if best is not None else _fit(markers, board, others_too=True)
+
+
+def _candidates(markers: Markers, board: Board) -> Iterator[Board]:
+    """Boards that have all markers, of many sizes, of both kinds and patterns, and with several first ids."""
+    lowest, highest = int(markers.ids.min()), int(markers.ids.max())
+    for kind in get_args(Kind):
+        fewest, per_marker = (3, 2) if kind == "charuco" else (1, 1)
+        for columns in dict.fromkeys((board.columns, board.rows, *range(1, _MOST_COLUMNS + 1))):
+            first_row = range(max(lowest - columns, 0), lowest) if columns in (board.columns, board.rows) else ()
+            usual_rows = {board.rows: board.columns, board.columns: board.rows}.get(columns, fewest)
+            for first in {first for first in (board.first_id, 0, lowest, *first_row) if first <= lowest}:
+                rows = max(usual_rows, -(-(highest - first + 1) * per_marker // columns))
+                for legacy in (False, True) if kind == "charuco" else (None,):
+                    with contextlib.suppress(GenimaError):  # too few columns, or more markers than there are
+                        yield replace(
+                            board, kind=kind, columns=columns, rows=rows + (rows % 2 if legacy else 0),
+                            first_id=first, legacy_pattern=legacy,
+                        )  # fmt: skip
+
+
+def _fit(markers: Markers, board: Board, others_too: bool = False) -> _Layout | None:
+    """The board with the side of its markers in squares; None where the markers lie otherwise.
+
+    With ``others_too`` markers that the board does not have may be in view as well.
+    """
+    squares = np.arange(board.rows * board.columns)
+    row, column = np.divmod(squares, board.columns)
+    places = np.column_stack([column, row])[board.has_marker(row, column)] + 0.5  # by id, in squares
+    number = markers.ids - board.first_id
+    known = (0 <= number) & (number < len(places))
+    if not (known.all() or others_too) or known.sum() < _FEWEST:
+        return None
+    on_board = places[number[known]]
+    if min(np.ptp(on_board, axis=0)) == 0:
+        return None  # all in one row or column: another layout fits as well
+    seen = markers.corners[known].astype(float)
+    H, _ = cv2.findHomography(seen.mean(1), on_board, cv2.LMEDS)
+    if H is None:
+        return None
+    corners = cv2.perspectiveTransform(seen.reshape(-1, 1, 2), H).reshape(-1, 4, 2)  # in squares
+    off = corners - on_board[:, None]
+    unit = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    side = float(np.median((off * unit).sum((1, 2)) / 2))
+    if not 0.05 < side < 1.05:
+        return None
+    right = np.linalg.norm(off - side * unit, axis=2).max(1) < _WORST_LAYOUT * side
+    return _Layout(board, side, float(right.mean())) if right.mean() >= _MOST else None

@@ -1,0 +1,131 @@
+"""From samples to a camera's calibration, or to the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, refine
+from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
+from genima_calibration.outliers import consistent, reasons, robust_start
+from genima_calibration.quality import (
+    FEWEST,
+    Quality,
+    board_size,
+    quality,
+    require_agreement,
+    require_certain,
+    require_enough,
+    require_parent,
+    require_size,
+    require_turns,
+)
+from genima_calibration.samples import Parent, Sample, Stack, stack
+from numpy.typing import NDArray
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration, Frames, Residuals
+from genima.cameras.intrinsics import Intrinsics
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference
+
+_METHOD = "bundle adjustment with noisy joints"
+_SCALED = 0.5  # of the misfit: so much better must a board of another size fit to be believed at first sight
+_VISIBLE = 1.5  # px: a smaller misfit needs no other explanation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What samples say."""
+
+    fit: Fit
+    samples: Stack  # that were used
+    outliers: Mapping[str, str]  # that were not, and why
+    quality: Quality
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """(6, 6) of the camera's twist in its own frame, m and rad; with what a wrong size of the board adds."""
+        return self.fit.covariance[CAMERA, CAMERA] + self.quality.size.bias
+
+
+def calibrate(
+    samples: Sequence[Sample],
+    board: Board,
+    intrinsics: Intrinsics,
+    robot: RobotModel,
+    parent: Parent,
+    refine_intrinsics: bool = False,
+) -> Outcome:
+    """Where the camera is that saw a board from ``parent`` while the robot moved.
+
+    Raises:
+        GenimaError: for samples from which that cannot be told, with what to do about it.
+    """
+    require_enough(len(samples))
+    taken = stack(samples, intrinsics, robot)
+    require_turns(taken, parent)
+    start = robust_start(taken, parent)
+    require_parent(start, robust_start(taken, "flange" if parent == "base" else "base"))
+    resized = robust_start(taken, parent, free_scale=True)
+    if start.misfit > _VISIBLE and resized.misfit < _SCALED * start.misfit:
+        fit, good = consistent(taken, resized, Free(scale=True))
+        require_agreement(taken, fit, good)
+        require_size(board_size(replace(fit, hand_eye=start.hand_eye), fit, board.square))
+    fit, good = consistent(taken, start, Free(intrinsics=refine_intrinsics))
+    require_agreement(taken, fit, good)
+    used = taken.take(good)
+    if len(used) < FEWEST:
+        raise GenimaError(f"only {len(used)} samples agree with each other: take at least {FEWEST} good ones")
+    require_turns(used, parent)
+    require_certain(fit)
+    resized_fit = refine(used, fit.hand_eye, Free(scale=True, intrinsics=refine_intrinsics))
+    size = board_size(fit, resized_fit, board.square)
+    require_size(size)
+    return Outcome(fit, used, reasons(taken, fit, good), quality(used, fit, size))
+
+
+def calibration(outcome: Outcome, view: str, board: Board, date: str, frames: Frames | None = None) -> Calibration:
+    """What is written down of an outcome; ``date`` in ISO 8601."""
+    fit, at = outcome.fit, outcome.fit.hand_eye
+    turned = np.kron(np.eye(2), at.T_parent_camera[:3, :3])
+    pixels, millimetres, degrees = np.sqrt(np.mean(np.square(list(outcome.quality.left_out.values())), axis=0)).tolist()
+    return Calibration(
+        fit.intrinsics.camera(view, at.parent, at.T_parent_camera),
+        frames,
+        date,
+        _METHOD + (", intrinsics refined" if fit.free.intrinsics else ""),
+        Residuals(pixels, millimetres, degrees),
+        turned @ outcome.covariance @ turned.T,
+        board,
+        outcome.samples.names,
+        outcome.outliers,
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One of OpenCV's solvers on the same samples."""
+
+    misfit: float  # px, median of the samples' medians
+    millimetres: float  # from our result
+    degrees: float
+
+
+def compare(outcome: Outcome) -> Mapping[str, Comparison]:
+    """OpenCV's solvers by name, beside an outcome; best fit first. Those that find nothing are left out."""
+    at = outcome.fit.hand_eye
+    found: dict[str, Comparison] = {}
+    for method in OPENCV:
+        if hand_eye := solve_opencv(outcome.samples, at.parent, method):
+            metres, angle = difference(hand_eye.T_parent_camera, at.T_parent_camera)
+            found[method] = Comparison(_misfit(hand_eye, outcome.samples), 1e3 * metres, float(np.degrees(angle)))
+    return dict(sorted(found.items(), key=lambda item: item[1].misfit))
+
+
+def _misfit(hand_eye: HandEye, samples: Stack) -> float:
+    T = (hand_eye.T_parent_camera, hand_eye.T_carrier_board)
+    off: NDArray[np.float64] = misfit(*T, np.array(1.0), samples, hand_eye.parent)
+    return float(np.median(off))

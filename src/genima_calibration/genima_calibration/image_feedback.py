@@ -1,0 +1,111 @@
+"""What an operator wants to know of the newest image: whether the board is seen, how well, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from genima_calibration.board_detection import Detection, board_pose, detect
+from numpy.typing import NDArray
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.intrinsics import Intrinsics
+from genima.errors import GenimaError
+from genima.robot.rigid_transforms import transform
+from genima.types import Image
+
+Array = NDArray[np.float64]
+SEEN, TAKEN, WANTED = (0, 230, 90), (255, 190, 0), (0, 170, 255)  # rgb: the board now, where samples saw it, next
+_AXES = ((230, 40, 40), (40, 200, 40), (60, 90, 255))  # rgb of the board's x, y, z
+_SUBPIXEL = 4  # bits of OpenCV's drawing
+_LONGEST_EDGE = 50  # pieces of the outline: a lens bends it
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image, looked at."""
+
+    stamp: float  # s
+    image: Image  # (h, w, 3)
+    detection: Detection | None
+    T_camera_board: Array | None  # (4, 4), where it is detected
+    problem: str  # why the board is not detected; empty: it is
+
+    @classmethod
+    def at(cls, image: Image, stamp: float, board: Board, intrinsics: Intrinsics) -> Look:
+        """Look for the board."""
+        try:
+            detection = detect(image, board, intrinsics)
+        except GenimaError as error:
+            return cls(stamp, image, None, None, str(error))
+        return cls(stamp, image, detection, board_pose(detection, intrinsics), "")
+
+    def place(self, board: Board) -> tuple[float, float]:
+        """Tilt of the board's normal against the line of sight in rad, and the distance to its middle in m; not
+        numbers where it is not detected."""
+        if self.T_camera_board is None:
+            return np.nan, np.nan
+        middle = transform(self.T_camera_board, np.array([[*board.size, 0.0]]) / 2)[0]
+        distance = float(np.linalg.norm(middle))
+        return float(np.arccos(np.clip(middle @ self.T_camera_board[:3, 2] / distance, -1, 1))), distance
+
+
+def coverage(detections: Sequence[Detection], intrinsics: Intrinsics) -> float:
+    """The share of the image, 0..1, in which boards were seen."""
+    seen = np.zeros((intrinsics.height, intrinsics.width), np.uint8)
+    for detection in detections:
+        cv2.fillConvexPoly(seen, _hull(detection), 1)
+    return float(seen.mean())
+
+
+def picture(
+    look: Look, board: Board, intrinsics: Intrinsics, taken: Sequence[Detection], T_camera_wanted: Array | None
+) -> Image:
+    """The image with the board drawn in, where samples saw it, and where it should be seen next (``T_camera_wanted``
+    (4, 4)): (h, w, 3).
+
+    Taken are faint areas. Detected points are circles, with the board's outline and axes; what is wanted is an outline
+    alone.
+    """
+    picture = look.image.copy()
+    if taken:
+        layer = picture.copy()
+        for detection in taken:
+            cv2.fillConvexPoly(layer, _hull(detection), TAKEN)
+        picture = np.asarray(cv2.addWeighted(layer, 0.15, picture, 0.85, 0), np.uint8)
+    thickness = max(1, round(max(picture.shape) / 400))
+    if T_camera_wanted is not None:
+        _draw_outline(picture, T_camera_wanted, board, intrinsics, WANTED, thickness)
+    if look.detection is not None and look.T_camera_board is not None:
+        _draw_outline(picture, look.T_camera_board, board, intrinsics, SEEN, thickness)
+        length = 1.5 * board.square * np.vstack([np.zeros(3), np.eye(3)])
+        origin, *ends = _fixed(intrinsics.project(transform(look.T_camera_board, length)))
+        for end, colour in zip(ends, _AXES, strict=True):
+            cv2.line(picture, origin, end, colour, thickness + 1, cv2.LINE_AA, _SUBPIXEL)
+        for centre in _fixed(look.detection.pixels):
+            cv2.circle(picture, centre, (3 * thickness) << _SUBPIXEL, SEEN, thickness, cv2.LINE_AA, _SUBPIXEL)
+    return picture
+
+
+def _draw_outline(
+    picture: Image, T_camera_board: Array, board: Board, intrinsics: Intrinsics, colour: Sequence[int], thickness: int
+) -> None:
+    width, height = board.size
+    corners = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [0, 0, 0]])
+    steps = np.linspace(0, 1, _LONGEST_EDGE)[:, None]
+    points = np.concatenate([a + steps * (b - a) for a, b in zip(corners[:-1], corners[1:], strict=True)])
+    pixels = intrinsics.project(transform(T_camera_board, points))
+    if np.all(np.abs(pixels) < 10 * max(picture.shape)):  # else it is behind the camera or far aside
+        line = np.array(_fixed(pixels), np.int32)
+        cv2.polylines(picture, [line], True, colour, thickness, cv2.LINE_AA, _SUBPIXEL)
+
+
+def _fixed(pixels: Array) -> list[tuple[int, int]]:
+    """In OpenCV's drawing coordinates, where the middle of the first pixel is 0."""
+    return [(int(x), int(y)) for x, y in np.rint((pixels - 0.5) * 2**_SUBPIXEL)]
+
+
+def _hull(detection: Detection) -> NDArray[np.int32]:
+    return np.asarray(cv2.convexHull(np.rint(detection.pixels - 0.5).astype(np.int32)), np.int32)

@@ -1,0 +1,39 @@
+"""Images as the camera would have made them with square pixels, its axis in the middle and without distortion: only
+such can MuJoCo draw the robot for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from genima.cameras.camera import NO_DISTORTION, Camera
+from genima.cameras.undistortion import lens_maps, remapped
+from genima.errors import GenimaError
+from genima.types import Image
+
+
+class Straightener:
+    """For the images of one camera."""
+
+    def __init__(self, camera: Camera) -> None:
+        focal = float(np.sqrt(camera.fx * camera.fy))
+        self.camera = replace(
+            camera, fx=focal, fy=focal, cx=camera.width / 2, cy=camera.height / 2, distortion=NO_DISTORTION
+        )
+        self._maps = lens_maps(camera, self.camera.camera_info()["k"].reshape(3, 3))
+        self._same = not any(camera.distortion) and np.allclose(camera.K, self.camera.K)
+
+    def __call__(self, image: Image) -> Image:
+        """The image (h, w, 3) that :attr:`camera` would have made; beyond the camera's own its edges are repeated.
+
+        Raises:
+            GenimaError: for an image of another size.
+        """
+        width, height = self.camera.width, self.camera.height
+        if image.shape != (height, width, 3):
+            raise GenimaError(
+                f"the image of {self.camera.view} is {image.shape[1]} x {image.shape[0]}, but its camera's intrinsics "
+                f"are for {width} x {height}: take both from the same stream"
+            )
+        return image if self._same else remapped(image, self._maps)

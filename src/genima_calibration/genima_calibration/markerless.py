@@ -1,0 +1,521 @@
+"""A still camera's pose from images of the moving robot, without a board.
+
+::
+
+    images ──► straight, in the same light ──► what moved, coarse ──► the robot's model shifted onto that
+                                                                              │
+               the outline seen against the background, a few px around ◄─────┘
+               the one drawn ──► the pose that joins them ──► again, nearer by
+
+Nobody has to say where in the images the robot is: all that moves is the robot, and behind it, where it is not in
+other images, the background is known. So the seen outline is where an image stops to be that background, and neither
+edges within the robot nor those of the scene are taken for it. Outlines and not learned key points (Lee et al., DREAM,
+ICRA 2020): those need a network for each robot, trained with pictures of it, while the outline needs its model, which
+is there, and is seen along hundreds of pixels; it is more than accurate enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from genima_calibration.background_image import background, expected_motion, motion, same_light
+from genima_calibration.image_undistortion import Straightener
+from genima_calibration.robot_outline import Outline, along_normals
+from genima_calibration.sample_folder import RawSample
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from genima.cameras.calibration_file import Calibration, Frames, Residuals
+from genima.cameras.camera import Camera
+from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.robot_depth import RobotDepth
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import inverse, moved, pose, rotation_vector
+from genima.types import Image, Joints
+
+Array = NDArray[np.float64]
+Grey = NDArray[np.float32]
+
+FEWEST = 3  # images
+METHOD = "outlines of the robot"
+_COARSE_WIDTH = 80  # px
+# Blur in px of the coarse images, which parts of the camera's twist are free, how much the guess is believed
+_COARSE = ((8.0, (3, 4), 0.02), (6.0, (2, 3, 4, 5), 0.02), (4.0, (0, 1, 2, 3, 4, 5), 0.02), (2.0, range(6), 0.01))
+_GUESS = 0.1  # m, rad: how far a guess may be off
+_WIDTH = 640.0  # px of an image for which all that follows is meant
+_FINE = ((36, 3), (16, 3), (6, 3), (3, 3))  # px to look along the normals, and how often
+_BLUR = 0.7  # px
+_FINEST = 0.5  # px between samples along a normal
+_SLACK = 3  # px seen beyond the farthest offset
+_FAINT, _NOISES = 5.0, 4.0  # levels, noises: less is not a difference
+_TUKEY = 4.685
+_SWOLLEN = 0.5  # px: how much wider or narrower everything may look, by blooming, paint, or covers
+_BLOCK = 32  # px: outline points nearer to each other are wrong alike
+_UNSEEN = 2.0  # times: errors that all points have in common; on rendered images errors are so much larger than seen
+_EDGE = 4  # px at the image's edge, where nothing is looked for
+# Without a guess: cameras round the robot that look at where its hand works.
+_AZIMUTHS, _ELEVATIONS, _DISTANCES = np.arange(0.0, 360.0, 22.5), (10.0, 30.0, 50.0), (0.8, 1.2, 1.7)  # deg, m
+_LOOKED_AT = np.array([0.4, 0.0, 0.35])  # m in the base frame
+_STARTS, _TRIED = 6, 2  # of these are shifted onto what moves; of those are tried
+_ALIKE = np.radians(3.0)  # between poses of the arm
+_STILL = 0.005  # share of the image
+_CERTAIN = 0.8  # share of an outline that is found: no other start can be right
+_FOUND, _NOISE, _DISTURBED = 0.6, 1.0, 0.05  # share of the outline, px, share of the background: worse is refused
+_EACH = 0.4  # share of the outline in each photo
+_WRONG_FOCAL, _CLEARLY = 0.02, 4.0  # of the focal length; standard deviations
+_OTHER_POSES = "take more of them, with the arm in view, nearer to the camera and in more different poses"
+_FEWEST = 100  # points of outlines
+_BLIND = 0.015, np.radians(1.5)  # m, rad, standard deviation: worse is no calibration
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image with what the joints were when it was taken."""
+
+    name: str
+    image: Image  # (h, w, 3)
+    joints: Joints
+
+    @classmethod
+    def of(cls, sample: RawSample, robot: RobotModel) -> Photo:
+        """Image and joints of a recorded sample.
+
+        Raises:
+            GenimaError: for joints of another robot, and where the gripper's is missing.
+        """
+        positions = sample.positions(robot)
+        if robot.gripper_joint not in sample.joints:
+            raise GenimaError(
+                f"sample {sample.name}: the gripper's joint {robot.gripper_joint} is missing, and the outline depends "
+                f"on it; add its position to the sample's joints (open: {robot.gripper_open:g}, closed: "
+                f"{robot.gripper_closed:g}), or record joint_states that have it"
+            )
+        gripper = robot.open_fraction(sample.joints[robot.gripper_joint])
+        return cls(sample.name, sample.image, Joints(0.0, positions, gripper))
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a camera is, and how sure that is."""
+
+    T_base_camera: Array  # (4, 4)
+    covariance: Array  # (6, 6) of the camera's twist in its own frame
+    names: tuple[str, ...]  # of the photos
+    points: int  # of outlines that were found
+    found: float  # share of those that could be
+    found_each: Array  # (N,) the same of each photo
+    focal: tuple[float, float]  # by how much of itself the focal length seems to be wrong, and how sure that is
+    pixels: float  # robust deviation of the outline points from where they should be
+    left_out: Array  # (N, 2) m and rad: how far the pose moves without each photo
+    disturbed: float  # share of the background that is not the same in all photos
+    moved: float  # share of the pixels that the robot covers in some photos, but not in all
+
+    @property
+    def sigma(self) -> tuple[float, float]:
+        """Standard deviations in m and rad, in their worst directions."""
+        t, r = (np.linalg.eigvalsh(self.covariance[part, part])[-1] for part in (slice(0, 3), slice(3, 6)))
+        return float(np.sqrt(t)), float(np.sqrt(r))
+
+
+class RobotMatcher:
+    """Photos of one still camera, held against the robot's model. Its OpenGL contexts belong to the thread that made
+    it."""
+
+    def __init__(self, photos: Sequence[Photo], intrinsics: Intrinsics, robot: RobotModel) -> None:
+        """Raises a GenimaError for photos that cannot tell where a camera is, or of another size."""
+        _require_photos(photos, robot)
+        straighten = Straightener(intrinsics.camera("camera", "base", np.eye(4)))
+        self.photos, self.camera = photos, straighten.camera
+        self._light = same_light(np.stack([straighten(photo.image) for photo in photos]).astype(np.float32))
+        self._smooth = np.stack([cv2.GaussianBlur(image, (0, 0), _BLUR) for image in self._light])
+        width, height = _COARSE_WIDTH, round(_COARSE_WIDTH * self.camera.height / self.camera.width)
+        self._moving = motion(self._light, width, height)
+        self._coarse = RobotDepth(robot, self.camera.scaled(width, height))
+        self._fine = RobotDepth(robot, self.camera)
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        self._coarse.close()
+        self._fine.close()
+
+    # Coarse: the whole of what moves.
+
+    def overlap(self, T_base_camera: Array) -> float:
+        """How well what moves is where it should be, 0..1."""
+        expected = self._expected(T_base_camera)
+        return float(np.minimum(expected, self._moving).sum() / max(np.maximum(expected, self._moving).sum(), 1e-9))
+
+    def shifted(self, guess: Array) -> Array:
+        """A pose (4, 4) near a guess with which the robot is about where something moves."""
+        T = guess
+        for blur, free, belief in _COARSE:
+            T = self._coarse_step(T, blur, list(free), belief)
+        return T
+
+    def centred(self, T_base_camera: Array) -> Array:
+        """The pose (4, 4) turned so that the middle of all that moves is where it should be."""
+        seen, expected = self._moving.sum(0), self._expected(T_base_camera).sum(0)
+        if not expected.any() or not seen.any():
+            return T_base_camera
+        rays = [_middle_ray(image, self._coarse.camera) for image in (expected, seen)]
+        turn = Rotation.align_vectors(rays[0], rays[1])[0].as_matrix()
+        return T_base_camera @ pose(turn, np.zeros(3))
+
+    def _expected(self, T: Array) -> Grey:
+        joints = [photo.joints for photo in self.photos]
+        masks = [np.isfinite(self._coarse.render(T, each.positions, each.gripper)) for each in joints]
+        return expected_motion(np.stack(masks))
+
+    def _coarse_step(self, guess: Array, blur: float, free: list[int], belief: float) -> Array:
+        """Levenberg-Marquardt on blurred images, by differences: their slopes reach as far as the blur does."""
+        seen = _blurred(self._moving, blur)
+        weight = np.sqrt(belief * np.sum(seen**2)) / _GUESS
+
+        def residuals(T: Array) -> Array:
+            off = inverse(guess) @ T
+            prior = np.append(off[:3, 3], rotation_vector(off[:3, :3]))
+            return np.append(_blurred(self._expected(T), blur) - seen, weight * prior)
+
+        step = 0.02 * max(blur / 2, 1.0)  # m, rad
+        T, r, damping = guess, residuals(guess), 1e-3
+        for _ in range(8):
+            J = np.column_stack([(residuals(moved(T, step * np.eye(6)[i])) - r) / step for i in free])
+            normal = J.T @ J
+            for _ in range(4):
+                twist = np.zeros(6)
+                twist[free] = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)) + 1e-9, J.T @ r)
+                trial = moved(T, twist)
+                trial_r = residuals(trial)
+                if trial_r @ trial_r < r @ r:
+                    break
+                damping *= 10
+            else:
+                break
+            gained = 1 - trial_r @ trial_r / (r @ r)
+            T, r, damping = trial, trial_r, damping / 10
+            if gained < 1e-3:
+                break
+        return T
+
+    # Fine: the outline.
+
+    def located(self, start: Array) -> Located | None:
+        """The pose by the outlines, from a start that is some tens of pixels off; None where none is found near it."""
+        T, scale = start, self.camera.width / _WIDTH
+        for reach, steps in _FINE:
+            reach = max(2, round(reach * scale))
+            for i in range(steps):
+                masks, outlines = self._outlines(T)
+                if i == 0:
+                    behind, known, free, faint = self._background(masks, reach)
+                seen = [
+                    _seen_outline(image, behind, known, mask, outline, reach, faint, self.camera.width)
+                    for image, mask, outline in zip(self._smooth, masks, outlines, strict=True)
+                ]
+                if sum(each.found.sum() for each in seen) < _FEWEST:
+                    return None
+                system = _System.of(outlines, seen, self.camera)
+                T = moved(T, system.twist)
+        robot = np.stack(masks)
+        others = free & known
+        off = np.abs(self._smooth - behind).max(-1)[others & (free.sum(0) > 1)]
+        disturbed = float((off > faint).mean()) if off.size else 0.0
+        return Located(
+            T, system.covariance, tuple(photo.name for photo in self.photos), len(system.off), system.found,
+            system.found_each, system.focal(), system.noise, system.left_out(), disturbed,
+            float((robot.any(0) & ~robot.all(0)).mean()),
+        )  # fmt: skip
+
+    def _outlines(self, T: Array) -> tuple[list[NDArray[np.bool_]], list[Outline]]:
+        depths = [self._fine.render(T, photo.joints.positions, photo.joints.gripper) for photo in self.photos]
+        return [np.isfinite(depth) for depth in depths], [Outline.of(depth, self.camera) for depth in depths]
+
+    def _background(
+        self, masks: Sequence[NDArray[np.bool_]], reach: int
+    ) -> tuple[Grey, NDArray[np.bool_], NDArray[np.bool_], float]:
+        """What is behind the robot, where that is known, where each photo shows it, and what is no difference."""
+        around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (reach + _SLACK) + 1,) * 2)
+        free = np.stack([cv2.dilate(mask.astype(np.uint8), around) == 0 for mask in masks])
+        behind, known = background(self._smooth, free)
+        noise = 1.4826 * float(np.median(np.abs(self._smooth - behind)[free][::7])) if free.any() else 0.0
+        return behind, known, free, max(_FAINT, _NOISES * noise)
+
+
+def locate(
+    photos: Sequence[Photo], intrinsics: Intrinsics, robot: RobotModel, guess: Array | None = None
+) -> Located:
+    """Where a still camera is that photographed the robot in different poses.
+
+    Args:
+        photos: at least three, better six to ten, in which arm and hand are in view and stand differently.
+        intrinsics: of the camera.
+        robot: whose joints they are.
+        guess: ``T_base_camera`` (4, 4) to about 10 cm and 10 degrees; without it, or where it leads nowhere, cameras
+            that stand upright, look down on the robot and see its hand are tried from all around.
+
+    Raises:
+        GenimaError: for photos that do not tell, with what to do about it.
+    """
+    matcher = RobotMatcher(photos, intrinsics, robot)
+    try:
+        found: Located | None = None
+        starts, most = _starts(matcher, guess), _TRIED + (guess is not None)
+        enough = _CERTAIN if guess is None else _FOUND  # what is found near a guess is the robot
+        for start in tqdm(starts, desc="outlines", unit="start", total=most, disable=None, leave=False):
+            result = matcher.located(start)
+            if result is not None and (found is None or result.found > found.found):
+                found = result
+            if found is not None and found.found > enough:
+                break
+        return _required(found, guess is not None, robot)
+    finally:
+        matcher.close()
+
+
+def calibration(
+    located: Located, view: str, intrinsics: Intrinsics, date: str, frames: Frames | None = None
+) -> Calibration:
+    """What is written down of a result; ``date`` in ISO 8601."""
+    turned = np.kron(np.eye(2), located.T_base_camera[:3, :3])
+    metres, angle = np.sqrt(np.mean(located.left_out**2, axis=0)).tolist()
+    return Calibration(
+        intrinsics.camera(view, "base", located.T_base_camera),
+        frames,
+        date,
+        METHOD,
+        Residuals(located.pixels, 1e3 * metres, float(np.degrees(angle))),
+        turned @ located.covariance @ turned.T,
+        None,
+        located.names,
+    )
+
+
+def _starts(matcher: RobotMatcher, guess: Array | None) -> Iterator[Array]:
+    """Poses (4, 4) with which the robot is about where something moves, the most promising first. A guess may show it
+    so far from there that nothing pulls it over, so it is turned towards that, too."""
+    if guess is not None:
+        yield max((matcher.shifted(T) for T in (guess, matcher.centred(guess))), key=matcher.overlap)
+    around = tqdm(_around(matcher), desc="match", unit="start", disable=None, leave=False)
+    yield from sorted((matcher.shifted(T) for T in around), key=matcher.overlap, reverse=True)[:_TRIED]
+
+
+def _around(matcher: RobotMatcher) -> list[Array]:
+    """Starts for who has no guess, the most promising first."""
+    tried: list[Array] = []
+    grid = [(a, e, d) for a in np.radians(_AZIMUTHS) for e in np.radians(_ELEVATIONS) for d in _DISTANCES]
+    for azimuth, elevation, distance in tqdm(grid, desc="look from all around", disable=None, leave=False):
+        away = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+        z, x = -away, np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
+        tried.append(matcher.centred(pose(np.column_stack([x, np.cross(z, x), z]), _LOOKED_AT + distance * away)))
+    return sorted(tried, key=matcher.overlap, reverse=True)[:_STARTS]
+
+
+def _require_photos(photos: Sequence[Photo], robot: RobotModel) -> None:
+    if len(photos) < FEWEST:
+        raise GenimaError(f"{len(photos)} images are too few: take at least {FEWEST}, better six to ten, with the arm "
+                          "in different poses")  # fmt: skip
+    positions = np.array([photo.joints.positions for photo in photos])
+    slack = np.radians(1.0)
+    if np.any((positions < robot.position_min - slack) | (positions > robot.position_max + slack)):
+        raise GenimaError(f"joints are beyond the ranges of {robot.name}: are they of another robot, or in degrees?")
+    apart = np.abs(positions[:, None] - positions[None]).max(-1)
+    if np.all(apart < _ALIKE):
+        raise GenimaError(
+            f"the arm hardly moves between the images (by {np.degrees(apart.max()):.1f} deg): let it stand in quite "
+            "different poses, so that it can be told from what is behind it"
+        )
+
+
+def _required(found: Located | None, guessed: bool, robot: RobotModel) -> Located:
+    if found is not None and found.moved < _STILL:
+        raise GenimaError(f"the arm hardly moves in the images, or is hardly in view: {_OTHER_POSES}")
+    if found is None or found.found < _FOUND or found.pixels > _NOISE:
+        off = f" ({found.found:.0%} of its outline found, {found.pixels:.1f} px off)" if found else ""
+        raise GenimaError(
+            f"the robot is not seen where it should be{off}: are the joints those of {robot.name}, at the time of the "
+            "images? Are the intrinsics this camera's? "
+            + ("Is the guess right to 10 cm and 10 deg?" if guessed else "Give a rough pose with --guess")
+        )
+    others = [name for name, share in zip(found.names, found.found_each, strict=True) if share < _EACH]
+    if others:
+        raise GenimaError(
+            f"in {', '.join(others)} the robot is not seen where the other images have it: was the camera moved "
+            "meanwhile, or did the arm move when they were taken? Leave them out, or take all anew"
+        )
+    if found.disturbed > _DISTURBED:
+        raise GenimaError(
+            f"{found.disturbed:.0%} of what is behind the robot changes between the images: was the camera moved "
+            "meanwhile, or somebody in view, or the light changed?"
+        )
+    wrong, sure = found.focal
+    if abs(wrong) > _WRONG_FOCAL and abs(wrong) > _CLEARLY * sure:
+        raise GenimaError(
+            f"the robot looks {abs(wrong):.0%} too {'large' if wrong > 0 else 'small'} for these intrinsics "
+            f"(+- {sure:.1%}): are they this camera's, at this resolution?"
+        )
+    metres, angle = found.sigma
+    if metres > _BLIND[0] or angle > _BLIND[1]:
+        raise GenimaError(
+            f"the images leave the camera uncertain by {1e3 * metres:.0f} mm and {np.degrees(angle):.1f} deg: "
+            + _OTHER_POSES
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Where an outline's points are seen."""
+
+    offsets: Array  # (M,) px along the normals
+    found: NDArray[np.bool_]  # (M,)
+    possible: NDArray[np.bool_]  # (M,): the background is known there
+
+
+def _seen_outline(
+    image: Grey, behind: Grey, known: NDArray[np.bool_], mask: NDArray[np.bool_], outline: Outline, reach: int,
+    faint: float, width: int,
+) -> _Seen:  # fmt: skip
+    """Where along each normal an image (h, w, 3) stops to differ from what is behind the robot.
+
+    The samples inside should differ from it and those outside should not: the place that contradicts this least is
+    taken (as the region terms of Bibby and Reid, Robust real-time visual tracking using pixel-wise posteriors, ECCV
+    2008), then the middle of the slope there.
+    """
+    s = np.arange(-reach - _SLACK, reach + _SLACK + _FINEST / 2, _FINEST)
+    M, S, middle, slack = len(outline), len(s), len(s) // 2, round(_SLACK / _FINEST)
+    difference = along_normals((image - behind) * known[..., None], outline, s)
+    is_known = along_normals(known.astype(np.float32), outline, s) > 0.99
+    drawn = along_normals(mask.astype(np.float32), outline, s) > 0.5
+    differs = np.where(is_known, np.clip(np.abs(difference).max(-1) / faint - 1, -1, 1), 0)
+    # of thin parts, and where another part is near, only what is drawn as one side counts for it
+    one_side = np.ones((M, S), bool)
+    one_side[:, : middle - 1] = np.logical_and.accumulate(drawn[:, middle - 2 :: -1], axis=1)[:, ::-1]
+    one_side[:, middle + 2 :] = np.logical_and.accumulate(~drawn[:, middle + 2 :], axis=1)
+    differs = np.where(one_side, differs, 0)
+    none = np.zeros((M, 1))
+    within = np.concatenate([none, np.cumsum(np.maximum(differs, -0.3), axis=1)], axis=1)  # its colour may be there too
+    beyond = np.concatenate([none, np.cumsum(-differs, axis=1)], axis=1)
+    score = within + beyond[:, -1:] - beyond
+    border = slack + np.argmax(score[:, slack : S - slack + 1], axis=1)  # is before this sample
+    rows = np.arange(M)
+    inside, outside = np.maximum(border - 2, 0), np.minimum(border + 1, S - 1)
+    found = (differs[rows, inside] > 0) & (differs[rows, outside] < 0)
+    slope = np.square(np.diff(difference, axis=1)).sum(-1)
+    between = s[:-1] + _FINEST / 2
+    at = s[np.minimum(border, S - 1)] - _FINEST / 2
+    for _ in range(4):  # a window that is not centred on the slope would pull its middle
+        weight = slope * np.exp(-0.5 * np.square((between - at[:, None]) / 1.2))
+        at = (weight * between).sum(1) / np.maximum(weight.sum(1), 1e-9)
+    height = image.shape[0]
+    visible = np.all((outline.pixels > _EDGE) & (outline.pixels < [width - _EDGE, height - _EDGE]), axis=1)
+    possible = visible & (is_known[:, slack:-slack].mean(1) > 0.7)
+    return _Seen(at, visible & found & (np.abs(at) <= reach), possible)
+
+
+@dataclass(frozen=True)
+class _System:
+    """Linear equations by found outline points, for the camera's twist and how swollen everything looks."""
+
+    by_unknown: Array  # (K, 7)
+    off: Array  # (K,) px
+    photo: NDArray[np.int64]  # (K,)
+    block: NDArray[np.int64]  # (K,), which part of which photo
+    weights: Array  # (K,)
+    unknowns: Array  # (7,)
+    noise: float  # px
+    found_each: Array  # (N,) share of each photo's outline
+    found: float
+    by_focal: Array  # (K,): shift by a relative change of the focal length
+
+    @property
+    def twist(self) -> Array:
+        """Of the camera (6,), in its own frame."""
+        return self.unknowns[:6]
+
+    @classmethod
+    def of(cls, outlines: Sequence[Outline], seen: Sequence[_Seen], camera: Camera) -> _System:
+        """By iteratively reweighted least squares with Tukey's loss."""
+        used = [each.found for each in seen]
+        possible = np.array([(each.possible | each.found).sum() for each in seen])
+        found = np.array([each.sum() for each in used])
+        J = np.concatenate([o.by_twist[u] for o, u in zip(outlines, used, strict=True)])
+        J = np.column_stack([J, np.ones(len(J))])
+        off = np.concatenate([each.offsets[u] for each, u in zip(seen, used, strict=True)])
+        photo = np.concatenate([np.full(u.sum(), i) for i, u in enumerate(used)])
+        cells = np.concatenate([o.pixels[u] // _BLOCK for o, u in zip(outlines, used, strict=True)])
+        _, block = np.unique(np.column_stack([photo, cells]), axis=0, return_inverse=True)
+        unknowns = np.zeros(7)
+        for _ in range(6):
+            left = off - J @ unknowns
+            noise = max(1.4826 * float(np.median(np.abs(left))), 0.2)
+            weights = np.square(np.maximum(0, 1 - np.square(left / (_TUKEY * noise))))
+            unknowns = _solve(J, off, weights, noise)
+        rays = [o.pixels[u] - [camera.cx, camera.cy] for o, u in zip(outlines, used, strict=True)]
+        by_focal = np.concatenate([
+            np.sum(o.normals[u] * ray, axis=1) for o, u, ray in zip(outlines, used, rays, strict=True)
+        ])  # fmt: skip
+        return cls(
+            J, off, photo, block.ravel(), weights, unknowns, noise, found / np.maximum(possible, 1),
+            float(found.sum() / possible.sum()), by_focal,
+        )  # fmt: skip
+
+    @property
+    def covariance(self) -> Array:
+        """Of the twist (6, 6): neighbouring points are wrong alike, and so are all of a photo, by its joints; so both
+        blocks of points and photos count as one each.
+
+        Source: Liang and Zeger, Longitudinal data analysis using generalized linear models, Biometrika 73, 1986.
+        """
+        return self._sandwich(self.by_unknown, self.unknowns)[:6, :6]
+
+    def focal(self) -> tuple[float, float]:
+        """By how much of itself the focal length seems to be wrong, where it is free, and that's standard deviation."""
+        J = np.column_stack([self.by_unknown, self.by_focal])
+        unknowns = _solve(J, self.off, self.weights, self.noise)
+        return float(unknowns[7]), float(np.sqrt(self._sandwich(J, unknowns)[7, 7]))
+
+    def _sandwich(self, J: Array, unknowns: Array) -> Array:
+        left = (self.off - J @ unknowns) * self.weights
+        meat = np.zeros((J.shape[1],) * 2)
+        for group in (self.block, self.photo):
+            slopes = np.zeros((group.max() + 1, J.shape[1]))
+            np.add.at(slopes, group, left[:, None] * J)
+            meat += slopes.T @ slopes * len(slopes) / max(len(slopes) - 1, 1)
+        inverted = np.linalg.inv(_normal(J, self.weights, self.noise))
+        return _UNSEEN**2 * (inverted @ meat @ inverted)
+
+    def left_out(self) -> Array:
+        """How far in m and rad (N, 2) the pose moves without each photo, to first order."""
+        moves = []
+        for i in range(self.photo.max() + 1):
+            others = self.photo != i
+            off = _solve(self.by_unknown[others], self.off[others], self.weights[others], self.noise) - self.unknowns
+            moves.append([np.linalg.norm(off[:3]), np.linalg.norm(off[3:6])])
+        return np.array(moves)
+
+
+def _normal(J: Array, weights: Array, noise: float) -> Array:
+    swollen = np.zeros(J.shape[1])
+    swollen[6] = (noise / _SWOLLEN) ** 2
+    return (J * weights[:, None]).T @ J + np.diag(swollen) + 1e-9 * np.eye(J.shape[1])
+
+
+def _solve(J: Array, off: Array, weights: Array, noise: float) -> Array:
+    return np.asarray(np.linalg.solve(_normal(J, weights, noise), (J * weights[:, None]).T @ off), float)
+
+
+def _middle_ray(image: Grey, camera: Camera) -> Array:
+    """Where the middle of an image's (h, w) weight is, a unit vector in the optical frame."""
+    rows, columns = np.indices(image.shape) + 0.5
+    x, y = (float((at * image).sum() / image.sum()) for at in (columns, rows))
+    ray = np.array([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0])
+    return ray / np.linalg.norm(ray)
+
+
+def _blurred(images: Grey, blur: float) -> Array:
+    return np.stack([cv2.GaussianBlur(image, (0, 0), blur) for image in images]).astype(float).ravel()

@@ -1,0 +1,188 @@
+"""Samples that do not fit the others: a board that was bumped, or something else taken for it.
+
+First a start that up to 30 % of wrong samples cannot spoil: the closed form from many small sets of samples, and of
+those the solution that most samples fit best (least trimmed squares by random sets: Rousseeuw and Van Driessen,
+Computing LTS regression for large data sets, Data Mining and Knowledge Discovery 12, 2006). Then every sample is held
+against the most likely poses from the *other* samples, in units of what pixel noise, joint noise and the poses' own
+uncertainty explain, and is left out or taken back until nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from genima_calibration.bundle_adjustment import Fit, Free, at_readings, derivatives, marginal, refine
+from genima_calibration.closed_form import HandEye, misfit, solve_closed
+from genima_calibration.samples import Parent, Stack
+from numpy.typing import NDArray
+from scipy.special import fdtri
+
+from genima.robot.rigid_transforms import difference, inverse, mean_pose, transform
+
+Array = NDArray[np.float64]
+
+_SET, _SETS = 4, 150  # samples of a small set; at most so many sets
+_TRUSTED = 0.7  # of the samples, at least
+_ROUNDS = 10
+_CHANCE = 1e-4  # that a good sample is called wrong
+_SHARED = 0.03  # px: what a lens model and a detector get wrong alike for all points of an image
+_FAR = 6.0  # noises: a point further off its own sample's board is wrong
+_MANY = 0.2  # of a sample's points: with more wrong ones it is wrong as a whole
+_FINEST = 0.1  # px: noise that corners seen at a slant may have, however sharp and clean most images are
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a search for the most likely poses begins."""
+
+    hand_eye: HandEye
+    scale: float  # of the board
+    misfit: float  # px, of the samples that fit best
+    best: NDArray[np.bool_]  # (N,), those
+
+
+@dataclass(frozen=True)
+class Check:
+    """Samples against the most likely poses from the others."""
+
+    pixels: Array  # (N,) px, of a point, root mean square
+    millimetres: Array  # (N,) from where the middle of the board should be to where it is seen
+    degrees: Array  # (N,) the same for its rotation
+    wrong_points: Array  # (N,), the share of points that do not lie as on the board
+    fits: NDArray[np.bool_]  # (N,)
+
+
+def robust_start(samples: Stack, parent: Parent, free_scale: bool = False) -> Start:
+    """A closed-form solution that wrong samples, up to three of ten, have no part in."""
+    N = len(samples)
+    A, B = samples.T_parent_carrier(parent), samples.T_camera_board
+    if comb(N, _SET) <= _SETS:
+        sets = np.array(list(combinations(range(N), _SET)))
+    else:
+        sets = np.random.default_rng(0).random((_SETS, N)).argsort(1)[:, :_SET]
+    trusted = max(min(N, _SET + 1), int(np.ceil(_TRUSTED * N)))
+    found: Start | None = None
+    X, Y, scale = solve_closed(A[sets], B[sets], free_scale)
+    for _ in range(_ROUNDS):
+        off = misfit(X, Y, scale, samples, parent)
+        score = np.sqrt(np.mean(np.sort(off, axis=-1)[:, :trusted] ** 2, axis=-1))
+        k = int(np.argmin(score))
+        if found is not None and score[k] >= found.misfit:
+            break
+        best = np.zeros(N, bool)
+        best[np.argsort(off[k])[:trusted]] = True
+        found = Start(HandEye(parent, X[k], Y[k]), float(scale[k]), float(score[k]), best)
+        X, Y, scale = solve_closed(A[best][None], B[best][None], free_scale)
+    assert found is not None
+    return found
+
+
+def consistent(samples: Stack, start: Start, free: Free = Free()) -> tuple[Fit, NDArray[np.bool_]]:  # noqa: B008
+    """The most likely poses from the samples that agree, and which these are (N,)."""
+    good, hand_eye, scale = start.best, start.hand_eye, start.scale if free.scale else 1.0
+    for i in range(_ROUNDS):
+        fit = refine(samples.take(good), hand_eye, free, scale)
+        fits = check(samples, fit, good).fits
+        if i >= _ROUNDS // 2:  # no sample comes back twice
+            fits &= good
+        if np.array_equal(fits, good) or fits.sum() < _SET:
+            break
+        good, hand_eye, scale = fits, fit.hand_eye, fit.scale
+    return fit, good
+
+
+def check(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Check:
+    """Hold every sample against a fit to the ``good`` ones (N,), without its own part in it (to first order)."""
+    everywhere = replace(fit, joints=samples.joints.copy())
+    everywhere.joints[good] = fit.joints
+    d = at_readings(samples, everywhere, derivatives(samples, everywhere))
+    right = _right_points(samples, fit)
+    weights = right.astype(float)
+    weights[good] = fit.weights
+    S, h, _ = marginal(d, weights, fit.noise.joints / fit.noise.pixels)
+    S, h = np.where(good[:, None, None], S, 0.0), np.where(good[:, None], h, 0.0)
+    others = fit.information * fit.noise.pixels**2 - S
+    covariance = np.linalg.pinv(others, hermitian=True)
+    step = (covariance @ (h.sum(0) - h)[..., None])[..., 0]
+    ahead = d.residuals - (d.unknowns @ step[..., None])[..., 0]
+    w = np.repeat(right, 2, axis=1)[..., None]
+    board_t = np.swapaxes(w * d.board, 1, 2)
+    own = np.linalg.pinv(board_t @ d.board, hermitian=True)  # (N, 6, 6), of the board's pose by one image, in px
+    off = own @ (board_t @ ahead[..., None])
+    by_unknowns, by_joints = own @ (board_t @ d.unknowns), own @ (board_t @ d.joints)
+    count = np.maximum(right.sum(1), 1)
+    by_image = fit.noise.pixels**2 + _SHARED**2 * count[:, None, None]
+    expected = (
+        by_image * own
+        + fit.noise.pixels**2 * by_unknowns @ covariance @ np.swapaxes(by_unknowns, 1, 2)
+        + fit.noise.joints**2 * by_joints @ np.swapaxes(by_joints, 1, 2)
+    )
+    statistic = (np.swapaxes(off, 1, 2) @ np.linalg.pinv(expected, hermitian=True) @ off)[:, 0, 0] / 6
+    limit = fdtri(6, max(6 * int(good.sum()) - d.unknowns.shape[2], 1), 1 - _CHANCE)
+    wrong = 1 - right.sum(1) / samples.seen.sum(1)
+    return Check(
+        pixels=np.sqrt((w[..., 0] * ahead**2).sum(1) / count),
+        millimetres=1e3 * np.linalg.norm(off[:, :3, 0], axis=1),
+        degrees=np.degrees(np.linalg.norm(off[:, 3:, 0], axis=1)),
+        wrong_points=wrong,
+        fits=(statistic < limit) & (wrong <= _MANY) & np.all(np.isfinite(ahead), axis=1),
+    )
+
+
+def reasons(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Mapping[str, str]:
+    """Why each sample that is not ``good`` (N,) is not, by its name."""
+    at = fit.hand_eye
+    wrong_points = check(samples, fit, good).wrong_points
+    seen = inverse(samples.T_parent_carrier(at.parent)) @ at.T_parent_camera @ samples.T_camera_board  # T_carrier_board
+    said: dict[str, str] = {}
+    moved: list[int] = []
+    for i in map(int, np.flatnonzero(~good)):
+        if wrong_points[i] > _MANY:
+            share = f"{wrong_points[i]:.0%}"
+            said[samples.names[i]] = f"{share} of its points do not lie as on the board: a wrong or blurred detection"
+            continue
+        metres, angle = difference(seen[i], at.T_carrier_board)
+        said[samples.names[i]] = (
+            f"the board is {1e3 * metres:.1f} mm and {np.degrees(angle):.2f} deg from where the other samples have it"
+        )
+        moved.append(i)
+    for group in _agreeing(seen, moved, at.T_carrier_board):
+        names = ", ".join(samples.names[i] for i in group)
+        for i in group:
+            said[samples.names[i]] += f"; {names} agree with each other: the board or the camera was moved"
+    return said
+
+
+def _agreeing(T: Array, which: list[int], usual: Array) -> list[list[int]]:
+    """Groups of two or more poses T (N, 4, 4) that lie much nearer to each other than to the usual one (4, 4)."""
+    groups: list[list[int]] = []
+    for i in which:
+        for group in groups:
+            middle = mean_pose(T[group])
+            near, far = difference(T[i], middle), difference(middle, usual)
+            if near[0] < max(far[0] / 3, 1e-3) and near[1] < max(far[1] / 3, np.radians(0.5)):
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return [group for group in groups if len(group) > 1]
+
+
+def _right_points(samples: Stack, fit: Fit) -> NDArray[np.bool_]:
+    """(N, M): the points that lie as on the board, by their own image alone."""
+    noise = max(fit.noise.pixels, image_noise(samples), _FINEST)
+    return samples.seen & (_off_in_image(samples).max(-1) < _FAR * noise)
+
+
+def image_noise(samples: Stack) -> float:
+    """Noise of the pixels in px, from how far points lie off the board in their own image, whatever the robot did."""
+    return 1.4826 * float(np.median(_off_in_image(samples)[samples.seen]))
+
+
+def _off_in_image(samples: Stack) -> Array:
+    expected = samples.intrinsics.project(transform(samples.T_camera_board, samples.points))
+    return np.nan_to_num(np.abs(samples.pixels - expected), nan=np.inf)  # (N, M, 2)

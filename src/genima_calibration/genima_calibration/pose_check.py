@@ -1,0 +1,231 @@
+"""Whether a camera is still where its calibration says, by one image of the robot.
+
+The robot's model is drawn as the calibration has it. Where its outline is, an edge should be seen; if the camera has
+been moved, all edges are shifted alike. So every point of the outline votes for the shifts of the whole that put it on
+an edge near it (a generalised Hough transform: Ballard, Pattern Recognition 13(2), 1981): edges of the scene vote for
+many shifts, those of the robot for one. From there, and from no shift, a twist of the camera is fitted; how sure it is,
+fits to resampled parts of the outline say (bootstrap: Efron and Tibshirani, An introduction to the bootstrap, 1993).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import cv2
+import numpy as np
+from genima_calibration.image_undistortion import Straightener
+from genima_calibration.robot_outline import Outline, along_normals
+from numpy.typing import NDArray
+
+from genima.cameras.camera import Camera
+from genima.cameras.robot_depth import RobotDepth
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import moved
+from genima.types import Image, Joints
+
+Array = NDArray[np.float64]
+
+LIMIT = 1.5 / 256  # of the image's width: a smaller offset is none
+_REACH = 14 / 256  # of the width: how far the robot is looked for
+_STEPS = 28  # from no offset to the farthest
+_WIDE = 1.0 / 256  # of the width: so near to an edge is on it
+_BLUR = 1.0  # px
+_CLEAR = 6.0  # levels a pixel: a stronger edge counts no more
+_EDGE = 3  # px at the image's edge, where nothing is looked for
+_BLOCK = 20 / 256  # of the width: points nearer to each other are wrong alike
+_RESAMPLED = 100
+_STEP = 0.5  # px between samples along a normal
+_PRIOR = np.diag([1 / 0.1**2] * 3 + [1 / 0.1**2] * 3)  # of a twist's parts in m and rad, for points good to a pixel
+_FEWEST = 0.3  # of the width: a shorter outline tells nothing
+_SHARE, _WHOLE = 0.6, 0.75  # of the outline: must be found; is found where nothing is hidden
+_SURE = 3.0  # standard deviations
+
+
+class Verdict(Enum):
+    """What a check says."""
+
+    FINE = "fine"
+    MOVED = "moved"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How far the robot is seen from where it is drawn."""
+
+    verdict: Verdict
+    twist: Array  # (6,) of the camera in its own frame that joins them; of one image, only what it does there is sure
+    pixels: float  # how far the seen outline lies from the drawn one
+    uncertain: float  # px, standard deviation of that
+    share: float  # of the outline that is found there
+    length: int  # px of outline that should be in view
+    reason: str  # in words
+
+    @property
+    def lost(self) -> bool:
+        """Whether the robot should be in view, but is not found."""
+        return self.verdict is Verdict.UNKNOWN and 0 < self.share < _SHARE
+
+
+class CalibrationChecker:
+    """For the images of one camera. Its OpenGL context belongs to the thread that made it."""
+
+    def __init__(self, camera: Camera, robot: RobotModel) -> None:
+        """Raises a GenimaError for a robot without meshes, or without OpenGL."""
+        self.calibrated, self._robot = camera, robot
+        self.straighten = Straightener(camera)
+        self._depth = RobotDepth(robot, self.straighten.camera)
+
+    @classmethod
+    def for_images(cls, camera: Camera, robot: RobotModel, width: int, height: int) -> CalibrationChecker:
+        """For images that may be smaller or larger than those that the camera was calibrated with.
+
+        Raises:
+            GenimaError: when their sides have another ratio.
+        """
+        if width * camera.height != height * camera.width:
+            raise GenimaError(
+                f"the image of {camera.view} is {width}x{height}, but it was calibrated at {camera.width}x"
+                f"{camera.height}: let the driver run that resolution, or calibrate anew"
+            )
+        return cls(camera.scaled(width, height), robot)
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._depth.close()
+
+    def outline(self, joints: Joints, twist: Array | None = None) -> Outline:
+        """Where the robot's outline should be in a straight image, if the camera is where it was calibrated, or a twist
+        (6,) away from there; but for what is at the image's edge."""
+        T, camera = self.calibrated.T_base_camera(self._robot, joints.positions), self.straighten.camera
+        if twist is not None:
+            T = moved(T, twist)
+        outline = Outline.of(self._depth.render(T, joints.positions, joints.gripper), camera)
+        low, high = _EDGE, np.array([camera.width, camera.height]) - _EDGE
+        return outline.take(np.all((outline.pixels > low) & (outline.pixels < high), axis=1))
+
+    def check(self, image: Image, joints: Joints) -> Checked:
+        """By an image (h, w, 3) and the joints of its moment.
+
+        Raises:
+            GenimaError: for an image of another size.
+        """
+        width, straight = self.straighten.camera.width, self.straighten(image)
+        drawn = self.outline(joints)
+        if len(drawn) < _FEWEST * width:
+            reason = f"too little of the robot should be in view ({len(drawn)} px of outline)"
+            return Checked(Verdict.UNKNOWN, np.zeros(6), 0.0, np.inf, 0.0, len(drawn), reason)
+        share, twist, spread = _fitted(straight, drawn)
+        if share < _WHOLE and len(there := self.outline(joints, twist)) >= _FEWEST * width:
+            # far off, the outline is not just a shifted one
+            again, more, around = _fitted(straight, there)
+            if again > share:
+                share, twist, spread = again, twist + more, twist + around
+        return _judge(share, drawn, twist, spread, width)
+
+
+def _fitted(image: Image, outline: Outline) -> tuple[float, Array, Array]:
+    """The share of an outline that is found, the camera's twist (6,) away from it, and others (R, 6) as likely."""
+    edges = _Edges.of(image, outline)
+    starts = (np.zeros(6), _as_twist(outline, edges.winner()))
+    share, twist = max((edges.fitted(start) for start in starts), key=lambda each: each[0])
+    return share, twist, edges.spread(twist)
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """Edges of an image along the normals of an outline."""
+
+    outline: Outline
+    width: int  # px, of the image
+    s: Array  # (S,) px along the normals
+    strength: Array  # (M, S), 0..1, on edges only
+    near: Array  # (M, S), the same smeared
+    block: NDArray[np.int64]  # (M,), which part of the outline
+
+    @classmethod
+    def of(cls, image: Image, outline: Outline) -> _Edges:
+        """Local maxima of the slope; what is stronger than clear counts no more."""
+        width = image.shape[1]
+        wide = _WIDE * width
+        reach = _REACH * width + 3 * wide
+        s = np.arange(-reach, reach + _STEP / 2, _STEP)
+        smooth = cv2.GaussianBlur(image, (0, 0), _BLUR * max(1.0, width / 512)).astype(np.float32)
+        profile = along_normals(smooth, outline, s)
+        slope = np.pad(np.abs(profile[:, 2:] - profile[:, :-2]).max(-1), ((0, 0), (1, 1)))  # a pixel apart
+        peak = (slope >= np.roll(slope, 1, 1)) & (slope > np.roll(slope, -1, 1))
+        strength = np.where(peak, np.minimum(slope / _CLEAR, 1.0), 0.0)
+        kernel = np.exp(-0.5 * np.square(np.arange(-3 * wide, 3 * wide + _STEP / 2, _STEP) / wide))
+        near = np.minimum(cv2.filter2D(strength, -1, kernel[None]), 1.0)  # two edges do not count twice
+        _, block = np.unique(outline.pixels // (_BLOCK * width), axis=0, return_inverse=True)
+        return cls(outline, width, s, strength, near, block.ravel())
+
+    def winner(self) -> Array:
+        """The shift (2,) in px of the whole that puts most of the outline on edges."""
+        farthest = _REACH * self.width
+        steps = np.linspace(-farthest, farthest, 2 * _STEPS + 1)
+        shifts = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+        shifts = shifts[np.linalg.norm(shifts, axis=1) <= farthest]
+        votes = np.take_along_axis(self.near, self._index(self.outline.normals @ shifts.T), axis=1)
+        return np.asarray(shifts[np.argmax(votes.sum(0))], float)
+
+    def fitted(self, twist: Array) -> tuple[float, Array]:
+        """The share of the outline that is on edges after the twist (6,) of the camera near a given one that puts most
+        there, and that twist."""
+        for reach in (4.0, 3.0, 2.0, 1.5, 1.5):
+            at, weights = self._nearest(twist, reach * _WIDE * self.width)
+            twist = _solve(self.outline.by_twist, at, weights)
+        at = self.outline.shift(twist)
+        share = np.take_along_axis(self.near, self._index(at)[:, None], axis=1).mean()
+        return float(share), twist
+
+    def spread(self, twist: Array) -> Array:
+        """Twists (R, 6) as a fit near this one has them for resampled parts of the outline."""
+        J = self.outline.by_twist
+        at, weights = self._nearest(twist, 3 * _WIDE * self.width)
+        count = int(self.block.max()) + 1
+        normal, right = np.zeros((count, 6, 6)), np.zeros((count, 6))
+        np.add.at(normal, self.block, weights[:, None, None] * J[:, :, None] * J[:, None])
+        np.add.at(right, self.block, (weights * at)[:, None] * J)
+        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _RESAMPLED)
+        normal_drawn = np.einsum("rb,bij->rij", drawn, normal) + _PRIOR
+        return np.asarray(np.linalg.solve(normal_drawn, (drawn @ right)[..., None])[..., 0], float)
+
+    def _nearest(self, twist: Array, reach: float) -> tuple[Array, Array]:
+        """Where the edges (M,) are that are near where a twist puts the outline, and how much of one there is (M,)."""
+        weights = self.strength * np.exp(-0.5 * np.square((self.s - self.outline.shift(twist)[:, None]) / reach))
+        total = weights.sum(1)
+        return (weights * self.s).sum(1) / np.maximum(total, 1e-9), np.minimum(total, 1.0)
+
+    def _index(self, offsets: Array) -> NDArray[np.int64]:
+        return np.clip(np.rint((offsets - self.s[0]) / _STEP), 0, len(self.s) - 1).astype(np.int64)
+
+
+def _solve(J: Array, at: Array, weights: Array) -> Array:
+    """The twist (6,) that shifts an outline so, weighted; a camera is not moved by metres."""
+    weighted = (J * weights[:, None]).T
+    return np.asarray(np.linalg.solve(weighted @ J + _PRIOR, weighted @ at), float)
+
+
+def _as_twist(outline: Outline, shift: Array) -> Array:
+    """A twist (6,) of the camera that shifts an outline by about a shift (2,) in px."""
+    return _solve(outline.by_twist, outline.normals @ shift, np.ones(len(outline)))
+
+
+def _judge(share: float, outline: Outline, twist: Array, spread: Array, width: int) -> Checked:
+    shift = outline.shift(twist)
+    # across a circle's outline, a shift by a pixel is one of half a square pixel in the mean
+    pixels = float(np.sqrt(2 * np.mean(shift**2)))
+    uncertain = float(np.sqrt(2 * np.mean(((spread - twist) @ outline.by_twist.T) ** 2)))
+    limit = LIMIT * width
+    if share < _SHARE or uncertain > limit:
+        verdict, reason = Verdict.UNKNOWN, f"{share:.0%} of the robot's outline is found, {pixels:.1f} px off: unclear"
+    elif pixels > limit and pixels > _SURE * uncertain:
+        verdict, reason = Verdict.MOVED, f"the robot is seen {pixels:.1f} px from where it should be"
+    elif pixels <= limit:
+        verdict, reason = Verdict.FINE, f"the robot is seen where it should be ({pixels:.1f} px off)"
+    else:
+        verdict, reason = Verdict.UNKNOWN, f"the robot is seen {pixels:.1f} +- {uncertain:.1f} px off: unclear"
+    return Checked(verdict, twist, pixels, uncertain, share, len(outline), reason)

@@ -1,0 +1,93 @@
+"""Where to go next: the joints whose sample would tell most about where the camera is.
+
+Source: D-optimal design of experiments (Fedorov, Theory of optimal experiments, 1972): of the candidates, the one that
+most reduces the determinant of the camera pose's covariance, to first order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, derivatives, marginal
+from genima_calibration.samples import Stack
+from numpy.typing import NDArray
+
+from genima.cameras.calibration_board import Board
+from genima.errors import GenimaError
+from genima.robot.rigid_transforms import transform
+
+Array = NDArray[np.float64]
+
+_MARGIN = 10.0  # px from the image's edge
+_FLATTEST = np.radians(60.0)  # between the board's normal and the ray to its middle
+_SHORTEST = 12.0  # px, of a square's side: smaller markers are not read
+
+
+@dataclass(frozen=True)
+class NextPose:
+    """A recommendation."""
+
+    joints: Array  # (n,) rad
+    index: int  # of the candidate
+    covariance: Array  # (6, 6) of the camera's twist in its own frame, as it should be with that sample
+    gain: float  # by how much the geometric mean of the camera's standard deviations shrinks, 0..1
+
+
+def candidates_near(samples: Stack, count: int, reach: float, seed: int) -> Array:
+    """Joints (count, n) within ``reach`` rad of those of the samples and within the arm's range, at random."""
+    rng = np.random.default_rng(seed)
+    q = samples.joints[rng.integers(len(samples), size=count)]
+    q = q + rng.uniform(-reach, reach, q.shape)
+    return np.clip(q, samples.robot.position_min, samples.robot.position_max)
+
+
+def next_pose(samples: Stack, fit: Fit, board: Board, candidates: Array) -> NextPose:
+    """The most telling of ``candidates`` (C, n) rad in which the camera sees the whole board.
+
+    Whether the arm can go there without touching anything is for the caller to know.
+
+    Raises:
+        GenimaError: when the board is in view in none.
+    """
+    T = fit.hand_eye.T_camera_board(samples.robot, candidates)
+    seen = np.flatnonzero(in_view(T, fit, board))
+    if not len(seen):
+        raise GenimaError(
+            f"the board would be in view in none of {len(candidates)} candidate poses: try poses nearer to those taken"
+        )
+    q = candidates[seen]
+    shape = (len(q), len(board.points))
+    points = np.broadcast_to(board.points, (*shape, 3))
+    there = replace(
+        samples, names=tuple(map(str, seen)), joints=q, pixels=np.zeros((*shape, 2)), points=points,
+        seen=np.ones(shape, bool), T_camera_board=T[seen],
+    )  # fmt: skip
+    poses_only = replace(fit, joints=q, free=Free(), weights=np.ones(shape))
+    S, _, _ = marginal(derivatives(there, poses_only), poses_only.weights, fit.noise.joints / fit.noise.pixels)
+    # what else was free in the fit is taken as known from now on: its part in the poses' information is eliminated
+    g = fit.information
+    known = g[:12, :12] - g[:12, 12:] @ np.linalg.solve(g[12:, 12:], g[12:, :12]) if len(g) > 12 else g
+    covariances = np.linalg.inv(known + S / fit.noise.pixels**2)[:, CAMERA, CAMERA]
+    volumes = np.linalg.slogdet(covariances)[1]
+    best = int(np.argmin(volumes))
+    before = np.linalg.slogdet(np.linalg.inv(known)[CAMERA, CAMERA])[1]
+    return NextPose(q[best], int(seen[best]), covariances[best], 1 - float(np.exp((volumes[best] - before) / 12)))
+
+
+def in_view(T_camera_board: Array, fit: Fit, board: Board) -> NDArray[np.bool_]:
+    """Whether a camera at (C, 4, 4) could detect the whole board: inside the image, from its front, large enough."""
+    intrinsics, (width, height) = fit.intrinsics, board.size
+    outline = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [width / 2, height / 2, 0]])
+    points = transform(T_camera_board, fit.scale * outline)
+    size = np.array([intrinsics.width, intrinsics.height])
+    plain = replace(intrinsics, distortion=(0.0,) * 5)  # a lens folds what is far outside of the image back into it
+    inside = np.ones(len(points), bool)
+    for lens, margin in ((intrinsics, _MARGIN), (plain, -0.3 * float(size.max()))):
+        pixels = lens.project(points)
+        inside &= np.all((pixels > margin) & (pixels < size - margin), axis=(1, 2))
+    middle = points[:, 4]
+    distance = np.linalg.norm(middle, axis=1)
+    facing = np.sum(middle * T_camera_board[:, :3, 2], axis=1) / distance
+    side = intrinsics.fx * board.square * facing / distance
+    return inside & (facing > np.cos(_FLATTEST)) & (side > _SHORTEST)

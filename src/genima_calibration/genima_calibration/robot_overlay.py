@@ -1,0 +1,52 @@
+"""The robot as its model has it, drawn over an image of it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from genima_calibration.pose_check import CalibrationChecker, Checked, Verdict
+from genima_calibration.robot_outline import Outline
+from numpy.typing import NDArray
+
+from genima.cameras.intrinsics import Intrinsics
+from genima.inspection.sheet import captioned
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import inverse, transform
+from genima.types import Image, Joints
+
+DRAWN, SEEN = (0, 255, 255), (255, 0, 60)  # rgb of outlines: where the robot should be, and where it is seen
+_JOINT, _BONE = (255, 200, 0), (255, 255, 255)  # rgb
+_READABLE = 480  # px: narrower pictures have no room for the line
+_SUBPIXEL = 4  # bits of OpenCV's drawing
+
+
+def draw_check(
+    checker: CalibrationChecker, robot: RobotModel, image: Image, joints: Joints, checked: Checked
+) -> Image:
+    """A straight copy of an image (h, w, 3) with the robot's joints and outline, where it should be and, if it is
+    somewhere else, where it is seen; with a line that says so."""
+    picture, camera = checker.straighten(image).copy(), checker.straighten.camera
+    _draw(picture, checker.outline(joints), DRAWN)
+    if checked.verdict is Verdict.MOVED:
+        _draw(picture, checker.outline(joints, checked.twist), SEEN)
+    T_base_camera = checker.calibrated.T_base_camera(robot, joints.positions)
+    links = transform(inverse(T_base_camera), robot.link_poses(joints.positions)[:, :3, 3])
+    scale = camera.width / 640
+    at = [_fine(pixel) for pixel in Intrinsics.of(camera).project(links) if np.all(np.isfinite(pixel))]
+    for a, b in zip(at, at[1:], strict=False):
+        cv2.line(picture, a, b, _BONE, 1, cv2.LINE_AA, _SUBPIXEL)
+    for a in at:
+        cv2.circle(picture, a, round(4 * scale * 2**_SUBPIXEL), _JOINT, -1, cv2.LINE_AA, _SUBPIXEL)
+    if camera.width < _READABLE:
+        picture = np.asarray(cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST), np.uint8)
+    return captioned(picture, f"{camera.view} {checked.verdict.value}: {checked.reason}")
+
+
+def _draw(picture: Image, outline: Outline, colour: tuple[int, int, int]) -> None:
+    columns, rows = np.floor(outline.pixels).astype(np.int64).T
+    picture[rows, columns] = colour
+
+
+def _fine(pixel: NDArray[np.float64]) -> tuple[int, int]:
+    x, y = np.rint((np.clip(pixel, -1e4, 1e4) - 0.5) * 2**_SUBPIXEL).astype(int).tolist()
+    return x, y

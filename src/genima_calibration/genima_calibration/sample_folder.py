@@ -1,0 +1,225 @@
+"""Samples on disk, as the live calibrator leaves them and anybody can make them: ``NAME.png`` and ``NAME.yaml``.
+
+The image is as the camera gave it, not rectified. Beside it lies what belongs to it::
+
+    view: front
+    joints: {panda_joint1: 0.012, panda_joint2: -0.35, ...}  # rad, by name; the gripper's for ./genima calibrate robot
+    camera_info:  # as ROS says it: pixels are counted from the middle of the first one
+      frame_id: front_color_optical_frame
+      width: 640
+      height: 480
+      distortion_model: plumb_bob
+      d: [0.1, -0.2, 0.0, 0.0, 0.1]
+      k: [615.0, 0.0, 319.5, 0.0, 615.0, 239.5, 0.0, 0.0, 1.0]
+
+A sample is there once its YAML file is: that is written last, and removed first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import yaml
+from genima_calibration.board_detection import detect
+from genima_calibration.samples import Sample
+from numpy.typing import NDArray
+from pydantic import Field
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.intrinsics import Intrinsics
+from genima.errors import GenimaError
+from genima.io.files import FileSchema, Finite, Pixels, Text, atomic_write, load_yaml, read_bytes
+from genima.robot.model import RobotModel, pick
+from genima.system.ros_names import RosName
+from genima.types import Image
+
+_PNG, _IMAGE_BYTES = b"\x89PNG\r\n\x1a\n", 256 << 20
+
+
+@dataclass(frozen=True)
+class CameraInfo:
+    """What a driver says of a camera: the fields of a ROS CameraInfo that matter here."""
+
+    frame_id: str  # the optical frame
+    width: int  # px
+    height: int  # px
+    distortion_model: str
+    d: tuple[float, ...]
+    k: tuple[float, ...]  # (9,), row by row
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """The lens.
+
+        Raises:
+            GenimaError: for an uncalibrated camera or an unknown distortion model.
+        """
+        return Intrinsics.from_camera_info(self.width, self.height, self.distortion_model, self.d, self.k)
+
+    def require_view(self, view: str, views: Collection[str]) -> None:
+        """Raise a GenimaError where the optical frame is named after another one of ``views``."""
+        others = [other for other in views if other in self.frame_id and other != view]
+        if others and view not in self.frame_id:
+            raise GenimaError(
+                f"what comes as {view} says that it is {others[0]} (its frame is {self.frame_id}): are two cameras' "
+                "names swapped? Correct the driver's names or topics, or name the right view"
+            )
+
+    @classmethod
+    def of(cls, message: Any) -> CameraInfo:
+        """Of a ROS message."""
+        numbers = (tuple(float(number) for number in values) for values in (message.d, message.k))
+        return cls(message.header.frame_id, message.width, message.height, message.distortion_model, *numbers)
+
+
+class _CameraInfoSchema(FileSchema):
+    frame_id: str
+    width: Pixels
+    height: Pixels
+    distortion_model: str
+    d: Annotated[list[Finite], Field(max_length=14)]
+    k: Annotated[list[Finite], Field(min_length=9, max_length=9)]
+
+
+class _SampleSchema(FileSchema):
+    view: RosName
+    joints: Annotated[dict[Text, Finite], Field(min_length=1, max_length=100)]
+    camera_info: _CameraInfoSchema
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One stop of the robot as it was recorded."""
+
+    name: str
+    view: str
+    image: Image  # (h, w, 3)
+    joints: Mapping[str, float]  # rad, by name
+    info: CameraInfo
+
+    def positions(self, robot: RobotModel) -> NDArray[np.float64]:
+        """Joints (n,) in the robot's order.
+
+        Raises:
+            GenimaError: when they are another robot's.
+        """
+        return pick(f"sample {self.name}", list(self.joints), list(self.joints.values()), robot.joint_names)
+
+    def detected(self, board: Board, robot: RobotModel) -> Sample:
+        """With the board that is seen.
+
+        Raises:
+            GenimaError: when none is, and for joints of another robot.
+        """
+        return Sample(self.name, self.positions(robot), detect(self.image, board, self.info.intrinsics))
+
+
+def save_sample(folder: Path, sample: RawSample) -> None:
+    """Write one sample; it is there as a whole, or not at all.
+
+    Raises:
+        GenimaError: when one of that name is there, and when there is no room or no right to.
+    """
+    file = folder / f"{sample.name}.yaml"
+    if sample_exists(folder, sample.name):
+        raise GenimaError(f"{folder} has a sample {sample.name} already: drop it first, or take another folder")
+    info = sample.info
+    said = {
+        "view": sample.view,
+        "joints": {name: float(position) for name, position in sample.joints.items()},
+        "camera_info": {
+            "frame_id": info.frame_id,
+            "width": info.width,
+            "height": info.height,
+            "distortion_model": info.distortion_model,
+            "d": list(info.d),
+            "k": list(info.k),
+        },
+    }
+    atomic_write(file.with_suffix(".png"), cv2.imencode(".png", sample.image[..., ::-1])[1].tobytes())
+    atomic_write(file, yaml.safe_dump(said, sort_keys=False, default_flow_style=None, width=120).encode())
+
+
+def sample_exists(folder: Path, name: str) -> bool:
+    """Return whether a sample, or another file of its name, exists."""
+    return any((folder / f"{name}{suffix}").exists() for suffix in (".yaml", ".png"))
+
+
+def drop_sample(folder: Path, name: str) -> None:
+    """Remove a sample, if it is there."""
+    for suffix in (".yaml", ".png"):
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def present_samples(folder: Path) -> list[str]:
+    """The names of a folder's samples, sorted; none where there is no such folder."""
+    files = (path for path in folder.glob("*.yaml") if not path.name.startswith("."))  # hidden ones are macOS's
+    return sorted(path.stem for path in files if path.with_suffix(".png").exists())
+
+
+def sample_names(folder: Path) -> list[str]:
+    """The names of a folder's samples, sorted.
+
+    Raises:
+        GenimaError: where there is none.
+    """
+    if not folder.exists():
+        raise GenimaError(f"{folder} does not exist; name a demo (rosbag2) or a folder of samples")
+    if not (names := present_samples(folder)):
+        raise GenimaError(f"{folder} holds neither a demo (rosbag2) nor samples (NAME.png with NAME.yaml)")
+    return names
+
+
+def load_samples(folder: Path, names: Sequence[str]) -> Iterator[RawSample]:
+    """A folder's samples by their names, all of one view and one camera.
+
+    Raises:
+        GenimaError: for a missing or malformed file, and samples of different cameras.
+    """
+    first: RawSample | None = None
+    for name in names:
+        sample = _load(folder, name)
+        first = first or sample
+        if sample.view != first.view:
+            raise GenimaError(
+                f"{folder} mixes views: sample {first.name} is of {first.view}, {name} of {sample.view}; a folder each"
+            )
+        if sample.info != first.info:
+            raise GenimaError(
+                f"{folder} mixes cameras: what camera_info says of sample {name} differs from sample {first.name}: "
+                "leave out those of another camera or resolution"
+            )
+        yield sample
+
+
+def _load(folder: Path, name: str) -> RawSample:
+    path = folder / f"{name}.yaml"
+    said = load_yaml(_SampleSchema, path, "sample")
+    fields = said.camera_info.model_dump()
+    info = CameraInfo(**fields | {"d": tuple(fields["d"]), "k": tuple(fields["k"])})
+    return RawSample(name, said.view, _read_png(path.with_suffix(".png"), info), said.joints, info)
+
+
+def _read_png(path: Path, info: CameraInfo) -> Image:
+    """An image (h, w, 3), whose size is looked at before memory is taken for it."""
+    data = read_bytes(path, "sample's image", _IMAGE_BYTES)
+    if not data.startswith(_PNG):
+        raise GenimaError(f"sample's image {path}: no PNG image; save it as PNG, which loses nothing")
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    if (width, height) != (info.width, info.height):
+        raise GenimaError(
+            f"sample's image {path}: {width}x{height}, but its camera_info is of {info.width}x{info.height}; take both "
+            "from the same stream"
+        )
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if b"IEND" in data[-64:] else None
+    except cv2.error:
+        bgr = None
+    if bgr is None:
+        raise GenimaError(f"sample's image {path}: damaged or cut short; remove the sample, or take it again")
+    return np.ascontiguousarray(bgr[..., ::-1])

@@ -1,0 +1,96 @@
+"""What one stop of the robot gives: its joints, and the board as the camera sees it from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from genima_calibration.board_detection import Detection, board_pose
+from numpy.typing import NDArray
+
+from genima.cameras.intrinsics import Intrinsics
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import inverse
+
+Array = NDArray[np.float64]
+Parent = Literal["base", "flange"]  # what carries the camera; the other one carries the board
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One stop."""
+
+    name: str
+    joints: Array  # (n,) rad as measured, in the order of RobotModel.joint_names
+    detection: Detection
+
+
+@dataclass(frozen=True)
+class Stack:
+    """N samples as arrays, their points padded to M, with the camera that saw them and the robot that moved."""
+
+    names: tuple[str, ...]
+    joints: Array  # (N, n) rad
+    pixels: Array  # (N, M, 2)
+    points: Array  # (N, M, 3) m
+    seen: NDArray[np.bool_]  # (N, M), false where padded
+    T_camera_board: Array  # (N, 4, 4), from each image alone
+    intrinsics: Intrinsics
+    robot: RobotModel
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def T_base_flange(self) -> Array:
+        """(N, 4, 4) by forward kinematics."""
+        return self.robot.link_poses(self.joints)[:, -2]
+
+    def T_parent_carrier(self, parent: Parent) -> Array:
+        """(N, 4, 4) by forward kinematics, of what carries the board in what carries the camera."""
+        return self.T_base_flange if parent == "base" else inverse(self.T_base_flange)
+
+    def take(self, which: NDArray[np.bool_]) -> Stack:
+        """The samples where ``which`` (N,) is true."""
+        return replace(
+            self,
+            names=tuple(name for name, wanted in zip(self.names, which, strict=True) if wanted),
+            **{key: getattr(self, key)[which] for key in ("joints", "pixels", "points", "seen", "T_camera_board")},
+        )
+
+
+def stack(samples: Sequence[Sample], intrinsics: Intrinsics, robot: RobotModel) -> Stack:
+    """Put samples side by side.
+
+    Raises:
+        GenimaError: for two samples of one name, or joints that are not this robot's.
+    """
+    names = tuple(sample.name for sample in samples)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise GenimaError(f"two samples have the same name: {', '.join(twice)}")
+    n = len(robot.joint_names)
+    for sample in samples:
+        if sample.joints.shape != (n,) or not np.all(np.isfinite(sample.joints)):
+            raise GenimaError(f"sample {sample.name} has not the {n} joints of {robot.name}: {sample.joints.tolist()}")
+        slack = np.radians(1.0)
+        beyond = (sample.joints < robot.position_min - slack) | (sample.joints > robot.position_max + slack)
+        if np.any(beyond):
+            wrong = ", ".join(f"{robot.joint_names[i]} at {sample.joints[i]:.2f} rad" for i in np.flatnonzero(beyond))
+            raise GenimaError(
+                f"sample {sample.name} has joints where {robot.name} cannot be: {wrong}. Are they of another robot, in "
+                "another order, or in degrees?"
+            )
+    most = max((len(sample.detection.ids) for sample in samples), default=0)
+    pixels, points = np.zeros((len(samples), most, 2)), np.zeros((len(samples), most, 3))
+    seen = np.zeros((len(samples), most), bool)
+    for i, sample in enumerate(samples):
+        m = len(sample.detection.ids)
+        pixels[i, :m], points[i, :m], seen[i, :m] = sample.detection.pixels, sample.detection.points, True
+        # padding is a point that is seen, too, so that all that is computed of it is finite
+        pixels[i, m:], points[i, m:] = sample.detection.pixels[0], sample.detection.points[0]
+    joints = np.array([sample.joints for sample in samples], float).reshape(-1, n)
+    T = np.array([board_pose(sample.detection, intrinsics) for sample in samples]).reshape(-1, 4, 4)
+    return Stack(names, joints, pixels, points, seen, T, intrinsics, robot)

@@ -1,0 +1,186 @@
+"""The calibration of one camera while it is made: samples, each on the disk at once, and what they say by now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from genima_calibration.board_detection import Detection, seen_board
+from genima_calibration.detection_diagnosis import diagnose
+from genima_calibration.hand_eye import Outcome, calibrate, calibration
+from genima_calibration.image_feedback import coverage
+from genima_calibration.pose_selection import NextPose, candidates_near, next_pose
+from genima_calibration.sample_folder import (
+    CameraInfo,
+    RawSample,
+    drop_sample,
+    load_samples,
+    present_samples,
+    sample_exists,
+    save_sample,
+)
+from genima_calibration.samples import Parent, Sample
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration, Frames
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference
+from genima.types import Image, Joints
+
+_SAME = 0.01, np.radians(3.0)  # m and rad of the flange: nearer poses are one
+_CANDIDATES, _REACH = 300, 0.4  # rad from where samples were taken, of what is recommended
+
+
+@dataclass(frozen=True)
+class Result:
+    """What samples say, or why they say nothing."""
+
+    samples: tuple[str, ...]  # their names
+    words: str
+    outcome: Outcome | None = None
+    calibration: Calibration | None = None
+    next_pose: NextPose | None = None
+
+
+class Session:
+    """The samples of one view in a folder. Several threads may ask; one at a time may take and drop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        view: str,
+        parent: Parent,
+        board: Board,
+        robot: RobotModel,
+        base_frame: str = "",
+        flange_frame: str = "",
+    ) -> None:
+        """Goes on with the samples that are there.
+
+        Args:
+            folder: of the samples; made with the first.
+            view: of the camera.
+            parent: what carries the camera.
+            board: that is seen.
+            robot: that moves.
+            base_frame: its base in tf, where it is not called as in franka_description.
+            flange_frame: the same for its flange.
+
+        Raises:
+            GenimaError: for a frame's name that tf refuses, samples of another view, robot or board, and damaged ones.
+        """
+        self.folder, self.view, self.parent, self.board, self.robot = folder, view, parent, board, robot
+        self._parent_frame = Frames.of(robot, parent, "", base_frame, flange_frame).parent
+        self.info: CameraInfo | None = None  # of the camera that took the samples; None before the first
+        self._samples: dict[str, Sample] = {}  # never changed in place
+        for raw in load_samples(folder, present_samples(folder)):
+            if raw.view != view:
+                raise GenimaError(f"{folder} has samples of view {raw.view}, not of {view}: take a folder each")
+            try:
+                self._samples[raw.name] = raw.detected(board, robot)
+            except GenimaError as error:
+                why = f"; {found}" if (found := diagnose(raw.image, board)) else ""
+                raise GenimaError(
+                    f"sample {raw.name} in {folder} cannot be gone on with: {error}{why}; remove it, or take another "
+                    "folder"
+                ) from None
+            self.info = raw.info
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """In the order of their names."""
+        return tuple(sample for _, sample in sorted(self._samples.items()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the samples."""
+        return tuple(sorted(self._samples))
+
+    @property
+    def coverage(self) -> float:
+        """The share of the image, 0..1, in which samples saw the board."""
+        return coverage([s.detection for s in self.samples], self.info.intrinsics) if self.info else 0.0
+
+    def require_camera(self, info: CameraInfo) -> None:
+        """Raise a GenimaError unless a camera is that of the samples."""
+        if self.info is not None and info != self.info:
+            raise GenimaError(
+                f"{self.folder} has samples of another camera or resolution (camera_info differs): take another folder"
+            )
+
+    def same_place(self, joints: Joints) -> str | None:
+        """The name of a sample that was taken from there, nearly; None where there is none."""
+        T_base_flange = self.robot.link_poses(joints.positions)[-2]
+        for name, sample in self._samples.items():
+            metres, angle = difference(T_base_flange, self.robot.link_poses(sample.joints)[-2])
+            if metres < _SAME[0] and angle < _SAME[1]:
+                return name
+        return None
+
+    def take(self, image: Image, info: CameraInfo, joints: Joints, detection: Detection) -> str:
+        """Add a sample, on the disk first; returns its name.
+
+        Raises:
+            GenimaError: for a camera other than that of the samples before, and when it cannot be written.
+        """
+        self.require_camera(info)
+        last = max((int(name) for name in self._samples if name.isdecimal()), default=0)
+        name = next(name for i in count(last + 1) if not sample_exists(self.folder, name := f"{i:04d}"))
+        by_name = self.robot.by_name(joints.positions, self.robot.gripper_position(joints.gripper))
+        save_sample(self.folder, RawSample(name, self.view, image, by_name, info))
+        self.info = info
+        self._samples = {**self._samples, name: Sample(name, joints.positions, detection)}
+        return name
+
+    def drop(self, name: str = "") -> str:
+        """Remove a sample, the last where no name is given; returns its name.
+
+        Raises:
+            GenimaError: when it is not there.
+        """
+        if not self._samples:
+            raise GenimaError("there is no sample to drop")
+        name = name or self.names[-1]
+        if name not in self._samples:
+            raise GenimaError(f"there is no sample {name}; there are {', '.join(self.names)}")
+        drop_sample(self.folder, name)
+        self._samples = {other: sample for other, sample in self._samples.items() if other != name}
+        self.info = self.info if self._samples else None
+        return name
+
+    def compute(self, samples: Sequence[Sample], info: CameraInfo) -> Result:
+        """What samples (some of this session's) by a camera say."""
+        names = tuple(sample.name for sample in samples)
+        try:
+            board = seen_board(self.board, (sample.detection for sample in samples))
+            outcome = calibrate(samples, board, info.intrinsics, self.robot, self.parent)
+        except GenimaError as error:
+            return Result(names, str(error))
+        frames = Frames(self._parent_frame, info.frame_id)
+        date = datetime.now().astimezone().isoformat(timespec="seconds")
+        found = calibration(outcome, self.view, board, date, frames)
+        assert found.sigma is not None and found.residuals is not None
+        millimetres, degrees = found.sigma
+        left = found.residuals
+        words = (
+            f"sure to {millimetres:.2f} mm and {degrees:.3f} deg (1 sigma) by {len(outcome.samples)} samples; "
+            f"residuals {left.pixels:.2f} px, {left.millimetres:.2f} mm, {left.degrees:.3f} deg"
+        )
+        if board.legacy_pattern and not self.board.legacy_pattern:
+            words += "; the board has the legacy pattern: its file may say legacy_pattern: true"
+        if problem := outcome.quality.size.problem:
+            words += f"; WARNING: {problem}"
+        for name, why in outcome.outliers.items():
+            words += f"; {name} is left out: {why}"
+        try:
+            candidates = candidates_near(outcome.samples, _CANDIDATES, _REACH, seed=len(names))
+            recommended = next_pose(outcome.samples, outcome.fit, board, candidates)
+        except GenimaError:  # that is no news: the samples are good
+            recommended = None
+        return Result(names, words, outcome, found, recommended)
+

@@ -1,0 +1,75 @@
+"""What the cameras of a running robot see, with the joints of that moment."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from genima_calibration.markerless import Photo
+from genima_cli.supervisor import joining_environment
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.system.ros_names import require_namespace, require_ros_name
+from genima_nodes.ros.ros_context import create, ros_context
+
+_PATIENCE = 5.0  # s
+_SAME_MOMENT = 0.05  # s
+
+
+def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> Mapping[str, Sequence[Photo]]:
+    """One photo of every view that speaks, by view; ``dds`` is a profile of config/dds.
+
+    Raises:
+        GenimaError: when no camera or no joints are heard.
+    """
+    require_namespace(namespace, "--namespace")
+    for view in views:
+        require_ros_name(view, "view")
+    os.environ.update(joining_environment(dds))
+    with ros_context():
+        photos, heard = _listen(views, robot, namespace)
+    if not photos:
+        said = f"no joint_states at the time of the images of {', '.join(heard)}" if heard else "no camera speaks"
+        raise GenimaError(f"{said}: does the robot run, in this ROS domain and namespace?")
+    for view in set(views) - set(photos):
+        print(f"{view:<16}silent")
+    return {view: photos[view] for view in views if view in photos}
+
+
+def _listen(
+    views: Sequence[str], robot: RobotModel, namespace: str
+) -> tuple[dict[str, Sequence[Photo]], Collection[str]]:
+    """Return one photo of each view with joints of its time, and the views that images came of."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from sensor_msgs.msg import Image as ImageMessage
+
+    from genima_nodes.ros import messages, qos
+    from genima_nodes.ros.diagnostics import Health
+    from genima_nodes.ros.joint_states import JointStates
+
+    executor = SingleThreadedExecutor()
+    node = create(lambda: rclpy.create_node("snapshots", namespace=namespace))
+    try:
+        executor.add_node(node)
+        joint_states = JointStates(node, Health(node), robot)
+        newest: dict[str, ImageMessage] = {}
+        for view in views:
+            node.create_subscription(
+                ImageMessage, f"cameras/{view}/color/image_raw", partial(newest.__setitem__, view), qos.IMAGE
+            )
+        photos: dict[str, Sequence[Photo]] = {}
+        deadline = time.monotonic() + _PATIENCE
+        while len(photos) < len(views) and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+            for view in set(newest) - set(photos):
+                stamp = messages.seconds(newest[view].header.stamp)
+                if joints := joint_states.at(stamp, _SAME_MOMENT):
+                    photos[view] = [Photo(view, messages.image_from(newest[view]).copy(), joints)]
+        return photos, newest.keys()
+    finally:
+        executor.shutdown()
+        node.destroy_node()

@@ -1,0 +1,343 @@
+"""`./genima calibrate live`: calibrate a camera on the robot, by hand or by itself; or try it on the simulated one.
+
+It starts what it needs: the simulator, our own drivers of a real robot, or only the calibrator beside a robot whose
+nodes run already; or it has the keys of a calibrator that runs already.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from genima.errors import GenimaError
+from genima.system.command_line import parse_options
+from genima.system.ros_names import RosName
+from genima.system.signals import interruptible
+from genima_bringup.node_specs import (
+    CLOCK_WATCH,
+    RECOVERY,
+    Process,
+    calibrator,
+    camera,
+    following,
+    guard,
+    jog,
+    mirror,
+    own_drivers,
+    simulated_leader,
+    simulator_with_board,
+)
+from genima_cli.join_graph import GraphOptions
+from genima_cli.teleop_session import Key, Leading, attached, leading, require_terminal
+
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+    from genima.cameras.camera import Camera
+    from genima.cameras.rig import Device
+
+_NODES = ("calibrator",)  # of a robot that runs already
+_ROBOT = "fr3_franka_hand"  # as `./genima real` has it
+_SPEED, _SIMULATED_SPEED = 0.15, 0.4  # of the arm's own; no person is near a simulated one
+_MOST = 20  # samples
+_SEEN, _DONE = 60.0, 1200.0  # s for the board to be seen, and for all samples
+_NEAR = 1.0, 0.1  # mm, deg from the simulator's truth
+
+
+@dataclass
+class Live(GraphOptions):
+    """Calibrate a camera on the robot: take samples by keys, or let the arm take them by itself.
+
+    With --sim on the simulated robot. With --robot-ip, --cameras and --view it starts our own drivers of a real Franka
+    robot and of that camera, with the guard and the calibrator. With --view and --parent it starts the calibrator
+    alone, beside a robot whose nodes run already. Without these it has the keys of a calibrator that runs already.
+    """
+
+    sim: bool = False
+    """On the simulated robot, which holds or sees a board."""
+    robot_ip: str = ""
+    """Address of the real robot, to start its drivers."""
+    cameras: str = ""
+    """Cameras by view, as for "./genima real": a name in config/cameras or a YAML file."""
+    view: RosName | None = None
+    """The camera to be calibrated (with --sim: front)."""
+    parent: Literal["base", "flange"] | None = None
+    """Mount of the camera, where neither --cameras nor the simulator defines it."""
+    robot: str | None = None
+    """Robot model of a real robot: a name in config/robots or a YAML file; default: fr3_franka_hand."""
+    board: Path | None = None
+    """YAML file of the board; default: calibration/boards/charuco_7x5_a4.yaml."""
+    out: Path | None = None
+    """Folder for VIEW.yaml; default: calibration/mine, with --sim runs/<time>."""
+    samples: Path | None = None
+    """Folder for the samples; default: data/calibration/VIEW, with --sim in --out."""
+    auto: bool = False
+    """With --sim: run without an operator. On a real robot, key m starts the automatic motion."""
+    most: Annotated[int, Field(ge=5, le=1000)] | None = None
+    """Samples that the arm takes by itself; default: 20."""
+    speed: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    """Of the arm's own, while it moves by itself; default: 0.15, with --sim 0.4."""
+    base_frame: str | None = None
+    """The robot's base in tf, where it is not called as in franka_description: left_fr3_link0."""
+    flange_frame: str | None = None
+    """The robot's flange in tf, where it is not called as in franka_description: left_fr3_link8."""
+    logs: Path | None = None
+    """Folder for the logs of the nodes that are started; default: runs/calibrate/<time>/logs, with --sim none."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Calibrate; returns the exit code: 1 when a simulated camera was not found where it is."""
+    options = parse_options(Live, "genima calibrate live", argv, "./genima calibrate live --sim --auto")
+    _require_possible(options)
+    with interruptible():
+        try:
+            if options.sim:
+                return _simulate(options)
+            if options.robot_ip:
+                return _start_robot(options)
+            return _start_calibrator(options) if options.view else _operate(options)
+        except KeyboardInterrupt:
+            return 130
+
+
+def _require_possible(options: Live) -> None:
+    """Raise a GenimaError in a moment for options that do not go together, and for files that cannot be read."""
+    described = ("parent", "robot", "base_frame", "flange_frame")
+    if options.sim:
+        _refuse(options, ("robot_ip", "cameras", *described, "namespace"), "is of a real robot; leave it out, or --sim")
+    elif options.robot_ip:
+        for name in ("cameras", "view"):
+            if not getattr(options, name):
+                raise GenimaError(f"--{name} is missing: which camera is to be calibrated, and how it is connected")
+        _refuse(options, ("parent",), "goes without --cameras, which say what carries the camera")
+        _refuse(options, ("namespace",), "is of a robot that runs already; this one's nodes have none")
+        _refuse(options, ("auto",), "goes with --sim; on a real robot key m has the arm move by itself")
+    elif options.view:
+        if not (options.parent or options.cameras):
+            raise GenimaError(
+                "say with --parent base or flange what carries the camera; or start robot and camera here as well, "
+                "with --robot-ip and --cameras"
+            )
+        _refuse(options, ("auto",), "goes with --sim; on a real robot key m has the arm move by itself")
+    else:
+        unused = ("cameras", *described, "board", "out", "samples", "auto", "most", "speed", "logs")
+        _refuse(
+            options, unused, "goes with --sim, or with the --view of a real robot whose calibrator is started here; a "
+            "calibrator that runs already has its own"
+        )  # fmt: skip
+    if not options.auto:
+        require_terminal("calibrating by hand")
+    if options.board:
+        from genima.cameras.calibration_board import Board
+
+        Board.load(options.board)
+
+
+def _refuse(options: Live, names: Sequence[str], why: str) -> None:
+    """Raise a GenimaError for the first of some options that was given."""
+    for name in names:
+        if getattr(options, name) not in (None, "", False):
+            raise GenimaError(f"--{name.replace('_', '-')} {why}")
+
+
+# ------------------------------------------------------------------------------------------------------ real robots
+
+
+def _start_robot(options: Live) -> int:
+    """Our own drivers of robot and camera, the guard, a leader that keys push, and the calibrator."""
+    from genima.robot.model import RobotModel
+    from genima_cli.join_graph import taking_part
+    from genima_cli.real import require_alone
+    from genima_cli.supervisor import robot_environment
+
+    view, robot, device = options.view or "", options.robot or _ROBOT, _device(options)
+    RobotModel.load(robot)
+    processes = [
+        *own_drivers(robot, options.robot_ip), camera(view, device), guard(robot, 200, RECOVERY),
+        jog(robot), mirror(robot, "same", _SPEED), *_calibrator(options, device.mounted_on), CLOCK_WATCH,
+    ]  # fmt: skip
+    environment = robot_environment()
+    os.environ.update(environment)
+    with taking_part("calibrate") as driver:
+        require_alone(driver, [process.node for process in processes if process != CLOCK_WATCH])
+    logs = _logs(options)
+    with leading(processes, logs, environment, "the drivers, the guard and the calibrator") as session:
+        _by_hand(session)
+    return 0
+
+
+def _start_calibrator(options: Live) -> int:
+    """The calibrator alone, in the graph of a robot whose nodes run already."""
+    from genima.robot.model import RobotModel
+    from genima_cli.join_graph import taking_part
+    from genima_cli.real import require_alone
+    from genima_cli.supervisor import Supervisor, joining_environment
+
+    RobotModel.load(options.robot or _ROBOT)
+    parent = options.parent or "base"
+    if options.cameras:
+        mounted = _device(options).mounted_on
+        if options.parent not in (None, mounted):
+            raise GenimaError(f"--parent {parent}: {options.cameras} has {options.view} on the {mounted}")
+        parent = mounted
+    processes = _calibrator(options, parent)
+    if options.namespace:
+        processes = [replace(each, remappings={"__ns": f"/{options.namespace.strip('/')}"}) for each in processes]
+    environment = joining_environment(options.dds)
+    os.environ.update(environment)
+    with taking_part("calibrate", options.namespace) as driver:
+        require_alone(driver, _NODES)
+    with (
+        Supervisor(processes, _logs(options), environment) as supervisor,
+        attached(_NODES, options.namespace, options.dds, supervisor.check) as session,
+    ):
+        _by_hand(session)
+    return 0
+
+
+def _operate(options: Live) -> int:
+    """Keys for a robot and a calibrator that run already."""
+    with attached(_NODES, options.namespace, options.dds) as session:
+        _by_hand(session)
+    return 0
+
+
+def _calibrator(options: Live, parent: Literal["base", "flange"]) -> list[Process]:
+    assert options.view is not None
+    return calibrator(
+        options.view, parent, str(options.board or ""), options.robot or _ROBOT,
+        str(options.out or "calibration/mine"), str(options.samples or ""), options.speed or _SPEED,
+        options.most or _MOST, options.base_frame or "", options.flange_frame or "",
+    )  # fmt: skip
+
+
+def _device(options: Live) -> Device:
+    """Connection of the camera to calibrate."""
+    from genima.cameras.rig import load_rig
+
+    rig = load_rig(options.cameras)
+    if options.view is None or options.view not in rig:
+        raise GenimaError(f"--view {options.view}: {options.cameras} has {', '.join(rig)}")
+    return rig[options.view]
+
+
+def _logs(options: Live) -> Path:
+    logs = options.logs or Path("runs") / "calibrate" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
+    print(f"logs: {logs}", flush=True)
+    return logs
+
+
+# ---------------------------------------------------------------------------------------------------- simulated robot
+
+
+def _simulate(options: Live) -> int:
+    from genima.cameras.camera import load_cameras
+
+    views = load_cameras("sim")
+    view, most, speed = options.view or "front", options.most or _MOST, options.speed or _SIMULATED_SPEED
+    if view not in views:
+        raise GenimaError(f"--view {view}: the simulator has {', '.join(views)}")
+    truth = views[view]
+    out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    place, board = "table" if truth.parent == "flange" else "gripper", str(options.board or "")
+    samples = str(options.samples or out / "samples" / view)
+    node = calibrator(view, truth.parent, board, "panda", str(out), samples, speed, most)
+    simulator = simulator_with_board(view, place, board)
+    if options.auto:
+        with leading([*simulator, guard(), *node], options.logs) as session:
+            try:
+                _move_by_itself(session, most)
+            except GenimaError as error:
+                raise GenimaError(f"{error}; --out {out} goes on with the samples that it has") from None
+            print(session.operator.said("calibrator/save", session.live))
+        return _compare(out, truth)
+    with leading([*simulator, *simulated_leader("jog"), *following(), *node], options.logs) as session:
+        if place == "gripper":
+            session.operator.toggle_gripper()  # it stays closed
+        session.lead()
+        _by_hand(session)
+    return _compare(out, truth) if (out / f"{view}.yaml").exists() else 0
+
+
+def _by_hand(session: Leading) -> None:
+    operator, live = session.operator, session.live
+
+    def by_itself() -> str:
+        on = not (operator.calibrator is not None and operator.calibrator.automatic)
+        if on and operator.following:
+            operator.said("teleop/end", live)
+        return operator.calibrate_by_itself(on, live)
+
+    keys = {
+        "t": Key("take", lambda: operator.said("calibrator/take", live)),
+        "x": Key("drop the last", lambda: operator.drop_sample("", live)),
+        "c": Key("compute", lambda: operator.said("calibrator/compute", live)),
+        "v": Key("save", lambda: operator.said("calibrator/save", live)),
+        "m": Key("move by itself, or stop that", by_itself),
+    }
+    session.by_hand(keys)
+
+
+def _move_by_itself(session: Leading, most: int) -> None:
+    """Have the arm take its samples, and wait for the end.
+
+    Raises:
+        GenimaError: when it does not begin, or ends for something that is wrong.
+    """
+    operator = session.operator
+    from tqdm import tqdm
+
+    session.say(_begun(session))
+    with tqdm(total=most, unit="sample", dynamic_ncols=True) as progress:
+
+        def ended() -> bool:
+            if (status := operator.calibrator) is None:
+                return False
+            progress.update(len(status.samples) - progress.n)
+            if status.computed:
+                progress.set_postfix_str(f"{status.millimetres:.2f} mm, {status.degrees:.3f} deg", refresh=False)
+            return bool(status.automatic_words) and not status.automatic
+
+        finished = operator.spin_until(ended, _DONE, session.live)
+    words = operator.calibrator.automatic_words if operator.calibrator else "nothing is heard of it"
+    if not finished or not words.startswith("done"):
+        raise GenimaError(f"calibrator: {words}")
+    session.say(words)
+
+
+def _begun(session: Leading) -> str:
+    """Start it as soon as the board is seen."""
+    deadline = time.monotonic() + _SEEN
+    while True:
+        try:
+            return session.operator.calibrate_by_itself(True, session.live)
+        except GenimaError:
+            if time.monotonic() > deadline:
+                raise
+        session.operator.spin_until(lambda: False, 0.3, session.live)
+
+
+def _compare(out: Path, truth: Camera) -> int:
+    """Print how far the saved calibration is from the simulator's truth; returns the exit code."""
+    import numpy as np
+
+    from genima.cameras.calibration_file import Calibration
+    from genima.robot.rigid_transforms import difference
+
+    path = out / f"{truth.view}.yaml"
+    found = Calibration.load(path)
+    metres, angle = difference(found.camera.T_parent_camera, truth.T_parent_camera)
+    off, sure = (1e3 * metres, float(np.degrees(angle))), found.sigma or (np.nan, np.nan)
+    rows = zip(("mm", "deg"), off, sure, strict=True)
+    parts = [f"{value:.3f} {unit} (1 sigma as stated: {sigma:.3f})" for unit, value, sigma in rows]
+    print(f"{path}: {' and '.join(parts)} from where the simulated camera is")
+    return 0 if off[0] <= _NEAR[0] and off[1] <= _NEAR[1] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

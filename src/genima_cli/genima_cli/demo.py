@@ -1,0 +1,254 @@
+"""`./genima demo`: the closed loop on the simulated robot, in real time, over ROS 2, with a report at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima.io.files import require_writable
+from genima.io.outputs import output_lock, require_free
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.system.command_line import Episodes, Port, Seconds, Seed, parse_options
+from genima.system.signals import interruptible
+from genima_bringup.node_specs import Process, around_simulator, coppeliasim, simulated
+from genima_cli.demo_report import EpisodeResult, Report
+from genima_cli.machine_load import LoadMeter
+from genima_cli.sampling_parameters import shortcut_parameters
+from genima_cli.supervisor import Supervisor, ros_environment
+from genima_nodes.ros.ros_context import create, ros_context
+from genima_sim.tasks import get_task
+
+if TYPE_CHECKING:  # for --help, nothing slow is imported
+    from genima.policy.spec import DrawingSpec
+    from genima.types import Image
+    from genima_cli import video as film
+    from genima_cli.graph_monitor import Monitor
+
+_READY_TIMEOUT = 180.0  # s: a cold disk and two busy cores
+_SETTLE = 0.5  # s between episodes, in which the guard brings the arm to rest
+_EARLY = 0.03  # s that a camera's image may come before the next frame is due
+_PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on its way by then
+
+
+_FILES = ("report.json", "video.mp4", "video.mp4.part", "picture.png")  # of a run, beside its logs
+
+
+@dataclass
+class Demo:
+    """Run the closed loop on the simulated robot, in real time, over ROS 2, and report on it."""
+
+    task: str = "push_button"
+    """Task: push_button or take_lid_off; with --backend coppeliasim one of its scene."""
+    episodes: Episodes = 10
+    """Number of episodes."""
+    seed: Seed = 0
+    """Seed of the first scene; the next scene takes the next number."""
+    time_limit: Seconds = 20.0
+    """Seconds of an episode."""
+    out: Path | None = None
+    """Folder for report, video, picture and logs; default: runs/<time>."""
+    overwrite: bool = False
+    """Replace the report, video, picture and logs of an earlier run in --out."""
+    checkpoint: str = ""
+    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    headless: bool = False
+    """Show no window; the default where there is no display."""
+    backend: Literal["mujoco", "coppeliasim"] = "mujoco"
+    """Simulator; CoppeliaSim must run already (docs/coppeliasim.md)."""
+    scene: str = "rlbench"
+    """With coppeliasim: names of its objects, a name in config/coppeliasim or a YAML file."""
+    host: str = "localhost"
+    """With coppeliasim: machine that it runs on."""
+    port: Port = 23000
+    """With coppeliasim: port of its remote API."""
+    calibration: str = "sim"
+    """With coppeliasim: calibration of its cameras, a name in calibration or a folder."""
+    drawing: Shortcuts = field(default_factory=Shortcuts)
+    """Faster drawings, which are others."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the demo; return the exit code."""
+    options = parse_options(Demo, "genima demo", argv, example="./genima demo --task take_lid_off --episodes 3")
+    options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if options.backend == "mujoco":
+        get_task(options.task)
+    out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    require_free(out, "run", options.overwrite, is_run)
+    from genima.policy import spec as checkpoint
+
+    spec, _ = checkpoint.read_pair(options.checkpoint)  # in a moment, what the nodes would find out in many seconds
+    _require_task(options, spec)
+    out = out.absolute()
+    _make_folder(out.parent)
+    report = Report(options.task, options.episodes)
+    with output_lock(out, "run"), interruptible():
+        _clear(out, options.overwrite)
+        try:
+            _run(options, spec, out, report)
+        except KeyboardInterrupt:
+            report.interrupted = True
+        report.write(out / "report.json")
+    print(f"{report.text()}\nmore in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    return 130 if report.interrupted else 0
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run: it holds logs of nodes or a report, and no other files."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    logs = folder / "logs"
+    only_logs = not logs.exists() or (logs.is_dir() and all(path.suffix == ".log" for path in logs.iterdir()))
+    return bool(names & {"logs", "report.json"}) and names <= {"logs", *_FILES} and only_logs
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def _clear(out: Path, overwrite: bool) -> None:
+    """Make the folder of the run; remove what an earlier run left in it, where the user asked for that."""
+    _make_folder(out)
+    require_free(out, "run", overwrite, is_run)  # again, now that no other run can begin there
+    try:
+        for path in (*(out / name for name in _FILES), *(out / "logs").glob("*.log")):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
+    require_writable(out / "report.json")
+
+
+def _require_task(options: Demo, spec: DrawingSpec) -> None:
+    """Raise a GenimaError for a task that the simulator does not know."""
+    if options.backend == "mujoco":
+        return
+    from genima.robot.model import RobotModel
+    from genima_sim.coppeliasim.names import SceneNames
+
+    SceneNames.load(options.scene, RobotModel.load(spec.robot)).require_task(options.task)
+
+
+def _processes(options: Demo, robot: str) -> list[Process]:
+    shortcuts = shortcut_parameters(options.drawing)
+    if options.backend == "mujoco":
+        return simulated(options.checkpoint, options.seed, shortcuts)
+    remote = coppeliasim(options.scene, options.host, options.port, robot)
+    return [remote, *around_simulator(options.checkpoint, options.seed, options.calibration, robot, shortcuts)]
+
+
+def _run(options: Demo, spec: DrawingSpec, out: Path, report: Report) -> None:
+    load = LoadMeter()
+    environment = ros_environment()
+    os.environ.update(environment)  # this process takes part in the same graph
+    processes = _processes(options, spec.robot)
+    with (
+        Supervisor(processes, out / "logs", environment) as supervisor,
+        _pictures(out, options.headless, spec.views) as pictures,
+        ros_context(),  # after the processes have been started: they load meanwhile
+    ):
+        from genima_cli.graph_monitor import Monitor
+        from genima_nodes.ros.node_process import FILMING_NICENESS, set_niceness
+
+        set_niceness(FILMING_NICENESS)
+        monitor = create(lambda: Monitor(spec.views, pictures.add))
+        try:
+            print("starting the simulator and the models ...", flush=True)
+            monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
+            with tqdm(bar_format="{desc}", disable=None) as line:  # no live line where nobody watches
+                for seed in range(options.seed, options.seed + options.episodes):
+
+                    def live(seed: int = seed) -> None:
+                        supervisor.check()
+                        line.set_description_str(_live_line(monitor, report, seed), refresh=False)
+                        line.refresh()
+
+                    pictures.instruction = instruction = monitor.reset(options.task, seed, live)
+                    before = monitor.seen.drawn
+                    result = monitor.run_task(instruction, options.time_limit, live)
+                    drawn = monitor.seen.drawn - before
+                    report.results.append(
+                        EpisodeResult(options.task, seed, result.outcome, result.reason, result.elapsed, drawn)
+                    )
+                    line.write(f"seed {seed}: {result.outcome} after {result.elapsed:.1f} s ({result.reason})")
+                    monitor.spin_until(lambda: False, _SETTLE, live)
+        finally:
+            report.measurements = monitor.measurements(psutil.Process().create_time())
+            report.load = load.read()
+            monitor.close()
+
+
+def _live_line(monitor: Monitor, report: Report, seed: int) -> str:
+    now = monitor.measurements(0.0)
+    successes = sum(result.success for result in report.results)
+    faults = monitor.faults()
+    return (
+        f"episode {min(len(report.results) + 1, report.requested)}/{report.requested} (seed {seed})  "
+        f"success {successes}  drawing {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz "
+        f"({100 * now.late_fraction:.1f}% late)  latency {now.latency_ms['p50']:.0f} ms  dropped {monitor.dropped()}  "
+        f"real time x{now.real_time_factor:.2f}"
+        + (f"  ! {faults[0]}" if faults else "")
+    )
+
+
+class _Pictures:
+    """Collects the video and the one picture."""
+
+    def __init__(self, out: Path, headless: bool, views: Sequence[str]) -> None:
+        from genima_cli import video as film
+
+        self.instruction = ""  # of the episode that runs
+        self._film, self._out, self._views = film, out, views
+        self._window = None if headless else film.open_window()
+        self._video: film.Video | None = None
+        self._drawings = 0
+        self._next_frame = 0.0  # monotonic s
+        self._picture: Image | None = None
+
+    def add(self, observation: Image, drawn: Image, matching: bool) -> None:
+        if not matching and time.monotonic() < self._next_frame:
+            return
+        film, pair = self._film, self._film.side_by_side(observation, drawn)
+        if not matching:
+            self._next_frame = time.monotonic() + 1 / film.FPS - _EARLY
+            self._video = self._video or film.Video(self._out / "video.mp4")
+            self._video.add(pair)
+            if self._window is not None:
+                self._window.show(pair)
+        elif self._drawings < _PICTURE_OF:
+            self._drawings += 1
+            self._picture = film.label(pair, self._views, self.instruction)
+
+    def close(self) -> None:
+        if self._window is not None:
+            self._window.close()
+        if self._video is not None:
+            self._video.close()
+        if self._picture is not None:
+            self._film.write_picture(self._out / "picture.png", self._picture)
+
+
+@contextlib.contextmanager
+def _pictures(out: Path, headless: bool, views: Sequence[str]) -> Iterator[_Pictures]:
+    pictures = _Pictures(out, headless, views)
+    try:
+        yield pictures
+    finally:
+        pictures.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,168 @@
+"""``./genima eval``: success of a checkpoint over many seeds, by the closed loop in lock-step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+from genima.closed_loop import Draws, Reads, Robot, run_episode
+from genima.control.chunk_stream import ChunkStream
+from genima.control.command_guard import CommandGuard
+from genima.control.temporal_ensemble import TemporalEnsemble
+from genima.errors import GenimaError
+from genima.evaluation import BlankTargets
+from genima.io.files import require_writable
+from genima.policy import spec as checkpoint
+from genima.policy.controller.controller import Controller
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.spec import DrawingSpec
+from genima.robot.model import RobotModel
+from genima.system.signals import interruptible
+from genima_cli.evaluate_options import Evaluate, main
+from genima_cli.evaluation_results import Results, checkpoint_digest, open_results
+from genima_sim.coppeliasim.connection import PATIENT, Connection
+from genima_sim.coppeliasim.environment import CoppeliaEnvironment
+from genima_sim.coppeliasim.names import SceneNames
+from genima_sim.coppeliasim.scene import CoppeliaScene
+from genima_sim.environment import Environment
+from genima_sim.rlbench.environment import RLBenchEnvironment
+from genima_sim.rlbench.tasks import ROBOT
+
+__all__ = ["Evaluate", "load_pair", "main", "run"]
+
+
+class _Simulated(Robot, Protocol):
+    """A robot in a scene that can be reset."""
+
+    @property
+    def command_rate(self) -> float:
+        """Hz."""
+
+    def reset(self, task: str, seed: int) -> None:
+        """Start an episode."""
+
+    def close(self) -> None:
+        """End the simulator."""
+
+
+def _scene(options: Evaluate, spec: DrawingSpec) -> SceneNames:
+    names = SceneNames.load(options.scene, RobotModel.load(spec.robot))
+    names.require_task(options.task)
+    return replace(names, image_size=spec.camera_size)
+
+
+def _begin_coppeliasim(options: Evaluate, spec: DrawingSpec) -> _Simulated:
+    def connect() -> Connection:
+        return Connection(options.host, options.port, PATIENT)
+
+    return CoppeliaEnvironment(CoppeliaScene(connect, _scene(options, spec), RobotModel.load(spec.robot)))
+
+
+def _begin_rlbench(options: Evaluate, spec: DrawingSpec) -> _Simulated:
+    spec.require_robot(RobotModel.load(ROBOT), f"the checkpoint {options.checkpoint or 'of Genima'}")
+    return RLBenchEnvironment(spec.camera_size)
+
+
+_SIMULATORS: dict[str, Callable[[Evaluate, DrawingSpec], _Simulated]] = {
+    "mujoco": lambda *_: Environment(),
+    "rlbench": _begin_rlbench,
+    "coppeliasim": _begin_coppeliasim,
+}
+
+
+def run(options: Evaluate) -> int:
+    """Evaluate; return the exit code.
+
+    Raises:
+        GenimaError: for options that the checkpoint or the simulator does not allow.
+    """
+    spec, folders = checkpoint.read_pair(options.checkpoint)
+    if options.simulator == "coppeliasim":
+        _scene(options, spec)
+    if options.horizon > spec.horizon:
+        raise GenimaError(f"--horizon {options.horizon}: the checkpoint has chunks of K = {spec.horizon} actions")
+    if options.ensemble is not None and options.horizon >= spec.horizon:
+        raise GenimaError(f"--ensemble needs a --horizon below K = {spec.horizon}, so that chunks overlap")
+    torch.set_num_threads(options.threads)
+    agent, controller = load_pair(options.checkpoint, options.device)
+    agent.engine = DrawingEngine(agent, options.drawing)
+    if options.out:
+        require_writable(options.out)
+    with interruptible(), open_results(options.out, settings(options, folders), options.overwrite) as results:
+        seeds = range(options.seed, options.seed + options.episodes)
+        todo = [seed for seed in seeds if seed not in set(results.seeds)]
+        if len(todo) < len(seeds):
+            print(f"{len(seeds) - len(todo)} of {len(seeds)} episodes are in {options.out} already")
+        try:
+            _run_episodes(options, spec, agent, controller, todo, results)
+        except KeyboardInterrupt:
+            where = f" are in {options.out}; the same command resumes" if options.out else ""
+            print(f"\ninterrupted: {results.success().episodes} of {len(seeds)} episodes{where or ' were evaluated'}")
+            return 130
+    print(f"{options.task}{' with blank targets' if options.blank_targets else ''}: {results.success()}")
+    return 0
+
+
+def _run_episodes(
+    options: Evaluate,
+    spec: DrawingSpec,
+    agent: DiffusionAgent,
+    controller: Controller,
+    seeds: Sequence[int],
+    results: Results,
+) -> None:
+    assert options.time_limit is not None
+    draws: Draws = BlankTargets(spec) if options.blank_targets else agent
+    environment = _SIMULATORS[options.simulator](options, spec)
+    rate = environment.command_rate
+    with closing(environment), tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
+        for seed in progress:
+            environment.reset(options.task, seed)
+            reads: Reads = controller if options.ensemble is None else TemporalEnsemble(controller, options.ensemble)
+            run_episode(
+                environment, draws, reads,
+                ChunkStream(agent.robot, rate, options.horizon, options.mode),
+                CommandGuard(agent.robot, rate),
+                command_rate=rate, latency=options.latency, time_limit=options.time_limit, seed=seed * 1000,
+            )  # fmt: skip
+            results.add(seed, environment.done)
+            success = results.success()
+            progress.set_postfix_str(f"{success.successes}/{success.episodes}", refresh=False)
+
+
+def settings(options: Evaluate, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Return whatever a result depends on, as plain JSON types."""
+    return {
+        "task": options.task,
+        "simulator": options.simulator,
+        "seed": options.seed,
+        "checkpoint": str(options.checkpoint or "bundled"),
+        "checkpoint_digest": checkpoint_digest(folders),
+        "blank_targets": options.blank_targets,
+        "horizon": options.horizon,
+        "mode": options.mode,
+        "latency": options.latency,
+        "ensemble": options.ensemble,
+        "time_limit": options.time_limit,
+        "drawing": asdict(options.drawing),
+        **({"scene": options.scene} if options.simulator == "coppeliasim" else {}),
+    }
+
+
+def load_pair(folder: Path | None, device: str) -> tuple[DiffusionAgent, Controller]:
+    """The diffusion agent and the controller of a checkpoint folder, checked to fit each other.
+
+    Raises:
+        GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
+    """
+    _, folders = checkpoint.read_pair(folder)
+    agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT], device)
+    controller = Controller.from_pretrained(folders[checkpoint.CONTROLLER], device)
+    return agent, controller

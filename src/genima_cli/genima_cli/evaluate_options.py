@@ -1,0 +1,83 @@
+"""``./genima eval``: options of the evaluation in lock-step; nothing slow is imported before they have been checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from genima.errors import GenimaError
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.system.command_line import Episodes, Port, Seconds, Seed, Workers, parse_options
+from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
+from genima_sim.rlbench.tasks import RATE, STEPS, require_task
+from genima_sim.tasks import get_task
+
+_TIME_LIMITS = {"mujoco": 20.0, "rlbench": STEPS / RATE, "coppeliasim": 20.0}  # s of an episode
+
+
+@dataclass
+class Evaluate:
+    """Measure success in simulation, in lock-step and without ROS.
+
+    With --out the result is kept after each episode; interrupted, the same command resumes.
+    """
+
+    task: str
+    """push_button or take_lid_off; with --simulator rlbench one of the paper's 25, by its file's name; with coppeliasim
+    one that the scene's names know."""
+    simulator: Literal["mujoco", "rlbench", "coppeliasim"] = "mujoco"
+    """Ours, RLBench where it is installed, or a scene in a CoppeliaSim that runs (docs/coppeliasim.md)."""
+    episodes: Episodes = 50
+    """Number of episodes."""
+    seed: Seed = 0
+    """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
+    blank_targets: bool = False
+    """Give the controller blank images instead of drawings, to see what it does without them."""
+    checkpoint: Path | None = None
+    """Folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
+    device: str = "cpu"
+    """Device of the models."""
+    threads: Workers = 1
+    """Processor cores that the models use; the small ones are fastest on one."""
+    horizon: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Actions executed before the next drawing takes over, 1 to K."""
+    mode: Literal["overlapped", "serial"] = "overlapped"
+    """overlapped: the next drawing is made while the chunk runs; serial: when it has been executed."""
+    latency: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """Seconds from an observation until its chunk can be followed; time stands still meanwhile if 0."""
+    ensemble: Annotated[float, Field(ge=-100, le=100)] | None = None
+    """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
+    time_limit: Seconds | None = None
+    """Seconds of an episode; default: 20, in RLBench 10, which are 200 steps."""
+    scene: str = "rlbench"
+    """With coppeliasim: names of its objects, a name in config/coppeliasim or a YAML file."""
+    host: str = DEFAULT_HOST
+    """With coppeliasim: machine that it runs on."""
+    port: Port = DEFAULT_PORT
+    """With coppeliasim: port of its ZeroMQ remote API."""
+    drawing: Shortcuts = field(default_factory=Shortcuts)
+    """Faster drawings, which are others."""
+    out: Path | None = None
+    """JSON file for the result; one that the same command left is continued."""
+    overwrite: bool = False
+    """Replace the result in --out, and evaluate anew."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima eval``."""
+    options = parse_options(Evaluate, "genima eval", argv, example="./genima eval --task push_button --episodes 20")
+    if options.simulator == "mujoco":
+        get_task(options.task)
+    elif options.simulator == "rlbench":
+        require_task(options.task)
+    if options.out is not None and options.out.suffix != ".json":
+        raise GenimaError(f"--out {options.out}: the result is a .json file")
+    if options.time_limit is None:
+        options.time_limit = _TIME_LIMITS[options.simulator]
+    from genima_cli.evaluate import run
+
+    return run(options)

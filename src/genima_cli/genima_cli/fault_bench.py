@@ -1,0 +1,429 @@
+"""`./genima faults`: what the robot receives while something goes wrong, one fault at a time, on the simulated robot.
+
+::
+
+    reset the scene ──► run the task ──► arm moving ──► fault ──► its cause goes away ──► does the arm move again?
+                                                          └─ every set-point at the robot's input is recorded ──┘
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima.io.files import FileSchema, atomic_write, load_json, read_text, require_writable, validate
+from genima.io.outputs import output_lock, require_same_settings
+from genima.system.command_line import Seed, parse_options
+from genima.system.signals import interruptible
+from genima_bringup.node_specs import simulated
+from genima_cli.shifted_clock import set_clock
+from genima_cli.supervisor import Supervisor, ros_environment
+from genima_nodes.ros.ros_context import create, ros_context
+
+if TYPE_CHECKING:  # ROS starts only once its environment is set
+    from rclpy.task import Future
+
+    from genima.policy.spec import DrawingSpec
+    from genima.robot.model import RobotModel
+    from genima_cli.fault_relays import Record, Relays
+    from genima_cli.faults import Fault, Scene
+    from genima_cli.graph_client import Driver
+
+TASK = "push_button"
+_READY_TIMEOUT = 180.0  # s
+_SETTLE = 1.0  # s between faults
+_UNDER_WAY = 25.0  # s for the arm to move
+_RECOVERY = 30.0  # s for it to move again, once the cause has gone and killed nodes are back
+_MOVING = 0.1  # rad/s of any joint
+_MOVED = 0.02  # rad
+_STILL, _STANDING = 1e-3, 0.1  # rad (half a millimetre at the gripper) within s: the set-points stand
+_SLACK = 0.02  # s at its speed that an arm may go beyond its quickest stop: jerk is limited, set-points are apart
+_TRIES = 3  # at a moving arm
+_BEGIN, _END = "<!-- table of faults -->", "<!-- end -->"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one fault did."""
+
+    fault: str
+    limit_violations: int  # set-points beyond a limit of position, velocity, acceleration or jerk
+    hold_ms: float | None  # from the first bad or missing sample until the arm's stop begins; None: never
+    rest_ms: float | None  # and until the set-points stand
+    must_hold: bool
+    recovered: bool  # by itself, killed nodes started again and an ended task asked for again
+    task: str  # what became of it
+    set_points: int
+    said: list[str]  # by the nodes meanwhile
+
+    @property
+    def passed(self) -> bool:
+        """Whether the arm kept its limits, held where it must, and recovered."""
+        return self.limit_violations == 0 and self.recovered and not (self.must_hold and self.hold_ms is None)
+
+
+class _Record(FileSchema):
+    """File of --out."""
+
+    settings: dict[str, Any]
+    faults: list[dict[str, Any]]
+
+
+class FaultBench:
+    """The demo's processes with relays between them."""
+
+    def __init__(self, driver: Driver, relays: Relays, scene: Scene, robot: RobotModel) -> None:
+        self._driver, self._relays, self._scene, self._robot = driver, relays, scene, robot
+
+    def run(self, fault: Fault, seed: int) -> Result:
+        """Try one fault.
+
+        Raises:
+            GenimaError: when the graph does not get ready, or the arm does not move before the fault.
+        """
+        running, instruction = self._get_moving(seed)
+        self._driver.complaints.clear()
+        with fault.bring_about(self._scene) as onset:
+            if fault.restarts:
+                self._driver.health.pop(fault.restarts, None)
+            self._driver.spin_until(lambda: False, fault.seconds, lambda: None)  # nodes may die of it
+            begin, end = onset(), time.monotonic()
+        said = list(dict.fromkeys(self._driver.complaints))
+        recovered, task = self._recovers(fault, running, instruction)
+        record = self._relays.record()
+        from genima.control.limit_violations import violations
+
+        return Result(
+            fault=fault.name,
+            limit_violations=violations(record.stamps, record.positions, self._robot),
+            hold_ms=None if begin is None else hold_ms(record, begin, end, self._robot),
+            rest_ms=None if begin is None else rest_ms(record, begin, end),
+            must_hold=fault.must_hold,
+            recovered=recovered,
+            task=task,
+            set_points=len(record.times),
+            said=said,
+        )
+
+    def _get_moving(self, seed: int) -> tuple[Future, str]:
+        for k in range(_TRIES):
+            self._wait_ready()
+            instruction = self._driver.reset(TASK, seed + 1000 * k, self._alive)
+            self._spin(_SETTLE)  # the reset has put the arm somewhere else: that is no command
+            self._relays.forget()
+            running = self._driver.begin_task(instruction, 0.0, self._alive)
+            self._driver.spin_until(self._is_moving, _UNDER_WAY, self._alive)
+            if not running.done() and self._is_moving():
+                return running, instruction
+            self._finish(running)
+        raise GenimaError(f"the arm did not begin to move: {'; '.join(self._driver.faults()) or 'nobody knows why'}")
+
+    def _recovers(self, fault: Fault, running: Future, instruction: str) -> tuple[bool, str]:
+        """Whether the arm moves again, and what became of the task."""
+        if fault.restarts:
+            self._wait_ready([fault.restarts])
+        before = self._relays.record().positions[-1]
+        deadline, task = time.monotonic() + _RECOVERY, "went on"
+        while (left := deadline - time.monotonic()) > 0 and not self._has_moved(before):
+            if not running.done():
+                self._spin(0.1)
+                continue
+            result = running.result().result
+            if result.outcome == result.SUCCEEDED:
+                return True, "succeeded"
+            task = f"ended ({result.reason}), asked for again"
+            try:
+                self._wait_ready(timeout=left)
+            except GenimaError as error:
+                return False, f"ended ({result.reason}); {error}"
+            running = self._driver.begin_task(instruction, 0.0, self._alive)
+        recovered = self._has_moved(before)
+        self._finish(running)
+        return recovered, task
+
+    def _has_moved(self, before: NDArray[np.float64]) -> bool:
+        return bool(np.max(np.abs(self._relays.record().positions[-1] - before)) > _MOVED)
+
+    def _finish(self, running: Future) -> None:
+        if not running.done():
+            self._driver.end_task()
+            self._driver.spin_until(running.done, 10.0, self._alive)
+        self._spin(_SETTLE)
+
+    def _is_moving(self) -> bool:
+        record = self._relays.record()
+        recent = record.positions[record.times > time.monotonic() - 0.2]
+        return len(recent) > 5 and bool(np.max(np.abs(recent[-1] - recent[0])) > _MOVING * 0.2)
+
+    def _wait_ready(self, nodes: Sequence[str] = (), timeout: float = _READY_TIMEOUT) -> None:
+        names = nodes or [process.executable for process in simulated()]
+        self._driver.wait_ready(names, timeout, self._alive)
+
+    def _spin(self, seconds: float) -> None:
+        self._driver.spin_until(lambda: False, seconds, self._alive)
+
+    def _alive(self) -> None:
+        self._scene.supervisor.check()
+
+
+def rest_ms(record: Record, begin: float, end: float) -> float | None:
+    """From ``begin`` until the set-points stand for a while before ``end``, all monotonic s; None if they never do."""
+    for k in range(max(0, int(np.searchsorted(record.times, begin, "right")) - 1), len(record.times)):
+        since = max(begin, float(record.times[k]))
+        if since + _STANDING > end:
+            return None
+        next_ones = record.positions[k : np.searchsorted(record.times, since + _STANDING)]
+        if np.max(np.abs(next_ones - record.positions[k])) < _STILL:
+            return round(1000 * (since - begin), 1)
+    return None
+
+
+def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> float | None:
+    """From ``begin`` until the set-points begin to hold: from then on they go no further than the quickest stop needs.
+
+    Arguments and result as for :func:`rest_ms`; found to a set-point or two.
+    """
+    rest = rest_ms(record, begin, end)
+    if rest is None:
+        return None
+    standing = begin + rest / 1000
+    last = int(np.searchsorted(record.times, standing, "right"))
+    for k in range(max(1, int(np.searchsorted(record.times, begin, "right")) - 1), last):
+        before, here = record.positions[k - 1 : k + 1]
+        speed = np.abs(here - before) / (record.stamps[k] - record.stamps[k - 1])
+        farthest = np.max(np.abs(record.positions[k:last] - here), axis=0)
+        if np.all(farthest <= speed**2 / (2 * robot.acceleration_max) + speed * _SLACK + _STILL):
+            return round(1000 * max(0.0, float(record.times[k]) - begin), 1)
+    return rest
+
+
+@dataclass
+class Faults:
+    """Bring about faults on the simulated robot, one at a time, and record what the robot receives.
+
+    Exit code 1 when a command broke a limit, or the arm did not hold or not recover.
+    """
+
+    out: Path | None = None
+    """JSON file with a record of each fault; one of the same seed and models is continued."""
+    overwrite: bool = False
+    """Begin the JSON file anew."""
+    only: str = ""
+    """Faults with this in their names."""
+    seed: Seed = 0
+    """Seed of the first scene."""
+    table: Path | None = None
+    """Markdown page; its part after "<!-- table of faults -->" is replaced by the table."""
+    checkpoint: str = ""
+    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    logs: Path | None = None
+    """Folder for the nodes' logs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the bench; return the exit code: 1 when a command broke a limit, or the arm did not hold or not recover."""
+    options = parse_options(Faults, "genima faults", argv, example="./genima faults --only camera --out faults.json")
+    if options.table:
+        _require_place(options.table)
+    from genima.policy import spec as checkpoint  # only here: for --help, nothing slow is imported
+    from genima_cli.evaluation_results import checkpoint_digest
+
+    spec, folders = checkpoint.read_pair(options.checkpoint)
+    settings = {
+        "task": TASK,
+        "seed": options.seed,
+        "checkpoint": options.checkpoint or "bundled",
+        "checkpoint_digest": checkpoint_digest(folders),
+    }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(interruptible())
+        if options.out is not None:
+            stack.enter_context(output_lock(options.out.absolute(), "record of faults"))
+        return _bench(options, spec, settings)
+
+
+def _bench(options: Faults, spec: DrawingSpec, settings: dict[str, Any]) -> int:
+    done = _read(options.out, settings, options.overwrite)
+    os.environ.update(ros_environment())
+    from genima_cli.faults import all_faults
+
+    known = all_faults(spec.views)
+    wanted = [fault for fault in known if options.only in fault.name]
+    if not wanted:
+        raise GenimaError(f"no fault has {options.only!r} in its name; there are: {', '.join(f.name for f in known)}")
+    names = {result.fault for result in done}
+    open_ones = [fault for fault in wanted if fault.name not in names]
+    if done:
+        print(f"{len(done)} faults are in {options.out} from before; --overwrite begins anew")
+    interrupted = False
+    try:
+        with tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), unit="fault", disable=None) as progress:
+            for result in _run(options, spec, known, open_ones):
+                done.append(result)
+                _write(options.out, settings, done)
+                progress.write(line(result))
+                progress.update()
+    except KeyboardInterrupt:
+        interrupted = True
+    text = table(done)
+    print(text)
+    if options.table and not interrupted:
+        _update(options.table, text)
+    if interrupted:
+        return 130
+    return 0 if all(result.passed for result in done) else 1
+
+
+def _run(options: Faults, spec: DrawingSpec, known: Sequence[Fault], faults: Sequence[Fault]) -> Iterator[Result]:
+    seeds = {fault.name: options.seed + k for k, fault in enumerate(known)}  # whatever else is tried
+    with tempfile.TemporaryDirectory() as folder:
+        for clock in (False, True):
+            chosen = [(fault, seeds[fault.name]) for fault in faults if fault.clock is clock]
+            if chosen:
+                yield from _run_graph(options, spec, chosen, Path(folder), clock)
+
+
+def _run_graph(
+    options: Faults,
+    spec: DrawingSpec,
+    faults: Sequence[tuple[Fault, int]],
+    folder: Path,
+    clock: bool,
+) -> Iterator[Result]:
+    from genima.robot.model import RobotModel
+    from genima_cli.fault_relays import Relays, remappings
+    from genima_cli.faults import Scene
+    from genima_cli.graph_client import Driver
+    from genima_nodes.ros.node_process import CONTROL_NICENESS, set_niceness
+
+    file, environment = shifted_clock(folder) if clock else (folder, {})
+    robot = RobotModel.load(spec.robot)
+    processes = [
+        replace(process, remappings=remappings(process.executable, spec.views))
+        for process in simulated(options.checkpoint, options.seed)
+    ]
+    logs = options.logs or folder / "logs"
+    with Supervisor(processes, logs, ros_environment() | environment) as supervisor, ros_context():
+        set_niceness(CONTROL_NICENESS)  # what stands between the nodes must not be the fault
+        sys.setswitchinterval(1e-3)
+        driver, relays = create(lambda: (Driver("fault_bench"), Relays(robot, spec.views)))
+        try:
+            scene = Scene(supervisor, relays, relays, spec, file)
+            bench = FaultBench(driver, relays, scene, robot)
+            for fault, seed in faults:
+                yield bench.run(fault, seed)
+        finally:
+            relays.close()
+            driver.close()
+
+
+def shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:
+    """A file for :func:`set_clock`, and the variables for processes whose clock follows it.
+
+    Raises:
+        GenimaError: where it cannot be built, or does not work.
+    """
+    file, library = folder / "clock", folder / "shifted_clock.so"
+    source = Path(__file__).with_name("shifted_clock.c")
+    built = subprocess.run(
+        ["c++", "-x", "c", "-shared", "-fPIC", "-O2", str(source), "-o", str(library), "-ldl", "-lm"],
+        capture_output=True, encoding="utf-8", errors="replace",
+    )  # fmt: skip
+    if built.returncode:
+        raise GenimaError(f"{source} cannot be built: {(built.stderr.strip().splitlines() or ['nobody knows why'])[0]}")
+    environment = {"LD_PRELOAD": str(library), "GENIMA_CLOCK_SHIFT": str(file)}
+    set_clock(file, 1000.0)
+    program = [sys.executable, "-P", "-c", "import time; print(time.time())"]
+    shown = subprocess.run(
+        program, env=os.environ | environment, capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout
+    set_clock(file, 0.0)
+    if float(shown or 0) < time.time() + 500:
+        raise GenimaError("the clock of processes cannot be set on this system; leave these faults out by --only")
+    return file, environment
+
+
+def line(result: Result) -> str:
+    """One result for people."""
+    held = "goes on"
+    if result.hold_ms is not None:
+        held = f"holds after {result.hold_ms:.0f} ms, stands after {result.rest_ms:.0f} ms"
+    recovery = "recovers" if result.recovered else "DOES NOT RECOVER"
+    over = f"{result.limit_violations} of {result.set_points} set-points over a limit"
+    return f"{result.fault}: {held}, {over}, {recovery}; task {result.task}"
+
+
+def table(results: Sequence[Result]) -> str:
+    """All results in Markdown."""
+    rows = [
+        "| fault | set-points over a limit | hold [ms] | rest [ms] | recovers | the nodes say |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        held = "never |" if r.must_hold else "goes on |"
+        if r.hold_ms is not None:
+            held = f"{r.hold_ms:.0f} | {r.rest_ms:.0f}"
+        said = "; ".join(r.said[:2]).replace("|", "/")
+        rows.append(f"| {r.fault} | {r.limit_violations} of {r.set_points} | {held} | {_yes(r.recovered)} | {said} |")
+    return "\n".join(rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _read(out: Path | None, settings: dict[str, Any], overwrite: bool) -> list[Result]:
+    """Return the results that a file has; it is left as it is where it is no record of faults."""
+    if out is None:
+        return []
+    require_writable(out)
+    if not out.exists():
+        return []
+    try:
+        record = load_json(_Record, out, "record of faults")
+        done = validate(list[Result], record.faults, f"record of faults {out}")
+    except GenimaError as error:
+        raise GenimaError(f"{out} was not written by ./genima faults: {error}") from None
+    if overwrite:
+        return []
+    require_same_settings(f"record of faults {out}", record.settings, settings)
+    return done
+
+
+def _write(out: Path | None, settings: dict[str, Any], results: Sequence[Result]) -> None:
+    if out is not None:
+        record = {"settings": settings, "faults": [asdict(result) for result in results]}
+        atomic_write(out, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _require_place(page: Path) -> str:
+    """Return the text of a page that has a place for the table."""
+    text = read_text(page, "page")
+    if text.find(_BEGIN) < 0 or text.find(_END, text.find(_BEGIN)) < 0:
+        raise GenimaError(f"{page} has no place for the table: {_BEGIN} and {_END}")
+    return text
+
+
+def _update(page: Path, text: str) -> None:
+    """Put the table between the marks of a page."""
+    old = _require_place(page)
+    head, rest = old.split(_BEGIN, 1)
+    atomic_write(page, f"{head}{_BEGIN}\n{text}\n{_END}{rest.split(_END, 1)[1]}".encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

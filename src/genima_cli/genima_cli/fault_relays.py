@@ -1,0 +1,161 @@
+"""Stands between the nodes and passes their messages on; spoils them when it is told to, and records the robot's input.
+
+::
+
+    before_relay/TOPIC ──► TOPIC      joint_states, cameras/..., drawn_target, controller/command
+    joint_command ──► recorded
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.experimental import EventsExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image, JointState
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima_interfaces.msg import DrawnTarget, Observed
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.paced_thread import PACED, schedule_in_real_time
+
+Spoil = Callable[[Any], Any]  # of a message; None keeps it back
+COMMAND, DRAWN, JOINTS = "controller/command", "drawn_target", "joint_states"
+_OVERDUE = 0.05  # s without a word of the diffusion agent about what it sees
+
+
+def image_topic(view: str) -> str:
+    """Of a view's images."""
+    return f"cameras/{view}/color/image_raw"
+
+
+def remappings(node: str, views: Sequence[str]) -> dict[str, str]:
+    """What a node must publish under another name, for the relays to stand behind it."""
+    topics = {"sim_node": [JOINTS, *map(image_topic, views)], "diffusion_agent": [DRAWN], "controller": [COMMAND]}
+    return {topic: _before(topic) for topic in topics.get(node, ())}
+
+
+def _before(topic: str) -> str:
+    return f"before_relay/{topic}"
+
+
+@dataclass
+class Relay:
+    """One topic's."""
+
+    publish: Callable[[Any], None]
+    spoil: Spoil | None = None
+    delay: float = 0.0  # s
+    touched: float | None = None  # monotonic s, when the first message was spoiled or kept back
+    last: Any = None  # the newest message that was passed on as it was
+
+    def __call__(self, message: Any) -> None:
+        """Pass a message on, spoiled if need be."""
+        if self.spoil is None and self.delay == 0:
+            self.last = message
+            self.publish(message)
+            return
+        if self.touched is None:
+            self.touched = time.monotonic()
+        passed = message if self.spoil is None else self.spoil(message)
+        if passed is None:
+            return
+        if self.delay:
+            timer = threading.Timer(self.delay, self.publish, [passed])
+            timer.daemon = True
+            timer.start()
+        else:
+            self.publish(passed)
+
+    def cure(self) -> None:
+        """Pass on what comes from now on as it is."""
+        self.spoil, self.delay, self.touched = None, 0.0, None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the robot received."""
+
+    times: NDArray[np.float64]  # (N,) monotonic s of arrival
+    stamps: NDArray[np.float64]  # (N,) s, on one clock
+    positions: NDArray[np.float64]  # (N, n) rad
+
+
+class Relays(Node):
+    """All relays, and the record of `joint_command`, in a thread of their own."""
+
+    def __init__(self, robot: RobotModel, views: Sequence[str]) -> None:
+        super().__init__("relays")
+        self._robot = robot
+        self.relays = {
+            JOINTS: self._relay(JointState, JOINTS, qos.JOINT_STATES),
+            DRAWN: self._relay(DrawnTarget, DRAWN, qos.DRAWN_TARGET),
+            COMMAND: self._relay(JointState, COMMAND, qos.SOURCE_COMMAND),
+            **{image_topic(view): self._relay(Image, image_topic(view), qos.IMAGE) for view in views},
+        }
+        self._received: list[tuple[float, float, NDArray[np.float64]]] = []
+        self._observed: list[float] = []  # monotonic s
+        self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
+        self.create_subscription(JointState, "joint_command", self._on_joint_command, qos.EVERY_COMMAND)
+        self._executor = EventsExecutor()
+        self._executor.add_node(self)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._spin, name="relays", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ending.set()
+        self._thread.join()
+        self._executor.shutdown()
+        self.destroy_node()
+
+    def forget(self) -> None:
+        """Begin the record anew."""
+        self._received, self._observed = [], []
+
+    def first_overdue(self, begin: float) -> float | None:
+        """When, since ``begin``, a word of the diffusion agent was due that did not come in time; monotonic s."""
+        times = [time for time in list(self._observed) if time >= begin]
+        gaps = zip(times, [*times[1:], time.monotonic()], strict=True)
+        return next((earlier for earlier, later in gaps if later - earlier > _OVERDUE), None)
+
+    def record(self) -> Record:
+        """What the robot has received since, its stamps as if no clock had jumped by whole seconds."""
+        received = list(self._received)
+        times = np.array([time for time, _, _ in received])
+        stamps = np.array([stamp for _, stamp, _ in received])
+        positions = np.array([q for _, _, q in received]).reshape(len(received), len(self._robot.joint_names))
+        if len(times):
+            off = times - stamps
+            stamps = stamps + np.round(off - off[0])
+        return Record(times, stamps, positions)
+
+    def _relay(self, kind: type, topic: str, profile: QoSProfile) -> Relay:
+        relay = Relay(self.create_publisher(kind, topic, profile).publish)
+        self.create_subscription(kind, _before(topic), relay, profile)
+        return relay
+
+    def _on_observed(self, message: Observed) -> None:
+        self._observed.append(time.monotonic())
+
+    def _on_joint_command(self, message: JointState) -> None:
+        now = time.monotonic()
+        try:
+            positions = messages.command_from(message, self._robot).positions
+        except GenimaError:  # to be seen by whoever judges
+            positions = np.full(len(self._robot.joint_names), np.nan)
+        self._received.append((now, messages.seconds(message.header.stamp), positions))
+
+    def _spin(self) -> None:
+        schedule_in_real_time(PACED)  # also where the nodes get no processor
+        while not self._ending.is_set():
+            self._executor.spin_once(timeout_sec=0.1)

@@ -1,0 +1,265 @@
+"""What can go wrong in the loop, one fault at a time: how it is brought about, and how its cause goes away."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+
+from genima.policy.spec import DrawingSpec
+from genima_cli.fault_relays import COMMAND, DRAWN, JOINTS, Relay, Relays, image_topic
+from genima_cli.shifted_clock import set_clock
+from genima_cli.supervisor import Supervisor
+from genima_interfaces.msg import DrawnTarget
+from genima_nodes.ros import messages, qos
+
+CAMERA_DELAY, DRAWING_DELAY = 0.3, 3.0  # s
+JUMP = 10.0  # s of the clock; whole seconds, see Relays.record
+_LONG_ENOUGH = 2.0  # s for what holds the arm
+_BURNERS = 4  # a core
+_FLOOD = 500.0  # Hz
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What faults act on."""
+
+    supervisor: Supervisor
+    relays: Relays
+    node: Node  # to publish with
+    spec: DrawingSpec
+    clock: Path  # of the nodes, see set_clock
+
+
+Onset = Callable[[], float | None]  # monotonic s of the first sample that is spoiled or missing; None: not yet
+
+
+@dataclass(frozen=True)
+class Fault:
+    """While the context is open, the fault is there."""
+
+    name: str
+    bring_about: Callable[[Scene], AbstractContextManager[Onset]]
+    seconds: float = _LONG_ENOUGH
+    must_hold: bool = True  # else the arm may go on
+    restarts: str = ""  # the node that is started again when the context closes
+    clock: bool = False  # needs nodes whose clock can be set
+
+
+def all_faults(views: Sequence[str]) -> list[Fault]:
+    """In the order in which they are tried."""
+    return [
+        *(fault for view in views for fault in _camera_faults(view)),
+        Fault("joint_states: silent", _spoiling(JOINTS, lambda message: None)),
+        Fault("joint_states: a joint is missing", _spoiling(JOINTS, _without_a_joint)),
+        Fault("joint_states: NaN", _spoiling(JOINTS, _not_finite)),
+        Fault("joint_states: joints in another order", _spoiling(JOINTS, _reversed), must_hold=False),
+        Fault("joint_states: time goes back", _time_goes_back),
+        Fault("diffusion_agent: killed", _killing("diffusion_agent"), restarts="diffusion_agent"),
+        Fault("diffusion_agent: draws noise", _spoiling(DRAWN, _noise)),
+        Fault("diffusion_agent: 3 s late", _late_drawings, seconds=4.0),
+        Fault("controller: killed", _killing("controller"), restarts="controller"),
+        Fault("controller: NaN", _spoiling(COMMAND, _not_finite)),
+        Fault("controller: jumps by 1 rad", _spoiling(COMMAND, _jumped)),
+        Fault("controller: two publishers at 500 Hz", _flood),
+        Fault("command_guard: killed", _killing("command_guard"), restarts="command_guard"),
+        Fault("processor: starved", _starvation, seconds=5.0, must_hold=False),
+        Fault("clock: 10 s ahead", _clock_jump(JUMP), seconds=4.0, clock=True),
+        Fault("clock: 10 s back", _clock_jump(-JUMP), seconds=4.0, clock=True),
+    ]
+
+
+def _camera_faults(view: str) -> list[Fault]:
+    topic, name = image_topic(view), f"camera {view}"
+    return [
+        Fault(f"{name}: silent", _spoiling(topic, lambda message: None)),
+        Fault(f"{name}: frozen", _frozen(topic)),
+        Fault(f"{name}: size is no number", _spoiling(topic, _without_size)),
+        Fault(f"{name}: {1000 * CAMERA_DELAY:.0f} ms late", _spoiling(topic, None, CAMERA_DELAY)),
+    ]
+
+
+# Messages.
+
+
+def _spoiling(
+    topic: str, spoil: Callable[[Any], Any] | None, delay: float = 0.0
+) -> Callable[[Scene], AbstractContextManager[Onset]]:
+    @contextmanager
+    def bring_about(scene: Scene) -> Iterator[Onset]:
+        with _spoiled(scene.relays.relays[topic], spoil, delay) as relay:
+            yield lambda: relay.touched
+
+    return bring_about
+
+
+@contextmanager
+def _spoiled(relay: Relay, spoil: Callable[[Any], Any] | None, delay: float = 0.0) -> Iterator[Relay]:
+    relay.delay, relay.spoil = delay, spoil
+    try:
+        yield relay
+    finally:
+        relay.cure()
+
+
+def _frozen(topic: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
+    """The last good image comes again and again, with stamps of its time."""
+
+    @contextmanager
+    def bring_about(scene: Scene) -> Iterator[Onset]:
+        relay = scene.relays.relays[topic]
+        still = relay.last
+
+        def spoil(message: Image) -> Image:
+            frozen = copy.copy(message)
+            frozen.data = still.data
+            return frozen
+
+        with _spoiled(relay, spoil):
+            yield lambda: relay.touched
+
+    return bring_about
+
+
+@contextmanager
+def _time_goes_back(scene: Scene) -> Iterator[Onset]:
+    """Every stamp is earlier than the one before it."""
+    relay = scene.relays.relays[JOINTS]
+    first: list[float] = []
+
+    def spoil(message: JointState) -> JointState:
+        stamp = messages.seconds(message.header.stamp)
+        first.append(stamp)
+        message.header.stamp = messages.time_message(2 * first[0] - stamp - 0.01)
+        return message
+
+    with _spoiled(relay, spoil):
+        yield lambda: relay.touched
+
+
+@contextmanager
+def _late_drawings(scene: Scene) -> Iterator[Onset]:
+    """The arm may follow the last drawing that came in time to its end."""
+    relay = scene.relays.relays[DRAWN]
+    reach = scene.spec.horizon / scene.spec.action_rate
+    with _spoiled(relay, None, DRAWING_DELAY):
+        last: DrawnTarget = relay.last
+        end = messages.seconds(last.header.stamp) + reach - time.time() + time.monotonic()
+        yield lambda: end
+
+
+def _without_size(message: Image) -> Image:
+    message.width = message.height = message.step = 2**31  # what a NaN becomes as a whole number
+    return message
+
+
+def _without_a_joint(message: JointState) -> JointState:
+    message.name, message.position = message.name[1:], message.position[1:]
+    return message
+
+
+def _reversed(message: JointState) -> JointState:
+    message.name, message.position = message.name[::-1], message.position[::-1]
+    return message
+
+
+def _not_finite(message: JointState) -> JointState:
+    message.position[2] = float("nan")
+    return message
+
+
+def _jumped(message: JointState) -> JointState:
+    for i in range(len(message.position) - 1):  # the last is the gripper
+        message.position[i] += 1.0
+    return message
+
+
+def _noise(message: DrawnTarget) -> DrawnTarget:
+    h, w = message.tile.height, message.tile.width
+    garbage = np.random.default_rng().integers(0, 256, (h, w, 3)).astype(np.uint8)
+    message.tile = messages.image_message(garbage, messages.seconds(message.header.stamp))
+    return message
+
+
+@contextmanager
+def _flood(scene: Scene) -> Iterator[Onset]:
+    """Two more publishers want something else than the controller, and than each other."""
+    publishers = [scene.node.create_publisher(JointState, COMMAND, qos.SOURCE_COMMAND) for _ in range(2)]
+    relay = scene.relays.relays[COMMAND]
+    ending = threading.Event()
+    begin = time.monotonic()
+
+    def flood() -> None:
+        side = 1.0
+        while not ending.is_set():
+            for publisher in publishers:
+                message = copy.deepcopy(relay.last)
+                message.header.stamp = messages.time_message(messages.now(scene.node))
+                for i in range(len(message.position) - 1):
+                    message.position[i] += 0.1 * side
+                side = -side
+                publisher.publish(message)
+            time.sleep(1 / _FLOOD)
+
+    thread = threading.Thread(target=flood, daemon=True)
+    thread.start()
+    try:
+        yield lambda: begin
+    finally:
+        ending.set()
+        thread.join()
+        for publisher in publishers:
+            scene.node.destroy_publisher(publisher)
+
+
+# Processes and the machine.
+
+
+def _killing(name: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
+    @contextmanager
+    def bring_about(scene: Scene) -> Iterator[Onset]:
+        begin = time.monotonic()
+        scene.supervisor.kill(name)
+        try:
+            yield lambda: begin
+        finally:
+            scene.supervisor.start(name)
+
+    return bring_about
+
+
+@contextmanager
+def _starvation(scene: Scene) -> Iterator[Onset]:
+    """Programs that compute without end."""
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        for _ in range(_BURNERS * (psutil.cpu_count() or 1)):
+            burner = subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"])
+            stack.callback(burner.wait)
+            stack.callback(burner.kill)
+        yield lambda: scene.relays.first_overdue(begin)
+
+
+def _clock_jump(by: float) -> Callable[[Scene], AbstractContextManager[Onset]]:
+    @contextmanager
+    def bring_about(scene: Scene) -> Iterator[Onset]:
+        begin = time.monotonic()
+        set_clock(scene.clock, by)
+        try:
+            yield lambda: begin
+        finally:
+            set_clock(scene.clock, 0.0)
+
+    return bring_about

@@ -1,0 +1,153 @@
+"""Watches the running graph from outside: what the nodes say about themselves, and what passes on the topics."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import JointState
+
+from genima.cameras.tiling import tile
+from genima.errors import GenimaError
+from genima.types import DrawnTarget, Image
+from genima_cli.demo_report import Measurements
+from genima_cli.graph_client import Driver
+from genima_interfaces.action import RunTask
+from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
+from genima_interfaces.msg import SceneStatus
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.diagnostics import values
+
+_REMEMBERED = 40  # sets of images kept, to find the one that a drawing was made from
+
+
+@dataclass
+class Rate:
+    """Mean rate within periods; the gaps between the periods do not count."""
+
+    _count: int = 0
+    _span: float = 0.0
+    _last: float | None = None
+
+    def begin(self) -> None:
+        """A new period."""
+        self._last = None
+
+    def tick(self) -> None:
+        """A sample came by."""
+        now = time.monotonic()
+        if self._last is not None:
+            self._count += 1
+            self._span += now - self._last
+        self._last = now
+
+    @property
+    def hz(self) -> float:
+        """NaN before the second sample."""
+        return self._count / self._span if self._span else math.nan
+
+
+@dataclass
+class Watched:
+    """What was seen so far."""
+
+    drawings: Rate = field(default_factory=Rate)
+    commands: Rate = field(default_factory=Rate)
+    real_time_factors: list[float] = field(default_factory=list)
+    drawn: int = 0
+    first_drawn: float | None = None  # epoch s
+
+
+class Monitor(Driver):
+    """The demo's own node."""
+
+    def __init__(self, views: Sequence[str], on_pair: Callable[[Image, Image, bool], None]) -> None:
+        """Args:
+        views: the cameras, in tile order.
+        on_pair: called with every tiled observation beside the newest drawn tile, and whether the one was drawn from
+            the other.
+        """
+        super().__init__("monitor")
+        self.seen = Watched()
+        self.recording = False  # whether an episode is under way
+        self._views, self._on_pair = tuple(views), on_pair
+        self._images: OrderedDict[float, dict[str, Image]] = OrderedDict()
+        self._drawn: DrawnTarget | None = None
+        self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawn, qos.DRAWN_TARGET)
+        self.create_subscription(JointState, "controller/command", self._on_command, qos.EVERY_COMMAND)
+        self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
+        for view in views:
+            self.create_subscription(
+                ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
+            )
+
+    def run_task(self, instruction: str, time_limit: float, alive: Callable[[], None]) -> RunTask.Result:
+        """Have the task run until it ends."""
+        running = self.begin_task(instruction, time_limit, alive)
+        self.seen.drawings.begin()
+        self.seen.commands.begin()
+        self.recording = True
+        try:
+            return self.answer(running, "run_task", time_limit + 10.0, alive).result
+        finally:
+            self.recording = False
+
+    # What was measured.
+
+    def measurements(self, program_start: float) -> Measurements:
+        """Over all episodes so far."""
+        control = values(self.health["controller"]) if "controller" in self.health else {}
+        due = float(control.get("due commands", 0))
+        factors = self.seen.real_time_factors
+        return Measurements(
+            drawing_hz=self.seen.drawings.hz,
+            command_hz=self.seen.commands.hz,
+            late_fraction=float(control["late commands"]) / due if due else math.nan,
+            latency_ms={p: float(control.get(f"image to command {p} [ms]", "nan")) for p in ("p50", "p99")},
+            real_time_factor=float(np.mean(factors)) if factors else math.nan,
+            first_drawn_target_s=(self.seen.first_drawn or math.nan) - program_start,
+        )
+
+    # Callbacks.
+
+    def _on_command(self, message: JointState) -> None:
+        if self.recording:
+            self.seen.commands.tick()
+
+    def _on_scene(self, message: SceneStatus) -> None:
+        if self.recording:
+            self.seen.real_time_factors.append(message.real_time_factor)
+
+    def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
+        def on_image(message: ImageMessage) -> None:
+            stamp = messages.seconds(message.header.stamp)
+            images = self._images.setdefault(stamp, {})
+            with contextlib.suppress(GenimaError):  # the diffusion agent complains about it
+                images[view] = messages.image_from(message)
+            while len(self._images) > _REMEMBERED:
+                self._images.popitem(last=False)
+            if self.recording and self._drawn is not None and len(images) == len(self._views):
+                self._on_pair(tile(images, self._views), self._drawn.tile, False)
+
+        return on_image
+
+    def _on_drawn(self, message: DrawnTargetMessage) -> None:
+        try:
+            drawn = messages.drawn_target_from(message)
+        except GenimaError:
+            return  # the controller complains about it
+        self._drawn = drawn
+        self.seen.first_drawn = self.seen.first_drawn or time.time()
+        if not self.recording:
+            return
+        self.seen.drawn += 1
+        self.seen.drawings.tick()
+        images = self._images.get(drawn.stamp, {})
+        if len(images) == len(self._views):
+            self._on_pair(tile(images, self._views), drawn.tile, True)

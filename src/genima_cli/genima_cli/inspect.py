@@ -1,0 +1,98 @@
+"""``./genima inspect``: what is inside a checkpoint or a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from genima.errors import GenimaError
+from genima.io.files import require_writable
+from genima.io.outputs import require_free
+from genima.system.command_line import parse_options
+from genima.system.terminal import printable
+
+if TYPE_CHECKING:
+    from genima.inspection.report import Report
+
+
+@dataclass
+class Inspect:
+    """Print what is inside a checkpoint or a dataset, and draw a contact sheet of it where --picture names a file."""
+
+    path: tyro.conf.Positional[Path]
+    """Folder of a pair of models, a checkpoint, a training, rendered targets, demos, or a LeRobot dataset."""
+    picture: Path | None = None
+    """PNG file for the contact sheet; without it none is written."""
+    overwrite: bool = False
+    """Replace a contact sheet that is there; no other file is ever replaced."""
+    verify: bool = False
+    """Read everything once: compare the shards of rendered targets with their checksums, decode all images of demos."""
+    robot: str = "panda"
+    """Robot model of demos: a name in config/robots or a YAML file."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima inspect``."""
+    options = parse_options(
+        Inspect, "genima inspect", argv, example="./genima inspect data/demos --verify --picture demos.png"
+    )
+    picture = options.picture
+    if picture is not None:
+        if picture.suffix.lower() != ".png":
+            raise GenimaError(f"--picture {picture}: the contact sheet is a .png file")
+        from genima.inspection.sheet import is_picture, write_picture  # here: these take seconds to import
+
+        require_free(picture, "contact sheet", options.overwrite, is_picture)
+        require_writable(picture)
+    report = inspect(options.path, options.verify, options.robot)
+    print(report)
+    if report.picture is None:
+        return 0
+    if picture is None:
+        print("\n--picture FILE.png draws a contact sheet of it")
+        return 0
+    require_free(picture, "contact sheet", options.overwrite, is_picture)  # it may have been made in the meantime
+    write_picture(picture, report.picture)
+    print(f"\ncontact sheet: {printable(picture)}")
+    return 0
+
+
+def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
+    """Report what is inside a folder, of whichever kind it is.
+
+    Raises:
+        GenimaError: when it is of no known kind, or damaged.
+    """
+    if not path.is_dir():
+        raise GenimaError(f"{path} is no folder; name one with a checkpoint or a dataset in it")
+    from genima.inspection import checkpoints  # only here, as below: these bring libraries that take seconds
+
+    if checkpoints.is_checkpoint(path):
+        return checkpoints.inspect_checkpoint(path)
+    if checkpoints.is_pair(path):
+        return checkpoints.inspect_pair(path)
+    from genima.inspection import datasets
+
+    if datasets.is_targets(path):
+        return datasets.inspect_targets(path, verify)
+    if datasets.is_lerobot(path):
+        return datasets.inspect_lerobot(path)
+    from genima.data.episodes.folders import find_episodes
+    from genima.robot.model import RobotModel
+
+    try:
+        find_episodes(path)
+    except GenimaError as error:
+        nothing = str(error)
+    else:
+        return datasets.inspect_demos(path, RobotModel.load(robot), verify)
+    if "(rosbag2 folders)" not in nothing:  # something in it cannot be read
+        raise GenimaError(nothing)
+    raise GenimaError(
+        f"there is nothing to inspect in {path}: neither a finished checkpoint (genima.json), nor rendered targets "
+        "(manifest.json), a LeRobot dataset (meta/info.json) or demos (rosbag2 folders)"
+    )

@@ -1,0 +1,51 @@
+"""Join the graph of a running robot, with the same DDS profile as its nodes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from genima.system.command_line import Namespace
+from genima.system.ros_names import require_namespace
+from genima_nodes.ros.ros_context import create, ros_context
+
+if TYPE_CHECKING:  # ROS takes a while to load: not before the arguments have been understood
+    from genima_cli.graph_client import Driver
+
+
+@dataclass(kw_only=True)
+class GraphOptions:
+    """Options of commands that join a running robot."""
+
+    namespace: Namespace = ""
+    """Namespace of the robot's nodes."""
+    dds: str = "shared_memory"
+    """DDS profile of config/dds, as in the robot's launch: two_machines where they are. A profile that
+    FASTRTPS_DEFAULT_PROFILES_FILE names wins."""
+
+
+def add_graph_options(parser: argparse.ArgumentParser) -> None:
+    """Which robot, and how to reach it: ``namespace`` and ``dds``."""
+    parser.add_argument("--namespace", default="", help="of the robot's nodes")
+    parser.add_argument(
+        "--dds", default="shared_memory",
+        help="as in the robot's launch: two_machines where they are (default: %(default)s; a profile that "
+        "FASTRTPS_DEFAULT_PROFILES_FILE names wins)",
+    )  # fmt: skip
+
+
+@contextmanager
+def taking_part(name: str, namespace: str = "") -> Iterator[Driver]:
+    """A node ``name`` in the graph that this process's environment says."""
+    require_namespace(namespace, "--namespace")
+    with ros_context():
+        from genima_cli.graph_client import Driver
+
+        driver = create(lambda: Driver(name, namespace))
+        try:
+            yield driver
+        finally:
+            driver.close()

@@ -1,0 +1,235 @@
+"""Who leads an arm and has it recorded, from outside the graph, as a person at the keyboard does."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from geometry_msgs.msg import TwistStamped
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, JointState
+from std_msgs.msg import Bool, Float32
+from std_srvs.srv import SetBool, Trigger
+
+from genima.errors import GenimaError
+from genima_cli.graph_client import Driver
+from genima_interfaces.msg import CalibratorStatus, RecorderStatus, SceneStatus, TeleopStatus
+from genima_interfaces.srv import DropSample, ResetScene, StartEpisode
+from genima_nodes.ros import messages, qos
+
+_CALLEES = {
+    Trigger: [
+        *("teleop/start", "teleop/pause", "teleop/end"),
+        *("leader/home", "leader/approach", "leader/play"),
+        *("recorder/stop", "recorder/discard"),
+        *("calibrator/take", "calibrator/compute", "calibrator/save"),
+    ],
+    SetBool: ["recorder/mark", "calibrator/auto"],
+    DropSample: ["calibrator/drop"],
+    StartEpisode: ["recorder/start"],
+    ResetScene: ["sim/reset"],
+}
+_AGAIN = 0.3  # s between attempts to have the follower come
+_AFTERWARDS = 1.0  # s that the follower has after its leader
+_HEARD = 5.0  # s until the leader knows the scene, and it is known that it plays
+_PATIENCE = 120.0  # s for an expert to play, or to come to where it begins
+_DEVELOPED = 3.0  # s for images that are still being rendered
+
+
+class Operator(Driver):
+    """Nothing happens in it but while it spins."""
+
+    def __init__(self, namespace: str = "") -> None:
+        super().__init__("operator", namespace)
+        self.status: TeleopStatus | None = None
+        self.recorder: RecorderStatus | None = None
+        self.calibrator: CalibratorStatus | None = None
+        self._scene = SceneStatus()
+        self.playing = False  # the simulated leader
+        self._pictured = 0.0  # s: until when there are images
+        self._gripper: float | None = None  # open fraction that is commanded; None until one is heard
+        for kind, names in _CALLEES.items():
+            for name in names:
+                self.callee(kind, name)
+        self._push = self.create_publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
+        self._grip = self.create_publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
+        self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)
+        self.create_subscription(RecorderStatus, "recorder/status", self._on_recorder, qos.STATUS)
+        self.create_subscription(CalibratorStatus, "calibrator/status", self._on_calibrator, qos.STATUS)
+        self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
+        self.create_subscription(CameraInfo, "cameras/front/color/camera_info", self._on_camera, qos.IMAGE)
+        self.create_subscription(Bool, "leader/playing", self._on_playing, qos.TASK)
+        self.create_subscription(JointState, "teleop/command", self._on_command, qos.JOINT_COMMAND)
+
+    @property
+    def leads(self) -> bool:
+        """Whether there is a follower."""
+        return self.count_publishers("teleop/status") > 0
+
+    @property
+    def jogs(self) -> bool:
+        """Whether there is a leader that is pushed."""
+        return self.count_subscribers("leader/jog") > 0
+
+    @property
+    def following(self) -> bool:
+        """Whether the follower follows, or is on its way to."""
+        return self.status is not None and self.status.phase in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING)
+
+    @property
+    def success(self) -> bool:
+        """Whether the simulator says that the scene's task is done."""
+        return bool(self._scene.success)
+
+    def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
+        """Start the scene of a task anew, and wait until everybody has heard of it; returns its instruction."""
+        instruction = super().reset(task, seed, alive)
+        begin = messages.now(self)
+        self.spin_until(lambda: messages.seconds(self._scene.header.stamp) > begin, _AFTERWARDS, alive)
+        return instruction
+
+    def lead(self, timeout: float, alive: Callable[[], None]) -> None:
+        """Take the follower, and wait until it mirrors.
+
+        Raises:
+            GenimaError: when it cannot be led, or does not come within ``timeout`` s.
+        """
+        deadline, started = time.monotonic() + timeout, False
+        self.status = None  # what was said before does not count
+        while time.monotonic() < deadline:
+            if self._phase() != TeleopStatus.ALIGNING:  # the leader is not heard yet, or a hiccup held it
+                answer = self.trigger("teleop/start", alive)
+                started, self.status = started or answer.success, None
+            if self.spin_until(lambda: self._phase() == TeleopStatus.MIRRORING, _AGAIN, alive):
+                return
+        if not started:
+            self.require(answer)
+        said = f"it is {self.status.phase} {self.status.reason}".strip() if self.status else "it says nothing"
+        raise GenimaError(f"the follower does not come to its leader within {timeout:.0f} s; {said}")
+
+    def require_following(self) -> None:
+        """Raise a GenimaError when the follower does not mirror its leader."""
+        if self.status is None or self.status.phase != TeleopStatus.MIRRORING:
+            said = f"{self.status.phase} {self.status.reason}".strip() if self.status else "silent"
+            raise GenimaError(f"the follower is {said}")
+
+    def _phase(self) -> str:
+        return self.status.phase if self.status else ""
+
+    def come_home(self, alive: Callable[[], None]) -> None:
+        """Have the simulated leader stand near where its demo of the scene begins."""
+        scene = f"{self._scene.task} {self._scene.seed}"
+        deadline = time.monotonic() + _HEARD
+        answer = self.trigger("leader/home", alive)
+        while not answer.message.endswith(scene) and time.monotonic() < deadline:  # it has yet to hear of the scene
+            self.spin_until(lambda: False, 0.05, alive)
+            answer = self.trigger("leader/home", alive)
+        self.require(answer)
+
+    def approach(self, alive: Callable[[], None]) -> None:
+        """Have it come to where its demo begins."""
+        self._await_leader("leader/approach", alive, _PATIENCE)
+
+    def play(self, alive: Callable[[], None], patience: float = _PATIENCE) -> float:
+        """Have it show its demo to the end; returns how long it took in s.
+
+        Raises:
+            GenimaError: when it refuses, or still plays after ``patience`` s.
+        """
+        begin = time.monotonic()
+        self._await_leader("leader/play", alive, patience)
+        self.spin_until(lambda: self.success, _AFTERWARDS, alive)
+        return time.monotonic() - begin
+
+    def await_images(self, alive: Callable[[], None]) -> None:
+        """Wait until the simulator has rendered what its cameras have seen so far."""
+        now = messages.now(self)
+        self.spin_until(lambda: self._pictured > now, _DEVELOPED, alive)
+
+    def _await_leader(self, service: str, alive: Callable[[], None], patience: float) -> None:
+        self.require(self.trigger(service, alive))
+        self.spin_until(lambda: self.playing, _HEARD, alive)
+        if not self.spin_until(lambda: not self.playing, patience, alive):
+            raise GenimaError(f"{service}: the leader has not come to its end within {patience:.0f} s")
+
+    def start_episode(self, request: StartEpisode.Request, alive: Callable[[], None]) -> Path:
+        """Begin to record; returns the folder where the episode will lie."""
+        answer = self.call(StartEpisode, "recorder/start", request, alive)
+        self.require(answer)
+        return Path(answer.folder)
+
+    def finish_episode(self, success: bool | None, alive: Callable[[], None]) -> str:
+        """Complete the episode, with the judgement whether the task was done, where there is one; returns the
+        recorder's words."""
+        if success is not None:  # where it has ended by itself it takes no mark, which the last words tell
+            self.call(SetBool, "recorder/mark", SetBool.Request(data=success), alive)
+        return self.said("recorder/stop", alive)
+
+    def drop_sample(self, name: str, alive: Callable[[], None]) -> str:
+        """Remove a sample of the calibration, the last where no name is given; returns the calibrator's words."""
+        answer = self.call(DropSample, "calibrator/drop", DropSample.Request(name=name), alive)
+        self.require(answer)
+        return str(answer.message)
+
+    def calibrate_by_itself(self, on: bool, alive: Callable[[], None]) -> str:
+        """Have the arm go from pose to pose for the calibration, or stop that; returns the calibrator's words."""
+        answer = self.call(SetBool, "calibrator/auto", SetBool.Request(data=on), alive)
+        self.require(answer)
+        return str(answer.message)
+
+    def said(self, service: str, alive: Callable[[], None]) -> str:
+        """What a service without words answers."""
+        answer = self.trigger(service, alive)
+        self.require(answer)
+        return str(answer.message)
+
+    def push(self, twist: NDArray[np.float64]) -> None:
+        """Push the tip, (6,) m/s and rad/s; it ends by itself soon."""
+        message = TwistStamped()
+        message.header.stamp = self.get_clock().now().to_msg()
+        linear, angular = message.twist.linear, message.twist.angular
+        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = map(float, twist)
+        self._push.publish(message)
+
+    def toggle_gripper(self) -> str:
+        """Open the gripper if it is closed, and the other way round; return what it does.
+
+        Raises:
+            GenimaError: while it is not known how far it is open.
+        """
+        if self._gripper is None:
+            raise GenimaError("the gripper's opening is not known until the follower follows")
+        self._gripper = 0.0 if self._gripper > 0.5 else 1.0
+        self._grip.publish(Float32(data=self._gripper))
+        return "the gripper opens" if self._gripper else "the gripper closes"
+
+    @staticmethod
+    def require(answer: Trigger.Response | SetBool.Response | StartEpisode.Response | DropSample.Response) -> None:
+        """Raise a GenimaError with the words of a service that refused."""
+        if not answer.success:
+            raise GenimaError(answer.message)
+
+    def _on_command(self, message: JointState) -> None:
+        if message.name and len(message.position) and math.isfinite(message.position[-1]):  # else it rests
+            self._gripper = float(message.position[-1])  # the gripper's joint is the last, its open fraction
+
+    def _on_status(self, message: TeleopStatus) -> None:
+        self.status = message
+
+    def _on_recorder(self, message: RecorderStatus) -> None:
+        self.recorder = message
+
+    def _on_calibrator(self, message: CalibratorStatus) -> None:
+        self.calibrator = message
+
+    def _on_scene(self, message: SceneStatus) -> None:
+        self._scene = message
+
+    def _on_camera(self, message: CameraInfo) -> None:
+        self._pictured = messages.seconds(message.header.stamp)  # rclpy's Time refuses negative ones
+
+    def _on_playing(self, message: Bool) -> None:
+        self.playing = bool(message.data)

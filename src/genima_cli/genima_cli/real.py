@@ -1,0 +1,162 @@
+"""`./genima real`: run a real Franka arm and its RealSense cameras by Genima's own drivers, without ROS's.
+
+The same nodes as `ros2 launch genima_bringup real_robot.launch.py backend:=franka_arm gripper:=franka_hand
+camera_driver:=realsense_camera`. Then `./genima task "..."` has it do something, in another terminal. With --no-policy
+they wait for who calibrates the cameras, leads the arm or records.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.system.command_line import parse_options
+from genima.system.signals import interruptible
+from genima_bringup.node_specs import CLOCK_WATCH, Process, real, real_without_policy
+from genima_cli.join_graph import taking_part
+from genima_cli.sampling_parameters import shortcut_parameters
+from genima_cli.supervisor import Supervisor, robot_environment
+
+if TYPE_CHECKING:
+    from genima_cli.graph_client import Driver
+
+_READY_TIMEOUT = 900.0  # s: large models on a cold disk, compiled for the first time
+_DISCOVERY = 2.0  # s in which others who run are seen
+
+
+@dataclass
+class Real:
+    """Run a real Franka arm and its RealSense cameras by Genima's own drivers, without ROS's.
+
+    The same nodes as "ros2 launch genima_bringup real_robot.launch.py backend:=franka_arm gripper:=franka_hand
+    camera_driver:=realsense_camera". Then "./genima task" has the robot do something, in another terminal. With
+    --no-policy the nodes wait for a calibration, teleoperation or recording.
+    """
+
+    robot_ip: str
+    """Address of the robot."""
+    cameras: str
+    """Cameras by view: a name in config/cameras or a YAML file."""
+    robot: str = "fr3_franka_hand"
+    """Robot model: a name in config/robots or a YAML file."""
+    calibration: str = ""
+    """Calibration of the cameras: a name in calibration, or a folder; may be left out with --no-policy."""
+    policy: bool = True
+    """Run the models; without them: to calibrate, to teleoperate, to record."""
+    checkpoint: str = ""
+    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    device: str = "cuda"
+    """Device of the models."""
+    logs: Path | None = None
+    """Folder for the nodes' logs; default: runs/real/<time>/logs."""
+    drawing: Shortcuts = field(default_factory=Shortcuts)
+    """Faster drawings, which are others."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until interrupted; return the exit code."""
+    options = parse_options(
+        Real, "genima real", argv,
+        example="./genima real --robot-ip 172.16.0.2 --cameras mine.yaml --calibration calibration/mine",
+    )  # fmt: skip
+    if options.policy and not options.calibration:
+        raise GenimaError("say with --calibration where the cameras are; without one, start with --no-policy")
+    if options.checkpoint and not options.policy:
+        raise GenimaError("--no-policy starts no models: leave out --checkpoint, or --no-policy")
+    processes = _processes(options)
+    require_driver()
+    environment = robot_environment()
+    os.environ.update(environment)  # this process takes part in the same graph
+    nodes = [process.node for process in processes if process != CLOCK_WATCH]
+    with interruptible(), ExitStack() as stack:
+        try:
+            driver = stack.enter_context(taking_part("real"))
+            require_alone(driver, nodes)
+            logs = options.logs or Path("runs") / "real" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
+            print(f"logs: {logs}", flush=True)
+            supervisor = stack.enter_context(Supervisor(processes, logs, environment))
+            try:
+                _watch(driver, nodes, supervisor, options.policy)
+            except GenimaError as error:
+                raise GenimaError(f"{error}; logs: {logs}" if str(logs) not in str(error) else str(error)) from None
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+def require_driver() -> None:
+    """Raise a GenimaError where the library of the arm's driver is missing: the nodes would end one after the other."""
+    from genima_nodes.drivers.optional_library import require
+
+    require("pylibfranka")
+
+
+def _processes(options: Real) -> list[Process]:
+    """What is to run.
+
+    Raises:
+        GenimaError: in a moment, for what the nodes would find out in many seconds.
+    """
+    from genima.cameras.camera import load_cameras
+    from genima.cameras.rig import load_rig
+    from genima.robot.model import RobotModel  # only here: for --help, nothing slow is imported
+    from genima_bringup.argument_checks import require_policy
+
+    rig = load_rig(options.cameras)
+    if not options.policy:
+        RobotModel.load(options.robot)
+        if options.calibration:
+            load_cameras(options.calibration)
+        return real_without_policy(options.robot, options.robot_ip, rig, options.calibration)
+    require_policy(options.robot, options.cameras, options.calibration, options.checkpoint)
+    return real(
+        options.robot, options.robot_ip, rig, options.calibration, options.checkpoint, options.device,
+        shortcut_parameters(options.drawing),
+    )  # fmt: skip
+
+
+def require_alone(driver: Driver, nodes: Sequence[str]) -> None:
+    """Two of each node in one domain would hold both arms, that of who was there first as well.
+
+    Raises:
+        GenimaError: where one of the nodes runs already.
+    """
+
+    def others() -> list[str]:
+        return sorted(set(driver.get_node_names()) & set(nodes))
+
+    if driver.spin_until(lambda: bool(others()), _DISCOVERY, lambda: None):
+        driver.spin_until(lambda: False, _DISCOVERY, lambda: None)  # the rest of them
+        raise GenimaError(
+            f"{', '.join(others())} run already in ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']}: end them, or start "
+            "this robot in another domain"
+        )
+
+
+def _watch(driver: Driver, nodes: Sequence[str], supervisor: Supervisor, policy: bool) -> None:
+    """Say how the nodes are until a key ends it, or one of them ends."""
+    with tqdm(bar_format="{desc}", disable=None) as line:
+
+        def live() -> None:
+            supervisor.check()
+            line.set_description_str("  ".join(f"! {fault}" for fault in driver.faults()) or "all fine", refresh=True)
+
+        line.write(f"starting the drivers{' and the models' if policy else ''} ...")
+        driver.wait_ready(nodes, _READY_TIMEOUT, live)
+        line.write('ready: ./genima task "..." in another terminal; Ctrl-C ends' if policy else "ready; Ctrl-C ends")
+        while True:
+            driver.spin_until(lambda: False, 1.0, live)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

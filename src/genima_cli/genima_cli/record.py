@@ -1,0 +1,386 @@
+"""`./genima record`: record demos, through the nodes of a real robot or, faster, in lock-step with the simulator."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from genima.errors import GenimaError
+from genima.system.command_line import Episodes, Seed, Workers, parse_options
+from genima.system.ros_names import require_topic
+from genima.system.signals import interruptible
+from genima_bringup.node_specs import CLOCK_WATCH, Process, Value, jog, mirror, real_without_policy, recorded
+from genima_cli.join_graph import GraphOptions
+from genima_cli.teleop import Scenes
+from genima_cli.teleop_session import Key, Leading, attached, leading, require_terminal
+from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS, get_task
+
+if TYPE_CHECKING:
+    from genima_interfaces.srv import StartEpisode
+
+_ATTEMPTS = 3  # at an episode that was disturbed: the machine may have been busy
+_NODES = ("teleop", "recorder", "command_guard")  # of a robot that runs already
+_WITHOUT_ARM = ("keyboard", "gamepad")  # leaders
+_OF_ROBOT = (
+    *("cameras", "robot", "calibration", "speed", "unwrap_at_start"),
+    *("leader_joints", "leader_gripper", "leader_joy"),
+)
+
+
+@dataclass
+class Record(GraphOptions):
+    """Record demos: of the simulated robot (--sim, --lockstep), or of a real one.
+
+    With --robot-ip, our own drivers of a real robot are started here, with guard, teleoperation and recorder; without,
+    the robot's nodes run already.
+    """
+
+    sim: bool = False
+    """Record the simulated robot, through the nodes, in real time."""
+    lockstep: bool = False
+    """Record in the simulator without ROS, as fast as the machine can."""
+    task: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: list(TASKS))
+    """Tasks to record, in the simulator."""
+    episodes: Episodes = 50
+    """Demos of each task, in the simulator."""
+    seed: Seed = DEMO_SEED
+    """Seed of the first demo, in the simulator; evaluations use small numbers."""
+    out: Path = Path("data/demos")
+    """Folder for the demos; simulated ones already there are kept and not recorded again. A recorder that runs already
+    has its own."""
+    workers: Workers = 2
+    """With --lockstep: processes."""
+    leader: str = ""
+    """Leader: expert (default), keyboard or gamepad with --sim; keyboard, gamepad, a name in config/teleop or a YAML
+    file with --robot-ip."""
+    images: Literal["jpeg", "png", "raw"] = "jpeg"
+    """With --sim or --robot-ip: image format in the demos."""
+    robot_ip: str = ""
+    """Address of the real robot, to start its drivers."""
+    cameras: str = ""
+    """With --robot-ip: cameras by view, a name in config/cameras or a YAML file."""
+    robot: str = "fr3_franka_hand"
+    """With --robot-ip: robot model, a name in config/robots or a YAML file."""
+    calibration: str = ""
+    """With --robot-ip: calibration of the cameras, kept with the demos; training needs one."""
+    leader_joints: str = "leader/joint_states"
+    """With --robot-ip: topic of the leader's joints."""
+    leader_gripper: str = "leader/gripper"
+    """With --robot-ip: topic of the leader's gripper, where it has one of its own."""
+    leader_joy: str = "leader/joy"
+    """With --robot-ip: topic of the pedal or gamepad whose button moves the gripper."""
+    speed: Annotated[float, Field(gt=0, le=1)] = 0.15
+    """With --robot-ip: share of the arm's own speed with which it comes to the leader."""
+    unwrap_at_start: bool = False
+    """With --robot-ip: turn back joints of the leader that are whole turns (2 pi) off at the start."""
+    camera_rate: Annotated[float, Field(ge=1, le=100)] = DEMO_HZ
+    """With --sim: images a second of each camera."""
+    instruction: str = ""
+    """The task in words; --sim knows it by the task."""
+    operator: str = ""
+    """Name of the operator, kept with the demos."""
+    notes: str = ""
+    """Notes, kept with the demos."""
+    logs: Path | None = None
+    """Folder for the logs of the nodes that are started; default: a temporary one with --sim, else
+    runs/record/<time>/logs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Record demos; returns the exit code."""
+    options = parse_options(
+        Record, "genima record", argv, example="./genima record --lockstep --task push_button --episodes 20"
+    )
+    _require_possible(options)
+    with interruptible():
+        try:
+            if options.lockstep:
+                from genima_sim import (
+                    demo_recorder as lockstep,  # here and below: not before the options have been checked
+                )
+
+                return lockstep.record(options.out, options.task, options.episodes, options.seed, options.workers)
+            if options.robot_ip:
+                return _start_robot(options)
+            if not options.sim:
+                return _operate(options)
+            return _play(options) if options.leader in ("", "expert") else _push(options)
+        except KeyboardInterrupt:
+            return 130
+
+
+# -------------------------------------------------------------------------------------------- the expert as the leader
+
+
+def _play(options: Record) -> int:
+    from genima_sim.demo_recorder import episode_folders
+
+    folders = episode_folders(options.out, options.task, options.episodes, options.seed)
+    todo = [folder for folder in folders if not folder.exists()]
+    failed = _record_all(todo, len(folders), options) if todo else 0
+    print(f"{len(folders) - failed} demos in {options.out}; the expert failed {failed} times")
+    if failed == len(folders):
+        raise GenimaError("no expert succeeded; nothing was recorded")
+    return 0
+
+
+def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
+    """Record one after the other; returns how often the expert failed."""
+    from tqdm import tqdm
+
+    from genima.data.episodes.folders import PARTIAL, remove_unfinished
+
+    for folder in folders:
+        remove_unfinished(folder.parent / PARTIAL / folder.name)
+    failed = 0
+    with (
+        leading(recorded("expert", options.camera_rate, str(options.out), options.images), options.logs) as session,
+        tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True) as progress,
+    ):
+        for folder in folders:
+            failed += not _record_one(folder, options, session)
+            progress.update()
+    return failed
+
+
+def _record_one(folder: Path, options: Record, session: Leading) -> bool:
+    """Record one demo; returns whether the expert succeeded (failures are not kept)."""
+    from genima.data.episodes import Episode
+    from genima.data.episodes.folders import remove_recording
+    from genima.robot.model import RobotModel
+
+    for _ in range(_ATTEMPTS):
+        success = _try_once(folder, options, session)
+        try:
+            session.operator.require_following()
+            if success:
+                Episode.load(folder, RobotModel.load("panda"))
+            return success
+        except GenimaError as error:
+            session.say(f"{folder.name} once more: {error}")
+            remove_recording(folder)
+        finally:
+            session.operator.trigger("teleop/end", session.live)
+    raise GenimaError(
+        f"{folder.name} was disturbed {_ATTEMPTS} times; is this machine too busy? Let it do nothing else, or take a "
+        f"--camera-rate below {options.camera_rate:g}"
+    )
+
+
+def _try_once(folder: Path, options: Record, session: Leading) -> bool:
+    operator = session.operator
+    task, seed = folder.name.rsplit("-", 1)
+    instruction = operator.reset(task, int(seed), session.live)
+    operator.come_home(session.live)
+    session.lead()
+    operator.approach(session.live)
+    operator.await_images(session.live)
+    try:
+        operator.start_episode(_request(options, instruction, folder.name), session.live)
+        operator.play(session.live)
+        operator.await_images(session.live)
+    except BaseException:  # the recorder would complete it
+        with contextlib.suppress(GenimaError):
+            operator.said("recorder/discard", lambda: None)
+        raise
+    success = operator.success
+    if success:
+        operator.finish_episode(True, session.live)
+    else:
+        operator.said("recorder/discard", session.live)
+    return success
+
+
+# --------------------------------------------------------------------------------------------- a person as the leader
+
+
+def _push(options: Record) -> int:
+    """The keyboard or a gamepad leads the simulated arm."""
+    with leading(recorded("jog", options.camera_rate, str(options.out), options.images), options.logs) as session:
+        scenes = Scenes(session, options.task[0], options.seed)
+        session.say(scenes.begin())
+        takes = Takes(session, options, lambda: options.instruction or scenes.instruction)
+        with contextlib.closing(takes):
+            session.by_hand(takes.keys() | {"n": Key("next scene", scenes.next)})
+    print(f"{takes.kept} demos more in {options.out}")
+    return 0
+
+
+def _operate(options: Record) -> int:
+    """Somebody leads an arm whose nodes run already."""
+    with attached(_NODES, options.namespace, options.dds) as session:
+        takes = Takes(session, options, lambda: options.instruction)
+        with contextlib.closing(takes):
+            session.by_hand(takes.keys())
+    print(f"{takes.kept} demos more")
+    return 0
+
+
+def _start_robot(options: Record) -> int:
+    """Start the drivers of a real robot, and everything that leads and records it."""
+    from genima_cli.join_graph import taking_part
+    from genima_cli.real import require_alone, require_driver
+    from genima_cli.supervisor import robot_environment
+
+    processes = _robot_processes(options)
+    require_driver()
+    environment = robot_environment()
+    os.environ.update(environment)
+    with taking_part("record") as driver:
+        require_alone(driver, [process.node for process in processes if process != CLOCK_WATCH])
+    logs = options.logs or Path("runs") / "record" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
+    print(f"logs: {logs}", flush=True)
+    with leading(processes, logs, environment, "the drivers, the guard, the teleoperation and the recorder") as session:
+        takes = Takes(session, options, lambda: options.instruction)
+        with contextlib.closing(takes):
+            session.by_hand(takes.keys())
+    print(f"{takes.kept} demos more in {options.out}")
+    return 0
+
+
+def _robot_processes(options: Record) -> list[Process]:
+    """Return the nodes to run.
+
+    Raises:
+        GenimaError: for files that are missing or wrong.
+    """
+    from genima.cameras.camera import load_cameras
+    from genima.cameras.rig import load_rig
+    from genima.robot.model import RobotModel
+    from genima.teleop.leader_mapping import SAME, Leader
+
+    rig, robot = load_rig(options.cameras), RobotModel.load(options.robot)
+    if options.calibration:
+        calibrated = load_cameras(options.calibration)
+        if missing := [view for view in rig if view not in calibrated]:
+            raise GenimaError(f"{options.calibration} has no calibration of {', '.join(missing)}")
+        if others := [view for view in calibrated if view not in rig]:
+            print(f"calibration {options.calibration}: {', '.join(others)} left out; not in {options.cameras}")
+    by_hand = options.leader in _WITHOUT_ARM
+    leader = SAME if by_hand else options.leader
+    Leader.load(leader, robot)
+    topics = {
+        "leader/joint_states": options.leader_joints,
+        "leader/gripper": options.leader_gripper,
+        "leader/joy": options.leader_joy,
+    }
+    for topic in topics.values():
+        require_topic(topic, "leader's topic")
+    recorder: dict[str, Value] = {
+        "robot": options.robot, "folder": str(options.out), "views": list(rig), "images": options.images,
+        "calibration": options.calibration,
+    }  # fmt: skip
+    return [
+        *real_without_policy(options.robot, options.robot_ip, rig, options.calibration),
+        mirror(options.robot, leader, options.speed, topics, options.unwrap_at_start),
+        *([jog(options.robot)] if by_hand else []),
+        Process("genima_nodes", "recorder", recorder, topics),
+    ]
+
+
+class Takes:
+    """Episodes that begin and end by keys."""
+
+    def __init__(self, session: Leading, options: Record, instruction: Callable[[], str]) -> None:
+        """``instruction`` says what is to be done now."""
+        self.kept = 0
+        self._recording = False
+        self._session, self._options, self._instruction = session, options, instruction
+
+    def keys(self) -> dict[str, Key]:
+        """Keys to record with."""
+        return {
+            "b": Key("begin to record", self._begin),
+            "y": Key("keep: it is done", lambda: self._keep(True, self._session.live)),
+            "z": Key("keep: it failed", lambda: self._keep(False, self._session.live)),
+            "e": Key("keep: not judged", lambda: self._keep(None, self._session.live)),
+            "x": Key("throw away", self._discard),
+        }
+
+    def close(self) -> None:
+        """An episode that is still being recorded is kept, not judged."""
+        if self._recording:
+            self._session.try_to(lambda: self._keep(None, lambda: None))
+
+    def _begin(self) -> str:
+        session, instruction = self._session, self._instruction()
+        self._recording = True  # also where Ctrl-C comes before the answer
+        try:
+            folder = session.operator.start_episode(_request(self._options, instruction, ""), session.live)
+        except GenimaError:
+            recorder = session.operator.recorder
+            self._recording = recorder is not None and recorder.recording
+            raise
+        return f"recording {folder}: {instruction}"
+
+    def _keep(self, success: bool | None, alive: Callable[[], None]) -> str:
+        words = self._session.operator.finish_episode(success, alive)
+        self._recording = False
+        self.kept += 1
+        return words if success is not None else f"{words}, and not judged"
+
+    def _discard(self) -> str:
+        words = self._session.operator.said("recorder/discard", self._session.live)
+        self._recording = False
+        return words
+
+
+def _request(options: Record, instruction: str, name: str) -> StartEpisode.Request:
+    from genima_interfaces.srv import StartEpisode  # only when ROS runs
+
+    person = options.operator or ((options.leader or "expert") if options.sim else "")
+    return StartEpisode.Request(name=name, instruction=instruction, operator_name=person, notes=options.notes)
+
+
+def _require_possible(options: Record) -> None:
+    """Raise a GenimaError for options that do not go together."""
+    if options.sim and options.lockstep:
+        raise GenimaError("--sim and --lockstep exclude each other: leave one out")
+    for task in options.task:
+        get_task(task)
+    real = not (options.sim or options.lockstep)
+    if not real and options.leader not in ("", "expert", *_WITHOUT_ARM):
+        raise GenimaError(f"--leader {options.leader}: in the simulator, it is expert, keyboard or gamepad")
+    _require_robot(options, real)
+    if real and not options.instruction.strip():
+        raise GenimaError(
+            "say what is done with --instruction (and start the robot's drivers with --robot-ip, unless they run "
+            "already: docs/demos.md), or take --sim, or --lockstep"
+        )
+    if real or (options.sim and options.leader in _WITHOUT_ARM):
+        require_terminal(f"--leader {options.leader}" if options.sim else "recording a real robot")
+        if options.sim and len(options.task) > 1:
+            raise GenimaError(f"--leader {options.leader} does one --task")
+
+
+def _require_robot(options: Record, real: bool) -> None:
+    """Raise a GenimaError for options of a real robot that do not go together."""
+    if options.robot_ip:
+        if not real:
+            raise GenimaError("--robot-ip is of a real robot; leave it out, or --sim and --lockstep")
+        if options.namespace:
+            raise GenimaError("--namespace is of a robot that runs already; this one's nodes have none")
+        for name, why in {"cameras": "which camera is which view", "leader": "who leads the arm"}.items():
+            if not getattr(options, name):
+                raise GenimaError(f"--{name} is missing: {why}")
+        if options.leader == "expert":
+            raise GenimaError("--leader expert: it leads the simulated robot only")
+        return
+    defaults = Record()
+    for name in _OF_ROBOT:
+        if getattr(options, name) != getattr(defaults, name):
+            raise GenimaError(f"--{name.replace('_', '-')} goes with --robot-ip")
+    if real and options.leader:
+        raise GenimaError("--leader goes with --sim or --robot-ip: of a robot that runs already, teleop has its leader")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

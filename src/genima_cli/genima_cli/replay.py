@@ -1,0 +1,128 @@
+"""`./genima episodes replay`: play a demo's commands again, on the simulated robot or, slowly, on the real one.
+
+The episode is a leader like any other: the follower comes to its beginning and mirrors it, through the command guard.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+
+from genima.errors import GenimaError
+from genima.system.command_line import REPLAY_SPEED, Seed, parse_options
+from genima.system.signals import interruptible
+from genima_bringup.node_specs import Process, Value, following, simulator
+from genima_cli.join_graph import GraphOptions
+from genima_cli.supervisor import Supervisor, joining_environment
+from genima_cli.teleop_session import Key, attached, leading, require_terminal
+from genima_sim.tasks import TASKS, get_task
+
+_REAL_SPEED = 0.25
+_SLACK = 60.0  # s beyond what a demo takes, on a busy machine
+_NODES = ("teleop", "command_guard")  # of a robot that runs already
+
+
+@dataclass
+class Replay(GraphOptions):
+    """Play a demo's commands again, on the simulated robot or, slowly, on a real one whose nodes run.
+
+    With --sim, exit code 1 when the task was not done.
+    """
+
+    demo: tyro.conf.Positional[Path]
+    """Folder of the demo (rosbag2)."""
+    sim: bool = False
+    """Play on the simulated robot."""
+    speed: Annotated[float, Field(ge=REPLAY_SPEED[0], le=REPLAY_SPEED[1])] | None = None
+    """Speed relative to the demo's own; default: 1 simulated, 0.25 otherwise."""
+    task: str = ""
+    """With --sim: task of the scene; default: by the demo's name."""
+    seed: Seed | None = None
+    """With --sim: seed of the scene; default: by the demo's name."""
+    robot: str = "panda"
+    """Robot model: a name in config/robots or a YAML file."""
+    logs: Path | None = None
+    """Folder for the nodes' logs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Play a demo; return the exit code."""
+    options = parse_options(
+        Replay, "genima episodes replay", argv,
+        example="./genima episodes replay data/demos/push_button-100000 --sim",
+    )  # fmt: skip
+    if options.task:
+        get_task(options.task)
+    if not options.sim:
+        require_terminal("replaying on a real robot")
+    from genima.data.episodes import Episode  # only here: for --help, nothing slow is imported
+    from genima.robot.model import RobotModel
+
+    episode = Episode.load(options.demo, RobotModel.load(options.robot))  # says in a moment what is wrong with it
+    speed = options.speed or (1.0 if options.sim else _REAL_SPEED)
+    seconds = float(episode.stamps[-1] - episode.stamps[0]) / speed
+    with interruptible():
+        try:
+            return _simulate(options, speed, seconds) if options.sim else _operate(options, speed)
+        except KeyboardInterrupt:
+            return 130
+
+
+def _simulate(options: Replay, speed: float, most: float) -> int:
+    task, seed = _scene(options)
+    player = _player(options, speed)
+    with leading([*simulator(), *following(options.robot), player], options.logs) as session:
+        operator = session.operator
+        operator.reset(task, seed, session.live)
+        session.lead()
+        seconds = operator.play(session.live, most + _SLACK)
+        operator.trigger("teleop/end", session.live)
+        success = operator.success
+    print(f"{options.demo.name}: {'done' if success else 'not done'} after {seconds:.1f} s")
+    return 0 if success else 1
+
+
+def _operate(options: Replay, speed: float) -> int:
+    player = _player(options, speed)
+    environment = joining_environment(options.dds)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Supervisor([player], options.logs or Path(folder), environment) as supervisor,
+        attached([*_NODES, "replay"], options.namespace, options.dds, supervisor.check) as session,
+    ):
+        operator = session.operator
+
+        def play() -> str:
+            operator.require_following()
+            return operator.said("leader/play", session.live)
+
+        def home() -> str:
+            return f"{operator.said('leader/home', session.live)}; space lets the arm come there"
+
+        session.by_hand({"p": Key("play", play), "h": Key("back to the beginning", home)})
+    return 0
+
+
+def _player(options: Replay, speed: float) -> Process:
+    demo = str(options.demo.resolve())
+    parameters: dict[str, Value] = {"episode": demo, "robot": options.robot, "speed": speed}
+    namespace = {"__ns": f"/{options.namespace.strip('/')}"} if options.namespace else {}
+    return Process("genima_nodes", "replay", parameters, namespace)
+
+
+def _scene(options: Replay) -> tuple[str, int]:
+    """Task and seed of the simulated scene, by the names that `./genima record` gives where they are not said."""
+    task, _, seed = options.demo.resolve().name.rpartition("-")
+    if options.task:
+        task = options.task
+    if options.seed is not None:
+        seed = str(options.seed)
+    if task not in TASKS or not seed.isdecimal():
+        raise GenimaError(f"in which scene was {options.demo} recorded? Say it with --task and --seed")
+    return task, int(seed)

@@ -1,0 +1,16 @@
+"""Options of commands that make drawings faster, as parameters of the node diffusion_agent."""
+
+from __future__ import annotations
+
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima_bringup.node_specs import Value
+
+
+def shortcut_parameters(shortcuts: Shortcuts) -> dict[str, Value]:
+    """Return the parameters of diffusion_agent; 0 and an empty name mean the checkpoint's own."""
+    return {
+        "steps": shortcuts.steps or 0,
+        "strength": shortcuts.strength,
+        "controlnet_every": shortcuts.controlnet_every,
+        "tiny_decoder": shortcuts.tiny_decoder or "",
+    }

@@ -1,0 +1,242 @@
+"""Starts nodes as processes of their own, watches them, and leaves none behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from genima.doctor import installation, ros
+from genima.errors import GenimaError
+from genima.io import paths
+from genima.system.terminal import printable
+from genima_bringup.node_specs import ENVIRONMENT, Process
+
+_ELSEWHERE = ("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS")  # variables that other machines are found by
+_DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
+_FIRST_PORT, _PORTS = 7400, 250  # RTPS: of domain 0, and those of a domain
+_GRACE = 1.0  # s between SIGINT and SIGKILL
+_SHARED_MEMORY = Path("/dev/shm")
+_LOCKS = ("_el", "_sl")  # exclusive, shared
+_SEGMENT = re.compile(r"fast(rtps|dds)_([0-9a-f]{16}|port[0-9]+)")  # Fast DDS's names
+_NEWBORN = 5.0  # s in which a segment may not be locked yet
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def ros_environment() -> dict[str, str]:
+    """Variables for processes that talk to each other on this machine alone, in a domain of their own."""
+    for name in _ELSEWHERE:
+        if os.environ.pop(name, ""):
+            print(f"genima: {name} is not used: these nodes are on this machine alone", file=sys.stderr)
+    environment = _environment()
+    ros.require(os.environ | environment, installation.has_wheels())
+    return environment
+
+
+def _environment(dds: str = "shared_memory") -> dict[str, str]:
+    os.environ.pop("ROS_LOCALHOST_ONLY", None)  # older than the range below, and stronger
+    return {
+        "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(free_domains())),
+        # under LOCALHOST, Fast DDS replaces the transports that the profile sets up
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
+        ros.PROFILE: str(dds_profile(dds)),
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def robot_environment() -> dict[str, str]:
+    """The same for a real robot, which others speak to as well: in the domain that they are in by default."""
+    os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
+    return ros_environment()
+
+
+def joining_environment(dds: str = "shared_memory") -> dict[str, str]:
+    """The same for who joins a real robot that runs already: the profile of config/dds that its launch took.
+
+    What the user's shell says of the profile and the middleware wins.
+
+    Raises:
+        GenimaError: for a profile that does not exist, and variables that ROS would refuse.
+    """
+    os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
+    chosen = {name: os.environ[name] for name in (ros.PROFILE, "RMW_IMPLEMENTATION") if os.environ.get(name)}
+    environment = _environment(dds) | chosen
+    ros.require(os.environ | environment, installation.has_wheels())
+    return environment
+
+
+def dds_profile(name: str) -> Path:
+    """Return the file of a profile of config/dds.
+
+    Raises:
+        GenimaError: where there is none of that name.
+    """
+    folder = paths.shared("config", "dds")
+    known = sorted(file.stem for file in folder.glob("*.xml"))
+    if name not in known:
+        raise GenimaError(f"DDS profile: no such one ({printable(name)}); take {' or '.join(known)}")
+    return folder / f"{name}.xml"
+
+
+def free_domains() -> list[int]:
+    """Domains that no process on this machine names in its environment or listens in."""
+    taken = _domains_with_ports()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ValueError):
+            taken.add(int(process.environ().get("ROS_DOMAIN_ID", "0")))
+    return [domain for domain in _DOMAINS if domain not in taken]
+
+
+def _domains_with_ports() -> set[int]:
+    """Domains whose UDP ports are open on this machine: a process may have chosen one without its environment."""
+    domains = set()
+    for table in ("udp", "udp6"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
+                domains.add((int(line.split()[1].rpartition(":")[2], 16) - _FIRST_PORT) // _PORTS)
+    return domains
+
+
+def remove_stale_shared_memory() -> None:
+    """Remove what killed processes of this user left of Fast DDS's shared memory, as `fastdds shm clean` does.
+
+    A living process holds a lock on a file beside each of its segments and ports. Segments and ports of other users
+    and files with other names stay.
+    """
+    for segment in _SHARED_MEMORY.glob("fast*_*"):
+        if not _SEGMENT.fullmatch(segment.name):
+            continue
+        locks = [segment.with_name(segment.name + ending) for ending in _LOCKS]
+        semaphore = segment.with_name(f"sem.{segment.name}_mutex")
+        with contextlib.suppress(OSError):  # just gone
+            found = segment.lstat()
+            old = time.time() - found.st_mtime > _NEWBORN
+            if old and found.st_uid == os.getuid() and not any(map(_is_held, locks)):
+                for file in (segment, *locks, semaphore):
+                    file.unlink(missing_ok=True)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+class Supervisor:
+    """Runs processes while its context is open.
+
+    Every process has a process group of its own, so that a terminal's Ctrl-C reaches this process alone, which then
+    ends the others in order; not a session, as Linux weighs priorities only within one. Should this process die, the
+    kernel ends the others.
+    """
+
+    def __init__(self, processes: Sequence[Process], logs: Path, environment: dict[str, str]) -> None:
+        """Args:
+        processes: what to run.
+        logs: folder for one log file each.
+        environment: added to this process's own, see :func:`ros_environment`.
+        """
+        self._processes = {process.node: process for process in processes}
+        self._logs, self._environment = logs, ENVIRONMENT | os.environ | environment
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Supervisor:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        remove_stale_shared_memory()
+        try:
+            for name in self._processes:
+                self.start(name)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self, name: str) -> None:
+        """Start a process, for the first time or again; its log goes on."""
+        with open(self._log(name), "ab" if name in self._children else "wb") as log:
+            self._children[name] = subprocess.Popen(
+                _command(self._processes[name]),
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                preexec_fn=_die_with_parent,
+            )
+
+    def kill(self, name: str) -> None:
+        """End a process without a warning, as a crash does."""
+        child = self._children[name]
+        child.kill()
+        child.wait()
+
+    def pid(self, name: str) -> int:
+        """The number of a process."""
+        return self._children[name].pid
+
+    def check(self) -> None:
+        """Raise a GenimaError that names a process that has ended, with its last words."""
+        for name, child in self._children.items():
+            if (code := child.poll()) is not None:
+                raise GenimaError(f"{name} ended with code {code}: {self._last_words(name)} (log: {self._log(name)})")
+
+    def close(self) -> None:
+        """End all processes: SIGINT first, SIGKILL to those that do not listen."""
+        running = [child for child in self._children.values() if child.poll() is None]
+        for child in running:
+            child.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _GRACE
+        for child in running:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        self._children.clear()
+        remove_stale_shared_memory()
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _last_words(self, name: str) -> str:
+        lines = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        errors = [line for line in lines if "error" in line.lower()]
+        return (errors or lines or ["it said nothing"])[-1]
+
+
+def _command(process: Process) -> list[str]:
+    command = [sys.executable, "-P", "-m", f"{process.package}.{process.executable}"]
+    parameters = [part for key, value in process.parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
+    renamings = ({"__node": process.name} if process.name else {}) | process.remappings
+    remappings = [part for topic, other in renamings.items() for part in ("-r", f"{topic}:={other}")]
+    return [*command, "--ros-args", "--disable-external-lib-logs", *parameters, *remappings]  # our logs are enough
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,71 @@
+"""`./genima task "..."`: have a robot that runs do a task, once all its nodes are ready."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima.system.command_line import Seconds, parse_options
+from genima.system.signals import interruptible
+from genima_cli.join_graph import GraphOptions, taking_part
+from genima_cli.supervisor import joining_environment
+
+_NODES = ("diffusion_agent", "controller", "command_guard", "task_runner")
+
+
+@dataclass
+class Task(GraphOptions):
+    """Have a running robot do a task, once all its nodes are ready; exit code 1 when it was not done."""
+
+    instruction: tyro.conf.Positional[str]
+    """The task in words, as in the demos."""
+    time_limit: Annotated[float, Field(ge=0, le=86400)] = 60.0
+    """Seconds after which the task ends; 0: none."""
+    patience: Seconds = 300.0
+    """Seconds to wait for the nodes."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the task; return the exit code: 1 when it was not done."""
+    options = parse_options(Task, "genima task", argv, example='./genima task "push down the maroon button"')
+    if not options.instruction.strip():
+        raise GenimaError('instruction: empty; say what is to be done, such as "push down the maroon button"')
+    os.environ.update(joining_environment(options.dds))
+    with (
+        interruptible(),
+        taking_part("task", options.namespace) as driver,
+        tqdm(bar_format="{desc}", disable=None) as line,
+    ):
+
+        def live() -> None:
+            line.set_description_str("  ".join(["! " + fault for fault in driver.faults()]) or "all fine", refresh=True)
+
+        try:
+            line.write("waiting for the nodes ...")
+            driver.wait_ready(_NODES, options.patience, live)
+            ended = driver.begin_task(options.instruction, options.time_limit, live)
+            line.write(f"{options.instruction!r} is in force; Ctrl-C ends it")
+            while not driver.spin_until(ended.done, 1.0, live):
+                if trouble := driver.trouble("task_runner"):
+                    raise GenimaError(f"the task runner is {trouble}: does the robot's launch still run?")
+            result = ended.result().result
+            line.write(f"{result.outcome} after {result.elapsed:.1f} s ({result.reason})")
+            return 0 if result.outcome in (result.SUCCEEDED, result.FINISHED) else 1
+        except (GenimaError, KeyboardInterrupt) as why:
+            if not driver.end_task():
+                line.write("nobody confirms that the task ends: ./genima call stop stops the arm")
+            if isinstance(why, GenimaError):
+                raise
+            return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

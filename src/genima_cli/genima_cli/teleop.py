@@ -1,0 +1,94 @@
+"""`./genima teleop`: lead the simulated robot, through the same nodes as a real one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from genima.system.command_line import Episodes, Seed, parse_options
+from genima.system.signals import interruptible
+from genima_bringup.node_specs import led
+from genima_cli.teleop_session import Key, Leading, leading, require_terminal
+from genima_sim.tasks import get_task
+
+
+@dataclass
+class Teleop:
+    """Lead the simulated robot, through the same nodes as a real one."""
+
+    task: str = "push_button"
+    """Task of the scene: push_button or take_lid_off."""
+    leader: Literal["expert", "keyboard", "gamepad"] = "keyboard"
+    """Leader: a scripted expert, the keys of this terminal, or a gamepad on the topic joy."""
+    episodes: Episodes = 1
+    """Episodes that the expert plays."""
+    seed: Seed = 0
+    """Seed of the first scene; the next scene takes the next number."""
+    logs: Path | None = None
+    """Folder for the nodes' logs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Lead the arm; return the exit code: 1 when an expert's task was not done."""
+    options = parse_options(Teleop, "genima teleop", argv, example="./genima teleop --task take_lid_off")
+    get_task(options.task)
+    expert = options.leader == "expert"
+    if not expert:
+        require_terminal(f"--leader {options.leader}")
+    with interruptible():
+        try:
+            with leading(led("expert" if expert else "jog"), options.logs) as session:
+                return _play(options, session) if expert else _push(options, session)
+        except KeyboardInterrupt:
+            return 130
+
+
+def _play(options: Teleop, session: Leading) -> int:
+    """The expert leads, episode after episode."""
+    done, operator = 0, session.operator
+    for seed in range(options.seed, options.seed + options.episodes):
+        operator.reset(options.task, seed, session.live)
+        operator.come_home(session.live)
+        session.lead()
+        operator.approach(session.live)
+        seconds = operator.play(session.live)
+        done += operator.success
+        session.say(f"seed {seed}: {'done' if operator.success else 'not done'} after {seconds:.1f} s")
+        operator.trigger("teleop/end", session.live)
+    print(f"{done} of {options.episodes} done")
+    return 0 if done == options.episodes else 1
+
+
+def _push(options: Teleop, session: Leading) -> int:
+    """The keyboard or a gamepad leads until the operator has enough."""
+    scenes = Scenes(session, options.task, options.seed)
+    session.say(scenes.begin())
+    session.by_hand({"n": Key("next scene", scenes.next)})
+    return 0
+
+
+class Scenes:
+    """The simulator's scenes of one task, one seed after the other."""
+
+    def __init__(self, session: Leading, task: str, seed: int) -> None:
+        self._session, self._task, self.seed = session, task, seed
+        self.instruction = ""
+
+    def begin(self) -> str:
+        """Set the scene and take the follower; returns what is to be done."""
+        self.instruction = self._session.operator.reset(self._task, self.seed, self._session.live)
+        self._session.lead()
+        return self.instruction
+
+    def next(self) -> str:
+        """Set the next scene."""
+        self._session.operator.trigger("teleop/end", self._session.live)
+        self.seed += 1
+        return self.begin()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

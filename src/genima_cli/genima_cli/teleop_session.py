@@ -1,0 +1,227 @@
+"""What leading an arm needs around it: processes, an operator in their graph, a live line, and keys."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import tempfile
+import termios
+import tty
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from genima.errors import GenimaError
+from genima.system.ros_names import require_namespace
+from genima_bringup.node_specs import CLOCK_WATCH, Process
+from genima_cli.supervisor import Supervisor, joining_environment, ros_environment
+from genima_nodes.ros.ros_context import create, ros_context
+
+if TYPE_CHECKING:  # ROS is loaded while the processes start
+    from genima_cli.operator import Operator
+
+_READY_TIMEOUT = 120.0  # s
+_AGREE_TIMEOUT = 60.0  # s for the follower to come to the leader
+_SPEED, _TURN = 0.12, 0.6  # m/s, rad/s of the tip while a key is down
+_AXES = {  # of the tip's speed, in the base's frame, and its sign
+    "w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1),
+    "u": (3, 1), "o": (3, -1), "i": (4, 1), "k": (4, -1), "j": (5, 1), "l": (5, -1),
+}  # fmt: skip
+_AXES_HELP = "w/s forwards, back  a/d left, right  r/f up, down  j/l turn  i/k, u/o tilt  g gripper"
+_KEYS = {  # of what nodes say
+    "start again to go on": "space to go on",
+    "start to go on": "space to go on",
+}
+_QUIT = ("q", "\x04")  # also Ctrl-D; Ctrl-C is a signal
+
+
+class Key(NamedTuple):
+    """What a key does beyond leading, and what it says then."""
+
+    help: str
+    act: Callable[[], str]
+
+
+class Leading:
+    """An operator in a running graph, and the line that tells how it goes."""
+
+    def __init__(self, operator: Operator, line: tqdm, check: Callable[[], None]) -> None:
+        self.operator = operator
+        self._line, self._check = line, check
+        self._began = False  # whether the follower was told to follow from here
+
+    def live(self) -> None:
+        """Look whether everything is alive, and tell how it goes."""
+        self._check()
+        self._line.set_description_str(in_keys(live_line(self.operator)), refresh=False)
+        self._line.refresh()
+
+    def say(self, words: str) -> None:
+        """Above the live line."""
+        self._line.write(in_keys(words))
+
+    def lead(self) -> None:
+        """Take the follower, and wait until it mirrors."""
+        self._began = True
+        self.operator.lead(_AGREE_TIMEOUT, self.live)
+
+    def by_hand(self, keys: Mapping[str, Key]) -> None:
+        """Do what keys say until the operator has enough; however that ends, the follower that he led rests.
+
+        Where there is a follower, one key more has it follow; where there is a jog, some push the arm's tip.
+        """
+        follow = Key("follow or rest", self._follow_or_rest)
+        shown = {"space": follow, **keys} if self.operator.leads else keys
+        helps = [f"{key} {what.help}" for key, what in shown.items()]
+        with _terminal_keys() as read:
+            self.say("  ".join([*([_AXES_HELP] if self.operator.jogs else []), *helps, "q end"]))
+            try:
+                self._obey({" ": follow, **keys}, read)
+            finally:
+                if self._began and self.operator.leads:  # also when something else has ended
+                    self.try_to(lambda: self.operator.said("teleop/end", lambda: None))
+
+    def try_to(self, act: Callable[[], str]) -> None:
+        """Say what it says; what is wrong with it the operator sees, and goes on."""
+        try:
+            self.say(act())
+        except GenimaError as error:
+            self.say(str(error))
+
+    def _obey(self, keys: Mapping[str, Key], read: Callable[[], str]) -> None:
+        operator, done = self.operator, False
+        while True:
+            operator.spin_until(lambda: False, 0.02, self.live)
+            if operator.success and not done:
+                self.say("done")
+            done = operator.success
+            for key in read():
+                if key in _QUIT:
+                    return
+                if key in keys:
+                    self.try_to(keys[key].act)
+                elif operator.jogs and key in _AXES:
+                    axis, sign = _AXES[key]
+                    operator.push(sign * (_SPEED if axis < 3 else _TURN) * np.eye(6)[axis])
+                elif operator.jogs and key == "g":
+                    self.try_to(operator.toggle_gripper)
+
+    def _follow_or_rest(self) -> str:
+        if not self.operator.leads:
+            raise GenimaError("there is no follower: start the node teleop")
+        self._began = True
+        service = "teleop/pause" if self.operator.following else "teleop/start"
+        return str(self.operator.trigger(service, self.live).message)
+
+
+@contextlib.contextmanager
+def leading(
+    processes: Sequence[Process],
+    logs: Path | None,
+    environment: Mapping[str, str] | None = None,
+    what: str = "the simulator and what moves its arm",
+) -> Iterator[Leading]:
+    """Run processes with an operator in their graph.
+
+    Args:
+        processes: nodes to run.
+        logs: folder for their logs; None: a temporary one.
+        environment: variables of their graph; None: of one of their own on this machine.
+        what: names the processes in the line that says that they start.
+    """
+    environment = dict(environment or ros_environment())
+    os.environ.update(environment)
+    with contextlib.ExitStack() as stack:
+        folder = logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        supervisor = stack.enter_context(Supervisor(processes, folder, environment))
+        operator = stack.enter_context(_operator(""))
+        print(f"starting {what} ...", flush=True)
+        nodes = [process.node for process in processes if process != CLOCK_WATCH]
+        operator.wait_ready(nodes, _READY_TIMEOUT, supervisor.check)
+        line = stack.enter_context(tqdm(bar_format="{desc}", disable=None))
+        yield Leading(operator, line, supervisor.check)
+
+
+@contextlib.contextmanager
+def attached(
+    nodes: Sequence[str], namespace: str, dds: str, check: Callable[[], None] = lambda: None
+) -> Iterator[Leading]:
+    """An operator in the graph that runs already, by a profile of config/dds; ``nodes`` must be there.
+
+    ``check`` raises when something that was started for it is not alive.
+    """
+    require_namespace(namespace, "--namespace")
+    os.environ.update(joining_environment(dds))
+    with _operator(namespace) as operator:
+        operator.wait_ready(nodes, _READY_TIMEOUT, check)
+        with tqdm(bar_format="{desc}", disable=None) as line:
+            yield Leading(operator, line, check)
+
+
+@contextlib.contextmanager
+def _operator(namespace: str) -> Iterator[Operator]:
+    with ros_context():
+        from genima_cli.operator import Operator  # after the processes have been started: they load meanwhile
+
+        operator = create(lambda: Operator(namespace))
+        try:
+            yield operator
+        finally:
+            operator.close()
+
+
+def in_keys(words: str) -> str:
+    """Return a node's words with the keys of this front-end in the place of services."""
+    for service, key in _KEYS.items():
+        words = words.replace(service, key)
+    return words
+
+
+def live_line(operator: Operator) -> str:
+    """How leader, follower, recorder and calibrator are doing."""
+    status, recorder, calibrator = operator.status, operator.recorder, operator.calibrator
+    parts = []
+    if status is not None:
+        apart = f"{np.degrees(np.abs(status.distance).max()):.1f} deg apart" if status.distance else "distance unknown"
+        reason = f" ({status.reason})" if status.reason else ""
+        plays = ", plays" if operator.playing else ""
+        parts += [f"{status.phase}{reason}", apart, f"leader {status.leader_rate:.0f} Hz{plays}"]
+    if recorder is not None and recorder.recording:
+        lost = f", {recorder.dropped} lost" if recorder.dropped else ""
+        disk = f"{recorder.megabytes_per_second:.1f} MB/s, {recorder.free_gigabytes:.0f} GB free"
+        parts.append(f"recording {recorder.seconds:.0f} s at {disk}{lost}")
+    if calibrator is not None:
+        now = calibrator.automatic_words if calibrator.automatic else calibrator.problem or "ready to take"
+        sure = f" ({calibrator.millimetres:.2f} mm, {calibrator.degrees:.3f} deg)" if calibrator.computed else ""
+        parts.append(f"{len(calibrator.samples)} samples{sure}, {calibrator.coverage:.0%} covered: {now}")
+    if faults := operator.faults():
+        parts.append(f"! {faults[0]}")
+    return "  ".join(parts)
+
+
+def require_terminal(what: str) -> None:
+    """Raise a GenimaError where nobody can press keys."""
+    if not sys.stdin.isatty():
+        raise GenimaError(f"{what} needs a terminal for its keys")
+
+
+@contextlib.contextmanager
+def _terminal_keys() -> Iterator[Callable[[], str]]:
+    """Keys as they are pressed, without Enter."""
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    tty.setcbreak(terminal)
+
+    def read() -> str:
+        ready, _, _ = select.select([terminal], [], [], 0)
+        return os.read(terminal, 64).decode(errors="ignore") if ready else ""
+
+    try:
+        yield read
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -1,0 +1,122 @@
+"""``./genima train tiny``: from nothing to the small models."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from genima.system.command_line import parse_options
+from genima.system.process_pool import WorkerPool
+from genima.training.options import SMALL, ChunkOptions, DrawingOptions, LoopOptions, Seed, Steps
+
+VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
+_SPHERE_WEIGHT = 6.0
+_EMA = 0.995
+_SAVING = 120.0  # s after Ctrl-C for a step and a checkpoint of each training; a few on a quiet machine
+
+
+@dataclass
+class TrainTiny:
+    """Record demos of all tasks, render their targets, then train both small models from scratch, side by side.
+
+    Everything that is already there is kept: interrupted, the same command goes on where it was.
+    """
+
+    out: Path = Path("runs/tiny")
+    """Folder for the checkpoints diffusion_agent/ and controller/."""
+    demos: Path = Path("data/demos")
+    """Folder for the demos, 6 MB each."""
+    data: Path = Path("data/targets")
+    """Folder for the dataset of drawn targets, 3 MB a demo."""
+    episodes: Annotated[int, Field(ge=1, le=100_000)] = 200
+    """Demos of each task."""
+    agent_steps: Steps = 8000
+    """Training steps of the diffusion agent, 8 drawings each; 0: leave it out."""
+    controller_steps: Steps = 16300
+    """Training steps of the controller, 16 chunks each; 0: leave it out."""
+    save_every: Annotated[int, Field(ge=1, le=10**9)] = 400
+    """Steps between checkpoints."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+    """Processor cores to use."""
+    seed: Seed = 0
+    """Of all randomness in training."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima train tiny``."""
+    example = "./genima train tiny --out runs/tiny --episodes 200 --threads 2"
+    options = parse_options(TrainTiny, "genima train tiny", argv, example)
+
+    from tqdm import tqdm
+
+    from genima.data.datasets.render import render
+    from genima.data.datasets.target_dataset import TargetDataset
+    from genima_cli.render import Render, make_plan
+    from genima_sim import demo_recorder as record
+    from genima_sim.tasks import TASKS
+
+    record.record(options.demos, tuple(TASKS), options.episodes, workers=options.threads)
+    folders = record.episode_folders(options.demos, tuple(TASKS), options.episodes)
+    plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folder for folder in folders if folder.exists()))
+    print(f"{options.data}: {render(plan, options.data, options.threads)}")
+    TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
+    steps_of = {_train_agent: options.agent_steps, _train_controller: options.controller_steps}
+    halves = [train for train, steps in steps_of.items() if steps]
+    # Two trainings of one thread each do more than one after the other with two: the networks are small.
+    threads, lock = max(1, options.threads // max(1, len(halves))), multiprocessing.get_context("spawn").RLock()
+    # Without one half the other is of no use: both end with the first that fails, and resume from their checkpoints.
+    with WorkerPool(min(2, options.threads), tqdm.set_lock, (lock,), grace=_SAVING) as pool:
+        trainings = [pool.submit(_train, train, options, threads) for train in halves]
+        try:
+            for training in as_completed(trainings):
+                training.result()
+        except KeyboardInterrupt:
+            print("\nsaving checkpoints; Ctrl-C again ends at once", flush=True)
+            raise
+    print(f"\nthe models are in {options.out}; try them: ./genima eval --task push_button --checkpoint {options.out}")
+    return 0
+
+
+def _train(train: Callable[[TrainTiny], None], options: TrainTiny, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    train(options)
+
+
+def _train_agent(options: TrainTiny) -> None:
+    from genima.data.datasets.target_dataset import TargetDataset
+    from genima.policy.spec import DIFFUSION_AGENT, FOLDERS
+    from genima.training.build_agent import build_agent
+    from genima.training.diffusion import train_diffusion
+
+    targets = TargetDataset.load(options.data)
+    agent = build_agent(SMALL, targets, steps=1, seed=options.seed)
+    loop = LoopOptions(
+        steps=options.agent_steps, batch_size=8, learning_rate=6e-4, schedule="cosine", warmup_steps=100, ema=_EMA,
+        save_every=options.save_every, workers=1, seed=options.seed,
+    )  # fmt: skip
+    # Its colours and places are those of one simulated workcell: without augmentation it copies them exactly.
+    drawing = DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=_SPHERE_WEIGHT, half=True)
+    train_diffusion(agent, targets, drawing, loop, options.out / FOLDERS[DIFFUSION_AGENT])
+
+
+def _train_controller(options: TrainTiny) -> None:
+    from genima.data.datasets.target_dataset import TargetDataset
+    from genima.policy.spec import CONTROLLER, FOLDERS
+    from genima.training.controller import build_small_controller, train_controller
+
+    targets = TargetDataset.load(options.data)
+    controller = build_small_controller(targets.spec, targets.moments, options.seed)
+    loop = LoopOptions(
+        steps=options.controller_steps, batch_size=16, learning_rate=5e-4, weight_decay=1e-4, schedule="cosine",
+        cycles=2, warmup_steps=100, ema=_EMA, save_every=options.save_every, workers=1, bar=1, seed=options.seed,
+    )  # fmt: skip
+    chunks = ChunkOptions(augmentation="small", perturb=True, half=True)
+    train_controller(controller, targets.moments, targets.cameras, chunks, loop, options.out / FOLDERS[CONTROLLER])

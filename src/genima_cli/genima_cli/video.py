@@ -1,0 +1,140 @@
+"""Video and picture of a run: observations beside drawn targets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from genima.errors import GenimaError
+from genima.io.files import atomic_write, shorten
+from genima.system.terminal import printable
+from genima.types import Image
+
+_SIDE = 512  # px of each half
+_BAR, _TEXT = 28, 16  # px: height of the bars above and below the picture, and of their text
+FPS = 5  # about as often as something new is drawn; every frame costs the robot's processor
+
+
+def side_by_side(observation: Image, drawn: Image) -> Image:
+    """Two tiles as one picture (512, 1024, 3)."""
+    return np.concatenate([_resized(observation), _resized(drawn)], axis=1)
+
+
+def label(picture: Image, views: Sequence[str], instruction: str) -> Image:
+    """Return the picture (512, 1024, 3) with the names of its halves and views, and the instruction: (568, 1024, 3).
+
+    ``views``: in tile order, left to right, then down.
+    """
+    from PIL import Image as Picture
+    from PIL import ImageDraw, ImageFont
+
+    height, width = picture.shape[:2]
+    sheet = Picture.new("RGB", (width, height + 2 * _BAR), "white")
+    sheet.paste(Picture.fromarray(picture), (0, _BAR))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
+    for k, title in enumerate(("observation", "drawn target")):
+        draw.text(((k + 0.5) * width / 2, _BAR / 2), title, "black", font, anchor="mm")
+        for n, view in enumerate(views):
+            corner = (k * width / 2 + n % 2 * width / 4 + 4, _BAR + n // 2 * height / 2 + 4)
+            draw.text(corner, view.replace("_", " "), "white", font, stroke_width=2, stroke_fill="black")
+    draw.text((width / 2, height + 1.5 * _BAR), printable(shorten(instruction, 100)), "black", font, anchor="mm")
+    return np.asarray(sheet)
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """Write a PNG.
+
+    Raises:
+        GenimaError: when it cannot be written whole.
+    """
+    _, png = cv2.imencode(".png", picture[..., ::-1])
+    atomic_write(path, png.tobytes())
+
+
+class Video:
+    """An MP4 file that gets its name when it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises GenimaError when the file cannot be made."""
+        self._path, self._part = path, path.with_name(path.name + ".part")
+        try:
+            self._container = av.open(str(self._part), "w", format="mp4")
+        except OSError as error:
+            raise self._error(error) from None
+        self._stream = self._container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "23"})
+        self._stream.width, self._stream.height, self._stream.pix_fmt = 2 * _SIDE, _SIDE, "yuv420p"
+        self._stream.codec_context.thread_count = 1  # the robot comes first
+
+    def add(self, picture: Image) -> None:
+        """Append a picture (512, 1024, 3)."""
+        try:
+            self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        except OSError as error:
+            raise self._error(error) from None
+
+    def close(self) -> None:
+        """Complete the file."""
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._part.replace(self._path)
+        except OSError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: OSError) -> GenimaError:
+        self._part.unlink(missing_ok=True)
+        return GenimaError(f"cannot write {self._path}: {error.strerror}")
+
+
+def open_window() -> Window | None:
+    """Open a window; print why and return None where that is not possible."""
+    try:
+        import matplotlib.pyplot as plt  # only here: it takes a second to load
+
+        plt.ion()
+        if plt.get_backend().lower() == "agg":
+            print("no window: this Python has neither Tk nor Qt (Debian and Ubuntu: apt-get install python3-tk)")
+            return None
+        return Window()
+    except Exception as error:  # no server behind DISPLAY, an unknown MPLBACKEND: each backend has errors of its own
+        print(f"no window: {printable(shorten(str(error), 200))}; --headless leaves it out")
+        return None
+
+
+class Window:
+    """Shows the newest picture on the screen, a few times a second: the robot comes first."""
+
+    _PERIOD = 0.4  # s
+
+    def __init__(self) -> None:
+        import matplotlib.pyplot as plt
+
+        self._plt = plt
+        self._shown = 0.0
+        self._figure, axes = plt.subplots(num="Genima: observation | drawn target", figsize=(10, 5), layout="tight")
+        axes.set_axis_off()
+        self._image = axes.imshow(np.zeros((_SIDE, 2 * _SIDE, 3), np.uint8))
+
+    def show(self, picture: Image) -> None:
+        """Replace what is shown, unless that is very new."""
+        closed = not self._plt.fignum_exists(self._figure.number)
+        if time.monotonic() - self._shown > self._PERIOD and not closed:
+            self._shown = time.monotonic()
+            self._image.set_data(picture)
+            self._figure.canvas.draw_idle()
+            self._figure.canvas.flush_events()
+
+    def close(self) -> None:
+        """Close the window."""
+        self._plt.close(self._figure)
+
+
+def _resized(tile: Image) -> Image:
+    if tile.shape[:2] == (_SIDE, _SIDE):
+        return tile
+    return np.asarray(cv2.resize(tile, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST), np.uint8)

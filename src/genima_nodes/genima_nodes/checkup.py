@@ -1,0 +1,63 @@
+"""Node: what `./genima doctor --live` finds in the running graph, again and again, on /diagnostics."""
+
+from __future__ import annotations
+
+import sys
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from genima.cameras.camera import load_cameras
+from genima.cameras.rig import load_rig
+from genima.doctor import Finding, Status
+from genima.robot.model import RobotModel
+from genima_nodes.ros import parameters, qos
+from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.topic_listener import CHECKUP, Listener
+
+_LEVELS = {
+    Status.OK: DiagnosticStatus.OK,
+    Status.WARN: DiagnosticStatus.WARN,
+    Status.FAIL: DiagnosticStatus.ERROR,
+    Status.SKIPPED: DiagnosticStatus.STALE,
+}
+
+
+class CheckupNode(Listener):
+    """Judges what it heard in each period."""
+
+    def __init__(self) -> None:
+        """Raises:
+        GenimaError: for files that are missing or malformed, and a period that makes no sense.
+        """
+        super().__init__(CHECKUP)
+        cameras = parameters.text(self, "cameras", "")  # which camera is which view; empty: the usual ones
+        views = parameters.views(self)
+        rig = load_rig(cameras) if cameras else {}
+        calibration = parameters.text(self, "calibration", "")
+        robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        period = parameters.number(self, "period", 5.0, 1.0)  # s
+        self.expect(list(rig) or views, rig, load_cameras(calibration) if calibration else {}, robot)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
+        self.create_timer(period, self._tell, clock=STEADY)
+
+    def _tell(self) -> None:
+        findings = [(group.title, each) for group in self.groups() for each in group.findings]
+        message = DiagnosticArray(status=[self._status(f"{title}: {each.what}", each) for title, each in findings])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+        self.forget()
+
+    def _status(self, name: str, finding: Finding) -> DiagnosticStatus:
+        own = self.get_fully_qualified_name().removeprefix("/")
+        words = finding.found + (f" -> {finding.remedy}" if finding.remedy else "")
+        return DiagnosticStatus(level=_LEVELS[finding.status], name=f"{own}: {name}", message=words)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(CheckupNode, args, FILMING_NICENESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

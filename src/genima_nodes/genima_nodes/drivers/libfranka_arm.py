@@ -1,0 +1,323 @@
+"""A Franka arm by libfranka's Python bindings: states at 1 kHz, set-points to its own motion generator.
+
+Set-points go to libfranka's asynchronous position handler: the robot's controller itself makes its 1 kHz motion from
+them, within its own limits, under joint impedance. A late set-point is no fault then, and the arm comes to rest at the
+last one. The alternative, to answer every robot state with a position within a fraction of 1 ms, is not for Python:
+the bindings keep the interpreter's lock while they wait, and have no rate limiter. For the same reason the robot is
+only ever spoken to from one thread, and the hand from another process (:mod:`genima_nodes.franka_hand`).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genima.control.command_guard import GuardSettings
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.types import Command
+from genima_nodes.drivers.franka_errors import why_stopped
+from genima_nodes.drivers.optional_library import require
+
+Array = NDArray[np.float64]
+_NO_ANSWER = 10.0  # s: libfranka waits for ever for a robot that takes a connection and says nothing
+_SAME_PLACE = 0.005  # m between the flange as the robot and as the model of it have it
+_AT_REST = 0.02  # rad/s
+_STOPPING = 1000  # robot states, one a millisecond, in which it comes to rest
+_GOAL = 0.001  # rad: libfranka's own default
+
+
+@dataclass(frozen=True)
+class ArmSettings:
+    """How the arm moves, and what it does not take. The two behaviours are libfranka's examples'."""
+
+    speed: float = 1.0  # share of the joints' velocity limits
+    stiffness: tuple[float, ...] = (3000, 3000, 3000, 2500, 2500, 2000, 2000)  # Nm/rad, of joint impedance
+    collision_torques: tuple[float, ...] = (20, 20, 18, 18, 16, 14, 12)  # Nm, from which on a reflex stops the arm
+    collision_forces: tuple[float, ...] = (20, 20, 20, 25, 25, 25)  # N and Nm at the end effector, likewise
+    late: float = GuardSettings.late  # s: what is older is no command any more
+    distance: float = GuardSettings.distance  # rad between a command and the arm
+    rejoin: float = GuardSettings.rejoin  # rad between the first command and the arm
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """What the robot says of itself."""
+
+    positions: Array  # (7,) rad
+    velocities: Array  # (7,) rad/s
+    torques: Array  # (7,) Nm
+    time: float  # s on the robot's clock, which counts milliseconds
+    mode: str  # Idle, Move, Guiding, Reflex, UserStopped, AutomaticErrorRecovery, Other
+    success_rate: float  # of the commands of the last 100 ms
+
+
+class FrankaArm:
+    """Follows commands while all is well. What stops it keeps it stopped, until :meth:`recover`.
+
+    All methods are for one thread.
+    """
+
+    def __init__(self, address: str, robot: RobotModel, settings: ArmSettings | None = None) -> None:
+        """Args:
+        address: of the robot, host name or IP.
+        robot: the model that its commands and states are meant for.
+        settings: see there.
+
+        Raises:
+            GenimaError: where the bindings are missing, or the settings make no sense.
+        """
+        self._franka = require("pylibfranka")
+        self._address, self._robot, self._settings = address, robot, settings or ArmSettings()
+        _require_sensible(self._settings, robot)
+        self.stopped = ""  # why, in words; empty while all is well
+        self.refused = ""  # why the last command was not followed; empty if it was
+        self.missed = 0  # robot states that were never read
+        self._connection: Any = None
+        self._handler: Any = None
+        self._state: Any = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a robot to speak to."""
+        return self._connection is not None
+
+    @property
+    def following(self) -> bool:
+        """Whether set-points are in force at the robot."""
+        return self._handler is not None
+
+    def connect(self) -> ArmState:
+        """Find the robot, and find out whether it is the one that is meant.
+
+        The process ends when a robot takes the connection but says nothing: libfranka waits for ever, with the
+        interpreter's lock.
+
+        Raises:
+            GenimaError: when it cannot be reached, is of another kind, or another program has it.
+        """
+        policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+        faulthandler.dump_traceback_later(_NO_ANSWER, exit=True)
+        try:
+            # No real-time kernel is needed: the robot's controller makes the motion.
+            self._connection = self._franka.Robot(self._address, self._franka.RealtimeConfig.kIgnore)
+            self._state = self._connection.read_once()
+        except (RuntimeError, self._franka.FrankaException) as error:
+            self._connection = None
+            raise GenimaError(f"robot {self._address}: {_line(error)}{_remedy(error)}") from None
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            os.sched_setscheduler(0, policy, priority)  # libfranka puts the thread above all others of the machine
+        self._require_same_robot()
+        self._look()
+        return self._arm_state()
+
+    def read(self) -> ArmState:
+        """The newest state; waits up to 1 ms for it.
+
+        Raises:
+            GenimaError: when the connection is lost.
+        """
+        if self._connection is None:
+            raise GenimaError(self.stopped or f"robot {self._address} is not connected")
+        before = self._state.time.to_sec()
+        try:
+            self._state = self._connection.read_once()
+        except (RuntimeError, self._franka.FrankaException) as error:
+            self.stopped = f"the connection to robot {self._address} is lost: {_line(error)}"
+            self._let_go()
+            self._connection = None
+            raise GenimaError(self.stopped) from None
+        self.missed += max(0, round(1000 * (self._state.time.to_sec() - before)) - 1)
+        self._look()
+        return self._arm_state()
+
+    def follow(self, command: Command, now: float) -> bool:
+        """Make a command the robot's target; whether it was. ``refused`` says why not.
+
+        The first one must be near the arm: it then moves from where it is measured.
+        """
+        self.refused = self._why_not(command, now)
+        if self.refused:
+            return False
+        franka = self._franka
+        if self._handler is None and not self._begin():
+            return False
+        target = franka.AsyncPositionControlHandler.JointPositionTarget(command.positions.tolist())
+        result = self._handler.set_joint_position_target(target)
+        if not result.was_successful:
+            self._stop(f"the robot did not take a command: {result.error_message}")
+        return bool(result.was_successful)
+
+    def recover(self) -> str:
+        """Undo what stopped the arm, which must be at rest; it then waits for a command near where it is.
+
+        Returns:
+            What was done, in words.
+
+        Raises:
+            GenimaError: when it cannot go on yet, and what to do about that.
+        """
+        was = self.stopped
+        if self._connection is None:
+            self.connect()
+        elif not was:
+            return "the arm is fine"
+        modes, state = self._franka.RobotMode, self._state
+        if state.robot_mode == modes.UserStopped:
+            raise GenimaError("the user stop is pressed, or the joints are locked: release them, then recover")
+        if state.robot_mode == modes.Guiding:
+            raise GenimaError("the arm is guided by hand: let go of it, then recover")
+        if np.max(np.abs(state.dq)) > _AT_REST:
+            raise GenimaError("the arm is still moving; recover when it is at rest")
+        try:
+            if state.robot_mode == modes.Reflex or state.current_errors:
+                self._connection.automatic_error_recovery()
+            elif state.robot_mode == modes.Move:  # from before the connection was lost
+                self._connection.stop()
+            for _ in range(_STOPPING):
+                self._state = self._connection.read_once()
+                if self._state.robot_mode == modes.Idle and not self._state.current_errors:
+                    break
+            else:
+                why = why_stopped(self._state) or f"it stays in mode {self._state.robot_mode.name}"
+                raise GenimaError(f"the robot did not recover: {why}")
+        except (RuntimeError, self._franka.FrankaException) as error:
+            raise GenimaError(f"the robot did not recover: {_line(error)}") from None
+        self._let_go()
+        self.stopped = self.refused = ""
+        return f"going on with the next command near the arm; it had stopped: {was}"
+
+    def close(self) -> None:
+        """Stop, and let the robot go."""
+        if self._handler is not None and self._connection is not None:
+            try:
+                # At rest before the handler ends: its own way to stop sends zeros for positions.
+                self._connection.stop()
+                for _ in range(_STOPPING):
+                    self._state = self._connection.read_once()
+                    if self._state.robot_mode != self._franka.RobotMode.Move:
+                        break
+            except (RuntimeError, self._franka.FrankaException):  # it has stopped by itself, or is gone
+                pass
+        self._let_go()
+        self._connection = None
+
+    def _require_same_robot(self) -> None:
+        """The bindings do not tell which robot it is, but where it stands, and where its flange is then."""
+        state, robot = self._state, self._robot
+        q = np.array(state.q)
+        if len(robot.joint_names) != len(q):
+            self.close()
+            raise GenimaError(f"{robot.name} has {len(robot.joint_names)} joints, robot {self._address} has {len(q)}")
+        T_base_tool, T_flange_tool = (np.reshape(T, (4, 4)).T for T in (state.O_T_EE, state.F_T_EE))  # columns first
+        away = np.linalg.norm((T_base_tool @ np.linalg.inv(T_flange_tool))[:3, 3] - robot.link_poses(q)[-2, :3, 3])
+        if away > _SAME_PLACE:
+            self.close()
+            raise GenimaError(
+                f"the robot at {self._address} is no {robot.arm}: its flange is {1000 * away:.0f} mm from where the "
+                "model has it; choose another one of config/robots"
+            )
+        outside = (q < robot.position_min) | (q > robot.position_max)
+        if outside.any():
+            names = ", ".join(np.array(robot.joint_names)[outside])
+            self.close()
+            raise GenimaError(
+                f"the robot at {self._address} stands outside the range of a {robot.arm} at {names}: "
+                "move it by hand, or choose another one of config/robots"
+            )
+
+    def _why_not(self, command: Command, now: float) -> str:
+        if self.stopped:
+            return f"the arm has stopped: {self.stopped}"
+        if (age := now - command.stamp) > self._settings.late:
+            return f"the command is {age:.2f} s old; the arm is held"
+        away = np.abs(command.positions - np.array(self._state.q))
+        limit = self._settings.distance if self.following else self._settings.rejoin
+        if not (worst := away.max()) <= limit:  # nor where it is not a number
+            joint = self._robot.joint_names[int(away.argmax())]
+            return (
+                f"the command has {joint} {worst:.2f} rad from the arm, more than {limit:g}: start what moves it "
+                "(the teleoperation, the task) again"
+            )
+        return ""
+
+    def _begin(self) -> bool:
+        """Let the robot follow targets from where it is."""
+        settings, handlers = self._settings, self._franka.AsyncPositionControlHandler
+        try:
+            torques, forces = list(settings.collision_torques), list(settings.collision_forces)
+            self._connection.set_collision_behavior(torques, torques, forces, forces)
+            self._connection.set_joint_impedance(list(settings.stiffness))
+        except (RuntimeError, self._franka.FrankaException) as error:
+            self._stop(f"the robot does not take its settings: {_line(error)}")
+            return False
+        speeds = (settings.speed * self._robot.velocity_max).tolist()
+        result = handlers.configure(self._connection, handlers.Configuration(speeds, _GOAL))
+        if result.error_message is not None:
+            self._stop(f"the robot does not begin to move: {_line(result.error_message)}")
+            return False
+        self._handler = result.handler
+        return True
+
+    def _look(self) -> None:
+        """Notice that the robot has stopped. Between two targets it may be idle."""
+        if not self.stopped and (reason := why_stopped(self._state)):
+            self._stop(reason)
+
+    def _stop(self, reason: str) -> None:
+        self.stopped = reason
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The handler is told, or its end would ask the robot to stop a motion that has ended, which is an error."""
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.stop_control()
+
+    def _arm_state(self) -> ArmState:
+        state = self._state
+        return ArmState(
+            np.array(state.q),
+            np.array(state.dq),
+            np.array(state.tau_J),
+            state.time.to_sec(),
+            state.robot_mode.name,
+            state.control_command_success_rate,
+        )
+
+
+def _require_sensible(settings: ArmSettings, robot: RobotModel) -> None:
+    joints, name = len(robot.joint_names), robot.name
+    for field, length, most in (
+        ("stiffness", joints, 1e4),
+        ("collision_torques", joints, 200),
+        ("collision_forces", 6, 200),
+    ):
+        values = np.array(getattr(settings, field), float)
+        if values.shape != (length,) or not np.all((values > 0) & (values <= most)):
+            raise GenimaError(
+                f"franka_arm: {field} must be {length} positive numbers up to {most:g}, not {values.tolist()} ({name})"
+            )
+    for field, most in (("speed", 1.0), ("late", 0.5), ("distance", 1.0), ("rejoin", 0.5)):
+        if not 0 < (value := getattr(settings, field)) <= most:
+            raise GenimaError(f"franka_arm: {field} is {value}; it must be more than 0 and at most {most:g}")
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).removeprefix("libfranka: ").split())
+
+
+def _remedy(error: Exception) -> str:
+    """What a connection that fails usually needs."""
+    text = str(error).lower()
+    if "version" in text:
+        return " (pylibfranka 0.21 is for the FR3 from system 5.9 on; a Panda needs franka_ros2's older libfranka)"
+    if "timeout" in text or "connection error" in text:
+        return " (is the address right, the robot on, and this machine's cable in the robot's control box?)"
+    return ""

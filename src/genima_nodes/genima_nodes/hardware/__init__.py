@@ -1,1 +1,0 @@
-"""Devices by their makers' own libraries, without ROS. The libraries are optional: who has the device has them."""

@@ -1,0 +1,63 @@
+"""The measured joints as a node hears them; what is malformed is told and left out, what was good is remembered."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.types import Joints
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.diagnostics import Health
+
+_HISTORY = 5000  # samples kept, seconds even at 1 kHz: images and drawings show the joints of their own moment
+_AHEAD = 0.1  # s: a stamp that is later than now by more was made before the clock was set back
+
+
+class JointStates:
+    """The good samples of `joint_states`, in the order of their stamps. May be asked from any thread."""
+
+    def __init__(
+        self, node: Node, health: Health, robot: RobotModel, on_joints: Callable[[Joints], None] | None = None
+    ) -> None:
+        """``on_joints`` is called with every good sample, in the executor's thread."""
+        self._node, self._health, self._robot, self._on_joints = node, health, robot, on_joints
+        self._samples: deque[Joints] = deque(maxlen=_HISTORY)
+        self._meter = health.meter("joint_states")
+        node.create_subscription(JointState, "joint_states", self._on_message, qos.JOINT_STATES)
+
+    @property
+    def newest(self) -> Joints | None:
+        """None before the first."""
+        return self._samples[-1] if self._samples else None
+
+    def at(self, stamp: float, tolerance: float) -> Joints | None:
+        """The sample nearest to ``stamp``; None where none is within ``tolerance`` seconds."""
+        nearest = None
+        for joints in reversed(list(self._samples)):  # from the newest on: what is asked for is recent
+            if nearest is None or abs(joints.stamp - stamp) < abs(nearest.stamp - stamp):
+                nearest = joints
+            if joints.stamp <= stamp:
+                break
+        return nearest if nearest is not None and abs(nearest.stamp - stamp) <= tolerance else None
+
+    def _on_message(self, message: JointState) -> None:
+        self._meter.tick()
+        try:
+            joints = messages.joints_from(message, self._robot)
+            last = self.newest.stamp if self.newest else float("-inf")
+            back = last - joints.stamp
+            if back > 0 and last <= messages.now(self._node) + _AHEAD:
+                raise GenimaError(f"joint state is stamped {back:.3f} s before the one that came before it")
+        except GenimaError as error:
+            self._meter.drop()
+            self._health.fault("joint_states", str(error))
+            return
+        self._health.clear("joint_states")
+        self._samples.append(joints)
+        if self._on_joints is not None:
+            self._on_joints(joints)

@@ -1,0 +1,147 @@
+"""ROS messages to the library's nouns and back; what is malformed is refused with one line.
+
+In commands, the gripper's joint carries its open fraction, 1 open .. 0 closed; in `joint_states` its position in rad or
+m, as drivers report it.
+"""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from rclpy.node import Node
+from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.types import Command, DrawnTarget, Image, Joints
+from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
+
+
+def seconds(stamp: Time) -> float:
+    """A stamp as seconds since the epoch; exact to a microsecond."""
+    return float(stamp.sec + 1e-9 * stamp.nanosec)
+
+
+def now(node: Node) -> float:
+    """The time of a node's clock in seconds."""
+    return float(node.get_clock().now().nanoseconds * 1e-9)
+
+
+def time_message(stamp: float) -> Time:
+    """The inverse of :func:`seconds`."""
+    nanoseconds = round(stamp * 1e9)
+    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def image_from(message: ImageMessage, size: tuple[int, int] | None = None) -> Image:
+    """The picture (h, w, 3) in rgb; it shares the message's memory.
+
+    Args:
+        message: must be rgb8 without padding.
+        size: width and height that it must have; any if None.
+
+    Raises:
+        GenimaError: for another encoding, another size or missing bytes.
+    """
+    h, w = message.height, message.width
+    if message.encoding != "rgb8":
+        raise GenimaError(f"image is {message.encoding or 'of no encoding'}, rgb8 is needed")
+    if size is not None and (w, h) != size:
+        raise GenimaError(f"image is {w}x{h}, {size[0]}x{size[1]} is needed")
+    if message.step != 3 * w or len(message.data) != 3 * w * h:
+        raise GenimaError(f"image of {w}x{h} rgb8 has {len(message.data)} bytes in rows of {message.step}")
+    return np.frombuffer(message.data, np.uint8).reshape(h, w, 3)
+
+
+def image_message(image: Image, stamp: float, frame: str = "") -> ImageMessage:
+    """An rgb8 message of a picture (h, w, 3)."""
+    h, w, _ = image.shape
+    message = ImageMessage(height=h, width=w, encoding="rgb8", step=3 * w)
+    message.header = Header(stamp=time_message(stamp), frame_id=frame)
+    message.data = array.array("B", image.tobytes())  # bytes or a list would be copied item by item
+    return message
+
+
+def joints_from(message: JointState, robot: RobotModel) -> Joints:
+    """Return measured joints by name.
+
+    Raises:
+        GenimaError: when a joint is missing, named twice, not finite or far outside its range, and without a stamp.
+    """
+    positions, gripper = robot.in_order(message.name, message.position)
+    robot.require_in_range(positions)
+    if not (stamp := seconds(message.header.stamp)) > 0:
+        raise GenimaError("joint state is not stamped; its publisher must set header.stamp")
+    return Joints(stamp, positions, robot.open_fraction(gripper))
+
+
+def command_from(message: JointState, robot: RobotModel) -> Command:
+    """A command by name; without velocities it asks for rest.
+
+    Raises:
+        GenimaError: when a joint is missing or named twice, or values are missing or not finite.
+    """
+    positions, gripper = robot.in_order(message.name, message.position)
+    velocities = np.zeros(len(positions))
+    if len(message.velocity):
+        velocities, _ = robot.in_order(message.name, message.velocity)
+    return Command(seconds(message.header.stamp), positions, velocities, gripper)
+
+
+def command_message(command: Command, robot: RobotModel) -> JointState:
+    """The inverse of :func:`command_from`."""
+    message = JointState(name=[*robot.joint_names, robot.gripper_joint])
+    message.header.stamp = time_message(command.stamp)
+    message.position = array.array("d", [*command.positions, command.gripper])
+    message.velocity = array.array("d", [*command.velocities, 0.0])
+    return message
+
+
+def joints_message(joints: Joints, robot: RobotModel) -> JointState:
+    """The inverse of :func:`joints_from`."""
+    message = JointState(name=[*robot.joint_names, robot.gripper_joint])
+    message.header.stamp = time_message(joints.stamp)
+    message.position = array.array("d", [*joints.positions, robot.gripper_position(joints.gripper)])
+    return message
+
+
+def drawn_target_from(message: DrawnTargetMessage) -> DrawnTarget:
+    """The drawn target; its tile shares the message's memory.
+
+    Raises:
+        GenimaError: when the tile is not rgb8 or lacks bytes.
+    """
+    return DrawnTarget(
+        stamp=seconds(message.header.stamp),
+        instruction=message.task,
+        views=tuple(message.views),
+        tile=image_from(message.tile),
+        steps=message.steps,
+        seed=message.seed,
+        latency=message.latency,
+    )
+
+
+def drawn_target_message(drawn: DrawnTarget, latency: float, skipped: int) -> DrawnTargetMessage:
+    """The inverse of :func:`drawn_target_from`.
+
+    Args:
+        drawn: what was drawn.
+        latency: s from the newest image's arrival until now.
+        skipped: observations that were never drawn for.
+    """
+    message = DrawnTargetMessage(
+        task=drawn.instruction,
+        views=list(drawn.views),
+        tile=image_message(drawn.tile, drawn.stamp),
+        latency=latency,
+        steps=drawn.steps,
+        seed=drawn.seed,
+        skipped=skipped,
+    )
+    message.header.stamp = time_message(drawn.stamp)
+    return message

@@ -1,0 +1,144 @@
+"""Run a node as a process that starts with one clear line and ends on the first signal."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+import psutil
+from rclpy.executors import Executor
+from rclpy.experimental import EventsExecutor
+from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
+
+from genima.doctor import ros
+from genima.errors import GenimaError
+from genima.io.files import shorten
+from genima.system.signals import ending_signals
+from genima.system.terminal import error_line, printable
+from genima_nodes.ros import parameters
+from genima_nodes.ros.paced_thread import CALLBACKS, schedule_in_real_time
+from genima_nodes.ros.ros_context import create, ros_context
+from genima_nodes.ros.single_instance import SingleInstance, refusal, require_single
+
+# Control comes first: a late drawing costs quality, a late command smoothness. A late film costs nothing.
+CONTROL_NICENESS, DRAWING_NICENESS, FILMING_NICENESS = -10, 5, 10
+_WAKE = 0.2  # s: how long a signal may wait in a process where nothing happens
+
+
+class ClosableNode(Protocol):
+    """A node that ends its threads when told to."""
+
+    def close(self) -> None:
+        """End all threads; the node is destroyed next."""
+
+
+def run(
+    make_node: Callable[[], ClosableNode],
+    args: list[str] | None = None,
+    niceness: int = 0,
+    executor: Callable[[], Executor] = EventsExecutor,
+    real_time: bool = False,
+    role: str = "",
+) -> int:
+    """Spin a node until the process is told to end; the process's exit code.
+
+    Args:
+        make_node: makes the node, once ROS is up.
+        args: command line.
+        niceness: of the whole process: a thread that waits for Python's lock waits for the nicest that holds it.
+        executor: makes what spins; the default takes less processor time than rclpy's older ones.
+        real_time: whether callbacks and the threads of DDS are scheduled in real time, where the user may ask for it.
+        role: of which there must be one process in a domain and namespace; empty: there may be several.
+    """
+    sys.setswitchinterval(1e-3)  # s: by default, a thread with a deadline waits 5 ms for Python's lock
+    set_niceness(niceness)
+    if real_time:  # before any other thread is there: they inherit it
+        schedule_in_real_time(CALLBACKS)
+    # rclpy's own handlers end the context at once, below the feet of threads that still publish
+    ending = threading.Event()
+    for number in ending_signals():
+        signal.signal(number, lambda *_: ending.set())
+    failed = _end_with_any_thread(ending)
+    try:
+        with ros_context(sys.argv if args is None else args, log_file=True):
+            _require_ros_arguments(sys.argv[1:] if args is None else args)
+            if role:
+                require_single(role)
+            closable = create(make_node)
+            node = cast(Node, closable)
+            single = SingleInstance(node, role) if role else None
+            spinner = executor()
+            spinner.add_node(node)
+            gc.collect()
+            gc.freeze()  # what is there stays: to look through it again would hold up every thread, 0.3 s with torch
+            if strangers := parameters.unknown(node):
+                node.get_logger().warning(f"no such parameters, and not used: {', '.join(strangers)}")
+            _log_transport(node)
+            node.get_logger().info("ready")
+            while not ending.is_set() and not (single and single.older):
+                spinner.spin_once(timeout_sec=_WAKE)
+            closable.close()
+            spinner.shutdown()
+            if single and single.older:
+                raise refusal(node, role, single.older)
+    except GenimaError as error:
+        error_line(error)
+        return 2
+    finally:
+        gc.unfreeze()
+    return 1 if failed else 0
+
+
+def _require_ros_arguments(args: Sequence[str]) -> None:
+    """Raise a GenimaError for arguments that ROS ignores, such as ``rate:=50`` without ``--ros-args -p``."""
+    if strange := remove_ros_args(list(args)):
+        words = shorten(printable(" ".join(strange)))
+        raise GenimaError(f"unknown arguments ({words}); parameters are given as --ros-args -p NAME:=VALUE")
+
+
+def _log_transport(node: Node) -> None:
+    """Log who can reach this node: this machine alone, or every host of its networks."""
+    if not (opened := ros.is_open(os.environ)):
+        profile = os.environ.get(ros.PROFILE, "")
+        node.get_logger().info(f"reachable from this machine alone{f' ({ros.PROFILE}={profile})' if profile else ''}")
+        return
+    addresses = [
+        address.address
+        for entries in psutil.net_if_addrs().values()
+        for address in entries
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    ]
+    first = 7400 + 250 * node.context.get_domain_id()  # of 250 that a domain has
+    node.get_logger().warning(
+        f"open to the network ({opened}): any host that reaches UDP ports {first} to {first + 249} of "
+        f"{', '.join(addresses) or 'this machine'} may command the arm and call command_guard/resume; docs/security.md"
+    )
+
+
+def set_niceness(niceness: int) -> None:
+    """Of this process, as far as the user may: few may be less nice than others."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+
+
+def _end_with_any_thread(ending: threading.Event) -> list[str]:
+    """A node whose thread died must not look alive; returns the names of such threads, as they come."""
+    failed: list[str] = []
+
+    def on_error(error: threading.ExceptHookArgs) -> None:
+        threading.__excepthook__(error)
+        name = error.thread.name if error.thread else "unknown"
+        failed.append(name)
+        print(f"genima: error: thread {name} failed: {error.exc_value}", file=sys.stderr)
+        ending.set()
+
+    threading.excepthook = on_error
+    return failed

@@ -1,0 +1,153 @@
+"""Join and leave ROS 2: the one place where a process does.
+
+The environment is checked first: what ROS refuses becomes one line, and what it would silently replace by a transport
+that is open to the network is refused. ROS is imported here, not by this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from genima.doctor import installation, ros
+from genima.errors import GenimaError
+from genima.io import paths
+from genima.system.terminal import printable
+
+_T = TypeVar("_T")
+_NO_LOG_FILE = "--disable-external-lib-logs"
+_SHARED_MEMORY = Path("/dev/shm")
+_LOCAL = ("config", "dds", "shared_memory.xml")
+_CHOICES = (  # of a transport, by the user
+    *ros.PROFILES,
+    "FASTDDS_BUILTIN_TRANSPORTS",
+    "ROS_DISCOVERY_SERVER",
+    "ROS_STATIC_PEERS",
+)
+
+
+def prepare_environment() -> None:
+    """Check this process's environment; choose the shared-memory profile where no transport was chosen.
+
+    Raises:
+        GenimaError: for a variable that ROS would refuse, or ignore.
+    """
+    environment = os.environ
+    fast_dds = environment.get("RMW_IMPLEMENTATION", "") in ("", ros.FAST_DDS)
+    opened = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "SUBNET"  # ROS's default, but said
+    if fast_dds and not opened and not any(environment.get(name) for name in _CHOICES):
+        environment[ros.PROFILE] = str(paths.shared(*_LOCAL))
+    environment.setdefault("SKIP_DEFAULT_XML_FILE", "1")  # a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
+    ros.require(environment, installation.has_wheels())
+
+
+@contextlib.contextmanager
+def ros_context(args: Sequence[str] | None = None, log_file: bool = False) -> Iterator[None]:
+    """Join ROS, without its signal handlers, and leave it at the end.
+
+    Args:
+        args: command line with ROS arguments; None: none.
+        log_file: whether ROS writes a log file, where it can.
+
+    Raises:
+        GenimaError: for an environment or arguments that ROS refuses.
+    """
+    prepare_environment()
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    arguments = list(args or [])
+    if not log_file or not _logs_can_be_written():
+        arguments += ["--ros-args", _NO_LOG_FILE, "--"]
+    with _one_line():
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
+
+
+def create(make: Callable[[], _T]) -> _T:
+    """Create nodes in the joined context; then no other user of this machine can read their shared memory.
+
+    Raises:
+        GenimaError: for names and arguments that ROS refuses, and shared memory that cannot be used.
+    """
+    with _one_line(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Failed to fini")  # of a node that could not be made
+        made = make()
+    _restrict_shared_memory()
+    return made
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    from rclpy import exceptions
+    from rclpy._rclpy_pybind11 import RCLError, RCUtilsError, RMWError, UnknownROSArgsError
+
+    try:
+        yield
+    except UnknownROSArgsError as error:
+        raise GenimaError(f"ROS does not know the arguments ({printable(error)})") from None
+    except (RCLError, RCUtilsError, RMWError) as error:
+        raise GenimaError(f"cannot join ROS: {_words(str(error))}") from None
+    except (exceptions.NameValidationException, exceptions.ParameterException) as error:
+        raise GenimaError(f"ROS refuses it: {_words(str(error))}") from None
+
+
+def _words(text: str) -> str:
+    """Return ROS's message in one line, without the places in its sources, and the likely cause."""
+    line = printable(" ".join(re.sub(r",? at /\S+:\d+", "", text).split()))
+    if "__ns:=" in line or "__node:=" in line:
+        return f"{line}; names have letters, digits and underscores, and no digit first"
+    if "create_participant" not in line:
+        return line
+    finding = ros.shared_memory(_SHARED_MEMORY, ros.segment_size(os.environ))
+    if not os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
+        return f"shared memory {_SHARED_MEMORY} cannot be written; mount it for this user"
+    if finding.remedy:
+        return f"{finding.what}: {finding.found}; {finding.remedy}"
+    return f"{line}; is the address or the transport of the DDS profile usable here?"
+
+
+def _logs_can_be_written() -> bool:
+    """Return whether ROS can write log files; print a warning where it cannot, as ROS itself would refuse to start."""
+    environment = os.environ
+    if folder := environment.get("ROS_LOG_DIR", ""):
+        logs = Path(folder).expanduser()
+    elif folder := environment.get("ROS_HOME", ""):
+        logs = Path(folder).expanduser() / "log"
+    else:
+        logs = Path(environment.get("HOME", "")) / ".ros" / "log"
+    try:
+        if not logs.is_absolute() and not environment.get("HOME"):
+            raise OSError("HOME is not set")
+        logs.mkdir(parents=True, exist_ok=True)
+        if not os.access(logs, os.W_OK | os.X_OK):
+            raise OSError("no permission")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        problem = f"genima: ROS cannot write its log file in {printable(logs)} ({why})"
+        print(f"{problem}; going on without; set ROS_LOG_DIR to a folder that can be written", file=sys.stderr)
+        return False
+    return True
+
+
+def _restrict_shared_memory() -> None:
+    """Take the shared memory of this process, with images in it, from other users of this machine.
+
+    Fast DDS makes it readable by everybody, whatever the umask. Other users' processes can take no part in either case:
+    they would have to write into it.
+    """
+    with contextlib.suppress(OSError):
+        mapped = set(re.findall(rf"{_SHARED_MEMORY}/fast\w+", Path("/proc/self/maps").read_text("utf-8", "replace")))
+        for name in mapped:
+            with contextlib.suppress(OSError):  # of another user, or gone
+                if os.stat(name).st_uid == os.geteuid():
+                    os.chmod(name, 0o600)

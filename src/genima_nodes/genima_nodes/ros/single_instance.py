@@ -1,0 +1,117 @@
+"""One process for each role in a namespace: a second command guard or task runner would act beside the first one.
+
+Each announces itself twice a second. A process that was killed falls silent at once, long before DDS forgets it: a
+restart is not held up by its predecessor.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import String
+
+from genima.errors import GenimaError
+from genima.io.files import shorten
+from genima.system.terminal import printable
+from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.ros_context import create
+
+_PROFILE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_PERIOD = 0.5  # s between announcements
+_DISCOVERY = 0.5  # s in which others are seen
+_ANSWER = 1.5  # s more, where one is seen, for its announcement: it may have been killed
+
+
+@dataclass(frozen=True, order=True)
+class Instance:
+    """A process. The older one goes first."""
+
+    started: int  # ns since 1970
+    host: str
+    process: int
+
+    @classmethod
+    def parse(cls, text: str) -> Instance | None:
+        """Return what an announcement says; None for a text that is none."""
+        started, _, rest = text.partition(" ")
+        process, _, host = rest.partition(" ")
+        numbers = (started, process)
+        if not host or not all(number.isascii() and number.isdecimal() and len(number) < 20 for number in numbers):
+            return None
+        return cls(int(started), host, int(process))
+
+    def __str__(self) -> str:
+        return f"{self.started} {self.process} {self.host}"
+
+
+OWN = Instance(time.time_ns(), socket.gethostname(), os.getpid())
+
+
+def require_single(role: str) -> None:
+    """Check, before a node is made, that no other process has its role in this domain and namespace.
+
+    Raises:
+        GenimaError: naming the other one.
+    """
+    node = create(lambda: rclpy.create_node(f"{role}_start", enable_rosout=False, start_parameter_services=False))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    heard: list[Instance] = []
+
+    def on_message(message: String) -> None:
+        if (other := Instance.parse(message.data)) is not None and other != OWN:
+            heard.append(other)
+
+    subscription = node.create_subscription(String, _topic(role), on_message, _PROFILE)
+    try:
+        begin = time.monotonic()
+        deadline = begin + _DISCOVERY
+        while not heard and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.05)
+            if node.count_publishers(subscription.topic_name):
+                deadline = begin + _DISCOVERY + _ANSWER
+        if heard:
+            raise refusal(node, role, heard[0])
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+
+
+class SingleInstance:
+    """Announces the process of a node, and notices an older one of the same role: two may start at the same time."""
+
+    def __init__(self, node: Node, role: str) -> None:
+        self.older: Instance | None = None  # this process must end
+        self._publisher = node.create_publisher(String, _topic(role), _PROFILE)
+        node.create_subscription(String, _topic(role), self._on_message, _PROFILE)
+        node.create_timer(_PERIOD, self._announce, clock=STEADY)
+        self._announce()
+
+    def _announce(self) -> None:
+        self._publisher.publish(String(data=str(OWN)))
+
+    def _on_message(self, message: String) -> None:
+        other = Instance.parse(message.data)
+        if other is not None and other < OWN:
+            self.older = other
+
+
+def refusal(node: Node, role: str, other: Instance) -> GenimaError:
+    """Return the error that ends the younger one."""
+    namespace = node.get_namespace()
+    place = f"ROS_DOMAIN_ID {node.context.get_domain_id()}" + (f", namespace {namespace}" if namespace != "/" else "")
+    return GenimaError(
+        f"{role}: one runs already on {printable(shorten(other.host))} (process {other.process}) in {place}; end that "
+        "one, or start this one in another domain or namespace"
+    )
+
+
+def _topic(role: str) -> str:
+    return f"{role}/instance"

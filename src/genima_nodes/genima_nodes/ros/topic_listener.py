@@ -1,0 +1,161 @@
+"""Listens to a running graph, to be judged by :mod:`genima.doctor.streams`; says nothing, moves nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, JointState
+from sensor_msgs.msg import Image as ImageMessage
+
+from genima.cameras.camera import Camera
+from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.rig import Device
+from genima.cameras.undistortion import Rectifier
+from genima.doctor import Finding, Group, fail, ok, skipped, streams, warn
+from genima.doctor.streams import Heard, Speaker
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima_nodes.ros import messages, qos
+
+CHECKUP = "checkup"  # the node that listens all the time
+
+
+class Listener(Node):
+    """Hears cameras, joints and diagnostics while it spins, from now on."""
+
+    def __init__(self, name: str, namespace: str = "") -> None:
+        """Args:
+        name: of this node.
+        namespace: of the robot's nodes.
+        """
+        super().__init__(name, namespace=namespace)
+        self._rig: Mapping[str, Device] = {}
+        self._cameras: Mapping[str, Camera] = {}
+        self._robot: RobotModel | None = None
+        self._topics: dict[str, str] = {}
+        self._health: dict[str, DiagnosticStatus] = {}
+        self.forget()
+        self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
+
+    def expect(
+        self,
+        views: Sequence[str],
+        rig: Mapping[str, Device],
+        cameras: Mapping[str, Camera],
+        robot: RobotModel | None,
+    ) -> None:
+        """Listen to cameras, too.
+
+        Args:
+            views: to listen to.
+            rig: what is expected of them, as far as anybody said.
+            cameras: their calibrations, as far as there are any.
+            robot: whose joints are expected, if it is known.
+        """
+        self._rig, self._cameras, self._robot = rig, cameras, robot
+        self._topics = {view: f"cameras/{view}/color/image_raw" for view in views}
+        self.forget()
+        for view, topic in self._topics.items():
+            self.create_subscription(ImageMessage, topic, self._image_callback(view), qos.IMAGE)
+            self.create_subscription(
+                CameraInfo, f"cameras/{view}/color/camera_info", self._info_callback(view), qos.IMAGE
+            )
+
+    def close(self) -> None:
+        """It has no threads."""
+
+    def forget(self) -> None:
+        """Count from now on."""
+        self._heard = {view: Heard() for view in self._topics}
+        self._newest: dict[str, tuple[tuple[int, int], str]] = {}  # size and encoding of images, by view
+        self._infos: dict[str, CameraInfo] = {}
+        self._joints, self._state = Heard(), JointState()
+
+    def groups(self) -> list[Group]:
+        """What was heard since the last :meth:`forget`."""
+        own = self.get_fully_qualified_name()
+        names = [f"{namespace.rstrip('/')}/{name}" for name, namespace in self.get_node_names_and_namespaces()]
+        graph = [streams.nodes(names, own), streams.commands(self._speakers("joint_command"))]
+        self._joints.speakers = self._speakers("joint_states")
+        return [
+            Group("running graph", [*graph, streams.joints(self._joints, self._problem())]),
+            Group("images that arrive", list(self._images()) or [skipped("cameras", "no view is known", "--cameras")]),
+        ]
+
+    def told(self) -> Group:
+        """What nodes say on /diagnostics, but for the one that says what :meth:`groups` does."""
+        told = [_as_finding(status) for name, status in sorted(self._health.items()) if f"{CHECKUP}: " not in name]
+        return Group("what nodes say of themselves", told or [skipped("/diagnostics", "nobody says anything")])
+
+    def _images(self) -> Iterator[Finding]:
+        for view, topic in self._topics.items():
+            heard = self._heard[view]
+            heard.speakers = self._speakers(topic)
+            size, encoding = self._newest.get(view, ((0, 0), ""))
+            yield streams.images(view, topic, heard, size, encoding, self._rig.get(view))
+            if view in self._cameras:
+                yield self._lens(view)
+
+    def _lens(self, view: str) -> Finding:
+        what, info = f"{view} lens", self._infos.get(view)
+        if info is None:
+            return skipped(what, "no camera_info came")
+        if not info.k.any():
+            return warn(what, "the driver knows no lens (camera_info is zero)", "the calibration's own is used")
+        try:
+            lens = Intrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
+            Rectifier(self._cameras[view]).require(lens)
+        except GenimaError as error:
+            return fail(what, str(error), "take the calibration of this camera, at this resolution")
+        return ok(what, f"camera_info agrees with the calibration (fx {lens.fx:.0f} px)")
+
+    def _problem(self) -> str:
+        if self._robot is None or not self._joints.stamps:
+            return ""
+        try:
+            messages.joints_from(self._state, self._robot)
+        except GenimaError as error:
+            return str(error)
+        return ""
+
+    def _speakers(self, topic: str) -> list[Speaker]:
+        return [
+            Speaker(
+                f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+                info.qos_profile.reliability != ReliabilityPolicy.BEST_EFFORT,
+            )
+            for info in self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
+        ]
+
+    # Callbacks.
+
+    def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
+        def on_image(message: ImageMessage) -> None:
+            self._heard[view].add(messages.seconds(message.header.stamp), time.time())
+            self._newest[view] = (message.width, message.height), message.encoding
+
+        return on_image
+
+    def _info_callback(self, view: str) -> Callable[[CameraInfo], None]:
+        return lambda message: self._infos.__setitem__(view, message)
+
+    def _on_joints(self, message: JointState) -> None:
+        self._joints.add(messages.seconds(message.header.stamp), time.time())
+        self._state = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._health.update({status.name: status for status in message.status})
+
+
+def _as_finding(status: DiagnosticStatus) -> Finding:
+    if status.level == DiagnosticStatus.OK:
+        return ok(status.name, status.message or "ok")
+    if status.level == DiagnosticStatus.STALE:
+        return skipped(status.name, status.message or "it says that this is old")
+    make = warn if status.level == DiagnosticStatus.WARN else fail
+    return make(status.name, status.message or "it says no more", "see its log")

@@ -1,0 +1,37 @@
+"""Transforms of tf as messages: apart from the other messages, as few nodes need them and SciPy takes long to load."""
+
+from __future__ import annotations
+
+import numpy as np
+from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from std_msgs.msg import Header
+
+from genima.errors import GenimaError
+from genima_nodes.ros.messages import time_message
+
+
+def transform_message(stamp: float, parent: str, child: str, T_parent_child: NDArray[np.float64]) -> TransformStamped:
+    """A frame's pose (4, 4) in another."""
+    message = TransformStamped(child_frame_id=child, header=Header(stamp=time_message(stamp), frame_id=parent))
+    x, y, z = map(float, T_parent_child[:3, 3])
+    message.transform.translation = Vector3(x=x, y=y, z=z)
+    x, y, z, w = map(float, Rotation.from_matrix(T_parent_child[:3, :3]).as_quat())
+    message.transform.rotation = Quaternion(x=x, y=y, z=z, w=w)
+    return message
+
+
+def transform_from(message: TransformStamped) -> NDArray[np.float64]:
+    """The inverse of :func:`transform_message`: the pose (4, 4).
+
+    Raises:
+        GenimaError: when it is not finite, or its rotation not of length 1.
+    """
+    at, turned = message.transform.translation, message.transform.rotation
+    T, quaternion = np.eye(4), np.array([turned.x, turned.y, turned.z, turned.w])
+    T[:3, 3] = at.x, at.y, at.z
+    if not np.all(np.isfinite(T)) or not abs(np.linalg.norm(quaternion) - 1) < 1e-3:
+        raise GenimaError(f"the transform of {message.child_frame_id} is malformed")
+    T[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
+    return T

@@ -1,0 +1,52 @@
+"""Work that callbacks must not wait for."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from genima_nodes.ros.paced_thread import starting_in_background
+
+T = TypeVar("T")
+_LOOK = 0.005  # s
+
+
+class Background(Generic[T]):
+    """Does the same with one item after the other, in the order of their coming, in a thread of its own."""
+
+    def __init__(self, work: Callable[[T], None], room: int, name: str) -> None:
+        """``room`` is how many items may wait."""
+        self._work = work
+        self._waiting: queue.Queue[T | None] = queue.Queue(room)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        with starting_in_background():
+            self._thread.start()
+
+    def take(self, item: T) -> bool:
+        """Whether there was room for it."""
+        try:
+            self._waiting.put_nowait(item)
+        except queue.Full:
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Until nothing waits any more, or the thread has failed."""
+        while self._waiting.unfinished_tasks and self._thread.is_alive():
+            time.sleep(_LOOK)
+
+    def close(self) -> None:
+        """End, once all is done that waits."""
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            try:
+                self._work(item)
+            finally:
+                self._waiting.task_done()

@@ -1,0 +1,109 @@
+"""Demos by the scripted experts, in lock-step with the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from genima.data.episodes import EpisodeWriter
+from genima.errors import GenimaError
+from genima.system.process_pool import WorkerPool
+from genima.types import Command
+from genima_sim.demo_starts import CLOSING, Demo
+from genima_sim.experts import Expert, Trajectory
+from genima_sim.rendering import SceneRenderer
+from genima_sim.simulation import Simulation
+from genima_sim.tasks import DEMO_HZ, DEMO_SEED
+
+
+class DemoRecorder:
+    """Plays an expert and writes what the cameras and joints show at ``DEMO_HZ``."""
+
+    def __init__(self) -> None:
+        self.simulation = Simulation()
+        self.renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
+        self.expert = Expert(self.simulation.robot)
+
+    def record(self, folder: Path, task: str, seed: int) -> bool:
+        """Record one episode; returns whether the expert succeeded (failures are not kept)."""
+        simulation, expert = self.simulation, self.expert
+        simulation.reset(task, seed)
+        demo = Demo.random(task, seed, simulation.layout, expert)
+        simulation.reset(task, seed, demo.start)
+        if demo.missed:
+            simulation.command(demo.start, 0.0)
+            simulation.step(CLOSING)
+        try:
+            with EpisodeWriter(folder, simulation.robot, simulation.cameras, simulation.instruction) as episode:
+                for plan in demo.stages(expert):
+                    if not simulation.success:  # now and then a grasp that should miss holds
+                        self._play(episode, plan(simulation.joints().positions, simulation.objects()))
+                if not simulation.success:
+                    raise _ExpertFailed
+                episode.judge(simulation.time, True)
+        except _ExpertFailed:
+            return False
+        return True
+
+    def _play(self, episode: EpisodeWriter, trajectory: Trajectory) -> None:
+        simulation = self.simulation
+        for positions, gripper in zip(trajectory.positions, trajectory.gripper, strict=True):
+            now = simulation.time
+            episode.observe(now, self.renderer.render(simulation.qpos()), simulation.joints())
+            episode.command(Command(now, positions, gripper=float(gripper)))
+            simulation.command(positions, float(gripper))
+            simulation.step(1 / DEMO_HZ)
+
+
+class _ExpertFailed(Exception):
+    pass
+
+
+def record(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED, workers: int = 2) -> int:
+    """Record ``episodes`` demos of each task, with seeds from ``seed`` on; those already there are kept.
+
+    Returns the exit code.
+
+    Raises:
+        GenimaError: when no expert succeeded.
+    """
+    folders = episode_folders(out, tasks, episodes, seed)
+    todo = [folder for folder in folders if not folder.exists()]
+    failed = _record_all(todo, workers, len(folders)) if todo else 0
+    print(f"{len(folders) - failed} demos in {out}; the expert failed {failed} times")
+    if failed == len(folders):
+        raise GenimaError("no expert succeeded; nothing was recorded")
+    return 0
+
+
+def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED) -> list[Path]:
+    """Where the demos of ``tasks`` with seeds from ``seed`` on lie: <out>/<task>-<seed>."""
+    return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
+
+
+def _record_all(folders: Sequence[Path], workers: int, total: int) -> int:
+    """Record in processes; returns how often the expert failed."""
+    bar = tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True)
+    failed = 0
+    with bar, WorkerPool(workers, _start_worker) as pool:
+        jobs = [pool.submit(_record_one, folder) for folder in folders]
+        for job in as_completed(jobs):
+            failed += not job.result()
+            bar.update()
+    return failed
+
+
+_recorder: DemoRecorder
+
+
+def _start_worker() -> None:
+    global _recorder
+    _recorder = DemoRecorder()
+
+
+def _record_one(folder: Path) -> bool:
+    task, seed = folder.name.rsplit("-", 1)
+    return _recorder.record(folder, task, int(seed))
