@@ -1,9 +1,9 @@
 """How well images tell that a camera has been moved (genima_calibration.pose_check, .drift), on demos of the simulator.
 
 Of demos spread over a folder, one moment each is drawn at random: the arm moves, objects stand about, but the gripper
-stands still, as where genima_calibration.calibration_watch looks. Every view is held against its true calibration, where a
-report is a false alarm, and against some that are off in random directions. "Shift" is how far that puts the robot's
-outline in the image; below the limit (1.5 px of 256), nothing should be said.
+stands still, as where genima_calibration.calibration_watch looks. Every view is held against its true calibration,
+where a report is a false alarm, and against some that are off in random directions. "Shift" is how far that puts the
+robot's outline in the image; below the limit (1.5 px of 256), nothing should be said.
 
 One image alone: what is said of each. As the node does: images come one after the other, in which several have to
 agree. A camera that was not moved is looked at with all of them; one that was, is moved anew after every ten.
@@ -19,9 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from genima_calibration.drift import Drift
-from genima_calibration.pose_check import LIMIT, CalibrationChecker, Verdict
-from genima_calibration.stationary_detector import slow
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -31,6 +28,9 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import moved
 from genima.types import Image, Joints
+from genima_calibration.drift import Drift
+from genima_calibration.pose_check import LIMIT, CalibrationChecker, Verdict
+from genima_calibration.stationary_detector import slow
 
 Array = NDArray[np.float64]
 MOVES = {"not moved": (0.0, 0.0), "1 cm": (0.01, 0.0), "1 deg": (0.0, 1.0), "2 cm, 3 deg": (0.02, 3.0)}  # m, deg

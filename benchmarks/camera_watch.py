@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.supervisor import Supervisor, ros_environment
 from std_srvs.srv import Trigger
 from steadiness import COUNTERS, late
 from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima_bringup.node_specs import Process, around_simulator, camera_watch
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.evaluation_results import checkpoint_digest
 from tqdm import tqdm
 
 from genima.cameras.tiling import untile
@@ -34,6 +33,7 @@ from genima.policy.diffusion_agent.sampling_options import Shortcuts
 from genima.robot.model import RobotModel
 from genima.targets.decoding import DrawingErrors, drawing_errors, summarise
 from genima_cli import evaluate
+from genima_cli.evaluation_results import checkpoint_digest
 from genima_sim.tasks import TASKS
 
 COMPARED = {

@@ -24,21 +24,22 @@ from pathlib import Path
 import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
-from genima_calibration.board_detection import Detection, detect
-from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, derivatives, marginal
-from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
-from genima_calibration.hand_eye import calibrate
-from genima_calibration.samples import Parent, Sample, stack
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from genima.cameras.calibration_board import Board
+from genima.cameras.camera import Parent
 from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
 from genima.io.paths import shared
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse, moved, pose, rotation_vector, transform
+from genima_calibration.board_detection import Detection, detect
+from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, derivatives, marginal
+from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
+from genima_calibration.hand_eye import calibrate
+from genima_calibration.samples import Sample, stack
 from genima_sim.calibration import CalibrationWorkcell
 from genima_sim.calibration import Setup as Photographed
 

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.supervisor import Supervisor, ros_environment
 from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima_bringup.node_specs import Process
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import ros_environment
 
 _STEP = 1e-5  # rad between samples
 _SAMPLES = 8000  # there and back
@@ -77,13 +78,13 @@ def main() -> None:
 
 def _measure(options: Options, supervisor: Supervisor) -> dict[str, Result]:
     import rclpy
-    from genima_cli.operator import Operator
     from rclpy.qos import QoSProfile
     from rclpy.signals import SignalHandlerOptions
     from sensor_msgs.msg import JointState
 
     from genima.robot.model import RobotModel
     from genima.types import Joints
+    from genima_cli.operator import Operator
     from genima_nodes.ros import messages, qos
     from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.evaluate import load_pair
 from torch.utils.flop_counter import FlopCounterMode
 
 from genima.errors import GenimaError
@@ -29,6 +28,7 @@ from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.types import DrawnTarget, Joints
+from genima_cli.evaluate import load_pair
 
 INSTRUCTION = "push the button"
 WARM_UP = 5

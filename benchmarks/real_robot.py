@@ -24,7 +24,6 @@ import numpy as np
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.supervisor import Supervisor, ros_environment
 from tqdm import tqdm
 
 from genima.control.command_guard import GuardSettings
@@ -33,8 +32,10 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.system.signals import interruptible
 from genima_bringup.node_specs import CLOCK_WATCH
+from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.diagnostics import values
 from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
+from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
@@ -44,7 +45,6 @@ from steadiness import COUNTERS, growth, late  # noqa: E402
 
 if TYPE_CHECKING:
     from genima_cli.graph_client import Driver
-
     from genima_interfaces.action import RunTask
 
 _READY = 300.0  # s
@@ -122,8 +122,9 @@ def running(fps: float, more: Mapping[str, str] | None = None) -> Iterator[Graph
         found = cell(Path(folder), fps)
         with Supervisor(found.processes, Path(folder) / "logs", environment | dict(more or {})) as supervisor:
             import rclpy  # after the processes have been started: they load meanwhile
-            from genima_cli.graph_client import Driver
             from rclpy.signals import SignalHandlerOptions
+
+            from genima_cli.graph_client import Driver
 
             schedule_in_real_time(CALLBACKS)  # like the nodes that are timed
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)

@@ -23,7 +23,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.supervisor import Supervisor, ros_environment
 from mcap.reader import make_reader
 from numpy.typing import NDArray
 from recording import NODES, environment, messages_of, processes
@@ -34,6 +33,8 @@ from tqdm import tqdm
 from genima.data.episodes.metadata import METADATA
 from genima.data.episodes.repair import repair
 from genima.errors import GenimaError
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import ros_environment
 
 _MOMENTS = {"starting": 0.15, "recording": 0.7, "stopping": 0.15}  # how often
 _SIZE = (128, 128)
@@ -142,10 +143,10 @@ class Remote:
 
     def __enter__(self) -> Remote:
         import rclpy
-        from genima_cli.graph_client import Driver
         from rclpy.signals import SignalHandlerOptions
         from std_srvs.srv import Trigger
 
+        from genima_cli.graph_client import Driver
         from genima_interfaces.srv import StartEpisode
 
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)

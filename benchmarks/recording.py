@@ -23,7 +23,6 @@ import numpy as np
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.supervisor import Supervisor, ros_environment
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
@@ -45,6 +44,8 @@ from tqdm import tqdm
 from genima.data.episodes.bag import types
 from genima.errors import GenimaError
 from genima_bringup.node_specs import Process, Value
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import ros_environment
 
 Images = Literal["raw", "jpeg", "png"]
 
@@ -163,10 +164,10 @@ def environment() -> dict[str, str]:
 def _watch(seconds: float, name: str, title: str, supervisor: Supervisor) -> dict[str, Any]:
     """Have an episode recorded, and see what that takes."""
     import rclpy
-    from genima_cli.graph_client import Driver
     from rclpy.signals import SignalHandlerOptions
     from std_srvs.srv import Trigger
 
+    from genima_cli.graph_client import Driver
     from genima_interfaces.msg import RecorderStatus
     from genima_interfaces.srv import StartEpisode
     from genima_nodes.ros import qos

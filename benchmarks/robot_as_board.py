@@ -1,4 +1,4 @@
-"""How accurate a camera's pose from the robot's outline is (genima_calibration.markerless), on photographs of known truth.
+"""Accuracy of a camera's pose from the robot's outline (genima_calibration.markerless), on images of known truth.
 
 A set-up is a camera near a usual place, the simulator's scene with its objects at random, and random poses of the arm
 whose hand is in view; images of 640 x 480 with lens distortion, blur, noise and an exposure of their own; joint
@@ -20,9 +20,6 @@ from pathlib import Path
 import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
-from genima_calibration.image_undistortion import Straightener
-from genima_calibration.markerless import Located, Photo, locate
-from genima_calibration.robot_outline import Outline
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -31,6 +28,9 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse, moved, rotation_vector, transform
 from genima.types import Joints
+from genima_calibration.image_undistortion import Straightener
+from genima_calibration.markerless import Located, Photo, locate
+from genima_calibration.robot_outline import Outline
 from genima_sim.calibration.photos import Photographer, Shoot
 
 Array = NDArray[np.float64]

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.evaluate import load_pair
 from numpy.typing import NDArray
 
 from genima.closed_loop import run_episode
@@ -32,6 +31,7 @@ from genima.errors import GenimaError
 from genima.policy.controller.controller import Controller
 from genima.robot.model import RobotModel
 from genima.types import Chunk, DrawnTarget, Joints
+from genima_cli.evaluate import load_pair
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
 

@@ -19,11 +19,12 @@ import numpy as np
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
-from genima_cli.supervisor import Supervisor, ros_environment
 from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima_bringup.node_specs import simulated
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
 
 COUNTERS = {"controller": ("due commands", "late commands"), "command_guard": ("due set-points", "late set-points")}
@@ -57,9 +58,9 @@ def main() -> None:
         Supervisor(processes, Path(folder), ros_environment()) as supervisor,
     ):
         import rclpy
-        from genima_cli.graph_client import Driver
         from rclpy.signals import SignalHandlerOptions
 
+        from genima_cli.graph_client import Driver
         from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
 
         schedule_in_real_time(CALLBACKS)  # like the nodes that are timed

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import rclpy
 import torch
-from genima_cli.render import Render, make_plan
-from genima_cli.supervisor import free_domains
 from machine import MachineWatch, WakeUpProbe
 from one_thread import render_in_a_thread
 from ros_graph import Graph
@@ -27,6 +25,8 @@ from genima.io import paths
 from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
+from genima_cli.render import Render, make_plan
+from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.simulation import Simulation

@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import yaml
 import zstandard
-from genima_cli.__main__ import main
 from mcap.writer import CompressionType, Writer
 from mutation import mutated_bytes, mutated_data, require_clean
 from test_alignment import compressed
@@ -38,6 +37,7 @@ from genima.data.episodes.repair import repair
 from genima.data.episodes.summary import Summary
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
+from genima_cli.__main__ import main
 
 DEMO = recorded(seconds=0.8)
 HUMBLE_QOS = (

@@ -9,13 +9,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from genima_calibration.board_detection import Detection, detect, seen_board
-from genima_calibration.detection_diagnosis import diagnose
 from photographs import ahead, photograph
 
 from genima.cameras.calibration_board import Board
 from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
+from genima_calibration.board_detection import Detection, detect, seen_board
+from genima_calibration.detection_diagnosis import diagnose
 
 LENS = Intrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0.0006, 0.09))
 BOARD = Board("charuco", 7, 5, 0.036, 0.027, "5X5_50")

@@ -13,15 +13,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from genima_calibration.commands import main
-from genima_calibration.easy_handeye2 import Calib, Parameters
-from genima_calibration.sample_folder import CameraInfo, RawSample, drop_sample, load_samples, sample_names, save_sample
-from genima_calibration.samples import Parent
 from photographs import photograph
 from scipy.spatial.transform import Rotation
 
 from genima.cameras.calibration_board import Board
 from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.camera import Parent
 from genima.cameras.intrinsics import Intrinsics
 from genima.data.episodes.bag import JOINT_STATES, camera_info_topic, raw_topic, types
 from genima.data.episodes.bag_recorder import BagRecorder
@@ -30,6 +27,9 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, pose
+from genima_calibration.commands import main
+from genima_calibration.easy_handeye2 import Calib, Parameters
+from genima_calibration.sample_folder import CameraInfo, RawSample, drop_sample, load_samples, sample_names, save_sample
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import handeye as bench  # noqa: E402

@@ -12,11 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from genima_calibration.board_detection import detect
-from genima_calibration.sample_folder import CameraInfo, sample_names
-from genima_calibration.session import Session
-from genima_cli.calibrate_live import main
-from genima_cli.supervisor import Supervisor, free_domains, ros_environment
 from terminal import Terminal
 
 from genima.cameras.calibration_board import Board
@@ -25,6 +20,12 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
 from genima_bringup.node_specs import guard, simulator_with_board
+from genima_calibration.board_detection import detect
+from genima_calibration.sample_folder import CameraInfo, sample_names
+from genima_calibration.session import Session
+from genima_cli.calibrate_live import main
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import free_domains, ros_environment
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import camera_info

@@ -11,9 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from genima_calibration.easy_handeye2 import Calib
-from genima_calibration.sample_folder import load_samples, sample_names
-from genima_calibration.session import Session
 from mutation import mutated_bytes, mutated_data, require_clean
 
 from genima.cameras.calibration_board import Board
@@ -23,6 +20,9 @@ from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
+from genima_calibration.easy_handeye2 import Calib
+from genima_calibration.sample_folder import load_samples, sample_names
+from genima_calibration.session import Session
 from genima_sim.coppeliasim.names import SceneNames
 
 PANDA = RobotModel.load("panda")
@@ -174,10 +174,9 @@ def test_samples_overwrite_no_file_of_others(tmp_path: Path) -> None:
     (tmp_path / "._0003.png").write_bytes(b"\x00")
     board = Board.from_dict(BOARD)
     session = Session(tmp_path, "front", "base", board, PANDA)
+    from genima.types import Joints
     from genima_calibration.board_detection import Detection
     from genima_calibration.sample_folder import CameraInfo
-
-    from genima.types import Joints
 
     said = SAMPLE["camera_info"]
     info = CameraInfo(*(tuple(value) if isinstance(value, list) else value for value in said.values()))

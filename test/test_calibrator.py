@@ -15,18 +15,6 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
-from genima_calibration.board_detection import detect
-from genima_calibration.calibrator import CalibratorNode
-from genima_calibration.closed_form import HandEye
-from genima_calibration.hand_eye import calibrate
-from genima_calibration.image_feedback import SEEN, WANTED, Look, coverage, picture
-from genima_calibration.markerless import Photo
-from genima_calibration.pose_planner import Below, Tour, keep_outs
-from genima_calibration.sample_folder import CameraInfo, load_samples, sample_names
-from genima_calibration.samples import Parent
-from genima_calibration.session import Session
-from genima_calibration.stationary_detector import Standstill
-from genima_cli.supervisor import free_domains
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros_graph import Graph
@@ -39,16 +27,28 @@ from tf2_msgs.msg import TFMessage
 
 from genima.cameras.calibration_board import Board
 from genima.cameras.calibration_file import Calibration
+from genima.cameras.camera import Parent
 from genima.cameras.intrinsics import Intrinsics
 from genima.control import command_guard
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse, pose, transform
 from genima.types import Joints
+from genima_calibration.board_detection import detect
+from genima_calibration.calibrator import CalibratorNode
+from genima_calibration.closed_form import HandEye
+from genima_calibration.hand_eye import calibrate
+from genima_calibration.image_feedback import SEEN, WANTED, Look, coverage, picture
+from genima_calibration.markerless import Photo
+from genima_calibration.pose_planner import Below, Tour, keep_outs
+from genima_calibration.sample_folder import CameraInfo, load_samples, sample_names
+from genima_calibration.session import Session
+from genima_calibration.stationary_detector import Standstill
 from genima_interfaces.msg import CalibratorStatus
 from genima_interfaces.srv import DropSample, SelectSource
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.ros import messages, qos
+from genima_nodes.ros.ros_environment import free_domains
 from genima_nodes.ros.transform_messages import transform_from
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))

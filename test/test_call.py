@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from genima_cli.supervisor import Supervisor, joining_environment, ros_environment
 
 from genima.doctor.ros import PROFILE
 from genima.errors import GenimaError
 from genima.io import paths
 from genima_bringup.node_specs import TASK_RUNNER, guard
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import joining_environment, ros_environment
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from genima_cli.evaluate import load_pair
 from safetensors.numpy import load_file, save_file
 
 from genima.errors import GenimaError
@@ -21,6 +20,7 @@ from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, Sphere
+from genima_cli.evaluate import load_pair
 
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "diffusion_agent": DiffusionAgent.from_pretrained,

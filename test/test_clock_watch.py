@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import rclpy
-from genima_cli.supervisor import free_domains
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import TimeReference
 
@@ -16,6 +15,7 @@ from genima.errors import GenimaError
 from genima_nodes.clock_watch import ClockWatchNode, Offset
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import values
+from genima_nodes.ros.ros_environment import free_domains
 
 
 class Machine(ClockWatchNode):

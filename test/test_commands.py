@@ -14,14 +14,14 @@ import time
 from pathlib import Path
 
 import pytest
-from genima_cli.__main__ import main
-from genima_cli.completion import candidates
-from genima_cli.supervisor import _command
-from genima_cli.train import _RECIPES
 
 from genima_bringup.node_specs import Process
 from genima_calibration import commands as calibrate
 from genima_cli import COMMANDS, episodes
+from genima_cli.__main__ import main
+from genima_cli.completion import candidates
+from genima_cli.supervisor import _command
+from genima_cli.train import _RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -229,7 +229,8 @@ def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path)
     node = _command(Process("genima_nodes", "command_guard", {"robot": "nowhere.yaml"}))
     shown = run(*node, cwd=hostile)
     assert b"nowhere.yaml" in shown.stdout + shown.stderr
-    script = "from genima.system.process_pool import WorkerPool\nwith WorkerPool(1) as pool: print(pool.submit(abs, -3).result())"
+    script = "from genima.system.process_pool import WorkerPool\n"
+    script += "with WorkerPool(1) as pool: print(pool.submit(abs, -3).result())"
     shown = run(sys.executable, "-P", "-c", script, cwd=hostile)
     assert shown.stdout == b"3\n", shown.stderr
     assert not (hostile / "executed").exists()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from genima_cli.demo import is_run, main
 
 from genima.errors import GenimaError
 from genima_cli import demo
 from genima_cli import video as film
+from genima_cli.demo import is_run, main
 
 
 @pytest.fixture

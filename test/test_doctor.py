@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from genima_cli.__main__ import main
 
 from genima.cameras.calibration_file import Calibration, Frames, Residuals
 from genima.cameras.camera import load_cameras
@@ -51,6 +50,7 @@ from genima.io import paths
 from genima.policy.spec import DIFFUSION_AGENT, FILE, DrawingSpec, read_pair
 from genima.robot.model import RobotModel
 from genima_cli import doctor_checks as examination
+from genima_cli.__main__ import main
 
 WRIST = Device("831612070001", "D415", 640, 480, 30, "flange")
 FRONT = Device("831612070002", "D415", 640, 480, 30, "base")

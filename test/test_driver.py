@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from genima_cli.graph_client import Driver
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from ros_graph import Graph
 
 from genima.errors import GenimaError
 from genima_cli import graph_client as module
+from genima_cli.graph_client import Driver
 from genima_interfaces.action import RunTask
 from genima_nodes.ros import qos
 

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from genima_cli.__main__ import main
 
 from genima import __version__
 from genima.errors import GenimaError
 from genima_cli import COMMANDS
+from genima_cli.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 ROS = re.compile(r"(rclpy|\w+_interfaces|ament_\w+|launch|launch_ros|tf2_ros|cv_bridge|\w+_msgs|\w+_srvs)$")

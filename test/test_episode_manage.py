@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from genima_cli.__main__ import main
 from test_bag_variants import DEMO
 from test_episode_tools import CLEAN
 
@@ -15,6 +14,7 @@ from genima.data.episodes.bag import PARTIAL
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.folders import DELETED
 from genima.robot.model import RobotModel
+from genima_cli.__main__ import main
 
 
 @pytest.fixture(scope="module")

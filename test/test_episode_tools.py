@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from genima_cli.__main__ import main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
@@ -29,6 +28,7 @@ from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.idle import Track, find_idle
 from genima.data.episodes.metadata import METADATA, Qos
 from genima.robot.model import RobotModel
+from genima_cli.__main__ import main
 
 FRONT, WRIST = "/cameras/front/color/image_raw/compressed", "/cameras/wrist/color/image_raw"
 FRONT_INFO, WRIST_INFO = "/cameras/front/color/camera_info", "/cameras/wrist/color/camera_info"

@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import rclpy
 from accelerate.state import AcceleratorState
-from genima_cli.supervisor import free_domains
-from genima_cli.train import main as train_command
 from ros_graph import Graph
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
@@ -28,10 +26,12 @@ from genima.policy.spec import FILE
 from genima.robot.model import RobotModel
 from genima.types import Joints
 from genima_cli import evaluate
+from genima_cli.train import main as train_command
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
 from genima_nodes.ros import messages, qos
+from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.environment import Environment
 
 # What --base, --conditioning and --tiled can be together.

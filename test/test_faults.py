@@ -13,10 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from genima_cli.fault_bench import Result, hold_ms, line, main, rest_ms, shifted_clock, table
-from genima_cli.fault_relays import Record, Relay, remappings
-from genima_cli.faults import Fault, all_faults
-from genima_cli.shifted_clock import set_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +21,10 @@ from genima.control.limit_violations import violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_cli import fault_bench
+from genima_cli.fault_bench import Result, hold_ms, line, main, rest_ms, shifted_clock, table
+from genima_cli.fault_relays import Record, Relay, remappings
+from genima_cli.faults import Fault, all_faults
+from genima_cli.shifted_clock import set_clock
 
 ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
 

@@ -16,10 +16,10 @@ import av
 import cv2
 import psutil
 import pytest
-from genima_cli.demo_report import Report
 from untrained import save_checkpoints
 
 from genima.io import paths
+from genima_cli.demo_report import Report
 
 Demo = Callable[..., subprocess.Popen[str]]
 

@@ -15,6 +15,19 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from photographs import ahead, photograph
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration, Frames, Residuals
+from genima.cameras.camera import Parent, load_cameras
+from genima.cameras.intrinsics import Intrinsics
+from genima.errors import GenimaError
+from genima.io import paths
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference, inverse, mean_pose, moved, pose, skew, transform
+from genima_calibration import pose_selection as next_pose
 from genima_calibration.board_detection import Detection, board_pose, detect, reprojection
 from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, derivatives, refine
 from genima_calibration.closed_form import OPENCV, HandEye, solve_closed, solve_opencv
@@ -23,20 +36,7 @@ from genima_calibration.hand_eye import calibrate, calibration
 from genima_calibration.outliers import robust_start
 from genima_calibration.pose_selection import candidates_near
 from genima_calibration.report import report
-from genima_calibration.samples import Parent, Sample, stack
-from photographs import ahead, photograph
-from scipy.optimize import least_squares
-from scipy.spatial.transform import Rotation
-
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, Frames, Residuals
-from genima.cameras.camera import load_cameras
-from genima.cameras.intrinsics import Intrinsics
-from genima.errors import GenimaError
-from genima.io import paths
-from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference, inverse, mean_pose, moved, pose, skew, transform
-from genima_calibration import pose_selection as next_pose
+from genima_calibration.samples import Sample, stack
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import handeye as bench  # noqa: E402

@@ -17,11 +17,6 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from genima_calibration.calibration_watch import CalibrationWatchNode
-from genima_calibration.calibrator import CalibratorNode
-from genima_cli.graph_client import Driver
-from genima_cli.operator import Operator
-from genima_cli.supervisor import free_domains
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -33,6 +28,10 @@ from test_nodes import StandInAgent, StandInController
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Joints
+from genima_calibration.calibration_watch import CalibrationWatchNode
+from genima_calibration.calibrator import CalibratorNode
+from genima_cli.graph_client import Driver
+from genima_cli.operator import Operator
 from genima_nodes.arm_adapter import ArmAdapterNode
 from genima_nodes.camera_transforms import CameraTransformsNode
 from genima_nodes.checkup import CheckupNode
@@ -45,6 +44,7 @@ from genima_nodes.jog import JogNode
 from genima_nodes.recorder import RecorderNode
 from genima_nodes.replay import ReplayNode
 from genima_nodes.ros import messages
+from genima_nodes.ros.ros_environment import free_domains
 from genima_nodes.ros.topic_listener import Listener
 from genima_nodes.rviz_markers import RvizMarkersNode
 from genima_nodes.scene_overlay import SceneOverlayNode

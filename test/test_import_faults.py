@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from genima_cli.__main__ import main
 from mutation import mutated_bytes, mutated_data, require_clean
 
 from genima.cameras.camera import load_cameras
@@ -31,6 +30,7 @@ from genima.inspection.datasets import inspect_lerobot
 from genima.io.images import decode_colour, image_size
 from genima.io.tables import read_columns, stream_column, texts
 from genima.robot.model import RobotModel
+from genima_cli.__main__ import main
 
 FRAMES, FPS, SIZE = 4, 20, (32, 24)  # width and height in px
 IMAGES = "observation.images.front"

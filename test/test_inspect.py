@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from genima_cli.__main__ import main
-from genima_cli.inspect import inspect
 from mutation import require_clean
 from numpy.typing import NDArray
 from one_thread import render_in_a_thread
@@ -33,6 +31,8 @@ from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
 from genima.training import loop
 from genima.types import Command, Joints
+from genima_cli.__main__ import main
+from genima_cli.inspect import inspect
 
 LENGTHS = {"push-0": 21, "push-1": 31, "lid-0": 25}
 INSTRUCTIONS = {"push-0": "push it", "push-1": "push it", "lid-0": "lift the lid"}

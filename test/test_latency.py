@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from genima_cli.supervisor import free_domains
+
+from genima_nodes.ros.ros_environment import free_domains
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

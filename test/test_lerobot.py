@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from genima_cli.__main__ import main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from genima.data.lerobot.video import Schedule
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Image, Joints
+from genima_cli.__main__ import main
 
 VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")
 FPS = 30

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from genima_cli.machine_load import MachineLoad
 from machine import LONGEST, MachineWatch, WakeUpProbe
 
 from genima_cli import machine_load
+from genima_cli.machine_load import MachineLoad
 
 QUIET, BUSY = MachineLoad(2, 1.5, 0.1, 0.0), MachineLoad(2, 0.5, 1.4, 0.0)
 

@@ -15,7 +15,6 @@ import pytest
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from genima_cli.supervisor import free_domains
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -43,6 +42,7 @@ from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import own_name
+from genima_nodes.ros.ros_environment import free_domains
 from genima_nodes.task_runner import TaskRunnerNode
 from genima_sim.sim_node import SimNode
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import rclpy
-from genima_cli.supervisor import free_domains
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from genima.errors import GenimaError
 from genima_nodes.ros import parameters
+from genima_nodes.ros.ros_environment import free_domains
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from genima_cli.supervisor import free_domains
 from untrained import save_checkpoints
 
 from genima.cameras.camera import Camera
 from genima.robot.model import RobotModel
+from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 

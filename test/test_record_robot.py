@@ -7,12 +7,12 @@ import sys
 
 import pytest
 import yaml
-from genima_cli.__main__ import main
 from terminal import Terminal
 from test_real_command import MISSING, SERIALS, Place, place  # noqa: F401 (a fixture)
 
 from genima.data.episodes import Episode, find_episodes
 from genima.robot.model import RobotModel
+from genima_cli.__main__ import main
 
 pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
 

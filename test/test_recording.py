@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from genima_cli.__main__ import main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.reader import SeekingReader, make_reader
@@ -35,6 +34,7 @@ from genima.data.episodes.folders import remove_unfinished, repair_name
 from genima.data.episodes.metadata import METADATA, Compression, Qos, start_file
 from genima.data.episodes.repair import Repaired
 from genima.errors import GenimaError
+from genima_cli.__main__ import main
 
 KILLS = 4  # of a recording process; 100 by hand take some ten minutes
 START = 1_700_000_000_000_000_000

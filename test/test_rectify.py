@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from genima_cli.render import Render, make_plan
 
 from genima.cameras.calibration_file import Calibration
 from genima.cameras.camera import Camera, load_cameras
@@ -22,6 +21,7 @@ from genima.data.episodes.cameras import RecordedCameras
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Image, Joints
+from genima_cli.render import Render, make_plan
 
 DISTORTION = (0.12, -0.26, 0.001, -0.0008, 0.08)
 LENS = Intrinsics(640, 480, 612.0, 610.0, 325.0, 236.5, DISTORTION)

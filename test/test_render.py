@@ -22,8 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets.distributed import split_dataset_by_node
-from genima_cli.render import Render, make_plan
-from genima_cli.render import main as render_command
 from mutation import mutated_bytes, mutated_data, require_clean
 from one_thread import render_in_a_thread
 
@@ -42,6 +40,8 @@ from genima.robot.model import RobotModel
 from genima.targets import Appearance, draw_targets
 from genima.targets.appearance import DEFAULT
 from genima.types import Command, Joints
+from genima_cli.render import Render, make_plan
+from genima_cli.render import main as render_command
 from genima_sim.tasks import TASKS
 
 K, SIZE, MOMENTS = 20, 32, 6

@@ -11,20 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from genima_calibration.background_image import background, expected_motion, same_light
-from genima_calibration.bag_samples import _stops
-from genima_calibration.calibration_watch import CalibrationWatchNode
-from genima_calibration.commands import check
-from genima_calibration.commands.check import main as check_main
-from genima_calibration.commands.robot import main as robot_main
-from genima_calibration.drift import AGREEING, Drift
-from genima_calibration.image_undistortion import Straightener
-from genima_calibration.markerless import Photo, locate
-from genima_calibration.pose_check import CalibrationChecker, Checked, Verdict
-from genima_calibration.robot_outline import Outline
-from genima_calibration.robot_overlay import DRAWN, SEEN, draw_check
-from genima_calibration.sample_folder import CameraInfo, RawSample, save_sample
-from genima_calibration.stationary_detector import slow
 from rclpy.parameter import Parameter
 from ros_graph import Graph
 from scipy.spatial import cKDTree
@@ -40,6 +26,20 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, moved
 from genima.types import Command, Image, Joints
+from genima_calibration.background_image import background, expected_motion, same_light
+from genima_calibration.bag_samples import _stops
+from genima_calibration.calibration_watch import CalibrationWatchNode
+from genima_calibration.commands import check
+from genima_calibration.commands.check import main as check_main
+from genima_calibration.commands.robot import main as robot_main
+from genima_calibration.drift import AGREEING, Drift
+from genima_calibration.image_undistortion import Straightener
+from genima_calibration.markerless import Photo, locate
+from genima_calibration.pose_check import CalibrationChecker, Checked, Verdict
+from genima_calibration.robot_outline import Outline
+from genima_calibration.robot_overlay import DRAWN, SEEN, draw_check
+from genima_calibration.sample_folder import CameraInfo, RawSample, save_sample
+from genima_calibration.stationary_detector import slow
 from genima_nodes.ros import messages, qos
 from genima_sim.calibration.photos import Photographer, Shoot
 from genima_sim.rendering import SceneRenderer

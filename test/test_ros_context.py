@@ -16,8 +16,7 @@ import pytest
 from genima.doctor import ros
 from genima.errors import GenimaError
 from genima.io import paths
-from genima_cli import supervisor
-from genima_nodes.ros import ros_context
+from genima_nodes.ros import ros_context, ros_environment
 
 LOCAL = str(paths.shared("config", "dds", "shared_memory.xml"))
 OPEN = str(paths.shared("config", "dds", "two_machines.xml"))
@@ -28,7 +27,7 @@ NODE = ["-m", "genima_nodes.clock_watch"]
 def clean_environment(**changes: str | None) -> dict[str, str]:
     """This environment without what tests before this one chose; None removes a variable."""
     drop = {name for name in os.environ if name.startswith(("ROS_", "RMW_", "FAST", "RCUTILS_"))}
-    domain = str(random.SystemRandom().choice(supervisor.free_domains()))
+    domain = str(random.SystemRandom().choice(ros_environment.free_domains()))
     given = {name: value for name, value in os.environ.items() if name not in drop} | {"ROS_DOMAIN_ID": domain}
     return {name: value for name, value in (given | changes).items() if value is not None}
 
@@ -237,7 +236,7 @@ def test_other_users_cannot_read_the_shared_memory_of_a_node() -> None:
 def test_own_graphs_do_not_look_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ROS_DISCOVERY_SERVER", "10.0.0.1:11811")
     monkeypatch.setenv(ros.PROFILE, OPEN)
-    environment = supervisor.ros_environment()
+    environment = ros_environment.ros_environment()
     assert environment[ros.PROFILE] == LOCAL and "ROS_DISCOVERY_SERVER" not in os.environ
     assert "ROS_DISCOVERY_SERVER is not used" in capsys.readouterr().err
 
@@ -246,12 +245,12 @@ def test_own_graphs_do_not_look_elsewhere(monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_dds_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, dds: str) -> None:
     monkeypatch.delenv(ros.PROFILE, raising=False)
     with pytest.raises(GenimaError, match="take shared_memory or two_machines"):
-        supervisor.joining_environment(dds)
+        ros_environment.joining_environment(dds)
 
 
 def test_an_empty_domain_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", "")
-    assert supervisor.joining_environment()["ROS_DOMAIN_ID"] == "0"
+    assert ros_environment.joining_environment()["ROS_DOMAIN_ID"] == "0"
 
 
 def test_the_environment_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:

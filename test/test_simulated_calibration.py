@@ -13,11 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
-from genima_calibration.board_detection import Detection, detect
-from genima_calibration.board_printing import DPI, RULER, print_board
-from genima_calibration.hand_eye import calibrate, calibration
-from genima_calibration.samples import Sample
-from genima_cli.supervisor import free_domains
 from ros_graph import Graph
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
@@ -33,7 +28,12 @@ from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse
 from genima.targets import Appearance, place_spheres
 from genima.types import Image
+from genima_calibration.board_detection import Detection, detect
+from genima_calibration.board_printing import DPI, RULER, print_board
+from genima_calibration.hand_eye import calibrate, calibration
+from genima_calibration.samples import Sample
 from genima_nodes.ros import qos
+from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.calibration import CalibrationWorkcell, Sensor, Setup, late, upside_down
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from genima_cli.supervisor import Supervisor, free_domains, ros_environment
 from ros_graph import Graph
 
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import free_domains, ros_environment
 from genima_nodes.ros.single_instance import OWN, Instance
 
 NAMESPACE = ("-r", "__ns:=/left")

@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
-from genima_cli.graph_client import Driver
-from genima_cli.supervisor import Supervisor, ros_environment
 from sensor_msgs.msg import JointState
 from standins import interfaces
 from standins.cell import Cell, cell, prepare, set_scene
@@ -24,10 +22,13 @@ from genima.control.command_guard import GuardSettings
 from genima.control.limit_violations import violations
 from genima.robot.model import RobotModel
 from genima_bringup.node_specs import CLOCK_WATCH
+from genima_cli.graph_client import Driver
+from genima_cli.supervisor import Supervisor
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import values
+from genima_nodes.ros.ros_environment import ros_environment
 
 pytestmark = pytest.mark.real_time
 

@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from genima_cli.supervisor import Supervisor, ros_environment
 from terminal import Terminal
 
 from genima.data.episodes import Episode, find_episodes
 from genima.robot.model import RobotModel
 from genima_bringup.node_specs import following, recorded, simulator
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.demo_recorder import DemoRecorder
 
 COMMAND = [sys.executable, "-m", "genima_cli", "teleop"]

@@ -21,9 +21,6 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import ControlNetModel
-from genima_cli.train import main as train_command
-from genima_cli.train_controller import TrainController
-from genima_cli.train_diffusion import TrainDiffusion
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
@@ -45,6 +42,9 @@ from genima.training.controller import build_small_controller, train_controller
 from genima.training.diffusion import DrawingLoss, train_diffusion
 from genima.training.loop import StepSampler
 from genima.training.options import SMALL, ChunkOptions, DrawingOptions, LoopOptions
+from genima_cli.train import main as train_command
+from genima_cli.train_controller import TrainController
+from genima_cli.train_diffusion import TrainDiffusion
 
 
 @pytest.fixture(autouse=True)

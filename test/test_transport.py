@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from genima_cli.supervisor import remove_stale_shared_memory, ros_environment
 
 from genima_cli import supervisor
+from genima_cli.supervisor import remove_stale_shared_memory
+from genima_nodes.ros.ros_environment import ros_environment
 
 pytestmark = pytest.mark.real_time
 

@@ -19,18 +19,19 @@ import numpy as np
 import pytest
 import rclpy
 import test_transport
-from genima_cli.fault_bench import shifted_clock
-from genima_cli.graph_client import Driver
-from genima_cli.shifted_clock import set_clock
-from genima_cli.supervisor import Supervisor, ros_environment
 from sensor_msgs.msg import JointState
 from standins import interfaces
 from standins.cell import Cell, cell, prepare, set_scene
 
 from genima.io import paths
 from genima_bringup.node_specs import CLOCK_WATCH, Process
+from genima_cli.fault_bench import shifted_clock
+from genima_cli.graph_client import Driver
+from genima_cli.shifted_clock import set_clock
+from genima_cli.supervisor import Supervisor
 from genima_interfaces.action import RunTask
 from genima_nodes.ros import qos
+from genima_nodes.ros.ros_environment import ros_environment
 
 TILES = 30
 NAME = "{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}"

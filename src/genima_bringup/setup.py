@@ -34,5 +34,4 @@ setup(
     ],
     python_requires=">=3.11",
     zip_safe=False,
-    entry_points={"console_scripts": ["checkup = genima_nodes.checkup:main"]},
 )

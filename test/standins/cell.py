@@ -11,7 +11,6 @@ from pathlib import Path
 
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
-from genima_cli.graph_client import Driver
 from std_srvs.srv import SetBool, Trigger
 
 from genima.cameras.camera import load_cameras
@@ -19,6 +18,7 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
 from genima_bringup.node_specs import Process, Value, adapters, around_drivers
+from genima_cli.graph_client import Driver
 from genima_interfaces.srv import ResetScene
 
 GRIPPER = "robotiq_2f140"

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from genima_cli.supervisor import dds_profile
-
 from genima.cameras.calibration_board import Board
 from genima.cameras.camera import load_cameras
 from genima.cameras.rig import load_rig
@@ -28,6 +26,7 @@ from genima.robot.model import RobotModel
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
 from genima.teleop.leader_mapping import Leader
+from genima_nodes.ros.ros_environment import dds_profile
 from genima_sim.coppeliasim.names import SceneNames
 
 Check: TypeAlias = Callable[[str], object]

@@ -1,4 +1,4 @@
-"""What launch files need for other packages' drivers. Needs an installed ROS 2, as :mod:`genima_bringup.launch_actions`."""
+"""Launch actions that include other packages' drivers. Needs an installed ROS 2."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def calibrator(
         "view": view, "parent": parent, "board": board, "robot": robot, "calibration": calibration,
         "samples": samples, "speed": speed, "most": most, "base_frame": base_frame, "flange_frame": flange_frame,
     }  # fmt: skip
-    return [Process("genima_nodes", "calibrator", parameters)]
+    return [Process("genima_calibration", "calibrator", parameters)]
 
 
 def simulator_with_board(view: Value, place: Value, board: Value = "") -> list[Process]:
@@ -214,7 +214,7 @@ def kept_safe(robot: Value, calibration: Value, views: Value, recovery: Value = 
 def camera_watch(robot: Value, calibration: Value, views: Value) -> Process:
     """What notices that a camera has been moved; beside the policy, where the images are."""
     parameters = {"robot": robot, "calibration": calibration, "views": views}
-    return Process("genima_nodes", "calibration_watch", parameters)
+    return Process("genima_calibration", "calibration_watch", parameters)
 
 
 def around_drivers(

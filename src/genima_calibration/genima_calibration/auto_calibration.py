@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from genima_calibration.hand_eye import Outcome
-from genima_calibration.image_feedback import Look
-from genima_calibration.pose_planner import Tour, keep_outs
-from genima_calibration.session import Result, Session
 from numpy.typing import NDArray
 
 from genima.control.collision import KeepOut
 from genima.errors import GenimaError
 from genima.types import Joints
+from genima_calibration.hand_eye import Outcome
+from genima_calibration.image_feedback import Look
+from genima_calibration.pose_planner import Tour, keep_outs
+from genima_calibration.session import Result, Session
 from genima_nodes.ros.guarded_arm import GuardedArm
 from genima_nodes.ros.paced_thread import starting_in_background
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from genima_calibration.sample_folder import CameraInfo, RawSample
-from genima_calibration.stationary_detector import Standstill
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -18,6 +16,8 @@ from genima.data.episodes.frames import decode
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel, pick
 from genima.types import Joints
+from genima_calibration.sample_folder import CameraInfo, RawSample
+from genima_calibration.stationary_detector import Standstill
 
 Array = NDArray[np.float64]
 _READINGS = 0.01  # s between joint readings that are looked at

@@ -31,14 +31,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from genima_calibration.closed_form import HandEye
-from genima_calibration.samples import Stack
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import inverse, moved, skew, transform
+from genima_calibration.closed_form import HandEye
+from genima_calibration.samples import Stack
 
 Array = NDArray[np.float64]
 CAMERA, BOARD = slice(0, 6), slice(6, 12)  # of the unknowns

@@ -17,9 +17,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from genima_calibration.drift import Drift
-from genima_calibration.pose_check import CalibrationChecker
-from genima_calibration.stationary_detector import slow
 from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
 
@@ -27,6 +24,9 @@ from genima.cameras.camera import load_cameras
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Image, Joints
+from genima_calibration.drift import Drift
+from genima_calibration.pose_check import CalibrationChecker
+from genima_calibration.stationary_detector import slow
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import Health
 from genima_nodes.ros.joint_states import JointStates

@@ -20,13 +20,6 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
-from genima_calibration.auto_calibration import Automatic, AutomaticSettings
-from genima_calibration.detection_diagnosis import diagnose
-from genima_calibration.image_feedback import Look, picture
-from genima_calibration.sample_folder import CameraInfo
-from genima_calibration.samples import Parent, Sample
-from genima_calibration.session import Result, Session
-from genima_calibration.stationary_detector import Standstill
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo as CameraInfoMessage
 from sensor_msgs.msg import Image as ImageMessage
@@ -34,11 +27,19 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
 from genima.cameras.calibration_board import Board
+from genima.cameras.camera import Parent
 from genima.errors import GenimaError
 from genima.inspection.sheet import captioned
 from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.types import Image, Joints
+from genima_calibration.auto_calibration import Automatic, AutomaticSettings
+from genima_calibration.detection_diagnosis import diagnose
+from genima_calibration.image_feedback import Look, picture
+from genima_calibration.sample_folder import CameraInfo
+from genima_calibration.samples import Sample
+from genima_calibration.session import Result, Session
+from genima_calibration.stationary_detector import Standstill
 from genima_interfaces.msg import CalibratorStatus
 from genima_interfaces.srv import DropSample
 from genima_nodes.ros import messages, parameters, qos

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from genima_calibration.samples import Parent, Stack
 from numpy.typing import NDArray
 
+from genima.cameras.camera import Parent
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, mean_pose, nearest_rotation, pose, rotation_vector, transform
+from genima_calibration.samples import Stack
 
 Array = NDArray[np.float64]
 OPENCV: Mapping[str, int] = {

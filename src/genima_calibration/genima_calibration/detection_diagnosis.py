@@ -10,12 +10,12 @@ from typing import get_args
 
 import cv2
 import numpy as np
-from genima_calibration.board_detection import Markers
 from numpy.typing import NDArray
 
 from genima.cameras.calibration_board import SMALLEST_MARKER, Board, Kind, dictionaries
 from genima.errors import GenimaError
 from genima.types import Image
+from genima_calibration.board_detection import Markers
 
 Array = NDArray[np.float64]
 _FEWEST = 4  # markers: of fewer, no layout is told; fewer of another dictionary may be chance

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import yaml
-from genima_calibration.samples import Parent
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 from scipy.spatial.transform import Rotation
 
+from genima.cameras.camera import Parent
 from genima.cameras.plausibility import require_plausible_pose
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, Finite, Text, atomic_write, read_yaml, validate

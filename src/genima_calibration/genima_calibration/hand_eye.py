@@ -6,6 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration, Frames, Residuals
+from genima.cameras.camera import Parent
+from genima.cameras.intrinsics import Intrinsics
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference
 from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, refine
 from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
 from genima_calibration.outliers import consistent, reasons, robust_start
@@ -21,15 +30,7 @@ from genima_calibration.quality import (
     require_size,
     require_turns,
 )
-from genima_calibration.samples import Parent, Sample, Stack, stack
-from numpy.typing import NDArray
-
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, Frames, Residuals
-from genima.cameras.intrinsics import Intrinsics
-from genima.errors import GenimaError
-from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference
+from genima_calibration.samples import Sample, Stack, stack
 
 _METHOD = "bundle adjustment with noisy joints"
 _SCALED = 0.5  # of the misfit: so much better must a board of another size fit to be believed at first sight

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from genima_calibration.board_detection import Detection, board_pose, detect
 from numpy.typing import NDArray
 
 from genima.cameras.calibration_board import Board
@@ -15,6 +14,7 @@ from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import transform
 from genima.types import Image
+from genima_calibration.board_detection import Detection, board_pose, detect
 
 Array = NDArray[np.float64]
 SEEN, TAKEN, WANTED = (0, 230, 90), (255, 190, 0), (0, 170, 255)  # rgb: the board now, where samples saw it, next

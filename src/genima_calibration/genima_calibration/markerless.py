@@ -21,10 +21,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from genima_calibration.background_image import background, expected_motion, motion, same_light
-from genima_calibration.image_undistortion import Straightener
-from genima_calibration.robot_outline import Outline, along_normals
-from genima_calibration.sample_folder import RawSample
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
@@ -37,6 +33,10 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, moved, pose, rotation_vector
 from genima.types import Image, Joints
+from genima_calibration.background_image import background, expected_motion, motion, same_light
+from genima_calibration.image_undistortion import Straightener
+from genima_calibration.robot_outline import Outline, along_normals
+from genima_calibration.sample_folder import RawSample
 
 Array = NDArray[np.float64]
 Grey = NDArray[np.float32]

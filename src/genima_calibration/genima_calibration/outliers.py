@@ -15,13 +15,14 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from genima_calibration.bundle_adjustment import Fit, Free, at_readings, derivatives, marginal, refine
-from genima_calibration.closed_form import HandEye, misfit, solve_closed
-from genima_calibration.samples import Parent, Stack
 from numpy.typing import NDArray
 from scipy.special import fdtri
 
+from genima.cameras.camera import Parent
 from genima.robot.rigid_transforms import difference, inverse, mean_pose, transform
+from genima_calibration.bundle_adjustment import Fit, Free, at_readings, derivatives, marginal, refine
+from genima_calibration.closed_form import HandEye, misfit, solve_closed
+from genima_calibration.samples import Stack
 
 Array = NDArray[np.float64]
 

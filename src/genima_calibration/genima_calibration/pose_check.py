@@ -14,8 +14,6 @@ from enum import Enum
 
 import cv2
 import numpy as np
-from genima_calibration.image_undistortion import Straightener
-from genima_calibration.robot_outline import Outline, along_normals
 from numpy.typing import NDArray
 
 from genima.cameras.camera import Camera
@@ -24,6 +22,8 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import moved
 from genima.types import Image, Joints
+from genima_calibration.image_undistortion import Straightener
+from genima_calibration.robot_outline import Outline, along_normals
 
 Array = NDArray[np.float64]
 

@@ -1,8 +1,8 @@
 """Where an arm goes to take samples by itself, and whether it may go there.
 
 First small turns about where it stands, until they tell where the camera is; then each time the pose whose sample
-would tell most (:mod:`genima_calibration.pose_selection`). A way leads straight from pose to pose, slowly, and is refused as a
-whole where any part of it comes near the table, the arm itself, or the end of a workspace.
+would tell most (:mod:`genima_calibration.pose_selection`). A way leads straight from pose to pose, slowly, and is
+refused as a whole where any part of it comes near the table, the arm itself, or the end of a workspace.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from genima_calibration.hand_eye import Outcome
-from genima_calibration.pose_selection import candidates_near, next_pose
-from genima_calibration.samples import Parent
 from numpy.typing import NDArray
 
 from genima.cameras.calibration_board import Board
+from genima.cameras.camera import Parent
 from genima.control.collision import KeepOut, SelfCollision, Workspace
 from genima.control.guard_status import Reason
 from genima.control.jerk_limited_motion import MotionLimits
@@ -23,6 +21,8 @@ from genima.control.joint_trajectory import Way
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import transform
+from genima_calibration.hand_eye import Outcome
+from genima_calibration.pose_selection import candidates_near, next_pose
 
 Array = NDArray[np.float64]
 

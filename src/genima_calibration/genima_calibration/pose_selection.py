@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, derivatives, marginal
-from genima_calibration.samples import Stack
 from numpy.typing import NDArray
 
 from genima.cameras.calibration_board import Board
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import transform
+from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, derivatives, marginal
+from genima_calibration.samples import Stack
 
 Array = NDArray[np.float64]
 

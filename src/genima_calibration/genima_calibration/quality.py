@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from genima_calibration.bundle_adjustment import CAMERA, SCALE, Fit
-from genima_calibration.outliers import Start, check, image_noise
-from genima_calibration.samples import Parent, Stack
 from numpy.typing import NDArray
 
+from genima.cameras.camera import Parent
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import inverse, rotation_vector
+from genima_calibration.bundle_adjustment import CAMERA, SCALE, Fit
+from genima_calibration.outliers import Start, check, image_noise
+from genima_calibration.samples import Stack
 
 Array = NDArray[np.float64]
 

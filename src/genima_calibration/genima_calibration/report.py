@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from genima_calibration.hand_eye import Outcome, compare
-from genima_calibration.pose_selection import candidates_near, next_pose
 from scipy.spatial.transform import Rotation
 
 from genima.cameras.calibration_board import Board
 from genima.cameras.calibration_file import Calibration
 from genima.errors import GenimaError
+from genima_calibration.hand_eye import Outcome, compare
+from genima_calibration.pose_selection import candidates_near, next_pose
 
 _CANDIDATES, _REACH = 300, 0.4  # poses among which the next one is sought; rad from those taken
 

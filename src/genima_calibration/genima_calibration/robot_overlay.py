@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from genima_calibration.pose_check import CalibrationChecker, Checked, Verdict
-from genima_calibration.robot_outline import Outline
 from numpy.typing import NDArray
 
 from genima.cameras.intrinsics import Intrinsics
@@ -13,6 +11,8 @@ from genima.inspection.sheet import captioned
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, transform
 from genima.types import Image, Joints
+from genima_calibration.pose_check import CalibrationChecker, Checked, Verdict
+from genima_calibration.robot_outline import Outline
 
 DRAWN, SEEN = (0, 255, 255), (255, 0, 60)  # rgb of outlines: where the robot should be, and where it is seen
 _JOINT, _BONE = (255, 200, 0), (255, 255, 255)  # rgb

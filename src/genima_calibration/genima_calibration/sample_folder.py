@@ -25,8 +25,6 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import yaml
-from genima_calibration.board_detection import detect
-from genima_calibration.samples import Sample
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -37,6 +35,8 @@ from genima.io.files import FileSchema, Finite, Pixels, Text, atomic_write, load
 from genima.robot.model import RobotModel, pick
 from genima.system.ros_names import RosName
 from genima.types import Image
+from genima_calibration.board_detection import detect
+from genima_calibration.samples import Sample
 
 _PNG, _IMAGE_BYTES = b"\x89PNG\r\n\x1a\n", 256 << 20
 

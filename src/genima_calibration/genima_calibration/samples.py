@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
-from genima_calibration.board_detection import Detection, board_pose
 from numpy.typing import NDArray
 
+from genima.cameras.camera import Parent
 from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse
+from genima_calibration.board_detection import Detection, board_pose
 
 Array = NDArray[np.float64]
-Parent = Literal["base", "flange"]  # what carries the camera; the other one carries the board
+  # what carries the camera; the other one carries the board
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,14 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.camera import Parent
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference
+from genima.types import Image, Joints
 from genima_calibration.board_detection import Detection, seen_board
 from genima_calibration.detection_diagnosis import diagnose
 from genima_calibration.hand_eye import Outcome, calibrate, calibration
@@ -23,14 +31,7 @@ from genima_calibration.sample_folder import (
     sample_exists,
     save_sample,
 )
-from genima_calibration.samples import Parent, Sample
-
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, Frames
-from genima.errors import GenimaError
-from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference
-from genima.types import Image, Joints
+from genima_calibration.samples import Sample
 
 _SAME = 0.01, np.radians(3.0)  # m and rad of the flange: nearer poses are one
 _CANDIDATES, _REACH = 300, 0.4  # rad from where samples were taken, of what is recommended

@@ -7,13 +7,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from genima_calibration.markerless import Photo
-from genima_cli.supervisor import joining_environment
-
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.system.ros_names import require_namespace, require_ros_name
+from genima_calibration.markerless import Photo
 from genima_nodes.ros.ros_context import create, ros_context
+from genima_nodes.ros.ros_environment import joining_environment
 
 _PATIENCE = 5.0  # s
 _SAME_MOMENT = 0.05  # s

@@ -23,7 +23,7 @@ COMMANDS: dict[str, Command] = {
     "call": Command("genima_cli.call", "ask a robot that runs to stop, to resume, or to end its task"),
     "teleop": Command("genima_cli.teleop", "lead the simulated robot: by an expert, the keyboard or a gamepad"),
     "record": Command("genima_cli.record", "record demos: of a real robot, or simulated, led by experts or you"),
-    "calibrate": Command("genima_calibration.commands", "find where the cameras are on the robot, and whether they still are"),
+    "calibrate": Command("genima_calibration.commands", "calibrate cameras to the robot, and check calibrations"),
     "doctor": Command("genima_cli.doctor", "check machine, cameras, files and running nodes before a robot moves"),
     "episodes": Command("genima_cli.episodes", "list, show, check, judge, trim, repair demos; LeRobot in and out"),
     "render": Command("genima_cli.render", "turn demos into a dataset of drawn targets"),

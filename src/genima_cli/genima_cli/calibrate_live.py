@@ -153,7 +153,7 @@ def _start_robot(options: Live) -> int:
     from genima.robot.model import RobotModel
     from genima_cli.join_graph import taking_part
     from genima_cli.real import require_alone
-    from genima_cli.supervisor import robot_environment
+    from genima_nodes.ros.ros_environment import robot_environment
 
     view, robot, device = options.view or "", options.robot or _ROBOT, _device(options)
     RobotModel.load(robot)
@@ -176,7 +176,8 @@ def _start_calibrator(options: Live) -> int:
     from genima.robot.model import RobotModel
     from genima_cli.join_graph import taking_part
     from genima_cli.real import require_alone
-    from genima_cli.supervisor import Supervisor, joining_environment
+    from genima_cli.supervisor import Supervisor
+    from genima_nodes.ros.ros_environment import joining_environment
 
     RobotModel.load(options.robot or _ROBOT)
     parent = options.parent or "base"

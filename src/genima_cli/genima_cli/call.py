@@ -14,7 +14,7 @@ from genima.errors import GenimaError
 from genima.system.command_line import Seconds, parse_options
 from genima.system.signals import interruptible
 from genima_cli.join_graph import GraphOptions, taking_part
-from genima_cli.supervisor import joining_environment
+from genima_nodes.ros.ros_environment import joining_environment
 
 _SEEN = 0.5  # s in which a server sees who has just seen it: answers to others are lost
 

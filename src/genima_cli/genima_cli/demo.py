@@ -24,8 +24,9 @@ from genima_bringup.node_specs import Process, around_simulator, coppeliasim, si
 from genima_cli.demo_report import EpisodeResult, Report
 from genima_cli.machine_load import LoadMeter
 from genima_cli.sampling_parameters import shortcut_parameters
-from genima_cli.supervisor import Supervisor, ros_environment
+from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
+from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import get_task
 
 if TYPE_CHECKING:  # for --help, nothing slow is imported

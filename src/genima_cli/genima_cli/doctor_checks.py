@@ -32,9 +32,9 @@ from genima.doctor import (
 from genima.errors import GenimaError
 from genima.policy.spec import DrawingSpec
 from genima.robot.model import RobotModel
-from genima_cli.supervisor import joining_environment
 from genima_nodes.drivers.optional_library import TRIED, require
 from genima_nodes.ros.ros_context import create, ros_context
+from genima_nodes.ros.ros_environment import joining_environment
 
 if TYPE_CHECKING:
     from genima_cli.doctor import Doctor

@@ -31,8 +31,9 @@ from genima.system.command_line import Seed, parse_options
 from genima.system.signals import interruptible
 from genima_bringup.node_specs import simulated
 from genima_cli.shifted_clock import set_clock
-from genima_cli.supervisor import Supervisor, ros_environment
+from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
+from genima_nodes.ros.ros_environment import ros_environment
 
 if TYPE_CHECKING:  # ROS starts only once its environment is set
     from rclpy.task import Future

@@ -25,7 +25,8 @@ from genima.system.signals import interruptible
 from genima_bringup.node_specs import CLOCK_WATCH, Process, real, real_without_policy
 from genima_cli.join_graph import taking_part
 from genima_cli.sampling_parameters import shortcut_parameters
-from genima_cli.supervisor import Supervisor, robot_environment
+from genima_cli.supervisor import Supervisor
+from genima_nodes.ros.ros_environment import robot_environment
 
 if TYPE_CHECKING:
     from genima_cli.graph_client import Driver

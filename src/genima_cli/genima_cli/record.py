@@ -228,7 +228,7 @@ def _start_robot(options: Record) -> int:
     """Start the drivers of a real robot, and everything that leads and records it."""
     from genima_cli.join_graph import taking_part
     from genima_cli.real import require_alone, require_driver
-    from genima_cli.supervisor import robot_environment
+    from genima_nodes.ros.ros_environment import robot_environment
 
     processes = _robot_processes(options)
     require_driver()

@@ -19,8 +19,9 @@ from genima.system.command_line import REPLAY_SPEED, Seed, parse_options
 from genima.system.signals import interruptible
 from genima_bringup.node_specs import Process, Value, following, simulator
 from genima_cli.join_graph import GraphOptions
-from genima_cli.supervisor import Supervisor, joining_environment
+from genima_cli.supervisor import Supervisor
 from genima_cli.teleop_session import Key, attached, leading, require_terminal
+from genima_nodes.ros.ros_environment import joining_environment
 from genima_sim.tasks import TASKS, get_task
 
 _REAL_SPEED = 0.25

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.system.ros_names import require_namespace
 from genima_bringup.node_specs import CLOCK_WATCH, Process
-from genima_cli.supervisor import Supervisor, joining_environment, ros_environment
+from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
+from genima_nodes.ros.ros_environment import joining_environment, ros_environment
 
 if TYPE_CHECKING:  # ROS is loaded while the processes start
     from genima_cli.operator import Operator

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.cameras.camera import Camera
-from genima.targets.graphics import mujoco_renderer
+from genima.system.opengl_context import mujoco_renderer
 from genima.types import Image
 
 

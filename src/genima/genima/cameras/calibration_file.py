@@ -1,7 +1,7 @@
 """A camera's calibration with how it came about, and its file ``calibration/<set>/<view>.yaml``.
 
-The file has the fields of :class:`genima.cameras.camera.Camera`, and may have those of :class:`Calibration`; nothing else. All
-who use a calibration read it here.
+The file has the fields of :class:`genima.cameras.camera.Camera`, and may have those of :class:`Calibration`;
+nothing else. All who use a calibration read it here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import yaml
-from genima_calibration.samples import Parent
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from genima.cameras.calibration_board import Board, BoardSchema
-from genima.cameras.camera import Camera
+from genima.cameras.camera import Camera, Parent
 from genima.cameras.frame_tree import FrameName, require_frame
 from genima.cameras.intrinsics import Intrinsics
 from genima.cameras.plausibility import require_plausible

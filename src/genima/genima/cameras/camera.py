@@ -15,6 +15,7 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
 
+Parent = Literal["base", "flange"]  # what carries a camera
 VIRTUAL = "virtual"  # the view without a camera (genima.cameras.virtual_view)
 DISTORTION = ("k1", "k2", "p1", "p2", "k3")
 NO_DISTORTION = (0.0,) * 5
@@ -24,12 +25,12 @@ NO_DISTORTION = (0.0,) * 5
 class Camera:
     """A calibrated camera. Optical frame: z forward, x right, y down; pixel centres at n + 0.5.
 
-    Where its lens distorts, its images are rectified (:mod:`genima.cameras.undistortion`) before anything is drawn on them or
-    read from them: all drawing takes a camera for the pinhole of its ``K``.
+    Where its lens distorts, its images are rectified (:mod:`genima.cameras.undistortion`) before anything is drawn on
+    them or read from them: all drawing takes a camera for the pinhole of its ``K``.
     """
 
     view: str
-    parent: Literal["base", "flange"]
+    parent: Parent
     T_parent_camera: NDArray[np.float64]  # (4, 4)
     width: int  # px
     height: int  # px
@@ -94,8 +95,8 @@ class Camera:
         )
 
     def fitted(self, size: int) -> Camera:
-        """The pinhole camera of what :func:`genima.cameras.tiling.fit` makes of rectified images: their middle square at
-        size x size."""
+        """Return the pinhole camera of the middle square at size x size, as :func:`genima.cameras.tiling.fit` cuts it
+        from rectified images."""
         side = min(self.width, self.height)
         left, top = (self.width - side) // 2, (self.height - side) // 2
         square = replace(

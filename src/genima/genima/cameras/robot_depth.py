@@ -12,7 +12,7 @@ from genima.cameras.camera import Camera
 from genima.cameras.virtual_view import robot_alone
 from genima.robot.body import finger_ratios
 from genima.robot.model import RobotModel
-from genima.targets.graphics import mujoco_renderer
+from genima.system.opengl_context import mujoco_renderer
 
 _FAR = 20.0  # m: nothing of a robot is farther
 

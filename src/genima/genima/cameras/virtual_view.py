@@ -13,7 +13,7 @@ from genima.cameras.camera import VIRTUAL, Camera
 from genima.errors import GenimaError
 from genima.robot.body import COLLISION, add_camera, finger_ratios, robot_spec
 from genima.robot.model import RobotModel
-from genima.targets.graphics import mujoco_renderer
+from genima.system.opengl_context import mujoco_renderer
 from genima.types import Image
 
 BACKGROUND = 127  # grey level of everything that is not the robot

@@ -18,7 +18,7 @@ def shared(*parts: str) -> Path:
     Raises:
         GenimaError: where no such file exists anywhere.
     """
-    source_tree = Path(__file__).resolve().parents[3]
+    source_tree = Path(__file__).resolve().parents[4]
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     roots = [source_tree, *(p / "share" / "genima_bringup" for p in (*prefixes, Path(sys.prefix)))]
     for root in roots:

@@ -3,7 +3,7 @@
 ::
 
     drawn views ──► discs in the spheres' colours ──► joints whose sphere centres ──► joints whose spheres,
-                    (genima.targets.sphere_detection)            lie on the discs' rays          stripes included, look so
+                    (sphere_detection)                lie on the discs' rays          stripes included, look so
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import moderngl
 import numpy as np
 
 from genima.cameras.camera import Camera
+from genima.system.opengl_context import OnePerProcess
 from genima.targets.appearance import Appearance
-from genima.targets.graphics import OnePerProcess
 from genima.targets.sphere_geometry import NEAR, Box, PlacedSphere, boxes_in_view
 from genima.types import Image
 

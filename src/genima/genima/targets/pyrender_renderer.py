@@ -10,8 +10,8 @@ import trimesh
 from numpy.typing import NDArray
 
 from genima.cameras.camera import Camera
+from genima.system.opengl_context import OnePerProcess
 from genima.targets.appearance import Appearance
-from genima.targets.graphics import OnePerProcess
 from genima.targets.sphere_geometry import NEAR, PlacedSphere, boxes_in_view, stripe_colours
 from genima.types import Image
 

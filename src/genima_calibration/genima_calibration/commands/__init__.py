@@ -15,8 +15,8 @@ COMMANDS = {
     "board": ("genima_calibration.commands.board", "print a calibration board"),
     "live": ("genima_cli.calibrate_live", "take samples on the robot, by hand or by itself, and compute"),
     "robot": ("genima_calibration.commands.robot", "without a board: a fixed camera's pose from images of the robot"),
-    "import": ("genima_calibration.commands.easy_handeye2", "a calibration of easy_handeye2 or easy_handeye as one of ours"),
-    "check": ("genima_calibration.commands.check", "draw the robot over an image: where the calibration is off, in pixels"),
+    "import": ("genima_calibration.commands.easy_handeye2", "import a calibration of easy_handeye2 or easy_handeye"),
+    "check": ("genima_calibration.commands.check", "draw the robot over an image: the calibration's error in pixels"),
     "coppeliasim": ("genima_sim.coppeliasim.calibration", "read the cameras of a scene in CoppeliaSim"),
 }
 _FOLDER = "genima_calibration.commands.offline"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from genima_calibration.commands.robot import rests
 from pydantic import Field
 
 from genima.errors import GenimaError
@@ -20,13 +19,13 @@ from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima.system.terminal import printable
+from genima_calibration.commands.robot import rests
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
-    from genima_calibration.markerless import Photo
-    from genima_calibration.pose_check import Checked, Verdict
-
     from genima.cameras.camera import Camera
     from genima.types import Image
+    from genima_calibration.markerless import Photo
+    from genima_calibration.pose_check import Checked, Verdict
 
 _NAMED = 4  # pictures in the sheet
 
@@ -71,9 +70,9 @@ def main(argv: Sequence[str]) -> int:
         require_free(options.out, "picture", options.overwrite, _is_png)
         require_writable(options.out)
     import cv2
-    from genima_calibration.pose_check import Verdict
 
     from genima.inspection.sheet import grid
+    from genima_calibration.pose_check import Verdict
 
     robot, cameras = RobotModel.load(options.robot), _cameras(options)
     if unknown := [view for view in options.view if view not in cameras]:
@@ -120,9 +119,10 @@ def _check(
     camera: Camera, robot: RobotModel, photos: Sequence[Photo], pictures: int
 ) -> tuple[list[Checked], list[Image]]:
     """All photos of one view, and some of them with the robot drawn in."""
+    from tqdm import tqdm
+
     from genima_calibration.pose_check import CalibrationChecker
     from genima_calibration.robot_overlay import draw_check
-    from tqdm import tqdm
 
     height, width = photos[0].image.shape[:2]
     checker = CalibrationChecker.for_images(camera, robot, width, height)
@@ -143,6 +143,7 @@ def _check(
 def _tell(view: str, checks: Sequence[Checked]) -> Verdict:
     """Print what most images say, of those that say something."""
     import numpy as np
+
     from genima_calibration.pose_check import Verdict
 
     said = [checked for checked in checks if checked.verdict is not Verdict.UNKNOWN]
@@ -168,12 +169,12 @@ def _recorded(
 ) -> Mapping[str, Sequence[Photo]]:
     """By view."""
     import numpy as np
-    from genima_calibration.markerless import Photo
 
     from genima.data.episodes import Episode
     from genima.data.episodes.bag import BagReader, view_of
     from genima.data.episodes.folders import is_demo
     from genima.types import Joints
+    from genima_calibration.markerless import Photo
 
     if not is_demo(folder):
         samples = rests(folder, "", robot, most)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
-from genima_calibration.commands.options import RobotOptions
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima.system.terminal import printable
+from genima_calibration.commands.options import RobotOptions
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
     from genima_calibration.sample_folder import CameraInfo
@@ -53,10 +53,9 @@ def main(argv: Sequence[str]) -> int:
         Import, "genima calibrate import", argv,
         "./genima calibrate import front.calib --view front --lens data/demos/board --robot fr3",
     )  # fmt: skip
-    from genima_calibration.easy_handeye2 import Calib
-
     from genima.cameras.calibration_file import Calibration, Frames
     from genima.cameras.plausibility import require_plausible, view_doubt, view_problem
+    from genima_calibration.easy_handeye2 import Calib
 
     robot, calib = RobotModel.load(options.robot), Calib.load(options.file)
     info, parameters = _camera_info(options, robot), calib.parameters
@@ -88,10 +87,9 @@ def _own_name(theirs: str, usual: str, given: str) -> str:
 
 
 def _camera_info(options: Import, robot: RobotModel) -> CameraInfo:
+    from genima.data.episodes.folders import is_demo
     from genima_calibration.bag_samples import BagSamples
     from genima_calibration.sample_folder import load_samples, sample_names
-
-    from genima.data.episodes.folders import is_demo
 
     if is_demo(options.lens):
         return BagSamples.find(options.lens, options.view, robot, 1).info

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from genima_calibration.commands.options import RobotOptions
 from pydantic import Field
 
 from genima.errors import GenimaError
@@ -19,14 +18,15 @@ from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima.system.terminal import printable
+from genima_calibration.commands.options import RobotOptions
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
-    from genima_calibration.easy_handeye2 import Calib
-    from genima_calibration.sample_folder import CameraInfo, RawSample
-    from genima_calibration.samples import Parent, Sample
-
     from genima.cameras.calibration_board import Board
     from genima.cameras.calibration_file import Calibration
+    from genima.cameras.camera import Parent
+    from genima_calibration.easy_handeye2 import Calib
+    from genima_calibration.sample_folder import CameraInfo, RawSample
+    from genima_calibration.samples import Sample
 
 _STRANGE = 3  # markers beside the board: so many may be chance
 
@@ -58,13 +58,12 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(
         Offline, "genima calibrate", argv, "./genima calibrate data/demos/board --view front --robot fr3"
     )
+    from genima.cameras.calibration_board import Board
+    from genima.cameras.calibration_file import Frames
     from genima_calibration.board_detection import seen_board
     from genima_calibration.hand_eye import calibrate, calibration
     from genima_calibration.quality import require_enough
     from genima_calibration.report import report
-
-    from genima.cameras.calibration_board import Board
-    from genima.cameras.calibration_file import Frames
 
     robot = RobotModel.load(options.robot)
     board = Board.load(options.board or paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
@@ -100,9 +99,9 @@ def main(argv: Sequence[str]) -> int:
 def easy_handeye2(result: Calibration, robot: RobotModel, frames: RobotOptions) -> Calib:
     """A calibration as easy_handeye2 has it: of the optical frame itself, on the base or the flange."""
     import numpy as np
-    from genima_calibration.easy_handeye2 import Calib, Parameters
 
     from genima.cameras.calibration_file import Frames
+    from genima_calibration.easy_handeye2 import Calib, Parameters
 
     camera = result.camera
     base, flange = (
@@ -134,13 +133,13 @@ def _detect(
     options: Offline, board: Board, robot: RobotModel
 ) -> tuple[str, CameraInfo, list[Sample], dict[str, str]]:
     """View, camera, the samples in which the board is seen, and why it is not in others."""
-    from genima_calibration.bag_samples import BagSamples
-    from genima_calibration.detection_diagnosis import diagnose
-    from genima_calibration.sample_folder import load_samples, sample_names
     from tqdm import tqdm
 
     from genima.cameras.camera import calibration_files
     from genima.data.episodes.folders import is_demo
+    from genima_calibration.bag_samples import BagSamples
+    from genima_calibration.detection_diagnosis import diagnose
+    from genima_calibration.sample_folder import load_samples, sample_names
 
     known = {path.stem for path in calibration_files(options.out)}
     raw: Iterable[RawSample]

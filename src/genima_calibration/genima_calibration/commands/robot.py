@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from genima_calibration.commands.options import RobotOptions
 from pydantic import Field
 
 from genima.errors import GenimaError
@@ -17,6 +16,7 @@ from genima.io.files import require_writable
 from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
+from genima_calibration.commands.options import RobotOptions
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
     from genima_calibration.markerless import Located
@@ -45,9 +45,8 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(
         FromRobot, "genima calibrate robot", argv, "./genima calibrate robot data/demos/poses --view front --robot fr3"
     )
-    from genima_calibration.markerless import Photo, calibration, locate
-
     from genima.cameras.calibration_file import Calibration, Frames
+    from genima_calibration.markerless import Photo, calibration, locate
 
     robot = RobotModel.load(options.robot)
     samples = rests(options.folder, options.view or "", robot, options.images)
@@ -80,10 +79,9 @@ def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSamp
     Raises:
         GenimaError: where there is nothing.
     """
+    from genima.data.episodes.folders import is_demo
     from genima_calibration.bag_samples import BagSamples
     from genima_calibration.sample_folder import load_samples, sample_names
-
-    from genima.data.episodes.folders import is_demo
 
     if not is_demo(folder):
         return list(load_samples(folder, sample_names(folder)))

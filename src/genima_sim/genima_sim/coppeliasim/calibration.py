@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from genima_calibration.commands.options import RobotOptions
 from pydantic import Field
 
 from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
+from genima_calibration.commands.options import RobotOptions
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
 

@@ -1,0 +1,1 @@
+"""Cameras: intrinsics, extrinsics, calibration files, undistortion and tiling."""

@@ -1,0 +1,1 @@
+"""Control: joint trajectories, chunk splicing and the command guard."""

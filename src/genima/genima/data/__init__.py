@@ -1,0 +1,1 @@
+"""Data: episodes, datasets, and the formats of others."""

@@ -1,0 +1,1 @@
+"""Files: reading others' with limits, writing ours atomically."""

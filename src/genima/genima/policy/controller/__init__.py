@@ -1,0 +1,1 @@
+"""Controller: drawn targets and measured joints to action chunks."""

@@ -1,0 +1,1 @@
+"""Diffusion agent: draw joint targets on the tiled views."""

@@ -1,0 +1,1 @@
+"""Device access by the makers' own libraries, without ROS."""

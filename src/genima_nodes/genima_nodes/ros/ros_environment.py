@@ -1,0 +1,95 @@
+"""Environment variables of ROS processes: domain, discovery, transport."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from pathlib import Path
+
+import psutil
+
+from genima.doctor import installation, ros
+from genima.errors import GenimaError
+from genima.io import paths
+from genima.system.terminal import printable
+
+_ELSEWHERE = ("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS")  # variables that other machines are found by
+_DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
+_FIRST_PORT, _PORTS = 7400, 250  # RTPS: of domain 0, and those of a domain
+
+
+def ros_environment() -> dict[str, str]:
+    """Variables for processes that talk to each other on this machine alone, in a domain of their own."""
+    for name in _ELSEWHERE:
+        if os.environ.pop(name, ""):
+            print(f"genima: {name} is not used: these nodes are on this machine alone", file=sys.stderr)
+    environment = _environment()
+    ros.require(os.environ | environment, installation.has_wheels())
+    return environment
+
+
+def _environment(dds: str = "shared_memory") -> dict[str, str]:
+    os.environ.pop("ROS_LOCALHOST_ONLY", None)  # older than the range below, and stronger
+    return {
+        "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(free_domains())),
+        # under LOCALHOST, Fast DDS replaces the transports that the profile sets up
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
+        ros.PROFILE: str(dds_profile(dds)),
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def robot_environment() -> dict[str, str]:
+    """The same for a real robot, which others speak to as well: in the domain that they are in by default."""
+    os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
+    return ros_environment()
+
+
+def joining_environment(dds: str = "shared_memory") -> dict[str, str]:
+    """The same for who joins a real robot that runs already: the profile of config/dds that its launch took.
+
+    What the user's shell says of the profile and the middleware wins.
+
+    Raises:
+        GenimaError: for a profile that does not exist, and variables that ROS would refuse.
+    """
+    os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
+    chosen = {name: os.environ[name] for name in (ros.PROFILE, "RMW_IMPLEMENTATION") if os.environ.get(name)}
+    environment = _environment(dds) | chosen
+    ros.require(os.environ | environment, installation.has_wheels())
+    return environment
+
+
+def dds_profile(name: str) -> Path:
+    """Return the file of a profile of config/dds.
+
+    Raises:
+        GenimaError: where there is none of that name.
+    """
+    folder = paths.shared("config", "dds")
+    known = sorted(file.stem for file in folder.glob("*.xml"))
+    if name not in known:
+        raise GenimaError(f"DDS profile: no such one ({printable(name)}); take {' or '.join(known)}")
+    return folder / f"{name}.xml"
+
+
+def free_domains() -> list[int]:
+    """Domains that no process on this machine names in its environment or listens in."""
+    taken = _domains_with_ports()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ValueError):
+            taken.add(int(process.environ().get("ROS_DOMAIN_ID", "0")))
+    return [domain for domain in _DOMAINS if domain not in taken]
+
+
+def _domains_with_ports() -> set[int]:
+    """Domains whose UDP ports are open on this machine: a process may have chosen one without its environment."""
+    domains = set()
+    for table in ("udp", "udp6"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
+                domains.add((int(line.split()[1].rpartition(":")[2], 16) - _FIRST_PORT) // _PORTS)
+    return domains
