@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
         print("Runs ruff and mypy over the repository, then pytest over test/.")
         print("Tests with deadlines are skipped, with what was measured, where the machine is too busy for a verdict.")
         print("--nightly runs the slow tests instead, which are left out otherwise.")
-        print("\nExample: ./genima test test/test_guard.py")
+        print("\nExample: ./genima test test/unit/genima/control/test_command_guard.py")
         return 0
     checks: list[list[str]] = [["ruff", "check", "."], ["mypy"]]
     if argv == ["--nightly"]:

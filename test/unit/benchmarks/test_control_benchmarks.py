@@ -1,0 +1,105 @@
+"""The benchmarks of control: what they compute from what they record."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.types import Chunk, Joints
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import reading  # noqa: E402
+import smoothness  # noqa: E402
+import steadiness  # noqa: E402
+
+PANDA = RobotModel.load("panda")
+OPTIONS = smoothness.Options()
+
+
+def wandering(count: int = 6) -> list[Chunk]:
+    """Chunks towards one place after another, each from where the one before it is at the next observation."""
+    rng = np.random.default_rng(0)
+    stamps = np.arange(count) * 0.5
+    chunks, start = [], PANDA.home
+    for stamp in stamps:
+        goal = PANDA.home + rng.normal(0, 0.2, 7)
+        share = np.arange(1, 21)[:, None] / 20
+        positions = start + share * (goal - start) + rng.normal(0, 0.04, 7)  # chunks never agree exactly
+        chunks.append(Chunk(float(stamp), 0.05, positions, np.ones(20)))
+        start = positions[9]
+    return chunks
+
+
+def test_the_stream_has_a_small_part_of_the_jerk_of_serial_execution() -> None:
+    chunks, start = wandering(), Joints(0.0, PANDA.home, 1.0)
+    executed = [chunk.stamp for chunk in chunks[1:]] + [chunks[-1].due[-1]]
+    plain = smoothness.as_it_is(chunks, executed, start, OPTIONS)
+    spliced = smoothness.overlapped(PANDA, chunks, start, OPTIONS)
+    serial = smoothness.serial(PANDA, chunks, start, OPTIONS)
+    for heard in (plain, serial, spliced):
+        assert np.abs(heard[-1] - chunks[-1].positions[-1]).max() < 0.2 and np.all(np.isfinite(heard))
+    jerks = {name: [smoothness.jerk(heard, 50.0)] for name, heard in (("plain", plain), ("ours", spliced))}
+    results = smoothness.summary(jerks)
+    assert results["plain"].ratio == 1.0 and results["ours"].ratio < 1 / 3
+
+
+def test_a_chunk_executed_as_it_is_passes_through_its_actions() -> None:
+    (only,) = wandering(1)
+    way = smoothness.as_it_is([only], [only.due[-1]], Joints(0.0, PANDA.home, 1.0), OPTIONS)
+    wait = round(OPTIONS.latency * OPTIONS.rate)
+    np.testing.assert_array_equal(way[:wait], np.tile(PANDA.home, (wait, 1)))
+    np.testing.assert_allclose(way[wait + 4 :: 5], only.positions[1::2], atol=1e-9)
+
+
+def test_growth_of_memory_is_that_after_the_start() -> None:
+    samples = [(t, 100.0 if t < 30 else 300 + 2 * t / 60) for t in np.arange(0.0, 300.0)]
+    first, last, slope = steadiness.growth(samples)
+    assert (first, last) == pytest.approx((301, 300 + 2 * 299 / 60)) and slope == pytest.approx(2)
+    assert steadiness.growth(samples[:2]) == (100.0, 100.0, 0.0)
+
+
+def test_reading_is_timed_and_its_limit_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, threads = tmp_path / "reading.json", torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["reading.py", "--readings", "2", "--out", str(out)])
+    try:
+        reading.main()
+    finally:
+        torch.set_num_threads(threads)
+    variants = json.loads(out.read_text())["variants"]
+    assert variants["bundled"]["ratio"] == 1.0
+    assert variants["paper's size"]["operations"] > 10 * variants["bundled"]["operations"]
+    assert all(v["limit"] > 0 and v["p50"] > 0 for v in variants.values())  # how they compare is the machine's affair
+
+
+@pytest.mark.parametrize(
+    "benchmark, arguments, words",
+    [
+        (reading, ["--readings", "0"], "must be positive"),
+        (smoothness, ["--latency", "2"], "--latency between 0 and 1 s"),
+        (steadiness, ["--minutes", "0"], "--minutes must be positive"),
+        (smoothness, ["--out", "/dev/null/file.json"], "/dev/null"),
+    ],
+)
+def test_senseless_options_are_refused(
+    benchmark: ModuleType, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{benchmark.__name__}.py", *arguments])
+    with pytest.raises(GenimaError, match=words):
+        benchmark.main()
+
+
+def test_an_error_of_a_benchmark_is_one_line() -> None:
+    command = [sys.executable, str(BENCHMARKS / "steadiness.py"), "--minutes", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "--minutes must be positive" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

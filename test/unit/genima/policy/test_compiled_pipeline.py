@@ -1,0 +1,461 @@
+"""The drawing engine: every plan draws what the agent draws, falls back when one fails, and never draws nonsense."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderTiny,
+    ControlNetModel,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
+from test_diffusion_agent import shaken
+from torch import Tensor
+
+from genima.errors import GenimaError
+from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.execution_config import Plan, others, plans
+from genima.policy.diffusion_agent.network_execution import PreparedAgent
+from genima.policy.diffusion_agent.network_halves import controls, decoded, embedding, encoded
+from genima.policy.diffusion_agent.pretrained_base import base_of
+from genima.policy.diffusion_agent.random_base import random_base
+from genima.policy.diffusion_agent.sampling import sampling
+from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.spec import DrawingSpec
+from genima.training.build_agent import agent_on
+
+GOALS = ["push down the maroon button", "take the lid off the saucepan"]
+SPACING: dict[str, Any] = {"timestep_spacing": "trailing"}
+EXACT = Plan(torch.float32, channels_last=False, fused_attention=False)
+
+
+@pytest.fixture(scope="module", params=["tiny", "ancestral", "tiny-xl", "without a ControlNet", "views apart"])
+def whole(spec: DrawingSpec, request: pytest.FixtureRequest) -> DiffusionAgent:
+    """An agent of Stable Diffusion's kind, in single precision. Tests work on copies."""
+    return make(spec, request.param)
+
+
+@pytest.fixture(scope="module")
+def tiny(spec: DrawingSpec) -> DiffusionAgent:
+    return make(spec, "tiny")
+
+
+def make(spec: DrawingSpec, kind: str) -> DiffusionAgent:
+    base = base_of("random", random_base("tiny-xl" if kind == "tiny-xl" else "tiny"))
+    unet, controlnet = base.unet, None
+    if kind == "without a ControlNet":
+        unet = UNet2DConditionModel.from_config({**unet.config, "in_channels": 8})
+    else:
+        controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16)).eval()
+        shaken(controlnet)
+    kind_of_scheduler = EulerAncestralDiscreteScheduler if kind == "ancestral" else type(base.scheduler)
+    scheduler = kind_of_scheduler.from_config(base.scheduler.config)
+    agent = DiffusionAgent(
+        replace(spec, view_size=32), unet, controlnet, base.vae, base.prompts, scheduler, steps=4,
+        tiled=kind != "views apart", base=base,
+    )  # fmt: skip
+    for module in agent.modules.values():
+        module.requires_grad_(False).eval()
+    return agent
+
+
+def tiles(seed: int = 0, count: int = 1) -> Tensor:
+    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return (torch.nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear") * 255).byte().permute(0, 2, 3, 1)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """dB; infinite for the same images."""
+    error = (a.double() - b.double()).square().mean().item()
+    return 10 * np.log10(255**2 / error) if error else np.inf
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [EXACT, Plan(channels_last=False), Plan(fused_attention=False), Plan()],
+    ids=["plain", "fused", "channels last", "both"],
+)
+def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: Plan) -> None:
+    shown = tiles(count=2)
+    with torch.autocast("cpu", enabled=False):
+        expected = reference(whole, shown)
+    agent = copy.deepcopy(whole)
+    drawn = DrawingEngine(agent, tried=[plan]).draw(shown, GOALS, seeded())
+    assert expected.float().std() > 5
+    assert drawn.shape == shown.shape and drawn.dtype == torch.uint8
+    assert (drawn.int() - expected.int()).abs().max() <= 1
+
+
+def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS) -> Tensor:
+    """The agent's own drawing, in single precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("genima.policy.precision.is_half_fast", lambda device: False)
+        return agent.draw_pixels(shown, goals, seeded())
+
+
+def test_half_precision_is_off_by_its_noise(whole: DiffusionAgent) -> None:
+    shown = tiles(count=2)
+    expected = reference(whole, shown)
+    drawn = DrawingEngine(copy.deepcopy(whole), tried=[Plan(torch.bfloat16)]).draw(shown, GOALS, seeded())
+    assert 25 < psnr(drawn, expected) < np.inf
+
+
+def test_the_networks_halves_are_the_whole(whole: DiffusionAgent) -> None:
+    unet, controlnet = whole.unet, whole.controlnet
+    noisy = torch.randn(2, unet.config.in_channels, 8, 8, generator=seeded())
+    prompts = whole.prompts([whole.spec.prompt(goal) for goal in GOALS])
+    added = prompts.added(64)
+    text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
+    with torch.inference_mode():
+        down, middle, more = None, None, ()
+        if controlnet is not None:
+            condition = torch.rand(2, 3, 64, 64, generator=seeded())
+            down, middle = controlnet(noisy, 501.0, controlnet_cond=condition, **text, return_dict=False)
+            of_time = embedding(controlnet, 501.0, 2, added)
+            more = controls(
+                controlnet, noisy, of_time, prompts.tokens, controlnet.controlnet_cond_embedding(condition)
+            )
+            for ours, theirs in zip(more, (*down, middle), strict=True):
+                torch.testing.assert_close(ours, theirs)
+        expected = unet(
+            noisy, 501.0, **text, down_block_additional_residuals=down, mid_block_additional_residual=middle
+        ).sample
+        of_time = embedding(unet, 501.0, 2, added)
+        drawn = decoded(unet, *encoded(unet, noisy, of_time, prompts.tokens), more, of_time, prompts.tokens)
+    torch.testing.assert_close(drawn, expected)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_steps_as_numbers_are_the_schedulers(kind: Any, prediction: str, strength: float) -> None:
+    if kind is EulerDiscreteScheduler and prediction == "sample":
+        pytest.skip("diffusers' Euler scheduler has no such prediction")
+    options = {"clip_sample": False} if kind is DDIMScheduler else {}
+    scheduler = kind(prediction_type=prediction, timestep_spacing="trailing", **options)
+    steps = sampling(scheduler, 6, strength)
+    rng = torch.Generator().manual_seed(0)
+    clean, noise, *predicted = torch.randn(2 + 6, 1, 4, 8, 8, generator=rng)
+
+    scheduler.set_timesteps(6)
+    todo = scheduler.timesteps[6 - round(6 * strength) :]
+    if strength < 1:
+        if kind is EulerDiscreteScheduler:
+            scheduler.set_begin_index(6 - len(todo))
+        expected = scheduler.add_noise(clean, noise, todo[:1])
+    else:
+        expected = noise * scheduler.init_noise_sigma
+    ours = steps.clean * clean + steps.noise * noise
+    assert len(steps.steps) == len(todo)
+    for step, t, output in zip(steps.steps, todo, predicted, strict=False):
+        torch.testing.assert_close(step.scale * ours, scheduler.scale_model_input(expected, t), rtol=1e-4, atol=1e-5)
+        ours = step.keep * ours + step.add * output
+        expected = scheduler.step(output, t, expected, return_dict=False)[0]
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [EulerAncestralDiscreteScheduler, DDPMScheduler, LCMScheduler])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(("count", "strength"), [(1, 1.0), (5, 1.0), (10, 1.0), (10, 0.5)])
+def test_a_schedulers_own_noise_is_drawn_in_its_order(kind: Any, prediction: str, strength: float, count: int) -> None:
+    options = {} if kind is EulerAncestralDiscreteScheduler else {"clip_sample": False}
+    scheduler = kind(prediction_type=prediction, **({} if kind is LCMScheduler else SPACING), **options)
+    steps = sampling(scheduler, count, strength)
+    rng = torch.Generator().manual_seed(0)
+    clean, *predicted = torch.randn(1 + count, 1, 4, 8, 8, generator=rng)
+    start, *rest = steps.draw_noise((1, 4, 8, 8), seeded())
+    assert len(rest) == steps.noises - 1 >= len(steps.steps) - 1  # the last one's noise, if any, counts for nothing
+
+    generator = seeded()
+    scheduler.set_timesteps(count)
+    todo = scheduler.timesteps[count - round(count * strength) :]
+    noise = torch.randn(1, 4, 8, 8, generator=generator)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(count - len(todo))
+    expected = noise * scheduler.init_noise_sigma if strength == 1 else scheduler.add_noise(clean, noise, todo[:1])
+    ours, noises = steps.clean * clean + steps.noise * start, iter(rest)
+    for step, t, output in zip(steps.steps, todo, predicted, strict=False):
+        torch.testing.assert_close(step.scale * ours, scheduler.scale_model_input(expected, t), rtol=1e-4, atol=1e-4)
+        ours = step.keep * ours + step.add * output + (step.random * next(noises) if step.random else 0)
+        expected = scheduler.step(output, t, expected, return_dict=False, generator=generator)[0]
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_what_cannot_be_steps_as_numbers_is_refused() -> None:
+    multistep = (DPMSolverMultistepScheduler(), PNDMScheduler(), UniPCMultistepScheduler(), HeunDiscreteScheduler())
+    for scheduler in (*multistep, DDIMScheduler(clip_sample=True)):
+        with pytest.raises(GenimaError, match=f"{type(scheduler).__name__}.*; use "):
+            sampling(scheduler, 4)
+    for scheduler in (EulerAncestralDiscreteScheduler(**SPACING), DDIMScheduler(clip_sample=False)):
+        with pytest.raises(GenimaError, match=f"scheduler {type(scheduler).__name__}: .* 1500 steps"):
+            sampling(scheduler, 1500)
+    for strength in (0.1, 0.0, 1.5, -1.0):
+        with pytest.raises(GenimaError, match="of 4 steps leaves"):
+            sampling(DDIMScheduler(clip_sample=False), 4, strength)
+    for name, value in (("controlnet_every", 0), ("steps", 0), ("steps", 10**9), ("strength", 0), ("strength", np.nan)):
+        with pytest.raises(GenimaError, match=f"drawing.{name.replace('_', '-')} {value}: must be "):
+            Shortcuts(**{name: value})
+
+
+PIPELINES: dict[str, Any] = {
+    "sd": StableDiffusionControlNetPipeline,
+    "sd, views apart": StableDiffusionControlNetPipeline,
+    "sdxl": StableDiffusionXLControlNetPipeline,
+    "sd, unet": StableDiffusionInstructPix2PixPipeline,
+    "sdxl, unet": StableDiffusionXLInstructPix2PixPipeline,
+}
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+@pytest.mark.parametrize("steps", [1, 5, 10])
+def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: DrawingSpec, kind: str, steps: int) -> None:
+    """An agent as ``train diffusion --base`` makes it, in use: Euler ancestral, in every kind that can be trained."""
+    base = base_of("random", random_base("tiny-xl" if "sdxl" in kind else "tiny"))
+    conditioning: Any = "unet" if "unet" in kind else "controlnet"
+    agent = agent_on(base, replace(spec, view_size=32), conditioning, "apart" not in kind, steps)
+    assert isinstance(agent.scheduler, EulerAncestralDiscreteScheduler)
+    for module in agent.modules.values():
+        module.requires_grad_(False).eval()
+    shaken(agent.controlnet or agent.unet.conv_in)
+    shown = tiles()
+    frames = agent.frames(shown)
+    encoders, tokenizers = base.prompts.encoders, base.prompts.tokenizers
+    parts: dict[str, Any] = {"vae": base.vae, "unet": agent.unet, "scheduler": copy.deepcopy(agent.scheduler)}
+    parts |= {"text_encoder": encoders[0], "tokenizer": tokenizers[0]}
+    parts |= {"controlnet": agent.controlnet} if agent.controlnet else {}
+    if "sdxl" in kind:
+        parts |= {"text_encoder_2": encoders[1], "tokenizer_2": tokenizers[1], "add_watermarker": False}
+    else:
+        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipeline = PIPELINES[kind](**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        agent.texts(GOALS[:1]), image=frames, height=64, width=64, num_inference_steps=steps, guidance_scale=0.0,
+        generator=seeded(), output_type="pt",
+    ).images  # fmt: skip
+    expected = agent.pixels(expected * 2 - 1)
+    drawn = {"reference": reference(agent, shown, GOALS[:1])}
+    for plan in (EXACT, Plan()):
+        drawn[str(plan)] = DrawingEngine(copy.deepcopy(agent), tried=[plan]).draw(shown, GOALS[:1], seeded())
+    assert expected.float().std() > 5
+    for name, pixels in drawn.items():
+        assert (pixels.int() - expected.int()).abs().max() <= 2, name
+
+
+def test_a_former_drawing_is_where_a_drawing_starts(tiny: DiffusionAgent) -> None:
+    engine = DrawingEngine(copy.deepcopy(tiny), Shortcuts(strength=0.25), [EXACT])
+    shown, formers = tiles(), (tiles(1), tiles(2))
+    fresh = engine.draw(shown, GOALS[:1], seeded())
+    warm = [engine.draw(shown, GOALS[:1], seeded(), former) for former in formers]
+    assert all((a.int() - b.int()).abs().max() > 1 for a, b in ((fresh, warm[0]), (warm[0], warm[1])))
+    again = engine.draw(shown, GOALS[:1], seeded(), formers[0])
+    torch.testing.assert_close(again, warm[0])
+
+
+def test_the_controlnet_can_be_asked_every_other_step(tiny: DiffusionAgent) -> None:
+    counts = []
+    for every in (1, 2, 3):
+        agent = copy.deepcopy(tiny)
+        asked: list[object] = []
+        agent.controlnet.controlnet_mid_block.register_forward_hook(lambda *_, asked=asked: asked.append(1))
+        DrawingEngine(agent, Shortcuts(controlnet_every=every), [EXACT]).draw(tiles(), GOALS[:1], seeded())
+        counts.append(len(asked))
+    assert counts == [4, 2, 2]
+
+
+def test_a_tiny_autoencoder_decodes_in_the_others_place(tiny: DiffusionAgent, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    channels = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    decoder = AutoencoderTiny(**channels, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4)
+    decoder.save_pretrained(tmp_path / "taesd")
+    usual = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    shortcuts = Shortcuts(tiny_decoder=str(tmp_path / "taesd"))
+    drawn = DrawingEngine(copy.deepcopy(tiny), shortcuts, [EXACT]).draw(tiles(), GOALS[:1], seeded())
+    assert drawn.shape == usual.shape and (drawn.int() - usual.int()).abs().max() > 1
+    with pytest.raises(GenimaError, match="nowhere"):
+        engine = DrawingEngine(tiny, Shortcuts(tiny_decoder=str(tmp_path / "nowhere")), [EXACT])
+        engine.draw(tiles(), GOALS[:1], seeded())
+
+
+# what goes wrong
+
+
+def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
+    """In place of a function of the prepared agent: it fails so often, then works as it did."""
+    real, left = PreparedAgent._redraw, [times]
+
+    def redraw(self: PreparedAgent, *given: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise error
+        return real(self, *given)
+
+    return redraw
+
+
+@pytest.mark.parametrize(
+    "plan, error, said",
+    [
+        (Plan(), torch.OutOfMemoryError("CUDA out of memory"), "too little memory"),
+        (Plan(compile=True), RuntimeError("no C compiler\nat all"), "cannot be compiled: no C compiler;"),
+        (Plan(cuda_graph=True), torch.AcceleratorError("not permitted"), "cannot be captured: not permitted"),
+    ],
+)
+def test_a_plan_that_fails_gives_way_to_the_next(
+    tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    plan: Plan, error: Exception, said: str,
+) -> None:  # fmt: skip
+    usual = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(PreparedAgent, "_redraw", failing(error))
+    if plan.cuda_graph:  # without a GPU the drawing fails where it would be captured
+        monkeypatch.setattr(PreparedAgent, "_capture", lambda self, *_: self._redraw())
+    engine = DrawingEngine(copy.deepcopy(tiny), tried=[plan, EXACT])
+    with caplog.at_level(logging.WARNING):
+        drawn = engine.draw(tiles(), GOALS[:1], seeded())
+    torch.testing.assert_close(drawn, usual)
+    assert engine.plan == EXACT and said in caplog.text and caplog.text.count("\n") == 1
+
+
+def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
+    tiny: DiffusionAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = copy.deepcopy(tiny)
+    agent.controlnet.conv_in.weight.data[0, 0, 0, 0] = 1e6  # more than float16 holds
+    expected = DrawingEngine(copy.deepcopy(agent), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    engine = DrawingEngine(agent, tried=[Plan(torch.float16), EXACT])
+    torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected)
+    assert engine.plan == EXACT and "beyond what torch.float16 holds" in caplog.text
+
+
+def test_what_a_plan_rounded_is_whole_again_for_the_next(
+    whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights in half precision do not grow back."""
+    expected = DrawingEngine(copy.deepcopy(whole), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    real = PreparedAgent._redraw
+
+    def redraw(self: PreparedAgent, *given: Any) -> Any:
+        pixels, finite = real(self, *given)
+        return pixels, finite & (self.plan.precision == torch.float32)
+
+    monkeypatch.setattr(PreparedAgent, "_redraw", redraw)
+    engine = DrawingEngine(copy.deepcopy(whole), tried=[Plan(torch.float16), Plan(torch.bfloat16), EXACT])
+    torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected, rtol=0, atol=0)
+    assert engine.plan == EXACT
+
+
+def test_only_plans_that_may_help_are_tried() -> None:
+    on_gpu = [Plan(torch.float16, compile=True, cuda_graph=True, overlap=True), Plan(torch.float16, cuda_graph=True)]
+    on_gpu += [Plan(torch.float16, compile=True), Plan(torch.float16), Plan(torch.bfloat16, compile=True), Plan()]
+    best, graph, compiled, eager, wide, single = on_gpu
+    assert others(on_gpu, "compiler") == [graph, eager, single]
+    assert others(on_gpu, "capture") == [compiled, eager, wide, single]
+    assert others(on_gpu, "precision") == [wide, single]
+    assert others(on_gpu, "memory") == [compiled, eager, wide] and others([eager, wide, single], "memory") == [wide]
+    least, widest = (Plan(half, fused_attention=False) for half in (torch.float16, torch.bfloat16))
+    assert others([least, replace(best, precision=torch.bfloat16), wide, widest, single], "memory") == [widest]
+    assert others(on_gpu, "device") == on_gpu[1:] and others([single], "device") == []
+
+
+def test_a_tiny_decoder_hides_nothing(tiny: DiffusionAgent, tmp_path: Path) -> None:
+    """It takes infinite latents for bright ones."""
+    agent = copy.deepcopy(tiny)
+    agent.unet.conv_out.bias.data[0] = float("inf")
+    AutoencoderTiny().save_pretrained(tmp_path)
+    with pytest.raises(GenimaError, match="the drawing is not finite"):
+        DrawingEngine(agent, Shortcuts(steps=1, tiny_decoder=str(tmp_path)), [EXACT]).draw(tiles(), GOALS[:1], seeded())
+
+
+def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
+    tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = copy.deepcopy(tiny)
+    agent.unet.conv_out.bias.data[0] = float("nan")
+    with pytest.raises(GenimaError, match="cannot draw on cpu: the drawing is not finite.*weights are damaged"):
+        DrawingEngine(agent, tried=[Plan(torch.bfloat16), Plan()]).draw(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(PreparedAgent, "_redraw", failing(torch.OutOfMemoryError("full"), times=9))
+    with pytest.raises(GenimaError, match="cannot draw on cpu: the device has too little memory"):
+        DrawingEngine(copy.deepcopy(tiny), tried=[Plan(), EXACT]).draw(tiles(), GOALS[:1], seeded())
+
+
+def test_a_device_that_is_gone_is_said_and_nothing_else_is_tried(
+    tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = DrawingEngine(copy.deepcopy(tiny), tried=[Plan(cuda_graph=False), EXACT])
+    engine.draw(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(PreparedAgent, "_redraw", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
+    for _ in range(2):
+        with pytest.raises(GenimaError, match="device cpu fails: CUDA error: unspecified; look at its driver"):
+            engine.draw(tiles(), GOALS[:1], seeded())
+    assert engine.plan == Plan()
+
+
+def test_a_programs_fault_is_not_hidden(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PreparedAgent, "_redraw", failing(TypeError("a bug")))
+    with pytest.raises(TypeError, match="a bug"):
+        DrawingEngine(copy.deepcopy(tiny), tried=[Plan(), EXACT]).draw(tiles(), GOALS[:1], seeded())
+
+
+def test_plans_are_for_the_device() -> None:
+    on_cpu, on_gpu = plans(torch.device("cpu")), plans(torch.device("cuda"))
+    assert not any(plan.compile or plan.cuda_graph for plan in on_cpu)
+    assert on_gpu[0].compile and on_gpu[0].cuda_graph and on_gpu[0].precision == torch.float16
+    assert on_cpu[-1] == on_gpu[-1] == Plan()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("shortcuts", [Shortcuts(), Shortcuts(strength=0.5), Shortcuts(controlnet_every=2)])
+def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, shortcuts: Shortcuts) -> None:
+    shown, former = tiles(count=2), tiles(1, count=2)
+
+    def drawings(agent: DiffusionAgent, plan: Plan) -> list[Tensor]:
+        engine = DrawingEngine(agent, shortcuts, [plan])
+        drawn = [engine.draw(shown, goals, seeded(), former) for goals in (GOALS, GOALS, GOALS[::-1])]
+        assert engine.plan == plan
+        return drawn
+
+    expected = drawings(copy.deepcopy(whole), EXACT)
+    for plan in plans(torch.device("cuda")):
+        agent = copy.deepcopy(whole)
+        for module in agent.modules.values():
+            module.cuda()
+        for drawn, right in zip(drawings(agent, plan), expected, strict=True):
+            assert psnr(drawn, right) > 25, plan
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_too_what_was_rounded_is_whole_again(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    agent = copy.deepcopy(tiny)
+    for module in agent.modules.values():
+        module.cuda()
+    engine = DrawingEngine(agent, tried=[plans(torch.device("cuda"))[0], Plan()])
+    engine.draw(tiles(), GOALS[:1], seeded())
+    engine._go_on("precision", "for this test")
+    assert psnr(engine.draw(tiles(), GOALS[:1], seeded()), expected) > 40 and engine.plan == Plan()

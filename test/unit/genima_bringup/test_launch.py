@@ -1,0 +1,662 @@
+"""Launch files, what they pass on to other packages', and the files that they hand over to drivers."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import logging
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from untrained import save_checkpoints
+
+from genima.cameras.rig import load_rig
+from genima.errors import GenimaError
+from genima.io import paths
+from genima.robot.backend import ArmBackend, GripperBackend
+from genima.robot.model import RobotModel
+from genima_bringup import node_specs as processes
+from genima_bringup.node_specs import Process
+from genima_cli import real
+
+ROOT = Path(__file__).resolve().parents[3]
+LAUNCH = sorted((ROOT / "launch").glob("*.launch.py"))
+BRINGUP = ROOT / "src" / "genima_bringup" / "genima_bringup"
+RECORDED = {
+    data["package"]: data
+    for data in (yaml.safe_load(file.read_text()) for file in (ROOT / "test/data/launch_arguments").glob("*.yaml"))
+}
+FRANKA_ROS2 = ("crisp", "gello", "jtc")
+FR3 = RobotModel.load("fr3")
+
+
+# ------------------------------------------------------------------------------------ read, where there is no `launch`
+
+
+def includes(file: Path) -> Iterator[tuple[str, str, set[str]]]:
+    """Package, launch file and arguments of each ``include(...)`` in a launch file."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "include":
+            package, name, arguments = node.args[:3]
+            assert isinstance(package, ast.Constant) and isinstance(name, ast.Constant)
+            yield package.value, name.value, constant_keys(arguments)
+
+
+def constant_keys(expression: ast.AST) -> set[str]:
+    """Of all dictionaries in an expression."""
+    return {
+        key.value
+        for node in ast.walk(expression)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    }
+
+
+def declared(file: Path) -> set[str]:
+    """The arguments that one of our launch files declares."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Argument":
+                    names.add(key.value if isinstance(key, ast.Constant) else key.id.lower())  # type: ignore[union-attr]
+    return names
+
+
+@pytest.mark.parametrize("package", sorted(RECORDED))
+def test_recorded_arguments_say_where_they_are_from(package: str) -> None:
+    data = RECORDED[package]
+    assert re.fullmatch(r"[0-9a-f]{40}", data["commit"]) and data["source"].startswith("https://") and data["version"]
+    assert all(file["arguments"] for file in data["files"].values())
+
+
+@pytest.mark.parametrize("file", LAUNCH, ids=lambda file: file.name)
+def test_every_argument_passed_on_exists_there(file: Path) -> None:
+    for package, name, arguments in includes(file):
+        if package == "genima_bringup":
+            assert arguments <= declared(ROOT / "launch" / name)
+        else:
+            known = RECORDED[package]["files"][name]["arguments"]
+            assert arguments <= set(known), f"{name} of {package} {RECORDED[package]['version']}"
+            assert {key for key, default in known.items() if default is None} <= arguments
+
+
+def test_drivers_are_included() -> None:
+    """Else the test above would look at nothing."""
+    found = {(package, name) for file in LAUNCH for package, name, _ in includes(file)}
+    assert {("franka_bringup", "franka.launch.py"), ("realsense2_camera", "rs_launch.py")} <= found
+
+
+def test_easy_handeye2_is_given_just_what_it_needs() -> None:
+    tree = ast.parse((BRINGUP / "launching.py").read_text())
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "easy_handeye2")
+    assert constant_keys(function) == set(RECORDED["easy_handeye2"]["files"]["calibrate.launch.py"]["arguments"])
+
+
+def test_robotiq_has_no_launch_file_that_could_be_included() -> None:
+    """As soon as theirs takes a namespace and controllers, robotiq.launch.py is not needed any more."""
+    theirs = RECORDED["robotiq_description"]["files"]["robotiq_control.launch.py"]["arguments"]
+    assert not {"namespace", "controllers_file", "controllers_yaml"} & set(theirs)
+
+
+@pytest.mark.parametrize("file", LAUNCH, ids=lambda file: file.name)
+def test_arguments_are_declared_and_described(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    arguments = [call for call in calls if call.func.id == "Argument"]  # type: ignore[union-attr]
+    assert arguments or file.name == "record.launch.py"
+    for call in arguments:
+        assert len(call.args) >= 2 and isinstance(call.args[1], ast.Constant) and len(call.args[1].value) > 5
+    used = {
+        call.args[0].value
+        for call in calls
+        if call.func.id in ("LaunchConfiguration", "text")  # type: ignore[union-attr]
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert used <= declared(file)
+
+
+def test_processes_are_installed() -> None:
+    """Whatever runs together can be started: by `launch` as an executable, without it as a module."""
+    rig = load_rig("four_d415")
+    listed = [
+        *processes.simulated(),
+        *processes.following(),
+        *processes.adapters("fr3", "crisp", "robotiq_2f140"),
+        *processes.real("fr3", "172.16.0.2", rig, "calibration/mine", "", "cpu"),
+        processes.markers(""),
+        Process("genima_nodes", "recorder"),
+    ]
+    for process in listed:
+        assert importlib.util.find_spec(f"{process.package}.{process.executable}"), process.executable
+        setup = (ROOT / "src" / process.package / "setup.py").read_text()
+        assert f'"{process.executable} = {process.package}.{process.executable}:main"' in setup
+
+
+def test_several_cameras_are_several_nodes() -> None:
+    rig = load_rig("four_d415")
+    nodes = [process.node for process in processes.real("fr3", "1.2.3.4", rig, "sim", "", "cpu")]
+    assert len(set(nodes)) == len(nodes)
+    assert {f"{view}_camera" for view in rig} <= set(nodes)
+
+
+def test_without_the_policy_neither_models_nor_calibration_are_asked_for() -> None:
+    listed = real._processes(real.Real("1.2.3.4", "four_d415", policy=False))
+    assert listed == processes.real_without_policy("fr3_franka_hand", "1.2.3.4", load_rig("four_d415"))
+    assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
+    calibrated = real._processes(real.Real("1.2.3.4", "four_d415", calibration="sim", policy=False))
+    assert {process.node for process in calibrated} - {process.node for process in listed} == {"camera_transforms"}
+    given = ["--robot-ip", "1.2.3.4", "--cameras", "four_d415"]
+    for arguments, words in ((given, "--no-policy"), ([*given, "--no-policy", "--checkpoint", "runs/mine"], "--check")):
+        with pytest.raises(GenimaError, match=words):
+            real.main(arguments)
+
+
+# ------------------------------------------------------------------------------------------ files for ROS's own drivers
+
+
+def controllers(file: str) -> dict[str, dict[str, Any]]:
+    """Parameters by node of a file for ros2_control."""
+    data = yaml.safe_load(paths.shared("config", *file.split("/")).read_text())["/**"]
+    return {node: part["ros__parameters"] for node, part in data.items()}
+
+
+@pytest.mark.parametrize("name", FRANKA_ROS2)
+def test_a_backend_has_its_controllers(name: str) -> None:
+    backend, nodes = ArmBackend.load(name), controllers(f"controllers/{name}.yaml")
+    manager = nodes.pop("controller_manager")
+    assert manager["update_rate"] == 1000
+    types = {key: value["type"] for key, value in manager.items() if isinstance(value, dict) and "type" in value}
+    assert backend.recovery is not None
+    assert types.keys() == {backend.controller, *backend.recovery.broadcasters}
+    assert nodes.keys() == {backend.controller}
+    parameters = nodes[backend.controller]
+    joints = tuple(parameters.get("joints", [])) or tuple(f"{parameters['arm_id']}_joint{i}" for i in range(1, 8))
+    assert joints == FR3.joint_names
+
+
+def test_crisp_is_a_joint_impedance() -> None:
+    parameters = controllers("controllers/crisp.yaml")["joint_impedance_controller"]
+    assert not any(parameters["task"].values())
+    assert parameters["nullspace"]["projector_type"] == "none"
+    assert tuple(parameters["nullspace"]["weights"]) == FR3.joint_names
+    assert parameters["max_delta_tau"] < 1.0  # Nm a cycle: 1000 Nm/s, where the robot trips
+
+
+def test_jtc_takes_a_stream() -> None:
+    parameters = controllers("controllers/jtc.yaml")["joint_trajectory_controller"]
+    assert parameters["command_interfaces"] == ["effort"]  # positions would step
+    assert parameters["interpolate_from_desired_state"] and parameters["allow_nonzero_velocity_at_trajectory_end"]
+    assert tuple(parameters["gains"]) == FR3.joint_names
+
+
+def test_the_robotiq_is_as_its_backend_says() -> None:
+    backend, nodes = GripperBackend.load("robotiq_2f140"), controllers("grippers/robotiq_2f140.controllers.yaml")
+    namespace, controller, action = backend.action.split("/")
+    assert nodes[controller]["joint"] == backend.joint == FR3.gripper_joint
+    assert action == "gripper_cmd" and controller in nodes["controller_manager"]
+    assert namespace == "robotiq" and backend.states == "robotiq/joint_states"  # as robotiq.launch.py has it
+
+
+# ------------------------------------------------------------------------------------------------- with `launch` itself
+
+
+EXECUTABLES = {
+    "robot_state_publisher": ["robot_state_publisher"],
+    "controller_manager": ["spawner", "ros2_control_node"],
+    "tf2_ros": ["static_transform_publisher"],
+    "rviz2": ["rviz2"],
+} | {
+    package: re.findall(r'"(\w+) = ', (ROOT / "src" / package / "setup.py").read_text())
+    for package in ("genima_nodes", "genima_sim")
+}
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prefix of ROS with all packages that our launch files need; their executables note down that they run.
+
+    Other packages' launch files only declare the arguments that are on record.
+    """
+    pytest.importorskip("launch_ros", reason="launch is not among the wheels")
+    index = tmp_path / "share" / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    for package, data in RECORDED.items():
+        (index / package).touch()
+        folder = tmp_path / "share" / package / "launch"
+        folder.mkdir(parents=True)
+        for name, file in data["files"].items():
+            (folder / name).write_text(
+                "from launch import LaunchDescription\nfrom launch.actions import DeclareLaunchArgument\n\n"
+                f"ARGUMENTS = {file['arguments']!r}\n\n"
+                "def generate_launch_description():\n"
+                "    return LaunchDescription(\n"
+                "        [DeclareLaunchArgument(name, default_value=default) for name, default in ARGUMENTS.items()]\n"
+                "    )\n"
+            )
+    for package in ("genima_bringup", "franka_description", *EXECUTABLES):
+        (index / package).touch()
+        (tmp_path / "share" / package).mkdir(exist_ok=True)
+        for name in EXECUTABLES.get(package, ()):
+            executable = tmp_path / "lib" / package / name
+            executable.parent.mkdir(parents=True, exist_ok=True)
+            executable.write_text(f"#!/bin/sh\necho {package}/{name} >> {tmp_path}/started\nexec sleep 20\n")
+            executable.chmod(0o755)
+    for folder in ("launch", "config"):
+        (tmp_path / "share" / "genima_bringup" / folder).symlink_to(ROOT / folder)
+    description = tmp_path / "share" / "franka_description" / "robots" / "fr3" / "fr3.urdf.xacro"
+    description.parent.mkdir(parents=True)
+    description.write_text("<robot/>")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "xacro").write_text("#!/bin/sh\necho a warning >&2\necho '<robot/>'\n")
+    (tmp_path / "bin" / "xacro").chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    for name in ("ROS_DOMAIN_ID", "ROS_DISCOVERY_SERVER", "RMW_IMPLEMENTATION"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of checkpoints, by the robot that they are of."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    robots = ("fr3", "fr3_franka_hand", "panda")
+    return {robot: str(save_checkpoints(folder / robot, 256, robot)) for robot in robots}
+
+
+@pytest.fixture
+def usual(trained: dict[str, str], tmp_path: Path) -> Any:
+    """The arguments of a launch file, with those that have no default that fits."""
+    rig = yaml.safe_load(paths.shared("config", "cameras", "four_d415.yaml").read_text())
+    square = tmp_path / "square.yaml"
+    square.write_text(yaml.safe_dump({view: camera | {"profile": "256x256x30"} for view, camera in rig.items()}))
+
+    def arguments(file: str, **given: str) -> dict[str, str]:
+        if file != "real_robot":
+            return given
+        robot = given.get("robot", "fr3") + ("_franka_hand" if given.get("gripper") == "franka_hand" else "")
+        return {"calibration": "sim", "checkpoint": trained.get(robot, ""), "cameras": str(square)} | given
+
+    return arguments
+
+
+@pytest.fixture
+def evaluate(prefix: Path, usual: Any) -> Any:
+    """Evaluates a launch file, without starting anything; returns "package/executable" of all that it would start, and
+    the parameters of our own."""
+    import asyncio
+
+    from launch.actions import ExecuteProcess, IncludeLaunchDescription
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    from launch.utilities import perform_substitutions
+    from launch_ros.actions import Node
+    from launch_ros.utilities import evaluate_parameters
+
+    from launch import Action, LaunchContext
+
+    def run(file: str, **arguments: str) -> SimpleNamespace:
+        context = LaunchContext()
+        context._set_asyncio_loop(asyncio.new_event_loop())
+        started: list[str] = []
+        included: list[str] = []
+        parameters: dict[str, dict[str, Any]] = {}
+        arguments_of: dict[str, list[str]] = {}  # of each spawner, by its first
+        remapped: dict[str, dict[str, str]] = {}  # by included launch file
+        topics: dict[str, dict[str, str]] = {}  # of our own nodes, by their own names of them
+
+        def visit(entity: Any) -> None:
+            if isinstance(entity, Action) and entity.condition is not None and not entity.condition.evaluate(context):
+                return
+            if isinstance(entity, Node):
+                started.append(f"{entity.node_package}/{entity.node_executable}")
+                if entity.node_package == "genima_nodes":
+                    (given,) = evaluate_parameters(context, entity._Node__parameters) or [{}]
+                    parameters[started[-1]] = given
+                    topics[started[-1]] = {
+                        perform_substitutions(context, ours): perform_substitutions(context, theirs)
+                        for ours, theirs in entity._Node__remappings
+                    }
+                if entity.node_executable == "spawner":
+                    words = [perform_substitutions(context, word) for word in entity.cmd[1:]]
+                    arguments_of[words[0]] = words
+            elif isinstance(entity, ExecuteProcess):
+                started.append(" ".join(perform_substitutions(context, word) for word in entity.cmd[3:5]))
+            else:
+                for below in entity.visit(context) or []:
+                    visit(below)
+                if isinstance(entity, IncludeLaunchDescription):
+                    included.append(Path(entity.launch_description_source.location).name)
+                    remapped[included[-1]] = dict(context.launch_configurations.get("ros_remaps", []))
+
+        source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
+        visit(IncludeLaunchDescription(source, launch_arguments=usual(file, **arguments).items()))
+        return SimpleNamespace(
+            started=started,
+            included=included,
+            parameters=parameters,
+            spawners=arguments_of,
+            remapped=remapped,
+            topics=topics,
+        )
+
+    return run
+
+
+def named(listed: list[Process]) -> set[str]:
+    return {f"{process.package}/{process.executable}" for process in listed}
+
+
+AROUND = named(processes.around_drivers("fr3", ["front"], "sim"))
+POLICY = {*named(processes.policy()), "genima_nodes/calibration_watch"}
+DRIVEN = named(processes.adapters("fr3", "crisp", "robotiq_2f140"))
+SAFE = {*named(processes.kept_safe("fr3", "sim", ["front"])), "genima_nodes/task_runner"}
+CLOCK = {"genima_nodes/clock_watch"}
+SPAWNED = {"controller_manager/spawner"}
+ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ros2_control_node", *SPAWNED}
+
+
+@pytest.mark.parametrize("backend", FRANKA_ROS2)
+def test_a_real_robot_by_ros_drivers(evaluate: Any, backend: str) -> None:
+    """One camera driver a view; nothing of our own drivers."""
+    found = evaluate("real_robot", backend=backend)
+    assert set(found.started) == POLICY | DRIVEN | SAFE | CLOCK | ROBOTIQ == DRIVEN | AROUND | ROBOTIQ
+    assert found.included.count("rs_launch.py") == 4 and found.included.count("franka.launch.py") == 1
+
+
+@pytest.mark.parametrize("backend", FRANKA_ROS2)
+def test_only_the_adapter_reaches_the_controller(evaluate: Any, backend: str) -> None:
+    """Whatever the controller calls its topic; and no rule goes before those of franka_ros2's own spawners."""
+    found, described = evaluate("real_robot", backend=backend), ArmBackend.load(backend)
+    words = found.spawners[described.controller]
+    rule = words[words.index("--controller-ros-args") + 1]
+    assert rule == f"--remap {described.subscribes}:={described.target}"
+    rules = found.remapped["franka.launch.py"]
+    assert rules and all(re.match(r"(joint|robot)_state_publisher:", topic) for topic in rules)
+
+
+def test_a_real_robot_by_our_own_drivers(evaluate: Any) -> None:
+    """The same list as `./genima real` has."""
+    found = evaluate("real_robot", backend="franka_arm", gripper="franka_hand", camera_driver="realsense_camera")
+    listed = processes.real("fr3", "172.16.0.2", load_rig("four_d415"), "calibration/mine", "", "cpu")
+    assert sorted(found.started) == sorted(f"{process.package}/{process.executable}" for process in listed)
+
+
+@pytest.mark.parametrize("calibration", ["sim", "none"])
+def test_without_the_policy_the_list_is_the_same_too(evaluate: Any, calibration: str) -> None:
+    drivers = {"backend": "franka_arm", "gripper": "franka_hand", "camera_driver": "realsense_camera"}
+    found = evaluate("real_robot", policy="false", calibration=calibration, record="true", **drivers)
+    recorder = found.parameters["genima_nodes/recorder"]
+    named = "" if calibration == "none" else calibration
+    listed = processes.real_without_policy("fr3", "172.16.0.2", load_rig("four_d415"), named)
+    started = [name for name in found.started if name != "genima_nodes/recorder"]
+    assert sorted(started) == sorted(f"{process.package}/{process.executable}" for process in listed)
+    assert recorder["calibration"] == named
+
+
+def test_two_machines_have_everything_once(evaluate: Any) -> None:
+    """But for the clocks, which are compared."""
+    robots = evaluate("real_robot", policy="false", camera_driver="none", dds="two_machines")
+    gpus = evaluate("real_robot", hardware="false", dds="two_machines")
+    whole = evaluate("real_robot")
+    assert set(robots.started) == DRIVEN | SAFE | CLOCK | ROBOTIQ
+    assert set(gpus.started) == POLICY | CLOCK
+    assert sorted(robots.started + gpus.started) == sorted([*whole.started, *CLOCK])
+    twice = ["real_robot.launch.py", "cameras.launch.py"]
+    assert sorted(robots.included + gpus.included) == sorted([*whole.included, *twice])
+
+
+def test_a_panda_is_driven_elsewhere(evaluate: Any) -> None:
+    found = evaluate("real_robot", robot="panda", backend="multipanda", camera_driver="none")
+    assert set(found.started) == POLICY | (DRIVEN - {"genima_nodes/arm_recovery"}) | SAFE | CLOCK | ROBOTIQ
+
+
+def test_extras_come_when_asked_for(evaluate: Any) -> None:
+    plain, full = evaluate("real_robot"), evaluate("real_robot", rviz="true", record="true", task="push the button")
+    shown = {"genima_nodes/rviz_markers", "tf2_ros/static_transform_publisher", "rviz2/rviz2"}
+    assert set(full.started) - set(plain.started) == {*shown, "genima_nodes/recorder", "task push the button"}
+
+
+def test_the_guard_is_there_once(evaluate: Any) -> None:
+    guard = "genima_nodes/command_guard"
+    assert evaluate("teleop").started.count(guard) == 1
+    assert evaluate("teleop", guard="false").started.count(guard) == 0
+    assert evaluate("real_robot", policy="false").started.count(guard) == 1
+
+
+def test_who_mirrors_and_who_records_hear_the_same_leader(evaluate: Any) -> None:
+    found = evaluate("record", leader_joints="gello/joint_states", leader_joy="pedal").topics
+    for node in ("teleop", "recorder"):
+        assert found[f"genima_nodes/{node}"] == {
+            "leader/joint_states": "gello/joint_states", "leader/gripper": "leader/gripper", "leader/joy": "pedal"
+        }  # fmt: skip
+
+
+def test_a_leader_without_an_arm_comes_when_asked_for(evaluate: Any) -> None:
+    plain, jogged = evaluate("teleop", leader="same"), evaluate("teleop", leader="same", jog="true")
+    assert set(jogged.started) - set(plain.started) == {"genima_nodes/jog"}
+
+
+@pytest.mark.parametrize("file", ["sim", "real_robot"])
+def test_shortcuts_of_drawing_reach_the_agent(evaluate: Any, file: str) -> None:
+    """As numbers where they are numbers, and a name as a text."""
+    asked = {"steps": "2", "strength": "0.5", "controlnet_every": "3", "tiny_decoder": "7"}
+    found = evaluate(file, **asked).parameters["genima_nodes/diffusion_agent"]
+    assert found | {"steps": 2, "strength": 0.5, "controlnet_every": 3, "tiny_decoder": "7"} == found
+
+
+@pytest.mark.parametrize("arguments", [{"robot": "ur5"}, {"backend": "position"}, {"gripper": "suction"}])
+def test_what_is_not_supported_is_refused(evaluate: Any, arguments: dict[str, str]) -> None:
+    with pytest.raises(RuntimeError, match="is not valid"):
+        evaluate("real_robot", **arguments)
+
+
+@pytest.mark.parametrize(
+    "file, arguments, words",
+    [
+        ("real_robot", {}, "robot:=panda takes backend:=multipanda"),
+        ("real_robot", {"backend": "franka_arm"}, "robot:=panda takes backend:=multipanda"),
+        ("real_robot", {"backend": "multipanda", "gripper": "franka_hand"}, "gripper:=franka_hand is an FR3's"),
+        ("view", {}, "description:=FILE"),
+    ],
+)
+def test_what_there_is_not_for_a_panda_is_refused(
+    evaluate: Any, file: str, arguments: dict[str, str], words: str
+) -> None:
+    with pytest.raises(GenimaError, match=words):
+        evaluate(file, robot="panda", **arguments)
+
+
+def test_a_panda_is_seen_and_read_elsewhere(evaluate: Any, tmp_path: Path) -> None:
+    assert set(evaluate("real_robot", robot="panda", hardware="false").started) == POLICY | CLOCK
+    (tmp_path / "mine.urdf.xacro").write_text("<robot/>")
+    assert "rviz2/rviz2" in evaluate("view", robot="panda", description=str(tmp_path / "mine.urdf.xacro")).started
+
+
+def test_a_missing_file_of_cameras_is_named(evaluate: Any) -> None:
+    with pytest.raises(GenimaError, match="nowhere.yaml"):
+        evaluate("real_robot", cameras="nowhere.yaml")
+
+
+@pytest.mark.parametrize("file", [file.name.removesuffix(".launch.py") for file in LAUNCH])
+def test_a_launch_file_evaluates(evaluate: Any, file: str) -> None:
+    found = evaluate(file)
+    assert found.started or len(found.included) > 1
+    assert runpy.run_path(str(ROOT / "launch" / f"{file}.launch.py"))["__doc__"]
+
+
+# ---------------------------------------------------------------------------------- nothing is started after an error
+
+
+@pytest.fixture
+def launched(prefix: Path, usual: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Launch a file for real; return the exit code, what was started, and the errors that were logged."""
+    from launch.actions import IncludeLaunchDescription, Shutdown, TimerAction
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from launch import LaunchDescription, LaunchService
+
+    monkeypatch.setenv("ROS_LOG_DIR", str(prefix / "log"))
+
+    class Errors(logging.Handler):
+        lines: list[str] = []
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.lines += [record.getMessage()] if record.levelno >= logging.ERROR else []
+
+    handler = Errors()
+
+    def run(file: str, **arguments: str) -> tuple[int, list[str], list[str]]:
+        source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
+        include = IncludeLaunchDescription(source, launch_arguments=usual(file, **arguments).items())
+        service = LaunchService(noninteractive=True)
+        service.include_launch_description(LaunchDescription([include, TimerAction(period=1.5, actions=[Shutdown()])]))
+        logger = logging.getLogger("launch")
+        logger.addHandler(handler)
+        handler.lines = []
+        try:
+            code = service.run()
+        finally:
+            logger.removeHandler(handler)
+        notes = prefix / "started"
+        started = notes.read_text().split() if notes.exists() else []
+        left = [child.cmdline() for child in psutil.Process().children(recursive=True) if "sleep" in child.name()]
+        assert not left
+        return code, started, handler.lines
+
+    return run
+
+
+ANYWHERE: dict[str, dict[str, str]] = {file.name.removesuffix(".launch.py"): {} for file in LAUNCH}
+WRONG: list[tuple[str, dict[str, str]]] = [
+    *((file, {"dds": "nope"}) for file in ANYWHERE),
+    *((file, {"namespace": "left-arm"}) for file in ANYWHERE),
+    ("calibrate", {"view": "left-shoulder"}),
+    ("calibrate", {"parent": "ceiling"}),
+    ("calibrate", {"board": "nowhere.yaml"}),
+    ("calibrate", {"robot": "r2d2"}),
+    ("calibrate", {"image": "my-topic"}),
+    ("calibrate", {"speed": "fast"}),
+    ("calibrate", {"sim": "maybe"}),
+    ("calibrate", {"sim": "true", "view": "ceiling"}),
+    ("calibrate", {"calibration": str(ROOT / "README.md" / "x")}),
+    ("cameras", {"cameras": "nowhere.yaml"}),
+    ("cameras", {"cameras": "nowhere"}),
+    ("cameras", {"camera_driver": "webcam"}),
+    ("real_robot", {"cameras": "nowhere.yaml"}),
+    ("real_robot", {"calibration": "nowhere"}),
+    ("real_robot", {"calibration": "none"}),
+    ("real_robot", {"checkpoint": "nowhere"}),
+    ("real_robot", {"checkpoint": ""}),  # of a Panda
+    ("real_robot", {"robot": "ur5"}),
+    ("real_robot", {"robot_ip": "a b"}),
+    ("real_robot", {"backend": "gello", "namespace": "left"}),
+    ("real_robot", {"device": "tpu"}),
+    ("real_robot", {"time_limit": "nan"}),
+    ("real_robot", {"hardware": "yes please"}),
+    ("real_robot", {"steps": "2.5"}),
+    ("real_robot", {"strength": "inf"}),
+    ("real_robot", {"strength": "0"}),
+    ("real_robot", {"folder": str(ROOT / "README.md" / "x"), "record": "true"}),
+    ("record", {"views": "front"}),
+    ("record", {"views": "[left-shoulder]"}),
+    ("record", {"images": "webp"}),
+    ("record", {"folder": str(ROOT / "README.md" / "x")}),
+    ("record", {"episode": "nowhere"}),
+    ("record", {"leader": "nowhere"}),  # an argument of teleop.launch.py, which it includes
+    ("robotiq", {"parent": "fr3-link8"}),
+    ("sim", {"seed": "10e20"}),
+    ("sim", {"checkpoint": "nowhere"}),
+    ("sim", {"robot": "fr3"}),
+    ("sim", {"scene": "nowhere", "backend": "coppeliasim"}),
+    ("sim", {"port": "99999", "backend": "coppeliasim"}),
+    ("teleop", {"robot": "r2d2"}),
+    ("teleop", {"leader": "nowhere.yaml"}),
+    ("teleop", {"leader_joints": "a-b"}),
+    ("teleop", {"speed": "-1"}),
+    ("view", {"description": "nowhere.xacro"}),
+    ("view", {"checkpoint": "nowhere"}),
+    ("view", {"rviz": "perhaps"}),
+]
+
+
+@pytest.mark.parametrize(("file", "arguments"), WRONG, ids=lambda value: str(value))
+def test_a_wrong_argument_starts_nothing(launched: Any, file: str, arguments: dict[str, str]) -> None:
+    code, started, errors = launched(file, **arguments)
+    assert (code, started) == (1, [])
+    name, value = next(iter(arguments.items()))
+    assert any(name in line or value in line for line in errors), errors
+    assert not any("\n" in line or "Traceback" in line for line in errors)
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "missing"),
+    [
+        ("real_robot", {}, "realsense2_camera"),
+        ("real_robot", {}, "franka_bringup"),
+        ("real_robot", {"rviz": "true"}, "rviz2"),
+        ("real_robot", {}, "controller_manager"),
+        ("real_robot", {}, "genima_nodes/task_runner"),
+        ("real_robot", {}, "xacro"),
+        ("cameras", {}, "realsense2_camera"),
+        ("view", {}, "tf2_ros"),
+        ("calibrate", {"rviz": "true"}, "rviz2"),
+        ("teleop", {"jog": "true"}, "genima_nodes/jog"),
+        ("record", {}, "genima_nodes/recorder"),
+        ("sim", {}, "genima_sim"),
+    ],
+)
+def test_what_is_not_installed_starts_nothing(
+    launched: Any, prefix: Path, file: str, arguments: dict[str, str], missing: str
+) -> None:
+    package, _, executable = missing.partition("/")
+    if executable:
+        (prefix / "lib" / package / executable).unlink()
+    elif missing == "xacro":
+        (prefix / "bin" / "xacro").unlink()
+    else:
+        (prefix / "share" / "ament_index" / "resource_index" / "packages" / package).unlink()
+    code, started, errors = launched(file, **arguments)
+    assert (code, started) == (1, [])
+    assert any((executable or package) in line for line in errors), errors
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ROS_DOMAIN_ID", "abc"), ("ROS_DISCOVERY_SERVER", "10.0.0.1:11811"), ("RCUTILS_COLORIZED_OUTPUT", "yes")],
+)
+def test_what_ros_would_refuse_starts_nothing(
+    launched: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, started, errors = launched("real_robot")
+    assert (code, started) == (1, []) and name in errors[-1]
+
+
+@pytest.mark.parametrize("file", [*ANYWHERE])
+def test_what_is_right_starts_and_ends(launched: Any, evaluate: Any, file: str) -> None:
+    """The same processes as the launch file names, and none is left."""
+    code, started, _ = launched(file)
+    expected = [name for name in evaluate(file).started if "/" in name and not name.startswith("task ")]
+    assert code == 0 and sorted(started) == sorted(expected)
+
+
+def test_relative_paths_begin_at_the_callers_folder(
+    launched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "cameras.yaml").write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text())
+    monkeypatch.chdir(tmp_path / "mine")
+    code, started, _ = launched("cameras", cameras="cameras.yaml", camera_driver="realsense_camera")
+    assert code == 0 and started == ["genima_nodes/realsense_camera"] * 4
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "started").unlink()
+    assert launched("cameras", cameras="cameras.yaml")[:2] == (1, [])

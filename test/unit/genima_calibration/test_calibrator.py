@@ -1,0 +1,613 @@
+"""The live calibrator: a session on disk, the node with its camera and arm, and its automatic mode behind the guard."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from ros_graph import Graph
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo as CameraInfoMessage
+from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration
+from genima.cameras.camera import Parent
+from genima.cameras.intrinsics import Intrinsics
+from genima.control import command_guard
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference, inverse, pose, transform
+from genima.types import Joints
+from genima_calibration.board_detection import detect
+from genima_calibration.calibrator import CalibratorNode
+from genima_calibration.closed_form import HandEye
+from genima_calibration.hand_eye import calibrate
+from genima_calibration.image_feedback import SEEN, WANTED, Look, coverage, picture
+from genima_calibration.markerless import Photo
+from genima_calibration.pose_planner import Below, Tour, keep_outs
+from genima_calibration.sample_folder import CameraInfo, load_samples, sample_names
+from genima_calibration.session import Session
+from genima_calibration.stationary_detector import Standstill
+from genima_interfaces.msg import CalibratorStatus
+from genima_interfaces.srv import DropSample, SelectSource
+from genima_nodes.command_guard import CommandGuardNode
+from genima_nodes.ros import messages, qos
+from genima_nodes.ros.ros_environment import free_domains
+from genima_nodes.ros.transform_messages import transform_from
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
+import handeye as bench  # noqa: E402
+
+PANDA = RobotModel.load("panda")
+BOARD = bench.BOARD
+LENS = Intrinsics(480, 360, 457.0, 459.0, 242.0, 178.5, (0.11, -0.24, 0.0008, -0.0006, 0.09))
+FRAME = "front_color_optical_frame"
+SLOW = 0.1  # of the arm's speed
+PER_METRE, MARGIN = 2500.0, 0.02  # px/m, m of the drawn board
+
+
+class Camera:
+    """Sees a board on grey ground, sharp and with noise."""
+
+    def __init__(self) -> None:
+        self._paper = cv2.GaussianBlur(BOARD.image(PER_METRE, MARGIN)[..., 0], (0, 0), 2.0)
+        u, v = np.meshgrid(np.arange(LENS.width) + 0.5, np.arange(LENS.height) + 0.5)
+        rays = cv2.undistortPoints(np.stack([u, v], -1).reshape(-1, 1, 2), LENS.K, np.array(LENS.distortion))
+        self._rays = np.column_stack([rays.reshape(-1, 2), np.ones(u.size)])
+        self._shape = u.shape
+        self._rng = np.random.default_rng(0)
+
+    def image(self, T_camera_board: np.ndarray) -> np.ndarray:
+        rays = self._rays @ T_camera_board[:3, :3]
+        eye = inverse(T_camera_board)[:3, 3]
+        at = (eye[:2] - eye[2] * rays[:, :2] / rays[:, 2:] + MARGIN) * PER_METRE - 0.5
+        x, y = (at[:, i].reshape(self._shape).astype(np.float32) for i in (0, 1))
+        image = 40 + 0.7 * cv2.remap(self._paper, x, y, cv2.INTER_LINEAR, borderValue=90).astype(np.float32)
+        image += self._rng.standard_normal(image.shape, np.float32) * 2
+        return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def truth(parent: Parent) -> HandEye:
+    """Camera and board, so that the board is in the middle of the image when the arm is at home."""
+    return bench.around(PANDA, parent, PANDA.home, np.random.default_rng(3))
+
+
+def camera_info() -> CameraInfoMessage:
+    message = CameraInfoMessage(**LENS.camera("front", "base", np.eye(4)).camera_info())
+    message.header.frame_id = FRAME
+    return message
+
+
+INFO = CameraInfo.of(camera_info())
+
+
+class Cell(Node):
+    """An arm that does at once what it is told, and a camera."""
+
+    def __init__(self, at: HandEye, without_info: bool = False) -> None:
+        super().__init__("cell")
+        self.at, self.positions, self.frame, self.info = at, PANDA.home.copy(), FRAME, camera_info()
+        self.names = list(PANDA.joint_names)
+        self.blind = self.silent = self.trembling = self.numb = False
+        self.without_info = without_info
+        self.commands: list[JointState] = []
+        self._camera = Camera()
+        self._images = self.create_publisher(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
+        self._infos = self.create_publisher(CameraInfoMessage, "cameras/front/color/camera_info", qos.IMAGE)
+        self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._measure, self._film)]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _on_command(self, message: JointState) -> None:
+        self.commands.append(message)
+        self.positions = np.array(message.position[: len(PANDA.joint_names)])
+
+    def _measure(self) -> None:
+        while not self._stop.wait(0.01):
+            now = time.time()
+            trembling = 0.005 * np.sin(20 * now) * self.trembling
+            message = messages.joints_message(Joints(now, self.positions + trembling, 0.1), PANDA)
+            message.name = [*self.names, PANDA.gripper_joint]
+            if not self.numb:
+                self._states.publish(message)
+
+    def _film(self) -> None:
+        while not self._stop.wait(0.1):
+            stamp, T = time.time(), self.at.T_camera_board(PANDA, self.positions)
+            if self.blind:
+                T = T @ pose(np.eye(3), np.array([5.0, 0, 0]))
+            message = messages.image_message(self._camera.image(T), stamp, self.frame)
+            if not self.silent:
+                self._images.publish(message)
+            if not self.without_info:
+                self._infos.publish(self.info)
+
+
+class Studio:
+    """A calibrator before a cell, and who asks it."""
+
+    def __init__(
+        self, graph: Graph, folder: Path, parent: Parent = "base", guard: bool = False, without_info: bool = False,
+        **changes: Any,
+    ) -> None:  # fmt: skip
+        self.graph, self.folder = graph, folder
+        self.at = truth(parent)
+        self.cell: Cell = graph.add(Cell(self.at, without_info))
+        self.node: CalibratorNode = graph.add(
+            CalibratorNode(parameter_overrides=parameters(folder, parent=parent, **changes))
+        )
+        if guard:
+            graph.add(CommandGuardNode())
+        self.statuses = graph.hear(CalibratorStatus, "calibrator/status", qos.STATUS)
+
+    def until(
+        self, condition: Callable[[CalibratorStatus], Any], otherwise: str, seconds: float = 20.0
+    ) -> CalibratorStatus:
+        """The first status from now on that a condition holds for."""
+        self.statuses.clear()
+        deadline = time.monotonic() + seconds
+        while not (good := [status for status in list(self.statuses) if condition(status)]):
+            assert time.monotonic() < deadline, f"{otherwise}: {self.statuses[-1:]}"
+            time.sleep(0.02)
+        return good[0]
+
+    def problem(self, words: str) -> CalibratorStatus:
+        return self.until(lambda s: words in s.problem, f"nobody says {words!r}")
+
+    def ready(self) -> CalibratorStatus:
+        """The first status that is ready for a sample of an image from now on."""
+        now = time.time()
+        return self.until(lambda s: not s.problem and messages.seconds(s.header.stamp) > now, "it is not ready")
+
+    def ask(self, name: str) -> Trigger.Response:
+        return self.graph.call(Trigger, f"calibrator/{name}", Trigger.Request())
+
+    def drop(self, name: str = "") -> DropSample.Response:
+        return self.graph.call(DropSample, "calibrator/drop", DropSample.Request(name=name))
+
+    def auto(self, on: bool = True) -> SetBool.Response:
+        return self.graph.call(SetBool, "calibrator/auto", SetBool.Request(data=on))
+
+    def take(self) -> None:
+        self.ready()
+        answer = self.ask("take")
+        assert answer.success, answer.message
+
+    def visit(self, count: int) -> None:
+        """Bring the arm to poses in which the board is seen, and take a sample in each."""
+        _, positions = seen_from(cast(Parent, self.node.session.parent))
+        for self.cell.positions in positions[:count]:
+            self.take()
+
+
+def parameters(folder: Path, **changes: Any) -> list[Parameter]:
+    usual = {"view": "front", "parent": "base", "samples": str(folder / "samples"), "calibration": str(folder / "out")}
+    return [Parameter(name, value=value) for name, value in (usual | {"settle": 0.1} | changes).items()]
+
+
+@pytest.fixture
+def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
+    """As ``graph``, with a command guard that waits longer: this process is all nodes in one, and may be slow."""
+    yield from guarded(monkeypatch, late=3.0, lost=6.0)
+
+
+@pytest.fixture
+def alert(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
+    """The same, but it waits less long."""
+    yield from guarded(monkeypatch, late=0.6, lost=0.9)
+
+
+def guarded(monkeypatch: pytest.MonkeyPatch, late: float, lost: float) -> Iterator[Graph]:
+    """Nodes with a guard whose limits are wider than those that a robot's may have."""
+    for name, value in {"late": late, "lost": lost}.items():
+        monkeypatch.setitem(command_guard._MOST, name, value)
+    line = ["python", "--ros-args", "-p", f"late:={late}", "-p", f"lost:={lost}"]
+    rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+def seen_from(parent: Parent) -> tuple[HandEye, np.ndarray]:
+    """The truth of a cell, and joints (K, 7) from which its camera sees the board well."""
+    at, rng = truth(parent), np.random.default_rng(1)
+    positions = PANDA.home + rng.uniform(-0.35, 0.35, (300, 7)) * [0.3, 0.3, 0.3, 0.6, 1, 1, 1]
+    return at, positions[in_view(at.T_camera_board(PANDA, positions))]
+
+
+def in_view(T_camera_board: np.ndarray) -> np.ndarray:
+    width, height = BOARD.size
+    corners = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0]])
+    pixels = LENS.project(transform(T_camera_board, corners))
+    return np.all((pixels > 15) & (pixels < [LENS.width - 15, LENS.height - 15]), axis=(1, 2))
+
+
+# A session without ROS.
+
+
+@pytest.fixture(scope="module")
+def shot() -> list[tuple[np.ndarray, Joints]]:
+    """Images of a camera on the base, with the joints that belong to them."""
+    at, positions = seen_from("base")
+    camera = Camera()
+    return [(camera.image(at.T_camera_board(PANDA, q)), Joints(float(i), q, 1.0)) for i, q in enumerate(positions[:8])]
+
+
+def taken(folder: Path, shot: list[tuple[np.ndarray, Joints]], count: int = 8) -> Session:
+    session = Session(folder, "front", "base", BOARD, PANDA)
+    for image, joints in shot[:count]:
+        session.take(image, INFO, joints, detect(image, BOARD, LENS))
+    return session
+
+
+@pytest.mark.any_pace
+def test_another_board_than_its_file_says_is_told_with_what_to_write(graph: Graph, tmp_path: Path) -> None:
+    file = tmp_path / "board.yaml"
+    replace(BOARD, columns=5, rows=7).save(file)
+    studio = Studio(graph, tmp_path, board=str(file), base_frame="left_panda_link0")
+    studio.problem("markers of DICT_5X5_50 are seen")
+    studio.problem("write in its file: columns: 7, rows: 5")
+    assert "board not seen" in studio.ask("take").message
+
+
+def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path: Path, shot: Any) -> None:
+    session = taken(tmp_path, shot)
+    result = session.compute(session.samples, INFO)
+    assert result.calibration is not None, result.words
+    off, angle = difference(result.calibration.camera.T_parent_camera, truth("base").T_parent_camera)
+    assert off < 3e-3 and angle < np.radians(0.3)
+    assert result.samples == tuple(f"{i:04d}" for i in range(1, 9)) and result.next_pose is not None
+    (tmp_path / "0009.png").write_bytes(b"a crash while it was written")
+    again = Session(tmp_path, "front", "base", BOARD, PANDA)
+    assert again.names == session.names and again.info == INFO and again.coverage == session.coverage
+    repeated = again.compute(again.samples, INFO).calibration
+    assert repeated is not None
+    np.testing.assert_array_equal(repeated.camera.T_parent_camera, result.calibration.camera.T_parent_camera)
+    assert again.drop() == "0008" and again.drop("0003") == "0003" and len(sample_names(tmp_path)) == 6
+    assert again.take(*shot[7][:1], INFO, shot[7][1], detect(shot[7][0], BOARD, LENS)) == "0008"
+    with pytest.raises(GenimaError, match="no sample 0099; there are 0001, 0002, 0004"):
+        again.drop("0099")
+
+
+def test_what_samples_cannot_tell_is_said(tmp_path: Path, shot: Any) -> None:
+    few = taken(tmp_path, shot, 3)
+    assert "3 samples are too few" in few.compute(few.samples, INFO).words
+    assert few.same_place(Joints(9.0, shot[1][1].positions + 0.005, 1.0)) == "0002"
+    assert few.same_place(Joints(9.0, shot[1][1].positions + 0.1, 1.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"view": "wrist"}, "has samples of view front, not of wrist: take a folder each"),
+        ({"board": Board("charuco", 6, 5, 0.036, 0.027, "5X5_50")}, "sample 0001 in .* cannot be gone on with"),
+        ({"robot": RobotModel.load("fr3")}, "sample 0001 lacks fr3_joint1"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(tmp_path: Path, shot: Any, changed: Any, words: str) -> None:
+    taken(tmp_path, shot, 1)
+    with pytest.raises(GenimaError, match=words):
+        Session(**{"folder": tmp_path, "view": "front", "parent": "base", "board": BOARD, "robot": PANDA} | changed)
+
+
+def test_samples_of_two_cameras_do_not_mix(tmp_path: Path, shot: Any) -> None:
+    session = taken(tmp_path, shot, 1)
+    with pytest.raises(GenimaError, match="of another camera or resolution"):
+        session.require_camera(replace(INFO, width=640))
+
+
+def test_an_arm_stands_still_once_it_has_settled() -> None:
+    still = Standstill(tolerance=1e-3, settle=0.3)
+    assert not still.covers(0.0)
+    for i in range(100):  # a fifth of the tolerance as noise, and a motion from 0.4 to 0.5 s
+        noise = 2e-4 * np.sin(i)
+        still.update(Joints(0.01 * i, PANDA.home + noise + 0.01 * np.clip(i - 40, 0, 10), 1.0))
+        assert still.covers(0.01 * i) == (30 <= i <= 40 or i >= 80)
+    assert not still.covers(0.7)  # an image from before it had settled
+    still.update(Joints(0.1, PANDA.home, 1.0))  # the clock was set back
+    assert not still.covers(0.2)
+
+
+def test_a_look_tells_where_the_board_is_and_draws_it() -> None:
+    turn = Rotation.from_euler("zx", [0.3, 0.4])
+    T = pose(turn.as_matrix(), np.array([0, 0, 0.6]) - turn.apply([*np.array(BOARD.size) / 2, 0]))
+    look = Look.at(Camera().image(T), 1.0, BOARD, LENS)
+    assert look.detection is not None and look.T_camera_board is not None
+    tilt, distance = look.place(BOARD)
+    assert tilt == pytest.approx(0.4, abs=0.01) and distance == pytest.approx(0.6, abs=0.005)
+    far = np.array([[*BOARD.size, 0]])  # the corner without the axes
+    wanted = T @ pose(np.eye(3), np.array([0.05, 0.0, 0.1]))
+    drawn = picture(look, BOARD, LENS, [look.detection], wanted)
+    for shown, colour in ((T, SEEN), (wanted, WANTED)):
+        ((u, v),) = LENS.project(transform(shown, far))
+        near = drawn[round(v) - 4 : round(v) + 4, round(u) - 4 : round(u) + 4].astype(int)
+        assert np.abs(near - colour).sum(-1).min() < 60
+    inner = LENS.project(transform(T, BOARD.points))
+    hull = cv2.convexHull(inner.astype(np.float32))
+    assert coverage([look.detection], LENS) == pytest.approx(cv2.contourArea(hull) / (480 * 360), rel=0.03)
+    blank = Look.at(np.full((360, 480, 3), 90, np.uint8), 1.0, BOARD, LENS)
+    assert "board not seen" in blank.problem and np.isnan(blank.place(BOARD)).all()
+    np.testing.assert_array_equal(picture(blank, BOARD, LENS, [], None), blank.image)
+
+
+@pytest.fixture(scope="module")
+def places() -> Any:
+    return keep_outs(PANDA, None, 0.03)
+
+
+@pytest.mark.parametrize("parent", ["base", "flange"])
+def test_a_tour_keeps_arm_and_board_free(places: Any, shot: Any, parent: Parent) -> None:
+    tour, present = Tour(PANDA, parent, BOARD, places, 0.03), PANDA.home + np.array([0, -0.05, 0, 0.55, 0, -0.6, 0])
+    for _ in range(5):
+        goal = tour.first(present, present)
+        way = tour.way(present, goal, 0.3, 0.15)
+        along = np.array([way.at(t)[0] for t in np.linspace(0, way.seconds, 50)])
+        speeds = np.array([way.at(t)[1] for t in np.linspace(0, way.seconds, 50)])
+        assert np.all(np.abs(speeds) <= 0.15 * PANDA.velocity_max + 1e-9) and way.at(0.1)[2] == 0.3
+        assert max(place.depth(q) for q in along for place in places) == 0
+        assert np.abs(goal - present).max() > 0.1
+        if parent == "base":  # the board is somewhere about the tip
+            assert PANDA.link_poses(along)[:, -1, 2, 3].min() > 0.03 + np.hypot(*BOARD.size)
+    low = PANDA.home + np.array([0, 0.7, 0, 0, 0, 0, 0])
+    assert PANDA.link_poses(low)[-1, 2, 3] < 0.03
+    with pytest.raises(GenimaError, match="the way is not free: the arm would leave its workspace"):
+        tour.way(present, low, 1.0, 0.15)
+    folded = PANDA.home.copy()
+    folded[[3, 5]] = -3.0, 0.1
+    with pytest.raises(GenimaError, match="the way is not free: the arm would touch itself"):
+        tour.way(present, folded, 1.0, 0.15)
+    beyond = present.copy()
+    beyond[6] = PANDA.position_max[6]
+    with pytest.raises(GenimaError, match="end of its range"):
+        tour.way(present, beyond, 1.0, 0.15)
+    up = tour.way(low, present, 1.0, 0.15)  # what is too low may rise
+    assert up.seconds > 0.5
+
+
+def test_a_tour_takes_the_boards_corners_for_what_hangs_lowest() -> None:
+    points = np.array([[0.0, 0.0, 0.45], [0.1, 0.0, 0.2]])
+    below, T = Below(PANDA, points, 0.0, 0.03), PANDA.link_poses(PANDA.home)[-2]
+    assert below.depth(PANDA.home) == pytest.approx(0.03 - transform(T, points)[:, 2].min())
+    assert Below(PANDA, points, 0.0, -1.0).depth(PANDA.home) == 0
+
+
+def test_an_arm_without_a_known_shape_does_not_move_by_itself() -> None:
+    with pytest.raises(GenimaError, match="only the robots panda and fr3"):
+        keep_outs(replace(PANDA, dh=PANDA.dh + 0.1, name="other"), None, 0.0)
+    with pytest.raises(GenimaError, match="lowest and highest corner"):
+        keep_outs(PANDA, [1.0, 2.0], 0.0)
+
+
+# The node.
+
+
+def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    images = graph.hear(ImageMessage, "calibrator/image", qos.IMAGE)
+    transforms = graph.hear(TFMessage, "/tf", qos.STATUS)
+    assert "there are no samples" in studio.ask("compute").message
+    assert "nothing is computed" in studio.ask("save").message
+    studio.visit(7)
+    refused = studio.ask("take")
+    assert not refused.success and "sample 0007 was taken from here" in refused.message
+    status = studio.until(lambda s: s.computed, "nothing is computed")
+    assert list(status.samples) == [f"{i:04d}" for i in range(1, 8)] and 0.05 < status.coverage < 1
+    assert 0 < status.millimetres < 5 and len(status.next_joints) == 7 and not status.automatic
+    assert studio.ask("compute").message == status.result
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "front.yaml").write_text("what was there")
+    assert studio.ask("save").success
+    (former,) = (tmp_path / "out").glob("front.yaml.*")
+    assert former.read_text() == "what was there"
+    saved = Calibration.load(tmp_path / "out" / "front.yaml")
+    assert saved.frames is not None and (saved.frames.parent, saved.frames.camera) == ("panda_link0", FRAME)
+    off, angle = difference(saved.camera.T_parent_camera, studio.at.T_parent_camera)
+    assert off < 5e-3 and angle < np.radians(0.5)
+    raw = list(load_samples(tmp_path / "samples", sample_names(tmp_path / "samples")))
+    assert Photo.of(raw[0], PANDA).joints.gripper == pytest.approx(0.1)
+    offline = calibrate([one.detected(BOARD, PANDA) for one in raw], BOARD, raw[0].info.intrinsics, PANDA, "base")
+    np.testing.assert_allclose(offline.fit.hand_eye.T_parent_camera, saved.camera.T_parent_camera, atol=1e-9)
+
+    told = transforms[-1].transforms[0]
+    assert (told.header.frame_id, told.child_frame_id) == (FRAME, "front_board")
+    T = studio.at.T_camera_board(PANDA, studio.cell.positions)
+    metres, angle = difference(transform_from(told), T)
+    assert metres < 0.01 and angle < np.radians(2)
+    shown = messages.image_from(images[-1])
+    assert shown.shape == (LENS.height + 3 * 18, LENS.width, 3)
+    assert np.abs(shown.astype(int) - SEEN).sum(-1).min() < 60
+
+    assert studio.drop("0002").success and studio.drop().message == "sample 0007 is dropped"
+    assert "no sample 0002" in studio.drop("0002").message
+    studio.until(lambda s: s.computed and len(s.samples) == 5, "what is left is not computed")
+    graph.until(graph.is_fine("calibrator"), "no health")
+    assert studio.ask("clear").message == "5 samples are dropped"
+    studio.until(lambda s: not s.samples and not s.computed and not s.result, "it is not forgotten")
+
+
+def test_a_sample_is_taken_of_an_arm_that_stands_and_a_board_that_is_seen(graph: Graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path)
+    cell = studio.cell
+    studio.ready()
+    cell.blind = True
+    studio.problem("board not seen")
+    assert not studio.ask("take").success
+    cell.blind = False
+    studio.ready()
+    cell.trembling = True
+    studio.problem("the arm moves")
+    assert "the arm moves" in studio.ask("take").message
+    cell.trembling = False
+    studio.ready()
+    cell.names = [name.replace("panda", "fr3") for name in PANDA.joint_names]
+    studio.problem("lacks panda_joint1")
+    cell.names = list(PANDA.joint_names)
+    studio.ready()
+    cell.frame = "wrist_color_optical_frame"
+    studio.problem("are topics of two cameras mixed up")
+    cell.frame = FRAME
+    studio.ready()
+    cell.silent = True
+    studio.problem("no image comes on /cameras/front/color/image_raw")
+    graph.until(graph.complains("calibrator", "no image comes"), "no fault")
+    assert studio.ask("take").success is False and not (tmp_path / "samples").exists()
+
+
+def test_without_camera_info_nothing_is_taken(graph: Graph, tmp_path: Path) -> None:
+    studio = Studio(graph, tmp_path, without_info=True)
+    studio.problem("no camera_info comes on /cameras/front/color/camera_info")
+    assert not studio.ask("take").success
+    studio.cell.info.k[:] = 0.0
+    studio.cell.without_info = False
+    studio.problem("camera without intrinsics")
+
+
+@pytest.mark.any_pace
+def test_a_restarted_node_goes_on(graph: Graph, tmp_path: Path, shot: Any) -> None:
+    taken(tmp_path / "samples", shot)
+    studio = Studio(graph, tmp_path)
+    status = studio.until(lambda s: s.computed, "nothing is computed")
+    assert len(status.samples) == 8
+    with pytest.raises(GenimaError, match="has samples of view front, not of wrist"):
+        CalibratorNode(parameter_overrides=parameters(tmp_path, view="wrist"))
+
+
+@pytest.mark.any_pace
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"parent": ""}, "parent is ''; say what carries the camera: base or flange"),
+        ({"board": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
+        ({"robot": "nobody"}, "nobody.yaml"),
+        ({"speed": 2.0}, "speed is 2.0"),
+        ({"most": 3}, "most is 3"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(graph: Graph, tmp_path: Path, changes: Any, words: str) -> None:
+    with pytest.raises(GenimaError, match=words):
+        CalibratorNode(parameter_overrides=parameters(tmp_path, **changes))
+
+
+# By itself.
+
+
+@pytest.mark.parametrize("parent", ["base", pytest.param("flange", marks=pytest.mark.nightly)])
+def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: Path, parent: Parent) -> None:
+    """A camera on the flange is calibrated by `test_calibrate.py`, in processes."""
+    studio = Studio(calm, tmp_path, parent, guard=True, speed=0.5, most=9, millimetres=1.0, degrees=0.1)
+    studio.ready()
+    assert not studio.cell.commands  # never before it is told
+    answer = studio.auto()
+    assert answer.success, answer.message
+    assert "by itself already" in studio.auto().message
+    status = studio.until(lambda s: s.automatic_words and not s.automatic, "it does not end", seconds=60)
+    assert status.automatic_words.startswith("done") and 5 <= len(status.samples) <= 9, status.automatic_words
+    found = studio.node.result().calibration
+    off, angle = difference(found.camera.T_parent_camera, studio.at.T_parent_camera)
+    assert off < 5e-3 and angle < np.radians(0.4)
+    said = np.array([message.position for message in studio.cell.commands])
+    assert np.ptp(said[:, 7]) < 0.02  # the gripper holds what it holds
+    stamps = np.array([messages.seconds(message.header.stamp) for message in studio.cell.commands])
+    assert np.all(np.abs(np.diff(said[:, :7], axis=0)) <= PANDA.velocity_max * np.diff(stamps)[:, None] + 1e-3)
+    calm.until(calm.is_fine("calibrator"), "no health")
+    assert "does not run" in studio.auto(False).message
+
+
+@pytest.mark.real_time
+def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
+    """The guard holds the arm while the machine is busy; then it goes on, with its samples."""
+    studio = Studio(alert, tmp_path, guard=True, speed=SLOW)
+    commands = alert.hear(JointState, "calibrator/command", qos.SOURCE_COMMAND)
+    studio.ready()
+    assert studio.auto().success
+
+    def moves() -> None:
+        studio.until(lambda s: "moves" in s.automatic_words, "it does not move")
+
+    def goes_on() -> None:
+        count = len(studio.node.session.names)
+        studio.until(lambda s: len(s.samples) > count, "it does not go on", seconds=30)
+
+    moves()
+    with studio.node._arm._lock:  # as if the thread that speaks got no processor
+        alert.until(alert.complains("command_guard", "commands have stopped"), "the arm is not held")
+    goes_on()
+    stamps = np.array([messages.seconds(command.header.stamp) for command in commands])
+    longest = int(np.diff(stamps).argmax())
+    before, after = (np.array(commands[i].position[:7]) for i in (longest, longest + 1))
+    assert np.diff(stamps)[longest] > 0.8
+    assert np.all(np.abs(after - before) < 0.1 * SLOW * PANDA.velocity_max)  # it was not to catch up
+
+    moves()
+    studio.cell.numb = True
+    alert.until(alert.complains("command_guard", "joint states have stopped"), "the arm is not held")
+    studio.cell.numb = False
+    goes_on()
+    alert.until(alert.is_fine("calibrator"), "no health")
+
+    moves()
+    studio.cell.numb = True
+    status = studio.until(lambda s: not s.automatic, "it does not end")
+    assert "joint states" in status.automatic_words and len(status.samples) >= 3
+    alert.until(alert.complains("calibrator", "ended, and the arm is held"), "no fault")
+    assert sample_names(tmp_path / "samples") == status.samples
+
+
+def test_the_operator_and_the_guard_end_it(calm: Graph, tmp_path: Path) -> None:
+    studio = Studio(calm, tmp_path, guard=True, speed=0.2)
+    studio.ready()
+
+    def begin() -> None:
+        assert studio.auto().success
+        studio.until(lambda s: "moves" in s.automatic_words, "it does not move")
+
+    begin()
+    assert studio.auto(False).success
+    studio.until(lambda s: s.automatic_words == "ended by the operator" and not s.automatic, "it does not end")
+    calm.until(calm.is_fine("calibrator"), "an end that was wished for is a fault")
+    begin()
+    studio.graph.call(Trigger, "command_guard/stop", Trigger.Request())
+    studio.until(lambda s: "stop requested" in s.automatic_words and not s.automatic, "it does not end")
+    calm.until(calm.complains("calibrator", "stop requested"), "no fault")
+    studio.graph.call(Trigger, "command_guard/resume", Trigger.Request())
+    begin()
+    studio.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
+    studio.until(lambda s: "the arm was given to teleop" in s.automatic_words, "it does not end")
+    there = studio.cell.positions
+    time.sleep(0.3)
+    np.testing.assert_allclose(studio.cell.positions, there, atol=1e-3)
+
+
+def test_what_keeps_it_from_moving_is_said(calm: Graph, tmp_path: Path) -> None:
+    studio = Studio(calm, tmp_path)
+    studio.ready()
+    assert studio.auto().success
+    studio.until(lambda s: "command guard does not answer" in s.automatic_words, "it does not end")
+    studio.cell.blind = True
+    studio.problem("board not seen")
+    assert "first bring the arm to where the board is seen" in studio.auto().message
+    assert not studio.cell.commands

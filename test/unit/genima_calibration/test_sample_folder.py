@@ -1,0 +1,468 @@
+"""`./genima calibrate FOLDER` and `board`: from images and joints on disk to a calibration, or to why there is none."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from photographs import photograph
+from scipy.spatial.transform import Rotation
+
+from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.camera import Parent
+from genima.cameras.intrinsics import Intrinsics
+from genima.data.episodes.bag import JOINT_STATES, camera_info_topic, raw_topic, types
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.metadata import Qos
+from genima.errors import GenimaError
+from genima.io import paths
+from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import difference, pose
+from genima_calibration.commands import main
+from genima_calibration.easy_handeye2 import Calib, Parameters
+from genima_calibration.sample_folder import CameraInfo, RawSample, drop_sample, load_samples, sample_names, save_sample
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
+import handeye as bench  # noqa: E402
+
+PANDA = RobotModel.load("panda")
+BOARD = bench.BOARD
+LENS = bench.LENS
+COUNT = 8
+VIEW: Mapping[Parent, str] = {"base": "front", "flange": "wrist"}
+
+
+def info_of(view: str, lens: Intrinsics = LENS) -> CameraInfo:
+    said = lens.camera(view, "base", np.eye(4)).camera_info()
+    numbers = (tuple(said["d"].tolist()), tuple(said["k"].tolist()))
+    return CameraInfo(f"{view}_color_optical_frame", lens.width, lens.height, "plumb_bob", *numbers)
+
+
+def taken(parent: Parent) -> tuple[bench.Setup, list[RawSample]]:
+    """A set-up and its photographs, of those poses in which the board's markers are not seen too flat to be read."""
+    setup = bench.setup(PANDA, parent, 5, count=40)
+    looks = setup.truth.T_camera_board(PANDA, setup.joints)
+    readable = np.flatnonzero(looks[:, 2, 2] > 0.85)[:COUNT]
+    samples = []
+    for i, (q, T) in enumerate(zip(setup.joints[readable], looks[readable], strict=True)):
+        joints = dict(zip(PANDA.joint_names, q.tolist(), strict=True)) | {"finger_joint": 0.7}
+        image = photograph(BOARD, T, LENS)
+        samples.append(RawSample(f"{i + 1:02d}", VIEW[parent], image, joints, info_of(VIEW[parent])))
+    return setup, samples
+
+
+@pytest.fixture(scope="module")
+def made() -> Mapping[Parent, tuple[bench.Setup, list[RawSample]]]:
+    return {parent: taken(parent) for parent in bench.PARENTS}
+
+
+def folder_of(path: Path, samples: Sequence[RawSample]) -> Path:
+    for sample in samples:
+        save_sample(path, sample)
+    return path
+
+
+@pytest.mark.parametrize("parent", bench.PARENTS)
+def test_a_folder_of_samples_gives_the_calibration(
+    made: Mapping[Parent, tuple[bench.Setup, list[RawSample]]],
+    parent: Parent,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setup, samples = made[parent]
+    empty = replace(samples[0], name="99", image=np.full_like(samples[0].image, 90))
+    folder, out, view = folder_of(tmp_path / "samples", [*samples, empty]), tmp_path / "out", VIEW[parent]
+    calib = tmp_path / "one.calib"
+    assert main([str(folder), "--out", str(out), "--easy-handeye2", str(calib)]) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "99 is left out: board not seen", f"{view} on the {parent}: x, y, z", "1 sigma", f"{COUNT} used, 0 left out",
+        "park", "daniilidis", "next pose that would help most", f"{view}.yaml is written\n",
+    ):  # fmt: skip
+        assert words in printed
+    found = Calibration.load(out / f"{view}.yaml")
+    millimetres, degrees = bench.error(replace(setup.truth, T_parent_camera=found.camera.T_parent_camera), setup.truth)
+    assert found.sigma and millimetres < 4 * found.sigma[0] and degrees < 4 * found.sigma[1]
+    assert found.sigma[0] < 5 and found.board == BOARD and len(found.samples) == COUNT
+    assert found.intrinsics.parameters == pytest.approx(LENS.parameters)
+    robot_frame = "panda_link0" if parent == "base" else "panda_link8"
+    assert found.frames and (found.frames.parent, found.frames.camera) == (robot_frame, f"{view}_color_optical_frame")
+    theirs = Calib.load(calib)
+    assert theirs.parent == parent
+    np.testing.assert_allclose(theirs.T_robot_tracking, found.camera.T_parent_camera, atol=1e-9)
+
+    assert main([str(folder), "--out", str(out)]) == 0
+    assert "the former one is kept beside it" in capsys.readouterr().out
+    kept = [path for path in out.iterdir() if path.suffix != ".yaml"]
+    assert len(kept) == 1 and yaml.safe_load(kept[0].read_text())["date"] == found.date
+
+
+def test_samples_come_back_as_they_were_saved(made: Any, tmp_path: Path) -> None:
+    _, samples = made["base"]
+    folder = folder_of(tmp_path / "new", samples[:3])
+    for before, after in zip(samples, load_samples(folder, sample_names(folder)), strict=False):
+        np.testing.assert_array_equal(before.image, after.image)
+        assert replace(before, image=None) == replace(after, image=None)  # type: ignore[arg-type]
+    with pytest.raises(GenimaError, match="has a sample 02 already"):
+        save_sample(folder, samples[1])
+    drop_sample(folder, "02")
+    assert sample_names(folder) == ["01", "03"] and len(list(folder.iterdir())) == 4
+    save_sample(folder, samples[1])
+
+
+def change(name: str, spoil: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        file = folder / name
+        data = yaml.safe_load(file.read_text())
+        spoil(data)
+        file.write_text(yaml.safe_dump(data))
+
+    return act
+
+
+def in_all(spoil: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        for name in sample_names(folder):
+            change(f"{name}.yaml", spoil)(folder)
+
+    return act
+
+
+def rename_joints(data: dict[str, Any]) -> None:
+    data["joints"] = {joint.replace("panda", "fr3"): q for joint, q in data["joints"].items()}
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+def mirror(folder: Path) -> None:
+    for file in folder.glob("*.png"):
+        cv2.imwrite(str(file), cv2.imread(str(file))[:, ::-1])
+
+
+def keep_four(folder: Path) -> None:
+    for name in sample_names(folder)[4:]:
+        drop_sample(folder, name)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "said"),
+    [
+        (keep_four, [], "4 samples are too few: take at least 5"),
+        (lambda folder: None, ["--board", "{small}"], "squares are likely 36"),
+        (lambda folder: None, ["--board", "{other}"], "none of 8 images.*in 01: .*in its file: dictionary: 5X5"),
+        (lambda folder: None, ["--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
+        (lambda folder: None, ["--parent", "flange"], "fit a camera on the base .*not one on the flange.*swapped"),
+        (lambda folder: None, ["--view", "wrist"], "holds samples of front, not of wrist"),
+        (in_all(rename_joints), [], "sample 01 lacks panda_joint1.*it has .*fr3_joint1"),
+        (in_all(lambda d: d["joints"].update(panda_joint4=-134.6)), [], "01 has joints where panda cannot be.*degrees"),
+        (change("03.yaml", lambda d: d.update(view="wrist")), [], "mixes views: sample 01 is of front, 03 of wrist"),
+        (change("03.yaml", lambda d: d["camera_info"].update(d=[0.0] * 5)), [], "mixes cameras.*sample 03 differs"),
+        (change("03.yaml", lambda d: d["camera_info"].update(width=1280)), [], "03.png: 640x480, but .* of 1280x480"),
+        (change("03.yaml", lambda d: d["camera_info"].update(width=float("inf"))), [], "camera_info.width: .*inf"),
+        (change("03.yaml", lambda d: d.update(view="left-shoulder")), [], "03.yaml: view: .*for example left_shoulder"),
+        (change("03.yaml", lambda d: d.update(colour="red")), [], "sample .*03.yaml: colour: Extra inputs"),
+        (change("03.yaml", lambda d: d["camera_info"].pop("k")), [], "sample .*03.yaml: camera_info.k: Field required"),
+        (change("03.yaml", lambda d: d["joints"].update(panda_joint1="a")), [], "03.yaml: joints.panda_joint1: .*'a'"),
+        (lambda folder: (folder / "03.yaml").write_text("view: ["), [], "03.yaml: not YAML"),
+        (lambda folder: (folder / "03.png").write_bytes(b"no image"), [], "03.png: no PNG image"),
+        (lambda folder: cut(folder / "03.png"), [], "03.png: damaged or cut short"),
+        (in_all(lambda d: d["camera_info"].update(k=[0.0] * 9)), [], "camera_info is of a camera without intrinsics"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], [], "holds neither a demo .* nor samples"),
+        (lambda folder: None, ["--max-samples", "0"], "--max-samples 0: must be greater than or equal to 5"),
+        (lambda folder: None, ["--base-frame", "/left"], "base frame: not a frame's name"),
+        (lambda folder: None, ["--view", "left-shoulder"], "--view left-shoulder: .*for example left_shoulder"),
+        (mirror, [], "the board is found in none of .*in 01: .*17 markers .* in the mirrored image only: the print is"),
+        (lambda folder: None, ["--robot", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_samples_are_refused_in_one_line(
+    made: Any, tmp_path: Path, spoil: Callable[[Path], Any], arguments: list[str], said: str
+) -> None:
+    boards = {"small": replace(BOARD, square=0.025, marker=0.01875), "other": replace(BOARD, dictionary="4X4_50")}
+    for name, board in boards.items():
+        board.save(tmp_path / f"{name}.yaml")
+    folder = folder_of(tmp_path / "samples", made["base"][1])
+    spoil(folder)
+    arguments = [each.format(**{name: tmp_path / f"{name}.yaml" for name in boards}) for each in arguments]
+    with pytest.raises(GenimaError, match=said) as refused:
+        main([str(folder), "--out", str(tmp_path / "out"), *arguments])
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out" / "front.yaml").exists()
+
+
+def test_swapped_cameras_are_refused(made: Any, tmp_path: Path) -> None:
+    samples = made["flange"][1]
+    out = tmp_path / "out"
+    as_front = folder_of(tmp_path / "swapped", [replace(sample, view="front") for sample in samples])
+    camera = LENS.camera("wrist", "flange", np.eye(4))
+    Calibration(camera).save(out)
+    with pytest.raises(GenimaError, match="what comes as front says that it is wrist.*names swapped"):
+        main([str(as_front), "--out", str(out)])
+    (out / "wrist.yaml").unlink()
+    Calibration(replace(camera, view="front", parent="base")).save(out)  # where the frames' names tell nothing
+    with pytest.raises(GenimaError, match="front.yaml has front on the base, but in these samples .* on the flange"):
+        main([str(as_front), "--out", str(out)])
+    (out / "front.yaml").write_text("damaged: [")
+    assert main([str(as_front), "--out", str(out)]) == 0
+
+
+# From demos.
+
+
+def record(folder: Path, samples: Sequence[RawSample], rest: float = 0.8, view: str = "front") -> Path:
+    """A bag of an arm that goes from pose to pose and rests in each for so many s; images come at 10 Hz, joints at
+    50 Hz. On its way the camera sees nothing."""
+    def said(kind: str, **fields: Any) -> bytes:
+        return types().serialize_cdr(types().types[kind](**fields), kind)
+
+    def header(stamp: float, frame: str = "") -> Any:
+        time = types().types["builtin_interfaces/msg/Time"](sec=int(stamp), nanosec=round(stamp % 1 * 1e9))
+        return types().types["std_msgs/msg/Header"](stamp=time, frame_id=frame)
+
+    poses = np.array([[sample.joints[joint] for joint in PANDA.joint_names] for sample in samples])
+    way, start = 0.6, 1000.0  # s from pose to pose; of the first stamp
+    grey = np.full_like(samples[0].image, 90)
+    with BagRecorder(folder, reserve_bytes=0) as bag:
+        topics = {
+            raw_topic(view): "sensor_msgs/msg/Image",
+            camera_info_topic(view): "sensor_msgs/msg/CameraInfo",
+            JOINT_STATES: "sensor_msgs/msg/JointState",
+        }
+        for topic, kind in topics.items():
+            bag.add_topic(topic, kind, Qos())
+        for tick in range(round(50 * len(samples) * (rest + way))):
+            t = tick / 50
+            i, since = int(t // (rest + way)), t % (rest + way)
+            share = max(0.0, since - rest) / way
+            q = (1 - share) * poses[i] + share * poses[(i + 1) % len(poses)]
+            joints = {
+                "header": header(start + t), "name": list(PANDA.joint_names), "position": q, "velocity": np.zeros(0),
+                "effort": np.zeros(0),
+            }  # fmt: skip
+            stamp = round((start + t) * 1e9)
+            bag.write(JOINT_STATES, said(topics[JOINT_STATES], **joints), stamp, wait=True)
+            if tick % 5 == 0:
+                image = grey if share else samples[i].image
+                h, w, _ = image.shape
+                lens = {"header": header(start + t, samples[i].info.frame_id)}
+                picture = said(
+                    topics[raw_topic(view)], **lens, height=h, width=w, encoding="rgb8", is_bigendian=0, step=3 * w,
+                    data=image.ravel(),
+                )  # fmt: skip
+                bag.write(raw_topic(view), picture, stamp, wait=True)
+                roi = types().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+                fields = LENS.camera(view, "base", np.eye(4)).camera_info()
+                info = said(
+                    topics[camera_info_topic(view)], **lens, **fields, binning_x=0, binning_y=0, roi=roi
+                )
+                bag.write(camera_info_topic(view), info, stamp, wait=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same arm twice through all poses: the second time tells nothing new."""
+    samples = made["base"][1]
+    return record(tmp_path_factory.mktemp("demos") / "one", [*samples, *samples[:3]])
+
+
+def test_a_demo_gives_the_calibration(
+    made: Any, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup, _ = made["base"]
+    assert main([str(demo), "--view", "front", "--out", str(tmp_path)]) == 0
+    found = Calibration.load(tmp_path / "front.yaml")
+    assert len(found.samples) == COUNT and not found.outliers  # one of each pose, none on the way
+    assert found.sigma and 1e3 * difference(found.camera.T_parent_camera, setup.truth.T_parent_camera)[0] < max(
+        4 * found.sigma[0], 1.0
+    )
+    assert main([str(demo), "--view", "front", "--out", str(tmp_path), "--max-samples", "6"]) == 0
+    assert len(Calibration.load(tmp_path / "front.yaml").samples) == 6
+
+
+def test_demos_that_cannot_tell_are_refused(made: Any, demo: Path, tmp_path: Path) -> None:
+    def refused(folder: Path, *arguments: str) -> str:
+        with pytest.raises(GenimaError) as error:
+            main([str(folder), "--out", str(tmp_path / "out"), *arguments])
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "--view is missing" in refused(demo)
+    assert "no images of wrist, only of front" in refused(demo, "--view", "wrist")
+    hasty = record(tmp_path / "hasty", made["base"][1], rest=0.1)
+    assert "the arm never rests" in refused(hasty, "--view", "front")
+    other = refused(demo, "--view", "front", "--robot", "fr3")
+    assert re.search("/joint_states: not one is of fr3: .*lacks fr3_joint1", other)
+
+
+# easy_handeye2.
+
+
+def test_a_calibration_of_easy_handeye2_is_taken_over(made: Any, demo: Path, tmp_path: Path) -> None:
+    setup, samples = made["flange"]
+    T = setup.truth.T_parent_camera
+    T_link_optical = pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([0.0, 0.015, 0]))  # REP 103
+    T_flange_hand = pose(Rotation.from_euler("z", -45, degrees=True).as_matrix(), np.zeros(3))
+    file, out = tmp_path / "wrist.calib", tmp_path / "out"
+    parameters = Parameters(
+        name="wrist",
+        calibration_type="eye_in_hand",
+        robot_base_frame="panda_link0",
+        robot_effector_frame="panda_hand",
+        tracking_base_frame="wrist_link",
+        tracking_marker_frame="board",
+    )
+    Calib.of(parameters, T, T_link_optical, T_flange_hand).save(file)
+    lens = folder_of(tmp_path / "lens", samples[:1])
+    asked = ["import", str(file), "--view", "wrist", "--lens", str(lens), "--out", str(out)]
+    with pytest.raises(GenimaError, match="--effector is missing: where is panda_hand in panda_link8"):
+        main(asked)
+    asked += ["--effector", *"0 0 0 0 0 -45".split()]
+    with pytest.raises(GenimaError, match="--optical is missing: where is wrist_color_optical_frame in wrist_link"):
+        main(asked)
+    assert main([*asked, "--optical", *"0 0.015 0 -90 0 -90".split()]) == 0
+    found = Calibration.load(out / "wrist.yaml")
+    np.testing.assert_allclose(found.camera.T_parent_camera, T, atol=1e-6)
+    assert found.frames == Frames("panda_link8", "wrist_color_optical_frame") and found.method == "easy_handeye2"
+    assert found.intrinsics.parameters == pytest.approx(LENS.parameters)
+    with pytest.raises(GenimaError, match="holds samples of wrist, not of front"):
+        main([*asked, "--view", "front"])
+
+    frame = {"calibration_type": "eye_on_base", "tracking_base_frame": "front_color_optical_frame"}
+    theirs = parameters.model_copy(update=frame)
+    Calib(theirs, T).save(file)
+    asked = ["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]
+    assert main(asked) == 0
+    np.testing.assert_allclose(Calibration.load(out / "front.yaml").camera.T_parent_camera, T, atol=1e-6)
+    Calib(theirs.model_copy(update={"robot_base_frame": "world"}), T).save(file)
+    with pytest.raises(GenimaError, match="--base is missing: where is world in panda_link0"):
+        main(asked)
+    assert main([*asked, "--base", *"1 0 0 0 0 0".split()]) == 0
+    moved = Calibration.load(out / "front.yaml").camera.T_parent_camera
+    np.testing.assert_allclose(moved[:3, 3], T[:3, 3] + [1, 0, 0], atol=1e-6)
+    Calib(theirs.model_copy(update={"robot_base_frame": "left_panda_link0"}), T).save(file)  # a robot in a namespace
+    assert main(asked) == 0
+    assert Calibration.load(out / "front.yaml").frames == Frames("left_panda_link0", "front_color_optical_frame")
+    Calib(theirs.model_copy(update={"robot_base_frame": "link_base"}), T).save(file)
+    assert main([*asked, "--base-frame", "link_base"]) == 0
+    assert Calibration.load(out / "front.yaml").frames == Frames("link_base", "front_color_optical_frame")
+
+
+def test_a_calibration_of_easy_handeye_for_ros_1_is_taken_over(demo: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "front.yaml", tmp_path / "out"
+    quaternion = "qw: 0.0, qx: 0.7071067811865476, qy: -0.7071067811865476, qz: 0.0"
+    transformation = f"transformation: {{{quaternion}, x: 0.5, y: 0.0, z: 1.2}}\n"
+    parameters = (
+        "eye_on_hand: false\nrobot_base_frame: panda_link0\nrobot_effector_frame: panda_hand\n"
+        "tracking_base_frame: front_color_optical_frame\ntracking_marker_frame: board\n"
+    )
+    nested = "parameters:\n" + "".join(f"  {line}\n" for line in parameters.splitlines())
+    for head in (nested + "  namespace: /eye_on_base/\n", parameters):  # of its last and its first versions
+        file.write_text(head + transformation)
+        assert main(["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]) == 0
+        camera = Calibration.load(out / "front.yaml").camera
+        assert camera.parent == "base" and camera.T_parent_camera[:3, 3].tolist() == [0.5, 0.0, 1.2]
+        np.testing.assert_allclose(camera.T_parent_camera[:3, 2], [0, 0, -1], atol=1e-9)
+    file.write_text(nested.replace("false", "perhaps") + transformation)
+    with pytest.raises(GenimaError, match="parameters: eye_on_hand: .*'perhaps'"):
+        Calib.load(file)
+    file.write_text(nested + transformation.replace("x: 0.5", "x: 500.0"))
+    with pytest.raises(GenimaError, match="500 m from the base.*millimetres"):
+        Calib.load(file)
+
+
+def test_an_imported_camera_that_cannot_see_the_robot_is_told_with_the_likely_mistake(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "front.calib", tmp_path / "out"
+    T = Calibration.load(paths.shared("calibration", "sim", "front.yaml")).camera.T_parent_camera
+    T_link = T @ np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # x forward, z up
+    parameters = Parameters(
+        name="front",
+        calibration_type="eye_on_base",
+        robot_base_frame="panda_link0",
+        robot_effector_frame="panda_hand",
+        tracking_base_frame="front_color_optical_frame",
+        tracking_marker_frame="board",
+    )
+    Calib(parameters, T_link).save(file)
+    assert main(["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "WARNING: front: where it is said to be, it sees nothing of the robot" in said
+    assert "is it the pose of the camera's link (x forward, z up)?" in said
+
+
+# Boards.
+
+
+def test_a_board_is_printed_with_its_definition(tmp_path: Path) -> None:
+    out = tmp_path / "board.pdf"
+    assert main(["board", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"%PDF") and not out.with_suffix(".yaml").exists()
+    arguments = ["--kind", "grid", "--columns", "4", "--rows", "3", "--square", "0.06", "--marker", "0.045"]
+    out = tmp_path / "mine.png"
+    assert main(["board", *arguments, "--dictionary", "APRILTAG_36h11", "--out", str(out)]) == 0
+    assert Board.load(out.with_suffix(".yaml")) == Board("grid", 4, 3, 0.06, 0.045, "APRILTAG_36h11")
+    assert cv2.imread(str(out)) is not None
+    with pytest.raises(GenimaError, match="smaller than its square"):
+        main(["board", *arguments[:-1], "0.07", "--out", str(out)])
+    with pytest.raises(GenimaError, match="mine.yaml is the definition of another board"):
+        main(["board", *arguments[:-1], "0.04", "--out", str(out)])
+    assert main(["board", *arguments[:-1], "0.04", "--out", str(out), "--overwrite"]) == 0
+    assert Board.load(out.with_suffix(".yaml")) == Board("grid", 4, 3, 0.06, 0.04, "5X5_50")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--columns", "6", "--rows", "4"], {"columns": 6, "rows": 4}),
+        (["--rows", "4"], {"rows": 4}),
+        (["--square", "0.03", "--marker", "0.02"], {"square": 0.03, "marker": 0.02}),
+        (["--dictionary", "DICT_6X6_250"], {"dictionary": "6X6_250"}),
+        (["--legacy-pattern", "true", "--rows", "4"], {"legacy_pattern": True, "rows": 4}),
+        (["--first-id", "20"], {"first_id": 20}),
+        (["--kind", "grid"], {"kind": "grid"}),
+    ],
+)
+def test_whatever_describes_a_board_is_printed(tmp_path: Path, arguments: list[str], expected: dict[str, Any]) -> None:
+    out = tmp_path / "mine.pdf"
+    assert main(["board", *arguments, "--out", str(out)]) == 0
+    assert Board.load(out.with_suffix(".yaml")) == replace(BOARD, **expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--columns", "9", "--rows", "6"], "324 x 216 mm, too large for A4"),
+        (["--columns", "9", "--board", "{board}"], "--board and --columns describe two boards"),
+        (["--columns", "100000", "--rows", "100000"], "--columns 100000: must be less than or equal to 1000"),
+        (["--columns", "1000", "--rows", "1000"], "needs 500000 markers"),
+        (["--columns", "0"], "--columns 0: must be greater"),
+        (["--square", "nan"], "--square nan: must be a finite number"),
+        (["--square", "36", "--marker", "27"], "--square 36.0: must be less than or equal to 1"),
+        (["--marker", "0.04"], "smaller than its square"),
+        (["--out", "{kept}"], "already exists and is not one; name another"),
+        (["--out", "{kept}", "--overwrite"], "already exists and is not one; name another"),
+        (["--kind", "grid", "--legacy-pattern", "true"], "only a charuco board has one"),
+        (["--out", "board.jpg"], r"a \.pdf or a \.png file"),
+    ],
+)
+def test_boards_that_cannot_be_printed_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
+    kept, board = tmp_path / "kept.pdf", tmp_path / "board.yaml"
+    kept.write_text("my notes")
+    BOARD.save(board)
+    given = [argument.format(kept=kept, board=board) for argument in arguments]
+    with pytest.raises(GenimaError, match=said):
+        main(["board", *([] if "--out" in given else ["--out", str(tmp_path / "page.pdf")]), *given])
+    assert kept.read_text() == "my notes" and sorted(tmp_path.iterdir()) == [board, kept]

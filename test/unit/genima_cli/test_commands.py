@@ -1,0 +1,263 @@
+"""All commands of ./genima alike: help pages, limits of options, locales, imports from the current folder."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from genima_bringup.node_specs import Process
+from genima_calibration import commands as calibrate
+from genima_cli import COMMANDS, episodes
+from genima_cli.__main__ import main
+from genima_cli.completion import candidates
+from genima_cli.supervisor import _command
+from genima_cli.train import _RECIPES
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAVY = {
+    "torch", "cv2", "mujoco", "pyarrow", "rclpy", "scipy", "av", "diffusers", "transformers", "ruckig", "OpenGL",
+    "matplotlib", "mcap", "datasets", "PIL",
+}  # fmt: skip
+PAGES = [
+    *([name] for name, command in COMMANDS.items() if command.module),
+    *(["calibrate", name] for name in (*calibrate.COMMANDS, ".")),
+    *(["episodes", name] for name in episodes.COMMANDS),
+    *(["train", name] for name in _RECIPES),
+]
+GROUPS = ("calibrate", "episodes", "train", "test", "completion")  # pages without a table of options
+C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, timeout=120)
+
+
+def outcome(*arguments: str) -> tuple[object, str]:
+    """Exit code and everything that a command prints."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        try:
+            code: object = main(list(arguments))
+        except SystemExit as leaving:  # argparse and tyro leave by themselves
+            code = leaving.code
+    return code, text.getvalue()
+
+
+# ----------------------------------------------------------------------------------------------------------------- help
+
+
+def test_a_help_page_imports_nothing_heavy_and_has_an_example() -> None:
+    """In one process: what a page imports, the next would hide only if it were allowed."""
+    code = (
+        "import contextlib, io, json, sys\n"
+        "from genima_cli.__main__ import main\n"
+        "found = {}\n"
+        "for page in json.loads(sys.argv[1]):\n"
+        "    text = io.StringIO()\n"
+        "    with contextlib.redirect_stdout(text):\n"
+        "        try:\n"
+        "            code = main([*page, '--help'])\n"
+        "        except SystemExit as leaving:\n"
+        "            code = leaving.code\n"
+        "    found[' '.join(page)] = [code or 0, text.getvalue(), sorted({m.split('.')[0] for m in sys.modules})]\n"
+        "print(json.dumps(found))"
+    )
+    shown = run(sys.executable, "-P", "-c", code, json.dumps(PAGES))
+    assert shown.returncode == 0, shown.stderr
+    for page, (code_of, text, modules) in json.loads(shown.stdout).items():
+        assert code_of == 0, page
+        assert not HEAVY & set(modules), f"./genima {page} --help imports {HEAVY & set(modules)}"
+        assert "usage: ./genima" in text, page
+        assert "./genima " in text.partition("Example:")[2], f"./genima {page} --help has no example"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=" ".join)
+def test_an_example_is_understood(page: list[str]) -> None:
+    """Its options exist and have the right types: the command gets beyond parsing."""
+    if page[-1] in GROUPS:
+        pytest.skip("a group of commands")
+    example = next(line for line in outcome(*page, "--help")[1].splitlines() if "Example:" in line)
+    assert example.split("Example: ")[1].startswith(f"./genima {' '.join(page).rstrip(' .')}")
+
+
+@pytest.mark.parametrize(("words", "some"), [
+    ([], {"demo", "completion", "--version"}),
+    (["de"], {"demo"}),
+    (["demo", "--ov"], {"--overwrite", "--drawing.steps", "--help"}),
+    (["teleop", "--leader", ""], {"expert", "keyboard", "gamepad"}),
+    (["episodes", ""], {"list", "import-rlbench"}),
+    (["train", ""], {"tiny", "controller"}),
+    (["episodes", "export", "x", "--"], {"--out"}),
+])  # fmt: skip
+def test_completion_knows_commands_options_and_choices(words: list[str], some: set[str]) -> None:
+    assert some <= set(candidates(words))
+
+
+def test_the_completion_script_works_in_bash() -> None:
+    script = (
+        "source <(./genima completion bash); COMP_WORDS=(./genima demo --ov); COMP_CWORD=2; _genima; "
+        'echo "${COMPREPLY[@]}"'
+    )
+    assert run("bash", "-c", script).stdout == b"--overwrite\n"
+    assert outcome("completion", "fish")[0] == 2
+
+
+# -------------------------------------------------------------------------------------------------------------- limits
+
+NUMBERS = {
+    "demo": ["--episodes", "--seed", "--time-limit", "--port", "--drawing.steps", "--drawing.strength"],
+    "eval --task push_button": [
+        "--episodes", "--seed", "--time-limit", "--port", "--threads", "--horizon", "--latency", "--ensemble",
+        "--drawing.controlnet-every",
+    ],
+    "faults": ["--seed"],
+    "real --robot-ip x --cameras x --calibration x": ["--drawing.steps", "--drawing.strength"],
+    "task go": ["--time-limit", "--patience"],
+    "call stop": ["--patience"],
+    "teleop": ["--episodes", "--seed"],
+    "record": ["--episodes", "--seed", "--workers", "--camera-rate"],
+    "doctor": ["--seconds"],
+    "episodes replay x": ["--speed", "--seed"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["1", "5"])
+def test_a_help_page_ends_on_the_narrowest_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    code, text = outcome("demo", "--help")
+    assert code == 0 and "--time-limit" in text
+    assert os.environ["COLUMNS"] == columns
+
+
+@pytest.mark.parametrize("command", NUMBERS)
+def test_numbers_outside_their_limits_are_refused_before_anything_else(command: str) -> None:
+    for option in NUMBERS[command]:
+        for value in ("nan", "inf", "-inf", "1e400", "100000000000000000000", "-1000", "1" * 5000, "x", ""):
+            code, said = outcome(*command.split(), option, value)
+            assert code == 2, (option, value, said)
+            assert option.lstrip("-") in said and "Traceback" not in said, (option, value, said)
+
+
+# ------------------------------------------------------------------------------------------------------------- locales
+
+
+@pytest.mark.parametrize("arguments", [
+    "--help", "--version", "trian", "demo --help", "episodes --help", "episodes list ü-ß-机", "demo --out ü",
+    "demo --task drücken", "eval --task 机", "call x", "task", "faults --only ü", "calibrate ü", "inspect ü",
+])  # fmt: skip
+def test_no_character_is_too_much_for_a_locale(tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "ü").mkdir()
+    (tmp_path / "ü/日本.txt").write_text("ä", encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "genima_cli", *arguments.split()]
+    for locale in (C_LOCALE, C_LOCALE | {"PYTHONIOENCODING": "latin-1"}):
+        shown = run(*command, cwd=tmp_path, **locale)
+        assert shown.returncode in (0, 2) and b"Traceback" not in shown.stderr, shown.stderr
+
+
+def test_text_is_read_and_written_with_an_encoding() -> None:
+    """Without one it would be the locale's."""
+    wrong = []
+    files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
+    assert len(files) > 200
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _lacks_encoding(node):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert not wrong
+
+
+def _lacks_encoding(call: ast.Call) -> bool:
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "encoding" in keywords:
+        return False
+    name, texts = ast.unparse(call.func), [each.value for each in call.args if isinstance(each, ast.Constant)]
+    if isinstance(mode := keywords.get("mode"), ast.Constant):
+        texts.append(mode.value)
+    if name.endswith((".read_text", ".write_text")):
+        return "utf-8" not in texts
+    if name in ("subprocess.run", "subprocess.Popen", "subprocess.check_output"):
+        return bool(keywords.keys() & {"text", "universal_newlines"})
+    if name == "open":
+        return not any("b" in str(text) for text in texts) and not isinstance(call.args[1], ast.IfExp)
+    if name.endswith(".open") and name.split(".")[0] not in ("av", "os", "Image", "Picture", "PIL", "Pillow"):
+        return any(isinstance(text, str) and text and set(text) <= set("rwaxt+") for text in texts)
+    return False
+
+
+# ------------------------------------------------------------------------------------------- the current folder's code
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A folder whose modules leave a trace when they are imported."""
+    for name in ("tyro", "inspect", "json", "numpy", "sitecustomize", "usercustomize", "torch", "rclpy", "genima_sim"):
+        text = f"open({str(tmp_path / 'executed')!r}, 'a').write({name!r})\nraise SystemExit({name!r})\n"
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+QUICK_COMMANDS = ["--help", "trian", "record --help"]
+LATE_IMPORTS = ["inspect .", "episodes list ."]  # the libraries that take seconds, too
+
+
+@pytest.mark.parametrize(("commands", "path"), [
+    ([*QUICK_COMMANDS, *LATE_IMPORTS], {}),
+    *((QUICK_COMMANDS, {"PYTHONPATH": path}) for path in ("", ":")),
+    ([*QUICK_COMMANDS, "episodes list ."], {"PYTHONPATH": "."}),
+    *(pytest.param(LATE_IMPORTS, {"PYTHONPATH": path}, marks=pytest.mark.nightly) for path in ("", ":", ".")),
+])  # fmt: skip
+def test_commands_import_nothing_from_the_current_folder(
+    hostile: Path, commands: list[str], path: dict[str, str]
+) -> None:
+    for arguments in map(str.split, commands):
+        shown = run(ROOT / "genima", *arguments, cwd=hostile, **path)
+        assert not (hostile / "executed").exists(), (arguments, (hostile / "executed").read_text(encoding="utf-8"))
+        assert shown.returncode in (0, 2) and b"Traceback" not in shown.stderr, shown.stderr
+
+
+def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path) -> None:
+    node = _command(Process("genima_nodes", "command_guard", {"robot": "nowhere.yaml"}))
+    shown = run(*node, cwd=hostile)
+    assert b"nowhere.yaml" in shown.stdout + shown.stderr
+    script = "from genima.system.process_pool import WorkerPool\n"
+    script += "with WorkerPool(1) as pool: print(pool.submit(abs, -3).result())"
+    shown = run(sys.executable, "-P", "-c", script, cwd=hostile)
+    assert shown.stdout == b"3\n", shown.stderr
+    assert not (hostile / "executed").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- Ctrl-C
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("command", ["inspect models/tiny", "eval --task push_button", "record --lockstep --out OUT"])
+def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, command: str) -> None:
+    """The interpreter's own start, some 50 ms before our first line, has words of its own."""
+    words = [str(tmp_path) if word == "OUT" else word for word in command.split()]
+    for seconds in (0.15, 0.4, 0.8, 1.6):
+        code = f"import genima_cli; print(flush=True); from genima_cli.__main__ import end, main; end(main({words}))"
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+        )  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(seconds)
+        begin = time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        # While the interpreter ends, the signal's default action is in force again.
+        ended = process.returncode in (0, 130, -signal.SIGINT)
+        assert b"Traceback" not in errors and ended, (seconds, process.returncode, errors)
+        assert time.monotonic() - begin < 20  # s; about 2 on a quiet machine

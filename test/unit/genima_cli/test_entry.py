@@ -1,0 +1,336 @@
+"""The entry script and the command line, as a user meets them on a machine where little or nothing works yet."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genima import __version__
+from genima.errors import GenimaError
+from genima_cli import COMMANDS
+from genima_cli.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[3]
+ROS = re.compile(r"(rclpy|\w+_interfaces|ament_\w+|launch|launch_ros|tf2_ros|cv_bridge|\w+_msgs|\w+_srvs)$")
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=60)
+
+
+def executable(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A copy of the tree as it is after a clone: no environment."""
+    tree = tmp_path / "tree"
+    copy_tree(tree)
+    return tree
+
+
+def copy_tree(tree: Path) -> None:
+    (tree / "src/genima").mkdir(parents=True)
+    for name in ("genima", "requirements.lock", "src/genima_interfaces"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tree / name)
+    shutil.copytree(ROOT / "src/genima/genima/cli", tree / "src/genima/genima/cli")
+    for name in ("__init__.py", "errors.py", "signals.py", "terminal.py"):
+        shutil.copy(ROOT / "src/genima/genima" / name, tree / "src/genima/genima" / name)
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Callable[[str, str], str]:
+    """Puts a script in place of a program; returns the PATH to use."""
+    folder = tmp_path / "stubs"
+    folder.mkdir(exist_ok=True)
+
+    def put(program: str, script: str) -> str:
+        executable(folder / program, script)
+        # This Python stands for a supported one, wherever the machine keeps it.
+        executable(folder / "python3", f'exec "{Path(sys.base_prefix) / "bin" / "python3"}" "$@"')
+        return f"{folder}:/usr/bin:/bin"
+
+    return put
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_each_command_on_one_line_before_any_set_up(bare: Path, arguments: list[str]) -> None:
+    shown = run(bare / "genima", *arguments)
+    assert shown.returncode == 0, shown.stderr
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.help)}$", shown.stdout, re.MULTILINE)
+    assert not (bare / ".venv").exists()
+
+
+def test_help_lists_the_commands_even_without_python(bare: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "readlink", "dirname", "sed", "env"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    shown = run(bare / "genima", "--help", PATH=str(tools))
+    assert [line.split(":")[0].strip() for line in shown.stdout.splitlines()] == list(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["HOME=/nowhere", "INSPECT=1", "MALLOC=none", "IOENCODING=none", "HASHSEED=none", "STARTUP=x.py", "OPTIMIZE=2"],
+)
+def test_settings_of_python_do_not_reach_it(bare: Path, setting: str) -> None:
+    name, _, value = f"PYTHON{setting}".partition("=")
+    shown = run(bare / "genima", "--version", **{name: value})
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"genima {__version__}\n", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(bare: Path, closed: str) -> None:
+    for argument, code in (("--help", 0), ("trian", 2)):
+        shown = run("/bin/bash", "-c", f'"$0" {argument} {closed}', bare / "genima")
+        assert shown.returncode == code, shown.stderr
+        assert "Traceback" not in shown.stderr
+
+
+def test_the_check_of_the_entry_script_needs_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check"]) == 2
+    assert capsys.readouterr().err.startswith("genima: error: unknown command '--check'")
+
+
+def test_an_environment_that_cannot_be_made_is_one_line(bare: Path) -> None:
+    shown = run(bare / "genima", "setup", GENIMA_VENV="/proc/x")
+    assert shown.returncode == 2 and shown.stderr.startswith("genima: error: ") and shown.stderr.count("\n") == 1
+
+
+def test_help_imports_nothing_but_the_standard_library() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'src/genima')!r})\n"
+        "from genima_cli.__main__ import main\n"
+        "assert main(['--help']) == 0\n"
+        "print({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'__main__'})"
+    )
+    shown = run(Path(sys.base_prefix) / "bin/python3", "-S", "-E", "-c", code)
+    assert shown.stdout.splitlines()[-1] == "{'genima'}", shown.stderr
+
+
+def test_unknown_command_is_one_line_and_costs_no_set_up(bare: Path) -> None:
+    shown = run(bare / "genima", "trian")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert shown.stderr == "genima: error: unknown command 'trian': did you mean train?\n"
+    assert not (bare / ".venv").exists()
+
+
+def test_errors_for_the_user_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: BaseException) -> object:
+        def run_command(argv: list[str]) -> int:
+            raise error
+
+        return type("Module", (), {"main": staticmethod(run_command)})
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: fail(GenimaError("no such task")))
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == "genima: error: no such task\n"
+    monkeypatch.setattr(importlib, "import_module", lambda name: fail(KeyboardInterrupt()))
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.module])
+def test_every_command_can_be_imported_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: object = main([name, "--help"])
+    except SystemExit as leaving:  # argparse and tyro leave by themselves
+        code = leaving.code
+    assert code in (0, None)
+    assert "usage" in capsys.readouterr().out.lower()
+
+
+def test_library_never_imports_ros() -> None:
+    for path in sorted((ROOT / "src/genima").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.append(node.module)
+            assert not [name for name in names if ROS.match(name.split(".")[0])], f"{path}: {names}"
+
+
+def test_missing_system_packages_are_named_with_the_command_to_run(bare: Path, stub: Callable[[str, str], str]) -> None:
+    stub("ldconfig", "exit 0")  # knows no library at all
+    stub("apt-get", "echo apt-get was run; exit 1")
+    shown = run(bare / "genima", "setup", PATH=stub("id", "echo 1000"))
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert re.fullmatch(
+        r"genima: error: system packages are missing\. "
+        r"Run: sudo apt-get install -y --no-install-recommends [a-z0-9.+ -]*libegl1 libopengl0[a-z0-9. -]*\n",
+        shown.stderr,
+    )
+
+
+def test_system_packages_are_installed_as_root(bare: Path, stub: Callable[[str, str], str], tmp_path: Path) -> None:
+    stub("ldconfig", "exit 0")
+    calls, places = tmp_path / "calls", tmp_path / "places"
+    answer = '[ "$1" = update ] || { echo "E: Unable to locate it"; exit 100; }'
+    stub("apt-get", f'echo "$@" >>{calls}; pwd >>{places}; {answer}')
+    shown = run(bare / "genima", "setup", PATH=stub("id", "echo 0"))
+    update, install = calls.read_text().splitlines()
+    assert update == "update"
+    assert re.fullmatch(r"install -y --no-install-recommends .*libegl1 libopengl0.*", install)
+    # What a user's current folder holds is not imported by the tools of a set-up.
+    assert set(places.read_text().splitlines()) == {str(bare.resolve())}
+    assert shown.returncode == 2
+    assert "E: Unable to locate it" in shown.stderr and str(bare / ".venv/setup.log") in shown.stderr
+
+
+def test_the_version_costs_no_set_up(bare: Path) -> None:
+    assert run(bare / "genima", "--version").stdout == f"genima {__version__}\n"
+    assert not (bare / ".venv").exists()
+
+
+def contents(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda venv: (venv / "mine").touch(), "was not made by ./genima"),
+    (lambda venv: (venv / "bin/python").symlink_to("/nowhere/python3"), "its interpreter /nowhere/python3 is missing"),
+    (lambda venv: executable(venv / "bin/python", "exit 1"), "does not run"),
+    (lambda venv: executable(venv / "bin/python", 'case "$*" in *version_info*) exit 1; esac'), "is not 3.11 to 3.13"),
+], ids=["foreign", "missing", "broken", "old"])  # fmt: skip
+def test_an_environment_that_cannot_be_used_is_left_as_it_is(
+    bare: Path, stub: Callable[[str, str], str], make: Callable[[Path], None], said: str
+) -> None:
+    venv = bare / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "added by the user").touch()
+    if said != "was not made by ./genima":
+        (venv / "made_by_genima").touch()
+    make(venv)
+    before = contents(venv)
+    shown = run(bare / "genima", "setup")
+    assert shown.returncode == 2 and contents(venv) == before
+    assert said in shown.stderr and len(shown.stderr.splitlines()) == 1
+    assert f"mv '{venv}' '{venv}'.old; ./genima setup" in shown.stderr  # and what is advised leads further
+    venv.rename(f"{venv}.old")
+    stub("ldconfig", "exit 0")
+    assert "system packages are missing" in run(bare / "genima", "setup", PATH=stub("id", "echo 1000")).stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_an_environment_of_another_user_is_left_as_it_is() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        tree.chmod(0o755)
+        for place in tree.rglob("*"):
+            place.chmod(0o755)
+        hidden = tree / "hidden"
+        hidden.mkdir()
+        executable(hidden / "python3", "exit 0")
+        hidden.chmod(0o700)
+        (tree / ".venv/bin").mkdir(parents=True)
+        (tree / ".venv/made_by_genima").touch()
+        (tree / ".venv/bin/python").symlink_to(hidden / "python3")
+        command = [tree / "genima", "setup"]
+        shown = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, text=True)
+        assert shown.returncode == 2 and (tree / ".venv/bin/python").is_symlink()
+        assert "root made it with an interpreter that you may not run" in shown.stderr
+        assert "GENIMA_VENV" in shown.stderr and "mv " not in shown.stderr and len(shown.stderr.splitlines()) == 1
+        shutil.rmtree(tree / ".venv")
+        shown = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, text=True)
+        assert shown.returncode == 2 and len(shown.stderr.splitlines()) == 1
+        assert f"cannot write {tree}" in shown.stderr and "GENIMA_VENV" in shown.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_a_complete_environment_serves_users_who_cannot_write_it() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        for package in ("genima", "genima_sim", "genima_nodes", "genima_bringup"):
+            for name in ("setup.py", "setup.cfg"):
+                (tree / "src" / package).mkdir(exist_ok=True)
+                shutil.copy(ROOT / "src" / package / name, tree / "src" / package / name)
+        (tree / ".venv/bin").mkdir(parents=True)
+        executable(tree / ".venv/bin/python", "exit 0")
+        script = (tree / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
+        (tree / "functions").write_text(script, encoding="utf-8")
+        for place in (tree, *tree.rglob("*")):
+            place.chmod(0o755)
+        steps = ("make_environment", "build_interfaces", "install_ours")
+        begin = f'. "{tree}/functions"; VENV={tree}/.venv; '
+        run("bash", "-c", begin + "; ".join(f'state_of {step} >"$VENV/{step}.stamp"' for step in steps))
+        for user in (0, 65534):
+            command = ["bash", "-c", begin + "is_set_up && echo complete"]
+            shown = subprocess.run(command, user=user, capture_output=True, timeout=60)
+            assert shown.stdout == b"complete\n", shown.stderr
+        (tree / ".venv/install_ours.stamp").write_text("older", encoding="utf-8")
+        assert run("bash", "-c", begin + "is_set_up && echo complete").stdout == ""
+
+
+@pytest.mark.parametrize("name", ["a:b", "a;b", "a\nb", "a$b", "a{b"])
+def test_a_folder_that_library_paths_cannot_hold_is_refused_before_any_download(bare: Path, name: str) -> None:
+    tree = bare.with_name(name)
+    bare.rename(tree)
+    shown = run(tree / "genima", "setup")
+    assert shown.returncode == 2 and "rename it" in shown.stderr
+    assert not (tree / ".venv").exists()
+
+
+def test_only_a_half_unpacked_package_of_our_own_set_up_is_removed(bare: Path) -> None:
+    """The function itself: a whole set-up takes minutes."""
+    script = (bare / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
+    (bare / "functions").write_text(script, encoding="utf-8")
+    packages = bare / ".venv/lib/python3.11/site-packages"
+    for name in ("numpy-2.0.dist-info", "users_own-1.0.dist-info"):
+        (packages / name).mkdir(parents=True)
+    (packages / "whole-1.0.dist-info").mkdir()
+    (packages / "whole-1.0.dist-info/INSTALLER").write_text("pip")
+    old = packages / "scipy-1.0.dist-info"  # not from the set-up that was killed
+    old.mkdir()
+    os.utime(old, (1, 1))
+    command = ['. "$2/functions"; VENV=$1; forget_half_unpacked', "bash", str(bare / ".venv"), str(bare)]
+    run("bash", "-c", *command)
+    assert len(list(packages.iterdir())) == 4, "no set-up was interrupted"
+    (bare / ".venv/packages.begun").touch()
+    os.utime(bare / ".venv/packages.begun", (2, 2))
+    shown = run("bash", "-c", *command)
+    assert not (packages / "numpy-2.0.dist-info").exists(), shown.stderr
+    assert len(list(packages.iterdir())) == 3
+
+
+def test_another_ros_distribution_is_refused(bare: Path) -> None:
+    shown = run(bare / "genima", "demo", ROS_DISTRO="humble", AMENT_PREFIX_PATH="/opt/ros/humble")
+    assert shown.returncode == 2
+    assert re.fullmatch(r"genima: error: .*'humble'.*'jazzy'.*\n", shown.stderr)
+
+
+def test_unsupported_python_is_named(bare: Path, stub: Callable[[str, str], str]) -> None:
+    stub("id", "echo 1000")
+    path = stub("ldconfig", "exit 0")
+    real = Path(sys.base_prefix) / "bin/python3"
+    old = f'case "$*" in --version) echo Python 3.10.12 ;; *"(3, 11)"*) exit 1 ;; *) exec {real} "$@" ;; esac'
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        executable(Path(path.split(":")[0]) / name, old)
+    shown = run(bare / "genima", "setup", PATH=path)
+    assert shown.returncode == 2
+    assert "Python 3.11 to 3.13 is needed; this machine has Python 3.10.12" in shown.stderr
+
+
+def test_lock_file_pins_every_package_exactly() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 100
+    assert not [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
+    assert len({line.split("==")[0] for line in pins}) == len(pins)

@@ -1,0 +1,217 @@
+"""The node that shows how to set the scene as it was at an episode's start."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from rclpy.parameter import Parameter
+from ros_graph import Graph
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+from test_alignment import compressed, raw
+from test_scene_comparison import record, table
+
+from genima.cameras.scene_comparison import BELONGS, STANDS
+from genima.data.episodes.bag import compressed_topic, raw_topic
+from genima.errors import GenimaError
+from genima.io import paths
+from genima_interfaces.msg import SceneDifference
+from genima_interfaces.srv import ShowEpisode
+from genima_nodes.ros import messages, qos
+from genima_nodes.scene_overlay import SceneOverlayNode
+
+VIEWS = ("front", "wrist")
+SIZE = 100
+CAPTION = 18  # px
+
+pytestmark = pytest.mark.any_pace  # of the nodes
+
+
+def demo(folder: Path, at: int = 20) -> Path:
+    """An episode whose object begins at column ``at``, seen by a raw and by a compressed camera; then it moves."""
+    pictures = [table(at + 5 * i, SIZE) for i in range(3)]
+    streams = {
+        raw_topic("front"): [raw(i, picture) for i, picture in enumerate(pictures)],
+        compressed_topic("wrist"): [compressed(i, picture) for i, picture in enumerate(pictures)],
+    }
+    return record(folder, streams)
+
+
+class Table:
+    """Two cameras above a table with an object, before the node."""
+
+    def __init__(self, graph: Graph, folder: Path, **parameters: object) -> None:
+        self.graph = graph
+        values = {"views": list(VIEWS), "picture": str(folder / "saved" / "overlay.png")} | parameters
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        graph.add(SceneOverlayNode(parameter_overrides=overrides))
+        self.statuses = graph.hear(SceneDifference, "scene_overlay/status", qos.STATUS)
+        self._images = {v: graph.speak(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
+        self.stamp = 0.0
+
+    def see(self, at: int = 20, silent: str = "", size: int = SIZE) -> None:
+        """Show the object at a column to all cameras but one."""
+        self.stamp = round(time.time(), 3)
+        for view in VIEWS:
+            if view != silent:
+                self._images[view](messages.image_message(table(at, size), self.stamp, f"{view}_optical"))
+
+    def until(self, condition: Any, otherwise: str, **what: Any) -> SceneDifference:
+        """The first status from now on that a condition holds for, while the cameras see something."""
+        self.statuses.clear()
+        self.graph.until(
+            lambda: any(map(condition, self.statuses)), f"{otherwise}: {self.statuses[-1:]}", lambda: self.see(**what)
+        )
+        return next(filter(condition, self.statuses))
+
+    def show(self, folder: Path | str) -> ShowEpisode.Response:
+        return self.graph.call(ShowEpisode, "scene_overlay/show", ShowEpisode.Request(folder=str(folder)))
+
+    def save(self) -> Trigger.Response:
+        return self.graph.call(Trigger, "scene_overlay/save", Trigger.Request())
+
+
+def test_an_object_is_put_back(graph: Graph, tmp_path: Path) -> None:
+    folder = demo(tmp_path / "one")
+    studio = Table(graph, tmp_path, episode=str(folder))
+    away = studio.until(lambda s: not s.problem, "nothing is compared", at=50)
+    assert not away.matches and away.episode == str(folder) and list(away.views) == list(VIEWS)
+    assert min(away.differences) > 0.05
+    nearer = studio.until(lambda s: max(s.differences) < 0.05, "no smaller difference", at=24)
+    assert not nearer.matches and min(nearer.differences) > 0.002
+    there = studio.until(lambda s: s.matches, "it does not match")
+    assert max(there.differences) < 0.002 and not there.problem
+    assert abs(messages.seconds(there.header.stamp) - studio.stamp) < 5
+    graph.until(graph.is_fine("scene_overlay"), "no health", studio.see)
+
+
+def test_pictures_come_while_somebody_looks(graph: Graph, tmp_path: Path) -> None:
+    studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")))
+    front = graph.hear(Image, "scene_overlay/front/image", qos.IMAGE)
+    sheets = graph.hear(Image, "scene_overlay/image", qos.IMAGE)
+
+    def drawn(pictures: list[Image]) -> bool:
+        return bool(pictures) and (messages.image_from(pictures[-1]) == BELONGS).all(axis=-1).any()
+
+    graph.until(lambda: drawn(front) and drawn(sheets), "no pictures", lambda: studio.see(at=50))
+    assert front[-1].header.frame_id == "front_optical"
+    picture = messages.image_from(front[-1])[CAPTION:]
+    assert picture.shape == (SIZE, SIZE, 3)
+    for colour, first in ((BELONGS, 20), (STANDS, 50)):
+        assert np.nonzero((picture == colour).all(axis=-1))[1].min() == pytest.approx(first, abs=2)
+    sheet = messages.image_from(sheets[-1])
+    np.testing.assert_array_equal(sheet[: SIZE + CAPTION, :SIZE], messages.image_from(front[-1]))
+
+
+def test_an_episode_is_chosen_while_it_runs(graph: Graph, tmp_path: Path) -> None:
+    one, two = demo(tmp_path / "one"), demo(tmp_path / "two", at=50)
+    studio = Table(graph, tmp_path)
+    status = studio.until(lambda s: "no image" not in s.problem, "cameras are silent")
+    assert "no episode is chosen" in status.problem and not status.matches and np.isnan(status.differences).all()
+    graph.until(graph.is_fine("scene_overlay"), "no episode is a fault", studio.see)
+    assert studio.show(one).success
+    studio.until(lambda s: s.matches and s.episode == str(one), "the first is not shown")
+    assert studio.show(two).success
+    studio.until(lambda s: not s.problem and not s.matches and s.episode == str(two), "the second is not shown")
+    record(tmp_path / "other", {raw_topic("ceiling"): [raw(0, table(20, SIZE))]})
+    for folder, words in (
+        ("", "no folder"),
+        (tmp_path / "nowhere", "cannot be read"),
+        (tmp_path / "other", "has images of ceiling, none of front, wrist"),
+    ):
+        answer = studio.show(folder)
+        assert not answer.success and words in answer.message and "\n" not in answer.message
+    studio.until(lambda s: s.episode == str(two) and not s.problem, "the episode in force is lost")
+
+
+def test_the_picture_is_saved(graph: Graph, tmp_path: Path) -> None:
+    studio = Table(graph, tmp_path)
+    assert "no episode is chosen" in studio.save().message
+    assert studio.show(demo(tmp_path / "one")).success
+    assert "front: no image yet" in studio.save().message
+    studio.until(lambda s: not s.problem, "nothing is compared", at=50)
+    answer = studio.save()
+    assert answer.success and str(tmp_path / "saved" / "overlay.png") in answer.message
+    (file,) = (tmp_path / "saved").iterdir()
+    picture = cv2.imread(str(file))[..., ::-1]
+    assert picture.shape[0] > SIZE and picture.shape[1] > 2 * SIZE
+    assert (picture == BELONGS).all(axis=-1).any() and (picture == STANDS).all(axis=-1).any()
+    former = file.read_bytes()
+    assert studio.save().success
+    kept = [other for other in file.parent.iterdir() if other != file]
+    assert [other.read_bytes() for other in kept] == [former], "what was there is lost"
+
+
+def test_a_picture_is_a_png_file(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(GenimaError, match="name a .png file"):
+        Table(graph, tmp_path, picture=str(tmp_path / "README.md"))
+
+
+def test_a_picture_that_cannot_be_written_is_told(graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")), picture=str(tmp_path / "file" / "overlay.png"))
+    studio.until(lambda s: not s.problem, "nothing is compared")
+    answer = studio.save()
+    assert not answer.success and "cannot write" in answer.message
+
+
+@pytest.mark.parametrize(
+    "what, words",
+    [
+        ({"silent": "wrist"}, "wrist: no image for 1 s"),
+        ({"size": 120}, "front: image is 120x120, the episode's is 100x100"),
+    ],
+)
+def test_a_camera_that_fails_is_told_and_never_matches(graph: Graph, tmp_path: Path, what: Any, words: str) -> None:
+    studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")))
+    studio.until(lambda s: s.matches, "it does not match")
+    wrist = graph.hear(Image, "scene_overlay/wrist/image", qos.IMAGE)
+    status = studio.until(lambda s: words in s.problem, "no complaint", **what)
+    assert not status.matches and np.isnan(status.differences[1])
+    graph.until(graph.complains("scene_overlay", words.split(": ", 1)[1]), "no fault", lambda: studio.see(**what))
+    wrist.clear()
+    graph.until(lambda: len(wrist) > 1, "no picture", lambda: studio.see(**what))
+    picture = messages.image_from(wrist[-1])[CAPTION:]
+    assert (picture == picture[0, 0]).all(), "an old picture is shown as if it were new"
+    studio.until(lambda s: s.matches, "no recovery")
+
+
+def test_a_view_that_the_episode_lacks_is_told_and_others_are_compared(graph: Graph, tmp_path: Path) -> None:
+    folder = record(tmp_path / "one", {raw_topic("front"): [raw(0, table(20, SIZE))]})
+    studio = Table(graph, tmp_path, episode=str(folder))
+    status = studio.until(lambda s: not np.isnan(s.differences[0]), "front is not compared")
+    assert "wrist: the episode has no image of it, only of front" in status.problem and not status.matches
+    assert status.differences[0] == 0
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"episode": "nowhere"}, "episode nowhere: cannot be read"),
+        ({"match": 1.5}, "match is 1.5; it must be a number from 0 to 1"),
+        ({"match": "much"}, "match is much"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(graph: Graph, tmp_path: Path, changes: Any, words: str) -> None:
+    with pytest.raises(GenimaError, match=words):
+        Table(graph, tmp_path, **changes)
+
+
+def test_rviz_shows_what_the_node_publishes(graph: Graph) -> None:
+    config = yaml.safe_load(paths.shared("config", "rviz", "scene_reset.rviz").read_text())
+    assert set(config) == {"Panels", "Visualization Manager", "Window Geometry"}
+    displays = config["Visualization Manager"]["Displays"]
+    assert {display["Class"] for display in displays} == {"rviz_default_plugins/Image"}
+    assert {display["Topic"]["Reliability Policy"] for display in displays} == {"Reliable"}
+    node = graph.add(SceneOverlayNode())
+    published = {publisher.topic_name for publisher in node.publishers if publisher.msg_type is Image}
+    shown = [display["Topic"]["Value"] for display in displays]
+    assert not any(topic.startswith("/") for topic in shown), "not the robot's own, where it has a namespace"
+    assert {node.resolve_topic_name(topic) for topic in shown} == published
+    assert {display["Name"] for display in displays} <= set(config["Window Geometry"])

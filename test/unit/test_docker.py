@@ -1,0 +1,94 @@
+"""The container files, as far as they can be looked at without building them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+from test_launch import RECORDED, declared
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
+LINES = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", DOCKERFILE, flags=re.MULTILINE)).splitlines()
+COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+TARGETS = {name for _, name in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)}
+
+
+def test_stages_build_on_each_other() -> None:
+    known = {"ros:jazzy-ros-base"}
+    for parent, name in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE):
+        assert parent in known
+        known.add(name)
+    assert {"robot", "gpu"} <= known
+
+
+def test_what_is_copied_is_there() -> None:
+    copied = [line.split()[1] for line in LINES if line.startswith("COPY ")]
+    assert copied
+    for source in copied:
+        assert (ROOT / source).exists(), source
+
+
+def test_instructions_are_dockers() -> None:
+    """A line that lost its backslash would be none."""
+    known = {"FROM", "SHELL", "ENV", "RUN", "ARG", "WORKDIR", "COPY", "ENTRYPOINT", "CMD"}
+    assert {line.split()[0] for line in LINES if line.strip()} == known
+
+
+def test_drivers_are_those_that_were_looked_at() -> None:
+    versions = dict(re.findall(r"^ARG (\w+)=(\S+)$", DOCKERFILE, re.MULTILINE))
+    assert versions["FRANKA_ROS2"] == f"v{RECORDED['franka_bringup']['version']}"
+    assert versions["REALSENSE"] == RECORDED["realsense2_camera"]["version"]
+    assert versions["ROBOTIQ"] == RECORDED["robotiq_description"]["commit"]
+
+
+def test_system_packages_are_those_of_the_set_up() -> None:
+    """What ./genima would install by itself, layers later."""
+    wanted = set(re.findall(r"\|\| echo (lib[\w.-]+|cmake|g\+\+|make)$", (ROOT / "genima").read_text(), re.MULTILINE))
+    assert len(wanted) > 5
+    for package in wanted:
+        assert re.search(rf"\s{re.escape(package)}\s", DOCKERFILE), package
+
+
+def test_the_entry_point_can_be_run() -> None:
+    assert os.stat(ROOT / "docker" / "entrypoint.sh").st_mode & stat.S_IXUSR
+    lines = (ROOT / "docker" / "entrypoint.sh").read_text().splitlines()
+    (own,) = [n for n, line in enumerate(lines) if "$VIRTUAL_ENV/lib/python3.12/site-packages:" in line]
+    assert own > max(n for n, line in enumerate(lines) if line.startswith("source ")), "it would be hidden"
+
+
+def test_what_the_user_chooses_is_explained_and_reaches_both() -> None:
+    """No required variable: compose would ask for it also where only the other service is built."""
+    explained = (ROOT / "docker" / "compose.yaml").read_text().partition("x-common")[0]
+    commands = {name: service["command"] for name, service in COMPOSE["services"].items()}
+    for name in re.findall(r"\$\{(\w+)", " ".join(commands.values())):
+        assert f"{name}=" in explained
+    assert all(command.count("${") == command.count(":-") for command in commands.values())
+    assert all("gripper:=${GRIPPER" in command for command in commands.values())  # of the arm's model
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_a_service_can_do_its_work(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert service["build"]["target"] in TARGETS
+    assert (ROOT / "docker" / service["build"]["context"] / service["build"]["dockerfile"]).resolve().exists()
+    assert service["network_mode"] == service["ipc"] == "host"
+    assert service["ulimits"]["rtprio"] == 99 and service["ulimits"]["memlock"] == -1
+    passed = set(re.findall(r"(\w+):=", service["command"]))
+    assert passed <= declared(ROOT / "launch" / "real_robot.launch.py")
+    for volume in service["volumes"]:
+        place = volume.split(":")[0]
+        assert place.startswith("/") or place in ("../runs", "../data") or (ROOT / "docker" / place).exists()
+
+
+def test_the_dev_container_is_the_robots() -> None:
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text()
+    data = json.loads(re.sub(r"^//.*$", "", text, flags=re.MULTILINE))
+    assert data["build"]["target"] in TARGETS
+    assert data["postCreateCommand"].startswith("bash -c "), "/bin/sh there knows no source"
+    assert (ROOT / ".devcontainer" / data["build"]["dockerfile"]).resolve().exists()

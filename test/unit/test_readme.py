@@ -1,0 +1,76 @@
+"""The README and the docs say what the program does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from genima_calibration import commands as calibrate
+from genima_cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "models").glob("**/*.md"))]
+_COMMAND = re.compile(r"\./genima((?: +[^\s`#]+)+)")
+
+
+def _commands() -> dict[str, set[str]]:
+    """Options by command, of every ``./genima ...`` in every page."""
+    used: dict[str, set[str]] = defaultdict(set)
+    for page in PAGES:
+        for match in _COMMAND.finditer(page.read_text()):
+            command, *arguments = match.group(1).split()
+            if command.startswith("-") or command == "COMMAND":
+                continue
+            if command in ("train", "episodes") and arguments and arguments[0] != "COMMAND":
+                command = f"{command} {arguments[0]}"
+            if command == "calibrate" and arguments:
+                command = f"{command} {arguments[0] if arguments[0] in calibrate.COMMANDS else 'FOLDER'}"
+            used[command] |= {argument.rstrip(",;.):") for argument in arguments if argument.startswith("--")}
+    return used
+
+
+def test_readme_starts_with_the_two_commands() -> None:
+    """A new user needs no others."""
+    found = re.findall(r"^\./genima (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert found[:2] == ["demo", "test"]
+
+
+@pytest.mark.parametrize("command", sorted(_commands()))
+def test_documented_commands_and_options_exist(command: str) -> None:
+    """What the pages tell to type is understood."""
+    name, *rest = command.split()
+    assert name in COMMANDS
+    if not COMMANDS[name].module:
+        return
+    shown = subprocess.run(
+        [sys.executable, "-m", "genima_cli", name, *rest, "--help"], capture_output=True, text=True, timeout=240
+    )
+    assert shown.returncode == 0, shown.stderr
+    for option in sorted(_commands()[command]):
+        assert option in shown.stdout, f"./genima {command} has no {option}"
+
+
+def test_every_command_is_documented() -> None:
+    """Somewhere a user is told of it."""
+    assert {command.split()[0] for command in _commands()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("package", ["genima_nodes", "genima_sim", "genima_bringup"])
+def test_the_readme_says_where_every_node_is(package: str) -> None:
+    """The table of folders has the package's nodes in its row."""
+    (row,) = re.findall(rf"^\| `src/{package}` \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    nodes = re.findall(r'"(\w+) = ', (ROOT / "src" / package / "setup.py").read_text())
+    assert nodes and [node for node in nodes if f"`{node}`" not in row] == []
+
+
+def test_links_lead_somewhere() -> None:
+    """Files that the pages point to are there."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} points to {target}"
