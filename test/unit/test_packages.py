@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-import ast
 import re
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import yaml
+from imports import PACKAGES, SOURCE, imported, modules
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
-PACKAGES = ("genima", "genima_bringup", "genima_nodes", "genima_sim")
-ROS = re.compile(r"genima\w*|rclpy|builtin_interfaces|\w+_(msgs|srvs)")
+ROOT = SOURCE.parent
+KEYS = {"cv2": "opencv", "OpenGL": "opengl", "PIL": "pil", "coppeliasim_zmqremoteapi_client": "coppeliasim"}
+"""Where a rosdep key is not named after the module: ``python3-opengl`` for ``OpenGL``."""
+NOT_REQUIRED = {"rlbench"}  # installed by hand, docs/coppeliasim.md
 
 
-def imported(package: str) -> set[str]:
-    """ROS packages, ours included, that a package imports anywhere."""
-    modules = set()
-    for file in (SOURCE / package / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                modules |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                modules.add(node.module)
-    tops = {module.split(".")[0] for module in modules}
-    return {top for top in tops if ROS.fullmatch(top)} - {package}
+def third_party(package: str) -> set[str]:
+    """Modules of others that a package imports anywhere."""
+    names = {name.split(".")[0] for file in modules(package).values() for name, _ in imported(file)}
+    return names - set(sys.stdlib_module_names) - {package} - NOT_REQUIRED
+
+
+def declared(package: str) -> set[str]:
+    root = ET.parse(SOURCE / package / "package.xml").getroot()
+    return {str(element.text) for element in root.iter("exec_depend")}
+
+
+def names_of(module: str) -> set[str]:
+    """What a dependency on a module may be called in package.xml."""
+    key = KEYS.get(module, module.replace("_", "-"))
+    return {module, f"python3-{key}", f"python3-{key}-pip", f"genima-{key}-pip"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_declares_the_ros_packages_that_it_imports(package: str) -> None:
-    root = ET.parse(SOURCE / package / "package.xml").getroot()
-    declared = {element.text for element in root.iter("exec_depend")}
-    assert imported(package) <= declared
-    assert package == "genima" or imported(package), "the scan finds nothing"
+def test_a_package_declares_what_it_imports(package: str) -> None:
+    missing = {module for module in third_party(package) if not names_of(module) & declared(package)}
+    assert not missing
+    assert third_party(package), "the scan finds nothing"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_declares_nothing_else(package: str) -> None:
+    needed = set().union(*map(names_of, third_party(package)))
+    started = {"genima_cli": {"genima_calibration"}, "genima_bringup": {"ros2launch"}, "genima": {"genima-daqp-pip"}}
+    assert declared(package) <= needed | started.get(package, set())
+
+
+def test_keys_of_our_own_are_defined_as_in_the_requirements() -> None:
+    defined = yaml.safe_load((ROOT / "rosdep.yaml").read_text(encoding="utf-8"))
+    used = {key for package in PACKAGES for key in declared(package) if key.startswith("genima-")}
+    assert set(defined) == used
+    lines = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
+    wanted = {re.split(r"[=<>]", line)[0]: line.split("#")[0].strip() for line in lines}
+    for key, systems in defined.items():
+        (requirement,) = systems["*"]["pip"]["packages"]
+        name = re.split(r"[=<>]", requirement)[0]
+        assert name not in wanted or wanted[name].split("==")[0] == requirement.split("==")[0], key
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_installed_nodes_run_on_the_python_of_the_environment(package: str) -> None:
-    assert "executable=/usr/bin/env python3" in (SOURCE / package / "setup.cfg").read_text()
+    assert "executable=/usr/bin/env python3" in (SOURCE / package / "setup.cfg").read_text(encoding="utf-8")
 
 
 def test_all_packages_have_one_version() -> None:
@@ -47,3 +72,12 @@ def test_all_packages_have_one_version() -> None:
         assert ET.parse(SOURCE / package / "package.xml").getroot().findtext("version") == __version__, package
     for package in PACKAGES:
         assert f'version="{__version__}"' in (SOURCE / package / "setup.py").read_text(encoding="utf-8"), package
+
+
+def test_all_packages_are_set_up_and_checked() -> None:
+    entry = (ROOT / "genima").read_text(encoding="utf-8")
+    assert f"PACKAGES=({' '.join(PACKAGES)})" in entry
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for package in PACKAGES:
+        assert f'"src/{package}/{package}"' in settings and f'"src/{package}"' in settings
+        assert Path(SOURCE / package / "resource" / package).is_file()

@@ -1,0 +1,95 @@
+"""Imports point downwards, between packages and within the library, and never in a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+from imports import PACKAGES, imported, modules
+
+LAYERS = (
+    ("genima.errors",),
+    ("genima.system", "genima.io", "genima.types"),
+    ("genima.robot",),
+    ("genima.cameras",),
+    ("genima.targets",),
+    ("genima.control", "genima.teleop"),
+    ("genima.policy",),
+    ("genima.data",),
+    ("genima.training", "genima.evaluation", "genima.inspection", "genima.doctor", "genima.closed_loop"),
+)
+"""Parts of the library, lowest first; parts of one layer may use each other."""
+
+
+def imports() -> Mapping[str, set[str]]:
+    """Our modules by module, imports inside functions included."""
+    ours = {name: file for package in PACKAGES for name, file in modules(package).items()}
+    return {
+        name: {found for target, _ in imported(file) if (found := _module(target, ours)) not in ("", name)}
+        for name, file in ours.items()
+    }
+
+
+def _module(name: str, ours: Mapping[str, object]) -> str:
+    while name and name not in ours:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _layer(module: str) -> int | None:
+    for number, parts in enumerate(LAYERS):
+        if any(module == part or module.startswith(f"{part}.") for part in parts):
+            return number
+    return None
+
+
+def test_packages_import_only_those_below() -> None:
+    upward = [
+        f"{module} imports {target}"
+        for module, targets in imports().items()
+        for target in targets
+        if PACKAGES.index(target.split(".")[0]) > PACKAGES.index(module.split(".")[0])
+    ]
+    assert not upward
+
+
+def test_the_library_imports_only_from_layers_below() -> None:
+    upward = []
+    for module, targets in imports().items():
+        layer = _layer(module)
+        for target in targets:
+            below = _layer(target)
+            if layer is not None and below is not None and below > layer:
+                upward.append(f"{module} imports {target}")
+    assert not upward
+
+
+def test_all_parts_of_the_library_have_a_layer() -> None:
+    assert [name for name in modules("genima") if name != "genima" and _layer(name) is None] == []
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    assert list(_circles(imports())) == []
+
+
+def _circles(targets: Mapping[str, set[str]]) -> Iterator[list[str]]:
+    """Modules that import themselves by way of others: leaves are taken away until only circles are left."""
+    left = {module: set(others) for module, others in targets.items()}
+    while leaves := {module for module, others in left.items() if not others}:
+        left = {module: others - leaves for module, others in left.items() if module not in leaves}
+    users = {module: {user for user, others in left.items() if module in others} for module in left}
+    while unused := {module for module, by in users.items() if not by}:
+        users = {module: by - unused for module, by in users.items() if module not in unused}
+    if users:
+        yield sorted(users)
+
+
+@pytest.mark.parametrize(
+    ("targets", "found"),
+    [
+        ({"a": {"b"}, "b": set()}, []),
+        ({"a": {"b"}, "b": {"a"}, "c": {"a"}}, [["a", "b"]]),
+    ],
+)
+def test_circles_are_found(targets: Mapping[str, set[str]], found: list[list[str]]) -> None:
+    assert list(_circles(targets)) == found
