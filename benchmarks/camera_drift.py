@@ -22,7 +22,8 @@ import tyro
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import Camera
 from genima.data.episodes import Episode, find_episodes
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel

@@ -32,7 +32,7 @@ from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
 from genima.policy.diffusion_agent.sampling_options import Shortcuts
 from genima.robot.model import RobotModel
 from genima.targets.decoding import DrawingErrors, drawing_errors, summarise
-from genima_cli import evaluate
+from genima_cli import evaluate_options
 from genima_cli.evaluation_results import checkpoint_digest
 from genima_sim.tasks import TASKS
 
@@ -149,7 +149,7 @@ def success(options: Options, shortcuts: Shortcuts, task: str) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
         given |= {"--task": task, "--episodes": options.episodes, "--out": out}
-        evaluate.main([str(word) for pair in given.items() for word in pair])
+        evaluate_options.main([str(word) for pair in given.items() for word in pair])
         result = json.loads(out.read_text(encoding="utf-8"))
     return {key: result[key] for key in ("episodes", "successes", "interval_95")}
 

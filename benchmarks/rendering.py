@@ -15,7 +15,8 @@ import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
 
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import Camera
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel

@@ -17,7 +17,8 @@ from one_thread import render_in_a_thread
 from ros_graph import Graph
 from untrained import save_checkpoints
 
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import Camera
 from genima.data.datasets.render import render
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.data.episodes import find_episodes

@@ -13,7 +13,7 @@ import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool, Trigger
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel

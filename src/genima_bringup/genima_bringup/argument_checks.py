@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from genima.cameras.calibration_board import Board
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.cameras.rig import load_rig
 from genima.doctor import Status, installation, ros
 from genima.doctor.configuration import rig_fits

@@ -20,7 +20,7 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Image, Joints

@@ -237,7 +237,7 @@ def _logs(options: Live) -> Path:
 
 
 def _simulate(options: Live) -> int:
-    from genima.cameras.camera import load_cameras
+    from genima.cameras.calibration_file import load_cameras
 
     views = load_cameras("sim")
     view, most, speed = options.view or "front", options.most or _MOST, options.speed or _SIMULATED_SPEED

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from genima.cameras.camera import VIRTUAL, Camera, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import VIRTUAL, Camera
 from genima.cameras.rig import Device
 from genima.doctor import (
     Finding,

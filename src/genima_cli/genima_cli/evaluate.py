@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from tqdm import tqdm
@@ -14,7 +14,6 @@ from tqdm import tqdm
 from genima.closed_loop import Draws, Reads, Robot, run_episode
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
-from genima.control.temporal_ensemble import TemporalEnsemble
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets
 from genima.io.files import require_writable
@@ -23,9 +22,9 @@ from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
 from genima.policy.spec import DrawingSpec
+from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.robot.model import RobotModel
 from genima.system.signals import interruptible
-from genima_cli.evaluate_options import Evaluate, main
 from genima_cli.evaluation_results import Results, checkpoint_digest, open_results
 from genima_sim.coppeliasim.connection import PATIENT, Connection
 from genima_sim.coppeliasim.environment import CoppeliaEnvironment
@@ -35,7 +34,8 @@ from genima_sim.environment import Environment
 from genima_sim.rlbench.environment import RLBenchEnvironment
 from genima_sim.rlbench.tasks import ROBOT
 
-__all__ = ["Evaluate", "load_pair", "main", "run"]
+if TYPE_CHECKING:
+    from genima_cli.evaluate_options import Evaluate
 
 
 class _Simulated(Robot, Protocol):

@@ -108,7 +108,7 @@ def _processes(options: Real) -> list[Process]:
     Raises:
         GenimaError: in a moment, for what the nodes would find out in many seconds.
     """
-    from genima.cameras.camera import load_cameras
+    from genima.cameras.calibration_file import load_cameras
     from genima.cameras.rig import load_rig
     from genima.robot.model import RobotModel  # only here: for --help, nothing slow is imported
     from genima_bringup.argument_checks import require_policy

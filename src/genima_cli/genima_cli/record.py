@@ -252,7 +252,7 @@ def _robot_processes(options: Record) -> list[Process]:
     Raises:
         GenimaError: for files that are missing or wrong.
     """
-    from genima.cameras.camera import load_cameras
+    from genima.cameras.calibration_file import load_cameras
     from genima.cameras.rig import load_rig
     from genima.robot.model import RobotModel
     from genima.teleop.leader_mapping import SAME, Leader

@@ -92,7 +92,8 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
         GenimaError: for unknown views, views without a calibration, cameras of different sizes, two demos of one name
             and a bad appearance file.
     """
-    from genima.cameras.camera import VIRTUAL, load_cameras
+    from genima.cameras.calibration_file import load_cameras
+    from genima.cameras.camera import VIRTUAL
     from genima.cameras.virtual_view import virtual_camera
     from genima.data.datasets.render import RenderPlan
     from genima.policy.spec import DrawingSpec  # here, as parsing the options must take no second

@@ -20,8 +20,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
-from genima.cameras.calibration_file import Calibration, Frames
-from genima.cameras.camera import calibration_files, calibration_folder
+from genima.cameras.calibration_file import Calibration, Frames, calibration_files, calibration_folder
 from genima.cameras.frame_tree import FrameTree, Hanging, hang, link_of, require_frame
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel

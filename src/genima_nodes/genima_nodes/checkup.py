@@ -6,7 +6,7 @@ import sys
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.cameras.rig import load_rig
 from genima.doctor import Finding, Status
 from genima.robot.model import RobotModel

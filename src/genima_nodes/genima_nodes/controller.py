@@ -19,14 +19,14 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.closed_loop import Reads
 from genima.control.chunk_stream import ChunkStream, Mode
-from genima.control.temporal_ensemble import TemporalEnsemble
 from genima.errors import GenimaError
 from genima.policy.controller.controller import Controller
 from genima.policy.spec import CONTROLLER, read_pair
-from genima.targets.consistency import Agreement
+from genima.policy.target_consistency import Agreement
+from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.types import Chunk, DrawnTarget, Joints
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.cameras.intrinsics import Intrinsics
 from genima.cameras.tiling import untile
 from genima.cameras.undistortion import Rectifier

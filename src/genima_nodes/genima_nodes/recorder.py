@@ -28,8 +28,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import SetBool, Trigger
 
-from genima.cameras.calibration_file import Calibration
-from genima.cameras.camera import calibration_folder
+from genima.cameras.calibration_file import Calibration, calibration_folder
 from genima.data.episodes import bag
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.metadata import Qos

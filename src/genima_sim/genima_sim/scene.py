@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import mujoco
 
 from genima.cameras.camera import Camera
-from genima.robot.body import add_camera, robot_spec
+from genima.cameras.mujoco_camera import add_camera
+from genima.robot.body import robot_spec
 from genima.robot.model import RobotModel
 from genima_sim.mounted_board import MountedBoard, add_board
 from genima_sim.tasks import KNOB_HEIGHT, PAN_HEIGHT

@@ -8,7 +8,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import Camera
 from genima.errors import GenimaError
 from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel

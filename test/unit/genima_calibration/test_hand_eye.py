@@ -20,8 +20,8 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, Frames, Residuals
-from genima.cameras.camera import Parent, load_cameras
+from genima.cameras.calibration_file import Calibration, Frames, Residuals, load_cameras
+from genima.cameras.camera import Parent
 from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
 from genima.io import paths

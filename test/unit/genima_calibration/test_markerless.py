@@ -17,8 +17,8 @@ from scipy.spatial import cKDTree
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
 
-from genima.cameras.calibration_file import Calibration
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import Calibration, load_cameras
+from genima.cameras.camera import Camera
 from genima.cameras.intrinsics import Intrinsics
 from genima.cameras.robot_depth import RobotDepth
 from genima.data.episodes import EpisodeWriter

@@ -13,7 +13,7 @@ from ros_graph import Graph
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.cameras.rig import Device
 from genima.doctor import Finding, Status
 from genima.robot.model import RobotModel

@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image as ImageMessage
 from standins import coppeliasim
 from standins.coppeliasim import SCRIPT, StandIn
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel

@@ -23,6 +23,8 @@ from genima.cameras.camera import Camera, Parent
 from genima.cameras.frame_tree import FrameName, require_frame
 from genima.cameras.intrinsics import Intrinsics
 from genima.cameras.plausibility import require_plausible
+from genima.errors import GenimaError
+from genima.io import paths
 from genima.io.files import (
     FileSchema,
     Finite,
@@ -240,3 +242,34 @@ class Calibration:
         backup(path)
         atomic_write(path, f"{head}\n{body}".encode())
         return path
+
+
+# -------------------------------------------------------------------------------------------------------------- folders
+
+
+def calibration_folder(name_or_folder: str | Path) -> Path:
+    """A folder of calibrations, ``<view>.yaml`` each: one of ``calibration/`` by its name, or any.
+
+    Raises:
+        GenimaError: where there is none.
+    """
+    folder = Path(name_or_folder)
+    return folder if folder.is_dir() else paths.shared("calibration", str(name_or_folder))
+
+
+def calibration_files(folder: Path) -> list[Path]:
+    """The calibrations in a folder, by view; hidden files, such as those of macOS, are none."""
+    return sorted(path for path in folder.glob("*.yaml") if not path.name.startswith("."))
+
+
+def load_cameras(name_or_folder: str | Path) -> Mapping[str, Camera]:
+    """All cameras of a folder of calibrations (:func:`calibration_folder`) by view.
+
+    Raises:
+        GenimaError: where there is none, and for a malformed file.
+    """
+    folder = calibration_folder(name_or_folder)
+    cameras = {path.stem: Calibration.load(path).camera for path in calibration_files(folder)}
+    if not cameras:
+        raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
+    return cameras

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
-from genima.io import paths
 from genima.robot.model import RobotModel
 
 Parent = Literal["base", "flange"]  # what carries a camera
@@ -133,33 +131,3 @@ class Camera:
         k1, k2, p1, p2, k3 = (float(distortion[name]) for name in DISTORTION)
         size = int(data["width"]), int(data["height"])
         return cls(view, data["parent"], T, *size, fx, fy, cx, cy, (k1, k2, p1, p2, k3))
-
-
-def calibration_folder(name_or_folder: str | Path) -> Path:
-    """A folder of calibrations, ``<view>.yaml`` each: one of ``calibration/`` by its name, or any.
-
-    Raises:
-        GenimaError: where there is none.
-    """
-    folder = Path(name_or_folder)
-    return folder if folder.is_dir() else paths.shared("calibration", str(name_or_folder))
-
-
-def calibration_files(folder: Path) -> list[Path]:
-    """The calibrations in a folder, by view; hidden files, such as those of macOS, are none."""
-    return sorted(path for path in folder.glob("*.yaml") if not path.name.startswith("."))
-
-
-def load_cameras(name_or_folder: str | Path) -> Mapping[str, Camera]:
-    """All cameras of a folder of calibrations (:func:`calibration_folder`) by view.
-
-    Raises:
-        GenimaError: where there is none, and for a malformed file.
-    """
-    from genima.cameras.calibration_file import Calibration  # only here: hand-eye calibration builds on cameras
-
-    folder = calibration_folder(name_or_folder)
-    cameras = {path.stem: Calibration.load(path).camera for path in calibration_files(folder)}
-    if not cameras:
-        raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
-    return cameras

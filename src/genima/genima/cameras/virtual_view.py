@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.cameras.camera import VIRTUAL, Camera
+from genima.cameras.mujoco_camera import add_camera
 from genima.errors import GenimaError
-from genima.robot.body import COLLISION, add_camera, finger_ratios, robot_spec
+from genima.robot.body import COLLISION, finger_ratios, robot_spec
 from genima.robot.model import RobotModel
 from genima.system.opengl_context import mujoco_renderer
 from genima.types import Image

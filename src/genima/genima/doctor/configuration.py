@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from genima.cameras.calibration_file import Calibration
-from genima.cameras.camera import VIRTUAL, calibration_files, calibration_folder
+from genima.cameras.calibration_file import Calibration, calibration_files, calibration_folder
+from genima.cameras.camera import VIRTUAL
 from genima.cameras.plausibility import view_doubt, view_problem
 from genima.cameras.rig import Device, load_rig
 from genima.doctor.findings import Finding, fail, ok, skipped, warn

@@ -13,7 +13,8 @@ from huggingface_hub import parse_local_safetensors_file_metadata
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from genima.cameras.camera import VIRTUAL, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import VIRTUAL
 from genima.errors import GenimaError
 from genima.inspection.report import Report, Section, spec_rows
 from genima.inspection.sheet import captioned, grid

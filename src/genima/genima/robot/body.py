@@ -18,7 +18,6 @@ import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.camera import Camera
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
@@ -100,23 +99,6 @@ def robot_spec(robot: RobotModel) -> mujoco.MjSpec:
             geom.group = COLLISION
     _attach_gripper(spec, robot)
     return spec
-
-
-def add_camera(spec: mujoco.MjSpec, robot: RobotModel, camera: Camera) -> None:
-    """Add a camera under the name of its view, to the base or the flange. MuJoCo's have square pixels and a central
-    principal point, whatever the calibration says."""
-    position = camera.T_parent_camera[:3, 3].copy()
-    body = spec.worldbody
-    if camera.parent == "flange":
-        body = spec.body("link7")
-        position[2] += robot.flange_offset
-    optical_to_mujoco = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera looks along -z with y up
-    body.add_camera(
-        name=camera.view,
-        pos=position.tolist(),
-        quat=_wxyz(Rotation.from_matrix(camera.T_parent_camera[:3, :3] @ optical_to_mujoco)),
-        fovy=float(np.degrees(2 * np.arctan(camera.height / 2 / camera.fy))),
-    )
 
 
 def _asset_folder() -> Path:

@@ -102,7 +102,7 @@ def _cameras(options: Check) -> Mapping[str, Camera]:
     Raises:
         GenimaError: when they are unknown.
     """
-    from genima.cameras.camera import load_cameras
+    from genima.cameras.calibration_file import load_cameras
     from genima.data.episodes.cameras import RecordedCameras
     from genima.data.episodes.folders import is_demo
 

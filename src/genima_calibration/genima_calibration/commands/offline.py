@@ -135,7 +135,7 @@ def _detect(
     """View, camera, the samples in which the board is seen, and why it is not in others."""
     from tqdm import tqdm
 
-    from genima.cameras.camera import calibration_files
+    from genima.cameras.calibration_file import calibration_files
     from genima.data.episodes.folders import is_demo
     from genima_calibration.bag_samples import BagSamples
     from genima_calibration.detection_diagnosis import diagnose

@@ -93,7 +93,7 @@ def import_lerobot(argv: Sequence[str]) -> int:
         raise GenimaError("--gripper-range: closed and open must differ")
     views, joints = _pairs("--views", options.views), _pairs("--joints", options.joints)
 
-    from genima.cameras.camera import load_cameras
+    from genima.cameras.calibration_file import load_cameras
     from genima.data.lerobot import DatasetReader
     from genima.robot.model import RobotModel
     from genima.system.terminal import printable

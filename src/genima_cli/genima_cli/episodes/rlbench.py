@@ -41,7 +41,7 @@ def import_rlbench(argv: Sequence[str]) -> int:
         argv,
         example="./genima episodes import-rlbench /data/rlbench/open_box --out data/rlbench",
     )
-    from genima.cameras.camera import load_cameras
+    from genima.cameras.calibration_file import load_cameras
     from genima.data import rlbench
     from genima.robot.model import RobotModel
     from genima_cli.episodes.each import import_episodes  # here: what takes seconds to import

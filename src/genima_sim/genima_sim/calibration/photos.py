@@ -9,7 +9,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import Camera
 from genima.cameras.intrinsics import Intrinsics
 from genima.control.collision import SelfCollision
 from genima.errors import GenimaError

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from genima.cameras.calibration_board import Board
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import Camera
 from genima.cameras.intrinsics import Intrinsics
 from genima.control.collision import SelfCollision
 from genima.errors import GenimaError

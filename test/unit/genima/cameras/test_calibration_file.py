@@ -14,8 +14,8 @@ import yaml
 from mutation import mutated_bytes, mutated_data, require_clean
 
 from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import Calibration, load_cameras
+from genima.cameras.camera import Camera
 from genima.cameras.intrinsics import Intrinsics
 from genima.errors import GenimaError
 from genima.io import paths

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.camera import Camera
 from genima.cameras.tiling import tile, untile
 from genima.errors import GenimaError
 from genima.io import paths

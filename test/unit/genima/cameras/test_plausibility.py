@@ -10,8 +10,8 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.calibration_file import Calibration, Frames
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import Calibration, Frames, load_cameras
+from genima.cameras.camera import Camera
 from genima.cameras.plausibility import (
     require_plausible,
     require_plausible_pose,

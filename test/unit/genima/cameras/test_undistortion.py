@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from genima.cameras.calibration_file import Calibration
-from genima.cameras.camera import Camera, load_cameras
+from genima.cameras.calibration_file import Calibration, load_cameras
+from genima.cameras.camera import Camera
 from genima.cameras.intrinsics import Intrinsics
 from genima.cameras.tiling import fit
 from genima.cameras.undistortion import Rectifier

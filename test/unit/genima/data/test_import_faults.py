@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from mutation import mutated_bytes, mutated_data, require_clean
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.data.episodes import Episode, find_episodes
 from genima.data.episodes.bag import BagReader, calibration_topic, camera_info_topic
 from genima.data.episodes.cameras import RecordedCameras

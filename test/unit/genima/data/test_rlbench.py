@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from standins import rlbench as stand_in
 from untrained import save_checkpoints
 
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import load_cameras
 from genima.closed_loop import run_episode
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard

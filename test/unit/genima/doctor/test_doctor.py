@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from genima.cameras.calibration_file import Calibration, Frames, Residuals
-from genima.cameras.camera import load_cameras
+from genima.cameras.calibration_file import Calibration, Frames, Residuals, load_cameras
 from genima.cameras.rig import Device, load_rig
 from genima.doctor import (
     Finding,

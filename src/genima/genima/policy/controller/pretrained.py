@@ -8,10 +8,9 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, 
 from genima.errors import GenimaError
 from genima.io import hub
 from genima.policy.controller.act import Act
-from genima.training.options import CLIP, IMAGENET
 
 
-def load_imagenet(act: Act, name_or_folder: str = IMAGENET) -> None:
+def load_imagenet(act: Act, name_or_folder: str) -> None:
     """Give ACT's backbone the weights of a ResNet on the hub or in a local folder.
 
     Raises:
@@ -37,7 +36,7 @@ def load_imagenet(act: Act, name_or_folder: str = IMAGENET) -> None:
         ) from None
 
 
-def load_clip(name_or_folder: str = CLIP) -> tuple[CLIPTextModel, PreTrainedTokenizerBase]:
+def load_clip(name_or_folder: str) -> tuple[CLIPTextModel, PreTrainedTokenizerBase]:
     """A frozen CLIP text encoder and its tokenizer, from the hub or a local folder.
 
     Raises:

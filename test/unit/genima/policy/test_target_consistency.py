@@ -12,9 +12,9 @@ from genima.cameras.camera import Camera
 from genima.cameras.tiling import tile
 from genima.errors import GenimaError
 from genima.policy.spec import DrawingSpec
+from genima.policy.target_consistency import Agreement
 from genima.robot.model import RobotModel
 from genima.targets import Appearance
-from genima.targets.consistency import Agreement
 from genima.targets.rendering import render_spheres
 from genima.targets.sphere_geometry import place_spheres
 from genima.types import Image
