@@ -30,8 +30,8 @@ from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import moved
 from genima.types import Image, Joints
 from genima_calibration.drift import Drift
-from genima_calibration.pose_check import LIMIT, CalibrationChecker, Verdict
-from genima_calibration.stationary_detector import slow
+from genima_calibration.pose_check import LIMIT, CalibrationChecker, PoseVerdict
+from genima_calibration.stationary_detector import is_slow
 
 Array = NDArray[np.float64]
 MOVES = {"not moved": (0.0, 0.0), "1 cm": (0.01, 0.0), "1 deg": (0.0, 1.0), "2 cm, 3 deg": (0.02, 3.0)}  # m, deg
@@ -52,7 +52,7 @@ class Options:
 class Run:
     """Images in a row of a camera that stays where it was put."""
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[PoseVerdict]
     shifts: Array  # (N,) px
     said: int  # after how many images a problem is told; 0: never
 
@@ -68,7 +68,7 @@ def main() -> None:
     for folder in tqdm(folders, desc="read", disable=not sys.stderr.isatty()):
         demo = Episode.load(folder, robot)
         joints = [Joints(*of) for of in zip(demo.stamps, demo.positions, demo.gripper.astype(float), strict=True)]
-        t = int(rng.choice([t for t in range(1, len(demo)) if slow(joints[t - 1], joints[t], np.inf)]))
+        t = int(rng.choice([t for t in range(1, len(demo)) if is_slow(joints[t - 1], joints[t], np.inf)]))
         for view in cameras:
             seen[view].append((demo.image(view, t), joints[t]))
     print(f"{len(folders)} images a view; moved cameras: {RUN} images in a row")
@@ -92,7 +92,7 @@ def count(
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             twist = np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]])
             checker.calibrated = replace(camera, T_parent_camera=moved(camera.T_parent_camera, twist))
-            drift, verdicts, shifts, said = Drift(), list[Verdict](), list[float](), 0
+            drift, verdicts, shifts, said = Drift(), list[PoseVerdict](), list[float](), 0
             for image, joints in seen[first : first + length]:
                 shift = checker.outline(joints).shift(-twist)
                 shifts.append(float(np.sqrt(2 * np.mean(shift**2))) if len(shift) else 0.0)
@@ -106,8 +106,10 @@ def count(
     checker.close()
     counts = Counter(verdict for run in runs for verdict in run.verdicts)
     all_shifts = np.concatenate([run.shifts for run in runs])
-    noticed = np.array([verdict is Verdict.MOVED for run in runs for verdict in run.verdicts])[all_shifts > limit]
-    columns = "".join(f"{counts[v]:>{w}}" for v, w in ((Verdict.FINE, 6), (Verdict.MOVED, 6), (Verdict.UNKNOWN, 8)))
+    noticed = np.array([verdict is PoseVerdict.MOVED for run in runs for verdict in run.verdicts])[all_shifts > limit]
+    columns = "".join(
+        f"{counts[v]:>{w}}" for v, w in ((PoseVerdict.FINE, 6), (PoseVerdict.MOVED, 6), (PoseVerdict.UNKNOWN, 8))
+    )
     share = f"{noticed.mean():.0%} of {len(noticed)}" if len(noticed) else "-"
     clear = [run for run in runs if not metres + degrees or np.all(run.shifts > limit)]
     told = [run.said for run in clear if run.said]

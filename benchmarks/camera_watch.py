@@ -24,13 +24,13 @@ from steadiness import COUNTERS, late
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_bringup.node_specs import Process, around_simulator, camera_watch
+from genima_bringup.node_specs import NodeSpec, camera_watch, simulator_support_nodes
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
 
 if TYPE_CHECKING:
-    from genima_cli.graph_client import Driver
+    from genima_cli.graph_client import GraphClient
 
 VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
 WATCH = "calibration_watch"
@@ -73,18 +73,18 @@ class Bench:
     """The demo's processes, and who has them work."""
 
     def __init__(self, options: Options, watched: bool, stack: ExitStack) -> None:
-        simulator = Process(
+        simulator = NodeSpec(
             "benchmarks", "bumped_simulator", {"bumped": options.bumped, "by": options.by}, name="sim_node"
         )
-        processes = [simulator, *around_simulator()]
+        processes = [simulator, *simulator_support_nodes()]
         if watched:
             processes.append(camera_watch("panda", "sim", list(VIEWS)))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self._supervisor = stack.enter_context(Supervisor(processes, folder, ros_environment()))
 
-        from genima_cli.graph_client import Driver
+        from genima_cli.graph_client import GraphClient
 
-        self.driver: Driver = Driver("bench")
+        self.driver: GraphClient = GraphClient("bench")
         stack.callback(self.driver.close)
         self.driver.callee(Trigger, "sim/bump")
         self.driver.wait_ready([process.node for process in processes], READY, self._supervisor.check)

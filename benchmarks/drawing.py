@@ -32,9 +32,9 @@ from training_step import VIEW_SIZES, device_peaks, networks, random_agent
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
-from genima.policy.diffusion_agent.execution_config import Plan
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+from genima.policy.diffusion_agent.execution_config import ExecutionConfig
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.precision import is_half_fast
 from genima.system.process_pool import WorkerPool
 
@@ -51,9 +51,9 @@ ADDED: dict[Variant, dict[str, bool]] = {  # to the engine's plan, one on top of
     "cuda-graph": {"cuda_graph": True},
     "overlap": {"overlap": True},
 }
-CUT: dict[Variant, Shortcuts] = {  # of the best plan's drawing
-    "controlnet-every-2": Shortcuts(controlnet_every=2),
-    "half-the-steps": Shortcuts(strength=0.5),
+CUT: dict[Variant, SamplingOptions] = {  # of the best plan's drawing
+    "controlnet-every-2": SamplingOptions(controlnet_every=2),
+    "half-the-steps": SamplingOptions(strength=0.5),
 }
 ON_GPU: tuple[Variant, ...] = (*(variant for variant in get_args(Variant) if variant != "node"), "node")
 ON_CPU: tuple[Variant, ...] = (
@@ -167,9 +167,7 @@ def print_costs(options: Options, costs: Costs) -> None:
             print(f"  {what:<46}{floors}")
 
 
-def compare(
-    options: Options, costs: Costs | None, report: dict[str, Any]
-) -> Iterator[tuple[Variant, Result | str]]:
+def compare(options: Options, costs: Costs | None, report: dict[str, Any]) -> Iterator[tuple[Variant, Result | str]]:
     """Measure the variants, print a table, and tell each one's result, or why it has none.
 
     Raises:
@@ -194,7 +192,7 @@ def compare(
             yield variant, f"failed: {why}"
             continue
         p50, p99 = (float(p) for p in np.percentile(measured.milliseconds, (50, 99)))
-        cut = CUT.get(variant, Shortcuts())
+        cut = CUT.get(variant, SamplingOptions())
         floor = costs and costs.floor(
             gpu, steps_of(options), cut.controlnet_every, tiny_decoder=variant == "tiny-decoder"
         )
@@ -299,7 +297,7 @@ def reference(options: Options) -> Any:
     """The agent's own drawings in single precision, (COMPARED, H, W, 3) uint8."""
     agent = fresh_agent(options, begin(options))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    engine = DrawingEngine(agent, tried=[Plan(channels_last=False, fused_attention=False)])
+    engine = CompiledPipeline(agent, tried=[ExecutionConfig(channels_last=False, fused_attention=False)])
     given = itertools.islice(shown(options), COMPARED)
     return torch.cat([engine.draw(tile, [INSTRUCTION], seed) for tile, seed in given]).numpy()
 
@@ -319,18 +317,18 @@ def engine_of(variant: Variant, options: Options, device: torch.device) -> Diffu
     added = list(ADDED.values())
     usable = added if device.type == "cuda" else added[:3]  # the others are not for CPUs
     position = list(ADDED).index(variant) + 1 if variant in ADDED else len(usable)
-    plan = Plan(half(device), channels_last=False, fused_attention=False)
+    plan = ExecutionConfig(half(device), channels_last=False, fused_attention=False)
     for change in added[:position]:
         plan = replace(plan, **change)
     if variant in ("bfloat16", "float32"):
         plan = replace(plan, precision=getattr(torch, variant))
     agent = fresh_agent(options, device, tiled=variant != "untiled")
-    shortcuts = CUT.get(variant, Shortcuts())
+    shortcuts = CUT.get(variant, SamplingOptions())
     if variant == "tiny-decoder":
         folder = tempfile.mkdtemp()
         AutoencoderTiny().save_pretrained(folder)
-        shortcuts = Shortcuts(tiny_decoder=folder)
-    agent.engine = DrawingEngine(agent, shortcuts, tried=[plan])
+        shortcuts = SamplingOptions(tiny_decoder=folder)
+    agent.engine = CompiledPipeline(agent, shortcuts, tried=[plan])
     return agent
 
 
@@ -421,9 +419,7 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
     ready = time.perf_counter() - started
     rclpy.init(args=["--ros-args", "--disable-external-lib-logs"])
     node, other = DiffusionAgentNode(agent), rclpy.create_node("cameras")
-    say = {
-        view: other.create_publisher(Image, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in agent.views
-    }
+    say = {view: other.create_publisher(Image, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in agent.views}
     task, came = other.create_publisher(String, "task", qos.TASK), threading.Event()
     received: list[DrawnTarget] = []
 

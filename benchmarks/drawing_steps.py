@@ -28,25 +28,25 @@ from genima.io.files import read_json
 from genima.io.outputs import require_same_settings
 from genima.policy import spec as checkpoint
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.robot.model import RobotModel
-from genima.targets.decoding import DrawingErrors, drawing_errors, summarise
+from genima.targets.decoding import DecodingErrors, decoding_errors, summarise
 from genima_cli import evaluate_options
 from genima_cli.evaluation_results import checkpoint_digest
 from genima_sim.tasks import TASKS
 
 COMPARED = {
-    "10 steps": Shortcuts(steps=10),
-    "5 steps": Shortcuts(steps=5),
-    "3 steps": Shortcuts(steps=3),
-    "2 steps": Shortcuts(steps=2),
-    "1 step": Shortcuts(steps=1),
-    "the last 5 of 10, from the drawing before": Shortcuts(steps=10, strength=0.5),
-    "the last 2 of 4, from the drawing before": Shortcuts(steps=4, strength=0.5),
-    "the last of 2, from the drawing before": Shortcuts(steps=2, strength=0.5),
-    "10 steps, ControlNet every other": Shortcuts(steps=10, controlnet_every=2),
-    "10 steps, ControlNet every fifth": Shortcuts(steps=10, controlnet_every=5),
+    "10 steps": SamplingOptions(steps=10),
+    "5 steps": SamplingOptions(steps=5),
+    "3 steps": SamplingOptions(steps=3),
+    "2 steps": SamplingOptions(steps=2),
+    "1 step": SamplingOptions(steps=1),
+    "the last 5 of 10, from the drawing before": SamplingOptions(steps=10, strength=0.5),
+    "the last 2 of 4, from the drawing before": SamplingOptions(steps=4, strength=0.5),
+    "the last of 2, from the drawing before": SamplingOptions(steps=2, strength=0.5),
+    "10 steps, ControlNet every other": SamplingOptions(steps=10, controlnet_every=2),
+    "10 steps, ControlNet every fifth": SamplingOptions(steps=10, controlnet_every=5),
 }
 PERIOD = 4  # moments between a drawing and the one before: 0.2 s, as slow as a drawing on two cores may be
 
@@ -104,18 +104,18 @@ def former_results(options: Options, settings: dict[str, Any]) -> dict[str, Any]
     return results
 
 
-def drawn(options: Options, shortcuts: Shortcuts, targets: TargetDataset) -> dict[str, float]:
+def drawn(options: Options, shortcuts: SamplingOptions, targets: TargetDataset) -> dict[str, float]:
     """How far the spheres of held-out moments are off, and how long a drawing takes."""
     _, folders = checkpoint.read_pair(options.checkpoint)
     agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT])
-    engine, spec, moments = DrawingEngine(agent, shortcuts), agent.spec, targets.moments
+    engine, spec, moments = CompiledPipeline(agent, shortcuts), agent.spec, targets.moments
     engine.warm_up()
     robot = RobotModel.load(spec.robot)
     cameras = {view: targets.cameras[view].fitted(spec.view_size) for view in spec.views}
     _, held_out = split(moments)
     held_out = held_out[[i >= PERIOD and moments.episode[i] == moments.episode[i - PERIOD] for i in held_out]]
     chosen = np.random.default_rng(0).choice(held_out, min(options.moments, len(held_out)), replace=False)
-    errors: list[DrawingErrors] = []
+    errors: list[DecodingErrors] = []
     laps: list[float] = []
     for i in np.sort(chosen):
         former = None
@@ -129,7 +129,7 @@ def drawn(options: Options, shortcuts: Shortcuts, targets: TargetDataset) -> dic
             laps.append(1e3 * (time.perf_counter() - started))
             former = tile
         errors.append(
-            drawing_errors(
+            decoding_errors(
                 untile(tile[0].numpy(), spec.views), moments.target[i], bool(moments.target_open[i]),
                 moments.positions[i], cameras, robot, spec.appearance, untile(seen, spec.views),
             )
@@ -141,7 +141,7 @@ def drawn(options: Options, shortcuts: Shortcuts, targets: TargetDataset) -> dic
     }  # fmt: skip
 
 
-def success(options: Options, shortcuts: Shortcuts, task: str) -> dict[str, Any]:
+def success(options: Options, shortcuts: SamplingOptions, task: str) -> dict[str, Any]:
     """Of the closed loop, as ``./genima eval`` measures it."""
     given = {f"--drawing.{name.replace('_', '-')}": value for name, value in asdict(shortcuts).items() if value}
     if options.checkpoint:

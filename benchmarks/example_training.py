@@ -33,7 +33,7 @@ def example_loss(
     """The loss of a batch, in the precision that the pipeline is stored in.
 
     Noise is drawn in single precision, so that the same seed gives the same loss as
-    :class:`genima.training.diffusion.DrawingLoss`.
+    :class:`genima.training.diffusion.DiffusionLossModule`.
     """
     dtype = pipeline.unet.dtype
     with torch.no_grad():

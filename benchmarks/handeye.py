@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.camera import Parent
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.io.paths import shared
 from genima.robot.model import RobotModel
@@ -45,8 +45,8 @@ from genima_sim.calibration import Setup as Photographed
 
 Array = NDArray[np.float64]
 
-BOARD = Board("charuco", 7, 5, 0.036, 0.027, "5X5_50")
-LENS = Intrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0.0006, 0.09))
+BOARD = CalibrationBoard("charuco", 7, 5, 0.036, 0.027, "5X5_50")
+LENS = CameraIntrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0.0006, 0.09))
 PARENTS: tuple[Parent, ...] = ("flange", "base")
 OURS, BEST, FIT = "genima_calibration", "best of the five", "best fit of the five"
 _DRAWN = 500  # joints at a time
@@ -98,8 +98,8 @@ class Setup:
     truth: HandEye
     joints: Array  # (N, n) rad
     samples: list[Sample]
-    lens: Intrinsics = LENS
-    board: Board = BOARD
+    lens: CameraIntrinsics = LENS
+    board: CalibrationBoard = BOARD
 
 
 Make = Callable[[int, float], tuple[Setup, list[Sample]]]
@@ -191,7 +191,7 @@ def projected(robot: RobotModel, parent: Parent, options: Options) -> Make:
 
 def photographed(parent: Parent, options: Options) -> Make:
     """Set-ups of the simulator's workcell with a board."""
-    board = Board.load(shared("calibration", "boards", "charuco_7x5_a4.yaml"))
+    board = CalibrationBoard.load(shared("calibration", "boards", "charuco_7x5_a4.yaml"))
     workcell = CalibrationWorkcell(board, parent)
 
     @cache

@@ -21,7 +21,7 @@ from benchmark_report import require_report, write_report
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_bringup.node_specs import Process
+from genima_bringup.node_specs import NodeSpec
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
 
@@ -59,8 +59,8 @@ def main() -> None:
     require_report(options.out, "leading", options.overwrite)
     os.environ.update(ros_environment())
     processes = [
-        Process("genima_nodes", "command_guard", {"rate": options.rate}),
-        Process("genima_nodes", "teleop", {"leader": "same"}),
+        NodeSpec("genima_nodes", "command_guard", {"rate": options.rate}),
+        NodeSpec("genima_nodes", "teleop", {"leader": "same"}),
     ]
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -25,7 +25,7 @@ from genima.policy.controller.act import Act, ActConfig
 from genima.policy.controller.controller import Controller, JointStatistics
 from genima.policy.precision import is_half_fast
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.types import DrawnTarget, Joints
 from genima_cli.evaluate import load_pair
@@ -98,7 +98,7 @@ def main() -> None:
 def paper_size(device: str) -> Controller:
     """ACT at table 4 of the paper with random weights; its time does not depend on them."""
     robot = RobotModel.load("panda")
-    spec = DrawingSpec(robot.name, robot.joint_names)
+    spec = PolicySpec(robot.name, robot.joint_names)
     tokenizer = small_tokenizer([INSTRUCTION])
     act = Act(ActConfig(joints=7, horizon=spec.horizon, views=len(spec.views)), small_text_encoder(tokenizer))
     act.requires_grad_(False).eval().to(device)

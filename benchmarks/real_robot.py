@@ -44,7 +44,7 @@ from standins.cell import Cell, cell, prepare, set_scene  # noqa: E402
 from steadiness import COUNTERS, growth, late  # noqa: E402
 
 if TYPE_CHECKING:
-    from genima_cli.graph_client import Driver
+    from genima_cli.graph_client import GraphClient
     from genima_interfaces.action import RunTask
 
 _READY = 300.0  # s
@@ -108,7 +108,7 @@ class Graph:
 
     cell: Cell
     supervisor: Supervisor
-    driver: Driver
+    driver: GraphClient
 
 
 @contextmanager
@@ -124,11 +124,11 @@ def running(fps: float, more: Mapping[str, str] | None = None) -> Iterator[Graph
             import rclpy  # after the processes have been started: they load meanwhile
             from rclpy.signals import SignalHandlerOptions
 
-            from genima_cli.graph_client import Driver
+            from genima_cli.graph_client import GraphClient
 
             schedule_in_real_time(CALLBACKS)  # like the nodes that are timed
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-            driver = Driver("benchmark")
+            driver = GraphClient("benchmark")
             prepare(driver)
             try:
                 nodes = [process.node for process in found.ours if process != CLOCK_WATCH]
@@ -140,7 +140,7 @@ def running(fps: float, more: Mapping[str, str] | None = None) -> Iterator[Graph
 
 
 def tasks(
-    driver: Driver, seed: int, end: float, watch: Callable[[], None], begin: Callable[[], None]
+    driver: GraphClient, seed: int, end: float, watch: Callable[[], None], begin: Callable[[], None]
 ) -> Iterator[RunTask.Result]:
     """Tasks in turn until ``end``, monotonic s; ``begin`` is called before each, when the arm is at its start."""
     for count in itertools.count():

@@ -146,11 +146,11 @@ class Remote:
         from rclpy.signals import SignalHandlerOptions
         from std_srvs.srv import Trigger
 
-        from genima_cli.graph_client import Driver
+        from genima_cli.graph_client import GraphClient
         from genima_interfaces.srv import StartEpisode
 
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        self._driver = Driver("recorder_kills")
+        self._driver = GraphClient("recorder_kills")
         self._start = self._driver.create_client(StartEpisode, "recorder/start")
         self._stop = self._driver.create_client(Trigger, "recorder/stop")
         self._driver.wait_ready(NODES, _READY, self._alive)

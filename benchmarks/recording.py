@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from genima.data.episodes.bag import types
 from genima.errors import GenimaError
-from genima_bringup.node_specs import Process, Value
+from genima_bringup.node_specs import NodeSpec, Value
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
 
@@ -146,13 +146,13 @@ def _record(seconds: float, images: str, bag: Path) -> Result:
         return Result(kept=compare(bag, read_stamps(place)), mb_per_second=size / 1e6 / spent["seconds"], **spent)
 
 
-def processes(stamps: Path, seconds: float, demos: Path, images: str, size: tuple[int, int] = _SIZE) -> list[Process]:
+def processes(stamps: Path, seconds: float, demos: Path, images: str, size: tuple[int, int] = _SIZE) -> list[NodeSpec]:
     """The recorder, and what it hears for so long."""
     kept: dict[str, Value] = {"stamps": str(stamps), "seconds": seconds}
     return [
-        Process("genima_nodes", "recorder", {"folder": str(demos), "images": images}),
-        Process("benchmarks", "recording_cameras", kept | {"width": size[0], "height": size[1]}),
-        Process("benchmarks", "recording_arm", kept),
+        NodeSpec("genima_nodes", "recorder", {"folder": str(demos), "images": images}),
+        NodeSpec("benchmarks", "recording_cameras", kept | {"width": size[0], "height": size[1]}),
+        NodeSpec("benchmarks", "recording_arm", kept),
     ]
 
 
@@ -167,13 +167,13 @@ def _watch(seconds: float, name: str, title: str, supervisor: Supervisor) -> dic
     from rclpy.signals import SignalHandlerOptions
     from std_srvs.srv import Trigger
 
-    from genima_cli.graph_client import Driver
+    from genima_cli.graph_client import GraphClient
     from genima_interfaces.msg import RecorderStatus
     from genima_interfaces.srv import StartEpisode
     from genima_nodes.ros import qos
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    driver = Driver("recording")
+    driver = GraphClient("recording")
     try:
         said = RecorderStatus()
 

@@ -17,7 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from genima_nodes.ros import parameters
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.paced_thread import PacedThread
 
 VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
@@ -73,7 +73,7 @@ class Source(Node):
         self._room = round(rate * parameters.number(self, "seconds", 3600.0))  # for stamps
         self._speakers: dict[str, tuple[Any, NDArray[np.int64]]] = {}
         self._pace = PacedThread(1 / rate, self.tick, name)
-        health = Health(self)
+        health = DiagnosticUpdater(self)
         health.value("due", lambda: self._pace.ticks)
         health.value("late", lambda: self._pace.late)
 

@@ -28,10 +28,10 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse, moved, rotation_vector, transform
 from genima.types import Joints
-from genima_calibration.image_undistortion import Straightener
-from genima_calibration.markerless import Located, Photo, locate
+from genima_calibration.image_undistortion import ImageUndistorter
+from genima_calibration.markerless import MarkerlessResult, RobotImage, locate
 from genima_calibration.robot_outline import Outline
-from genima_sim.calibration.photos import Photographer, Shoot
+from genima_sim.calibration.photos import Photographer, PhotoSession
 
 Array = NDArray[np.float64]
 
@@ -103,11 +103,11 @@ def main() -> None:
     write_report(options.out, "robot_as_board", {"setups": [asdict(row) for row in rows]})
 
 
-def measure(shoot: Shoot, photographer: Photographer, robot: RobotModel, options: Options) -> Row:
+def measure(shoot: PhotoSession, photographer: Photographer, robot: RobotModel, options: Options) -> Row:
     """One set-up."""
     images, readings = photographer.images(shoot), shoot.measured(options.joints)
     photos = [
-        Photo(f"{i + 1:02d}", image, Joints(0.0, q, float(gripper)))
+        RobotImage(f"{i + 1:02d}", image, Joints(0.0, q, float(gripper)))
         for i, (image, q, gripper) in enumerate(zip(images, readings, shoot.gripper, strict=True))
     ]
     guess = off(shoot.T_base_camera, *options.off, shoot.seed) if options.guess else None
@@ -132,9 +132,9 @@ def off(T: Array, metres: float, degrees: float, seed: int) -> Array:
     return moved(T, np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]]))
 
 
-def best(shoot: Shoot, robot: RobotModel, found: Located) -> tuple[tuple[float, float], float]:
+def best(shoot: PhotoSession, robot: RobotModel, found: MarkerlessResult) -> tuple[tuple[float, float], float]:
     """The limit in mm and deg, in the mean over set-ups of such errors, and mm/px at the robot."""
-    straight = Straightener(shoot.intrinsics.camera("camera", "base", np.eye(4))).camera
+    straight = ImageUndistorter(shoot.intrinsics.camera("camera", "base", np.eye(4))).camera
     depth = RobotDepth(robot, straight)
     information = np.zeros((6, 6))
     for q, gripper in zip(shoot.positions, shoot.gripper, strict=True):
@@ -147,7 +147,7 @@ def best(shoot: Shoot, robot: RobotModel, found: Located) -> tuple[tuple[float, 
     return (1e3 * metres, float(np.degrees(angle))), 1e3 * float(np.median(hands[:, 2])) / straight.fx
 
 
-def squared(found: Located, truth: Array) -> float:
+def squared(found: MarkerlessResult, truth: Array) -> float:
     """The error in units of its stated covariance."""
     T = inverse(found.T_base_camera) @ truth
     twist = np.append(T[:3, 3], rotation_vector(T[:3, :3]))

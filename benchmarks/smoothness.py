@@ -30,7 +30,7 @@ from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
 from genima.policy.controller.controller import Controller
 from genima.robot.model import RobotModel
-from genima.types import Chunk, DrawnTarget, Joints
+from genima.types import ActionChunk, DrawnTarget, Joints
 from genima_cli.evaluate import load_pair
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
@@ -72,9 +72,9 @@ class Recording:
     """A controller whose chunks are kept."""
 
     def __init__(self, controller: Controller) -> None:
-        self._controller, self.chunks = controller, list[Chunk]()
+        self._controller, self.chunks = controller, list[ActionChunk]()
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         """See :class:`genima.closed_loop.Reads`."""
         self.chunks.append(self._controller.read(drawn, joints))
         return self.chunks[-1]
@@ -118,7 +118,7 @@ def main() -> None:
         write_report(options.out, "smoothness", content)
 
 
-def as_it_is(chunks: list[Chunk], executed: list[float], start: Joints, options: Options) -> Array:
+def as_it_is(chunks: list[ActionChunk], executed: list[float], start: Joints, options: Options) -> Array:
     """Set-points (N, n) of each chunk as far as ``executed``, its observation's successor; then the drawing's time."""
     parts, rest = [], start.positions
     for chunk, end in zip(chunks, executed, strict=True):
@@ -131,7 +131,7 @@ def as_it_is(chunks: list[Chunk], executed: list[float], start: Joints, options:
     return np.concatenate(parts)
 
 
-def serial(robot: RobotModel, chunks: list[Chunk], start: Joints, options: Options) -> Array:
+def serial(robot: RobotModel, chunks: list[ActionChunk], start: Joints, options: Options) -> Array:
     """Set-points (N, n) of the stream in its serial mode."""
     stream = ChunkStream(robot, options.rate, options.horizon, "serial")
     stream.reset(start)
@@ -140,14 +140,14 @@ def serial(robot: RobotModel, chunks: list[Chunk], start: Joints, options: Optio
         for _ in range(round(options.latency * options.rate)):
             heard.append(_set_point(stream, now, start))
             now += 1 / options.rate
-        stream.add(Chunk(now - options.latency / 2, chunk.period, chunk.positions, chunk.gripper))
+        stream.add(ActionChunk(now - options.latency / 2, chunk.period, chunk.positions, chunk.gripper))
         for _ in range(round(options.horizon * chunk.period * options.rate)):
             heard.append(_set_point(stream, now, start))
             now += 1 / options.rate
     return np.array(heard)
 
 
-def overlapped(robot: RobotModel, chunks: list[Chunk], start: Joints, options: Options) -> Array:
+def overlapped(robot: RobotModel, chunks: list[ActionChunk], start: Joints, options: Options) -> Array:
     """Set-points (N, n) of the stream in its default mode; chunks come a latency after their observations."""
     stream = ChunkStream(robot, options.rate, options.horizon)
     stream.reset(start)

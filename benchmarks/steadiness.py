@@ -22,7 +22,7 @@ from benchmark_report import require_report, write_report
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_bringup.node_specs import simulated
+from genima_bringup.node_specs import simulation_stack
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
@@ -52,7 +52,7 @@ def main() -> None:
         raise GenimaError("--minutes must be positive")
     require_report(options.out, "steadiness", options.overwrite)
     os.environ.update(ros_environment())
-    processes = simulated(seed=options.seed)
+    processes = simulation_stack(seed=options.seed)
     with (
         tempfile.TemporaryDirectory() as folder,
         Supervisor(processes, Path(folder), ros_environment()) as supervisor,
@@ -60,12 +60,12 @@ def main() -> None:
         import rclpy
         from rclpy.signals import SignalHandlerOptions
 
-        from genima_cli.graph_client import Driver
+        from genima_cli.graph_client import GraphClient
         from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
 
         schedule_in_real_time(CALLBACKS)  # like the nodes that are timed
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        driver, floor = Driver("steadiness"), PacedThread(0.02, lambda deadline, periods: True, "floor")
+        driver, floor = GraphClient("steadiness"), PacedThread(0.02, lambda deadline, periods: True, "floor")
         try:
             driver.wait_ready([process.executable for process in processes], _READY, supervisor.check)
             memory: dict[str, list[tuple[float, float]]] = {process.executable: [] for process in processes}

@@ -26,19 +26,19 @@ from example_training import Example, ExampleBatch
 from torch.utils.benchmark import Timer
 from training_costs import AVERAGE, GPUS, GRADIENT, MOMENTS, TEXT, WEIGHT, Costs, Gpu, count, largest_part
 
-from genima.data.datasets.diffusion_samples import DrawingSample, collate
-from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.diffusion_samples import DiffusionSample, collate
+from genima.data.datasets.sample_index import SampleIndex
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import BaseModel
 from genima.policy.diffusion_agent.prompts import PromptEncoder
 from genima.policy.diffusion_agent.random_base import random_base
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.system.process_pool import WorkerPool
 from genima.training import loop
-from genima.training.diffusion import DrawingLoss, drawing_loss
-from genima.training.options import DrawingOptions, LoopOptions
+from genima.training.diffusion import DiffusionLossModule, diffusion_loss
+from genima.training.options import DiffusionOptions, LoopOptions
 
 Variant = Literal[
     "example", "cached-prompts", "channels-last", "fused-optimizer", "cudnn-search",
@@ -47,11 +47,11 @@ Variant = Literal[
 EXAMPLE: Variant = "example"
 # The example with one setting changed, and with those before it.
 CHANGED: tuple[Variant, ...] = ("cached-prompts", "channels-last", "fused-optimizer", "cudnn-search")
-OURS: dict[Variant, DrawingOptions] = {
-    "ours": DrawingOptions(),
-    "compile": DrawingOptions(compile=True),
-    "checkpointing": DrawingOptions(gradient_checkpointing=True),
-    "compile-checkpointing": DrawingOptions(compile=True, gradient_checkpointing=True),
+OURS: dict[Variant, DiffusionOptions] = {
+    "ours": DiffusionOptions(),
+    "compile": DiffusionOptions(compile=True),
+    "checkpointing": DiffusionOptions(gradient_checkpointing=True),
+    "compile-checkpointing": DiffusionOptions(compile=True, gradient_checkpointing=True),
 }
 VIEW_SIZES = {"sd-turbo": 256, "tiny": 32}  # px; a tile is twice as wide
 WARM_UP = 5  # steps
@@ -212,7 +212,7 @@ def device_peaks() -> tuple[str, Gpu]:
 # ------------------------------------------------------------------------------- what runs in a process of its own
 
 
-class RandomTiles(torch.utils.data.Dataset[DrawingSample]):
+class RandomTiles(torch.utils.data.Dataset[DiffusionSample]):
     """Noise for observations, with squares for spheres."""
 
     def __init__(self, view_size: int) -> None:
@@ -221,12 +221,12 @@ class RandomTiles(torch.utils.data.Dataset[DrawingSample]):
     def __len__(self) -> int:
         return 1000
 
-    def __getitem__(self, visit: Visit) -> DrawingSample:
+    def __getitem__(self, visit: SampleIndex) -> DiffusionSample:
         condition = np.random.default_rng(visit.moment).integers(0, 256, (self._side, self._side, 3), np.uint8)
         target, eighth = condition.copy(), self._side // 8
         target[eighth : 2 * eighth, eighth : 2 * eighth] = (132, 104, 240)
         instruction = INSTRUCTIONS[visit.moment % len(INSTRUCTIONS)]
-        return DrawingSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
+        return DiffusionSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
 
 
 class Clock:
@@ -286,7 +286,7 @@ def measure_example(variant: Variant, options: Options) -> Measurement:
     return clock.measurement(loss)
 
 
-def measure_ours(drawing: DrawingOptions, options: Options) -> Measurement:
+def measure_ours(drawing: DiffusionOptions, options: Options) -> Measurement:
     """What ./genima train diffusion runs, up to where it would save its first checkpoint."""
     steps = WARM_UP + options.steps
     with tempfile.TemporaryDirectory() as folder:
@@ -296,7 +296,7 @@ def measure_ours(drawing: DrawingOptions, options: Options) -> Measurement:
         )  # fmt: skip
         accelerator = loop.make_accelerator(loop_options, Path(folder))
         agent = random_agent(*networks(options.size, accelerator.device), VIEW_SIZES[options.size])
-        model = drawing_loss(agent, drawing, accelerator.device, accelerator.mixed_precision)
+        model = diffusion_loss(agent, drawing, accelerator.device, accelerator.mixed_precision)
         loss = loss_without_augmentation(model, first_batch(options), accelerator)
         clock = Clock(accelerator.device)
         model.register_forward_pre_hook(clock.mark)
@@ -339,7 +339,7 @@ def networks(
 
 def random_agent(pipeline: StableDiffusionPipeline, controlnet: ControlNetModel, view_size: int) -> DiffusionAgent:
     """The agent of these networks."""
-    spec = DrawingSpec("panda", RobotModel.load("panda").joint_names, view_size=view_size)
+    spec = PolicySpec("panda", RobotModel.load("panda").joint_names, view_size=view_size)
     prompts = PromptEncoder([pipeline.tokenizer], [pipeline.text_encoder])
     base = BaseModel("random", pipeline.unet, pipeline.vae, prompts, pipeline.scheduler, fingerprint="")
     return DiffusionAgent(
@@ -347,18 +347,18 @@ def random_agent(pipeline: StableDiffusionPipeline, controlnet: ControlNetModel,
     )
 
 
-def first_batch(options: Options) -> DrawingSample:
+def first_batch(options: Options) -> DiffusionSample:
     """What every variant's loss is compared on."""
     tiles = RandomTiles(VIEW_SIZES[options.size])
-    return collate([tiles[Visit(i, i)] for i in range(options.batch)])
+    return collate([tiles[SampleIndex(i, i)] for i in range(options.batch)])
 
 
-def example_batch(pipeline: StableDiffusionPipeline, batch: DrawingSample, cached_prompts: bool) -> ExampleBatch:
+def example_batch(pipeline: StableDiffusionPipeline, batch: DiffusionSample, cached_prompts: bool) -> ExampleBatch:
     """A batch as the example takes it, on the pipeline's device."""
     device, tokenizer = pipeline.unet.device, pipeline.tokenizer
     tiles = (batch.condition, batch.target)
     condition, target = (x.to(device).permute(0, 3, 1, 2).contiguous().float() / 255 for x in tiles)
-    template = DrawingSpec.prompt_template
+    template = PolicySpec.prompt_template
     ids = tokenizer(
         [template.format(goal=instruction) for instruction in batch.instruction],
         padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt",
@@ -368,7 +368,7 @@ def example_batch(pipeline: StableDiffusionPipeline, batch: DrawingSample, cache
     return ExampleBatch(target * 2 - 1, condition, ids, prompts)
 
 
-def loss_without_augmentation(model: DrawingLoss, batch: DrawingSample, accelerator: Accelerator) -> float:
+def loss_without_augmentation(model: DiffusionLossModule, batch: DiffusionSample, accelerator: Accelerator) -> float:
     """Our loss of the very batch that the example sees; networks stay in training mode, so that they compile once."""
     crop, jitter, model.crop, model.jitter = model.crop, model.jitter, None, None
     torch.manual_seed(0)

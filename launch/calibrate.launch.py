@@ -19,7 +19,7 @@ from launch_ros.substitutions import FindPackageShare
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import BaseFrame
 from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, easy_handeye2, environment, node, text
-from genima_bringup.node_specs import calibrator, guard, simulator_with_board
+from genima_bringup.node_specs import calibrator, command_guard, simulator_with_board
 from launch import LaunchDescription
 
 ROBOT = LaunchConfiguration("robot")
@@ -75,7 +75,7 @@ def generate_launch_description() -> LaunchDescription:
         lambda: [
             *environment(),
             node(process, remappings=[(topic.default, said[name]) for name, topic in TOPICS.items()]),
-            node(guard(said["robot"]), IfCondition(OrSubstitution(said["guard"], said["sim"]))),
+            node(command_guard(said["robot"]), IfCondition(OrSubstitution(said["guard"], said["sim"]))),
             *(node(each, simulated) for each in simulator_with_board(texts["view"], place, texts["board"])),
             easy_handeye2(
                 said["view"],

@@ -32,21 +32,21 @@ from genima_bringup.launch_actions import (
     NAMESPACE,
     Argument,
     checked,
-    chosen_shortcuts,
     environment,
     node,
+    sampling_arguments,
     text,
 )
 from genima_bringup.node_specs import (
     CLOCK_WATCH,
     RECOVERY,
     TASK_RUNNER,
-    Process,
+    NodeSpec,
     adapters,
     camera_watch,
-    kept_safe,
     own_drivers,
     policy,
+    safety_nodes,
 )
 from launch import LaunchDescription, LaunchDescriptionEntity
 
@@ -119,7 +119,7 @@ def _entities() -> list[LaunchDescriptionEntity]:
     franka_arm, franka_hand = own_drivers(model, text("robot_ip"))
     recovery = ParameterValue(IfElseSubstitution(recovers, RECOVERY, ""), value_type=str)
     views = Views(LaunchConfiguration("cameras"))
-    guard, camera_transforms = kept_safe(model, text("calibration"), views, recovery)
+    guard, camera_transforms = safety_nodes(model, text("calibration"), views, recovery)
     recorder = {
         "robot": model,
         "folder": text("folder"),
@@ -187,12 +187,12 @@ def _entities() -> list[LaunchDescriptionEntity]:
         *(
             node(process, IfCondition(models))
             for process in [
-                *policy(text("checkpoint"), text("calibration"), text("device"), shortcuts=chosen_shortcuts()),
+                *policy(text("checkpoint"), text("calibration"), text("device"), shortcuts=sampling_arguments()),
                 camera_watch(model, text("calibration"), views),
             ]
         ),
         node(CLOCK_WATCH),
-        node(Process("genima_nodes", "recorder", recorder), IfCondition(LaunchConfiguration("record"))),
+        node(NodeSpec("genima_nodes", "recorder", recorder), IfCondition(LaunchConfiguration("record"))),
         include(
             "genima_bringup",
             "view.launch.py",

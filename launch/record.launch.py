@@ -11,7 +11,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.launch_actions import NAMESPACE, Argument, checked, leader_topics, node, text
-from genima_bringup.node_specs import Process
+from genima_bringup.node_specs import NodeSpec
 from launch import LaunchDescription
 
 RECORDER = {
@@ -45,8 +45,8 @@ def generate_launch_description() -> LaunchDescription:
         RECORDER | OTHERS,
         lambda: [
             IncludeLaunchDescription(PathJoinSubstitution([share, "launch", "teleop.launch.py"])),
-            node(Process("genima_nodes", "recorder", recorder, leader_topics())),
-            node(Process("genima_nodes", "scene_overlay", overlay), given),
+            node(NodeSpec("genima_nodes", "recorder", recorder, leader_topics())),
+            node(NodeSpec("genima_nodes", "scene_overlay", overlay), given),
             Node(
                 package="rviz2",
                 executable="rviz2",

@@ -7,8 +7,8 @@ from launch.conditions import IfCondition
 from launch.substitutions import EqualsSubstitution, LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.launch_actions import DRAWING, GRAPH, Argument, checked, chosen_shortcuts, environment, node, text
-from genima_bringup.node_specs import around_simulator, coppeliasim, simulator
+from genima_bringup.launch_actions import DRAWING, GRAPH, Argument, checked, environment, node, sampling_arguments, text
+from genima_bringup.node_specs import coppeliasim, simulator, simulator_support_nodes
 from launch import LaunchDescription
 
 SIMULATORS = ("mujoco", "coppeliasim")
@@ -33,7 +33,7 @@ REMOTE = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The nodes of `genima_bringup.node_specs.around_simulator`, and a simulator."""
+    """The nodes of `genima_bringup.node_specs.simulator_support_nodes`, and a simulator."""
     said = {name: LaunchConfiguration(name) for name in BACKEND | LOOP | REMOTE}
     said |= {name: text(name) for name in ("checkpoint", "calibration", "scene", "host")}
     in_mujoco, remote = (IfCondition(EqualsSubstitution(said["backend"], name)) for name in SIMULATORS)
@@ -43,7 +43,7 @@ def generate_launch_description() -> LaunchDescription:
             *environment(),
             *(node(process, in_mujoco) for process in simulator()),
             node(coppeliasim(**{name: said[name] for name in REMOTE}, robot=said["robot"]), remote),
-            *map(node, around_simulator(**{name: said[name] for name in LOOP}, shortcuts=chosen_shortcuts())),
+            *map(node, simulator_support_nodes(**{name: said[name] for name in LOOP}, shortcuts=sampling_arguments())),
         ],
         checks.require_simulation,
     )

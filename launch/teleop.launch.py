@@ -9,7 +9,7 @@ from launch.substitutions import LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.launch_actions import GRAPH, Argument, checked, environment, leader_topics, node
-from genima_bringup.node_specs import guard, jog, mirror, simulated_leader, simulator
+from genima_bringup.node_specs import command_guard, jog, simulated_leader, simulator, teleop_node
 from launch import LaunchDescription
 
 ARGUMENTS = {
@@ -34,12 +34,12 @@ def generate_launch_description() -> LaunchDescription:
     simulated = IfCondition(LaunchConfiguration("sim"))
     robot = LaunchConfiguration("robot")
     unwrap = LaunchConfiguration("unwrap_at_start")
-    teleop = mirror(robot, LaunchConfiguration("leader"), LaunchConfiguration("speed"), leader_topics(), unwrap)
+    teleop = teleop_node(robot, LaunchConfiguration("leader"), LaunchConfiguration("speed"), leader_topics(), unwrap)
     return checked(
         ARGUMENTS,
         lambda: [
             *environment(),
-            node(guard(robot), IfCondition(LaunchConfiguration("guard"))),
+            node(command_guard(robot), IfCondition(LaunchConfiguration("guard"))),
             node(teleop),
             node(jog(robot), IfCondition(LaunchConfiguration("jog"))),
             *(node(process, simulated) for process in [*simulator(), *simulated_leader("expert")]),

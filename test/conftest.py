@@ -24,7 +24,7 @@ from genima.data.datasets.target_dataset import TargetDataset
 from genima.data.episodes import find_episodes
 from genima.io import paths
 from genima.policy.diffusion_agent.random_base import random_base
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima_cli.render import Render, make_plan
 from genima_nodes.ros.ros_environment import free_domains
@@ -88,9 +88,9 @@ def cameras() -> Mapping[str, Camera]:
 
 
 @pytest.fixture(scope="session")
-def spec(robot: RobotModel) -> DrawingSpec:
+def spec(robot: RobotModel) -> PolicySpec:
     """Views of 64 px: tiles of 128 px, small enough for every test."""
-    return DrawingSpec("panda", robot.joint_names, view_size=64)
+    return PolicySpec("panda", robot.joint_names, view_size=64)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.robot.rigid_transforms import inverse, pose
 
 
 @cache
-def _rays(lens: Intrinsics) -> np.ndarray:
+def _rays(lens: CameraIntrinsics) -> np.ndarray:
     """Where each half pixel looks (2h, 2w, 3), at z = 1."""
     u, v = np.meshgrid(*((np.arange(2 * n) + 0.5) / 2 for n in (lens.width, lens.height)))
     pixels = np.stack([u, v], -1).reshape(-1, 1, 2)
@@ -22,7 +22,9 @@ def _rays(lens: Intrinsics) -> np.ndarray:
     return np.concatenate([rays, np.ones((*u.shape, 1))], -1)
 
 
-def photograph(board: Board, T_camera_board: np.ndarray, lens: Intrinsics, blur: float = 0.7) -> np.ndarray:
+def photograph(
+    board: CalibrationBoard, T_camera_board: np.ndarray, lens: CameraIntrinsics, blur: float = 0.7
+) -> np.ndarray:
     """An image (h, w, 3) of a board on grey ground: what 2 x 2 rays through each pixel meet, blurred, with noise."""
     per_metre, margin = 3000.0, 0.02
     rays = _rays(lens) @ T_camera_board[:3, :3]  # in the board's axes
@@ -35,7 +37,7 @@ def photograph(board: Board, T_camera_board: np.ndarray, lens: Intrinsics, blur:
     return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def ahead(board: Board, turn: list[float], distance: float = 0.5) -> np.ndarray:
+def ahead(board: CalibrationBoard, turn: list[float], distance: float = 0.5) -> np.ndarray:
     """``T_camera_board`` of a board in the middle of the image, turned by angles about z, x, y in rad."""
     R = Rotation.from_euler("zxy", turn)
     return pose(R.as_matrix(), np.array([0, 0, distance]) - R.apply([*np.array(board.size) / 2, 0]))

@@ -11,7 +11,7 @@ from genima.policy.controller.act import Act, ActConfig
 from genima.policy.controller.controller import Controller, JointStatistics
 from genima.policy.diffusion_agent.small import small_agent
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima_sim.tasks import TASKS
 
@@ -20,7 +20,7 @@ def save_checkpoints(folder: Path, view_size: int = 64, of: str = "panda") -> Pa
     """Fill a folder with a diffusion agent and a controller that fit together, of a robot in config/robots."""
     torch.manual_seed(0)
     robot = RobotModel.load(of)
-    spec = DrawingSpec(of, robot.joint_names, view_size=view_size)
+    spec = PolicySpec(of, robot.joint_names, view_size=view_size)
     instructions = [task.instruction for task in TASKS.values()]
     agent = small_agent(spec, instructions, torch.rand(2, 3, 2 * view_size, 2 * view_size) * 2 - 1)
     agent.save_pretrained(folder / "diffusion_agent")

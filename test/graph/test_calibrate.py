@@ -14,12 +14,12 @@ import pytest
 import yaml
 from terminal import Terminal
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.calibration_file import CameraCalibration
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
-from genima_bringup.node_specs import guard, simulator_with_board
+from genima_bringup.node_specs import command_guard, simulator_with_board
 from genima_calibration.board_detection import detect
 from genima_calibration.sample_folder import CameraInfo, sample_names
 from genima_calibration.session import Session
@@ -34,7 +34,7 @@ from genima_sim.simulation import Simulation
 PANDA = RobotModel.load("panda")
 COMMAND = [sys.executable, "-m", "genima_cli", "calibrate", "live", "--sim", "--view", "wrist"]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl", "TERM": "xterm"}
-BOARD = Board.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
+BOARD = CalibrationBoard.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
 
 
 @pytest.mark.real_time
@@ -44,7 +44,7 @@ def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path) -> None:
     print(done.stdout, done.stderr, sep="\n")
     assert done.returncode == 0 and "from where the simulated camera is" in done.stdout
     assert "calibrator may move the arm" in (tmp_path / "logs" / "command_guard.log").read_text()
-    saved = Calibration.load(tmp_path / "out" / "wrist.yaml")
+    saved = CameraCalibration.load(tmp_path / "out" / "wrist.yaml")
     session = Session(tmp_path / "out" / "samples" / "wrist", "wrist", "flange", BOARD, PANDA)
     assert session.info is not None and len(session.names) <= 7
     again = session.compute(session.samples, session.info).calibration  # as ./genima calibrate FOLDER does
@@ -100,7 +100,7 @@ def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
         terminal.press("q")
         terminal.until("from where the simulated camera is")
         assert terminal.process.wait(30) == 0
-    assert Calibration.load(out / "wrist.yaml").samples
+    assert CameraCalibration.load(out / "wrist.yaml").samples
 
 
 @pytest.mark.real_time
@@ -139,7 +139,7 @@ def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> N
     folders = [word for name in ("out", "samples", "logs") for word in (f"--{name}", str(tmp_path / name))]
     robot = ["--view", "wrist", "--parent", "flange", "--robot", "panda", "--flange-frame", "left_panda_link8"]
     leave_samples(tmp_path / "samples", 6)
-    running = [*simulator_with_board("wrist", "table"), guard()]
+    running = [*simulator_with_board("wrist", "table"), command_guard()]
     with (
         Supervisor(running, tmp_path / "robot", around),
         Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | environment) as terminal,
@@ -150,7 +150,7 @@ def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> N
         terminal.until("wrist.yaml is written")
         terminal.press("q")
         assert terminal.process.wait(60) == 0
-    saved = Calibration.load(tmp_path / "out" / "wrist.yaml")
+    saved = CameraCalibration.load(tmp_path / "out" / "wrist.yaml")
     assert saved.frames is not None and saved.frames.parent == "left_panda_link8"
 
 

@@ -13,7 +13,7 @@ import pytest
 from genima.doctor.ros import PROFILE
 from genima.errors import GenimaError
 from genima.io import paths
-from genima_bringup.node_specs import TASK_RUNNER, guard
+from genima_bringup.node_specs import TASK_RUNNER, command_guard
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import joining_environment, ros_environment
 
@@ -30,7 +30,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
         done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
         return done.returncode, (done.stdout + done.stderr).strip()
 
-    with Supervisor([guard(), TASK_RUNNER], tmp_path_factory.mktemp("logs"), environment):
+    with Supervisor([command_guard(), TASK_RUNNER], tmp_path_factory.mktemp("logs"), environment):
         yield run
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genima.control.jerk_limited_motion import Motion, MotionLimits
+from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.control.limit_violations import violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
@@ -34,7 +34,7 @@ ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
 @given(seed=st.integers(0, 2**32 - 1))
 def test_what_keeps_the_limits_has_no_violations_and_what_breaks_one_has(robot: RobotModel, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    motion = Motion(MotionLimits.of(robot, 1.0, 1.0, 1.0), 0.02)
+    motion = JerkLimitedMotion(MotionLimits.of(robot, 1.0, 1.0, 1.0), 0.02)
     motion.reset(robot.home)
     goal, times, positions = robot.home, [0.0], [robot.home]
     for _ in range(80):
@@ -84,7 +84,7 @@ def test_the_arm_rests_when_the_set_points_stand_for_good() -> None:
 @pytest.mark.parametrize("share", [1.0, 0.2])
 def test_the_hold_is_when_the_quickest_stop_begins(speed: float, share: float) -> None:
     robot = ROBOTS[0]
-    motion = Motion(MotionLimits.of(robot, 1.0, 1.0, 1.0), 0.02)
+    motion = JerkLimitedMotion(MotionLimits.of(robot, 1.0, 1.0, 1.0), 0.02)
     brakes = MotionLimits.of(robot, 1.0, share, 1.0)
     motion.reset(robot.home)
     positions = []

@@ -13,14 +13,14 @@ from ros_graph import Graph
 
 from genima.errors import GenimaError
 from genima_cli import graph_client as module
-from genima_cli.graph_client import Driver
+from genima_cli.graph_client import GraphClient
 from genima_interfaces.action import RunTask
 from genima_nodes.ros import qos
 
 
 @pytest.fixture
-def driver(graph: Graph) -> Iterator[Driver]:
-    driver = Driver("driver")
+def driver(graph: Graph) -> Iterator[GraphClient]:
+    driver = GraphClient("driver")
     yield driver
     driver.close()
 
@@ -30,7 +30,7 @@ def alive() -> None:
 
 
 def test_a_node_that_falls_silent_is_not_ready(
-    graph: Graph, driver: Driver, monkeypatch: pytest.MonkeyPatch
+    graph: Graph, driver: GraphClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SILENT", 0.5)
     say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
@@ -48,7 +48,7 @@ def test_a_node_that_falls_silent_is_not_ready(
         driver.wait_ready(["guard"], 0.1, alive)
 
 
-def test_a_task_is_ended_also_where_its_begin_was_not_heard_yet(graph: Graph, driver: Driver) -> None:
+def test_a_task_is_ended_also_where_its_begin_was_not_heard_yet(graph: Graph, driver: GraphClient) -> None:
     assert driver.end_task(), "there is none"
     accepted: list[Any] = []
     cancelled: list[Any] = []

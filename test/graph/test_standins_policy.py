@@ -22,7 +22,7 @@ from genima.control.command_guard import GuardSettings
 from genima.control.limit_violations import violations
 from genima.robot.model import RobotModel
 from genima_bringup.node_specs import CLOCK_WATCH
-from genima_cli.graph_client import Driver
+from genima_cli.graph_client import GraphClient
 from genima_cli.supervisor import Supervisor
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget
@@ -63,7 +63,7 @@ def play(found: Cell, logs: Path, environment: dict[str, str]) -> Played:
     drawings: list[float] = []  # stamps, s
     with Supervisor(found.processes, logs, environment) as supervisor:
         rclpy.init()
-        driver, alive = Driver("judge"), supervisor.check
+        driver, alive = GraphClient("judge"), supervisor.check
         prepare(driver)
         try:
             driver.create_subscription(JointState, "joint_command", commands.append, qos.EVERY_COMMAND)

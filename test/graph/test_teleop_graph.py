@@ -14,7 +14,7 @@ from terminal import Terminal
 
 from genima.data.episodes import Episode, find_episodes
 from genima.robot.model import RobotModel
-from genima_bringup.node_specs import following, recorded, simulator
+from genima_bringup.node_specs import leader_follower_nodes, recording_stack, simulator
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.demo_recorder import DemoRecorder
@@ -92,7 +92,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
     environment = ENVIRONMENT | ros_environment()
     out = tmp_path / "demos"
     keys = [*RECORD, "--instruction", "wave", "--operator", "Ada"]
-    with Supervisor(recorded("jog", 10, str(out), "png"), tmp_path, environment):
+    with Supervisor(recording_stack("jog", 10, str(out), "png"), tmp_path, environment):
         with Terminal(keys, environment) as terminal:
             terminal.until("w/s forwards")  # there is a jog to push
             terminal.until("b begin to record")
@@ -124,7 +124,7 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
     demo = tmp_path / "push_button-7"
     assert recorder.record(demo, "push_button", 7)
     environment = ENVIRONMENT | ros_environment()
-    with Supervisor([*simulator(), *following()], tmp_path, environment):
+    with Supervisor([*simulator(), *leader_follower_nodes()], tmp_path, environment):
         with Terminal([*REPLAY, str(demo)], environment) as terminal:
             terminal.until("p play")
             terminal.press("p")

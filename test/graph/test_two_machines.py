@@ -24,9 +24,9 @@ from standins import interfaces
 from standins.cell import Cell, cell, prepare, set_scene
 
 from genima.io import paths
-from genima_bringup.node_specs import CLOCK_WATCH, Process
+from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec
 from genima_cli.fault_bench import shifted_clock
-from genima_cli.graph_client import Driver
+from genima_cli.graph_client import GraphClient
 from genima_cli.shifted_clock import set_clock
 from genima_cli.supervisor import Supervisor
 from genima_interfaces.action import RunTask
@@ -83,7 +83,7 @@ def test_drawn_targets_come_by_the_network(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ two clocks
 
 MODELS = "controller", "diffusion_agent", "calibration_watch"  # beside the graphics card
-ROBOT, CARD = (Process("genima_nodes", "clock_watch", name=f"clock_watch_{name}") for name in ("robot", "card"))
+ROBOT, CARD = (NodeSpec("genima_nodes", "clock_watch", name=f"clock_watch_{name}") for name in ("robot", "card"))
 _START, _LIMIT = 200.0, 15.0  # s
 _APART = 0.3  # s
 _MOVES = 0.05  # rad
@@ -116,7 +116,7 @@ def play(found: Cell, clock: Path, shifted: dict[str, str], logs: Path, environm
         Supervisor([*models, CARD], logs / "card", environment | shifted) as card,
     ):
         rclpy.init()
-        driver = Driver("judge")
+        driver = GraphClient("judge")
         prepare(driver)
 
         def alive() -> None:

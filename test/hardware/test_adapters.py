@@ -237,9 +237,7 @@ class Hand:
 def test_a_robotiq_gripper_follows_the_open_fraction(graph, kind: GripperAction) -> None:
     interfaces.provide()
     free = FreeGripper()
-    driver = RobotiqDriver(
-        graph.probe, GripperBackend.load("robotiq_2f140"), free.read, free.move, kind
-    )
+    driver = RobotiqDriver(graph.probe, GripperBackend.load("robotiq_2f140"), free.read, free.move, kind)
     graph.add(GripperAdapterNode())
     hand = Hand(graph)
     graph.until(lambda: hand.heard and hand.heard[-1].name == ["finger_joint"], "its joint is not told")

@@ -230,9 +230,7 @@ def test_a_target_outside_a_range_is_told_by_its_name(arm: FrankaArm, cell: Any)
 
 
 @pytest.mark.parametrize("trips", [True, False])
-def test_a_lost_connection_is_a_reason_too_and_recovers_when_it_is_back(
-    arm: FrankaArm, cell: Any, trips: bool
-) -> None:
+def test_a_lost_connection_is_a_reason_too_and_recovers_when_it_is_back(arm: FrankaArm, cell: Any, trips: bool) -> None:
     arm.follow(at(FR3.home + 0.05), now=0.0)
     cell.cable = False
     with pytest.raises(GenimaError, match="connection to robot robot.here is lost"):

@@ -21,7 +21,7 @@ from standins.arm import PERIOD, Crisp, Gello, PositionWatch, TorqueArm, Traject
 from std_srvs.srv import SetBool, Trigger
 
 from genima.control.command_guard import CommandGuard
-from genima.control.jerk_limited_motion import Motion, MotionLimits, minimum_jerk
+from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits, minimum_jerk
 from genima.control.limit_violations import violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
@@ -54,7 +54,7 @@ def arm(simulation: Simulation) -> Iterator[TorqueArm]:
 
 def motion(rate: float, seconds: float, share: float = 0.99) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
     """Set-points as the guard makes them, from home on: times, positions, velocities; within shares of the limits."""
-    guarded = Motion(MotionLimits.of(FR3, share, share, share), 1 / rate)
+    guarded = JerkLimitedMotion(MotionLimits.of(FR3, share, share, share), 1 / rate)
     guarded.reset(FR3.home)
     goal = FR3.home + 0.3
     for k in range(int(seconds * rate)):

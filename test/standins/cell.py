@@ -17,8 +17,8 @@ from genima.cameras.calibration_file import load_cameras
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
-from genima_bringup.node_specs import Process, Value, adapters, around_drivers
-from genima_cli.graph_client import Driver
+from genima_bringup.node_specs import NodeSpec, Value, adapters, driver_support_nodes
+from genima_cli.graph_client import GraphClient
 from genima_interfaces.srv import ResetScene
 
 GRIPPER = "robotiq_2f140"
@@ -31,11 +31,11 @@ class Cell:
     """Processes of one robot."""
 
     robot: str  # file
-    hardware: Process  # the stand-in
-    ours: tuple[Process, ...]
+    hardware: NodeSpec  # the stand-in
+    ours: tuple[NodeSpec, ...]
 
     @property
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[NodeSpec]:
         """All of them."""
         return [self.hardware, *self.ours]
 
@@ -49,8 +49,8 @@ def cell(folder: Path, fps: float, **hardware: Value) -> Cell:
     robot, backend = str(fr3_called_panda(folder)), str(crisp_of_an_fr3(folder))
     views = list(load_cameras("sim"))
     drivers = {"robot": robot, "backend": backend, "gripper": GRIPPER, "fps": fps, "state_every": 5}
-    ours = [*adapters(robot, backend, GRIPPER), *around_drivers(robot, views, "sim")]
-    return Cell(robot, Process("standins", "hardware", drivers | hardware), tuple(ours))
+    ours = [*adapters(robot, backend, GRIPPER), *driver_support_nodes(robot, views, "sim")]
+    return Cell(robot, NodeSpec("standins", "hardware", drivers | hardware), tuple(ours))
 
 
 def fr3_called_panda(folder: Path) -> Path:
@@ -79,13 +79,13 @@ CALLEES = {
 }
 
 
-def prepare(driver: Driver) -> None:
+def prepare(driver: GraphClient) -> None:
     """Have it know the services of :func:`set_scene` long before they are called."""
     for kind, name in CALLEES.items():
         driver.callee(kind, name)
 
 
-def set_scene(driver: Driver, task: str, seed: int, alive: Callable[[], None]) -> str:
+def set_scene(driver: GraphClient, task: str, seed: int, alive: Callable[[], None]) -> str:
     """A task's scene is set by hand, and the arm put to its start, as with a real one: with the user stop pressed;
     then the robot is recovered. Returns the instruction."""
 

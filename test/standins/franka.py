@@ -76,9 +76,7 @@ class FrankaDriver:
         self._states = node.create_publisher(JointState, backend.states, _DEPTH_1)
         self._robot_state = node.create_publisher(self._state_type, self.settings.state, _DEPTH_1)
         kinds = {TargetMessage.JOINT_STATE: JointState, TargetMessage.JOINT_TRAJECTORY: JointTrajectory}
-        self._target = node.create_subscription(
-            kinds[backend.message], backend.target, self._on_target, _TARGETS
-        )
+        self._target = node.create_subscription(kinds[backend.message], backend.target, self._on_target, _TARGETS)
         node.create_service(self._list, f"{manager}/list_controllers", self._on_list)
         node.create_service(set_hardware, f"{manager}/set_hardware_component_state", self._on_set_hardware)
         node.create_service(switch, f"{manager}/switch_controller", self._on_switch)

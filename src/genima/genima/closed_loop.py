@@ -6,7 +6,7 @@ from typing import Protocol
 
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
-from genima.types import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 
 SOURCE = "controller"  # as the guard knows us
 _INSTANT = 1e-6  # s: times that differ by less are the same
@@ -43,7 +43,7 @@ class Draws(Protocol):
 class Reads(Protocol):
     """A controller."""
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         """The actions that lead there."""
 
 

@@ -44,7 +44,7 @@ class DrawnTarget:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ActionChunk:
     """K actions; action k is due at ``stamp + (k + 1) * period``."""
 
     stamp: float

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.calibration_file import load_cameras
 from genima.cameras.rig import load_rig
 from genima.doctor import Status, installation, ros
@@ -25,7 +25,7 @@ from genima.robot.backend import ArmBackend
 from genima.robot.model import RobotModel
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
-from genima.teleop.leader_mapping import Leader
+from genima.teleop.leader_mapping import LeaderMapping
 from genima_nodes.ros.ros_environment import dds_profile
 from genima_sim.coppeliasim.names import SceneNames
 
@@ -143,7 +143,7 @@ def robot(text: str) -> None:
 def board(text: str) -> None:
     """Check a board's file; empty: the project's."""
     if text:
-        Board.load(Path(text))
+        CalibrationBoard.load(Path(text))
 
 
 def cameras(text: str) -> None:
@@ -203,7 +203,7 @@ def require_teleop(values: Mapping[str, str]) -> None:
     Raises:
         GenimaError: for a leader's file that is missing or malformed, or an arm with another number of joints.
     """
-    Leader.load(values["leader"], RobotModel.load(values["robot"]))
+    LeaderMapping.load(values["leader"], RobotModel.load(values["robot"]))
 
 
 def require_simulation(values: Mapping[str, str]) -> None:

@@ -29,7 +29,7 @@ from genima.cameras.calibration_file import Frames
 from genima.cameras.rig import Device, load_rig
 from genima.robot.backend import ArmBackend
 from genima.robot.model import RobotModel
-from genima_bringup.launch_rehearsal import Rehearsed
+from genima_bringup.launch_rehearsal import RehearsedAction
 
 
 def include(
@@ -59,7 +59,7 @@ def include(
     )
 
 
-class ForEachCamera(Rehearsed):
+class ForEachCamera(RehearsedAction):
     """What ``make`` returns for each view and its camera, of a file of config/cameras."""
 
     def __init__(

@@ -19,10 +19,10 @@ from launch_ros.substitutions import FindPackageShare
 from genima.policy.diffusion_agent.sampling_options import CONTROLNET_EVERY, STEPS, STRENGTH
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import include
-from genima_bringup.launch_rehearsal import Argument, checked
-from genima_bringup.node_specs import ENVIRONMENT, SHORTCUTS, Process, Value
+from genima_bringup.launch_rehearsal import Argument, check_arguments
+from genima_bringup.node_specs import ENVIRONMENT, SAMPLING_PARAMETERS, NodeSpec, Value
 
-__all__ = ["Argument", "checked"]
+__all__ = ["Argument", "check_arguments"]
 
 NAMESPACE, DDS = "namespace", "dds"
 EASY_HANDEYE2 = "easy_handeye2"
@@ -38,7 +38,8 @@ _DRAWING_CHECKS = {
     "tiny_decoder": checks.anything,
 }
 DRAWING = {
-    name: Argument(str(shortcut.default), shortcut.help, _DRAWING_CHECKS[name]) for name, shortcut in SHORTCUTS.items()
+    name: Argument(str(shortcut.default), shortcut.help, _DRAWING_CHECKS[name])
+    for name, shortcut in SAMPLING_PARAMETERS.items()
 }
 
 
@@ -47,11 +48,11 @@ def text(name: str) -> ParameterValue:
     return ParameterValue(LaunchConfiguration(name), value_type=str)
 
 
-def chosen_shortcuts() -> dict[str, Value]:
+def sampling_arguments() -> dict[str, Value]:
     """The arguments ``DRAWING`` as parameters of diffusion_agent."""
     return {
         name: text(name) if isinstance(shortcut.default, str) else LaunchConfiguration(name)
-        for name, shortcut in SHORTCUTS.items()
+        for name, shortcut in SAMPLING_PARAMETERS.items()
     }
 
 
@@ -101,7 +102,7 @@ def easy_handeye2(
 
 
 def node(
-    process: Process,
+    process: NodeSpec,
     condition: IfCondition | None = None,
     remappings: Sequence[tuple[SomeSubstitutionsType, SomeSubstitutionsType]] = (),
 ) -> Node:

@@ -51,13 +51,13 @@ from genima_bringup.argument_checks import Check, require
 _rehearsing = False  # launch files within others are rehearsed with these
 
 
-class Rehearsed(Action):
+class RehearsedAction(Action):
     """Base of actions of ours whose execution only returns other actions."""
 
 
 _STRUCTURE = (
     AppendEnvironmentVariable, DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction,
-    PopEnvironment, PopLaunchConfigurations, PushEnvironment, PushLaunchConfigurations, PushRosNamespace, Rehearsed,
+    PopEnvironment, PopLaunchConfigurations, PushEnvironment, PushLaunchConfigurations, PushRosNamespace, RehearsedAction,
     ResetEnvironment, ResetLaunchConfigurations, SetEnvironmentVariable, SetLaunchConfiguration, SetParameter,
     SetParametersFromFile, SetRemap, UnsetEnvironmentVariable, UnsetLaunchConfiguration,
 )  # fmt: skip
@@ -72,7 +72,7 @@ class Argument(NamedTuple):
     choices: Sequence[str] | None = None  # None: anything that passes the check
 
 
-def checked(
+def check_arguments(
     arguments: Mapping[str, Argument],
     entities: Callable[[], Sequence[LaunchDescriptionEntity]],
     together: Callable[[Mapping[str, str]], None] = lambda values: None,

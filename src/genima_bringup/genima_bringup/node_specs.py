@@ -27,7 +27,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Process:
+class NodeSpec:
     """One node: the executable is also the name of the module in the package and, unless it has a name of its own, of
     the node."""
 
@@ -43,42 +43,44 @@ class Process:
         return self.name or self.executable
 
 
-class Shortcut(NamedTuple):
+class SamplingParameter(NamedTuple):
     """A parameter of diffusion_agent that makes drawings faster, and others."""
 
     default: str | int | float
     help: str
 
 
-SHORTCUTS = {
-    "steps": Shortcut(0, "diffusion steps of a drawing; 0: the checkpoint's"),
-    "strength": Shortcut(1.0, "share of the steps that is done, from the drawing before; 1: all, from noise"),
-    "controlnet_every": Shortcut(1, "ask the ControlNet only every so many steps"),
-    "tiny_decoder": Shortcut("", "an AutoencoderTiny that decodes: a folder, or a name such as madebyollin/taesd"),
+SAMPLING_PARAMETERS = {
+    "steps": SamplingParameter(0, "diffusion steps of a drawing; 0: the checkpoint's"),
+    "strength": SamplingParameter(1.0, "share of the steps that is done, from the drawing before; 1: all, from noise"),
+    "controlnet_every": SamplingParameter(1, "ask the ControlNet only every so many steps"),
+    "tiny_decoder": SamplingParameter(
+        "", "an AutoencoderTiny that decodes: a folder, or a name such as madebyollin/taesd"
+    ),
 }
 
-TASK_RUNNER = Process("genima_nodes", "task_runner")
-CLOCK_WATCH = Process("genima_nodes", "clock_watch")
+TASK_RUNNER = NodeSpec("genima_nodes", "task_runner")
+CLOCK_WATCH = NodeSpec("genima_nodes", "clock_watch")
 RECOVERY = "robot/recover"  # the service of who brings a real robot back after a reflex
 
 
-def guard(robot: Value = "panda", rate: Value = 200, recovery: Value = "") -> Process:
+def command_guard(robot: Value = "panda", rate: Value = 200, recovery: Value = "") -> NodeSpec:
     """What all commands pass; ``rate`` in Hz is its own, ``recovery`` the service that brings a real robot back."""
     parameters = {"robot": robot, "self_collision": True, "rate": rate, "recovery": recovery}
-    return Process("genima_nodes", "command_guard", parameters)
+    return NodeSpec("genima_nodes", "command_guard", parameters)
 
 
-def following(robot: Value = "panda", rate: Value = 200) -> list[Process]:
+def leader_follower_nodes(robot: Value = "panda", rate: Value = 200) -> list[NodeSpec]:
     """A follower that mirrors a leader like itself, and comes to it fast: nobody stands beside a simulated one.
 
     ``rate`` in Hz is the guard's.
     """
-    return [guard(robot, rate), mirror(robot, "same", 0.5)]
+    return [command_guard(robot, rate), teleop_node(robot, "same", 0.5)]
 
 
-def mirror(
+def teleop_node(
     robot: Value, leader: Value, speed: Value, topics: Mapping[str, str] | None = None, unwrap: Value = False
-) -> Process:
+) -> NodeSpec:
     """Node that makes a follower mirror a leader, where a guard runs already.
 
     Args:
@@ -89,39 +91,39 @@ def mirror(
         unwrap: whether joints of the leader that are whole turns off are turned back at the start.
     """
     parameters = {"robot": robot, "leader": leader, "speed": speed, "unwrap_at_start": unwrap}
-    return Process("genima_nodes", "teleop", parameters, dict(topics or {}))
+    return NodeSpec("genima_nodes", "teleop", parameters, dict(topics or {}))
 
 
-def simulator(cameras: dict[str, Value] | None = None) -> list[Process]:
+def simulator(cameras: dict[str, Value] | None = None) -> list[NodeSpec]:
     """The robot, its cameras and the scene."""
-    return [Process("genima_sim", "sim_node", cameras or {})]
+    return [NodeSpec("genima_sim", "sim_node", cameras or {})]
 
 
-def simulated_leader(leader: str) -> list[Process]:
+def simulated_leader(leader: str) -> list[NodeSpec]:
     """``leader`` is ``expert``, or ``jog`` for who pushes the tip of an arm that is not there."""
-    return [jog() if leader == "jog" else Process("genima_sim", "sim_leader", {"rate": 100})]
+    return [jog() if leader == "jog" else NodeSpec("genima_sim", "sim_leader", {"rate": 100})]
 
 
-def jog(robot: Value = "panda") -> Process:
+def jog(robot: Value = "panda") -> NodeSpec:
     """A leader without an arm, pushed by a gamepad or by keys."""
-    return Process("genima_nodes", "jog", {"robot": robot})
+    return NodeSpec("genima_nodes", "jog", {"robot": robot})
 
 
-def led(leader: str) -> list[Process]:
+def teleop_stack(leader: str) -> list[NodeSpec]:
     """The simulated robot as a follower of a leader as above."""
-    return [*simulator(), *simulated_leader(leader), *following()]
+    return [*simulator(), *simulated_leader(leader), *leader_follower_nodes()]
 
 
-def recorded(leader: str, rate: float, folder: str, images: str) -> list[Process]:
+def recording_stack(leader: str, rate: float, folder: str, images: str) -> list[NodeSpec]:
     """The same, recorded; ``rate`` in Hz is the cameras'.
 
     The guard speaks at half its usual rate: two cores have enough to do with rendering.
     """
     options: dict[str, Value] = {"folder": folder, "images": images, "calibration": "sim"}
     options["recreatable"] = leader == "expert"  # a person's demos cannot be made again
-    recorder = Process("genima_nodes", "recorder", options)
+    recorder = NodeSpec("genima_nodes", "recorder", options)
     cameras: dict[str, Value] = {"camera_rate": rate, "camera_backlog": 20}
-    return [*simulator(cameras), *simulated_leader(leader), *following(rate=100), recorder]
+    return [*simulator(cameras), *simulated_leader(leader), *leader_follower_nodes(rate=100), recorder]
 
 
 def calibrator(
@@ -135,7 +137,7 @@ def calibrator(
     most: Value = 20,
     base_frame: Value = "",
     flange_frame: Value = "",
-) -> list[Process]:
+) -> list[NodeSpec]:
     """Node that calibrates a camera, and moves the arm at ``speed``, relative to the arm's own, when asked to.
 
     ``base_frame`` and ``flange_frame`` are the robot's frames in tf where they are not called as in franka_description.
@@ -144,10 +146,10 @@ def calibrator(
         "view": view, "parent": parent, "board": board, "robot": robot, "calibration": calibration,
         "samples": samples, "speed": speed, "most": most, "base_frame": base_frame, "flange_frame": flange_frame,
     }  # fmt: skip
-    return [Process("genima_calibration", "calibrator", parameters)]
+    return [NodeSpec("genima_calibration", "calibrator", parameters)]
 
 
-def simulator_with_board(view: Value, place: Value, board: Value = "") -> list[Process]:
+def simulator_with_board(view: Value, place: Value, board: Value = "") -> list[NodeSpec]:
     """The robot with a calibration board on the ``table`` or in the ``gripper``, filmed by one camera."""
     return simulator({"view": view, "board": place, "board_file": board})
 
@@ -159,7 +161,7 @@ def policy(
     seed: Value = 0,
     straggler_timeout: Value = 0.1,
     shortcuts: Mapping[str, Value] | None = None,
-) -> list[Process]:
+) -> list[NodeSpec]:
     """What looks, draws and reads. An empty checkpoint means the one that comes with the project.
 
     ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment; ``shortcuts`` are
@@ -168,66 +170,66 @@ def policy(
     shared = {"checkpoint": checkpoint, "calibration": calibration, "device": device}
     seeing = {"seed": seed, "straggler_timeout": straggler_timeout, **(shortcuts or {})}
     return [
-        Process("genima_nodes", "controller", shared),
-        Process("genima_nodes", "diffusion_agent", shared | seeing),
+        NodeSpec("genima_nodes", "controller", shared),
+        NodeSpec("genima_nodes", "diffusion_agent", shared | seeing),
     ]
 
 
-def camera(view: str, device: Device) -> Process:
+def camera(view: str, device: Device) -> NodeSpec:
     """Our own driver of a RealSense."""
     parameters: dict[str, Value] = {
         "view": view,
         "serial_no": f"_{device.serial}",  # ROS would take a number for one
         "rgb_camera.color_profile": f"{device.width}x{device.height}x{device.rate}",
     }
-    return Process("genima_nodes", "realsense_camera", parameters, name=f"{view}_camera")
+    return NodeSpec("genima_nodes", "realsense_camera", parameters, name=f"{view}_camera")
 
 
-def adapters(robot: Value, backend: Value, gripper: Value) -> list[Process]:
+def adapters(robot: Value, backend: Value, gripper: Value) -> list[NodeSpec]:
     """Between the guard and ROS's drivers of an arm and a gripper.
 
     The last one brings the arm back after a reflex: it is left out where the backend knows no recovery.
     """
     return [
-        Process("genima_nodes", "arm_adapter", {"robot": robot, "backend": backend}),
-        Process("genima_nodes", "gripper_adapter", {"robot": robot, "backend": gripper}),
-        Process("genima_nodes", "arm_recovery", {"backend": backend}),
+        NodeSpec("genima_nodes", "arm_adapter", {"robot": robot, "backend": backend}),
+        NodeSpec("genima_nodes", "gripper_adapter", {"robot": robot, "backend": gripper}),
+        NodeSpec("genima_nodes", "arm_recovery", {"backend": backend}),
     ]
 
 
-def own_drivers(robot: Value, robot_ip: Value) -> list[Process]:
+def own_drivers(robot: Value, robot_ip: Value) -> list[NodeSpec]:
     """Our own drivers of a Franka arm and of its hand."""
     parameters = {"robot": robot, "robot_ip": robot_ip}
     return [
-        Process("genima_nodes", "franka_arm", parameters, {"franka_arm/recover": RECOVERY}),
-        Process("genima_nodes", "franka_hand", parameters),
+        NodeSpec("genima_nodes", "franka_arm", parameters, {"franka_arm/recover": RECOVERY}),
+        NodeSpec("genima_nodes", "franka_hand", parameters),
     ]
 
 
-def kept_safe(robot: Value, calibration: Value, views: Value, recovery: Value = RECOVERY) -> list[Process]:
+def safety_nodes(robot: Value, calibration: Value, views: Value, recovery: Value = RECOVERY) -> list[NodeSpec]:
     """Return the guard and, unless ``calibration`` is empty, the transforms of the cameras of ``views``."""
     places = {"robot": robot, "calibration": calibration, "views": views, "wait": -1.0}
-    transforms = [Process("genima_nodes", "camera_transforms", places)] if calibration != "" else []
-    return [guard(robot, 200, recovery), *transforms]
+    transforms = [NodeSpec("genima_nodes", "camera_transforms", places)] if calibration != "" else []
+    return [command_guard(robot, 200, recovery), *transforms]
 
 
-def camera_watch(robot: Value, calibration: Value, views: Value) -> Process:
+def camera_watch(robot: Value, calibration: Value, views: Value) -> NodeSpec:
     """What notices that a camera has been moved; beside the policy, where the images are."""
     parameters = {"robot": robot, "calibration": calibration, "views": views}
-    return Process("genima_calibration", "calibration_watch", parameters)
+    return NodeSpec("genima_calibration", "calibration_watch", parameters)
 
 
-def around_drivers(
+def driver_support_nodes(
     robot: Value,
     views: list[str],
     calibration: Value,
     checkpoint: Value = "",
     device: Value = "cpu",
     shortcuts: Mapping[str, Value] | None = None,
-) -> list[Process]:
+) -> list[NodeSpec]:
     """What closes the loop around a real robot, whoever drives it."""
     return [
-        *kept_safe(robot, calibration, views),
+        *safety_nodes(robot, calibration, views),
         *policy(checkpoint, calibration, device, shortcuts=shortcuts),
         camera_watch(robot, calibration, views),
         TASK_RUNNER,
@@ -235,12 +237,12 @@ def around_drivers(
     ]
 
 
-def hardware(robot: Value, robot_ip: Value, cameras: Mapping[str, Device]) -> list[Process]:
+def hardware(robot: Value, robot_ip: Value, cameras: Mapping[str, Device]) -> list[NodeSpec]:
     """Our own drivers of a real robot."""
     return [*own_drivers(robot, robot_ip), *(camera(view, found) for view, found in cameras.items())]
 
 
-def real(
+def real_robot_stack(
     robot: Value,
     robot_ip: Value,
     cameras: Mapping[str, Device],
@@ -248,42 +250,42 @@ def real(
     checkpoint: Value,
     device: Value,
     shortcuts: Mapping[str, Value] | None = None,
-) -> list[Process]:
+) -> list[NodeSpec]:
     """A real robot by our own drivers: what real_robot.launch.py starts with them."""
-    around = around_drivers(robot, list(cameras), calibration, checkpoint, device, shortcuts)
+    around = driver_support_nodes(robot, list(cameras), calibration, checkpoint, device, shortcuts)
     return [*hardware(robot, robot_ip, cameras), *around]
 
 
-def real_without_policy(
+def real_robot_stack_without_policy(
     robot: Value, robot_ip: Value, cameras: Mapping[str, Device], calibration: Value = ""
-) -> list[Process]:
+) -> list[NodeSpec]:
     """The same with `policy:=false`: for who calibrates, leads or records."""
-    safe = kept_safe(robot, calibration, list(cameras))
+    safe = safety_nodes(robot, calibration, list(cameras))
     return [*hardware(robot, robot_ip, cameras), *safe, TASK_RUNNER, CLOCK_WATCH]
 
 
-def markers(checkpoint: Value) -> Process:
+def markers(checkpoint: Value) -> NodeSpec:
     """What RViz shows beside the robot and the images."""
-    return Process("genima_nodes", "rviz_markers", {"checkpoint": checkpoint})
+    return NodeSpec("genima_nodes", "rviz_markers", {"checkpoint": checkpoint})
 
 
-def simulated(
+def simulation_stack(
     checkpoint: Value = "", seed: Value = 0, shortcuts: Mapping[str, Value] | None = None
-) -> list[Process]:
+) -> list[NodeSpec]:
     """The closed loop around the simulated robot."""
-    return [*simulator(), *around_simulator(checkpoint, seed, shortcuts=shortcuts)]
+    return [*simulator(), *simulator_support_nodes(checkpoint, seed, shortcuts=shortcuts)]
 
 
-def around_simulator(
+def simulator_support_nodes(
     checkpoint: Value = "",
     seed: Value = 0,
     calibration: Value = "sim",
     robot: Value = "panda",
     shortcuts: Mapping[str, Value] | None = None,
-) -> list[Process]:
+) -> list[NodeSpec]:
     """What closes the loop, whatever simulates the robot."""
     return [
-        Process("genima_nodes", "command_guard", {"robot": robot, "self_collision": True}),
+        NodeSpec("genima_nodes", "command_guard", {"robot": robot, "self_collision": True}),
         *policy(checkpoint, calibration, seed=seed, straggler_timeout=0.03, shortcuts=shortcuts),
         TASK_RUNNER,
     ]
@@ -291,6 +293,6 @@ def around_simulator(
 
 def coppeliasim(
     scene: Value = "rlbench", host: Value = "localhost", port: Value = 23000, robot: Value = "panda"
-) -> Process:
+) -> NodeSpec:
     """The robot, its cameras and the scene in a CoppeliaSim that runs already."""
-    return Process("genima_sim", "coppeliasim", {"scene": scene, "host": host, "port": port, "robot": robot})
+    return NodeSpec("genima_sim", "coppeliasim", {"scene": scene, "host": host, "port": port, "robot": robot})

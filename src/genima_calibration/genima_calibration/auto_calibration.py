@@ -10,12 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.control.collision import KeepOut
+from genima.control.collision import ForbiddenRegion
 from genima.errors import GenimaError
 from genima.types import Joints
-from genima_calibration.hand_eye import Outcome
-from genima_calibration.image_feedback import Look
-from genima_calibration.pose_planner import Tour, keep_outs
+from genima_calibration.hand_eye import HandEyeResult
+from genima_calibration.image_feedback import ImageFeedback
+from genima_calibration.pose_planner import PosePlanner, forbidden_regions
 from genima_calibration.session import Result, Session
 from genima_nodes.ros.guarded_arm import GuardedArm
 from genima_nodes.ros.paced_thread import starting_in_background
@@ -30,7 +30,7 @@ _UNSEEN = "first bring the arm to where the board is seen"
 
 
 @dataclass(frozen=True)
-class AutomaticSettings:
+class AutoCalibrationSettings:
     """How slowly, how low and for how long."""
 
     speed: float = 0.15  # of the arm's velocity limits
@@ -46,7 +46,7 @@ class Calibrator(Protocol):
 
     session: Session
 
-    def settled(self) -> tuple[Look, Joints] | None:
+    def settled(self) -> tuple[ImageFeedback, Joints] | None:
         """The newest look, where the arm stands still."""
 
     def take(self) -> str:
@@ -60,17 +60,17 @@ class _Ended(Exception):
     """The operator has had enough."""
 
 
-class Automatic:
+class AutoCalibration:
     """Runs in a thread of its own, between :meth:`start` and the end of what it says in :attr:`words`."""
 
-    def __init__(self, calibrator: Calibrator, arm: GuardedArm, settings: AutomaticSettings) -> None:
+    def __init__(self, calibrator: Calibrator, arm: GuardedArm, settings: AutoCalibrationSettings) -> None:
         self.words = ""  # what it does, or why it ended
         self.fault = False  # whether it ended for something that is wrong
         self._calibrator, self._arm, self._settings = calibrator, arm, settings
-        self._keep_outs: list[KeepOut] = []
+        self._keep_outs: list[ForbiddenRegion] = []
         self._unable = ""  # why the arm cannot be moved by itself
         try:
-            self._keep_outs = keep_outs(calibrator.session.robot, settings.workspace, settings.lowest)
+            self._keep_outs = forbidden_regions(calibrator.session.robot, settings.workspace, settings.lowest)
         except GenimaError as error:  # samples can be taken all the same
             self._unable = str(error)
         self._ending = threading.Event()
@@ -129,11 +129,11 @@ class Automatic:
 
     def _visit(self) -> str:
         arm, session = self._arm, self._calibrator.session
-        tour = Tour(session.robot, session.parent, session.board, self._keep_outs, self._settings.lowest)
+        tour = PosePlanner(session.robot, session.parent, session.board, self._keep_outs, self._settings.lowest)
         arm.take(self._go_on)
         home, misses = arm.rest.positions, 0
         seen_from: NDArray[np.float64] | None = None
-        outcome: Outcome | None = None
+        outcome: HandEyeResult | None = None
         while True:
             if self._sample():
                 seen_from, misses = arm.rest.positions, 0
@@ -154,7 +154,7 @@ class Automatic:
             present = arm.rest.positions
             self._move(tour, tour.first(home, present) if outcome is None else tour.next(outcome, present), outcome)
 
-    def _move(self, tour: Tour, goal: NDArray[np.float64], outcome: Outcome | None) -> None:
+    def _move(self, tour: PosePlanner, goal: NDArray[np.float64], outcome: HandEyeResult | None) -> None:
         """Go there; after a hold, from where that was."""
         self.words = f"{len(self._calibrator.session.names)} samples; moves"
         for _ in range(_HOLDS):

@@ -17,7 +17,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel, pick
 from genima.types import Joints
 from genima_calibration.sample_folder import CameraInfo, RawSample
-from genima_calibration.stationary_detector import Standstill
+from genima_calibration.stationary_detector import StationaryDetector
 
 Array = NDArray[np.float64]
 _READINGS = 0.01  # s between joint readings that are looked at
@@ -27,7 +27,7 @@ _ALIKE = 0.05  # rad: poses nearer to each other tell the same
 
 
 @dataclass(frozen=True)
-class Stop:
+class StationaryPose:
     """An image of the arm at rest."""
 
     stamp: int  # ns, of the image
@@ -45,7 +45,7 @@ class BagSamples:
     topic: str  # of the images
     info: CameraInfo
     robot: RobotModel
-    stops: list[Stop]  # well spread, by time
+    stops: list[StationaryPose]  # well spread, by time
     start: int  # ns, of the first image
 
     @classmethod
@@ -108,9 +108,9 @@ class BagSamples:
                     yield RawSample(name, self.view, decode(bag.understood(message)), joints, self.info)
 
 
-def _stops(images: list[int], readings: list[Joints]) -> list[Stop]:
+def _stops(images: list[int], readings: list[Joints]) -> list[StationaryPose]:
     """The middle image of each rest, by time."""
-    standstill, rests, i, still = Standstill(), list[list[int]](), 0, False
+    standstill, rests, i, still = StationaryDetector(), list[list[int]](), 0, False
     for stamp in images:
         seconds = stamp * 1e-9
         while i < len(readings) and readings[i].stamp <= seconds + _AFTER:
@@ -130,11 +130,11 @@ def _stops(images: list[int], readings: list[Joints]) -> list[Stop]:
         middle = rest[len(rest) // 2]
         near = np.abs(times - middle * 1e-9) <= _AROUND
         known = gripper[near & np.isfinite(gripper)]
-        stops.append(Stop(middle, positions[near].mean(0), float(known.mean()) if known.size else np.nan))
+        stops.append(StationaryPose(middle, positions[near].mean(0), float(known.mean()) if known.size else np.nan))
     return stops
 
 
-def _spread(stops: list[Stop], most: int) -> list[Stop]:
+def _spread(stops: list[StationaryPose], most: int) -> list[StationaryPose]:
     """At most so many of them, each time the one that is farthest from those before (Gonzalez, Clustering to minimize
     the maximum intercluster distance, Theoretical Computer Science 38, 1985)."""
     if not stops:

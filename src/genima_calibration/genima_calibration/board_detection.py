@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import pose, transform
 from genima.types import Image
@@ -44,7 +44,7 @@ class Markers:
     corners: NDArray[np.float32]  # (M, 4, 2) px, clockwise from the marker's own top left; OpenCV's pixels
 
 
-def detect(image: Image, board: Board, intrinsics: Intrinsics) -> Detection:
+def detect(image: Image, board: CalibrationBoard, intrinsics: CameraIntrinsics) -> Detection:
     """Find the board in an image (h, w, 3) in RGB, with either pattern where the board's file leaves that open.
 
     Raises:
@@ -75,7 +75,7 @@ def detect(image: Image, board: Board, intrinsics: Intrinsics) -> Detection:
     return replace(found[-1], strange_markers=strange)
 
 
-def seen_board(board: Board, detections: Iterable[Detection]) -> Board:
+def seen_board(board: CalibrationBoard, detections: Iterable[Detection]) -> CalibrationBoard:
     """The board with the pattern that was seen, where its file leaves that open.
 
     Raises:
@@ -91,7 +91,9 @@ def seen_board(board: Board, detections: Iterable[Detection]) -> Board:
     return replace(board, legacy_pattern=seen.pop())
 
 
-def _locate(grey: NDArray[np.uint8], markers: Markers, board: Board, intrinsics: Intrinsics) -> Detection:
+def _locate(
+    grey: NDArray[np.uint8], markers: Markers, board: CalibrationBoard, intrinsics: CameraIntrinsics
+) -> Detection:
     """The points of a board whose pattern is known."""
     ids, pixels = _charuco(grey, markers, board) if board.kind == "charuco" else _grid(markers, board)
     if len(ids) < _FEWEST:
@@ -114,7 +116,7 @@ def _locate(grey: NDArray[np.uint8], markers: Markers, board: Board, intrinsics:
     return detection
 
 
-def board_pose(detection: Detection, intrinsics: Intrinsics) -> Array:
+def board_pose(detection: Detection, intrinsics: CameraIntrinsics) -> Array:
     """``T_camera_board`` (4, 4) from one image: the better of the two that a flat board has, refined.
 
     Points far off are left out (least median of squares).
@@ -132,13 +134,13 @@ def board_pose(detection: Detection, intrinsics: Intrinsics) -> Array:
     return _solve(detection.points[kept], detection.pixels[kept], intrinsics) if kept.sum() >= _FEWEST else T
 
 
-def reprojection(T_camera_board: Array, detection: Detection, intrinsics: Intrinsics) -> Array:
+def reprojection(T_camera_board: Array, detection: Detection, intrinsics: CameraIntrinsics) -> Array:
     """How far in px each point (M,) is seen from where it should be."""
     expected = intrinsics.project(transform(T_camera_board, detection.points))
     return np.linalg.norm(detection.pixels - expected, axis=-1)
 
 
-def _solve(points: Array, pixels: Array, intrinsics: Intrinsics) -> Array:
+def _solve(points: Array, pixels: Array, intrinsics: CameraIntrinsics) -> Array:
     given = (points, pixels, intrinsics.K, np.array(intrinsics.distortion))
     _, rotations, translations, _ = cv2.solvePnPGeneric(*given, flags=cv2.SOLVEPNP_IPPE)
     if not rotations:
@@ -147,7 +149,7 @@ def _solve(points: Array, pixels: Array, intrinsics: Intrinsics) -> Array:
     return pose(np.array(cv2.Rodrigues(rotation)[0], float), np.array(translation, float)[:, 0])
 
 
-def find_markers(grey: NDArray[np.uint8], board: Board) -> Markers:
+def find_markers(grey: NDArray[np.uint8], board: CalibrationBoard) -> Markers:
     """All markers of a board's dictionary in a grey image, also those that the board does not have."""
     parameters = cv2.aruco.DetectorParameters()
     if board.kind == "grid":  # the corners of a ChArUco board are refined themselves
@@ -159,7 +161,7 @@ def find_markers(grey: NDArray[np.uint8], board: Board) -> Markers:
     )
 
 
-def _charuco(grey: NDArray[np.uint8], markers: Markers, board: Board) -> tuple[NDArray[np.int64], Array]:
+def _charuco(grey: NDArray[np.uint8], markers: Markers, board: CalibrationBoard) -> tuple[NDArray[np.int64], Array]:
     detector = cv2.aruco.CharucoDetector(cast(cv2.aruco.CharucoBoard, board.cv_board))
     on_board = np.isin(markers.ids, board.cv_board.getIds())
     if not on_board.any():
@@ -174,7 +176,7 @@ def _charuco(grey: NDArray[np.uint8], markers: Markers, board: Board) -> tuple[N
     return np.asarray(ids, np.int64).reshape(-1), np.asarray(corners, float).reshape(-1, 2)
 
 
-def _grid(markers: Markers, board: Board) -> tuple[NDArray[np.int64], Array]:
+def _grid(markers: Markers, board: CalibrationBoard) -> tuple[NDArray[np.int64], Array]:
     row = markers.ids - board.first_id
     known = (0 <= row) & (row < board.columns * board.rows)
     pixels = markers.corners[known].reshape(-1, 2).astype(float)

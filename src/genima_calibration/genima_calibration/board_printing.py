@@ -12,7 +12,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.errors import GenimaError
 from genima.io.files import atomic_write
 from genima.io.outputs import require_free
@@ -30,7 +30,9 @@ _THIN = 0.2 * _POINTS
 Rectangle = tuple[float, float, float, float]  # x, y, width, height in m
 
 
-def print_board(board: Board, path: Path, paper: str = "A4", definition: str = "", overwrite: bool = False) -> None:
+def print_board(
+    board: CalibrationBoard, path: Path, paper: str = "A4", definition: str = "", overwrite: bool = False
+) -> None:
     """Write a page with the board, what it is, and a ruler to measure whether it was printed to scale.
 
     Args:
@@ -60,7 +62,7 @@ def _is_page(path: Path) -> bool:
         return file.read(8).startswith((b"%PDF", b"\x89PNG"))
 
 
-def board_page(board: Board, paper: str = "A4", definition: str = "") -> Figure:
+def board_page(board: CalibrationBoard, paper: str = "A4", definition: str = "") -> Figure:
     """The page; arguments and errors as for :func:`print_board`."""
     width, height = 1000 * np.array(board.size)
     page = _page_size(paper, width, height)
@@ -84,7 +86,7 @@ def board_page(board: Board, paper: str = "A4", definition: str = "") -> Figure:
     return figure
 
 
-def describe(board: Board) -> str:
+def describe(board: CalibrationBoard) -> str:
     """What has to be known to use a board, on one line."""
     first = f" from id {board.first_id}" if board.first_id else ""
     return (
@@ -94,7 +96,7 @@ def describe(board: Board) -> str:
     )
 
 
-def black(board: Board) -> list[Rectangle]:
+def black(board: CalibrationBoard) -> list[Rectangle]:
     """Squares without a marker, and the markers as if all their cells were black, in the board's frame."""
     squares = []
     if board.kind == "charuco":
@@ -105,7 +107,7 @@ def black(board: Board) -> list[Rectangle]:
     return squares + [(x, y, board.marker, board.marker) for _, x, y in _markers(board)]
 
 
-def white(board: Board) -> list[Rectangle]:
+def white(board: CalibrationBoard) -> list[Rectangle]:
     """The markers' white cells, in the board's frame; neighbours in a row as one, and again those in a column, so that
     no viewer draws a hair line between them."""
     dictionary = board.cv_board.getDictionary()
@@ -119,7 +121,7 @@ def white(board: Board) -> list[Rectangle]:
     return rectangles
 
 
-def _markers(board: Board) -> Iterator[tuple[int, float, float]]:
+def _markers(board: CalibrationBoard) -> Iterator[tuple[int, float, float]]:
     """Id and top left corner in m of each marker."""
     for marker, corners in zip(board.cv_board.getIds(), board.cv_board.getObjPoints(), strict=True):
         x, y, _ = np.asarray(corners)[0]

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import inverse, moved, skew, transform
 from genima_calibration.closed_form import HandEye
@@ -74,7 +74,7 @@ class Fit:
     """An estimate; the samples that it was made from lie beside it."""
 
     hand_eye: HandEye
-    intrinsics: Intrinsics
+    intrinsics: CameraIntrinsics
     scale: float
     joints: Array  # (N, n) rad, the most likely true ones
     noise: Noise
@@ -227,9 +227,7 @@ def _stepped(samples: Stack, fit: Fit, d: Derivatives, step: Array, ratio: float
     r = at_readings(samples, fit, d).residuals - d.unknowns @ step
     off = np.linalg.solve(V, Qt_w @ r[..., None])[..., 0]
     at = fit.hand_eye
-    hand_eye = HandEye(
-        at.parent, moved(at.T_parent_camera, step[CAMERA]), moved(at.T_carrier_board, step[BOARD])
-    )
+    hand_eye = HandEye(at.parent, moved(at.T_parent_camera, step[CAMERA]), moved(at.T_carrier_board, step[BOARD]))
     scale, intrinsics, rest = fit.scale, fit.intrinsics, step[12:]
     if fit.free.scale:
         scale, rest = scale + float(rest[0]), rest[1:]
@@ -287,7 +285,7 @@ def _with_noise(samples: Stack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
     return replace(fit, noise=Noise(pixels, ratio * pixels), information=total / variance)
 
 
-def _prior(intrinsics: Intrinsics, free: Free) -> Array:
+def _prior(intrinsics: CameraIntrinsics, free: Free) -> Array:
     """Inverse variances (g,): the intrinsics are near the given ones, of the poses nothing is known."""
     known = np.zeros(12 + free.scale)
     if not free.intrinsics:

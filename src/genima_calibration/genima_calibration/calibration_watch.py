@@ -26,13 +26,13 @@ from genima.robot.model import RobotModel
 from genima.types import Image, Joints
 from genima_calibration.drift import Drift
 from genima_calibration.pose_check import CalibrationChecker
-from genima_calibration.stationary_detector import slow
+from genima_calibration.stationary_detector import is_slow
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
-from genima_nodes.ros.worker_thread import Background
+from genima_nodes.ros.worker_thread import WorkerThread
 
 _SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
 _BEFORE = 0.1  # s over which the arm's speed is measured
@@ -58,7 +58,7 @@ class CalibrationWatchNode(Node):
             self, "max_speed", 0.1, apply=partial(setattr, self, "_fastest")
         )
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._cost = self._health.latency("check")
         self._joint_states = JointStates(self, self._health, self._robot)
         self._newest: dict[str, ImageMessage] = {}
@@ -68,7 +68,7 @@ class CalibrationWatchNode(Node):
             self._health.value(view, partial(self._said.get, view))
             self._listen(view)
         self._checkers: dict[tuple[str, int, int], CalibrationChecker] = {}  # of the background's thread
-        self._background: Background[Callable[[], None]] = Background(lambda job: job(), 1, "calibration_watch")
+        self._background: WorkerThread[Callable[[], None]] = WorkerThread(lambda job: job(), 1, "calibration_watch")
         self._turns = itertools.cycle(views)
         self.create_timer(period / len(views), self._look, clock=STEADY)
         self._health.watch(self._tell)
@@ -93,7 +93,7 @@ class CalibrationWatchNode(Node):
             return
         stamp = messages.seconds(message.header.stamp)
         joints, before = (self._joint_states.at(stamp - ago, _SAME_MOMENT) for ago in (0.0, _BEFORE))
-        if joints is None or before is None or not slow(before, joints, self._fastest):
+        if joints is None or before is None or not is_slow(before, joints, self._fastest):
             return
         try:
             self._background.take(partial(self._check, view, messages.image_from(message), joints))

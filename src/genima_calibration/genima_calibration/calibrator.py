@@ -26,30 +26,30 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.camera import Parent
 from genima.errors import GenimaError
 from genima.inspection.sheet import captioned
 from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.types import Image, Joints
-from genima_calibration.auto_calibration import Automatic, AutomaticSettings
+from genima_calibration.auto_calibration import AutoCalibration, AutoCalibrationSettings
 from genima_calibration.detection_diagnosis import diagnose
-from genima_calibration.image_feedback import Look, picture
+from genima_calibration.image_feedback import ImageFeedback, picture
 from genima_calibration.sample_folder import CameraInfo
 from genima_calibration.samples import Sample
 from genima_calibration.session import Result, Session
-from genima_calibration.stationary_detector import Standstill
+from genima_calibration.stationary_detector import StationaryDetector
 from genima_interfaces.msg import CalibratorStatus
 from genima_interfaces.srv import DropSample
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.guarded_arm import GuardedArm
 from genima_nodes.ros.joint_states import JointStates
-from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY, starting_in_background
-from genima_nodes.ros.services import answering
+from genima_nodes.ros.services import answer_service
 from genima_nodes.ros.transform_messages import transform_message
 
 SOURCE = "calibrator"
@@ -62,10 +62,10 @@ _SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
 
 
 @dataclass(frozen=True)
-class Seen:
+class CameraState:
     """An image, looked at, with the joints of its moment."""
 
-    look: Look
+    look: ImageFeedback
     joints: Joints | None
 
 
@@ -91,25 +91,25 @@ class CalibratorNode(Node):
             Path(samples or f"data/calibration/{view}"),
             view,
             cast(Parent, parent),
-            Board.load(Path(board) if board else paths.shared(*_BOARD)),
+            CalibrationBoard.load(Path(board) if board else paths.shared(*_BOARD)),
             robot,
             parameters.text(self, "base_frame", ""),
             parameters.text(self, "flange_frame", ""),
         )
-        self._standstill = Standstill(
+        self._standstill = StationaryDetector(
             parameters.number(self, "still", 1e-3, 1e-5, 0.1), parameters.number(self, "settle", 0.3, 0.0, 5.0)
         )
         settings = self._settings()  # before any thread starts: a refused node must leave none behind
         self._lock = threading.Lock()  # of the session
         self._info: CameraInfo | None = None
-        self._seen: Seen | None = None
+        self._seen: CameraState | None = None
         self._result: Result | None = None  # of the last computation
         self._coverage = self.session.coverage
         self._diagnosis, self._diagnose_next = "", 0.0  # why the board is not seen; s, monotonic
-        self._images: Newest[ImageMessage] = Newest()
-        self._to_compute: Newest[tuple[Sample, ...]] = Newest()
+        self._images: LatestValue[ImageMessage] = LatestValue()
+        self._to_compute: LatestValue[tuple[Sample, ...]] = LatestValue()
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._frames = self._health.meter("image")
         self._cost = self._health.latency("look")
         self._health.watch(self._watch)
@@ -120,10 +120,10 @@ class CalibratorNode(Node):
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", self._on_image, qos.IMAGE)
         self.create_subscription(CameraInfoMessage, f"cameras/{view}/color/camera_info", self._on_info, qos.IMAGE)
         self._arm = GuardedArm(self, SOURCE, robot, self._joints, self._health)
-        self._automatic = Automatic(self, self._arm, settings)
+        self._automatic = AutoCalibration(self, self._arm, settings)
         acts = {"take": self.take, "compute": self._compute_now, "save": self._save, "clear": self._clear}
         for name, act in acts.items():
-            self.create_service(Trigger, f"calibrator/{name}", answering(act))
+            self.create_service(Trigger, f"calibrator/{name}", answer_service(act))
         self.create_service(DropSample, "calibrator/drop", self._on_drop)
         self.create_service(SetBool, "calibrator/auto", self._on_auto)
         self.create_timer(_TELL, self._tell, clock=STEADY)
@@ -145,10 +145,10 @@ class CalibratorNode(Node):
         for thread in self._threads:
             thread.join()
 
-    def _settings(self) -> AutomaticSettings:
-        usual = AutomaticSettings()
+    def _settings(self) -> AutoCalibrationSettings:
+        usual = AutoCalibrationSettings()
         box = parameters.numbers(self, "workspace", [0.0])
-        return AutomaticSettings(
+        return AutoCalibrationSettings(
             speed=parameters.number(self, "speed", usual.speed, 0.01, 1.0),
             lowest=parameters.number(self, "lowest", usual.lowest, -10.0, 10.0),
             workspace=None if box == [0.0] else tuple(box),
@@ -198,8 +198,8 @@ class CalibratorNode(Node):
             self._seen = None
             return
         self._health.clear("image")
-        look = self._diagnosed(Look.at(image, stamp, self.session.board, info.intrinsics))
-        self._seen = Seen(look, self._joints.at(stamp, _SAME_MOMENT))
+        look = self._diagnosed(ImageFeedback.at(image, stamp, self.session.board, info.intrinsics))
+        self._seen = CameraState(look, self._joints.at(stamp, _SAME_MOMENT))
         if look.T_camera_board is not None:
             board = f"{self.session.view}_board"
             transform = transform_message(stamp, info.frame_id, board, look.T_camera_board)
@@ -207,7 +207,7 @@ class CalibratorNode(Node):
         if self._eye.get_subscription_count():
             self._eye.publish(messages.image_message(self._picture(look, info), stamp, info.frame_id))
 
-    def _diagnosed(self, look: Look) -> Look:
+    def _diagnosed(self, look: ImageFeedback) -> ImageFeedback:
         """The look with the likely reason why the board is not seen, which is sought every few seconds.
 
         Not while the arm moves by itself: its commands need the cores.
@@ -220,7 +220,7 @@ class CalibratorNode(Node):
             self._diagnose_next = time.monotonic() + _DIAGNOSE_PERIOD
         return replace(look, problem=f"{look.problem}; {self._diagnosis}") if self._diagnosis else look
 
-    def _picture(self, look: Look, info: CameraInfo) -> Image:
+    def _picture(self, look: ImageFeedback, info: CameraInfo) -> Image:
         session, result = self.session, self._current()
         wanted = None
         if result is not None and result.outcome is not None and result.next_pose is not None:
@@ -246,7 +246,7 @@ class CalibratorNode(Node):
         """Why no sample can be taken now; empty: it can."""
         return self._problem_with(self._seen)
 
-    def _problem_with(self, seen: Seen | None) -> str:
+    def _problem_with(self, seen: CameraState | None) -> str:
         if self._frames.age > _SILENT:
             return f"no image comes on {self.resolve_topic_name(f'cameras/{self.session.view}/color/image_raw')}"
         info, joints = self._info, self._joints.newest
@@ -267,7 +267,7 @@ class CalibratorNode(Node):
             return f"sample {same} was taken from here: move, and above all turn, the arm"
         return ""
 
-    def settled(self) -> tuple[Look, Joints] | None:
+    def settled(self) -> tuple[ImageFeedback, Joints] | None:
         """The newest look, with the joints of its moment, where the arm stands still."""
         seen, silent = self._seen, self._frames.age > _SILENT
         if seen is None or seen.joints is None or silent or not self._standstill.covers(seen.look.stamp):

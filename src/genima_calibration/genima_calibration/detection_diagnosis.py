@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.calibration_board import SMALLEST_MARKER, Board, Kind, dictionaries
+from genima.cameras.calibration_board import SMALLEST_MARKER, CalibrationBoard, Kind, dictionaries
 from genima.errors import GenimaError
 from genima.types import Image
 from genima_calibration.board_detection import Markers
@@ -28,12 +28,12 @@ _SAME_RATIO = 0.15  # of a marker's side to its square's, relative: blur makes s
 
 @dataclass(frozen=True)
 class _Layout:
-    board: Board
+    board: CalibrationBoard
     marker: float  # side of a marker, in squares
     share: float  # of the markers, that lie as on the board
 
 
-def diagnose(image: Image, board: Board) -> str:
+def diagnose(image: Image, board: CalibrationBoard) -> str:
     """Return what is in view instead of the board, and what to do about it; empty where nothing is recognised.
 
     Takes up to a second: it looks for the markers of all dictionaries, also mirrored and inverted.
@@ -84,7 +84,7 @@ def diagnose(image: Image, board: Board) -> str:
     return f"{ids}, not as on {_shown(board)}; if it is the right board, write in its file: {wrong}"
 
 
-def replace_dictionary(board: Board, dictionary: str) -> Board:
+def replace_dictionary(board: CalibrationBoard, dictionary: str) -> CalibrationBoard:
     """The board with other markers, as few as it takes to be valid where they are fewer."""
     try:
         return replace(board, dictionary=dictionary)
@@ -93,13 +93,13 @@ def replace_dictionary(board: Board, dictionary: str) -> Board:
         return replace(board, dictionary=dictionary, columns=fewest, rows=fewest, first_id=0, legacy_pattern=None)
 
 
-def _shown(board: Board) -> str:
+def _shown(board: CalibrationBoard) -> str:
     pattern = {None: "", True: ", legacy_pattern: true", False: ", legacy_pattern: false"}[board.legacy_pattern]
     first = f", first_id: {board.first_id}" if board.first_id else ""
     return f"a {board.dictionary} {board.kind} of {board.columns} x {board.rows}{pattern}{first}"
 
 
-def _changes(board: Board, layout: _Layout) -> dict[str, object]:
+def _changes(board: CalibrationBoard, layout: _Layout) -> dict[str, object]:
     """Fields of the board's file that differ from what is seen, with what is seen."""
     seen = layout.board
     fields = ("kind", "columns", "rows", "dictionary", "first_id")
@@ -159,13 +159,13 @@ def _likeliest(grey: NDArray[np.uint8]) -> tuple[str, Markers]:
 # ------------------------------------------------------------------------------------------------------------- layout
 
 
-def _layout(markers: Markers, board: Board) -> _Layout | None:
+def _layout(markers: Markers, board: CalibrationBoard) -> _Layout | None:
     """The board most like the given one on which the markers lie as they are seen."""
     best = _fit(markers, board)
     if best is not None and best.share >= _ALL:
         return best
 
-    def unlikeliness(each: Board) -> tuple[int, float]:
+    def unlikeliness(each: CalibrationBoard) -> tuple[int, float]:
         changed = sum(
             getattr(each, name) != getattr(board, name) for name in ("kind", "columns", "rows", "first_id")
         ) + (bool(each.legacy_pattern) != bool(board.legacy_pattern))
@@ -183,7 +183,7 @@ def _layout(markers: Markers, board: Board) -> _Layout | None:
     return best if best is not None else _fit(markers, board, others_too=True)
 
 
-def _candidates(markers: Markers, board: Board) -> Iterator[Board]:
+def _candidates(markers: Markers, board: CalibrationBoard) -> Iterator[CalibrationBoard]:
     """Boards that have all markers, of many sizes, of both kinds and patterns, and with several first ids."""
     lowest, highest = int(markers.ids.min()), int(markers.ids.max())
     for kind in get_args(Kind):
@@ -201,7 +201,7 @@ def _candidates(markers: Markers, board: Board) -> Iterator[Board]:
                         )  # fmt: skip
 
 
-def _fit(markers: Markers, board: Board, others_too: bool = False) -> _Layout | None:
+def _fit(markers: Markers, board: CalibrationBoard, others_too: bool = False) -> _Layout | None:
     """The board with the side of its markers in squares; None where the markers lie otherwise.
 
     With ``others_too`` markers that the board does not have may be in view as well.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from genima_calibration.pose_check import Checked, Verdict
+from genima_calibration.pose_check import PoseCheck, PoseVerdict
 
 AGREEING = 3  # checks in a row, of those that find the robot
 _LOST = 10  # checks in a row that do not find the robot where it should be
@@ -15,18 +15,18 @@ class Drift:
 
     def __init__(self) -> None:
         self.problem = ""  # in words; empty: none is known
-        self._recent: deque[Checked] = deque(maxlen=_LOST)
+        self._recent: deque[PoseCheck] = deque(maxlen=_LOST)
 
-    def update(self, checked: Checked) -> None:
+    def update(self, checked: PoseCheck) -> None:
         """Take note of the newest check. One that cannot tell changes nothing, unless the robot stays lost: of a camera
         that was moved far, some checks find it where it is now, others do not find it at all."""
-        if checked.lost or checked.verdict is not Verdict.UNKNOWN:
+        if checked.lost or checked.verdict is not PoseVerdict.UNKNOWN:
             self._recent.append(checked)
         last = [each for each in self._recent if not each.lost][-AGREEING:]
-        if len(last) == AGREEING and all(each.verdict is Verdict.MOVED for each in last):
+        if len(last) == AGREEING and all(each.verdict is PoseVerdict.MOVED for each in last):
             pixels = sorted(each.pixels for each in last)[AGREEING // 2]
             self.problem = f"has moved: the robot is seen {pixels:.0f} px from where it should be, calibrate again"
-        elif len(last) == AGREEING and all(each.verdict is Verdict.FINE for each in last):
+        elif len(last) == AGREEING and all(each.verdict is PoseVerdict.FINE for each in last):
             self.problem = ""
-        elif len(self._recent) == _LOST and all(each.verdict is not Verdict.FINE for each in self._recent):
+        elif len(self._recent) == _LOST and all(each.verdict is not PoseVerdict.FINE for each in self._recent):
             self.problem = "does not see the robot where it should be: was it moved far, covered, or is it dark?"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, Frames, Residuals
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.calibration_file import CameraCalibration, Frames, Residuals
 from genima.cameras.camera import Parent
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference
@@ -38,7 +38,7 @@ _VISIBLE = 1.5  # px: a smaller misfit needs no other explanation
 
 
 @dataclass(frozen=True)
-class Outcome:
+class HandEyeResult:
     """What samples say."""
 
     fit: Fit
@@ -54,12 +54,12 @@ class Outcome:
 
 def calibrate(
     samples: Sequence[Sample],
-    board: Board,
-    intrinsics: Intrinsics,
+    board: CalibrationBoard,
+    intrinsics: CameraIntrinsics,
     robot: RobotModel,
     parent: Parent,
     refine_intrinsics: bool = False,
-) -> Outcome:
+) -> HandEyeResult:
     """Where the camera is that saw a board from ``parent`` while the robot moved.
 
     Raises:
@@ -85,15 +85,17 @@ def calibrate(
     resized_fit = refine(used, fit.hand_eye, Free(scale=True, intrinsics=refine_intrinsics))
     size = board_size(fit, resized_fit, board.square)
     require_size(size)
-    return Outcome(fit, used, reasons(taken, fit, good), quality(used, fit, size))
+    return HandEyeResult(fit, used, reasons(taken, fit, good), quality(used, fit, size))
 
 
-def calibration(outcome: Outcome, view: str, board: Board, date: str, frames: Frames | None = None) -> Calibration:
+def calibration(
+    outcome: HandEyeResult, view: str, board: CalibrationBoard, date: str, frames: Frames | None = None
+) -> CameraCalibration:
     """What is written down of an outcome; ``date`` in ISO 8601."""
     fit, at = outcome.fit, outcome.fit.hand_eye
     turned = np.kron(np.eye(2), at.T_parent_camera[:3, :3])
     pixels, millimetres, degrees = np.sqrt(np.mean(np.square(list(outcome.quality.left_out.values())), axis=0)).tolist()
-    return Calibration(
+    return CameraCalibration(
         fit.intrinsics.camera(view, at.parent, at.T_parent_camera),
         frames,
         date,
@@ -115,7 +117,7 @@ class Comparison:
     degrees: float
 
 
-def compare(outcome: Outcome) -> Mapping[str, Comparison]:
+def compare(outcome: HandEyeResult) -> Mapping[str, Comparison]:
     """OpenCV's solvers by name, beside an outcome; best fit first. Those that find nothing are left out."""
     at = outcome.fit.hand_eye
     found: dict[str, Comparison] = {}

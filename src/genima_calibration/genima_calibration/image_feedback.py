@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import transform
 from genima.types import Image
@@ -24,7 +24,7 @@ _LONGEST_EDGE = 50  # pieces of the outline: a lens bends it
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageFeedback:
     """One image, looked at."""
 
     stamp: float  # s
@@ -34,7 +34,7 @@ class Look:
     problem: str  # why the board is not detected; empty: it is
 
     @classmethod
-    def at(cls, image: Image, stamp: float, board: Board, intrinsics: Intrinsics) -> Look:
+    def at(cls, image: Image, stamp: float, board: CalibrationBoard, intrinsics: CameraIntrinsics) -> ImageFeedback:
         """Look for the board."""
         try:
             detection = detect(image, board, intrinsics)
@@ -42,7 +42,7 @@ class Look:
             return cls(stamp, image, None, None, str(error))
         return cls(stamp, image, detection, board_pose(detection, intrinsics), "")
 
-    def place(self, board: Board) -> tuple[float, float]:
+    def place(self, board: CalibrationBoard) -> tuple[float, float]:
         """Tilt of the board's normal against the line of sight in rad, and the distance to its middle in m; not
         numbers where it is not detected."""
         if self.T_camera_board is None:
@@ -52,7 +52,7 @@ class Look:
         return float(np.arccos(np.clip(middle @ self.T_camera_board[:3, 2] / distance, -1, 1))), distance
 
 
-def coverage(detections: Sequence[Detection], intrinsics: Intrinsics) -> float:
+def coverage(detections: Sequence[Detection], intrinsics: CameraIntrinsics) -> float:
     """The share of the image, 0..1, in which boards were seen."""
     seen = np.zeros((intrinsics.height, intrinsics.width), np.uint8)
     for detection in detections:
@@ -61,7 +61,11 @@ def coverage(detections: Sequence[Detection], intrinsics: Intrinsics) -> float:
 
 
 def picture(
-    look: Look, board: Board, intrinsics: Intrinsics, taken: Sequence[Detection], T_camera_wanted: Array | None
+    look: ImageFeedback,
+    board: CalibrationBoard,
+    intrinsics: CameraIntrinsics,
+    taken: Sequence[Detection],
+    T_camera_wanted: Array | None,
 ) -> Image:
     """The image with the board drawn in, where samples saw it, and where it should be seen next (``T_camera_wanted``
     (4, 4)): (h, w, 3).
@@ -90,7 +94,12 @@ def picture(
 
 
 def _draw_outline(
-    picture: Image, T_camera_board: Array, board: Board, intrinsics: Intrinsics, colour: Sequence[int], thickness: int
+    picture: Image,
+    T_camera_board: Array,
+    board: CalibrationBoard,
+    intrinsics: CameraIntrinsics,
+    colour: Sequence[int],
+    thickness: int,
 ) -> None:
     width, height = board.size
     corners = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [0, 0, 0]])

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from genima.cameras.camera import NO_DISTORTION, Camera
-from genima.cameras.undistortion import lens_maps, remapped
+from genima.cameras.undistortion import remap, undistortion_maps
 from genima.errors import GenimaError
 from genima.types import Image
 
 
-class Straightener:
+class ImageUndistorter:
     """For the images of one camera."""
 
     def __init__(self, camera: Camera) -> None:
@@ -21,7 +21,7 @@ class Straightener:
         self.camera = replace(
             camera, fx=focal, fy=focal, cx=camera.width / 2, cy=camera.height / 2, distortion=NO_DISTORTION
         )
-        self._maps = lens_maps(camera, self.camera.camera_info()["k"].reshape(3, 3))
+        self._maps = undistortion_maps(camera, self.camera.camera_info()["k"].reshape(3, 3))
         self._same = not any(camera.distortion) and np.allclose(camera.K, self.camera.K)
 
     def __call__(self, image: Image) -> Image:
@@ -36,4 +36,4 @@ class Straightener:
                 f"the image of {self.camera.view} is {image.shape[1]} x {image.shape[0]}, but its camera's intrinsics "
                 f"are for {width} x {height}: take both from the same stream"
             )
-        return image if self._same else remapped(image, self._maps)
+        return image if self._same else remap(image, self._maps)

@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from genima.cameras.calibration_file import Calibration, Frames, Residuals
+from genima.cameras.calibration_file import CameraCalibration, Frames, Residuals
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.robot_depth import RobotDepth
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, moved, pose, rotation_vector
 from genima.types import Image, Joints
 from genima_calibration.background_image import background, expected_motion, motion, same_light
-from genima_calibration.image_undistortion import Straightener
+from genima_calibration.image_undistortion import ImageUndistorter
 from genima_calibration.robot_outline import Outline, along_normals
 from genima_calibration.sample_folder import RawSample
 
@@ -74,7 +74,7 @@ _BLIND = 0.015, np.radians(1.5)  # m, rad, standard deviation: worse is no calib
 
 
 @dataclass(frozen=True)
-class Photo:
+class RobotImage:
     """An image with what the joints were when it was taken."""
 
     name: str
@@ -82,7 +82,7 @@ class Photo:
     joints: Joints
 
     @classmethod
-    def of(cls, sample: RawSample, robot: RobotModel) -> Photo:
+    def of(cls, sample: RawSample, robot: RobotModel) -> RobotImage:
         """Image and joints of a recorded sample.
 
         Raises:
@@ -100,7 +100,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Located:
+class MarkerlessResult:
     """Where a camera is, and how sure that is."""
 
     T_base_camera: Array  # (4, 4)
@@ -126,10 +126,10 @@ class RobotMatcher:
     """Photos of one still camera, held against the robot's model. Its OpenGL contexts belong to the thread that made
     it."""
 
-    def __init__(self, photos: Sequence[Photo], intrinsics: Intrinsics, robot: RobotModel) -> None:
+    def __init__(self, photos: Sequence[RobotImage], intrinsics: CameraIntrinsics, robot: RobotModel) -> None:
         """Raises a GenimaError for photos that cannot tell where a camera is, or of another size."""
         _require_photos(photos, robot)
-        straighten = Straightener(intrinsics.camera("camera", "base", np.eye(4)))
+        straighten = ImageUndistorter(intrinsics.camera("camera", "base", np.eye(4)))
         self.photos, self.camera = photos, straighten.camera
         self._light = same_light(np.stack([straighten(photo.image) for photo in photos]).astype(np.float32))
         self._smooth = np.stack([cv2.GaussianBlur(image, (0, 0), _BLUR) for image in self._light])
@@ -204,7 +204,7 @@ class RobotMatcher:
 
     # Fine: the outline.
 
-    def located(self, start: Array) -> Located | None:
+    def located(self, start: Array) -> MarkerlessResult | None:
         """The pose by the outlines, from a start that is some tens of pixels off; None where none is found near it."""
         T, scale = start, self.camera.width / _WIDTH
         for reach, steps in _FINE:
@@ -225,7 +225,7 @@ class RobotMatcher:
         others = free & known
         off = np.abs(self._smooth - behind).max(-1)[others & (free.sum(0) > 1)]
         disturbed = float((off > faint).mean()) if off.size else 0.0
-        return Located(
+        return MarkerlessResult(
             T, system.covariance, tuple(photo.name for photo in self.photos), len(system.off), system.found,
             system.found_each, system.focal(), system.noise, system.left_out(), disturbed,
             float((robot.any(0) & ~robot.all(0)).mean()),
@@ -247,8 +247,8 @@ class RobotMatcher:
 
 
 def locate(
-    photos: Sequence[Photo], intrinsics: Intrinsics, robot: RobotModel, guess: Array | None = None
-) -> Located:
+    photos: Sequence[RobotImage], intrinsics: CameraIntrinsics, robot: RobotModel, guess: Array | None = None
+) -> MarkerlessResult:
     """Where a still camera is that photographed the robot in different poses.
 
     Args:
@@ -263,7 +263,7 @@ def locate(
     """
     matcher = RobotMatcher(photos, intrinsics, robot)
     try:
-        found: Located | None = None
+        found: MarkerlessResult | None = None
         starts, most = _starts(matcher, guess), _TRIED + (guess is not None)
         enough = _CERTAIN if guess is None else _FOUND  # what is found near a guess is the robot
         for start in tqdm(starts, desc="outlines", unit="start", total=most, disable=None, leave=False):
@@ -278,12 +278,12 @@ def locate(
 
 
 def calibration(
-    located: Located, view: str, intrinsics: Intrinsics, date: str, frames: Frames | None = None
-) -> Calibration:
+    located: MarkerlessResult, view: str, intrinsics: CameraIntrinsics, date: str, frames: Frames | None = None
+) -> CameraCalibration:
     """What is written down of a result; ``date`` in ISO 8601."""
     turned = np.kron(np.eye(2), located.T_base_camera[:3, :3])
     metres, angle = np.sqrt(np.mean(located.left_out**2, axis=0)).tolist()
-    return Calibration(
+    return CameraCalibration(
         intrinsics.camera(view, "base", located.T_base_camera),
         frames,
         date,
@@ -315,7 +315,7 @@ def _around(matcher: RobotMatcher) -> list[Array]:
     return sorted(tried, key=matcher.overlap, reverse=True)[:_STARTS]
 
 
-def _require_photos(photos: Sequence[Photo], robot: RobotModel) -> None:
+def _require_photos(photos: Sequence[RobotImage], robot: RobotModel) -> None:
     if len(photos) < FEWEST:
         raise GenimaError(f"{len(photos)} images are too few: take at least {FEWEST}, better six to ten, with the arm "
                           "in different poses")  # fmt: skip
@@ -331,7 +331,7 @@ def _require_photos(photos: Sequence[Photo], robot: RobotModel) -> None:
         )
 
 
-def _required(found: Located | None, guessed: bool, robot: RobotModel) -> Located:
+def _required(found: MarkerlessResult | None, guessed: bool, robot: RobotModel) -> MarkerlessResult:
     if found is not None and found.moved < _STILL:
         raise GenimaError(f"the arm hardly moves in the images, or is hardly in view: {_OTHER_POSES}")
     if found is None or found.found < _FOUND or found.pixels > _NOISE:

@@ -22,7 +22,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import moved
 from genima.types import Image, Joints
-from genima_calibration.image_undistortion import Straightener
+from genima_calibration.image_undistortion import ImageUndistorter
 from genima_calibration.robot_outline import Outline, along_normals
 
 Array = NDArray[np.float64]
@@ -43,7 +43,7 @@ _SHARE, _WHOLE = 0.6, 0.75  # of the outline: must be found; is found where noth
 _SURE = 3.0  # standard deviations
 
 
-class Verdict(Enum):
+class PoseVerdict(Enum):
     """What a check says."""
 
     FINE = "fine"
@@ -52,10 +52,10 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Checked:
+class PoseCheck:
     """How far the robot is seen from where it is drawn."""
 
-    verdict: Verdict
+    verdict: PoseVerdict
     twist: Array  # (6,) of the camera in its own frame that joins them; of one image, only what it does there is sure
     pixels: float  # how far the seen outline lies from the drawn one
     uncertain: float  # px, standard deviation of that
@@ -66,7 +66,7 @@ class Checked:
     @property
     def lost(self) -> bool:
         """Whether the robot should be in view, but is not found."""
-        return self.verdict is Verdict.UNKNOWN and 0 < self.share < _SHARE
+        return self.verdict is PoseVerdict.UNKNOWN and 0 < self.share < _SHARE
 
 
 class CalibrationChecker:
@@ -75,7 +75,7 @@ class CalibrationChecker:
     def __init__(self, camera: Camera, robot: RobotModel) -> None:
         """Raises a GenimaError for a robot without meshes, or without OpenGL."""
         self.calibrated, self._robot = camera, robot
-        self.straighten = Straightener(camera)
+        self.straighten = ImageUndistorter(camera)
         self._depth = RobotDepth(robot, self.straighten.camera)
 
     @classmethod
@@ -106,7 +106,7 @@ class CalibrationChecker:
         low, high = _EDGE, np.array([camera.width, camera.height]) - _EDGE
         return outline.take(np.all((outline.pixels > low) & (outline.pixels < high), axis=1))
 
-    def check(self, image: Image, joints: Joints) -> Checked:
+    def check(self, image: Image, joints: Joints) -> PoseCheck:
         """By an image (h, w, 3) and the joints of its moment.
 
         Raises:
@@ -116,7 +116,7 @@ class CalibrationChecker:
         drawn = self.outline(joints)
         if len(drawn) < _FEWEST * width:
             reason = f"too little of the robot should be in view ({len(drawn)} px of outline)"
-            return Checked(Verdict.UNKNOWN, np.zeros(6), 0.0, np.inf, 0.0, len(drawn), reason)
+            return PoseCheck(PoseVerdict.UNKNOWN, np.zeros(6), 0.0, np.inf, 0.0, len(drawn), reason)
         share, twist, spread = _fitted(straight, drawn)
         if share < _WHOLE and len(there := self.outline(joints, twist)) >= _FEWEST * width:
             # far off, the outline is not just a shifted one
@@ -214,18 +214,21 @@ def _as_twist(outline: Outline, shift: Array) -> Array:
     return _solve(outline.by_twist, outline.normals @ shift, np.ones(len(outline)))
 
 
-def _judge(share: float, outline: Outline, twist: Array, spread: Array, width: int) -> Checked:
+def _judge(share: float, outline: Outline, twist: Array, spread: Array, width: int) -> PoseCheck:
     shift = outline.shift(twist)
     # across a circle's outline, a shift by a pixel is one of half a square pixel in the mean
     pixels = float(np.sqrt(2 * np.mean(shift**2)))
     uncertain = float(np.sqrt(2 * np.mean(((spread - twist) @ outline.by_twist.T) ** 2)))
     limit = LIMIT * width
     if share < _SHARE or uncertain > limit:
-        verdict, reason = Verdict.UNKNOWN, f"{share:.0%} of the robot's outline is found, {pixels:.1f} px off: unclear"
+        verdict, reason = (
+            PoseVerdict.UNKNOWN,
+            f"{share:.0%} of the robot's outline is found, {pixels:.1f} px off: unclear",
+        )
     elif pixels > limit and pixels > _SURE * uncertain:
-        verdict, reason = Verdict.MOVED, f"the robot is seen {pixels:.1f} px from where it should be"
+        verdict, reason = PoseVerdict.MOVED, f"the robot is seen {pixels:.1f} px from where it should be"
     elif pixels <= limit:
-        verdict, reason = Verdict.FINE, f"the robot is seen where it should be ({pixels:.1f} px off)"
+        verdict, reason = PoseVerdict.FINE, f"the robot is seen where it should be ({pixels:.1f} px off)"
     else:
-        verdict, reason = Verdict.UNKNOWN, f"the robot is seen {pixels:.1f} +- {uncertain:.1f} px off: unclear"
-    return Checked(verdict, twist, pixels, uncertain, share, len(outline), reason)
+        verdict, reason = PoseVerdict.UNKNOWN, f"the robot is seen {pixels:.1f} +- {uncertain:.1f} px off: unclear"
+    return PoseCheck(verdict, twist, pixels, uncertain, share, len(outline), reason)

@@ -12,16 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.camera import Parent
-from genima.control.collision import KeepOut, SelfCollision, Workspace
-from genima.control.guard_status import Reason
+from genima.control.collision import ForbiddenRegion, SelfCollision, Workspace
+from genima.control.guard_status import GuardReason
 from genima.control.jerk_limited_motion import MotionLimits
-from genima.control.joint_trajectory import Way
+from genima.control.joint_trajectory import JointTrajectory
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import transform
-from genima_calibration.hand_eye import Outcome
+from genima_calibration.hand_eye import HandEyeResult
 from genima_calibration.pose_selection import candidates_near, next_pose
 
 Array = NDArray[np.float64]
@@ -41,7 +41,7 @@ _CALM = 0.1  # of the arm's acceleration
 _QUICKEST = 0.5  # s, of the shortest way
 
 
-def keep_outs(robot: RobotModel, workspace: Sequence[float] | None, lowest: float) -> list[KeepOut]:
+def forbidden_regions(robot: RobotModel, workspace: Sequence[float] | None, lowest: float) -> list[ForbiddenRegion]:
     """Where no part of a way may lead. Takes a second, to read the arm's shape.
 
     Args:
@@ -59,21 +59,26 @@ def keep_outs(robot: RobotModel, workspace: Sequence[float] | None, lowest: floa
     return [Workspace(robot, box[:3], box[3:]), SelfCollision(robot, _CLEARANCE)]
 
 
-class Tour:
+class PosePlanner:
     """Plans one stop after the other; knows no clock and moves nothing."""
 
     def __init__(
-        self, robot: RobotModel, parent: Parent, board: Board, keep_outs: Sequence[KeepOut], lowest: float
+        self,
+        robot: RobotModel,
+        parent: Parent,
+        board: CalibrationBoard,
+        forbidden_regions: Sequence[ForbiddenRegion],
+        lowest: float,
     ) -> None:
         """Args:
         robot: the arm.
         parent: what carries the camera.
         board: on the flange where the camera is on the base.
-        keep_outs: see :func:`keep_outs`.
+        keep_outs: see :func:`forbidden_regions`.
         lowest: m above the base's origin: what the arm carries does not come below, either.
         """
         self._robot, self._parent, self._board = robot, parent, board
-        self._keep_outs, self._lowest = tuple(keep_outs), lowest
+        self._keep_outs, self._lowest = tuple(forbidden_regions), lowest
         self._rng = np.random.default_rng(0)
         self._missed: list[Array] = []  # where the board was not seen
         self._size = 1.0  # of the first turns
@@ -102,7 +107,7 @@ class Tour:
             "elsewhere, higher or less folded"
         )
 
-    def next(self, outcome: Outcome, present: Array) -> Array:
+    def next(self, outcome: HandEyeResult, present: Array) -> Array:
         """Joints (n,) rad of the most telling sample that can be reached from the ``present`` ones (n,).
 
         Raises:
@@ -124,7 +129,9 @@ class Tour:
             refusal, candidates = refused, np.delete(candidates, best.index, axis=0)
         raise GenimaError(f"no more poses within reach: {refusal}; bring the arm elsewhere, or the board")
 
-    def way(self, start: Array, goal: Array, gripper: float, speed: float, outcome: Outcome | None = None) -> Way:
+    def way(
+        self, start: Array, goal: Array, gripper: float, speed: float, outcome: HandEyeResult | None = None
+    ) -> JointTrajectory:
         """From rest to rest, ``start`` to ``goal`` (n,) rad, with the gripper as it is.
 
         Args:
@@ -145,9 +152,9 @@ class Tour:
         by_speed = 1.5 * apart / (speed * self._robot.velocity_max)
         by_acceleration = np.sqrt(6 * apart / (_CALM * self._robot.acceleration_max))
         seconds = max(_QUICKEST, float(np.max([by_speed, by_acceleration])))
-        return Way(np.array([0.0, seconds]), np.stack([start, goal]), np.full(2, gripper))
+        return JointTrajectory(np.array([0.0, seconds]), np.stack([start, goal]), np.full(2, gripper))
 
-    def _refusal(self, start: Array, goal: Array, held: KeepOut) -> str | None:
+    def _refusal(self, start: Array, goal: Array, held: ForbiddenRegion) -> str | None:
         """Why the arm may not go straight there; None where it may."""
         limits = MotionLimits.of(self._robot, 1, 1, 1, _STEP)
         if np.any((goal < limits.position_min) | (goal > limits.position_max)):
@@ -162,31 +169,31 @@ class Tour:
     def _near_miss(self, goal: Array) -> bool:
         return any(np.abs(goal - missed).max() < _NEAR_MISS for missed in self._missed)
 
-    def _keep_out_of_what_is_held(self, outcome: Outcome | None) -> KeepOut:
+    def _keep_out_of_what_is_held(self, outcome: HandEyeResult | None) -> ForbiddenRegion:
         """The board in the hand, or the camera on it; where nobody knows yet where the board is, all about the tip."""
         if self._parent == "flange":
             at = np.zeros((1, 3)) if outcome is None else outcome.fit.hand_eye.T_parent_camera[None, :3, 3]
-            return Below(self._robot, at, 0.0, self._lowest)
+            return TableClearance(self._robot, at, 0.0, self._lowest)
         width, height = self._board.size
         if outcome is None:
             tip = self._robot.T_flange_tip[None, :3, 3]
-            return Below(self._robot, tip, float(np.hypot(width, height)), self._lowest)
+            return TableClearance(self._robot, tip, float(np.hypot(width, height)), self._lowest)
         x, y = np.meshgrid(np.linspace(0, width, _ACROSS), np.linspace(0, height, _ACROSS))
         points = np.column_stack([x.ravel(), y.ravel(), np.zeros(x.size)])
-        return Below(self._robot, transform(outcome.fit.hand_eye.T_carrier_board, points), 0.0, self._lowest)
+        return TableClearance(self._robot, transform(outcome.fit.hand_eye.T_carrier_board, points), 0.0, self._lowest)
 
 
-class Below(KeepOut):
+class TableClearance(ForbiddenRegion):
     """Where what is fixed to the flange would be too low, or too near to the arm's upper links."""
 
-    reason = Reason.WORKSPACE
+    reason = GuardReason.WORKSPACE
 
     def __init__(self, robot: RobotModel, points: Array, radius: float, lowest: float) -> None:
         """``points`` (M, 3) m in the flange's frame, with ``radius`` m around each; ``lowest`` m in the base's."""
         self._robot, self._points, self._radius, self._lowest = robot, points, radius, lowest
 
     def depth(self, positions: Array) -> float:
-        """See :class:`KeepOut`."""
+        """See :class:`ForbiddenRegion`."""
         links = self._robot.link_poses(positions)
         points = transform(links[-2], self._points)
         low = self._lowest + self._radius - points[:, 2].min()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import transform
 from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, derivatives, marginal
@@ -42,7 +42,7 @@ def candidates_near(samples: Stack, count: int, reach: float, seed: int) -> Arra
     return np.clip(q, samples.robot.position_min, samples.robot.position_max)
 
 
-def next_pose(samples: Stack, fit: Fit, board: Board, candidates: Array) -> NextPose:
+def next_pose(samples: Stack, fit: Fit, board: CalibrationBoard, candidates: Array) -> NextPose:
     """The most telling of ``candidates`` (C, n) rad in which the camera sees the whole board.
 
     Whether the arm can go there without touching anything is for the caller to know.
@@ -75,7 +75,7 @@ def next_pose(samples: Stack, fit: Fit, board: Board, candidates: Array) -> Next
     return NextPose(q[best], int(seen[best]), covariances[best], 1 - float(np.exp((volumes[best] - before) / 12)))
 
 
-def in_view(T_camera_board: Array, fit: Fit, board: Board) -> NDArray[np.bool_]:
+def in_view(T_camera_board: Array, fit: Fit, board: CalibrationBoard) -> NDArray[np.bool_]:
     """Whether a camera at (C, 4, 4) could detect the whole board: inside the image, from its front, large enough."""
     intrinsics, (width, height) = fit.intrinsics, board.size
     outline = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [width / 2, height / 2, 0]])

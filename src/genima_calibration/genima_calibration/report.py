@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.calibration_file import CameraCalibration
 from genima.errors import GenimaError
-from genima_calibration.hand_eye import Outcome, compare
+from genima_calibration.hand_eye import HandEyeResult, compare
 from genima_calibration.pose_selection import candidates_near, next_pose
 
 _CANDIDATES, _REACH = 300, 0.4  # poses among which the next one is sought; rad from those taken
 
 
-def report(outcome: Outcome, result: Calibration, board: Board) -> Iterator[str]:
+def report(outcome: HandEyeResult, result: CameraCalibration, board: CalibrationBoard) -> Iterator[str]:
     """Lines: the result and how sure it is, what does not fit and why, other solvers, what to do next."""
     camera, residuals, sigma, robot = result.camera, result.residuals, result.sigma, outcome.samples.robot
     assert residuals is not None and sigma is not None

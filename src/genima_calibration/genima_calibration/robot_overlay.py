@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.inspection.sheet import captioned
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, transform
 from genima.types import Image, Joints
-from genima_calibration.pose_check import CalibrationChecker, Checked, Verdict
+from genima_calibration.pose_check import CalibrationChecker, PoseCheck, PoseVerdict
 from genima_calibration.robot_outline import Outline
 
 DRAWN, SEEN = (0, 255, 255), (255, 0, 60)  # rgb of outlines: where the robot should be, and where it is seen
@@ -21,18 +21,18 @@ _SUBPIXEL = 4  # bits of OpenCV's drawing
 
 
 def draw_check(
-    checker: CalibrationChecker, robot: RobotModel, image: Image, joints: Joints, checked: Checked
+    checker: CalibrationChecker, robot: RobotModel, image: Image, joints: Joints, checked: PoseCheck
 ) -> Image:
     """A straight copy of an image (h, w, 3) with the robot's joints and outline, where it should be and, if it is
     somewhere else, where it is seen; with a line that says so."""
     picture, camera = checker.straighten(image).copy(), checker.straighten.camera
     _draw(picture, checker.outline(joints), DRAWN)
-    if checked.verdict is Verdict.MOVED:
+    if checked.verdict is PoseVerdict.MOVED:
         _draw(picture, checker.outline(joints, checked.twist), SEEN)
     T_base_camera = checker.calibrated.T_base_camera(robot, joints.positions)
     links = transform(inverse(T_base_camera), robot.link_poses(joints.positions)[:, :3, 3])
     scale = camera.width / 640
-    at = [_fine(pixel) for pixel in Intrinsics.of(camera).project(links) if np.all(np.isfinite(pixel))]
+    at = [_fine(pixel) for pixel in CameraIntrinsics.of(camera).project(links) if np.all(np.isfinite(pixel))]
     for a, b in zip(at, at[1:], strict=False):
         cv2.line(picture, a, b, _BONE, 1, cv2.LINE_AA, _SUBPIXEL)
     for a in at:

@@ -28,8 +28,8 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, Finite, Pixels, Text, atomic_write, load_yaml, read_bytes
 from genima.robot.model import RobotModel, pick
@@ -53,13 +53,13 @@ class CameraInfo:
     k: tuple[float, ...]  # (9,), row by row
 
     @property
-    def intrinsics(self) -> Intrinsics:
+    def intrinsics(self) -> CameraIntrinsics:
         """The lens.
 
         Raises:
             GenimaError: for an uncalibrated camera or an unknown distortion model.
         """
-        return Intrinsics.from_camera_info(self.width, self.height, self.distortion_model, self.d, self.k)
+        return CameraIntrinsics.from_camera_info(self.width, self.height, self.distortion_model, self.d, self.k)
 
     def require_view(self, view: str, views: Collection[str]) -> None:
         """Raise a GenimaError where the optical frame is named after another one of ``views``."""
@@ -110,7 +110,7 @@ class RawSample:
         """
         return pick(f"sample {self.name}", list(self.joints), list(self.joints.values()), robot.joint_names)
 
-    def detected(self, board: Board, robot: RobotModel) -> Sample:
+    def detected(self, board: CalibrationBoard, robot: RobotModel) -> Sample:
         """With the board that is seen.
 
         Raises:

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.cameras.camera import Parent
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse
 from genima_calibration.board_detection import Detection, board_pose
 
 Array = NDArray[np.float64]
-  # what carries the camera; the other one carries the board
+# what carries the camera; the other one carries the board
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Stack:
     points: Array  # (N, M, 3) m
     seen: NDArray[np.bool_]  # (N, M), false where padded
     T_camera_board: Array  # (N, 4, 4), from each image alone
-    intrinsics: Intrinsics
+    intrinsics: CameraIntrinsics
     robot: RobotModel
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class Stack:
         )
 
 
-def stack(samples: Sequence[Sample], intrinsics: Intrinsics, robot: RobotModel) -> Stack:
+def stack(samples: Sequence[Sample], intrinsics: CameraIntrinsics, robot: RobotModel) -> Stack:
     """Put samples side by side.
 
     Raises:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.calibration_file import CameraCalibration, Frames
 from genima.cameras.camera import Parent
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
@@ -19,7 +19,7 @@ from genima.robot.rigid_transforms import difference
 from genima.types import Image, Joints
 from genima_calibration.board_detection import Detection, seen_board
 from genima_calibration.detection_diagnosis import diagnose
-from genima_calibration.hand_eye import Outcome, calibrate, calibration
+from genima_calibration.hand_eye import HandEyeResult, calibrate, calibration
 from genima_calibration.image_feedback import coverage
 from genima_calibration.pose_selection import NextPose, candidates_near, next_pose
 from genima_calibration.sample_folder import (
@@ -43,8 +43,8 @@ class Result:
 
     samples: tuple[str, ...]  # their names
     words: str
-    outcome: Outcome | None = None
-    calibration: Calibration | None = None
+    outcome: HandEyeResult | None = None
+    calibration: CameraCalibration | None = None
     next_pose: NextPose | None = None
 
 
@@ -56,7 +56,7 @@ class Session:
         folder: Path,
         view: str,
         parent: Parent,
-        board: Board,
+        board: CalibrationBoard,
         robot: RobotModel,
         base_frame: str = "",
         flange_frame: str = "",
@@ -184,4 +184,3 @@ class Session:
         except GenimaError:  # that is no news: the samples are good
             recommended = None
         return Result(names, words, outcome, found, recommended)
-

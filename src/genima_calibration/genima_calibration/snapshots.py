@@ -10,7 +10,7 @@ from functools import partial
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.system.ros_names import require_namespace, require_ros_name
-from genima_calibration.markerless import Photo
+from genima_calibration.markerless import RobotImage
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import joining_environment
 
@@ -18,7 +18,7 @@ _PATIENCE = 5.0  # s
 _SAME_MOMENT = 0.05  # s
 
 
-def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> Mapping[str, Sequence[Photo]]:
+def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> Mapping[str, Sequence[RobotImage]]:
     """One photo of every view that speaks, by view; ``dds`` is a profile of config/dds.
 
     Raises:
@@ -40,34 +40,34 @@ def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> M
 
 def _listen(
     views: Sequence[str], robot: RobotModel, namespace: str
-) -> tuple[dict[str, Sequence[Photo]], Collection[str]]:
+) -> tuple[dict[str, Sequence[RobotImage]], Collection[str]]:
     """Return one photo of each view with joints of its time, and the views that images came of."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image as ImageMessage
 
     from genima_nodes.ros import messages, qos
-    from genima_nodes.ros.diagnostics import Health
+    from genima_nodes.ros.diagnostics import DiagnosticUpdater
     from genima_nodes.ros.joint_states import JointStates
 
     executor = SingleThreadedExecutor()
     node = create(lambda: rclpy.create_node("snapshots", namespace=namespace))
     try:
         executor.add_node(node)
-        joint_states = JointStates(node, Health(node), robot)
+        joint_states = JointStates(node, DiagnosticUpdater(node), robot)
         newest: dict[str, ImageMessage] = {}
         for view in views:
             node.create_subscription(
                 ImageMessage, f"cameras/{view}/color/image_raw", partial(newest.__setitem__, view), qos.IMAGE
             )
-        photos: dict[str, Sequence[Photo]] = {}
+        photos: dict[str, Sequence[RobotImage]] = {}
         deadline = time.monotonic() + _PATIENCE
         while len(photos) < len(views) and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.1)
             for view in set(newest) - set(photos):
                 stamp = messages.seconds(newest[view].header.stamp)
                 if joints := joint_states.at(stamp, _SAME_MOMENT):
-                    photos[view] = [Photo(view, messages.image_from(newest[view]).copy(), joints)]
+                    photos[view] = [RobotImage(view, messages.image_from(newest[view]).copy(), joints)]
         return photos, newest.keys()
     finally:
         executor.shutdown()

@@ -7,7 +7,7 @@ from genima.types import Joints
 _GRIPPER_FASTEST = 0.1  # of its opening, 1/s: the fingers of a faster one are not both where its reading says
 
 
-class Standstill:
+class StationaryDetector:
     """Follows measured joints. All times are seconds on one clock."""
 
     def __init__(self, tolerance: float = 1e-3, settle: float = 0.3) -> None:
@@ -30,7 +30,7 @@ class Standstill:
         return self._rest is not None and stamp - self._rest.stamp >= self._settle
 
 
-def slow(before: Joints, now: Joints, fastest: float) -> bool:
+def is_slow(before: Joints, now: Joints, fastest: float) -> bool:
     """Whether an image of the moment ``now`` shows the robot as its joints say, though one of the two may be late: no
     joint has moved faster than ``fastest`` (rad/s) since a moment shortly ``before``, and the gripper hardly."""
     passed = max(now.stamp - before.stamp, 1e-3)

@@ -23,19 +23,19 @@ from genima.system.signals import interruptible
 from genima_bringup.node_specs import (
     CLOCK_WATCH,
     RECOVERY,
-    Process,
+    NodeSpec,
     calibrator,
     camera,
-    following,
-    guard,
+    command_guard,
     jog,
-    mirror,
+    leader_follower_nodes,
     own_drivers,
     simulated_leader,
     simulator_with_board,
+    teleop_node,
 )
 from genima_cli.join_graph import GraphOptions
-from genima_cli.teleop_session import Key, Leading, attached, leading, require_terminal
+from genima_cli.teleop_session import Key, TeleopSession, attach_operator, require_terminal, teleop_session
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
     from genima.cameras.camera import Camera
@@ -50,7 +50,7 @@ _NEAR = 1.0, 0.1  # mm, deg from the simulator's truth
 
 
 @dataclass
-class Live(GraphOptions):
+class CalibrateLive(GraphOptions):
     """Calibrate a camera on the robot: take samples by keys, or let the arm take them by itself.
 
     With --sim on the simulated robot. With --robot-ip, --cameras and --view it starts our own drivers of a real Franka
@@ -92,7 +92,7 @@ class Live(GraphOptions):
 
 def main(argv: Sequence[str]) -> int:
     """Calibrate; returns the exit code: 1 when a simulated camera was not found where it is."""
-    options = parse_options(Live, "genima calibrate live", argv, "./genima calibrate live --sim --auto")
+    options = parse_options(CalibrateLive, "genima calibrate live", argv, "./genima calibrate live --sim --auto")
     _require_possible(options)
     with interruptible():
         try:
@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
             return 130
 
 
-def _require_possible(options: Live) -> None:
+def _require_possible(options: CalibrateLive) -> None:
     """Raise a GenimaError in a moment for options that do not go together, and for files that cannot be read."""
     described = ("parent", "robot", "base_frame", "flange_frame")
     if options.sim:
@@ -133,12 +133,12 @@ def _require_possible(options: Live) -> None:
     if not options.auto:
         require_terminal("calibrating by hand")
     if options.board:
-        from genima.cameras.calibration_board import Board
+        from genima.cameras.calibration_board import CalibrationBoard
 
-        Board.load(options.board)
+        CalibrationBoard.load(options.board)
 
 
-def _refuse(options: Live, names: Sequence[str], why: str) -> None:
+def _refuse(options: CalibrateLive, names: Sequence[str], why: str) -> None:
     """Raise a GenimaError for the first of some options that was given."""
     for name in names:
         if getattr(options, name) not in (None, "", False):
@@ -148,33 +148,33 @@ def _refuse(options: Live, names: Sequence[str], why: str) -> None:
 # ------------------------------------------------------------------------------------------------------ real robots
 
 
-def _start_robot(options: Live) -> int:
+def _start_robot(options: CalibrateLive) -> int:
     """Our own drivers of robot and camera, the guard, a leader that keys push, and the calibrator."""
     from genima.robot.model import RobotModel
-    from genima_cli.join_graph import taking_part
+    from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone
     from genima_nodes.ros.ros_environment import robot_environment
 
     view, robot, device = options.view or "", options.robot or _ROBOT, _device(options)
     RobotModel.load(robot)
     processes = [
-        *own_drivers(robot, options.robot_ip), camera(view, device), guard(robot, 200, RECOVERY),
-        jog(robot), mirror(robot, "same", _SPEED), *_calibrator(options, device.mounted_on), CLOCK_WATCH,
+        *own_drivers(robot, options.robot_ip), camera(view, device), command_guard(robot, 200, RECOVERY),
+        jog(robot), teleop_node(robot, "same", _SPEED), *_calibrator(options, device.mounted_on), CLOCK_WATCH,
     ]  # fmt: skip
     environment = robot_environment()
     os.environ.update(environment)
-    with taking_part("calibrate") as driver:
+    with joined_graph("calibrate") as driver:
         require_alone(driver, [process.node for process in processes if process != CLOCK_WATCH])
     logs = _logs(options)
-    with leading(processes, logs, environment, "the drivers, the guard and the calibrator") as session:
+    with teleop_session(processes, logs, environment, "the drivers, the guard and the calibrator") as session:
         _by_hand(session)
     return 0
 
 
-def _start_calibrator(options: Live) -> int:
+def _start_calibrator(options: CalibrateLive) -> int:
     """The calibrator alone, in the graph of a robot whose nodes run already."""
     from genima.robot.model import RobotModel
-    from genima_cli.join_graph import taking_part
+    from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone
     from genima_cli.supervisor import Supervisor
     from genima_nodes.ros.ros_environment import joining_environment
@@ -191,24 +191,24 @@ def _start_calibrator(options: Live) -> int:
         processes = [replace(each, remappings={"__ns": f"/{options.namespace.strip('/')}"}) for each in processes]
     environment = joining_environment(options.dds)
     os.environ.update(environment)
-    with taking_part("calibrate", options.namespace) as driver:
+    with joined_graph("calibrate", options.namespace) as driver:
         require_alone(driver, _NODES)
     with (
         Supervisor(processes, _logs(options), environment) as supervisor,
-        attached(_NODES, options.namespace, options.dds, supervisor.check) as session,
+        attach_operator(_NODES, options.namespace, options.dds, supervisor.check) as session,
     ):
         _by_hand(session)
     return 0
 
 
-def _operate(options: Live) -> int:
+def _operate(options: CalibrateLive) -> int:
     """Keys for a robot and a calibrator that run already."""
-    with attached(_NODES, options.namespace, options.dds) as session:
+    with attach_operator(_NODES, options.namespace, options.dds) as session:
         _by_hand(session)
     return 0
 
 
-def _calibrator(options: Live, parent: Literal["base", "flange"]) -> list[Process]:
+def _calibrator(options: CalibrateLive, parent: Literal["base", "flange"]) -> list[NodeSpec]:
     assert options.view is not None
     return calibrator(
         options.view, parent, str(options.board or ""), options.robot or _ROBOT,
@@ -217,7 +217,7 @@ def _calibrator(options: Live, parent: Literal["base", "flange"]) -> list[Proces
     )  # fmt: skip
 
 
-def _device(options: Live) -> Device:
+def _device(options: CalibrateLive) -> Device:
     """Connection of the camera to calibrate."""
     from genima.cameras.rig import load_rig
 
@@ -227,7 +227,7 @@ def _device(options: Live) -> Device:
     return rig[options.view]
 
 
-def _logs(options: Live) -> Path:
+def _logs(options: CalibrateLive) -> Path:
     logs = options.logs or Path("runs") / "calibrate" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
     print(f"logs: {logs}", flush=True)
     return logs
@@ -236,7 +236,7 @@ def _logs(options: Live) -> Path:
 # ---------------------------------------------------------------------------------------------------- simulated robot
 
 
-def _simulate(options: Live) -> int:
+def _simulate(options: CalibrateLive) -> int:
     from genima.cameras.calibration_file import load_cameras
 
     views = load_cameras("sim")
@@ -250,14 +250,16 @@ def _simulate(options: Live) -> int:
     node = calibrator(view, truth.parent, board, "panda", str(out), samples, speed, most)
     simulator = simulator_with_board(view, place, board)
     if options.auto:
-        with leading([*simulator, guard(), *node], options.logs) as session:
+        with teleop_session([*simulator, command_guard(), *node], options.logs) as session:
             try:
                 _move_by_itself(session, most)
             except GenimaError as error:
                 raise GenimaError(f"{error}; --out {out} goes on with the samples that it has") from None
             print(session.operator.said("calibrator/save", session.live))
         return _compare(out, truth)
-    with leading([*simulator, *simulated_leader("jog"), *following(), *node], options.logs) as session:
+    with teleop_session(
+        [*simulator, *simulated_leader("jog"), *leader_follower_nodes(), *node], options.logs
+    ) as session:
         if place == "gripper":
             session.operator.toggle_gripper()  # it stays closed
         session.lead()
@@ -265,7 +267,7 @@ def _simulate(options: Live) -> int:
     return _compare(out, truth) if (out / f"{view}.yaml").exists() else 0
 
 
-def _by_hand(session: Leading) -> None:
+def _by_hand(session: TeleopSession) -> None:
     operator, live = session.operator, session.live
 
     def by_itself() -> str:
@@ -284,7 +286,7 @@ def _by_hand(session: Leading) -> None:
     session.by_hand(keys)
 
 
-def _move_by_itself(session: Leading, most: int) -> None:
+def _move_by_itself(session: TeleopSession, most: int) -> None:
     """Have the arm take its samples, and wait for the end.
 
     Raises:
@@ -311,7 +313,7 @@ def _move_by_itself(session: Leading, most: int) -> None:
     session.say(words)
 
 
-def _begun(session: Leading) -> str:
+def _begun(session: TeleopSession) -> str:
     """Start it as soon as the board is seen."""
     deadline = time.monotonic() + _SEEN
     while True:
@@ -327,11 +329,11 @@ def _compare(out: Path, truth: Camera) -> int:
     """Print how far the saved calibration is from the simulator's truth; returns the exit code."""
     import numpy as np
 
-    from genima.cameras.calibration_file import Calibration
+    from genima.cameras.calibration_file import CameraCalibration
     from genima.robot.rigid_transforms import difference
 
     path = out / f"{truth.view}.yaml"
-    found = Calibration.load(path)
+    found = CameraCalibration.load(path)
     metres, angle = difference(found.camera.T_parent_camera, truth.T_parent_camera)
     off, sure = (1e3 * metres, float(np.degrees(angle))), found.sigma or (np.nan, np.nan)
     rows = zip(("mm", "deg"), off, sure, strict=True)

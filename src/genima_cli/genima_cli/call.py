@@ -13,7 +13,7 @@ import tyro
 from genima.errors import GenimaError
 from genima.system.command_line import Seconds, parse_options
 from genima.system.signals import interruptible
-from genima_cli.join_graph import GraphOptions, taking_part
+from genima_cli.join_graph import GraphOptions, joined_graph
 from genima_nodes.ros.ros_environment import joining_environment
 
 _SEEN = 0.5  # s in which a server sees who has just seen it: answers to others are lost
@@ -68,7 +68,7 @@ def _ask(call: Call, options: Request) -> str:
     Raises:
         GenimaError: when nobody answers, or the answer is no.
     """
-    with taking_part("call", options.namespace) as driver:
+    with joined_graph("call", options.namespace) as driver:
         from std_srvs.srv import SetBool, Trigger  # ROS has been loaded by now
 
         kind = Trigger if call.data is None else SetBool

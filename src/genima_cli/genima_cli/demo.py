@@ -17,23 +17,23 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.io.files import require_writable
 from genima.io.outputs import output_lock, require_free
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.system.command_line import Episodes, Port, Seconds, Seed, parse_options
 from genima.system.signals import interruptible
-from genima_bringup.node_specs import Process, around_simulator, coppeliasim, simulated
+from genima_bringup.node_specs import NodeSpec, coppeliasim, simulation_stack, simulator_support_nodes
 from genima_cli.demo_report import EpisodeResult, Report
 from genima_cli.machine_load import LoadMeter
-from genima_cli.sampling_parameters import shortcut_parameters
+from genima_cli.sampling_parameters import sampling_parameters
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import get_task
 
 if TYPE_CHECKING:  # for --help, nothing slow is imported
-    from genima.policy.spec import DrawingSpec
+    from genima.policy.spec import PolicySpec
     from genima.types import Image
     from genima_cli import video as film
-    from genima_cli.graph_monitor import Monitor
+    from genima_cli.graph_monitor import GraphMonitor
 
 _READY_TIMEOUT = 180.0  # s: a cold disk and two busy cores
 _SETTLE = 0.5  # s between episodes, in which the guard brings the arm to rest
@@ -74,7 +74,7 @@ class Demo:
     """With coppeliasim: port of its remote API."""
     calibration: str = "sim"
     """With coppeliasim: calibration of its cameras, a name in calibration or a folder."""
-    drawing: Shortcuts = field(default_factory=Shortcuts)
+    drawing: SamplingOptions = field(default_factory=SamplingOptions)
     """Faster drawings, which are others."""
 
 
@@ -133,7 +133,7 @@ def _clear(out: Path, overwrite: bool) -> None:
     require_writable(out / "report.json")
 
 
-def _require_task(options: Demo, spec: DrawingSpec) -> None:
+def _require_task(options: Demo, spec: PolicySpec) -> None:
     """Raise a GenimaError for a task that the simulator does not know."""
     if options.backend == "mujoco":
         return
@@ -143,15 +143,15 @@ def _require_task(options: Demo, spec: DrawingSpec) -> None:
     SceneNames.load(options.scene, RobotModel.load(spec.robot)).require_task(options.task)
 
 
-def _processes(options: Demo, robot: str) -> list[Process]:
-    shortcuts = shortcut_parameters(options.drawing)
+def _processes(options: Demo, robot: str) -> list[NodeSpec]:
+    shortcuts = sampling_parameters(options.drawing)
     if options.backend == "mujoco":
-        return simulated(options.checkpoint, options.seed, shortcuts)
+        return simulation_stack(options.checkpoint, options.seed, shortcuts)
     remote = coppeliasim(options.scene, options.host, options.port, robot)
-    return [remote, *around_simulator(options.checkpoint, options.seed, options.calibration, robot, shortcuts)]
+    return [remote, *simulator_support_nodes(options.checkpoint, options.seed, options.calibration, robot, shortcuts)]
 
 
-def _run(options: Demo, spec: DrawingSpec, out: Path, report: Report) -> None:
+def _run(options: Demo, spec: PolicySpec, out: Path, report: Report) -> None:
     load = LoadMeter()
     environment = ros_environment()
     os.environ.update(environment)  # this process takes part in the same graph
@@ -161,11 +161,11 @@ def _run(options: Demo, spec: DrawingSpec, out: Path, report: Report) -> None:
         _pictures(out, options.headless, spec.views) as pictures,
         ros_context(),  # after the processes have been started: they load meanwhile
     ):
-        from genima_cli.graph_monitor import Monitor
+        from genima_cli.graph_monitor import GraphMonitor
         from genima_nodes.ros.node_process import FILMING_NICENESS, set_niceness
 
         set_niceness(FILMING_NICENESS)
-        monitor = create(lambda: Monitor(spec.views, pictures.add))
+        monitor = create(lambda: GraphMonitor(spec.views, pictures.add))
         try:
             print("starting the simulator and the models ...", flush=True)
             monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
@@ -192,7 +192,7 @@ def _run(options: Demo, spec: DrawingSpec, out: Path, report: Report) -> None:
             monitor.close()
 
 
-def _live_line(monitor: Monitor, report: Report, seed: int) -> str:
+def _live_line(monitor: GraphMonitor, report: Report, seed: int) -> str:
     now = monitor.measurements(0.0)
     successes = sum(result.success for result in report.results)
     faults = monitor.faults()
@@ -200,8 +200,7 @@ def _live_line(monitor: Monitor, report: Report, seed: int) -> str:
         f"episode {min(len(report.results) + 1, report.requested)}/{report.requested} (seed {seed})  "
         f"success {successes}  drawing {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz "
         f"({100 * now.late_fraction:.1f}% late)  latency {now.latency_ms['p50']:.0f} ms  dropped {monitor.dropped()}  "
-        f"real time x{now.real_time_factor:.2f}"
-        + (f"  ! {faults[0]}" if faults else "")
+        f"real time x{now.real_time_factor:.2f}" + (f"  ! {faults[0]}" if faults else "")
     )
 
 

@@ -31,7 +31,7 @@ from genima.doctor import (
     usb,
 )
 from genima.errors import GenimaError
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima_nodes.drivers.optional_library import TRIED, require
 from genima_nodes.ros.ros_context import create, ros_context
@@ -49,7 +49,7 @@ class Files:
 
     rig: Mapping[str, Device]
     robot: RobotModel | None
-    spec: DrawingSpec | None
+    spec: PolicySpec | None
     cameras: Mapping[str, Camera]
 
     @property
@@ -137,9 +137,9 @@ def listen(options: Doctor, files: Files) -> list[Group]:
 def _listen(options: Doctor, files: Files) -> list[Group]:
     from rclpy.experimental import EventsExecutor  # only here: without --live, no ROS is needed
 
-    from genima_nodes.ros.topic_listener import Listener
+    from genima_nodes.ros.topic_listener import TopicListener
 
-    node = create(lambda: Listener("doctor", options.namespace))
+    node = create(lambda: TopicListener("doctor", options.namespace))
     executor = EventsExecutor()
     executor.add_node(node)
     try:

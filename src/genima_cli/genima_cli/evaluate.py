@@ -20,8 +20,8 @@ from genima.io.files import require_writable
 from genima.policy import spec as checkpoint
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
-from genima.policy.spec import DrawingSpec
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+from genima.policy.spec import PolicySpec
 from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.robot.model import RobotModel
 from genima.system.signals import interruptible
@@ -52,25 +52,25 @@ class _Simulated(Robot, Protocol):
         """End the simulator."""
 
 
-def _scene(options: Evaluate, spec: DrawingSpec) -> SceneNames:
+def _scene(options: Evaluate, spec: PolicySpec) -> SceneNames:
     names = SceneNames.load(options.scene, RobotModel.load(spec.robot))
     names.require_task(options.task)
     return replace(names, image_size=spec.camera_size)
 
 
-def _begin_coppeliasim(options: Evaluate, spec: DrawingSpec) -> _Simulated:
+def _begin_coppeliasim(options: Evaluate, spec: PolicySpec) -> _Simulated:
     def connect() -> Connection:
         return Connection(options.host, options.port, PATIENT)
 
     return CoppeliaEnvironment(CoppeliaScene(connect, _scene(options, spec), RobotModel.load(spec.robot)))
 
 
-def _begin_rlbench(options: Evaluate, spec: DrawingSpec) -> _Simulated:
+def _begin_rlbench(options: Evaluate, spec: PolicySpec) -> _Simulated:
     spec.require_robot(RobotModel.load(ROBOT), f"the checkpoint {options.checkpoint or 'of Genima'}")
     return RLBenchEnvironment(spec.camera_size)
 
 
-_SIMULATORS: dict[str, Callable[[Evaluate, DrawingSpec], _Simulated]] = {
+_SIMULATORS: dict[str, Callable[[Evaluate, PolicySpec], _Simulated]] = {
     "mujoco": lambda *_: Environment(),
     "rlbench": _begin_rlbench,
     "coppeliasim": _begin_coppeliasim,
@@ -92,7 +92,7 @@ def run(options: Evaluate) -> int:
         raise GenimaError(f"--ensemble needs a --horizon below K = {spec.horizon}, so that chunks overlap")
     torch.set_num_threads(options.threads)
     agent, controller = load_pair(options.checkpoint, options.device)
-    agent.engine = DrawingEngine(agent, options.drawing)
+    agent.engine = CompiledPipeline(agent, options.drawing)
     if options.out:
         require_writable(options.out)
     with interruptible(), open_results(options.out, settings(options, folders), options.overwrite) as results:
@@ -112,7 +112,7 @@ def run(options: Evaluate) -> int:
 
 def _run_episodes(
     options: Evaluate,
-    spec: DrawingSpec,
+    spec: PolicySpec,
     agent: DiffusionAgent,
     controller: Controller,
     seeds: Sequence[int],

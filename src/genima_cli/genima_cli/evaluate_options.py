@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from genima.errors import GenimaError
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.system.command_line import Episodes, Port, Seconds, Seed, Workers, parse_options
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 from genima_sim.rlbench.tasks import RATE, STEPS, require_task
@@ -59,7 +59,7 @@ class Evaluate:
     """With coppeliasim: machine that it runs on."""
     port: Port = DEFAULT_PORT
     """With coppeliasim: port of its ZeroMQ remote API."""
-    drawing: Shortcuts = field(default_factory=Shortcuts)
+    drawing: SamplingOptions = field(default_factory=SamplingOptions)
     """Faster drawings, which are others."""
     out: Path | None = None
     """JSON file for the result; one that the same command left is continued."""

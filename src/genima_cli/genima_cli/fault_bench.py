@@ -29,7 +29,7 @@ from genima.io.files import FileSchema, atomic_write, load_json, read_text, requ
 from genima.io.outputs import output_lock, require_same_settings
 from genima.system.command_line import Seed, parse_options
 from genima.system.signals import interruptible
-from genima_bringup.node_specs import simulated
+from genima_bringup.node_specs import simulation_stack
 from genima_cli.shifted_clock import set_clock
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
@@ -38,11 +38,11 @@ from genima_nodes.ros.ros_environment import ros_environment
 if TYPE_CHECKING:  # ROS starts only once its environment is set
     from rclpy.task import Future
 
-    from genima.policy.spec import DrawingSpec
+    from genima.policy.spec import PolicySpec
     from genima.robot.model import RobotModel
     from genima_cli.fault_relays import Record, Relays
     from genima_cli.faults import Fault, Scene
-    from genima_cli.graph_client import Driver
+    from genima_cli.graph_client import GraphClient
 
 TASK = "push_button"
 _READY_TIMEOUT = 180.0  # s
@@ -87,7 +87,7 @@ class _Record(FileSchema):
 class FaultBench:
     """The demo's processes with relays between them."""
 
-    def __init__(self, driver: Driver, relays: Relays, scene: Scene, robot: RobotModel) -> None:
+    def __init__(self, driver: GraphClient, relays: Relays, scene: Scene, robot: RobotModel) -> None:
         self._driver, self._relays, self._scene, self._robot = driver, relays, scene, robot
 
     def run(self, fault: Fault, seed: int) -> Result:
@@ -171,7 +171,7 @@ class FaultBench:
         return len(recent) > 5 and bool(np.max(np.abs(recent[-1] - recent[0])) > _MOVING * 0.2)
 
     def _wait_ready(self, nodes: Sequence[str] = (), timeout: float = _READY_TIMEOUT) -> None:
-        names = nodes or [process.executable for process in simulated()]
+        names = nodes or [process.executable for process in simulation_stack()]
         self._driver.wait_ready(names, timeout, self._alive)
 
     def _spin(self, seconds: float) -> None:
@@ -257,7 +257,7 @@ def main(argv: Sequence[str]) -> int:
         return _bench(options, spec, settings)
 
 
-def _bench(options: Faults, spec: DrawingSpec, settings: dict[str, Any]) -> int:
+def _bench(options: Faults, spec: PolicySpec, settings: dict[str, Any]) -> int:
     done = _read(options.out, settings, options.overwrite)
     os.environ.update(ros_environment())
     from genima_cli.faults import all_faults
@@ -289,7 +289,7 @@ def _bench(options: Faults, spec: DrawingSpec, settings: dict[str, Any]) -> int:
     return 0 if all(result.passed for result in done) else 1
 
 
-def _run(options: Faults, spec: DrawingSpec, known: Sequence[Fault], faults: Sequence[Fault]) -> Iterator[Result]:
+def _run(options: Faults, spec: PolicySpec, known: Sequence[Fault], faults: Sequence[Fault]) -> Iterator[Result]:
     seeds = {fault.name: options.seed + k for k, fault in enumerate(known)}  # whatever else is tried
     with tempfile.TemporaryDirectory() as folder:
         for clock in (False, True):
@@ -300,7 +300,7 @@ def _run(options: Faults, spec: DrawingSpec, known: Sequence[Fault], faults: Seq
 
 def _run_graph(
     options: Faults,
-    spec: DrawingSpec,
+    spec: PolicySpec,
     faults: Sequence[tuple[Fault, int]],
     folder: Path,
     clock: bool,
@@ -308,20 +308,20 @@ def _run_graph(
     from genima.robot.model import RobotModel
     from genima_cli.fault_relays import Relays, remappings
     from genima_cli.faults import Scene
-    from genima_cli.graph_client import Driver
+    from genima_cli.graph_client import GraphClient
     from genima_nodes.ros.node_process import CONTROL_NICENESS, set_niceness
 
     file, environment = shifted_clock(folder) if clock else (folder, {})
     robot = RobotModel.load(spec.robot)
     processes = [
         replace(process, remappings=remappings(process.executable, spec.views))
-        for process in simulated(options.checkpoint, options.seed)
+        for process in simulation_stack(options.checkpoint, options.seed)
     ]
     logs = options.logs or folder / "logs"
     with Supervisor(processes, logs, ros_environment() | environment) as supervisor, ros_context():
         set_niceness(CONTROL_NICENESS)  # what stands between the nodes must not be the fault
         sys.setswitchinterval(1e-3)
-        driver, relays = create(lambda: (Driver("fault_bench"), Relays(robot, spec.views)))
+        driver, relays = create(lambda: (GraphClient("fault_bench"), Relays(robot, spec.views)))
         try:
             scene = Scene(supervisor, relays, relays, spec, file)
             bench = FaultBench(driver, relays, scene, robot)

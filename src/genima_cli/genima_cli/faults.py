@@ -18,7 +18,7 @@ import psutil
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima_cli.fault_relays import COMMAND, DRAWN, JOINTS, Relay, Relays, image_topic
 from genima_cli.shifted_clock import set_clock
 from genima_cli.supervisor import Supervisor
@@ -39,7 +39,7 @@ class Scene:
     supervisor: Supervisor
     relays: Relays
     node: Node  # to publish with
-    spec: DrawingSpec
+    spec: PolicySpec
     clock: Path  # of the nodes, see set_clock
 
 

@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima_cli.machine_load import LoadMeter
-from genima_cli.startup_progress import WaitingLine
+from genima_cli.startup_progress import StartupProgress
 from genima_interfaces.action import RunTask
 from genima_interfaces.srv import ResetScene
 from genima_nodes.ros import qos
@@ -28,7 +28,7 @@ _CONFIRMED = 2.0  # s for each answer when a task shall end
 _SILENT = 5.0  # s; nodes report every second
 
 
-class Driver(Node):
+class GraphClient(Node):
     """Nothing happens in it but while it spins."""
 
     def __init__(self, name: str, namespace: str = "") -> None:
@@ -82,7 +82,7 @@ class Driver(Node):
         def unready() -> list[str]:
             return [f"{name} ({trouble})" for name in nodes if (trouble := self._awaited(name))]
 
-        with WaitingLine() as line:
+        with StartupProgress() as line:
 
             def live() -> None:
                 alive()

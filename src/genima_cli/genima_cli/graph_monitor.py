@@ -17,7 +17,7 @@ from genima.cameras.tiling import tile
 from genima.errors import GenimaError
 from genima.types import DrawnTarget, Image
 from genima_cli.demo_report import Measurements
-from genima_cli.graph_client import Driver
+from genima_cli.graph_client import GraphClient
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import SceneStatus
@@ -64,7 +64,7 @@ class Watched:
     first_drawn: float | None = None  # epoch s
 
 
-class Monitor(Driver):
+class GraphMonitor(GraphClient):
     """The demo's own node."""
 
     def __init__(self, views: Sequence[str], on_pair: Callable[[Image, Image, bool], None]) -> None:

@@ -13,7 +13,7 @@ from genima.system.ros_names import require_namespace
 from genima_nodes.ros.ros_context import create, ros_context
 
 if TYPE_CHECKING:  # ROS takes a while to load: not before the arguments have been understood
-    from genima_cli.graph_client import Driver
+    from genima_cli.graph_client import GraphClient
 
 
 @dataclass(kw_only=True)
@@ -38,13 +38,13 @@ def add_graph_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def taking_part(name: str, namespace: str = "") -> Iterator[Driver]:
+def joined_graph(name: str, namespace: str = "") -> Iterator[GraphClient]:
     """A node ``name`` in the graph that this process's environment says."""
     require_namespace(namespace, "--namespace")
     with ros_context():
-        from genima_cli.graph_client import Driver
+        from genima_cli.graph_client import GraphClient
 
-        driver = create(lambda: Driver(name, namespace))
+        driver = create(lambda: GraphClient(name, namespace))
         try:
             yield driver
         finally:

@@ -15,7 +15,7 @@ from std_msgs.msg import Bool, Float32
 from std_srvs.srv import SetBool, Trigger
 
 from genima.errors import GenimaError
-from genima_cli.graph_client import Driver
+from genima_cli.graph_client import GraphClient
 from genima_interfaces.msg import CalibratorStatus, RecorderStatus, SceneStatus, TeleopStatus
 from genima_interfaces.srv import DropSample, ResetScene, StartEpisode
 from genima_nodes.ros import messages, qos
@@ -39,7 +39,7 @@ _PATIENCE = 120.0  # s for an expert to play, or to come to where it begins
 _DEVELOPED = 3.0  # s for images that are still being rendered
 
 
-class Operator(Driver):
+class Operator(GraphClient):
     """Nothing happens in it but while it spins."""
 
     def __init__(self, namespace: str = "") -> None:

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.system.command_line import parse_options
 from genima.system.signals import interruptible
-from genima_bringup.node_specs import CLOCK_WATCH, Process, real, real_without_policy
-from genima_cli.join_graph import taking_part
-from genima_cli.sampling_parameters import shortcut_parameters
+from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec, real_robot_stack, real_robot_stack_without_policy
+from genima_cli.join_graph import joined_graph
+from genima_cli.sampling_parameters import sampling_parameters
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import robot_environment
 
 if TYPE_CHECKING:
-    from genima_cli.graph_client import Driver
+    from genima_cli.graph_client import GraphClient
 
 _READY_TIMEOUT = 900.0  # s: large models on a cold disk, compiled for the first time
 _DISCOVERY = 2.0  # s in which others who run are seen
@@ -60,7 +60,7 @@ class Real:
     """Device of the models."""
     logs: Path | None = None
     """Folder for the nodes' logs; default: runs/real/<time>/logs."""
-    drawing: Shortcuts = field(default_factory=Shortcuts)
+    drawing: SamplingOptions = field(default_factory=SamplingOptions)
     """Faster drawings, which are others."""
 
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
     nodes = [process.node for process in processes if process != CLOCK_WATCH]
     with interruptible(), ExitStack() as stack:
         try:
-            driver = stack.enter_context(taking_part("real"))
+            driver = stack.enter_context(joined_graph("real"))
             require_alone(driver, nodes)
             logs = options.logs or Path("runs") / "real" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
             print(f"logs: {logs}", flush=True)
@@ -102,7 +102,7 @@ def require_driver() -> None:
     require("pylibfranka")
 
 
-def _processes(options: Real) -> list[Process]:
+def _processes(options: Real) -> list[NodeSpec]:
     """What is to run.
 
     Raises:
@@ -118,15 +118,15 @@ def _processes(options: Real) -> list[Process]:
         RobotModel.load(options.robot)
         if options.calibration:
             load_cameras(options.calibration)
-        return real_without_policy(options.robot, options.robot_ip, rig, options.calibration)
+        return real_robot_stack_without_policy(options.robot, options.robot_ip, rig, options.calibration)
     require_policy(options.robot, options.cameras, options.calibration, options.checkpoint)
-    return real(
+    return real_robot_stack(
         options.robot, options.robot_ip, rig, options.calibration, options.checkpoint, options.device,
-        shortcut_parameters(options.drawing),
+        sampling_parameters(options.drawing),
     )  # fmt: skip
 
 
-def require_alone(driver: Driver, nodes: Sequence[str]) -> None:
+def require_alone(driver: GraphClient, nodes: Sequence[str]) -> None:
     """Two of each node in one domain would hold both arms, that of who was there first as well.
 
     Raises:
@@ -144,7 +144,7 @@ def require_alone(driver: Driver, nodes: Sequence[str]) -> None:
         )
 
 
-def _watch(driver: Driver, nodes: Sequence[str], supervisor: Supervisor, policy: bool) -> None:
+def _watch(driver: GraphClient, nodes: Sequence[str], supervisor: Supervisor, policy: bool) -> None:
     """Say how the nodes are until a key ends it, or one of them ends."""
     with tqdm(bar_format="{desc}", disable=None) as line:
 

@@ -17,10 +17,18 @@ from genima.errors import GenimaError
 from genima.system.command_line import Episodes, Seed, Workers, parse_options
 from genima.system.ros_names import require_topic
 from genima.system.signals import interruptible
-from genima_bringup.node_specs import CLOCK_WATCH, Process, Value, jog, mirror, real_without_policy, recorded
+from genima_bringup.node_specs import (
+    CLOCK_WATCH,
+    NodeSpec,
+    Value,
+    jog,
+    real_robot_stack_without_policy,
+    recording_stack,
+    teleop_node,
+)
 from genima_cli.join_graph import GraphOptions
-from genima_cli.teleop import Scenes
-from genima_cli.teleop_session import Key, Leading, attached, leading, require_terminal
+from genima_cli.teleop import SceneSequence
+from genima_cli.teleop_session import Key, TeleopSession, attach_operator, require_terminal, teleop_session
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS, get_task
 
 if TYPE_CHECKING:
@@ -142,7 +150,9 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
         remove_unfinished(folder.parent / PARTIAL / folder.name)
     failed = 0
     with (
-        leading(recorded("expert", options.camera_rate, str(options.out), options.images), options.logs) as session,
+        teleop_session(
+            recording_stack("expert", options.camera_rate, str(options.out), options.images), options.logs
+        ) as session,
         tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True) as progress,
     ):
         for folder in folders:
@@ -151,7 +161,7 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
     return failed
 
 
-def _record_one(folder: Path, options: Record, session: Leading) -> bool:
+def _record_one(folder: Path, options: Record, session: TeleopSession) -> bool:
     """Record one demo; returns whether the expert succeeded (failures are not kept)."""
     from genima.data.episodes import Episode
     from genima.data.episodes.folders import remove_recording
@@ -175,7 +185,7 @@ def _record_one(folder: Path, options: Record, session: Leading) -> bool:
     )
 
 
-def _try_once(folder: Path, options: Record, session: Leading) -> bool:
+def _try_once(folder: Path, options: Record, session: TeleopSession) -> bool:
     operator = session.operator
     task, seed = folder.name.rsplit("-", 1)
     instruction = operator.reset(task, int(seed), session.live)
@@ -204,10 +214,12 @@ def _try_once(folder: Path, options: Record, session: Leading) -> bool:
 
 def _push(options: Record) -> int:
     """The keyboard or a gamepad leads the simulated arm."""
-    with leading(recorded("jog", options.camera_rate, str(options.out), options.images), options.logs) as session:
-        scenes = Scenes(session, options.task[0], options.seed)
+    with teleop_session(
+        recording_stack("jog", options.camera_rate, str(options.out), options.images), options.logs
+    ) as session:
+        scenes = SceneSequence(session, options.task[0], options.seed)
         session.say(scenes.begin())
-        takes = Takes(session, options, lambda: options.instruction or scenes.instruction)
+        takes = EpisodeControls(session, options, lambda: options.instruction or scenes.instruction)
         with contextlib.closing(takes):
             session.by_hand(takes.keys() | {"n": Key("next scene", scenes.next)})
     print(f"{takes.kept} demos more in {options.out}")
@@ -216,8 +228,8 @@ def _push(options: Record) -> int:
 
 def _operate(options: Record) -> int:
     """Somebody leads an arm whose nodes run already."""
-    with attached(_NODES, options.namespace, options.dds) as session:
-        takes = Takes(session, options, lambda: options.instruction)
+    with attach_operator(_NODES, options.namespace, options.dds) as session:
+        takes = EpisodeControls(session, options, lambda: options.instruction)
         with contextlib.closing(takes):
             session.by_hand(takes.keys())
     print(f"{takes.kept} demos more")
@@ -226,7 +238,7 @@ def _operate(options: Record) -> int:
 
 def _start_robot(options: Record) -> int:
     """Start the drivers of a real robot, and everything that leads and records it."""
-    from genima_cli.join_graph import taking_part
+    from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone, require_driver
     from genima_nodes.ros.ros_environment import robot_environment
 
@@ -234,19 +246,21 @@ def _start_robot(options: Record) -> int:
     require_driver()
     environment = robot_environment()
     os.environ.update(environment)
-    with taking_part("record") as driver:
+    with joined_graph("record") as driver:
         require_alone(driver, [process.node for process in processes if process != CLOCK_WATCH])
     logs = options.logs or Path("runs") / "record" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
     print(f"logs: {logs}", flush=True)
-    with leading(processes, logs, environment, "the drivers, the guard, the teleoperation and the recorder") as session:
-        takes = Takes(session, options, lambda: options.instruction)
+    with teleop_session(
+        processes, logs, environment, "the drivers, the guard, the teleoperation and the recorder"
+    ) as session:
+        takes = EpisodeControls(session, options, lambda: options.instruction)
         with contextlib.closing(takes):
             session.by_hand(takes.keys())
     print(f"{takes.kept} demos more in {options.out}")
     return 0
 
 
-def _robot_processes(options: Record) -> list[Process]:
+def _robot_processes(options: Record) -> list[NodeSpec]:
     """Return the nodes to run.
 
     Raises:
@@ -255,7 +269,7 @@ def _robot_processes(options: Record) -> list[Process]:
     from genima.cameras.calibration_file import load_cameras
     from genima.cameras.rig import load_rig
     from genima.robot.model import RobotModel
-    from genima.teleop.leader_mapping import SAME, Leader
+    from genima.teleop.leader_mapping import SAME, LeaderMapping
 
     rig, robot = load_rig(options.cameras), RobotModel.load(options.robot)
     if options.calibration:
@@ -266,7 +280,7 @@ def _robot_processes(options: Record) -> list[Process]:
             print(f"calibration {options.calibration}: {', '.join(others)} left out; not in {options.cameras}")
     by_hand = options.leader in _WITHOUT_ARM
     leader = SAME if by_hand else options.leader
-    Leader.load(leader, robot)
+    LeaderMapping.load(leader, robot)
     topics = {
         "leader/joint_states": options.leader_joints,
         "leader/gripper": options.leader_gripper,
@@ -279,17 +293,17 @@ def _robot_processes(options: Record) -> list[Process]:
         "calibration": options.calibration,
     }  # fmt: skip
     return [
-        *real_without_policy(options.robot, options.robot_ip, rig, options.calibration),
-        mirror(options.robot, leader, options.speed, topics, options.unwrap_at_start),
+        *real_robot_stack_without_policy(options.robot, options.robot_ip, rig, options.calibration),
+        teleop_node(options.robot, leader, options.speed, topics, options.unwrap_at_start),
         *([jog(options.robot)] if by_hand else []),
-        Process("genima_nodes", "recorder", recorder, topics),
+        NodeSpec("genima_nodes", "recorder", recorder, topics),
     ]
 
 
-class Takes:
+class EpisodeControls:
     """Episodes that begin and end by keys."""
 
-    def __init__(self, session: Leading, options: Record, instruction: Callable[[], str]) -> None:
+    def __init__(self, session: TeleopSession, options: Record, instruction: Callable[[], str]) -> None:
         """``instruction`` says what is to be done now."""
         self.kept = 0
         self._recording = False

@@ -96,7 +96,7 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
     from genima.cameras.camera import VIRTUAL
     from genima.cameras.virtual_view import virtual_camera
     from genima.data.datasets.render import RenderPlan
-    from genima.policy.spec import DrawingSpec  # here, as parsing the options must take no second
+    from genima.policy.spec import PolicySpec  # here, as parsing the options must take no second
     from genima.robot.model import RobotModel
     from genima.targets import Appearance
 
@@ -124,7 +124,7 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
     sizes = {(camera.width, camera.height) for view, camera in cameras.items() if view != VIRTUAL}
     if len(sizes) != 1:
         raise GenimaError(f"the cameras' images differ in size: {', '.join(f'{w}x{h}' for w, h in sorted(sizes))}")
-    spec = DrawingSpec(
+    spec = PolicySpec(
         robot.name, robot.joint_names, tuple(options.views), sizes.pop(), options.view_size, options.horizon,
         options.rate, appearance,
     )  # fmt: skip
@@ -137,12 +137,12 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
 def _recorded(episodes: Sequence[Path], views: Sequence[str]) -> Mapping[str, Camera]:
     """Return the calibrations that the first demo with all of the ``views`` holds; where none does, the first's."""
     from genima.data.episodes import EpisodeError
-    from genima.data.episodes.cameras import RecordedCameras
+    from genima.data.episodes.cameras import EpisodeCameras
 
     first: Mapping[str, Camera] = {}
     for folder in episodes:
         try:
-            found = RecordedCameras.of(folder).calibrated
+            found = EpisodeCameras.of(folder).calibrated
         except EpisodeError:  # it is named when it is rendered
             continue
         if set(views) <= set(found):

@@ -17,10 +17,10 @@ from pydantic import Field
 from genima.errors import GenimaError
 from genima.system.command_line import REPLAY_SPEED, Seed, parse_options
 from genima.system.signals import interruptible
-from genima_bringup.node_specs import Process, Value, following, simulator
+from genima_bringup.node_specs import NodeSpec, Value, leader_follower_nodes, simulator
 from genima_cli.join_graph import GraphOptions
 from genima_cli.supervisor import Supervisor
-from genima_cli.teleop_session import Key, attached, leading, require_terminal
+from genima_cli.teleop_session import Key, attach_operator, require_terminal, teleop_session
 from genima_nodes.ros.ros_environment import joining_environment
 from genima_sim.tasks import TASKS, get_task
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
 def _simulate(options: Replay, speed: float, most: float) -> int:
     task, seed = _scene(options)
     player = _player(options, speed)
-    with leading([*simulator(), *following(options.robot), player], options.logs) as session:
+    with teleop_session([*simulator(), *leader_follower_nodes(options.robot), player], options.logs) as session:
         operator = session.operator
         operator.reset(task, seed, session.live)
         session.lead()
@@ -95,7 +95,7 @@ def _operate(options: Replay, speed: float) -> int:
     with (
         tempfile.TemporaryDirectory() as folder,
         Supervisor([player], options.logs or Path(folder), environment) as supervisor,
-        attached([*_NODES, "replay"], options.namespace, options.dds, supervisor.check) as session,
+        attach_operator([*_NODES, "replay"], options.namespace, options.dds, supervisor.check) as session,
     ):
         operator = session.operator
 
@@ -110,11 +110,11 @@ def _operate(options: Replay, speed: float) -> int:
     return 0
 
 
-def _player(options: Replay, speed: float) -> Process:
+def _player(options: Replay, speed: float) -> NodeSpec:
     demo = str(options.demo.resolve())
     parameters: dict[str, Value] = {"episode": demo, "robot": options.robot, "speed": speed}
     namespace = {"__ns": f"/{options.namespace.strip('/')}"} if options.namespace else {}
-    return Process("genima_nodes", "replay", parameters, namespace)
+    return NodeSpec("genima_nodes", "replay", parameters, namespace)
 
 
 def _scene(options: Replay) -> tuple[str, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima_bringup.node_specs import Value
 
 
-def shortcut_parameters(shortcuts: Shortcuts) -> dict[str, Value]:
+def sampling_parameters(shortcuts: SamplingOptions) -> dict[str, Value]:
     """Return the parameters of diffusion_agent; 0 and an empty name mean the checkpoint's own."""
     return {
         "steps": shortcuts.steps or 0,

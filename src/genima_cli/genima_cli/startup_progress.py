@@ -11,14 +11,14 @@ from tqdm import tqdm
 _PERIOD = 5.0  # s between two lines where no terminal shows a live one
 
 
-class WaitingLine:
+class StartupProgress:
     """A live line on a terminal; elsewhere a line every few seconds."""
 
     def __init__(self) -> None:
         self._line = tqdm(bar_format="{desc}", disable=None, leave=False)
         self._next = time.monotonic() + 1.0
 
-    def __enter__(self) -> WaitingLine:
+    def __enter__(self) -> StartupProgress:
         return self
 
     def __exit__(

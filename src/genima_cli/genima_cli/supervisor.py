@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from genima.errors import GenimaError
-from genima_bringup.node_specs import ENVIRONMENT, Process
+from genima_bringup.node_specs import ENVIRONMENT, NodeSpec
 
 _GRACE = 1.0  # s between SIGINT and SIGKILL
 _SHARED_MEMORY = Path("/dev/shm")
@@ -66,7 +66,7 @@ class Supervisor:
     kernel ends the others.
     """
 
-    def __init__(self, processes: Sequence[Process], logs: Path, environment: dict[str, str]) -> None:
+    def __init__(self, processes: Sequence[NodeSpec], logs: Path, environment: dict[str, str]) -> None:
         """Args:
         processes: what to run.
         logs: folder for one log file each.
@@ -146,7 +146,7 @@ class Supervisor:
         return (errors or lines or ["it said nothing"])[-1]
 
 
-def _command(process: Process) -> list[str]:
+def _command(process: NodeSpec) -> list[str]:
     command = [sys.executable, "-P", "-m", f"{process.package}.{process.executable}"]
     parameters = [part for key, value in process.parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
     renamings = ({"__node": process.name} if process.name else {}) | process.remappings

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.system.command_line import Seconds, parse_options
 from genima.system.signals import interruptible
-from genima_cli.join_graph import GraphOptions, taking_part
+from genima_cli.join_graph import GraphOptions, joined_graph
 from genima_nodes.ros.ros_environment import joining_environment
 
 _NODES = ("diffusion_agent", "controller", "command_guard", "task_runner")
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.update(joining_environment(options.dds))
     with (
         interruptible(),
-        taking_part("task", options.namespace) as driver,
+        joined_graph("task", options.namespace) as driver,
         tqdm(bar_format="{desc}", disable=None) as line,
     ):
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from genima.system.command_line import Episodes, Seed, parse_options
 from genima.system.signals import interruptible
-from genima_bringup.node_specs import led
-from genima_cli.teleop_session import Key, Leading, leading, require_terminal
+from genima_bringup.node_specs import teleop_stack
+from genima_cli.teleop_session import Key, TeleopSession, require_terminal, teleop_session
 from genima_sim.tasks import get_task
 
 
@@ -40,13 +40,13 @@ def main(argv: Sequence[str]) -> int:
         require_terminal(f"--leader {options.leader}")
     with interruptible():
         try:
-            with leading(led("expert" if expert else "jog"), options.logs) as session:
+            with teleop_session(teleop_stack("expert" if expert else "jog"), options.logs) as session:
                 return _play(options, session) if expert else _push(options, session)
         except KeyboardInterrupt:
             return 130
 
 
-def _play(options: Teleop, session: Leading) -> int:
+def _play(options: Teleop, session: TeleopSession) -> int:
     """The expert leads, episode after episode."""
     done, operator = 0, session.operator
     for seed in range(options.seed, options.seed + options.episodes):
@@ -62,18 +62,18 @@ def _play(options: Teleop, session: Leading) -> int:
     return 0 if done == options.episodes else 1
 
 
-def _push(options: Teleop, session: Leading) -> int:
+def _push(options: Teleop, session: TeleopSession) -> int:
     """The keyboard or a gamepad leads until the operator has enough."""
-    scenes = Scenes(session, options.task, options.seed)
+    scenes = SceneSequence(session, options.task, options.seed)
     session.say(scenes.begin())
     session.by_hand({"n": Key("next scene", scenes.next)})
     return 0
 
 
-class Scenes:
+class SceneSequence:
     """The simulator's scenes of one task, one seed after the other."""
 
-    def __init__(self, session: Leading, task: str, seed: int) -> None:
+    def __init__(self, session: TeleopSession, task: str, seed: int) -> None:
         self._session, self._task, self.seed = session, task, seed
         self.instruction = ""
 

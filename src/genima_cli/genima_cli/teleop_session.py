@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima.system.ros_names import require_namespace
-from genima_bringup.node_specs import CLOCK_WATCH, Process
+from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import joining_environment, ros_environment
@@ -48,7 +48,7 @@ class Key(NamedTuple):
     act: Callable[[], str]
 
 
-class Leading:
+class TeleopSession:
     """An operator in a running graph, and the line that tells how it goes."""
 
     def __init__(self, operator: Operator, line: tqdm, check: Callable[[], None]) -> None:
@@ -121,12 +121,12 @@ class Leading:
 
 
 @contextlib.contextmanager
-def leading(
-    processes: Sequence[Process],
+def teleop_session(
+    processes: Sequence[NodeSpec],
     logs: Path | None,
     environment: Mapping[str, str] | None = None,
     what: str = "the simulator and what moves its arm",
-) -> Iterator[Leading]:
+) -> Iterator[TeleopSession]:
     """Run processes with an operator in their graph.
 
     Args:
@@ -145,13 +145,13 @@ def leading(
         nodes = [process.node for process in processes if process != CLOCK_WATCH]
         operator.wait_ready(nodes, _READY_TIMEOUT, supervisor.check)
         line = stack.enter_context(tqdm(bar_format="{desc}", disable=None))
-        yield Leading(operator, line, supervisor.check)
+        yield TeleopSession(operator, line, supervisor.check)
 
 
 @contextlib.contextmanager
-def attached(
+def attach_operator(
     nodes: Sequence[str], namespace: str, dds: str, check: Callable[[], None] = lambda: None
-) -> Iterator[Leading]:
+) -> Iterator[TeleopSession]:
     """An operator in the graph that runs already, by a profile of config/dds; ``nodes`` must be there.
 
     ``check`` raises when something that was started for it is not alive.
@@ -161,7 +161,7 @@ def attached(
     with _operator(namespace) as operator:
         operator.wait_ready(nodes, _READY_TIMEOUT, check)
         with tqdm(bar_format="{desc}", disable=None) as line:
-            yield Leading(operator, line, check)
+            yield TeleopSession(operator, line, check)
 
 
 @contextlib.contextmanager

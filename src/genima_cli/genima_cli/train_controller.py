@@ -11,7 +11,7 @@ import tyro
 from pydantic import Field
 
 from genima.system.command_line import parse_options
-from genima.training.options import CLIP, IMAGENET, SMALL, ChunkOptions, LoopOptions
+from genima.training.options import CLIP, IMAGENET, SMALL, ControllerOptions, LoopOptions
 
 
 @dataclass
@@ -37,7 +37,7 @@ class TrainController:
     """Train on so many arbitrary reaching motions of the robot in place of the demos' (only their joints differ)."""
     init: Path | None = None
     """Start from the weights and normalisation of this checkpoint, such as one made with --pretrain."""
-    chunks: Annotated[ChunkOptions, tyro.conf.arg(name="")] = field(default_factory=ChunkOptions)
+    chunks: Annotated[ControllerOptions, tyro.conf.arg(name="")] = field(default_factory=ControllerOptions)
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopOptions(
             epochs=1000, batch_size=96, learning_rate=1e-5, weight_decay=1e-4, warmup_steps=0, gradient_clip=0.0
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     example = "./genima train controller --data data/targets --out runs/mine --epochs 1000"
     options = parse_options(TrainController, "genima train controller", argv, example)
 
-    from genima.data.datasets.reach_samples import reach_moments
+    from genima.data.datasets.reach_samples import reach_samples
     from genima.data.datasets.target_dataset import TargetDataset
     from genima.policy.controller.controller import Controller
     from genima.policy.spec import CONTROLLER, FOLDERS
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     targets = TargetDataset.load(options.data, options.views)
     spec, moments, seed = targets.spec, targets.moments, options.loop.seed
     if options.pretrain:
-        moments = reach_moments(
+        moments = reach_samples(
             RobotModel.load(spec.robot), spec.horizon, 1 / spec.action_rate, options.pretrain, seed,
             moments.instructions,
         )  # fmt: skip

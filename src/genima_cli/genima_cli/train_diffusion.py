@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from genima.system.command_line import parse_options
-from genima.training.options import SD_TURBO, DrawingOptions, InferenceSteps, LoopOptions
+from genima.training.options import SD_TURBO, DiffusionOptions, InferenceSteps, LoopOptions
 
 
 @dataclass
@@ -36,7 +36,7 @@ class TrainDiffusion:
     """Four of the rendered views in tile order; without it as rendered."""
     inference_steps: InferenceSteps = 10
     """Diffusion steps of a drawing in use; 5 take some 60% of the time."""
-    drawing: Annotated[DrawingOptions, tyro.conf.arg(name="")] = field(default_factory=DrawingOptions)
+    drawing: Annotated[DiffusionOptions, tyro.conf.arg(name="")] = field(default_factory=DiffusionOptions)
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopOptions(epochs=200, batch_size=24, learning_rate=1e-5)
     )

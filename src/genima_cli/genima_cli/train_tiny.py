@@ -13,7 +13,7 @@ from pydantic import Field
 
 from genima.system.command_line import parse_options
 from genima.system.process_pool import WorkerPool
-from genima.training.options import SMALL, ChunkOptions, DrawingOptions, LoopOptions, Seed, Steps
+from genima.training.options import SMALL, ControllerOptions, DiffusionOptions, LoopOptions, Seed, Steps
 
 VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
 _SPHERE_WEIGHT = 6.0
@@ -103,7 +103,7 @@ def _train_agent(options: TrainTiny) -> None:
         save_every=options.save_every, workers=1, seed=options.seed,
     )  # fmt: skip
     # Its colours and places are those of one simulated workcell: without augmentation it copies them exactly.
-    drawing = DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=_SPHERE_WEIGHT, half=True)
+    drawing = DiffusionOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=_SPHERE_WEIGHT, half=True)
     train_diffusion(agent, targets, drawing, loop, options.out / FOLDERS[DIFFUSION_AGENT])
 
 
@@ -118,5 +118,5 @@ def _train_controller(options: TrainTiny) -> None:
         steps=options.controller_steps, batch_size=16, learning_rate=5e-4, weight_decay=1e-4, schedule="cosine",
         cycles=2, warmup_steps=100, ema=_EMA, save_every=options.save_every, workers=1, bar=1, seed=options.seed,
     )  # fmt: skip
-    chunks = ChunkOptions(augmentation="small", perturb=True, half=True)
+    chunks = ControllerOptions(augmentation="small", perturb=True, half=True)
     train_controller(controller, targets.moments, targets.cameras, chunks, loop, options.out / FOLDERS[CONTROLLER])

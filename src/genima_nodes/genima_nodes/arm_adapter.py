@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
-from genima.control.setpoint_follower import PERIOD, Follower
+from genima.control.setpoint_follower import PERIOD, SetpointFollower
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
 from genima.robot.model import RobotModel, pick
@@ -23,7 +23,7 @@ from genima.types import Command, Joints
 from genima_nodes.drivers.controller_messages import controller_target
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.advice import call
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
 
@@ -62,12 +62,12 @@ class ArmAdapterNode(Node):
         self._measured_at = self._said_at = self._sent_at = self._gripper_at = float("-inf")  # monotonic s
         self._gripper = 0.0  # open fraction, once it is told
         self._stamped = True  # whether the driver stamps its joints
-        self._follower = Follower(self._robot)
+        self._follower = SetpointFollower(self._robot)
         self._ahead = messages.now(self) - time.monotonic()  # s by which the commands' clock is ahead of the monotonic
         self._rivals = ""  # who else speaks to the robot
         self._started = time.monotonic()
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._health.value("backend", lambda: backend.name)
         self._health.value("stamps", lambda: "the driver's" if self._stamped else "of arrival: the driver gives none")
         self._health.value("following", lambda: self._follower.follows)  # else the arm holds

@@ -26,7 +26,7 @@ from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
 from genima_nodes.ros import parameters
 from genima_nodes.ros.advice import call
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import run
 from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
@@ -76,7 +76,7 @@ class ArmRecoveryNode(Node):
         self._listening: Subscription | None = None  # to the robot's state: 1 kHz, only while something is wrong
         self._words = ""  # of the robot's own
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._health.value("controller", lambda: self._controller)
         self._health.value("recovering", lambda: self._recovering)
         self._health.value("last error", lambda: self._words or "none")

@@ -20,12 +20,12 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
-from genima.cameras.calibration_file import Calibration, Frames, calibration_files, calibration_folder
-from genima.cameras.frame_tree import FrameTree, Hanging, hang, link_of, require_frame
+from genima.cameras.calibration_file import CameraCalibration, Frames, calibration_files, calibration_folder
+from genima.cameras.frame_tree import FrameAttachment, FrameTree, attach_camera, camera_link, require_frame
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_nodes.ros import messages, parameters
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import run
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.transform_messages import transform_from, transform_message
@@ -56,9 +56,9 @@ class CameraTransformsNode(Node):
         wanted = parameters.texts(self, "views", ())  # empty: all that are calibrated
         self._cameras = self._load(folder, robot, wanted)
         self._tree = FrameTree()  # what others publish
-        self._hung: dict[str, list[Hanging]] = {}  # by view
+        self._hung: dict[str, list[FrameAttachment]] = {}  # by view
         self._begin = time.monotonic()
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._heard = self._health.meter("transforms")
         self._health.value("cameras in tf", lambda: ", ".join(self._hung) or "none")
         self._publisher = self.create_publisher(TFMessage, "/tf_static", _OURS)
@@ -76,7 +76,7 @@ class CameraTransformsNode(Node):
         cameras: dict[str, tuple[Frames, NDArray[np.float64]]] = {}
         left_out: list[str] = []
         for path in calibration_files(calibration_folder(folder)):
-            found = Calibration.load(path)
+            found = CameraCalibration.load(path)
             camera = found.camera
             if wanted and camera.view not in wanted:
                 left_out.append(camera.view)
@@ -135,7 +135,7 @@ class CameraTransformsNode(Node):
             try:
                 if not self._may_hang(frames.camera):
                     continue
-                self._hung[view] = hang(self._tree, frames.parent, frames.camera, T_parent_optical)
+                self._hung[view] = attach_camera(self._tree, frames.parent, frames.camera, T_parent_optical)
             except GenimaError as error:
                 self._health.fault(view, str(error))
                 continue
@@ -146,7 +146,7 @@ class CameraTransformsNode(Node):
 
     def _may_hang(self, optical: str) -> bool:
         """Whether the frames around a camera's optical frame are known, or have been waited for."""
-        link, alone = link_of(optical), self._tree.parent(optical) is None
+        link, alone = camera_link(optical), self._tree.parent(optical) is None
         if link is not None and link in self._tree.ancestors(optical):
             return True
         waited = time.monotonic() - self._begin

@@ -13,7 +13,7 @@ from genima.robot.model import RobotModel
 from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
-from genima_nodes.ros.topic_listener import CHECKUP, Listener
+from genima_nodes.ros.topic_listener import CHECKUP, TopicListener
 
 _LEVELS = {
     Status.OK: DiagnosticStatus.OK,
@@ -23,7 +23,7 @@ _LEVELS = {
 }
 
 
-class CheckupNode(Listener):
+class CheckupNode(TopicListener):
     """Judges what it heard in each period."""
 
     def __init__(self) -> None:

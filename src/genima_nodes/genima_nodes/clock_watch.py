@@ -23,7 +23,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import TimeReference
 
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import run
 from genima_nodes.ros.paced_thread import STEADY
 
@@ -33,25 +33,25 @@ _SILENT = 5.0  # s after which a machine has gone
 
 
 @dataclass(frozen=True)
-class Offset:
+class ClockOffset:
     """How far another machine's clock is ahead of this one's, and by how much that may be wrong; s."""
 
     seconds: float
     error: float
 
     @classmethod
-    def of(cls, asked: float, answered: float, heard: float) -> Offset:
+    def of(cls, asked: float, answered: float, heard: float) -> ClockOffset:
         """Of the times of one question, on the clock of who took them."""
         return cls(answered - (asked + heard) / 2, (heard - asked) / 2)
 
 
 @dataclass
 class _Peer:
-    answers: deque[Offset] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    answers: deque[ClockOffset] = field(default_factory=lambda: deque(maxlen=_KEPT))
     heard: float = 0.0  # monotonic s
 
     @property
-    def best(self) -> Offset:
+    def best(self) -> ClockOffset:
         return min(self.answers, key=lambda offset: offset.error)
 
 
@@ -71,7 +71,7 @@ class ClockWatchNode(Node):
         self._host = self.get_name().removeprefix("clock_watch_")  # of two machines with one name, one is given another
         self._allowed = parameters.number(self, "allowed", 0.005, apply=partial(setattr, self, "_allowed"))  # s
         self._peers: dict[str, _Peer] = {}
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._answers = self._health.meter("answers")
         self._publisher = self.create_publisher(TimeReference, "/clock_watch", qos.STATUS)
         self.create_subscription(TimeReference, "/clock_watch", self._on_message, qos.STATUS)
@@ -111,7 +111,7 @@ class ClockWatchNode(Node):
             self._health.value(f"{other} ahead [ms]", lambda: 1000 * self._peers[other].best.seconds)
             self._health.value(f"{other} ahead, error [ms]", lambda: 1000 * self._peers[other].best.error)
         peer = self._peers[other]
-        offset = Offset.of(asked, answered, heard)
+        offset = ClockOffset.of(asked, answered, heard)
         if peer.answers and abs(offset.seconds - peer.best.seconds) > offset.error + peer.best.error:
             peer.answers.clear()  # a clock was set: what was known holds no more
         peer.answers.append(offset)

@@ -16,9 +16,9 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from genima.control.collision import KeepOut, SelfCollision, Workspace
-from genima.control.command_guard import CommandGuard, Guarded, GuardSettings
-from genima.control.guard_status import INTENDED, Reason, Verdict
+from genima.control.collision import ForbiddenRegion, SelfCollision, Workspace
+from genima.control.command_guard import CommandGuard, GuardOutput, GuardSettings
+from genima.control.guard_status import INTENDED, GuardReason, GuardState
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Joints
@@ -26,7 +26,7 @@ from genima_interfaces.srv import SelectSource
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.advice import call
 from genima_nodes.ros.clock import StampClock
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
@@ -55,9 +55,9 @@ class CommandGuardNode(Node):
         self._rivals: set[str] = set()  # sources that more than one publisher speaks for
         self._lock = threading.Lock()
         self._stamp_clock = StampClock(self)
-        self._last = Guarded(None, Verdict.HELD, Reason.NO_OWNER)
+        self._last = GuardOutput(None, GuardState.HELD, GuardReason.NO_OWNER)
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._sent = self._health.meter("joint_command")
         self._wishes = {source: self._health.meter(f"{source}/command") for source in SOURCES}
         self._health.value("real-time scheduling", lambda: self._pace.real_time)
@@ -67,8 +67,8 @@ class CommandGuardNode(Node):
         self._health.value("owner", lambda: self._guard.owner or NOBODY)
         self._health.value("verdict", lambda: self._last.verdict.value)
         self._health.value("reason", lambda: self._last.reason.value)
-        for reason in Reason:
-            if reason is not Reason.NONE:
+        for reason in GuardReason:
+            if reason is not GuardReason.NONE:
                 self._health.value(f"count: {reason.value}", partial(self._guard.counts.__getitem__, reason))
 
         self._publisher = self.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
@@ -97,8 +97,8 @@ class CommandGuardNode(Node):
             time.sleep(0.01)
         self._pace.close()
 
-    def _keep_outs(self) -> list[KeepOut]:
-        places: list[KeepOut] = []
+    def _keep_outs(self) -> list[ForbiddenRegion]:
+        places: list[ForbiddenRegion] = []
         box = parameters.numbers(self, "workspace", [0.0])
         if box != [0.0]:
             places.append(Workspace(self._robot, box[:3], box[3:]))
@@ -146,9 +146,9 @@ class CommandGuardNode(Node):
                 continue
             self._rivals.add(source)
             with self._lock:
-                self._guard.refuse(source, Reason.RIVALS)
+                self._guard.refuse(source, GuardReason.RIVALS)
         owner = self._guard.owner
-        silent = self._last.reason in (Reason.COMMAND_LOST, Reason.PAUSED)
+        silent = self._last.reason in (GuardReason.COMMAND_LOST, GuardReason.PAUSED)
         if owner and silent and not self.count_publishers(f"{owner}/command"):
             with self._lock:
                 self._guard.select(None)
@@ -229,8 +229,8 @@ class CommandGuardNode(Node):
         due = self._stamp_clock.stamp(deadline)
         with self._lock:
             self._last = self._guard.step(due, periods)
-        if self._last.verdict in (Verdict.HELD, Verdict.STOPPED) and self._last.reason not in INTENDED:
-            remedy = f"; go on with {call(self, 'resume')}" if self._last.reason is Reason.REQUESTED else ""
+        if self._last.verdict in (GuardState.HELD, GuardState.STOPPED) and self._last.reason not in INTENDED:
+            remedy = f"; go on with {call(self, 'resume')}" if self._last.reason is GuardReason.REQUESTED else ""
             self._health.fault("arm", f"{self._last.verdict.value}: {self._last.reason.value}{remedy}")
         else:
             self._health.clear("arm")

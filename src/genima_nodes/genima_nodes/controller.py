@@ -25,16 +25,16 @@ from genima.control.chunk_stream import ChunkStream, Mode
 from genima.errors import GenimaError
 from genima.policy.controller.controller import Controller
 from genima.policy.spec import CONTROLLER, read_pair
-from genima.policy.target_consistency import Agreement
+from genima.policy.target_consistency import TargetConsistency
 from genima.policy.temporal_ensemble import TemporalEnsemble
-from genima.types import Chunk, DrawnTarget, Joints
+from genima.types import ActionChunk, DrawnTarget, Joints
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.clock import StampClock
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
-from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import INFERENCE, STEADY, PacedThread, schedule_in_real_time
 from genima_nodes.ros.trajectory_messages import chunk_message
@@ -71,13 +71,13 @@ class ControllerNode(Node):
         self._controller = controller or Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
         self._reads: Reads = self._controller
         self._robot = self._controller.robot
-        self._agreement: Agreement | None = None
+        self._agreement: TargetConsistency | None = None
         if calibration:
             cameras = load_cameras(calibration)
-            self._agreement = Agreement(self._controller.spec, self._robot, cameras)
+            self._agreement = TargetConsistency(self._controller.spec, self._robot, cameras)
         self._stream = ChunkStream(self._robot, rate, execution_horizon or None, mode)
         self._stream_lock = threading.Lock()  # also of the task
-        self._drawings: Newest[DrawnTarget] = Newest()
+        self._drawings: LatestValue[DrawnTarget] = LatestValue()
         self._observed: tuple[float, Observed] = float("-inf"), Observed()  # monotonic s of its arrival
         self._task = ""
         self._task_start = 0.0
@@ -85,7 +85,7 @@ class ControllerNode(Node):
         self._restart = True  # the stream must begin anew, where the arm is
         self._stamp_clock = StampClock(self)
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._chunks = self._health.meter("chunks")
         self._commands = self._health.meter("commands")
         self._drawn = self._health.meter("drawn_target")
@@ -197,7 +197,7 @@ class ControllerNode(Node):
         if self._eye.get_subscription_count():
             self._eye.publish(chunk_message(chunk, self._robot))
 
-    def _require_agreement(self, drawn: DrawnTarget, chunk: Chunk, then: Joints) -> None:
+    def _require_agreement(self, drawn: DrawnTarget, chunk: ActionChunk, then: Joints) -> None:
         if self._agreement is None:
             return
         agreement = self._agreement(drawn.tile, chunk.positions[-1], bool(chunk.gripper[-1] > 0.5), then.positions)

@@ -18,22 +18,22 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 
 from genima.cameras.calibration_file import load_cameras
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.tiling import untile
-from genima.cameras.undistortion import Rectifier
+from genima.cameras.undistortion import Undistorter
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.execution_config import spare_threads
-from genima.policy.diffusion_agent.sampling_options import CONTROLNET_EVERY, STEPS, STRENGTH, Shortcuts
+from genima.policy.diffusion_agent.sampling_options import CONTROLNET_EVERY, STEPS, STRENGTH, SamplingOptions
 from genima.policy.spec import DIFFUSION_AGENT, read_pair
 from genima.types import DrawnTarget, Image, Joints, Observation
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
-from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import DRAWING_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY, schedule_in_background
 
@@ -45,7 +45,7 @@ _SAME_MOMENT = 0.03  # s between an image and the joints that it shows
 
 
 @dataclass(frozen=True)
-class View:
+class CameraView:
     """One image as it came in."""
 
     stamp: float
@@ -81,16 +81,16 @@ class DiffusionAgentNode(Node):
         self._straggling = parameters.number(self, "straggler_timeout", 0.1)  # s after the first image of a set
         calibration = parameters.text(self, "calibration", "")  # empty: images are taken as they are
         torch.set_num_threads(parameters.integer(self, "threads", 0, 0, 1024) or spare_threads())
-        shortcuts = Shortcuts(
+        shortcuts = SamplingOptions(
             steps=parameters.integer(self, "steps", 0, 0, STEPS[1]) or None,  # 0: the checkpoint's
             strength=parameters.number(self, "strength", 1.0, *STRENGTH),
             controlnet_every=parameters.integer(self, "controlnet_every", 1, *CONTROLNET_EVERY),
             tiny_decoder=parameters.text(self, "tiny_decoder", "") or None,
         )
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         if agent is None:
             agent = DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
-            engine = agent.engine = DrawingEngine(agent, shortcuts)
+            engine = agent.engine = CompiledPipeline(agent, shortcuts)
             minutes = ", which takes minutes the first time" if engine.plan.compile else ""
             self.get_logger().info(f"preparing to draw with {engine.plan}{minutes}")
             engine.warm_up()  # before anyone waits for a drawing
@@ -98,7 +98,7 @@ class DiffusionAgentNode(Node):
         self._agent = agent
         self._former: DrawnTarget | None = None
         self._task = ""
-        self._views: dict[str, View] = {}
+        self._views: dict[str, CameraView] = {}
         self._changes: dict[str, Change] = {}
         self._problems: dict[str, str] = {}  # by view
         self._rectifiers = self._load_rectifiers(calibration) if calibration else {}  # by view
@@ -108,7 +108,7 @@ class DiffusionAgentNode(Node):
         self._last_set, self._set_stamp = float("-inf"), 0.0  # monotonic s; stamp
         # Unknown until measured: a virtual view refuses to draw what is not finite, and no camera counts as frozen.
         self._unknown = Joints(0.0, np.full(len(self._agent.robot.joint_names), np.nan), np.nan)
-        self._sets: Newest[dict[str, View]] = Newest()
+        self._sets: LatestValue[dict[str, CameraView]] = LatestValue()
 
         self._drawn = self._health.meter("drawn targets")
         self._latency = self._health.latency("image to drawn target")
@@ -143,11 +143,11 @@ class DiffusionAgentNode(Node):
         self._stop.set()
         self._thread.join()
 
-    def _load_rectifiers(self, calibration: str) -> dict[str, Rectifier]:
+    def _load_rectifiers(self, calibration: str) -> dict[str, Undistorter]:
         cameras = load_cameras(calibration)
         if missing := [view for view in self._agent.camera_views if view not in cameras]:
             raise GenimaError(f"diffusion_agent: calibration {calibration} lacks {', '.join(missing)}")
-        return {view: Rectifier(cameras[view]) for view in self._agent.camera_views}
+        return {view: Undistorter(cameras[view]) for view in self._agent.camera_views}
 
     def _on_task(self, message: String) -> None:
         self._task = message.data.strip()
@@ -163,7 +163,7 @@ class DiffusionAgentNode(Node):
             if not message.k.any():  # of a driver that knows no lens
                 return
             try:
-                lens = Intrinsics.from_camera_info(
+                lens = CameraIntrinsics.from_camera_info(
                     message.width, message.height, message.distortion_model, message.d, message.k
                 )
                 self._rectifiers[view].require(lens)
@@ -190,7 +190,7 @@ class DiffusionAgentNode(Node):
                 return
             self._problems.pop(view, None)
             self._health.clear(f"camera {view}")
-            self._views[view] = View(stamp, time.monotonic(), image)
+            self._views[view] = CameraView(stamp, time.monotonic(), image)
             self._offer_set()
 
         return on_image
@@ -258,7 +258,7 @@ class DiffusionAgentNode(Node):
             if views and task:
                 self._draw(views, task)
 
-    def _draw(self, views: dict[str, View], task: str) -> None:
+    def _draw(self, views: dict[str, CameraView], task: str) -> None:
         stamp = min(view.stamp for view in views.values())
         joints = self._joints.newest or self._unknown
         try:

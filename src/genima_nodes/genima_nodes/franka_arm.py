@@ -22,11 +22,11 @@ from genima.types import Command, Joints
 from genima_nodes.drivers.libfranka_arm import ArmSettings, ArmState, FrankaArm
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.advice import call
-from genima_nodes.ros.diagnostics import Health
-from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
+from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
-from genima_nodes.ros.services import answering
+from genima_nodes.ros.services import answer_service
 
 _READ_RATE = 1000.0  # Hz, the robot's own
 _AGAIN = 3.0  # s between attempts to find the robot again
@@ -53,15 +53,15 @@ class FrankaArmNode(Node):
         self.get_logger().info(f"connecting to the robot at {address}; ends if it does not answer")
         self._state: ArmState = self._arm.connect()
 
-        self._commands: Newest[Command] = Newest()
-        self._recoveries: Newest[Future[str]] = Newest()
+        self._commands: LatestValue[Command] = LatestValue()
+        self._recoveries: LatestValue[Future[str]] = LatestValue()
         self._gripper: float | None = None if self._has_gripper else self._robot.gripper_position(1.0)  # rad
         self._started = time.monotonic()
         self._rivals = 0
         self._told = ""  # why the guard was stopped
         self._next_states = self._next_attempt = 0.0  # monotonic s
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._read = self._health.meter("robot states")
         self._sent = self._health.meter("joint_states")
         self._heard = self._health.meter("joint_command")
@@ -79,7 +79,7 @@ class FrankaArmNode(Node):
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         if self._has_gripper:
             self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, qos.JOINT_STATES)
-        self.create_service(Trigger, "franka_arm/recover", answering(self._recover))
+        self.create_service(Trigger, "franka_arm/recover", answer_service(self._recover))
         self._guard = self.create_client(Trigger, "command_guard/stop")
         self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
         self._pace = PacedThread(1 / _READ_RATE, self._tick, "robot")

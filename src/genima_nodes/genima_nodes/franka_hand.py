@@ -19,10 +19,10 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel, limit_fraction, pick
 from genima_nodes.drivers.libfranka_hand import FrankaHand
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
-from genima_nodes.ros.latest_value import Newest
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
+from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
-from genima_nodes.ros.services import answering
+from genima_nodes.ros.services import answer_service
 
 _PERIOD = 0.03  # s between two states
 _AGAIN = 2.0  # s between attempts to find the hand
@@ -44,16 +44,16 @@ class FrankaHandNode(Node):
         force = parameters.number(self, "force", 30.0, 1.0, 70.0)  # N; 70 is what it can hold
         speed = parameters.number(self, "speed", 0.1, 0.01, 0.2)  # m/s
         self._hand = FrankaHand(address, force, speed)
-        self._wishes: Newest[float] = Newest()
-        self._homings: Newest[Future[str]] = Newest()
+        self._wishes: LatestValue[float] = LatestValue()
+        self._homings: LatestValue[Future[str]] = LatestValue()
         self._ending = threading.Event()
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._sent = self._health.meter("gripper/joint_states")
         self._heard = self._health.meter("joint_command")
         self._states = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
-        self.create_service(Trigger, "franka_hand/home", answering(self._home))
+        self.create_service(Trigger, "franka_hand/home", answer_service(self._home))
         self._thread = threading.Thread(target=self._work, name="hand", daemon=True)
         self._thread.start()
 

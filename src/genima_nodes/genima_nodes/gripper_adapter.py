@@ -23,7 +23,7 @@ from genima.errors import GenimaError
 from genima.robot.backend import GripperAction, GripperBackend
 from genima.robot.model import RobotModel, limit_fraction
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
@@ -75,7 +75,7 @@ class GripperAdapterNode(Node):
         self._started = time.monotonic()
         self._said_at = self._measured_at = float("-inf")  # monotonic s
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._health.value("backend", lambda: self._backend.name)
         self._health.value("action", lambda: self._kind.value)
         self._health.value("wanted", lambda: self._wanted)

@@ -18,12 +18,12 @@ from std_msgs.msg import Float32
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel, limit_fraction
-from genima.teleop.cartesian_jog import Jog
+from genima.teleop.cartesian_jog import CartesianJog
 from genima.teleop.gamepad import Gamepad
 from genima.teleop.leader_mapping import toggled
 from genima_interfaces.msg import TeleopStatus
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
@@ -45,14 +45,14 @@ class JogNode(Node):
         self._period = 1 / parameters.number(self, "rate", 100.0, 20.0, 200.0)
         file = parameters.text(self, "gamepad", "")
         self._gamepad = Gamepad.load(Path(file) if file else None)
-        self._jog = Jog(self._robot)
+        self._jog = CartesianJog(self._robot)
         self._push: NDArray[np.float64] = _NO_PUSH
         self._pushed = float("-inf")  # monotonic s
         self._gripper: float | None = None  # open fraction; None until it is told: the follower's stays as it is
         self._gripper_button = False
         self._phase = TeleopStatus.IDLE  # of the follower
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._said = self._health.meter("leader/joint_states")
         self._joints = JointStates(self, self._health, self._robot)
         self._publisher = self.create_publisher(JointState, "leader/joint_states", qos.JOINT_STATES)

@@ -22,7 +22,7 @@ from genima.cameras.frame_tree import T_LINK_OPTICAL
 from genima.errors import GenimaError
 from genima_nodes.drivers.librealsense_camera import OPTIONS, ColorCamera, ColorProfile, Frame, Opened
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.transform_messages import transform_message
 
@@ -50,7 +50,7 @@ class RealSenseCameraNode(Node):
         self._opened, self._times = self._camera.open(), 0
         self._ending = threading.Event()
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._frames = self._health.meter("frames")
         self._age = self._health.latency("exposure to publication")
         self._health.value("wanted rate [Hz]", lambda: profile.rate)

@@ -28,7 +28,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import SetBool, Trigger
 
-from genima.cameras.calibration_file import Calibration, calibration_folder
+from genima.cameras.calibration_file import CameraCalibration, calibration_folder
 from genima.data.episodes import bag
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.metadata import Qos
@@ -38,11 +38,11 @@ from genima.robot.model import RobotModel
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health, Meter
+from genima_nodes.ros.diagnostics import DiagnosticUpdater, TopicStats
 from genima_nodes.ros.node_process import run
 from genima_nodes.ros.paced_thread import STEADY, starting_in_background
-from genima_nodes.ros.services import answering
-from genima_nodes.ros.worker_thread import Background
+from genima_nodes.ros.services import answer_service
+from genima_nodes.ros.worker_thread import WorkerThread
 
 _PNG_FILTER, _UP = 19, 32  # cv2's; an OpenCV older than these names ignores them
 ENCODINGS = {
@@ -87,10 +87,10 @@ class RecorderNode(Node):
         self._lost = 0  # before the queue to the disk, in this episode
         self._losing = threading.Lock()
         self._latest = 0  # ns, of what was recorded
-        self._compressing: list[Background[tuple[Image, int]]] = []
-        self._health = Health(self)
+        self._compressing: list[WorkerThread[tuple[Image, int]]] = []
+        self._health = DiagnosticUpdater(self)
         self._health.watch(self._watch)
-        self._meters: dict[str, Meter] = {}
+        self._meters: dict[str, TopicStats] = {}
         self._kinds: dict[str, type] = {}
         for view in self._views:
             topic = bag.raw_topic(view)
@@ -108,8 +108,8 @@ class RecorderNode(Node):
 
         self._status = self.create_publisher(RecorderStatus, "recorder/status", qos.STATUS)
         self.create_service(StartEpisode, "recorder/start", self._on_start)
-        self.create_service(Trigger, "recorder/stop", answering(self._stop))
-        self.create_service(Trigger, "recorder/discard", answering(self._discard))
+        self.create_service(Trigger, "recorder/stop", answer_service(self._stop))
+        self.create_service(Trigger, "recorder/discard", answer_service(self._discard))
         self.create_service(SetBool, "recorder/mark", self._on_mark)
         self.create_timer(_TELL, self._tell, clock=STEADY)
 
@@ -133,9 +133,9 @@ class RecorderNode(Node):
         meter = self._meters[name] = self._health.meter(topic.removeprefix("/"))
         self._kinds[name] = kind_in_bag or kind
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        compressing: Background[tuple[Image, int]] | None = None
+        compressing: WorkerThread[tuple[Image, int]] | None = None
         if kind_in_bag is not None:
-            compressing = Background(partial(self._compress, name, meter), _IMAGES, f"compresses {topic}")
+            compressing = WorkerThread(partial(self._compress, name, meter), _IMAGES, f"compresses {topic}")
             self._compressing.append(compressing)
 
         def on_message(message: Any) -> None:
@@ -164,10 +164,10 @@ class RecorderNode(Node):
         self._latest = now
         return now
 
-    def _on_lost(self, meter: Meter, event: Any) -> None:
+    def _on_lost(self, meter: TopicStats, event: Any) -> None:
         self._lose(meter, event.total_count_change)
 
-    def _lose(self, meter: Meter, count: int = 1) -> None:
+    def _lose(self, meter: TopicStats, count: int = 1) -> None:
         with self._losing:
             self._lost += count
             meter.dropped += count
@@ -180,7 +180,7 @@ class RecorderNode(Node):
         except GenimaError as error:
             self._problem = str(error)
 
-    def _compress(self, name: str, meter: Meter, image: tuple[Image, int]) -> None:
+    def _compress(self, name: str, meter: TopicStats, image: tuple[Image, int]) -> None:
         message, stamp = image
         compressed = CompressedImage(header=message.header, format=f"rgb8; {self._images} compressed bgr8")
         try:
@@ -330,7 +330,7 @@ def _about(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
         for view in views:
             if not (file := folder / f"{view}.yaml").exists():
                 raise GenimaError(f"recorder: {folder} has no calibration of view {view}")
-            Calibration.load(file)
+            CameraCalibration.load(file)
             texts[bag.calibration_topic(view)] = file.read_text(encoding="utf-8")
     return texts
 

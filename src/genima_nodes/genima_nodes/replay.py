@@ -11,17 +11,17 @@ from pathlib import Path
 
 from std_srvs.srv import Trigger
 
-from genima.control.joint_trajectory import Way
+from genima.control.joint_trajectory import JointTrajectory
 from genima.data.episodes import Episode
 from genima.errors import GenimaError
 from genima.system.command_line import REPLAY_SPEED
 from genima_nodes.ros import parameters
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
-from genima_nodes.ros.services import answering
-from genima_nodes.ros.trajectory_leader import PlayedLeader
+from genima_nodes.ros.services import answer_service
+from genima_nodes.ros.trajectory_leader import TrajectoryLeader
 
 
-class ReplayNode(PlayedLeader):
+class ReplayNode(TrajectoryLeader):
     """Plays one episode."""
 
     def __init__(self) -> None:
@@ -35,10 +35,10 @@ class ReplayNode(PlayedLeader):
             raise GenimaError("replay: the parameter episode is missing; give the folder of a demo: -p episode:=FOLDER")
         episode = Episode.load(Path(demo), self.robot)
         times = (episode.stamps - episode.stamps[0]) / speed
-        self._episode = Way(times, episode.command_positions, episode.command_gripper)
+        self._episode = JointTrajectory(times, episode.command_positions, episode.command_gripper)
         self._home()
-        self.create_service(Trigger, "leader/home", answering(self._home))
-        self.create_service(Trigger, "leader/play", answering(self._play))
+        self.create_service(Trigger, "leader/home", answer_service(self._home))
+        self.create_service(Trigger, "leader/play", answer_service(self._play))
         self.start()
 
     def _home(self) -> str:

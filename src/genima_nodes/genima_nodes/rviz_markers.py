@@ -22,9 +22,9 @@ from genima.cameras.calibration_file import Frames
 from genima.errors import GenimaError
 from genima.policy.spec import read_pair
 from genima.robot.model import RobotModel
-from genima.types import Chunk
+from genima.types import ActionChunk
 from genima_nodes.ros import parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.trajectory_messages import chunk_from
@@ -53,7 +53,7 @@ class RvizMarkersNode(Node):
         self._appearance = spec.appearance
         self._radius = min(spec.appearance.radii.values())  # larger ones, of cameras far away, would hide the arm
         self._words: dict[str, tuple[float, str]] = {}  # by node: monotonic s, what is wrong; empty: nothing
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._chunks = self._health.meter("controller/chunk")
         self._publisher = self.create_publisher(MarkerArray, "rviz_markers", qos.STATUS)
         self.create_subscription(JointTrajectory, "controller/chunk", self._on_chunk, qos.DRAWN_TARGET)
@@ -85,7 +85,7 @@ class RvizMarkersNode(Node):
             wrong = status.level != DiagnosticStatus.OK
             self._words[status.name] = time.monotonic(), str(status.message) if wrong else ""
 
-    def _spheres(self, chunk: Chunk) -> list[Marker]:
+    def _spheres(self, chunk: ActionChunk) -> list[Marker]:
         poses = self._robot.link_poses(chunk.positions[-1])
         markers = []
         for number, sphere in enumerate(self._appearance.spheres):
@@ -97,7 +97,7 @@ class RvizMarkersNode(Node):
             markers.append(marker)
         return markers
 
-    def _way(self, chunk: Chunk) -> Marker:
+    def _way(self, chunk: ActionChunk) -> Marker:
         marker = self._marker("way of the tip", 0, Marker.LINE_STRIP, ColorRGBA(r=1.0, g=1.0, b=1.0))
         marker.scale.x = _LINE
         marker.points = [_point(place) for place in self._robot.link_poses(chunk.positions)[:, -1, :3, 3]]

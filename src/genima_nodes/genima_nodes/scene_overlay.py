@@ -24,10 +24,10 @@ from genima.types import Image
 from genima_interfaces.msg import SceneDifference
 from genima_interfaces.srv import ShowEpisode
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health, Meter
+from genima_nodes.ros.diagnostics import DiagnosticUpdater, TopicStats
 from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
-from genima_nodes.ros.services import answering
+from genima_nodes.ros.services import answer_service
 
 _PERIOD = 0.2  # s between looks
 _SILENT = 1.0  # s without an image after which a camera counts as stopped
@@ -37,7 +37,7 @@ _GREY = 127
 
 
 @dataclass(frozen=True)
-class Look:
+class OverlayResult:
     """All views at one moment."""
 
     compared: dict[str, Comparison]
@@ -65,9 +65,9 @@ class SceneOverlayNode(Node):
             self._show(episode)
         self._newest: dict[str, ImageMessage] = {}
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._cost = self._health.latency("comparison")
-        self._cameras: dict[str, Meter] = {}
+        self._cameras: dict[str, TopicStats] = {}
         for view in self._views:
             self._cameras[view] = self._health.meter(f"image {view}")
             self._listen(view)
@@ -77,7 +77,7 @@ class SceneOverlayNode(Node):
         }
         self._eyes_for_all = self.create_publisher(ImageMessage, "scene_overlay/image", qos.IMAGE)
         self.create_service(ShowEpisode, "scene_overlay/show", self._on_show)
-        self.create_service(Trigger, "scene_overlay/save", answering(self._save))
+        self.create_service(Trigger, "scene_overlay/save", answer_service(self._save))
         self.create_timer(_PERIOD, self._look, clock=STEADY)
 
     def close(self) -> None:
@@ -133,8 +133,8 @@ class SceneOverlayNode(Node):
         if self._eyes_for_all.get_subscription_count():
             self._eyes_for_all.publish(messages.image_message(self._sheet(look), messages.now(self)))
 
-    def _compare(self) -> Look:
-        look = Look({}, {})
+    def _compare(self) -> OverlayResult:
+        look = OverlayResult({}, {})
         for view, camera in self._cameras.items():
             try:
                 if camera.age > _SILENT:
@@ -148,11 +148,11 @@ class SceneOverlayNode(Node):
                 look.problems[view] = str(error)
         return look
 
-    def _problem(self, look: Look) -> str:
+    def _problem(self, look: OverlayResult) -> str:
         lines = [f"{view}: {line}" for view, line in look.problems.items()]
         return "; ".join(lines if self._episode else [_NO_EPISODE, *lines])
 
-    def _tell(self, look: Look) -> None:
+    def _tell(self, look: OverlayResult) -> None:
         compared = look.compared
         differences = [compared[view].difference if view in compared else np.nan for view in self._views]
         status = SceneDifference(
@@ -168,7 +168,7 @@ class SceneOverlayNode(Node):
 
     # What is shown.
 
-    def _draw(self, view: str, look: Look) -> Image:
+    def _draw(self, view: str, look: OverlayResult) -> Image:
         if view in look.compared:
             difference = look.compared[view].difference
             verdict = "matches" if difference <= self._match else "differs"
@@ -177,7 +177,7 @@ class SceneOverlayNode(Node):
         h, w = _BLANK if reference is None else reference.image.shape[:2]
         return captioned(np.full((h, w, 3), _GREY, np.uint8), f"{view}: {look.problems.get(view, _NO_EPISODE)}")
 
-    def _sheet(self, look: Look) -> Image:
+    def _sheet(self, look: OverlayResult) -> Image:
         return grid([self._draw(view, look) for view in self._views])
 
     def _save(self) -> str:

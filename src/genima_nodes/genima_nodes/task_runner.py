@@ -20,13 +20,13 @@ from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
-from genima.control.guard_status import Reason
+from genima.control.guard_status import GuardReason
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes.command_guard import NOBODY
 from genima_nodes.ros import qos
-from genima_nodes.ros.diagnostics import Health, own_name, values
+from genima_nodes.ros.diagnostics import DiagnosticUpdater, own_name, values
 from genima_nodes.ros.node_process import run
 from genima_nodes.ros.paced_thread import STEADY
 
@@ -40,7 +40,7 @@ _NEEDED = ("command_guard", "controller", "diffusion_agent")  # without these, n
 
 
 @dataclass
-class Reported:
+class GuardReport:
     """What a node says about itself; times are monotonic seconds."""
 
     heard: float
@@ -61,9 +61,9 @@ class TaskRunnerNode(Node):
         self._stop_requested = False
         self._owner, self._owner_heard = "", 0.0  # as the guard said last, and when
         self._chunks = 0
-        self._nodes: dict[str, Reported] = {}
+        self._nodes: dict[str, GuardReport] = {}
         self._tick: Future = Future()
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._health.value("running", lambda: self._running)
         self._outcomes = self._health.meter("tasks")
         self._task = self.create_publisher(String, "task", qos.TASK)
@@ -102,14 +102,14 @@ class TaskRunnerNode(Node):
     def _on_status(self, name: str, status: DiagnosticStatus) -> None:
         now = time.monotonic()
         if status.level == DiagnosticStatus.OK:
-            self._nodes[name] = Reported(now)
+            self._nodes[name] = GuardReport(now)
         else:
-            last = self._nodes.get(name, Reported(now))
+            last = self._nodes.get(name, GuardReport(now))
             since = now if last.wrong_since is None else last.wrong_since
-            self._nodes[name] = Reported(now, since, status.message)
+            self._nodes[name] = GuardReport(now, since, status.message)
         if name == "command_guard":
             said = values(status)
-            self._stop_requested = said.get("reason") == Reason.REQUESTED.value
+            self._stop_requested = said.get("reason") == GuardReason.REQUESTED.value
             self._owner, self._owner_heard = said.get("owner", ""), now
         elif name == "controller":
             self._chunks = int(values(status).get("chunks total", "0"))
@@ -225,7 +225,7 @@ class TaskRunnerNode(Node):
         now = time.monotonic()
         if self._owner != "controller" and self._owner_heard > start + _TAKEN_OVER:
             return f"the command guard lets {self._owner or NOBODY} move the arm"
-        nodes = {name: self._nodes.get(name, Reported(start)) for name in _NEEDED}
+        nodes = {name: self._nodes.get(name, GuardReport(start)) for name in _NEEDED}
         lasting = []
         for name, node in nodes.items():
             if node.wrong_since is not None and now - max(node.wrong_since, start) > _PATIENCE:

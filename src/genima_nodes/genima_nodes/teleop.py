@@ -23,17 +23,17 @@ from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel, limit_fraction
-from genima.teleop.leader_follower import Mirror, MirrorSettings, Phase
-from genima.teleop.leader_mapping import Leader, Sample, toggled
+from genima.teleop.leader_follower import FollowerState, LeaderFollower, LeaderFollowerSettings
+from genima.teleop.leader_mapping import LeaderMapping, LeaderSample, toggled
 from genima_interfaces.msg import TeleopStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes.command_guard import NOBODY
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
-from genima_nodes.ros.services import answering
+from genima_nodes.ros.services import answer_service
 
 SOURCE = "teleop"
 _LEADER = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
@@ -54,12 +54,12 @@ class TeleopNode(Node):
         """
         super().__init__("teleop", **options)
         self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
-        self._leader = Leader.load(parameters.text(self, "leader", "panda"), self._robot)
-        settings = parameters.settings(self, MirrorSettings())
-        self._mirror, self._near = Mirror(self._robot, settings), settings.near
+        self._leader = LeaderMapping.load(parameters.text(self, "leader", "panda"), self._robot)
+        settings = parameters.settings(self, LeaderFollowerSettings())
+        self._mirror, self._near = LeaderFollower(self._robot, settings), settings.near
         self._unwraps = parameters.flag(self, "unwrap_at_start", False) or self._leader.unwrap_at_start
         self._turns = np.zeros(len(self._robot.joint_names), np.int64)  # by which the leader's joints are turned back
-        self._sample: Sample | None = None  # the leader's newest
+        self._sample: LeaderSample | None = None  # the leader's newest
         self._strangers: list[str] = []  # joints that are not the leader's, on its topic
         self._gripper: float | None = None  # open fraction, where it comes apart from the arm's joints
         self._pressed = False  # the gripper's button
@@ -69,7 +69,7 @@ class TeleopNode(Node):
         self._limit = ""  # at which the follower stays
         self._stamped = True  # whether the leader's driver stamps its joints
 
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._heard = self._health.meter("leader/joint_states")
         self._said = self._health.meter("teleop/command")
         self._latency = self._health.latency("leader to command")
@@ -88,7 +88,7 @@ class TeleopNode(Node):
         if self._leader.gripper_button is not None:
             self.create_subscription(Joy, "leader/joy", partial(self._on_joy, self._leader.gripper_button), _BUTTONS)
         for name, act in {"start": self._start, "pause": self._pause, "end": self._end}.items():
-            self.create_service(Trigger, f"teleop/{name}", answering(act))
+            self.create_service(Trigger, f"teleop/{name}", answer_service(act))
         self.create_timer(_WATCH, self._watch, clock=STEADY)
         self.create_timer(_TELL, self._tell, clock=STEADY)
 
@@ -99,7 +99,7 @@ class TeleopNode(Node):
     # The operator's wishes.
 
     def _start(self) -> str:
-        if self._mirror.phase in (Phase.ALIGNING, Phase.MIRRORING):
+        if self._mirror.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
             raise GenimaError(f"it is {self._mirror.phase.value} already")
         now = messages.now(self)
         if self._heard.age < _RESTARTED and (problem := self._health.problem("leader")):
@@ -117,7 +117,7 @@ class TeleopNode(Node):
         self._awaited.add_done_callback(self._on_given)
         return f"the follower comes to the leader{unwrapped}"
 
-    def _unwrap(self, sample: Sample, towards: NDArray[np.float64]) -> str:
+    def _unwrap(self, sample: LeaderSample, towards: NDArray[np.float64]) -> str:
         """Check that the leader is within the follower's range, with the turns taken back that it may be off.
 
         Returns:
@@ -141,7 +141,7 @@ class TeleopNode(Node):
 
     def _pause(self) -> str:
         awaited, self._awaited = self._awaited, None
-        if awaited is None and self._mirror.phase not in (Phase.ALIGNING, Phase.MIRRORING):
+        if awaited is None and self._mirror.phase not in (FollowerState.ALIGNING, FollowerState.MIRRORING):
             raise GenimaError(f"it is {self._mirror.phase.value}, there is nothing to pause")
         self._mirror.pause()
         self._say_rest()
@@ -182,7 +182,7 @@ class TeleopNode(Node):
 
     def _on_owner(self, message: String) -> None:
         self._owner = message.data
-        if self._owner != SOURCE and self._mirror.phase is not Phase.IDLE:
+        if self._owner != SOURCE and self._mirror.phase is not FollowerState.IDLE:
             whose = "nobody" if self._owner == NOBODY else self._owner
             self._let_go(f"the command guard has given the arm to {whose}")
 
@@ -256,7 +256,7 @@ class TeleopNode(Node):
 
     def _log_limit(self) -> None:
         """Log once when the follower comes to a limit at which the leader goes on."""
-        limit = self._mirror.reason if self._mirror.phase is Phase.MIRRORING else ""
+        limit = self._mirror.reason if self._mirror.phase is FollowerState.MIRRORING else ""
         if limit and not self._limit:
             self.get_logger().warning(limit)
         self._limit = limit
@@ -268,9 +268,9 @@ class TeleopNode(Node):
 
     def _watch(self) -> None:
         self._mirror.watch(messages.now(self))
-        if self._mirror.phase in (Phase.PAUSED, Phase.HELD):
+        if self._mirror.phase in (FollowerState.PAUSED, FollowerState.HELD):
             self._say_rest()
-        if self._mirror.phase is Phase.HELD:
+        if self._mirror.phase is FollowerState.HELD:
             self._health.fault("mirror", f"{self._mirror.reason}; the follower is held, start again to go on")
         else:
             self._health.clear("mirror")

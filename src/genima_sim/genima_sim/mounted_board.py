@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
@@ -30,12 +30,12 @@ _CLOSING = np.array([1.0, 1.0, 0.0]) / np.sqrt(2)  # the fingers' direction in t
 class MountedBoard:
     """A board and where it is."""
 
-    board: Board
+    board: CalibrationBoard
     place: Place
     T_parent_board: NDArray[np.float64]  # (4, 4), of the board's own frame; the parent is the base or the flange
 
     @classmethod
-    def at(cls, board: Board, place: str) -> MountedBoard:
+    def at(cls, board: CalibrationBoard, place: str) -> MountedBoard:
         """The board at its usual place: flat in the middle of the table, or as a sheet between the fingers.
 
         Raises:
@@ -47,7 +47,7 @@ class MountedBoard:
         return cls(board, place, T)  # type: ignore[arg-type]
 
 
-def on_table(board: Board, centre: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
+def on_table(board: CalibrationBoard, centre: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
     """``T_base_board`` (4, 4) of a board that lies face up, its centre at (2,) m, turned by ``yaw`` in rad."""
     c, s = np.cos(yaw), np.sin(yaw)
     T_base_board = np.eye(4)
@@ -57,7 +57,7 @@ def on_table(board: Board, centre: NDArray[np.float64], yaw: float) -> NDArray[n
     return T_base_board
 
 
-def in_gripper(board: Board) -> NDArray[np.float64]:
+def in_gripper(board: CalibrationBoard) -> NDArray[np.float64]:
     """``T_flange_board`` (4, 4) of a sheet between the closed fingers, below them, its longer sides across."""
     into = _CLOSING  # as the board's z
     down = np.array([0.0, 0.0, 1.0])

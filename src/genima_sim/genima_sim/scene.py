@@ -64,9 +64,7 @@ def _add_saucepan(world: mujoco.MjsBody) -> None:
     )
 
 
-def build_scene(
-    robot: RobotModel, cameras: Mapping[str, Camera], board: MountedBoard | None = None
-) -> mujoco.MjModel:
+def build_scene(robot: RobotModel, cameras: Mapping[str, Camera], board: MountedBoard | None = None) -> mujoco.MjModel:
     """Compile the whole workcell; the robot's base frame is the world frame, the table's top is z = 0."""
     spec = robot_spec(robot)
     spec.option.timestep = 1 / PHYSICS_HZ

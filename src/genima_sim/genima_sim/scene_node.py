@@ -23,7 +23,7 @@ from genima.types import Command, Image, Joints
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
 
 _FASTEST_CAMERA = 100.0  # Hz
@@ -77,7 +77,7 @@ class SceneNode(Node):
         self._reset_time = 0.0
         self._task = ""
         self._next_exposure = 0.0  # monotonic s
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._frames = self._health.meter("frames")
         self._heard = self._health.meter("joint_command")
 

@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from std_srvs.srv import Trigger
 
-from genima.control.joint_trajectory import Way
+from genima.control.joint_trajectory import JointTrajectory
 from genima.errors import GenimaError
 from genima_interfaces.msg import SceneStatus
 from genima_nodes.ros import qos
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
-from genima_nodes.ros.services import answering
-from genima_nodes.ros.trajectory_leader import PlayedLeader, Stage
+from genima_nodes.ros.services import answer_service
+from genima_nodes.ros.trajectory_leader import Stage, TrajectoryLeader
 from genima_sim.demo_starts import Demo, Objects
 from genima_sim.experts import Expert, Trajectory
 from genima_sim.tasks import DEMO_HZ, Layout
 
 
-class SimLeader(PlayedLeader):
+class ExpertLeader(TrajectoryLeader):
     """Plays the demo of the scene."""
 
     def __init__(self) -> None:
@@ -35,10 +35,10 @@ class SimLeader(PlayedLeader):
         super().__init__("sim_leader")
         self._expert = Expert(self.robot)
         self._scene: SceneStatus | None = None
-        self._ahead: Way | None = None  # of the first stage, made before somebody waits for it
+        self._ahead: JointTrajectory | None = None  # of the first stage, made before somebody waits for it
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         for name, act in {"home": self._home, "approach": self._approach, "play": self._play}.items():
-            self.create_service(Trigger, f"leader/{name}", answering(act))
+            self.create_service(Trigger, f"leader/{name}", answer_service(act))
         self.start()
 
     def enough(self) -> bool:
@@ -90,14 +90,14 @@ class SimLeader(PlayedLeader):
         return {name: np.array([at.x, at.y, at.z]) for name, at in zip(scene.objects, scene.positions, strict=True)}
 
 
-def _way(start: NDArray[np.float64], plan: Trajectory) -> Way:
+def _way(start: NDArray[np.float64], plan: Trajectory) -> JointTrajectory:
     times = np.arange(len(plan.positions) + 1) / DEMO_HZ
-    return Way(times, np.vstack([start, plan.positions]), np.append(plan.gripper, plan.gripper[-1]))
+    return JointTrajectory(times, np.vstack([start, plan.positions]), np.append(plan.gripper, plan.gripper[-1]))
 
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the process."""
-    return run(SimLeader, args, CONTROL_NICENESS)
+    return run(ExpertLeader, args, CONTROL_NICENESS)
 
 
 if __name__ == "__main__":

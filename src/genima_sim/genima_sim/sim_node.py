@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.io import paths
 from genima_nodes.ros import parameters
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
@@ -55,7 +55,7 @@ class SimNode(SceneNode):
         file = parameters.text(self, "board_file", "")
         if place == _NO_BOARD:
             return None
-        return MountedBoard.at(Board.load(Path(file) if file else paths.shared(*_BOARD_FILE)), place)
+        return MountedBoard.at(CalibrationBoard.load(Path(file) if file else paths.shared(*_BOARD_FILE)), place)
 
     def close(self) -> None:
         """End both threads."""

@@ -29,12 +29,12 @@ import training_costs  # noqa: E402
 import training_step  # noqa: E402
 from example_training import Example  # noqa: E402
 
-from genima.training.diffusion import DrawingLoss, drawing_loss  # noqa: E402
-from genima.training.options import DrawingOptions  # noqa: E402
+from genima.training.diffusion import DiffusionLossModule, diffusion_loss  # noqa: E402
+from genima.training.options import DiffusionOptions  # noqa: E402
 
 OPTIONS = training_step.Options(size="tiny", batch=2, steps=2, workers=0)
 SIDE = 2 * training_step.VIEW_SIZES["tiny"]
-PLAIN = DrawingOptions(jitter=(0, 0, 0, 0), crop=0)
+PLAIN = DiffusionOptions(jitter=(0, 0, 0, 0), crop=0)
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +48,10 @@ def accelerator() -> Iterator[Accelerator]:
     torch.set_num_threads(threads)
 
 
-def our_loss(options: DrawingOptions) -> DrawingLoss:
+def our_loss(options: DiffusionOptions) -> DiffusionLossModule:
     pipeline, controlnet = training_step.networks("tiny", torch.device("cpu"))
     agent = training_step.random_agent(pipeline, controlnet, training_step.VIEW_SIZES["tiny"])
-    return drawing_loss(agent, options, torch.device("cpu"), "no").train()
+    return diffusion_loss(agent, options, torch.device("cpu"), "no").train()
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
@@ -82,7 +82,7 @@ def test_in_half_precision_the_loss_stays_and_drawings_can_be_made() -> None:
     pipeline, controlnet = training_step.networks("tiny", torch.device("cpu"))
     agent = training_step.random_agent(pipeline, controlnet, training_step.VIEW_SIZES["tiny"])
     exact, samples = our_loss(PLAIN), training_step.first_batch(OPTIONS)
-    half = drawing_loss(agent, PLAIN, torch.device("cpu"), "bf16").train()
+    half = diffusion_loss(agent, PLAIN, torch.device("cpu"), "bf16").train()
     assert agent.unet.dtype == agent.vae.dtype == torch.bfloat16 and agent.controlnet.dtype == torch.float32
     torch.manual_seed(3)
     expected = exact(samples)["loss"]

@@ -14,7 +14,7 @@ import torch
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.types import Chunk, Joints
+from genima.types import ActionChunk, Joints
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -26,7 +26,7 @@ PANDA = RobotModel.load("panda")
 OPTIONS = smoothness.Options()
 
 
-def wandering(count: int = 6) -> list[Chunk]:
+def wandering(count: int = 6) -> list[ActionChunk]:
     """Chunks towards one place after another, each from where the one before it is at the next observation."""
     rng = np.random.default_rng(0)
     stamps = np.arange(count) * 0.5
@@ -35,7 +35,7 @@ def wandering(count: int = 6) -> list[Chunk]:
         goal = PANDA.home + rng.normal(0, 0.2, 7)
         share = np.arange(1, 21)[:, None] / 20
         positions = start + share * (goal - start) + rng.normal(0, 0.04, 7)  # chunks never agree exactly
-        chunks.append(Chunk(float(stamp), 0.05, positions, np.ones(20)))
+        chunks.append(ActionChunk(float(stamp), 0.05, positions, np.ones(20)))
         start = positions[9]
     return chunks
 

@@ -13,10 +13,10 @@ from genima.cameras.tiling import fit, tile
 from genima.closed_loop import Reads, run_episode
 from genima.control.chunk_stream import ChunkStream, Mode
 from genima.control.command_guard import CommandGuard
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
-from genima.types import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.experts import Expert, Trajectory, waypoints
@@ -29,7 +29,7 @@ K, RATE = 20, 50.0
 class TrueDrawings:
     """Draws the spheres of the expert's joints K steps ahead."""
 
-    spec: DrawingSpec
+    spec: PolicySpec
     robot: RobotModel
     cameras: Mapping[str, Camera]
     trajectory: Trajectory
@@ -61,16 +61,16 @@ class ExpertChunks:
 
     trajectory: Trajectory
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         steps = np.minimum(round(drawn.stamp * DEMO_HZ) + np.arange(K), len(self.trajectory.positions) - 1)
-        return Chunk(drawn.stamp, 1 / DEMO_HZ, self.trajectory.positions[steps], self.trajectory.gripper[steps])
+        return ActionChunk(drawn.stamp, 1 / DEMO_HZ, self.trajectory.positions[steps], self.trajectory.gripper[steps])
 
 
 class Stays:
     """Reads every drawing as the wish to stay."""
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
-        return Chunk(drawn.stamp, 1 / DEMO_HZ, np.tile(joints.positions, (K, 1)), np.ones(K))
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+        return ActionChunk(drawn.stamp, 1 / DEMO_HZ, np.tile(joints.positions, (K, 1)), np.ones(K))
 
 
 def run(environment: Environment, drawings: TrueDrawings, reads: Reads, robot: RobotModel) -> int:
@@ -81,7 +81,7 @@ def run(environment: Environment, drawings: TrueDrawings, reads: Reads, robot: R
 
 
 def prepared(
-    environment: Environment, expert: Expert, spec: DrawingSpec, robot: RobotModel, task: str, seed: int
+    environment: Environment, expert: Expert, spec: PolicySpec, robot: RobotModel, task: str, seed: int
 ) -> TrueDrawings:
     environment.reset(task, seed)
     simulation = environment.simulation
@@ -91,7 +91,7 @@ def prepared(
 
 @pytest.mark.parametrize("task", ["push_button", "take_lid_off"])
 def test_with_true_drawings_read_rightly_the_loop_solves_the_tasks(
-    environment: Environment, recorder: DemoRecorder, spec: DrawingSpec, robot: RobotModel, task: str
+    environment: Environment, recorder: DemoRecorder, spec: PolicySpec, robot: RobotModel, task: str
 ) -> None:
     for seed in range(2):
         drawings = prepared(environment, recorder.expert, spec, robot, task, seed)
@@ -102,7 +102,7 @@ def test_with_true_drawings_read_rightly_the_loop_solves_the_tasks(
 
 
 def test_the_same_drawings_ignored_do_not_move_the_arm(
-    environment: Environment, recorder: DemoRecorder, spec: DrawingSpec, robot: RobotModel
+    environment: Environment, recorder: DemoRecorder, spec: PolicySpec, robot: RobotModel
 ) -> None:
     drawings = prepared(environment, recorder.expert, spec, robot, "push_button", 0)
     start = environment.joints().positions
@@ -156,9 +156,9 @@ class Offset:
     goal: np.ndarray
     gripper: float = 1.0
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         way = joints.positions + np.linspace(1 / K, 1, K)[:, None] * (self.goal - joints.positions)
-        return Chunk(drawn.stamp, 1 / DEMO_HZ, way, np.full(K, self.gripper))
+        return ActionChunk(drawn.stamp, 1 / DEMO_HZ, way, np.full(K, self.gripper))
 
 
 def follow(
@@ -211,7 +211,7 @@ def test_whatever_the_controller_says_the_arm_keeps_its_limits(robot: RobotModel
 
 def test_without_a_chunk_that_can_be_followed_the_arm_holds(robot: RobotModel) -> None:
     class Late:
-        def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
             return replace(Stays().read(drawn, joints), stamp=drawn.stamp - 10.0)
 
     body = Obedient(robot.home)

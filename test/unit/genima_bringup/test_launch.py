@@ -23,7 +23,7 @@ from genima.io import paths
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
 from genima_bringup import node_specs as processes
-from genima_bringup.node_specs import Process
+from genima_bringup.node_specs import NodeSpec
 from genima_cli import real
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,12 +128,12 @@ def test_processes_are_installed() -> None:
     """Whatever runs together can be started: by `launch` as an executable, without it as a module."""
     rig = load_rig("four_d415")
     listed = [
-        *processes.simulated(),
-        *processes.following(),
+        *processes.simulation_stack(),
+        *processes.leader_follower_nodes(),
         *processes.adapters("fr3", "crisp", "robotiq_2f140"),
-        *processes.real("fr3", "172.16.0.2", rig, "calibration/mine", "", "cpu"),
+        *processes.real_robot_stack("fr3", "172.16.0.2", rig, "calibration/mine", "", "cpu"),
         processes.markers(""),
-        Process("genima_nodes", "recorder"),
+        NodeSpec("genima_nodes", "recorder"),
     ]
     for process in listed:
         assert importlib.util.find_spec(f"{process.package}.{process.executable}"), process.executable
@@ -143,14 +143,14 @@ def test_processes_are_installed() -> None:
 
 def test_several_cameras_are_several_nodes() -> None:
     rig = load_rig("four_d415")
-    nodes = [process.node for process in processes.real("fr3", "1.2.3.4", rig, "sim", "", "cpu")]
+    nodes = [process.node for process in processes.real_robot_stack("fr3", "1.2.3.4", rig, "sim", "", "cpu")]
     assert len(set(nodes)) == len(nodes)
     assert {f"{view}_camera" for view in rig} <= set(nodes)
 
 
 def test_without_the_policy_neither_models_nor_calibration_are_asked_for() -> None:
     listed = real._processes(real.Real("1.2.3.4", "four_d415", policy=False))
-    assert listed == processes.real_without_policy("fr3_franka_hand", "1.2.3.4", load_rig("four_d415"))
+    assert listed == processes.real_robot_stack_without_policy("fr3_franka_hand", "1.2.3.4", load_rig("four_d415"))
     assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
     calibrated = real._processes(real.Real("1.2.3.4", "four_d415", calibration="sim", policy=False))
     assert {process.node for process in calibrated} - {process.node for process in listed} == {"camera_transforms"}
@@ -351,14 +351,14 @@ def evaluate(prefix: Path, usual: Any) -> Any:
     return run
 
 
-def named(listed: list[Process]) -> set[str]:
+def named(listed: list[NodeSpec]) -> set[str]:
     return {f"{process.package}/{process.executable}" for process in listed}
 
 
-AROUND = named(processes.around_drivers("fr3", ["front"], "sim"))
+AROUND = named(processes.driver_support_nodes("fr3", ["front"], "sim"))
 POLICY = {*named(processes.policy()), "genima_nodes/calibration_watch"}
 DRIVEN = named(processes.adapters("fr3", "crisp", "robotiq_2f140"))
-SAFE = {*named(processes.kept_safe("fr3", "sim", ["front"])), "genima_nodes/task_runner"}
+SAFE = {*named(processes.safety_nodes("fr3", "sim", ["front"])), "genima_nodes/task_runner"}
 CLOCK = {"genima_nodes/clock_watch"}
 SPAWNED = {"controller_manager/spawner"}
 ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ros2_control_node", *SPAWNED}
@@ -386,7 +386,7 @@ def test_only_the_adapter_reaches_the_controller(evaluate: Any, backend: str) ->
 def test_a_real_robot_by_our_own_drivers(evaluate: Any) -> None:
     """The same list as `./genima real` has."""
     found = evaluate("real_robot", backend="franka_arm", gripper="franka_hand", camera_driver="realsense_camera")
-    listed = processes.real("fr3", "172.16.0.2", load_rig("four_d415"), "calibration/mine", "", "cpu")
+    listed = processes.real_robot_stack("fr3", "172.16.0.2", load_rig("four_d415"), "calibration/mine", "", "cpu")
     assert sorted(found.started) == sorted(f"{process.package}/{process.executable}" for process in listed)
 
 
@@ -396,7 +396,7 @@ def test_without_the_policy_the_list_is_the_same_too(evaluate: Any, calibration:
     found = evaluate("real_robot", policy="false", calibration=calibration, record="true", **drivers)
     recorder = found.parameters["genima_nodes/recorder"]
     named = "" if calibration == "none" else calibration
-    listed = processes.real_without_policy("fr3", "172.16.0.2", load_rig("four_d415"), named)
+    listed = processes.real_robot_stack_without_policy("fr3", "172.16.0.2", load_rig("four_d415"), named)
     started = [name for name in found.started if name != "genima_nodes/recorder"]
     assert sorted(started) == sorted(f"{process.package}/{process.executable}" for process in listed)
     assert recorder["calibration"] == named

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from photographs import ahead, photograph
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima_calibration.board_detection import Detection, detect, seen_board
 from genima_calibration.detection_diagnosis import diagnose
 
-LENS = Intrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0.0006, 0.09))
-BOARD = Board("charuco", 7, 5, 0.036, 0.027, "5X5_50")
-EVEN = Board("charuco", 7, 6, 0.036, 0.027, "5X5_50")
-GRID = Board("grid", 4, 3, 0.05, 0.04, "5X5_50")
+LENS = CameraIntrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0.0006, 0.09))
+BOARD = CalibrationBoard("charuco", 7, 5, 0.036, 0.027, "5X5_50")
+EVEN = CalibrationBoard("charuco", 7, 6, 0.036, 0.027, "5X5_50")
+GRID = CalibrationBoard("grid", 4, 3, 0.05, 0.04, "5X5_50")
 
 
-def view(board: Board) -> np.ndarray:
+def view(board: CalibrationBoard) -> np.ndarray:
     return photograph(board, ahead(board, [0.2, 0.3, -0.2]), LENS)
 
 
@@ -75,7 +75,9 @@ def test_a_grid_may_begin_with_any_id() -> None:
         (replace(GRID, columns=3, rows=4), GRID, ": columns: 3, rows: 4$"),
     ],
 )
-def test_what_is_seen_and_what_to_write_in_the_boards_file_is_told(seen: Board, said: Board, advice: str) -> None:
+def test_what_is_seen_and_what_to_write_in_the_boards_file_is_told(
+    seen: CalibrationBoard, said: CalibrationBoard, advice: str
+) -> None:
     began = time.process_time()
     assert re.search(advice, found := diagnose(view(seen), said)), found
     assert time.process_time() - began < 10
@@ -108,7 +110,7 @@ def test_nothing_is_said_of_images_without_markers() -> None:
 
 
 def test_markers_beside_the_board_are_counted_and_explained() -> None:
-    wide = Board("charuco", 8, 6, 0.036, 0.027, "5X5_50")
+    wide = CalibrationBoard("charuco", 8, 6, 0.036, 0.027, "5X5_50")
     image = view(replace(wide, legacy_pattern=True, first_id=12))
     found = detect(image, wide, LENS)  # ids 12 to 23, which it should have, are its upper half
     assert found.strange_markers == 12 and len(found.ids) < 25

@@ -25,10 +25,10 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.calibration_file import CameraCalibration
 from genima.cameras.camera import Parent
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.control import command_guard
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
@@ -38,12 +38,12 @@ from genima_calibration.board_detection import detect
 from genima_calibration.calibrator import CalibratorNode
 from genima_calibration.closed_form import HandEye
 from genima_calibration.hand_eye import calibrate
-from genima_calibration.image_feedback import SEEN, WANTED, Look, coverage, picture
-from genima_calibration.markerless import Photo
-from genima_calibration.pose_planner import Below, Tour, keep_outs
+from genima_calibration.image_feedback import SEEN, WANTED, ImageFeedback, coverage, picture
+from genima_calibration.markerless import RobotImage
+from genima_calibration.pose_planner import PosePlanner, TableClearance, forbidden_regions
 from genima_calibration.sample_folder import CameraInfo, load_samples, sample_names
 from genima_calibration.session import Session
-from genima_calibration.stationary_detector import Standstill
+from genima_calibration.stationary_detector import StationaryDetector
 from genima_interfaces.msg import CalibratorStatus
 from genima_interfaces.srv import DropSample, SelectSource
 from genima_nodes.command_guard import CommandGuardNode
@@ -56,7 +56,7 @@ import handeye as bench  # noqa: E402
 
 PANDA = RobotModel.load("panda")
 BOARD = bench.BOARD
-LENS = Intrinsics(480, 360, 457.0, 459.0, 242.0, 178.5, (0.11, -0.24, 0.0008, -0.0006, 0.09))
+LENS = CameraIntrinsics(480, 360, 457.0, 459.0, 242.0, 178.5, (0.11, -0.24, 0.0008, -0.0006, 0.09))
 FRAME = "front_color_optical_frame"
 SLOW = 0.1  # of the arm's speed
 PER_METRE, MARGIN = 2500.0, 0.02  # px/m, m of the drawn board
@@ -304,7 +304,10 @@ def test_what_samples_cannot_tell_is_said(tmp_path: Path, shot: Any) -> None:
     ("changed", "words"),
     [
         ({"view": "wrist"}, "has samples of view front, not of wrist: take a folder each"),
-        ({"board": Board("charuco", 6, 5, 0.036, 0.027, "5X5_50")}, "sample 0001 in .* cannot be gone on with"),
+        (
+            {"board": CalibrationBoard("charuco", 6, 5, 0.036, 0.027, "5X5_50")},
+            "sample 0001 in .* cannot be gone on with",
+        ),
         ({"robot": RobotModel.load("fr3")}, "sample 0001 lacks fr3_joint1"),
     ],
 )
@@ -321,7 +324,7 @@ def test_samples_of_two_cameras_do_not_mix(tmp_path: Path, shot: Any) -> None:
 
 
 def test_an_arm_stands_still_once_it_has_settled() -> None:
-    still = Standstill(tolerance=1e-3, settle=0.3)
+    still = StationaryDetector(tolerance=1e-3, settle=0.3)
     assert not still.covers(0.0)
     for i in range(100):  # a fifth of the tolerance as noise, and a motion from 0.4 to 0.5 s
         noise = 2e-4 * np.sin(i)
@@ -335,7 +338,7 @@ def test_an_arm_stands_still_once_it_has_settled() -> None:
 def test_a_look_tells_where_the_board_is_and_draws_it() -> None:
     turn = Rotation.from_euler("zx", [0.3, 0.4])
     T = pose(turn.as_matrix(), np.array([0, 0, 0.6]) - turn.apply([*np.array(BOARD.size) / 2, 0]))
-    look = Look.at(Camera().image(T), 1.0, BOARD, LENS)
+    look = ImageFeedback.at(Camera().image(T), 1.0, BOARD, LENS)
     assert look.detection is not None and look.T_camera_board is not None
     tilt, distance = look.place(BOARD)
     assert tilt == pytest.approx(0.4, abs=0.01) and distance == pytest.approx(0.6, abs=0.005)
@@ -349,19 +352,22 @@ def test_a_look_tells_where_the_board_is_and_draws_it() -> None:
     inner = LENS.project(transform(T, BOARD.points))
     hull = cv2.convexHull(inner.astype(np.float32))
     assert coverage([look.detection], LENS) == pytest.approx(cv2.contourArea(hull) / (480 * 360), rel=0.03)
-    blank = Look.at(np.full((360, 480, 3), 90, np.uint8), 1.0, BOARD, LENS)
+    blank = ImageFeedback.at(np.full((360, 480, 3), 90, np.uint8), 1.0, BOARD, LENS)
     assert "board not seen" in blank.problem and np.isnan(blank.place(BOARD)).all()
     np.testing.assert_array_equal(picture(blank, BOARD, LENS, [], None), blank.image)
 
 
 @pytest.fixture(scope="module")
 def places() -> Any:
-    return keep_outs(PANDA, None, 0.03)
+    return forbidden_regions(PANDA, None, 0.03)
 
 
 @pytest.mark.parametrize("parent", ["base", "flange"])
 def test_a_tour_keeps_arm_and_board_free(places: Any, shot: Any, parent: Parent) -> None:
-    tour, present = Tour(PANDA, parent, BOARD, places, 0.03), PANDA.home + np.array([0, -0.05, 0, 0.55, 0, -0.6, 0])
+    tour, present = (
+        PosePlanner(PANDA, parent, BOARD, places, 0.03),
+        PANDA.home + np.array([0, -0.05, 0, 0.55, 0, -0.6, 0]),
+    )
     for _ in range(5):
         goal = tour.first(present, present)
         way = tour.way(present, goal, 0.3, 0.15)
@@ -390,16 +396,16 @@ def test_a_tour_keeps_arm_and_board_free(places: Any, shot: Any, parent: Parent)
 
 def test_a_tour_takes_the_boards_corners_for_what_hangs_lowest() -> None:
     points = np.array([[0.0, 0.0, 0.45], [0.1, 0.0, 0.2]])
-    below, T = Below(PANDA, points, 0.0, 0.03), PANDA.link_poses(PANDA.home)[-2]
+    below, T = TableClearance(PANDA, points, 0.0, 0.03), PANDA.link_poses(PANDA.home)[-2]
     assert below.depth(PANDA.home) == pytest.approx(0.03 - transform(T, points)[:, 2].min())
-    assert Below(PANDA, points, 0.0, -1.0).depth(PANDA.home) == 0
+    assert TableClearance(PANDA, points, 0.0, -1.0).depth(PANDA.home) == 0
 
 
 def test_an_arm_without_a_known_shape_does_not_move_by_itself() -> None:
     with pytest.raises(GenimaError, match="only the robots panda and fr3"):
-        keep_outs(replace(PANDA, dh=PANDA.dh + 0.1, name="other"), None, 0.0)
+        forbidden_regions(replace(PANDA, dh=PANDA.dh + 0.1, name="other"), None, 0.0)
     with pytest.raises(GenimaError, match="lowest and highest corner"):
-        keep_outs(PANDA, [1.0, 2.0], 0.0)
+        forbidden_regions(PANDA, [1.0, 2.0], 0.0)
 
 
 # The node.
@@ -423,12 +429,12 @@ def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> N
     assert studio.ask("save").success
     (former,) = (tmp_path / "out").glob("front.yaml.*")
     assert former.read_text() == "what was there"
-    saved = Calibration.load(tmp_path / "out" / "front.yaml")
+    saved = CameraCalibration.load(tmp_path / "out" / "front.yaml")
     assert saved.frames is not None and (saved.frames.parent, saved.frames.camera) == ("panda_link0", FRAME)
     off, angle = difference(saved.camera.T_parent_camera, studio.at.T_parent_camera)
     assert off < 5e-3 and angle < np.radians(0.5)
     raw = list(load_samples(tmp_path / "samples", sample_names(tmp_path / "samples")))
-    assert Photo.of(raw[0], PANDA).joints.gripper == pytest.approx(0.1)
+    assert RobotImage.of(raw[0], PANDA).joints.gripper == pytest.approx(0.1)
     offline = calibrate([one.detected(BOARD, PANDA) for one in raw], BOARD, raw[0].info.intrinsics, PANDA, "base")
     np.testing.assert_allclose(offline.fit.hand_eye.T_parent_camera, saved.camera.T_parent_camera, atol=1e-9)
 

@@ -19,10 +19,10 @@ from photographs import ahead, photograph
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, Frames, Residuals, load_cameras
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.calibration_file import CameraCalibration, Frames, Residuals, load_cameras
 from genima.cameras.camera import Parent
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
@@ -43,7 +43,10 @@ import handeye as bench  # noqa: E402
 
 PANDA = RobotModel.load("panda")
 BOARD, LENS = bench.BOARD, bench.LENS
-GRIDS = (Board("grid", 4, 3, 0.05, 0.04, "APRILTAG_36h11"), Board("grid", 3, 3, 0.06, 0.045, "4X4_50"))
+GRIDS = (
+    CalibrationBoard("grid", 4, 3, 0.05, 0.04, "APRILTAG_36h11"),
+    CalibrationBoard("grid", 3, 3, 0.06, 0.045, "4X4_50"),
+)
 both_parents = pytest.mark.parametrize("parent", bench.PARENTS)
 
 
@@ -57,20 +60,20 @@ def made() -> Mapping[Parent, bench.Setup]:
 
 
 def test_a_boards_image_is_the_one_that_opencv_draws() -> None:
-    board = Board("grid", 4, 3, 0.05, 0.04, "APRILTAG_36h11")  # 25 px a cell, 50 px between markers
+    board = CalibrationBoard("grid", 4, 3, 0.05, 0.04, "APRILTAG_36h11")  # 25 px a cell, 50 px between markers
     ours = board.image(5000, 0.0)
     assert ours.shape == (700, 950, 3)
     np.testing.assert_array_equal(ours[..., 0], board.cv_board.generateImage((950, 700)))
-    chess = Board("charuco", 7, 5, 0.036, 0.028, "5X5_50")  # 8 px a cell, 8 px around a marker
+    chess = CalibrationBoard("charuco", 7, 5, 0.036, 0.028, "5X5_50")  # 8 px a cell, 8 px around a marker
     np.testing.assert_array_equal(chess.image(2000, 0.0)[..., 0], chess.cv_board.generateImage((504, 360)))
 
 
 @pytest.mark.parametrize("board", [BOARD, *GRIDS])
-def test_points_lie_in_the_image_where_the_board_says(board: Board) -> None:
+def test_points_lie_in_the_image_where_the_board_says(board: CalibrationBoard) -> None:
     """No half pixel anywhere: a detected corner at the edge between two pixels is at their common border."""
     per_metre, margin = 3000.0, 0.02
     image = board.image(per_metre, margin)
-    flat = Intrinsics(image.shape[1], image.shape[0], 1000, 1000, image.shape[1] / 2, image.shape[0] / 2)
+    flat = CameraIntrinsics(image.shape[1], image.shape[0], 1000, 1000, image.shape[1] / 2, image.shape[0] / 2)
     found = detect(image, board, flat)
     assert len(found.ids) == len(board.points)
     np.testing.assert_allclose(found.pixels, (found.points[:, :2] + margin) * per_metre, atol=0.15)
@@ -105,14 +108,14 @@ def test_points_lie_in_the_image_where_the_board_says(board: Board) -> None:
 )
 def test_a_board_that_cannot_be_printed_is_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(GenimaError, match=said):
-        Board.from_dict({**BOARD.to_dict(), **changed})
+        CalibrationBoard.from_dict({**BOARD.to_dict(), **changed})
 
 
 def test_a_boards_file_is_read_and_written(tmp_path: Path) -> None:
-    assert Board.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml")) == BOARD
+    assert CalibrationBoard.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml")) == BOARD
     file = tmp_path / "new" / "board.yaml"
     GRIDS[0].save(file)
-    assert Board.load(file) == GRIDS[0]
+    assert CalibrationBoard.load(file) == GRIDS[0]
     for content, said in (
         ("kind: [", "not YAML"),
         ("just words", "a valid dictionary .'just words'."),
@@ -121,9 +124,9 @@ def test_a_boards_file_is_read_and_written(tmp_path: Path) -> None:
     ):
         file.write_text(content)
         with pytest.raises(GenimaError, match=f"board {re.escape(str(file))}.*{said}"):
-            Board.load(file)
+            CalibrationBoard.load(file)
     with pytest.raises(GenimaError, match="does not exist"):
-        Board.load(tmp_path / "none.yaml")
+        CalibrationBoard.load(tmp_path / "none.yaml")
 
 
 # lenses
@@ -152,10 +155,10 @@ def test_the_lens_jacobians_are_differences() -> None:
 
 def test_camera_info_counts_pixels_from_the_middle_of_the_first_one() -> None:
     k = [600.0, 0, 319.5, 0, 601, 239.5, 0, 0, 1]
-    lens = Intrinsics.from_camera_info(640, 480, "plumb_bob", [0.1, -0.2, 0.01, 0.02, 0.3], k)
+    lens = CameraIntrinsics.from_camera_info(640, 480, "plumb_bob", [0.1, -0.2, 0.01, 0.02, 0.3], k)
     assert (lens.cx, lens.cy) == (320, 240) and lens.distortion == (0.1, -0.2, 0.01, 0.02, 0.3)
-    assert Intrinsics.from_camera_info(640, 480, "", [], k).distortion == (0,) * 5
-    rational = Intrinsics.from_camera_info(640, 480, "rational_polynomial", [0.1, 0.2, 0, 0, 0, 0, 0, 0], k)
+    assert CameraIntrinsics.from_camera_info(640, 480, "", [], k).distortion == (0,) * 5
+    rational = CameraIntrinsics.from_camera_info(640, 480, "rational_polynomial", [0.1, 0.2, 0, 0, 0, 0, 0, 0], k)
     assert rational.distortion == (0.1, 0.2, 0, 0, 0)
 
 
@@ -171,14 +174,14 @@ def test_camera_info_counts_pixels_from_the_middle_of_the_first_one() -> None:
 )
 def test_a_camera_info_that_is_not_understood_is_refused(model: str, d: list[float], k: list[float], said: str) -> None:
     with pytest.raises(GenimaError, match=said):
-        Intrinsics.from_camera_info(640, 480, model, d, k)
+        CameraIntrinsics.from_camera_info(640, 480, model, d, k)
 
 
 # detection
 
 
 @pytest.mark.parametrize("board", [BOARD, *GRIDS])
-def test_a_board_is_found_to_a_fraction_of_a_pixel(board: Board) -> None:
+def test_a_board_is_found_to_a_fraction_of_a_pixel(board: CalibrationBoard) -> None:
     off = []
     for turn in ([0.3, 0.2, -0.3], [-2.0, -0.4, 0.1], [1.5, 0.5, 0.4]):
         T = ahead(board, turn, 0.45)
@@ -315,7 +318,7 @@ def test_derivatives_are_differences(parent: Parent) -> None:
     about = pose(np.eye(3), centre)
     for i in range(6):
         up, down = (T @ about @ moved(np.eye(4), s * h * np.eye(6)[i]) @ inverse(about) for s in (1, -1))
-        by = (LENS.project(transform(up, 1.1 * samples.points)) - LENS.project(transform(down, 1.1 * samples.points)))
+        by = LENS.project(transform(up, 1.1 * samples.points)) - LENS.project(transform(down, 1.1 * samples.points))
         np.testing.assert_allclose(d.board[..., i], by.reshape(5, -1) / (2 * h), rtol=1e-4, atol=1e-3)
 
 
@@ -551,12 +554,10 @@ def test_swapped_cameras_are_told_apart(made: Mapping[Parent, bench.Setup], pare
         calibrate(made[parent].samples, BOARD, LENS, PANDA, wrong)
 
 
-def resized(board: Board, factor: float, samples: list[Sample]) -> tuple[Board, list[Sample]]:
+def resized(board: CalibrationBoard, factor: float, samples: list[Sample]) -> tuple[CalibrationBoard, list[Sample]]:
     """What is thought when the board is said to be ``factor`` as large as it is."""
     said = replace(board, square=board.square * factor, marker=board.marker * factor)
-    return said, [
-        replace(s, detection=replace(s.detection, points=said.points[s.detection.ids])) for s in samples
-    ]
+    return said, [replace(s, detection=replace(s.detection, points=said.points[s.detection.ids])) for s in samples]
 
 
 @both_parents
@@ -672,20 +673,20 @@ def test_no_pose_is_recommended_from_which_the_board_is_not_seen(made: Mapping[P
 
 
 @pytest.fixture(scope="module")
-def result(made: Mapping[Parent, bench.Setup]) -> Calibration:
+def result(made: Mapping[Parent, bench.Setup]) -> CameraCalibration:
     samples = bench.bumped(PANDA, made["base"], range(13, 15), 0.25)
     outcome = calibrate(samples, BOARD, LENS, PANDA, "base")
     return calibration(outcome, "front", BOARD, "2026-11-22T10:00:00+00:00", Frames("panda_link0", "front_optical"))
 
 
 @pytest.fixture
-def written(result: Calibration, tmp_path: Path) -> tuple[Calibration, Path]:
+def written(result: CameraCalibration, tmp_path: Path) -> tuple[CameraCalibration, Path]:
     return result, result.save(tmp_path / "new")
 
 
-def test_a_calibration_comes_back_from_its_file(written: tuple[Calibration, Path]) -> None:
+def test_a_calibration_comes_back_from_its_file(written: tuple[CameraCalibration, Path]) -> None:
     result, path = written
-    back = Calibration.load(path)
+    back = CameraCalibration.load(path)
     assert path.name == "front.yaml" and back.camera.view == "front" and back.camera.parent == "base"
     np.testing.assert_allclose(back.camera.T_parent_camera, result.camera.T_parent_camera, atol=1e-12)
     np.testing.assert_allclose(back.covariance, result.covariance, rtol=1e-12)
@@ -712,7 +713,7 @@ def test_the_stated_covariance_is_in_the_parents_axes(made: Mapping[Parent, benc
 
 def test_the_simulators_plain_files_are_read() -> None:
     for view in ("front", "wrist"):
-        plain = Calibration.load(paths.shared("calibration", "sim", f"{view}.yaml"))
+        plain = CameraCalibration.load(paths.shared("calibration", "sim", f"{view}.yaml"))
         assert plain.covariance is plain.board is plain.date is plain.sigma is None
         assert plain.camera.distortion == (0,) * 5
 
@@ -747,14 +748,14 @@ def test_the_simulators_plain_files_are_read() -> None:
     ],
 )
 def test_a_malformed_calibration_is_refused_in_one_line(
-    written: tuple[Calibration, Path], spoil: Callable[[dict[str, Any]], Any], said: str
+    written: tuple[CameraCalibration, Path], spoil: Callable[[dict[str, Any]], Any], said: str
 ) -> None:
     path = written[1]
     data = yaml.safe_load(path.read_text())
     spoil(data)
     path.write_text(yaml.safe_dump(data))
     with pytest.raises(GenimaError, match=f"camera calibration {re.escape(str(path))}.*{said}") as refused:
-        Calibration.load(path)
+        CameraCalibration.load(path)
     assert "\n" not in str(refused.value)
 
 
@@ -763,9 +764,9 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
     for content, said in ((b"", "a valid dictionary"), (b"parent: [", "not YAML"), (b"\xff\xfe\x00", "not UTF-8")):
         file.write_bytes(content)
         with pytest.raises(GenimaError, match=said):
-            Calibration.load(file)
+            CameraCalibration.load(file)
     with pytest.raises(GenimaError, match="does not exist"):
-        Calibration.load(tmp_path / "none.yaml")
+        CameraCalibration.load(tmp_path / "none.yaml")
 
 
 IN_HAND = """parameters:
@@ -846,7 +847,7 @@ def test_a_malformed_calib_file_is_refused(tmp_path: Path, old: str, new: str, s
         Calib.load(tmp_path / "none.calib")
 
 
-def test_residuals_are_those_of_samples_left_out(written: tuple[Calibration, Path]) -> None:
+def test_residuals_are_those_of_samples_left_out(written: tuple[CameraCalibration, Path]) -> None:
     residuals = written[0].residuals
     assert isinstance(residuals, Residuals)
     assert 0.2 < residuals.pixels < 0.6 and 0 < residuals.millimetres < 5 and 0 < residuals.degrees < 1.5

@@ -17,9 +17,9 @@ from scipy.spatial import cKDTree
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
 
-from genima.cameras.calibration_file import Calibration, load_cameras
+from genima.cameras.calibration_file import CameraCalibration, load_cameras
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.robot_depth import RobotDepth
 from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
@@ -33,15 +33,15 @@ from genima_calibration.commands import check
 from genima_calibration.commands.check import main as check_main
 from genima_calibration.commands.robot import main as robot_main
 from genima_calibration.drift import AGREEING, Drift
-from genima_calibration.image_undistortion import Straightener
-from genima_calibration.markerless import Photo, locate
-from genima_calibration.pose_check import CalibrationChecker, Checked, Verdict
+from genima_calibration.image_undistortion import ImageUndistorter
+from genima_calibration.markerless import RobotImage, locate
+from genima_calibration.pose_check import CalibrationChecker, PoseCheck, PoseVerdict
 from genima_calibration.robot_outline import Outline
 from genima_calibration.robot_overlay import DRAWN, SEEN, draw_check
 from genima_calibration.sample_folder import CameraInfo, RawSample, save_sample
-from genima_calibration.stationary_detector import slow
+from genima_calibration.stationary_detector import is_slow
 from genima_nodes.ros import messages, qos
-from genima_sim.calibration.photos import Photographer, Shoot
+from genima_sim.calibration.photos import Photographer, PhotoSession
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 
@@ -50,20 +50,20 @@ BUMP = np.array([0.0, 0.0, 0.0, 0.015, 0.025, 0.0])  # m, rad: 7 px of the front
 
 
 @pytest.fixture(scope="module")
-def shot() -> tuple[Shoot, Sequence[Image]]:
+def shot() -> tuple[PhotoSession, Sequence[Image]]:
     photographer = Photographer(RobotModel.load("panda"))
     shoot = photographer.shoot(seed=6, photos=5)
     images = [cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA) for image in photographer.images(shoot)]
     photographer.close()
-    lens = Intrinsics.of(shoot.intrinsics.camera("camera", "base", np.eye(4)).scaled(320, 240))
+    lens = CameraIntrinsics.of(shoot.intrinsics.camera("camera", "base", np.eye(4)).scaled(320, 240))
     lens = lens.with_parameters(lens.parameters)  # as plain numbers
     return replace(shoot, intrinsics=lens), images  # half their size: quicker
 
 
-def photos_of(shoot: Shoot, images: Sequence[Image]) -> list[Photo]:
+def photos_of(shoot: PhotoSession, images: Sequence[Image]) -> list[RobotImage]:
     readings = shoot.measured(0.02)
     return [
-        Photo(f"{i}", image, Joints(0.0, q, float(gripper)))
+        RobotImage(f"{i}", image, Joints(0.0, q, float(gripper)))
         for i, (image, q, gripper) in enumerate(zip(images, readings, shoot.gripper, strict=True))
     ]
 
@@ -101,7 +101,7 @@ def bumped(camera: Camera, twist: np.ndarray = BUMP) -> Camera:
     return replace(camera, T_parent_camera=moved(camera.T_parent_camera, twist))
 
 
-def checked(camera: Camera, robot: RobotModel, image: Image, joints: Joints) -> Checked:
+def checked(camera: Camera, robot: RobotModel, image: Image, joints: Joints) -> PoseCheck:
     checker = CalibrationChecker(camera, robot)
     try:
         return checker.check(image, joints)
@@ -137,10 +137,10 @@ def test_outlines_shift_as_their_derivatives_say(axis: int, cameras: dict[str, C
     assert abs(np.mean(across - expected)) < 0.1 and np.sqrt(np.mean((across - expected) ** 2)) < 0.6  # whole pixels
 
 
-def test_straight_images_are_those_of_a_pinhole_with_square_pixels(shot: tuple[Shoot, Sequence[Image]]) -> None:
+def test_straight_images_are_those_of_a_pinhole_with_square_pixels(shot: tuple[PhotoSession, Sequence[Image]]) -> None:
     lens = replace(shot[0].intrinsics, fy=shot[0].intrinsics.fy * 1.02)
     camera = lens.camera("camera", "base", np.eye(4))
-    straighten = Straightener(camera)
+    straighten = ImageUndistorter(camera)
     dot = np.array([[0.15, -0.1, 1.0]])
     image = np.zeros((240, 320, 3), np.uint8)
     rows, columns = np.indices((240, 320)) + 0.5
@@ -148,7 +148,7 @@ def test_straight_images_are_those_of_a_pinhole_with_square_pixels(shot: tuple[S
     image[...] = np.rint(255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18))[..., None]
     straight = straighten(image)[..., 0].astype(float)
     middle = [(straight * at).sum() / straight.sum() for at in (columns, rows)]
-    np.testing.assert_allclose(middle, Intrinsics.of(straighten.camera).project(dot)[0], atol=0.05)
+    np.testing.assert_allclose(middle, CameraIntrinsics.of(straighten.camera).project(dot)[0], atol=0.05)
     with pytest.raises(GenimaError, match="160 x 120"):
         straighten(image[:120, :160])
 
@@ -171,7 +171,7 @@ def test_what_is_behind_a_moving_thing_is_found() -> None:
 # Where a camera is.
 
 
-def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel) -> None:
+def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel) -> None:
     shoot, images = shot
     guess = moved(shoot.T_base_camera, np.array([0.06, -0.05, 0.06, 0.1, -0.1, 0.08]))  # 10 cm, 9 deg
     found = locate(photos_of(shoot, images), shoot.intrinsics, robot, guess)
@@ -181,7 +181,9 @@ def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[Shoot, Sequence[Imag
     assert found.found > 0.8 and found.pixels < 0.8
 
 
-def test_a_guess_that_leads_nowhere_is_done_without(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel) -> None:
+def test_a_guess_that_leads_nowhere_is_done_without(
+    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel
+) -> None:
     shoot, images = shot
     behind = shoot.T_base_camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
     found = locate(photos_of(shoot, images)[:3], shoot.intrinsics, robot, behind)
@@ -189,7 +191,7 @@ def test_a_guess_that_leads_nowhere_is_done_without(shot: tuple[Shoot, Sequence[
     assert metres < 5e-3 and np.degrees(angle) < 0.4
 
 
-def test_photos_that_cannot_tell_are_refused(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel) -> None:
+def test_photos_that_cannot_tell_are_refused(shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel) -> None:
     shoot, images = shot
     photos, lens = photos_of(shoot, images), shoot.intrinsics
     with pytest.raises(GenimaError, match="2 images are too few"):
@@ -206,7 +208,9 @@ def test_photos_that_cannot_tell_are_refused(shot: tuple[Shoot, Sequence[Image]]
         locate(photos, replace(lens, width=640, height=480), robot, shoot.T_base_camera)
 
 
-def test_other_joints_and_moved_cameras_are_refused(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel) -> None:
+def test_other_joints_and_moved_cameras_are_refused(
+    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel
+) -> None:
     shoot, images = shot
     photos, lens = photos_of(shoot, images), shoot.intrinsics
     swapped = [replace(photo, joints=photos[i - 1].joints) for i, photo in enumerate(photos[:3])]
@@ -228,9 +232,9 @@ def test_a_camera_that_was_moved_is_told_from_one_that_was_not(
 ) -> None:
     for seen in scenes:
         fine = checked(cameras[view], robot, seen.images[view], seen.joints)
-        assert fine.verdict is Verdict.FINE and fine.pixels < 1.2 and fine.share > 0.6, fine
+        assert fine.verdict is PoseVerdict.FINE and fine.pixels < 1.2 and fine.share > 0.6, fine
         off = checked(bumped(cameras[view]), robot, seen.images[view], seen.joints)
-        assert off.verdict is Verdict.MOVED, off
+        assert off.verdict is PoseVerdict.MOVED, off
         expected = 0.029 * cameras[view].fx
         assert off.pixels == pytest.approx(expected, rel=0.4)
 
@@ -238,9 +242,9 @@ def test_a_camera_that_was_moved_is_told_from_one_that_was_not(
 def test_a_robot_out_of_view_tells_nothing(scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel) -> None:
     seen, away = scenes[0], np.array([0, 0, 0, 0, 2.0, 0])
     result = checked(bumped(cameras["front"], away), robot, seen.images["front"], seen.joints)
-    assert result.verdict is Verdict.UNKNOWN and not result.lost and "too little of the robot" in result.reason
+    assert result.verdict is PoseVerdict.UNKNOWN and not result.lost and "too little of the robot" in result.reason
     dark = checked(cameras["front"], robot, np.zeros_like(seen.images["front"]), seen.joints)
-    assert dark.verdict is Verdict.UNKNOWN and dark.share < 0.1
+    assert dark.verdict is PoseVerdict.UNKNOWN and dark.share < 0.1
     with pytest.raises(GenimaError, match="calibrated at 256x256"):
         CalibrationChecker.for_images(cameras["front"], robot, 640, 480)
 
@@ -257,32 +261,39 @@ def test_the_picture_shows_where_the_robot_should_be_and_is(
         assert {colour for colour in (DRAWN, SEEN) if (picture == colour).all(-1).sum() > 100} == colours
 
 
-def says(verdict: Verdict, share: float = 0.9, pixels: float = 7.0) -> Checked:
-    return Checked(verdict, np.zeros(6), pixels, 0.3, share, 500, "")
+def says(verdict: PoseVerdict, share: float = 0.9, pixels: float = 7.0) -> PoseCheck:
+    return PoseCheck(verdict, np.zeros(6), pixels, 0.3, share, 500, "")
 
 
 def test_drift_needs_agreement() -> None:
     drift = Drift()
-    for verdict in (Verdict.MOVED, Verdict.MOVED, Verdict.FINE, Verdict.MOVED, Verdict.MOVED, Verdict.UNKNOWN):
+    for verdict in (
+        PoseVerdict.MOVED,
+        PoseVerdict.MOVED,
+        PoseVerdict.FINE,
+        PoseVerdict.MOVED,
+        PoseVerdict.MOVED,
+        PoseVerdict.UNKNOWN,
+    ):
         drift.update(says(verdict))
         assert not drift.problem
-    drift.update(says(Verdict.MOVED))
+    drift.update(says(PoseVerdict.MOVED))
     assert "has moved: the robot is seen 7 px" in drift.problem
     for _ in range(AGREEING):
         assert drift.problem
-        drift.update(says(Verdict.FINE))
+        drift.update(says(PoseVerdict.FINE))
     assert not drift.problem
     for _ in range(9):
-        drift.update(says(Verdict.UNKNOWN, share=0.2))
+        drift.update(says(PoseVerdict.UNKNOWN, share=0.2))
         assert not drift.problem
-    drift.update(says(Verdict.UNKNOWN, share=0.2))
+    drift.update(says(PoseVerdict.UNKNOWN, share=0.2))
     assert "does not see the robot" in drift.problem
 
 
 def test_a_camera_that_was_moved_far_is_told_though_some_checks_lose_the_robot() -> None:
-    moved_, lost = says(Verdict.MOVED), says(Verdict.UNKNOWN, share=0.2)
+    moved_, lost = says(PoseVerdict.MOVED), says(PoseVerdict.UNKNOWN, share=0.2)
     drift = Drift()
-    for checked_ in (says(Verdict.FINE), moved_, lost, moved_, lost, lost):
+    for checked_ in (says(PoseVerdict.FINE), moved_, lost, moved_, lost, lost):
         drift.update(checked_)
         assert not drift.problem
     drift.update(moved_)
@@ -300,13 +311,15 @@ def test_images_of_a_fast_arm_or_gripper_are_not_looked_at(
     turned: float, opened: float, expected: bool, robot: RobotModel
 ) -> None:
     before = Joints(3.0, robot.home, 0.5)
-    assert slow(before, Joints(3.1, robot.home + turned * np.eye(7)[2], 0.5 + opened), 0.1) is expected
+    assert is_slow(before, Joints(3.1, robot.home + turned * np.eye(7)[2], 0.5 + opened), 0.1) is expected
 
 
 # On the command line.
 
 
-def write_samples(folder: Path, view: str, lens: Intrinsics, photos: Sequence[Photo], robot: RobotModel) -> Path:
+def write_samples(
+    folder: Path, view: str, lens: CameraIntrinsics, photos: Sequence[RobotImage], robot: RobotModel
+) -> Path:
     said = lens.camera(view, "base", np.eye(4)).camera_info()
     d, k = tuple(said["d"].tolist()), tuple(said["k"].tolist())
     info = CameraInfo(f"{view}_optical", lens.width, lens.height, "plumb_bob", d, k)
@@ -317,7 +330,9 @@ def write_samples(folder: Path, view: str, lens: Intrinsics, photos: Sequence[Ph
     return folder
 
 
-def test_an_unknown_gripper_is_refused(shot: tuple[Shoot, Sequence[Image]], robot: RobotModel, tmp_path: Path) -> None:
+def test_an_unknown_gripper_is_refused(
+    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel, tmp_path: Path
+) -> None:
     shoot, images = shot
     samples = write_samples(tmp_path, "front", shoot.intrinsics, photos_of(shoot, images), robot)
     for file in samples.glob("*.yaml"):
@@ -338,16 +353,16 @@ def test_a_recording_without_the_gripper_keeps_it_unknown(robot: RobotModel) -> 
 
 
 def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
-    shot: tuple[Shoot, Sequence[Image]], robot: RobotModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shoot, images = shot
     samples = write_samples(tmp_path / "samples", "front", shoot.intrinsics, photos_of(shoot, images), robot)
-    wrong = Calibration(shoot.intrinsics.camera("front", "base", moved(shoot.T_base_camera, 0.8 * BUMP)))
+    wrong = CameraCalibration(shoot.intrinsics.camera("front", "base", moved(shoot.T_base_camera, 0.8 * BUMP)))
     wrong.save(tmp_path / "before")
     guess = tmp_path / "before" / "front.yaml"
     assert robot_main([str(samples), "--guess", str(guess), "--out", str(tmp_path / "found")]) == 0
     assert "sure to" in capsys.readouterr().out
-    found = Calibration.load(tmp_path / "found" / "front.yaml")
+    found = CameraCalibration.load(tmp_path / "found" / "front.yaml")
     assert difference(found.camera.T_parent_camera, shoot.T_base_camera)[0] < 5e-3
     assert found.method == "outlines of the robot" and found.sigma and found.sigma[0] < 5
 
@@ -378,11 +393,11 @@ def test_calibrated_cameras_that_a_demo_does_not_have_are_not_checked(
 
 
 def test_a_camera_on_the_flange_needs_a_board(
-    shot: tuple[Shoot, Sequence[Image]], robot: RobotModel, tmp_path: Path
+    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel, tmp_path: Path
 ) -> None:
     shoot, images = shot
     samples = write_samples(tmp_path / "samples", "wrist", shoot.intrinsics, photos_of(shoot, images)[:1], robot)
-    Calibration(shoot.intrinsics.camera("wrist", "flange", np.eye(4))).save(tmp_path)
+    CameraCalibration(shoot.intrinsics.camera("wrist", "flange", np.eye(4))).save(tmp_path)
     with pytest.raises(GenimaError, match="on the flange.*with a board"):
         robot_main([str(samples), "--guess", str(tmp_path / "wrist.yaml"), "--out", str(tmp_path / "found")])
 

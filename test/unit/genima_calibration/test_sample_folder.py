@@ -16,10 +16,10 @@ import yaml
 from photographs import photograph
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.calibration_file import CameraCalibration, Frames
 from genima.cameras.camera import Parent
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.data.episodes.bag import JOINT_STATES, camera_info_topic, raw_topic, types
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.metadata import Qos
@@ -41,7 +41,7 @@ COUNT = 8
 VIEW: Mapping[Parent, str] = {"base": "front", "flange": "wrist"}
 
 
-def info_of(view: str, lens: Intrinsics = LENS) -> CameraInfo:
+def info_of(view: str, lens: CameraIntrinsics = LENS) -> CameraInfo:
     said = lens.camera(view, "base", np.eye(4)).camera_info()
     numbers = (tuple(said["d"].tolist()), tuple(said["k"].tolist()))
     return CameraInfo(f"{view}_color_optical_frame", lens.width, lens.height, "plumb_bob", *numbers)
@@ -89,7 +89,7 @@ def test_a_folder_of_samples_gives_the_calibration(
         "park", "daniilidis", "next pose that would help most", f"{view}.yaml is written\n",
     ):  # fmt: skip
         assert words in printed
-    found = Calibration.load(out / f"{view}.yaml")
+    found = CameraCalibration.load(out / f"{view}.yaml")
     millimetres, degrees = bench.error(replace(setup.truth, T_parent_camera=found.camera.T_parent_camera), setup.truth)
     assert found.sigma and millimetres < 4 * found.sigma[0] and degrees < 4 * found.sigma[1]
     assert found.sigma[0] < 5 and found.board == BOARD and len(found.samples) == COUNT
@@ -206,11 +206,11 @@ def test_swapped_cameras_are_refused(made: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     as_front = folder_of(tmp_path / "swapped", [replace(sample, view="front") for sample in samples])
     camera = LENS.camera("wrist", "flange", np.eye(4))
-    Calibration(camera).save(out)
+    CameraCalibration(camera).save(out)
     with pytest.raises(GenimaError, match="what comes as front says that it is wrist.*names swapped"):
         main([str(as_front), "--out", str(out)])
     (out / "wrist.yaml").unlink()
-    Calibration(replace(camera, view="front", parent="base")).save(out)  # where the frames' names tell nothing
+    CameraCalibration(replace(camera, view="front", parent="base")).save(out)  # where the frames' names tell nothing
     with pytest.raises(GenimaError, match="front.yaml has front on the base, but in these samples .* on the flange"):
         main([str(as_front), "--out", str(out)])
     (out / "front.yaml").write_text("damaged: [")
@@ -223,6 +223,7 @@ def test_swapped_cameras_are_refused(made: Any, tmp_path: Path) -> None:
 def record(folder: Path, samples: Sequence[RawSample], rest: float = 0.8, view: str = "front") -> Path:
     """A bag of an arm that goes from pose to pose and rests in each for so many s; images come at 10 Hz, joints at
     50 Hz. On its way the camera sees nothing."""
+
     def said(kind: str, **fields: Any) -> bytes:
         return types().serialize_cdr(types().types[kind](**fields), kind)
 
@@ -263,9 +264,7 @@ def record(folder: Path, samples: Sequence[RawSample], rest: float = 0.8, view: 
                 bag.write(raw_topic(view), picture, stamp, wait=True)
                 roi = types().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
                 fields = LENS.camera(view, "base", np.eye(4)).camera_info()
-                info = said(
-                    topics[camera_info_topic(view)], **lens, **fields, binning_x=0, binning_y=0, roi=roi
-                )
+                info = said(topics[camera_info_topic(view)], **lens, **fields, binning_x=0, binning_y=0, roi=roi)
                 bag.write(camera_info_topic(view), info, stamp, wait=True)
     return folder
 
@@ -282,13 +281,13 @@ def test_a_demo_gives_the_calibration(
 ) -> None:
     setup, _ = made["base"]
     assert main([str(demo), "--view", "front", "--out", str(tmp_path)]) == 0
-    found = Calibration.load(tmp_path / "front.yaml")
+    found = CameraCalibration.load(tmp_path / "front.yaml")
     assert len(found.samples) == COUNT and not found.outliers  # one of each pose, none on the way
     assert found.sigma and 1e3 * difference(found.camera.T_parent_camera, setup.truth.T_parent_camera)[0] < max(
         4 * found.sigma[0], 1.0
     )
     assert main([str(demo), "--view", "front", "--out", str(tmp_path), "--max-samples", "6"]) == 0
-    assert len(Calibration.load(tmp_path / "front.yaml").samples) == 6
+    assert len(CameraCalibration.load(tmp_path / "front.yaml").samples) == 6
 
 
 def test_demos_that_cannot_tell_are_refused(made: Any, demo: Path, tmp_path: Path) -> None:
@@ -332,7 +331,7 @@ def test_a_calibration_of_easy_handeye2_is_taken_over(made: Any, demo: Path, tmp
     with pytest.raises(GenimaError, match="--optical is missing: where is wrist_color_optical_frame in wrist_link"):
         main(asked)
     assert main([*asked, "--optical", *"0 0.015 0 -90 0 -90".split()]) == 0
-    found = Calibration.load(out / "wrist.yaml")
+    found = CameraCalibration.load(out / "wrist.yaml")
     np.testing.assert_allclose(found.camera.T_parent_camera, T, atol=1e-6)
     assert found.frames == Frames("panda_link8", "wrist_color_optical_frame") and found.method == "easy_handeye2"
     assert found.intrinsics.parameters == pytest.approx(LENS.parameters)
@@ -344,19 +343,19 @@ def test_a_calibration_of_easy_handeye2_is_taken_over(made: Any, demo: Path, tmp
     Calib(theirs, T).save(file)
     asked = ["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]
     assert main(asked) == 0
-    np.testing.assert_allclose(Calibration.load(out / "front.yaml").camera.T_parent_camera, T, atol=1e-6)
+    np.testing.assert_allclose(CameraCalibration.load(out / "front.yaml").camera.T_parent_camera, T, atol=1e-6)
     Calib(theirs.model_copy(update={"robot_base_frame": "world"}), T).save(file)
     with pytest.raises(GenimaError, match="--base is missing: where is world in panda_link0"):
         main(asked)
     assert main([*asked, "--base", *"1 0 0 0 0 0".split()]) == 0
-    moved = Calibration.load(out / "front.yaml").camera.T_parent_camera
+    moved = CameraCalibration.load(out / "front.yaml").camera.T_parent_camera
     np.testing.assert_allclose(moved[:3, 3], T[:3, 3] + [1, 0, 0], atol=1e-6)
     Calib(theirs.model_copy(update={"robot_base_frame": "left_panda_link0"}), T).save(file)  # a robot in a namespace
     assert main(asked) == 0
-    assert Calibration.load(out / "front.yaml").frames == Frames("left_panda_link0", "front_color_optical_frame")
+    assert CameraCalibration.load(out / "front.yaml").frames == Frames("left_panda_link0", "front_color_optical_frame")
     Calib(theirs.model_copy(update={"robot_base_frame": "link_base"}), T).save(file)
     assert main([*asked, "--base-frame", "link_base"]) == 0
-    assert Calibration.load(out / "front.yaml").frames == Frames("link_base", "front_color_optical_frame")
+    assert CameraCalibration.load(out / "front.yaml").frames == Frames("link_base", "front_color_optical_frame")
 
 
 def test_a_calibration_of_easy_handeye_for_ros_1_is_taken_over(demo: Path, tmp_path: Path) -> None:
@@ -371,7 +370,7 @@ def test_a_calibration_of_easy_handeye_for_ros_1_is_taken_over(demo: Path, tmp_p
     for head in (nested + "  namespace: /eye_on_base/\n", parameters):  # of its last and its first versions
         file.write_text(head + transformation)
         assert main(["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]) == 0
-        camera = Calibration.load(out / "front.yaml").camera
+        camera = CameraCalibration.load(out / "front.yaml").camera
         assert camera.parent == "base" and camera.T_parent_camera[:3, 3].tolist() == [0.5, 0.0, 1.2]
         np.testing.assert_allclose(camera.T_parent_camera[:3, 2], [0, 0, -1], atol=1e-9)
     file.write_text(nested.replace("false", "perhaps") + transformation)
@@ -386,7 +385,7 @@ def test_an_imported_camera_that_cannot_see_the_robot_is_told_with_the_likely_mi
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = tmp_path / "front.calib", tmp_path / "out"
-    T = Calibration.load(paths.shared("calibration", "sim", "front.yaml")).camera.T_parent_camera
+    T = CameraCalibration.load(paths.shared("calibration", "sim", "front.yaml")).camera.T_parent_camera
     T_link = T @ np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # x forward, z up
     parameters = Parameters(
         name="front",
@@ -413,14 +412,16 @@ def test_a_board_is_printed_with_its_definition(tmp_path: Path) -> None:
     arguments = ["--kind", "grid", "--columns", "4", "--rows", "3", "--square", "0.06", "--marker", "0.045"]
     out = tmp_path / "mine.png"
     assert main(["board", *arguments, "--dictionary", "APRILTAG_36h11", "--out", str(out)]) == 0
-    assert Board.load(out.with_suffix(".yaml")) == Board("grid", 4, 3, 0.06, 0.045, "APRILTAG_36h11")
+    assert CalibrationBoard.load(out.with_suffix(".yaml")) == CalibrationBoard(
+        "grid", 4, 3, 0.06, 0.045, "APRILTAG_36h11"
+    )
     assert cv2.imread(str(out)) is not None
     with pytest.raises(GenimaError, match="smaller than its square"):
         main(["board", *arguments[:-1], "0.07", "--out", str(out)])
     with pytest.raises(GenimaError, match="mine.yaml is the definition of another board"):
         main(["board", *arguments[:-1], "0.04", "--out", str(out)])
     assert main(["board", *arguments[:-1], "0.04", "--out", str(out), "--overwrite"]) == 0
-    assert Board.load(out.with_suffix(".yaml")) == Board("grid", 4, 3, 0.06, 0.04, "5X5_50")
+    assert CalibrationBoard.load(out.with_suffix(".yaml")) == CalibrationBoard("grid", 4, 3, 0.06, 0.04, "5X5_50")
 
 
 @pytest.mark.parametrize(
@@ -438,7 +439,7 @@ def test_a_board_is_printed_with_its_definition(tmp_path: Path) -> None:
 def test_whatever_describes_a_board_is_printed(tmp_path: Path, arguments: list[str], expected: dict[str, Any]) -> None:
     out = tmp_path / "mine.pdf"
     assert main(["board", *arguments, "--out", str(out)]) == 0
-    assert Board.load(out.with_suffix(".yaml")) == replace(BOARD, **expected)
+    assert CalibrationBoard.load(out.with_suffix(".yaml")) == replace(BOARD, **expected)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.control.collision import SelfCollision
 from genima.errors import GenimaError
 from genima.io import paths
@@ -45,12 +45,12 @@ SEEDS = range(2)
 
 
 @pytest.fixture(scope="module")
-def board() -> Board:
-    return Board.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
+def board() -> CalibrationBoard:
+    return CalibrationBoard.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
 
 
 @pytest.fixture(scope="module", params=["base", "flange"])
-def workcell(board: Board, request: pytest.FixtureRequest) -> Iterator[CalibrationWorkcell]:
+def workcell(board: CalibrationBoard, request: pytest.FixtureRequest) -> Iterator[CalibrationWorkcell]:
     workcell = CalibrationWorkcell(board, request.param)
     yield workcell
     workcell.close()
@@ -155,7 +155,7 @@ def test_outliers_are_seen_where_the_truth_is_not(
 def sphere_centres(camera: Camera, robot: RobotModel, q: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Where the centres of the target's spheres (S, 2) are drawn in px; not a number for those behind the camera."""
     placed = place_spheres(camera, robot, Appearance(), target, True, q)
-    return Intrinsics.of(camera).project(np.array([sphere.centre for sphere in placed]))
+    return CameraIntrinsics.of(camera).project(np.array([sphere.centre for sphere in placed]))
 
 
 def test_spheres_are_drawn_with_an_estimated_calibration_where_they_truly_are(
@@ -187,20 +187,22 @@ def test_spheres_are_drawn_with_an_estimated_calibration_where_they_truly_are(
     assert max(raw) > max(off)  # what not to rectify would cost
 
 
-def test_bad_setups_are_refused_in_one_line(workcell: CalibrationWorkcell, setups: list[Setup], board: Board) -> None:
+def test_bad_setups_are_refused_in_one_line(
+    workcell: CalibrationWorkcell, setups: list[Setup], board: CalibrationBoard
+) -> None:
     with pytest.raises(GenimaError, match="-1 is negative"):
         workcell.setup(-1)
     with pytest.raises(GenimaError, match="base or the flange; 'hand'"):
         CalibrationWorkcell(board, "hand")  # type: ignore[arg-type]
     with pytest.raises(GenimaError, match="640 x 480, not 1280 x 720"):
-        workcell.images(replace(setups[0], intrinsics=Intrinsics(1280, 720, 900, 900, 640, 360)))
+        workcell.images(replace(setups[0], intrinsics=CameraIntrinsics(1280, 720, 900, 900, 640, 360)))
     with pytest.raises(GenimaError, match="cannot look as far"):
         workcell.images(replace(setups[0], intrinsics=replace(setups[0].intrinsics, distortion=(-0.5, 0, 0, 0, 0))))
 
 
 def test_a_board_too_large_for_the_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genima_sim.calibration.workcell._ATTEMPTS", 200)
-    workcell = CalibrationWorkcell(Board("charuco", 12, 9, 0.08, 0.06, "5X5_100"), "flange")
+    workcell = CalibrationWorkcell(CalibrationBoard("charuco", 12, 9, 0.08, 0.06, "5X5_100"), "flange")
     try:
         with pytest.raises(GenimaError, match="found 0 poses that show the board well, not 15"):
             workcell.setup(0)
@@ -211,7 +213,7 @@ def test_a_board_too_large_for_the_image_is_refused(monkeypatch: pytest.MonkeyPa
 # The live simulator.
 
 
-def seen(simulation: Simulation, board: Board, view: str) -> tuple[Detection, np.ndarray]:
+def seen(simulation: Simulation, board: CalibrationBoard, view: str) -> tuple[Detection, np.ndarray]:
     """The board as a view sees it, and where its points truly are (M, 2) px."""
     mounted = simulation.board
     assert mounted is not None
@@ -225,11 +227,11 @@ def seen(simulation: Simulation, board: Board, view: str) -> tuple[Detection, np
     if mounted.place == "gripper":
         T_base_board = simulation.robot.link_poses(positions)[-2] @ T_base_board
     T_camera_board = inverse(camera.T_base_camera(simulation.robot, positions)) @ T_base_board
-    detection, intrinsics = detect(image, board, Intrinsics.of(camera)), Intrinsics.of(camera)
+    detection, intrinsics = detect(image, board, CameraIntrinsics.of(camera)), CameraIntrinsics.of(camera)
     return detection, intrinsics.project(detection.points @ T_camera_board[:3, :3].T + T_camera_board[:3, 3])
 
 
-def test_the_simulator_has_a_board_on_the_table_and_its_objects_aside(board: Board) -> None:
+def test_the_simulator_has_a_board_on_the_table_and_its_objects_aside(board: CalibrationBoard) -> None:
     simulation = Simulation(board=MountedBoard.at(board, "table"))
     simulation.reset("take_lid_off", 4)
     detection, truth = seen(simulation, board, "wrist")
@@ -239,7 +241,7 @@ def test_the_simulator_has_a_board_on_the_table_and_its_objects_aside(board: Boa
         assert np.linalg.norm(position[:2]) > 0.9  # m: out of reach
 
 
-def test_a_board_in_the_gripper_moves_with_the_flange(board: Board) -> None:
+def test_a_board_in_the_gripper_moves_with_the_flange(board: CalibrationBoard) -> None:
     simulation = Simulation(board=MountedBoard.at(board, "gripper"))
     places = []
     for turn in (0.0, 0.4):
@@ -256,7 +258,7 @@ def test_a_board_in_the_gripper_moves_with_the_flange(board: Board) -> None:
     assert simulation.joints().gripper < 0.1
 
 
-def test_a_board_elsewhere_is_refused(board: Board) -> None:
+def test_a_board_elsewhere_is_refused(board: CalibrationBoard) -> None:
     with pytest.raises(GenimaError, match="on the table or is in the gripper; 'ceiling' is neither"):
         MountedBoard.at(board, "ceiling")
 
@@ -274,7 +276,7 @@ def started(**parameters: object) -> Iterator[None]:
         rclpy.try_shutdown()
 
 
-def test_the_simulator_node_shows_a_board_to_its_cameras(board: Board) -> None:
+def test_the_simulator_node_shows_a_board_to_its_cameras(board: CalibrationBoard) -> None:
     with started(board="table"):
         graph = Graph()
         try:
@@ -286,7 +288,7 @@ def test_the_simulator_node_shows_a_board_to_its_cameras(board: Board) -> None:
             graph.close()
         info, image = infos[0], images[0]
         pixels = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
-        intrinsics = Intrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
+        intrinsics = CameraIntrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
         assert len(detect(pixels, board, intrinsics).ids) >= 12
 
 
@@ -305,16 +307,16 @@ def test_a_board_that_the_simulator_cannot_have_is_refused(parameters: dict[str,
 # Boards on paper.
 
 BOARDS = [
-    (Board("charuco", 7, 5, 0.036, 0.027, "5X5_50"), "A4", (297, 210)),
-    (Board("charuco", 5, 7, 0.03, 0.022, "4X4_50"), "A4", (210, 297)),
-    (Board("charuco", 9, 6, 0.042, 0.032, "6X6_50"), "A3", (420, 297)),
-    (Board("grid", 4, 6, 0.04, 0.03, "APRILTAG_36h11"), "A4", (210, 297)),
+    (CalibrationBoard("charuco", 7, 5, 0.036, 0.027, "5X5_50"), "A4", (297, 210)),
+    (CalibrationBoard("charuco", 5, 7, 0.03, 0.022, "4X4_50"), "A4", (210, 297)),
+    (CalibrationBoard("charuco", 9, 6, 0.042, 0.032, "6X6_50"), "A3", (420, 297)),
+    (CalibrationBoard("grid", 4, 6, 0.04, 0.03, "APRILTAG_36h11"), "A4", (210, 297)),
 ]
 
 
 @pytest.mark.parametrize(("printed", "paper", "size"), BOARDS)
 def test_printed_boards_measure_what_they_say(
-    printed: Board, paper: str, size: tuple[int, int], tmp_path: Path
+    printed: CalibrationBoard, paper: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     print_board(printed, tmp_path / "board.png", paper, "a.yaml")
     page = cv2.imread(str(tmp_path / "board.png"), cv2.IMREAD_GRAYSCALE)
@@ -338,7 +340,7 @@ def test_printed_boards_measure_what_they_say(
         assert np.abs(off - off.mean(0)).max() < 0.02  # mm
 
 
-def test_the_pdf_has_the_paper_size_and_is_the_same_every_time(board: Board, tmp_path: Path) -> None:
+def test_the_pdf_has_the_paper_size_and_is_the_same_every_time(board: CalibrationBoard, tmp_path: Path) -> None:
     for name in ("one.pdf", "two.pdf"):
         print_board(board, tmp_path / name)
     data = (tmp_path / "one.pdf").read_bytes()
@@ -347,7 +349,7 @@ def test_the_pdf_has_the_paper_size_and_is_the_same_every_time(board: Board, tmp
     np.testing.assert_allclose(np.array(box, float) * 25.4 / 72, [0, 0, 297, 210], atol=0.01)
 
 
-def test_boards_that_cannot_be_printed_are_refused_in_one_line(board: Board, tmp_path: Path) -> None:
+def test_boards_that_cannot_be_printed_are_refused_in_one_line(board: CalibrationBoard, tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="252 x 252 mm, too large for A4"):
         print_board(replace(board, rows=7), tmp_path / "board.pdf")
     with pytest.raises(GenimaError, match="A4 or A3, not 'A5'"):

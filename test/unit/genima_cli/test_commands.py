@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from genima_bringup.node_specs import Process
+from genima_bringup.node_specs import NodeSpec
 from genima_calibration import commands as calibrate
 from genima_cli import COMMANDS, episodes
 from genima_cli.__main__ import main
@@ -226,7 +226,7 @@ def test_commands_import_nothing_from_the_current_folder(
 
 
 def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path) -> None:
-    node = _command(Process("genima_nodes", "command_guard", {"robot": "nowhere.yaml"}))
+    node = _command(NodeSpec("genima_nodes", "command_guard", {"robot": "nowhere.yaml"}))
     shown = run(*node, cwd=hostile)
     assert b"nowhere.yaml" in shown.stdout + shown.stderr
     script = "from genima.system.process_pool import WorkerPool\n"

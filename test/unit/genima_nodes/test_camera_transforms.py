@@ -16,9 +16,9 @@ from ros_graph import Graph
 from scipy.spatial.transform import RigidTransform, Rotation
 from tf2_msgs.msg import TFMessage
 
-from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.calibration_file import CameraCalibration, Frames
 from genima.cameras.camera import Camera
-from genima.cameras.frame_tree import T_LINK_OPTICAL, FrameTree, hang, link_of
+from genima.cameras.frame_tree import T_LINK_OPTICAL, FrameTree, attach_camera, camera_link
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
@@ -51,7 +51,7 @@ def tree(*transforms: tuple[str, str, np.ndarray]) -> FrameTree:
 @settings(max_examples=50, deadline=None)
 def test_the_link_hangs_where_the_optical_frame_then_is_as_calibrated(wanted: Any, one: Any, two: Any) -> None:
     driver = tree((LINK, COLOR, one), (COLOR, OPTICAL, two))
-    (hanging,) = hang(driver, "panda_link0", OPTICAL, wanted)
+    (hanging,) = attach_camera(driver, "panda_link0", OPTICAL, wanted)
     assert (hanging.parent, hanging.child) == ("panda_link0", LINK)
     chain = (RigidTransform.from_matrix(T) for T in (hanging.T_parent_child, one, two))
     np.testing.assert_allclose(np.prod(list(chain)).as_matrix(), wanted, atol=1e-9)
@@ -61,15 +61,15 @@ def test_the_link_hangs_where_the_optical_frame_then_is_as_calibrated(wanted: An
 
 def test_a_realsense_is_hung_15_mm_beside_its_colour_sensor() -> None:
     wanted = pose(T_LINK_OPTICAL[:3, :3], np.array([0.5, 0.0, 0.4]))  # looks along the base's x
-    (hanging,) = hang(tree(*DRIVER), "panda_link0", OPTICAL, wanted)
+    (hanging,) = attach_camera(tree(*DRIVER), "panda_link0", OPTICAL, wanted)
     np.testing.assert_allclose(hanging.T_parent_child[:3, 3], [0.5, -0.015, 0.4], atol=3e-4)
-    (alone, axes) = hang(FrameTree(), "panda_link0", OPTICAL, wanted)
+    (alone, axes) = attach_camera(FrameTree(), "panda_link0", OPTICAL, wanted)
     np.testing.assert_allclose(alone.T_parent_child, pose(np.eye(3), wanted[:3, 3]), atol=1e-12)
     assert (alone.child, axes.parent, axes.child) == (LINK, LINK, OPTICAL)
     np.testing.assert_allclose(alone.T_parent_child @ axes.T_parent_child, wanted)
-    (plain,) = hang(FrameTree(), "panda_link0", "usb_cam", wanted)
+    (plain,) = attach_camera(FrameTree(), "panda_link0", "usb_cam", wanted)
     assert (plain.parent, plain.child) == ("panda_link0", "usb_cam")
-    assert [link_of(name) for name in (OPTICAL, "ir_optical_frame", "usb_cam")] == [LINK, "ir_link", None]
+    assert [camera_link(name) for name in (OPTICAL, "ir_optical_frame", "usb_cam")] == [LINK, "ir_link", None]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_realsense_is_hung_15_mm_beside_its_colour_sensor() -> None:
 )
 def test_a_camera_that_hangs_already_is_refused(others: Any, words: str) -> None:
     with pytest.raises(GenimaError, match=words):
-        hang(tree(*others), "panda_link0", OPTICAL, np.eye(4))
+        attach_camera(tree(*others), "panda_link0", OPTICAL, np.eye(4))
 
 
 def test_a_frame_has_one_parent_and_is_not_its_own() -> None:
@@ -123,7 +123,9 @@ class Room:
 @pytest.fixture
 def calibrated(tmp_path: Path) -> Path:
     wanted = pose(Rotation.from_euler("xyz", [2.0, 0.3, -1.0]).as_matrix(), np.array([0.9, 0.1, 0.6]))
-    Calibration(Camera("front", "base", wanted, 640, 480, 600, 600, 320, 240), Frames("base", OPTICAL)).save(tmp_path)
+    CameraCalibration(Camera("front", "base", wanted, 640, 480, 600, 600, 320, 240), Frames("base", OPTICAL)).save(
+        tmp_path
+    )
     return tmp_path
 
 
@@ -133,7 +135,7 @@ def test_a_camera_hangs_under_its_drivers_frames(graph: Graph, calibrated: Path)
     assert not room.heard
     room.say(*DRIVER)
     graph.until(lambda: room.tree.parent(LINK), "it is not hung")
-    wanted = Calibration.load(calibrated / "front.yaml").camera.T_parent_camera
+    wanted = CameraCalibration.load(calibrated / "front.yaml").camera.T_parent_camera
     np.testing.assert_allclose(room.tree.T("base", OPTICAL), wanted, atol=1e-9)
     graph.until(graph.is_fine("camera_transforms"), "no health")
     late = graph.hear(TFMessage, "/tf_static", STATIC)  # who comes later hears it, too
@@ -148,7 +150,7 @@ def test_without_a_driver_the_axes_are_turned(graph: Graph) -> None:
     graph.until(graph.is_fine("camera_transforms"), "no health")
     made = room.tree
     for view, parent in {"front": "panda_link0", "wrist": "panda_link8"}.items():
-        wanted = Calibration.load(paths.shared("calibration", "sim", f"{view}.yaml")).camera.T_parent_camera
+        wanted = CameraCalibration.load(paths.shared("calibration", "sim", f"{view}.yaml")).camera.T_parent_camera
         assert made.parent(f"{view}_link") == parent
         np.testing.assert_allclose(made.T(parent, f"{view}_color_optical_frame"), wanted, atol=1e-9)
     room.say(*DRIVER)

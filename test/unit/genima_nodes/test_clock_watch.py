@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import TimeReference
 
 from genima.errors import GenimaError
-from genima_nodes.clock_watch import ClockWatchNode, Offset
+from genima_nodes.clock_watch import ClockOffset, ClockWatchNode
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import values
 from genima_nodes.ros.ros_environment import free_domains
@@ -32,7 +32,7 @@ class Machine(ClockWatchNode):
 def test_the_error_covers_any_asymmetry_of_the_way(ahead: float, there: float, back: float) -> None:
     asked = 1000.0
     heard = asked + there + back
-    offset = Offset.of(asked, asked + there + ahead, heard)
+    offset = ClockOffset.of(asked, asked + there + ahead, heard)
     assert abs(offset.seconds - ahead) <= offset.error + 1e-9
     assert offset.error == pytest.approx((there + back) / 2)
 

@@ -30,7 +30,7 @@ from genima.robot.model import RobotModel
 from genima.types import Joints
 from genima_calibration.calibration_watch import CalibrationWatchNode
 from genima_calibration.calibrator import CalibratorNode
-from genima_cli.graph_client import Driver
+from genima_cli.graph_client import GraphClient
 from genima_cli.operator import Operator
 from genima_nodes.arm_adapter import ArmAdapterNode
 from genima_nodes.camera_transforms import CameraTransformsNode
@@ -45,12 +45,12 @@ from genima_nodes.recorder import RecorderNode
 from genima_nodes.replay import ReplayNode
 from genima_nodes.ros import messages
 from genima_nodes.ros.ros_environment import free_domains
-from genima_nodes.ros.topic_listener import Listener
+from genima_nodes.ros.topic_listener import TopicListener
 from genima_nodes.rviz_markers import RvizMarkersNode
 from genima_nodes.scene_overlay import SceneOverlayNode
 from genima_nodes.task_runner import TaskRunnerNode
 from genima_nodes.teleop import TeleopNode
-from genima_sim.sim_leader import SimLeader
+from genima_sim.sim_leader import ExpertLeader
 from genima_sim.sim_node import SimNode
 
 _MESSAGES, _REQUESTS = 60, 8  # of each subscription and service
@@ -75,15 +75,15 @@ NODES: dict[str, Callable[[], Any]] = {
     "command_guard": CommandGuardNode,
     "controller": lambda: ControllerNode(StandInController()),  # type: ignore[arg-type]
     "diffusion_agent": lambda: DiffusionAgentNode(StandInAgent()),  # type: ignore[arg-type]
-    "driver": lambda: Driver("driver"),
+    "driver": lambda: GraphClient("driver"),
     "gripper_adapter": GripperAdapterNode,
     "jog": JogNode,
-    "listener": lambda: Listener("listener"),
+    "listener": lambda: TopicListener("listener"),
     "operator": Operator,
     "recorder": _with(RecorderNode, folder="demos"),
     "rviz_markers": RvizMarkersNode,
     "scene_overlay": SceneOverlayNode,
-    "sim_leader": SimLeader,
+    "sim_leader": ExpertLeader,
     "sim_node": SimNode,
     "task_runner": TaskRunnerNode,
     "teleop": TeleopNode,

@@ -24,14 +24,14 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from genima.cameras.calibration_file import Calibration
+from genima.cameras.calibration_file import CameraCalibration
 from genima.cameras.camera import VIRTUAL
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.tiling import tile, untile
-from genima.cameras.undistortion import Rectifier
+from genima.cameras.undistortion import Undistorter
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.types import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import Observed, SceneStatus
@@ -73,13 +73,13 @@ class StandInController:
     robot = PANDA
     beyond = 0.0  # rad, that the last joint is read further
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         if drawn.tile.shape[0] != 2 * SIZE:
             raise GenimaError(f"the drawing is {drawn.tile.shape[0]} px wide, {2 * SIZE} is needed")
         ahead = np.tile(joints.positions, (20, 1))
         ahead[:, 0] += np.linspace(0, 0.1, 20)
         ahead[:, 6] += self.beyond
-        return Chunk(drawn.stamp, 0.05, ahead, np.ones(20))
+        return ActionChunk(drawn.stamp, 0.05, ahead, np.ones(20))
 
 
 def picture(stamp: float, size: int = SIZE, encoding: str = "rgb8", grey: int = 200) -> ImageMessage:
@@ -281,10 +281,10 @@ def test_a_drawing_that_fails_is_told_and_not_published(graph, drawing) -> None:
 
 
 def test_images_are_rectified_and_those_of_other_lenses_than_calibrated_refused(graph, tmp_path: Path) -> None:
-    lens = Intrinsics(SIZE, SIZE, 9.0, 9.0, 8.0, 8.0, (0.5, 0.0, 0.0, 0.0, 0.0))
+    lens = CameraIntrinsics(SIZE, SIZE, 9.0, 9.0, 8.0, 8.0, (0.5, 0.0, 0.0, 0.0, 0.0))
     cameras = {view: lens.camera(view, "base", np.eye(4)) for view in VIEWS}
     for camera in cameras.values():
-        Calibration(camera).save(tmp_path)
+        CameraCalibration(camera).save(tmp_path)
     options = {"parameter_overrides": [Parameter("calibration", value=str(tmp_path))]}
     graph.add(DiffusionAgentNode(StandInAgent(), **options))  # type: ignore[arg-type]
     heard = graph.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
@@ -299,7 +299,7 @@ def test_images_are_rectified_and_those_of_other_lenses_than_calibrated_refused(
             say[view](messages.image_message(image, stamp))
 
     graph.until(lambda: heard, "nothing drawn", shoot)
-    straight = Rectifier(cameras["front"])(image)
+    straight = Undistorter(cameras["front"])(image)
     assert np.abs(straight.astype(int) - image).max() > 50
     np.testing.assert_array_equal(untile(messages.drawn_target_from(heard[-1]).tile, VIEWS)["front"], 255 - straight)
     for other, fine in ((replace(lens, fx=18.0, fy=18.0), False), (lens, True)):
@@ -438,7 +438,7 @@ def test_without_eyes_the_arm_comes_to_rest(graph, arm, words, see) -> None:
 def test_an_arm_that_is_held_by_others_is_followed_not_left_behind(graph, arm) -> None:
     stood = StandInController.read
 
-    def far(self: StandInController, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def far(self: StandInController, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         chunk = stood(self, drawn, joints)
         chunk.positions[:, 0] += np.linspace(0, 0.6, 20)
         return chunk
@@ -603,9 +603,7 @@ def test_an_owner_that_has_ended_does_not_keep_the_arm(graph, guarded) -> None:
     guarded.select("controller")
     graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
     graph.probe.destroy_publisher(guarded._say_command.__self__)
-    graph.until(
-        lambda: owners[-1].data == NOBODY, "it still has the arm", lambda: guarded._say_joints(joint_state())
-    )
+    graph.until(lambda: owners[-1].data == NOBODY, "it still has the arm", lambda: guarded._say_joints(joint_state()))
     assert [message.data for message in owners][-2:] == ["controller", NOBODY]
     graph.until(graph.is_fine("command_guard"), "a fault stays", lambda: guarded._say_joints(joint_state()))
 

@@ -18,7 +18,7 @@ from genima.cameras.rig import load_rig
 from genima.errors import GenimaError
 from genima.policy.spec import read_pair
 from genima.robot.model import RobotModel
-from genima.types import Chunk
+from genima.types import ActionChunk
 from genima_nodes.ros import qos
 from genima_nodes.ros.trajectory_messages import chunk_from, chunk_message
 from genima_nodes.rviz_markers import RvizMarkersNode
@@ -71,9 +71,9 @@ def test_a_real_robot_is_seen_by_all_its_cameras() -> None:
         assert {f"cameras/{view}/color/image_raw", f"drawn_target/{view}/image"} <= shown
 
 
-def chunk_of(robot: RobotModel, gripper: float) -> Chunk:
+def chunk_of(robot: RobotModel, gripper: float) -> ActionChunk:
     way = np.linspace(robot.home, robot.home + 0.3, 5)
-    return Chunk(stamp=12.5, period=0.05, positions=way, gripper=np.full(5, gripper))
+    return ActionChunk(stamp=12.5, period=0.05, positions=way, gripper=np.full(5, gripper))
 
 
 def test_a_chunk_is_the_same_on_the_other_side(robot: RobotModel) -> None:
@@ -84,7 +84,7 @@ def test_a_chunk_is_the_same_on_the_other_side(robot: RobotModel) -> None:
     for point in message.points:
         point.positions = [point.positions[i] for i in order]
     back = chunk_from(message, robot)
-    for field in dataclasses.fields(Chunk):
+    for field in dataclasses.fields(ActionChunk):
         np.testing.assert_allclose(getattr(back, field.name), getattr(chunk, field.name), atol=1e-9)
 
 

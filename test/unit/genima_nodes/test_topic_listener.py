@@ -20,7 +20,7 @@ from genima.robot.model import RobotModel
 from genima.types import Joints
 from genima_nodes.checkup import CheckupNode
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.topic_listener import Listener
+from genima_nodes.ros.topic_listener import TopicListener
 
 IMAGE = np.zeros((48, 64, 3), np.uint8)
 TOPIC = "cameras/front/color/image_raw"
@@ -29,18 +29,18 @@ RIG = {"front": Device("1", "D415", 64, 48, 20, "base")}
 pytestmark = pytest.mark.any_pace
 
 
-def found(listener: Listener) -> dict[str, Finding]:
+def found(listener: TopicListener) -> dict[str, Finding]:
     return {each.what: each for group in [*listener.groups(), listener.told()] for each in group.findings}
 
 
 @pytest.fixture
-def listener(graph: Graph, robot: RobotModel) -> Iterator[Listener]:
-    node = graph.add(Listener("doctor"))
+def listener(graph: Graph, robot: RobotModel) -> Iterator[TopicListener]:
+    node = graph.add(TopicListener("doctor"))
     node.expect(["front", "wrist"], RIG, load_cameras("sim"), robot)
     yield node
 
 
-def test_what_is_heard_is_judged(graph: Graph, listener: Listener, robot: RobotModel) -> None:
+def test_what_is_heard_is_judged(graph: Graph, listener: TopicListener, robot: RobotModel) -> None:
     says = {
         "image": graph.speak(ImageMessage, TOPIC, qos.IMAGE),
         "joints": graph.speak(JointState, "joint_states", qos.JOINT_STATES),
@@ -79,7 +79,7 @@ def test_what_is_heard_is_judged(graph: Graph, listener: Listener, robot: RobotM
     assert "0 messages came" in found(listener)["front"].found
 
 
-def test_best_effort_images_and_two_who_command_are_named(graph: Graph, listener: Listener) -> None:
+def test_best_effort_images_and_two_who_command_are_named(graph: Graph, listener: TopicListener) -> None:
     graph.probe.create_publisher(ImageMessage, TOPIC, qos_profile_sensor_data)
     graph.until(lambda: "best effort" in found(listener)["front"].found, "a best-effort camera is not named")
     graph.probe.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
@@ -94,7 +94,7 @@ def test_best_effort_images_and_two_who_command_are_named(graph: Graph, listener
         node.destroy_node()
 
 
-def test_the_joints_of_another_robot_are_named(graph: Graph, listener: Listener) -> None:
+def test_the_joints_of_another_robot_are_named(graph: Graph, listener: TopicListener) -> None:
     say = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
     other = RobotModel.load("fr3")
     for n in range(3):

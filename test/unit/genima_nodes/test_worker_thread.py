@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from genima_nodes.ros.worker_thread import Background
+from genima_nodes.ros.worker_thread import WorkerThread
 
 
 def test_items_are_worked_on_in_order_and_never_more_wait_than_there_is_room() -> None:
@@ -16,7 +16,7 @@ def test_items_are_worked_on_in_order_and_never_more_wait_than_there_is_room() -
         go.wait()
         done.append(item)
 
-    background = Background(work, 3, "test")
+    background = WorkerThread(work, 3, "test")
     assert background.take(0)
     while not background._waiting.empty():  # the first is in work now
         pass
@@ -31,7 +31,7 @@ def test_items_are_worked_on_in_order_and_never_more_wait_than_there_is_room() -
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_nobody_waits_for_a_thread_that_failed() -> None:
-    background = Background(lambda item: 1 // item, 5, "test")
+    background = WorkerThread(lambda item: 1 // item, 5, "test")
     for item in (1, 0, 1, 1):
         background.take(item)
     background.wait()

@@ -28,7 +28,7 @@ def _without_prefix(name: Any) -> Any:
 
 
 class BoardSchema(FileSchema):
-    """Fields of a board's file; see :class:`Board`."""
+    """Fields of a board's file; see :class:`CalibrationBoard`."""
 
     kind: Kind
     columns: Annotated[int, Field(ge=1, le=MOST)]
@@ -41,7 +41,7 @@ class BoardSchema(FileSchema):
 
 
 @dataclass(frozen=True)
-class Board:
+class CalibrationBoard:
     """A chessboard with markers in its white squares (ChArUco), or a grid of ArUco or AprilTag markers.
 
     The board's frame is OpenCV's: seen from the front with its first marker at the top left, the origin is the top left
@@ -127,7 +127,7 @@ class Board:
         return cv2.aruco.GridBoard(size, self.marker, self.square - self.marker, self._dictionary, ids)
 
     @cached_property
-    def patterns(self) -> tuple[Board, ...]:
+    def patterns(self) -> tuple[CalibrationBoard, ...]:
         """The boards that this may be: with the new and the legacy pattern where they differ and nothing is known."""
         if self.kind == "charuco" and self.legacy_pattern is None and self.rows % 2 == 0:
             return replace(self, legacy_pattern=False), replace(self, legacy_pattern=True)
@@ -176,7 +176,7 @@ class Board:
         return np.repeat(np.where(white, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
 
     @classmethod
-    def from_dict(cls, data: Any, what: str = "board") -> Board:
+    def from_dict(cls, data: Any, what: str = "board") -> CalibrationBoard:
         """The inverse of :meth:`to_dict`; ``what`` names the board in errors.
 
         Raises:
@@ -194,7 +194,7 @@ class Board:
         return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
 
     @classmethod
-    def load(cls, path: Path) -> Board:
+    def load(cls, path: Path) -> CalibrationBoard:
         """Read a YAML file, such as those in ``calibration/boards``.
 
         Raises:

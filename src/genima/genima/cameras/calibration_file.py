@@ -1,6 +1,6 @@
 """A camera's calibration with how it came about, and its file ``calibration/<set>/<view>.yaml``.
 
-The file has the fields of :class:`genima.cameras.camera.Camera`, and may have those of :class:`Calibration`;
+The file has the fields of :class:`genima.cameras.camera.Camera`, and may have those of :class:`CameraCalibration`;
 nothing else. All who use a calibration read it here.
 """
 
@@ -18,10 +18,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from genima.cameras.calibration_board import Board, BoardSchema
+from genima.cameras.calibration_board import BoardSchema, CalibrationBoard
 from genima.cameras.camera import Camera, Parent
 from genima.cameras.frame_tree import FrameName, require_frame
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.plausibility import require_plausible
 from genima.errors import GenimaError
 from genima.io import paths
@@ -88,7 +88,7 @@ class _ResidualsSchema(FileSchema):
 
 
 class CalibrationSchema(FileSchema):
-    """Fields of a calibration's file; see :class:`genima.cameras.camera.Camera` and :class:`Calibration`."""
+    """Fields of a calibration's file; see :class:`genima.cameras.camera.Camera` and :class:`CameraCalibration`."""
 
     parent: Parent
     translation: Vector
@@ -148,7 +148,7 @@ class Residuals:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CameraCalibration:
     """Where a camera is and what its lens does; None where nobody has said."""
 
     camera: Camera
@@ -157,14 +157,14 @@ class Calibration:
     method: str | None = None
     residuals: Residuals | None = None
     covariance: Array | None = None  # (6, 6) of x, y, z in m and turns about them in rad, in the parent's axes
-    board: Board | None = None
+    board: CalibrationBoard | None = None
     samples: tuple[str, ...] = ()  # that were used
     outliers: Mapping[str, str] = field(default_factory=dict)  # that were not, and why
 
     @property
-    def intrinsics(self) -> Intrinsics:
+    def intrinsics(self) -> CameraIntrinsics:
         """Of the camera."""
-        return Intrinsics.of(self.camera)
+        return CameraIntrinsics.of(self.camera)
 
     @property
     def sigma(self) -> tuple[float, float] | None:
@@ -192,7 +192,7 @@ class Calibration:
         }
 
     @classmethod
-    def from_dict(cls, view: str, data: Any, what: str = "camera calibration") -> Calibration:
+    def from_dict(cls, view: str, data: Any, what: str = "camera calibration") -> CameraCalibration:
         """The inverse of :meth:`to_dict`; ``what`` names the calibration in errors.
 
         Raises:
@@ -209,13 +209,13 @@ class Calibration:
             said.method,
             Residuals(**said.residuals.model_dump()) if said.residuals else None,
             None if said.covariance is None else np.array(said.covariance, float),
-            Board.from_dict(said.board.model_dump(), f"{what}: board") if said.board else None,
+            CalibrationBoard.from_dict(said.board.model_dump(), f"{what}: board") if said.board else None,
             tuple(said.samples or ()),
             said.outliers or {},
         )
 
     @classmethod
-    def load(cls, path: Path, view: str = "") -> Calibration:
+    def load(cls, path: Path, view: str = "") -> CameraCalibration:
         """Read ``<view>.yaml``, or a file of another name of the ``view``.
 
         Raises:
@@ -269,7 +269,7 @@ def load_cameras(name_or_folder: str | Path) -> Mapping[str, Camera]:
         GenimaError: where there is none, and for a malformed file.
     """
     folder = calibration_folder(name_or_folder)
-    cameras = {path.stem: Calibration.load(path).camera for path in calibration_files(folder)}
+    cameras = {path.stem: CameraCalibration.load(path).camera for path in calibration_files(folder)}
     if not cameras:
         raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
     return cameras

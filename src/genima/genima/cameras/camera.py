@@ -97,9 +97,7 @@ class Camera:
         from rectified images."""
         side = min(self.width, self.height)
         left, top = (self.width - side) // 2, (self.height - side) // 2
-        square = replace(
-            self, width=side, height=side, cx=self.cx - left, cy=self.cy - top, distortion=NO_DISTORTION
-        )
+        square = replace(self, width=side, height=side, cx=self.cx - left, cy=self.cy - top, distortion=NO_DISTORTION)
         return square.scaled(size, size)
 
     def to_dict(self) -> dict[str, Any]:

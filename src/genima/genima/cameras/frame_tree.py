@@ -95,7 +95,7 @@ class FrameTree:
 
 
 @dataclass(frozen=True)
-class Hanging:
+class FrameAttachment:
     """A transform to be published."""
 
     parent: str
@@ -103,7 +103,7 @@ class Hanging:
     T_parent_child: Array  # (4, 4)
 
 
-def hang(tree: FrameTree, parent: str, optical: str, T_parent_optical: Array) -> list[Hanging]:
+def attach_camera(tree: FrameTree, parent: str, optical: str, T_parent_optical: Array) -> list[FrameAttachment]:
     """What is to be published so that ``optical`` is at ``T_parent_optical`` (4, 4) in ``parent``, given all that
     others publish.
 
@@ -113,21 +113,24 @@ def hang(tree: FrameTree, parent: str, optical: str, T_parent_optical: Array) ->
     Raises:
         GenimaError: when the camera hangs somewhere already.
     """
-    root, link = tree.root(optical), link_of(optical)
+    root, link = tree.root(optical), camera_link(optical)
     if link is not None and link != root and link in tree.ancestors(optical):
         raise GenimaError(f"{link} hangs under {tree.parent(link)} already: {_ONE_PARENT}")
     if root == tree.root(parent):
         raise GenimaError(f"{optical} hangs under {root} already, as {parent} does: {_ONE_PARENT}")
     if root != optical:
-        return [Hanging(parent, root, T_parent_optical @ inverse(tree.T(root, optical)))]
+        return [FrameAttachment(parent, root, T_parent_optical @ inverse(tree.T(root, optical)))]
     if link is None:
-        return [Hanging(parent, optical, T_parent_optical)]
+        return [FrameAttachment(parent, optical, T_parent_optical)]
     if above := tree.parent(link):
         raise GenimaError(f"{link} hangs under {above} already: {_ONE_PARENT}")
-    return [Hanging(parent, link, T_parent_optical @ inverse(T_LINK_OPTICAL)), Hanging(link, optical, T_LINK_OPTICAL)]
+    return [
+        FrameAttachment(parent, link, T_parent_optical @ inverse(T_LINK_OPTICAL)),
+        FrameAttachment(link, optical, T_LINK_OPTICAL),
+    ]
 
 
-def link_of(optical: str) -> str | None:
+def camera_link(optical: str) -> str | None:
     """How the link of a camera is called whose optical frame this is: ``front_link`` of ``front_color_optical_frame``;
     None for a name of another kind."""
     camera = optical.removesuffix("_optical_frame")

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Intrinsics:
+class CameraIntrinsics:
     """A pinhole camera with Brown-Conrady distortion (ROS's plumb_bob). Pixel centres at n + 0.5, as in `Camera`."""
 
     width: int  # px
@@ -38,10 +38,10 @@ class Intrinsics:
         """(9,): fx, fy, cx, cy, then the distortion."""
         return np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion])
 
-    def with_parameters(self, parameters: Array) -> Intrinsics:
+    def with_parameters(self, parameters: Array) -> CameraIntrinsics:
         """The same image size with other :attr:`parameters`."""
         fx, fy, cx, cy, k1, k2, p1, p2, k3 = (float(p) for p in parameters)
-        return Intrinsics(self.width, self.height, fx, fy, cx, cy, (k1, k2, p1, p2, k3))
+        return CameraIntrinsics(self.width, self.height, fx, fy, cx, cy, (k1, k2, p1, p2, k3))
 
     def project(self, points: Array) -> Array:
         """Pixels (..., 2) of points (..., 3) in the optical frame, m; not a number for those behind the camera.
@@ -90,7 +90,7 @@ class Intrinsics:
         return Camera(view, parent, T_parent_camera, *numbers, self.distortion)
 
     @classmethod
-    def of(cls, camera: Camera) -> Intrinsics:
+    def of(cls, camera: Camera) -> CameraIntrinsics:
         """Of a camera."""
         c = camera
         return cls(c.width, c.height, c.fx, c.fy, c.cx, c.cy, c.distortion)
@@ -98,7 +98,7 @@ class Intrinsics:
     @classmethod
     def from_camera_info(
         cls, width: int, height: int, distortion_model: str, d: Sequence[float], k: Sequence[float]
-    ) -> Intrinsics:
+    ) -> CameraIntrinsics:
         """Of the fields of a ROS CameraInfo of the same names, ``k`` (9,) row by row, for the raw image.
 
         ROS, OpenCV and the RealSense library count pixels from the middle of the first one: half a pixel is added.

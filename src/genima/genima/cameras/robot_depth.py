@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.cameras.camera import Camera
-from genima.cameras.virtual_view import robot_alone
+from genima.cameras.virtual_view import robot_only_model
 from genima.robot.body import finger_ratios
 from genima.robot.model import RobotModel
 from genima.system.opengl_context import mujoco_renderer
@@ -28,7 +28,7 @@ class RobotDepth:
             GenimaError: for a robot other than the Panda, or where the meshes or an OpenGL driver are missing.
         """
         self.camera, self._robot = camera, robot
-        model = robot_alone(robot, replace(camera, parent="base"))
+        model = robot_only_model(robot, replace(camera, parent="base"))
         model.vis.quality.offsamples = 0
         self._model, self._data = model, mujoco.MjData(model)
         self._arm = [model.joint(name).qposadr[0] for name in robot.joint_names]

@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.types import Image
 
-LensMaps = tuple[NDArray[np.integer], NDArray[np.integer]]  # as cv2.remap takes them
+UndistortionMaps = tuple[NDArray[np.integer], NDArray[np.integer]]  # as cv2.remap takes them
 
 _SAME_LENS = 0.03  # of the image's width: refined intrinsics differ by less, other resolutions by more
 _LOOKED_AT = np.array([0.1, 0.5, 0.9])  # of the image's width and height
 
 
-class Rectifier:
+class Undistorter:
     """Rectifies one camera's images; those of a camera without distortion stay the very same."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
-        self._maps: dict[tuple[int, int], LensMaps] = {}  # by image size
+        self._maps: dict[tuple[int, int], UndistortionMaps] = {}  # by image size
 
     def __call__(self, image: Image) -> Image:
         """The image (h, w, 3) as with the camera's ``K`` and without distortion; beyond its edges these are repeated.
@@ -41,13 +41,13 @@ class Rectifier:
             return image
         if (w, h) not in self._maps:
             scaled = camera.scaled(w, h)
-            self._maps[w, h] = lens_maps(scaled, scaled.camera_info()["k"].reshape(3, 3))
-        return remapped(image, self._maps[w, h])
+            self._maps[w, h] = undistortion_maps(scaled, scaled.camera_info()["k"].reshape(3, 3))
+        return remap(image, self._maps[w, h])
 
-    def require(self, lens: Intrinsics) -> None:
+    def require(self, lens: CameraIntrinsics) -> None:
         """Raise a GenimaError unless a driver's camera_info says about the same as the calibration."""
         self._require_size(lens.width, lens.height, "camera_info")
-        own = Intrinsics.of(self.camera.scaled(lens.width, lens.height))
+        own = CameraIntrinsics.of(self.camera.scaled(lens.width, lens.height))
         size = np.array([lens.width, lens.height])
         pixels = np.stack(np.meshgrid(*(_LOOKED_AT * side for side in size)), -1).reshape(-1, 2)
         straight = cv2.undistortPoints(pixels[:, None], own.K, np.array(own.distortion))[:, 0]
@@ -68,7 +68,7 @@ class Rectifier:
             )
 
 
-def lens_maps(camera: Camera, K: NDArray[np.float64]) -> LensMaps:
+def undistortion_maps(camera: Camera, K: NDArray[np.float64]) -> UndistortionMaps:
     """Where each pixel of a pinhole camera of the same size and place lies in the camera's images.
 
     Args:
@@ -79,6 +79,6 @@ def lens_maps(camera: Camera, K: NDArray[np.float64]) -> LensMaps:
     return np.asarray(x, np.int16), np.asarray(y, np.uint16)
 
 
-def remapped(image: Image, maps: LensMaps) -> Image:
+def remap(image: Image, maps: UndistortionMaps) -> Image:
     """The pinhole camera's image (h, w, 3); beyond the edges of ``image`` these are repeated."""
     return np.asarray(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)

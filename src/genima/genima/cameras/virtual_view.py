@@ -46,7 +46,7 @@ class VirtualView:
             GenimaError: for a robot other than the Panda, or where the meshes or an OpenGL driver are missing.
         """
         self._robot = robot
-        model = robot_alone(robot, virtual_camera())
+        model = robot_only_model(robot, virtual_camera())
         self._model, self._data = model, mujoco.MjData(model)
         self._arm = [model.joint(name).qposadr[0] for name in robot.joint_names]
         ratios = finger_ratios(robot)
@@ -82,7 +82,7 @@ class VirtualView:
             self._renderer = None
 
 
-def robot_alone(robot: RobotModel, camera: Camera) -> mujoco.MjModel:
+def robot_only_model(robot: RobotModel, camera: Camera) -> mujoco.MjModel:
     """The robot's visual meshes and nothing else before a grey background, with a camera.
 
     Raises:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 
-from genima.types import Chunk
+from genima.types import ActionChunk
 
 Array = NDArray[np.float64]
 
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 class ChunkPath:
     """Positions and velocities of a chunk between its actions; it comes to rest at its last action."""
 
-    def __init__(self, chunk: Chunk, begin: float | None = None, actions: int | None = None) -> None:
+    def __init__(self, chunk: ActionChunk, begin: float | None = None, actions: int | None = None) -> None:
         """Args:
         chunk: K actions.
         begin: s, from when on they are executed; the chunk's stamp if None.

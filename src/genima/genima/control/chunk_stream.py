@@ -16,10 +16,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from genima.control.chunk_interpolation import ChunkPath
-from genima.control.jerk_limited_motion import Motion, MotionLimits
+from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.types import Chunk, Command, Joints
+from genima.types import ActionChunk, Command, Joints
 
 # Fractions of the robot's limits: what a policy may use. The rest is left to the command guard, and to calm motion: the
 # manufacturer's jerk limits are those of the drives, not those of a robot beside people.
@@ -58,10 +58,10 @@ class ChunkStream:
             raise GenimaError(f"the execution horizon is {execution_horizon} actions; it must be at least 1")
         self.expired = 0  # chunks that came too late to have anything left
         self._mode, self._execution_horizon = mode, execution_horizon
-        self._motion = Motion(MotionLimits.of(robot, VELOCITY, ACCELERATION, JERK), 1 / rate_hz)
+        self._motion = JerkLimitedMotion(MotionLimits.of(robot, VELOCITY, ACCELERATION, JERK), 1 / rate_hz)
         self._brakes = MotionLimits.of(robot, 1.0, BRAKES, 1.0)
         self._path: ChunkPath | None = None
-        self._next: Chunk | None = None
+        self._next: ActionChunk | None = None
         self._gripper_open = True
         self._placed = False  # whether the motion begins where the arm is
         self._moved = False  # whether a chunk has been followed since
@@ -93,7 +93,7 @@ class ChunkStream:
         """Forget all chunks and come to rest as quickly as the arm can; the next one goes on from there."""
         self._path = self._next = None
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: ActionChunk) -> None:
         """Follow ``chunk`` as soon as the mode lets it take over, unless a newer one is known."""
         known = [known.stamp for known in (self._path, self._next) if known]
         if all(chunk.stamp > stamp for stamp in known):
@@ -121,7 +121,7 @@ class ChunkStream:
             self._follow(now - behind * self._motion.period)
         return Command(now, self._motion.position, self._motion.velocity, 1.0 if self._gripper_open else 0.0)
 
-    def _may_take_over(self, chunk: Chunk, now: float) -> bool:
+    def _may_take_over(self, chunk: ActionChunk, now: float) -> bool:
         path = self._path
         if path is None:
             return True
@@ -133,7 +133,7 @@ class ChunkStream:
             return False
         return True
 
-    def _take_over(self, chunk: Chunk, now: float) -> None:
+    def _take_over(self, chunk: ActionChunk, now: float) -> None:
         if self._mode == "serial":
             self._path = ChunkPath(chunk, begin=now, actions=self._execution_horizon)
         elif chunk.due[-1] > now:

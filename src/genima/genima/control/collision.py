@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.control.guard_status import Reason
+from genima.control.guard_status import GuardReason
 from genima.errors import GenimaError
 from genima.robot.body import COLLISION, GRIPPER, robot_spec
 from genima.robot.model import RobotModel
@@ -19,10 +19,10 @@ _NEIGHBOURS = 2  # links apart
 _FIRST = 3  # the frames of the joints before this one stand above the base, whatever the arm does
 
 
-class KeepOut(ABC):
+class ForbiddenRegion(ABC):
     """A place that the arm must stay out of; an arm that is in it may only leave."""
 
-    reason: Reason
+    reason: GuardReason
 
     @abstractmethod
     def depth(self, positions: Array) -> float:
@@ -34,10 +34,10 @@ class KeepOut(ABC):
         return depth <= 0 or depth < self.depth(now)
 
 
-class Workspace(KeepOut):
+class Workspace(ForbiddenRegion):
     """All that is outside a box in the base frame, for the arm's joints from the elbow on, its flange and its tip."""
 
-    reason = Reason.WORKSPACE
+    reason = GuardReason.WORKSPACE
 
     def __init__(self, robot: RobotModel, lowest: Sequence[float], highest: Sequence[float]) -> None:
         """The box's corners (x, y, z) in m.
@@ -53,12 +53,12 @@ class Workspace(KeepOut):
             )
 
     def depth(self, positions: Array) -> float:
-        """See :class:`KeepOut`."""
+        """See :class:`ForbiddenRegion`."""
         points = self._robot.link_poses(positions)[_FIRST:, :3, 3]
         return float(max(0.0, np.max(self._low - points), np.max(points - self._high)))
 
 
-class SelfCollision(KeepOut):
+class SelfCollision(ForbiddenRegion):
     """Configurations in which parts of the arm or its gripper touch others, but for neighbours along the arm.
 
     Neighbours are kept apart by the joints' own limits, while their hulls, which are what is compared, overlap.
@@ -66,7 +66,7 @@ class SelfCollision(KeepOut):
     The shapes are the collision meshes that the simulator has, the gripper's at its widest.
     """
 
-    reason = Reason.COLLISION
+    reason = GuardReason.COLLISION
 
     def __init__(self, robot: RobotModel, clearance: float = 0.01) -> None:
         """``clearance`` in m counts as touching.
@@ -92,7 +92,7 @@ class SelfCollision(KeepOut):
         self._arm = np.array([self._model.joint(name).qposadr[0] for name in robot.joint_names])
 
     def depth(self, positions: Array) -> float:
-        """See :class:`KeepOut`."""
+        """See :class:`ForbiddenRegion`."""
         self._data.qpos[self._arm] = positions
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_collision(self._model, self._data)

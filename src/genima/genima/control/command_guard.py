@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.control.collision import KeepOut
-from genima.control.guard_status import Reason, Verdict
-from genima.control.jerk_limited_motion import Motion, MotionLimits
+from genima.control.collision import ForbiddenRegion
+from genima.control.guard_status import GuardReason, GuardState
+from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
 
 _SHARE = 0.99  # of the arm's limits: the ticks of who executes the set-points jitter, too
-_STATE = Reason.STATE_LATE, Reason.STATE_LOST, Reason.STATE_FUTURE
-_COMMAND = Reason.COMMAND_LATE, Reason.COMMAND_LOST, Reason.COMMAND_FUTURE
+_STATE = GuardReason.STATE_LATE, GuardReason.STATE_LOST, GuardReason.STATE_FUTURE
+_COMMAND = GuardReason.COMMAND_LATE, GuardReason.COMMAND_LOST, GuardReason.COMMAND_FUTURE
 _ON_GOAL = 1e-4  # rad: a set-point this near the wish counts as untouched
 
 
@@ -52,12 +52,12 @@ class GuardSettings:
 
 
 @dataclass(frozen=True)
-class Guarded:
+class GuardOutput:
     """One tick's result. ``command`` is None while there is nothing to say: the robot then holds by itself."""
 
     command: Command | None
-    verdict: Verdict
-    reason: Reason
+    verdict: GuardState
+    reason: GuardReason
 
 
 class CommandGuard:
@@ -73,7 +73,7 @@ class CommandGuard:
         rate_hz: float,
         sources: Sequence[str] = ("controller", "teleop"),
         settings: GuardSettings | None = None,
-        keep_outs: Sequence[KeepOut] = (),
+        keep_outs: Sequence[ForbiddenRegion] = (),
     ) -> None:
         """Args:
         robot: limits of the arm.
@@ -84,7 +84,7 @@ class CommandGuard:
         Raises:
             GenimaError: for settings that make no sense.
         """
-        self.counts: Counter[Reason] = Counter()  # ticks by reason
+        self.counts: Counter[GuardReason] = Counter()  # ticks by reason
         self.owner: str | None = None
         self._settings = settings or GuardSettings()
         self._settings.require_sensible()
@@ -93,13 +93,13 @@ class CommandGuard:
             names = ", ".join(np.array(robot.joint_names)[narrow])
             raise GenimaError(f"the command guard's margin is {self._settings.margin}; it leaves no range to {names}")
         limits = MotionLimits.of(robot, _SHARE, _SHARE, _SHARE, self._settings.margin)
-        self._motion = Motion(limits, 1 / rate_hz, keep_outs)
+        self._motion = JerkLimitedMotion(limits, 1 / rate_hz, keep_outs)
         self._fastest = robot.velocity_max * (1 + 1e-6)  # rad/s
         # The tick after this one would be too late. At low rates, samples as old as a period are what is normal.
         self._overdue_from = self._settings.late - min(1 / rate_hz, self._settings.late / 5)  # s
         self._measured: Joints | None = None
         self._wish: Command | None = None
-        self._refused: Reason | None = None  # why what the owner sends does not count
+        self._refused: GuardReason | None = None  # why what the owner sends does not count
         self._gripper = 1.0
         self._odd_gripper = False  # whether the gripper was limited in the last step
         self._engaged = False  # whether the set-point is in force at the robot
@@ -125,7 +125,7 @@ class CommandGuard:
         if source == self.owner:
             self._wish, self._refused, self._paused, self._joining = None, None, True, True
 
-    def refuse(self, source: str, reason: Reason = Reason.MALFORMED) -> None:
+    def refuse(self, source: str, reason: GuardReason = GuardReason.MALFORMED) -> None:
         """Take note that a source does not speak as it must; its next good command goes on."""
         if source == self.owner:
             self._refused = reason
@@ -166,7 +166,7 @@ class CommandGuard:
         self._joining = self._joining or self._requested_stop
         self._requested_stop = False
 
-    def step(self, now: float, periods: int = 1) -> Guarded:
+    def step(self, now: float, periods: int = 1) -> GuardOutput:
         """The set-point for time ``now``, so many periods after the previous call's.
 
         What was missed in between is not made up for, but passed over: the set-point is where it is due by now. After
@@ -175,20 +175,20 @@ class CommandGuard:
         missed, self._odd_gripper = periods - 1, False
         if missed * self._motion.period > self._settings.late and self._engaged and not self._motion.at_rest:
             self._engaged, self._joining = False, True
-            self.counts[Reason.GUARD_LATE] += 1
-            return Guarded(None, Verdict.STOPPED, Reason.GUARD_LATE)
+            self.counts[GuardReason.GUARD_LATE] += 1
+            return GuardOutput(None, GuardState.STOPPED, GuardReason.GUARD_LATE)
         for behind in range(min(missed, round(self._settings.late / self._motion.period)), 0, -1):
             self._advance(now - behind * self._motion.period)
         verdict, reason = self._advance(now)
         self.counts[reason] += 1
-        if self._odd_gripper and reason is not Reason.GRIPPER:
-            self.counts[Reason.GRIPPER] += 1
+        if self._odd_gripper and reason is not GuardReason.GRIPPER:
+            self.counts[GuardReason.GRIPPER] += 1
         if not self._engaged:
-            return Guarded(None, verdict, reason)
+            return GuardOutput(None, verdict, reason)
         command = Command(now, self._motion.position, self._motion.velocity, self._gripper)
-        return Guarded(command, verdict, reason)
+        return GuardOutput(command, verdict, reason)
 
-    def _advance(self, now: float) -> tuple[Verdict, Reason]:
+    def _advance(self, now: float) -> tuple[GuardState, GuardReason]:
         verdict, reason, wish = self._judge(now)
         if wish is not None:
             verdict, reason = self._follow(wish, now)
@@ -196,20 +196,20 @@ class CommandGuard:
             self._motion.stop()
             if self._engaged and self._was_moved(now):
                 # By hand, or the scene was reset: the old set-point must not pull it back.
-                self._engaged, self._joining, reason = False, True, Reason.MOVED
+                self._engaged, self._joining, reason = False, True, GuardReason.MOVED
         if self.owner is None and self._motion.at_rest:
             self._engaged = False
         return verdict, reason
 
-    def _judge(self, now: float) -> tuple[Verdict, Reason, Command | None]:
+    def _judge(self, now: float) -> tuple[GuardState, GuardReason, Command | None]:
         """The wish to follow, or why there is none."""
         settings, measured, wish = self._settings, self._measured, self._wish
         if self._requested_stop:
-            return Verdict.STOPPED, Reason.REQUESTED, None
+            return GuardState.STOPPED, GuardReason.REQUESTED, None
         if self.owner is None:
-            return Verdict.HELD, Reason.NO_OWNER, None
+            return GuardState.HELD, GuardReason.NO_OWNER, None
         if measured is None:
-            return Verdict.HELD, Reason.NO_STATE, None
+            return GuardState.HELD, GuardReason.NO_STATE, None
         if untimely := self._untimely(now - measured.stamp, *_STATE):
             return *untimely, None
         if not self._engaged:  # nobody has moved the arm by us: it is where it is measured
@@ -217,25 +217,25 @@ class CommandGuard:
             self._gripper = float(np.clip(measured.gripper, 0, 1))
             self._engaged = True
         if self._refused:
-            return Verdict.HELD, self._refused, None
+            return GuardState.HELD, self._refused, None
         if self._paused:
-            return Verdict.HELD, Reason.PAUSED, None
+            return GuardState.HELD, GuardReason.PAUSED, None
         if self._joining and not self._motion.at_rest:
-            return Verdict.HELD, Reason.HAND_OVER, None
+            return GuardState.HELD, GuardReason.HAND_OVER, None
         if wish is None:
-            return Verdict.HELD, Reason.NO_COMMAND, None
+            return GuardState.HELD, GuardReason.NO_COMMAND, None
         if untimely := self._untimely(now - wish.stamp, *_COMMAND):
             return *untimely, None
         if not _is_finite(wish, len(measured.positions)):
-            return Verdict.HELD, Reason.NOT_FINITE, None
+            return GuardState.HELD, GuardReason.NOT_FINITE, None
         step, away = _distance(wish.positions, self._motion.position), _distance(wish.positions, measured.positions)
         if self._joining and max(step, away) > settings.rejoin:
-            return Verdict.STOPPED, Reason.REJOIN, None
+            return GuardState.STOPPED, GuardReason.REJOIN, None
         if step > settings.jump:
-            return Verdict.HELD, Reason.JUMP, None
+            return GuardState.HELD, GuardReason.JUMP, None
         if away > settings.distance:
-            return Verdict.HELD, Reason.FAR, None
-        return Verdict.OK, Reason.NONE, wish
+            return GuardState.HELD, GuardReason.FAR, None
+        return GuardState.OK, GuardReason.NONE, wish
 
     def _was_moved(self, now: float) -> bool:
         """Whether the arm is far from a set-point that stands still."""
@@ -244,16 +244,18 @@ class CommandGuard:
             return False
         return _distance(self._motion.position, measured.positions) > settings.distance
 
-    def _untimely(self, age: float, late: Reason, lost: Reason, future: Reason) -> tuple[Verdict, Reason] | None:
+    def _untimely(
+        self, age: float, late: GuardReason, lost: GuardReason, future: GuardReason
+    ) -> tuple[GuardState, GuardReason] | None:
         """What an input's age in s leads to; None where it is fresh."""
         if age > self._settings.lost:  # at least late, by the settings' own rule
             self._joining = True
-            return Verdict.STOPPED, lost
+            return GuardState.STOPPED, lost
         if age > self._overdue_from:
-            return Verdict.HELD, late
-        return (Verdict.HELD, future) if age < -self._settings.late else None
+            return GuardState.HELD, late
+        return (GuardState.HELD, future) if age < -self._settings.late else None
 
-    def _follow(self, wish: Command, now: float) -> tuple[Verdict, Reason]:
+    def _follow(self, wish: Command, now: float) -> tuple[GuardState, GuardReason]:
         self._joining = False
         self._gripper = float(np.clip(wish.gripper, 0, 1))
         self._odd_gripper = abs(self._gripper - wish.gripper) > 1e-6
@@ -263,11 +265,11 @@ class CommandGuard:
         goal = wish.positions + velocities * (now - wish.stamp)
         motion.toward(goal, velocities, motion.period)
         if motion.kept_out_by is not None:
-            return Verdict.HELD, self._keep_outs[motion.kept_out_by].reason
+            return GuardState.HELD, self._keep_outs[motion.kept_out_by].reason
         if _distance(motion.position, goal) < _ON_GOAL and np.all(np.abs(wish.velocities) <= self._fastest):
-            return (Verdict.LIMITED, Reason.GRIPPER) if self._odd_gripper else (Verdict.OK, Reason.NONE)
+            return (GuardState.LIMITED, GuardReason.GRIPPER) if self._odd_gripper else (GuardState.OK, GuardReason.NONE)
         beyond = np.any((goal < limits.position_min) | (goal > limits.position_max))
-        return Verdict.LIMITED, Reason.POSITION if beyond else Reason.RATE
+        return GuardState.LIMITED, GuardReason.POSITION if beyond else GuardReason.RATE
 
 
 def _is_finite(wish: Command, n: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Verdict(Enum):
+class GuardState(Enum):
     """What became of the wish."""
 
     OK = "ok"
@@ -14,7 +14,7 @@ class Verdict(Enum):
     STOPPED = "stopped"  # the arm holds; only a command near it, or resume after a requested stop, goes on
 
 
-class Reason(Enum):
+class GuardReason(Enum):
     """Why a wish was not followed as it was."""
 
     NONE = ""
@@ -45,5 +45,5 @@ class Reason(Enum):
     REQUESTED = "stop requested"
 
 
-INTENDED = frozenset({Reason.NO_OWNER, Reason.NO_COMMAND, Reason.PAUSED, Reason.HAND_OVER})
+INTENDED = frozenset({GuardReason.NO_OWNER, GuardReason.NO_COMMAND, GuardReason.PAUSED, GuardReason.HAND_OVER})
 """Reasons for which the arm stands still as its operator wants it: no faults."""

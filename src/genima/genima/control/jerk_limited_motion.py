@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, RuckigError, Synchronization, Trajectory
 
-from genima.robot.model import Braking, RobotModel
+from genima.robot.model import RobotModel, VelocityEnvelope
 
 Array = NDArray[np.float64]
 _Progress = TypeVar("_Progress", float, NDArray[np.float64])
@@ -33,7 +33,7 @@ class MotionLimits:
     velocity: Array  # rad/s
     acceleration: Array  # rad/s^2
     jerk: Array  # rad/s^3
-    braking: Braking | None = None  # shrinks the velocity near the ends of the joints' ranges
+    braking: VelocityEnvelope | None = None  # shrinks the velocity near the ends of the joints' ranges
     braking_share: float = 1.0  # of what it leaves
 
     @classmethod
@@ -61,7 +61,7 @@ class MotionLimits:
         return np.maximum(-self.velocity, share * low), np.minimum(self.velocity, share * high)
 
 
-class Allows(Protocol):
+class MotionFilter(Protocol):
     """Tells where the arm may be."""
 
     def allows(self, now: Array, way: Array) -> bool:
@@ -69,7 +69,7 @@ class Allows(Protocol):
         leave."""
 
 
-class Motion:
+class JerkLimitedMotion:
     """A set-point in motion: ``position`` rad, ``velocity`` rad/s, ``acceleration`` rad/s^2, each (n,).
 
     Every tick keeps velocity, acceleration and jerk within the limits, and positions too: a tick is taken only if the
@@ -78,7 +78,7 @@ class Motion:
     its stop would end: so it keeps the limit all the way.
     """
 
-    def __init__(self, limits: MotionLimits, period: float, keep_outs: Sequence[Allows] = ()) -> None:
+    def __init__(self, limits: MotionLimits, period: float, keep_outs: Sequence[MotionFilter] = ()) -> None:
         """``keep_outs`` say where the arm may not be; it brakes as a whole while its way to rest is clear of them."""
         self.limits, self.period = limits, period
         self.kept_out_by: int | None = None  # which of the keep-outs made the arm brake in the last period

@@ -11,7 +11,7 @@ from genima.errors import GenimaError
 Array = NDArray[np.float64]
 
 
-class Way:
+class JointTrajectory:
     """From rest to rest through positions, smooth between them; the gripper changes when one is reached."""
 
     def __init__(self, times: Array, positions: Array, gripper: Array) -> None:

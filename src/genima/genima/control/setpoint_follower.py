@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.control.jerk_limited_motion import Motion, MotionLimits
+from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.robot.model import RobotModel
 from genima.types import Command
 
@@ -27,7 +27,7 @@ _OVERDUE = 2.5  # periods of the stream
 _SOONEST, _LATEST = 0.02, 0.05  # s after which a set-point is overdue, whatever the stream's period
 
 
-class Follower:
+class SetpointFollower:
     """The set-point that a controller is told. A set-point that only stops is a step in acceleration, at which an FR3
     ends the motion; this one keeps the arm's limits whatever happens to the stream.
 
@@ -35,7 +35,7 @@ class Follower:
     """
 
     def __init__(self, robot: RobotModel) -> None:
-        self._motion = Motion(MotionLimits.of(robot, *_SHARE), PERIOD)
+        self._motion = JerkLimitedMotion(MotionLimits.of(robot, *_SHARE), PERIOD)
         self._told: Command | None = None  # last
         self._goal: Command | None = None  # the stream's newest; None: the arm stops
         self._in_step = False  # what comes is passed on

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from genima.cameras.calibration_file import Calibration, calibration_files, calibration_folder
+from genima.cameras.calibration_file import CameraCalibration, calibration_files, calibration_folder
 from genima.cameras.camera import VIRTUAL
 from genima.cameras.plausibility import view_doubt, view_problem
 from genima.cameras.rig import Device, load_rig
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
 from genima.io import paths
-from genima.policy.spec import DrawingSpec, read_pair
+from genima.policy.spec import PolicySpec, read_pair
 from genima.robot.model import RobotModel
 
 _OLD = 90  # days
@@ -35,7 +35,7 @@ def cameras(name: str | None) -> tuple[Mapping[str, Device], Finding]:
 
 def checkpoint(
     folder: str | None, robot: RobotModel | None
-) -> tuple[DrawingSpec | None, dict[str, Path], list[Finding]]:
+) -> tuple[PolicySpec | None, dict[str, Path], list[Finding]]:
     """What a checkpoint was trained for, where its halves are by kind, and whether it can be read and fits the robot.
 
     Args:
@@ -71,7 +71,7 @@ def robot(name: str) -> tuple[RobotModel | None, Finding]:
     return model, ok("robot", f"{model.name}: {len(model.joint_names)} joints and {model.gripper_joint}")
 
 
-def rig_fits(rig: Mapping[str, Device], spec: DrawingSpec) -> Iterator[Finding]:
+def rig_fits(rig: Mapping[str, Device], spec: PolicySpec) -> Iterator[Finding]:
     """Whether the cameras give what the checkpoint takes."""
     for view in (view for view in spec.views if view != VIRTUAL):
         what = f"{view} camera"
@@ -92,7 +92,7 @@ def rig_fits(rig: Mapping[str, Device], spec: DrawingSpec) -> Iterator[Finding]:
 
 def calibrations(
     name: str | None,
-    spec: DrawingSpec | None,
+    spec: PolicySpec | None,
     rig: Mapping[str, Device],
     robot: RobotModel | None,
     now: datetime | None = None,
@@ -125,12 +125,12 @@ def calibrations(
             yield fail(view, f"{folder} has no {path.name}; there are {there}", "./genima calibrate live --help")
             continue
         try:
-            yield _judge(Calibration.load(path), rig.get(view), robot, now or datetime.now(UTC))
+            yield _judge(CameraCalibration.load(path), rig.get(view), robot, now or datetime.now(UTC))
         except GenimaError as error:
             yield fail(view, str(error), "correct the file, or calibrate anew")
 
 
-def _judge(calibration: Calibration, device: Device | None, robot: RobotModel | None, now: datetime) -> Finding:
+def _judge(calibration: CameraCalibration, device: Device | None, robot: RobotModel | None, now: datetime) -> Finding:
     view, camera = calibration.camera.view, calibration.camera
     again = f"./genima calibrate live --help; ./genima calibrate check shows how far {view} is off"
     if device is not None and device.mounted_on != camera.parent:

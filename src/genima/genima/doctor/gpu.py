@@ -22,7 +22,7 @@ _MIB = 2**20 / 1e9  # GB
 _SMALL = 100e6  # weights that a processor draws several times a second with
 
 
-class Card(NamedTuple):
+class GraphicsCard(NamedTuple):
     """A graphics card, by nvidia-smi."""
 
     name: str
@@ -31,7 +31,7 @@ class Card(NamedTuple):
     used: float  # GB
 
 
-def cards() -> list[Card] | str:
+def cards() -> list[GraphicsCard] | str:
     """All NVIDIA cards, or why they cannot be told."""
     if shutil.which("nvidia-smi") is None:
         return "no NVIDIA driver (nvidia-smi is not there)"
@@ -48,9 +48,9 @@ def cards() -> list[Card] | str:
         return f"nvidia-smi says what is not understood: {said.stdout.strip().splitlines()[0]}"
 
 
-def _card(line: str) -> Card:
+def _card(line: str) -> GraphicsCard:
     name, driver, total, used = (cell.strip() for cell in line.split(","))
-    return Card(name, driver, float(total) * _MIB, float(used) * _MIB)
+    return GraphicsCard(name, driver, float(total) * _MIB, float(used) * _MIB)
 
 
 def usable() -> str:
@@ -93,7 +93,7 @@ def _count(folder: Path) -> int:
     return sum(sum(parse_local_safetensors_file_metadata(file).parameter_count.values()) for file in files)
 
 
-def judge(found: list[Card] | str, problem: str, count: int, missing: str) -> Iterator[Finding]:
+def judge(found: list[GraphicsCard] | str, problem: str, count: int, missing: str) -> Iterator[Finding]:
     """Whether the models fit.
 
     Args:

@@ -21,7 +21,7 @@ _CLOCKS = "synchronise the two machines' clocks (chrony); ./genima doctor --cloc
 
 
 @dataclass(frozen=True)
-class Speaker:
+class TopicPublisher:
     """Who publishes on a topic."""
 
     node: str
@@ -29,10 +29,10 @@ class Speaker:
 
 
 @dataclass
-class Heard:
+class TopicSamples:
     """Of one topic, in the order of arrival."""
 
-    speakers: Sequence[Speaker] = ()
+    speakers: Sequence[TopicPublisher] = ()
     stamps: list[float] = field(default_factory=list)  # s, of the messages' headers
     arrivals: list[float] = field(default_factory=list)  # s, of this machine's clock
 
@@ -58,7 +58,7 @@ class Heard:
         return (len(self.stamps) - 1) / span if span > 0 else float("nan")
 
 
-def silence(what: str, topic: str, heard: Heard, reliable: bool) -> Finding | None:
+def silence(what: str, topic: str, heard: TopicSamples, reliable: bool) -> Finding | None:
     """Why nothing was heard of a topic, or too little to judge; None where enough was.
 
     Args:
@@ -82,7 +82,9 @@ def silence(what: str, topic: str, heard: Heard, reliable: bool) -> Finding | No
     return None
 
 
-def images(view: str, topic: str, heard: Heard, size: tuple[int, int], encoding: str, device: Device | None) -> Finding:
+def images(
+    view: str, topic: str, heard: TopicSamples, size: tuple[int, int], encoding: str, device: Device | None
+) -> Finding:
     """Whether a camera speaks as expected.
 
     Args:
@@ -123,7 +125,7 @@ def images(view: str, topic: str, heard: Heard, size: tuple[int, int], encoding:
     return ok(view, found)
 
 
-def joints(heard: Heard, problem: str) -> Finding:
+def joints(heard: TopicSamples, problem: str) -> Finding:
     """Whether the robot speaks as expected.
 
     Args:
@@ -153,14 +155,14 @@ def joints(heard: Heard, problem: str) -> Finding:
     return ok(what, found)
 
 
-def _clash(what: str, found: str, heard: Heard) -> Finding | None:
+def _clash(what: str, found: str, heard: TopicSamples) -> Finding | None:
     if len(heard.speakers) < 2:
         return None
     who = ", ".join(sorted(speaker.node for speaker in heard.speakers))
     return fail(what, f"{len(heard.speakers)} nodes publish it ({who}); {found}", "end one, or give each a namespace")
 
 
-def _ahead(what: str, found: str, heard: Heard) -> Finding | None:
+def _ahead(what: str, found: str, heard: TopicSamples) -> Finding | None:
     """Nothing is younger than it is: a stamp in the future is another clock's."""
     ahead = -float(heard.ages.min())
     if ahead <= _AHEAD:
@@ -168,7 +170,7 @@ def _ahead(what: str, found: str, heard: Heard) -> Finding | None:
     return fail(what, f"stamps are {1e3 * ahead:.0f} ms in the future; {found}", _CLOCKS)
 
 
-def commands(speakers: Sequence[Speaker]) -> Finding:
+def commands(speakers: Sequence[TopicPublisher]) -> Finding:
     """Whether one node at most commands the robot."""
     what, who = "joint_command", ", ".join(sorted(speaker.node for speaker in speakers))
     if not speakers:

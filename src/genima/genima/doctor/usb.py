@@ -28,7 +28,7 @@ _REPLUG = (
 
 
 @dataclass(frozen=True)
-class Plugged:
+class UsbCamera:
     """A camera as the kernel sees it. The serial number that it gives is the ASIC's, not the camera's."""
 
     port: str  # e.g. 2-1.4: bus 2, port 1 of the computer, port 4 of a hub there
@@ -38,7 +38,7 @@ class Plugged:
 
 
 @dataclass(frozen=True)
-class Known:
+class LibrealsenseCamera:
     """A camera as librealsense sees it."""
 
     serial: str
@@ -47,7 +47,7 @@ class Known:
     firmware: str
 
 
-def plugged(sys: Path, dev: Path) -> list[Plugged] | None:
+def plugged(sys: Path, dev: Path) -> list[UsbCamera] | None:
     """The RealSense cameras; None where the kernel tells of no USB at all."""
     devices = sys / "bus/usb/devices"
     if not devices.is_dir():
@@ -60,7 +60,7 @@ def plugged(sys: Path, dev: Path) -> list[Plugged] | None:
         model = re.search(r"RealSense.*?(\d{3}\w?)", name)
         bus, address = (int(number(folder / file) or 0) for file in ("busnum", "devnum"))
         found.append(
-            Plugged(
+            UsbCamera(
                 folder.name,
                 f"D{model.group(1).upper()}" if model else "camera",
                 number(folder / "speed") or 0.0,
@@ -70,7 +70,7 @@ def plugged(sys: Path, dev: Path) -> list[Plugged] | None:
     return found
 
 
-def known(rs: Any) -> list[Known]:
+def known(rs: Any) -> list[LibrealsenseCamera]:
     """The cameras by their serial numbers, by librealsense's Python module.
 
     Raises:
@@ -85,7 +85,9 @@ def known(rs: Any) -> list[Known]:
         ]
     except RuntimeError as error:
         raise GenimaError(f"librealsense cannot look at the cameras: {error}") from None
-    return [Known(serial, name.split()[-1].upper(), usb, firmware) for serial, name, usb, firmware in cameras]
+    return [
+        LibrealsenseCamera(serial, name.split()[-1].upper(), usb, firmware) for serial, name, usb, firmware in cameras
+    ]
 
 
 def connections(sys: Path, dev: Path, rig: Mapping[str, Device]) -> Iterator[Finding]:
@@ -111,7 +113,7 @@ def connections(sys: Path, dev: Path, rig: Mapping[str, Device]) -> Iterator[Fin
     yield from _shares(sys, cameras, rig)
 
 
-def _connection(camera: Plugged) -> Finding:
+def _connection(camera: UsbCamera) -> Finding:
     what = f"{camera.model} at {camera.port}"
     if camera.speed < _SUPER_SPEED:
         return fail(what, f"{camera.speed:g} Mbit/s: it fell back to USB 2, and misses images there", _REPLUG)
@@ -124,7 +126,7 @@ def _connection(camera: Plugged) -> Finding:
     return ok(what, f"{camera.speed:g} Mbit/s (USB 3)")
 
 
-def _shares(sys: Path, cameras: Sequence[Plugged], rig: Mapping[str, Device]) -> Iterator[Finding]:
+def _shares(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, Device]) -> Iterator[Finding]:
     """A bus, and the cable of a hub, carry all that hang on them."""
     most = max(rig.values() or [_TYPICAL], key=_megabits)  # nobody knows here which camera is which view
     sharing = defaultdict(list)
@@ -153,7 +155,7 @@ def _megabits(device: Device) -> float:
     return device.width * device.height * device.rate * _BITS / 1e6
 
 
-def serials(rig: Mapping[str, Device], cameras: Iterable[Known]) -> Iterator[Finding]:
+def serials(rig: Mapping[str, Device], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:
     """Whether each view's camera is there, and which others are."""
     by_serial = {camera.serial: camera for camera in cameras}
     for view, device in rig.items():

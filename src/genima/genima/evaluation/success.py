@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.types import DrawnTarget, Observation
 
 
@@ -37,7 +37,7 @@ class Success:
 class BlankTargets:
     """In an agent's place, all grey: what remains of the success does not come from the drawings."""
 
-    spec: DrawingSpec
+    spec: PolicySpec
 
     def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
         """A tile without anything on it."""

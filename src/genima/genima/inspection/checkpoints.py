@@ -21,7 +21,7 @@ from genima.inspection.sheet import captioned, grid
 from genima.io.files import read_bytes, read_json
 from genima.io.images import decode_colour
 from genima.policy import spec as checkpoint
-from genima.policy.spec import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, DrawingSpec
+from genima.policy.spec import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.training import DRAWINGS, PROGRESS, STATE
@@ -84,7 +84,7 @@ def inspect_pair(root: Path) -> Report:
 # ------------------------------------------------------------------------------------------------------------- text
 
 
-def _checkpoint(folder: Path, kind: str) -> tuple[DrawingSpec, Section]:
+def _checkpoint(folder: Path, kind: str) -> tuple[PolicySpec, Section]:
     chosen = checkpoint.resolve(folder)
     spec, about = checkpoint.read(chosen, kind)
     with checkpoint.loading(chosen):
@@ -185,7 +185,7 @@ def _training_rows(folder: Path) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------------------- pictures
 
 
-def _with_picture(sections: list[Section], spec: DrawingSpec, pictures: list[Image]) -> Report:
+def _with_picture(sections: list[Section], spec: PolicySpec, pictures: list[Image]) -> Report:
     if pictures:
         return Report(sections, grid(pictures, 1))
     try:
@@ -224,7 +224,7 @@ def _curves(metrics: Mapping[int, Mapping[str, float]]) -> Image:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def sphere_sheet(spec: DrawingSpec) -> Image:
+def sphere_sheet(spec: PolicySpec) -> Image:
     """The spheres of the robot's home pose in every view over grey, with an open and a closed gripper.
 
     Raises:

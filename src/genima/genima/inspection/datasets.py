@@ -15,7 +15,7 @@ from genima.cameras.tiling import fit
 from genima.data.datasets.render import MANIFEST, sha256
 from genima.data.datasets.target_dataset import read_manifest
 from genima.data.episodes import Episode, EpisodeError, find_episodes
-from genima.data.episodes.cameras import RecordedCameras
+from genima.data.episodes.cameras import EpisodeCameras
 from genima.data.lerobot import layout
 from genima.data.lerobot.description import EpisodeEntry, Info, read_episodes, read_info, read_tasks
 from genima.data.lerobot.reader import decode_stored
@@ -26,7 +26,7 @@ from genima.inspection.sheet import captioned, grid
 from genima.io.files import shorten
 from genima.io.images import decode_rgba
 from genima.io.tables import numbers, read_columns, stream_column, stream_rows, texts
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import composite
 from genima.types import Image
@@ -55,7 +55,7 @@ def inspect_targets(folder: Path, verify: bool) -> Report:
         GenimaError: when the manifest or a shard is missing or damaged.
     """
     manifest = read_manifest(folder)
-    spec = DrawingSpec.from_dict(manifest["spec"])
+    spec = PolicySpec.from_dict(manifest["spec"])
     files, table = _read_shards(folder, manifest["shards"], verify)
     if not len(table):
         raise GenimaError(f"{folder}: its shards hold no moments; render the dataset anew")
@@ -105,7 +105,7 @@ def _read_shards(folder: Path, shards: Sequence[Mapping[str, Any]], verify: bool
         raise GenimaError(f"{files[0].parent}: its shards differ in their columns ({shorten(str(error))})") from None
 
 
-def _drawn_moments(file: Path, moments: Sequence[int], spec: DrawingSpec, rendered: Sequence[str]) -> list[Image]:
+def _drawn_moments(file: Path, moments: Sequence[int], spec: PolicySpec, rendered: Sequence[str]) -> list[Image]:
     """Some moments of a demo, by their rows: observation above drawn target, tiled, other rendered views below."""
     views = [*spec.views, *(view for view in rendered if view not in spec.views)]
     columns = [f"{kind}.{view}" for kind in ("observation", "spheres") for view in views]
@@ -141,7 +141,7 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
             for view in episode.views:
                 images = [episode.image(view, t) for t in (range(len(episode)) if verify else (0,))]
                 sizes[f"{view} {images[0].shape[1]}x{images[0].shape[0]} px"] += 1
-            if missing := sorted(set(episode.views) - set(RecordedCameras.of(path).calibrated)):
+            if missing := sorted(set(episode.views) - set(EpisodeCameras.of(path).calibrated)):
                 uncalibrated.append(f"{path.name}: {', '.join(missing)}")
             if path in shown:
                 strips.append(_demo_strip(episode))

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from genima.data.episodes.alignment import Stream
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.frames import decode
-from genima.data.episodes.idle import Activity, Track, find_idle, find_tracks
+from genima.data.episodes.idle import Activity, JointTrack, find_idle, find_tracks
 from genima.data.episodes.summary import Summary, notes, rate
 from genima.errors import GenimaError
 from genima.inspection.report import Report, Section, listed
@@ -43,7 +43,7 @@ _LINES: dict[str, dict[str, Any]] = {
 _Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # times in s, positions, (N,) each
 
 
-def inspect_demo(survey: Survey, robot: RobotModel) -> Report:
+def inspect_demo(survey: EpisodeIndex, robot: RobotModel) -> Report:
     """The main facts of a demo, all its views at some moments, and its joints over time."""
     summary, activity = Summary.of(survey), None
     tracks = find_tracks(survey, robot)
@@ -82,7 +82,7 @@ def _calibration(summary: Summary) -> str:
     return f"unknown of {', '.join(summary.uncalibrated)} (./genima render needs --cameras FOLDER)"
 
 
-def _topic(survey: Survey, topic: str) -> str:
+def _topic(survey: EpisodeIndex, topic: str) -> str:
     count = survey.counts[topic]
     messages = f"{printable(topic)}: {count or 'no'} message{'s' * (count != 1)}"
     if topic in survey.unread:
@@ -93,7 +93,7 @@ def _topic(survey: Survey, topic: str) -> str:
 # ----------------------------------------------------------------------------------------------------------- images
 
 
-def _contact_sheet(survey: Survey, moments: NDArray[np.float64]) -> Image:
+def _contact_sheet(survey: EpisodeIndex, moments: NDArray[np.float64]) -> Image:
     """A row for each view, with its images nearest to some moments (T,)."""
     topics = {topic: view for view, topic in survey.views.items() if topic in survey.streams}
     chosen = {
@@ -125,7 +125,11 @@ def _shrunk(message: object, width: int) -> Image:
 
 
 def _joint_plots(
-    survey: Survey, robot: RobotModel, tracks: dict[str, Track], activity: Activity | None, moments: NDArray[np.float64]
+    survey: EpisodeIndex,
+    robot: RobotModel,
+    tracks: dict[str, JointTrack],
+    activity: Activity | None,
+    moments: NDArray[np.float64],
 ) -> Image:
     """Each joint and the gripper over time: measured, commanded, and what led them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # only here: it takes a while

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.system.terminal import printable
 from genima.targets.appearance import Colour
 from genima.types import Image
@@ -60,7 +60,7 @@ def spread(values: ArrayLike, digits: int = 0) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def spec_rows(spec: DrawingSpec) -> dict[str, str]:
+def spec_rows(spec: PolicySpec) -> dict[str, str]:
     """What a checkpoint or a dataset says of the drawn targets."""
     looks, (width, height), side = spec.appearance, spec.camera_size, spec.view_size
     frames = [*spec.joint_names, "the flange", "the tip"]

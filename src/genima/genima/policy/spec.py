@@ -28,7 +28,7 @@ FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}  # ... 
 
 
 @dataclass(frozen=True)
-class DrawingSpec:
+class PolicySpec:
     """Everything that the diffusion agent, the controller and the robot must agree on."""
 
     robot: str
@@ -61,7 +61,7 @@ class DrawingSpec:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], what: str = "specification") -> DrawingSpec:
+    def from_dict(cls, data: Mapping[str, Any], what: str = "specification") -> PolicySpec:
         """The inverse of :meth:`to_dict`. ``what`` names the data in errors.
 
         Raises:
@@ -69,7 +69,7 @@ class DrawingSpec:
         """
         return validate(_Spec, data, what).spec()
 
-    def require_same(self, other: DrawingSpec, mine: str, theirs: str) -> None:
+    def require_same(self, other: PolicySpec, mine: str, theirs: str) -> None:
         """Raise a GenimaError that names the fields in which two specifications differ, but for the prompt.
 
         That is the diffusion agent's alone: whoever reads its drawings need not know it.
@@ -106,7 +106,7 @@ def _template(text: str) -> str:
 
 
 class _Spec(FileSchema):
-    """Schema of :meth:`DrawingSpec.to_dict`."""
+    """Schema of :meth:`PolicySpec.to_dict`."""
 
     version: Annotated[Literal[2], Field(alias="schema")]
     robot: Text
@@ -119,12 +119,12 @@ class _Spec(FileSchema):
     appearance: Annotated[dict[str, Any], AfterValidator(Appearance.from_dict)]
     prompt_template: Annotated[Text, AfterValidator(_template)]
 
-    def spec(self) -> DrawingSpec:
+    def spec(self) -> PolicySpec:
         appearance: Any = self.appearance  # as it was validated
         if unknown := set(self.views) - set(appearance.radii):
             raise GenimaError(f"views: the appearance has no sphere radius of {', '.join(sorted(unknown))}")
         width, height = self.camera_size
-        return DrawingSpec(
+        return PolicySpec(
             self.robot, tuple(self.joint_names), tuple(self.views), (width, height), self.view_size, self.horizon,
             self.action_rate, appearance, self.prompt_template,
         )  # fmt: skip
@@ -164,7 +164,7 @@ def resolve(folder: str | Path) -> Path:
     return next((path for path in candidates if (path / FILE).is_file()), folder)
 
 
-def read(folder: Path, kind: str) -> tuple[DrawingSpec, dict[str, Any]]:
+def read(folder: Path, kind: str) -> tuple[PolicySpec, dict[str, Any]]:
     """The specification in a checkpoint folder, and the rest of its ``genima.json``.
 
     Raises:
@@ -224,7 +224,7 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_pair(folder: str | Path | None) -> tuple[DrawingSpec, dict[str, Path]]:
+def read_pair(folder: str | Path | None) -> tuple[PolicySpec, dict[str, Path]]:
     """What the diffusion agent and the controller of a folder agree on, and where they are by kind; None: bundled.
 
     Takes a moment: the weights' headers are read, not the weights.
@@ -276,6 +276,6 @@ def loading(folder: Path) -> Iterator[None]:
         raise GenimaError(f"checkpoint {folder} cannot be loaded, its tokenizer is damaged") from None
 
 
-def write(folder: Path, kind: str, spec: DrawingSpec, **rest: Any) -> None:
+def write(folder: Path, kind: str, spec: PolicySpec, **rest: Any) -> None:
     """Write ``genima.json`` last of all files, in one step: a folder with it is a whole checkpoint."""
     atomic_write(Path(folder) / FILE, (json.dumps({"kind": kind, **spec.to_dict(), **rest}, indent=2) + "\n").encode())

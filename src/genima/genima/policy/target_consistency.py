@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from genima.cameras.camera import Camera
 from genima.cameras.tiling import untile
 from genima.errors import GenimaError
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets.rendering import label_stripes
 from genima.targets.sphere_geometry import place_spheres, stripe_colours
@@ -19,10 +19,10 @@ from genima.types import Image
 _NEAR = 45.0  # grey levels, mean over the channels: between a sphere's colours and a blurred drawing of them
 
 
-class Agreement:
+class TargetConsistency:
     """Draws spheres where joints are and looks for their colours there."""
 
-    def __init__(self, spec: DrawingSpec, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+    def __init__(self, spec: PolicySpec, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
         """``cameras`` are those of the drawing's views; views without one, as a virtual one, are not looked at.
 
         Raises:

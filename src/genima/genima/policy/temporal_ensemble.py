@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.closed_loop import Reads
-from genima.types import Chunk, DrawnTarget, Joints
+from genima.types import ActionChunk, DrawnTarget, Joints
 
 _INSTANT = 1e-6  # s: times that differ by less are the same
 
@@ -25,9 +25,9 @@ class TemporalEnsemble:
 
     def __init__(self, controller: Reads, m: float) -> None:
         self._controller, self._m = controller, m
-        self._chunks: list[Chunk] = []  # from the oldest on
+        self._chunks: list[ActionChunk] = []  # from the oldest on
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         """The controller's new chunk, averaged with what the earlier ones say about its times."""
         newest = self._controller.read(drawn, joints)
         times = newest.due
@@ -37,10 +37,10 @@ class TemporalEnsemble:
         weights = np.exp(-self._m * (covers.cumsum(axis=0) - 1)) * covers
         said = np.array([_at(times, chunk) for chunk in self._chunks])
         averaged = np.einsum("ck,ckn->kn", weights / weights.sum(axis=0), said)
-        return Chunk(newest.stamp, newest.period, averaged[:, :-1], averaged[:, -1])
+        return ActionChunk(newest.stamp, newest.period, averaged[:, :-1], averaged[:, -1])
 
 
-def _at(times: NDArray[np.float64], chunk: Chunk) -> NDArray[np.float64]:
+def _at(times: NDArray[np.float64], chunk: ActionChunk) -> NDArray[np.float64]:
     """A chunk's positions and gripper (K, n + 1) at ``times`` (K,) s."""
     actions = np.column_stack([chunk.positions, chunk.gripper])
     return np.column_stack([np.interp(times, chunk.due, column) for column in actions.T])

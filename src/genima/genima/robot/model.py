@@ -110,7 +110,7 @@ class _RobotFields(FileSchema):
 
 
 @dataclass(frozen=True)
-class Braking:
+class VelocityEnvelope:
     """A joint may move towards an end of its range only so fast that it can brake before it; all arrays (n,).
 
     Source: Franka Control Interface documentation, "Limits for Franka Research 3". Infinite where a joint has none.
@@ -122,7 +122,7 @@ class Braking:
     upper_end: Array  # rad
 
     @classmethod
-    def of(cls, joints: Sequence[_JointFields]) -> Braking | None:
+    def of(cls, joints: Sequence[_JointFields]) -> VelocityEnvelope | None:
         """Read the joints' ``braking`` entries; None where there are none."""
         if all(joint.braking is None for joint in joints):
             return None
@@ -198,7 +198,7 @@ class RobotModel:
     position_min: Array  # rad
     position_max: Array  # rad
     velocity_max: Array  # rad/s
-    braking: Braking | None  # how the velocity limit shrinks near the ends of the joints' ranges
+    braking: VelocityEnvelope | None  # how the velocity limit shrinks near the ends of the joints' ranges
     acceleration_max: Array  # rad/s^2
     jerk_max: Array  # rad/s^3
     home: Array  # rad, where episodes start
@@ -244,7 +244,7 @@ class RobotModel:
             position_min=column("min"),
             position_max=column("max"),
             velocity_max=column("velocity"),
-            braking=Braking.of(joints),
+            braking=VelocityEnvelope.of(joints),
             acceleration_max=column("acceleration"),
             jerk_max=column("jerk"),
             home=column("home"),

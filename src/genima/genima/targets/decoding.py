@@ -26,7 +26,7 @@ from genima.targets.sphere_detection import SCENE, Disc, find_discs, label_pixel
 from genima.targets.sphere_geometry import place_spheres
 from genima.types import Image
 
-__all__ = ["Disc", "DrawingErrors", "Reading", "drawing_errors", "read_centres", "read_joints", "summarise"]
+__all__ = ["Disc", "DecodingErrors", "DecodedTarget", "decoding_errors", "read_centres", "decode_joints", "summarise"]
 
 Array = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ _WITHIN_PX, _WITHIN_DEGREES = 3, 3  # what summaries call close
 
 
 @dataclass(frozen=True)
-class Reading:
+class DecodedTarget:
     """What a drawing says."""
 
     positions: Array  # (n,) rad; NaN for joints that the spheres found do not determine
@@ -59,7 +59,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class DrawingErrors:
+class DecodingErrors:
     """How far a drawing is from the true one."""
 
     pixels: Mapping[str, Mapping[str, float]]  # px, by view and sphere, of those to be seen; NaN for missing ones
@@ -73,14 +73,14 @@ class DrawingErrors:
         return _share(np.isfinite(error) for view in self.pixels.values() for error in view.values())
 
 
-def read_joints(
+def decode_joints(
     images: Mapping[str, Image],
     current: NDArray[np.floating],
     cameras: Mapping[str, Camera],
     robot: RobotModel,
     appearance: Appearance,
     observation: Mapping[str, Image] | None = None,
-) -> Reading:
+) -> DecodedTarget:
     """The joint positions whose spheres explain a drawing in all its views at once.
 
     Args:
@@ -118,11 +118,11 @@ def read_joints(
     sightings = [s for s in sightings if s.sphere.closed_colour is None or s.disc.closed != gripper_open]
     if not sightings:
         unknown = np.full(len(robot.joint_names), np.nan)
-        return Reading(unknown, np.full_like(unknown, np.inf), None, np.nan, discs)
+        return DecodedTarget(unknown, np.full_like(unknown, np.inf), None, np.nan, discs)
     brightness = _Brightness.of(sightings, images, labels, robot, appearance)
     positions, deviations = _fit_brightness(brightness, fit, current)
     agreement = float(np.corrcoef(brightness.drawn, brightness(positions))[0, 1])
-    return Reading(np.where(deviations < _UNKNOWN, positions, np.nan), deviations, gripper_open, agreement, discs)
+    return DecodedTarget(np.where(deviations < _UNKNOWN, positions, np.nan), deviations, gripper_open, agreement, discs)
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ def _around(middle: float, reach: float, size: int) -> slice:
     return slice(max(0, int(middle - reach)), min(size, int(middle + reach) + 1))
 
 
-def drawing_errors(
+def decoding_errors(
     images: Mapping[str, Image],
     target: NDArray[np.floating],
     gripper_open: bool,
@@ -324,13 +324,13 @@ def drawing_errors(
     robot: RobotModel,
     appearance: Appearance,
     observation: Mapping[str, Image] | None = None,
-) -> DrawingErrors:
+) -> DecodingErrors:
     """Compare a drawing with the joint positions ``target`` (n,) in rad that it should show.
 
     A sphere is to be seen where it can be read from the true drawing. Other arguments and errors as in
-    :func:`read_joints`.
+    :func:`decode_joints`.
     """
-    reading = read_joints(images, current, cameras, robot, appearance, observation)
+    reading = decode_joints(images, current, cameras, robot, appearance, observation)
     pixels: dict[str, dict[str, float]] = {}
     gripper_shown = False
     for view, drawn in images.items():
@@ -349,7 +349,7 @@ def drawing_errors(
             pixels[view][sphere.name] = float(np.hypot(disc.u - u, disc.v - v)) if disc else np.nan
             gripper_shown |= sphere.closed_colour is not None
     turns = (reading.positions - target + np.pi) % (2 * np.pi) - np.pi
-    return DrawingErrors(
+    return DecodingErrors(
         pixels,
         dict(zip(robot.joint_names, np.abs(np.rad2deg(turns)).tolist(), strict=True)),
         bool(reading.gripper_open == gripper_open) if gripper_shown else None,
@@ -357,7 +357,7 @@ def drawing_errors(
     )
 
 
-def summarise(errors: Sequence[DrawingErrors]) -> dict[str, float]:
+def summarise(errors: Sequence[DecodingErrors]) -> dict[str, float]:
     """Many drawings in a few numbers; NaN where there is nothing to count.
 
     ``px`` and ``px/<sphere>``, ``deg`` and ``deg/<joint>`` are medians over what was found, ``px_within_3`` and so on

@@ -17,7 +17,7 @@ _STRAY = 0.02, 0.1  # m, rad that the arm may fall behind where the tip was push
 _SHARE = 0.5  # of the arm's velocities
 
 
-class Jog:
+class CartesianJog:
     """Where an arm goes whose tip is pushed: ``positions`` (n,) rad, ``velocities`` (n,) rad/s."""
 
     def __init__(self, robot: RobotModel) -> None:

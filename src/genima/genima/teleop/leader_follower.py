@@ -23,10 +23,10 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.control.jerk_limited_motion import Motion, MotionLimits
+from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.teleop.leader_mapping import Sample
+from genima.teleop.leader_mapping import LeaderSample
 from genima.types import Command, Joints
 
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ _OUTSIDE = 1e-3  # rad beyond a joint's range, from which on it is told
 _MOST = {"speed": 1.0, "near": 0.2, "settle": 10.0, "jump": 1.0, "late": 1.0}  # of the settings below
 
 
-class Phase(Enum):
+class FollowerState(Enum):
     """What the follower does."""
 
     IDLE = "idle"
@@ -50,7 +50,7 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True)
-class MirrorSettings:
+class LeaderFollowerSettings:
     """How slowly, how near, and how much is too much."""
 
     speed: float = 0.15  # of the arm's velocity limits while aligning
@@ -66,54 +66,54 @@ class MirrorSettings:
                 raise GenimaError(f"the mirror's {name} is {value}; it must be positive and at most {_MOST[name]:g}")
 
 
-class Mirror:
+class LeaderFollower:
     """Turns a leader's samples into commands. All times are seconds on one clock, passed in."""
 
-    def __init__(self, robot: RobotModel, settings: MirrorSettings | None = None) -> None:
+    def __init__(self, robot: RobotModel, settings: LeaderFollowerSettings | None = None) -> None:
         """``robot`` is the follower.
 
         Raises:
             GenimaError: for settings that make no sense.
         """
-        self._settings = settings or MirrorSettings()
+        self._settings = settings or LeaderFollowerSettings()
         self._settings.require_sensible()
         self._robot = robot
-        self.phase = Phase.IDLE
+        self.phase = FollowerState.IDLE
         self.reason = ""  # why the follower is held, stays at a limit, or was given away
-        self._motion = Motion(MotionLimits.of(robot, self._settings.speed, _ACCELERATION, _JERK), _PERIOD)
+        self._motion = JerkLimitedMotion(MotionLimits.of(robot, self._settings.speed, _ACCELERATION, _JERK), _PERIOD)
         self._placed = False  # whether the motion begins where the arm is
         self._moved_until = 0.0  # s, up to when the motion has come
         self._agree_since: float | None = None  # s
-        self._recent: deque[Sample] = deque()  # of the last moments
+        self._recent: deque[LeaderSample] = deque()  # of the last moments
         self._gripper: float | None = None  # open fraction; None until the first sample after a start
 
     def start(self) -> None:
         """Come to the leader, then mirror it; also from a pause or a hold."""
-        if self.phase is not Phase.MIRRORING:
-            self.phase, self.reason = Phase.ALIGNING, ""
+        if self.phase is not FollowerState.MIRRORING:
+            self.phase, self.reason = FollowerState.ALIGNING, ""
             self._placed, self._agree_since, self._gripper = False, None, None
             self._recent.clear()
 
     def pause(self) -> None:
         """Let the follower rest while the leader is moved elsewhere."""
-        if self.phase in (Phase.ALIGNING, Phase.MIRRORING):
-            self.phase, self.reason = Phase.PAUSED, ""
+        if self.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
+            self.phase, self.reason = FollowerState.PAUSED, ""
 
     def end(self, reason: str = "") -> None:
         """Let go of the follower; ``reason`` is told where nobody asked for that."""
-        self.phase, self.reason = Phase.IDLE, reason
+        self.phase, self.reason = FollowerState.IDLE, reason
 
     def hold(self, reason: str) -> None:
         """Stop where it is, for ``reason``, until the operator starts again."""
-        if self.phase in (Phase.ALIGNING, Phase.MIRRORING):
-            self.phase, self.reason = Phase.HELD, reason
+        if self.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
+            self.phase, self.reason = FollowerState.HELD, reason
 
     def watch(self, now: float) -> None:
         """Hold when the leader has been silent for too long; to be called regularly."""
         if self._recent and now - self._recent[-1].stamp > self._settings.late:
             self.hold(f"the leader has been silent for {now - self._recent[-1].stamp:.2f} s")
 
-    def follow(self, sample: Sample, measured: Joints) -> Command | None:
+    def follow(self, sample: LeaderSample, measured: Joints) -> Command | None:
         """The wish that a new sample of the leader leads to; None when there is none.
 
         Args:
@@ -121,7 +121,7 @@ class Mirror:
             measured: the follower now; where an alignment begins, and how far the gripper stays open until the leader
                 tells.
         """
-        if self.phase not in (Phase.ALIGNING, Phase.MIRRORING) or not self._goes_on(sample):
+        if self.phase not in (FollowerState.ALIGNING, FollowerState.MIRRORING) or not self._goes_on(sample):
             return None
         self._recent.append(sample)
         while sample.stamp - self._recent[0].stamp > _LONGEST_GAP:
@@ -130,7 +130,7 @@ class Mirror:
             self._gripper = sample.gripper
         elif self._gripper is None:  # what it holds must not fall
             self._gripper = measured.gripper
-        if self.phase is Phase.ALIGNING:
+        if self.phase is FollowerState.ALIGNING:
             if outside := self._outside(sample.positions, self._settings.near):
                 self.hold(f"{outside}; move the leader back")
                 return None
@@ -139,11 +139,11 @@ class Mirror:
             positions, velocities = self._within_range(sample)
         return Command(sample.stamp, positions, velocities, self._gripper)
 
-    def distance(self, sample: Sample, measured: Joints) -> Array:
+    def distance(self, sample: LeaderSample, measured: Joints) -> Array:
         """Return what each joint of the follower has to go to the leader, (n,) rad, also where it cannot."""
         return sample.positions - measured.positions
 
-    def _within_range(self, sample: Sample) -> tuple[Array, Array]:
+    def _within_range(self, sample: LeaderSample) -> tuple[Array, Array]:
         """Return the leader's positions (n,) rad and velocities (n,) rad/s; where it is outside the range, the limit.
 
         ``reason`` says so as long as that lasts.
@@ -163,7 +163,7 @@ class Mirror:
             for i in np.flatnonzero(beyond > slack)
         )
 
-    def _goes_on(self, sample: Sample) -> bool:
+    def _goes_on(self, sample: LeaderSample) -> bool:
         """Whether a sample continues those before it; else the follower is held."""
         if not self._recent:
             return True
@@ -183,7 +183,7 @@ class Mirror:
             return False
         return True
 
-    def _align(self, sample: Sample, measured: Joints) -> tuple[Array, Array]:
+    def _align(self, sample: LeaderSample, measured: Joints) -> tuple[Array, Array]:
         """Where the follower shall be, (n,) rad, and how fast, (n,) rad/s."""
         if not self._placed:
             self._motion.reset(measured.positions)
@@ -201,10 +201,10 @@ class Mirror:
         elif self._agree_since is None:
             self._agree_since = sample.stamp
         elif sample.stamp - self._agree_since >= self._settings.settle:
-            self.phase = Phase.MIRRORING
+            self.phase = FollowerState.MIRRORING
         return self._motion.position, self._motion.velocity
 
-    def _speed(self, sample: Sample) -> Array:
+    def _speed(self, sample: LeaderSample) -> Array:
         """The leader's velocity, (n,) rad/s: what it says, else the slope of its last positions."""
         if sample.velocities is not None:
             return sample.velocities

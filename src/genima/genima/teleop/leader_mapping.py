@@ -84,7 +84,7 @@ class _LeaderFields(FileSchema):
 
 
 @dataclass(frozen=True)
-class Sample:
+class LeaderSample:
     """A leader at one moment, in the follower's joints."""
 
     stamp: float  # s
@@ -101,7 +101,7 @@ def toggled(told: float | None, measured: Joints | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Leader:
+class LeaderMapping:
     """``follower = sign * scale * leader + offset``, joint by joint; arrays (n,) in the follower's order."""
 
     follower: RobotModel
@@ -115,7 +115,7 @@ class Leader:
     unwrap_at_start: bool = False  # joints that are whole turns outside the follower's range are turned back
 
     @classmethod
-    def load(cls, name_or_file: str | Path, follower: RobotModel) -> Leader:
+    def load(cls, name_or_file: str | Path, follower: RobotModel) -> LeaderMapping:
         """Read ``config/teleop/<name>.yaml`` or a YAML file; ``same`` is a leader like the follower itself.
 
         Raises:
@@ -150,7 +150,7 @@ class Leader:
 
     def sample(
         self, stamp: float, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float] = ()
-    ) -> Sample:
+    ) -> LeaderSample:
         """Return a joint state of the leader, picked **by name**, in the follower's joints, wherever these are.
 
         Velocities that are not all there and finite are left out.
@@ -164,7 +164,7 @@ class Leader:
         if len(velocities) == len(names):
             speeds_by_name = dict(zip(names, velocities, strict=True))
             speeds = self.factor * np.array([speeds_by_name[name] for name in self.joint_names])
-        return Sample(
+        return LeaderSample(
             stamp,
             self.factor * raw + self.offset,
             speeds if speeds is not None and bool(np.all(np.isfinite(speeds))) else None,

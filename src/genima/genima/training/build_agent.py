@@ -15,7 +15,7 @@ from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import BaseModel, load_base
 from genima.policy.diffusion_agent.small import small_agent
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.training.options import SMALL
 
 _UNTILED_PROMPT = "the {view} view of a robot arm executing '{goal}'"
@@ -50,7 +50,7 @@ def build_agent(
 
 def agent_on(
     base: BaseModel,
-    spec: DrawingSpec,
+    spec: PolicySpec,
     conditioning: Literal["controlnet", "unet"] = "controlnet",
     tiled: bool = True,
     steps: int = 10,
@@ -73,7 +73,7 @@ def agent_on(
     return DiffusionAgent(_spec(spec, tiled), unet, controlnet, base.vae, base.prompts, scheduler, steps, tiled, base)
 
 
-def _spec(spec: DrawingSpec, tiled: bool) -> DrawingSpec:
+def _spec(spec: PolicySpec, tiled: bool) -> PolicySpec:
     return spec if tiled else replace(spec, prompt_template=_UNTILED_PROMPT)
 
 

@@ -18,23 +18,29 @@ from torch import Tensor, nn
 from genima.cameras.camera import Camera
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.backgrounds import Backgrounds
-from genima.data.datasets.controller_samples import ChunkBatch, ChunkDataset, Perturbation, collate, joint_statistics
-from genima.data.datasets.sample_index import Moments, Visit
+from genima.data.datasets.controller_samples import (
+    ControllerBatch,
+    ControllerDataset,
+    Perturbation,
+    collate,
+    joint_statistics,
+)
+from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.data.datasets.target_dataset import split
 from genima.policy.controller.act import Act, ActConfig, act_loss
 from genima.policy.controller.controller import Controller, pixels
 from genima.policy.controller.pretrained import load_clip, load_imagenet
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
-from genima.policy.spec import DrawingSpec, halve
+from genima.policy.spec import PolicySpec, halve
 from genima.system.command_line import check_options
 from genima.training import loop
-from genima.training.options import CLIP, IMAGENET, RANDOM, ChunkOptions, LoopOptions
+from genima.training.options import CLIP, IMAGENET, RANDOM, ControllerOptions, LoopOptions
 from genima.types import DrawnTarget, Joints
 
 _SHOWN = 8  # samples on the picture
 
 
-class ControllerLoss(nn.Module):
+class ControllerLossModule(nn.Module):
     """ACT's loss of a batch, and its parts."""
 
     def __init__(self, controller: Controller) -> None:
@@ -42,7 +48,7 @@ class ControllerLoss(nn.Module):
         self.controller = controller
         self.act = controller.act
 
-    def forward(self, batch: ChunkBatch) -> dict[str, Tensor]:
+    def forward(self, batch: ControllerBatch) -> dict[str, Tensor]:
         """``loss`` and its parts ``joints``, ``gripper`` and ``kl``."""
         device = self.controller.device
         actions, padding = batch.actions.to(device), batch.padding.to(device)
@@ -53,7 +59,7 @@ class ControllerLoss(nn.Module):
 
 
 def build_controller(
-    spec: DrawingSpec, moments: Moments, resnet: str = IMAGENET, clip: str = CLIP, seed: int = 0
+    spec: PolicySpec, moments: TargetSamples, resnet: str = IMAGENET, clip: str = CLIP, seed: int = 0
 ) -> Controller:
     """An untrained controller of the paper's size, on an ImageNet ResNet-18 (or ``RANDOM``) and a frozen CLIP.
 
@@ -71,7 +77,7 @@ def build_controller(
     return Controller(spec, act, tokenizer, joint_statistics(moments), clip)
 
 
-def build_small_controller(spec: DrawingSpec, moments: Moments, seed: int = 0) -> Controller:
+def build_small_controller(spec: PolicySpec, moments: TargetSamples, seed: int = 0) -> Controller:
     """An untrained controller with a small text encoder of its own, to be trained from scratch on a CPU."""
     torch.manual_seed(seed)
     tokenizer = small_tokenizer(moments.instructions)
@@ -90,9 +96,9 @@ def weights_fingerprint(controller: Controller) -> str:
 
 def train_controller(
     controller: Controller,
-    moments: Moments,
+    moments: TargetSamples,
     cameras: Mapping[str, Camera],
-    options: ChunkOptions,
+    options: ControllerOptions,
     loop_options: LoopOptions,
     folder: Path,
     accelerator: Accelerator | None = None,
@@ -111,12 +117,12 @@ def train_controller(
     shared = (controller.robot, cameras, controller.spec, controller.statistics, Backgrounds(options.backgrounds))
     augmentation = {"paper": Augmentation.paper, "small": Augmentation.small}[options.augmentation]()
     perturbation = Perturbation() if options.perturb else None
-    training = ChunkDataset(moments[in_training], *shared, perturbation, augmentation, loop_options.seed)
-    validation = ChunkDataset(moments[in_validation], *shared, seed=loop_options.seed + 1)  # other backgrounds
+    training = ControllerDataset(moments[in_training], *shared, perturbation, augmentation, loop_options.seed)
+    validation = ControllerDataset(moments[in_validation], *shared, seed=loop_options.seed + 1)  # other backgrounds
     chosen = np.random.default_rng(loop_options.seed).integers(0, len(validation), options.validation_chunks)
-    held_out = collate([validation[Visit(int(i), k)] for k, i in enumerate(chosen)])
+    held_out = collate([validation[SampleIndex(int(i), k)] for k, i in enumerate(chosen)])
     controller.act.to(accelerator.device)
-    model = ControllerLoss(controller)
+    model = ControllerLossModule(controller)
 
     def save(checkpoint: Path) -> None:
         controller.save_pretrained(checkpoint)
@@ -164,7 +170,7 @@ def _fingerprint(about: Mapping[str, Any]) -> str:
 
 
 @torch.inference_mode()
-def chunk_errors(controller: Controller, batch: ChunkBatch) -> dict[str, float]:
+def chunk_errors(controller: Controller, batch: ControllerBatch) -> dict[str, float]:
     """Mean error of predicted chunks: each joint in degrees, the tip in mm half-way and at the end, gripper right."""
     output = controller.act(
         pixels(batch.images.to(controller.device)),
@@ -190,8 +196,8 @@ def chunk_errors(controller: Controller, batch: ChunkBatch) -> dict[str, float]:
     return {key: float(value) for key, value in errors.items()}
 
 
-def _show(training: ChunkDataset, file: Path) -> None:
+def _show(training: ControllerDataset, file: Path) -> None:
     """What the controller is trained on, a row a sample."""
-    visits = [Visit(i * len(training) // _SHOWN, i) for i in range(_SHOWN)]
+    visits = [SampleIndex(i * len(training) // _SHOWN, i) for i in range(_SHOWN)]
     rows = [np.concatenate(list(training[visit].images.numpy()), axis=1) for visit in visits]
     cv2.imwrite(str(file), np.concatenate(rows)[..., ::-1])

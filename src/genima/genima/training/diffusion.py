@@ -16,34 +16,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genima.cameras.tiling import untile
-from genima.data.datasets.diffusion_samples import DrawingDataset, DrawingSample, collate
-from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.diffusion_samples import DiffusionDataset, DiffusionSample, collate
+from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset, split
 from genima.errors import GenimaError
-from genima.policy.diffusion_agent.agent import DiffusionAgent, joined, separated
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
-from genima.policy.diffusion_agent.execution_config import Plan, plans
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.agent import DiffusionAgent, join_tile, split_tile
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+from genima.policy.diffusion_agent.execution_config import ExecutionConfig, execution_configs
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.spec import halve
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
-from genima.targets.decoding import drawing_errors, summarise
+from genima.targets.decoding import decoding_errors, summarise
 from genima.training import DRAWINGS, loop
-from genima.training.options import DrawingOptions, LoopOptions
+from genima.training.options import DiffusionOptions, LoopOptions
 from genima.types import Joints, Observation
 
 _FRAMES_AT_ONCE = 8  # drawn in validation
 _ROUNDING = 4.0  # mean grey levels between a drawing in single precision and one in half
 
 
-class DrawingLoss(nn.Module):
+class DiffusionLossModule(nn.Module):
     """The denoising loss of a batch, for whatever the scheduler says is predicted.
 
     Source: Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, 2023, eq. 5; without a
     ControlNet: Brooks et al., InstructPix2Pix, 2023, eq. 2.
     """
 
-    def __init__(self, agent: DiffusionAgent, options: DrawingOptions) -> None:
+    def __init__(self, agent: DiffusionAgent, options: DiffusionOptions) -> None:
         super().__init__()
         self.agent = agent  # no module itself: only what is trained belongs to this one's state
         trained = {name: m for name, m in agent.modules.items() if any(p.requires_grad for p in m.parameters())}
@@ -55,7 +55,7 @@ class DrawingLoss(nn.Module):
         self.crop = RandomCrop(size, padding=options.crop, padding_mode="reflect") if options.crop else None
         self.jitter = ColorJiggle(*options.jitter) if any(options.jitter) else None
 
-    def forward(self, batch: DrawingSample) -> dict[str, Tensor]:
+    def forward(self, batch: DiffusionSample) -> dict[str, Tensor]:
         """``loss`` of a batch of tiles (B, H, W, 3) uint8."""
         agent = self.agent
         with torch.no_grad():
@@ -87,14 +87,14 @@ class DrawingLoss(nn.Module):
         if not self.crop:
             return seen, wanted
         both = torch.cat([seen, wanted], dim=1)
-        both = joined(self.crop(separated(both))) if self.agent.tiled else self.crop(both)
+        both = join_tile(self.crop(split_tile(both))) if self.agent.tiled else self.crop(both)
         seen, wanted = both.chunk(2, dim=1)
         return seen, wanted
 
 
-def drawing_loss(
-    agent: DiffusionAgent, options: DrawingOptions, device: torch.device, mixed_precision: str
-) -> DrawingLoss:
+def diffusion_loss(
+    agent: DiffusionAgent, options: DiffusionOptions, device: torch.device, mixed_precision: str
+) -> DiffusionLossModule:
     """The loss to be minimised on ``device``, with the networks stored as is fastest and compiled as the options say.
 
     Args:
@@ -116,10 +116,10 @@ def drawing_loss(
     if options.compile:
         for module in [*networks, agent.vae.encoder] if agent.base else networks:
             module.compile()
-    return DrawingLoss(agent, options)
+    return DiffusionLossModule(agent, options)
 
 
-def require_fitting(options: DrawingOptions, targets: TargetDataset) -> None:
+def require_fitting(options: DiffusionOptions, targets: TargetDataset) -> None:
     """Check options against the dataset.
 
     Raises:
@@ -132,7 +132,7 @@ def require_fitting(options: DrawingOptions, targets: TargetDataset) -> None:
 def train_diffusion(
     agent: DiffusionAgent,
     targets: TargetDataset,
-    options: DrawingOptions,
+    options: DiffusionOptions,
     loop_options: LoopOptions,
     folder: Path,
     accelerator: Accelerator | None = None,
@@ -149,8 +149,8 @@ def train_diffusion(
     chosen = np.random.default_rng(loop_options.seed).choice(
         validation, min(options.validation_drawings, len(validation)), replace=False
     )
-    held_out = DrawingDataset(targets, np.sort(chosen))
-    model = drawing_loss(agent, options, accelerator.device, accelerator.mixed_precision)
+    held_out = DiffusionDataset(targets, np.sort(chosen))
+    model = diffusion_loss(agent, options, accelerator.device, accelerator.mixed_precision)
 
     def save(checkpoint: Path) -> None:
         agent.save_pretrained(checkpoint)
@@ -169,7 +169,7 @@ def train_diffusion(
         "trained": sorted(model.trained),
         **asdict(options),
     }
-    dataset = DrawingDataset(targets, training)
+    dataset = DiffusionDataset(targets, training)
     loop.run(model, dataset, collate, loop_options, folder, save, validate, "off", about, accelerator)
 
 
@@ -193,14 +193,14 @@ def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, 
     with loop.trial_folder(folder) as copy, loop.trial("diffusion agent"):
         agent.save_pretrained(copy)
         used = DiffusionAgent.from_pretrained(copy, device_name)
-        quick = [plan for plan in plans(used.device) if not plan.compile]  # compilers take minutes
-        used.engine = DrawingEngine(used, tried=quick)
+        quick = [plan for plan in execution_configs(used.device) if not plan.compile]  # compilers take minutes
+        used.engine = CompiledPipeline(used, tried=quick)
         drawn = used.draw(observation, 0)
         if drawn.tile.shape != (2 * spec.view_size, 2 * spec.view_size, 3):
             raise ValueError(f"it draws images of shape {drawn.tile.shape}")
         shown = torch.from_numpy(drawn.tile)[None]
-        once = Shortcuts(steps=1)
-        used.engine = DrawingEngine(used, once, [Plan()])
+        once = SamplingOptions(steps=1)
+        used.engine = CompiledPipeline(used, once, [ExecutionConfig()])
         fast = used.engine.draw(shown, [observation.instruction], torch.Generator().manual_seed(0))
         exact = used.draw_pixels(shown, [observation.instruction], torch.Generator().manual_seed(0), steps=1)
         if (fast.float() - exact.float()).abs().mean() > _ROUNDING:
@@ -209,7 +209,7 @@ def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, 
 
 @torch.inference_mode()
 def validation_errors(
-    model: DrawingLoss, held_out: DrawingDataset, targets: TargetDataset, picture: Path
+    model: DiffusionLossModule, held_out: DiffusionDataset, targets: TargetDataset, picture: Path
 ) -> dict[str, float]:
     """Draw held-out moments, read the drawings back and compare them with the truth; a contact sheet goes to a file.
 
@@ -223,7 +223,7 @@ def validation_errors(
     errors, sheet, losses = [], [], []
     at_once = _FRAMES_AT_ONCE if agent.tiled else _FRAMES_AT_ONCE // len(spec.views)
     for start in range(0, len(held_out), at_once):
-        visits = [Visit(k, k) for k in range(start, min(start + at_once, len(held_out)))]
+        visits = [SampleIndex(k, k) for k in range(start, min(start + at_once, len(held_out)))]
         batch = collate([held_out[visit] for visit in visits])
         torch.manual_seed(start)
         losses.append(model(batch)["loss"].item())
@@ -232,7 +232,7 @@ def validation_errors(
         for visit, tile, seen in zip(visits, drawn.numpy(), batch.condition.numpy(), strict=True):
             i = held_out.moment(visit)
             errors.append(
-                drawing_errors(
+                decoding_errors(
                     untile(tile, spec.views), moments.target[i], bool(moments.target_open[i]), moments.positions[i],
                     cameras, robot, spec.appearance, untile(seen, spec.views),
                 )

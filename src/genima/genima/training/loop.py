@@ -29,7 +29,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.sample_index import SampleIndex
 from genima.errors import GenimaError
 from genima.io.files import shorten
 from genima.io.outputs import output_lock
@@ -49,7 +49,7 @@ _SAMPLING = "every moment once an epoch"  # part of what a training is: none is 
 _WITHOUT_EFFECT = ("save_every", "workers", "bar", "accumulate")  # options that may change when a training is resumed
 
 
-class StepSampler(torch.utils.data.Sampler[list[Visit]]):
+class StepSampler(torch.utils.data.Sampler[list[SampleIndex]]):
     """Batches of a training: every epoch visits each moment once, in an order of its own.
 
     A batch may end one epoch and begin the next: none is dropped or cut short. It depends on (seed, step) alone, not
@@ -63,7 +63,7 @@ class StepSampler(torch.utils.data.Sampler[list[Visit]]):
         self._size, self._options, self._start = size, options, start
         self._part, self._parts, self._accumulate = part, parts, accumulate
 
-    def __iter__(self) -> Iterator[list[Visit]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         batch, epoch, order = self._options.batch_size, -1, np.empty(0, np.int64)
         for step in range(self._start, self._options.steps):
             visits = []
@@ -71,7 +71,7 @@ class StepSampler(torch.utils.data.Sampler[list[Visit]]):
                 if sample // self._size != epoch:
                     epoch = sample // self._size
                     order = np.random.default_rng([self._options.seed, epoch]).permutation(self._size)
-                visits.append(Visit(int(order[sample % self._size]), sample))
+                visits.append(SampleIndex(int(order[sample % self._size]), sample))
             mine = visits[self._part :: self._parts]
             for i in range(self._accumulate):
                 yield mine[i :: self._accumulate]
@@ -130,7 +130,7 @@ def run(
     Args:
         model: maps a collated batch to its losses by name, of which ``loss`` is minimised; what of it needs gradients
             is trained. Its random draws must come from PyTorch's global generator.
-        dataset: indexed by :class:`Visit`; a sample's randomness follows from ``Visit.sample``.
+        dataset: indexed by :class:`SampleIndex`; a sample's randomness follows from ``SampleIndex.sample``.
         save: writes a checkpoint into a folder; called while the model holds the averaged weights, if there are any.
         validate: errors by name for a step's checkpoint (they are logged); may write pictures into the folder.
         best_by: the error whose least value marks the best checkpoint.

@@ -67,7 +67,7 @@ class LoopOptions:
 
 
 @dataclass(frozen=True)
-class DrawingOptions:
+class DiffusionOptions:
     """Options of the diffusion agent's training; the defaults are those of the GENIMA paper (table 3)."""
 
     jitter: tuple[_Lightness, _Lightness, _Lightness, _Hue] = (0.2, 0.2, 0.1, 0.05)
@@ -87,7 +87,7 @@ class DrawingOptions:
 
 
 @dataclass(frozen=True)
-class ChunkOptions:
+class ControllerOptions:
     """Options of the controller's training; the defaults are those of the GENIMA paper (table 4, appendix E)."""
 
     backgrounds: Path | None = None

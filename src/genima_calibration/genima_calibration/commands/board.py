@@ -59,17 +59,17 @@ def main(argv: Sequence[str]) -> int:
         PrintBoard, "genima calibrate board", argv,
         "./genima calibrate board --columns 6 --rows 4 --square 0.04 --marker 0.03 --out board_6x4.pdf",
     )  # fmt: skip
-    from genima.cameras.calibration_board import Board
+    from genima.cameras.calibration_board import CalibrationBoard
 
     described = _described(options)
     if described and options.board:
         raise GenimaError(f"--board and --{next(iter(described))} describe two boards; give one of them")
     shipped = options.board or paths.shared(*_SHIPPED)
-    definition, board = shipped, Board.load(shipped)
+    definition, board = shipped, CalibrationBoard.load(shipped)
     if described:
         definition = options.out.with_suffix(".yaml")
-        board = Board.from_dict({**board.to_dict(), **described}, "the board that is asked for")
-        if definition.exists() and Board.load(definition) != board and not options.overwrite:
+        board = CalibrationBoard.from_dict({**board.to_dict(), **described}, "the board that is asked for")
+        if definition.exists() and CalibrationBoard.load(definition) != board and not options.overwrite:
             raise GenimaError(f"{definition} is the definition of another board; choose another --out, or --overwrite")
     from genima_calibration.board_printing import describe, print_board  # only here: it brings matplotlib
 

@@ -24,8 +24,8 @@ from genima_calibration.commands.robot import rests
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
     from genima.cameras.camera import Camera
     from genima.types import Image
-    from genima_calibration.markerless import Photo
-    from genima_calibration.pose_check import Checked, Verdict
+    from genima_calibration.markerless import RobotImage
+    from genima_calibration.pose_check import PoseCheck, PoseVerdict
 
 _NAMED = 4  # pictures in the sheet
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     import cv2
 
     from genima.inspection.sheet import grid
-    from genima_calibration.pose_check import Verdict
+    from genima_calibration.pose_check import PoseVerdict
 
     robot, cameras = RobotModel.load(options.robot), _cameras(options)
     if unknown := [view for view in options.view if view not in cameras]:
@@ -81,10 +81,10 @@ def main(argv: Sequence[str]) -> int:
     wanted = options.view or tuple(cameras)
     if options.folder is None:
         snapshots = importlib.import_module("genima_calibration.snapshots")  # a name: the library knows no ROS
-        photos: Mapping[str, Sequence[Photo]] = snapshots.take(wanted, robot, options.namespace, options.dds)
+        photos: Mapping[str, Sequence[RobotImage]] = snapshots.take(wanted, robot, options.namespace, options.dds)
     else:
         photos = _recorded(options.folder, options.view, cameras, robot, options.images)
-    verdicts: list[Verdict] = []
+    verdicts: list[PoseVerdict] = []
     pictures: list[Image] = []
     for view, each in photos.items():
         checks, drawn = _check(cameras[view], robot, each, _NAMED if len(photos) == 1 else 1)
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     if options.out:
         atomic_write(options.out, cv2.imencode(".png", grid(pictures)[..., ::-1])[1].tobytes())
         print(f"picture: {options.out}")
-    return int(Verdict.MOVED in verdicts)
+    return int(PoseVerdict.MOVED in verdicts)
 
 
 def _cameras(options: Check) -> Mapping[str, Camera]:
@@ -103,21 +103,21 @@ def _cameras(options: Check) -> Mapping[str, Camera]:
         GenimaError: when they are unknown.
     """
     from genima.cameras.calibration_file import load_cameras
-    from genima.data.episodes.cameras import RecordedCameras
+    from genima.data.episodes.cameras import EpisodeCameras
     from genima.data.episodes.folders import is_demo
 
     if options.calibration is not None:
         return load_cameras(options.calibration)
     if options.folder is None or not options.folder.is_dir() or not is_demo(options.folder):
         raise GenimaError("which calibration is to be checked is unknown; give --calibration FOLDER, or sim")
-    if not (found := RecordedCameras.of(options.folder).calibrated):
+    if not (found := EpisodeCameras.of(options.folder).calibrated):
         raise GenimaError(f"demo {options.folder}: its calibration is unknown; give --calibration FOLDER")
     return found
 
 
 def _check(
-    camera: Camera, robot: RobotModel, photos: Sequence[Photo], pictures: int
-) -> tuple[list[Checked], list[Image]]:
+    camera: Camera, robot: RobotModel, photos: Sequence[RobotImage], pictures: int
+) -> tuple[list[PoseCheck], list[Image]]:
     """All photos of one view, and some of them with the robot drawn in."""
     from tqdm import tqdm
 
@@ -140,18 +140,18 @@ def _check(
     return checks, drawn
 
 
-def _tell(view: str, checks: Sequence[Checked]) -> Verdict:
+def _tell(view: str, checks: Sequence[PoseCheck]) -> PoseVerdict:
     """Print what most images say, of those that say something."""
     import numpy as np
 
-    from genima_calibration.pose_check import Verdict
+    from genima_calibration.pose_check import PoseVerdict
 
-    said = [checked for checked in checks if checked.verdict is not Verdict.UNKNOWN]
+    said = [checked for checked in checks if checked.verdict is not PoseVerdict.UNKNOWN]
     if not said:
         print(printable(f"{view:<16}unknown   {checks[0].reason}"))
-        return Verdict.UNKNOWN
-    moved = [checked for checked in said if checked.verdict is Verdict.MOVED]
-    verdict = Verdict.MOVED if 2 * len(moved) > len(said) else Verdict.FINE
+        return PoseVerdict.UNKNOWN
+    moved = [checked for checked in said if checked.verdict is PoseVerdict.MOVED]
+    verdict = PoseVerdict.MOVED if 2 * len(moved) > len(said) else PoseVerdict.FINE
     agreeing = [checked for checked in said if checked.verdict is verdict]
     pixels, uncertain, share = (
         float(np.median([getattr(checked, name) for checked in agreeing])) for name in ("pixels", "uncertain", "share")
@@ -159,14 +159,14 @@ def _tell(view: str, checks: Sequence[Checked]) -> Verdict:
     print(
         f"{view:<16}{verdict.value:<10}{pixels:.1f} +- {uncertain:.1f} px off, {share:.0%} of the outline found; "
         f"so say {len(agreeing)} of {len(checks)} images"
-        + (": it has moved since it was calibrated, calibrate again" if verdict is Verdict.MOVED else "")
+        + (": it has moved since it was calibrated, calibrate again" if verdict is PoseVerdict.MOVED else "")
     )
     return verdict
 
 
 def _recorded(
     folder: Path, views: Sequence[str], cameras: Mapping[str, Camera], robot: RobotModel, most: int
-) -> Mapping[str, Sequence[Photo]]:
+) -> Mapping[str, Sequence[RobotImage]]:
     """By view."""
     import numpy as np
 
@@ -174,21 +174,21 @@ def _recorded(
     from genima.data.episodes.bag import BagReader, view_of
     from genima.data.episodes.folders import is_demo
     from genima.types import Joints
-    from genima_calibration.markerless import Photo
+    from genima_calibration.markerless import RobotImage
 
     if not is_demo(folder):
         samples = rests(folder, "", robot, most)
         view = samples[0].view
         if view not in (views or cameras):
             raise GenimaError(f"{folder} holds samples of {view}, which is not asked for or not calibrated")
-        return {view: [Photo.of(sample, robot) for sample in samples]}
+        return {view: [RobotImage.of(sample, robot) for sample in samples]}
     with BagReader(folder) as bag:
         recorded = {view_of(topic) for topic in bag.types}
     wanted = views or [view for view in cameras if view in recorded]
-    photos: dict[str, Sequence[Photo]] = {}
+    photos: dict[str, Sequence[RobotImage]] = {}
     with contextlib.suppress(GenimaError):  # images of an arm that moves may be of another moment than its joints
         for view in wanted:
-            photos[view] = [Photo.of(sample, robot) for sample in rests(folder, view, robot, most)]
+            photos[view] = [RobotImage.of(sample, robot) for sample in rests(folder, view, robot, most)]
     if photos and len(photos) == len(wanted):
         return photos
     demo = Episode.load(folder, robot, views or None)
@@ -198,7 +198,7 @@ def _recorded(
     print(f"the arm rests too little in {folder}: images of the moving arm are taken, which may lag behind the joints")
     return {
         view: [
-            Photo(f"{view} {t}", demo.image(view, t), Joints(0.0, demo.positions[t], float(demo.gripper[t])))
+            RobotImage(f"{view} {t}", demo.image(view, t), Joints(0.0, demo.positions[t], float(demo.gripper[t])))
             for t in moments
         ]
         for view in there

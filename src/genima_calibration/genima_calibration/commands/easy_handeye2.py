@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         Import, "genima calibrate import", argv,
         "./genima calibrate import front.calib --view front --lens data/demos/board --robot fr3",
     )  # fmt: skip
-    from genima.cameras.calibration_file import Calibration, Frames
+    from genima.cameras.calibration_file import CameraCalibration, Frames
     from genima.cameras.plausibility import require_plausible, view_doubt, view_problem
     from genima_calibration.easy_handeye2 import Calib
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     T = T_parent_robot @ calib.T_robot_tracking @ T_tracking_optical
     camera = info.intrinsics.camera(options.view, calib.parent, T)
     require_plausible(camera, f"{options.file} as the view {options.view}")
-    path = Calibration(camera, frames, date, "easy_handeye2").save(options.out)
+    path = CameraCalibration(camera, frames, date, "easy_handeye2").save(options.out)
     print(f"{path} is written; how sure it is was not said: ./genima calibrate check shows whether it fits")
     if problem := view_problem(camera, robot) or view_doubt(camera, robot):
         print(printable(f"WARNING: {options.view}: {problem}"))

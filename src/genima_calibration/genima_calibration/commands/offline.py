@@ -21,8 +21,8 @@ from genima.system.terminal import printable
 from genima_calibration.commands.options import RobotOptions
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
-    from genima.cameras.calibration_board import Board
-    from genima.cameras.calibration_file import Calibration
+    from genima.cameras.calibration_board import CalibrationBoard
+    from genima.cameras.calibration_file import CameraCalibration
     from genima.cameras.camera import Parent
     from genima_calibration.easy_handeye2 import Calib
     from genima_calibration.sample_folder import CameraInfo, RawSample
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(
         Offline, "genima calibrate", argv, "./genima calibrate data/demos/board --view front --robot fr3"
     )
-    from genima.cameras.calibration_board import Board
+    from genima.cameras.calibration_board import CalibrationBoard
     from genima.cameras.calibration_file import Frames
     from genima_calibration.board_detection import seen_board
     from genima_calibration.hand_eye import calibrate, calibration
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     from genima_calibration.report import report
 
     robot = RobotModel.load(options.robot)
-    board = Board.load(options.board or paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
+    board = CalibrationBoard.load(options.board or paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
     view, info, samples, unseen = _detect(options, board, robot)
     file = options.out / f"{view}.yaml"
     for path in filter(None, (file, options.easy_handeye2)):
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def easy_handeye2(result: Calibration, robot: RobotModel, frames: RobotOptions) -> Calib:
+def easy_handeye2(result: CameraCalibration, robot: RobotModel, frames: RobotOptions) -> Calib:
     """A calibration as easy_handeye2 has it: of the optical frame itself, on the base or the flange."""
     import numpy as np
 
@@ -130,7 +130,7 @@ def _require_calib(path: Path | None) -> None:
 
 
 def _detect(
-    options: Offline, board: Board, robot: RobotModel
+    options: Offline, board: CalibrationBoard, robot: RobotModel
 ) -> tuple[str, CameraInfo, list[Sample], dict[str, str]]:
     """View, camera, the samples in which the board is seen, and why it is not in others."""
     from tqdm import tqdm
@@ -195,10 +195,10 @@ def _likely_parent(samples: Sequence[Sample], info: CameraInfo, robot: RobotMode
 
 def _require_as_before(file: Path, parent: Parent) -> None:
     """Raise a GenimaError where a former calibration has the camera on something else."""
-    from genima.cameras.calibration_file import Calibration
+    from genima.cameras.calibration_file import CameraCalibration
 
     try:
-        before = Calibration.load(file).camera.parent
+        before = CameraCalibration.load(file).camera.parent
     except GenimaError:  # there is none, or a damaged one, which is kept beside the new one
         return
     if before != parent:

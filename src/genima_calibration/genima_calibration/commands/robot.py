@@ -19,7 +19,7 @@ from genima.system.ros_names import RosName
 from genima_calibration.commands.options import RobotOptions
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
-    from genima_calibration.markerless import Located
+    from genima_calibration.markerless import MarkerlessResult
     from genima_calibration.sample_folder import RawSample
 
 
@@ -45,19 +45,19 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(
         FromRobot, "genima calibrate robot", argv, "./genima calibrate robot data/demos/poses --view front --robot fr3"
     )
-    from genima.cameras.calibration_file import Calibration, Frames
-    from genima_calibration.markerless import Photo, calibration, locate
+    from genima.cameras.calibration_file import CameraCalibration, Frames
+    from genima_calibration.markerless import RobotImage, calibration, locate
 
     robot = RobotModel.load(options.robot)
     samples = rests(options.folder, options.view or "", robot, options.images)
     view, info = samples[0].view, samples[0].info
     if options.view not in (None, view):
         raise GenimaError(f"{options.folder} holds samples of {view}, not of {options.view}")
-    photos = [Photo.of(sample, robot) for sample in samples]
+    photos = [RobotImage.of(sample, robot) for sample in samples]
     require_writable(options.out / f"{view}.yaml")
     guess = None
     if options.guess:
-        camera = Calibration.load(options.guess, view).camera
+        camera = CameraCalibration.load(options.guess, view).camera
         if camera.parent != "base":
             raise GenimaError(
                 f"{options.guess} is of a camera on the flange, of which the robot's outline tells too little: "
@@ -93,7 +93,7 @@ def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSamp
     return list(bag)
 
 
-def _report(found: Located, guess: Any) -> list[str]:
+def _report(found: MarkerlessResult, guess: Any) -> list[str]:
     """Lines about a pose; ``guess`` (4, 4) is where it was sought, or None."""
     import numpy as np
 

@@ -136,7 +136,7 @@ def merge_demos(argv: Sequence[str]) -> None:
 
     from genima.data.episodes import management as manage
 
-    pairs = manage.merged(_expand(options.demos), options.out)
+    pairs = manage.merge(_expand(options.demos), options.out)
     todo = {source: target for source, target in pairs.items() if target is not None}
     for source, target in tqdm(todo.items(), desc="move" if options.move else "copy", unit="demo", dynamic_ncols=True):
         (manage.move if options.move else manage.copy)(source, target)

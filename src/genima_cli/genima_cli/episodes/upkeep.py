@@ -15,7 +15,7 @@ from genima.system.command_line import parse_options
 from genima.system.terminal import printable
 
 if TYPE_CHECKING:
-    from genima.data.episodes.checks import Checked
+    from genima.data.episodes.checks import CheckResult
     from genima.data.episodes.errors import EpisodeError
     from genima.data.episodes.summary import Summary
 
@@ -92,7 +92,7 @@ def show_demo(argv: Sequence[str]) -> None:
     picture = options.picture or Path(f"{options.demo.resolve().name}.png")
     if picture.suffix.lower() != ".png":
         raise GenimaError(f"--picture {picture}: must be a .png file")
-    from genima.data.episodes.episode_index import Survey
+    from genima.data.episodes.episode_index import EpisodeIndex
     from genima.inspection.demo import inspect_demo
     from genima.inspection.sheet import is_picture, write_picture
     from genima.io.files import require_writable
@@ -101,7 +101,7 @@ def show_demo(argv: Sequence[str]) -> None:
 
     require_free(picture, "picture", options.overwrite, is_picture)
     require_writable(picture)
-    report = inspect_demo(Survey.of(options.demo), RobotModel.load(options.robot))
+    report = inspect_demo(EpisodeIndex.of(options.demo), RobotModel.load(options.robot))
     print(report)
     assert report.picture is not None
     write_picture(picture, report.picture)
@@ -173,14 +173,14 @@ def trim_demos(argv: Sequence[str]) -> None:
     )
     from genima.data.episodes.comparison import is_cut_of
     from genima.data.episodes.folders import find_episodes, is_demo
-    from genima.data.episodes.trim import Trimmed, trim
+    from genima.data.episodes.trim import TrimResult, trim
     from genima.robot.model import RobotModel
     from genima_cli.episodes.each import for_each
 
     demos, out = options.demos, options.out
     if out.resolve().is_relative_to(demos.resolve()):
         raise GenimaError(f"--out {out}: lies in {demos}; choose a folder outside")
-    model, done = RobotModel.load(options.robot), list[Trimmed]()
+    model, done = RobotModel.load(options.robot), list[TrimResult]()
     folders = {folder: out / _name(demos, folder) for folder in find_episodes(demos)}
     todo = [folder for folder, copy in folders.items() if not (copy.is_dir() and is_demo(copy))]
     for folder, copy in folders.items():
@@ -189,7 +189,7 @@ def trim_demos(argv: Sequence[str]) -> None:
     skipped = for_each(
         todo, lambda folder: done.append(trim(folder, folders[folder], model, options.keep)), options.on_fault, "trim"
     )
-    begin, end, left = (sum(column) for column in zip(Trimmed(0, 0, 0), *done, strict=True))
+    begin, end, left = (sum(column) for column in zip(TrimResult(0, 0, 0), *done, strict=True))
     print(
         f"{len(folders) - skipped} demos in {printable(out)}, {len(done)} of them new: {begin:.1f} s cut at the start "
         f"and {end:.1f} s at the end, {left:.1f} s left; {skipped} skipped"
@@ -238,17 +238,17 @@ def _name(demos: Path, folder: Path) -> str:
 
 
 def _summary(folder: Path) -> Summary | EpisodeError:
-    from genima.data.episodes.episode_index import Survey
+    from genima.data.episodes.episode_index import EpisodeIndex
     from genima.data.episodes.errors import EpisodeError
     from genima.data.episodes.summary import Summary
 
     try:
-        return Summary.of(Survey.of(folder))
+        return Summary.of(EpisodeIndex.of(folder))
     except EpisodeError as error:
         return error
 
 
-def _check(folders: Sequence[Path], robot: str) -> list[Checked]:
+def _check(folders: Sequence[Path], robot: str) -> list[CheckResult]:
     from functools import partial
 
     from genima.data.episodes import checks
@@ -258,7 +258,7 @@ def _check(folders: Sequence[Path], robot: str) -> list[Checked]:
     return checks.compare(list(in_processes(folders, partial(checks.check, robot=RobotModel.load(robot)), "check")))
 
 
-def _problems(demo: Checked) -> str:
+def _problems(demo: CheckResult) -> str:
     counts = {"error": demo.errors, "warning": demo.warnings}
     return ", ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in counts.items() if n) or "-"
 

@@ -22,7 +22,7 @@ _REPEAT = 5.0  # s between log lines of a fault that stays
 _PERIOD, _SOONEST = 1.0, 0.1  # s between publications: when nothing changes, and at least
 
 
-class Meter:
+class TopicStats:
     """Counts the samples of one stream."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Meter:
         return time.monotonic() - self._times[-1] if self._times else float("inf")
 
 
-class Latency:
+class LatencyStats:
     """Keeps the newest durations of one kind."""
 
     def __init__(self) -> None:
@@ -68,13 +68,13 @@ class Latency:
         return float(np.percentile(samples, percent)) if samples else float("nan")
 
 
-class Health:
+class DiagnosticUpdater:
     """Collects a node's meters and faults and publishes them as one DiagnosticStatus."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._meters: dict[str, Meter] = {}
-        self._latencies: dict[str, Latency] = {}
+        self._meters: dict[str, TopicStats] = {}
+        self._latencies: dict[str, LatencyStats] = {}
         self._values: dict[str, Callable[[], object]] = {}
         self._watches: list[Callable[[], None]] = []
         self._faults: dict[str, str] = {}
@@ -85,13 +85,13 @@ class Health:
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
         self._timer = node.create_timer(_SOONEST, self._publish_if_due, clock=STEADY)
 
-    def meter(self, name: str) -> Meter:
+    def meter(self, name: str) -> TopicStats:
         """A new stream to count; shows as ``<name> rate [Hz]``, ``age [s]``, ``total`` and ``dropped``."""
-        return self._meters.setdefault(name, Meter())
+        return self._meters.setdefault(name, TopicStats())
 
-    def latency(self, name: str) -> Latency:
+    def latency(self, name: str) -> LatencyStats:
         """A new kind of duration; shows as ``<name> p50 [ms]`` and ``<name> p99 [ms]``."""
-        return self._latencies.setdefault(name, Latency())
+        return self._latencies.setdefault(name, LatencyStats())
 
     def value(self, name: str, get: Callable[[], object]) -> None:
         """Show what ``get`` returns."""

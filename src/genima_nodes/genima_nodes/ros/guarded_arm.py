@@ -16,15 +16,15 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
-from genima.control.guard_status import Reason, Verdict
-from genima.control.joint_trajectory import Way
+from genima.control.guard_status import GuardReason, GuardState
+from genima.control.joint_trajectory import JointTrajectory
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
 from genima_interfaces.srv import SelectSource
 from genima_nodes.command_guard import NOBODY
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import Health, own_name, values
+from genima_nodes.ros.diagnostics import DiagnosticUpdater, own_name, values
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.paced_thread import PacedThread
 
@@ -33,12 +33,18 @@ _LOOK = 0.02  # s
 _ANSWER = 3.0  # s for the guard to answer, between its words, and between joint states: it holds the arm much sooner
 _APART, _LAG = 0.25, 0.5  # rad between command and arm, s for which it may be: the guard's words need so long at most
 _ARRIVED, _ARRIVAL = 0.02, 3.0  # rad, s
-_GOING_ON = (Verdict.OK.value, Verdict.LIMITED.value)
+_GOING_ON = (GuardState.OK.value, GuardState.LIMITED.value)
 _PASSING = {  # of a machine that is too busy for a moment, and what follows from that
     reason.value
     for reason in (
-        *(Reason.COMMAND_LATE, Reason.COMMAND_LOST, Reason.STATE_LATE, Reason.STATE_LOST, Reason.GUARD_LATE),
-        *(Reason.NO_COMMAND, Reason.HAND_OVER, Reason.REJOIN, Reason.JUMP),
+        *(
+            GuardReason.COMMAND_LATE,
+            GuardReason.COMMAND_LOST,
+            GuardReason.STATE_LATE,
+            GuardReason.STATE_LOST,
+            GuardReason.GUARD_LATE,
+        ),
+        *(GuardReason.NO_COMMAND, GuardReason.HAND_OVER, GuardReason.REJOIN, GuardReason.JUMP),
     )
 }
 _BUSY = 10.0  # s that the guard may hold the arm for such a reason
@@ -48,11 +54,13 @@ _LEAP = 5  # periods: of a longer pause of the thread that speaks, no more count
 class GuardedArm:
     """One source of the command guard. Its methods wait: call them in a thread that may, not in the executor's."""
 
-    def __init__(self, node: Node, source: str, robot: RobotModel, joints: JointStates, health: Health) -> None:
+    def __init__(
+        self, node: Node, source: str, robot: RobotModel, joints: JointStates, health: DiagnosticUpdater
+    ) -> None:
         self._node, self._source, self._robot, self._joints = node, source, robot, joints
         self._lock = threading.Lock()  # of the three below
         self._command: Command | None = None  # that is in force; None: nothing is said
-        self._way: Way | None = None
+        self._way: JointTrajectory | None = None
         self._gone = 0.0  # s of the way
         self._asked: float | None = None  # monotonic s, when the guard was asked for the arm; None: not, or let go of
         self._guard: dict[str, str] = {}  # what it last said of itself
@@ -94,7 +102,7 @@ class GuardedArm:
         self._choose(self._source, going_on)
         self._rejoin(_ANSWER, going_on)
 
-    def go(self, way: Way, going_on: Callable[[], None]) -> bool:
+    def go(self, way: JointTrajectory, going_on: Callable[[], None]) -> bool:
         """Follow a way that begins where the arm rests; returns whether to its end.
 
         Not so where the guard held the arm meanwhile for a reason that has passed: it then rests somewhere on the way.

@@ -12,7 +12,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Joints
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 
 _HISTORY = 5000  # samples kept, seconds even at 1 kHz: images and drawings show the joints of their own moment
 _AHEAD = 0.1  # s: a stamp that is later than now by more was made before the clock was set back
@@ -22,7 +22,11 @@ class JointStates:
     """The good samples of `joint_states`, in the order of their stamps. May be asked from any thread."""
 
     def __init__(
-        self, node: Node, health: Health, robot: RobotModel, on_joints: Callable[[Joints], None] | None = None
+        self,
+        node: Node,
+        health: DiagnosticUpdater,
+        robot: RobotModel,
+        on_joints: Callable[[Joints], None] | None = None,
     ) -> None:
         """``on_joints`` is called with every good sample, in the executor's thread."""
         self._node, self._health, self._robot, self._on_joints = node, health, robot, on_joints

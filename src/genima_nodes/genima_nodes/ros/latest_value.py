@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Newest(Generic[T]):
+class LatestValue(Generic[T]):
     """Holds one item. A newer one replaces it; what was never taken is counted, never queued."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from std_srvs.srv import Trigger
 from genima.errors import GenimaError
 
 
-def answering(act: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+def answer_service(act: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
     """The callback of a service: ``act`` returns what is said, or raises a GenimaError that says why not."""
 
     def on_request(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -12,11 +12,11 @@ from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.rig import Device
-from genima.cameras.undistortion import Rectifier
+from genima.cameras.undistortion import Undistorter
 from genima.doctor import Finding, Group, fail, ok, skipped, streams, warn
-from genima.doctor.streams import Heard, Speaker
+from genima.doctor.streams import TopicPublisher, TopicSamples
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_nodes.ros import messages, qos
@@ -24,7 +24,7 @@ from genima_nodes.ros import messages, qos
 CHECKUP = "checkup"  # the node that listens all the time
 
 
-class Listener(Node):
+class TopicListener(Node):
     """Hears cameras, joints and diagnostics while it spins, from now on."""
 
     def __init__(self, name: str, namespace: str = "") -> None:
@@ -71,10 +71,10 @@ class Listener(Node):
 
     def forget(self) -> None:
         """Count from now on."""
-        self._heard = {view: Heard() for view in self._topics}
+        self._heard = {view: TopicSamples() for view in self._topics}
         self._newest: dict[str, tuple[tuple[int, int], str]] = {}  # size and encoding of images, by view
         self._infos: dict[str, CameraInfo] = {}
-        self._joints, self._state = Heard(), JointState()
+        self._joints, self._state = TopicSamples(), JointState()
 
     def groups(self) -> list[Group]:
         """What was heard since the last :meth:`forget`."""
@@ -108,8 +108,8 @@ class Listener(Node):
         if not info.k.any():
             return warn(what, "the driver knows no lens (camera_info is zero)", "the calibration's own is used")
         try:
-            lens = Intrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
-            Rectifier(self._cameras[view]).require(lens)
+            lens = CameraIntrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
+            Undistorter(self._cameras[view]).require(lens)
         except GenimaError as error:
             return fail(what, str(error), "take the calibration of this camera, at this resolution")
         return ok(what, f"camera_info agrees with the calibration (fx {lens.fx:.0f} px)")
@@ -123,9 +123,9 @@ class Listener(Node):
             return str(error)
         return ""
 
-    def _speakers(self, topic: str) -> list[Speaker]:
+    def _speakers(self, topic: str) -> list[TopicPublisher]:
         return [
-            Speaker(
+            TopicPublisher(
                 f"{info.node_namespace.rstrip('/')}/{info.node_name}",
                 info.qos_profile.reliability != ReliabilityPolicy.BEST_EFFORT,
             )

@@ -11,19 +11,19 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
-from genima.control.joint_trajectory import Way
+from genima.control.joint_trajectory import JointTrajectory
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.diagnostics import Health
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
 
 _LOOK = 0.02  # s between looks at whether a stage has ended
 
-Stage = Callable[[NDArray[np.float64]], Way]  # from where the leader stands; made when its turn comes
+Stage = Callable[[NDArray[np.float64]], JointTrajectory]  # from where the leader stands; made when its turn comes
 
 
-class PlayedLeader(Node):
+class TrajectoryLeader(Node):
     """Speaks on `leader/joint_states` all the time, 200 times a second; `leader/playing` tells whether it moves."""
 
     def __init__(self, name: str) -> None:
@@ -36,10 +36,10 @@ class PlayedLeader(Node):
         self._stages: list[Stage] = []  # still to come
         self._busy = False
         self._lock = threading.Lock()  # of the four below
-        self._way: Way | None = None
+        self._way: JointTrajectory | None = None
         self._begin = 0.0  # of the way, s by the node's clock
         self._rest, self._gripper = self.robot.home.copy(), 1.0
-        self._health = Health(self)
+        self._health = DiagnosticUpdater(self)
         self._said = self._health.meter("leader/joint_states")
         self._health.value("late samples", lambda: self._pace.late)
         self._publisher = self.create_publisher(JointState, "leader/joint_states", qos.JOINT_STATES)

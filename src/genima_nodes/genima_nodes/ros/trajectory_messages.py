@@ -10,11 +10,11 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.types import Chunk
+from genima.types import ActionChunk
 from genima_nodes.ros.messages import seconds, time_message
 
 
-def chunk_message(chunk: Chunk, robot: RobotModel) -> JointTrajectory:
+def chunk_message(chunk: ActionChunk, robot: RobotModel) -> JointTrajectory:
     """All actions with when they are due after the stamp; the gripper's joint carries the probability of open."""
     message = JointTrajectory(joint_names=[*robot.joint_names, robot.gripper_joint])
     message.header.stamp = time_message(chunk.stamp)
@@ -25,7 +25,7 @@ def chunk_message(chunk: Chunk, robot: RobotModel) -> JointTrajectory:
     return message
 
 
-def chunk_from(message: JointTrajectory, robot: RobotModel) -> Chunk:
+def chunk_from(message: JointTrajectory, robot: RobotModel) -> ActionChunk:
     """The inverse of :func:`chunk_message`; the actions are taken to be evenly spaced.
 
     Raises:
@@ -35,7 +35,7 @@ def chunk_from(message: JointTrajectory, robot: RobotModel) -> Chunk:
         raise GenimaError("the chunk has no actions")
     rows = [robot.in_order(message.joint_names, point.positions) for point in message.points]
     last = message.points[-1].time_from_start
-    return Chunk(
+    return ActionChunk(
         stamp=seconds(message.header.stamp),
         period=(last.sec + 1e-9 * last.nanosec) / len(rows),
         positions=np.array([positions for positions, _ in rows]),

@@ -14,7 +14,7 @@ T = TypeVar("T")
 _LOOK = 0.005  # s
 
 
-class Background(Generic[T]):
+class WorkerThread(Generic[T]):
     """Does the same with one item after the other, in the order of their coming, in a thread of its own."""
 
     def __init__(self, work: Callable[[T], None], room: int, name: str) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.types import Image
 
@@ -36,17 +36,17 @@ class Sensor:
     noise: float = 1.0  # times that of a usual sensor; 0 takes the changes of exposure away, too
 
 
-def random_intrinsics(rng: np.random.Generator) -> Intrinsics:
+def random_intrinsics(rng: np.random.Generator) -> CameraIntrinsics:
     """Like those of the colour camera of a RealSense D415 at 640 x 480, with more distortion than it admits to."""
     fx, (dx, dy) = rng.uniform(610, 622), rng.uniform(-8, 8, 2)
     k1, k2, k3 = rng.normal([0.12, -0.24, 0.10], [0.03, 0.04, 0.04])
     p1, p2 = rng.normal(0.0, 5e-4, 2)
     fy = fx * rng.uniform(0.998, 1.002)
-    return Intrinsics(WIDTH, HEIGHT, fx, fy, WIDTH / 2 + dx, HEIGHT / 2 + dy, (k1, k2, p1, p2, k3))
+    return CameraIntrinsics(WIDTH, HEIGHT, fx, fy, WIDTH / 2 + dx, HEIGHT / 2 + dy, (k1, k2, p1, p2, k3))
 
 
 @lru_cache(maxsize=4)  # takes as long as drawing several images
-def rays(intrinsics: Intrinsics) -> NDArray[np.float32]:
+def rays(intrinsics: CameraIntrinsics) -> NDArray[np.float32]:
     """Where each finer pixel looks, (960, 1280, 2): x and y at z = 1 in the optical frame.
 
     Raises:

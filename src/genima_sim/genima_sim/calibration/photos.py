@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.control.collision import SelfCollision
 from genima.errors import GenimaError
 from genima.io import paths
@@ -38,12 +38,12 @@ _ATTEMPTS = 2000
 
 
 @dataclass(frozen=True)
-class Shoot:
+class PhotoSession:
     """N photographs of one camera: its truth, and how the arm stood in each."""
 
     seed: int
     T_base_camera: Array  # (4, 4)
-    intrinsics: Intrinsics
+    intrinsics: CameraIntrinsics
     sensor: Sensor
     layout: Layout  # of the objects on the table
     positions: Array  # (N, n) rad
@@ -69,7 +69,7 @@ class Photographer:
         self._renderer = SceneRenderer(self._model, {_CAMERA: camera})
         self._self_collision = SelfCollision(robot)
 
-    def shoot(self, seed: int, photos: int) -> Shoot:
+    def shoot(self, seed: int, photos: int) -> PhotoSession:
         """A random camera near a usual place, with random poses in which its image shows the hand; the same for the
         same seed.
 
@@ -94,9 +94,9 @@ class Photographer:
         if len(found) < photos:
             raise GenimaError(f"found {len(found)} poses that show the hand, not {photos}: ask for fewer")
         gripper = rng.uniform(0, 1, photos)
-        return Shoot(seed, T_base_camera, intrinsics, Sensor(), layout, np.array(found), gripper)
+        return PhotoSession(seed, T_base_camera, intrinsics, Sensor(), layout, np.array(found), gripper)
 
-    def images(self, shoot: Shoot) -> Sequence[Image]:
+    def images(self, shoot: PhotoSession) -> Sequence[Image]:
         """What the camera sees, (480, 640, 3) each; the same for the same shoot."""
         rng = np.random.default_rng([shoot.seed, 0x1A6E])
         rays = optics.rays(shoot.intrinsics)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, pose, transform
 from genima.types import Image
@@ -30,10 +30,10 @@ class Setup:
 
     seed: int
     robot: RobotModel
-    board: Board
+    board: CalibrationBoard
     parent: Literal["base", "flange"]
     T_parent_camera: Array  # (4, 4)
-    intrinsics: Intrinsics
+    intrinsics: CameraIntrinsics
     sensor: Sensor
     T_carrier_board: Array  # (N, 4, 4), the same for all samples unless the board was bumped
     positions: Array  # (N, n) rad, the arm's true joints

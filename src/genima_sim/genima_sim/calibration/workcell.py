@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.calibration_board import Board
+from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.control.collision import SelfCollision
 from genima.errors import GenimaError
 from genima.io import paths
@@ -65,7 +65,7 @@ class CalibrationWorkcell:
     images; and the images that another workcell, with another board, takes of the same set-up.
     """
 
-    def __init__(self, board: Board, parent: Literal["base", "flange"]) -> None:
+    def __init__(self, board: CalibrationBoard, parent: Literal["base", "flange"]) -> None:
         """Takes about five seconds, most of it to read the meshes (kept for the next).
 
         Raises:
@@ -163,7 +163,7 @@ class CalibrationWorkcell:
         middle = distance * np.array([*rng.uniform(-_OFF_AXIS, _OFF_AXIS), 1.0])
         return pose(rotation.as_matrix(), middle - rotation.apply([*np.array(self._board.size) / 2, 0.0]))
 
-    def _is_readable(self, intrinsics: Intrinsics, T_camera_board: Array) -> bool:
+    def _is_readable(self, intrinsics: CameraIntrinsics, T_camera_board: Array) -> bool:
         """Whether the board lies within the image and is not too small."""
         width, height = self._board.size
         corners = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0]])

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(
         ReadCameras, "genima calibrate coppeliasim", argv, "./genima calibrate coppeliasim calibration/coppeliasim"
     )
-    from genima.cameras.calibration_file import Calibration, Frames
+    from genima.cameras.calibration_file import CameraCalibration, Frames
     from genima_sim.coppeliasim.connection import Connection
     from genima_sim.coppeliasim.names import SceneNames
     from genima_sim.coppeliasim.scene import CoppeliaScene
@@ -52,5 +52,5 @@ def main(argv: Sequence[str]) -> int:
             robot, camera.parent, f"{view}_color_optical_frame", options.base_frame, options.flange_frame
         )
         date = datetime.now().astimezone().isoformat(timespec="seconds")
-        print(Calibration(camera, frames, date, "read from CoppeliaSim").save(options.out))
+        print(CameraCalibration(camera, frames, date, "read from CoppeliaSim").save(options.out))
     return 0

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from mutation import mutated_bytes, mutated_data, require_clean
 
-from genima.cameras.calibration_board import Board
-from genima.cameras.calibration_file import Calibration, load_cameras
+from genima.cameras.calibration_board import CalibrationBoard
+from genima.cameras.calibration_file import CameraCalibration, load_cameras
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
@@ -69,13 +69,13 @@ def save_image(file: Path, width: int = 64, height: int = 48) -> None:
 def samples(file: Path) -> None:
     for sample in load_samples(file.parent, [file.stem]):
         with_lens = sample.info.intrinsics
-        assert isinstance(with_lens, Intrinsics) and sample.image.shape == (with_lens.height, with_lens.width, 3)
+        assert isinstance(with_lens, CameraIntrinsics) and sample.image.shape == (with_lens.height, with_lens.width, 3)
         sample.positions(PANDA)
 
 
 READERS: dict[str, tuple[dict[str, Any], Callable[[Path], object]]] = {
-    "board": (BOARD, lambda file: Board.load(file).cv_board),
-    "calibration": (CALIBRATION, lambda file: Calibration.load(file).to_dict()),
+    "board": (BOARD, lambda file: CalibrationBoard.load(file).cv_board),
+    "calibration": (CALIBRATION, lambda file: CameraCalibration.load(file).to_dict()),
     "sample": (SAMPLE, samples),
     "easy_handeye2": (CALIB, Calib.load),
     "easy_handeye": (ROS_1, Calib.load),
@@ -172,7 +172,7 @@ def test_samples_overwrite_no_file_of_others(tmp_path: Path) -> None:
     before = (tmp_path / "0001.png").read_bytes()
     (tmp_path / "._0003.yaml").write_bytes(b"\x00")
     (tmp_path / "._0003.png").write_bytes(b"\x00")
-    board = Board.from_dict(BOARD)
+    board = CalibrationBoard.from_dict(BOARD)
     session = Session(tmp_path, "front", "base", board, PANDA)
     from genima.types import Joints
     from genima_calibration.board_detection import Detection
@@ -190,6 +190,6 @@ def test_a_saved_calibration_keeps_every_former_one(tmp_path: Path) -> None:
     pose = np.eye(4)
     for i in range(4):  # within one second
         pose[0, 3] = 0.1 * i
-        Calibration(Camera("front", "base", pose.copy(), 640, 480, 600, 600, 320, 240)).save(tmp_path)
+        CameraCalibration(Camera("front", "base", pose.copy(), 640, 480, 600, 600, 320, 240)).save(tmp_path)
     kept = [yaml.safe_load(file.read_text(encoding="utf-8"))["translation"][0] for file in tmp_path.iterdir()]
     assert sorted(kept) == pytest.approx([0, 0.1, 0.2, 0.3])

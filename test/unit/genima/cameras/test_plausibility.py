@@ -10,7 +10,7 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from genima.cameras.calibration_file import Calibration, Frames, load_cameras
+from genima.cameras.calibration_file import CameraCalibration, Frames, load_cameras
 from genima.cameras.camera import Camera
 from genima.cameras.plausibility import (
     require_plausible,
@@ -140,7 +140,7 @@ def test_intrinsics_of_another_resolution_are_told() -> None:
 def test_doctor_finds_implausible_calibrations(tmp_path: Path) -> None:
     camera = load_cameras("sim")["front"]
     x, y, z, w = Rotation.from_matrix(camera.T_parent_camera[:3, :3]).as_quat().tolist()
-    good = Calibration(camera, date="2026-11-22").to_dict()
+    good = CameraCalibration(camera, date="2026-11-22").to_dict()
     for changes, said in (
         ({"translation": (1000 * camera.T_parent_camera[:3, 3]).tolist()}, "millimetres"),
         ({"rotation_xyzw": [w, x, y, z]}, "in the order w, x, y, z"),
@@ -151,7 +151,7 @@ def test_doctor_finds_implausible_calibrations(tmp_path: Path) -> None:
         (tmp_path / "front.yaml").write_text(yaml.safe_dump(good | changes), encoding="utf-8")
         [finding] = configuration.calibrations(str(tmp_path), None, {}, PANDA)
         assert finding.status is not Status.OK and said in finding.found, finding
-    prefixed = Calibration(camera, Frames("left_panda_link0", "front_color_optical_frame"), date="2026-11-22")
+    prefixed = CameraCalibration(camera, Frames("left_panda_link0", "front_color_optical_frame"), date="2026-11-22")
     prefixed.save(tmp_path)
     now = datetime(2026, 11, 23, tzinfo=UTC)
     [finding] = configuration.calibrations(str(tmp_path), None, {}, PANDA, now)

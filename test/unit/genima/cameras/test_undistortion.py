@@ -10,25 +10,25 @@ import cv2
 import numpy as np
 import pytest
 
-from genima.cameras.calibration_file import Calibration, load_cameras
+from genima.cameras.calibration_file import CameraCalibration, load_cameras
 from genima.cameras.camera import Camera
-from genima.cameras.intrinsics import Intrinsics
+from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.tiling import fit
-from genima.cameras.undistortion import Rectifier
+from genima.cameras.undistortion import Undistorter
 from genima.data.datasets.render import RenderPlan, _rows
 from genima.data.episodes import Episode, EpisodeError, EpisodeWriter
-from genima.data.episodes.cameras import RecordedCameras
+from genima.data.episodes.cameras import EpisodeCameras
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Image, Joints
 from genima_cli.render import Render, make_plan
 
 DISTORTION = (0.12, -0.26, 0.001, -0.0008, 0.08)
-LENS = Intrinsics(640, 480, 612.0, 610.0, 325.0, 236.5, DISTORTION)
+LENS = CameraIntrinsics(640, 480, 612.0, 610.0, 325.0, 236.5, DISTORTION)
 CAMERA = LENS.camera("front", "base", np.eye(4))
 
 
-def dotted(lens: Intrinsics, rays: np.ndarray) -> Image:
+def dotted(lens: CameraIntrinsics, rays: np.ndarray) -> Image:
     """Dots (h, w, 3) where a lens sees points at rays (N, 2), x and y at z = 1."""
     pixels = lens.project(np.column_stack([rays, np.ones(len(rays))]))
     v, u = np.mgrid[: lens.height, : lens.width] + 0.5
@@ -52,28 +52,28 @@ def test_things_are_seen_where_a_pinhole_camera_sees_them() -> None:
     pinhole = replace(LENS, distortion=(0.0,) * 5).project(np.column_stack([rays, np.ones(len(rays))]))
     bent = LENS.project(np.column_stack([rays, np.ones(len(rays))]))
     assert np.abs(bent - pinhole).max() > 2
-    rectified = Rectifier(CAMERA)(image)
+    rectified = Undistorter(CAMERA)(image)
     assert rectified.shape == image.shape and rectified.dtype == np.uint8
     assert np.abs(dots(rectified, pinhole) - pinhole).max() < 0.1  # no half pixel is lost
     small = cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA)
-    assert np.abs(2 * dots(np.asarray(Rectifier(CAMERA)(small)), pinhole / 2) - pinhole).max() < 0.2
+    assert np.abs(2 * dots(np.asarray(Undistorter(CAMERA)(small)), pinhole / 2) - pinhole).max() < 0.2
     fitted = CAMERA.fitted(256)
     assert not any(fitted.distortion)
-    expected = Intrinsics.of(fitted).project(np.column_stack([rays, np.ones(len(rays))]))
+    expected = CameraIntrinsics.of(fitted).project(np.column_stack([rays, np.ones(len(rays))]))
     inside = np.all((expected > 12) & (expected < 244), axis=1)
     assert np.abs(dots(fit(rectified, 256), expected[inside]) - expected[inside]).max() < 0.1
 
 
 def test_without_distortion_the_image_stays_the_very_same() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
-    assert Rectifier(replace(CAMERA, distortion=(0.0,) * 5))(image) is image
+    assert Undistorter(replace(CAMERA, distortion=(0.0,) * 5))(image) is image
     assert "distortion" not in replace(CAMERA, distortion=(0.0,) * 5).to_dict()
     again = Camera.from_dict("front", CAMERA.to_dict())
     assert again.distortion == DISTORTION and again.scaled(320, 240).distortion == DISTORTION
 
 
 def test_images_of_another_shape_and_other_lenses_are_noticed() -> None:
-    rectifier = Rectifier(CAMERA)
+    rectifier = Undistorter(CAMERA)
     with pytest.raises(GenimaError, match="the image is 1280x720, but front was calibrated at 640x480"):
         rectifier(np.zeros((720, 1280, 3), np.uint8))
     with pytest.raises(GenimaError, match="camera_info is 640x360, but front was calibrated at 640x480"):
@@ -86,7 +86,7 @@ def test_images_of_another_shape_and_other_lenses_are_noticed() -> None:
         rectifier.require(replace(LENS, distortion=(-0.3, 0.1, 0.0, 0.0, 0.0)))
     for same in (
         LENS,
-        Intrinsics.of(CAMERA.scaled(320, 240)),  # the driver makes smaller images of the same view
+        CameraIntrinsics.of(CAMERA.scaled(320, 240)),  # the driver makes smaller images of the same view
         replace(LENS, fx=LENS.fx * 1.01, fy=LENS.fy * 1.01, cx=LENS.cx + 3, distortion=(0.0,) * 5),  # was refined
     ):
         rectifier.require(same)
@@ -96,7 +96,7 @@ def test_camera_info_says_what_the_calibration_says() -> None:
     said = CAMERA.camera_info()
     assert (said["k"][2], said["k"][5]) == (324.5, 236.0)  # ROS counts pixels from the middle of the first one
     np.testing.assert_array_equal(said["p"].reshape(3, 4)[:, :3], said["k"].reshape(3, 3))
-    back = Intrinsics.from_camera_info(640, 480, said["distortion_model"], said["d"], said["k"])
+    back = CameraIntrinsics.from_camera_info(640, 480, said["distortion_model"], said["d"], said["k"])
     assert back == LENS
 
 
@@ -152,7 +152,7 @@ def test_a_dataset_holds_what_the_agent_will_see(
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], int)
 
     shown = Episode.load(demos[0], robot).image("wrist", 0)
-    straight = fit(Rectifier(bent["wrist"])(shown), SIZE).astype(int)
+    straight = fit(Undistorter(bent["wrist"])(shown), SIZE).astype(int)
     assert np.abs(straight - fit(shown, SIZE)).max() > 30
     np.testing.assert_allclose(observed(plan, demos[0], "wrist"), straight, atol=12)  # JPEG
     np.testing.assert_allclose(observed(named, demos[1], "wrist"), fit(shown, SIZE), atol=12)
@@ -189,9 +189,9 @@ def test_what_a_demo_says_of_its_cameras_is_read_and_checked(
 ) -> None:
     bent = {"front": distorted(cameras["front"])}
     write_demo(tmp_path / "one", robot, {**cameras, **bent}, bent, picture)
-    found = RecordedCameras.of(tmp_path / "one")
+    found = EpisodeCameras.of(tmp_path / "one")
     assert set(found.calibrated) == {"front"} and set(found.lenses) == set(VIEWS)
-    assert found.lenses["front"].parameters == pytest.approx(Intrinsics.of(bent["front"]).parameters)
+    assert found.lenses["front"].parameters == pytest.approx(CameraIntrinsics.of(bent["front"]).parameters)
     np.testing.assert_allclose(found.calibrated["front"].T_parent_camera, cameras["front"].T_parent_camera, atol=1e-12)
     T = cameras["front"].T_parent_camera.copy()
     T[:3, 3] *= 1000
@@ -203,11 +203,11 @@ def test_what_a_demo_says_of_its_cameras_is_read_and_checked(
     for (name, camera), told in zip(broken.items(), ("fx", "millimetres"), strict=True):
         write_demo(tmp_path / name, robot, cameras, {"front": camera}, picture)
         with pytest.raises(GenimaError, match=f"{name}: /calibration/front: .*({told})"):
-            RecordedCameras.of(tmp_path / name)
+            EpisodeCameras.of(tmp_path / name)
 
 
 def test_cameras_are_loaded_by_the_name_of_their_set_or_from_a_folder(tmp_path: Path) -> None:
-    Calibration(CAMERA).save(tmp_path / "mine")
+    CameraCalibration(CAMERA).save(tmp_path / "mine")
     assert load_cameras(tmp_path / "mine")["front"].distortion == DISTORTION
     assert set(load_cameras("sim")) == set(VIEWS)
     (tmp_path / "mine" / "wrist.yaml").write_text((tmp_path / "mine" / "front.yaml").read_text() + "colour: red\n")

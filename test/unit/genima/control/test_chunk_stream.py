@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from genima.control.chunk_interpolation import ChunkPath
 from genima.control.chunk_stream import ChunkStream
-from genima.control.jerk_limited_motion import Motion, MotionLimits
+from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.types import Chunk, Joints
+from genima.types import ActionChunk, Joints
 
 RATE = 50
 DT = 1 / RATE
@@ -25,9 +25,9 @@ def reference(time: float) -> np.ndarray:
     return PANDA.home + AMPLITUDE * (1 - np.cos(1.5 * time))
 
 
-def chunk(stamp: float, offset: float = 0.0, open_probability: float = 1.0) -> Chunk:
+def chunk(stamp: float, offset: float = 0.0, open_probability: float = 1.0) -> ActionChunk:
     due = stamp + 0.05 * np.arange(1, 21)
-    return Chunk(stamp, 0.05, np.stack([reference(t) for t in due]) + offset, np.full(20, open_probability))
+    return ActionChunk(stamp, 0.05, np.stack([reference(t) for t in due]) + offset, np.full(20, open_probability))
 
 
 def over_limits(positions: np.ndarray) -> list[float]:
@@ -221,7 +221,7 @@ def test_whatever_the_chunks_the_stream_keeps_the_limits(seed: int, jump: float)
     for tick in range(200):
         if rng.random() < 0.1:
             wild = rng.uniform(-jump, jump, (20, 7)).cumsum(axis=0)
-            stream.add(Chunk(tick * DT - rng.uniform(0, 0.5), 0.05, PANDA.home + wild, rng.random(20)))
+            stream.add(ActionChunk(tick * DT - rng.uniform(0, 0.5), 0.05, PANDA.home + wild, rng.random(20)))
         if command := stream.command(tick * DT, AT_HOME):
             positions.append(command.positions)
     heard = np.array(positions)
@@ -234,7 +234,7 @@ def test_whatever_the_chunks_the_stream_keeps_the_limits(seed: int, jump: float)
 def test_a_motion_beside_its_limits_never_crosses_them(seed: int, period: float) -> None:
     rng = np.random.default_rng(seed)
     limits = MotionLimits.of(PANDA, 1.0, 1.0, 1.0, margin=0.02)
-    motion = Motion(limits, period)
+    motion = JerkLimitedMotion(limits, period)
     low, high = limits.position_min, limits.position_max
     motion.reset(rng.uniform(low, high))
     for _ in range(150):

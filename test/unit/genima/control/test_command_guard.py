@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from genima.control.collision import KeepOut, SelfCollision, Workspace
-from genima.control.command_guard import CommandGuard, Guarded, GuardSettings
-from genima.control.guard_status import INTENDED, Reason, Verdict
+from genima.control.collision import ForbiddenRegion, SelfCollision, Workspace
+from genima.control.command_guard import CommandGuard, GuardOutput, GuardSettings
+from genima.control.guard_status import INTENDED, GuardReason, GuardState
 from genima.control.limit_violations import excess
 from genima.errors import GenimaError
 from genima.robot.body import robot_spec
@@ -31,7 +31,7 @@ def wish(stamp: float, positions: np.ndarray = PANDA.home, gripper: float = 1.0)
 class Bench:
     """A guard in simulated time with an arm that follows perfectly."""
 
-    def __init__(self, robot: RobotModel = PANDA, keep_outs: Sequence[KeepOut] = ()) -> None:
+    def __init__(self, robot: RobotModel = PANDA, keep_outs: Sequence[ForbiddenRegion] = ()) -> None:
         self.guard = CommandGuard(robot, RATE, keep_outs=keep_outs)
         self.tick = 0
         self.arm = robot.home.copy()
@@ -42,7 +42,7 @@ class Bench:
     def now(self) -> float:
         return self.tick * DT
 
-    def step(self, command: Command | None = None, periods: int = 1) -> Guarded:
+    def step(self, command: Command | None = None, periods: int = 1) -> GuardOutput:
         self.tick += periods
         if self.state_runs:
             self.guard.measure(Joints(self.now, self.arm, 1.0))
@@ -54,7 +54,7 @@ class Bench:
             self.heard.append(self.arm)
         return result
 
-    def follow(self, ticks: int, speed: float = 0.3) -> Guarded:
+    def follow(self, ticks: int, speed: float = 0.3) -> GuardOutput:
         """Ordinary commands: all joints at ``speed`` rad/s from where the arm is."""
         start, first = self.arm.copy(), self.tick
         for _ in range(ticks):
@@ -72,7 +72,7 @@ def bench() -> Bench:
 
 def test_an_ordinary_command_passes_untouched(bench: Bench) -> None:
     result = bench.follow(40)
-    assert result.verdict is Verdict.OK
+    assert result.verdict is GuardState.OK
     assert result.command is not None
     np.testing.assert_allclose(result.command.positions, PANDA.home + 0.3 * 40 * DT, atol=1e-4)
 
@@ -80,7 +80,7 @@ def test_an_ordinary_command_passes_untouched(bench: Bench) -> None:
 def test_nobody_moves_the_arm_until_selected() -> None:
     bench = Bench()
     result = bench.step(wish(0.02))
-    assert (result.command, result.verdict, result.reason) == (None, Verdict.HELD, Reason.NO_OWNER)
+    assert (result.command, result.verdict, result.reason) == (None, GuardState.HELD, GuardReason.NO_OWNER)
     with pytest.raises(GenimaError, match="unknown source 'gamepad'"):
         bench.guard.select("gamepad")
 
@@ -89,9 +89,9 @@ def test_only_the_owner_is_heard(bench: Bench) -> None:
     bench.follow(5)
     bench.guard.offer("teleop", wish(bench.now, PANDA.home + 0.3))
     bench.guard.select("teleop")
-    assert bench.step(wish(bench.now)).reason is Reason.HAND_OVER  # it still moves
+    assert bench.step(wish(bench.now)).reason is GuardReason.HAND_OVER  # it still moves
     reasons = [bench.step(wish(bench.now)).reason for _ in range(20)]
-    assert reasons[-1] is Reason.NO_COMMAND
+    assert reasons[-1] is GuardReason.NO_COMMAND
 
 
 def test_a_new_owner_moves_the_arm_from_rest_and_from_where_it_is(bench: Bench) -> None:
@@ -100,22 +100,22 @@ def test_a_new_owner_moves_the_arm_from_rest_and_from_where_it_is(bench: Bench) 
     waited = 0
     while True:
         bench.guard.offer("teleop", wish(bench.now + DT, bench.arm + 0.2))
-        if (result := bench.step()).reason is not Reason.HAND_OVER:
+        if (result := bench.step()).reason is not GuardReason.HAND_OVER:
             break
         waited += 1
-    assert waited >= 1 and (result.verdict, result.reason) == (Verdict.STOPPED, Reason.REJOIN)
+    assert waited >= 1 and (result.verdict, result.reason) == (GuardState.STOPPED, GuardReason.REJOIN)
     np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
     bench.guard.offer("teleop", wish(bench.now + DT, bench.arm + 0.01))
-    assert bench.step().verdict in (Verdict.OK, Verdict.LIMITED)
+    assert bench.step().verdict in (GuardState.OK, GuardState.LIMITED)
 
 
 def test_rivals_hold_the_arm_until_one_is_left(bench: Bench) -> None:
     bench.follow(20)
-    bench.guard.refuse("controller", Reason.RIVALS)
-    assert bench.step().reason is Reason.RIVALS
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not Reason.RIVALS
-    bench.guard.refuse("teleop", Reason.RIVALS)
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not Reason.RIVALS
+    bench.guard.refuse("controller", GuardReason.RIVALS)
+    assert bench.step().reason is GuardReason.RIVALS
+    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not GuardReason.RIVALS
+    bench.guard.refuse("teleop", GuardReason.RIVALS)
+    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not GuardReason.RIVALS
 
 
 @pytest.mark.parametrize(
@@ -137,25 +137,25 @@ def test_a_margin_that_leaves_no_range_is_refused() -> None:
 def test_a_source_that_pauses_on_purpose_is_no_fault_and_goes_on_near_the_arm(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.pause("teleop")
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not Reason.PAUSED, "another source's pause"
+    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not GuardReason.PAUSED, "another source's pause"
     bench.guard.pause("controller")
     results = [bench.step() for _ in range(80)]
-    assert {result.reason for result in results} == {Reason.PAUSED} <= INTENDED
+    assert {result.reason for result in results} == {GuardReason.PAUSED} <= INTENDED
     np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
     far = bench.step(wish(bench.now + DT, bench.arm + 0.2))
-    assert (far.verdict, far.reason) == (Verdict.STOPPED, Reason.REJOIN)  # as after any stop
-    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.OK
-    assert [bench.step().reason for _ in range(40)][-1] is Reason.COMMAND_LOST, "silence is a fault again"
+    assert (far.verdict, far.reason) == (GuardState.STOPPED, GuardReason.REJOIN)  # as after any stop
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is GuardState.OK
+    assert [bench.step().reason for _ in range(40)][-1] is GuardReason.COMMAND_LOST, "silence is a fault again"
 
 
 def test_what_the_guard_limits_it_counts_and_tells(bench: Bench) -> None:
     bench.follow(5, speed=0.0)
     result = bench.step(Command(bench.now + DT, bench.arm, STILL, 100.0))  # percent
-    assert (result.verdict, result.reason) == (Verdict.LIMITED, Reason.GRIPPER)
+    assert (result.verdict, result.reason) == (GuardState.LIMITED, GuardReason.GRIPPER)
     assert result.command is not None and result.command.gripper == 1.0
-    assert bench.guard.counts[Reason.GRIPPER] == 1
+    assert bench.guard.counts[GuardReason.GRIPPER] == 1
     speedy = Command(bench.now + DT, bench.arm, 50 * np.eye(7)[0], 1.0)  # deg/s
-    assert bench.step(speedy).reason is Reason.RATE
+    assert bench.step(speedy).reason is GuardReason.RATE
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -168,15 +168,15 @@ def test_a_command_that_is_not_finite_holds_the_arm(bench: Bench, bad: float, fi
     else:
         values[field][3] = bad  # type: ignore[index]
     result = bench.step(Command(bench.now + DT, **values))  # type: ignore[arg-type]
-    assert (result.verdict, result.reason) == (Verdict.HELD, Reason.NOT_FINITE)
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason in (Reason.NONE, Reason.RATE)
+    assert (result.verdict, result.reason) == (GuardState.HELD, GuardReason.NOT_FINITE)
+    assert bench.step(wish(bench.now + DT, bench.arm)).reason in (GuardReason.NONE, GuardReason.RATE)
 
 
 def test_a_jump_is_refused_and_the_arm_comes_to_rest(bench: Bench) -> None:
     bench.follow(20)
     for _ in range(30):
         result = bench.step(wish(bench.now + DT, bench.arm + 1.0))
-        assert (result.verdict, result.reason) == (Verdict.HELD, Reason.JUMP)
+        assert (result.verdict, result.reason) == (GuardState.HELD, GuardReason.JUMP)
     np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
 
 
@@ -197,35 +197,35 @@ def test_a_guard_that_was_late_lets_the_arm_rest_and_goes_on_from_there(bench: B
     bench.follow(20, speed=0.5)
     bench.tick += 20
     result = bench.guard.step(bench.now, periods=20)
-    assert (result.command, result.verdict, result.reason) == (None, Verdict.STOPPED, Reason.GUARD_LATE)
+    assert (result.command, result.verdict, result.reason) == (None, GuardState.STOPPED, GuardReason.GUARD_LATE)
     bench.arm = bench.arm + 0.05  # where it came to rest
-    assert bench.step(wish(bench.now + DT, bench.arm + 0.2)).reason is Reason.REJOIN
+    assert bench.step(wish(bench.now + DT, bench.arm + 0.2)).reason is GuardReason.REJOIN
     np.testing.assert_allclose(bench.arm, bench.heard[-1])
-    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.OK
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is GuardState.OK
 
 
 def test_a_small_overshoot_is_limited_not_refused(bench: Bench) -> None:
     bench.follow(5, speed=0.0)
     result = bench.step(wish(bench.now + DT, bench.arm + 0.2))
-    assert (result.verdict, result.reason) == (Verdict.LIMITED, Reason.RATE)
+    assert (result.verdict, result.reason) == (GuardState.LIMITED, GuardReason.RATE)
 
 
 def test_positions_stay_a_margin_inside_the_range(bench: Bench) -> None:
     for _ in range(400):
         result = bench.step(wish(bench.now + DT, np.minimum(bench.arm + 0.09, PANDA.position_max + 0.09)))
-    assert result.reason is Reason.POSITION
+    assert result.reason is GuardReason.POSITION
     np.testing.assert_allclose(bench.arm, PANDA.position_max - 0.02, atol=1e-6)
 
 
 def test_late_commands_hold_and_lost_commands_stop_until_one_is_near(bench: Bench) -> None:
     bench.follow(20)
     reasons = [bench.step().reason for _ in range(40)]
-    assert reasons[8] is Reason.COMMAND_LATE
-    assert reasons[-1] is Reason.COMMAND_LOST
+    assert reasons[8] is GuardReason.COMMAND_LATE
+    assert reasons[-1] is GuardReason.COMMAND_LOST
     np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
     far = bench.step(wish(bench.now + DT, bench.arm + 0.2))
-    assert (far.verdict, far.reason) == (Verdict.STOPPED, Reason.REJOIN)
-    assert bench.step(wish(bench.now + DT, bench.arm + 0.001)).verdict in (Verdict.OK, Verdict.LIMITED)
+    assert (far.verdict, far.reason) == (GuardState.STOPPED, GuardReason.REJOIN)
+    assert bench.step(wish(bench.now + DT, bench.arm + 0.001)).verdict in (GuardState.OK, GuardState.LIMITED)
 
 
 def test_silent_joint_states_hold_the_arm(bench: Bench) -> None:
@@ -234,10 +234,10 @@ def test_silent_joint_states_hold_the_arm(bench: Bench) -> None:
     reasons = []
     for _ in range(30):
         reasons.append(bench.step(wish(bench.now + DT, bench.arm)).reason)
-    assert reasons[7] is Reason.STATE_LATE
-    assert reasons[-1] is Reason.STATE_LOST
+    assert reasons[7] is GuardReason.STATE_LATE
+    assert reasons[-1] is GuardReason.STATE_LOST
     bench.state_runs = True
-    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.OK
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is GuardState.OK
 
 
 def test_a_command_far_from_the_measured_joints_is_refused(bench: Bench) -> None:
@@ -246,21 +246,21 @@ def test_a_command_far_from_the_measured_joints_is_refused(bench: Bench) -> None
     for _ in range(60):
         bench.arm = stuck  # the arm is held by something
         result = bench.step(wish(bench.now + DT, bench.heard[-1] + 0.05))
-    assert (result.verdict, result.reason) == (Verdict.HELD, Reason.FAR)
+    assert (result.verdict, result.reason) == (GuardState.HELD, GuardReason.FAR)
 
 
 def test_a_requested_stop_latches_until_resume(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.stop()
-    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.STOPPED
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is GuardState.STOPPED
     with pytest.raises(GenimaError, match="still moving"):
         bench.guard.resume()
     for _ in range(40):
         bench.step(wish(bench.now + DT, bench.arm))
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason is Reason.REQUESTED
+    assert bench.step(wish(bench.now + DT, bench.arm)).reason is GuardReason.REQUESTED
     bench.guard.resume()
-    assert bench.step(wish(bench.now + DT, bench.arm + 0.2)).reason is Reason.REJOIN
-    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.OK
+    assert bench.step(wish(bench.now + DT, bench.arm + 0.2)).reason is GuardReason.REJOIN
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is GuardState.OK
 
 
 def test_after_nobody_the_next_owner_starts_where_the_arm_is(bench: Bench) -> None:
@@ -284,16 +284,16 @@ def test_an_arm_that_was_moved_while_it_was_held_is_not_pulled_back(bench: Bench
         held = bench.step()
     assert held.command is not None
     bench.arm = PANDA.home + 0.6  # by hand, or the scene was reset
-    assert (moved := bench.step()).command is None and moved.reason is Reason.MOVED
+    assert (moved := bench.step()).command is None and moved.reason is GuardReason.MOVED
     after = bench.step()
     if stopped:
-        assert after.command is None and after.reason is Reason.REQUESTED
+        assert after.command is None and after.reason is GuardReason.REQUESTED
         bench.guard.resume()
         after = bench.step(wish(bench.now + DT, bench.arm + 0.2))
-        assert after.reason is Reason.REJOIN
+        assert after.reason is GuardReason.REJOIN
     assert after.command is not None
     np.testing.assert_allclose(after.command.positions, PANDA.home + 0.6)
-    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is Verdict.OK
+    assert bench.step(wish(bench.now + DT, bench.arm)).verdict is GuardState.OK
 
 
 def test_joint_states_from_the_future_hold_the_arm(bench: Bench) -> None:
@@ -301,13 +301,13 @@ def test_joint_states_from_the_future_hold_the_arm(bench: Bench) -> None:
     bench.state_runs = False
     bench.guard.measure(Joints(bench.now + 5.0, bench.arm, 1.0))
     result = bench.step(wish(bench.now + DT, bench.arm))
-    assert (result.verdict, result.reason) == (Verdict.HELD, Reason.STATE_FUTURE)
+    assert (result.verdict, result.reason) == (GuardState.HELD, GuardReason.STATE_FUTURE)
 
 
 def test_reasons_are_counted(bench: Bench) -> None:
     bench.follow(3)
     bench.step(wish(bench.now + DT, PANDA.home + 1.0))
-    assert bench.guard.counts[Reason.JUMP] == 1
+    assert bench.guard.counts[GuardReason.JUMP] == 1
     assert bench.guard.counts.total() == 4
 
 
@@ -387,7 +387,7 @@ def test_an_arm_outside_its_workspace_may_only_return() -> None:
     bench.step()
     assert box.depth(bench.arm) > 0.01
     further = bench.step(wish(bench.now + DT, bench.arm + np.array([0.05, 0, 0, 0, 0, 0, 0])))
-    assert (further.verdict, further.reason) == (Verdict.HELD, Reason.WORKSPACE)
+    assert (further.verdict, further.reason) == (GuardState.HELD, GuardReason.WORKSPACE)
     for _ in range(100):
         bench.step(wish(bench.now + DT, bench.arm - np.array([0.05, 0, 0, 0, 0, 0, 0])))
     assert box.depth(bench.arm) == 0
@@ -413,7 +413,7 @@ def test_an_arm_that_folds_onto_itself_brakes_before_it(touching: SelfCollision)
         step = np.clip(folded - bench.arm, -0.03, 0.03)
         result = bench.step(wish(bench.now + DT, bench.arm + step))
         assert touching.depth(bench.arm) < 2e-3
-    assert result.reason is Reason.COLLISION
+    assert result.reason is GuardReason.COLLISION
     np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from genima.control.command_guard import CommandGuard
 from genima.control.limit_violations import excess, violations
-from genima.control.setpoint_follower import PERIOD, Follower
+from genima.control.setpoint_follower import PERIOD, SetpointFollower
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
 
@@ -46,7 +46,7 @@ class Listener:
     """What a controller is told by a follower that ticks as the adapter does, out of step with the stream."""
 
     def __init__(self, robot: RobotModel, first: Command) -> None:
-        self.robot, self.follower = robot, Follower(robot)
+        self.robot, self.follower = robot, SetpointFollower(robot)
         self.now = first.stamp - 0.4 * PERIOD
         self.told = [self.follower.rest_at(self.now, first.positions)]
 
@@ -136,7 +136,7 @@ def test_set_points_in_step_are_passed_on_as_they_are() -> None:
 def test_a_clock_that_is_set_neither_deafens_it_nor_lets_a_step_through(jump: float, k: int) -> None:
     robot = ROBOTS["fr3"]
     commands = list(stream(robot, 200.0, 0.6, 1, rest=1.0))
-    follower, told = Follower(robot), []
+    follower, told = SetpointFollower(robot), []
     follower.rest_at(commands[0].stamp - PERIOD, commands[0].positions)
     for i, command in enumerate(commands):
         set_by = jump if i >= k else 0.0

@@ -32,7 +32,7 @@ from genima.data.episodes.bag import PARTIAL, types
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.folders import remove_unfinished, repair_name
 from genima.data.episodes.metadata import METADATA, Compression, Qos, start_file
-from genima.data.episodes.repair import Repaired
+from genima.data.episodes.repair import RepairResult
 from genima.errors import GenimaError
 from genima_cli.__main__ import main
 
@@ -459,7 +459,7 @@ def _expected(chunk_ends: list[tuple[int, int]], size: int) -> int:
     return max((count for end, count in chunk_ends if end <= size), default=0)
 
 
-def _mended(folder: Path, expected: int) -> Repaired | None:
+def _mended(folder: Path, expected: int) -> RepairResult | None:
     """Repair; every message of the complete chunks must be there, nothing else, in order."""
     if not expected:
         before = mcap_of(folder).read_bytes()
@@ -474,7 +474,7 @@ def _mended(folder: Path, expected: int) -> Repaired | None:
     assert repaired.seconds == (messages()[expected - 1].log_ns - START) / 1e9
     assert sorted(path.name for path in repaired.folder.iterdir()) == ["killed.mcap", METADATA]
     again = mend(repaired.folder)
-    assert again == Repaired(repaired.folder, repaired.messages, repaired.seconds, 0, healthy=True)
+    assert again == RepairResult(repaired.folder, repaired.messages, repaired.seconds, 0, healthy=True)
     return repaired
 
 
@@ -609,7 +609,7 @@ def test_a_healthy_bag_is_left_alone_and_one_without_a_name_gets_it(tmp_path: Pa
     folder = record(tmp_path / "bag", messages())
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     stamp = folder.stat().st_mtime_ns
-    assert mend(folder) == Repaired(folder, {"/a": 40, "/b": 20, "/silent": 0}, 0.29, 0, healthy=True)
+    assert mend(folder) == RepairResult(folder, {"/a": 40, "/b": 20, "/silent": 0}, 0.29, 0, healthy=True)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
     assert folder.stat().st_mtime_ns == stamp
     unnamed = tmp_path / PARTIAL / "bag"

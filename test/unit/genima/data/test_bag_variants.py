@@ -29,7 +29,7 @@ from test_episode_tools import CLEAN, FRONT, STATES, TYPES, Demo, Said, image, l
 from genima.data.episodes import Episode, find_episodes
 from genima.data.episodes.bag import BagReader
 from genima.data.episodes.checks import check
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.frames import decode
 from genima.data.episodes.metadata import METADATA, QOS, Topic
@@ -172,7 +172,7 @@ def require_whole(folder: Path, content: Content) -> None:
             (m.topic, m.log_ns, m.cdr) for m in content.messages
         ]
     assert len(Episode.load(folder, RobotModel.load("panda"))) > 10
-    assert Summary.of(Survey.of(folder)).instruction == "wave"
+    assert Summary.of(EpisodeIndex.of(folder)).instruction == "wave"
 
 
 # ------------------------------------------------------------------------------------------------ topics of no interest
@@ -265,7 +265,7 @@ def test_sqlite_bags_are_read_and_repaired(qos: str, definitions: bool, content:
     assert not any(path.name.endswith(("-wal", "-shm")) for path in folder.iterdir())
     (folder / METADATA).unlink()
     with pytest.raises(EpisodeError, match="episodes repair"):
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
     assert not repair(folder).healthy and repair(folder).healthy
     require_whole(folder, content)
 
@@ -276,7 +276,7 @@ def test_a_database_without_a_column_is_one_line(content: Content, tmp_path: Pat
         database.executescript("CREATE TABLE t AS SELECT id, name FROM topics; DROP TABLE topics; "
                                "ALTER TABLE t RENAME TO topics")  # fmt: skip
     with pytest.raises(EpisodeError, match="its topics have no type"):
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
     with pytest.raises(GenimaError, match="its topics have no type"):
         repair(folder)
 
@@ -287,7 +287,7 @@ def test_definitions_with_the_line_ends_of_windows_are_read(content: Content, tm
         name: topic._replace(definition=topic.definition.replace(b"\n", b"\r\n"))
         for name, topic in content.topics.items()
     }
-    assert Survey.of(changed.write(tmp_path / "demo", {"a.mcap": changed.mcap()})).unread == {}
+    assert EpisodeIndex.of(changed.write(tmp_path / "demo", {"a.mcap": changed.mcap()})).unread == {}
 
 
 def test_a_database_that_was_not_closed_is_closed_by_a_repair(content: Content, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_database_that_was_not_closed_is_closed_by_a_repair(content: Content, 
     shutil.copytree(source, tmp_path / "killed")
     database.close()
     with pytest.raises(EpisodeError, match="was not closed.*episodes repair"):
-        Survey.of(tmp_path / "killed")
+        EpisodeIndex.of(tmp_path / "killed")
     repaired = repair(tmp_path / "killed")
     assert sum(repaired.messages.values()) == len(content.messages) - 1
     assert repair(tmp_path / "killed").healthy
@@ -355,7 +355,7 @@ PROMISES: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_a_bag_is_what_its_metadata_promise_and_a_repair_mends_them(name: str, demo: Path, content: Content) -> None:
     edit(demo, PROMISES[name])
     before = (demo / "demo.mcap").read_bytes()
-    for read in (Survey.of, lambda folder: Episode.load(folder, RobotModel.load("panda"))):
+    for read in (EpisodeIndex.of, lambda folder: Episode.load(folder, RobotModel.load("panda"))):
         with pytest.raises(EpisodeError, match="cannot be read.*" if name == "compressed messages" else "repair"):
             read(demo)
     assert not repair(demo).healthy and repair(demo).healthy
@@ -389,12 +389,12 @@ def test_compressed_files_are_read_and_repaired(content: Content, tmp_path: Path
     require_whole(folder, content)
     torn = content.write(tmp_path / "torn", {"torn_0.mcap.zstd": packed[:-1000]}, **compression)
     with pytest.raises(GenimaError, match="torn_0.mcap"):
-        Survey.of(torn)
+        EpisodeIndex.of(torn)
     bomb = zstandard.compress(bytes(200_000_000))
     assert len(bomb) < 46_000
     folder = content.write(tmp_path / "bomb", {"bomb_0.mcap.zstd": bomb}, **compression)
     with pytest.raises(EpisodeError, match="unpacks to more than"):
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
 
 
 def test_compressed_messages_are_read_trimmed_and_repaired(content: Content, tmp_path: Path, robot: RobotModel) -> None:
@@ -427,11 +427,11 @@ def test_split_bags_are_whole_and_torn_ones_keep_their_good_files(content: Conte
 
     (folder / "demo_1.mcap").write_bytes(files["demo_1.mcap"][:-8000])
     with pytest.raises(EpisodeError, match="episodes repair"):
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
     repaired = repair(folder)
     assert 100 < sum(repaired.messages.values()) and repaired.bytes_cut >= 0 and repair(folder).healthy
     assert (folder / "demo_0.mcap").read_bytes() == files["demo_0.mcap"]
-    Survey.of(folder)
+    EpisodeIndex.of(folder)
 
     (folder / "demo_2.mcap").write_bytes(b"\x89MCAP0")
     repaired = repair(folder)
@@ -439,7 +439,7 @@ def test_split_bags_are_whole_and_torn_ones_keep_their_good_files(content: Conte
     assert repair(folder).healthy
     (folder / "demo_0.mcap").rename(tmp_path / "elsewhere")
     with pytest.raises(EpisodeError, match="demo_0.mcap is missing"):
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
     assert repair(folder).notes == ("demo_0.mcap is missing",) and repair(folder).healthy
 
 
@@ -447,7 +447,7 @@ def test_files_of_several_bags_in_one_folder_are_not_joined(content: Content, tm
     folder = content.write(tmp_path / "demo", {"demo.mcap": content.mcap()})
     (folder / "other.mcap").write_bytes(content.mcap())
     with pytest.raises(EpisodeError, match="does not list other.mcap"):
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
     with pytest.raises(GenimaError, match="folder of its own"):
         repair(folder)
 
@@ -506,7 +506,7 @@ def test_an_image_that_would_fill_the_memory_is_refused() -> None:
 
 def everything(folder: Path, robot: RobotModel) -> Iterator[Callable[[], object]]:
     """All that reads demos."""
-    yield lambda: Summary.of(Survey.of(folder))
+    yield lambda: Summary.of(EpisodeIndex.of(folder))
     yield lambda: check(folder, robot)
     yield lambda: [Episode.load(folder, robot).image("front", 0)]
     yield lambda: repair(folder)
@@ -559,7 +559,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(content: Content, t
         "topic_metadata": {"name": "/task", "type": "std_msgs/msg/String", "serialization_format": "cdr"},
         "message_count": 3}], starting_time={"nanoseconds_since_epoch": 1}, duration={"nanoseconds": 0}))  # fmt: skip
     with pytest.raises(EpisodeError, match="would unpack to"):
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
     with pytest.raises(GenimaError, match="no complete message"):
         repair(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000
@@ -568,7 +568,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(content: Content, t
 def test_stamps_a_day_apart_are_told_and_take_no_memory(tmp_path: Path, robot: RobotModel) -> None:
     folder = DEMO.changed(STATES, slice(3, 4), stamped(-1.7e9)).write(tmp_path / "demo")
     with pytest.raises(EpisodeError, match="more than a day apart") as caught:
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
     assert caught.value.topic == STATES
     (finding,) = check(folder, robot).findings
     assert "more than a day" in finding.what
@@ -612,7 +612,7 @@ def test_mutated_metadata_end_in_one_line(tmp_path: Path, robot: RobotModel) -> 
     information = content.information(["source.mcap"])
     for k, data in enumerate(mutated_data({"rosbag2_bagfile_information": information}, 700)):
         (folder / METADATA).write_text(yaml.dump(data, Dumper=yaml.CSafeDumper))
-        readers = (lambda: Survey.of(folder), lambda: repair(folder))
+        readers = (lambda: EpisodeIndex.of(folder), lambda: repair(folder))
         require_clean(readers[k % 2], data)
     (folder / METADATA).write_text("")
     assert not repair(folder).healthy
@@ -628,7 +628,7 @@ def test_a_view_that_is_a_database_s_trick_is_not_read(content: Content, tmp_pat
     """)
     database.close()
     with pytest.raises(EpisodeError, match="no table messages"):
-        Survey.of(folder)
+        EpisodeIndex.of(folder)
 
 
 def test_what_a_demo_says_never_reaches_the_terminal_as_codes(

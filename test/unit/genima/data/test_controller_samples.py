@@ -15,11 +15,11 @@ from genima.cameras.camera import Camera
 from genima.control.jerk_limited_motion import minimum_jerk
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.backgrounds import Backgrounds, random_background
-from genima.data.datasets.controller_samples import ChunkDataset, Perturbation, collate, joint_statistics
-from genima.data.datasets.sample_index import Moments, Visit
+from genima.data.datasets.controller_samples import ControllerDataset, Perturbation, collate, joint_statistics
+from genima.data.datasets.sample_index import TargetSamples, SampleIndex
 from genima.errors import GenimaError
 from genima.policy.controller.controller import JointStatistics
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.types import Image
@@ -28,7 +28,7 @@ K, T, REST = 20, 70, 12  # horizon, moments of an episode, moments at its end in
 LAG = 0.01  # rad: how far the measured joints stay behind
 
 
-def moments_of(name: str, instruction: str, start: np.ndarray, end: np.ndarray, length: int = T) -> Moments:
+def moments_of(name: str, instruction: str, start: np.ndarray, end: np.ndarray, length: int = T) -> TargetSamples:
     """An episode that goes from start to end, closes its gripper half-way and rests; or the first part of it."""
     progress = minimum_jerk(np.minimum(np.arange(1, T + 1) / (T - REST), 1))
     commands = (start + progress[:, None] * (end - start))[:length]
@@ -36,17 +36,17 @@ def moments_of(name: str, instruction: str, start: np.ndarray, end: np.ndarray, 
     t = np.arange(length)
     steps = np.minimum(t[:, None] + np.arange(K), length - 1)
     last = np.minimum(t + K, length - 1)
-    return Moments(
+    return TargetSamples(
         np.full(length, name), np.full(length, instruction), positions, np.linspace(1, 0.3, length),
         positions[last], closes[last] > 0.5, commands[steps], closes[steps], t[:, None] + np.arange(K) >= length,
     )  # fmt: skip
 
 
-def joined(*parts: Moments) -> Moments:
-    return Moments(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Moments)})
+def joined(*parts: TargetSamples) -> TargetSamples:
+    return TargetSamples(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(TargetSamples)})
 
 
-def demos_of(robot: RobotModel) -> list[Moments]:
+def demos_of(robot: RobotModel) -> list[TargetSamples]:
     way = np.array([0.5, 0.4, -0.3, 0.6, 0.2, -0.4, 0.7])
     first = moments_of("b", "push down the maroon button", robot.home, robot.home + way)
     return [first, moments_of("a", "take the lid off", robot.home + 0.1, robot.home - way / 2)]
@@ -55,7 +55,7 @@ def demos_of(robot: RobotModel) -> list[Moments]:
 STATISTICS = JointStatistics(np.zeros(7), np.ones(7))  # joints stay in rad
 SMALL = Perturbation(start=0.02, target=0.02, far=0.1, far_share=0.5, drawing=0.0)
 WILD = Perturbation(far=2.0, far_share=1.0)
-Make = Callable[..., ChunkDataset]
+Make = Callable[..., ControllerDataset]
 
 
 def grey(rng: np.random.Generator, size: int) -> Image:
@@ -63,29 +63,29 @@ def grey(rng: np.random.Generator, size: int) -> Image:
 
 
 @pytest.fixture
-def moments(robot: RobotModel) -> Moments:
+def moments(robot: RobotModel) -> TargetSamples:
     return joined(*demos_of(robot))
 
 
 @pytest.fixture
-def make(moments: Moments, robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec) -> Make:
+def make(moments: TargetSamples, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec) -> Make:
     def make(
         perturbation: Perturbation | None = None, augmentation: Augmentation | None = None, seed: int = 0,
-        backgrounds: Callable[..., Image] | None = None, of: Moments = moments,
+        backgrounds: Callable[..., Image] | None = None, of: TargetSamples = moments,
         statistics: JointStatistics = STATISTICS,
-    ) -> ChunkDataset:  # fmt: skip
-        return ChunkDataset(
+    ) -> ControllerDataset:  # fmt: skip
+        return ControllerDataset(
             of, robot, cameras, spec, statistics, backgrounds or Backgrounds(), perturbation, augmentation, seed
         )
 
     return make
 
 
-def test_a_chunk_holds_the_actions_of_its_moment(make: Make, moments: Moments) -> None:
+def test_a_chunk_holds_the_actions_of_its_moment(make: Make, moments: TargetSamples) -> None:
     dataset = make()
     assert len(dataset) == 2 * T
     for i in (0, 10, T - K, T - 3, T, 2 * T - 1):
-        sample = dataset[Visit(i, 5)]
+        sample = dataset[SampleIndex(i, 5)]
         np.testing.assert_allclose(sample.actions[:, :7], moments.actions[i], atol=1e-6)
         assert sample.actions[:, 7].tolist() == (moments.action_gripper[i] > 0.5).tolist()
         np.testing.assert_allclose(sample.proprioception[:7], moments.positions[i], atol=1e-6)
@@ -94,15 +94,15 @@ def test_a_chunk_holds_the_actions_of_its_moment(make: Make, moments: Moments) -
         assert sample.images.shape == (4, 64, 64, 3) and sample.images.dtype == torch.uint8
 
 
-def test_joints_are_normalised_by_the_statistics(make: Make, moments: Moments) -> None:
+def test_joints_are_normalised_by_the_statistics(make: Make, moments: TargetSamples) -> None:
     statistics = joint_statistics(moments)
-    sample = make(statistics=statistics)[Visit(12, 0)]
+    sample = make(statistics=statistics)[SampleIndex(12, 0)]
     actions, joints = sample.actions[:, :7].double().numpy(), sample.proprioception[:7].double().numpy()
     np.testing.assert_allclose(statistics.restore(actions), moments.actions[12], atol=1e-6)
     np.testing.assert_allclose(statistics.restore(joints), moments.positions[12], atol=1e-6)
 
 
-def test_statistics_are_those_of_the_commands_each_once_with_a_floor(moments: Moments) -> None:
+def test_statistics_are_those_of_the_commands_each_once_with_a_floor(moments: TargetSamples) -> None:
     commands = np.array([chunk[0] for chunk in moments.actions])
     spoilt = replace(moments, actions=np.concatenate([commands[:, None], 1e6 + moments.actions[:, 1:]], axis=1))
     statistics = joint_statistics(spoilt)
@@ -115,7 +115,7 @@ def test_statistics_are_those_of_the_commands_each_once_with_a_floor(moments: Mo
 def test_a_perturbed_chunk_leads_smoothly_from_the_displaced_start_to_the_displaced_target(make: Make) -> None:
     plain, perturbed = make(), make(SMALL)
     for i in range(0, 60, 6):
-        before, after = plain[Visit(i, i)], perturbed[Visit(i, i)]
+        before, after = plain[SampleIndex(i, i)], perturbed[SampleIndex(i, i)]
         start = (after.proprioception - before.proprioception)[:7].numpy()
         shift = (after.actions - before.actions)[:, :7].numpy()
         end = shift[-1]
@@ -126,12 +126,12 @@ def test_a_perturbed_chunk_leads_smoothly_from_the_displaced_start_to_the_displa
 
 
 def test_the_drawing_shows_the_displaced_target_seen_from_the_displaced_arm(
-    make: Make, moments: Moments, robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+    make: Make, moments: TargetSamples, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
     plain, perturbed = make(), make(SMALL, backgrounds=grey)
     for i in range(0, 2 * T, 14):
-        after = perturbed[Visit(i, i)]
-        shift = (after.actions - plain[Visit(i, i)].actions)[-1, :7].double().numpy()
+        after = perturbed[SampleIndex(i, i)]
+        shift = (after.actions - plain[SampleIndex(i, i)].actions)[-1, :7].double().numpy()
         start, target = after.proprioception[:7].double().numpy(), moments.target[i] + shift
         for image, view in zip(after.images.numpy(), spec.views, strict=True):
             expected = draw_targets(
@@ -145,16 +145,16 @@ def test_the_drawing_shows_the_displaced_target_seen_from_the_displaced_arm(
 def test_views_disagree_by_as_much_as_is_asked_for(make: Make) -> None:
     """Each view's spheres are displaced on their own: the images differ though joints and actions do not."""
     exact, apart = (make(replace(SMALL, drawing=drawing), backgrounds=grey) for drawing in (0.0, 0.1))
-    one, other = exact[Visit(30, 4)], apart[Visit(30, 4)]
+    one, other = exact[SampleIndex(30, 4)], apart[SampleIndex(30, 4)]
     np.testing.assert_array_equal(one.actions, other.actions)
     assert (one.images != other.images).flatten(1).any(1).all()
 
 
 def test_spheres_are_as_opaque_as_the_augmentation_says(make: Make) -> None:
-    solid = make(backgrounds=grey)[Visit(30, 0)].images.numpy().astype(float)
+    solid = make(backgrounds=grey)[SampleIndex(30, 0)].images.numpy().astype(float)
     seen = []
     for sample in range(40):
-        through = make(augmentation=Augmentation((), (0.7, 1.0)), backgrounds=grey)[Visit(30, sample)].images.numpy()
+        through = make(augmentation=Augmentation((), (0.7, 1.0)), backgrounds=grey)[SampleIndex(30, sample)].images.numpy()
         for image, full in zip(through, solid, strict=True):
             inside = np.abs(full - 90) > 60
             share = (image[inside] - 90.0) / (full[inside] - 90.0)
@@ -167,7 +167,7 @@ def test_wildly_displaced_joints_stay_within_the_limits(make: Make, robot: Robot
     dataset = make(WILD)
     met = 0
     for i in range(40):
-        sample = dataset[Visit(i, i)]
+        sample = dataset[SampleIndex(i, i)]
         joints = np.vstack([sample.actions[:, :7], sample.proprioception[None, :7]])
         assert np.all(joints >= robot.position_min - 1e-6) and np.all(joints <= robot.position_max + 1e-6)
         met += np.any(joints <= robot.position_min + 1e-6) or np.any(joints >= robot.position_max - 1e-6)
@@ -176,7 +176,7 @@ def test_wildly_displaced_joints_stay_within_the_limits(make: Make, robot: Robot
 
 def test_backgrounds_are_new_for_every_sample_and_in_every_view(make: Make) -> None:
     dataset = make()
-    first, second = dataset[Visit(10, 1)], dataset[Visit(10, 2)]
+    first, second = dataset[SampleIndex(10, 1)], dataset[SampleIndex(10, 2)]
     np.testing.assert_array_equal(first.actions, second.actions)
     changed = (first.images != second.images).any(-1).float().mean(dim=(1, 2))
     assert changed.min() > 0.3  # all but the spheres
@@ -190,7 +190,7 @@ AUGMENTATIONS = [Augmentation.small(), Augmentation.paper()]
 def test_a_sample_follows_from_seed_and_number_whoever_makes_it_and_in_whatever_order(
     make: Make, augmentation: Augmentation
 ) -> None:
-    visits = [Visit(3, 0), Visit(50, 1), Visit(3, 2), Visit(7, 3)]
+    visits = [SampleIndex(3, 0), SampleIndex(50, 1), SampleIndex(3, 2), SampleIndex(7, 3)]
     a, b, c = (make(Perturbation(), augmentation, seed) for seed in (1, 1, 2))
     first = [a[visit] for visit in visits]
     again = [b[visit] for visit in reversed(visits)][::-1]
@@ -204,7 +204,7 @@ def test_a_sample_follows_from_seed_and_number_whoever_makes_it_and_in_whatever_
 
 def test_workers_make_the_samples_that_one_process_makes(make: Make) -> None:
     dataset = make(Perturbation(), Augmentation.paper())
-    batches = [[Visit(3, 0), Visit(50, 1)], [Visit(3, 2), Visit(7, 3)]]
+    batches = [[SampleIndex(3, 0), SampleIndex(50, 1)], [SampleIndex(3, 2), SampleIndex(7, 3)]]
     loader = torch.utils.data.DataLoader(
         dataset, batch_sampler=batches, collate_fn=collate, num_workers=2  # type: ignore[arg-type]
     )
@@ -219,15 +219,15 @@ def test_only_what_lies_past_the_end_of_an_unfinished_demo_is_padding(make: Make
     cut = moments_of("cut", "push", robot.home, robot.home + 0.5, length=40)
     dataset = make(of=joined(cut, finished, other))
     for t in (0, 19, 20, 21, 25, 39):
-        assert dataset[Visit(t, 0)].padding.tolist() == [t + k >= 40 for k in range(K)]
+        assert dataset[SampleIndex(t, 0)].padding.tolist() == [t + k >= 40 for k in range(K)]
     assert finished.padding.any()
     for t in (40, 40 + T - 1, 40 + T, 40 + 2 * T - 1):  # that shows how to rest: nothing of it is padding
-        assert not dataset[Visit(t, 0)].padding.any()
+        assert not dataset[SampleIndex(t, 0)].padding.any()
 
 
 def test_samples_stack_to_batches(make: Make) -> None:
     dataset = make(Perturbation())
-    samples = [dataset[Visit(i, i)] for i in (0, 100, 5)]
+    samples = [dataset[SampleIndex(i, i)] for i in (0, 100, 5)]
     batch = collate(samples)
     assert batch.images.shape == (3, 4, 64, 64, 3) and batch.actions.shape == (3, K, 8)
     assert batch.instructions == [sample.instruction for sample in samples]

@@ -25,7 +25,7 @@ from genima.data.episodes.bag import PARTIAL
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.checks import check, compare
 from genima.data.episodes.errors import EpisodeError
-from genima.data.episodes.idle import Track, find_idle
+from genima.data.episodes.idle import JointTrack, find_idle
 from genima.data.episodes.metadata import METADATA, Qos
 from genima.robot.model import RobotModel
 from genima_cli.__main__ import main
@@ -385,7 +385,7 @@ def test_rest_is_found_where_it_is(pieces: list[float], rests_first: bool, noise
     way = 0.3 * moved  # rad, or opening
     still = np.random.default_rng(0).uniform(-noise, noise, (len(times), 7))
     positions = still + (0 if by_gripper else way[:, None])
-    track = Track(STATES, times, positions, way % 1 if by_gripper else np.ones(len(times)))
+    track = JointTrack(STATES, times, positions, way % 1 if by_gripper else np.ones(len(times)))
     found = find_idle({STATES: track}).idle
     assert len(found) == len(rests)
     for stretch, (begin, end) in zip(found, rests, strict=True):
@@ -397,7 +397,7 @@ def test_what_moves_only_by_command_or_only_by_measurement_does_not_rest() -> No
     still, moving = np.zeros((len(times), 7)), np.outer(times, np.ones(7))
     for tracks in ((still, moving), (moving, still)):
         both = zip((STATES, COMMANDS), tracks, strict=True)
-        assert find_idle({t: Track(t, times, each, np.ones(len(times))) for t, each in both}).idle == ()
+        assert find_idle({t: JointTrack(t, times, each, np.ones(len(times))) for t, each in both}).idle == ()
 
 
 # ------------------------------------------------------------------------------------------------------------ trimming

@@ -15,7 +15,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from genima.cameras.camera import Camera
 from genima.data.episodes import Episode, EpisodeWriter, find_episodes
-from genima.data.episodes.cameras import RecordedCameras
+from genima.data.episodes.cameras import EpisodeCameras
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Image, Joints
@@ -86,7 +86,7 @@ def test_images_come_back_but_for_jpeg_and_in_the_same_colours(written: Path, ro
 
 def test_it_holds_its_cameras_calibrations(written: Path, cameras: Mapping[str, Camera]) -> None:
     """As the recorder's demos do."""
-    found = RecordedCameras.of(written).calibrated
+    found = EpisodeCameras.of(written).calibrated
     assert set(found) == set(VIEWS)
     for view, camera in found.items():
         np.testing.assert_allclose(camera.T_parent_camera, cameras[view].T_parent_camera, atol=1e-12)

@@ -23,7 +23,7 @@ from mutation import mutated_bytes, mutated_data, require_clean
 from genima.cameras.calibration_file import load_cameras
 from genima.data.episodes import Episode, find_episodes
 from genima.data.episodes.bag import BagReader, calibration_topic, camera_info_topic
-from genima.data.episodes.cameras import RecordedCameras
+from genima.data.episodes.cameras import EpisodeCameras
 from genima.data.lerobot import DatasetReader
 from genima.errors import GenimaError
 from genima.inspection.datasets import inspect_lerobot
@@ -205,7 +205,7 @@ def test_a_calibration_that_nobody_gave_is_unknown_shown_and_refused_where_it_is
     demo = find_episodes(out)[0]
     with BagReader(demo) as bag:
         assert not {calibration_topic("front"), camera_info_topic("front")} & set(bag.types)
-    assert RecordedCameras.of(demo).calibrated == {} == RecordedCameras.of(demo).lenses
+    assert EpisodeCameras.of(demo).calibrated == {} == EpisodeCameras.of(demo).lenses
     assert run("list", out) == 0
     assert "2 hold no calibration of their cameras (unknown)" in capsys.readouterr().out
     assert main(["inspect", str(out)]) == 0
@@ -227,7 +227,7 @@ def test_a_calibration_that_was_given_is_written_for_images_of_its_shape_only(
     camera = load_cameras("sim")["front"].scaled(64, 48)
     cameras = {"front": camera}
     DatasetReader(dataset, ROBOT, cameras).write_episode(0, tmp_path / "demo")
-    (written,) = RecordedCameras.of(tmp_path / "demo").calibrated.values()
+    (written,) = EpisodeCameras.of(tmp_path / "demo").calibrated.values()
     assert written.agrees(camera.scaled(32, 24))
 
 

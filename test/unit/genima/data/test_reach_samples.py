@@ -11,20 +11,20 @@ import pytest
 from genima.cameras.camera import Camera
 from genima.control.chunk_stream import ACCELERATION, VELOCITY
 from genima.data.datasets.backgrounds import Backgrounds
-from genima.data.datasets.controller_samples import ChunkDataset, joint_statistics
-from genima.data.datasets.reach_samples import reach_moments
-from genima.data.datasets.sample_index import Moments, Visit
+from genima.data.datasets.controller_samples import ControllerDataset, joint_statistics
+from genima.data.datasets.reach_samples import reach_samples
+from genima.data.datasets.sample_index import TargetSamples, SampleIndex
 from genima.io import paths
 from genima.policy import spec as checkpoint
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 
 K, PERIOD, COUNT = 20, 0.05, 2000
 
 
 @pytest.fixture(scope="module")
-def moments(robot: RobotModel) -> Moments:
-    return reach_moments(robot, K, PERIOD, COUNT, seed=3)
+def moments(robot: RobotModel) -> TargetSamples:
+    return reach_samples(robot, K, PERIOD, COUNT, seed=3)
 
 
 def tips(robot: RobotModel, positions: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def tips(robot: RobotModel, positions: np.ndarray) -> np.ndarray:
 
 
 def test_joints_stay_within_their_limits_and_the_arm_above_the_table_with_its_tip_in_front(
-    moments: Moments, robot: RobotModel
+    moments: TargetSamples, robot: RobotModel
 ) -> None:
     assert len(moments) == COUNT
     joints = np.concatenate([moments.positions[:, None], moments.actions, moments.target[:, None]], axis=1)
@@ -45,7 +45,7 @@ def test_joints_stay_within_their_limits_and_the_arm_above_the_table_with_its_ti
 
 
 def test_a_chunk_ends_at_its_target_and_keeps_what_a_chunk_may_use_of_the_arms_limits(
-    moments: Moments, robot: RobotModel
+    moments: TargetSamples, robot: RobotModel
 ) -> None:
     np.testing.assert_allclose(moments.actions[:, -1], moments.target, atol=1e-12)
     path = np.concatenate([moments.positions[:, None], moments.actions], axis=1)
@@ -60,13 +60,13 @@ def test_a_chunk_ends_at_its_target_and_keeps_what_a_chunk_may_use_of_the_arms_l
     assert speed[:, 0].max() < 0.1 and speed[:, -1].max() < 0.1  # rad/s; from rest to rest
 
 
-def test_short_ways_and_long_ones_are_both_common(moments: Moments) -> None:
+def test_short_ways_and_long_ones_are_both_common(moments: TargetSamples) -> None:
     way = np.abs(moments.target - moments.positions).max(axis=1)
     shares, _ = np.histogram(way / way.max(), bins=4, range=(0, 1))
     assert shares.min() > 0.05 * COUNT
 
 
-def test_they_cover_far_more_than_the_demos_do(moments: Moments, robot: RobotModel) -> None:
+def test_they_cover_far_more_than_the_demos_do(moments: TargetSamples, robot: RobotModel) -> None:
     demos = checkpoint.read(paths.shared("models", "tiny", "controller"), checkpoint.CONTROLLER)[1]["joint_deviation"]
     assert np.all(joint_statistics(moments).deviation > 1.5 * np.array(demos))
     reached = (moments.positions - robot.position_min) / (robot.position_max - robot.position_min)
@@ -75,27 +75,27 @@ def test_they_cover_far_more_than_the_demos_do(moments: Moments, robot: RobotMod
     assert np.all(np.ptp(tip, axis=0) > [0.7, 1.0, 0.7])  # m
 
 
-def test_gripper_and_instructions_are_of_all_kinds(moments: Moments, robot: RobotModel) -> None:
+def test_gripper_and_instructions_are_of_all_kinds(moments: TargetSamples, robot: RobotModel) -> None:
     assert moments.instructions == ["reach"]
     for before in (0, 1):
         for after in (False, True):
             assert ((moments.gripper == before) & (moments.target_open == after)).mean() > 0.2
     np.testing.assert_array_equal(moments.action_gripper, np.tile(moments.target_open[:, None], K))
     given = ["open the drawer", "pick up the cup"]
-    assert reach_moments(robot, K, PERIOD, 50, 0, given).instructions == given
+    assert reach_samples(robot, K, PERIOD, 50, 0, given).instructions == given
 
 
-def test_they_follow_their_seed(moments: Moments, robot: RobotModel) -> None:
-    again, other = (reach_moments(robot, K, PERIOD, COUNT, seed) for seed in (3, 4))
-    for field in fields(Moments):
+def test_they_follow_their_seed(moments: TargetSamples, robot: RobotModel) -> None:
+    again, other = (reach_samples(robot, K, PERIOD, COUNT, seed) for seed in (3, 4))
+    for field in fields(TargetSamples):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(moments, field.name))
     assert (other.positions != moments.positions).all()
 
 
 def test_the_controller_can_be_trained_on_them(
-    moments: Moments, robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+    moments: TargetSamples, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
-    dataset = ChunkDataset(moments, robot, cameras, spec, joint_statistics(moments), Backgrounds())
+    dataset = ControllerDataset(moments, robot, cameras, spec, joint_statistics(moments), Backgrounds())
     assert len(np.unique(moments.episode)) == len(dataset) == COUNT
-    sample = dataset[Visit(7, 0)]
+    sample = dataset[SampleIndex(7, 0)]
     assert sample.actions.shape == (K, 8) and not sample.padding.any() and sample.instruction == "reach"

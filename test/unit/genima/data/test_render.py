@@ -27,15 +27,15 @@ from one_thread import render_in_a_thread
 
 from genima.cameras.camera import VIRTUAL, Camera
 from genima.cameras.tiling import fit, untile
-from genima.data.datasets.diffusion_samples import DrawingDataset, collate
+from genima.data.datasets.diffusion_samples import DiffusionDataset, collate
 from genima.data.datasets.render import MANIFEST, RenderPlan, render, sha256
-from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset, _moments, read_manifest, split
 from genima.data.episodes import Episode, EpisodeWriter, find_episodes
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.io.outputs import output_lock
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, draw_targets
 from genima.targets.appearance import DEFAULT
@@ -56,7 +56,7 @@ def write_demo(
     with EpisodeWriter(folder, robot, cameras, f"do {folder.name}") as episode:
         for t in range(MOMENTS):
             stamp, joints = start + 0.05 * t, robot.home + 0.02 * t
-            images = {v: fit(rng.integers(0, 256, (4, 4, 3), np.uint8), 48) for v in DrawingSpec.views if v != without}
+            images = {v: fit(rng.integers(0, 256, (4, 4, 3), np.uint8), 48) for v in PolicySpec.views if v != without}
             episode.observe(stamp, images, Joints(stamp, joints, 1.0))
             episode.command(Command(stamp, joints + 0.02, gripper=1.0 if t < 4 else 0.0))
         if success is not None:
@@ -147,7 +147,7 @@ def test_observation_and_drawn_target_differ_in_spheres_alone_and_those_are_exac
 
 def test_any_four_of_the_rendered_views_make_the_tile_in_the_order_asked_for(short_targets: Path) -> None:
     whole = TargetDataset.load(short_targets)
-    assert list(whole.cameras) == [*DrawingSpec.views, VIRTUAL]
+    assert list(whole.cameras) == [*PolicySpec.views, VIRTUAL]
     order = ("front", VIRTUAL, "wrist", "left_shoulder")
     other = TargetDataset.load(short_targets, order)
     assert other.spec.views == order
@@ -163,7 +163,7 @@ def test_any_four_of_the_rendered_views_make_the_tile_in_the_order_asked_for(sho
         with pytest.raises(GenimaError, match="four different views"):
             TargetDataset.load(short_targets, views)
     with pytest.raises(GenimaError, match="no view ceiling; rendered are wrist"):
-        TargetDataset.load(short_targets, ("ceiling", *DrawingSpec.views[1:]))
+        TargetDataset.load(short_targets, ("ceiling", *PolicySpec.views[1:]))
 
 
 def test_cameras_that_are_not_square_are_cut_as_their_images_are(robot: RobotModel) -> None:
@@ -182,8 +182,8 @@ def test_cameras_that_are_not_square_are_cut_as_their_images_are(robot: RobotMod
 
 def test_samples_for_the_diffusion_agent_are_pairs_with_their_instruction(targets: TargetDataset) -> None:
     training, validation = split(targets.moments)
-    dataset = DrawingDataset(targets, validation)
-    batch = collate([dataset[Visit(k, 99)] for k in (0, 7)])
+    dataset = DiffusionDataset(targets, validation)
+    batch = collate([dataset[SampleIndex(k, 99)] for k in (0, 7)])
     i = int(validation[7])
     np.testing.assert_array_equal(batch.condition[1].numpy(), targets.observation(i))
     np.testing.assert_array_equal(batch.target[1].numpy(), targets.drawn(i)[1])
@@ -280,7 +280,7 @@ def test_mutated_manifests_are_refused_or_are_of_a_dataset(short_targets: Path, 
         manifest = read_manifest(tmp_path)
         for shard in manifest["shards"]:
             assert (tmp_path / shard["file"]).parent == tmp_path  # nothing outside of the folder is ever opened
-        assert 0 < DrawingSpec.from_dict(manifest["spec"]).horizon <= 1000
+        assert 0 < PolicySpec.from_dict(manifest["spec"]).horizon <= 1000
 
     for data in mutated_data(valid, 400):
         file.write_text(json.dumps(data), encoding="utf-8")
@@ -359,7 +359,7 @@ def test_shards_that_are_not_what_the_manifest_says_are_named(short_targets: Pat
             TargetDataset.load(tmp_path)
         assert shard.name in str(caught.value) and "\n" not in str(caught.value), line
     manifest = read_manifest(tmp_path)
-    spec = DrawingSpec.from_dict(manifest["spec"])
+    spec = PolicySpec.from_dict(manifest["spec"])
     files = [tmp_path / entry["file"] for entry in manifest["shards"]]
     read = 0
     for data in mutated_bytes(original, 100):
@@ -489,7 +489,7 @@ def test_demos_of_another_rate_or_none_that_are_left_are_refused(short_demos: Pa
 
 
 def test_defaults_are_those_of_the_modules_that_are_imported_later() -> None:
-    assert (Render().views, Render().appearance) == (DrawingSpec.views, DEFAULT)
+    assert (Render().views, Render().appearance) == (PolicySpec.views, DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -547,7 +547,7 @@ def test_observations_are_stored_without_loss_where_that_is_asked_for(
             ["--demos", str(tmp_path / "demos"), "--cameras", "sim", "--view-size", "48", "--processes", "1"]
             + ["--out", str(out), "--images", images]
         )
-        seen = untile(TargetDataset.load(out).observation(1), DrawingSpec.views)["front"]
+        seen = untile(TargetDataset.load(out).observation(1), PolicySpec.views)["front"]
         assert np.array_equal(seen, demo.image("front", 1)) == (images == "png")
     assert plan_for(tmp_path / "demos").fingerprint() != plan_for(tmp_path / "demos", images="png").fingerprint()
 

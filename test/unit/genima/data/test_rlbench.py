@@ -26,11 +26,11 @@ from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
 from genima.data import pickle_reader as plain_pickle
 from genima.data.episodes import Episode
-from genima.data.episodes.cameras import RecordedCameras
+from genima.data.episodes.cameras import EpisodeCameras
 from genima.data.rlbench import find_episodes, write_demo
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.types import Chunk, Command, DrawnTarget, Joints, Observation
+from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_cli import episodes as cli
 from genima_cli import evaluate
 from genima_sim.rlbench.environment import RLBenchEnvironment
@@ -122,7 +122,7 @@ def test_a_dataset_becomes_demos(dataset, tmp_path, capsys) -> None:
     np.testing.assert_array_equal(episode.command_gripper[:-1] < 0.5, closing[:-1])
     for view in CAMERAS:
         np.testing.assert_array_equal(episode.image(view, 2), image(view, 2))  # nothing is lost
-    calibrated = RecordedCameras.of(episode.folder).calibrated
+    calibrated = EpisodeCameras.of(episode.folder).calibrated
     for view, camera in CAMERAS.items():
         assert calibrated[view].parent == camera.parent
         np.testing.assert_allclose(calibrated[view].T_parent_camera, camera.T_parent_camera, atol=1e-7)
@@ -437,10 +437,10 @@ class Turns:
     def __init__(self, joint: int) -> None:
         self._joint = joint
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         ahead = np.tile(joints.positions, (20, 1))
         ahead[:, self._joint] += np.linspace(0, 0.3, 20)
-        return Chunk(drawn.stamp, 0.05, ahead, np.zeros(20))
+        return ActionChunk(drawn.stamp, 0.05, ahead, np.zeros(20))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from genima.cameras.calibration_file import Calibration, Frames, Residuals, load_cameras
+from genima.cameras.calibration_file import CameraCalibration, Frames, Residuals, load_cameras
 from genima.cameras.rig import Device, load_rig
 from genima.doctor import (
     Finding,
@@ -43,10 +43,10 @@ from genima.doctor import (
     warn,
 )
 from genima.doctor.findings import as_json, failed, table
-from genima.doctor.streams import Heard, Speaker
+from genima.doctor.streams import TopicPublisher, TopicSamples
 from genima.errors import GenimaError
 from genima.io import paths
-from genima.policy.spec import DIFFUSION_AGENT, FILE, DrawingSpec, read_pair
+from genima.policy.spec import DIFFUSION_AGENT, FILE, PolicySpec, read_pair
 from genima.robot.model import RobotModel
 from genima_cli import doctor_checks as examination
 from genima_cli.__main__ import main
@@ -152,14 +152,14 @@ def test_no_usb_is_not_looked_at_and_no_camera_is_no_fault_without_a_cameras_fil
 
 
 def test_serial_numbers_are_compared_with_the_cameras_file() -> None:
-    right = usb.Known(WRIST.serial, "D415", "3.2", "5.16.0.1")
-    found = by_name(usb.serials(RIG, [right, usb.Known("999", "D435I", "3.2", "5.16")]))
+    right = usb.LibrealsenseCamera(WRIST.serial, "D415", "3.2", "5.16.0.1")
+    found = by_name(usb.serials(RIG, [right, usb.LibrealsenseCamera("999", "D435I", "3.2", "5.16")]))
     assert found[f"wrist {WRIST.serial}"].status is Status.OK
     assert found[f"front {FRONT.serial}"].status is Status.FAIL and "999" in found[f"front {FRONT.serial}"].found
     assert found["D435I 999"].status is Status.WARN
-    slow = by_name(usb.serials({"wrist": WRIST}, [usb.Known(WRIST.serial, "D415", "2.1", "")]))
+    slow = by_name(usb.serials({"wrist": WRIST}, [usb.LibrealsenseCamera(WRIST.serial, "D415", "2.1", "")]))
     assert slow[f"wrist {WRIST.serial}"].status is Status.FAIL
-    other = by_name(usb.serials({"wrist": WRIST}, [usb.Known(WRIST.serial, "D435", "3.2", "")]))
+    other = by_name(usb.serials({"wrist": WRIST}, [usb.LibrealsenseCamera(WRIST.serial, "D435", "3.2", "")]))
     assert "is a D435, not a D415" in other[f"wrist {WRIST.serial}"].found
 
 
@@ -169,7 +169,7 @@ def test_librealsense_is_asked_for_what_it_has_and_its_errors_are_one_line() -> 
         supports=lambda what: what != 4, get_info={1: "831", 2: "Intel RealSense D435I", 3: "3.2"}.__getitem__
     )
     rs = SimpleNamespace(camera_info=info, context=lambda: SimpleNamespace(query_devices=lambda: [device]))
-    assert usb.known(rs) == [usb.Known("831", "D435I", "3.2", "")]
+    assert usb.known(rs) == [usb.LibrealsenseCamera("831", "D435I", "3.2", "")]
 
     def broken() -> None:
         raise RuntimeError("failed to set power state")
@@ -181,7 +181,7 @@ def test_librealsense_is_asked_for_what_it_has_and_its_errors_are_one_line() -> 
 
 def test_the_example_of_a_cameras_file_can_be_read() -> None:
     rig = load_rig("four_d415")
-    assert set(rig) == set(DrawingSpec("panda", ()).views)
+    assert set(rig) == set(PolicySpec("panda", ()).views)
     assert [device.mounted_on for device in rig.values()].count("flange") == 1
     assert {(device.width, device.height, device.rate) for device in rig.values()} == {(640, 480, 30)}
 
@@ -529,10 +529,10 @@ def test_room_for_demos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 # ------------------------------------------------------------------------------------------------- models and the GPU
 
 
-CARD = gpu.Card("NVIDIA GeForce RTX 4090", "570.1", 25.7, 0.5)
+CARD = gpu.GraphicsCard("NVIDIA GeForce RTX 4090", "570.1", 25.7, 0.5)
 
 
-def judged(cards: list[gpu.Card] | str, problem: str, count: float, missing: str = "") -> list[Finding]:
+def judged(cards: list[gpu.GraphicsCard] | str, problem: str, count: float, missing: str = "") -> list[Finding]:
     return list(by_name(gpu.judge(cards, problem, int(count), missing)).values())
 
 
@@ -590,7 +590,7 @@ def test_nvidia_smi_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         assert (found if isinstance(found, str) else found[0].name).startswith(expected)
     program.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 570.86.15, 81559, 1024'\n")
     [card] = gpu.cards()
-    assert isinstance(card, gpu.Card) and 85 < card.total < 86  # GB of 81559 MiB
+    assert isinstance(card, gpu.GraphicsCard) and 85 < card.total < 86  # GB of 81559 MiB
 
 
 def test_a_checkpoint_against_robots(checkpoint_folder: Path, robot: RobotModel) -> None:
@@ -606,7 +606,7 @@ def test_a_checkpoint_against_robots(checkpoint_folder: Path, robot: RobotModel)
 
 
 def test_cameras_against_a_checkpoint(robot: RobotModel) -> None:
-    spec = DrawingSpec("panda", robot.joint_names, camera_size=(640, 480))
+    spec = PolicySpec("panda", robot.joint_names, camera_size=(640, 480))
     slow = Device("3", "D415", 640, 480, 15, "base")
     small = Device("4", "D415", 424, 240, 30, "base")
     found = by_name(configuration.rig_fits({"wrist": WRIST, "front": slow, "right_shoulder": small}, spec))
@@ -628,7 +628,7 @@ def calibrated(tmp_path: Path) -> Callable[..., Finding]:
 
     def find(device: Device | None = None, camera: object = front, **fields: object) -> Finding:
         fields = {"date": (NOW - timedelta(days=3)).isoformat(), **fields}
-        Calibration(camera, **fields).save(tmp_path)  # type: ignore[arg-type]
+        CameraCalibration(camera, **fields).save(tmp_path)  # type: ignore[arg-type]
         rig = {"front": device} if device else {}
         [finding] = configuration.calibrations(str(tmp_path), None, rig, RobotModel.load("panda"), NOW)
         return finding
@@ -677,14 +677,14 @@ def test_missing_and_malformed_calibrations(tmp_path: Path, robot: RobotModel) -
     [empty] = configuration.calibrations(str(tmp_path), None, {}, robot)
     assert empty.status is Status.FAIL
     (tmp_path / "front.yaml").write_text("translation: [0, 0")
-    spec = DrawingSpec("panda", robot.joint_names)
+    spec = PolicySpec("panda", robot.joint_names)
     found = by_name(configuration.calibrations(str(tmp_path), spec, {}, robot))
     assert set(found) == set(spec.views) and {each.status for each in found.values()} == {Status.FAIL}
     assert "not YAML" in found["front"].found and "there are front" in found["wrist"].found
 
 
 def test_the_simulators_own_calibration_is_fine(robot: RobotModel) -> None:
-    spec = DrawingSpec("panda", robot.joint_names)
+    spec = PolicySpec("panda", robot.joint_names)
     assert {each.status for each in configuration.calibrations("sim", spec, {}, robot)} == {Status.OK}
 
 
@@ -720,15 +720,15 @@ def test_rendering_that_fails_says_why() -> None:
 # -------------------------------------------------------------------------------------------------------------- topics
 
 
-ALONE = [Speaker("/front/camera", reliable=True)]
+ALONE = [TopicPublisher("/front/camera", reliable=True)]
 
 
-def heard(rate: float, speakers: Sequence[Speaker] = ALONE, count: int = 100, age: float = 0.01) -> Heard:
+def heard(rate: float, speakers: Sequence[TopicPublisher] = ALONE, count: int = 100, age: float = 0.01) -> TopicSamples:
     stamps = [1e9 + n / rate for n in range(count)]
-    return Heard(speakers, stamps, [stamp + age for stamp in stamps])
+    return TopicSamples(speakers, stamps, [stamp + age for stamp in stamps])
 
 
-def front(stream: Heard, size: tuple[int, int] = (640, 480), encoding: str = "rgb8") -> Finding:
+def front(stream: TopicSamples, size: tuple[int, int] = (640, 480), encoding: str = "rgb8") -> Finding:
     finding = streams.images("front", "cameras/front/color/image_raw", stream, size, encoding, FRONT)
     by_name([finding])
     return finding
@@ -743,10 +743,14 @@ def test_a_camera_as_it_should_be() -> None:
 @pytest.mark.parametrize(
     ("stream", "status", "words"),
     [
-        (Heard(), Status.FAIL, "nobody publishes"),
-        (Heard([Speaker("/camera", reliable=False)]), Status.FAIL, "best effort"),
-        (Heard(ALONE), Status.FAIL, "0 messages came"),
-        (heard(30.0, [*ALONE, Speaker("/other", True)]), Status.FAIL, "2 nodes publish it (/front/camera, /other)"),
+        (TopicSamples(), Status.FAIL, "nobody publishes"),
+        (TopicSamples([TopicPublisher("/camera", reliable=False)]), Status.FAIL, "best effort"),
+        (TopicSamples(ALONE), Status.FAIL, "0 messages came"),
+        (
+            heard(30.0, [*ALONE, TopicPublisher("/other", True)]),
+            Status.FAIL,
+            "2 nodes publish it (/front/camera, /other)",
+        ),
         (heard(30.0, age=-0.8), Status.FAIL, "800 ms in the future"),
         (heard(30.0, age=-0.003), Status.OK, "30.0 Hz"),
         (heard(30.0, age=0.4), Status.WARN, "come late"),
@@ -754,7 +758,7 @@ def test_a_camera_as_it_should_be() -> None:
         (heard(10.0), Status.FAIL, "30 Hz are expected"),
     ],
 )
-def test_cameras_that_are_not(stream: Heard, status: Status, words: str) -> None:
+def test_cameras_that_are_not(stream: TopicSamples, status: Status, words: str) -> None:
     finding = front(stream)
     assert finding.status is status and words in finding.found
 
@@ -785,19 +789,19 @@ def test_lost_repeated_and_jittering_images() -> None:
         (heard(1000.0, age=0.5), "", Status.FAIL, "will not move"),
         (heard(1000.0, age=-0.2), "", Status.FAIL, "200 ms in the future"),
         (heard(1000.0), "joint state lacks fr3_joint1", Status.FAIL, "lacks fr3_joint1"),
-        (Heard(), "", Status.FAIL, "nobody publishes"),
-        (heard(1000.0, [Speaker("/robot", False)]), "", Status.OK, "1000 Hz"),  # read as best effort
+        (TopicSamples(), "", Status.FAIL, "nobody publishes"),
+        (heard(1000.0, [TopicPublisher("/robot", False)]), "", Status.OK, "1000 Hz"),  # read as best effort
         (heard(1000.0, [*ALONE, *ALONE]), "", Status.FAIL, "2 nodes publish it"),
     ],
 )
-def test_joints(stream: Heard, problem: str, status: Status, words: str) -> None:
+def test_joints(stream: TopicSamples, problem: str, status: Status, words: str) -> None:
     finding = streams.joints(stream, problem)
     by_name([finding])
     assert finding.status is status and words in finding.found
 
 
 def test_who_commands_and_who_is_there() -> None:
-    guard, other = Speaker("/command_guard", True), Speaker("/b/command_guard", True)
+    guard, other = TopicPublisher("/command_guard", True), TopicPublisher("/b/command_guard", True)
     statuses = [streams.commands(speakers).status for speakers in ([], [guard], [guard, other])]
     assert statuses == [Status.SKIPPED, Status.OK, Status.FAIL]
     own = "/doctor"

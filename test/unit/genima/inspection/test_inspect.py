@@ -19,7 +19,7 @@ from one_thread import render_in_a_thread
 from torch import nn
 
 from genima.cameras.camera import Camera
-from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.sample_index import SampleIndex
 from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.inspection.checkpoints import sphere_sheet
@@ -27,7 +27,7 @@ from genima.inspection.report import Report, Section, listed
 from genima.inspection.sheet import grid
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.training import loop
 from genima.types import Command, Joints
@@ -49,7 +49,7 @@ def share(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> float:
 
 
 def write_demo(
-    folder: Path, name: str, robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec, success: bool = True
+    folder: Path, name: str, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec, success: bool = True
 ) -> None:
     image = np.full((256, 256, 3), COLOURS[name], np.uint8)
     with EpisodeWriter(folder, robot, cameras, INSTRUCTIONS[name]) as episode:
@@ -62,7 +62,7 @@ def write_demo(
 
 @pytest.fixture(scope="module")
 def demos(
-    tmp_path_factory: pytest.TempPathFactory, robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+    tmp_path_factory: pytest.TempPathFactory, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> Path:
     """Three demos of two tasks, each in front of its own colour."""
     folder = tmp_path_factory.mktemp("plain") / "demos"
@@ -101,7 +101,7 @@ def test_parameters_are_counted_as_the_loaded_networks_have_them(checkpoint_fold
             assert told[name] == f"{count / 1e6:.2f}", name
 
 
-def test_a_pair_tells_once_what_both_halves_share_and_what_each_is(checkpoint_folder: Path, spec: DrawingSpec) -> None:
+def test_a_pair_tells_once_what_both_halves_share_and_what_each_is(checkpoint_folder: Path, spec: PolicySpec) -> None:
     report = inspect(checkpoint_folder)
     assert "fit together" in report.sections[0].title and "not" not in report.sections[0].title
     shared = rows(report)
@@ -142,7 +142,7 @@ class Numbers(torch.utils.data.Dataset[float]):
     def __len__(self) -> int:
         return 8
 
-    def __getitem__(self, visit: Visit) -> float:
+    def __getitem__(self, visit: SampleIndex) -> float:
         return float(visit.moment)
 
 
@@ -198,7 +198,7 @@ def test_a_training_without_its_state_cannot_be_resumed(training: Path, copied: 
 
 
 def test_the_sphere_sheet_shows_the_joints_where_the_cameras_see_them(
-    robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+    robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
     sheet = sphere_sheet(spec)
     camera, tip = cameras["front"], robot.link_poses(robot.home)[-1, :3, 3]
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_other_cameras_is_told_without_a_picture(
 # Datasets
 
 
-def test_rendered_targets_are_counted_and_shown(targets: Path, spec: DrawingSpec) -> None:
+def test_rendered_targets_are_counted_and_shown(targets: Path, spec: PolicySpec) -> None:
     report = inspect(targets, verify=True)
     told = rows(report)
     assert told["moments"].startswith("77 of 3 demos; 21 to 31 each")
@@ -256,7 +256,7 @@ def test_a_shard_that_is_not_what_it_was_is_found_by_its_checksum(
 
 
 def test_demos_are_told_with_the_faults_of_each(
-    demos: Path, copied: Callable[[Path], Path], robot: RobotModel, cameras: Mapping[str, Camera], spec: DrawingSpec
+    demos: Path, copied: Callable[[Path], Path], robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
     folder = copied(demos)
     bag = next((folder / "push-0").glob("*.mcap"))

@@ -21,7 +21,7 @@ from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
 from genima.system.ros_names import require_ros_name, require_topic
 from genima.teleop.gamepad import Gamepad
-from genima.teleop.leader_mapping import Leader
+from genima.teleop.leader_mapping import LeaderMapping
 from genima_sim.coppeliasim.names import SceneNames
 
 PANDA = RobotModel.load("panda")
@@ -58,7 +58,7 @@ def load_gripper_backend(file: Path) -> None:
 
 
 def load_leader(file: Path) -> None:
-    leader = Leader.load(file, PANDA)
+    leader = LeaderMapping.load(file, PANDA)
     sample = leader.sample(0.0, leader.joint_names, [0.1] * len(leader.joint_names))
     assert sample.positions.shape == (7,) and np.all(np.isfinite(sample.positions))
 

@@ -242,7 +242,5 @@ def test_the_comparison_notices_a_change_of_any_kind_of_weight(part: str) -> Non
     torch.manual_seed(1)
     inputs = torch.randn(1, 4, 3, 64, 64).double(), torch.randn(1, 8).double(), torch.randn(1, TEXT_WIDTH).double()
     actions, noise = torch.randn(1, 6, 8).double(), torch.zeros(1, 5).double()
-    changed, before = (
-        Reference(REDUCED, a.state_dict())(*inputs, actions, None, noise) for a in (act, other)
-    )
+    changed, before = (Reference(REDUCED, a.state_dict())(*inputs, actions, None, noise) for a in (act, other))
     assert max((a - b).abs().max().item() for a, b in zip(changed, before, strict=True)) > 1e-7

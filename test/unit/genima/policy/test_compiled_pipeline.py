@@ -35,34 +35,34 @@ from torch import Tensor
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
-from genima.policy.diffusion_agent.execution_config import Plan, others, plans
-from genima.policy.diffusion_agent.network_execution import PreparedAgent
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+from genima.policy.diffusion_agent.execution_config import ExecutionConfig, execution_configs, remaining_configs
+from genima.policy.diffusion_agent.network_execution import DeviceNetworks
 from genima.policy.diffusion_agent.network_halves import controls, decoded, embedding, encoded
 from genima.policy.diffusion_agent.pretrained_base import base_of
 from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.diffusion_agent.sampling import sampling
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
-from genima.policy.spec import DrawingSpec
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.policy.spec import PolicySpec
 from genima.training.build_agent import agent_on
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
 SPACING: dict[str, Any] = {"timestep_spacing": "trailing"}
-EXACT = Plan(torch.float32, channels_last=False, fused_attention=False)
+EXACT = ExecutionConfig(torch.float32, channels_last=False, fused_attention=False)
 
 
 @pytest.fixture(scope="module", params=["tiny", "ancestral", "tiny-xl", "without a ControlNet", "views apart"])
-def whole(spec: DrawingSpec, request: pytest.FixtureRequest) -> DiffusionAgent:
+def whole(spec: PolicySpec, request: pytest.FixtureRequest) -> DiffusionAgent:
     """An agent of Stable Diffusion's kind, in single precision. Tests work on copies."""
     return make(spec, request.param)
 
 
 @pytest.fixture(scope="module")
-def tiny(spec: DrawingSpec) -> DiffusionAgent:
+def tiny(spec: PolicySpec) -> DiffusionAgent:
     return make(spec, "tiny")
 
 
-def make(spec: DrawingSpec, kind: str) -> DiffusionAgent:
+def make(spec: PolicySpec, kind: str) -> DiffusionAgent:
     base = base_of("random", random_base("tiny-xl" if kind == "tiny-xl" else "tiny"))
     unet, controlnet = base.unet, None
     if kind == "without a ControlNet":
@@ -98,15 +98,15 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize(
     "plan",
-    [EXACT, Plan(channels_last=False), Plan(fused_attention=False), Plan()],
+    [EXACT, ExecutionConfig(channels_last=False), ExecutionConfig(fused_attention=False), ExecutionConfig()],
     ids=["plain", "fused", "channels last", "both"],
 )
-def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: Plan) -> None:
+def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: ExecutionConfig) -> None:
     shown = tiles(count=2)
     with torch.autocast("cpu", enabled=False):
         expected = reference(whole, shown)
     agent = copy.deepcopy(whole)
-    drawn = DrawingEngine(agent, tried=[plan]).draw(shown, GOALS, seeded())
+    drawn = CompiledPipeline(agent, tried=[plan]).draw(shown, GOALS, seeded())
     assert expected.float().std() > 5
     assert drawn.shape == shown.shape and drawn.dtype == torch.uint8
     assert (drawn.int() - expected.int()).abs().max() <= 1
@@ -122,7 +122,7 @@ def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS
 def test_half_precision_is_off_by_its_noise(whole: DiffusionAgent) -> None:
     shown = tiles(count=2)
     expected = reference(whole, shown)
-    drawn = DrawingEngine(copy.deepcopy(whole), tried=[Plan(torch.bfloat16)]).draw(shown, GOALS, seeded())
+    drawn = CompiledPipeline(copy.deepcopy(whole), tried=[ExecutionConfig(torch.bfloat16)]).draw(shown, GOALS, seeded())
     assert 25 < psnr(drawn, expected) < np.inf
 
 
@@ -138,9 +138,7 @@ def test_the_networks_halves_are_the_whole(whole: DiffusionAgent) -> None:
             condition = torch.rand(2, 3, 64, 64, generator=seeded())
             down, middle = controlnet(noisy, 501.0, controlnet_cond=condition, **text, return_dict=False)
             of_time = embedding(controlnet, 501.0, 2, added)
-            more = controls(
-                controlnet, noisy, of_time, prompts.tokens, controlnet.controlnet_cond_embedding(condition)
-            )
+            more = controls(controlnet, noisy, of_time, prompts.tokens, controlnet.controlnet_cond_embedding(condition))
             for ours, theirs in zip(more, (*down, middle), strict=True):
                 torch.testing.assert_close(ours, theirs)
         expected = unet(
@@ -220,7 +218,7 @@ def test_what_cannot_be_steps_as_numbers_is_refused() -> None:
             sampling(DDIMScheduler(clip_sample=False), 4, strength)
     for name, value in (("controlnet_every", 0), ("steps", 0), ("steps", 10**9), ("strength", 0), ("strength", np.nan)):
         with pytest.raises(GenimaError, match=f"drawing.{name.replace('_', '-')} {value}: must be "):
-            Shortcuts(**{name: value})
+            SamplingOptions(**{name: value})
 
 
 PIPELINES: dict[str, Any] = {
@@ -234,7 +232,7 @@ PIPELINES: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", PIPELINES)
 @pytest.mark.parametrize("steps", [1, 5, 10])
-def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: DrawingSpec, kind: str, steps: int) -> None:
+def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySpec, kind: str, steps: int) -> None:
     """An agent as ``train diffusion --base`` makes it, in use: Euler ancestral, in every kind that can be trained."""
     base = base_of("random", random_base("tiny-xl" if "sdxl" in kind else "tiny"))
     conditioning: Any = "unet" if "unet" in kind else "controlnet"
@@ -261,15 +259,15 @@ def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: DrawingS
     ).images  # fmt: skip
     expected = agent.pixels(expected * 2 - 1)
     drawn = {"reference": reference(agent, shown, GOALS[:1])}
-    for plan in (EXACT, Plan()):
-        drawn[str(plan)] = DrawingEngine(copy.deepcopy(agent), tried=[plan]).draw(shown, GOALS[:1], seeded())
+    for plan in (EXACT, ExecutionConfig()):
+        drawn[str(plan)] = CompiledPipeline(copy.deepcopy(agent), tried=[plan]).draw(shown, GOALS[:1], seeded())
     assert expected.float().std() > 5
     for name, pixels in drawn.items():
         assert (pixels.int() - expected.int()).abs().max() <= 2, name
 
 
 def test_a_former_drawing_is_where_a_drawing_starts(tiny: DiffusionAgent) -> None:
-    engine = DrawingEngine(copy.deepcopy(tiny), Shortcuts(strength=0.25), [EXACT])
+    engine = CompiledPipeline(copy.deepcopy(tiny), SamplingOptions(strength=0.25), [EXACT])
     shown, formers = tiles(), (tiles(1), tiles(2))
     fresh = engine.draw(shown, GOALS[:1], seeded())
     warm = [engine.draw(shown, GOALS[:1], seeded(), former) for former in formers]
@@ -284,7 +282,7 @@ def test_the_controlnet_can_be_asked_every_other_step(tiny: DiffusionAgent) -> N
         agent = copy.deepcopy(tiny)
         asked: list[object] = []
         agent.controlnet.controlnet_mid_block.register_forward_hook(lambda *_, asked=asked: asked.append(1))
-        DrawingEngine(agent, Shortcuts(controlnet_every=every), [EXACT]).draw(tiles(), GOALS[:1], seeded())
+        CompiledPipeline(agent, SamplingOptions(controlnet_every=every), [EXACT]).draw(tiles(), GOALS[:1], seeded())
         counts.append(len(asked))
     assert counts == [4, 2, 2]
 
@@ -294,12 +292,12 @@ def test_a_tiny_autoencoder_decodes_in_the_others_place(tiny: DiffusionAgent, tm
     channels = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     decoder = AutoencoderTiny(**channels, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4)
     decoder.save_pretrained(tmp_path / "taesd")
-    usual = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
-    shortcuts = Shortcuts(tiny_decoder=str(tmp_path / "taesd"))
-    drawn = DrawingEngine(copy.deepcopy(tiny), shortcuts, [EXACT]).draw(tiles(), GOALS[:1], seeded())
+    usual = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    shortcuts = SamplingOptions(tiny_decoder=str(tmp_path / "taesd"))
+    drawn = CompiledPipeline(copy.deepcopy(tiny), shortcuts, [EXACT]).draw(tiles(), GOALS[:1], seeded())
     assert drawn.shape == usual.shape and (drawn.int() - usual.int()).abs().max() > 1
     with pytest.raises(GenimaError, match="nowhere"):
-        engine = DrawingEngine(tiny, Shortcuts(tiny_decoder=str(tmp_path / "nowhere")), [EXACT])
+        engine = CompiledPipeline(tiny, SamplingOptions(tiny_decoder=str(tmp_path / "nowhere")), [EXACT])
         engine.draw(tiles(), GOALS[:1], seeded())
 
 
@@ -308,9 +306,9 @@ def test_a_tiny_autoencoder_decodes_in_the_others_place(tiny: DiffusionAgent, tm
 
 def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
     """In place of a function of the prepared agent: it fails so often, then works as it did."""
-    real, left = PreparedAgent._redraw, [times]
+    real, left = DeviceNetworks._redraw, [times]
 
-    def redraw(self: PreparedAgent, *given: Any) -> Any:
+    def redraw(self: DeviceNetworks, *given: Any) -> Any:
         if left[0]:
             left[0] -= 1
             raise error
@@ -322,20 +320,24 @@ def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "plan, error, said",
     [
-        (Plan(), torch.OutOfMemoryError("CUDA out of memory"), "too little memory"),
-        (Plan(compile=True), RuntimeError("no C compiler\nat all"), "cannot be compiled: no C compiler;"),
-        (Plan(cuda_graph=True), torch.AcceleratorError("not permitted"), "cannot be captured: not permitted"),
+        (ExecutionConfig(), torch.OutOfMemoryError("CUDA out of memory"), "too little memory"),
+        (ExecutionConfig(compile=True), RuntimeError("no C compiler\nat all"), "cannot be compiled: no C compiler;"),
+        (
+            ExecutionConfig(cuda_graph=True),
+            torch.AcceleratorError("not permitted"),
+            "cannot be captured: not permitted",
+        ),
     ],
 )
 def test_a_plan_that_fails_gives_way_to_the_next(
     tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    plan: Plan, error: Exception, said: str,
+    plan: ExecutionConfig, error: Exception, said: str,
 ) -> None:  # fmt: skip
-    usual = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
-    monkeypatch.setattr(PreparedAgent, "_redraw", failing(error))
+    usual = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(DeviceNetworks, "_redraw", failing(error))
     if plan.cuda_graph:  # without a GPU the drawing fails where it would be captured
-        monkeypatch.setattr(PreparedAgent, "_capture", lambda self, *_: self._redraw())
-    engine = DrawingEngine(copy.deepcopy(tiny), tried=[plan, EXACT])
+        monkeypatch.setattr(DeviceNetworks, "_capture", lambda self, *_: self._redraw())
+    engine = CompiledPipeline(copy.deepcopy(tiny), tried=[plan, EXACT])
     with caplog.at_level(logging.WARNING):
         drawn = engine.draw(tiles(), GOALS[:1], seeded())
     torch.testing.assert_close(drawn, usual)
@@ -347,8 +349,8 @@ def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
 ) -> None:
     agent = copy.deepcopy(tiny)
     agent.controlnet.conv_in.weight.data[0, 0, 0, 0] = 1e6  # more than float16 holds
-    expected = DrawingEngine(copy.deepcopy(agent), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
-    engine = DrawingEngine(agent, tried=[Plan(torch.float16), EXACT])
+    expected = CompiledPipeline(copy.deepcopy(agent), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    engine = CompiledPipeline(agent, tried=[ExecutionConfig(torch.float16), EXACT])
     torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected)
     assert engine.plan == EXACT and "beyond what torch.float16 holds" in caplog.text
 
@@ -357,30 +359,44 @@ def test_what_a_plan_rounded_is_whole_again_for_the_next(
     whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights in half precision do not grow back."""
-    expected = DrawingEngine(copy.deepcopy(whole), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
-    real = PreparedAgent._redraw
+    expected = CompiledPipeline(copy.deepcopy(whole), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    real = DeviceNetworks._redraw
 
-    def redraw(self: PreparedAgent, *given: Any) -> Any:
+    def redraw(self: DeviceNetworks, *given: Any) -> Any:
         pixels, finite = real(self, *given)
         return pixels, finite & (self.plan.precision == torch.float32)
 
-    monkeypatch.setattr(PreparedAgent, "_redraw", redraw)
-    engine = DrawingEngine(copy.deepcopy(whole), tried=[Plan(torch.float16), Plan(torch.bfloat16), EXACT])
+    monkeypatch.setattr(DeviceNetworks, "_redraw", redraw)
+    engine = CompiledPipeline(
+        copy.deepcopy(whole), tried=[ExecutionConfig(torch.float16), ExecutionConfig(torch.bfloat16), EXACT]
+    )
     torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected, rtol=0, atol=0)
     assert engine.plan == EXACT
 
 
 def test_only_plans_that_may_help_are_tried() -> None:
-    on_gpu = [Plan(torch.float16, compile=True, cuda_graph=True, overlap=True), Plan(torch.float16, cuda_graph=True)]
-    on_gpu += [Plan(torch.float16, compile=True), Plan(torch.float16), Plan(torch.bfloat16, compile=True), Plan()]
+    on_gpu = [
+        ExecutionConfig(torch.float16, compile=True, cuda_graph=True, overlap=True),
+        ExecutionConfig(torch.float16, cuda_graph=True),
+    ]
+    on_gpu += [
+        ExecutionConfig(torch.float16, compile=True),
+        ExecutionConfig(torch.float16),
+        ExecutionConfig(torch.bfloat16, compile=True),
+        ExecutionConfig(),
+    ]
     best, graph, compiled, eager, wide, single = on_gpu
-    assert others(on_gpu, "compiler") == [graph, eager, single]
-    assert others(on_gpu, "capture") == [compiled, eager, wide, single]
-    assert others(on_gpu, "precision") == [wide, single]
-    assert others(on_gpu, "memory") == [compiled, eager, wide] and others([eager, wide, single], "memory") == [wide]
-    least, widest = (Plan(half, fused_attention=False) for half in (torch.float16, torch.bfloat16))
-    assert others([least, replace(best, precision=torch.bfloat16), wide, widest, single], "memory") == [widest]
-    assert others(on_gpu, "device") == on_gpu[1:] and others([single], "device") == []
+    assert remaining_configs(on_gpu, "compiler") == [graph, eager, single]
+    assert remaining_configs(on_gpu, "capture") == [compiled, eager, wide, single]
+    assert remaining_configs(on_gpu, "precision") == [wide, single]
+    assert remaining_configs(on_gpu, "memory") == [compiled, eager, wide] and remaining_configs(
+        [eager, wide, single], "memory"
+    ) == [wide]
+    least, widest = (ExecutionConfig(half, fused_attention=False) for half in (torch.float16, torch.bfloat16))
+    assert remaining_configs([least, replace(best, precision=torch.bfloat16), wide, widest, single], "memory") == [
+        widest
+    ]
+    assert remaining_configs(on_gpu, "device") == on_gpu[1:] and remaining_configs([single], "device") == []
 
 
 def test_a_tiny_decoder_hides_nothing(tiny: DiffusionAgent, tmp_path: Path) -> None:
@@ -389,7 +405,9 @@ def test_a_tiny_decoder_hides_nothing(tiny: DiffusionAgent, tmp_path: Path) -> N
     agent.unet.conv_out.bias.data[0] = float("inf")
     AutoencoderTiny().save_pretrained(tmp_path)
     with pytest.raises(GenimaError, match="the drawing is not finite"):
-        DrawingEngine(agent, Shortcuts(steps=1, tiny_decoder=str(tmp_path)), [EXACT]).draw(tiles(), GOALS[:1], seeded())
+        CompiledPipeline(agent, SamplingOptions(steps=1, tiny_decoder=str(tmp_path)), [EXACT]).draw(
+            tiles(), GOALS[:1], seeded()
+        )
 
 
 def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
@@ -398,50 +416,54 @@ def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
     agent = copy.deepcopy(tiny)
     agent.unet.conv_out.bias.data[0] = float("nan")
     with pytest.raises(GenimaError, match="cannot draw on cpu: the drawing is not finite.*weights are damaged"):
-        DrawingEngine(agent, tried=[Plan(torch.bfloat16), Plan()]).draw(tiles(), GOALS[:1], seeded())
-    monkeypatch.setattr(PreparedAgent, "_redraw", failing(torch.OutOfMemoryError("full"), times=9))
+        CompiledPipeline(agent, tried=[ExecutionConfig(torch.bfloat16), ExecutionConfig()]).draw(
+            tiles(), GOALS[:1], seeded()
+        )
+    monkeypatch.setattr(DeviceNetworks, "_redraw", failing(torch.OutOfMemoryError("full"), times=9))
     with pytest.raises(GenimaError, match="cannot draw on cpu: the device has too little memory"):
-        DrawingEngine(copy.deepcopy(tiny), tried=[Plan(), EXACT]).draw(tiles(), GOALS[:1], seeded())
+        CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(), EXACT]).draw(tiles(), GOALS[:1], seeded())
 
 
 def test_a_device_that_is_gone_is_said_and_nothing_else_is_tried(
     tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = DrawingEngine(copy.deepcopy(tiny), tried=[Plan(cuda_graph=False), EXACT])
+    engine = CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(cuda_graph=False), EXACT])
     engine.draw(tiles(), GOALS[:1], seeded())
-    monkeypatch.setattr(PreparedAgent, "_redraw", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
+    monkeypatch.setattr(DeviceNetworks, "_redraw", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
     for _ in range(2):
         with pytest.raises(GenimaError, match="device cpu fails: CUDA error: unspecified; look at its driver"):
             engine.draw(tiles(), GOALS[:1], seeded())
-    assert engine.plan == Plan()
+    assert engine.plan == ExecutionConfig()
 
 
 def test_a_programs_fault_is_not_hidden(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PreparedAgent, "_redraw", failing(TypeError("a bug")))
+    monkeypatch.setattr(DeviceNetworks, "_redraw", failing(TypeError("a bug")))
     with pytest.raises(TypeError, match="a bug"):
-        DrawingEngine(copy.deepcopy(tiny), tried=[Plan(), EXACT]).draw(tiles(), GOALS[:1], seeded())
+        CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(), EXACT]).draw(tiles(), GOALS[:1], seeded())
 
 
 def test_plans_are_for_the_device() -> None:
-    on_cpu, on_gpu = plans(torch.device("cpu")), plans(torch.device("cuda"))
+    on_cpu, on_gpu = execution_configs(torch.device("cpu")), execution_configs(torch.device("cuda"))
     assert not any(plan.compile or plan.cuda_graph for plan in on_cpu)
     assert on_gpu[0].compile and on_gpu[0].cuda_graph and on_gpu[0].precision == torch.float16
-    assert on_cpu[-1] == on_gpu[-1] == Plan()
+    assert on_cpu[-1] == on_gpu[-1] == ExecutionConfig()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("shortcuts", [Shortcuts(), Shortcuts(strength=0.5), Shortcuts(controlnet_every=2)])
-def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, shortcuts: Shortcuts) -> None:
+@pytest.mark.parametrize(
+    "shortcuts", [SamplingOptions(), SamplingOptions(strength=0.5), SamplingOptions(controlnet_every=2)]
+)
+def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, shortcuts: SamplingOptions) -> None:
     shown, former = tiles(count=2), tiles(1, count=2)
 
-    def drawings(agent: DiffusionAgent, plan: Plan) -> list[Tensor]:
-        engine = DrawingEngine(agent, shortcuts, [plan])
+    def drawings(agent: DiffusionAgent, plan: ExecutionConfig) -> list[Tensor]:
+        engine = CompiledPipeline(agent, shortcuts, [plan])
         drawn = [engine.draw(shown, goals, seeded(), former) for goals in (GOALS, GOALS, GOALS[::-1])]
         assert engine.plan == plan
         return drawn
 
     expected = drawings(copy.deepcopy(whole), EXACT)
-    for plan in plans(torch.device("cuda")):
+    for plan in execution_configs(torch.device("cuda")):
         agent = copy.deepcopy(whole)
         for module in agent.modules.values():
             module.cuda()
@@ -451,11 +473,11 @@ def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, s
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_too_what_was_rounded_is_whole_again(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = DrawingEngine(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    expected = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
     agent = copy.deepcopy(tiny)
     for module in agent.modules.values():
         module.cuda()
-    engine = DrawingEngine(agent, tried=[plans(torch.device("cuda"))[0], Plan()])
+    engine = CompiledPipeline(agent, tried=[execution_configs(torch.device("cuda"))[0], ExecutionConfig()])
     engine.draw(tiles(), GOALS[:1], seeded())
     engine._go_on("precision", "for this test")
-    assert psnr(engine.draw(tiles(), GOALS[:1], seeded()), expected) > 40 and engine.plan == Plan()
+    assert psnr(engine.draw(tiles(), GOALS[:1], seeded()), expected) > 40 and engine.plan == ExecutionConfig()

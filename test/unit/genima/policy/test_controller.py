@@ -23,7 +23,7 @@ from genima.policy.controller.act import Act, ActConfig, FilmResNet, act_loss, s
 from genima.policy.controller.controller import Controller, JointStatistics, pixels
 from genima.policy.controller.pretrained import load_clip, load_imagenet
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.types import DrawnTarget, Joints
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
@@ -60,9 +60,12 @@ def test_the_defaults_are_those_of_the_papers_table_4() -> None:
     config = ActConfig()
     assert (config.encoder_layers, config.decoder_layers, config.heads, config.feedforward) == (4, 6, 8, 2048)
     assert (config.width, config.dropout, config.horizon, config.joints, config.views) == (256, 0.1, 20, 7, 4)
-    assert ResNetConfig(  # its ResNet-18, batch normalisation as trained on ImageNet
-        hidden_sizes=list(config.backbone_widths), depths=list(config.backbone_depths), layer_type="basic"
-    ).to_dict() == ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic").to_dict()
+    assert (
+        ResNetConfig(  # its ResNet-18, batch normalisation as trained on ImageNet
+            hidden_sizes=list(config.backbone_widths), depths=list(config.backbone_depths), layer_type="basic"
+        ).to_dict()
+        == ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic").to_dict()
+    )
     assert config.frozen_batch_norm
 
 
@@ -294,9 +297,7 @@ def test_batch_normalisation_that_is_not_frozen_learns(act: Act) -> None:
     ({"backbone_depths": (1, 1, 1, 1)}, r"\(1, 1, 1, 1\).*\(2, 2, 2, 2\)"),
     ({"layer_type": "bottleneck"}, "bottleneck"),
 ])  # fmt: skip
-def test_a_resnet_of_other_sizes_is_refused(
-    saved_resnet: Save, act: Act, changes: dict[str, Any], named: str
-) -> None:
+def test_a_resnet_of_other_sizes_is_refused(saved_resnet: Save, act: Act, changes: dict[str, Any], named: str) -> None:
     sizes = {key: value for key, value in changes.items() if key.startswith("backbone")}
     other = {key: value for key, value in changes.items() if key not in sizes}
     folder = saved_resnet(replace(TINY, **sizes), **other)
@@ -358,12 +359,12 @@ def saved_clip(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def controller(spec: DrawingSpec, act: Act) -> Controller:
+def controller(spec: PolicySpec, act: Act) -> Controller:
     tokenizer = small_tokenizer(GOALS)
     return Controller(spec, act, tokenizer, JointStatistics(np.arange(7) / 10, np.linspace(0.1, 0.4, 7)))
 
 
-def drawn_target(spec: DrawingSpec, seed: int = 0) -> DrawnTarget:
+def drawn_target(spec: PolicySpec, seed: int = 0) -> DrawnTarget:
     size = 2 * spec.view_size
     return DrawnTarget(
         2.5, GOALS[0], spec.views, np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
@@ -384,7 +385,7 @@ JOINTS_NOW = Joints(2.5, np.linspace(-0.3, 0.9, 7), 0.25)
 
 
 def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
-    controller: Controller, spec: DrawingSpec, precise: float
+    controller: Controller, spec: PolicySpec, precise: float
 ) -> None:
     drawn = drawn_target(spec)
     chunk = controller.read(drawn, JOINTS_NOW)
@@ -401,7 +402,7 @@ def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
     assert chunk.positions.shape == (K, 7) and chunk.gripper.shape == (K,)
 
 
-def test_drawing_joints_and_instruction_all_matter(controller: Controller, spec: DrawingSpec) -> None:
+def test_drawing_joints_and_instruction_all_matter(controller: Controller, spec: PolicySpec) -> None:
     expected = controller.read(drawn_target(spec), JOINTS_NOW).positions
     elsewhere = replace(JOINTS_NOW, positions=JOINTS_NOW.positions + 0.2)
     for drawn, joints in (
@@ -414,7 +415,7 @@ def test_drawing_joints_and_instruction_all_matter(controller: Controller, spec:
     np.testing.assert_array_equal(controller.read(drawn_target(spec), JOINTS_NOW).positions, expected)
 
 
-def test_saving_and_loading_changes_nothing(controller: Controller, spec: DrawingSpec, tmp_path: Path) -> None:
+def test_saving_and_loading_changes_nothing(controller: Controller, spec: PolicySpec, tmp_path: Path) -> None:
     controller.save_pretrained(tmp_path)
     loaded = Controller.from_pretrained(tmp_path)
     assert loaded.spec == controller.spec and loaded.act.config == controller.act.config
@@ -425,7 +426,7 @@ def test_saving_and_loading_changes_nothing(controller: Controller, spec: Drawin
         np.testing.assert_array_equal(a.gripper, b.gripper)
 
 
-def frozen(spec: DrawingSpec, clip: str) -> Controller:
+def frozen(spec: PolicySpec, clip: str) -> Controller:
     encoder, tokenizer = load_clip(clip)
     torch.manual_seed(9)
     act = Act(TINY, encoder)
@@ -435,7 +436,7 @@ def frozen(spec: DrawingSpec, clip: str) -> Controller:
 
 
 def test_a_frozen_text_encoder_is_named_by_the_checkpoint_and_not_stored_in_it(
-    spec: DrawingSpec, saved_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: PolicySpec, saved_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     controller = frozen(spec, "clip")  # relative to where it was trained
@@ -455,7 +456,7 @@ def test_a_frozen_text_encoder_is_named_by_the_checkpoint_and_not_stored_in_it(
     assert np.abs(chunks[0].positions - chunks[1].positions).max() > 1e-5
 
 
-def test_a_text_encoder_that_is_gone_or_another_is_refused(spec: DrawingSpec, saved_clip: str, tmp_path: Path) -> None:
+def test_a_text_encoder_that_is_gone_or_another_is_refused(spec: PolicySpec, saved_clip: str, tmp_path: Path) -> None:
     frozen(spec, saved_clip).save_pretrained(tmp_path / "checkpoint")
     tokenizer = small_tokenizer(["another"])
     small_text_encoder(tokenizer, 48).save_pretrained(saved_clip)
@@ -467,7 +468,7 @@ def test_a_text_encoder_that_is_gone_or_another_is_refused(spec: DrawingSpec, sa
 
 
 def test_a_frozen_text_encoder_embeds_each_text_once_and_what_validation_embeds_can_be_trained_with(
-    spec: DrawingSpec, saved_clip: str
+    spec: PolicySpec, saved_clip: str
 ) -> None:
     controller = frozen(spec, saved_clip)
     calls: list[int] = []
@@ -483,7 +484,7 @@ def test_a_frozen_text_encoder_embeds_each_text_once_and_what_validation_embeds_
     assert all(parameter.grad is None for parameter in controller.act.text_encoder.parameters())
 
 
-def test_a_text_encoder_that_is_trained_is_embedded_anew_each_time(spec: DrawingSpec) -> None:
+def test_a_text_encoder_that_is_trained_is_embedded_anew_each_time(spec: PolicySpec) -> None:
     tokenizer = small_tokenizer(GOALS)
     act = Act(replace(TINY, frozen_batch_norm=False), small_text_encoder(tokenizer))
     controller = Controller(spec, act, tokenizer, JointStatistics(np.zeros(7), np.ones(7)))
@@ -497,7 +498,7 @@ def test_a_text_encoder_that_is_trained_is_embedded_anew_each_time(spec: Drawing
 
 
 def test_a_loaded_controller_can_be_trained_on_all_but_a_frozen_text_encoder(
-    spec: DrawingSpec, controller: Controller, saved_clip: str, tmp_path: Path
+    spec: PolicySpec, controller: Controller, saved_clip: str, tmp_path: Path
 ) -> None:
     for original in (controller, frozen(spec, saved_clip)):
         original.save_pretrained(tmp_path / "checkpoint")
@@ -509,7 +510,7 @@ def test_a_loaded_controller_can_be_trained_on_all_but_a_frozen_text_encoder(
         assert still == (encoder if loaded.clip else set())
 
 
-def test_the_network_computes_in_half_precision(spec: DrawingSpec, saved_clip: str) -> None:
+def test_the_network_computes_in_half_precision(spec: PolicySpec, saved_clip: str) -> None:
     act = frozen(spec, saved_clip).act
     arguments = random(2, VIEWS, 3, SIDE, SIDE), random(2, JOINTS + 1), random(2, 48)
     with torch.no_grad():
@@ -533,7 +534,7 @@ def test_the_bundled_controller_reads_as_ever(precise: float) -> None:
     np.testing.assert_allclose(chunk.gripper[[0, 10, 19]], [0.36188206, 0.27688578, 0.9485542], atol=precise)
 
 
-def test_drawings_in_another_order_or_size_are_refused(controller: Controller, spec: DrawingSpec) -> None:
+def test_drawings_in_another_order_or_size_are_refused(controller: Controller, spec: PolicySpec) -> None:
     drawn = drawn_target(spec)
     other = tuple(reversed(spec.views))
     with pytest.raises(GenimaError, match="has views.*left_shoulder.*the controller reads"):
@@ -550,7 +551,7 @@ def test_drawings_in_another_order_or_size_are_refused(controller: Controller, s
     lambda controller: controller.act.image_token.weight.fill_(torch.inf),
 ])  # fmt: skip
 def test_weights_that_are_not_finite_are_noticed(
-    checkpoint_folder: Path, spec: DrawingSpec, break_it: Callable[[Controller], object]
+    checkpoint_folder: Path, spec: PolicySpec, break_it: Callable[[Controller], object]
 ) -> None:
     controller = Controller.from_pretrained(checkpoint_folder / "controller")
     controller.read(drawn_target(spec), JOINTS_NOW)
@@ -559,6 +560,6 @@ def test_weights_that_are_not_finite_are_noticed(
         controller.read(drawn_target(spec), JOINTS_NOW)
 
 
-def test_joints_that_are_not_finite_are_noticed(controller: Controller, spec: DrawingSpec) -> None:
+def test_joints_that_are_not_finite_are_noticed(controller: Controller, spec: PolicySpec) -> None:
     with pytest.raises(GenimaError, match="not finite"):
         controller.read(drawn_target(spec), replace(JOINTS_NOW, positions=np.full(7, np.nan)))

@@ -20,10 +20,10 @@ from genima.cameras.virtual_view import VirtualView
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.small import small_agent
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.types import Joints, Observation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "benchmarks"))
@@ -58,7 +58,7 @@ def with_pixel_condition(agent: DiffusionAgent) -> None:
 
 
 @pytest.fixture(scope="module")
-def agent(spec: DrawingSpec) -> DiffusionAgent:
+def agent(spec: PolicySpec) -> DiffusionAgent:
     torch.manual_seed(0)
     agent = small_agent(spec, GOALS, noisy_images(0, 4, 128), steps=3)
     for name, module in agent.modules.items():
@@ -144,7 +144,7 @@ def test_a_batch_is_drawn_as_its_members_would_be(agent: DiffusionAgent) -> None
     assert (both[1] - both[0]).abs().max() > 1
 
 
-class Spy(DrawingEngine):
+class Spy(CompiledPipeline):
     """Remembers what it is to redraw, and gives it back."""
 
     def __init__(self, agent: DiffusionAgent) -> None:

@@ -30,15 +30,15 @@ from genima.policy.controller.act import Act, ActConfig
 from genima.policy.controller.controller import Controller, JointStatistics
 from genima.policy.controller.pretrained import load_clip, load_imagenet
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
-from genima.policy.diffusion_agent.execution_config import Plan
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+from genima.policy.diffusion_agent.execution_config import ExecutionConfig
 from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.pretrained_base import load_base
 from genima.policy.diffusion_agent.prompts import PromptEncoder
 from genima.policy.diffusion_agent.random_base import random_base
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
-from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, DrawingSpec
+from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, PolicySpec
 from genima.training import loop
 from genima.training.options import LoopOptions
 from genima.types import DrawnTarget, Joints, Observation
@@ -48,7 +48,7 @@ VIEW_SIZE = 16
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, spec: DrawingSpec) -> Path:
+def pair(tmp_path_factory: pytest.TempPathFactory, spec: PolicySpec) -> Path:
     """A diffusion agent and a controller of a few thousand weights each."""
     torch.manual_seed(0)
     folder, spec = tmp_path_factory.mktemp("pair"), replace(spec, view_size=VIEW_SIZE)
@@ -99,7 +99,7 @@ def load_resnet(folder: Path) -> None:
 
 def load_decoder(folder: Path) -> None:
     agent = DiffusionAgent.from_pretrained(folder.parent / "diffusion_agent")
-    engine = DrawingEngine(agent, Shortcuts(tiny_decoder=str(folder)), [Plan()])
+    engine = CompiledPipeline(agent, SamplingOptions(tiny_decoder=str(folder)), [ExecutionConfig()])
     engine.draw(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), [GOAL], torch.Generator())
 
 

@@ -17,7 +17,7 @@ from genima.io import paths
 from genima.policy import spec as checkpoint
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, Sphere
 from genima_cli.evaluate import load_pair
@@ -63,7 +63,7 @@ def edit(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def test_a_specification_survives_its_file(spec: DrawingSpec, tmp_path: Path) -> None:
+def test_a_specification_survives_its_file(spec: PolicySpec, tmp_path: Path) -> None:
     for changes in ({}, *(changes for field, changes in DIFFERENT.items() if field != "appearance (joints)")):
         original = replace(spec, **changes)
         rest = {"steps": 3, "scheduler": "DDIMScheduler", "tiled": True, "conditioning": "unet", "base": "a/b"}
@@ -74,7 +74,7 @@ def test_a_specification_survives_its_file(spec: DrawingSpec, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("field", DIFFERENT)
-def test_every_field_that_differs_is_named_with_both_values(spec: DrawingSpec, field: str) -> None:
+def test_every_field_that_differs_is_named_with_both_values(spec: PolicySpec, field: str) -> None:
     other = replace(spec, **DIFFERENT[field])
     with pytest.raises(GenimaError) as caught:
         spec.require_same(other, "the agent", "the controller")
@@ -84,17 +84,17 @@ def test_every_field_that_differs_is_named_with_both_values(spec: DrawingSpec, f
     assert not [f for f in spec.to_dict() if f != key and f"{f}:" in message]
 
 
-def test_equal_specifications_fit_together_whatever_the_agent_is_told(spec: DrawingSpec) -> None:
-    spec.require_same(DrawingSpec.from_dict(json.loads(json.dumps(spec.to_dict()))), "a", "b")
+def test_equal_specifications_fit_together_whatever_the_agent_is_told(spec: PolicySpec) -> None:
+    spec.require_same(PolicySpec.from_dict(json.loads(json.dumps(spec.to_dict()))), "a", "b")
     spec.require_same(replace(spec, prompt_template="{goal}"), "a", "b")
 
 
-def test_another_arm_is_named(spec: DrawingSpec, robot: RobotModel) -> None:
+def test_another_arm_is_named(spec: PolicySpec, robot: RobotModel) -> None:
     with pytest.raises(GenimaError, match="fr3_joint7"):
         spec.require_robot(replace(robot, joint_names=(*robot.joint_names[:6], "fr3_joint7")), "the agent")
 
 
-def test_the_prompt_holds_the_goal_even_with_braces_in_it(spec: DrawingSpec) -> None:
+def test_the_prompt_holds_the_goal_even_with_braces_in_it(spec: PolicySpec) -> None:
     assert spec.prompt("open {drawer}") == "tiled perspectives of a robot arm executing 'open {drawer}'"
 
 

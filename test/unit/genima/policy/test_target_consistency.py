@@ -11,8 +11,8 @@ import pytest
 from genima.cameras.camera import Camera
 from genima.cameras.tiling import tile
 from genima.errors import GenimaError
-from genima.policy.spec import DrawingSpec
-from genima.policy.target_consistency import Agreement
+from genima.policy.spec import PolicySpec
+from genima.policy.target_consistency import TargetConsistency
 from genima.robot.model import RobotModel
 from genima.targets import Appearance
 from genima.targets.rendering import render_spheres
@@ -23,7 +23,7 @@ CURRENT = np.array([0.1, -0.2, 0.1, -2.2, 0.0, 2.1, 0.7])
 
 
 def drawing(
-    spec: DrawingSpec, robot: RobotModel, cameras: Mapping[str, Camera], target: np.ndarray, gripper_open: bool
+    spec: PolicySpec, robot: RobotModel, cameras: Mapping[str, Camera], target: np.ndarray, gripper_open: bool
 ) -> Image:
     """The spheres of a target before noise."""
     rng = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def drawing(
 @pytest.mark.parametrize("look", ["wide_stripes", "genima_release"])
 def test_true_drawings_agree_and_others_do_not(robot, spec, cameras, look: str) -> None:
     spec = replace(spec, appearance=Appearance.load(look))
-    agreement = Agreement(spec, robot, cameras)
+    agreement = TargetConsistency(spec, robot, cameras)
     rng = np.random.default_rng(1)
     for gripper_open in (True, False):
         target = CURRENT + rng.normal(0, 0.05, 7)
@@ -58,7 +58,7 @@ def test_true_drawings_agree_and_others_do_not(robot, spec, cameras, look: str) 
 
 
 def test_views_without_a_calibration_are_left_out_but_not_all(robot, spec, cameras) -> None:
-    some = Agreement(spec, robot, {"front": cameras["front"]})
+    some = TargetConsistency(spec, robot, {"front": cameras["front"]})
     assert some(drawing(spec, robot, cameras, CURRENT, True), CURRENT, True, CURRENT) > 0.99
     with pytest.raises(GenimaError, match="no calibration for any of the views wrist, front.*there are none"):
-        Agreement(spec, robot, {})
+        TargetConsistency(spec, robot, {})

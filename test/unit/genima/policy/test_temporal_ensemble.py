@@ -10,7 +10,7 @@ import pytest
 
 from genima.errors import GenimaError
 from genima.policy.temporal_ensemble import TemporalEnsemble
-from genima.types import Chunk, DrawnTarget, Joints
+from genima.types import ActionChunk, DrawnTarget, Joints
 from genima_cli import evaluate, evaluate_options
 from genima_sim.environment import Environment
 
@@ -21,10 +21,10 @@ HERE = Joints(0.0, np.zeros(7), 1.0)
 class Script:
     """A controller that says what it has been told to say at each stamp."""
 
-    def __init__(self, chunks: list[Chunk]) -> None:
+    def __init__(self, chunks: list[ActionChunk]) -> None:
         self._chunks = {chunk.stamp: chunk for chunk in chunks}
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         return self._chunks[drawn.stamp]
 
 
@@ -32,9 +32,9 @@ def drawn(stamp: float) -> DrawnTarget:
     return DrawnTarget(stamp, "go", ("a", "b", "c", "d"), np.zeros((2, 2, 3), np.uint8))
 
 
-def random_chunks(every: int, count: int) -> list[Chunk]:
+def random_chunks(every: int, count: int) -> list[ActionChunk]:
     rng = np.random.default_rng(0)
-    return [Chunk(i * every * PERIOD, PERIOD, rng.normal(size=(K, 7)), rng.random(K)) for i in range(count)]
+    return [ActionChunk(i * every * PERIOD, PERIOD, rng.normal(size=(K, 7)), rng.random(K)) for i in range(count)]
 
 
 @pytest.mark.parametrize("every", [1, 4, 7])
@@ -59,7 +59,7 @@ def test_every_action_is_the_weighted_mean_of_all_chunks_that_have_one_for_its_t
 
 def test_between_its_actions_a_chunk_is_interpolated() -> None:
     line = np.arange(1, K + 1)[:, None] * np.ones(7)
-    chunks = [Chunk(0.0, PERIOD, line, np.ones(K)), Chunk(0.3 * PERIOD, PERIOD, line + 10, np.zeros(K))]
+    chunks = [ActionChunk(0.0, PERIOD, line, np.ones(K)), ActionChunk(0.3 * PERIOD, PERIOD, line + 10, np.zeros(K))]
     ensemble = TemporalEnsemble(Script(chunks), 0.0)
     ensemble.read(drawn(0.0), HERE)
     found = ensemble.read(drawn(0.3 * PERIOD), HERE)
@@ -93,7 +93,7 @@ def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each
     made: list[tuple[float, int]] = []
 
     class Watched(TemporalEnsemble):
-        def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+        def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
             chunk = super().read(drawn, joints)
             made.append((self._m, len(self._chunks)))
             return chunk

@@ -221,8 +221,10 @@ def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
         (lambda data: data["gripper"].update(open=85), "gripper.open: Input should be less than"),  # mm
         (lambda data: data.update(arm="fr3"), "joints and flange_offset beside arm"),
         (lambda data: data.pop("flange_offset"), "flange_offset missing"),
-        (lambda data: (data.pop("joints"), data.pop("flange_offset"), data.update(arm="fr3_franka_hand")),
-         "arm fr3_franka_hand has no joints of its own"),
+        (
+            lambda data: (data.pop("joints"), data.pop("flange_offset"), data.update(arm="fr3_franka_hand")),
+            "arm fr3_franka_hand has no joints of its own",
+        ),
         (_set(0, braking={"deceleration": 6, "offset": 0.3, "min": -2, "max": 3}), "anywhere in its range"),
         (lambda data: data["gripper"].update(closed=0), "open and closed must differ"),
         (lambda data: data["gripper"].update(open=float("inf")), "gripper.open: Input should be a finite number"),

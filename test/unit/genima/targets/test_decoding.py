@@ -14,7 +14,14 @@ from genima.data.datasets.backgrounds import random_background
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, draw_targets, place_spheres
-from genima.targets.decoding import DrawingErrors, Reading, drawing_errors, read_centres, read_joints, summarise
+from genima.targets.decoding import (
+    DecodedTarget,
+    DecodingErrors,
+    decode_joints,
+    decoding_errors,
+    read_centres,
+    summarise,
+)
 from genima.types import Image
 
 APPEARANCE = Appearance()
@@ -56,24 +63,24 @@ def draw(
     return Drawing(target, seed % 2 == 0, current, observation, images)
 
 
-def read(drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel) -> Reading:
-    return read_joints(drawing.images, drawing.current, cameras, robot, APPEARANCE, drawing.observation)
+def read(drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel) -> DecodedTarget:
+    return decode_joints(drawing.images, drawing.current, cameras, robot, APPEARANCE, drawing.observation)
 
 
 def errors_of(
     drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel, images: Mapping[str, Image] | None = None
-) -> DrawingErrors:
-    return drawing_errors(
+) -> DecodingErrors:
+    return decoding_errors(
         images or drawing.images, drawing.target, drawing.gripper_open, drawing.current, cameras, robot, APPEARANCE,
         drawing.observation,
     )  # fmt: skip
 
 
-def pixels_of(errors: list[DrawingErrors]) -> np.ndarray:
+def pixels_of(errors: list[DecodingErrors]) -> np.ndarray:
     return np.array([px for error in errors for view in error.pixels.values() for px in view.values()])
 
 
-def degrees_of(errors: list[DrawingErrors]) -> np.ndarray:
+def degrees_of(errors: list[DecodingErrors]) -> np.ndarray:
     """(drawings, joints)."""
     return np.array([list(error.degrees.values()) for error in errors])
 
@@ -87,11 +94,11 @@ def fuzzy(image: Image, rng: np.random.Generator) -> Image:
 
 
 @pytest.fixture(scope="module")
-def true_errors(robot: RobotModel, small: dict[str, Camera]) -> list[DrawingErrors]:
+def true_errors(robot: RobotModel, small: dict[str, Camera]) -> list[DecodingErrors]:
     return [errors_of(draw(robot, small, seed), small, robot) for seed in range(8)]
 
 
-def test_centres_of_true_drawings_are_read_to_a_fraction_of_a_pixel(true_errors: list[DrawingErrors]) -> None:
+def test_centres_of_true_drawings_are_read_to_a_fraction_of_a_pixel(true_errors: list[DecodingErrors]) -> None:
     pixels = pixels_of(true_errors)
     assert len(pixels) > 80
     assert np.isfinite(pixels).all()
@@ -99,7 +106,7 @@ def test_centres_of_true_drawings_are_read_to_a_fraction_of_a_pixel(true_errors:
     assert np.percentile(pixels, 90) < 1
 
 
-def test_joints_of_true_drawings_are_read_to_a_degree_from_a_start_far_away(true_errors: list[DrawingErrors]) -> None:
+def test_joints_of_true_drawings_are_read_to_a_degree_from_a_start_far_away(true_errors: list[DecodingErrors]) -> None:
     degrees = degrees_of(true_errors)
     assert np.isfinite(degrees).mean() > 0.97
     assert (np.nanmedian(degrees, axis=0) < 1).all()
@@ -115,7 +122,7 @@ def test_joints_are_read_back_from_the_releases_stripes(robot: RobotModel, camer
     for seed in range(2):
         drawing = draw(robot, cameras, seed, release)
         errors.append(
-            drawing_errors(
+            decoding_errors(
                 drawing.images, drawing.target, drawing.gripper_open, drawing.current, cameras, robot, release,
                 drawing.observation,
             )
@@ -141,7 +148,7 @@ def test_a_turn_of_a_joint_is_read_from_the_releases_stripes(
             view: draw_targets(scene[view], camera, robot, release, target, True, robot.home)
             for view, camera in cameras.items()
         }
-        read.append(read_joints(images, robot.home, cameras, robot, release, scene).positions[joint])
+        read.append(decode_joints(images, robot.home, cameras, robot, release, scene).positions[joint])
     assert np.rad2deg(read[1] - read[0]) == pytest.approx(np.rad2deg(0.1), abs=1)
 
 
@@ -150,13 +157,13 @@ def test_without_the_observation_colours_alone_tell_on_a_plain_scene(
 ) -> None:
     for seed in range(3):
         drawing = draw(robot, small, seed, flat=True)
-        reading = read_joints(drawing.images, drawing.current, small, robot, APPEARANCE)
+        reading = decode_joints(drawing.images, drawing.current, small, robot, APPEARANCE)
         np.testing.assert_allclose(np.rad2deg(reading.positions - drawing.target), 0, atol=3)
         assert reading.gripper_open == drawing.gripper_open
 
 
 def test_fuzzy_drawings_are_read_less_well_but_well(
-    robot: RobotModel, small: dict[str, Camera], true_errors: list[DrawingErrors]
+    robot: RobotModel, small: dict[str, Camera], true_errors: list[DecodingErrors]
 ) -> None:
     errors = []
     for seed in range(8):
@@ -225,7 +232,7 @@ def test_a_shifted_drawing_is_off_by_the_shift(
         there = after[name]
         assert disc and there
         np.testing.assert_allclose([there.u - disc.u, there.v - disc.v], shift, atol=0.1)
-    errors = drawing_errors(
+    errors = decoding_errors(
         {"front": moved}, drawing.target, drawing.gripper_open, drawing.current, small, robot, APPEARANCE
     )
     np.testing.assert_allclose(list(errors.pixels["front"].values()), np.hypot(*shift), atol=0.5)
@@ -265,7 +272,7 @@ def test_joints_that_the_spheres_do_not_show_are_not_invented(
 
 def test_an_empty_drawing_says_that_nothing_was_found(robot: RobotModel, small: dict[str, Camera]) -> None:
     drawing = draw(robot, small, 1)
-    reading = read_joints(drawing.observation, drawing.current, small, robot, APPEARANCE, drawing.observation)
+    reading = decode_joints(drawing.observation, drawing.current, small, robot, APPEARANCE, drawing.observation)
     assert np.isnan(reading.positions).all()
     assert np.isinf(reading.deviations).all()
     assert reading.gripper_open is None
@@ -332,9 +339,9 @@ def test_missing_spheres_count_as_missing(robot: RobotModel, small: dict[str, Ca
 def test_a_summary_counts_over_drawings_views_and_joints() -> None:
     nan = float("nan")
     errors = [
-        DrawingErrors({"front": {"elbow": 1.0, "wrist": 4.0}}, {"joint1": 2.0, "joint2": nan}, True, 0.9),
-        DrawingErrors({"front": {"elbow": 2.0}, "side": {"elbow": nan}}, {"joint1": 6.0, "joint2": 1.0}, None, 0.9),
-        DrawingErrors({"front": {"elbow": 9.0}}, {"joint1": 1.0, "joint2": 1.0}, False, 0.9),
+        DecodingErrors({"front": {"elbow": 1.0, "wrist": 4.0}}, {"joint1": 2.0, "joint2": nan}, True, 0.9),
+        DecodingErrors({"front": {"elbow": 2.0}, "side": {"elbow": nan}}, {"joint1": 6.0, "joint2": 1.0}, None, 0.9),
+        DecodingErrors({"front": {"elbow": 9.0}}, {"joint1": 1.0, "joint2": 1.0}, False, 0.9),
     ]
     summary = summarise(errors)
     expected = {
@@ -372,5 +379,5 @@ def test_views_that_do_not_fit_together_are_refused_in_one_line(
     drawing = draw(robot, small, 0)
     images, cameras, observation = spoil(drawing, small)
     with pytest.raises(GenimaError, match=message) as caught:
-        read_joints(images, drawing.current, cameras, robot, APPEARANCE, observation)
+        decode_joints(images, drawing.current, cameras, robot, APPEARANCE, observation)
     assert "\n" not in str(caught.value)

@@ -27,10 +27,10 @@ from std_srvs.srv import Trigger
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.teleop.cartesian_jog import Jog
+from genima.teleop.cartesian_jog import CartesianJog
 from genima.teleop.gamepad import Gamepad
-from genima.teleop.leader_follower import Mirror, MirrorSettings, Phase
-from genima.teleop.leader_mapping import Leader, Sample
+from genima.teleop.leader_follower import FollowerState, LeaderFollower, LeaderFollowerSettings
+from genima.teleop.leader_mapping import LeaderMapping, LeaderSample
 from genima.types import Joints
 from genima_interfaces.msg import SceneStatus, TeleopStatus
 from genima_interfaces.srv import SelectSource
@@ -40,7 +40,7 @@ from genima_nodes.ros import messages, qos
 from genima_nodes.teleop import TeleopNode
 from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert
-from genima_sim.sim_leader import SimLeader
+from genima_sim.sim_leader import ExpertLeader
 from genima_sim.tasks import Layout
 
 PANDA = RobotModel.load("panda")
@@ -69,7 +69,7 @@ def leader_file(folder: Path, **changes: object) -> Path:
 @settings(max_examples=50, deadline=None)
 def test_a_leader_is_matched_by_name_and_scaled_turned_and_shifted(tmp_path_factory, rows, positions, order) -> None:
     joints = [{"name": name, "sign": s, "scale": k, "offset": o} for name, (s, k, o) in zip(NAMES, rows, strict=True)]
-    leader = Leader.load(leader_file(tmp_path_factory.mktemp("leader"), joints=joints), PANDA)
+    leader = LeaderMapping.load(leader_file(tmp_path_factory.mktemp("leader"), joints=joints), PANDA)
     sample = leader.sample(1.0, [NAMES[i] for i in order], [positions[i] for i in order], [0.1] * N)
     signs, scales, offsets = (np.array(column) for column in zip(*rows, strict=True))
     np.testing.assert_allclose(sample.positions, signs * scales * np.array(positions) + offsets, atol=1e-12)
@@ -79,7 +79,7 @@ def test_a_leader_is_matched_by_name_and_scaled_turned_and_shifted(tmp_path_fact
 
 @pytest.mark.parametrize("name", ["panda", "fr3", "same", "gello"])
 def test_the_leaders_that_come_along_can_be_loaded(name: str) -> None:
-    leader = Leader.load(name, PANDA)
+    leader = LeaderMapping.load(name, PANDA)
     joints = [*leader.joint_names, *([leader.gripper_joint] if leader.gripper_joint else [])]
     sample = leader.sample(0.0, joints, [*PANDA.home, *([leader.gripper_open] if leader.gripper_joint else [])])
     np.testing.assert_allclose(sample.positions, PANDA.home)
@@ -87,7 +87,7 @@ def test_the_leaders_that_come_along_can_be_loaded(name: str) -> None:
 
 
 def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
-    leader = Leader.load(leader_file(tmp_path, gripper={"joint": "finger", "closed": 0.04, "open": 0.0}), PANDA)
+    leader = LeaderMapping.load(leader_file(tmp_path, gripper={"joint": "finger", "closed": 0.04, "open": 0.0}), PANDA)
     assert not leader.speaks_of_arm(["finger"]) and leader.speaks_of_arm([*NAMES, "finger"])
     assert leader.gripper_in(["finger"], [0.03]) == pytest.approx(0.25)
     assert leader.gripper_in(["finger"], [0.045]) == 0.0, "a little beyond its stop"
@@ -120,16 +120,16 @@ def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
 )
 def test_a_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
     with pytest.raises(GenimaError) as caught:
-        Leader.load(leader_file(tmp_path, **changes), PANDA)
+        LeaderMapping.load(leader_file(tmp_path, **changes), PANDA)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_leader_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="does not exist"):
-        Leader.load(tmp_path / "no.yaml", PANDA)
+        LeaderMapping.load(tmp_path / "no.yaml", PANDA)
     (tmp_path / "bad.yaml").write_text("joints: [")
     with pytest.raises(GenimaError, match="not YAML"):
-        Leader.load(tmp_path / "bad.yaml", PANDA)
+        LeaderMapping.load(tmp_path / "bad.yaml", PANDA)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_leader_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
 )
 def test_bad_samples_are_refused(tmp_path: Path, names: list[str], positions: list[float], words: str) -> None:
     with pytest.raises(GenimaError, match=words):
-        Leader.load(leader_file(tmp_path), PANDA).sample(0.0, names, positions)
+        LeaderMapping.load(leader_file(tmp_path), PANDA).sample(0.0, names, positions)
 
 
 def off(joint: int, turns: float) -> NDArray[np.float64]:
@@ -157,7 +157,7 @@ def test_a_leader_that_is_whole_turns_off_is_refused_and_can_be_unwrapped(
     tmp_path: Path, turns: int, sign: int
 ) -> None:
     joints = [{"name": name, "sign": sign} for name in NAMES]
-    leader = Leader.load(leader_file(tmp_path, joints=joints), PANDA)
+    leader = LeaderMapping.load(leader_file(tmp_path, joints=joints), PANDA)
     published = sign * PANDA.home + turns * TURN * np.eye(N)[6]
     sample = leader.sample(0.0, NAMES, published)
     with pytest.raises(GenimaError) as refused:
@@ -174,7 +174,7 @@ def test_a_leader_that_is_whole_turns_off_is_refused_and_can_be_unwrapped(
 
 @pytest.mark.parametrize("beyond, hint", [(0.5, "move the leader back"), (90.0, "are these degrees"), (20.0, "degr")])
 def test_a_leader_outside_the_range_for_another_reason_is_not_unwrapped(beyond: float, hint: str) -> None:
-    leader = Leader.load("same", PANDA)
+    leader = LeaderMapping.load("same", PANDA)
     positions = PANDA.home.copy()
     positions[3] = PANDA.position_max[3] + beyond
     assert not np.any(leader.unwrap(positions, PANDA.home, 0.02))
@@ -183,7 +183,7 @@ def test_a_leader_outside_the_range_for_another_reason_is_not_unwrapped(beyond: 
 
 
 def test_every_joint_that_is_outside_is_named() -> None:
-    leader = Leader.load("same", PANDA)
+    leader = LeaderMapping.load("same", PANDA)
     with pytest.raises(GenimaError, match="panda_joint1 is at .*, panda_joint5 is at"):
         leader.require_within_range(off(0, 1) + off(4, 1) - PANDA.home, 0.02)
     leader.require_within_range(PANDA.position_max + 0.01, 0.02)
@@ -196,12 +196,14 @@ class Follower:
     """Does at once what it is told."""
 
     def __init__(self, **changes: float) -> None:
-        self.mirror = Mirror(PANDA, MirrorSettings(**changes))
+        self.mirror = LeaderFollower(PANDA, LeaderFollowerSettings(**changes))
         self.positions = PANDA.home.copy()
         self.said: list[tuple[float, np.ndarray]] = []
 
     def hear(self, stamp: float, positions: np.ndarray, velocities: np.ndarray | None = None) -> bool:
-        command = self.mirror.follow(Sample(stamp, positions, velocities, 0.3), Joints(stamp, self.positions, 1.0))
+        command = self.mirror.follow(
+            LeaderSample(stamp, positions, velocities, 0.3), Joints(stamp, self.positions, 1.0)
+        )
         if command is not None:
             assert command.stamp == stamp and command.gripper == 0.3
             self.positions = command.positions
@@ -222,11 +224,11 @@ def test_the_follower_comes_slowly_and_then_mirrors(rate: int, apart: float) -> 
     assert not follower.hear(0.0, PANDA.home), "nobody has started"
     follower.mirror.start()
     stamp = 0.0
-    while follower.mirror.phase is Phase.ALIGNING:
+    while follower.mirror.phase is FollowerState.ALIGNING:
         stamp += 1 / rate
         assert stamp < 30, "they never agree"
         assert follower.hear(stamp, wave(stamp, 0.05))
-    assert follower.mirror.phase is Phase.MIRRORING
+    assert follower.mirror.phase is FollowerState.MIRRORING
     times = np.array([0.0, *(t for t, _ in follower.said)])
     way = np.array([first, *(q for _, q in follower.said)])
     # While it comes, it is slow; a set-point may be a step of the motion late.
@@ -242,7 +244,7 @@ def mirroring(**changes: float) -> tuple[Follower, float]:
     """A follower that mirrors, and the stamp up to which it has."""
     follower, stamp = Follower(**changes), 0.0
     follower.mirror.start()
-    while follower.mirror.phase is not Phase.MIRRORING:
+    while follower.mirror.phase is not FollowerState.MIRRORING:
         stamp += DT
         follower.hear(stamp, PANDA.home)
     return follower, stamp
@@ -254,7 +256,7 @@ def test_a_speed_that_is_not_told_is_measured() -> None:
         stamp += DT
         follower.hear(stamp, PANDA.home + 0.1 * (stamp % 100))
     command = follower.mirror.follow(
-        Sample(stamp + DT, PANDA.home + 0.1 * (stamp + DT), None, None), Joints(stamp, follower.positions, 1.0)
+        LeaderSample(stamp + DT, PANDA.home + 0.1 * (stamp + DT), None, None), Joints(stamp, follower.positions, 1.0)
     )
     assert command is not None and command.gripper == 0.3, "a gripper that is not told stays"
     np.testing.assert_allclose(command.velocities, 0.1, rtol=1e-6)
@@ -272,12 +274,12 @@ def test_a_leader_that_is_not_to_be_trusted_is_not_followed_until_started_again(
     follower, stamp = mirroring()
     count = len(follower.said)
     assert not follower.hear(stamp + later, positions)
-    assert follower.mirror.phase is Phase.HELD and words in follower.mirror.reason
+    assert follower.mirror.phase is FollowerState.HELD and words in follower.mirror.reason
     assert not follower.hear(stamp + later + DT, positions), "it goes on by itself"
     assert len(follower.said) == count
     follower.mirror.start()
     assert follower.hear(stamp + later + 2 * DT, positions)
-    assert follower.mirror.phase is Phase.ALIGNING and follower.mirror.reason == ""
+    assert follower.mirror.phase is FollowerState.ALIGNING and follower.mirror.reason == ""
     assert np.max(np.abs(follower.positions - PANDA.home)) < 1e-3, "it jumps after the leader"
 
 
@@ -285,12 +287,12 @@ def test_an_alignment_to_a_leader_outside_the_range_does_not_begin() -> None:
     follower = Follower()
     follower.mirror.start()
     assert not follower.hear(0.0, off(6, 1)) and not follower.said
-    assert follower.mirror.phase is Phase.HELD
+    assert follower.mirror.phase is FollowerState.HELD
     assert follower.mirror.reason == (
         "the leader is at 7.07 rad of panda_joint7, outside -2.90 .. 2.90; move the leader back"
     )
     measured = Joints(0.0, PANDA.home, 1.0)
-    distance = follower.mirror.distance(Sample(0.0, off(6, 1), None, None), measured)
+    distance = follower.mirror.distance(LeaderSample(0.0, off(6, 1), None, None), measured)
     np.testing.assert_allclose(distance, TURN * np.eye(N)[6], atol=1e-12)  # the true one
 
 
@@ -304,9 +306,9 @@ def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_st
         assert follower.hear(stamp, there)
         assert np.all(follower.positions <= PANDA.position_max)
     assert there[6] > limit + 0.5 and follower.positions[6] == limit
-    assert follower.mirror.phase is Phase.MIRRORING
+    assert follower.mirror.phase is FollowerState.MIRRORING
     assert f"the leader is at {there[6]:.2f} rad of panda_joint7, outside -2.90 .. 2.90" in follower.mirror.reason
-    command = follower.mirror.follow(Sample(stamp + DT, there, None, 1.0), Joints(stamp, follower.positions, 1.0))
+    command = follower.mirror.follow(LeaderSample(stamp + DT, there, None, 1.0), Joints(stamp, follower.positions, 1.0))
     assert command is not None and command.velocities[6] == 0.0
     while there[6] > limit - 0.1:
         stamp += DT
@@ -319,28 +321,28 @@ def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_st
 def test_a_silent_leader_is_noticed_by_who_watches() -> None:
     follower, stamp = mirroring()
     follower.mirror.watch(stamp + 0.09)
-    assert follower.mirror.phase is Phase.MIRRORING
+    assert follower.mirror.phase is FollowerState.MIRRORING
     follower.mirror.watch(stamp + 0.11)
-    assert follower.mirror.phase is Phase.HELD and "silent" in follower.mirror.reason
+    assert follower.mirror.phase is FollowerState.HELD and "silent" in follower.mirror.reason
 
 
 def test_the_clutch_lets_the_leader_be_moved_elsewhere() -> None:
     follower, stamp = mirroring()
     follower.mirror.pause()
-    assert follower.mirror.phase is Phase.PAUSED
+    assert follower.mirror.phase is FollowerState.PAUSED
     away = PANDA.home + 0.5 * np.eye(N)[3]
     assert not follower.hear(stamp + DT, away)
     stamp += 5.0
     follower.mirror.watch(stamp)
-    assert follower.mirror.phase is Phase.PAUSED, "nobody is led, so nobody is lost"
+    assert follower.mirror.phase is FollowerState.PAUSED, "nobody is led, so nobody is lost"
     follower.mirror.start()
-    while follower.mirror.phase is Phase.ALIGNING:
+    while follower.mirror.phase is FollowerState.ALIGNING:
         stamp += DT
         follower.hear(stamp, away)
         assert stamp < 40
     np.testing.assert_allclose(follower.positions, away, atol=0.02)
     follower.mirror.end()
-    assert not follower.hear(stamp + DT, away) and follower.mirror.phase is Phase.IDLE
+    assert not follower.hear(stamp + DT, away) and follower.mirror.phase is FollowerState.IDLE
 
 
 @given(st.lists(st.tuples(st.floats(0.0005, 0.09), st.integers(0, N - 1), st.floats(-1, 1)), min_size=5, max_size=60))
@@ -353,7 +355,7 @@ def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps
         stamp += dt
         there = there + share * PANDA.velocity_max[joint] * dt * np.eye(N)[joint]
         follower.hear(stamp, there)
-        assert follower.mirror.phase is Phase.ALIGNING
+        assert follower.mirror.phase is FollowerState.ALIGNING
         assert np.all(np.abs(follower.positions - last) <= 0.1501 * PANDA.velocity_max * (dt + DT))
         last = follower.positions
 
@@ -363,7 +365,7 @@ def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(GenimaError, match="the mirror's"):
-        Mirror(PANDA, MirrorSettings(**changes))
+        LeaderFollower(PANDA, LeaderFollowerSettings(**changes))
 
 
 # The node.
@@ -657,7 +659,7 @@ def tip(positions: np.ndarray) -> np.ndarray:
 @given(st.lists(st.floats(-0.08, 0.08), min_size=3, max_size=3), st.lists(st.floats(-0.4, 0.4), min_size=3, max_size=3))
 @settings(max_examples=20, deadline=None)
 def test_the_tip_goes_as_it_is_pushed(linear: list[float], angular: list[float]) -> None:
-    jog = Jog(PANDA)
+    jog = CartesianJog(PANDA)
     before = tip(jog.positions)
     for _ in range(100):  # a second
         jog.push(np.array(linear), np.array(angular), 0.01)
@@ -673,7 +675,7 @@ def test_the_tip_goes_as_it_is_pushed(linear: list[float], angular: list[float])
 
 
 def test_pushed_beyond_its_reach_the_arm_stays_within_its_limits_and_comes_back_at_once() -> None:
-    jog = Jog(PANDA)
+    jog = CartesianJog(PANDA)
     for _ in range(1500):
         jog.push(np.array([0.2, 0.0, 0.0]), np.zeros(3), 0.01)
         assert np.all(jog.positions >= PANDA.position_min - 1e-6) and np.all(jog.positions <= PANDA.position_max + 1e-6)
@@ -795,7 +797,7 @@ class Stage:
 
     def __init__(self, graph: Graph, task: str, seed: int) -> None:
         self.graph = graph
-        graph.add(SimLeader())
+        graph.add(ExpertLeader())
         self.said = graph.hear(JointState, "leader/joint_states", qos.JOINT_STATES)
         self.playing = graph.hear(Bool, "leader/playing", qos.TASK)
         assert "no scene" in self.ask("play").message

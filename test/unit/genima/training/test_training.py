@@ -26,22 +26,22 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from genima.cameras.camera import Camera
-from genima.data.datasets.diffusion_samples import DrawingDataset, DrawingSample, collate
-from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.diffusion_samples import DiffusionDataset, DiffusionSample, collate
+from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.errors import GenimaError
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import base_of
 from genima.policy.diffusion_agent.random_base import random_base
-from genima.policy.spec import BEST, LAST, DrawingSpec, read_pair
+from genima.policy.spec import BEST, LAST, PolicySpec, read_pair
 from genima.system.command_line import check_options
 from genima.training import PROGRESS, loop
 from genima.training.build_agent import agent_on, build_agent
 from genima.training.controller import build_small_controller, train_controller
-from genima.training.diffusion import DrawingLoss, train_diffusion
+from genima.training.diffusion import DiffusionLossModule, train_diffusion
 from genima.training.loop import StepSampler
-from genima.training.options import SMALL, ChunkOptions, DrawingOptions, LoopOptions
+from genima.training.options import SMALL, ControllerOptions, DiffusionOptions, LoopOptions
 from genima_cli.train import main as train_command
 from genima_cli.train_controller import TrainController
 from genima_cli.train_diffusion import TrainDiffusion
@@ -64,7 +64,7 @@ class Numbers(torch.utils.data.Dataset[Tensor]):
     def __len__(self) -> int:
         return 50
 
-    def __getitem__(self, visit: Visit) -> Tensor:
+    def __getitem__(self, visit: SampleIndex) -> Tensor:
         x = np.random.default_rng(visit.moment).normal(size=2)
         noise = np.random.default_rng(visit).normal()
         return torch.tensor([*x, x.sum() + 0.01 * noise], dtype=torch.float32)
@@ -456,12 +456,12 @@ SMALL_LOOP = LoopOptions(
 
 
 @pytest.fixture(scope="module")
-def batch(targets: TargetDataset) -> DrawingSample:
-    dataset = DrawingDataset(targets, np.arange(len(targets)))
-    return collate([dataset[Visit(i, 0)] for i in (5, len(targets) - 40)])
+def batch(targets: TargetDataset) -> DiffusionSample:
+    dataset = DiffusionDataset(targets, np.arange(len(targets)))
+    return collate([dataset[SampleIndex(i, 0)] for i in (5, len(targets) - 40)])
 
 
-def losses_of(model: DrawingLoss, batch: DrawingSample, learning_rate: float, steps: int) -> list[float]:
+def losses_of(model: DiffusionLossModule, batch: DiffusionSample, learning_rate: float, steps: int) -> list[float]:
     """Of steps that see the same batch with the same noise."""
     optimizer, losses = torch.optim.AdamW(model.parameters(), learning_rate), []
     for _ in range(steps):
@@ -474,9 +474,9 @@ def losses_of(model: DrawingLoss, batch: DrawingSample, learning_rate: float, st
     return losses
 
 
-def test_a_few_steps_reduce_the_drawing_loss_and_reach_the_goal(targets: TargetDataset, batch: DrawingSample) -> None:
+def test_a_few_steps_reduce_the_drawing_loss_and_reach_the_goal(targets: TargetDataset, batch: DiffusionSample) -> None:
     agent = build_agent(SMALL, targets, steps=2)
-    model = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6)).train()
+    model = DiffusionLossModule(agent, DiffusionOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6)).train()
     assert set(model.trained) == {"unet", "controlnet", "text_encoder"}
     losses = losses_of(model, batch, 1e-3, 10)
     assert losses[-1] < 0.7 * losses[0]
@@ -485,7 +485,7 @@ def test_a_few_steps_reduce_the_drawing_loss_and_reach_the_goal(targets: TargetD
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 def test_the_drawing_loss_is_zero_for_a_network_that_knows(
-    targets: TargetDataset, batch: DrawingSample, kind: str, monkeypatch: pytest.MonkeyPatch
+    targets: TargetDataset, batch: DiffusionSample, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = build_agent(SMALL, targets, steps=2)
     changes = {"prediction_type": kind, "rescale_betas_zero_snr": False}
@@ -498,7 +498,7 @@ def test_the_drawing_loss_is_zero_for_a_network_that_knows(
         return {"epsilon": noise, "sample": clean, "v_prediction": signal * noise - spread * clean}[kind] + wrong
 
     monkeypatch.setattr(agent, "predict", knows)
-    model = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6))
+    model = DiffusionLossModule(agent, DiffusionOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6))
     for seed in range(3):
         for wrong, expected in ((0.0, 0.0), (0.5, 0.25)):  # noqa: B007  # weights do not change the scale
             torch.manual_seed(seed)
@@ -506,11 +506,14 @@ def test_the_drawing_loss_is_zero_for_a_network_that_knows(
 
 
 def test_training_draws_a_sample_of_the_autoencoders_distribution_and_validation_takes_its_mode(
-    targets: TargetDataset, batch: DrawingSample, monkeypatch: pytest.MonkeyPatch
+    targets: TargetDataset, batch: DiffusionSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As diffusers' ControlNet example."""
     agent = agent_on(base_of("a base", random_base("tiny")), targets.spec)
-    model, frames = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=0)), agent.frames(batch.target)
+    model, frames = (
+        DiffusionLossModule(agent, DiffusionOptions(jitter=(0, 0, 0, 0), crop=0)),
+        agent.frames(batch.target),
+    )
     learned: list[Tensor] = []
     add_noise = model.noise.add_noise
     monkeypatch.setattr(model.noise, "add_noise", lambda clean, *rest: learned.append(clean) or add_noise(clean, *rest))
@@ -526,7 +529,7 @@ def test_training_draws_a_sample_of_the_autoencoders_distribution_and_validation
 
 
 def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by_view(
-    targets: TargetDataset, batch: DrawingSample, monkeypatch: pytest.MonkeyPatch
+    targets: TargetDataset, batch: DiffusionSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = build_agent(SMALL, targets)
     seen: dict[str, Tensor] = {}
@@ -541,14 +544,14 @@ def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by
 
     monkeypatch.setattr(agent, "encode", spy("target", encode))
     monkeypatch.setattr(agent, "condition", spy("condition", condition))
-    model = DrawingLoss(agent, DrawingOptions(jitter=(0.2, 0.2, 0.1, 0.05), crop=0)).train()
+    model = DiffusionLossModule(agent, DiffusionOptions(jitter=(0.2, 0.2, 0.1, 0.05), crop=0)).train()
     torch.manual_seed(0)
     model(batch)
     assert torch.equal(seen["target"], agent.frames(batch.target))
     assert (seen["condition"] - agent.frames(batch.condition)).abs().mean() > 0.01
 
     seen.clear()
-    model = DrawingLoss(agent, DrawingOptions(jitter=(0, 0, 0, 0), crop=4)).train()
+    model = DiffusionLossModule(agent, DiffusionOptions(jitter=(0, 0, 0, 0), crop=4)).train()
     torch.manual_seed(0)
     model(batch)
     size, shifts = targets.spec.view_size, set()
@@ -580,7 +583,7 @@ def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by
 @pytest.mark.parametrize("conditioning", ["controlnet", "unet"])
 @pytest.mark.parametrize("tiled", [True, False])
 def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_base(
-    targets: TargetDataset, batch: DrawingSample, kind: str, conditioning: str, tiled: bool
+    targets: TargetDataset, batch: DiffusionSample, kind: str, conditioning: str, tiled: bool
 ) -> None:
     base = base_of(kind, random_base(kind))  # type: ignore[arg-type]
     frozen = {name: p.clone() for name, p in base.unet.named_parameters()}
@@ -593,7 +596,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
         untouched = random_base(kind).unet  # type: ignore[arg-type]
         alone = untouched(latents, t, prompts.tokens, added_cond_kwargs=added)[0]
         assert torch.allclose(agent.predict(latents, t, prompts, agent.condition(frames)), alone, atol=1e-5)
-    model = DrawingLoss(agent, DrawingOptions()).train()
+    model = DiffusionLossModule(agent, DiffusionOptions()).train()
     assert set(model.trained) == {"controlnet" if conditioning == "controlnet" else "unet"}
     assert set(agent.own_modules) == set(model.trained)
     losses = losses_of(model, batch, 3e-3, 8)
@@ -602,7 +605,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
     assert bool(moved) == (conditioning == "unet")
 
 
-def test_two_goals_are_two_prompts_in_training_and_in_use(targets: TargetDataset, batch: DrawingSample) -> None:
+def test_two_goals_are_two_prompts_in_training_and_in_use(targets: TargetDataset, batch: DiffusionSample) -> None:
     """The released code trains on the prefix alone."""
     for tiled in (True, False):
         agent = agent_on(base_of("tiny", random_base("tiny")), targets.spec, tiled=tiled)
@@ -617,7 +620,7 @@ def test_two_goals_are_two_prompts_in_training_and_in_use(targets: TargetDataset
         watch.encoders = prompts.encoders  # type: ignore[attr-defined]
         agent.prompts = watch  # type: ignore[assignment]
         goals = ["push down the maroon button", "take the lid off the saucepan"]
-        DrawingLoss(agent, DrawingOptions())(batch._replace(instruction=goals))
+        DiffusionLossModule(agent, DiffusionOptions())(batch._replace(instruction=goals))
         agent.draw_pixels(batch.condition, goals, torch.Generator().manual_seed(0))
         trained, used = embedded
         n = len(trained) // 2
@@ -631,7 +634,7 @@ def test_training_on_a_base_model_resumes_exactly_and_plain_diffusers_loads_its_
     def run(folder: str, steps: int) -> Path:
         options = replace(SMALL_LOOP, steps=steps, schedule="constant_with_warmup", ema=0)
         agent = build_agent(str(bases / "tiny"), targets, steps=1)
-        drawing = DrawingOptions(validation_drawings=1, crop=2)
+        drawing = DiffusionOptions(validation_drawings=1, crop=2)
         train_diffusion(agent, targets, drawing, options, tmp_path / folder)
         return tmp_path / folder / "last"
 
@@ -708,7 +711,7 @@ def test_a_controller_resumes_exactly_and_reports_degrees_and_millimetres(
 ) -> None:
     def run(folder: str, cameras: Mapping[str, Camera] = targets.cameras, origin: str = "") -> Path:
         controller = build_small_controller(targets.spec, targets.moments)
-        chunks = ChunkOptions(augmentation="small", perturb=True, validation_chunks=4)
+        chunks = ControllerOptions(augmentation="small", perturb=True, validation_chunks=4)
         out = tmp_path / folder
         train_controller(controller, targets.moments, cameras, chunks, SMALL_LOOP, out, origin=origin)
         return tmp_path / folder / "last"
@@ -842,5 +845,5 @@ def test_two_processes_train_as_one_does_also_after_a_resume(tmp_path: Path) -> 
     assert not any(torch.allclose(one[name], half[name], atol=1e-4) for name in one if name.endswith("weight"))
 
 
-def test_the_specification_of_a_training_is_its_datasets(targets: TargetDataset, spec: DrawingSpec) -> None:
+def test_the_specification_of_a_training_is_its_datasets(targets: TargetDataset, spec: PolicySpec) -> None:
     assert targets.spec == replace(spec, view_size=32)

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.policy.controller.controller import JointStatistics
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.backgrounds import Backgrounds
-from genima.data.datasets.sample_index import Moments, Visit
+from genima.data.datasets.sample_index import TargetSamples, SampleIndex
 from genima.control.jerk_limited_motion import minimum_jerk
 from genima.types import Image
 from genima.robot.model import RobotModel
@@ -38,7 +38,7 @@ class Perturbation:
     drawing: float = 0.015  # of each view's drawing on its own: views never agree exactly
 
 
-class ChunkSample(NamedTuple):
+class ControllerSample(NamedTuple):
     """One sample."""
 
     images: Tensor  # (views, H, W, 3) uint8, in tile order
@@ -48,7 +48,7 @@ class ChunkSample(NamedTuple):
     instruction: str
 
 
-class ChunkBatch(NamedTuple):
+class ControllerBatch(NamedTuple):
     """Samples stacked along a first axis."""
 
     images: Tensor
@@ -58,15 +58,15 @@ class ChunkBatch(NamedTuple):
     instructions: list[str]
 
 
-class ChunkDataset(torch.utils.data.Dataset[ChunkSample]):
-    """Moments as samples, indexed by :class:`Visit`: all randomness of a sample follows from (seed, Visit.sample)."""
+class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
+    """Moments as samples, indexed by :class:`SampleIndex`: all randomness of a sample follows from (seed, Visit.sample)."""
 
     def __init__(
         self,
-        moments: Moments,
+        moments: TargetSamples,
         robot: RobotModel,
         cameras: Mapping[str, Camera],
-        spec: DrawingSpec,
+        spec: PolicySpec,
         statistics: JointStatistics,
         backgrounds: Backgrounds,
         perturbation: Perturbation | None = None,
@@ -86,7 +86,7 @@ class ChunkDataset(torch.utils.data.Dataset[ChunkSample]):
     def __len__(self) -> int:
         return len(self._moments)
 
-    def __getitem__(self, visit: Visit) -> ChunkSample:
+    def __getitem__(self, visit: SampleIndex) -> ControllerSample:
         rng = np.random.default_rng([self._seed, visit.sample])
         moments, i = self._moments, visit.moment
         start, target, actions = moments.positions[i], moments.target[i], moments.actions[i]
@@ -99,7 +99,7 @@ class ChunkDataset(torch.utils.data.Dataset[ChunkSample]):
         gripper_open = bool(moments.target_open[i])
         images = np.stack([self._draw(rng, camera, target, gripper_open, start) for camera in self._cameras])
         normalise = self._statistics.normalise
-        return ChunkSample(
+        return ControllerSample(
             torch.from_numpy(images),
             torch.from_numpy(np.append(normalise(start), moments.gripper[i])).float(),
             torch.from_numpy(np.column_stack([normalise(actions), moments.action_gripper[i] > 0.5])).float(),
@@ -131,20 +131,20 @@ class ChunkDataset(torch.utils.data.Dataset[ChunkSample]):
         return self._augmentation(rng, drawn) if self._augmentation else drawn
 
 
-def collate(samples: Sequence[ChunkSample]) -> ChunkBatch:
+def collate(samples: Sequence[ControllerSample]) -> ControllerBatch:
     """Stack samples."""
     images, proprioception, actions, padding, instructions = zip(*samples, strict=True)
     stacked = (torch.stack(images), torch.stack(proprioception), torch.stack(actions), torch.stack(padding))
-    return ChunkBatch(*stacked, list(instructions))
+    return ControllerBatch(*stacked, list(instructions))
 
 
-def joint_statistics(moments: Moments, floor: float = 0.05) -> JointStatistics:
+def joint_statistics(moments: TargetSamples, floor: float = 0.05) -> JointStatistics:
     """Of all commanded positions, each once; a joint that hardly moves is not blown up beyond ``floor`` rad."""
     commanded = moments.actions[:, 0]  # with all K, a demo's first commands would count less than its others
     return JointStatistics(commanded.mean(0), np.maximum(commanded.std(0), floor))
 
 
-def _rests(moments: Moments) -> NDArray[np.bool_]:
+def _rests(moments: TargetSamples) -> NDArray[np.bool_]:
     """(N,) whether a moment's episode ends at rest: its held last action is then no padding but what to do."""
     _, number, count = np.unique(moments.episode, return_inverse=True, return_counts=True)
     rests = np.empty(len(moments), bool)

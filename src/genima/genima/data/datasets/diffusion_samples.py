@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genima.data.datasets.sample_index import Visit
+from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset
 
 
-class DrawingSample(NamedTuple):
+class DiffusionSample(NamedTuple):
     """One sample, or a batch of them with a leading axis and a list of instructions."""
 
     condition: Tensor  # (H, W, 3) uint8, the observation
@@ -22,8 +22,8 @@ class DrawingSample(NamedTuple):
     instruction: str | list[str]
 
 
-class DrawingDataset(torch.utils.data.Dataset[DrawingSample]):
-    """Some moments of a rendered dataset, indexed by :class:`Visit`; every visit sees the same."""
+class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
+    """Some moments of a rendered dataset, indexed by :class:`SampleIndex`; every visit sees the same."""
 
     def __init__(self, targets: TargetDataset, moments: NDArray[np.integer]) -> None:
         self._targets, self._moments = targets, moments
@@ -31,20 +31,20 @@ class DrawingDataset(torch.utils.data.Dataset[DrawingSample]):
     def __len__(self) -> int:
         return len(self._moments)
 
-    def moment(self, visit: Visit) -> int:
+    def moment(self, visit: SampleIndex) -> int:
         """Index of a visit's moment in the rendered dataset."""
         return int(self._moments[visit.moment])
 
-    def __getitem__(self, visit: Visit) -> DrawingSample:
+    def __getitem__(self, visit: SampleIndex) -> DiffusionSample:
         i = self.moment(visit)
         condition, target = self._targets.drawn(i)
         instruction = str(self._targets.moments.instruction[i])
-        return DrawingSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
+        return DiffusionSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
 
 
-def collate(samples: Sequence[DrawingSample]) -> DrawingSample:
+def collate(samples: Sequence[DiffusionSample]) -> DiffusionSample:
     """Stack samples to a batch."""
-    return DrawingSample(
+    return DiffusionSample(
         torch.stack([s.condition for s in samples]),
         torch.stack([s.target for s in samples]),
         [str(s.instruction) for s in samples],

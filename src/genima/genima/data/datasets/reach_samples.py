@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.control.chunk_stream import ACCELERATION, VELOCITY
-from genima.data.datasets.sample_index import Moments
+from genima.data.datasets.sample_index import TargetSamples
 from genima.control.jerk_limited_motion import minimum_jerk
 from genima.robot.model import RobotModel
 
@@ -21,9 +21,9 @@ _NEAREST, _HIGHEST = 0.3, 0.8  # m, of the tip from the base's axis and above th
 _PEAK_VELOCITY, _PEAK_ACCELERATION = 15 / 8, 10 / np.sqrt(3)
 
 
-def reach_moments(
+def reach_samples(
     robot: RobotModel, horizon: int, period: float, count: int, seed: int, instructions: Sequence[str] = ("reach",)
-) -> Moments:
+) -> TargetSamples:
     """``count`` moments, each an episode of its own: a minimum-jerk chunk from anywhere to a target within its reach.
 
     Starts are uniform over the joint ranges as far as all of the arm is above the table it stands on, with the tip in
@@ -45,7 +45,7 @@ def reach_moments(
     start, target = start[:count], target[:count]
     progress = minimum_jerk(np.arange(1, horizon + 1) / horizon)[:, None]
     target_open = rng.random(count) < 0.5
-    return Moments(
+    return TargetSamples(
         episode=np.array([f"reach-{i:06d}" for i in range(count)]),
         instruction=rng.choice(list(instructions), count),
         positions=start,

@@ -21,10 +21,10 @@ from datasets.distributed import split_dataset_by_node
 from pydantic import Field
 from tqdm import tqdm
 
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.data.episodes import Episode, EpisodeError
 from genima.data.episodes.bag import calibration_topic, camera_info_topic, raw_topic
-from genima.data.episodes.cameras import RecordedCameras
+from genima.data.episodes.cameras import EpisodeCameras
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, atomic_write, parse_json, read_bytes, read_json, shorten, validate
 from genima.types import Image
@@ -33,7 +33,7 @@ from genima.robot.model import RobotModel
 from genima.targets import place_spheres, render_spheres
 from genima.system.terminal import printable
 from genima.cameras.camera import VIRTUAL, Camera
-from genima.cameras.undistortion import Rectifier
+from genima.cameras.undistortion import Undistorter
 from genima.cameras.tiling import fit
 from genima.cameras.virtual_view import VirtualView
 from genima.system.process_pool import WorkerPool
@@ -57,7 +57,7 @@ class RenderPlan:
     """What is rendered from what; the same plan gives the same shards, wherever and however often it is run."""
 
     episodes: tuple[Path, ...]
-    spec: DrawingSpec
+    spec: PolicySpec
     cameras: Mapping[str, Camera]  # by view, the virtual one's included where it is to be rendered
     recorded: bool = False  # the cameras are those that the first demo was recorded with, as must be all
     episodes_per_shard: int = 8
@@ -334,7 +334,7 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
     return rows
 
 
-def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Rectifier]:
+def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
     """By view, of the calibrations that a demo's targets are drawn with.
 
     A dataset has one calibration of each view: the controller learns from what these cameras would see, the checkpoint
@@ -344,8 +344,8 @@ def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Rectifier]:
         EpisodeError: when it was recorded with another calibration than the others, and when a camera's images, or
             what its driver said of its lens, do not fit its calibration.
     """
-    recorded = RecordedCameras.of(episode.folder, plan.cameras)
-    rectifiers = {view: Rectifier(camera) for view, camera in plan.cameras.items()}
+    recorded = EpisodeCameras.of(episode.folder, plan.cameras)
+    rectifiers = {view: Undistorter(camera) for view, camera in plan.cameras.items()}
     if plan.recorded:
         for view, camera in plan.cameras.items():
             if view == VIRTUAL:
@@ -375,7 +375,7 @@ def _encoded(image: Image, kind: str) -> dict[str, Any]:
     return {"bytes": cv2.imencode(kind, swapped, _JPEG if kind == ".jpg" else _PNG)[1].tobytes(), "path": None}
 
 
-def shard_features(spec: DrawingSpec, cameras: Mapping[str, Camera]) -> datasets.Features:
+def shard_features(spec: PolicySpec, cameras: Mapping[str, Camera]) -> datasets.Features:
     """The columns of a shard; everything but the images makes up :class:`Moments`."""
     n, K, number = len(spec.joint_names), spec.horizon, datasets.Value("float64")
     columns: dict[str, Any] = {

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Visit(NamedTuple):
+class SampleIndex(NamedTuple):
     """A moment to be sampled, and which sample of the training it is: all of a sample's randomness follows from it."""
 
     moment: int
@@ -18,7 +18,7 @@ class Visit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Moments:
+class TargetSamples:
     """N moments of demos. Joints in the robot model's order, K = the specification's horizon."""
 
     episode: NDArray[np.str_]  # (N,) name
@@ -34,9 +34,9 @@ class Moments:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.integer] | slice) -> Moments:
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.integer] | slice) -> TargetSamples:
         """Some of the moments."""
-        return Moments(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+        return TargetSamples(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def fingerprint(self) -> str:
         """Of all of them."""

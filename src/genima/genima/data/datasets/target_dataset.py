@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from genima.policy.spec import DrawingSpec
-from genima.data.datasets.sample_index import Moments
+from genima.policy.spec import PolicySpec
+from genima.data.datasets.sample_index import TargetSamples
 from genima.data.datasets.render import MANIFEST, SCHEMA, sha256, shard_features
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, Text, read_json, shorten, validate
@@ -38,9 +38,9 @@ class TargetDataset:
     """N moments with their observations and the spheres to be drawn on them."""
 
     folder: Path
-    spec: DrawingSpec  # its views are those that a tile is made of
+    spec: PolicySpec  # its views are those that a tile is made of
     cameras: Mapping[str, Camera]  # of every rendered view, as calibrated
-    moments: Moments
+    moments: TargetSamples
     fingerprint: str  # of what was rendered
     _rows: Mapping[str, datasets.Dataset]  # observation and spheres, of the tile's views in its order
 
@@ -56,7 +56,7 @@ class TargetDataset:
             GenimaError: when the manifest or a shard is missing or damaged, or a view was not rendered.
         """
         manifest = read_manifest(folder)
-        spec = DrawingSpec.from_dict(manifest["spec"])
+        spec = PolicySpec.from_dict(manifest["spec"])
         cameras = {view: Camera.from_dict(view, data) for view, data in manifest["cameras"].items()}
         if views is not None:
             spec = replace(spec, views=tuple(views))
@@ -165,7 +165,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version = data.get("schema") if isinstance(data, dict) else None
         if type(version) is not int or version == SCHEMA:
             validate(ManifestSchema, data, what)
-            spec = DrawingSpec.from_dict(data["spec"])
+            spec = PolicySpec.from_dict(data["spec"])
             _require_sensible(spec)
             for view, camera in data["cameras"].items():
                 if view != VIRTUAL:
@@ -180,7 +180,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     raise GenimaError(f"{path} has schema {version}; this version reads schema {SCHEMA}")
 
 
-def _require_sensible(spec: DrawingSpec) -> None:
+def _require_sensible(spec: PolicySpec) -> None:
     """Raise a ValueError for numbers that no dataset has: memory is taken by them."""
     limits = {"view_size": 4096, "horizon": 1000, "action_rate": 1000}
     for name, most in limits.items():
@@ -192,7 +192,7 @@ def _require_sensible(spec: DrawingSpec) -> None:
         raise ValueError("joint_names, views, robot and prompt_template are texts")
 
 
-def split(moments: Moments, held_out: float = 0.05) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+def split(moments: TargetSamples, held_out: float = 0.05) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Indices of training and validation moments: every n-th episode is held out, and always one at least.
 
     Raises:
@@ -206,7 +206,7 @@ def split(moments: Moments, held_out: float = 0.05) -> tuple[NDArray[np.integer]
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-def _moments(files: Sequence[Path], manifest: Mapping[str, Any], spec: DrawingSpec) -> Moments:
+def _moments(files: Sequence[Path], manifest: Mapping[str, Any], spec: PolicySpec) -> TargetSamples:
     """Read all but the images.
 
     Raises:
@@ -214,7 +214,7 @@ def _moments(files: Sequence[Path], manifest: Mapping[str, Any], spec: DrawingSp
             moment has.
     """
     n, K = len(spec.joint_names), spec.horizon
-    names = [field.name for field in fields(Moments)]
+    names = [field.name for field in fields(TargetSamples)]
     widths = {"positions": n, "target": n, "actions": K * n, "action_gripper": K, "padding": K}
     shards = []
     for file, shard in zip(files, manifest["shards"], strict=True):
@@ -233,4 +233,4 @@ def _moments(files: Sequence[Path], manifest: Mapping[str, Any], spec: DrawingSp
             columns[name] = columns[name].astype(bool)
         columns["actions"] = columns["actions"].reshape(-1, K, n)
         shards.append(columns)
-    return Moments(**{name: np.concatenate([shard[name] for shard in shards]) for name in names})
+    return TargetSamples(**{name: np.concatenate([shard[name] for shard in shards]) for name in names})

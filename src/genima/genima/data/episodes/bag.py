@@ -99,7 +99,7 @@ def header_stamp(cdr: bytes | memoryview) -> int:
     return seconds * 10**9 + int.from_bytes(cdr[8:12], order)
 
 
-class Recorded(NamedTuple):
+class BagMessage(NamedTuple):
     """A message as it was recorded."""
 
     topic: str
@@ -153,7 +153,7 @@ class BagReader:
     ) -> None:
         self._stack.close()
 
-    def messages(self, topics: Collection[str]) -> Iterator[Recorded]:
+    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
         """Yield the messages of some topics, in the order of their recording.
 
         Raises:
@@ -167,12 +167,12 @@ class BagReader:
                     if len(cdr) < 12 and topic in self._stamped:
                         raise GenimaError(f"{topic}: a message of {len(cdr)} bytes")
                     found[topic] += 1
-                    yield Recorded(topic, log_ns, cdr, publish_ns)
+                    yield BagMessage(topic, log_ns, cdr, publish_ns)
             for topic, count in found.items():
                 if count != self.counts[topic]:
                     self._refuse(f"{topic} has {count} messages, its file says {self.counts[topic]}")
 
-    def understood(self, message: Recorded) -> Any:
+    def understood(self, message: BagMessage) -> Any:
         """Deserialize a message.
 
         Raises:

@@ -13,21 +13,21 @@ from genima.data.episodes.bag import BagReader, calibration_topic, camera_info_t
 from genima.data.episodes.errors import EpisodeError
 from genima.errors import GenimaError
 from genima.io.files import parse_yaml
-from genima.cameras.intrinsics import Intrinsics
-from genima.cameras.calibration_file import Calibration
+from genima.cameras.intrinsics import CameraIntrinsics
+from genima.cameras.calibration_file import CameraCalibration
 from genima.cameras.camera import Camera
 from genima.cameras.plausibility import require_plausible, require_plausible_intrinsics
 
 
 @dataclass(frozen=True)
-class RecordedCameras:
+class EpisodeCameras:
     """Cameras of one demo, by view; what it does not hold is unknown."""
 
     calibrated: dict[str, Camera]  # those with a calibration
-    lenses: dict[str, Intrinsics]  # those whose driver published intrinsics
+    lenses: dict[str, CameraIntrinsics]  # those whose driver published intrinsics
 
     @classmethod
-    def of(cls, folder: Path, wanted: Collection[str] | None = None) -> RecordedCameras:
+    def of(cls, folder: Path, wanted: Collection[str] | None = None) -> EpisodeCameras:
         """Read the first calibration and camera_info of each view that is ``wanted``, or of all.
 
         Raises:
@@ -44,15 +44,15 @@ class RecordedCameras:
                     said[message.topic] = bag.understood(message)
                 if len(said) == len(topics):
                     break
-        calibrated, lenses = dict[str, Camera](), dict[str, Intrinsics]()
+        calibrated, lenses = dict[str, Camera](), dict[str, CameraIntrinsics]()
         for view in views:
             try:
                 if text := said.get(topic := calibration_topic(view)):
-                    camera = Calibration.from_dict(view, parse_yaml(text.data, "calibration")).camera
+                    camera = CameraCalibration.from_dict(view, parse_yaml(text.data, "calibration")).camera
                     require_plausible(camera, "calibration")
                     calibrated[view] = camera
                 if (info := said.get(topic := camera_info_topic(view))) and np.any(info.k):
-                    lens = Intrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
+                    lens = CameraIntrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
                     require_plausible_intrinsics(
                         lens.width, lens.height, lens.fx, lens.fy, lens.cx, lens.cy, "camera_info", lens.distortion
                     )

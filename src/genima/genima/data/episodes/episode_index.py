@@ -21,7 +21,7 @@ _KEPT = {"sensor_msgs/msg/JointState", "std_msgs/msg/String", "std_msgs/msg/Bool
 
 
 @dataclass(frozen=True)
-class Survey:
+class EpisodeIndex:
     """A demo without its images."""
 
     folder: Path
@@ -48,7 +48,7 @@ class Survey:
         return max((s.times.max() for s in _essential(self.streams).values()), default=0.0)
 
     @classmethod
-    def of(cls, folder: Path) -> Survey:
+    def of(cls, folder: Path) -> EpisodeIndex:
         """Read a bag.
 
         Raises:

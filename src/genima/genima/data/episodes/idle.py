@@ -11,7 +11,7 @@ from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES
 from genima.data.episodes.reader import joints_by_name, measured_gripper
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.robot.model import RobotModel
 
 _STILL = 0.01  # rad: within such a band of positions, a joint does not move
@@ -20,7 +20,7 @@ _SHORTEST = 0.5  # s: a shorter rest is part of the motion
 _STEP = 0.02  # s, of the times that are looked at
 
 
-class Stretch(NamedTuple):
+class Interval(NamedTuple):
     """A piece of an episode, in s since its start."""
 
     begin: float
@@ -31,13 +31,13 @@ class Stretch(NamedTuple):
         """How long it is."""
         return self.end - self.begin
 
-    def shared(self, other: Stretch) -> float:
+    def shared(self, other: Interval) -> float:
         """How long it overlaps with another, in s."""
         return max(0.0, min(self.end, other.end) - max(self.begin, other.begin))
 
 
 @dataclass(frozen=True)
-class Track:
+class JointTrack:
     """Where the joints were, or should have been; faulty messages are left out and the others are in order."""
 
     topic: str
@@ -54,11 +54,11 @@ class Track:
 class Activity:
     """When an episode's joints move."""
 
-    whole: Stretch  # of which the joints' messages tell
-    idle: tuple[Stretch, ...]  # without overlap, by time
+    whole: Interval  # of which the joints' messages tell
+    idle: tuple[Interval, ...]  # without overlap, by time
 
     @property
-    def moving(self) -> Stretch | None:
+    def moving(self) -> Interval | None:
         """From the first to the last motion; None when nothing moves."""
         begin, end = self.whole
         for stretch in self.idle:
@@ -68,14 +68,14 @@ class Activity:
                 begin = stretch.end
             elif stretch.end >= self.whole.end:
                 end = stretch.begin
-        return Stretch(begin, end)
+        return Interval(begin, end)
 
-    def idle_within(self, stretch: Stretch) -> float:
+    def idle_within(self, stretch: Interval) -> float:
         """How long nothing moves in a piece of the episode, in s."""
         return sum(each.shared(stretch) for each in self.idle)
 
 
-def find_tracks(survey: Survey, robot: RobotModel) -> dict[str, Track]:
+def find_tracks(survey: EpisodeIndex, robot: RobotModel) -> dict[str, JointTrack]:
     """Measured and commanded joints, by topic, where there are any."""
     tracks = {}
     for topic in (JOINT_STATES, JOINT_COMMAND):
@@ -89,18 +89,18 @@ def find_tracks(survey: Survey, robot: RobotModel) -> dict[str, Track]:
         good = np.isfinite(gripper)
         times, first = np.unique(stream.times[good], return_index=True)
         if len(times):
-            tracks[topic] = Track(topic, times, rows[good][first][:, :-1], gripper[good][first])
+            tracks[topic] = JointTrack(topic, times, rows[good][first][:, :-1], gripper[good][first])
     return tracks
 
 
-def find_idle(tracks: dict[str, Track]) -> Activity:
+def find_idle(tracks: dict[str, JointTrack]) -> Activity:
     """When nothing moves in any track, of which there must be one.
 
     A moment is idle when it lies in half a second in which no joint leaves a narrow band.
     """
     begin = min(track.times[0] for track in tracks.values())
     end = max(track.times[-1] for track in tracks.values())
-    whole = Stretch(float(begin), float(end))
+    whole = Interval(float(begin), float(end))
     times = np.linspace(begin, end, max(2, round((end - begin) / _STEP) + 1))
     scaled = [track.at(times) / _STILL for track in tracks.values()]
     scaled += [np.interp(times, track.times, track.gripper)[:, None] / _GRIPPER_STILL for track in tracks.values()]
@@ -111,5 +111,5 @@ def find_idle(tracks: dict[str, Track]) -> Activity:
     still = (spread <= 1).all(1)[before : before + len(times) - count + 1]  # by the window's first sample
     idle = np.convolve(still, np.ones(count)) > 0
     edges = np.flatnonzero(np.diff(np.concatenate([[False], idle, [False]])))
-    stretches = [Stretch(float(times[a]), float(times[b - 1])) for a, b in edges.reshape(-1, 2)]
+    stretches = [Interval(float(times[a]), float(times[b - 1])) for a, b in edges.reshape(-1, 2)]
     return Activity(whole, tuple(stretches))

@@ -154,7 +154,7 @@ def rename(pairs: Mapping[Path, Path]) -> None:
             move(old, todo.pop(old))
 
 
-def merged(demos: Sequence[Path], out: Path) -> dict[Path, Path | None]:
+def merge(demos: Sequence[Path], out: Path) -> dict[Path, Path | None]:
     """Return where demos go in a folder; None for those that are there already.
 
     Raises:

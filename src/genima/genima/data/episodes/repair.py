@@ -34,7 +34,7 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a message that rosbag2 compressed; seria
 
 
 @dataclass(frozen=True)
-class Repaired:
+class RepairResult:
     """Content of a bag after its repair."""
 
     folder: Path  # where it lies now
@@ -65,7 +65,7 @@ class _Content(NamedTuple):
         return sum(self.counts.values())
 
 
-def repair(folder: Path) -> Repaired:
+def repair(folder: Path) -> RepairResult:
     """Keep every complete message of a bag, and give the bag its name when it has none yet.
 
     A healthy bag is left as it is. Interrupted at any moment, a repair loses nothing and can be run again. Files of a
@@ -391,10 +391,10 @@ def _has_topics(information: Information, topics: Sequence[Topic]) -> bool:
     return True
 
 
-def _result(folder: Path, contents: Sequence[_Content], healthy: bool, notes: Sequence[str] = ()) -> Repaired:
+def _result(folder: Path, contents: Sequence[_Content], healthy: bool, notes: Sequence[str] = ()) -> RepairResult:
     counts, _ = _merged(contents)
     firsts = [content.first_ns for content in contents if content.first_ns is not None]
     lasts = [content.last_ns for content in contents if content.last_ns is not None]
     seconds = (max(lasts) - min(firsts)) / 1e9 if firsts and lasts else 0.0
     lost = sum(content.scan.bytes_lost for content in contents if content.scan)
-    return Repaired(folder, counts, seconds, lost, healthy, tuple(notes))
+    return RepairResult(folder, counts, seconds, lost, healthy, tuple(notes))

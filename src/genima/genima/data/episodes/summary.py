@@ -9,7 +9,7 @@ from typing import NamedTuple
 from genima.data.episodes.alignment import Stream
 from genima.data.episodes.bag import EPISODE, TASK, calibration_topic
 from genima.data.episodes.frames import decode
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.errors import GenimaError
 from genima.io.files import parse_yaml
 
@@ -34,7 +34,7 @@ class Summary:
     uncalibrated: tuple[str, ...] = ()  # views whose camera calibration is unknown
 
     @classmethod
-    def of(cls, survey: Survey) -> Summary:
+    def of(cls, survey: EpisodeIndex) -> Summary:
         """What a survey tells."""
         return cls(
             instruction=survey.words.get(TASK, "").strip(),
@@ -55,7 +55,7 @@ class Summary:
         )
 
 
-def notes(survey: Survey) -> dict[str, str]:
+def notes(survey: EpisodeIndex) -> dict[str, str]:
     """What was written down beside the demo, such as operator and notes; nothing where that cannot be read."""
     try:
         said = parse_yaml(survey.words.get(EPISODE, ""), EPISODE)
@@ -70,7 +70,7 @@ def rate(stream: Stream) -> float:
     return (len(stream.times) - 1) / seconds if seconds > 0 else float("nan")
 
 
-def _size(survey: Survey, topic: str) -> tuple[int, int] | None:
+def _size(survey: EpisodeIndex, topic: str) -> tuple[int, int] | None:
     try:
         h, w, _ = decode(survey.first_images[topic]).shape
     except GenimaError:

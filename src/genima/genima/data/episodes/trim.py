@@ -10,18 +10,18 @@ import numpy as np
 
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, BagReader, header_stamp, types
 from genima.data.episodes.errors import EpisodeError
-from genima.data.episodes.idle import Stretch, find_idle, find_tracks
+from genima.data.episodes.idle import Interval, find_idle, find_tracks
 from genima.data.episodes.judgement import read_judgement
 from genima.data.episodes.metadata import QOS, Qos, qos_profiles
 from genima.data.episodes.bag_recorder import BagRecorder
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
 _QUEUE_BYTES = 64 << 20
 
 
-class Trimmed(NamedTuple):
+class TrimResult(NamedTuple):
     """Result of trimming a demo, in s."""
 
     cut_begin: float
@@ -29,7 +29,7 @@ class Trimmed(NamedTuple):
     left: float
 
 
-def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> Trimmed:
+def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> TrimResult:
     """Copy a demo but for the rest at its beginning and end.
 
     Messages stay as they are to the byte, those that cannot be understood included. Those with a header are cut by
@@ -46,19 +46,19 @@ def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> Trimmed:
         EpisodeError: when the demo cannot be read whole, and when nothing moves in it.
         GenimaError: when it cannot be written; nothing is left then.
     """
-    survey = Survey.of(folder)
+    survey = EpisodeIndex.of(folder)
     tracks = find_tracks(survey, robot)
     if not tracks:
         raise EpisodeError(folder, f"neither {JOINT_STATES} nor {JOINT_COMMAND} says where the joints are")
     activity = find_idle(tracks)
     if activity.moving is None:
         raise EpisodeError(folder, "nothing moves")
-    whole = Stretch(0.0, survey.seconds)
-    kept = Stretch(max(whole.begin, activity.moving.begin - keep), min(whole.end, activity.moving.end + keep))
+    whole = Interval(0.0, survey.seconds)
+    kept = Interval(max(whole.begin, activity.moving.begin - keep), min(whole.end, activity.moving.end + keep))
     stamps = range(survey.start_ns + math.floor(kept.begin * 1e9), survey.start_ns + math.ceil(kept.end * 1e9) + 1)
     delay = round(1e9 * float(np.median(survey.delays[next(iter(tracks))])))  # ns, of the recording behind the stamps
     _copy(folder, out, stamps, range(stamps.start + delay, stamps.stop + delay))
-    return Trimmed(kept.begin, whole.end - kept.end, kept.seconds)
+    return TrimResult(kept.begin, whole.end - kept.end, kept.seconds)
 
 
 def _copy(folder: Path, out: Path, stamps: range, log_times: range) -> None:

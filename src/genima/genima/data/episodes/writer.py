@@ -17,7 +17,7 @@ from genima.data.episodes.bag import COMPRESSED, JOINT_COMMAND, JOINT_STATES, SU
 from genima.data.episodes.metadata import Qos
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.errors import GenimaError
-from genima.cameras.calibration_file import Calibration, Frames
+from genima.cameras.calibration_file import CameraCalibration, Frames
 from genima.types import Command, Image, Joints
 from genima.robot.model import RobotModel
 from genima.cameras.camera import Camera
@@ -71,7 +71,7 @@ class EpisodeWriter:
             self._write(TASK, 0.0, _STRING, data=self._instruction)
             for view, camera in self._cameras.items():
                 frames = Frames.of(self._robot, camera.parent, _frame(view))
-                text = yaml.safe_dump(Calibration(camera, frames).to_dict(), sort_keys=False)
+                text = yaml.safe_dump(CameraCalibration(camera, frames).to_dict(), sort_keys=False)
                 self._write(calibration_topic(view), 0.0, _STRING, data=text)
         except BaseException:
             self._bag.discard()

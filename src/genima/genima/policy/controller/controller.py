@@ -22,9 +22,9 @@ from genima.policy.controller.act import Act, ActConfig
 from genima.policy.controller.pretrained import load_clip
 from genima.policy.precision import half_precision
 from genima.policy.small_text_encoder import load_tokenizer
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
-from genima.types import Chunk, DrawnTarget, Joints
+from genima.types import ActionChunk, DrawnTarget, Joints
 
 _WEIGHTS = "act.safetensors"
 _TEXT_ENCODER = "text_encoder."  # its weights' prefix
@@ -51,7 +51,7 @@ class Controller:
 
     def __init__(
         self,
-        spec: DrawingSpec,
+        spec: PolicySpec,
         act: Act,
         tokenizer: PreTrainedTokenizerBase,
         statistics: JointStatistics,
@@ -159,7 +159,7 @@ class Controller:
         return tokens.input_ids.to(self.device)
 
     @torch.inference_mode()
-    def read(self, drawn: DrawnTarget, joints: Joints) -> Chunk:
+    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         """The chunk that leads from the measured joints to the drawn target.
 
         Raises:
@@ -178,7 +178,7 @@ class Controller:
         positions, gripper = self._predict(views, drawn.instruction, joints)
         if not (np.all(np.isfinite(positions)) and np.all(np.isfinite(gripper))):
             raise GenimaError("the chunk is not finite: the controller's weights or its inputs are damaged")
-        return Chunk(drawn.stamp, 1 / spec.action_rate, positions, gripper)
+        return ActionChunk(drawn.stamp, 1 / spec.action_rate, positions, gripper)
 
     def _predict(
         self, views: NDArray[np.uint8], instruction: str, joints: Joints

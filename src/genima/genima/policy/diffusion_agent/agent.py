@@ -19,14 +19,14 @@ from genima.cameras.tiling import fit, tile
 from genima.errors import GenimaError
 from genima.io import model_files
 from genima.policy import spec as checkpoint
-from genima.policy.diffusion_agent.compiled_pipeline import DrawingEngine
+from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.pretrained_base import BaseModel, load_base
 from genima.policy.diffusion_agent.prompts import PromptEncoder, Prompts
 from genima.policy.diffusion_agent.sampling import sampling
 from genima.policy.precision import half_precision
 from genima.policy.small_text_encoder import load_tokenizer
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.types import DrawnTarget, Image, Observation
 
@@ -42,7 +42,7 @@ class DiffusionAgent:
 
     def __init__(
         self,
-        spec: DrawingSpec,
+        spec: PolicySpec,
         unet: UNet2DConditionModel,
         controlnet: ControlNetModel | None,
         vae: AutoencoderKL | PatchCodec,
@@ -64,7 +64,7 @@ class DiffusionAgent:
         self.robot = RobotModel.load(spec.robot)
         spec.require_robot(self.robot, "the diffusion agent")
         self._virtual: Any = None
-        self._engine: DrawingEngine | None = None
+        self._engine: CompiledPipeline | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -127,9 +127,7 @@ class DiffusionAgent:
                     folder / "text_encoder", dtype=torch.float32, use_safetensors=True, output_loading_info=True
                 )
                 prompts = PromptEncoder([load_tokenizer(folder / "tokenizer")], [_whole(encoder)])
-            agent = cls(
-                spec, unet, controlnet, vae, prompts, scheduler, int(rest["steps"]), bool(rest["tiled"]), base
-            )
+            agent = cls(spec, unet, controlnet, vae, prompts, scheduler, int(rest["steps"]), bool(rest["tiled"]), base)
         try:
             for module in agent.modules.values():
                 module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -168,14 +166,14 @@ class DiffusionAgent:
     # ------------------------------------------------------------------------------------------------------ in use
 
     @property
-    def engine(self) -> DrawingEngine:
+    def engine(self) -> CompiledPipeline:
         """What draws in use. From its first drawing on, the networks are in the engine's precision."""
         if self._engine is None:
-            self._engine = DrawingEngine(self)
+            self._engine = CompiledPipeline(self)
         return self._engine
 
     @engine.setter
-    def engine(self, engine: DrawingEngine) -> None:
+    def engine(self, engine: CompiledPipeline) -> None:
         self._engine = engine
 
     def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
@@ -259,14 +257,14 @@ class DiffusionAgent:
         """What is drawn at once, (N, 3, H, W) in 0..1, of tiles (B, H, W, 3) uint8: those, or each view enlarged."""
         pixels = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
         if not self.tiled:
-            pixels = F.interpolate(separated(pixels), scale_factor=2, mode="bilinear")
+            pixels = F.interpolate(split_tile(pixels), scale_factor=2, mode="bilinear")
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Tiles (B, H, W, 3) uint8 of what was drawn, (N, 3, H, W) in -1..1: the inverse of :meth:`frames`."""
         images = (images / 2 + 0.5).clamp(0, 1)
         if not self.tiled:
-            images = joined(F.interpolate(images, scale_factor=0.5, mode="area"))
+            images = join_tile(F.interpolate(images, scale_factor=0.5, mode="area"))
         return (images * 255).round().byte().permute(0, 2, 3, 1)
 
     def latent_shape(self, tiles: Tensor) -> tuple[int, int, int, int]:
@@ -338,13 +336,13 @@ def _whole(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
     return model
 
 
-def separated(images: Tensor) -> Tensor:
+def split_tile(images: Tensor) -> Tensor:
     """(B, C, 2h, 2w) tiles to (4B, C, h, w) views, each tile's row by row."""
     B, C, H, W = images.shape
     return images.reshape(B, C, 2, H // 2, 2, W // 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * B, C, H // 2, W // 2)
 
 
-def joined(images: Tensor) -> Tensor:
-    """The inverse of :func:`separated`."""
+def join_tile(images: Tensor) -> Tensor:
+    """The inverse of :func:`split_tile`."""
     N, C, h, w = images.shape
     return images.reshape(N // 4, 2, 2, C, h, w).permute(0, 3, 1, 4, 2, 5).reshape(N // 4, C, 2 * h, 2 * w)

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from genima.errors import GenimaError
-from genima.policy.diffusion_agent.execution_config import Cause, Plan, PlanFailed, others, plans
-from genima.policy.diffusion_agent.network_execution import PreparedAgent, failing_as_told
+from genima.policy.diffusion_agent.execution_config import (
+    Cause,
+    ExecutionConfig,
+    ExecutionFailed,
+    execution_configs,
+    remaining_configs,
+)
+from genima.policy.diffusion_agent.network_execution import DeviceNetworks, translate_device_errors
 from genima.policy.diffusion_agent.sampling import sampling
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
-from genima.policy.diffusion_agent.weight_layout import Weights
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.policy.diffusion_agent.weight_layout import WeightLayout
 
 if TYPE_CHECKING:
     from genima.policy.diffusion_agent.agent import DiffusionAgent
@@ -24,14 +30,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class DrawingEngine:
+class CompiledPipeline:
     """Draws by the first of its plans that works, and goes on to the next, saying so, when one does not.
 
     It makes one drawing at a time.
     """
 
     def __init__(
-        self, agent: DiffusionAgent, shortcuts: Shortcuts | None = None, tried: Sequence[Plan] | None = None
+        self,
+        agent: DiffusionAgent,
+        shortcuts: SamplingOptions | None = None,
+        tried: Sequence[ExecutionConfig] | None = None,
     ) -> None:
         """Args:
         agent: its networks change type and layout in place with the first drawing.
@@ -41,16 +50,16 @@ class DrawingEngine:
         Raises:
             GenimaError: for a scheduler or shortcuts that cannot be used.
         """
-        self._agent, self._shortcuts = agent, shortcuts or Shortcuts()
-        self._plans = list(tried or plans(agent.device))
+        self._agent, self._shortcuts = agent, shortcuts or SamplingOptions()
+        self._plans = list(tried or execution_configs(agent.device))
         self.steps = self._shortcuts.steps or agent.steps
         self._fresh = sampling(agent.scheduler, self.steps)
         self._warm = sampling(agent.scheduler, self.steps, self._shortcuts.strength)
-        self._weights = Weights()
-        self._prepared: PreparedAgent | None = None
+        self._weights = WeightLayout()
+        self._prepared: DeviceNetworks | None = None
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ExecutionConfig:
         """The one in force."""
         return self._plans[0]
 
@@ -85,23 +94,26 @@ class DrawingEngine:
         noise = steps.draw_noise(self._agent.latent_shape(tiles), generator)
         while True:
             try:
-                self._prepared = self._prepared or PreparedAgent(
+                self._prepared = self._prepared or DeviceNetworks(
                     self._agent, self._weights, self.plan, self._shortcuts
                 )
                 return self._prepared.draw(tiles, texts, noise, steps, former)
-            except PlanFailed as error:
+            except ExecutionFailed as error:
                 cause, reason = error.cause, str(error)
             self._go_on(cause, reason)  # not above: the error holds what the failed plan has in memory
 
     def _go_on(self, cause: Cause, reason: str) -> None:
         """To the next plan that may work."""
         device, self._prepared = self._agent.device, None
-        left = others(self._plans, cause)
+        left = remaining_configs(self._plans, cause)
         if not left:
             raise GenimaError(f"cannot draw on {device}: {reason}")
         _log.warning("drawing with %s fails: %s; going on with %s", self.plan, reason, left[0])
         self._plans = left
         if device.type == "cuda":
             gc.collect()
-            with contextlib.suppress(PlanFailed), failing_as_told(device):  # a failed capture may not let go yet
+            with (
+                contextlib.suppress(ExecutionFailed),
+                translate_device_errors(device),
+            ):  # a failed capture may not let go yet
                 torch.cuda.empty_cache()

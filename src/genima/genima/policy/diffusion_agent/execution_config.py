@@ -13,7 +13,7 @@ from genima.policy.precision import is_half_fast
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExecutionConfig:
     """What an engine does to draw fast, and the same within the noise of ``precision``."""
 
     precision: torch.dtype = torch.float32  # of networks and latents; the sampling itself is in single precision
@@ -27,7 +27,7 @@ class Plan:
 Cause = Literal["memory", "precision", "compiler", "capture", "device"]
 
 
-class PlanFailed(Exception):
+class ExecutionFailed(Exception):
     """A plan does not work here; another may."""
 
     def __init__(self, cause: Cause, reason: str) -> None:
@@ -35,30 +35,30 @@ class PlanFailed(Exception):
         self.cause = cause
 
 
-def plans(device: torch.device) -> tuple[Plan, ...]:
-    """The plans for a device, the best first; see :func:`others` for what follows one that fails.
+def execution_configs(device: torch.device) -> tuple[ExecutionConfig, ...]:
+    """The plans for a device, the best first; see :func:`remaining_configs` for what follows one that fails.
 
     Half precision on a GPU is float16: with three bits more than bfloat16 it is nearer to single precision, and
     networks of Stable Diffusion's kind stay within its range. An engine sees when one does not, and goes on.
     """
     if device.type == "cuda":
         halves = [torch.float16, torch.bfloat16] if is_half_fast(device) else [torch.float16]
-        return (*(plan for half in halves for plan in _on_gpu(half)), Plan())
-    return (Plan(torch.bfloat16), Plan()) if is_half_fast(device) else (Plan(),)
+        return (*(plan for half in halves for plan in _on_gpu(half)), ExecutionConfig())
+    return (ExecutionConfig(torch.bfloat16), ExecutionConfig()) if is_half_fast(device) else (ExecutionConfig(),)
 
 
-def _on_gpu(precision: torch.dtype) -> tuple[Plan, ...]:
-    eager = Plan(precision)
+def _on_gpu(precision: torch.dtype) -> tuple[ExecutionConfig, ...]:
+    eager = ExecutionConfig(precision)
     return (
         replace(eager, compile=True, cuda_graph=True, overlap=True), replace(eager, cuda_graph=True, overlap=True),
         replace(eager, compile=True), eager, replace(eager, fused_attention=False),
     )  # fmt: skip
 
 
-def others(tried: Sequence[Plan], cause: Cause) -> list[Plan]:
+def remaining_configs(tried: Sequence[ExecutionConfig], cause: Cause) -> list[ExecutionConfig]:
     """What is left of plans when the first one has failed: those without the cause of that."""
     failed, *rest = tried
-    hopeless: dict[Cause, Callable[[Plan], bool]] = {
+    hopeless: dict[Cause, Callable[[ExecutionConfig], bool]] = {
         "memory": lambda plan: _size(plan) > _size(failed) or (failed.cuda_graph and plan.cuda_graph),
         "precision": lambda plan: plan.precision == failed.precision,
         "compiler": lambda plan: plan.compile,
@@ -68,7 +68,7 @@ def others(tried: Sequence[Plan], cause: Cause) -> list[Plan]:
     return [plan for plan in rest if not hopeless[cause](plan)]
 
 
-def _size(plan: Plan) -> tuple[int, bool, bool]:
+def _size(plan: ExecutionConfig) -> tuple[int, bool, bool]:
     """Compares the memory of plans: a graph keeps what it computes with; fused weights stand beside single ones."""
     return plan.precision.itemsize, plan.cuda_graph, plan.fused_attention
 

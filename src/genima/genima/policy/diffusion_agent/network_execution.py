@@ -15,11 +15,11 @@ from torch import Tensor
 
 from genima.errors import GenimaError
 from genima.io import hub
-from genima.policy.diffusion_agent.execution_config import Plan, PlanFailed
+from genima.policy.diffusion_agent.execution_config import ExecutionConfig, ExecutionFailed
 from genima.policy.diffusion_agent.network_halves import Skips, controls, decoded, embedding, encoded
 from genima.policy.diffusion_agent.sampling import Sampling
-from genima.policy.diffusion_agent.sampling_options import Shortcuts
-from genima.policy.diffusion_agent.weight_layout import Weights
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.policy.diffusion_agent.weight_layout import WeightLayout
 
 if TYPE_CHECKING:
     from genima.policy.diffusion_agent.agent import DiffusionAgent
@@ -42,10 +42,12 @@ class Prompt:
         return (self.tokens, *self.unet, *self.controlnet)
 
 
-class PreparedAgent:
+class DeviceNetworks:
     """It takes an agent's networks over: their weights change type and layout in place."""
 
-    def __init__(self, agent: DiffusionAgent, weights: Weights, plan: Plan, shortcuts: Shortcuts) -> None:
+    def __init__(
+        self, agent: DiffusionAgent, weights: WeightLayout, plan: ExecutionConfig, shortcuts: SamplingOptions
+    ) -> None:
         """Raise PlanFailed where a plan does not work here, and a GenimaError for a tiny decoder that is none."""
         self.plan, self._agent, self._shortcuts = plan, agent, shortcuts
         self._prompts: dict[tuple[Sampling, tuple[str, ...], int], Prompt] = {}
@@ -57,7 +59,7 @@ class PreparedAgent:
         autoencoders = {codec: self._codes_in(codec) for codec in (agent.vae, self._decoder)}
         self._decoded_in = autoencoders[self._decoder]
         networks = {network: plan.precision for network in (agent.unet, agent.controlnet) if network is not None}
-        with failing_as_told(agent.device, plan):
+        with translate_device_errors(agent.device, plan):
             weights.prepare(networks | autoencoders, agent.device, plan)
             # Without a ControlNet there is nothing to run beside, and a stream that never waits cannot be captured.
             self._side = torch.cuda.Stream() if plan.overlap and agent.controlnet is not None else None
@@ -90,7 +92,7 @@ class PreparedAgent:
         """
         device, key = self._agent.device, (steps, tiles.shape, former is None)
         given = (tiles, noise) if former is None else (tiles, noise, former)
-        with failing_as_told(device, None if key in self._proven else self.plan):
+        with translate_device_errors(device, None if key in self._proven else self.plan):
             prompt = self._prompt(steps, tuple(texts), tiles.shape[2])
             if self.plan.cuda_graph:
                 if key not in self._captured:
@@ -102,7 +104,7 @@ class PreparedAgent:
             if device.type == "cuda":
                 torch.cuda.current_stream().synchronize()
         if not finite:
-            raise PlanFailed(
+            raise ExecutionFailed(
                 "precision", "the drawing is not finite; if no precision helps, the checkpoint's weights are damaged"
             )
         self._proven.add(key)
@@ -243,7 +245,7 @@ def _beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def failing_as_told(device: torch.device, unproven: Plan | None = None) -> Iterator[None]:
+def translate_device_errors(device: torch.device, unproven: ExecutionConfig | None = None) -> Iterator[None]:
     """Within it, the device is the current one, and what goes wrong on it is a PlanFailed or a GenimaError.
 
     Args:
@@ -252,20 +254,20 @@ def failing_as_told(device: torch.device, unproven: Plan | None = None) -> Itera
     try:
         with _current(device):
             yield
-    except (PlanFailed, GenimaError):
+    except (ExecutionFailed, GenimaError):
         raise
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _FULL in str(error)):
-            raise PlanFailed("memory", "the device has too little memory") from None
+            raise ExecutionFailed("memory", "the device has too little memory") from None
         if isinstance(error, torch.AcceleratorError):
             if unproven and unproven.cuda_graph:
-                raise PlanFailed("capture", f"the drawing cannot be captured: {said}") from None
+                raise ExecutionFailed("capture", f"the drawing cannot be captured: {said}") from None
             raise GenimaError(f"device {device} fails: {said}; look at its driver, start anew") from None
         if unproven and unproven.compile:  # compilers raise what they like, from missing ones to faults of their own
-            raise PlanFailed("compiler", f"the networks cannot be compiled: {said}") from None
+            raise ExecutionFailed("compiler", f"the networks cannot be compiled: {said}") from None
         if isinstance(error, RuntimeError) and device.type == "cuda":  # what its libraries raise
-            raise PlanFailed("capture" if unproven and unproven.cuda_graph else "device", said) from None
+            raise ExecutionFailed("capture" if unproven and unproven.cuda_graph else "device", said) from None
         raise
 
 

@@ -15,7 +15,7 @@ CONTROLNET_EVERY = 1, 1000  # steps
 
 
 @dataclass(frozen=True)
-class Shortcuts:
+class SamplingOptions:
     """Options that make a drawing faster, and another one: docs/performance.md has the figures.
 
     Raises:

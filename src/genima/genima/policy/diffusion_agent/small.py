@@ -12,13 +12,13 @@ from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.prompts import PromptEncoder
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
-from genima.policy.spec import DrawingSpec
+from genima.policy.spec import PolicySpec
 
 _LATENT_CHANNELS = 64
 _TEXT_WIDTH = 64
 
 
-def small_agent(spec: DrawingSpec, instructions: Iterable[str], images: Tensor, steps: int = 1) -> DiffusionAgent:
+def small_agent(spec: PolicySpec, instructions: Iterable[str], images: Tensor, steps: int = 1) -> DiffusionAgent:
     """An agent with random networks and a patch codec fitted to drawn targets ``images`` (B, 3, H, W) in -1..1.
 
     It predicts the clean sample under a schedule whose last step is pure noise (Lin et al., Common Diffusion Noise

@@ -8,10 +8,10 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0, FusedAttnProcessor2_0
 from torch import Tensor, nn
 
-from genima.policy.diffusion_agent.execution_config import Plan, PlanFailed
+from genima.policy.diffusion_agent.execution_config import ExecutionConfig, ExecutionFailed
 
 
-class Weights:
+class WeightLayout:
     """Those of an agent's networks.
 
     What they were loaded with stays on the host from the first rounding on: a plan that follows one in half precision
@@ -21,7 +21,7 @@ class Weights:
     def __init__(self) -> None:
         self._exact: dict[nn.Module, dict[str, Tensor]] = {}
 
-    def prepare(self, networks: Mapping[nn.Module, torch.dtype], device: torch.device, plan: Plan) -> None:
+    def prepare(self, networks: Mapping[nn.Module, torch.dtype], device: torch.device, plan: ExecutionConfig) -> None:
         """Give networks their types on a device, and the plan's layout and attention.
 
         Raises:
@@ -50,7 +50,7 @@ def _require_range(weights: Iterable[Tensor], precision: torch.dtype) -> None:
     largest = torch.finfo(precision).max
     numbers = (weight for weight in weights if weight.is_floating_point() and weight.numel())
     if any(weight.abs().max() > largest for weight in numbers):
-        raise PlanFailed("precision", f"weights lie beyond what {precision} holds")
+        raise ExecutionFailed("precision", f"weights lie beyond what {precision} holds")
 
 
 def _fuse_attention(network: nn.Module) -> None:

@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genima.data.episodes.bag import SUCCESS, raw_topic
-from genima.data.episodes.cameras import RecordedCameras
+from genima.data.episodes.cameras import EpisodeCameras
 from genima.data.episodes.checks.finding import Finding, as_finding
 from genima.data.episodes.checks.images import find_in_images
 from genima.data.episodes.checks.motion import find_joint_faults, find_limits, find_rest, find_unfollowed
 from genima.data.episodes.checks.timing import find_missing, find_timing
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.idle import find_idle, find_tracks
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.robot.model import RobotModel
 
-__all__ = ["Checked", "Finding", "check", "compare"]
+__all__ = ["CheckResult", "Finding", "check", "compare"]
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """What was found in a demo."""
 
     folder: Path
@@ -43,10 +43,10 @@ class Checked:
         return len(self.findings) - self.errors
 
 
-def check(folder: Path, robot: RobotModel) -> Checked:
+def check(folder: Path, robot: RobotModel) -> CheckResult:
     """Look at all of a demo; images are decoded one at a time. A bag that cannot be read is an error found."""
     try:
-        survey = Survey.of(folder)
+        survey = EpisodeIndex.of(folder)
         findings = [*find_missing(survey), *find_timing(survey), *find_joint_faults(survey, robot)]
         tracks = find_tracks(survey, robot)
         for track in tracks.values():
@@ -58,14 +58,14 @@ def check(folder: Path, robot: RobotModel) -> Checked:
         findings += find_in_images(survey, activity)
         findings += find_camera_faults(folder)
     except EpisodeError as error:
-        return Checked(folder, (), (as_finding("error", [error]),))
+        return CheckResult(folder, (), (as_finding("error", [error]),))
     if survey.success is not True:
         judged = "nobody has judged it" if survey.success is None else "judged a failure"
         findings.append(Finding("warning", judged, SUCCESS))
-    return Checked(folder, tuple(survey.views), _sorted(findings))
+    return CheckResult(folder, tuple(survey.views), _sorted(findings))
 
 
-def compare(demos: Sequence[Checked]) -> list[Checked]:
+def compare(demos: Sequence[CheckResult]) -> list[CheckResult]:
     """Add what can only be seen beside the others: a view is missing that most of the demos have."""
     counts = Counter(view for demo in demos for view in demo.views)
     usual = [view for view, count in sorted(counts.items()) if 2 * count > sum(bool(demo.views) for demo in demos)]
@@ -80,7 +80,7 @@ def compare(demos: Sequence[Checked]) -> list[Checked]:
 def find_camera_faults(folder: Path) -> list[Finding]:
     """Find calibrations and lenses that cannot be: a demo without any can still be rendered with others."""
     try:
-        RecordedCameras.of(folder)
+        EpisodeCameras.of(folder)
     except EpisodeError as error:
         return [as_finding("warning", [error])]
     return []

@@ -15,8 +15,8 @@ from genima.data.episodes.bag import BagReader
 from genima.data.episodes.checks.finding import Finding, as_finding
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.frames import decode
-from genima.data.episodes.idle import Activity, Stretch
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.idle import Activity, Interval
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.errors import GenimaError
 from genima.types import Image
 
@@ -27,7 +27,7 @@ _SAMPLED = 4  # px, between those that are counted
 FROZEN = 0.5  # s in which the arm moves and the images do not
 
 
-def find_in_images(survey: Survey, activity: Activity | None) -> Iterator[Finding]:
+def find_in_images(survey: EpisodeIndex, activity: Activity | None) -> Iterator[Finding]:
     """Look at every image once; ``activity``: None when nothing is known of it."""
     cameras = {topic: _Camera(survey.streams[topic]) for topic in survey.views.values() if topic in survey.streams}
     with BagReader(survey.folder) as bag:
@@ -77,8 +77,8 @@ class _Camera:
     def _frozen(self, activity: Activity) -> Iterator[Finding]:
         edges = np.flatnonzero(np.diff(np.concatenate([[False], self.same, [False]])))
         for first, end in edges.reshape(-1, 2):
-            stretch = Stretch(float(self.stream.times[first - 1]), float(self.stream.times[end - 1]))
-            moving = Stretch(max(stretch.begin, activity.whole.begin), min(stretch.end, activity.whole.end))
+            stretch = Interval(float(self.stream.times[first - 1]), float(self.stream.times[end - 1]))
+            moving = Interval(max(stretch.begin, activity.whole.begin), min(stretch.end, activity.whole.end))
             if moving.seconds - activity.idle_within(moving) > FROZEN:
                 what = f"the image stays the same for {stretch.seconds:.2f} s while the arm moves"
                 yield Finding("warning", what, self.stream.topic, stretch.begin)

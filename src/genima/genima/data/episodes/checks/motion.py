@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES
 from genima.data.episodes.checks.finding import Finding, Severity, as_finding, as_findings
-from genima.data.episodes.idle import Activity, Track
+from genima.data.episodes.idle import Activity, JointTrack
 from genima.data.episodes.reader import gripper_faults, joints_by_name, measured_gripper
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.robot.model import RobotModel
 
 MARGIN = 0.02  # rad at both ends of a joint's range, which the command guard keeps free
@@ -21,7 +21,7 @@ REST = 1.5  # s: longer rests are told
 _STEP = 0.05  # s, of the moments in which an arm may have followed
 
 
-def find_joint_faults(survey: Survey, robot: RobotModel) -> Iterator[Finding]:
+def find_joint_faults(survey: EpisodeIndex, robot: RobotModel) -> Iterator[Finding]:
     """Messages without the robot's joints, with joints that are no numbers, and grippers that are no fractions."""
     for topic in (JOINT_STATES, JOINT_COMMAND):
         if topic in survey.streams:
@@ -34,7 +34,7 @@ def find_joint_faults(survey: Survey, robot: RobotModel) -> Iterator[Finding]:
                 yield as_finding("error", found)
 
 
-def find_limits(track: Track, robot: RobotModel) -> Iterator[Finding]:
+def find_limits(track: JointTrack, robot: RobotModel) -> Iterator[Finding]:
     """Joints at the ends of their ranges, or beyond."""
     room = np.minimum(track.positions - robot.position_min, robot.position_max - track.positions)
     for name, joint in zip(robot.joint_names, room.T, strict=True):
@@ -45,7 +45,7 @@ def find_limits(track: Track, robot: RobotModel) -> Iterator[Finding]:
             yield _limit("warning", track, joint < MARGIN, what)
 
 
-def find_unfollowed(tracks: Mapping[str, Track], robot: RobotModel) -> Iterator[Finding]:
+def find_unfollowed(tracks: Mapping[str, JointTrack], robot: RobotModel) -> Iterator[Finding]:
     """Commands to which the arm did not come near in time."""
     if JOINT_STATES not in tracks or JOINT_COMMAND not in tracks:
         return
@@ -73,5 +73,5 @@ def find_rest(activity: Activity) -> Iterator[Finding]:
             yield Finding("warning", f"nothing moves for {stretch.seconds:.2f} s {where}", None, stretch.begin)
 
 
-def _limit(severity: Severity, track: Track, where: NDArray[np.bool_], what: str) -> Finding:
+def _limit(severity: Severity, track: JointTrack, where: NDArray[np.bool_], what: str) -> Finding:
     return Finding(severity, what, track.topic, float(track.times[where.argmax()]))

@@ -11,7 +11,7 @@ from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, TASK, camera_i
 from genima.data.episodes.checks.finding import Finding, as_finding
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.reader import several_tasks
-from genima.data.episodes.episode_index import Survey
+from genima.data.episodes.episode_index import EpisodeIndex
 
 GAP = 2.5  # periods of the topic: messages are missing in a longer gap
 JITTER = 0.3  # of the period: a tenth of the periods may differ by more
@@ -19,7 +19,7 @@ CLOCK = 0.5  # s between a stamp and the recording of its message
 FEWEST = 10  # messages of a topic whose gaps and jitter can be told
 
 
-def find_missing(survey: Survey) -> Iterator[Finding]:
+def find_missing(survey: EpisodeIndex) -> Iterator[Finding]:
     """Find topics that an episode needs and does not have, and those that are not understood."""
     if not survey.views:
         yield Finding("error", "no camera was recorded", raw_topic("VIEW"))
@@ -39,7 +39,7 @@ def find_missing(survey: Survey) -> Iterator[Finding]:
             yield Finding("warning", "no messages", camera_info_topic(view))
 
 
-def find_timing(survey: Survey) -> Iterator[Finding]:
+def find_timing(survey: EpisodeIndex) -> Iterator[Finding]:
     """What is wrong with the stamps."""
     misaligned = list(_find_misaligned(survey))
     yield from misaligned
@@ -50,7 +50,7 @@ def find_timing(survey: Survey) -> Iterator[Finding]:
         yield from _find_late(survey, topic)
 
 
-def _find_misaligned(survey: Survey) -> Iterator[Finding]:
+def _find_misaligned(survey: EpisodeIndex) -> Iterator[Finding]:
     """Why the topics of an episode do not fit together."""
     streams = survey.streams
     views = {view: streams[topic] for view, topic in survey.views.items() if topic in streams}
@@ -94,7 +94,7 @@ def _find_uneven(stream: Stream) -> Iterator[Finding]:
         yield Finding("warning", what, stream.topic)
 
 
-def _find_late(survey: Survey, topic: str) -> Iterator[Finding]:
+def _find_late(survey: EpisodeIndex, topic: str) -> Iterator[Finding]:
     stream, delays = survey.streams[topic], survey.delays[topic]
     off = np.flatnonzero(np.abs(delays) > CLOCK)
     if len(off):
