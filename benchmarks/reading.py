@@ -110,7 +110,9 @@ def _reading(controller: Controller) -> Callable[[], object]:
     tile = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     drawn = DrawnTarget(0.0, INSTRUCTION, controller.spec.views, tile)
     joints = Joints(0.0, controller.robot.home, 1.0)
-    return lambda: controller.read(drawn, joints)  # its chunk comes back from the device: nothing is left to wait for
+    return lambda: controller.predict_chunk(
+        drawn, joints
+    )  # its chunk comes back from the device: nothing is left to wait for
 
 
 def _operations(read: Callable[[], object]) -> float:

@@ -29,6 +29,7 @@ from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
 from genima.policy.controller.controller import Controller
+from genima.policy.genima import GenimaPolicy
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, DrawnTarget, Joints
 from genima_cli.evaluate import load_pair
@@ -74,9 +75,9 @@ class Recording:
     def __init__(self, controller: Controller) -> None:
         self._controller, self.chunks = controller, list[ActionChunk]()
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        """See :class:`genima.closed_loop.Reads`."""
-        self.chunks.append(self._controller.read(drawn, joints))
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+        """See :class:`genima.policy.genima.TargetFollower`."""
+        self.chunks.append(self._controller.predict_chunk(drawn, joints))
         return self.chunks[-1]
 
 
@@ -95,7 +96,7 @@ def main() -> None:
             environment.reset(task, seed)
             start, recording = environment.joints(), Recording(controller)
             run_episode(
-                environment, agent, recording, ChunkStream(robot, options.rate, options.horizon),
+                environment, GenimaPolicy(agent, recording), ChunkStream(robot, options.rate, options.horizon),
                 CommandGuard(robot, options.rate), command_rate=options.rate, latency=options.latency,
                 time_limit=20.0, seed=1000 * seed,
             )  # fmt: skip

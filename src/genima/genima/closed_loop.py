@@ -1,4 +1,4 @@
-"""The closed loop on one screen. The ROS nodes run these same parts, each in a process of its own."""
+"""The control loop on one screen. The ROS nodes run these same parts, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,51 +6,37 @@ from typing import Protocol
 
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
-from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
+from genima.policy.base import Policy
+from genima.types import Command, Joints, Observation
 
-SOURCE = "controller"  # as the guard knows us
+SOURCE = "controller"  # of the commands, as the guard knows it
 _INSTANT = 1e-6  # s: times that differ by less are the same
 
 
 class Robot(Protocol):
-    """A robot that waits for us: time passes only in :meth:`apply`."""
+    """A robot in lock-step: time passes only in :meth:`apply`."""
 
     @property
     def time(self) -> float:
-        """Seconds."""
+        """Seconds since the episode's start."""
 
     @property
     def done(self) -> bool:
         """Whether the task is accomplished."""
 
     def joints(self) -> Joints:
-        """Measured now."""
+        """Return the joints as measured now."""
 
     def observe(self) -> Observation:
-        """What the cameras and joints show now."""
+        """Return what cameras and joints show now."""
 
     def apply(self, command: Command | None, seconds: float) -> None:
         """Send a set-point (None: hold) and let time pass."""
 
 
-class Draws(Protocol):
-    """A diffusion agent."""
-
-    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
-        """Where the joints should be K steps from now; ``former`` is the drawing before."""
-
-
-class Reads(Protocol):
-    """A controller."""
-
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        """The actions that lead there."""
-
-
 def run_episode(
     robot: Robot,
-    diffusion_agent: Draws,
-    controller: Reads,
+    policy: Policy,
     stream: ChunkStream,
     guard: CommandGuard,
     *,
@@ -59,26 +45,24 @@ def run_episode(
     time_limit: float,
     seed: int,
 ) -> int:
-    """Follow drawings until the task is done or ``time_limit`` seconds have passed; returns the number of drawings.
+    """Follow a policy until the task is done or ``time_limit`` seconds have passed; return the number of chunks.
 
-    From an observation until its chunk can be followed, ``latency`` seconds pass.
+    ``latency`` seconds pass between an observation and the first command of its chunk; ``command_rate`` is in Hz.
 
     ::
 
-        cameras ──► diffusion_agent ──► controller ──► stream ──► guard ──► robot
-                    draws the joints'   reads it into  smooth at   the last    │
-           ▲        target spheres      a chunk        50 Hz       word        │
-           └───────────────────────────────────────────────────────────────────┘
+        observation ──► policy ──► chunk ──► stream ──► command ──► guard ──► robot
+             ▲          K actions ahead      spliced, at 50 Hz      limited     │
+             └──────────────────────────────────────────────────────────────────┘
     """
     guard.select(SOURCE)
+    policy.reset(seed)
     stream.reset(robot.joints())
-    drawings, ready, chunk, drawn_target = 0, 0.0, None, None
+    chunks, ready, chunk = 0, 0.0, None
     while not robot.done and robot.time < time_limit:
         if chunk is None and stream.wants_drawing(robot.time, latency):
-            observation = robot.observe()
-            drawn_target = diffusion_agent.draw(observation, seed + drawings, drawn_target)
-            chunk, ready = controller.read(drawn_target, observation.joints), robot.time + latency
-            drawings += 1
+            chunk, ready = policy.predict_chunk(robot.observe()), robot.time + latency
+            chunks += 1
         if chunk is not None and robot.time >= ready - _INSTANT:
             stream.add(chunk)
             chunk = None
@@ -87,4 +71,4 @@ def run_episode(
         if command := stream.command(robot.time, joints):
             guard.offer(SOURCE, command)
         robot.apply(guard.step(robot.time).command, 1 / command_rate)
-    return drawings
+    return chunks

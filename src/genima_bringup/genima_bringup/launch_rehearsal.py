@@ -57,9 +57,9 @@ class RehearsedAction(Action):
 
 _STRUCTURE = (
     AppendEnvironmentVariable, DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction,
-    PopEnvironment, PopLaunchConfigurations, PushEnvironment, PushLaunchConfigurations, PushRosNamespace, RehearsedAction,
-    ResetEnvironment, ResetLaunchConfigurations, SetEnvironmentVariable, SetLaunchConfiguration, SetParameter,
-    SetParametersFromFile, SetRemap, UnsetEnvironmentVariable, UnsetLaunchConfiguration,
+    PopEnvironment, PopLaunchConfigurations, PushEnvironment, PushLaunchConfigurations, PushRosNamespace,
+    RehearsedAction, ResetEnvironment, ResetLaunchConfigurations, SetEnvironmentVariable, SetLaunchConfiguration,
+    SetParameter, SetParametersFromFile, SetRemap, UnsetEnvironmentVariable, UnsetLaunchConfiguration,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from tqdm import tqdm
 
-from genima.closed_loop import Draws, Reads, Robot, run_episode
+from genima.closed_loop import Robot, run_episode
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
@@ -21,6 +21,7 @@ from genima.policy import spec as checkpoint
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+from genima.policy.genima import GenimaPolicy, TargetFollower, TargetGenerator
 from genima.policy.spec import PolicySpec
 from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.robot.model import RobotModel
@@ -119,15 +120,17 @@ def _run_episodes(
     results: Results,
 ) -> None:
     assert options.time_limit is not None
-    draws: Draws = BlankTargets(spec) if options.blank_targets else agent
+    generator: TargetGenerator = BlankTargets(spec) if options.blank_targets else agent
     environment = _SIMULATORS[options.simulator](options, spec)
     rate = environment.command_rate
     with closing(environment), tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
         for seed in progress:
             environment.reset(options.task, seed)
-            reads: Reads = controller if options.ensemble is None else TemporalEnsemble(controller, options.ensemble)
+            follower: TargetFollower = controller
+            if options.ensemble is not None:
+                follower = TemporalEnsemble(controller, options.ensemble)
             run_episode(
-                environment, draws, reads,
+                environment, GenimaPolicy(generator, follower),
                 ChunkStream(agent.robot, rate, options.horizon, options.mode),
                 CommandGuard(agent.robot, rate),
                 command_rate=rate, latency=options.latency, time_limit=options.time_limit, seed=seed * 1000,

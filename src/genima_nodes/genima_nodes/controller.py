@@ -20,10 +20,10 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from genima.cameras.calibration_file import load_cameras
-from genima.closed_loop import Reads
 from genima.control.chunk_stream import ChunkStream, Mode
 from genima.errors import GenimaError
 from genima.policy.controller.controller import Controller
+from genima.policy.genima import TargetFollower
 from genima.policy.spec import CONTROLLER, read_pair
 from genima.policy.target_consistency import TargetConsistency
 from genima.policy.temporal_ensemble import TemporalEnsemble
@@ -69,7 +69,7 @@ class ControllerNode(Node):
         calibration = parameters.text(self, "calibration", "")
         torch.set_num_threads(parameters.integer(self, "threads", 1, 1, 1024))
         self._controller = controller or Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
-        self._reads: Reads = self._controller
+        self._reads: TargetFollower = self._controller
         self._robot = self._controller.robot
         self._agreement: TargetConsistency | None = None
         if calibration:
@@ -177,7 +177,7 @@ class ControllerNode(Node):
         try:
             if then is None:
                 raise GenimaError(f"no joint state within {_STALE:.1f} s of the observation")
-            chunk = self._reads.read(drawn, then)
+            chunk = self._reads.predict_chunk(drawn, then)
             for extreme in (chunk.positions.min(axis=0), chunk.positions.max(axis=0)):
                 self._robot.require_in_range(extreme)  # the stream would lead to the limit instead, without a word
             self._require_agreement(drawn, chunk, then)

@@ -265,7 +265,7 @@ class DiffusionAgentNode(Node):
             self._require_joints_of(stamp, joints)
             images = {name: self._rectified(name, view.image) for name, view in views.items()}
             observation = Observation(stamp, images, joints, task)
-            drawn = self._former = self._agent.draw(observation, self._seed + self._drawn.total, self._former)
+            drawn = self._former = self._agent.generate(observation, self._seed + self._drawn.total, self._former)
         except GenimaError as error:
             self._health.fault("drawing", str(error))
             return

@@ -10,9 +10,10 @@ import pytest
 
 from genima.cameras.camera import Camera
 from genima.cameras.tiling import fit, tile
-from genima.closed_loop import Reads, run_episode
+from genima.closed_loop import run_episode
 from genima.control.chunk_stream import ChunkStream, Mode
 from genima.control.command_guard import CommandGuard
+from genima.policy.genima import GenimaPolicy, TargetFollower
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
@@ -35,7 +36,7 @@ class TrueDrawings:
     trajectory: Trajectory
     seeds: list[int] = field(default_factory=list)
 
-    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
+    def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         self.seeds.append(seed)
         size, spec = self.spec.view_size, self.spec
         seen = {view: fit(observation.images[view], size) for view in spec.views}
@@ -61,7 +62,7 @@ class ExpertChunks:
 
     trajectory: Trajectory
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         steps = np.minimum(round(drawn.stamp * DEMO_HZ) + np.arange(K), len(self.trajectory.positions) - 1)
         return ActionChunk(drawn.stamp, 1 / DEMO_HZ, self.trajectory.positions[steps], self.trajectory.gripper[steps])
 
@@ -69,13 +70,13 @@ class ExpertChunks:
 class Stays:
     """Reads every drawing as the wish to stay."""
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         return ActionChunk(drawn.stamp, 1 / DEMO_HZ, np.tile(joints.positions, (K, 1)), np.ones(K))
 
 
-def run(environment: Environment, drawings: TrueDrawings, reads: Reads, robot: RobotModel) -> int:
+def run(environment: Environment, drawings: TrueDrawings, controller: TargetFollower, robot: RobotModel) -> int:
     return run_episode(
-        environment, drawings, reads, ChunkStream(robot, RATE, 10), CommandGuard(robot, RATE),
+        environment, GenimaPolicy(drawings, controller), ChunkStream(robot, RATE, 10), CommandGuard(robot, RATE),
         command_rate=RATE, latency=0.0, time_limit=8.0, seed=700,
     )  # fmt: skip
 
@@ -143,9 +144,11 @@ class Obedient:
 
 
 class Passes:
-    """An agent whose drawing is empty but for its stamp."""
+    """An agent whose drawn targets are empty but for their stamps."""
 
-    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
+    spec = PolicySpec("panda", RobotModel.load("panda").joint_names)
+
+    def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         return DrawnTarget(observation.stamp, observation.instruction, (), np.zeros((2, 2, 3), np.uint8), seed=seed)
 
 
@@ -156,17 +159,17 @@ class Offset:
     goal: np.ndarray
     gripper: float = 1.0
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         way = joints.positions + np.linspace(1 / K, 1, K)[:, None] * (self.goal - joints.positions)
         return ActionChunk(drawn.stamp, 1 / DEMO_HZ, way, np.full(K, self.gripper))
 
 
 def follow(
-    robot: RobotModel, body: Obedient, reads: Reads, time_limit: float = 5.0, actions: int = 4,
+    robot: RobotModel, body: Obedient, controller: TargetFollower, time_limit: float = 5.0, actions: int = 4,
     latency: float = 0.0, mode: Mode = "overlapped",
 ) -> int:  # fmt: skip
     return run_episode(
-        body, Passes(), reads, ChunkStream(robot, RATE, actions, mode), CommandGuard(robot, RATE),
+        body, GenimaPolicy(Passes(), controller), ChunkStream(robot, RATE, actions, mode), CommandGuard(robot, RATE),
         command_rate=RATE, latency=latency, time_limit=time_limit, seed=0,
     )  # fmt: skip
 
@@ -211,8 +214,8 @@ def test_whatever_the_controller_says_the_arm_keeps_its_limits(robot: RobotModel
 
 def test_without_a_chunk_that_can_be_followed_the_arm_holds(robot: RobotModel) -> None:
     class Late:
-        def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-            return replace(Stays().read(drawn, joints), stamp=drawn.stamp - 10.0)
+        def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+            return replace(Stays().predict_chunk(drawn, joints), stamp=drawn.stamp - 10.0)
 
     body = Obedient(robot.home)
     follow(robot, body, Late(), time_limit=1.0)

@@ -59,7 +59,7 @@ class StandInAgent:
     def __init__(self) -> None:
         self.finite = True
 
-    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
+    def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         if not self.finite:
             raise GenimaError("the drawing is not finite")
         time.sleep(0.02)
@@ -73,7 +73,7 @@ class StandInController:
     robot = PANDA
     beyond = 0.0  # rad, that the last joint is read further
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         if drawn.tile.shape[0] != 2 * SIZE:
             raise GenimaError(f"the drawing is {drawn.tile.shape[0]} px wide, {2 * SIZE} is needed")
         ahead = np.tile(joints.positions, (20, 1))
@@ -249,11 +249,11 @@ def test_a_virtual_view_is_drawn_of_the_measured_joints_and_never_of_old_ones(gr
     agent.views, agent.camera_views = (*VIEWS[:3], VIRTUAL), VIEWS[:3]
     measured: list[np.ndarray] = []
 
-    def draw(observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
+    def generate(observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         measured.append(observation.joints.positions)
         return DrawnTarget(observation.stamp, observation.instruction, VIEWS, np.zeros((32, 32, 3), np.uint8))
 
-    agent.draw = draw  # type: ignore[method-assign]
+    agent.generate = generate  # type: ignore[method-assign]
     graph.add(DiffusionAgentNode(agent))  # type: ignore[arg-type]
     heard = graph.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
     graph.speak(String, "task", qos.TASK)(String(data="wave"))

@@ -39,7 +39,7 @@ class BlankTargets:
 
     spec: PolicySpec
 
-    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
+    def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         """A tile without anything on it."""
         side = 2 * self.spec.view_size
         tile = np.full((side, side, 3), 127, np.uint8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.closed_loop import Reads
+from genima.policy.genima import TargetFollower
 from genima.types import ActionChunk, DrawnTarget, Joints
 
 _INSTANT = 1e-6  # s: times that differ by less are the same
@@ -23,13 +23,13 @@ class TemporalEnsemble:
     Source: Zhao et al., Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware, 2023, section IV.
     """
 
-    def __init__(self, controller: Reads, m: float) -> None:
+    def __init__(self, controller: TargetFollower, m: float) -> None:
         self._controller, self._m = controller, m
         self._chunks: list[ActionChunk] = []  # from the oldest on
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         """The controller's new chunk, averaged with what the earlier ones say about its times."""
-        newest = self._controller.read(drawn, joints)
+        newest = self._controller.predict_chunk(drawn, joints)
         times = newest.due
         self._chunks = [chunk for chunk in self._chunks if chunk.due[-1] > times[0] - _INSTANT] + [newest]
         # (chunks, K): who has an action for a time

@@ -195,7 +195,7 @@ def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, 
         used = DiffusionAgent.from_pretrained(copy, device_name)
         quick = [plan for plan in execution_configs(used.device) if not plan.compile]  # compilers take minutes
         used.engine = CompiledPipeline(used, tried=quick)
-        drawn = used.draw(observation, 0)
+        drawn = used.generate(observation, 0)
         if drawn.tile.shape != (2 * spec.view_size, 2 * spec.view_size, 3):
             raise ValueError(f"it draws images of shape {drawn.tile.shape}")
         shown = torch.from_numpy(drawn.tile)[None]

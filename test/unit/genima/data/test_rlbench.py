@@ -22,6 +22,8 @@ from untrained import save_checkpoints
 
 from genima.cameras.calibration_file import load_cameras
 from genima.closed_loop import run_episode
+from genima.policy.genima import GenimaPolicy
+from genima.policy.spec import PolicySpec
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
 from genima.data import pickle_reader as plain_pickle
@@ -425,8 +427,10 @@ def test_a_folder_without_episodes_is_refused(tmp_path) -> None:
 # ------------------------------------------------------------------------------------------------------------ tasks
 
 
-class Draws:
-    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
+class FakeAgent:
+    spec = PolicySpec("panda", PANDA.joint_names)
+
+    def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         assert {image.shape for image in observation.images.values()} == {(16, 16, 3)}
         return DrawnTarget(observation.stamp, observation.instruction, (), np.zeros((32, 32, 3), np.uint8))
 
@@ -437,7 +441,7 @@ class Turns:
     def __init__(self, joint: int) -> None:
         self._joint = joint
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         ahead = np.tile(joints.positions, (20, 1))
         ahead[:, self._joint] += np.linspace(0, 0.3, 20)
         return ActionChunk(drawn.stamp, 0.05, ahead, np.zeros(20))
@@ -452,7 +456,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> RLBenchEnvironment:
 def run(environment: RLBenchEnvironment, joint: int) -> bool:
     environment.reset("push_button", 3)
     stream, guard = ChunkStream(PANDA, RATE, 20, "serial"), CommandGuard(PANDA, RATE)
-    run_episode(environment, Draws(), Turns(joint), stream, guard,
+    run_episode(environment, GenimaPolicy(FakeAgent(), Turns(joint)), stream, guard,
                 command_rate=RATE, latency=0.0, time_limit=STEPS / RATE, seed=0)  # fmt: skip
     return environment.done
 

@@ -63,12 +63,12 @@ def test_blank_targets_are_what_an_agent_draws_without_anything_on_it(checkpoint
     images = {view: np.full((height, width, 3), 90, np.uint8) for view in agent.views}
     joints = Joints(1.5, agent.robot.home, 1.0)
     observation = Observation(1.5, images, joints, "go")
-    drawn, blank = agent.draw(observation, 9), BlankTargets(agent.spec).draw(observation, 9)
+    drawn, blank = agent.generate(observation, 9), BlankTargets(agent.spec).generate(observation, 9)
     assert blank.tile.shape == drawn.tile.shape and blank.tile.dtype == drawn.tile.dtype
     assert len(np.unique(blank.tile)) == 1 and len(np.unique(drawn.tile)) > 1
     for name in ("stamp", "instruction", "views", "seed"):
         assert getattr(blank, name) == getattr(drawn, name)
-    assert controller.read(blank, joints).stamp == 1.5
+    assert controller.predict_chunk(blank, joints).stamp == 1.5
 
 
 # The command

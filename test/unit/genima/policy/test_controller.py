@@ -388,7 +388,7 @@ def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
     controller: Controller, spec: PolicySpec, precise: float
 ) -> None:
     drawn = drawn_target(spec)
-    chunk = controller.read(drawn, JOINTS_NOW)
+    chunk = controller.predict_chunk(drawn, JOINTS_NOW)
     mean, deviation = np.arange(7) / 10, np.linspace(0.1, 0.4, 7)
     joints = np.append((JOINTS_NOW.positions - mean) / deviation, JOINTS_NOW.gripper)
     quarters = [drawn.tile[y : y + SIDE, x : x + SIDE] for y in (0, SIDE) for x in (0, SIDE)]
@@ -403,7 +403,7 @@ def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
 
 
 def test_drawing_joints_and_instruction_all_matter(controller: Controller, spec: PolicySpec) -> None:
-    expected = controller.read(drawn_target(spec), JOINTS_NOW).positions
+    expected = controller.predict_chunk(drawn_target(spec), JOINTS_NOW).positions
     elsewhere = replace(JOINTS_NOW, positions=JOINTS_NOW.positions + 0.2)
     for drawn, joints in (
         (drawn_target(spec, seed=1), JOINTS_NOW),
@@ -411,8 +411,8 @@ def test_drawing_joints_and_instruction_all_matter(controller: Controller, spec:
         (drawn_target(spec), replace(JOINTS_NOW, gripper=1.0)),
         (replace(drawn_target(spec), instruction=GOALS[1]), JOINTS_NOW),
     ):
-        assert np.abs(controller.read(drawn, joints).positions - expected).max() > 1e-6
-    np.testing.assert_array_equal(controller.read(drawn_target(spec), JOINTS_NOW).positions, expected)
+        assert np.abs(controller.predict_chunk(drawn, joints).positions - expected).max() > 1e-6
+    np.testing.assert_array_equal(controller.predict_chunk(drawn_target(spec), JOINTS_NOW).positions, expected)
 
 
 def test_saving_and_loading_changes_nothing(controller: Controller, spec: PolicySpec, tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_saving_and_loading_changes_nothing(controller: Controller, spec: Policy
     assert loaded.spec == controller.spec and loaded.act.config == controller.act.config
     for goal in GOALS:
         drawn = replace(drawn_target(spec), instruction=goal)
-        a, b = controller.read(drawn, JOINTS_NOW), loaded.read(drawn, JOINTS_NOW)
+        a, b = controller.predict_chunk(drawn, JOINTS_NOW), loaded.predict_chunk(drawn, JOINTS_NOW)
         np.testing.assert_array_equal(a.positions, b.positions)
         np.testing.assert_array_equal(a.gripper, b.gripper)
 
@@ -449,9 +449,9 @@ def test_a_frozen_text_encoder_is_named_by_the_checkpoint_and_not_stored_in_it(
     loaded = Controller.from_pretrained(tmp_path / "checkpoint")
     expected = CLIPTextModel.from_pretrained(saved_clip)(loaded._tokens(GOALS)).pooler_output
     torch.testing.assert_close(loaded.embed(GOALS), expected)
-    chunks = [loaded.read(replace(drawn_target(spec), instruction=goal), JOINTS_NOW) for goal in GOALS]
+    chunks = [loaded.predict_chunk(replace(drawn_target(spec), instruction=goal), JOINTS_NOW) for goal in GOALS]
     for chunk, goal in zip(chunks, GOALS, strict=True):
-        expected_chunk = controller.read(replace(drawn_target(spec), instruction=goal), JOINTS_NOW)
+        expected_chunk = controller.predict_chunk(replace(drawn_target(spec), instruction=goal), JOINTS_NOW)
         np.testing.assert_array_equal(chunk.positions, expected_chunk.positions)
     assert np.abs(chunks[0].positions - chunks[1].positions).max() > 1e-5
 
@@ -528,7 +528,7 @@ def test_the_bundled_controller_reads_as_ever(precise: float) -> None:
     side = 2 * controller.spec.view_size
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     drawn = DrawnTarget(0.0, "push down the maroon button", controller.spec.views, noise)
-    chunk = controller.read(drawn, Joints(0.0, controller.robot.home, 1.0))
+    chunk = controller.predict_chunk(drawn, Joints(0.0, controller.robot.home, 1.0))
     middle = [-0.05676347, -0.14042135, 0.04396331, -2.17556945, -0.01203596, 2.04762048, 0.43912941]
     np.testing.assert_allclose(chunk.positions[10], middle, atol=precise)
     np.testing.assert_allclose(chunk.gripper[[0, 10, 19]], [0.36188206, 0.27688578, 0.9485542], atol=precise)
@@ -538,11 +538,11 @@ def test_drawings_in_another_order_or_size_are_refused(controller: Controller, s
     drawn = drawn_target(spec)
     other = tuple(reversed(spec.views))
     with pytest.raises(GenimaError, match="has views.*left_shoulder.*the controller reads"):
-        controller.read(replace(drawn, views=other), JOINTS_NOW)
+        controller.predict_chunk(replace(drawn, views=other), JOINTS_NOW)
     half = {view: np.zeros((32, 32, 3), np.uint8) for view in spec.views}
     for tiled in (tile(half, spec.views), drawn.tile[..., 0], drawn.tile[:-1]):
         with pytest.raises(GenimaError, match=r"has shape .* reads \(128, 128, 3\)"):
-            controller.read(replace(drawn, tile=tiled), JOINTS_NOW)
+            controller.predict_chunk(replace(drawn, tile=tiled), JOINTS_NOW)
 
 
 @pytest.mark.parametrize("break_it", [
@@ -554,12 +554,12 @@ def test_weights_that_are_not_finite_are_noticed(
     checkpoint_folder: Path, spec: PolicySpec, break_it: Callable[[Controller], object]
 ) -> None:
     controller = Controller.from_pretrained(checkpoint_folder / "controller")
-    controller.read(drawn_target(spec), JOINTS_NOW)
+    controller.predict_chunk(drawn_target(spec), JOINTS_NOW)
     break_it(controller)
     with pytest.raises(GenimaError, match="not finite"):
-        controller.read(drawn_target(spec), JOINTS_NOW)
+        controller.predict_chunk(drawn_target(spec), JOINTS_NOW)
 
 
 def test_joints_that_are_not_finite_are_noticed(controller: Controller, spec: PolicySpec) -> None:
     with pytest.raises(GenimaError, match="not finite"):
-        controller.read(drawn_target(spec), replace(JOINTS_NOW, positions=np.full(7, np.nan)))
+        controller.predict_chunk(drawn_target(spec), replace(JOINTS_NOW, positions=np.full(7, np.nan)))

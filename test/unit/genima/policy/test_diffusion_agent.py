@@ -109,13 +109,13 @@ def test_a_drawing_is_what_diffusers_pipeline_draws(agent: DiffusionAgent, condi
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_something_else(agent: DiffusionAgent) -> None:
-    first, again, other = (agent.draw(observation(), seed) for seed in (5, 5, 6))
+    first, again, other = (agent.generate(observation(), seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.tile, again.tile)
     assert np.abs(first.tile.astype(int) - other.tile).mean() > 1
 
 
 def test_a_drawing_tells_where_it_comes_from(agent: DiffusionAgent) -> None:
-    drawn = agent.draw(observation(), 7)
+    drawn = agent.generate(observation(), 7)
     assert (drawn.stamp, drawn.instruction, drawn.seed, drawn.steps) == (3.5, GOALS[0], 7, 3)
     assert drawn.views == agent.spec.views and drawn.tile.shape == (128, 128, 3) and drawn.tile.dtype == np.uint8
     assert drawn.latency > 0
@@ -124,16 +124,16 @@ def test_a_drawing_tells_where_it_comes_from(agent: DiffusionAgent) -> None:
 def test_the_goal_changes_the_embedding_and_the_drawing(agent: DiffusionAgent) -> None:
     a, b = (agent.prompts(agent.texts([goal])).tokens for goal in GOALS)
     assert (a - b).abs().max() > 0.01
-    drawings = [agent.draw(observation(instruction=goal), 0).tile.astype(int) for goal in GOALS]
+    drawings = [agent.generate(observation(instruction=goal), 0).tile.astype(int) for goal in GOALS]
     assert (drawings[0] != drawings[1]).any()
 
 
 def test_every_view_changes_the_drawing(agent: DiffusionAgent) -> None:
     before, other = observation(0), observation(1)
-    drawn = agent.draw(before, 0).tile.astype(int)
+    drawn = agent.generate(before, 0).tile.astype(int)
     for view in before.images:
         changed = replace(before, images={**before.images, view: other.images[view]})
-        assert (agent.draw(changed, 0).tile != drawn).any(), view
+        assert (agent.generate(changed, 0).tile != drawn).any(), view
 
 
 def test_a_batch_is_drawn_as_its_members_would_be(agent: DiffusionAgent) -> None:
@@ -160,7 +160,7 @@ def test_views_of_other_sizes_are_resized_to_the_tile_by_area(agent: DiffusionAg
     other = copy.copy(agent)
     other.engine = spy = Spy(other)
     shown = observation()
-    other.draw(shown, 0)
+    other.generate(shown, 0)
     by_area = {
         view: np.rint(image.reshape(64, 4, 64, 4, 3).mean((1, 3))).astype(np.uint8)
         for view, image in shown.images.items()
@@ -179,32 +179,32 @@ def test_a_virtual_view_shows_the_measured_joints_in_its_place(agent: DiffusionA
     views = []
     for turn in (0.0, 0.5):
         joints = Joints(3.5, agent.robot.home + turn, 1.0)
-        other.draw(replace(shown, images={v: shown.images[v] for v in other.camera_views}, joints=joints), 0)
+        other.generate(replace(shown, images={v: shown.images[v] for v in other.camera_views}, joints=joints), 0)
         views.append(untile(spy.seen[-1][0].numpy(), order))
         drawn = VirtualView(agent.robot).render(joints.positions, 1.0)
         np.testing.assert_array_equal(views[-1][VIRTUAL], fit(drawn, agent.spec.view_size))
     np.testing.assert_array_equal(views[0]["wrist"], views[1]["wrist"])
     assert (views[0][VIRTUAL] != views[1][VIRTUAL]).any()
     with pytest.raises(GenimaError, match="finite"):
-        other.draw(replace(shown, joints=Joints(3.5, np.full(7, np.nan), 1.0)), 0)
+        other.generate(replace(shown, joints=Joints(3.5, np.full(7, np.nan), 1.0)), 0)
 
 
 def test_images_of_another_size_missing_views_and_no_instruction_are_refused(agent: DiffusionAgent) -> None:
     good = observation()
     with pytest.raises(GenimaError, match=r"view wrist has shape \(128, 128, 3\).*256"):
-        agent.draw(observation(size=128), 0)
+        agent.generate(observation(size=128), 0)
     with pytest.raises(GenimaError, match=r"view front has shape \(256, 256\)"):
-        agent.draw(replace(good, images={**good.images, "front": good.images["front"][..., 0]}), 0)
+        agent.generate(replace(good, images={**good.images, "front": good.images["front"][..., 0]}), 0)
     with pytest.raises(GenimaError, match="no image of view left_shoulder"):
-        agent.draw(replace(good, images={v: i for v, i in good.images.items() if v != "left_shoulder"}), 0)
+        agent.generate(replace(good, images={v: i for v, i in good.images.items() if v != "left_shoulder"}), 0)
     for nothing in ("", "  \n"):
         with pytest.raises(GenimaError, match="no instruction"):
-            agent.draw(replace(good, instruction=nothing), 0)
+            agent.generate(replace(good, instruction=nothing), 0)
 
 
 def test_a_very_long_or_foreign_instruction_is_drawn_all_the_same(agent: DiffusionAgent) -> None:
     for instruction in ("push " * 500, "按下按钮 {0} %s 🙂"):
-        assert agent.draw(observation(instruction=instruction), 0).tile.shape == (128, 128, 3)
+        assert agent.generate(observation(instruction=instruction), 0).tile.shape == (128, 128, 3)
 
 
 def test_saving_and_loading_changes_no_pixel_and_no_specification(agent: DiffusionAgent, tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_saving_and_loading_changes_no_pixel_and_no_specification(agent: Diffusi
     loaded = DiffusionAgent.from_pretrained(tmp_path)
     assert loaded.spec == agent.spec and loaded.steps == agent.steps
     for goal in GOALS:
-        expected = agent.draw(observation(instruction=goal), 1).tile
-        np.testing.assert_array_equal(loaded.draw(observation(instruction=goal), 1).tile, expected)
+        expected = agent.generate(observation(instruction=goal), 1).tile
+        np.testing.assert_array_equal(loaded.generate(observation(instruction=goal), 1).tile, expected)
 
 
 @pytest.mark.parametrize("part", ["unet", "controlnet", "vae", "text_encoder"])
@@ -222,7 +222,7 @@ def test_weights_that_are_not_finite_are_noticed(checkpoint_folder: Path, part: 
     for parameter in agent.modules[part].parameters():
         parameter.fill_(torch.nan)
     with pytest.raises(GenimaError, match="not finite"):
-        agent.draw(observation(), 0)
+        agent.generate(observation(), 0)
 
 
 def test_the_codec_is_exact_at_full_rank() -> None:

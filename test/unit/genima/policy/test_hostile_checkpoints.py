@@ -332,14 +332,14 @@ def use(folder: Path) -> None:
         if side > 256:
             return
         joints = Joints(0.0, np.zeros(len(spec.joint_names)), 1.0)
-        controller.read(DrawnTarget(0.0, GOAL, spec.views, np.zeros((side, side, 3), np.uint8)), joints)
+        controller.predict_chunk(DrawnTarget(0.0, GOAL, spec.views, np.zeros((side, side, 3), np.uint8)), joints)
         return
     agent = DiffusionAgent.from_pretrained(folder)
     width, height = agent.camera_size
     if max(width, height, agent.spec.view_size) > 1000 or agent.steps > 10:
         return
     images = {view: np.zeros((height, width, 3), np.uint8) for view in agent.camera_views}
-    agent.draw(Observation(0.0, images, Joints(0.0, np.zeros(7), 1.0), GOAL), 0)
+    agent.generate(Observation(0.0, images, Joints(0.0, np.zeros(7), 1.0), GOAL), 0)
 
 
 CONFIGS = [

@@ -24,7 +24,7 @@ class Script:
     def __init__(self, chunks: list[ActionChunk]) -> None:
         self._chunks = {chunk.stamp: chunk for chunk in chunks}
 
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         return self._chunks[drawn.stamp]
 
 
@@ -46,7 +46,7 @@ def test_every_action_is_the_weighted_mean_of_all_chunks_that_have_one_for_its_t
     table = np.full((len(chunks), len(chunks) * every + K, 8), np.nan)
     for i, chunk in enumerate(chunks):
         table[i, i * every : i * every + K] = np.column_stack([chunk.positions, chunk.gripper])
-        found = ensemble.read(drawn(chunk.stamp), HERE)
+        found = ensemble.predict_chunk(drawn(chunk.stamp), HERE)
         assert (found.stamp, found.period) == (chunk.stamp, chunk.period)
         for k in range(K):
             said = table[: i + 1, i * every + k]
@@ -61,8 +61,8 @@ def test_between_its_actions_a_chunk_is_interpolated() -> None:
     line = np.arange(1, K + 1)[:, None] * np.ones(7)
     chunks = [ActionChunk(0.0, PERIOD, line, np.ones(K)), ActionChunk(0.3 * PERIOD, PERIOD, line + 10, np.zeros(K))]
     ensemble = TemporalEnsemble(Script(chunks), 0.0)
-    ensemble.read(drawn(0.0), HERE)
-    found = ensemble.read(drawn(0.3 * PERIOD), HERE)
+    ensemble.predict_chunk(drawn(0.0), HERE)
+    found = ensemble.predict_chunk(drawn(0.3 * PERIOD), HERE)
     np.testing.assert_allclose(found.positions[:-1], (line + 0.3 + line + 10)[:-1] / 2)
     np.testing.assert_allclose(found.positions[-1], line[-1] + 10)  # the first chunk has nothing to say any more
     np.testing.assert_allclose(found.gripper, [0.5] * (K - 1) + [0.0])
@@ -72,7 +72,7 @@ def test_chunks_that_do_not_overlap_stay_as_they_are() -> None:
     chunks = random_chunks(K, 3)
     ensemble = TemporalEnsemble(Script(chunks), 0.1)
     for chunk in chunks:
-        found = ensemble.read(drawn(chunk.stamp), HERE)
+        found = ensemble.predict_chunk(drawn(chunk.stamp), HERE)
         np.testing.assert_allclose(found.positions, chunk.positions)
         np.testing.assert_allclose(found.gripper, chunk.gripper)
 
@@ -93,7 +93,7 @@ def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each
     made: list[tuple[float, int]] = []
 
     class Watched(TemporalEnsemble):
-        def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+        def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
             chunk = super().read(drawn, joints)
             made.append((self._m, len(self._chunks)))
             return chunk

@@ -159,7 +159,7 @@ class Controller:
         return tokens.input_ids.to(self.device)
 
     @torch.inference_mode()
-    def read(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
+    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         """The chunk that leads from the measured joints to the drawn target.
 
         Raises:

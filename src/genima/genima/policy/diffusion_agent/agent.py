@@ -176,11 +176,11 @@ class DiffusionAgent:
     def engine(self, engine: CompiledPipeline) -> None:
         self._engine = engine
 
-    def draw(self, observation: Observation, seed: int, former: DrawnTarget | None = None) -> DrawnTarget:
-        """Draw the target spheres for one observation; the same seed and observation give the same drawing.
+    def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
+        """Draw the target spheres for one observation; equal seeds and observations give equal targets.
 
         Args:
-            former: the last drawing, which an engine may start from if it is recent and of the same instruction.
+            previous: the last drawn target, which sampling may start from if it is recent and of the same instruction.
 
         Raises:
             GenimaError: for a missing view, an image of another size, no instruction or a drawing that is not finite.
@@ -193,16 +193,16 @@ class DiffusionAgent:
             torch.from_numpy(tile(views, self.views))[None],
             [observation.instruction],
             torch.Generator().manual_seed(seed),
-            torch.from_numpy(former.tile)[None] if former and self._is_recent(former, observation) else None,
+            torch.from_numpy(previous.tile)[None] if previous and self._is_recent(previous, observation) else None,
         )
         return DrawnTarget(
             observation.stamp, observation.instruction, self.views, pixels[0].numpy(),
             self.engine.steps, seed, time.perf_counter() - started,
         )  # fmt: skip
 
-    def _is_recent(self, former: DrawnTarget, observation: Observation) -> bool:
-        same = former.instruction == observation.instruction and former.views == self.views
-        return same and 0 <= observation.stamp - former.stamp <= _RECENT
+    def _is_recent(self, previous: DrawnTarget, observation: Observation) -> bool:
+        same = previous.instruction == observation.instruction and previous.views == self.views
+        return same and 0 <= observation.stamp - previous.stamp <= _RECENT
 
     def _view(self, observation: Observation, view: str) -> Image:
         if view == VIRTUAL:
