@@ -5,6 +5,4 @@ source /opt/ros/jazzy/setup.bash
 [[ ! -e /opt/drivers/install/setup.bash ]] || source /opt/drivers/install/setup.bash
 source /opt/genima/.venv-jazzy/bin/activate
 source /opt/genima/install/setup.bash
-# ros2 itself runs in the system's Python, and reads launch files that need what Genima's environment has.
-export PYTHONPATH=$VIRTUAL_ENV/lib/python3.12/site-packages:$PYTHONPATH
 exec "$@"

@@ -60,7 +60,7 @@ def test_every_command_is_documented() -> None:
     assert {command.split()[0] for command in _commands()} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("package", ["genima_nodes", "genima_sim", "genima_bringup"])
+@pytest.mark.parametrize("package", ["genima_nodes", "genima_calibration", "genima_sim"])
 def test_the_readme_says_where_every_node_is(package: str) -> None:
     """The table of folders has the package's nodes in its row."""
     (row,) = re.findall(rf"^\| `src/{package}` \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)

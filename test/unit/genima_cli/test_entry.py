@@ -44,12 +44,13 @@ def bare(tmp_path: Path) -> Path:
 
 
 def copy_tree(tree: Path) -> None:
-    (tree / "src/genima").mkdir(parents=True)
+    (tree / "src").mkdir(parents=True)
     for name in ("genima", "requirements.lock", "src/genima_interfaces"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tree / name)
-    shutil.copytree(ROOT / "src/genima/genima/cli", tree / "src/genima/genima/cli")
-    for name in ("__init__.py", "errors.py", "signals.py", "terminal.py"):
+    shutil.copytree(ROOT / "src/genima_cli/genima_cli", tree / "src/genima_cli/genima_cli")
+    for name in ("__init__.py", "errors.py", "system/__init__.py", "system/signals.py", "system/terminal.py"):
+        (tree / "src/genima/genima" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "src/genima/genima" / name, tree / "src/genima/genima" / name)
 
 
@@ -116,10 +117,10 @@ def test_an_environment_that_cannot_be_made_is_one_line(bare: Path) -> None:
 
 def test_help_imports_nothing_but_the_standard_library() -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'src/genima')!r})\n"
+        f"import sys; sys.path[:0] = {[str(ROOT / 'src' / name) for name in ('genima', 'genima_cli')]!r}\n"
         "from genima_cli.__main__ import main\n"
         "assert main(['--help']) == 0\n"
-        "print({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'__main__'})"
+        "print({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'__main__', 'genima_cli'})"
     )
     shown = run(Path(sys.base_prefix) / "bin/python3", "-S", "-E", "-c", code)
     assert shown.stdout.splitlines()[-1] == "{'genima'}", shown.stderr
@@ -308,6 +309,24 @@ def test_only_a_half_unpacked_package_of_our_own_set_up_is_removed(bare: Path) -
     shown = run("bash", "-c", *command)
     assert not (packages / "numpy-2.0.dist-info").exists(), shown.stderr
     assert len(list(packages.iterdir())) == 3
+
+
+def test_ros2_runs_in_the_python_of_the_environment(bare: Path, tmp_path: Path, stub: Callable[[str, str], str]) -> None:
+    """Launch files import what only the environment has."""
+    system, environment = tmp_path / "ros/bin", bare / ".venv-jazzy"
+    for folder in (system, environment / "bin"):
+        folder.mkdir(parents=True)
+    executable(system / "ros2", "exit 3")
+    executable(environment / "bin/python", 'echo "environment: $*"')
+    script = (bare / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
+    (bare / "functions").write_text(script, encoding="utf-8")
+    command = ['. "$2/functions"; VENV=$1 ROS=jazzy; use_ros2_of_environment', "bash", str(environment), str(bare)]
+    shown = run("bash", "-c", *command, PATH=f"{environment}/bin:{system}:/usr/bin:/bin")
+    assert shown.returncode == 0, shown.stderr
+    for _ in range(2):  # a second set-up does not find the first one's
+        shown = run(environment / "bin/ros2", "launch", "a package")
+        assert shown.stdout == f"environment: {system}/ros2 launch a package\n"
+        run("bash", "-c", *command, PATH=f"{environment}/bin:{system}:/usr/bin:/bin")
 
 
 def test_another_ros_distribution_is_refused(bare: Path) -> None:
