@@ -120,7 +120,8 @@ def test_help_imports_nothing_but_the_standard_library() -> None:
         f"import sys; sys.path[:0] = {[str(ROOT / 'src' / name) for name in ('genima', 'genima_cli')]!r}\n"
         "from genima_cli.__main__ import main\n"
         "assert main(['--help']) == 0\n"
-        "print({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'__main__', 'genima_cli'})"
+        "names = {name.split('.')[0] for name in sys.modules}\n"
+        "print(names - set(sys.stdlib_module_names) - {'__main__', 'genima_cli'})"
     )
     shown = run(Path(sys.base_prefix) / "bin/python3", "-S", "-E", "-c", code)
     assert shown.stdout.splitlines()[-1] == "{'genima'}", shown.stderr
@@ -311,7 +312,7 @@ def test_only_a_half_unpacked_package_of_our_own_set_up_is_removed(bare: Path) -
     assert len(list(packages.iterdir())) == 3
 
 
-def test_ros2_runs_in_the_python_of_the_environment(bare: Path, tmp_path: Path, stub: Callable[[str, str], str]) -> None:
+def test_ros2_runs_in_the_python_of_the_environment(bare: Path, tmp_path: Path) -> None:
     """Launch files import what only the environment has."""
     system, environment = tmp_path / "ros/bin", bare / ".venv-jazzy"
     for folder in (system, environment / "bin"):
