@@ -162,7 +162,7 @@ def require_usable(controller: Controller, folder: Path, device: torch.device) -
         used, spec = Controller.from_pretrained(copy, str(device)), controller.spec
         side = 2 * spec.view_size
         drawn = DrawnTarget(0.0, "nothing", spec.views, np.zeros((side, side, 3), np.uint8))
-        used.read(drawn, Joints(0.0, controller.statistics.mean, 1.0))
+        used.predict_chunk(drawn, Joints(0.0, controller.statistics.mean, 1.0))
 
 
 def _fingerprint(about: Mapping[str, Any]) -> str:
