@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 # Tests in real time need the machine for themselves; the others share its processors.
 _LONGEST = ["--durations", "15"]  # the first to look at when a run takes too long
 _QUICK = ["-m", "not real_time and not nightly"]
