@@ -1,4 +1,4 @@
-"""Genima: a diffusion agent draws the joints' targets on the camera images, a controller follows them."""
+"""GENIMA: a diffusion agent draws joint targets on camera images, a controller follows them."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ __version__ = "0.1.0"  # of all packages: test_packages.py compares their setup.
 
 
 def _render_by_egl() -> None:
-    """Have MuJoCo and PyOpenGL render by EGL, the only backend that needs no display; they read this when imported."""
+    """Select EGL, the only backend without a display, for MuJoCo and PyOpenGL; they read this when imported."""
     for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
         chosen = os.environ.get(name, "egl")
         if chosen.strip().lower() not in ("egl", ""):

@@ -1,8 +1,8 @@
-"""The one exception that users see."""
+"""Exception for errors that the user can mend."""
 
 
 class GenimaError(Exception):
-    """One line that says what is wrong, where, and what to do about it.
+    """Error in one line: ``<subject>: <problem> (<value>); <remedy>``.
 
     The command line prints it without a traceback and exits with code 2; nodes log it and hold the arm.
     """

@@ -1,4 +1,4 @@
-"""The automatic mode of the calibrator: from pose to pose by itself, a sample at each, until enough is known."""
+"""Automatic mode of the calibrator: move from pose to pose and take samples until the result is accurate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNSEEN = "first bring the arm to where the board is seen"
 
 @dataclass(frozen=True)
 class AutoCalibrationSettings:
-    """How slowly, how low and for how long."""
+    """Speed, clearance and duration of the automatic mode."""
 
     speed: float = 0.15  # of the arm's velocity limits
     lowest: float = 0.03  # m above the base's origin: nothing of the arm, nor what it holds, comes below
@@ -42,26 +42,26 @@ class AutoCalibrationSettings:
 
 
 class Calibrator(Protocol):
-    """What it needs to see and do."""
+    """Interface of the calibrator that the automatic mode uses."""
 
     session: Session
 
     def settled(self) -> tuple[ImageFeedback, Joints] | None:
-        """The newest look, where the arm stands still."""
+        """Return the latest feedback of the stationary arm."""
 
     def take(self) -> str:
         """Take a sample; raises a GenimaError where none can be."""
 
     def result(self) -> Result | None:
-        """Of the samples; None while it is computed."""
+        """Return the result of the samples; None while it is computed."""
 
 
 class _Ended(Exception):
-    """The operator has had enough."""
+    """Cancelled by the operator."""
 
 
 class AutoCalibration:
-    """Runs in a thread of its own, between :meth:`start` and the end of what it says in :attr:`words`."""
+    """Automatic calibration in a thread of its own, from :meth:`start` to its end."""
 
     def __init__(self, calibrator: Calibrator, arm: GuardedArm, settings: AutoCalibrationSettings) -> None:
         self.words = ""  # what it does, or why it ended
@@ -78,11 +78,11 @@ class AutoCalibration:
 
     @property
     def running(self) -> bool:
-        """Whether it moves the arm."""
+        """Return whether it moves the arm."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> str:
-        """Begin where the arm stands, or comes to rest; returns what is said.
+        """Start from the arm's present pose, once it is stationary; return a status text.
 
         Raises:
             GenimaError: when it runs already, or the board is not seen from there.
@@ -101,7 +101,7 @@ class AutoCalibration:
         return "the arm moves by itself now; keep clear of it"
 
     def stop(self) -> str:
-        """End; the arm comes to rest. Returns what is said.
+        """Stop the arm and end; return a status text.
 
         Raises:
             GenimaError: when it does not run.
@@ -112,7 +112,7 @@ class AutoCalibration:
         return "the arm comes to rest"
 
     def close(self) -> None:
-        """End, and wait for the end."""
+        """End, and wait for the thread."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join()
@@ -155,7 +155,7 @@ class AutoCalibration:
             self._move(tour, tour.first(home, present) if outcome is None else tour.next(outcome, present), outcome)
 
     def _move(self, tour: PosePlanner, goal: NDArray[np.float64], outcome: HandEyeResult | None) -> None:
-        """Go there; after a hold, from where that was."""
+        """Move to a pose; after a hold, start again from the present pose."""
         self.words = f"{len(self._calibrator.session.names)} samples; moves"
         for _ in range(_HOLDS):
             rest = self._arm.rest
@@ -199,7 +199,7 @@ class AutoCalibration:
         return result
 
     def _enough(self) -> str | None:
-        """What is said when it is."""
+        """Return the closing text once the result is accurate enough; empty before."""
         settings, result = self._settings, self._calibrator.result()
         count = len(self._calibrator.session.names)
         if result is None or result.calibration is None or result.calibration.sigma is None:

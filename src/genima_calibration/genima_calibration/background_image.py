@@ -12,7 +12,7 @@ _DIFFERENT = 12.0  # levels
 
 
 def same_light(images: Stack) -> Stack:
-    """The images as if all had been exposed alike: each channel divided by its median ratio to the median image."""
+    """Return the images with equal exposure: each channel divided by its median ratio to the median image."""
     middle = np.median(images, axis=0)
     telling = (middle.min(-1) > _DARK) & (middle.max(-1) < _BRIGHT)
     if telling.mean() < 0.05:
@@ -22,7 +22,7 @@ def same_light(images: Stack) -> Stack:
 
 
 def background(images: Stack, free: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The median (h, w, 3) of the images where each is free of the robot (N, h, w), and where any is (h, w)."""
+    """Return the median (h, w, 3) of the images where each is free of the robot (N, h, w), and its validity (h, w)."""
     count = free.sum(0)
     ordered = np.where(free[..., None], images, np.float32(np.inf))
     ordered.sort(axis=0)
@@ -32,14 +32,16 @@ def background(images: Stack, free: NDArray[np.bool_]) -> tuple[NDArray[np.float
 
 
 def motion(images: Stack, width: int, height: int) -> NDArray[np.float32]:
-    """How surely each pixel of smaller images (N, height, width) differs from the median one, 0..1."""
+    """Return the probability 0..1 of motion of each pixel of smaller images (N, height, width)."""
     small = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images])
     different = np.abs(small - np.median(small, axis=0)).max(-1)
     return np.clip(different / _DIFFERENT - 0.25, 0, 1).astype(np.float32)
 
 
 def expected_motion(robot: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """What :func:`motion` shows where the robot is at (N, height, width) in each image: the robot itself, and where it
-    is not but usually is; but not what it covers in all of them."""
+    """Return the expected result of :func:`motion` for robot masks (N, height, width).
+
+    Motion is expected at the robot, and where it is absent but usually present; not where it is in all images.
+    """
     robot_or_not = robot.astype(np.float32)
     return np.maximum(robot_or_not, np.median(robot_or_not, axis=0)) * ~robot.all(axis=0)

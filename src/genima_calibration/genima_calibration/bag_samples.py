@@ -1,4 +1,4 @@
-"""Samples from a recorded demo (rosbag2): one image of each pose in which the arm rested."""
+"""Calibration samples from a recorded demo (rosbag2): one image per stationary pose."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ALIKE = 0.05  # rad: poses nearer to each other tell the same
 
 @dataclass(frozen=True)
 class StationaryPose:
-    """An image of the arm at rest."""
+    """Image of the stationary arm."""
 
     stamp: int  # ns, of the image
     joints: Array  # (n,) rad
@@ -37,7 +37,7 @@ class StationaryPose:
 
 @dataclass(frozen=True)
 class BagSamples:
-    """What a bag holds of one view."""
+    """Calibration samples of one view in a bag."""
 
     folder: Path
     view: str
@@ -50,7 +50,7 @@ class BagSamples:
 
     @classmethod
     def find(cls, folder: Path, view: str, robot: RobotModel, most: int) -> BagSamples:
-        """Look for at most ``most`` poses in which the arm rested, far from each other.
+        """Return at most ``most`` stationary poses, far from each other.
 
         Raises:
             GenimaError: for a bag that cannot be read, has no such view, no camera_info or not this robot's joints.
@@ -96,7 +96,7 @@ class BagSamples:
         return len(self.stops)
 
     def __iter__(self) -> Iterator[RawSample]:
-        """The samples, named by when they were taken, in s since the first image."""
+        """Yield the samples, named by their times in s since the first image."""
         by_stamp = {stop.stamp: stop for stop in self.stops}
         with BagReader(self.folder) as bag:
             for message in bag.messages({self.topic}):
@@ -109,7 +109,7 @@ class BagSamples:
 
 
 def _stops(images: list[int], readings: list[Joints]) -> list[StationaryPose]:
-    """The middle image of each rest, by time."""
+    """Return the middle image of each stationary interval, by time."""
     standstill, rests, i, still = StationaryDetector(), list[list[int]](), 0, False
     for stamp in images:
         seconds = stamp * 1e-9
@@ -135,8 +135,10 @@ def _stops(images: list[int], readings: list[Joints]) -> list[StationaryPose]:
 
 
 def _spread(stops: list[StationaryPose], most: int) -> list[StationaryPose]:
-    """At most so many of them, each time the one that is farthest from those before (Gonzalez, Clustering to minimize
-    the maximum intercluster distance, Theoretical Computer Science 38, 1985)."""
+    """Return at most so many stationary poses by farthest-point sampling.
+
+    Source: Gonzalez, Clustering to minimize the maximum intercluster distance, Theoretical Computer Science 38, 1985.
+    """
     if not stops:
         return []
     joints = np.array([stop.joints for stop in stops])

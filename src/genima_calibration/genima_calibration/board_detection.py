@@ -1,4 +1,4 @@
-"""A board in an image: which of its points are seen, and where."""
+"""Detection of a board's points in an image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STRAY, _STRAY_PIXELS = 5.0, 1.5  # medians, and px, beyond which a point is loo
 
 @dataclass(frozen=True)
 class Detection:
-    """The seen points of a board."""
+    """Detected points of a board."""
 
     ids: NDArray[np.int64]  # (M,), rows of Board.points
     pixels: Array  # (M, 2), pixel centres at n + 0.5
@@ -38,7 +38,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Markers:
-    """The seen markers of a dictionary."""
+    """Detected markers of a dictionary."""
 
     ids: NDArray[np.int64]  # (M,)
     corners: NDArray[np.float32]  # (M, 4, 2) px, clockwise from the marker's own top left; OpenCV's pixels
@@ -76,7 +76,7 @@ def detect(image: Image, board: CalibrationBoard, intrinsics: CameraIntrinsics) 
 
 
 def seen_board(board: CalibrationBoard, detections: Iterable[Detection]) -> CalibrationBoard:
-    """The board with the pattern that was seen, where its file leaves that open.
+    """Return the board with its detected pattern, where its file leaves that open.
 
     Raises:
         GenimaError: when detections show both patterns.
@@ -94,7 +94,7 @@ def seen_board(board: CalibrationBoard, detections: Iterable[Detection]) -> Cali
 def _locate(
     grey: NDArray[np.uint8], markers: Markers, board: CalibrationBoard, intrinsics: CameraIntrinsics
 ) -> Detection:
-    """The points of a board whose pattern is known."""
+    """Return the points of a board of known pattern."""
     ids, pixels = _charuco(grey, markers, board) if board.kind == "charuco" else _grid(markers, board)
     if len(ids) < _FEWEST:
         raise GenimaError(
@@ -117,7 +117,7 @@ def _locate(
 
 
 def board_pose(detection: Detection, intrinsics: CameraIntrinsics) -> Array:
-    """``T_camera_board`` (4, 4) from one image: the better of the two that a flat board has, refined.
+    """Return ``T_camera_board`` (4, 4) from one image: the better of a flat board's two solutions, refined.
 
     Points far off are left out (least median of squares).
 
@@ -135,7 +135,7 @@ def board_pose(detection: Detection, intrinsics: CameraIntrinsics) -> Array:
 
 
 def reprojection(T_camera_board: Array, detection: Detection, intrinsics: CameraIntrinsics) -> Array:
-    """How far in px each point (M,) is seen from where it should be."""
+    """Return the reprojection error in px of each point (M,)."""
     expected = intrinsics.project(transform(T_camera_board, detection.points))
     return np.linalg.norm(detection.pixels - expected, axis=-1)
 
@@ -150,7 +150,7 @@ def _solve(points: Array, pixels: Array, intrinsics: CameraIntrinsics) -> Array:
 
 
 def find_markers(grey: NDArray[np.uint8], board: CalibrationBoard) -> Markers:
-    """All markers of a board's dictionary in a grey image, also those that the board does not have."""
+    """Return all markers of a board's dictionary in a grey image, also those that the board does not have."""
     parameters = cv2.aruco.DetectorParameters()
     if board.kind == "grid":  # the corners of a ChArUco board are refined themselves
         parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX

@@ -1,4 +1,4 @@
-"""A calibration board on paper, to scale: vector PDF, or PNG at 300 dpi."""
+"""Calibration boards for printing to scale: vector PDF, or PNG at 300 dpi."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Rectangle = tuple[float, float, float, float]  # x, y, width, height in m
 def print_board(
     board: CalibrationBoard, path: Path, paper: str = "A4", definition: str = "", overwrite: bool = False
 ) -> None:
-    """Write a page with the board, what it is, and a ruler to measure whether it was printed to scale.
+    """Write a page with the board, its description, and a ruler to check the printed scale.
 
     Args:
         board: to be printed.
@@ -63,7 +63,7 @@ def _is_page(path: Path) -> bool:
 
 
 def board_page(board: CalibrationBoard, paper: str = "A4", definition: str = "") -> Figure:
-    """The page; arguments and errors as for :func:`print_board`."""
+    """Return the page; arguments and errors as for :func:`print_board`."""
     width, height = 1000 * np.array(board.size)
     page = _page_size(paper, width, height)
     figure = Figure(figsize=(page[0] * _MM, page[1] * _MM))
@@ -87,7 +87,7 @@ def board_page(board: CalibrationBoard, paper: str = "A4", definition: str = "")
 
 
 def describe(board: CalibrationBoard) -> str:
-    """What has to be known to use a board, on one line."""
+    """Describe a board in one line."""
     first = f" from id {board.first_id}" if board.first_id else ""
     return (
         f"{board.kind} {board.columns} x {board.rows}, square {1000 * board.square:g} mm, "
@@ -97,7 +97,7 @@ def describe(board: CalibrationBoard) -> str:
 
 
 def black(board: CalibrationBoard) -> list[Rectangle]:
-    """Squares without a marker, and the markers as if all their cells were black, in the board's frame."""
+    """Return squares without a marker, and the markers' outlines, in the board's frame."""
     squares = []
     if board.kind == "charuco":
         side = board.square
@@ -108,8 +108,10 @@ def black(board: CalibrationBoard) -> list[Rectangle]:
 
 
 def white(board: CalibrationBoard) -> list[Rectangle]:
-    """The markers' white cells, in the board's frame; neighbours in a row as one, and again those in a column, so that
-    no viewer draws a hair line between them."""
+    """Return the markers' white cells, in the board's frame.
+
+    Neighbours in a row are merged, and again in a column, so that no viewer draws a hair line between them.
+    """
     dictionary = board.cv_board.getDictionary()
     n = dictionary.markerSize + 2
     cell = board.marker / n
@@ -122,14 +124,14 @@ def white(board: CalibrationBoard) -> list[Rectangle]:
 
 
 def _markers(board: CalibrationBoard) -> Iterator[tuple[int, float, float]]:
-    """Id and top left corner in m of each marker."""
+    """Return id and top left corner in m of each marker."""
     for marker, corners in zip(board.cv_board.getIds(), board.cv_board.getObjPoints(), strict=True):
         x, y, _ = np.asarray(corners)[0]
         yield int(np.ravel(marker)[0]), float(x), float(y)
 
 
 def _runs(bits: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
-    """Row, first column and the column after the last of all runs of true."""
+    """Return row, first column and end column of all runs of true."""
     steps = np.diff(np.pad(bits, ((0, 0), (1, 1))).astype(int), axis=1)
     for (row, start), (_, end) in zip(np.argwhere(steps > 0), np.argwhere(steps < 0), strict=True):
         yield int(row), int(start), int(end)

@@ -1,4 +1,4 @@
-"""The most likely camera and board poses, given that both the pixels and the joint readings are noisy.
+"""Maximum-likelihood camera and board poses from noisy pixels and joint readings.
 
 A sample's pixels z_i (2M,) and joint readings q_i (n,) are taken as
 
@@ -55,7 +55,7 @@ _STEADY = 0.01  # relative change of the noises
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations of what was measured."""
+    """Standard deviations of the measurements."""
 
     pixels: float  # px, of a coordinate
     joints: float  # rad, of a reading
@@ -63,7 +63,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Free:
-    """What is estimated beside the two poses."""
+    """Unknowns besides the two poses."""
 
     scale: bool = False  # of the board: how much larger it is than said
     intrinsics: bool = False
@@ -71,7 +71,7 @@ class Free:
 
 @dataclass(frozen=True)
 class Fit:
-    """An estimate; the samples that it was made from lie beside it."""
+    """Estimate for a set of samples."""
 
     hand_eye: HandEye
     intrinsics: CameraIntrinsics
@@ -84,13 +84,13 @@ class Fit:
 
     @property
     def covariance(self) -> Array:
-        """(g, g) of the unknowns."""
+        """Return the covariance (g, g) of the unknowns."""
         return np.asarray(np.linalg.inv(self.information), float)
 
 
 @dataclass(frozen=True)
 class Derivatives:
-    """Of all samples' pixels."""
+    """Derivatives of all samples' pixels."""
 
     residuals: Array  # (N, 2M) px, seen minus expected
     unknowns: Array  # (N, 2M, g) of the expected ones, by the unknowns
@@ -99,7 +99,7 @@ class Derivatives:
 
 
 def derivatives(samples: Stack, fit: Fit) -> Derivatives:
-    """At a fit's poses and joints; geometric Jacobian of the arm as in Craig, Introduction to Robotics, section 5.7."""
+    """Return derivatives at a fit; geometric Jacobian as in Craig, Introduction to Robotics, section 5.7."""
     at, robot, intrinsics = fit.hand_eye, samples.robot, fit.intrinsics
     links = robot.link_poses(fit.joints)
     flange = links[:, -2]
@@ -137,7 +137,7 @@ def derivatives(samples: Stack, fit: Fit) -> Derivatives:
 
 
 def refine(samples: Stack, start: HandEye, free: Free = Free(), scale: float = 1.0) -> Fit:  # noqa: B008
-    """The most likely poses from a start near them, with the noises of pixels and joints.
+    """Return the most likely poses near a start, with the noise of pixels and joints.
 
     Single wrong points count little (Huber's loss) or not (beyond six noises); wrong samples must be gone already.
 
@@ -162,7 +162,7 @@ def refine(samples: Stack, start: HandEye, free: Free = Free(), scale: float = 1
 
 
 def marginal(d: Derivatives, weights: Array, ratio: float) -> tuple[Array, Array, Array]:
-    """What is left per sample when its joints are eliminated.
+    """Return the system per sample with its joints eliminated.
 
     Args:
         d: derivatives, with residuals at the joints' readings.
@@ -187,13 +187,13 @@ def marginal(d: Derivatives, weights: Array, ratio: float) -> tuple[Array, Array
 
 
 def at_readings(samples: Stack, fit: Fit, d: Derivatives) -> Derivatives:
-    """The same with residuals as they would be, to first order, at the joints as measured."""
+    """Return the same with residuals at the measured joints, to first order."""
     off = (d.joints @ (fit.joints - samples.joints)[..., None])[..., 0]
     return replace(d, residuals=d.residuals + off)
 
 
 def _descend(samples: Stack, fit: Fit, prior: Array) -> Fit:
-    """Levenberg-Marquardt at fixed weights and noises."""
+    """Minimise by Levenberg-Marquardt at fixed weights and noise."""
     noise = fit.noise
     ratio = noise.joints / noise.pixels
     cost = _cost(samples, fit, prior)
@@ -220,7 +220,7 @@ def _descend(samples: Stack, fit: Fit, prior: Array) -> Fit:
 
 
 def _stepped(samples: Stack, fit: Fit, d: Derivatives, step: Array, ratio: float) -> Fit:
-    """Unknowns after a step, with the joints that are then most likely, to first order."""
+    """Return the unknowns after a step, with the most likely joints to first order."""
     w = np.repeat(fit.weights, 2, axis=1)[..., None]
     Qt_w = np.swapaxes(w * d.joints, 1, 2)
     V = Qt_w @ d.joints + np.eye(d.joints.shape[2]) / ratio**2
@@ -246,7 +246,7 @@ def _cost(samples: Stack, fit: Fit, prior: Array) -> float:
 
 
 def _weights(samples: Stack, d: Derivatives) -> Array:
-    """Of the points (N, M): 1, less where they are far off their own sample's fit, 0 for wrong or padded ones."""
+    """Return point weights (N, M): 1, less for outliers of their own sample's fit, 0 for wrong or padded points."""
     off = np.abs(d.residuals.reshape(*samples.seen.shape, 2))
     noise = max(1.4826 * float(np.median(off[samples.seen])), 1e-3)
     far = off.max(-1) / noise
@@ -254,7 +254,7 @@ def _weights(samples: Stack, d: Derivatives) -> Array:
 
 
 def _with_noise(samples: Stack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
-    """The fit with its most likely noises (restricted maximum likelihood) and the information that they leave."""
+    """Return the fit with its most likely noise (restricted maximum likelihood) and information matrix."""
     d = at_readings(samples, fit, d)
     w = np.repeat(fit.weights, 2, axis=1)[..., None]
     QtQ = np.swapaxes(w * d.joints, 1, 2) @ d.joints
@@ -286,7 +286,7 @@ def _with_noise(samples: Stack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
 
 
 def _prior(intrinsics: CameraIntrinsics, free: Free) -> Array:
-    """Inverse variances (g,): the intrinsics are near the given ones, of the poses nothing is known."""
+    """Return inverse variances (g,) of the prior: finite for intrinsics, zero for poses."""
     known = np.zeros(12 + free.scale)
     if not free.intrinsics:
         return known
@@ -296,7 +296,7 @@ def _prior(intrinsics: CameraIntrinsics, free: Free) -> Array:
 
 
 def _from_start(samples: Stack, fit: Fit) -> Array:
-    """How far the unknowns (g,) are from where their prior has them; 0 for those without one."""
+    """Return the difference (g,) of the unknowns from their prior; 0 without one."""
     off = np.zeros(12 + fit.free.scale)
     if not fit.free.intrinsics:
         return off

@@ -1,4 +1,4 @@
-"""Node: notices when a camera has been moved, by the robot that it sees.
+"""Node that detects moved cameras by the robot's image.
 
 ::
 
@@ -39,7 +39,7 @@ _BEFORE = 0.1  # s over which the arm's speed is measured
 
 
 class CalibrationWatchNode(Node):
-    """Looks at one view after the other; its callbacks only take note."""
+    """Checks one view after the other in a thread; callbacks only store messages."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -86,8 +86,7 @@ class CalibrationWatchNode(Node):
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", on_image, qos.IMAGE)
 
     def _look(self) -> None:
-        """Hand the next view's newest image to the thread, once: what is old, or of a robot that moves fast, tells
-        nothing."""
+        """Pass the next view's latest image to the thread, once, unless it is old or the robot moves fast."""
         view = next(self._turns)
         if (message := self._newest.pop(view, None)) is None:
             return

@@ -1,4 +1,4 @@
-"""Node: calibrates one camera. Its images, camera_info and joint_states in; samples on the disk and a calibration out.
+"""Node that calibrates one camera: images, camera_info and joint_states to samples and a calibration file.
 
 ::
 
@@ -63,14 +63,14 @@ _SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
 
 @dataclass(frozen=True)
 class CameraState:
-    """An image, looked at, with the joints of its moment."""
+    """Detection in an image, with the joints at its stamp."""
 
     look: ImageFeedback
     joints: Joints | None
 
 
 class CalibratorNode(Node):
-    """Looks in one thread and computes in another; its callbacks only take note, and write samples."""
+    """Detects in one thread and computes in another; callbacks only store messages and samples."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -138,7 +138,7 @@ class CalibratorNode(Node):
         self._changed()
 
     def close(self) -> None:
-        """End all threads; an arm that is on its way comes to rest."""
+        """End all threads; a moving arm is brought to rest."""
         self._automatic.close()
         self._arm.close()
         self._ending.set()
@@ -208,7 +208,7 @@ class CalibratorNode(Node):
             self._eye.publish(messages.image_message(self._picture(look, info), stamp, info.frame_id))
 
     def _diagnosed(self, look: ImageFeedback) -> ImageFeedback:
-        """The look with the likely reason why the board is not seen, which is sought every few seconds.
+        """Return the feedback with the likely reason for a missing board, diagnosed every few seconds.
 
         Not while the arm moves by itself: its commands need the cores.
         """
@@ -243,7 +243,7 @@ class CalibratorNode(Node):
         return drawn
 
     def problem(self) -> str:
-        """Why no sample can be taken now; empty: it can."""
+        """Return the reason why no sample can be taken now; empty where one can."""
         return self._problem_with(self._seen)
 
     def _problem_with(self, seen: CameraState | None) -> str:
@@ -268,7 +268,7 @@ class CalibratorNode(Node):
         return ""
 
     def settled(self) -> tuple[ImageFeedback, Joints] | None:
-        """The newest look, with the joints of its moment, where the arm stands still."""
+        """Return the latest feedback and joints of the stationary arm."""
         seen, silent = self._seen, self._frames.age > _SILENT
         if seen is None or seen.joints is None or silent or not self._standstill.covers(seen.look.stamp):
             return None
@@ -277,7 +277,7 @@ class CalibratorNode(Node):
     # Samples.
 
     def take(self) -> str:
-        """Take a sample of what is seen now; returns what was done.
+        """Take a sample now; return a status text.
 
         Raises:
             GenimaError: when none can be taken.
@@ -326,12 +326,12 @@ class CalibratorNode(Node):
                 self._result = self.session.compute(samples, info)
 
     def _current(self) -> Result | None:
-        """Of the samples as they are; None while it is computed."""
+        """Return the result of the present samples; None while it is computed."""
         result = self._result
         return result if result is not None and result.samples == self.session.names else None
 
     def result(self) -> Result | None:
-        """What the samples say; None while that is computed, or without samples."""
+        """Return the latest result; None while it is computed, or without samples."""
         with self._lock:
             return self._current()
 

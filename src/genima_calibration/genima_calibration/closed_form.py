@@ -1,4 +1,4 @@
-"""Where camera and board are, in closed form: A_i Y = X B_i.
+"""Closed-form poses of camera and board: A_i Y = X B_i.
 
 X is ``T_parent_camera``, Y ``T_carrier_board``, A_i ``T_parent_carrier`` by forward kinematics and B_i
 ``T_camera_board`` from each image. A camera on the base sees a board on the flange; a camera on the flange one on the
@@ -31,21 +31,21 @@ OPENCV: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class HandEye:
-    """Where the camera and the board are fixed."""
+    """Parents of the camera and the board."""
 
     parent: Parent  # what carries the camera
     T_parent_camera: Array  # (4, 4)
     T_carrier_board: Array  # (4, 4); the carrier is the flange where the parent is the base, else the base
 
     def T_camera_board(self, robot: RobotModel, joints: Array) -> Array:
-        """(..., 4, 4) for joints (..., n) rad."""
+        """Return (..., 4, 4) for joints (..., n) rad."""
         T_base_flange = robot.link_poses(joints)[..., -2, :, :]
         T_parent_carrier = T_base_flange if self.parent == "base" else inverse(T_base_flange)
         return inverse(self.T_parent_camera) @ T_parent_carrier @ self.T_carrier_board
 
 
 def solve_opencv(samples: Stack, parent: Parent, method: str) -> HandEye | None:
-    """By one of OpenCV's solvers (:data:`OPENCV`) from the boards' poses; None where it finds nothing."""
+    """Solve by one of OpenCV's solvers (:data:`OPENCV`) from the board poses; None without a solution."""
     A, B = samples.T_parent_carrier(parent), samples.T_camera_board
     A_inverse = inverse(A)
     try:
@@ -62,7 +62,7 @@ def solve_opencv(samples: Stack, parent: Parent, method: str) -> HandEye | None:
 
 
 def solve_closed(A: Array, B: Array, free_scale: bool = False) -> tuple[Array, Array, Array]:
-    """X (..., 4, 4), Y (..., 4, 4) and the board's scale (...,) from many sets A, B (..., k, 4, 4) at once.
+    """Return X (..., 4, 4), Y (..., 4, 4) and board scales (...,) for many sets A, B (..., k, 4, 4).
 
     The rotation by all pairs' rotation vectors, the translation by linear least squares, if wished with the factor by
     which the board is larger than said.
@@ -94,7 +94,7 @@ def solve_closed(A: Array, B: Array, free_scale: bool = False) -> tuple[Array, A
 
 
 def misfit(X: Array, Y: Array, scale: Array, samples: Stack, parent: Parent) -> Array:
-    """How far points are seen from where they should be, the median of each sample in px: (..., N).
+    """Return the median reprojection error of each sample in px: (..., N).
 
     Args:
         X: (..., 4, 4) ``T_parent_camera``.

@@ -1,4 +1,4 @@
-"""Why a board is not detected in an image: which markers are in view, how they lie, and the board's file for them."""
+"""Diagnosis of a missing detection: visible markers, their layout, and the matching board file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Layout:
 
 
 def diagnose(image: Image, board: CalibrationBoard) -> str:
-    """Return what is in view instead of the board, and what to do about it; empty where nothing is recognised.
+    """Return what is visible instead of the board, with the remedy; empty when nothing is recognised.
 
     Takes up to a second: it looks for the markers of all dictionaries, also mirrored and inverted.
 
@@ -85,7 +85,7 @@ def diagnose(image: Image, board: CalibrationBoard) -> str:
 
 
 def replace_dictionary(board: CalibrationBoard, dictionary: str) -> CalibrationBoard:
-    """The board with other markers, as few as it takes to be valid where they are fewer."""
+    """Return the board with other markers, or the smallest valid board of a smaller dictionary."""
     try:
         return replace(board, dictionary=dictionary)
     except GenimaError:
@@ -100,7 +100,7 @@ def _shown(board: CalibrationBoard) -> str:
 
 
 def _changes(board: CalibrationBoard, layout: _Layout) -> dict[str, object]:
-    """Fields of the board's file that differ from what is seen, with what is seen."""
+    """Return the board file's fields that differ from the image, with the detected values."""
     seen = layout.board
     fields = ("kind", "columns", "rows", "dictionary", "first_id")
     changes = {name: getattr(seen, name) for name in fields if getattr(seen, name) != getattr(board, name)}
@@ -129,13 +129,13 @@ def _markers_of(grey: NDArray[np.uint8], name: str) -> Markers:
 
 
 def _family(name: str) -> str:
-    """The largest dictionary that begins with the same markers: 5X5_1000 of 5X5_50."""
+    """Return the largest dictionary with the same first markers: 5X5_1000 of 5X5_50."""
     cells, _, _ = name.partition("_")
     return f"{cells}_1000" if f"{cells}_1000" in dictionaries() else name
 
 
 def _smallest_with(name: str, count: int) -> str:
-    """The smallest dictionary of the same family with so many markers."""
+    """Return the smallest dictionary of the same family with so many markers."""
     cells, _, _ = name.partition("_")
     sizes = {each: len(_dictionary(each).bytesList) for each in dictionaries() if each.startswith(f"{cells}_")}
     large = [each for each, size in sizes.items() if size >= count]
@@ -143,7 +143,7 @@ def _smallest_with(name: str, count: int) -> str:
 
 
 def _likeliest(grey: NDArray[np.uint8]) -> tuple[str, Markers]:
-    """The dictionary of which most markers are seen, and these."""
+    """Return the dictionary with the most detected markers, and these markers."""
     names = sorted({_family(name) for name in dictionaries() if not name.endswith(("H5", "H9", "H10", "H11", "H12"))})
     detector = cv2.aruco.ArucoDetector([_dictionary(name) for name in names])
     corners, ids, _, which = detector.detectMarkersMultiDict(grey)
@@ -160,7 +160,7 @@ def _likeliest(grey: NDArray[np.uint8]) -> tuple[str, Markers]:
 
 
 def _layout(markers: Markers, board: CalibrationBoard) -> _Layout | None:
-    """The board most like the given one on which the markers lie as they are seen."""
+    """Return the board closest to the given one with the detected layout."""
     best = _fit(markers, board)
     if best is not None and best.share >= _ALL:
         return best
@@ -184,7 +184,7 @@ def _layout(markers: Markers, board: CalibrationBoard) -> _Layout | None:
 
 
 def _candidates(markers: Markers, board: CalibrationBoard) -> Iterator[CalibrationBoard]:
-    """Boards that have all markers, of many sizes, of both kinds and patterns, and with several first ids."""
+    """Yield boards with all markers, of many sizes, kinds, patterns and first ids."""
     lowest, highest = int(markers.ids.min()), int(markers.ids.max())
     for kind in get_args(Kind):
         fewest, per_marker = (3, 2) if kind == "charuco" else (1, 1)
@@ -202,7 +202,7 @@ def _candidates(markers: Markers, board: CalibrationBoard) -> Iterator[Calibrati
 
 
 def _fit(markers: Markers, board: CalibrationBoard, others_too: bool = False) -> _Layout | None:
-    """The board with the side of its markers in squares; None where the markers lie otherwise.
+    """Return the board with its marker side in squares; None for another layout.
 
     With ``others_too`` markers that the board does not have may be in view as well.
     """

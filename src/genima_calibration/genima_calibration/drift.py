@@ -1,4 +1,4 @@
-"""Whether a camera has been moved, by many checks: one alone may be wrong, of three that agree none is."""
+"""Detection of a moved camera from repeated pose checks: three agreeing checks are required."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ _LOST = 10  # checks in a row that do not find the robot where it should be
 
 
 class Drift:
-    """Follows the checks of one camera."""
+    """State of one camera's checks."""
 
     def __init__(self) -> None:
         self.problem = ""  # in words; empty: none is known
         self._recent: deque[PoseCheck] = deque(maxlen=_LOST)
 
     def update(self, checked: PoseCheck) -> None:
-        """Take note of the newest check. One that cannot tell changes nothing, unless the robot stays lost: of a camera
-        that was moved far, some checks find it where it is now, others do not find it at all."""
+        """Add the latest check.
+
+        An undecided check changes nothing, unless the robot stays lost: of a camera that was moved far, some checks
+        find the robot at its new place, others do not find it at all.
+        """
         if checked.lost or checked.verdict is not PoseVerdict.UNKNOWN:
             self._recent.append(checked)
         last = [each for each in self._recent if not each.lost][-AGREEING:]

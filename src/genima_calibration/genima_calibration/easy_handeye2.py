@@ -1,4 +1,4 @@
-"""Calibrations of easy_handeye2 (https://github.com/marcoesposito1988/easy_handeye2), read and written.
+"""Files of easy_handeye2 (https://github.com/marcoesposito1988/easy_handeye2).
 
 Its files lie in ``~/.ros2/easy_handeye2/calibrations/<name>.calib``. They know no optical frame: the pose is that of
 ``tracking_base_frame``, for which a driver's ``<camera>_link`` is usual, since its optical frame has a parent already.
@@ -50,7 +50,7 @@ class _TransformSchema(_ForeignSchema):
 
 
 class Parameters(_ForeignSchema):
-    """The file's ``parameters``, by their names there."""
+    """The file's ``parameters``."""
 
     name: Text = "calibration"
     calibration_type: Literal["eye_in_hand", "eye_on_base"]
@@ -91,18 +91,18 @@ _PARENTS: dict[str, Parent] = {"eye_in_hand": "flange", "eye_on_base": "base"}
 
 @dataclass(frozen=True)
 class Calib:
-    """One file: where the tracking base frame is on the effector (in hand) or the base (on base)."""
+    """Content of a file: the tracking base on the effector (in hand) or the base (on base)."""
 
     parameters: Parameters
     T_robot_tracking: Array  # (4, 4)
 
     @property
     def parent(self) -> Parent:
-        """What carries the camera."""
+        """Return the camera's parent."""
         return _PARENTS[self.parameters.calibration_type]
 
     def T_parent_camera(self, T_tracking_optical: Array, T_flange_effector: Array) -> Array:
-        """Pose (4, 4) of the optical frame, fixed in the tracking base frame as the effector is on the flange."""
+        """Return the pose (4, 4) of the optical frame, which is fixed in the tracking base frame."""
         T_parent_robot = T_flange_effector if self.parent == "flange" else np.eye(4)
         return T_parent_robot @ self.T_robot_tracking @ T_tracking_optical
 
@@ -110,7 +110,7 @@ class Calib:
     def of(
         cls, parameters: Parameters, T_parent_camera: Array, T_tracking_optical: Array, T_flange_effector: Array
     ) -> Calib:
-        """The inverse of :meth:`T_parent_camera`; which parent it is, the calibration type says."""
+        """Return the inverse of :meth:`T_parent_camera`, for the parent of the calibration type."""
         in_hand = _PARENTS[parameters.calibration_type] == "flange"
         T_robot_parent = inverse(T_flange_effector) if in_hand else np.eye(4)
         return cls(parameters, T_robot_parent @ T_parent_camera @ inverse(T_tracking_optical))

@@ -1,4 +1,4 @@
-"""From samples to a camera's calibration, or to the reason why there is none."""
+"""Hand-eye calibration of a camera from samples, with checks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _VISIBLE = 1.5  # px: a smaller misfit needs no other explanation
 
 @dataclass(frozen=True)
 class HandEyeResult:
-    """What samples say."""
+    """Result of a hand-eye calibration."""
 
     fit: Fit
     samples: Stack  # that were used
@@ -48,7 +48,7 @@ class HandEyeResult:
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """(6, 6) of the camera's twist in its own frame, m and rad; with what a wrong size of the board adds."""
+        """Return the covariance (6, 6) of the camera's twist in its own frame, m and rad, board size error included."""
         return self.fit.covariance[CAMERA, CAMERA] + self.quality.size.bias
 
 
@@ -60,7 +60,7 @@ def calibrate(
     parent: Parent,
     refine_intrinsics: bool = False,
 ) -> HandEyeResult:
-    """Where the camera is that saw a board from ``parent`` while the robot moved.
+    """Estimate the pose of a camera on ``parent`` from images of a board while the robot moved.
 
     Raises:
         GenimaError: for samples from which that cannot be told, with what to do about it.
@@ -91,7 +91,7 @@ def calibrate(
 def calibration(
     outcome: HandEyeResult, view: str, board: CalibrationBoard, date: str, frames: Frames | None = None
 ) -> CameraCalibration:
-    """What is written down of an outcome; ``date`` in ISO 8601."""
+    """Return the result as a calibration file; ``date`` in ISO 8601."""
     fit, at = outcome.fit, outcome.fit.hand_eye
     turned = np.kron(np.eye(2), at.T_parent_camera[:3, :3])
     pixels, millimetres, degrees = np.sqrt(np.mean(np.square(list(outcome.quality.left_out.values())), axis=0)).tolist()
@@ -110,7 +110,7 @@ def calibration(
 
 @dataclass(frozen=True)
 class Comparison:
-    """One of OpenCV's solvers on the same samples."""
+    """Result of one of OpenCV's solvers on the same samples."""
 
     misfit: float  # px, median of the samples' medians
     millimetres: float  # from our result
@@ -118,7 +118,7 @@ class Comparison:
 
 
 def compare(outcome: HandEyeResult) -> Mapping[str, Comparison]:
-    """OpenCV's solvers by name, beside an outcome; best fit first. Those that find nothing are left out."""
+    """Return the results of OpenCV's solvers by name, best fit first; solvers without a solution are left out."""
     at = outcome.fit.hand_eye
     found: dict[str, Comparison] = {}
     for method in OPENCV:

@@ -1,4 +1,4 @@
-"""What an operator wants to know of the newest image: whether the board is seen, how well, and what is missing."""
+"""Feedback on the latest image: board detection, its quality, and missing coverage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_EDGE = 50  # pieces of the outline: a lens bends it
 
 @dataclass(frozen=True)
 class ImageFeedback:
-    """One image, looked at."""
+    """Detection result of one image."""
 
     stamp: float  # s
     image: Image  # (h, w, 3)
@@ -35,7 +35,7 @@ class ImageFeedback:
 
     @classmethod
     def at(cls, image: Image, stamp: float, board: CalibrationBoard, intrinsics: CameraIntrinsics) -> ImageFeedback:
-        """Look for the board."""
+        """Detect the board in an image."""
         try:
             detection = detect(image, board, intrinsics)
         except GenimaError as error:
@@ -43,8 +43,10 @@ class ImageFeedback:
         return cls(stamp, image, detection, board_pose(detection, intrinsics), "")
 
     def place(self, board: CalibrationBoard) -> tuple[float, float]:
-        """Tilt of the board's normal against the line of sight in rad, and the distance to its middle in m; not
-        numbers where it is not detected."""
+        """Return the tilt of the board's normal against the line of sight in rad, and its distance in m.
+
+        Both are NaN without a detection.
+        """
         if self.T_camera_board is None:
             return np.nan, np.nan
         middle = transform(self.T_camera_board, np.array([[*board.size, 0.0]]) / 2)[0]
@@ -53,7 +55,7 @@ class ImageFeedback:
 
 
 def coverage(detections: Sequence[Detection], intrinsics: CameraIntrinsics) -> float:
-    """The share of the image, 0..1, in which boards were seen."""
+    """Return the fraction 0..1 of the image covered by detections."""
     seen = np.zeros((intrinsics.height, intrinsics.width), np.uint8)
     for detection in detections:
         cv2.fillConvexPoly(seen, _hull(detection), 1)
@@ -67,11 +69,10 @@ def picture(
     taken: Sequence[Detection],
     T_camera_wanted: Array | None,
 ) -> Image:
-    """The image with the board drawn in, where samples saw it, and where it should be seen next (``T_camera_wanted``
-    (4, 4)): (h, w, 3).
+    """Return the image (h, w, 3) with the detected board, earlier detections and the next pose drawn in.
 
-    Taken are faint areas. Detected points are circles, with the board's outline and axes; what is wanted is an outline
-    alone.
+    Earlier detections are faint areas. Detected points are circles, with the board's outline and axes; the next pose
+    (``T_camera_wanted`` (4, 4)) is an outline alone.
     """
     picture = look.image.copy()
     if taken:
@@ -112,7 +113,7 @@ def _draw_outline(
 
 
 def _fixed(pixels: Array) -> list[tuple[int, int]]:
-    """In OpenCV's drawing coordinates, where the middle of the first pixel is 0."""
+    """Return OpenCV's fixed-point drawing coordinates, 0 at the centre of the first pixel."""
     return [(int(x), int(y)) for x, y in np.rint((pixels - 0.5) * 2**_SUBPIXEL)]
 
 

@@ -1,5 +1,4 @@
-"""Images as the camera would have made them with square pixels, its axis in the middle and without distortion: only
-such can MuJoCo draw the robot for."""
+"""Undistortion to square pixels and a centred optical axis, the only camera that MuJoCo renders."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from genima.types import Image
 
 
 class ImageUndistorter:
-    """For the images of one camera."""
+    """Undistorter for the images of one camera."""
 
     def __init__(self, camera: Camera) -> None:
         focal = float(np.sqrt(camera.fx * camera.fy))
@@ -25,7 +24,7 @@ class ImageUndistorter:
         self._same = not any(camera.distortion) and np.allclose(camera.K, self.camera.K)
 
     def __call__(self, image: Image) -> Image:
-        """The image (h, w, 3) that :attr:`camera` would have made; beyond the camera's own its edges are repeated.
+        """Return the image (h, w, 3) of :attr:`camera`; beyond the sensor its edges are repeated.
 
         Raises:
             GenimaError: for an image of another size.

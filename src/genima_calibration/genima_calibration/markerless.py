@@ -1,4 +1,4 @@
-"""A still camera's pose from images of the moving robot, without a board.
+"""Pose of a fixed camera from images of the moving robot, without a board.
 
 ::
 
@@ -75,7 +75,7 @@ _BLIND = 0.015, np.radians(1.5)  # m, rad, standard deviation: worse is no calib
 
 @dataclass(frozen=True)
 class RobotImage:
-    """An image with what the joints were when it was taken."""
+    """Image with the joint positions at its stamp."""
 
     name: str
     image: Image  # (h, w, 3)
@@ -83,7 +83,7 @@ class RobotImage:
 
     @classmethod
     def of(cls, sample: RawSample, robot: RobotModel) -> RobotImage:
-        """Image and joints of a recorded sample.
+        """Return image and joints of a recorded sample.
 
         Raises:
             GenimaError: for joints of another robot, and where the gripper's is missing.
@@ -101,7 +101,7 @@ class RobotImage:
 
 @dataclass(frozen=True)
 class MarkerlessResult:
-    """Where a camera is, and how sure that is."""
+    """Camera pose and its uncertainty."""
 
     T_base_camera: Array  # (4, 4)
     covariance: Array  # (6, 6) of the camera's twist in its own frame
@@ -117,17 +117,19 @@ class MarkerlessResult:
 
     @property
     def sigma(self) -> tuple[float, float]:
-        """Standard deviations in m and rad, in their worst directions."""
+        """Return the standard deviations in m and rad, in their worst directions."""
         t, r = (np.linalg.eigvalsh(self.covariance[part, part])[-1] for part in (slice(0, 3), slice(3, 6)))
         return float(np.sqrt(t)), float(np.sqrt(r))
 
 
 class RobotMatcher:
-    """Photos of one still camera, held against the robot's model. Its OpenGL contexts belong to the thread that made
-    it."""
+    """Matcher of images of one fixed camera with the robot model.
+
+    Its OpenGL contexts belong to the thread that made it.
+    """
 
     def __init__(self, photos: Sequence[RobotImage], intrinsics: CameraIntrinsics, robot: RobotModel) -> None:
-        """Raises a GenimaError for photos that cannot tell where a camera is, or of another size."""
+        """Raise a GenimaError for too few different poses, or images of another size."""
         _require_photos(photos, robot)
         straighten = ImageUndistorter(intrinsics.camera("camera", "base", np.eye(4)))
         self.photos, self.camera = photos, straighten.camera
@@ -146,19 +148,19 @@ class RobotMatcher:
     # Coarse: the whole of what moves.
 
     def overlap(self, T_base_camera: Array) -> float:
-        """How well what moves is where it should be, 0..1."""
+        """Return the agreement of predicted and observed motion in the images, 0..1."""
         expected = self._expected(T_base_camera)
         return float(np.minimum(expected, self._moving).sum() / max(np.maximum(expected, self._moving).sum(), 1e-9))
 
     def shifted(self, guess: Array) -> Array:
-        """A pose (4, 4) near a guess with which the robot is about where something moves."""
+        """Return a pose (4, 4) near a guess that puts the robot where something moves."""
         T = guess
         for blur, free, belief in _COARSE:
             T = self._coarse_step(T, blur, list(free), belief)
         return T
 
     def centred(self, T_base_camera: Array) -> Array:
-        """The pose (4, 4) turned so that the middle of all that moves is where it should be."""
+        """Return the pose (4, 4) rotated so that the centre of all motion is where it should be."""
         seen, expected = self._moving.sum(0), self._expected(T_base_camera).sum(0)
         if not expected.any() or not seen.any():
             return T_base_camera
@@ -172,7 +174,7 @@ class RobotMatcher:
         return expected_motion(np.stack(masks))
 
     def _coarse_step(self, guess: Array, blur: float, free: list[int], belief: float) -> Array:
-        """Levenberg-Marquardt on blurred images, by differences: their slopes reach as far as the blur does."""
+        """Take a Levenberg-Marquardt step on blurred images, by finite differences."""
         seen = _blurred(self._moving, blur)
         weight = np.sqrt(belief * np.sum(seen**2)) / _GUESS
 
@@ -205,7 +207,7 @@ class RobotMatcher:
     # Fine: the outline.
 
     def located(self, start: Array) -> MarkerlessResult | None:
-        """The pose by the outlines, from a start that is some tens of pixels off; None where none is found near it."""
+        """Return the pose by the outlines, from a start some tens of pixels off; None without convergence."""
         T, scale = start, self.camera.width / _WIDTH
         for reach, steps in _FINE:
             reach = max(2, round(reach * scale))
@@ -238,7 +240,7 @@ class RobotMatcher:
     def _background(
         self, masks: Sequence[NDArray[np.bool_]], reach: int
     ) -> tuple[Grey, NDArray[np.bool_], NDArray[np.bool_], float]:
-        """What is behind the robot, where that is known, where each photo shows it, and what is no difference."""
+        """Return the background, where it is known, where each image shows it, and the noise threshold."""
         around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (reach + _SLACK) + 1,) * 2)
         free = np.stack([cv2.dilate(mask.astype(np.uint8), around) == 0 for mask in masks])
         behind, known = background(self._smooth, free)
@@ -249,7 +251,7 @@ class RobotMatcher:
 def locate(
     photos: Sequence[RobotImage], intrinsics: CameraIntrinsics, robot: RobotModel, guess: Array | None = None
 ) -> MarkerlessResult:
-    """Where a still camera is that photographed the robot in different poses.
+    """Estimate the pose of a fixed camera from images of the robot in different poses.
 
     Args:
         photos: at least three, better six to ten, in which arm and hand are in view and stand differently.
@@ -280,7 +282,7 @@ def locate(
 def calibration(
     located: MarkerlessResult, view: str, intrinsics: CameraIntrinsics, date: str, frames: Frames | None = None
 ) -> CameraCalibration:
-    """What is written down of a result; ``date`` in ISO 8601."""
+    """Return the result as a calibration file; ``date`` in ISO 8601."""
     turned = np.kron(np.eye(2), located.T_base_camera[:3, :3])
     metres, angle = np.sqrt(np.mean(located.left_out**2, axis=0)).tolist()
     return CameraCalibration(
@@ -296,8 +298,10 @@ def calibration(
 
 
 def _starts(matcher: RobotMatcher, guess: Array | None) -> Iterator[Array]:
-    """Poses (4, 4) with which the robot is about where something moves, the most promising first. A guess may show it
-    so far from there that nothing pulls it over, so it is turned towards that, too."""
+    """Yield initial poses (4, 4) that put the robot where something moves, the most promising first.
+
+    A guess may be outside the optimiser's basin, so it is tried rotated towards the motion, too.
+    """
     if guess is not None:
         yield max((matcher.shifted(T) for T in (guess, matcher.centred(guess))), key=matcher.overlap)
     around = tqdm(_around(matcher), desc="match", unit="start", disable=None, leave=False)
@@ -305,7 +309,7 @@ def _starts(matcher: RobotMatcher, guess: Array | None) -> Iterator[Array]:
 
 
 def _around(matcher: RobotMatcher) -> list[Array]:
-    """Starts for who has no guess, the most promising first."""
+    """Return initial poses without a guess, the most promising first."""
     tried: list[Array] = []
     grid = [(a, e, d) for a in np.radians(_AZIMUTHS) for e in np.radians(_ELEVATIONS) for d in _DISTANCES]
     for azimuth, elevation, distance in tqdm(grid, desc="look from all around", disable=None, leave=False):
@@ -369,7 +373,7 @@ def _required(found: MarkerlessResult | None, guessed: bool, robot: RobotModel) 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Where an outline's points are seen."""
+    """Outline points found in an image."""
 
     offsets: Array  # (M,) px along the normals
     found: NDArray[np.bool_]  # (M,)
@@ -380,7 +384,7 @@ def _seen_outline(
     image: Grey, behind: Grey, known: NDArray[np.bool_], mask: NDArray[np.bool_], outline: Outline, reach: int,
     faint: float, width: int,
 ) -> _Seen:  # fmt: skip
-    """Where along each normal an image (h, w, 3) stops to differ from what is behind the robot.
+    """Find along each normal where an image (h, w, 3) stops to differ from the background.
 
     The samples inside should differ from it and those outside should not: the place that contradicts this least is
     taken (as the region terms of Bibby and Reid, Robust real-time visual tracking using pixel-wise posteriors, ECCV
@@ -419,7 +423,7 @@ def _seen_outline(
 
 @dataclass(frozen=True)
 class _System:
-    """Linear equations by found outline points, for the camera's twist and how swollen everything looks."""
+    """Linear equations from outline points, for the camera's twist and the scale of the outline."""
 
     by_unknown: Array  # (K, 7)
     off: Array  # (K,) px
@@ -434,12 +438,12 @@ class _System:
 
     @property
     def twist(self) -> Array:
-        """Of the camera (6,), in its own frame."""
+        """Return the camera's twist (6,), in its own frame."""
         return self.unknowns[:6]
 
     @classmethod
     def of(cls, outlines: Sequence[Outline], seen: Sequence[_Seen], camera: Camera) -> _System:
-        """By iteratively reweighted least squares with Tukey's loss."""
+        """Solve by iteratively reweighted least squares with Tukey's loss."""
         used = [each.found for each in seen]
         possible = np.array([(each.possible | each.found).sum() for each in seen])
         found = np.array([each.sum() for each in used])
@@ -466,15 +470,17 @@ class _System:
 
     @property
     def covariance(self) -> Array:
-        """Of the twist (6, 6): neighbouring points are wrong alike, and so are all of a photo, by its joints; so both
-        blocks of points and photos count as one each.
+        """Return the covariance (6, 6) of the twist, robust to correlated errors.
+
+        Errors of neighbouring points are correlated, and so are those of an image, by its joints: clusters of both
+        count as one each.
 
         Source: Liang and Zeger, Longitudinal data analysis using generalized linear models, Biometrika 73, 1986.
         """
         return self._sandwich(self.by_unknown, self.unknowns)[:6, :6]
 
     def focal(self) -> tuple[float, float]:
-        """By how much of itself the focal length seems to be wrong, where it is free, and that's standard deviation."""
+        """Return the relative error of the focal length, where it is free, and its standard deviation."""
         J = np.column_stack([self.by_unknown, self.by_focal])
         unknowns = _solve(J, self.off, self.weights, self.noise)
         return float(unknowns[7]), float(np.sqrt(self._sandwich(J, unknowns)[7, 7]))
@@ -490,7 +496,7 @@ class _System:
         return _UNSEEN**2 * (inverted @ meat @ inverted)
 
     def left_out(self) -> Array:
-        """How far in m and rad (N, 2) the pose moves without each photo, to first order."""
+        """Return the change of the pose in m and rad (N, 2) without each image, to first order."""
         moves = []
         for i in range(self.photo.max() + 1):
             others = self.photo != i
@@ -510,7 +516,7 @@ def _solve(J: Array, off: Array, weights: Array, noise: float) -> Array:
 
 
 def _middle_ray(image: Grey, camera: Camera) -> Array:
-    """Where the middle of an image's (h, w) weight is, a unit vector in the optical frame."""
+    """Return the direction to an image's (h, w) centre of weight, a unit vector in the optical frame."""
     rows, columns = np.indices(image.shape) + 0.5
     x, y = (float((at * image).sum() / image.sum()) for at in (columns, rows))
     ray = np.array([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0])

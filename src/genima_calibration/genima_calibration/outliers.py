@@ -1,4 +1,4 @@
-"""Samples that do not fit the others: a board that was bumped, or something else taken for it.
+"""Outlier samples: a moved board, or a false detection.
 
 First a start that up to 30 % of wrong samples cannot spoil: the closed form from many small sets of samples, and of
 those the solution that most samples fit best (least trimmed squares by random sets: Rousseeuw and Van Driessen,
@@ -38,7 +38,7 @@ _FINEST = 0.1  # px: noise that corners seen at a slant may have, however sharp 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a search for the most likely poses begins."""
+    """Initial estimate for the search of the most likely poses."""
 
     hand_eye: HandEye
     scale: float  # of the board
@@ -48,7 +48,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Check:
-    """Samples against the most likely poses from the others."""
+    """Consistency of samples with the poses estimated from the others."""
 
     pixels: Array  # (N,) px, of a point, root mean square
     millimetres: Array  # (N,) from where the middle of the board should be to where it is seen
@@ -58,7 +58,7 @@ class Check:
 
 
 def robust_start(samples: Stack, parent: Parent, free_scale: bool = False) -> Start:
-    """A closed-form solution that wrong samples, up to three of ten, have no part in."""
+    """Return a robust closed-form solution, for up to three outliers in ten samples."""
     N = len(samples)
     A, B = samples.T_parent_carrier(parent), samples.T_camera_board
     if comb(N, _SET) <= _SETS:
@@ -83,7 +83,7 @@ def robust_start(samples: Stack, parent: Parent, free_scale: bool = False) -> St
 
 
 def consistent(samples: Stack, start: Start, free: Free = Free()) -> tuple[Fit, NDArray[np.bool_]]:  # noqa: B008
-    """The most likely poses from the samples that agree, and which these are (N,)."""
+    """Return the most likely poses from the consistent samples, and the mask (N,) of these."""
     good, hand_eye, scale = start.best, start.hand_eye, start.scale if free.scale else 1.0
     for i in range(_ROUNDS):
         fit = refine(samples.take(good), hand_eye, free, scale)
@@ -135,7 +135,7 @@ def check(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Check:
 
 
 def reasons(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Mapping[str, str]:
-    """Why each sample that is not ``good`` (N,) is not, by its name."""
+    """Return the reason for each sample that is not ``good`` (N,), by name."""
     at = fit.hand_eye
     wrong_points = check(samples, fit, good).wrong_points
     seen = inverse(samples.T_parent_carrier(at.parent)) @ at.T_parent_camera @ samples.T_camera_board  # T_carrier_board
@@ -159,7 +159,7 @@ def reasons(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Mapping[str, s
 
 
 def _agreeing(T: Array, which: list[int], usual: Array) -> list[list[int]]:
-    """Groups of two or more poses T (N, 4, 4) that lie much nearer to each other than to the usual one (4, 4)."""
+    """Return groups of poses T (N, 4, 4) that are much nearer to each other than to the usual one (4, 4)."""
     groups: list[list[int]] = []
     for i in which:
         for group in groups:
@@ -174,13 +174,13 @@ def _agreeing(T: Array, which: list[int], usual: Array) -> list[list[int]]:
 
 
 def _right_points(samples: Stack, fit: Fit) -> NDArray[np.bool_]:
-    """(N, M): the points that lie as on the board, by their own image alone."""
+    """Return (N, M): points consistent with the board, by their own image alone."""
     noise = max(fit.noise.pixels, image_noise(samples), _FINEST)
     return samples.seen & (_off_in_image(samples).max(-1) < _FAR * noise)
 
 
 def image_noise(samples: Stack) -> float:
-    """Noise of the pixels in px, from how far points lie off the board in their own image, whatever the robot did."""
+    """Return the pixel noise in px, from the distance of points to the board in their own image."""
     return 1.4826 * float(np.median(_off_in_image(samples)[samples.seen]))
 
 

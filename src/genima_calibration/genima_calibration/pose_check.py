@@ -1,4 +1,4 @@
-"""Whether a camera is still where its calibration says, by one image of the robot.
+"""Check of a camera's pose against its calibration, from one image of the robot.
 
 The robot's model is drawn as the calibration has it. Where its outline is, an edge should be seen; if the camera has
 been moved, all edges are shifted alike. So every point of the outline votes for the shifts of the whole that put it on
@@ -44,7 +44,7 @@ _SURE = 3.0  # standard deviations
 
 
 class PoseVerdict(Enum):
-    """What a check says."""
+    """Verdict of a check."""
 
     FINE = "fine"
     MOVED = "moved"
@@ -53,7 +53,7 @@ class PoseVerdict(Enum):
 
 @dataclass(frozen=True)
 class PoseCheck:
-    """How far the robot is seen from where it is drawn."""
+    """Distance between the robot in the image and its model."""
 
     verdict: PoseVerdict
     twist: Array  # (6,) of the camera in its own frame that joins them; of one image, only what it does there is sure
@@ -65,22 +65,22 @@ class PoseCheck:
 
     @property
     def lost(self) -> bool:
-        """Whether the robot should be in view, but is not found."""
+        """Return whether the robot should be in view and is not found."""
         return self.verdict is PoseVerdict.UNKNOWN and 0 < self.share < _SHARE
 
 
 class CalibrationChecker:
-    """For the images of one camera. Its OpenGL context belongs to the thread that made it."""
+    """Checker for the images of one camera; its OpenGL context belongs to the thread that made it."""
 
     def __init__(self, camera: Camera, robot: RobotModel) -> None:
-        """Raises a GenimaError for a robot without meshes, or without OpenGL."""
+        """Raise a GenimaError for a robot without meshes, or without OpenGL."""
         self.calibrated, self._robot = camera, robot
         self.straighten = ImageUndistorter(camera)
         self._depth = RobotDepth(robot, self.straighten.camera)
 
     @classmethod
     def for_images(cls, camera: Camera, robot: RobotModel, width: int, height: int) -> CalibrationChecker:
-        """For images that may be smaller or larger than those that the camera was calibrated with.
+        """Return the checker for images smaller or larger than the calibration's.
 
         Raises:
             GenimaError: when their sides have another ratio.
@@ -97,8 +97,10 @@ class CalibrationChecker:
         self._depth.close()
 
     def outline(self, joints: Joints, twist: Array | None = None) -> Outline:
-        """Where the robot's outline should be in a straight image, if the camera is where it was calibrated, or a twist
-        (6,) away from there; but for what is at the image's edge."""
+        """Return the robot's expected outline in an undistorted image, without the image's border.
+
+        The camera is at its calibrated pose, or a ``twist`` (6,) away from it.
+        """
         T, camera = self.calibrated.T_base_camera(self._robot, joints.positions), self.straighten.camera
         if twist is not None:
             T = moved(T, twist)
@@ -107,7 +109,7 @@ class CalibrationChecker:
         return outline.take(np.all((outline.pixels > low) & (outline.pixels < high), axis=1))
 
     def check(self, image: Image, joints: Joints) -> PoseCheck:
-        """By an image (h, w, 3) and the joints of its moment.
+        """Check an image (h, w, 3) with the joints at its stamp.
 
         Raises:
             GenimaError: for an image of another size.
@@ -127,7 +129,7 @@ class CalibrationChecker:
 
 
 def _fitted(image: Image, outline: Outline) -> tuple[float, Array, Array]:
-    """The share of an outline that is found, the camera's twist (6,) away from it, and others (R, 6) as likely."""
+    """Return the found fraction of an outline, the camera's twist (6,), and equally likely others (R, 6)."""
     edges = _Edges.of(image, outline)
     starts = (np.zeros(6), _as_twist(outline, edges.winner()))
     share, twist = max((edges.fitted(start) for start in starts), key=lambda each: each[0])
@@ -147,7 +149,7 @@ class _Edges:
 
     @classmethod
     def of(cls, image: Image, outline: Outline) -> _Edges:
-        """Local maxima of the slope; what is stronger than clear counts no more."""
+        """Return local maxima of the slope, clipped at a clear edge's."""
         width = image.shape[1]
         wide = _WIDE * width
         reach = _REACH * width + 3 * wide
@@ -163,7 +165,7 @@ class _Edges:
         return cls(outline, width, s, strength, near, block.ravel())
 
     def winner(self) -> Array:
-        """The shift (2,) in px of the whole that puts most of the outline on edges."""
+        """Return the shift (2,) in px that puts most of the outline on edges."""
         farthest = _REACH * self.width
         steps = np.linspace(-farthest, farthest, 2 * _STEPS + 1)
         shifts = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
@@ -172,8 +174,7 @@ class _Edges:
         return np.asarray(shifts[np.argmax(votes.sum(0))], float)
 
     def fitted(self, twist: Array) -> tuple[float, Array]:
-        """The share of the outline that is on edges after the twist (6,) of the camera near a given one that puts most
-        there, and that twist."""
+        """Return the fraction of the outline on edges, and the camera's twist (6,) near a given one that fits best."""
         for reach in (4.0, 3.0, 2.0, 1.5, 1.5):
             at, weights = self._nearest(twist, reach * _WIDE * self.width)
             twist = _solve(self.outline.by_twist, at, weights)
@@ -182,7 +183,7 @@ class _Edges:
         return float(share), twist
 
     def spread(self, twist: Array) -> Array:
-        """Twists (R, 6) as a fit near this one has them for resampled parts of the outline."""
+        """Return twists (R, 6) of fits to resampled parts of the outline."""
         J = self.outline.by_twist
         at, weights = self._nearest(twist, 3 * _WIDE * self.width)
         count = int(self.block.max()) + 1
@@ -194,7 +195,7 @@ class _Edges:
         return np.asarray(np.linalg.solve(normal_drawn, (drawn @ right)[..., None])[..., 0], float)
 
     def _nearest(self, twist: Array, reach: float) -> tuple[Array, Array]:
-        """Where the edges (M,) are that are near where a twist puts the outline, and how much of one there is (M,)."""
+        """Return the nearest edges (M,) to the shifted outline, and their weights (M,)."""
         weights = self.strength * np.exp(-0.5 * np.square((self.s - self.outline.shift(twist)[:, None]) / reach))
         total = weights.sum(1)
         return (weights * self.s).sum(1) / np.maximum(total, 1e-9), np.minimum(total, 1.0)
@@ -204,13 +205,13 @@ class _Edges:
 
 
 def _solve(J: Array, at: Array, weights: Array) -> Array:
-    """The twist (6,) that shifts an outline so, weighted; a camera is not moved by metres."""
+    """Return the weighted least-squares twist (6,) of an outline's shift, without jumps of metres."""
     weighted = (J * weights[:, None]).T
     return np.asarray(np.linalg.solve(weighted @ J + _PRIOR, weighted @ at), float)
 
 
 def _as_twist(outline: Outline, shift: Array) -> Array:
-    """A twist (6,) of the camera that shifts an outline by about a shift (2,) in px."""
+    """Return the camera twist (6,) for an outline's shift (2,) in px."""
     return _solve(outline.by_twist, outline.normals @ shift, np.ones(len(outline)))
 
 

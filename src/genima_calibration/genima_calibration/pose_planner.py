@@ -1,4 +1,4 @@
-"""Where an arm goes to take samples by itself, and whether it may go there.
+"""Collision-free poses and trajectories for an automatic calibration.
 
 First small turns about where it stands, until they tell where the camera is; then each time the pose whose sample
 would tell most (:mod:`genima_calibration.pose_selection`). A way leads straight from pose to pose, slowly, and is
@@ -42,7 +42,7 @@ _QUICKEST = 0.5  # s, of the shortest way
 
 
 def forbidden_regions(robot: RobotModel, workspace: Sequence[float] | None, lowest: float) -> list[ForbiddenRegion]:
-    """Where no part of a way may lead. Takes a second, to read the arm's shape.
+    """Return regions that no trajectory may enter; takes a second, to read the arm's shape.
 
     Args:
         robot: the arm.
@@ -60,7 +60,7 @@ def forbidden_regions(robot: RobotModel, workspace: Sequence[float] | None, lowe
 
 
 class PosePlanner:
-    """Plans one stop after the other; knows no clock and moves nothing."""
+    """Planner of one pose after the other, without a clock or motion."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class PosePlanner:
         self._size *= _MISSED
 
     def first(self, around: Array, present: Array) -> Array:
-        """Joints (n,) rad for a small turn ``around`` (n,) rad, that can be reached from the ``present`` ones.
+        """Return joints (n,) rad of a small rotation ``around`` (n,) rad, reachable from ``present``.
 
         Raises:
             GenimaError: when there is none.
@@ -108,7 +108,7 @@ class PosePlanner:
         )
 
     def next(self, outcome: HandEyeResult, present: Array) -> Array:
-        """Joints (n,) rad of the most telling sample that can be reached from the ``present`` ones (n,).
+        """Return joints (n,) rad of the most informative sample reachable from ``present`` (n,).
 
         Raises:
             GenimaError: when none can be.
@@ -132,7 +132,7 @@ class PosePlanner:
     def way(
         self, start: Array, goal: Array, gripper: float, speed: float, outcome: HandEyeResult | None = None
     ) -> JointTrajectory:
-        """From rest to rest, ``start`` to ``goal`` (n,) rad, with the gripper as it is.
+        """Return a rest-to-rest trajectory from ``start`` to ``goal`` (n,) rad, with the gripper unchanged.
 
         Args:
             start: where the arm stands.
@@ -155,7 +155,7 @@ class PosePlanner:
         return JointTrajectory(np.array([0.0, seconds]), np.stack([start, goal]), np.full(2, gripper))
 
     def _refusal(self, start: Array, goal: Array, held: ForbiddenRegion) -> str | None:
-        """Why the arm may not go straight there; None where it may."""
+        """Return the reason why a straight motion is not allowed; None where it is."""
         limits = MotionLimits.of(self._robot, 1, 1, 1, _STEP)
         if np.any((goal < limits.position_min) | (goal > limits.position_max)):
             return "a joint would be at the end of its range"
@@ -170,7 +170,7 @@ class PosePlanner:
         return any(np.abs(goal - missed).max() < _NEAR_MISS for missed in self._missed)
 
     def _keep_out_of_what_is_held(self, outcome: HandEyeResult | None) -> ForbiddenRegion:
-        """The board in the hand, or the camera on it; where nobody knows yet where the board is, all about the tip."""
+        """Forbid collisions of the held board or camera; with an unknown board, of a sphere around the tip."""
         if self._parent == "flange":
             at = np.zeros((1, 3)) if outcome is None else outcome.fit.hand_eye.T_parent_camera[None, :3, 3]
             return TableClearance(self._robot, at, 0.0, self._lowest)
@@ -184,7 +184,7 @@ class PosePlanner:
 
 
 class TableClearance(ForbiddenRegion):
-    """Where what is fixed to the flange would be too low, or too near to the arm's upper links."""
+    """Clearance of objects on the flange to the table and to the arm's upper links."""
 
     reason = GuardReason.WORKSPACE
 

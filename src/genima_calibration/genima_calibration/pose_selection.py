@@ -1,4 +1,4 @@
-"""Where to go next: the joints whose sample would tell most about where the camera is.
+"""Next best pose: the joints whose sample reduces the uncertainty of the camera most.
 
 Source: D-optimal design of experiments (Fedorov, Theory of optimal experiments, 1972): of the candidates, the one that
 most reduces the determinant of the camera pose's covariance, to first order.
@@ -26,7 +26,7 @@ _SHORTEST = 12.0  # px, of a square's side: smaller markers are not read
 
 @dataclass(frozen=True)
 class NextPose:
-    """A recommendation."""
+    """Recommended next pose."""
 
     joints: Array  # (n,) rad
     index: int  # of the candidate
@@ -35,7 +35,7 @@ class NextPose:
 
 
 def candidates_near(samples: Stack, count: int, reach: float, seed: int) -> Array:
-    """Joints (count, n) within ``reach`` rad of those of the samples and within the arm's range, at random."""
+    """Return random joints (count, n) within ``reach`` rad of the samples' joints and within the arm's range."""
     rng = np.random.default_rng(seed)
     q = samples.joints[rng.integers(len(samples), size=count)]
     q = q + rng.uniform(-reach, reach, q.shape)
@@ -43,7 +43,7 @@ def candidates_near(samples: Stack, count: int, reach: float, seed: int) -> Arra
 
 
 def next_pose(samples: Stack, fit: Fit, board: CalibrationBoard, candidates: Array) -> NextPose:
-    """The most telling of ``candidates`` (C, n) rad in which the camera sees the whole board.
+    """Return the most informative of ``candidates`` (C, n) rad in which the camera sees the whole board.
 
     Whether the arm can go there without touching anything is for the caller to know.
 
@@ -76,7 +76,7 @@ def next_pose(samples: Stack, fit: Fit, board: CalibrationBoard, candidates: Arr
 
 
 def in_view(T_camera_board: Array, fit: Fit, board: CalibrationBoard) -> NDArray[np.bool_]:
-    """Whether a camera at (C, 4, 4) could detect the whole board: inside the image, from its front, large enough."""
+    """Return whether cameras (C, 4, 4) can detect the whole board: in the image, from the front, large enough."""
     intrinsics, (width, height) = fit.intrinsics, board.size
     outline = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [width / 2, height / 2, 0]])
     points = transform(T_camera_board, fit.scale * outline)

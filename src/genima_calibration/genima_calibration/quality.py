@@ -56,7 +56,7 @@ class BoardSize:
 
     @property
     def bias(self) -> Array:
-        """(6, 6) to be added to the covariance of the camera's twist for a size that is wrong.
+        """Return (6, 6) to add to the covariance of the camera's twist for a wrong size.
 
         The shift's square without what chance explains of it: nothing up to two standard deviations.
         """
@@ -66,7 +66,7 @@ class BoardSize:
 
 @dataclass(frozen=True)
 class Quality:
-    """What samples say about themselves."""
+    """Quality measures of samples."""
 
     turns: Array  # (3,) deg, rising: how much the flange turns across the least, the middle and the best seen direction
     condition: float  # how much less sure the camera is in its worst direction than in its best
@@ -74,7 +74,7 @@ class Quality:
     size: BoardSize
 
     def advice(self) -> str:
-        """What to do next, in words; empty where nothing is missing."""
+        """Return the next steps as text; empty without any."""
         if self.size.problem:
             return self.size.problem
         if self.turns[0] < _LITTLE:
@@ -85,7 +85,7 @@ class Quality:
 
 
 def quality(samples: Stack, fit: Fit, size: BoardSize) -> Quality:
-    """Of the samples of a fit, to a board of that size."""
+    """Return the quality of a fit's samples for a board of that size."""
     each = check(samples, fit, np.ones(len(samples), bool))
     left_out = dict(
         zip(samples.names, zip(each.pixels.tolist(), each.millimetres.tolist(), each.degrees.tolist(), strict=True),
@@ -100,7 +100,7 @@ def quality(samples: Stack, fit: Fit, size: BoardSize) -> Quality:
 
 
 def turning(samples: Stack, parent: Parent) -> tuple[Array, Array]:
-    """How much the flange turns across each of three directions (3,) rad, rising, and these (3, 3) as rows.
+    """Return the flange's rotation about three axes (3,) rad, rising, and these axes (3, 3) as rows.
 
     A turn by an angle about an axis moves what lies along the axis not at all, and what lies across it by that angle:
     the camera's distance along a direction is seen by turns across it. Directions are in the base's frame for a
@@ -123,7 +123,7 @@ def require_enough(count: int) -> None:
 
 
 def require_turns(samples: Stack, parent: Parent) -> None:
-    """Raise a GenimaError where the flange does not turn, or about one axis only."""
+    """Raise a GenimaError where the flange does not rotate, or about one axis only."""
     turns, directions = turning(samples, parent)
     if turns[2] < _STILL:
         raise GenimaError(
@@ -139,7 +139,7 @@ def require_turns(samples: Stack, parent: Parent) -> None:
 
 
 def require_parent(asked: Start, other: Start) -> None:
-    """Raise a GenimaError where the samples fit a camera at the other place."""
+    """Raise a GenimaError where the samples fit a camera on the other parent."""
     if asked.misfit > _BAD and asked.misfit > _MUCH_BETTER * other.misfit:
         here, there = asked.hand_eye.parent, other.hand_eye.parent
         raise GenimaError(
@@ -149,14 +149,14 @@ def require_parent(asked: Start, other: Start) -> None:
 
 
 def board_size(fit: Fit, resized: Fit, square: float) -> BoardSize:
-    """The board's size by a fit in which its scale was free, beside one in which it was as said (``square`` in m)."""
+    """Return the board's size by a fit with free scale, besides one with the given ``square`` in m."""
     T = inverse(fit.hand_eye.T_parent_camera) @ resized.hand_eye.T_parent_camera
     sigma = float(np.sqrt(resized.covariance[SCALE, SCALE]))
     return BoardSize(square, resized.scale, sigma, np.concatenate([T[:3, 3], rotation_vector(T[:3, :3])]))
 
 
 def require_size(size: BoardSize) -> None:
-    """Raise a GenimaError where the board is clearly of another size than said, by more than a print may be off."""
+    """Raise a GenimaError where the board's size differs from its file by more than printing explains."""
     if size.problem and abs(size.scale - 1) > _WRONG_SIZE:
         raise GenimaError(size.problem)
 

@@ -1,4 +1,4 @@
-"""What a calibration tells a person."""
+"""Text report of a calibration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CANDIDATES, _REACH = 300, 0.4  # poses among which the next one is sought; rad 
 
 
 def report(outcome: HandEyeResult, result: CameraCalibration, board: CalibrationBoard) -> Iterator[str]:
-    """Lines: the result and how sure it is, what does not fit and why, other solvers, what to do next."""
+    """Return lines: result and uncertainty, outliers and their causes, other solvers, next steps."""
     camera, residuals, sigma, robot = result.camera, result.residuals, result.sigma, outcome.samples.robot
     assert residuals is not None and sigma is not None
     xyz = ", ".join(f"{x:.4f}" for x in camera.T_parent_camera[:3, 3])

@@ -1,4 +1,4 @@
-"""The robot's outline as its model draws it, and how it shifts in the image when the camera moves.
+"""Outline of the robot model in an image, and its shift by a camera's motion.
 
 An outline is where the robot's surface turns away from the camera. To first order, it shifts in an image like points
 fixed to the robot that lie on it now, as far as the shift is across it; along it nothing is seen.
@@ -23,7 +23,7 @@ _SMOOTH = 1.5  # px, of the silhouette before its normals are taken
 
 @dataclass(frozen=True)
 class Outline:
-    """M points, about one a pixel along the outline."""
+    """M points, about one per pixel along the outline."""
 
     pixels: Array  # (M, 2), pixel centres at n + 0.5
     normals: Array  # (M, 2), unit vectors that point away from the robot
@@ -33,16 +33,16 @@ class Outline:
         return len(self.pixels)
 
     def shift(self, twist: Array) -> Array:
-        """How far (M,) in px the outline shifts along its normals when the camera moves by a twist (6,)."""
+        """Return the shift (M,) in px of the outline along its normals for a camera twist (6,)."""
         return self.by_twist @ twist
 
     def take(self, which: NDArray[np.bool_]) -> Outline:
-        """The points where ``which`` (M,) is true."""
+        """Return the points where ``which`` (M,) is true."""
         return Outline(self.pixels[which], self.normals[which], self.by_twist[which])
 
     @classmethod
     def of(cls, depth: NDArray[np.float32], camera: Camera) -> Outline:
-        """Of a depth image (h, w) of the robot alone by a ``camera``; where the image cuts the robot off is none."""
+        """Return the outline of a depth image (h, w) of the robot alone; image borders are not part of it."""
         mask = np.isfinite(depth)
         smooth = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), _SMOOTH)
         gradient = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)], -1)
@@ -69,7 +69,7 @@ class Outline:
 
 
 def along_normals(image: NDArray[np.float32], outline: Outline, offsets: Array) -> NDArray[np.float32]:
-    """Values (M, S, ...) of an image (h, w, ...) at ``offsets`` (S,) in px along the normals, 0 outside of it."""
+    """Return values (M, S, ...) of an image (h, w, ...) at ``offsets`` (S,) in px along the normals, 0 outside."""
     if not len(outline):  # OpenCV takes no empty maps
         return np.zeros((0, len(offsets), *image.shape[2:]), np.float32)
     at = (outline.pixels[:, None] + offsets[:, None] * outline.normals[:, None] - 0.5).astype(np.float32)

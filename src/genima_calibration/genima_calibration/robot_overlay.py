@@ -1,4 +1,4 @@
-"""The robot as its model has it, drawn over an image of it."""
+"""Robot model drawn over a camera image."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ _SUBPIXEL = 4  # bits of OpenCV's drawing
 def draw_check(
     checker: CalibrationChecker, robot: RobotModel, image: Image, joints: Joints, checked: PoseCheck
 ) -> Image:
-    """A straight copy of an image (h, w, 3) with the robot's joints and outline, where it should be and, if it is
-    somewhere else, where it is seen; with a line that says so."""
+    """Return an undistorted copy of an image (h, w, 3) with the robot model's joints and outline.
+
+    The expected outline is drawn and, if it differs, the found one; a line of text states the verdict.
+    """
     picture, camera = checker.straighten(image).copy(), checker.straighten.camera
     _draw(picture, checker.outline(joints), DRAWN)
     if checked.verdict is PoseVerdict.MOVED:

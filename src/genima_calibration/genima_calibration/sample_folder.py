@@ -1,4 +1,4 @@
-"""Samples on disk, as the live calibrator leaves them and anybody can make them: ``NAME.png`` and ``NAME.yaml``.
+"""Calibration samples on disk: ``NAME.png`` and ``NAME.yaml``.
 
 The image is as the camera gave it, not rectified. Beside it lies what belongs to it::
 
@@ -43,7 +43,7 @@ _PNG, _IMAGE_BYTES = b"\x89PNG\r\n\x1a\n", 256 << 20
 
 @dataclass(frozen=True)
 class CameraInfo:
-    """What a driver says of a camera: the fields of a ROS CameraInfo that matter here."""
+    """Fields of a ROS CameraInfo for a calibration."""
 
     frame_id: str  # the optical frame
     width: int  # px
@@ -54,7 +54,7 @@ class CameraInfo:
 
     @property
     def intrinsics(self) -> CameraIntrinsics:
-        """The lens.
+        """Return the camera's intrinsics.
 
         Raises:
             GenimaError: for an uncalibrated camera or an unknown distortion model.
@@ -62,7 +62,7 @@ class CameraInfo:
         return CameraIntrinsics.from_camera_info(self.width, self.height, self.distortion_model, self.d, self.k)
 
     def require_view(self, view: str, views: Collection[str]) -> None:
-        """Raise a GenimaError where the optical frame is named after another one of ``views``."""
+        """Raise a GenimaError where the optical frame belongs to another one of ``views``."""
         others = [other for other in views if other in self.frame_id and other != view]
         if others and view not in self.frame_id:
             raise GenimaError(
@@ -72,7 +72,7 @@ class CameraInfo:
 
     @classmethod
     def of(cls, message: Any) -> CameraInfo:
-        """Of a ROS message."""
+        """Convert a ROS message."""
         numbers = (tuple(float(number) for number in values) for values in (message.d, message.k))
         return cls(message.header.frame_id, message.width, message.height, message.distortion_model, *numbers)
 
@@ -94,7 +94,7 @@ class _SampleSchema(FileSchema):
 
 @dataclass(frozen=True)
 class RawSample:
-    """One stop of the robot as it was recorded."""
+    """Recorded sample before detection."""
 
     name: str
     view: str
@@ -103,7 +103,7 @@ class RawSample:
     info: CameraInfo
 
     def positions(self, robot: RobotModel) -> NDArray[np.float64]:
-        """Joints (n,) in the robot's order.
+        """Return joints (n,) in the robot's order.
 
         Raises:
             GenimaError: when they are another robot's.
@@ -111,7 +111,7 @@ class RawSample:
         return pick(f"sample {self.name}", list(self.joints), list(self.joints.values()), robot.joint_names)
 
     def detected(self, board: CalibrationBoard, robot: RobotModel) -> Sample:
-        """With the board that is seen.
+        """Return the sample with its detected board.
 
         Raises:
             GenimaError: when none is, and for joints of another robot.
@@ -120,7 +120,7 @@ class RawSample:
 
 
 def save_sample(folder: Path, sample: RawSample) -> None:
-    """Write one sample; it is there as a whole, or not at all.
+    """Write one sample atomically.
 
     Raises:
         GenimaError: when one of that name is there, and when there is no room or no right to.
@@ -157,13 +157,13 @@ def drop_sample(folder: Path, name: str) -> None:
 
 
 def present_samples(folder: Path) -> list[str]:
-    """The names of a folder's samples, sorted; none where there is no such folder."""
+    """Return the names of a folder's samples, sorted; empty without a folder."""
     files = (path for path in folder.glob("*.yaml") if not path.name.startswith("."))  # hidden ones are macOS's
     return sorted(path.stem for path in files if path.with_suffix(".png").exists())
 
 
 def sample_names(folder: Path) -> list[str]:
-    """The names of a folder's samples, sorted.
+    """Return the names of a folder's samples, sorted.
 
     Raises:
         GenimaError: where there is none.
@@ -176,7 +176,7 @@ def sample_names(folder: Path) -> list[str]:
 
 
 def load_samples(folder: Path, names: Sequence[str]) -> Iterator[RawSample]:
-    """A folder's samples by their names, all of one view and one camera.
+    """Load a folder's samples by name, all of one view and one camera.
 
     Raises:
         GenimaError: for a missing or malformed file, and samples of different cameras.
@@ -206,7 +206,7 @@ def _load(folder: Path, name: str) -> RawSample:
 
 
 def _read_png(path: Path, info: CameraInfo) -> Image:
-    """An image (h, w, 3), whose size is looked at before memory is taken for it."""
+    """Read an image (h, w, 3), with its size checked before memory is allocated."""
     data = read_bytes(path, "sample's image", _IMAGE_BYTES)
     if not data.startswith(_PNG):
         raise GenimaError(f"sample's image {path}: no PNG image; save it as PNG, which loses nothing")

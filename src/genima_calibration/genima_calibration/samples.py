@@ -1,4 +1,4 @@
-"""What one stop of the robot gives: its joints, and the board as the camera sees it from there."""
+"""Calibration samples: joints, and the board's points in the image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """One stop."""
+    """Sample of one stationary pose."""
 
     name: str
     joints: Array  # (n,) rad as measured, in the order of RobotModel.joint_names
@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Stack:
-    """N samples as arrays, their points padded to M, with the camera that saw them and the robot that moved."""
+    """N samples as arrays, points padded to M, with their camera and robot."""
 
     names: tuple[str, ...]
     joints: Array  # (N, n) rad
@@ -46,15 +46,15 @@ class Stack:
 
     @property
     def T_base_flange(self) -> Array:
-        """(N, 4, 4) by forward kinematics."""
+        """Return (N, 4, 4) by forward kinematics."""
         return self.robot.link_poses(self.joints)[:, -2]
 
     def T_parent_carrier(self, parent: Parent) -> Array:
-        """(N, 4, 4) by forward kinematics, of what carries the board in what carries the camera."""
+        """Return (N, 4, 4) by forward kinematics: pose of the board's carrier in the camera's parent."""
         return self.T_base_flange if parent == "base" else inverse(self.T_base_flange)
 
     def take(self, which: NDArray[np.bool_]) -> Stack:
-        """The samples where ``which`` (N,) is true."""
+        """Return the samples where ``which`` (N,) is true."""
         return replace(
             self,
             names=tuple(name for name, wanted in zip(self.names, which, strict=True) if wanted),

@@ -1,4 +1,4 @@
-"""The calibration of one camera while it is made: samples, each on the disk at once, and what they say by now."""
+"""Calibration session of one camera: samples, stored at once, and their current result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CANDIDATES, _REACH = 300, 0.4  # rad from where samples were taken, of what is 
 
 @dataclass(frozen=True)
 class Result:
-    """What samples say, or why they say nothing."""
+    """Calibration of samples, or the reason without one."""
 
     samples: tuple[str, ...]  # their names
     words: str
@@ -49,7 +49,7 @@ class Result:
 
 
 class Session:
-    """The samples of one view in a folder. Several threads may ask; one at a time may take and drop."""
+    """Samples of one view in a folder; any thread may read, one at a time may take and drop."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Session:
         base_frame: str = "",
         flange_frame: str = "",
     ) -> None:
-        """Goes on with the samples that are there.
+        """Continue with the folder's samples.
 
         Args:
             folder: of the samples; made with the first.
@@ -94,17 +94,17 @@ class Session:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """In the order of their names."""
+        """Return the samples in the order of their names."""
         return tuple(sample for _, sample in sorted(self._samples.items()))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the samples."""
+        """Return the names of the samples."""
         return tuple(sorted(self._samples))
 
     @property
     def coverage(self) -> float:
-        """The share of the image, 0..1, in which samples saw the board."""
+        """Return the fraction 0..1 of the image covered by samples."""
         return coverage([s.detection for s in self.samples], self.info.intrinsics) if self.info else 0.0
 
     def require_camera(self, info: CameraInfo) -> None:
@@ -115,7 +115,7 @@ class Session:
             )
 
     def same_place(self, joints: Joints) -> str | None:
-        """The name of a sample that was taken from there, nearly; None where there is none."""
+        """Return the name of a sample of nearly the same pose; None without one."""
         T_base_flange = self.robot.link_poses(joints.positions)[-2]
         for name, sample in self._samples.items():
             metres, angle = difference(T_base_flange, self.robot.link_poses(sample.joints)[-2])
@@ -155,7 +155,7 @@ class Session:
         return name
 
     def compute(self, samples: Sequence[Sample], info: CameraInfo) -> Result:
-        """What samples (some of this session's) by a camera say."""
+        """Compute the result of some of this session's samples with a camera."""
         names = tuple(sample.name for sample in samples)
         try:
             board = seen_board(self.board, (sample.detection for sample in samples))

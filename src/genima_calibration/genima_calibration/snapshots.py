@@ -1,4 +1,4 @@
-"""What the cameras of a running robot see, with the joints of that moment."""
+"""Camera images of a running robot, with the joints at their stamps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAME_MOMENT = 0.05  # s
 
 
 def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> Mapping[str, Sequence[RobotImage]]:
-    """One photo of every view that speaks, by view; ``dds`` is a profile of config/dds.
+    """Take one image of every published view, by view; ``dds`` is a profile of config/dds.
 
     Raises:
         GenimaError: when no camera or no joints are heard.
@@ -41,7 +41,7 @@ def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> M
 def _listen(
     views: Sequence[str], robot: RobotModel, namespace: str
 ) -> tuple[dict[str, Sequence[RobotImage]], Collection[str]]:
-    """Return one photo of each view with joints of its time, and the views that images came of."""
+    """Return one image of each view with joints of its stamp, and the views with images."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image as ImageMessage

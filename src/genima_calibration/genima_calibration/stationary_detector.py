@@ -1,4 +1,4 @@
-"""Whether an arm stands still, and since when: only then do joints and image belong together."""
+"""Detector of a stationary arm, in which joints and image match."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _GRIPPER_FASTEST = 0.1  # of its opening, 1/s: the fingers of a faster one are n
 
 
 class StationaryDetector:
-    """Follows measured joints. All times are seconds on one clock."""
+    """Detector over measured joints; all times are seconds on one clock."""
 
     def __init__(self, tolerance: float = 1e-3, settle: float = 0.3) -> None:
         """Args:
@@ -26,13 +26,15 @@ class StationaryDetector:
             self._rest = joints
 
     def covers(self, stamp: float) -> bool:
-        """Whether the arm had settled by ``stamp``, and has not moved since."""
+        """Return whether the arm was settled at ``stamp``, and has been since."""
         return self._rest is not None and stamp - self._rest.stamp >= self._settle
 
 
 def is_slow(before: Joints, now: Joints, fastest: float) -> bool:
-    """Whether an image of the moment ``now`` shows the robot as its joints say, though one of the two may be late: no
-    joint has moved faster than ``fastest`` (rad/s) since a moment shortly ``before``, and the gripper hardly."""
+    """Return whether the robot is slow enough for image and joints of ``now`` to match despite delays.
+
+    No joint has moved faster than ``fastest`` (rad/s) since shortly ``before``, and the gripper hardly.
+    """
     passed = max(now.stamp - before.stamp, 1e-3)
     arm = abs(now.positions - before.positions).max()
     gripper_moves = abs(now.gripper - before.gripper) > _GRIPPER_FASTEST * passed  # not where it is unknown (NaN)

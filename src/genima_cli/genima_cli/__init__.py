@@ -1,4 +1,4 @@
-"""The sub-commands of `./genima`.
+"""Sub-commands of `./genima`.
 
 Modules are named by strings and imported only when their command runs: `./genima --help` works on a machine
 where nothing is installed yet, and the library never imports ROS.

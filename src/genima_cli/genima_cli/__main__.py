@@ -1,4 +1,4 @@
-"""Find the sub-command and run it; print errors meant for the user on one line."""
+"""Find and run the sub-command; print errors for the user in one line."""
 
 from __future__ import annotations
 
@@ -69,8 +69,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def end(code: int) -> NoReturn:
-    """Leave the process. ROS's objects end while Python is whole, and are spared its last clean-up, in which commands
-    that had done all they should crashed now and then."""
+    """Exit the process.
+
+    ROS objects are destroyed before Python's final clean-up, in which finished commands crashed now and then.
+    """
     end_by_interrupt()
     if "rclpy" in sys.modules:
         gc.collect()

@@ -1,4 +1,4 @@
-"""`./genima calibrate live`: calibrate a camera on the robot, by hand or by itself; or try it on the simulated one.
+"""`./genima calibrate live`: calibrate a camera on the robot, by hand or automatically; or on the simulated one.
 
 It starts what it needs: the simulator, our own drivers of a real robot, or only the calibrator beside a robot whose
 nodes run already; or it has the keys of a calibrator that runs already.
@@ -51,7 +51,7 @@ _NEAR = 1.0, 0.1  # mm, deg from the simulator's truth
 
 @dataclass
 class CalibrateLive(GraphOptions):
-    """Calibrate a camera on the robot: take samples by keys, or let the arm take them by itself.
+    """Calibrate a camera on the robot: take samples by keys, or automatically.
 
     With --sim on the simulated robot. With --robot-ip, --cameras and --view it starts our own drivers of a real Franka
     robot and of that camera, with the guard and the calibrator. With --view and --parent it starts the calibrator
@@ -91,7 +91,7 @@ class CalibrateLive(GraphOptions):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Calibrate; returns the exit code: 1 when a simulated camera was not found where it is."""
+    """Calibrate; return the exit code: 1 when a simulated camera's pose was not found."""
     options = parse_options(CalibrateLive, "genima calibrate live", argv, "./genima calibrate live --sim --auto")
     _require_possible(options)
     with interruptible():
@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _require_possible(options: CalibrateLive) -> None:
-    """Raise a GenimaError in a moment for options that do not go together, and for files that cannot be read."""
+    """Raise a GenimaError for contradictory options and unreadable files, before anything starts."""
     described = ("parent", "robot", "base_frame", "flange_frame")
     if options.sim:
         _refuse(options, ("robot_ip", "cameras", *described, "namespace"), "is of a real robot; leave it out, or --sim")
@@ -149,7 +149,7 @@ def _refuse(options: CalibrateLive, names: Sequence[str], why: str) -> None:
 
 
 def _start_robot(options: CalibrateLive) -> int:
-    """Our own drivers of robot and camera, the guard, a leader that keys push, and the calibrator."""
+    """Start our own drivers of robot and camera, the guard, a jog leader, and the calibrator."""
     from genima.robot.model import RobotModel
     from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone
@@ -172,7 +172,7 @@ def _start_robot(options: CalibrateLive) -> int:
 
 
 def _start_calibrator(options: CalibrateLive) -> int:
-    """The calibrator alone, in the graph of a robot whose nodes run already."""
+    """Start the calibrator alone, in the graph of a running robot."""
     from genima.robot.model import RobotModel
     from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone
@@ -202,7 +202,7 @@ def _start_calibrator(options: CalibrateLive) -> int:
 
 
 def _operate(options: CalibrateLive) -> int:
-    """Keys for a robot and a calibrator that run already."""
+    """Run the keys of a running robot and calibrator."""
     with attach_operator(_NODES, options.namespace, options.dds) as session:
         _by_hand(session)
     return 0
@@ -218,7 +218,7 @@ def _calibrator(options: CalibrateLive, parent: Literal["base", "flange"]) -> li
 
 
 def _device(options: CalibrateLive) -> Device:
-    """Connection of the camera to calibrate."""
+    """Return the connection of the camera to calibrate."""
     from genima.cameras.rig import load_rig
 
     rig = load_rig(options.cameras)
@@ -287,7 +287,7 @@ def _by_hand(session: TeleopSession) -> None:
 
 
 def _move_by_itself(session: TeleopSession, most: int) -> None:
-    """Have the arm take its samples, and wait for the end.
+    """Run the automatic mode to its end.
 
     Raises:
         GenimaError: when it does not begin, or ends for something that is wrong.

@@ -1,4 +1,4 @@
-"""`./genima call NAME`: ask something of a robot that runs, as `ros2 service call` would."""
+"""`./genima call NAME`: call a service of a running robot, as `ros2 service call` would."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEEN = 0.5  # s in which a server sees who has just seen it: answers to others 
 
 
 class Call(NamedTuple):
-    """What a name stands for."""
+    """Service behind a name."""
 
     service: str
     help: str
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _ask(call: Call, options: Request) -> str:
-    """The answer.
+    """Return the response.
 
     Raises:
         GenimaError: when nobody answers, or the answer is no.

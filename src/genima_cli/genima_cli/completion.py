@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """Return what the last of ``words``, which follow ``./genima`` and may be unfinished, can become."""
+    """Return completions of the last of ``words``, which follow ``./genima``."""
     if len(words) < 2:
         return [*COMMANDS, "--help", "--version"]
     name, *between, _ = words

@@ -1,4 +1,4 @@
-"""`./genima doctor`: look at the machine, the files and, if asked to, the running graph, before the robot moves."""
+"""`./genima doctor`: check machine, files and the running graph before the robot moves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genima.system.command_line import Namespace, parse_options
 
 @dataclass
 class Doctor:
-    """Look at this machine, the files and, with --live, the running graph; exit code 1 when something cannot work.
+    """Check this machine, the files and, with --live, the running graph; exit code 1 when something cannot work.
 
     With neither --cameras nor --robot-ip, it is the simulator that is looked at: the bundled checkpoint, the simulated
     cameras.
@@ -59,17 +59,17 @@ class Doctor:
 
     @property
     def real(self) -> bool:
-        """Whether there is hardware."""
+        """Return whether the robot is real hardware."""
         return self.cameras is not None or self.robot_ip is not None
 
     @property
     def checkpoint_folder(self) -> str | None:
-        """Where nobody named one, the simulator's is the bundled one."""
+        """Return the checkpoint folder; by default the simulator's bundled one."""
         return self.checkpoint if self.checkpoint is not None or self.real else ""
 
     @property
     def calibration_name(self) -> str | None:
-        """Likewise."""
+        """Return the calibration's name; by default the simulator's."""
         return self.calibration if self.calibration is not None or self.real else "sim"
 
 

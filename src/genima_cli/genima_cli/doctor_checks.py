@@ -1,4 +1,4 @@
-"""What `./genima doctor` looks at: the machine, the files, the drivers, and the running graph."""
+"""Checks of `./genima doctor`: machine, files, drivers, and the running graph."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
 
 @dataclass(frozen=True)
 class Files:
-    """Contents of the configuration files, as far as they can be read."""
+    """Contents of the configuration files, as far as readable."""
 
     rig: Mapping[str, Device]
     robot: RobotModel | None
@@ -54,12 +54,12 @@ class Files:
 
     @property
     def views(self) -> list[str]:
-        """Those of cameras, in the order of the cameras file, else of the checkpoint."""
+        """Return the views in the order of the cameras file, else of the checkpoint."""
         return list(self.rig) or [view for view in (self.spec.views if self.spec else ()) if view != VIRTUAL]
 
 
 def look(options: Doctor) -> tuple[list[Group], Files]:
-    """Everything but the running graph; and what the files say."""
+    """Run all checks but those of the running graph; return the files' contents, too."""
     robot_there = options.robot_ip is not None
     loop = robot_there and options.backend != "franka_arm"  # at 1 kHz, on this machine
     rig, cameras_found = configuration.cameras(options.cameras)
@@ -125,7 +125,7 @@ def _readable_cameras(calibration: str | None) -> Mapping[str, Camera]:
 
 
 def listen(options: Doctor, files: Files) -> list[Group]:
-    """Listen to the running graph for a while."""
+    """Monitor the running graph for a while."""
     try:
         os.environ.update(joining_environment(options.dds))
         with ros_context():

@@ -1,4 +1,4 @@
-"""`./genima faults`: what the robot receives while something goes wrong, one fault at a time, on the simulated robot.
+"""`./genima faults`: inject faults, one at a time, into the simulated robot's graph and record its commands.
 
 ::
 
@@ -59,7 +59,7 @@ _BEGIN, _END = "<!-- table of faults -->", "<!-- end -->"
 
 @dataclass(frozen=True)
 class Result:
-    """What one fault did."""
+    """Result of one fault."""
 
     fault: str
     limit_violations: int  # set-points beyond a limit of position, velocity, acceleration or jerk
@@ -73,25 +73,25 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether the arm kept its limits, held where it must, and recovered."""
+        """Return whether the arm kept its limits, held where required, and recovered."""
         return self.limit_violations == 0 and self.recovered and not (self.must_hold and self.hold_ms is None)
 
 
 class _Record(FileSchema):
-    """File of --out."""
+    """Content of the file of --out."""
 
     settings: dict[str, Any]
     faults: list[dict[str, Any]]
 
 
 class FaultBench:
-    """The demo's processes with relays between them."""
+    """Processes of the demo with relays between them."""
 
     def __init__(self, driver: GraphClient, relays: Relays, scene: Scene, robot: RobotModel) -> None:
         self._driver, self._relays, self._scene, self._robot = driver, relays, scene, robot
 
     def run(self, fault: Fault, seed: int) -> Result:
-        """Try one fault.
+        """Run one fault.
 
         Raises:
             GenimaError: when the graph does not get ready, or the arm does not move before the fault.
@@ -134,7 +134,7 @@ class FaultBench:
         raise GenimaError(f"the arm did not begin to move: {'; '.join(self._driver.faults()) or 'nobody knows why'}")
 
     def _recovers(self, fault: Fault, running: Future, instruction: str) -> tuple[bool, str]:
-        """Whether the arm moves again, and what became of the task."""
+        """Return whether the arm moves again, and the task's result."""
         if fault.restarts:
             self._wait_ready([fault.restarts])
         before = self._relays.record().positions[-1]
@@ -182,7 +182,7 @@ class FaultBench:
 
 
 def rest_ms(record: Record, begin: float, end: float) -> float | None:
-    """From ``begin`` until the set-points stand for a while before ``end``, all monotonic s; None if they never do."""
+    """Return ms from ``begin`` until the set-points rest before ``end`` (monotonic s); None without rest."""
     for k in range(max(0, int(np.searchsorted(record.times, begin, "right")) - 1), len(record.times)):
         since = max(begin, float(record.times[k]))
         if since + _STANDING > end:
@@ -194,7 +194,7 @@ def rest_ms(record: Record, begin: float, end: float) -> float | None:
 
 
 def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> float | None:
-    """From ``begin`` until the set-points begin to hold: from then on they go no further than the quickest stop needs.
+    """Return ms from ``begin`` until the set-points move no further than the quickest stop needs.
 
     Arguments and result as for :func:`rest_ms`; found to a set-point or two.
     """
@@ -214,7 +214,7 @@ def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> floa
 
 @dataclass
 class Faults:
-    """Bring about faults on the simulated robot, one at a time, and record what the robot receives.
+    """Inject faults on the simulated robot, one at a time, and record its commands.
 
     Exit code 1 when a command broke a limit, or the arm did not hold or not recover.
     """
@@ -333,7 +333,7 @@ def _run_graph(
 
 
 def shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:
-    """A file for :func:`set_clock`, and the variables for processes whose clock follows it.
+    """Return a file for :func:`set_clock`, and the environment of processes whose clock follows it.
 
     Raises:
         GenimaError: where it cannot be built, or does not work.
@@ -359,7 +359,7 @@ def shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 def line(result: Result) -> str:
-    """One result for people."""
+    """Return one result as a line."""
     held = "goes on"
     if result.hold_ms is not None:
         held = f"holds after {result.hold_ms:.0f} ms, stands after {result.rest_ms:.0f} ms"
@@ -369,7 +369,7 @@ def line(result: Result) -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """All results in Markdown."""
+    """Return all results in Markdown."""
     rows = [
         "| fault | set-points over a limit | hold [ms] | rest [ms] | recovers | the nodes say |",
         "|---|---|---|---|---|---|",

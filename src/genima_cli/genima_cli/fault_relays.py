@@ -1,4 +1,4 @@
-"""Stands between the nodes and passes their messages on; spoils them when it is told to, and records the robot's input.
+"""Relays between nodes that inject faults into messages, and record the robot's input.
 
 ::
 
@@ -33,12 +33,12 @@ _OVERDUE = 0.05  # s without a word of the diffusion agent about what it sees
 
 
 def image_topic(view: str) -> str:
-    """Of a view's images."""
+    """Return the image topic of a view."""
     return f"cameras/{view}/color/image_raw"
 
 
 def remappings(node: str, views: Sequence[str]) -> dict[str, str]:
-    """What a node must publish under another name, for the relays to stand behind it."""
+    """Return the remappings of a node whose messages pass a relay."""
     topics = {"sim_node": [JOINTS, *map(image_topic, views)], "diffusion_agent": [DRAWN], "controller": [COMMAND]}
     return {topic: _before(topic) for topic in topics.get(node, ())}
 
@@ -49,7 +49,7 @@ def _before(topic: str) -> str:
 
 @dataclass
 class Relay:
-    """One topic's."""
+    """Relay of one topic."""
 
     publish: Callable[[Any], None]
     spoil: Spoil | None = None
@@ -58,7 +58,7 @@ class Relay:
     last: Any = None  # the newest message that was passed on as it was
 
     def __call__(self, message: Any) -> None:
-        """Pass a message on, spoiled if need be."""
+        """Forward a message, with the present fault."""
         if self.spoil is None and self.delay == 0:
             self.last = message
             self.publish(message)
@@ -76,13 +76,13 @@ class Relay:
             self.publish(passed)
 
     def cure(self) -> None:
-        """Pass on what comes from now on as it is."""
+        """Forward messages unchanged from now on."""
         self.spoil, self.delay, self.touched = None, 0.0, None
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the robot received."""
+    """Recorded commands to the robot."""
 
     times: NDArray[np.float64]  # (N,) monotonic s of arrival
     stamps: NDArray[np.float64]  # (N,) s, on one clock
@@ -119,17 +119,17 @@ class Relays(Node):
         self.destroy_node()
 
     def forget(self) -> None:
-        """Begin the record anew."""
+        """Restart the record."""
         self._received, self._observed = [], []
 
     def first_overdue(self, begin: float) -> float | None:
-        """When, since ``begin``, a word of the diffusion agent was due that did not come in time; monotonic s."""
+        """Return when, since ``begin``, a message of the diffusion agent became overdue; monotonic s."""
         times = [time for time in list(self._observed) if time >= begin]
         gaps = zip(times, [*times[1:], time.monotonic()], strict=True)
         return next((earlier for earlier, later in gaps if later - earlier > _OVERDUE), None)
 
     def record(self) -> Record:
-        """What the robot has received since, its stamps as if no clock had jumped by whole seconds."""
+        """Return the recorded commands, with stamps free of jumps by whole seconds."""
         received = list(self._received)
         times = np.array([time for time, _, _ in received])
         stamps = np.array([stamp for _, stamp, _ in received])

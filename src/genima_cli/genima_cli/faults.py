@@ -1,4 +1,4 @@
-"""What can go wrong in the loop, one fault at a time: how it is brought about, and how its cause goes away."""
+"""Faults of the control loop, one at a time: injection and removal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FLOOD = 500.0  # Hz
 
 @dataclass(frozen=True)
 class Scene:
-    """What faults act on."""
+    """Processes and relays that faults act on."""
 
     supervisor: Supervisor
     relays: Relays
@@ -48,7 +48,7 @@ Onset = Callable[[], float | None]  # monotonic s of the first sample that is sp
 
 @dataclass(frozen=True)
 class Fault:
-    """While the context is open, the fault is there."""
+    """Fault that lasts while its context is open."""
 
     name: str
     bring_about: Callable[[Scene], AbstractContextManager[Onset]]
@@ -59,7 +59,7 @@ class Fault:
 
 
 def all_faults(views: Sequence[str]) -> list[Fault]:
-    """In the order in which they are tried."""
+    """Return all faults in the order of the bench."""
     return [
         *(fault for view in views for fault in _camera_faults(view)),
         Fault("joint_states: silent", _spoiling(JOINTS, lambda message: None)),
@@ -115,7 +115,7 @@ def _spoiled(relay: Relay, spoil: Callable[[Any], Any] | None, delay: float = 0.
 
 
 def _frozen(topic: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
-    """The last good image comes again and again, with stamps of its time."""
+    """Repeat the last good image with its old stamp."""
 
     @contextmanager
     def bring_about(scene: Scene) -> Iterator[Onset]:
@@ -135,7 +135,7 @@ def _frozen(topic: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
 
 @contextmanager
 def _time_goes_back(scene: Scene) -> Iterator[Onset]:
-    """Every stamp is earlier than the one before it."""
+    """Publish every stamp earlier than the one before it."""
     relay = scene.relays.relays[JOINTS]
     first: list[float] = []
 
@@ -151,7 +151,7 @@ def _time_goes_back(scene: Scene) -> Iterator[Onset]:
 
 @contextmanager
 def _late_drawings(scene: Scene) -> Iterator[Onset]:
-    """The arm may follow the last drawing that came in time to its end."""
+    """Delay drawn targets; the arm may follow the last one in time to its end."""
     relay = scene.relays.relays[DRAWN]
     reach = scene.spec.horizon / scene.spec.action_rate
     with _spoiled(relay, None, DRAWING_DELAY):
@@ -195,7 +195,7 @@ def _noise(message: DrawnTarget) -> DrawnTarget:
 
 @contextmanager
 def _flood(scene: Scene) -> Iterator[Onset]:
-    """Two more publishers want something else than the controller, and than each other."""
+    """Publish on the command topic from two more nodes, each with other positions."""
     publishers = [scene.node.create_publisher(JointState, COMMAND, qos.SOURCE_COMMAND) for _ in range(2)]
     relay = scene.relays.relays[COMMAND]
     ending = threading.Event()
@@ -242,7 +242,7 @@ def _killing(name: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
 
 @contextmanager
 def _starvation(scene: Scene) -> Iterator[Onset]:
-    """Programs that compute without end."""
+    """Run programs that compute without end."""
     begin = time.monotonic()
     with ExitStack() as stack:
         for _ in range(_BURNERS * (psutil.cpu_count() or 1)):

@@ -1,4 +1,4 @@
-"""Watches the running graph from outside: what the nodes say about themselves, and what passes on the topics."""
+"""Monitor of a running graph: node states on /diagnostics, and topic rates."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _REMEMBERED = 40  # sets of images kept, to find the one that a drawing was made
 
 @dataclass
 class Rate:
-    """Mean rate within periods; the gaps between the periods do not count."""
+    """Mean rate within periods; gaps between periods do not count."""
 
     _count: int = 0
     _span: float = 0.0
     _last: float | None = None
 
     def begin(self) -> None:
-        """A new period."""
+        """Start a new period."""
         self._last = None
 
     def tick(self) -> None:
-        """A sample came by."""
+        """Count a sample."""
         now = time.monotonic()
         if self._last is not None:
             self._count += 1
@@ -49,13 +49,13 @@ class Rate:
 
     @property
     def hz(self) -> float:
-        """NaN before the second sample."""
+        """Return the rate in Hz; NaN before the second sample."""
         return self._count / self._span if self._span else math.nan
 
 
 @dataclass
 class Watched:
-    """What was seen so far."""
+    """State observed so far."""
 
     drawings: Rate = field(default_factory=Rate)
     commands: Rate = field(default_factory=Rate)
@@ -65,7 +65,7 @@ class Watched:
 
 
 class GraphMonitor(GraphClient):
-    """The demo's own node."""
+    """Node of the demo."""
 
     def __init__(self, views: Sequence[str], on_pair: Callable[[Image, Image, bool], None]) -> None:
         """Args:
@@ -88,7 +88,7 @@ class GraphMonitor(GraphClient):
             )
 
     def run_task(self, instruction: str, time_limit: float, alive: Callable[[], None]) -> RunTask.Result:
-        """Have the task run until it ends."""
+        """Run the task to its end."""
         running = self.begin_task(instruction, time_limit, alive)
         self.seen.drawings.begin()
         self.seen.commands.begin()
@@ -101,7 +101,7 @@ class GraphMonitor(GraphClient):
     # What was measured.
 
     def measurements(self, program_start: float) -> Measurements:
-        """Over all episodes so far."""
+        """Return the measurements over all episodes so far."""
         control = values(self.health["controller"]) if "controller" in self.health else {}
         due = float(control.get("due commands", 0))
         factors = self.seen.real_time_factors

@@ -1,4 +1,4 @@
-"""``./genima inspect``: what is inside a checkpoint or a dataset."""
+"""``./genima inspect``: content of a checkpoint or a dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Inspect:
-    """Print what is inside a checkpoint or a dataset, and draw a contact sheet of it where --picture names a file."""
+    """Print the content of a checkpoint or a dataset; --picture FILE writes a contact sheet."""
 
     path: tyro.conf.Positional[Path]
     """Folder of a pair of models, a checkpoint, a training, rendered targets, demos, or a LeRobot dataset."""
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
-    """Report what is inside a folder, of whichever kind it is.
+    """Report the content of a folder of any kind.
 
     Raises:
         GenimaError: when it is of no known kind, or damaged.

@@ -28,7 +28,7 @@ class GraphOptions:
 
 
 def add_graph_options(parser: argparse.ArgumentParser) -> None:
-    """Which robot, and how to reach it: ``namespace`` and ``dds``."""
+    """Options of the robot's graph: ``namespace`` and ``dds``."""
     parser.add_argument("--namespace", default="", help="of the robot's nodes")
     parser.add_argument(
         "--dds", default="shared_memory",
@@ -39,7 +39,7 @@ def add_graph_options(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def joined_graph(name: str, namespace: str = "") -> Iterator[GraphClient]:
-    """A node ``name`` in the graph that this process's environment says."""
+    """Join the graph of this process's environment with a node ``name``."""
     require_namespace(namespace, "--namespace")
     with ros_context():
         from genima_cli.graph_client import GraphClient

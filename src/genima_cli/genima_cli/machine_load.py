@@ -1,4 +1,4 @@
-"""Processor time that other programs take from a run."""
+"""CPU time of other programs during a run."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class MachineLoad:
         return f"other programs used {self.others:.1f}{stolen} of {self.cores} cores"
 
     def to_dict(self) -> dict[str, float]:
-        """As plain JSON types."""
+        """Return plain JSON types."""
         return {key: round(value, 3) for key, value in asdict(self).items()}
 
     def remedy(self) -> str:
-        """Message that the machine is too busy, with the remedy; empty where it is not."""
+        """Return the remedy for a busy machine; empty where it is not."""
         if not self.busy:
             return ""
         who = "end them (top lists them)" if self.others >= self.stolen else "use a machine with cores of its own"
@@ -43,7 +43,7 @@ class MachineLoad:
 
 
 class LoadMeter:
-    """Measures from its making on."""
+    """Measurement from its creation on."""
 
     def __init__(self) -> None:
         self._begin, self._times, self._own = time.monotonic(), psutil.cpu_times(), _own_seconds()

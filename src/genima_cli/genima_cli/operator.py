@@ -1,4 +1,4 @@
-"""Who leads an arm and has it recorded, from outside the graph, as a person at the keyboard does."""
+"""Operator of teleoperation and recording: client node of their services."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _DEVELOPED = 3.0  # s for images that are still being rendered
 
 
 class Operator(GraphClient):
-    """Nothing happens in it but while it spins."""
+    """Client node, which only works while it spins."""
 
     def __init__(self, namespace: str = "") -> None:
         super().__init__("operator", namespace)
@@ -66,26 +66,26 @@ class Operator(GraphClient):
 
     @property
     def leads(self) -> bool:
-        """Whether there is a follower."""
+        """Return whether a follower node runs."""
         return self.count_publishers("teleop/status") > 0
 
     @property
     def jogs(self) -> bool:
-        """Whether there is a leader that is pushed."""
+        """Return whether a jog leader runs."""
         return self.count_subscribers("leader/jog") > 0
 
     @property
     def following(self) -> bool:
-        """Whether the follower follows, or is on its way to."""
+        """Return whether the follower follows or approaches the leader."""
         return self.status is not None and self.status.phase in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING)
 
     @property
     def success(self) -> bool:
-        """Whether the simulator says that the scene's task is done."""
+        """Return the simulator's task success."""
         return bool(self._scene.success)
 
     def reset(self, task: str, seed: int, alive: Callable[[], None]) -> str:
-        """Start the scene of a task anew, and wait until everybody has heard of it; returns its instruction."""
+        """Reset the scene of a task, and wait until all nodes have received it; return its instruction."""
         instruction = super().reset(task, seed, alive)
         begin = messages.now(self)
         self.spin_until(lambda: messages.seconds(self._scene.header.stamp) > begin, _AFTERWARDS, alive)
@@ -120,7 +120,7 @@ class Operator(GraphClient):
         return self.status.phase if self.status else ""
 
     def come_home(self, alive: Callable[[], None]) -> None:
-        """Have the simulated leader stand near where its demo of the scene begins."""
+        """Move the simulated leader near the start of its demo."""
         scene = f"{self._scene.task} {self._scene.seed}"
         deadline = time.monotonic() + _HEARD
         answer = self.trigger("leader/home", alive)
@@ -130,11 +130,11 @@ class Operator(GraphClient):
         self.require(answer)
 
     def approach(self, alive: Callable[[], None]) -> None:
-        """Have it come to where its demo begins."""
+        """Move the leader to the start of its demo."""
         self._await_leader("leader/approach", alive, _PATIENCE)
 
     def play(self, alive: Callable[[], None], patience: float = _PATIENCE) -> float:
-        """Have it show its demo to the end; returns how long it took in s.
+        """Play the leader's demo to its end; return its duration in s.
 
         Raises:
             GenimaError: when it refuses, or still plays after ``patience`` s.
@@ -145,7 +145,7 @@ class Operator(GraphClient):
         return time.monotonic() - begin
 
     def await_images(self, alive: Callable[[], None]) -> None:
-        """Wait until the simulator has rendered what its cameras have seen so far."""
+        """Wait until the simulator has rendered all past camera images."""
         now = messages.now(self)
         self.spin_until(lambda: self._pictured > now, _DEVELOPED, alive)
 
@@ -162,32 +162,31 @@ class Operator(GraphClient):
         return Path(answer.folder)
 
     def finish_episode(self, success: bool | None, alive: Callable[[], None]) -> str:
-        """Complete the episode, with the judgement whether the task was done, where there is one; returns the
-        recorder's words."""
+        """Complete the episode, with a judgement where there is one; return the recorder's message."""
         if success is not None:  # where it has ended by itself it takes no mark, which the last words tell
             self.call(SetBool, "recorder/mark", SetBool.Request(data=success), alive)
         return self.said("recorder/stop", alive)
 
     def drop_sample(self, name: str, alive: Callable[[], None]) -> str:
-        """Remove a sample of the calibration, the last where no name is given; returns the calibrator's words."""
+        """Remove a sample of the calibration, by default the last; return the calibrator's message."""
         answer = self.call(DropSample, "calibrator/drop", DropSample.Request(name=name), alive)
         self.require(answer)
         return str(answer.message)
 
     def calibrate_by_itself(self, on: bool, alive: Callable[[], None]) -> str:
-        """Have the arm go from pose to pose for the calibration, or stop that; returns the calibrator's words."""
+        """Start or stop the automatic calibration; return the calibrator's message."""
         answer = self.call(SetBool, "calibrator/auto", SetBool.Request(data=on), alive)
         self.require(answer)
         return str(answer.message)
 
     def said(self, service: str, alive: Callable[[], None]) -> str:
-        """What a service without words answers."""
+        """Return the response of a service without a message."""
         answer = self.trigger(service, alive)
         self.require(answer)
         return str(answer.message)
 
     def push(self, twist: NDArray[np.float64]) -> None:
-        """Push the tip, (6,) m/s and rad/s; it ends by itself soon."""
+        """Jog the tip, (6,) m/s and rad/s; the motion ends by itself soon."""
         message = TwistStamped()
         message.header.stamp = self.get_clock().now().to_msg()
         linear, angular = message.twist.linear, message.twist.angular
@@ -195,7 +194,7 @@ class Operator(GraphClient):
         self._push.publish(message)
 
     def toggle_gripper(self) -> str:
-        """Open the gripper if it is closed, and the other way round; return what it does.
+        """Toggle the gripper; return the motion's name.
 
         Raises:
             GenimaError: while it is not known how far it is open.
@@ -208,7 +207,7 @@ class Operator(GraphClient):
 
     @staticmethod
     def require(answer: Trigger.Response | SetBool.Response | StartEpisode.Response | DropSample.Response) -> None:
-        """Raise a GenimaError with the words of a service that refused."""
+        """Raise a GenimaError with the message of a service that failed."""
         if not answer.success:
             raise GenimaError(answer.message)
 

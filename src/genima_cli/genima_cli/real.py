@@ -96,14 +96,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def require_driver() -> None:
-    """Raise a GenimaError where the library of the arm's driver is missing: the nodes would end one after the other."""
+    """Raise a GenimaError where the library of the arm's driver is missing, before nodes start."""
     from genima_nodes.drivers.optional_library import require
 
     require("pylibfranka")
 
 
 def _processes(options: Real) -> list[NodeSpec]:
-    """What is to run.
+    """Return the nodes to run.
 
     Raises:
         GenimaError: in a moment, for what the nodes would find out in many seconds.
@@ -127,7 +127,7 @@ def _processes(options: Real) -> list[NodeSpec]:
 
 
 def require_alone(driver: GraphClient, nodes: Sequence[str]) -> None:
-    """Two of each node in one domain would hold both arms, that of who was there first as well.
+    """Raise a GenimaError where the same nodes run already: two sets would hold both arms.
 
     Raises:
         GenimaError: where one of the nodes runs already.
@@ -145,7 +145,7 @@ def require_alone(driver: GraphClient, nodes: Sequence[str]) -> None:
 
 
 def _watch(driver: GraphClient, nodes: Sequence[str], supervisor: Supervisor, policy: bool) -> None:
-    """Say how the nodes are until a key ends it, or one of them ends."""
+    """Print the nodes' state until a key or the end of a node ends the session."""
     with tqdm(bar_format="{desc}", disable=None) as line:
 
         def live() -> None:

@@ -1,4 +1,4 @@
-"""`./genima record`: record demos, through the nodes of a real robot or, faster, in lock-step with the simulator."""
+"""`./genima record`: record demos of a real or simulated robot, in real time or in lock-step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _OF_ROBOT = (
 
 @dataclass
 class Record(GraphOptions):
-    """Record demos: of the simulated robot (--sim, --lockstep), or of a real one.
+    """Record demos of the simulated robot (--sim, --lockstep), or of a real one.
 
     With --robot-ip, our own drivers of a real robot are started here, with guard, teleoperation and recorder; without,
     the robot's nodes run already.
@@ -141,7 +141,7 @@ def _play(options: Record) -> int:
 
 
 def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
-    """Record one after the other; returns how often the expert failed."""
+    """Record one demo after the other; return the number of the expert's failures."""
     from tqdm import tqdm
 
     from genima.data.episodes.folders import PARTIAL, remove_unfinished
@@ -162,7 +162,7 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
 
 
 def _record_one(folder: Path, options: Record, session: TeleopSession) -> bool:
-    """Record one demo; returns whether the expert succeeded (failures are not kept)."""
+    """Record one demo; return whether the expert succeeded (failures are not kept)."""
     from genima.data.episodes import Episode
     from genima.data.episodes.folders import remove_recording
     from genima.robot.model import RobotModel
@@ -213,7 +213,7 @@ def _try_once(folder: Path, options: Record, session: TeleopSession) -> bool:
 
 
 def _push(options: Record) -> int:
-    """The keyboard or a gamepad leads the simulated arm."""
+    """Record with the keyboard or gamepad leader on the simulated arm."""
     with teleop_session(
         recording_stack("jog", options.camera_rate, str(options.out), options.images), options.logs
     ) as session:
@@ -227,7 +227,7 @@ def _push(options: Record) -> int:
 
 
 def _operate(options: Record) -> int:
-    """Somebody leads an arm whose nodes run already."""
+    """Record on a robot with running nodes."""
     with attach_operator(_NODES, options.namespace, options.dds) as session:
         takes = EpisodeControls(session, options, lambda: options.instruction)
         with contextlib.closing(takes):
@@ -237,7 +237,7 @@ def _operate(options: Record) -> int:
 
 
 def _start_robot(options: Record) -> int:
-    """Start the drivers of a real robot, and everything that leads and records it."""
+    """Start the drivers, leader and recorder of a real robot."""
     from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone, require_driver
     from genima_nodes.ros.ros_environment import robot_environment
@@ -301,16 +301,16 @@ def _robot_processes(options: Record) -> list[NodeSpec]:
 
 
 class EpisodeControls:
-    """Episodes that begin and end by keys."""
+    """Start and stop keys of episodes."""
 
     def __init__(self, session: TeleopSession, options: Record, instruction: Callable[[], str]) -> None:
-        """``instruction`` says what is to be done now."""
+        """``instruction`` is the text of the next episode."""
         self.kept = 0
         self._recording = False
         self._session, self._options, self._instruction = session, options, instruction
 
     def keys(self) -> dict[str, Key]:
-        """Keys to record with."""
+        """Return the recording keys."""
         return {
             "b": Key("begin to record", self._begin),
             "y": Key("keep: it is done", lambda: self._keep(True, self._session.live)),
@@ -320,7 +320,7 @@ class EpisodeControls:
         }
 
     def close(self) -> None:
-        """An episode that is still being recorded is kept, not judged."""
+        """Keep an unfinished episode, without a judgement."""
         if self._recording:
             self._session.try_to(lambda: self._keep(None, lambda: None))
 

@@ -1,4 +1,4 @@
-"""``./genima render``: demos to a dataset of drawn targets."""
+"""``./genima render``: render demos to a dataset of drawn targets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Render:
-    """Draw the target spheres of every moment of every demo, and write them with the observations as parquet shards.
+    """Render the target spheres of every sample of every demo, with the observations, to parquet shards.
 
     Shards that are there already are kept: interrupted, the same command goes on. On several machines that share the
     folder, run it on each with its --rank of --machines.
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
-    """What is to be rendered from these episodes.
+    """Return the rendering plan for these episodes.
 
     Raises:
         GenimaError: for unknown views, views without a calibration, cameras of different sizes, two demos of one name

@@ -1,4 +1,4 @@
-"""`./genima episodes replay`: play a demo's commands again, on the simulated robot or, slowly, on the real one.
+"""`./genima episodes replay`: replay a demo's commands on the simulated robot or, slowly, on a real one.
 
 The episode is a leader like any other: the follower comes to its beginning and mirrors it, through the command guard.
 """
@@ -31,7 +31,7 @@ _NODES = ("teleop", "command_guard")  # of a robot that runs already
 
 @dataclass
 class Replay(GraphOptions):
-    """Play a demo's commands again, on the simulated robot or, slowly, on a real one whose nodes run.
+    """Replay a demo's commands on the simulated robot or, slowly, on a real one with running nodes.
 
     With --sim, exit code 1 when the task was not done.
     """
@@ -53,7 +53,7 @@ class Replay(GraphOptions):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Play a demo; return the exit code."""
+    """Replay a demo; return the exit code."""
     options = parse_options(
         Replay, "genima episodes replay", argv,
         example="./genima episodes replay data/demos/push_button-100000 --sim",
@@ -118,7 +118,7 @@ def _player(options: Replay, speed: float) -> NodeSpec:
 
 
 def _scene(options: Replay) -> tuple[str, int]:
-    """Task and seed of the simulated scene, by the names that `./genima record` gives where they are not said."""
+    """Return task and seed of the simulated scene, by default from the demo's name."""
     task, _, seed = options.demo.resolve().name.rpartition("-")
     if options.task:
         task = options.task

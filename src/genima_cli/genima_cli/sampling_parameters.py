@@ -1,4 +1,4 @@
-"""Options of commands that make drawings faster, as parameters of the node diffusion_agent."""
+"""Sampling options of commands, as parameters of the node diffusion_agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file that shifted_clock.c looks at."""
+"""Control file of shifted_clock.c."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def set_clock(file: Path, shift: float) -> None:
-    """Have the clock of all processes that look at ``file`` show ``shift`` seconds more than it is, at once."""
+    """Shift the clock of all processes that read ``file`` by ``shift`` seconds, at once."""
     flags = os.O_RDWR | os.O_CREAT  # never truncated: the processes have it mapped
     descriptor = os.open(file, flags, 0o644)
     try:

@@ -12,7 +12,7 @@ _PERIOD = 5.0  # s between two lines where no terminal shows a live one
 
 
 class StartupProgress:
-    """A live line on a terminal; elsewhere a line every few seconds."""
+    """Live line on a terminal; elsewhere a line every few seconds."""
 
     def __init__(self) -> None:
         self._line = tqdm(bar_format="{desc}", disable=None, leave=False)

@@ -1,4 +1,4 @@
-"""`./genima task "..."`: have a robot that runs do a task, once all its nodes are ready."""
+"""`./genima task "..."`: run a task on a running robot once all nodes are ready."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NODES = ("diffusion_agent", "controller", "command_guard", "task_runner")
 
 @dataclass
 class Task(GraphOptions):
-    """Have a running robot do a task, once all its nodes are ready; exit code 1 when it was not done."""
+    """Run a task on a running robot once all nodes are ready; exit code 1 when it fails."""
 
     instruction: tyro.conf.Positional[str]
     """The task in words, as in the demos."""

@@ -1,4 +1,4 @@
-"""`./genima teleop`: lead the simulated robot, through the same nodes as a real one."""
+"""`./genima teleop`: teleoperate the simulated robot, through the same nodes as a real one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genima_sim.tasks import get_task
 
 @dataclass
 class Teleop:
-    """Lead the simulated robot, through the same nodes as a real one."""
+    """Teleoperate the simulated robot, through the same nodes as a real one."""
 
     task: str = "push_button"
     """Task of the scene: push_button or take_lid_off."""
@@ -32,7 +32,7 @@ class Teleop:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Lead the arm; return the exit code: 1 when an expert's task was not done."""
+    """Teleoperate; return the exit code: 1 when an expert's task failed."""
     options = parse_options(Teleop, "genima teleop", argv, example="./genima teleop --task take_lid_off")
     get_task(options.task)
     expert = options.leader == "expert"
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _play(options: Teleop, session: TeleopSession) -> int:
-    """The expert leads, episode after episode."""
+    """Run episodes led by the scripted expert."""
     done, operator = 0, session.operator
     for seed in range(options.seed, options.seed + options.episodes):
         operator.reset(options.task, seed, session.live)
@@ -63,7 +63,7 @@ def _play(options: Teleop, session: TeleopSession) -> int:
 
 
 def _push(options: Teleop, session: TeleopSession) -> int:
-    """The keyboard or a gamepad leads until the operator has enough."""
+    """Run the keyboard or gamepad leader until the operator ends it."""
     scenes = SceneSequence(session, options.task, options.seed)
     session.say(scenes.begin())
     session.by_hand({"n": Key("next scene", scenes.next)})
@@ -71,14 +71,14 @@ def _push(options: Teleop, session: TeleopSession) -> int:
 
 
 class SceneSequence:
-    """The simulator's scenes of one task, one seed after the other."""
+    """Scenes of one task in the simulator, one seed after the other."""
 
     def __init__(self, session: TeleopSession, task: str, seed: int) -> None:
         self._session, self._task, self.seed = session, task, seed
         self.instruction = ""
 
     def begin(self) -> str:
-        """Set the scene and take the follower; returns what is to be done."""
+        """Reset the scene and engage the follower; return the instruction."""
         self.instruction = self._session.operator.reset(self._task, self.seed, self._session.live)
         self._session.lead()
         return self.instruction

@@ -1,4 +1,4 @@
-"""What leading an arm needs around it: processes, an operator in their graph, a live line, and keys."""
+"""Session of a teleoperation command: processes, operator node, live line, and keys."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _QUIT = ("q", "\x04")  # also Ctrl-D; Ctrl-C is a signal
 
 
 class Key(NamedTuple):
-    """What a key does beyond leading, and what it says then."""
+    """Key of a session: its action and its status text."""
 
     help: str
     act: Callable[[], str]
 
 
 class TeleopSession:
-    """An operator in a running graph, and the line that tells how it goes."""
+    """Operator node in a running graph, and its live line."""
 
     def __init__(self, operator: Operator, line: tqdm, check: Callable[[], None]) -> None:
         self.operator = operator
@@ -57,13 +57,13 @@ class TeleopSession:
         self._began = False  # whether the follower was told to follow from here
 
     def live(self) -> None:
-        """Look whether everything is alive, and tell how it goes."""
+        """Check all processes and update the live line."""
         self._check()
         self._line.set_description_str(in_keys(live_line(self.operator)), refresh=False)
         self._line.refresh()
 
     def say(self, words: str) -> None:
-        """Above the live line."""
+        """Print above the live line."""
         self._line.write(in_keys(words))
 
     def lead(self) -> None:
@@ -72,7 +72,7 @@ class TeleopSession:
         self.operator.lead(_AGREE_TIMEOUT, self.live)
 
     def by_hand(self, keys: Mapping[str, Key]) -> None:
-        """Do what keys say until the operator has enough; however that ends, the follower that he led rests.
+        """Run keys until the operator ends it; on any exit, stop the follower that was engaged.
 
         Where there is a follower, one key more has it follow; where there is a jog, some push the arm's tip.
         """
@@ -88,7 +88,7 @@ class TeleopSession:
                     self.try_to(lambda: self.operator.said("teleop/end", lambda: None))
 
     def try_to(self, act: Callable[[], str]) -> None:
-        """Say what it says; what is wrong with it the operator sees, and goes on."""
+        """Run an action and print its text or its error."""
         try:
             self.say(act())
         except GenimaError as error:
@@ -152,7 +152,7 @@ def teleop_session(
 def attach_operator(
     nodes: Sequence[str], namespace: str, dds: str, check: Callable[[], None] = lambda: None
 ) -> Iterator[TeleopSession]:
-    """An operator in the graph that runs already, by a profile of config/dds; ``nodes`` must be there.
+    """Join a running graph as operator, by a profile of config/dds; ``nodes`` are required.
 
     ``check`` raises when something that was started for it is not alive.
     """
@@ -177,14 +177,14 @@ def _operator(namespace: str) -> Iterator[Operator]:
 
 
 def in_keys(words: str) -> str:
-    """Return a node's words with the keys of this front-end in the place of services."""
+    """Return a node's text with services replaced by the keys of this front-end."""
     for service, key in _KEYS.items():
         words = words.replace(service, key)
     return words
 
 
 def live_line(operator: Operator) -> str:
-    """How leader, follower, recorder and calibrator are doing."""
+    """Return the state of leader, follower, recorder and calibrator."""
     status, recorder, calibrator = operator.status, operator.recorder, operator.calibrator
     parts = []
     if status is not None:
@@ -206,14 +206,14 @@ def live_line(operator: Operator) -> str:
 
 
 def require_terminal(what: str) -> None:
-    """Raise a GenimaError where nobody can press keys."""
+    """Raise a GenimaError without a terminal."""
     if not sys.stdin.isatty():
         raise GenimaError(f"{what} needs a terminal for its keys")
 
 
 @contextlib.contextmanager
 def _terminal_keys() -> Iterator[Callable[[], str]]:
-    """Keys as they are pressed, without Enter."""
+    """Yield keys as they are pressed, without Enter."""
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     tty.setcbreak(terminal)

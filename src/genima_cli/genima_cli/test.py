@@ -1,4 +1,4 @@
-"""`./genima test`: all checks run even when an early one fails, so that one run shows everything."""
+"""`./genima test`: run all checks, so that one run shows every failure."""
 
 from __future__ import annotations
 

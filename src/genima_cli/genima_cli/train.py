@@ -1,4 +1,4 @@
-"""``./genima train``: which recipe to train by."""
+"""``./genima train``: training commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``./genima train tiny``: from nothing to the small models."""
+"""``./genima train tiny``: train the small models from nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Video and picture of a run: observations beside drawn targets."""
+"""Video and preview window of a run: observations beside drawn targets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FPS = 5  # about as often as something new is drawn; every frame costs the robot
 
 
 def side_by_side(observation: Image, drawn: Image) -> Image:
-    """Two tiles as one picture (512, 1024, 3)."""
+    """Return two tiles as one picture (512, 1024, 3)."""
     return np.concatenate([_resized(observation), _resized(drawn)], axis=1)
 
 
@@ -57,10 +57,10 @@ def write_picture(path: Path, picture: Image) -> None:
 
 
 class Video:
-    """An MP4 file that gets its name when it is complete."""
+    """MP4 file that gets its name when it is complete."""
 
     def __init__(self, path: Path) -> None:
-        """Raises GenimaError when the file cannot be made."""
+        """Raise a GenimaError when the file cannot be made."""
         self._path, self._part = path, path.with_name(path.name + ".part")
         try:
             self._container = av.open(str(self._part), "w", format="mp4")
@@ -107,7 +107,7 @@ def open_window() -> Window | None:
 
 
 class Window:
-    """Shows the newest picture on the screen, a few times a second: the robot comes first."""
+    """Window with the latest picture, updated a few times a second."""
 
     _PERIOD = 0.4  # s
 
@@ -121,7 +121,7 @@ class Window:
         self._image = axes.imshow(np.zeros((_SIDE, 2 * _SIDE, 3), np.uint8))
 
     def show(self, picture: Image) -> None:
-        """Replace what is shown, unless that is very new."""
+        """Replace the shown picture, a few times a second at most."""
         closed = not self._plt.fignum_exists(self._figure.number)
         if time.monotonic() - self._shown > self._PERIOD and not closed:
             self._shown = time.monotonic()

@@ -1,4 +1,4 @@
-"""Node: `joint_command` to an arm's controller, and the driver's joints, with the gripper's, to `joint_states`.
+"""Node that converts `joint_command` for an arm's controller, and the driver's joint states to `joint_states`.
 
 What the controller takes is read from ``config/backends``. While nothing good comes, the arm comes to rest and stays.
 """
@@ -40,10 +40,9 @@ _PATIENCE = 5.0  # s until a controller listens
 
 
 class ArmAdapterNode(Node):
-    """Passes every good set-point on as it comes, and stops smoothly where they end. What is sent first, and after a
-    break, is near the arm.
+    """Forwards every valid set-point, and stops smoothly when they end; the first one must be near the arm.
 
-    Not a guard: that stands before it. It only makes sure that what the guard says is what the controller gets.
+    It is not a guard: it only ensures that the controller receives what the guard publishes.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -84,7 +83,7 @@ class ArmAdapterNode(Node):
         self._health.watch(self._look_round)
 
     def close(self) -> None:
-        """Leave the arm at rest."""
+        """Bring the arm to rest."""
         self._follower.hold()
         deadline = time.monotonic() + _STOPPING
         while not self._follower.at_rest and time.monotonic() < deadline:
@@ -210,7 +209,7 @@ class ArmAdapterNode(Node):
         self._tell("joint_states", f"{others} publishes it, too: remap that" if others else "")
 
     def _others(self, topic: str, rightful: str) -> str:
-        """Who publishes there beside the one node that may; empty where nobody does."""
+        """Return the unexpected publishers of the controller's topic; empty without any."""
         if self.count_publishers(topic) <= 1:
             return ""
         found = self.get_publishers_info_by_topic(topic)

@@ -1,4 +1,4 @@
-"""Node: stops the command guard when a robot of franka_ros2's has stopped by itself, and brings it back on request.
+"""Node that stops the guard when a robot of franka_ros2's has stopped, and recovers it on request.
 
 After a reflex, franka_ros2 deactivates its hardware component and all controllers. `robot/recover` clears the robot's
 error, activates the component, and switches the controllers on again, the one that moves the arm last.
@@ -41,7 +41,7 @@ _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class ArmRecoveryNode(Node):
-    """All in the executor's one thread: waiting is awaiting the next tick."""
+    """Single-threaded: waiting is awaiting the next tick."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -86,7 +86,7 @@ class ArmRecoveryNode(Node):
         self.create_timer(_TICK, self._on_tick, clock=STEADY)
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Stop; there are no threads."""
 
     def _on_tick(self) -> None:
         ended, self._tick = self._tick, Future()
@@ -131,7 +131,7 @@ class ArmRecoveryNode(Node):
             self._listen_no_more()
 
     def _stop_guard(self) -> None:
-        """Keep the guard stopped from the robot's own stop on, until it has heard so."""
+        """Keep the guard stopped after the robot's stop, until the guard has confirmed it."""
         if not self._problem or not self._moved or self._recovering or self._stopping is not None:
             return
         if self._guard.service_is_ready():
@@ -179,7 +179,7 @@ class ArmRecoveryNode(Node):
         return response
 
     async def _bring_back(self) -> str:
-        """What came of it, in words."""
+        """Recover the robot; return the result as text."""
         if await self._is_active():
             return "the robot is ready as it is"
         self._listen()
@@ -248,7 +248,7 @@ class ArmRecoveryNode(Node):
         return future.result()
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Whether it was done in time."""
+        """Return whether a condition became true in time."""
         deadline = time.monotonic() + seconds
         while not done():
             if time.monotonic() > deadline:
@@ -258,7 +258,7 @@ class ArmRecoveryNode(Node):
 
 
 def _named(errors: Any) -> list[str]:
-    """The errors that are set, e.g. ``joint_velocity_violation``."""
+    """Return the active errors, e.g. ``joint_velocity_violation``."""
     return [name for name in errors.get_fields_and_field_types() if getattr(errors, name)]
 
 

@@ -1,4 +1,4 @@
-"""Node: hangs calibrated cameras into tf, `/tf_static`, so that a driver's own frames stay as they are.
+"""Node that publishes calibrated cameras on `/tf_static`, as parents of their drivers' own frames.
 
 A calibration is of the optical frame, whose parent the driver has given already: what is published is where the root of
 the driver's frames belongs, `<camera>_link`. Where no driver speaks of a camera, as in the simulator, its link is taken
@@ -37,7 +37,7 @@ _LOOK, _SOON = 0.2, 2.0  # s: between looks, and in which a driver has said all
 
 
 class CameraTransformsNode(Node):
-    """Publishes once a camera's own frames are known; then only watches."""
+    """Publishes once a camera's own frames are known; then monitors them."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -67,7 +67,7 @@ class CameraTransformsNode(Node):
         self.create_timer(_LOOK, self._look, clock=STEADY)
 
     def close(self) -> None:
-        """Nothing goes on without the node."""
+        """Stop; there are no threads."""
 
     def _load(
         self, folder: str, robot: RobotModel, wanted: Collection[str]
@@ -118,7 +118,7 @@ class CameraTransformsNode(Node):
                 self._health.fault(f"frame {child}", str(error))
 
     def _on_moving_transforms(self, message: TFMessage) -> None:
-        """The robot's, at its own rate: they change, but not who hangs under whom."""
+        """Store the robot's moving transforms: their values change, their parents do not."""
         message.transforms = [
             transform
             for transform in message.transforms
@@ -128,7 +128,7 @@ class CameraTransformsNode(Node):
             self._on_transforms(message)
 
     def _look(self) -> None:
-        """Hang those cameras whose own frames are known by now."""
+        """Publish cameras whose own frames are known by now."""
         hung = len(self._hung)
         for view in self._cameras.keys() - self._hung.keys():
             frames, T_parent_optical = self._cameras[view]
@@ -145,7 +145,7 @@ class CameraTransformsNode(Node):
             self._publish()
 
     def _may_hang(self, optical: str) -> bool:
-        """Whether the frames around a camera's optical frame are known, or have been waited for."""
+        """Return whether the frames around a camera's optical frame are known, or their time is out."""
         link, alone = camera_link(optical), self._tree.parent(optical) is None
         if link is not None and link in self._tree.ancestors(optical):
             return True
@@ -163,7 +163,7 @@ class CameraTransformsNode(Node):
         return f"{names}; no driver publishes frames of it, so only its axes are turned"
 
     def _publish(self) -> None:
-        """All at once: only a publisher's last word is kept for those who come later."""
+        """Publish all transforms at once: late subscribers receive only the last message."""
         message = partial(transform_message, messages.now(self))
         hangings = [hanging for hung in self._hung.values() for hanging in hung]
         self._publisher.publish(TFMessage(transforms=[message(h.parent, h.child, h.T_parent_child) for h in hangings]))

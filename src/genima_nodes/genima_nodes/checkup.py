@@ -1,4 +1,4 @@
-"""Node: what `./genima doctor --live` finds in the running graph, again and again, on /diagnostics."""
+"""Node that repeats the checks of `./genima doctor --live` and publishes them on /diagnostics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEVELS = {
 
 
 class CheckupNode(TopicListener):
-    """Judges what it heard in each period."""
+    """Checks each period's messages."""
 
     def __init__(self) -> None:
         """Raises:

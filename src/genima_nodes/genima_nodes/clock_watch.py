@@ -1,4 +1,4 @@
-"""Node: whether the machines' clocks agree: everything here is aligned by stamps, which must mean the same on all.
+"""Node that compares the machines' clocks, on which the alignment by stamps depends.
 
 One runs on each machine. Each asks, the others answer, and the answer of the shortest way counts::
 
@@ -34,14 +34,14 @@ _SILENT = 5.0  # s after which a machine has gone
 
 @dataclass(frozen=True)
 class ClockOffset:
-    """How far another machine's clock is ahead of this one's, and by how much that may be wrong; s."""
+    """Offset of another machine's clock from this one's, and its uncertainty; s."""
 
     seconds: float
     error: float
 
     @classmethod
     def of(cls, asked: float, answered: float, heard: float) -> ClockOffset:
-        """Of the times of one question, on the clock of who took them."""
+        """Compute the offset from the times of one request, on the clocks of both sides."""
         return cls(answered - (asked + heard) / 2, (heard - asked) / 2)
 
 
@@ -56,7 +56,7 @@ class _Peer:
 
 
 class ClockWatchNode(Node):
-    """Asks and answers on one topic: a question is addressed to nobody, an answer to who asked."""
+    """Requests and responses on one topic: requests are for all nodes, responses for the requester."""
 
     def __init__(self, host: str | None = None, **options: Any) -> None:
         """Args:
@@ -79,10 +79,10 @@ class ClockWatchNode(Node):
         self._health.watch(self._watch)
 
     def close(self) -> None:
-        """Nothing goes on without the node."""
+        """Stop; there are no threads."""
 
     def now(self) -> float:
-        """This machine's time in seconds."""
+        """Return this machine's time in seconds."""
         return messages.now(self)
 
     def _ask(self) -> None:

@@ -1,4 +1,4 @@
-"""Node: a Franka Research 3 without franka_ros2. `joint_command` in, `joint_states` out.
+"""Node that drives a Franka Research 3 without franka_ros2: `joint_command` in, `joint_states` out.
 
 One thread speaks to the robot, a thousand times a second. What stops the arm also stops the command guard; the service
 `franka_arm/recover`, then `command_guard/resume`, go on.
@@ -36,7 +36,7 @@ _SILENT = 3.0  # s without a word from the gripper, which may say nothing while 
 
 
 class FrankaArmNode(Node):
-    """One arm."""
+    """Drives one arm."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -116,7 +116,7 @@ class FrankaArmNode(Node):
         self._gripper = float(position)
 
     def _recover(self) -> str:
-        """The robot is spoken to by its own thread only."""
+        """Recover the robot in its own thread."""
         answer: Future[str] = Future()
         self._recoveries.put(answer)
         try:
@@ -128,7 +128,7 @@ class FrankaArmNode(Node):
         self._rivals = max(0, self.count_publishers("joint_command") - 1)
 
     def _tell(self) -> None:
-        """What is wrong; the guard is stopped too, so that nothing goes on by itself."""
+        """Report a fault, and stop the guard so that no motion resumes by itself."""
         stopped, refused = self._arm.stopped, self._arm.refused
         remedy = f"{stopped}; go on with {call(self, 'resume')}"
         for about, line in (("arm", stopped and remedy), ("following", refused)):
@@ -177,7 +177,7 @@ class FrankaArmNode(Node):
         return True
 
     def _publish(self, stamp: float) -> None:
-        """All joints in one message, as their readers want them; none before the gripper's is known."""
+        """Publish all joints in one message; none before the gripper's is known."""
         if self._gripper is None:
             return
         state = self._state

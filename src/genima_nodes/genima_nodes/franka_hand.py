@@ -1,4 +1,4 @@
-"""Node: a Franka hand, in a process apart from the arm's: while its fingers move, nothing else runs in it.
+"""Node that drives a Franka hand, in a process of its own: a motion of the fingers blocks it.
 
 It hears the gripper's part of `joint_command`, and tells where the gripper is on `gripper/joint_states`.
 """
@@ -30,7 +30,7 @@ _ANSWER = 30.0  # s that homing may take
 
 
 class FrankaHandNode(Node):
-    """One hand."""
+    """Drives one hand."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.

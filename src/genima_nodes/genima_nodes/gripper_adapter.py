@@ -1,4 +1,4 @@
-"""Node: the open fraction in `joint_command` to a gripper's action, and the gripper's joint to `gripper/joint_states`.
+"""Node that converts the open fraction in `joint_command` to a gripper's action, and its joint to a fraction.
 
 What the gripper takes is read from ``config/backends``. A goal is sent when the fraction has changed; a newer one takes
 its place at once. Nothing is sent before the guard has spoken: the gripper does not move when the stack starts.
@@ -38,7 +38,7 @@ _SILENT = 1.0  # s without the joint
 
 @dataclass
 class _Goal:
-    """What the gripper was told last."""
+    """Last goal of the gripper."""
 
     fraction: float
     closing: bool
@@ -48,12 +48,12 @@ class _Goal:
 
     @property
     def refused(self) -> bool:
-        """Whether the server did not take it."""
+        """Return whether the server rejected the goal."""
         return self.ended and self.handle is None
 
 
 class GripperAdapterNode(Node):
-    """Never waits: every answer of the server comes by a callback."""
+    """Never blocks: every response of the server arrives in a callback."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -88,7 +88,7 @@ class GripperAdapterNode(Node):
         self._health.watch(self._look_round)
 
     def close(self) -> None:
-        """The gripper keeps what it holds."""
+        """Stop; the gripper keeps its grasp."""
 
     # Messages.
 
@@ -197,7 +197,7 @@ class GripperAdapterNode(Node):
     # The server.
 
     def _find_kind(self) -> bool:
-        """Whether the server tells by now what it takes."""
+        """Return whether the server's action type is known."""
         name = self.resolve_topic_name(self._backend.action)
         kinds = dict(get_action_names_and_types(self)).get(name, [])
         for kind in (GripperAction.PARALLEL, GripperAction.POSITION):

@@ -1,4 +1,4 @@
-"""Node: a RealSense camera without the ROS driver realsense2_camera, on the same topics and with the same frames.
+"""Node that drives a RealSense camera without realsense2_camera, on the same topics and with the same frames.
 
 Images go out in a thread of their own. A camera that is unplugged is a fault, until it is plugged in again.
 """
@@ -33,7 +33,7 @@ _CLOCKS = 0.5  # s between the stamp of an image and now from which the clocks c
 
 
 class RealSenseCameraNode(Node):
-    """One camera."""
+    """Drives one camera."""
 
     def __init__(self, plugged_in: Callable[[], Iterable[Any]] | None = None, **options: Any) -> None:
         """Args:
@@ -76,11 +76,11 @@ class RealSenseCameraNode(Node):
         return getattr(self._opened, name)
 
     def _serial(self) -> str:
-        """As of the ROS driver with a ``_`` before it: ROS takes digits for a number, and drops its leading zeros."""
+        """Return the serial number without the ROS driver's leading ``_``: ROS parses digits as a number."""
         return parameters.digits(self, "serial_no").removeprefix("_")
 
     def _sensor_options(self) -> dict[str, float]:
-        """Those that are set, by the names of the ROS driver; the others stay as the camera has them."""
+        """Return the sensor options that are set, by the ROS driver's names."""
         options = {}
         for name in OPTIONS:
             if (value := parameters.optional_number(self, f"rgb_camera.{name}")) is not None:

@@ -1,4 +1,4 @@
-"""Node: records episodes. Everything that comes is written as it came, one rosbag2 folder (MCAP) an episode.
+"""Node that records episodes as received, one rosbag2 folder (MCAP) per episode.
 
 The topics have the same names in every bag, whatever namespace the robot has. Messages are never unpacked, unless
 images shall be compressed. What is lost is counted: on the way here (DDS tells), where images are compressed, and in
@@ -57,7 +57,7 @@ _NAME = "%Y-%m-%d_%H-%M-%S"
 
 
 class RecorderNode(Node):
-    """One episode at a time."""
+    """Records one episode at a time."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -114,7 +114,7 @@ class RecorderNode(Node):
         self.create_timer(_TELL, self._tell, clock=STEADY)
 
     def close(self) -> None:
-        """Finish the episode that is recorded."""
+        """Finish the current episode."""
         if self._bag is not None:
             try:
                 self._stop()
@@ -242,7 +242,7 @@ class RecorderNode(Node):
         return response
 
     def _mark(self, success: bool) -> None:
-        """Written at once, so that a power cut does not lose it; of several the last counts."""
+        """Write a judgement at once, safe from power cuts; the last one counts."""
         if self._bag is None:
             raise GenimaError("nothing is recorded")
         if bag.SUCCESS not in self._bag.statistics.topics:
@@ -263,7 +263,7 @@ class RecorderNode(Node):
         return f"{self._last} is gone"
 
     def _end(self) -> BagRecorder:
-        """Record nothing more; returns what has all that came."""
+        """Stop recording; return the recorder with all received messages."""
         if self._bag is None:
             raise GenimaError("nothing is recorded")
         for compressing in self._compressing:
@@ -305,7 +305,7 @@ class RecorderNode(Node):
 
 
 def encode(image: NDArray[np.uint8], images: str) -> bytes:
-    """A picture (h, w, 3) in rgb as a file.
+    """Encode an rgb image (h, w, 3) as a file.
 
     Raises:
         GenimaError: when it cannot be compressed.
@@ -323,7 +323,7 @@ def _type_name(kind: type) -> str:
 
 
 def _about(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
-    """The robot model and the cameras' calibration in use, as they stand on the disk, by topic."""
+    """Return the robot model and calibrations in use, as files on disk, by topic."""
     texts = {"/robot_model": paths.named(robot, "config", "robots").read_text(encoding="utf-8")}
     if calibration:
         folder = calibration_folder(calibration)

@@ -1,4 +1,4 @@
-"""Node: a leader that plays a recorded episode's commands again, as fast as they were given or slower.
+"""Node that replays a recorded episode's commands as a leader, at recorded speed or slower.
 
 `leader/home` puts it where the episode begins; the follower comes there slowly (`teleop/start`), and `leader/play` has
 it go on from there.
@@ -22,7 +22,7 @@ from genima_nodes.ros.trajectory_leader import TrajectoryLeader
 
 
 class ReplayNode(TrajectoryLeader):
-    """Plays one episode."""
+    """Replays one episode."""
 
     def __init__(self) -> None:
         """Raises:

@@ -1,4 +1,4 @@
-"""Node: what RViz shows beside the robot and the images, on `rviz_markers`.
+"""Node that publishes RViz markers of policy and robot on `rviz_markers`.
 
 The spheres where the controller has read the joints to be at the end of its newest chunk, the tip's way there, and what
 the nodes complain about, as words above the arm.
@@ -38,7 +38,7 @@ _LONGEST = 160  # letters of a complaint
 
 
 class RvizMarkersNode(Node):
-    """Draws only while somebody looks."""
+    """Draws only for subscribers."""
 
     def __init__(self, **options: object) -> None:
         """``options`` are those of a node.
@@ -61,7 +61,7 @@ class RvizMarkersNode(Node):
         self.create_timer(_TELL, self._tell, clock=STEADY)
 
     def close(self) -> None:
-        """Nothing goes on without the node."""
+        """Stop; there are no threads."""
 
     @property
     def _watched(self) -> bool:
@@ -119,7 +119,7 @@ class RvizMarkersNode(Node):
         self._publisher.publish(MarkerArray(markers=[marker]))
 
     def _marker(self, kind: str, number: int, shape: int, colour: ColorRGBA) -> Marker:
-        """Unstamped: RViz then takes the newest transform."""
+        """Return an unstamped marker: RViz then takes the latest transform."""
         colour.a = 0.7
         marker = Marker(ns=kind, id=number, type=shape, color=colour, lifetime=Duration(sec=_SHOWN))
         marker.header.frame_id = self._frame

@@ -1,4 +1,4 @@
-"""Node: lays the start of an episode over what the cameras see, so that a person can set the scene as it was."""
+"""Node that overlays the start of an episode on the camera images, to set up the scene as recorded."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _GREY = 127
 
 @dataclass(frozen=True)
 class OverlayResult:
-    """All views at one moment."""
+    """Overlay of all views at one time."""
 
     compared: dict[str, Comparison]
     problems: dict[str, str]  # by view, why its camera's image cannot be compared; the lack of an episode is none
 
 
 class SceneOverlayNode(Node):
-    """Compares at a person's pace; draws only what somebody looks at."""
+    """Compares a few times a second; draws only for subscribers."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -81,7 +81,7 @@ class SceneOverlayNode(Node):
         self.create_timer(_PERIOD, self._look, clock=STEADY)
 
     def close(self) -> None:
-        """Nothing goes on without the node."""
+        """Stop; there are no threads."""
 
     def _listen(self, view: str) -> None:
         def on_image(message: ImageMessage) -> None:

@@ -1,1 +1,1 @@
-"""Data: episodes, datasets, and the formats of others."""
+"""Episodes, datasets, and other projects' formats."""

@@ -34,18 +34,18 @@ _LITERALS = {
 
 
 class Record:
-    """An object of a class that the caller knows; its attributes are what it holds."""
+    """Instance of a known class; its attributes are the pickled ones."""
 
 
 class _Name:
-    """Stands for what a pickle names: part of NumPy, or a class that the caller knows."""
+    """Name in a pickle: a part of NumPy, or a known class."""
 
     def __init__(self, name: str) -> None:
         self.name = name  # "record", or one of _NUMPY_NAMES
 
 
 class _Dtype:
-    """A type of numbers."""
+    """Numeric type."""
 
     def __init__(self, name: Any) -> None:
         if not isinstance(name, str) or not _NUMBERS.fullmatch(name):
@@ -54,7 +54,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array that a later instruction fills."""
+    """Array that a later instruction fills."""
 
     value: NDArray[Any] | None = None
 
@@ -63,7 +63,7 @@ _MARK = object()
 
 
 def load(path: Path, records: Collection[str]) -> Any:
-    """Return what a pickle holds, NumPy's arrays as read-only arrays.
+    """Return the content of a pickle, NumPy arrays as read-only arrays.
 
     Args:
         path: of the file.
@@ -89,7 +89,7 @@ def load(path: Path, records: Collection[str]) -> Any:
 
 
 class _Machine:
-    """The stack and the memory of a pickle."""
+    """Stack machine of the pickle protocol."""
 
     def __init__(self, path: Path, records: Collection[str]) -> None:
         self._path, self._records = path, records
@@ -102,7 +102,7 @@ class _Machine:
         return value
 
     def step(self, name: str, argument: Any) -> None:
-        """Carry out one instruction."""
+        """Execute one instruction."""
         push, stack = self._stack.append, self._stack
         if name in _LITERALS:
             push(argument)
@@ -158,7 +158,7 @@ class _Machine:
         return self._stack[-1]
 
     def _marked(self) -> list[Any]:
-        """Take what lies above the last mark, and the mark."""
+        """Pop the items above the last mark, and the mark."""
         place = len(self._stack) - 1
         while self._stack[place] is not _MARK:
             place -= 1
@@ -200,7 +200,7 @@ class _Machine:
 
 
 def _fill(made: Any, state: Any) -> None:
-    """Give an object that was made what it holds."""
+    """Set the state of an object."""
     if isinstance(made, Record) and isinstance(state, dict):
         made.__dict__.update({str(name): value for name, value in state.items() if str(name).isidentifier()})
     elif isinstance(made, _Dtype) and isinstance(state, tuple) and state[1] in ("<", ">", "=", "|"):
@@ -233,7 +233,7 @@ def _set(items: list[Any]) -> frozenset[Hashable]:
 
 
 def _finished(root: Any) -> Any:
-    """Put the arrays in place of what stood for them; each object is visited once, however often it is referred to."""
+    """Replace placeholders by their arrays; each object is visited once."""
 
     def resolved(value: Any) -> Any:
         return value.value if isinstance(value, _Array) else value
@@ -258,7 +258,7 @@ def _finished(root: Any) -> Any:
 
 
 def array_of(values: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """Return what a pickle held as finite numbers of a shape; None for anything else.
+    """Return an object as an array of finite numbers of a shape; None for anything else.
 
     Lists are followed only as deep and as far as the shape goes: a list may hold itself, or one list a billion times.
     """

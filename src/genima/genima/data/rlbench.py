@@ -38,7 +38,7 @@ _HAND = "wrist"
 
 
 def find_episodes(dataset: Path) -> list[Path]:
-    """All episodes below a folder, in the order of their numbers.
+    """Return all episodes below a folder, sorted by number.
 
     Raises:
         GenimaError: when there is none.
@@ -52,7 +52,7 @@ def find_episodes(dataset: Path) -> list[Path]:
 
 
 def demo_name(episode: Path) -> str:
-    """What to call the demo of an episode: task, variation and number."""
+    """Return the demo name of an episode: task, variation and number."""
     parts = episode.resolve().parts
     if len(parts) < 5:  # the root is one
         raise GenimaError(f"episode {episode}: not in TASK/variation0/episodes; move it into such folders")
@@ -67,7 +67,7 @@ def write_demo(
     cameras: Mapping[str, Camera] | None = None,
     images: Literal["png", "jpeg"] = "png",
 ) -> bool:
-    """Write one episode as a demo; return whether it tells the commands.
+    """Write one episode as a demo; return whether it records commands.
 
     The command of a moment is what the arm was asked for next, where the episode says so, else where it was next.
 
@@ -108,7 +108,7 @@ def write_demo(
 
 
 def is_written(episode: Path, folder: Path, robot: RobotModel) -> bool:
-    """Tell whether a demo is the one that :func:`write_demo` makes of an episode, by its task and joints.
+    """Return whether a demo is the conversion of an episode, by its task and joints.
 
     Raises:
         GenimaError: when the demo or the episode cannot be read.
@@ -118,7 +118,7 @@ def is_written(episode: Path, folder: Path, robot: RobotModel) -> bool:
 
 
 def _observations(episode: Path) -> Sequence[Any]:
-    """RLBench's Demo holds a list; older ones are the list."""
+    """Return the observations of RLBench's Demo, an object with a list or, in older versions, the list."""
     path = episode / _LOW_DIM
     demo = plain_pickle.load(path, _RECORDS)
     observations = getattr(demo, "_observations", demo)
@@ -147,7 +147,7 @@ def _require_reachable(episode: Path, i: int, name: str, positions: NDArray[np.f
 
 
 def _asked(episode: Path, i: int, observation: Any, joints: Joints, robot: RobotModel) -> Command:
-    """Return the command that led to an observation; where it does not say, the joints that it measured."""
+    """Return the command that led to an observation; without one, its measured joints."""
     action = _misc(observation).get("joint_position_action")
     if action is None:
         return Command(joints.stamp, joints.positions, gripper=joints.gripper)
@@ -190,8 +190,10 @@ def _image_path(episode: Path, view: str, i: int) -> Path:
 
 
 def _camera(episode: Path, observation: Any, view: str, joints: Joints, robot: RobotModel) -> Camera:
-    """Return the camera of a view, by the first observation; its focal lengths are negative, as its axes point left and
-    up."""
+    """Return the camera of a view, by the first observation.
+
+    Its focal lengths are negative, as its axes point left and up.
+    """
     misc = _misc(observation)
     if "joint_poses" not in misc:
         raise GenimaError(

@@ -1,4 +1,4 @@
-"""Whether a machine is ready: what was looked at, what was found, and what to do about it.
+"""Checks of a machine before use, each with a finding and a remedy.
 
 One module for each kind of thing. A check is a function that is told where to look (the root of /sys, of /proc, ...)
 and returns findings; it never raises for what it finds. What could not be looked at is never called ok.

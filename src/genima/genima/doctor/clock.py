@@ -1,4 +1,4 @@
-"""Whether clocks are right: this machine's by the kernel's own word, another one's by asking it (SNTP)."""
+"""Clock checks: local synchronisation by the kernel's state, other machines' offsets by SNTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SYNC = "sudo apt install chrony, or sudo timedatectl set-ntp true; two machines
 
 
 class Kernel(NamedTuple):
-    """What adjtimex(2) says."""
+    """State of adjtimex(2)."""
 
     synchronised: bool
     error: float  # s, estimated, at most
@@ -41,7 +41,7 @@ def adjtimex() -> Kernel:
 
 
 def synchronised(robot: bool, ask: Callable[[], Kernel] = adjtimex) -> Finding:
-    """Whether something keeps this machine's clock: whatever does (chrony, timesyncd, ntpd), tells the kernel.
+    """Return whether this clock is synchronised, by any of chrony, timesyncd and ntpd.
 
     Args:
         robot: whether there is a real robot, or its cameras.
@@ -60,7 +60,7 @@ def synchronised(robot: bool, ask: Callable[[], Kernel] = adjtimex) -> Finding:
 
 
 def offset(host: str, port: int = _PORT) -> tuple[float, float]:
-    """How far a host's clock is ahead of ours, and how far off that may be, in s; the best of a few answers.
+    """Return the offset of a host's clock and its uncertainty in s; the best of several answers.
 
     Source: RFC 4330, Simple Network Time Protocol, section 5.
 
@@ -89,7 +89,7 @@ def _seconds(stamp: bytes) -> float:
 
 
 def agrees(host: str, ask: Callable[[str], tuple[float, float]] = offset) -> Finding:
-    """Whether another machine's clock says the same as this one's."""
+    """Check that another machine's clock agrees with this one."""
     what = f"clock of {host}"
     try:
         ahead, doubt = ask(host)

@@ -1,4 +1,4 @@
-"""Whether checkpoint, robot, cameras and calibration fit together, and whether the calibration can be trusted."""
+"""Checks of checkpoint, robot, cameras and calibration against each other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNSURE = 2.0, 0.2  # mm and deg: spheres then are a pixel or two off
 
 
 def cameras(name: str | None) -> tuple[Mapping[str, Device], Finding]:
-    """The cameras file, by view, and whether it can be read; None: nobody named one."""
+    """Check the cameras file; return its cameras by view, None without a file."""
     what = "cameras file"
     if name is None:
         return {}, skipped(what, "none is named; the simulator needs none", "--cameras config/cameras/YOURS.yaml")
@@ -36,7 +36,7 @@ def cameras(name: str | None) -> tuple[Mapping[str, Device], Finding]:
 def checkpoint(
     folder: str | None, robot: RobotModel | None
 ) -> tuple[PolicySpec | None, dict[str, Path], list[Finding]]:
-    """What a checkpoint was trained for, where its halves are by kind, and whether it can be read and fits the robot.
+    """Check a checkpoint against the robot; return its spec and the paths of its halves by kind.
 
     Args:
         folder: with both halves; empty: the bundled one; None: nobody named one.
@@ -62,7 +62,7 @@ def checkpoint(
 
 
 def robot(name: str) -> tuple[RobotModel | None, Finding]:
-    """The robot model."""
+    """Check the robot model."""
     try:
         model = RobotModel.load(name)
     except GenimaError as error:
@@ -72,7 +72,7 @@ def robot(name: str) -> tuple[RobotModel | None, Finding]:
 
 
 def rig_fits(rig: Mapping[str, Device], spec: PolicySpec) -> Iterator[Finding]:
-    """Whether the cameras give what the checkpoint takes."""
+    """Check that the cameras have the checkpoint's views."""
     for view in (view for view in spec.views if view != VIRTUAL):
         what = f"{view} camera"
         if view not in rig:
@@ -97,7 +97,7 @@ def calibrations(
     robot: RobotModel | None,
     now: datetime | None = None,
 ) -> Iterator[Finding]:
-    """Whether every view has a calibration, that fits, is sure and recent.
+    """Check that every view has a matching, accurate and recent calibration.
 
     Args:
         name: of a set in calibration/, or a folder; None: nobody named one.

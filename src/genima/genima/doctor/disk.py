@@ -1,4 +1,4 @@
-"""Room for demos."""
+"""Disk space for demos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FEW = 60.0  # minutes
 
 
 def room(folder: Path) -> Finding:
-    """How long a recording fits where demos go, be the folder there already or not."""
+    """Check how long a recording fits on the disk of the demos' folder, existing or not."""
     what, place = f"disk of {folder}", folder.resolve()
     while not place.exists():
         place = place.parent

@@ -40,7 +40,7 @@ def findings(
     tried: str,
     prefixes: Sequence[Path] | None = None,
 ) -> Iterator[Finding]:
-    """Drivers of the arm, its gripper and the cameras.
+    """Check the drivers of arm, gripper and cameras.
 
     Args:
         backend: as in real_robot.launch.py.
@@ -126,7 +126,7 @@ def serial_port(port: Path) -> Finding:
 
 
 def ros_prefixes() -> list[Path]:
-    """Folders that ROS packages are installed in, as the shell has sourced them."""
+    """Return the folders of installed ROS packages that the shell has sourced."""
     return [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
 
 
@@ -140,6 +140,6 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _too_new() -> str:
-    """Remedy where there are no wheels of pylibfranka for this Python."""
+    """Return the remedy where this Python has no wheels of pylibfranka."""
     major, minor, _ = platform.python_version_tuple()
     return " (it has wheels for Python up to 3.12)" if (int(major), int(minor)) > (3, 12) else ""

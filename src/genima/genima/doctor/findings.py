@@ -1,4 +1,4 @@
-"""What checks find, and how it is written on a screen and into a file."""
+"""Findings of checks, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Status(StrEnum):
-    """Of what was looked at."""
+    """Status of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -19,7 +19,7 @@ class Status(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One line."""
+    """Result of one check, in one line."""
 
     what: str
     status: Status
@@ -35,22 +35,22 @@ class Group(NamedTuple):
 
 
 def ok(what: str, found: str) -> Finding:
-    """Nothing is wrong."""
+    """Return a finding without a problem."""
     return Finding(what, Status.OK, found)
 
 
 def warn(what: str, found: str, remedy: str) -> Finding:
-    """It works worse than it could, or may not work."""
+    """Return a finding that works worse than it could, or may fail."""
     return Finding(what, Status.WARN, found, remedy)
 
 
 def fail(what: str, found: str, remedy: str) -> Finding:
-    """It cannot work."""
+    """Return a finding that cannot work."""
     return Finding(what, Status.FAIL, found, remedy)
 
 
 def skipped(what: str, why: str, remedy: str = "") -> Finding:
-    """Nobody knows."""
+    """Return a finding without a result."""
     return Finding(what, Status.SKIPPED, why, remedy)
 
 
@@ -58,7 +58,7 @@ _MARKS = {Status.OK: "ok", Status.WARN: "warn", Status.FAIL: "FAIL", Status.SKIP
 
 
 def table(groups: Sequence[Group], width: int) -> str:
-    """All findings in lines of at most ``width`` characters where words allow it, and how many there are of each."""
+    """Return all findings in lines of about ``width`` characters, and the count of each status."""
     label = min(28, max((len(each.what) for group in groups for each in group.findings), default=0))
     indent = 2 + 4 + 2 + label + 2
     lines = []
@@ -82,10 +82,10 @@ def _wrapped(text: str, head: str, indent: int, width: int) -> list[str]:
 
 
 def as_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """All findings as plain JSON types, by group."""
+    """Return all findings as plain JSON types, by group."""
     return [{"group": group.title, "findings": [each._asdict() for each in group.findings]} for group in groups]
 
 
 def failed(groups: Sequence[Group]) -> bool:
-    """Whether anything was found that cannot work."""
+    """Return whether any finding cannot work."""
     return any(each.status is Status.FAIL for group in groups for each in group.findings)

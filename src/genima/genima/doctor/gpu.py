@@ -1,4 +1,4 @@
-"""The graphics card against what the models of a checkpoint need."""
+"""GPU checks against the needs of a checkpoint's models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SMALL = 100e6  # weights that a processor draws several times a second with
 
 
 class GraphicsCard(NamedTuple):
-    """A graphics card, by nvidia-smi."""
+    """Graphics card, by nvidia-smi."""
 
     name: str
     driver: str
@@ -32,7 +32,7 @@ class GraphicsCard(NamedTuple):
 
 
 def cards() -> list[GraphicsCard] | str:
-    """All NVIDIA cards, or why they cannot be told."""
+    """Return all NVIDIA cards, or the reason why they are unknown."""
     if shutil.which("nvidia-smi") is None:
         return "no NVIDIA driver (nvidia-smi is not there)"
     command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
@@ -54,7 +54,7 @@ def _card(line: str) -> GraphicsCard:
 
 
 def usable() -> str:
-    """What PyTorch says of CUDA: empty where it can compute there."""
+    """Return the problem of PyTorch's CUDA; empty where it works."""
     import torch  # only here: it takes seconds
 
     if torch.version.cuda is None:
@@ -63,8 +63,9 @@ def usable() -> str:
 
 
 def weights(folders: dict[str, Path]) -> tuple[int, str]:
-    """How many weights a pair of checkpoints has, its base model's included, and that one's name where it is not on
-    this machine.
+    """Return the number of weights of a pair of checkpoints, base model included.
+
+    The second value is the base model's name where it is not on this machine, else empty.
 
     Args:
         folders: by kind, as of :func:`genima.policy.spec.read_pair`.
@@ -94,7 +95,7 @@ def _count(folder: Path) -> int:
 
 
 def judge(found: list[GraphicsCard] | str, problem: str, count: int, missing: str) -> Iterator[Finding]:
-    """Whether the models fit.
+    """Check that the models fit.
 
     Args:
         found: as of :func:`cards`.
@@ -130,7 +131,7 @@ def judge(found: list[GraphicsCard] | str, problem: str, count: int, missing: st
 
 
 def findings(folders: dict[str, Path] | None) -> Iterator[Finding]:
-    """The cards against a pair of checkpoints; None where there is none to be read."""
+    """Check the cards against a pair of checkpoints; None without one."""
     if folders is None:
         found = cards()
         text = found if isinstance(found, str) else ", ".join(f"{card.name}, driver {card.driver}" for card in found)

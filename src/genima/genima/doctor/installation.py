@@ -1,4 +1,4 @@
-"""Python, its packages, and what draws without a display."""
+"""Checks of Python, its packages, ROS 2 and off-screen rendering."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SOFTWARE = ("llvmpipe", "softpipe", "swrast")
 
 
 def version_of(package: str) -> str | None:
-    """Of an installed Python package; None where it is not."""
+    """Return the version of an installed Python package; None where it is missing."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -35,12 +35,12 @@ def version_of(package: str) -> str | None:
 
 
 def has_wheels() -> bool:
-    """Whether ROS 2 comes from Python wheels."""
+    """Return whether ROS 2 is installed from Python wheels."""
     return version_of(_WHEELS) is not None
 
 
 def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
-    """Whether this Python is one that all packages are made for."""
+    """Check that the packages support this Python version."""
     found = ".".join(map(str, version))
     if _PYTHONS[0] <= version < _PYTHONS[1]:
         return ok("Python", found)
@@ -48,7 +48,7 @@ def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 
 
 def packages(lock: Path | None = None, version: Callable[[str], str | None] = version_of) -> Finding:
-    """Whether what is installed is what was locked.
+    """Check that installed packages match the lock file.
 
     Args:
         lock: requirements.lock; found by itself if None.
@@ -85,7 +85,7 @@ def _few(names: list[str]) -> str:
 
 
 def ros(distribution: str) -> Iterator[Finding]:
-    """Whether ROS 2 and our own messages are there.
+    """Check that ROS 2 and genima_interfaces are installed.
 
     Args:
         distribution: the variable ROS_DISTRO.
@@ -103,7 +103,7 @@ def ros(distribution: str) -> Iterator[Finding]:
 
 
 def rendering(command: tuple[str, ...] = (sys.executable, "-P", "-c", _RENDER)) -> Finding:
-    """Whether a picture can be drawn without a display; tried in a process of its own, as drivers crash."""
+    """Check off-screen rendering, in a process of its own because drivers may crash."""
     what, remedy = "rendering (EGL)", "sudo apt install libegl1 libopengl0 libgl1-mesa-dri, or NVIDIA's driver"
     try:
         tried = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)

@@ -1,4 +1,4 @@
-"""Whether the kernel lets control keep its deadlines: real time, priorities, locked memory, the processors' clock."""
+"""Kernel checks for real-time control: PREEMPT_RT, priorities, locked memory, CPU clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIMITS = "write `{user} - rtprio {rtprio}`{more} to /etc/security/limits.d/geni
 
 
 def real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
-    """Whether it is a PREEMPT_RT kernel, as the Franka Control Interface wants it; and whether libfranka sees that.
+    """Check for a PREEMPT_RT kernel, as the Franka Control Interface needs and libfranka detects it.
 
     libfranka reads /sys/kernel/realtime, which the mainline kernel, PREEMPT_RT since 6.12, does not have.
 
@@ -51,7 +51,7 @@ def real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
 
 
 def priority(loop: bool) -> Finding:
-    """Whether this user's threads may run in real time; tried, as root in a container may not."""
+    """Check that this user's threads may run in real time; tried, as root in a container may not."""
     what, user = "real-time priority", os.environ.get("USER") or f"user {os.getuid()}"
     wanted = FRANKA if loop else OURS
     if may_have(wanted):
@@ -67,7 +67,7 @@ def priority(loop: bool) -> Finding:
 
 
 def may_have(wanted: int) -> bool:
-    """Whether a thread of this process may have a priority of SCHED_FIFO."""
+    """Return whether a thread of this process may have a priority of SCHED_FIFO."""
     granted = []
 
     def ask() -> None:  # in a thread of its own: it ends with it
@@ -85,7 +85,7 @@ def may_have(wanted: int) -> bool:
 
 
 def locked_memory(loop: bool) -> Finding:
-    """Whether a real-time process may keep its memory from being swapped out."""
+    """Check that a real-time process may lock its memory."""
     what, (soft, _) = "locked memory", resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if soft == resource.RLIM_INFINITY:
         return ok(what, "unlimited")
@@ -100,7 +100,7 @@ def locked_memory(loop: bool) -> Finding:
 
 
 def governors(sys: Path, robot: bool) -> Finding:
-    """Whether the processors keep their clock.
+    """Check that the CPUs keep a fixed clock.
 
     Args:
         sys: /sys.
@@ -124,7 +124,7 @@ def governors(sys: Path, robot: bool) -> Finding:
 
 
 def findings(sys: Path, proc: Path, robot: bool, loop: bool) -> Iterator[Finding]:
-    """All of these; ``loop`` is whether the robot is driven by a loop of libfranka's on this machine."""
+    """Return all kernel findings; ``loop``: libfranka's control loop runs on this machine."""
     yield real_time_kernel(sys, proc, loop)
     yield priority(loop)
     yield locked_memory(loop)

@@ -1,4 +1,4 @@
-"""The way to the robot: by which network card, and how long it takes there and back."""
+"""Network checks: card and round trip to the robot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CABLE = "connect this computer's own network socket to the LAN socket of the ro
 
 
 def to_robot(sys: Path, address: str) -> Iterator[Finding]:
-    """The network card that leads to a robot, and the round trip.
+    """Check the network card to a robot, and the round trip.
 
     Args:
         sys: /sys.
@@ -56,7 +56,7 @@ def to_robot(sys: Path, address: str) -> Iterator[Finding]:
 
 
 def card(host: str) -> tuple[str, bool]:
-    """The name of the network card that packets to a host leave by, and whether the host is of the card's network.
+    """Return the network card for packets to a host, and whether the host is in its network.
 
     Raises:
         OSError: where there is no way.
@@ -73,7 +73,7 @@ def card(host: str) -> tuple[str, bool]:
 
 
 def interface(sys: Path, name: str) -> Finding:
-    """Whether a network card is fit for 1 kHz."""
+    """Check that a network card is fit for 1 kHz."""
     what, folder = "network card", sys / "class/net" / name
     if not folder.exists():
         return skipped(what, f"{name}: {folder} is not there")
@@ -91,7 +91,7 @@ def interface(sys: Path, name: str) -> Finding:
 
 
 def round_trip(host: str) -> float:
-    """Seconds that a packet takes to a host and its answer back: of a TCP connection, be it accepted or refused.
+    """Return the round trip to a host in s: of a TCP connection, accepted or refused.
 
     Raises:
         OSError: when nothing comes back.
@@ -107,7 +107,7 @@ def round_trip(host: str) -> float:
 
 
 def judge(trips: Sequence[float]) -> Finding:
-    """Of round trips in s."""
+    """Judge round trips in s."""
     what, usual, longest = "round trip to the robot", statistics.median(trips), max(trips)
     spread = statistics.pstdev(trips)
     found = (

@@ -1,4 +1,4 @@
-"""What a shell says to ROS 2 and DDS, and what the system gives them: variables, profile, shared memory, buffers."""
+"""ROS 2 and DDS checks: environment variables, profile, shared memory, socket buffers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BUFFER = 8 << 20  # bytes: several images of 640x480 that arrive at once
 
 
 def variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iterator[Finding]:
-    """Those that keep nodes from each other, or bring strangers together.
+    """Check variables that separate nodes from each other, or join foreign ones.
 
     Args:
         environment: of the shell that nodes are started from.
@@ -45,7 +45,7 @@ def variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iter
 
 
 def require(environment: Mapping[str, str], wheels: bool) -> None:
-    """Check what ROS 2 would refuse, or would ignore and open the network instead, before a process joins it.
+    """Reject settings that ROS 2 would refuse, or would ignore and open the network.
 
     Raises:
         GenimaError: the first variable that is wrong, with the remedy.
@@ -65,7 +65,7 @@ def require(environment: Mapping[str, str], wheels: bool) -> None:
 
 
 def is_open(environment: Mapping[str, str]) -> str:
-    """Return which variable opens processes to other hosts, with its value; empty where none does."""
+    """Return the variable that opens processes to other hosts, with its value; empty without one."""
     security = environment.get("ROS_SECURITY_ENABLE") == "true"
     if security and environment.get("ROS_SECURITY_STRATEGY") == "Enforce":
         return ""
@@ -82,7 +82,7 @@ def is_open(environment: Mapping[str, str]) -> str:
 
 
 def middleware(environment: Mapping[str, str], wheels: bool) -> Finding:
-    """Whether nodes can start with it: where it is not installed, ROS ends the process."""
+    """Check that the middleware is installed: ROS ends the process otherwise."""
     what = "RMW_IMPLEMENTATION"
     name = environment.get(what, "")
     if name in ("", FAST_DDS):
@@ -156,7 +156,7 @@ def _range(environment: Mapping[str, str]) -> Finding:
 
 
 def transport(environment: Mapping[str, str], proc: Path, shm: Path, robot: bool) -> Iterator[Finding]:
-    """What carries images from process to process.
+    """Check the transport of images between processes.
 
     Args:
         environment: of the shell that nodes are started from.
@@ -186,7 +186,7 @@ def transport(environment: Mapping[str, str], proc: Path, shm: Path, robot: bool
 
 
 def read_profile(file: Path) -> tuple[int, bool]:
-    """Bytes of shared memory for each process, 0 for none, and whether the network is used, of a Fast DDS profile.
+    """Return bytes of shared memory per process (0: none) and network use of a Fast DDS profile.
 
     Raises:
         GenimaError: when it is missing or no such file.
@@ -234,7 +234,7 @@ def _judge_profile(file: str, segment: int, network: bool) -> Finding:
 
 
 def shared_memory(shm: Path, segment: int) -> Finding:
-    """Whether there is room in shared memory for all processes' segments."""
+    """Check the shared memory for the segments of all processes."""
     what = f"shared memory {shm}"
     try:
         space = shutil.disk_usage(shm)
@@ -252,7 +252,7 @@ def shared_memory(shm: Path, segment: int) -> Finding:
 
 
 def buffers(proc: Path, network: bool) -> Finding:
-    """Whether sockets may hold images that arrive at once.
+    """Check socket buffers against the image size.
 
     Source: ROS 2 documentation, DDS tuning information; eProsima, Fast DDS, large data rates.
     """

@@ -1,4 +1,4 @@
-"""What was heard on the topics of a running graph: rates, jitter, losses, and stamps against this machine's clock."""
+"""Topic checks of a running graph: rates, jitter, losses, and stamps against the local clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLOCKS = "synchronise the two machines' clocks (chrony); ./genima doctor --cloc
 
 @dataclass(frozen=True)
 class TopicPublisher:
-    """Who publishes on a topic."""
+    """Publisher of a topic."""
 
     node: str
     reliable: bool
@@ -30,36 +30,36 @@ class TopicPublisher:
 
 @dataclass
 class TopicSamples:
-    """Of one topic, in the order of arrival."""
+    """Messages of one topic in order of arrival."""
 
     speakers: Sequence[TopicPublisher] = ()
     stamps: list[float] = field(default_factory=list)  # s, of the messages' headers
     arrivals: list[float] = field(default_factory=list)  # s, of this machine's clock
 
     def add(self, stamp: float, arrival: float) -> None:
-        """A message came."""
+        """Add a message."""
         self.stamps.append(stamp)
         self.arrivals.append(arrival)
 
     @property
     def ages(self) -> NDArray[np.float64]:
-        """(n,) s from stamp to arrival."""
+        """Return (n,) s from stamp to arrival."""
         return np.subtract(self.arrivals, self.stamps)
 
     @property
     def intervals(self) -> NDArray[np.float64]:
-        """(n - 1,) s between stamps."""
+        """Return (n - 1,) s between stamps."""
         return np.diff(self.stamps)
 
     @property
     def rate(self) -> float:
-        """Hz by stamps; NaN where it cannot be told."""
+        """Return the rate in Hz by stamps; NaN where it is undefined."""
         span = self.stamps[-1] - self.stamps[0] if len(self.stamps) > 1 else 0.0
         return (len(self.stamps) - 1) / span if span > 0 else float("nan")
 
 
 def silence(what: str, topic: str, heard: TopicSamples, reliable: bool) -> Finding | None:
-    """Why nothing was heard of a topic, or too little to judge; None where enough was.
+    """Return the reason why a topic has too few messages to be checked; None with enough.
 
     Args:
         what: is looked at.
@@ -85,7 +85,7 @@ def silence(what: str, topic: str, heard: TopicSamples, reliable: bool) -> Findi
 def images(
     view: str, topic: str, heard: TopicSamples, size: tuple[int, int], encoding: str, device: Device | None
 ) -> Finding:
-    """Whether a camera speaks as expected.
+    """Check the image topic of a camera.
 
     Args:
         view: the camera's.
@@ -126,7 +126,7 @@ def images(
 
 
 def joints(heard: TopicSamples, problem: str) -> Finding:
-    """Whether the robot speaks as expected.
+    """Check the joint states.
 
     Args:
         heard: on joint_states.
@@ -163,7 +163,7 @@ def _clash(what: str, found: str, heard: TopicSamples) -> Finding | None:
 
 
 def _ahead(what: str, found: str, heard: TopicSamples) -> Finding | None:
-    """Nothing is younger than it is: a stamp in the future is another clock's."""
+    """Check for stamps in the future, which come from another clock."""
     ahead = -float(heard.ages.min())
     if ahead <= _AHEAD:
         return None
@@ -171,7 +171,7 @@ def _ahead(what: str, found: str, heard: TopicSamples) -> Finding | None:
 
 
 def commands(speakers: Sequence[TopicPublisher]) -> Finding:
-    """Whether one node at most commands the robot."""
+    """Check that one node at most publishes commands to the robot."""
     what, who = "joint_command", ", ".join(sorted(speaker.node for speaker in speakers))
     if not speakers:
         return skipped(what, "nobody publishes it: no command_guard runs", "start it before the robot is to move")
@@ -182,7 +182,7 @@ def commands(speakers: Sequence[TopicPublisher]) -> Finding:
 
 
 def nodes(names: Sequence[str], own: str) -> Finding:
-    """Whether no node runs twice.
+    """Check that no node runs twice.
 
     Args:
         names: full names of all nodes in the domain.

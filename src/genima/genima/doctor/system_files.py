@@ -1,4 +1,4 @@
-"""The kernel's small text files, as /sys and /proc have them."""
+"""Small text files of the kernel, in /sys and /proc."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read(path: Path) -> str | None:
-    """What a file says, without its line end; None where it is not there or says nothing to us."""
+    """Return the text of a file without its line end; None where it is missing or unreadable."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -14,7 +14,7 @@ def read(path: Path) -> str | None:
 
 
 def number(path: Path) -> float | None:
-    """The number in a file; None where there is none."""
+    """Return the number in a file; None where there is none."""
     try:
         return float(read(path) or "")
     except ValueError:

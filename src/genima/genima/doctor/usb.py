@@ -1,4 +1,4 @@
-"""RealSense cameras on USB: how fast each is connected, what they share, and whether they are the expected ones."""
+"""RealSense cameras on USB: link speed, shared bandwidth, and expected serial numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REPLUG = (
 
 @dataclass(frozen=True)
 class UsbCamera:
-    """A camera as the kernel sees it. The serial number that it gives is the ASIC's, not the camera's."""
+    """Camera as the kernel lists it; its serial number is the ASIC's, not the camera's."""
 
     port: str  # e.g. 2-1.4: bus 2, port 1 of the computer, port 4 of a hub there
     model: str  # e.g. D415
@@ -39,7 +39,7 @@ class UsbCamera:
 
 @dataclass(frozen=True)
 class LibrealsenseCamera:
-    """A camera as librealsense sees it."""
+    """Camera as librealsense lists it."""
 
     serial: str
     model: str  # e.g. D415
@@ -48,7 +48,7 @@ class LibrealsenseCamera:
 
 
 def plugged(sys: Path, dev: Path) -> list[UsbCamera] | None:
-    """The RealSense cameras; None where the kernel tells of no USB at all."""
+    """Return the RealSense cameras; None where the kernel lists no USB."""
     devices = sys / "bus/usb/devices"
     if not devices.is_dir():
         return None
@@ -71,7 +71,7 @@ def plugged(sys: Path, dev: Path) -> list[UsbCamera] | None:
 
 
 def known(rs: Any) -> list[LibrealsenseCamera]:
-    """The cameras by their serial numbers, by librealsense's Python module.
+    """Return the cameras by serial number, from librealsense's Python module.
 
     Raises:
         GenimaError: where it cannot look.
@@ -91,7 +91,7 @@ def known(rs: Any) -> list[LibrealsenseCamera]:
 
 
 def connections(sys: Path, dev: Path, rig: Mapping[str, Device]) -> Iterator[Finding]:
-    """How each plugged camera is connected, and whether what they share carries them all.
+    """Check the link of each camera, and the bandwidth of shared buses and hubs.
 
     Args:
         sys: /sys.
@@ -127,7 +127,7 @@ def _connection(camera: UsbCamera) -> Finding:
 
 
 def _shares(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, Device]) -> Iterator[Finding]:
-    """A bus, and the cable of a hub, carry all that hang on them."""
+    """Return the shares of a bus and of a hub's cable."""
     most = max(rig.values() or [_TYPICAL], key=_megabits)  # nobody knows here which camera is which view
     sharing = defaultdict(list)
     for camera in cameras:
@@ -156,7 +156,7 @@ def _megabits(device: Device) -> float:
 
 
 def serials(rig: Mapping[str, Device], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:
-    """Whether each view's camera is there, and which others are."""
+    """Check that each view's camera is connected; list the others."""
     by_serial = {camera.serial: camera for camera in cameras}
     for view, device in rig.items():
         what = f"{view} {device.serial}"

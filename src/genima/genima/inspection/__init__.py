@@ -1,1 +1,1 @@
-"""What is inside checkpoints and datasets: text for a screen, and a contact sheet."""
+"""Inspection of checkpoints and datasets: text for a terminal, and a contact sheet."""

@@ -1,4 +1,4 @@
-"""What is inside checkpoints, of a pair, of a training or single: no network is built and no weights are loaded."""
+"""Inspection of checkpoints, pairs and trainings; no network is built, no weights are loaded."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _SHOWN = 256  # px, side of a view on a sheet of spheres
 
 
 def is_pair(folder: Path) -> bool:
-    """Whether a folder is made for a diffusion agent and a controller."""
+    """Return whether a folder holds a diffusion agent and a controller."""
     return any((folder / name).is_dir() for name in FOLDERS.values())
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder is a checkpoint, or a training that has written one."""
+    """Return whether a folder is a checkpoint, or a training with one."""
     return (checkpoint.resolve(folder) / FILE).is_file()
 
 
 def inspect_checkpoint(folder: Path) -> Report:
-    """A single checkpoint, or a training's best one.
+    """Inspect a single checkpoint, or a training's best one.
 
     Raises:
         GenimaError: when something in it is missing or damaged.
@@ -54,7 +54,7 @@ def inspect_checkpoint(folder: Path) -> Report:
 
 
 def inspect_pair(root: Path) -> Report:
-    """A diffusion agent and a controller: each by itself, and whether they fit together.
+    """Inspect a diffusion agent and a controller, and whether they match.
 
     Raises:
         GenimaError: when both are missing, or something in one is damaged.
@@ -137,7 +137,7 @@ def _text_encoder(folder: Path) -> str:
 
 
 def _parameters(folder: Path, parts: list[str]) -> str:
-    """Numbers and bytes by part, from the files' headers; statistics of batch norms count as parameters."""
+    """Return numbers and bytes by part, from the files' headers; statistics of batch norms count as parameters."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     sizes: dict[str, int] = defaultdict(int)
     for file in folder.rglob("*.safetensors"):
@@ -195,7 +195,7 @@ def _with_picture(sections: list[Section], spec: PolicySpec, pictures: list[Imag
 
 
 def _pictures(folder: Path) -> list[Image]:
-    """The drawings of a checkpoint, and how a training's validation errors fell; none where neither is noted."""
+    """Return sample drawings of a checkpoint and the validation curves of a training, where they exist."""
     pictures = []
     drawings = checkpoint.resolve(folder) / DRAWINGS
     if drawings.is_file():
@@ -208,7 +208,7 @@ def _pictures(folder: Path) -> list[Image]:
 
 
 def _curves(metrics: Mapping[int, Mapping[str, float]]) -> Image:
-    """Errors over steps, those of a unit (``deg``, ``deg/joint``) in one diagram."""
+    """Plot errors over steps, one diagram per unit (``deg``, ``deg/joint``)."""
     names = dict.fromkeys(name for errors in metrics.values() for name in errors)
     units = dict.fromkeys(name.split("/")[0] for name in names)
     figure = Figure(figsize=(4 * len(units), 3.5), layout="constrained")
@@ -225,7 +225,7 @@ def _curves(metrics: Mapping[int, Mapping[str, float]]) -> Image:
 
 
 def sphere_sheet(spec: PolicySpec) -> Image:
-    """The spheres of the robot's home pose in every view over grey, with an open and a closed gripper.
+    """Return the spheres of the home pose in every view on grey, with an open and a closed gripper.
 
     Raises:
         GenimaError: for a robot that is not known here, and for views that are not the simulator's.

@@ -1,4 +1,4 @@
-"""What is inside datasets: drawn targets, demos, LeRobot datasets."""
+"""Inspection of datasets: drawn targets, demos, LeRobot datasets."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _SHOWN = 160  # px, side of a view on a sheet
 
 
 def is_targets(folder: Path) -> bool:
-    """Whether ``./genima render`` has begun to fill a folder."""
+    """Return whether a folder is an output of ``./genima render``, finished or not."""
     return (folder / MANIFEST).is_file() or any(folder.glob("shard-*.parquet"))
 
 
 def is_lerobot(folder: Path) -> bool:
-    """Whether a folder is a LeRobotDataset of any version."""
+    """Return whether a folder is a LeRobotDataset of any version."""
     return (folder / layout.INFO).is_file()
 
 
@@ -49,7 +49,7 @@ def is_lerobot(folder: Path) -> bool:
 
 
 def inspect_targets(folder: Path, verify: bool) -> Report:
-    """A dataset that ``./genima render`` made; ``verify``: compare every shard with its checksum.
+    """Inspect a dataset of drawn targets; ``verify``: compare every shard with its checksum.
 
     Raises:
         GenimaError: when the manifest or a shard is missing or damaged.
@@ -106,7 +106,7 @@ def _read_shards(folder: Path, shards: Sequence[Mapping[str, Any]], verify: bool
 
 
 def _drawn_moments(file: Path, moments: Sequence[int], spec: PolicySpec, rendered: Sequence[str]) -> list[Image]:
-    """Some moments of a demo, by their rows: observation above drawn target, tiled, other rendered views below."""
+    """Return samples of a demo by row: observation above drawn target, tiled, other rendered views below."""
     views = [*spec.views, *(view for view in rendered if view not in spec.views)]
     columns = [f"{kind}.{view}" for kind in ("observation", "spheres") for view in views]
     size = (spec.view_size, spec.view_size)
@@ -125,7 +125,7 @@ def _drawn_moments(file: Path, moments: Sequence[int], spec: PolicySpec, rendere
 
 
 def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
-    """Demos (rosbag2 folders) of a robot below a folder; ``verify``: decode every image.
+    """Inspect demos (rosbag2 folders) of a robot below a folder; ``verify``: decode every image.
 
     Raises:
         GenimaError: when there is none.
@@ -173,7 +173,7 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
 
 
 def _demo_strip(episode: Episode) -> Image:
-    """The first, the middle and the last moment of all views."""
+    """Return the first, the middle and the last sample of all views."""
     cells = []
     for t in _evenly(len(episode), 3):
         text = f"{episode.stamps[t] - episode.stamps[0]:.1f} s"
@@ -185,7 +185,7 @@ def _demo_strip(episode: Episode) -> Image:
 
 
 def inspect_lerobot(folder: Path) -> Report:
-    """A LeRobotDataset v3.0, ours or another's.
+    """Inspect a LeRobotDataset v3.0.
 
     Raises:
         GenimaError: when it is of another version, or something in it is missing or damaged.
@@ -217,7 +217,7 @@ _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_inde
 
 
 def _lerobot_strip(info: Info, tasks: Mapping[int, str], episode: EpisodeEntry) -> Image:
-    """The first, the middle and the last frame of all views in colour."""
+    """Return the first, the middle and the last frame of all colour views."""
     only = ("episode_index", episode.index)
     table = read_columns(episode.data, [layout.TIMESTAMP, "task_index"], "data", only)
     stamps, indices = (numbers(table, name, f"data {episode.data}") for name in (layout.TIMESTAMP, "task_index"))
@@ -249,10 +249,10 @@ def _counted(instructions: Iterable[str]) -> str:
 
 
 def _evenly(count: int, most: int) -> list[int]:
-    """At most so many of ``count`` indices, from the first to the last."""
+    """Return at most so many of ``count`` indices, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 def _small(views: Mapping[str, Image]) -> Image:
-    """The middle squares of views in two columns."""
+    """Return the central squares of views in two columns."""
     return grid([fit(image, _SHOWN) for image in views.values()], gap=1)

@@ -1,4 +1,4 @@
-"""One demo on one picture: what its cameras saw, and what its joints did."""
+"""One-picture summary of a demo: camera images and joint curves."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # times in s, position
 
 
 def inspect_demo(survey: EpisodeIndex, robot: RobotModel) -> Report:
-    """The main facts of a demo, all its views at some moments, and its joints over time."""
+    """Inspect a demo: main facts, all views at some times, and joints over time."""
     summary, activity = Summary.of(survey), None
     tracks = find_tracks(survey, robot)
     rows = {
@@ -94,7 +94,7 @@ def _topic(survey: EpisodeIndex, topic: str) -> str:
 
 
 def _contact_sheet(survey: EpisodeIndex, moments: NDArray[np.float64]) -> Image:
-    """A row for each view, with its images nearest to some moments (T,)."""
+    """Return a row per view, with its images nearest to the times (T,)."""
     topics = {topic: view for view, topic in survey.views.items() if topic in survey.streams}
     chosen = {
         topic: [int(np.abs(survey.streams[topic].times - moment).argmin()) for moment in moments] for topic in topics
@@ -131,7 +131,7 @@ def _joint_plots(
     activity: Activity | None,
     moments: NDArray[np.float64],
 ) -> Image:
-    """Each joint and the gripper over time: measured, commanded, and what led them."""
+    """Plot each joint and the gripper over time: measured, commanded, and the leader's."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # only here: it takes a while
     from matplotlib.figure import Figure
 
@@ -192,7 +192,7 @@ def _plain(text: str) -> str:
 
 
 def _by_joint(stream: Stream) -> dict[str, _Curve]:
-    """What a topic says of each joint, under its own names."""
+    """Return a topic's values by joint name."""
     points: dict[str, list[tuple[float, float]]] = {}
     for time, message in zip(stream.times, stream.messages, strict=True):
         for name, position in zip(message.name, message.position, strict=False):
@@ -201,7 +201,7 @@ def _by_joint(stream: Stream) -> dict[str, _Curve]:
 
 
 def _show_range(plot: Axes, values: NDArray[np.float64], low: float, high: float) -> None:
-    """Scale a plot to what a joint does; the ends of its range are lines, in sight when the joint comes near."""
+    """Scale a plot to a joint's motion; limits of its range are lines, visible when the joint is near."""
     for end in (low, high):
         plot.axhline(end, color="tab:red", linewidth=1.2)
     seen = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""What an inspection finds, and how it is written on a screen."""
+"""Report of an inspection, and its text for a terminal."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WIDTH = 120  # characters of a line
 
 
 class Section(NamedTuple):
-    """A title over labelled texts, of a line or several."""
+    """Title and labelled texts of one or more lines."""
 
     title: str
     rows: Mapping[str, str]
 
 
 class Report(NamedTuple):
-    """What is inside a folder, and a picture of it (h, w, 3) rgb where there is something to show."""
+    """Content of a folder as text, and a picture (h, w, 3) rgb where there is one."""
 
     sections: Sequence[Section]
     picture: Image | None
@@ -49,19 +49,19 @@ def _lines(section: Section, indent: int) -> list[str]:
 
 
 def listed(lines: Iterable[str], most: int = 10) -> str:
-    """One below the other; of more than ``most`` the first ones, and how many are left out."""
+    """Return items one per line; of more than ``most`` the first ones, and the number of omitted ones."""
     every = list(lines)
     return "\n".join([*every[:most], *([f"and {len(every) - most} more"] if len(every) > most else [])])
 
 
 def spread(values: ArrayLike, digits: int = 0) -> str:
-    """The smallest and the largest of some values, or the one that all are."""
+    """Return the range of values as text, or their only value."""
     low, high = (f"{value:.{digits}f}" for value in (np.min(values), np.max(values)))
     return low if low == high else f"{low} to {high}"
 
 
 def spec_rows(spec: PolicySpec) -> dict[str, str]:
-    """What a checkpoint or a dataset says of the drawn targets."""
+    """Return the target spec of a checkpoint or dataset as labelled texts."""
     looks, (width, height), side = spec.appearance, spec.camera_size, spec.view_size
     frames = [*spec.joint_names, "the flange", "the tip"]
     spheres = []

@@ -1,4 +1,4 @@
-"""Contact sheets: images side by side and below each other, on white, with captions."""
+"""Contact sheets: grids of images on white, with captions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LINE = 18  # px, height of a caption
 
 
 def grid(images: Sequence[Image], columns: int = 2, gap: int = 6) -> Image:
-    """Images (h, w, 3), which may differ in size, row by row with ``gap`` px right of and below each."""
+    """Return images (h, w, 3) of any sizes row by row, with ``gap`` px right of and below each."""
     rows = [_joined(images[i : i + columns], 1, gap) for i in range(0, len(images), columns)]
     return _joined(rows, 0, gap)
 
 
 def captioned(image: Image, text: str) -> Image:
-    """The image below a line of text, as much of it as there is room for."""
+    """Return the image below a line of text, cut to its width."""
     line = np.full((_LINE, image.shape[1], 3), 255, np.uint8)
     cv2.putText(line, text, (2, _LINE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([line, image])

@@ -1,1 +1,1 @@
-"""Files: reading others' with limits, writing ours atomically."""
+"""Files: limited reading, atomic writing."""

@@ -122,7 +122,7 @@ def read_bytes(path: Path, what: str, limit: int = JSON_BYTES) -> bytes:
 
 
 def read_text(path: Path, what: str, limit: int = JSON_BYTES) -> str:
-    """Read a UTF-8 file, whatever the locale says.
+    """Read a UTF-8 file, independent of the locale.
 
     Raises:
         GenimaError: as :func:`read_bytes`, and for a file that is not UTF-8.
@@ -261,7 +261,7 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Leave merge keys where they are: construct_mapping refuses them."""
+        """Keep merge keys: construct_mapping rejects them."""
 
 
 _PlainLoader.yaml_implicit_resolvers = {
@@ -273,7 +273,7 @@ _PlainLoader.yaml_implicit_resolvers = {
 
 
 def require_writable(path: Path) -> None:
-    """Check before long work that its result can be written to ``path``; what is there stays as it is.
+    """Check before long work that ``path`` is writable; existing files stay unchanged.
 
     Raises:
         GenimaError: when there is no space or no permission.
@@ -286,7 +286,7 @@ def require_writable(path: Path) -> None:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file in one step, with its folder where that is missing.
+    """Write a file atomically, creating its folder.
 
     Raises:
         GenimaError: when there is no space or no permission; nothing half-written is left then.

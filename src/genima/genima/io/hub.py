@@ -1,4 +1,4 @@
-"""Pre-trained parts by their name on the Hugging Face hub, or from a local folder."""
+"""Pre-trained models by Hugging Face hub name, or from a local folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Part = TypeVar("_Part")
 
 
 def load(from_pretrained: Callable[..., _Part], name: str, what: str, otherwise: str) -> _Part:
-    """What ``from_pretrained`` makes of a local folder, of the hub's cache, or of a download, in this order.
+    """Load a pre-trained model from a local folder, the hub's cache or the hub, in this order.
 
     Args:
         what: the part, for the error.
@@ -51,7 +51,7 @@ def load(from_pretrained: Callable[..., _Part], name: str, what: str, otherwise:
 
 @contextlib.contextmanager
 def _without_report() -> Iterator[None]:
-    """Within it transformers does not list the weights of a file that a part has no use for."""
+    """Silence transformers' list of unused weights within the context."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -64,7 +64,7 @@ def _without_report() -> Iterator[None]:
 
 
 def fingerprint(*modules: nn.Module) -> str:
-    """Of the weights, by a few numbers of every parameter: whether two models are the same, not a proof of it."""
+    """Return a hash of a few values of every parameter, to compare models."""
     digest = hashlib.sha256()
     for module in modules:
         for name, parameter in sorted(module.named_parameters()):

@@ -1,4 +1,4 @@
-"""Decode PNG and JPEG images of others: their size is known before memory is taken for it."""
+"""Decoding of PNG and JPEG with a size check before memory is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check folders of models that others made, before a library loads them.
+"""Checks of model folders from others, before a library loads them.
 
 Configurations may name classes that a library then imports, code that it runs, or sizes for which it takes all memory.
 Only known classes and moderate sizes pass; weights are read from safetensors alone.
@@ -109,7 +109,7 @@ def require_known_parts(index: Any, file: Path) -> None:
 
 
 def load_scheduler(folder: Path, name: str) -> Any:
-    """Make the scheduler in a folder from its ``scheduler_config.json``; ``name`` is one of :data:`SCHEDULERS`.
+    """Load the scheduler of a folder's ``scheduler_config.json``; ``name`` is one of :data:`SCHEDULERS`.
 
     Raises:
         GenimaError: for another name, a missing file, or another class in it.

@@ -1,4 +1,4 @@
-"""Output folders of commands: nothing that exists is replaced unasked, nothing half-written stays.
+"""Output folders of commands: existing files are kept, incomplete ones removed.
 
 One rule for all: an output that exists is refused; with ``overwrite`` it is replaced only where it is an output of the
 same kind; while it is written, a lock keeps other processes out; it appears under its name when it is complete.
@@ -59,7 +59,7 @@ def output_folder(
 
 
 def require_free(path: Path, what: str, overwrite: bool = False, is_ours: Callable[[Path], bool] | None = None) -> None:
-    """Check that an output may be written: nothing is there, an empty folder, or with ``overwrite`` one of its kind.
+    """Check that an output may be written: a free or empty path, or with ``overwrite`` an output of its kind.
 
     Raises:
         GenimaError: when something else is there.
@@ -104,7 +104,7 @@ def require_same_settings(what: str, stored: Mapping[str, Any], current: Mapping
 
 @contextlib.contextmanager
 def output_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock of an output that is being written, ``.<name>.lock`` beside it; a killed process holds none.
+    """Hold the lock of an output, ``.<name>.lock`` in its folder; a killed process releases it.
 
     Raises:
         GenimaError: when another process holds it, or there is no permission.

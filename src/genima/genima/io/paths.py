@@ -1,4 +1,4 @@
-"""Where the project's shared files (config/, calibration/, models/) are, from a source tree or an installation."""
+"""Paths of shared files (config/, calibration/, models/), in a source tree or an installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genima.errors import GenimaError
 
 
 def shared(*parts: str) -> Path:
-    """Path of a file or folder that ships with the project, e.g. ``shared("config", "robots", "panda.yaml")``.
+    """Return the path of a shared file or folder, e.g. ``shared("config", "robots", "panda.yaml")``.
 
     Looks in the source tree that this file lies in, then in ``share/genima_bringup`` of every ROS prefix.
 
@@ -29,7 +29,7 @@ def shared(*parts: str) -> Path:
 
 
 def named(name_or_file: str | Path, *folder: str) -> Path:
-    """The YAML file that a user means: ``<name>.yaml`` of a shared folder, or a file of their own.
+    """Return the YAML file for a name: ``<name>.yaml`` of a shared folder, or the user's own file.
 
     Raises:
         GenimaError: where the project has none of that name.

@@ -1,4 +1,4 @@
-"""Read parquet files of others: their columns, types and sizes are checked before memory is taken for them."""
+"""Reading of parquet files with checks of columns, types and sizes before memory is allocated."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _opened(path: Path, what: str) -> Iterator[pq.ParquetFile]:
 def _top_level(
     file: pq.ParquetFile, columns: Sequence[str] | None, what: str, path: Path, optional: Sequence[str] = ()
 ) -> list[str]:
-    """Return the names of the columns to be read; a name is of one top-level column, dots and all."""
+    """Return the names of the columns to read; each name is one top-level column, dots included."""
     there = file.schema_arrow.names
     if twice := sorted({name for name in there if there.count(name) > 1}):
         raise GenimaError(f"{what} {path}: column {twice[0]} is there twice")

@@ -1,1 +1,1 @@
-"""Process, terminal and command line."""
+"""Processes, terminal and command line."""

@@ -1,4 +1,4 @@
-"""OpenGL contexts: one a process, used by its threads in turn, or one of MuJoCo's for each thread."""
+"""OpenGL contexts: one per process for all threads, or one of MuJoCo's per thread."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _reason(error: Exception) -> str:
 
 
 class OnePerProcess(Generic[T]):
-    """Starts a renderer when it is first used and keeps it until the process ends."""
+    """Lazily created renderer of a process."""
 
     def __init__(self, name: str, start: Callable[[], T]) -> None:
         self._name, self._start = name, start
@@ -48,7 +48,7 @@ class OnePerProcess(Generic[T]):
 
     @contextmanager
     def in_turn(self) -> Iterator[T]:
-        """The renderer, for one thread at a time.
+        """Return the renderer, locked for one thread.
 
         Raises:
             GenimaError: when it cannot start, or in a process forked from one that has used it.

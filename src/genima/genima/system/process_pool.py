@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that started them, however it ends."""
+"""Worker processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class WorkerPool(ProcessPoolExecutor):
 
 
 def end_with_parent() -> None:
-    """Have this worker process end as soon as its parent has ended."""
+    """End this worker process as soon as its parent has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "not in a worker"
 

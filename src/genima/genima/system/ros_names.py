@@ -23,7 +23,7 @@ _TOPIC = re.compile(rf"(~/|/)?{_PART}(/{_PART})*", re.ASCII)
 
 
 def require_ros_name(name: object, what: str) -> str:
-    """Return a name that can be one part of a topic: a view, a node, a joint's prefix.
+    """Return a name if it is valid as one part of a topic: a view, a node, a joint's prefix.
 
     Args:
         name: what a file or a user gave.

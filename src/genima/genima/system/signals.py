@@ -44,7 +44,7 @@ _postponed = 0  # contexts that are open
 
 @contextlib.contextmanager
 def postponed_interrupt() -> Iterator[None]:
-    """Put off signals while the main thread does what must not be left half done; for moments only."""
+    """Postpone signals in the main thread during an indivisible step."""
     global _postponed
     _postponed += 1
     try:
@@ -54,7 +54,7 @@ def postponed_interrupt() -> Iterator[None]:
 
 
 class _Patience:
-    """Puts off a signal while modules are imported: a library may swallow or print an exception then.
+    """Postpone a signal while modules are imported: libraries may swallow the exception.
 
     An import that takes longer than ``seconds`` ends the process, unless child processes would be left behind.
     """
@@ -82,7 +82,7 @@ _interrupted = False  # by SIGINT, while our handler was in place
 
 
 def was_interrupted() -> bool:
-    """Return whether SIGINT has come: libraries turn a KeyboardInterrupt during their import into other errors."""
+    """Return whether SIGINT was received: libraries turn a KeyboardInterrupt in their import into other errors."""
     return _interrupted
 
 
@@ -102,7 +102,7 @@ def hide_interrupt_traceback() -> None:
 
 
 def end_by_interrupt() -> None:
-    """Let Ctrl-C end the process at once from now on: called when the interpreter is about to end.
+    """End the process at once on Ctrl-C from now on: the interpreter is about to end.
 
     A KeyboardInterrupt in a clean-up at exit would be printed with its traceback, and end nothing.
     """
@@ -118,7 +118,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def is_importing(frame: FrameType | None) -> bool:
-    """Return whether a frame, or one that it was called from, imports a module."""
+    """Return whether a frame or one of its callers imports a module."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -151,7 +151,7 @@ def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 def _send_again(number: int) -> None:
-    """Send a signal to the main thread in a moment; it interrupts a system call, too."""
+    """Send a signal again to the main thread after a delay; it interrupts a system call, too."""
     thread = threading.main_thread().ident
     assert thread is not None
     again = threading.Timer(_AGAIN, signal.pthread_kill, (thread, number))

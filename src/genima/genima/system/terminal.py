@@ -1,4 +1,4 @@
-"""Text on the terminal: printable whatever the locale, and free of escape codes that came from a file."""
+"""Terminal text: printable in any locale, without escape codes from files."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def printable(text: object) -> str:
 
 
 def error_line(message: object, stream: TextIO | None = None) -> None:
-    """Print an error for the user on one line."""
+    """Print an error in one line."""
     print(f"genima: error: {printable(message)}", file=stream or sys.stderr)

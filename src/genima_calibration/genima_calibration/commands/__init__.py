@@ -1,4 +1,4 @@
-"""``./genima calibrate``: where the cameras are; from a folder, or by one of its sub-commands.
+"""``./genima calibrate``: calibration of cameras, from a folder or by a sub-command.
 
 Modules are named by strings and imported only when their command runs, as in :mod:`genima_cli`.
 """

@@ -1,4 +1,4 @@
-"""``./genima calibrate board``: a board to print."""
+"""``./genima calibrate board``: print a board."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``./genima calibrate check``: draw the robot over what a camera sees of it."""
+"""``./genima calibrate check``: draw the robot model over camera images."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _cameras(options: Check) -> Mapping[str, Camera]:
 def _check(
     camera: Camera, robot: RobotModel, photos: Sequence[RobotImage], pictures: int
 ) -> tuple[list[PoseCheck], list[Image]]:
-    """All photos of one view, and some of them with the robot drawn in."""
+    """Check all images of one view; return some of them with the robot drawn in."""
     from tqdm import tqdm
 
     from genima_calibration.pose_check import CalibrationChecker
@@ -141,7 +141,7 @@ def _check(
 
 
 def _tell(view: str, checks: Sequence[PoseCheck]) -> PoseVerdict:
-    """Print what most images say, of those that say something."""
+    """Print the verdict of most images."""
     import numpy as np
 
     from genima_calibration.pose_check import PoseVerdict
@@ -167,7 +167,7 @@ def _tell(view: str, checks: Sequence[PoseCheck]) -> PoseVerdict:
 def _recorded(
     folder: Path, views: Sequence[str], cameras: Mapping[str, Camera], robot: RobotModel, most: int
 ) -> Mapping[str, Sequence[RobotImage]]:
-    """By view."""
+    """Return recorded images by view."""
     import numpy as np
 
     from genima.data.episodes import Episode

@@ -1,4 +1,4 @@
-"""``./genima calibrate import``: a calibration of easy_handeye2, or of easy_handeye for ROS 1, as one of ours."""
+"""``./genima calibrate import``: convert a calibration of easy_handeye2, or of easy_handeye for ROS 1."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ Transform: TypeAlias = Annotated[
 
 @dataclass
 class Import(RobotOptions):
-    """Write a calibration of easy_handeye2 or easy_handeye (ROS 1) as one of ours: the pose from there, the lens from
-    images."""
+    """Convert a calibration of easy_handeye2 or easy_handeye (ROS 1); intrinsics are read from images."""
 
     file: tyro.conf.Positional[Path]
     """.calib file, usually of ~/.ros2/easy_handeye2/calibrations; or .yaml file of ~/.ros/easy_handeye."""
@@ -82,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _own_name(theirs: str, usual: str, given: str) -> str:
-    """The robot's frame: as in the file where that has a prefix only, as of a robot in a namespace."""
+    """Return the robot model's frame for a frame with the prefix of a namespaced robot."""
     return theirs if not given and theirs.endswith(f"_{usual}") else usual
 
 
@@ -100,7 +99,7 @@ def _camera_info(options: Import, robot: RobotModel) -> CameraInfo:
 
 
 def _fixed(given: Transform, option: str, parent: str, child: str) -> Any:
-    """Where one frame is in another (4, 4)."""
+    """Return the fixed pose (4, 4) of one frame in another."""
     import numpy as np
     from scipy.spatial.transform import Rotation
 

@@ -1,4 +1,4 @@
-"""``./genima calibrate FOLDER``: a camera's calibration from recorded images of a board."""
+"""``./genima calibrate FOLDER``: calibration of a camera from recorded images of a board."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def easy_handeye2(result: CameraCalibration, robot: RobotModel, frames: RobotOptions) -> Calib:
-    """A calibration as easy_handeye2 has it: of the optical frame itself, on the base or the flange."""
+    """Return a calibration as easy_handeye2's: of the optical frame, on the base or the flange."""
     import numpy as np
 
     from genima.cameras.calibration_file import Frames
@@ -119,7 +119,7 @@ def easy_handeye2(result: CameraCalibration, robot: RobotModel, frames: RobotOpt
 
 
 def _require_calib(path: Path | None) -> None:
-    """Raise a GenimaError where a file is in the way that is no calibration of easy_handeye2."""
+    """Raise a GenimaError where another file than a calibration of easy_handeye2 exists."""
     from genima_calibration.easy_handeye2 import Calib
 
     if path is not None and path.exists():
@@ -132,7 +132,7 @@ def _require_calib(path: Path | None) -> None:
 def _detect(
     options: Offline, board: CalibrationBoard, robot: RobotModel
 ) -> tuple[str, CameraInfo, list[Sample], dict[str, str]]:
-    """View, camera, the samples in which the board is seen, and why it is not in others."""
+    """Return view, camera, samples with a detected board, and the reasons for the others."""
     from tqdm import tqdm
 
     from genima.cameras.calibration_file import calibration_files

@@ -1,4 +1,4 @@
-"""``./genima calibrate robot``: a fixed camera's pose without a board."""
+"""``./genima calibrate robot``: pose of a fixed camera without a board."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSample]:
-    """What a demo or a folder of samples has of the arm at rest.
+    """Return the stationary poses of a demo or a folder of samples.
 
     Raises:
         GenimaError: where there is nothing.
@@ -94,7 +94,7 @@ def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSamp
 
 
 def _report(found: MarkerlessResult, guess: Any) -> list[str]:
-    """Lines about a pose; ``guess`` (4, 4) is where it was sought, or None."""
+    """Return the lines of a report; ``guess`` (4, 4) is the initial pose, or None."""
     import numpy as np
 
     from genima.robot.rigid_transforms import difference

@@ -1,4 +1,4 @@
-"""``./genima episodes``: look after demos; to and from other formats.
+"""``./genima episodes``: manage, check and convert demos.
 
 Modules are named by strings and imported only when their command runs, as in :mod:`genima_cli`.
 """

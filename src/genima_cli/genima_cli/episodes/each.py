@@ -1,4 +1,4 @@
-"""One demo after the other."""
+"""Loops over demos with a progress bar."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WORTH_A_PROCESS = 8  # demos
 
 
 def for_each(items: Sequence[T], act: Callable[[T], None], on_fault: OnFault, what: str) -> int:
-    """Act on all items with a progress bar; returns how many were skipped for a fault."""
+    """Act on all items with a progress bar; return the number skipped for a fault."""
     skipped = 0
     for item in tqdm(items, desc=what, unit="demo", dynamic_ncols=True):
         try:
@@ -93,7 +93,7 @@ def import_episodes(
 
 
 def in_processes(items: Sequence[T], act: Callable[[T], R], what: str) -> Iterator[R]:
-    """What ``act``, which other processes must be able to import, makes of each item in turn, with a progress bar."""
+    """Yield the results of ``act``, importable by other processes, for each item in order, with a progress bar."""
     bar = tqdm(total=len(items), desc=what, unit="demo", dynamic_ncols=True, leave=False)
     workers = min(len(os.sched_getaffinity(0)), len(items) // _WORTH_A_PROCESS)
     with bar:

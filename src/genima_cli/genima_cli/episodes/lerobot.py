@@ -1,4 +1,4 @@
-"""``./genima episodes export`` and ``import``: demos to LeRobot datasets and back."""
+"""``./genima episodes export`` and ``import``: convert demos to LeRobot datasets and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manage demos: judge, delete, rename and merge them."""
+"""Manage demos: judge, delete, rename and merge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Demos = Annotated[tuple[Path, ...], Field(min_length=1)]
 
 @dataclass
 class Judge:
-    """Judge whether demos succeeded; the bags stay as they are.
+    """Judge whether demos succeeded; the bags stay unchanged.
 
     The judgement lies beside the bag, in judgement.yaml, and takes precedence over what was said while recording.
     """
@@ -55,7 +55,7 @@ def judge_demos(argv: Sequence[str]) -> None:
 
 @dataclass
 class Delete:
-    """Move demos to the folder .deleted beside them; --undo moves them back. Remove that folder to free its space."""
+    """Move demos to the folder .deleted in their folder; --undo moves them back. Remove it to free its space."""
 
     demos: tyro.conf.Positional[_Demos]
     """Demos (rosbag2); with --undo, where they were."""
@@ -90,7 +90,7 @@ def delete_demos(argv: Sequence[str]) -> int:
 
 @dataclass
 class Rename:
-    """Give demos other names; nothing is replaced, and nothing renamed when a name is taken."""
+    """Rename demos; nothing is replaced, and nothing is renamed when a name is taken."""
 
     demos: tyro.conf.Positional[_Demos]
     """Demos (rosbag2), or folders of demos."""
@@ -118,7 +118,7 @@ def rename_demos(argv: Sequence[str]) -> None:
 
 @dataclass
 class Merge:
-    """Copy the demos of several folders into one; those already there are kept, and nothing is replaced."""
+    """Copy the demos of several folders into one; existing demos are kept."""
 
     demos: tyro.conf.Positional[_Demos]
     """Demos (rosbag2), or folders of demos."""
@@ -145,7 +145,7 @@ def merge_demos(argv: Sequence[str]) -> None:
 
 
 def _expand(folders: Sequence[Path]) -> list[Path]:
-    """Return the demos that are meant, each one once."""
+    """Return the selected demos, each one once."""
     from genima.data.episodes.folders import find_episodes
 
     return list(dict.fromkeys(demo for folder in folders for demo in find_episodes(folder)))

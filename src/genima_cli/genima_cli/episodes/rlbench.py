@@ -1,4 +1,4 @@
-"""``./genima episodes import-rlbench``: RLBench's datasets to demos."""
+"""``./genima episodes import-rlbench``: convert RLBench's datasets to demos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look after demos: list, show, check, trim and repair them."""
+"""Maintain demos: list, show, check, trim and repair."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def list_demos(argv: Sequence[str]) -> int:
 
 @dataclass
 class ShowDemo:
-    """Draw what the cameras saw and what the joints did, be the demo faulty or not, and print the main facts."""
+    """Draw camera images and joint curves of a demo, faulty or not, and print the main facts."""
 
     demo: tyro.conf.Positional[Path]
     """Folder of the demo (rosbag2)."""
@@ -110,7 +110,7 @@ def show_demo(argv: Sequence[str]) -> None:
 
 @dataclass
 class CheckDemos:
-    """Find out what is wrong with demos; exit code 1 when one cannot be trained on."""
+    """Check demos for faults; exit code 1 when one cannot be trained on."""
 
     demos: tyro.conf.Positional[Path]
     """Folder of demos (rosbag2), or one demo."""
@@ -200,7 +200,7 @@ def trim_demos(argv: Sequence[str]) -> None:
 
 @dataclass
 class RepairDemos:
-    """Make whole demos of what killed recordings and other programs left; nothing that was written is lost."""
+    """Repair demos after crashes and other programs' writes; nothing that was written is lost."""
 
     demos: tyro.conf.Positional[Path]
     """Folder of demos (rosbag2), or one demo."""
@@ -298,7 +298,7 @@ def _is_report(path: Path) -> bool:
 
 
 def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they must be; a row of two cells is a name and a text that may be of any length."""
+    """Print aligned columns; a row of two cells is a name and a text of any length."""
     whole = [titles, *(row for row in rows if len(row) == len(titles))]
     widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
     widths[0] = max(len(row[0]) for row in (titles, *rows))

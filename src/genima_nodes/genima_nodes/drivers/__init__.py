@@ -1,1 +1,1 @@
-"""Device access by the makers' own libraries, without ROS."""
+"""Device drivers by the makers' own libraries, without ROS."""

@@ -1,4 +1,4 @@
-"""A set-point as the message that an arm's controller takes."""
+"""Messages of an arm's controller for a set-point."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Message: TypeAlias = JointState | JointTrajectory | Float64MultiArray
 
 @dataclass(frozen=True)
 class ControllerTarget:
-    """Makes the messages of one controller."""
+    """Message factory of one controller."""
 
     kind: type
     make: Callable[[float, Array, Array], Message]  # of a stamp in s, positions (n,) rad, velocities (n,) rad/s
 
 
 def controller_target(backend: ArmBackend, joints: Sequence[str]) -> ControllerTarget:
-    """``joints`` are the driver's names, in the robot's order."""
+    """Return the message factory; ``joints`` are the driver's names, in the robot's order."""
 
     def joint_state(stamp: float, positions: Array, velocities: Array) -> JointState:
         message = JointState(name=list(joints), position=array.array("d", positions))

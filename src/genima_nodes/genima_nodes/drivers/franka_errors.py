@@ -1,4 +1,4 @@
-"""Why a Franka arm has stopped, in words: the robot tells it in flags."""
+"""Texts of a Franka arm's error flags."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _AXES = ("x", "y", "z", "roll", "pitch", "yaw")
 
 
 def why_stopped(state: Any) -> str:
-    """In words, of a ``RobotState``; empty while the robot can be moved."""
+    """Return the reason why a ``RobotState`` cannot move; empty while it can."""
     mode, now = state.robot_mode.name, bool(state.current_errors)
     if mode in ("Idle", "Move") and not now:
         return ""

@@ -1,4 +1,4 @@
-"""A Franka arm by libfranka's Python bindings: states at 1 kHz, set-points to its own motion generator.
+"""Franka arm by libfranka's Python bindings: states at 1 kHz, set-points to its own motion generator.
 
 Set-points go to libfranka's asynchronous position handler: the robot's controller itself makes its 1 kHz motion from
 them, within its own limits, under joint impedance. A late set-point is no fault then, and the arm comes to rest at the
@@ -34,7 +34,7 @@ _GOAL = 0.001  # rad: libfranka's own default
 
 @dataclass(frozen=True)
 class ArmSettings:
-    """How the arm moves, and what it does not take. The two behaviours are libfranka's examples'."""
+    """Motion settings and collision thresholds; both presets are libfranka's examples'."""
 
     speed: float = 1.0  # share of the joints' velocity limits
     stiffness: tuple[float, ...] = (3000, 3000, 3000, 2500, 2500, 2000, 2000)  # Nm/rad, of joint impedance
@@ -47,7 +47,7 @@ class ArmSettings:
 
 @dataclass(frozen=True)
 class ArmState:
-    """What the robot says of itself."""
+    """State of the robot."""
 
     positions: Array  # (7,) rad
     velocities: Array  # (7,) rad/s
@@ -58,7 +58,7 @@ class ArmState:
 
 
 class FrankaArm:
-    """Follows commands while all is well. What stops it keeps it stopped, until :meth:`recover`.
+    """Arm that follows commands; after a stop it waits for :meth:`recover`.
 
     All methods are for one thread.
     """
@@ -84,16 +84,16 @@ class FrankaArm:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a robot to speak to."""
+        """Return whether the robot is connected."""
         return self._connection is not None
 
     @property
     def following(self) -> bool:
-        """Whether set-points are in force at the robot."""
+        """Return whether the robot follows set-points."""
         return self._handler is not None
 
     def connect(self) -> ArmState:
-        """Find the robot, and find out whether it is the one that is meant.
+        """Connect to the robot, and check that it is the configured one.
 
         The process ends when a robot takes the connection but says nothing: libfranka waits for ever, with the
         interpreter's lock.
@@ -118,7 +118,7 @@ class FrankaArm:
         return self._arm_state()
 
     def read(self) -> ArmState:
-        """The newest state; waits up to 1 ms for it.
+        """Return the latest state; waits up to 1 ms for it.
 
         Raises:
             GenimaError: when the connection is lost.
@@ -138,7 +138,7 @@ class FrankaArm:
         return self._arm_state()
 
     def follow(self, command: Command, now: float) -> bool:
-        """Make a command the robot's target; whether it was. ``refused`` says why not.
+        """Set the robot's target; return whether it was accepted, else ``refused`` has the reason.
 
         The first one must be near the arm: it then moves from where it is measured.
         """
@@ -155,7 +155,7 @@ class FrankaArm:
         return bool(result.was_successful)
 
     def recover(self) -> str:
-        """Undo what stopped the arm, which must be at rest; it then waits for a command near where it is.
+        """Recover the stopped arm, which must be at rest; it then waits for a command near its position.
 
         Returns:
             What was done, in words.
@@ -194,7 +194,7 @@ class FrankaArm:
         return f"going on with the next command near the arm; it had stopped: {was}"
 
     def close(self) -> None:
-        """Stop, and let the robot go."""
+        """Stop, and disconnect."""
         if self._handler is not None and self._connection is not None:
             try:
                 # At rest before the handler ends: its own way to stop sends zeros for positions.
@@ -209,7 +209,7 @@ class FrankaArm:
         self._connection = None
 
     def _require_same_robot(self) -> None:
-        """The bindings do not tell which robot it is, but where it stands, and where its flange is then."""
+        """Check the flange pose against the model: the bindings do not report the robot's type."""
         state, robot = self._state, self._robot
         q = np.array(state.q)
         if len(robot.joint_names) != len(q):
@@ -248,7 +248,7 @@ class FrankaArm:
         return ""
 
     def _begin(self) -> bool:
-        """Let the robot follow targets from where it is."""
+        """Start the robot's control loop at its position."""
         settings, handlers = self._settings, self._franka.AsyncPositionControlHandler
         try:
             torques, forces = list(settings.collision_torques), list(settings.collision_forces)
@@ -266,7 +266,7 @@ class FrankaArm:
         return True
 
     def _look(self) -> None:
-        """Notice that the robot has stopped. Between two targets it may be idle."""
+        """Detect a stop of the robot, which may be idle between two targets."""
         if not self.stopped and (reason := why_stopped(self._state)):
             self._stop(reason)
 
@@ -275,7 +275,7 @@ class FrankaArm:
         self._let_go()
 
     def _let_go(self) -> None:
-        """The handler is told, or its end would ask the robot to stop a motion that has ended, which is an error."""
+        """Release the control handler: its destructor would stop a finished motion, which is an error."""
         handler, self._handler = self._handler, None
         if handler is not None:
             handler.stop_control()
@@ -314,7 +314,7 @@ def _line(error: object) -> str:
 
 
 def _remedy(error: Exception) -> str:
-    """What a connection that fails usually needs."""
+    """Return the remedy for a failed connection."""
     text = str(error).lower()
     if "version" in text:
         return " (pylibfranka 0.21 is for the FR3 from system 5.9 on; a Panda needs franka_ros2's older libfranka)"

@@ -1,4 +1,4 @@
-"""A Franka hand by libfranka's Python bindings.
+"""Franka hand by libfranka's Python bindings.
 
 A motion of the fingers is one call, which takes as long as the motion, keeps Python's interpreter to itself, and must
 not be interrupted: what was wished for meanwhile is done next.
@@ -17,7 +17,7 @@ _HALF = 0.5  # below, the hand closes
 
 
 class FrankaHand:
-    """Closes with a force, opens to a width. All methods are for one thread."""
+    """Hand that closes with a force and opens to a width; all methods are for one thread."""
 
     def __init__(self, address: str, force: float, speed: float) -> None:
         """Args:
@@ -35,7 +35,7 @@ class FrankaHand:
         self._measured = 1.0  # open fraction
 
     def measure(self) -> float:
-        """How far it is open, 1 open .. 0 closed.
+        """Return the open fraction, 1 open .. 0 closed.
 
         Raises:
             GenimaError: when it is not there, or was never homed.
@@ -76,7 +76,7 @@ class FrankaHand:
         return True
 
     def home(self) -> str:
-        """Find out how wide it opens; the fingers move all the way.
+        """Measure the maximum width; the fingers move through their full range.
 
         Raises:
             GenimaError: when that did not work.

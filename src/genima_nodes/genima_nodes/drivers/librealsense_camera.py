@@ -1,4 +1,4 @@
-"""The colour images of one RealSense camera, by librealsense's Python bindings.
+"""Colour images of one RealSense camera by librealsense's Python bindings.
 
 What comes out is what the ROS driver realsense2_camera (4.58) publishes: unrectified rgb8, the lens as the device has
 it stored, the colour frame where the device says that it is beside its depth sensor. librealsense's software devices
@@ -39,7 +39,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class ColorProfile:
-    """What kind of images are asked for."""
+    """Requested image format."""
 
     width: int  # px
     height: int  # px
@@ -47,7 +47,7 @@ class ColorProfile:
 
     @classmethod
     def of(cls, text: str) -> ColorProfile:
-        """From ``640x480x30``.
+        """Parse ``640x480x30``.
 
         Raises:
             GenimaError: for anything else.
@@ -71,7 +71,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Opened:
-    """What is known of a camera once it runs."""
+    """Properties of a running camera."""
 
     serial: str
     model: str
@@ -82,12 +82,12 @@ class Opened:
 
     @property
     def on_usb2(self) -> bool:
-        """Whether port, hub or cable leave it the tenth part of what it needs."""
+        """Return whether port, hub or cable limit it to USB 2, a tenth of the bandwidth that it needs."""
         return self.usb.startswith("2")
 
 
 class ColorCamera:
-    """A camera that may be unplugged and plugged in again: after any error, ``open`` it anew."""
+    """Camera that may be unplugged; after any error, ``open`` it again."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class ColorCamera:
         return opened
 
     def read(self, timeout: float) -> Frame | None:
-        """The next image; None when none comes within ``timeout`` seconds.
+        """Return the next image; None when none arrives within ``timeout`` seconds.
 
         Raises:
             GenimaError: when there has been none for long: it was unplugged, or it is stuck.
@@ -172,8 +172,11 @@ class ColorCamera:
                 pass
 
     def _stamp(self, frame: Any) -> float:
-        """librealsense's global time is the camera's own clock, carried over to this machine's by a line that it keeps
-        fitted to both: it is when the sensor was read out, free of what USB and Python add."""
+        """Return the stamp of a frame in s.
+
+        librealsense's global time is the camera's clock, mapped to this machine's by a linear fit: the read-out
+        time of the sensor, without the latency of USB and Python.
+        """
         domain = frame.get_frame_timestamp_domain()
         self.clock = domain.name
         if domain == self._rs.timestamp_domain.hardware_clock:  # counts from the camera's start: of no use here
@@ -200,7 +203,7 @@ class ColorCamera:
         return str(device.get_info(info)) if device.supports(info) else "unknown"
 
     def _choose(self, device: Any) -> tuple[Any, Any]:
-        """The sensor that has the colour images, and their profile."""
+        """Return the sensor of the colour images, and their profile."""
         rs, wanted, offered = self._rs, self._profile, set()
         for sensor in device.query_sensors():
             for profile in sensor.get_stream_profiles():
@@ -243,7 +246,7 @@ class ColorCamera:
         )
 
     def _T_link_color(self, device: Any, color: Any) -> NDArray[np.float64]:
-        """Where the ROS driver puts the colour frame: the device knows it from its factory."""
+        """Return the ROS driver's pose of the colour frame, from the factory calibration."""
         for sensor in device.query_sensors():
             for profile in sensor.get_stream_profiles():
                 if profile.stream_type() != self._rs.stream.depth:
@@ -258,7 +261,7 @@ class ColorCamera:
 
 
 def camera_info(lens: Any, rs: Any) -> dict[str, Any]:
-    """The fields of a ROS CameraInfo but for its header, of librealsense's intrinsics.
+    """Return the fields of a ROS CameraInfo, without its header, for librealsense's intrinsics.
 
     As the ROS driver does, every lens but a fisheye is called ``plumb_bob``. The coefficients of the D400 cameras'
     colour lenses are 0, so that it makes no difference that librealsense calls them *inverse* Brown-Conrady.

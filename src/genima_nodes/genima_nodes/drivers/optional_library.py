@@ -1,4 +1,4 @@
-"""Libraries that only the owner of a device needs."""
+"""Imports of libraries that only some devices need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TRIED = {"pylibfranka": "0.21.3", "pyrealsense2": "2.59.1.11053"}  # the version
 
 
 def require(module: str) -> Any:
-    """Import one of them.
+    """Import an optional library.
 
     Raises:
         GenimaError: when it is not installed, or something that it needs is not.

@@ -1,1 +1,1 @@
-"""Training samples made from episodes."""
+"""Training samples from episodes."""

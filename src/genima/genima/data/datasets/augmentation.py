@@ -1,4 +1,4 @@
-"""What drawings suffer, done to true ones: the controller is to read fuzzy, shifted and off-coloured spheres too."""
+"""Augmentation of drawn targets: blurred, shifted and off-coloured spheres, as a diffusion model draws them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # brightness of red, green and blue (IT
 
 @dataclass(frozen=True)
 class Elastic:
-    """Frays edges: every pixel comes from a place beside it, neighbours from beside it in about the same way."""
+    """Elastic distortion: each pixel is taken from a nearby place, with smoothly varying offsets."""
 
     shift: Range  # px, standard deviation of the way to that place, along each axis
     smoothness: Range  # px, standard deviation of the Gaussian that smooths these ways
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
-        """A distorted copy."""
+        """Return a distorted copy."""
         h, w = image.shape[:2]
         shift, smoothness = rng.uniform(*self.shift), rng.uniform(*self.smoothness)
         cell = max(1.0, smoothness / 2)  # px: this pitch shows all detail that is left of them, for less work
@@ -39,18 +39,18 @@ class Elastic:
 
 @dataclass(frozen=True)
 class Blur:
-    """Softens."""
+    """Gaussian blur."""
 
     sigma: Range  # px
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
-        """A blurred copy."""
+        """Return a blurred copy."""
         return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(*self.sigma)), np.uint8)
 
 
 @dataclass(frozen=True)
 class ColourJitter:
-    """Changes brightness, contrast and saturation by up to these shares, and the hue by up to this part of a turn.
+    """Random brightness, contrast and saturation (relative), and hue (fraction of a turn).
 
     All in one linear map of the colours, so hue turns about the axis of greys.
     """
@@ -61,7 +61,7 @@ class ColourJitter:
     hue: float
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
-        """A recoloured copy."""
+        """Return a recoloured copy."""
         spread = np.array([self.brightness, self.contrast, self.saturation, self.hue])
         brightness, contrast, saturation, hue = rng.uniform(-spread, spread) + [1, 1, 1, 0]
         turn = Rotation.from_rotvec(np.full(3, 2 * np.pi * hue / np.sqrt(3))).as_matrix()
@@ -72,20 +72,20 @@ class ColourJitter:
 
 @dataclass(frozen=True)
 class ColourCast:
-    """Scales and shifts each of red, green and blue on its own."""
+    """Random scale and shift of the red, green and blue channels, each on its own."""
 
     gain: float  # up to this share more or less
     offset: float  # grey levels, up to this much more or less
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
-        """A recoloured copy."""
+        """Return a recoloured copy."""
         gains, offsets = rng.uniform(1 - self.gain, 1 + self.gain, 3), rng.uniform(-self.offset, self.offset, 3)
         return _recoloured(image, np.diag(gains), offsets)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Shifts by up to so many whole pixels along each axis, as padding and a random crop do; edges are repeated.
+    """Random shift by whole pixels along each axis, as by padding and a random crop; edges are repeated.
 
     Source: Yarats et al., Mastering Visual Continuous Control, 2021.
     """
@@ -93,7 +93,7 @@ class Crop:
     padding: int  # px
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
-        """A shifted copy."""
+        """Return a shifted copy."""
         (h, w), p = image.shape[:2], self.padding
         top, left = rng.integers(0, 2 * p + 1, 2)
         padded = cv2.copyMakeBorder(image, p, p, p, p, cv2.BORDER_REPLICATE)
@@ -102,13 +102,13 @@ class Crop:
 
 @dataclass(frozen=True)
 class Noise:
-    """Adds Gaussian noise in blotches, as decoders leave them, or with a grain of 1 to single pixels."""
+    """Gaussian noise, smooth over ``grain`` pixels as decoders leave it; a grain of 1 is per-pixel noise."""
 
     deviation: Range  # grey levels
     grain: tuple[int, int] = (1, 1)  # px, smallest and largest
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
-        """A noisy copy."""
+        """Return a noisy copy."""
         h, w = image.shape[:2]
         grain = int(rng.integers(self.grain[0], self.grain[1] + 1))
         rows, columns = -(-h // grain), -(-w // grain)
@@ -121,14 +121,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Transforms of a drawn view, each applied half of the time, and how opaque its spheres are."""
+    """Transforms of a drawn view, each applied with probability 0.5, and the opacity of its spheres."""
 
     transforms: tuple[Transform, ...]
     opacity: Range = (0.7, 1.0)
 
     @classmethod
     def paper(cls) -> Augmentation:
-        """Of the GENIMA paper (appendices E and F).
+        """Return the augmentation of the GENIMA paper (appendices E and F).
 
         Torchvision's elastic transform shifts by alpha / 2 times uniform noise in -1..1 smoothed with sigma: with the
         released alpha 80 and sigma 10 its standard deviation is this shift. The ranges of colours, which the paper
@@ -140,7 +140,7 @@ class Augmentation:
 
     @classmethod
     def small(cls) -> Augmentation:
-        """For small views and a small diffusion model, which is sure of a sphere's place before of its stripes."""
+        """Return the augmentation for a small diffusion model, which draws positions better than stripes."""
         return cls((
             Elastic((0.2, 1.0), (1.5, 6.5)),
             Blur((0.3, 2.5)),
@@ -149,7 +149,7 @@ class Augmentation:
         ))  # fmt: skip
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
-        """A copy of a drawn view (h, w, 3) as it might have been drawn."""
+        """Return an augmented copy of a drawn view (h, w, 3)."""
         for transform in self.transforms:
             if rng.random() < 0.5:
                 image = transform(rng, image)
@@ -162,5 +162,5 @@ def _recoloured(image: Image, colours: NDArray[np.float64], offset: NDArray[np.f
 
 @lru_cache(maxsize=2)
 def _pixels(h: int, w: int) -> NDArray[np.float32]:
-    """Coordinates (h, w, 2) of all pixels, x before y."""
+    """Return the coordinates (h, w, 2) of all pixels, x before y."""
     return np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Random backgrounds, which force the controller to look at the spheres alone."""
+"""Random backgrounds, which make the controller rely on the spheres alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALLEST_CROP = 0.5  # of an image's shorter side
 
 
 class Backgrounds:
-    """Square cuttings of the images below a folder, or procedural textures where there is none."""
+    """Square crops of the images below a folder, or procedural textures without one."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """Raises:
@@ -33,7 +33,7 @@ class Backgrounds:
                     raise _unreadable(file)
 
     def __call__(self, rng: np.random.Generator, size: int) -> Image:
-        """A background (size, size, 3).
+        """Return a background (size, size, 3).
 
         Raises:
             GenimaError: when the chosen image is damaged.
@@ -57,7 +57,7 @@ def _unreadable(file: Path) -> GenimaError:
 
 
 def random_background(rng: np.random.Generator, size: int) -> Image:
-    """A procedural texture (size, size, 3): plain, gradient, noise or stripes, half of the time with clutter on it."""
+    """Return a procedural texture (size, size, 3): plain, gradient, noise or stripes, half of them with clutter."""
     kind = rng.integers(4)
     texture: NDArray[Any]
     if kind == 0:
@@ -82,7 +82,7 @@ def random_background(rng: np.random.Generator, size: int) -> Image:
 
 
 def _clutter(rng: np.random.Generator, texture: NDArray[Any]) -> None:
-    """Shapes of all sizes, as arms, tables and things make them: limbs, discs, blocks and planes."""
+    """Draw shapes like those of arms, tables and objects: limbs, discs, blocks and planes."""
     size = len(texture)
     for _ in range(rng.integers(3, 30)):
         colour, centre = _colour(rng).tolist(), rng.integers(0, size, 2)
@@ -103,7 +103,7 @@ def _clutter(rng: np.random.Generator, texture: NDArray[Any]) -> None:
 
 
 def _colour(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Any colour, or as often a grey."""
+    """Return a random colour, half of the time a grey."""
     return rng.uniform(0, 255, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0, 255))
 
 

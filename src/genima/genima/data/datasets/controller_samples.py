@@ -1,4 +1,4 @@
-"""Samples for the controller: spheres on random backgrounds, measured joints, and the chunk that leads to them.
+"""Controller samples: spheres on random backgrounds, measured joints, and the action chunk.
 
 The controller never sees a scene. Its images are made here from joint positions alone, so their number has no end:
 every visit of a moment has other backgrounds, and with a perturbation another start and target.
@@ -29,7 +29,7 @@ from genima.cameras.camera import Camera
 
 @dataclass(frozen=True)
 class Perturbation:
-    """How far samples stray from the demos; standard deviations in rad."""
+    """Standard deviations of the samples' distance from the demos, in rad."""
 
     start: float = 0.03  # of the measured joints: the arm is never quite on the demos' path
     target: float = 0.03  # of the drawn joints: targets between and beyond the demos'
@@ -39,7 +39,7 @@ class Perturbation:
 
 
 class ControllerSample(NamedTuple):
-    """One sample."""
+    """One controller sample."""
 
     images: Tensor  # (views, H, W, 3) uint8, in tile order
     proprioception: Tensor  # (n + 1,) normalised joints, gripper's open fraction
@@ -49,7 +49,7 @@ class ControllerSample(NamedTuple):
 
 
 class ControllerBatch(NamedTuple):
-    """Samples stacked along a first axis."""
+    """Controller samples stacked along a first axis."""
 
     images: Tensor
     proprioception: Tensor
@@ -59,7 +59,7 @@ class ControllerBatch(NamedTuple):
 
 
 class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
-    """Moments as samples, indexed by :class:`SampleIndex`: all randomness of a sample follows from (seed, Visit.sample)."""
+    """Controller samples indexed by :class:`SampleIndex`; their randomness follows from (seed, SampleIndex.sample)."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        """Without ``perturbation`` joints are as recorded; without ``augmentation`` drawings are clean and opaque.
+        """Without ``perturbation`` joints are as recorded; without ``augmentation`` targets are clean and opaque.
 
         Padding is taken over from ``moments``, but for demos that end at rest: those go on resting.
         """
@@ -108,7 +108,7 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
         )
 
     def _displacements(self, rng: np.random.Generator, p: Perturbation) -> NDArray[np.float64]:
-        """Of start and target, (2, n) rad."""
+        """Return the displacements (2, n) rad of start and target."""
         sigma = [p.far, p.far] if rng.random() < p.far_share else [p.start, p.target]
         n = len(self._robot.joint_names)
         return rng.normal(0, 1, (2, n)) * np.array(sigma)[:, None] * rng.uniform(0, 1, (2, 1))
@@ -139,13 +139,13 @@ def collate(samples: Sequence[ControllerSample]) -> ControllerBatch:
 
 
 def joint_statistics(moments: TargetSamples, floor: float = 0.05) -> JointStatistics:
-    """Of all commanded positions, each once; a joint that hardly moves is not blown up beyond ``floor`` rad."""
+    """Return mean and standard deviation of all commanded positions; deviations are at least ``floor`` rad."""
     commanded = moments.actions[:, 0]  # with all K, a demo's first commands would count less than its others
     return JointStatistics(commanded.mean(0), np.maximum(commanded.std(0), floor))
 
 
 def _rests(moments: TargetSamples) -> NDArray[np.bool_]:
-    """(N,) whether a moment's episode ends at rest: its held last action is then no padding but what to do."""
+    """Return (N,) whether a sample's episode ends at rest, so that its padded last action is a valid action."""
     _, number, count = np.unique(moments.episode, return_inverse=True, return_counts=True)
     rests = np.empty(len(moments), bool)
     for rows in np.split(np.argsort(number, kind="stable"), np.cumsum(count)[:-1]):

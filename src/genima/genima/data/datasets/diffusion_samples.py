@@ -1,4 +1,4 @@
-"""Samples for the diffusion agent: a tile, the same tile with the target spheres, and what to do."""
+"""Samples for the diffusion agent: a tile, the same tile with target spheres, and the instruction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genima.data.datasets.target_dataset import TargetDataset
 
 
 class DiffusionSample(NamedTuple):
-    """One sample, or a batch of them with a leading axis and a list of instructions."""
+    """One sample, or a batch with a leading axis and a list of instructions."""
 
     condition: Tensor  # (H, W, 3) uint8, the observation
     target: Tensor  # (H, W, 3) uint8, with spheres
@@ -23,7 +23,7 @@ class DiffusionSample(NamedTuple):
 
 
 class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
-    """Some moments of a rendered dataset, indexed by :class:`SampleIndex`; every visit sees the same."""
+    """Samples of a rendered dataset, indexed by :class:`SampleIndex`."""
 
     def __init__(self, targets: TargetDataset, moments: NDArray[np.integer]) -> None:
         self._targets, self._moments = targets, moments
@@ -32,7 +32,7 @@ class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
         return len(self._moments)
 
     def moment(self, visit: SampleIndex) -> int:
-        """Index of a visit's moment in the rendered dataset."""
+        """Return the row of a sample in the rendered dataset."""
         return int(self._moments[visit.moment])
 
     def __getitem__(self, visit: SampleIndex) -> DiffusionSample:

@@ -1,4 +1,4 @@
-"""Moments of reaching arbitrary configurations, to pre-train the controller on.
+"""Synthetic samples of reaching random configurations, to pre-train the controller.
 
 The joints of demos fill a small part of what an arm can reach, and a controller that knows only those fails to follow
 targets beside them (GENIMA paper, appendix J, "Controller fails to follow targets").
@@ -24,7 +24,7 @@ _PEAK_VELOCITY, _PEAK_ACCELERATION = 15 / 8, 10 / np.sqrt(3)
 def reach_samples(
     robot: RobotModel, horizon: int, period: float, count: int, seed: int, instructions: Sequence[str] = ("reach",)
 ) -> TargetSamples:
-    """``count`` moments, each an episode of its own: a minimum-jerk chunk from anywhere to a target within its reach.
+    """Return ``count`` samples, one episode each: a minimum-jerk chunk from a random start to a target within reach.
 
     Starts are uniform over the joint ranges as far as all of the arm is above the table it stands on, with the tip in
     front and not above the work. A target is as far as any share of what the joints do in ``horizon`` steps of
@@ -59,7 +59,7 @@ def reach_samples(
 
 
 def reach(robot: RobotModel, duration: float) -> NDArray[np.float64]:
-    """How far (n,) in rad each joint moves at most in ``duration`` seconds, from rest to rest with minimum jerk."""
+    """Return the largest motion (n,) in rad of each joint in ``duration`` seconds, minimum jerk, from rest to rest."""
     by_velocity = VELOCITY * robot.velocity_max * duration / _PEAK_VELOCITY
     by_acceleration = ACCELERATION * robot.acceleration_max * duration**2 / _PEAK_ACCELERATION
     return np.minimum(by_velocity, by_acceleration)

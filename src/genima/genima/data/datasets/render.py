@@ -1,4 +1,4 @@
-"""From demos to a dataset of drawn targets: parquet shards that stream, split over machines and load at random."""
+"""Render demos to a dataset of drawn targets: parquet shards for streaming and random access."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _RATE_TOLERANCE = 0.1  # by which a demo's rate may differ from the dataset's
 
 @dataclass(frozen=True)
 class RenderPlan:
-    """What is rendered from what; the same plan gives the same shards, wherever and however often it is run."""
+    """Sources and settings of a rendering; the same plan always gives the same shards."""
 
     episodes: tuple[Path, ...]
     spec: PolicySpec
@@ -68,16 +68,16 @@ class RenderPlan:
 
     @property
     def shards(self) -> list[tuple[Path, ...]]:
-        """The episodes of each shard."""
+        """Return the episodes of each shard."""
         step = self.episodes_per_shard
         return [self.episodes[i : i + step] for i in range(0, len(self.episodes), step)]
 
     def shard_name(self, shard: int) -> str:
-        """File name of a shard."""
+        """Return the file name of a shard."""
         return f"shard-{shard:05d}-of-{len(self.shards):05d}.parquet"
 
     def fingerprint(self) -> str:
-        """Of everything that decides what is in the shards."""
+        """Return a hash of everything that decides the shards' content."""
         about = {
             "schema": SCHEMA,
             "spec": self.spec.to_dict(),
@@ -93,7 +93,7 @@ class RenderPlan:
 
 @dataclass(frozen=True)
 class RenderSummary:
-    """What a rendering has made."""
+    """Result of a rendering."""
 
     moments: int
     episodes: int
@@ -206,7 +206,7 @@ def _write_manifest(
 
 
 def _recording(folder: Path) -> str:
-    """Tells a demo from another that is recorded later under its name: by what rosbag2 notes, and its files' sizes."""
+    """Return an identifier of a recording, from rosbag2's metadata and the file sizes."""
     sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
     metadata = folder / "metadata.yaml"
     noted = read_bytes(metadata, "file") if metadata.exists() else b""
@@ -214,7 +214,7 @@ def _recording(folder: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -229,7 +229,7 @@ class _Note(FileSchema):
 
 
 def _note(shard: Path) -> dict[str, Any]:
-    """What the renderer wrote about a shard into its footer."""
+    """Return the renderer's metadata in the footer of a shard."""
     try:
         note = parse_json(pq.read_metadata(shard).metadata[_KEY], f"shard {shard}")
         return validate(_Note, note, f"shard {shard}").model_dump()
@@ -261,7 +261,7 @@ def _start(plan: RenderPlan, out: Path) -> None:
 
 
 def _render_shard(shard: int) -> list[str]:
-    """Write one shard, whole or not at all; returns why demos were skipped."""
+    """Write one shard atomically; return the reasons for skipped demos."""
     plan, out, robot, virtual = _worker
     features = shard_features(plan.spec, plan.cameras)
     file = out / plan.shard_name(shard)
@@ -335,7 +335,7 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
 
 
 def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
-    """By view, of the calibrations that a demo's targets are drawn with.
+    """Return the undistorters of a demo's views, by the calibrations that its targets are drawn with.
 
     A dataset has one calibration of each view: the controller learns from what these cameras would see, the checkpoint
     is checked against them.
@@ -370,13 +370,13 @@ def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
 
 
 def _encoded(image: Image, kind: str) -> dict[str, Any]:
-    """An image as Hugging Face's datasets store it; rgb or rgba."""
+    """Return an rgb or rgba image as Hugging Face's datasets store it."""
     swapped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     return {"bytes": cv2.imencode(kind, swapped, _JPEG if kind == ".jpg" else _PNG)[1].tobytes(), "path": None}
 
 
 def shard_features(spec: PolicySpec, cameras: Mapping[str, Camera]) -> datasets.Features:
-    """The columns of a shard; everything but the images makes up :class:`Moments`."""
+    """Return the columns of a shard; all but the images make up :class:`TargetSamples`."""
     n, K, number = len(spec.joint_names), spec.horizon, datasets.Value("float64")
     columns: dict[str, Any] = {
         "episode": datasets.Value("string"),

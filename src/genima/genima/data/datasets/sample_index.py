@@ -1,4 +1,4 @@
-"""Moments: what the arm did, and what it was to do next, as training samples it."""
+"""Training samples of demos: observation, measured joints, target and action chunk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class SampleIndex(NamedTuple):
-    """A moment to be sampled, and which sample of the training it is: all of a sample's randomness follows from it."""
+    """Index of a sample and its running number in the training, from which its randomness follows."""
 
     moment: int
     sample: int
@@ -19,7 +19,7 @@ class SampleIndex(NamedTuple):
 
 @dataclass(frozen=True)
 class TargetSamples:
-    """N moments of demos. Joints in the robot model's order, K = the specification's horizon."""
+    """N samples of demos; joints in the robot model's order, K = the specification's horizon."""
 
     episode: NDArray[np.str_]  # (N,) name
     instruction: NDArray[np.str_]  # (N,)
@@ -35,11 +35,11 @@ class TargetSamples:
         return len(self.positions)
 
     def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.integer] | slice) -> TargetSamples:
-        """Some of the moments."""
+        """Return the selected samples."""
         return TargetSamples(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def fingerprint(self) -> str:
-        """Of all of them."""
+        """Return a hash of all samples."""
         digest = hashlib.sha256()
         for field in fields(self):
             digest.update(np.ascontiguousarray(getattr(self, field.name)).tobytes())
@@ -47,5 +47,5 @@ class TargetSamples:
 
     @property
     def instructions(self) -> list[str]:
-        """The different instructions, sorted."""
+        """Return the different instructions, sorted."""
         return sorted({str(text) for text in np.unique(self.instruction)})

@@ -1,4 +1,4 @@
-"""The rendered dataset of drawn targets, as training reads it."""
+"""Rendered dataset of drawn targets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CACHE = ".cache"  # in the dataset's folder: the shards unpacked for access at 
 
 @dataclass(frozen=True)
 class TargetDataset:
-    """N moments with their observations and the spheres to be drawn on them."""
+    """N samples with their observations and target spheres."""
 
     folder: Path
     spec: PolicySpec  # its views are those that a tile is made of
@@ -78,15 +78,15 @@ class TargetDataset:
         return len(self.moments)
 
     def observation(self, i: int) -> Image:
-        """The tiled observation (2s, 2s, 3) of moment i, s = spec.view_size."""
+        """Return the tiled observation (2s, 2s, 3) of sample i, s = spec.view_size."""
         return tile(self._images(i, "observation"), self.spec.views)
 
     def spheres(self, i: int) -> Image:
-        """The tiled layer of spheres (2s, 2s, 4), transparent elsewhere."""
+        """Return the tiled layer of spheres (2s, 2s, 4), transparent elsewhere."""
         return tile(self._images(i, "spheres"), self.spec.views)
 
     def drawn(self, i: int) -> tuple[Image, Image]:
-        """Observation and drawn target (2s, 2s, 3) of moment i."""
+        """Return the observation and the drawn target (2s, 2s, 3) of sample i."""
         observation = self.observation(i)
         return observation, composite(observation, self.spheres(i))
 
@@ -106,7 +106,7 @@ class _ShardSchema(FileSchema):
 
 
 class ManifestSchema(FileSchema):
-    """Fields of ``manifest.json``: what was rendered, and the shards that hold it."""
+    """Fields of ``manifest.json``: the rendering's inputs and its shards."""
 
     version: Annotated[Literal[1], Field(alias="schema")]
     fingerprint: Text
@@ -193,7 +193,7 @@ def _require_sensible(spec: PolicySpec) -> None:
 
 
 def split(moments: TargetSamples, held_out: float = 0.05) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Indices of training and validation moments: every n-th episode is held out, and always one at least.
+    """Return the indices of training and validation samples: every n-th episode is held out, one at least.
 
     Raises:
         GenimaError: for fewer than two episodes.

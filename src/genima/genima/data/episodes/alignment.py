@@ -1,4 +1,4 @@
-"""From streams that nobody synchronised to the moments of an episode.
+"""Alignment of unsynchronised streams to the samples of an episode.
 
 Cameras, joint states and commands of a demo come at rates and phases of their own::
 
@@ -38,7 +38,7 @@ _FEWEST = 3  # moments of an episode
 
 @dataclass(frozen=True)
 class Stream:
-    """The messages of one topic, and when they were taken, by their headers."""
+    """Messages of one topic, with their header stamps."""
 
     episode: Path
     topic: str
@@ -47,20 +47,20 @@ class Stream:
 
     @property
     def period(self) -> float:
-        """Median time between messages in s."""
+        """Return the median message period in s."""
         return float(np.median(np.diff(self.times)))
 
     def chosen(self, indices: NDArray[np.intp]) -> Stream:
-        """Some of its messages, some perhaps more than once."""
+        """Return the selected messages; repetitions are allowed."""
         return replace(self, times=self.times[indices], messages=[self.messages[i] for i in indices])
 
     def fault(self, time: float, what: str) -> EpisodeError:
-        """What is wrong with this topic at ``time``, in s since the episode's start."""
+        """Return a fault of this topic at ``time``, in s since the episode's start."""
         return EpisodeError(self.episode, what, self.topic, float(time))
 
 
 class Alignment(NamedTuple):
-    """T moments, and which messages belong to each."""
+    """T sample times, and the messages of each."""
 
     times: NDArray[np.float64]  # (T,) s since the episode's start
     images: dict[str, NDArray[np.intp]]  # by view, (T,) index of its image
@@ -68,7 +68,7 @@ class Alignment(NamedTuple):
 
 
 def align(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Alignment:
-    """Find the moments of an episode.
+    """Return the aligned samples of an episode.
 
     Every moment lies between two joint states, or on one, so joints can be interpolated.
 
@@ -100,7 +100,7 @@ def align(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Alig
 
 
 def _with_lost(view: Stream) -> NDArray[np.float64]:
-    """When its images were taken, and when one was that was lost, (T,) s."""
+    """Return the image times (T,) in s, with those of lost images filled in."""
     gaps = np.diff(view.times)
     lost = np.flatnonzero((gaps > LOST * view.period) & (gaps <= TWO_LOST * view.period))
     return np.insert(view.times, lost + 1, view.times[lost] + gaps[lost] / 2)
@@ -112,7 +112,7 @@ def _nearest(times: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArra
 
 
 def find_faults(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Iterator[list[EpisodeError]]:
-    """Everything in the stamps that keeps :func:`align` from finding moments.
+    """Return all faults of stamps that prevent :func:`align`.
 
     Yields:
         Faults of one kind on one topic, by time. Where stamps repeat or go back, nothing else is looked for.
@@ -140,7 +140,7 @@ def _slowest(views: Mapping[str, Stream]) -> Stream:
 
 
 def _shared(views: Mapping[str, Stream], joints: Stream, period: float) -> tuple[float, float]:
-    """From when to when there are joints and images of all views, in s."""
+    """Return the interval in s with joints and images of all views."""
     begin = max(joints.times[0], *(view.times[0] - period / 2 for view in views.values()))
     end = min(joints.times[-1], *(view.times[-1] + period / 2 for view in views.values()))
     return begin, end

@@ -1,4 +1,4 @@
-"""Bags of demos: rosbag2 folders (MCAP or SQLite) that stock ROS tools open; no ROS installation is needed."""
+"""Bags of demos: rosbag2 folders (MCAP or SQLite), without a ROS installation."""
 
 from __future__ import annotations
 
@@ -47,38 +47,38 @@ _IMAGES = re.compile(r"/cameras/(?P<view>[^/]+)/color/image_raw(?P<compressed>/c
 
 @cache
 def types() -> Typestore:
-    """The message types of ROS 2 Jazzy."""
+    """Return the message types of ROS 2 Jazzy."""
     return get_typestore(Stores.ROS2_JAZZY)
 
 
 def raw_topic(view: str) -> str:
-    """Where the images of a view are."""
+    """Return the topic of a view's raw images."""
     return f"/cameras/{view}/color/image_raw"
 
 
 def compressed_topic(view: str) -> str:
-    """Where they are as JPEG or PNG."""
+    """Return the topic of a view's JPEG or PNG images."""
     return f"{raw_topic(view)}/compressed"
 
 
 def camera_info_topic(view: str) -> str:
-    """Where a view's camera says what its lens does."""
+    """Return the topic of a view's CameraInfo."""
     return f"/cameras/{view}/color/camera_info"
 
 
 def calibration_topic(view: str) -> str:
-    """Where the calibration of a view's camera is, that was in use: its YAML file."""
+    """Return the topic of the calibration (YAML text) in use for a view."""
     return f"/calibration/{view}"
 
 
 def view_of(topic: str) -> str | None:
-    """The view whose images a topic carries, if it does."""
+    """Return the view of an image topic; None for other topics."""
     match = _IMAGES.fullmatch(topic)
     return match["view"] if match else None
 
 
 def image_topic(spoken: Collection[str], view: str) -> str:
-    """Where the images of a view are, by the topics that have messages; of two recordings, the smaller one."""
+    """Return the image topic of a view that has messages; of two recordings, the smaller one."""
     return compressed_topic(view) if compressed_topic(view) in spoken else raw_topic(view)
 
 
@@ -100,7 +100,7 @@ def header_stamp(cdr: bytes | memoryview) -> int:
 
 
 class BagMessage(NamedTuple):
-    """A message as it was recorded."""
+    """Recorded message."""
 
     topic: str
     log_ns: int
@@ -109,7 +109,7 @@ class BagMessage(NamedTuple):
 
 
 class BagReader:
-    """Reads a bag message by message; no more than a few chunks of its files are in memory.
+    """Reader of a bag, message by message; only a few chunks are in memory.
 
     What the files hold is compared with what metadata.yaml promises. A topic whose type is not known, or not as ROS 2
     Jazzy has it, is no fault of the bag: it is in ``unread``, and its messages can be copied but not understood.
@@ -173,7 +173,7 @@ class BagReader:
                     self._refuse(f"{topic} has {count} messages, its file says {self.counts[topic]}")
 
     def understood(self, message: BagMessage) -> Any:
-        """Deserialize a message.
+        """Return the deserialized message.
 
         Raises:
             EpisodeError: when it is damaged, or its topic cannot be understood.
@@ -296,7 +296,7 @@ def span_fits(information: Information, spans: Collection[tuple[int | None, int 
 
 
 def fields_of(topic: Topic) -> Typesdict:
-    """Return the fields of a topic's type and of those within it, by the bag's own words or, without, by Jazzy's.
+    """Return the fields of a topic's type and its nested types, by the bag's definitions or by Jazzy's.
 
     Raises:
         GenimaError: for a type that is not known, or known otherwise than the bag has it.
@@ -342,7 +342,7 @@ def _parsed(msgtype: str, definition: bytes) -> Typesdict:
 
 
 def unpack_file(path: Path, place: Path) -> Path:
-    """Decompress a file into a folder for temporary files; return where it is there.
+    """Decompress a file into a temporary folder; return its path.
 
     Raises:
         GenimaError: when it is damaged, or unpacks to more than the limits and the disk allow.

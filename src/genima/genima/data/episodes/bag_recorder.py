@@ -1,4 +1,4 @@
-"""Record messages as they come: the disk holds up nobody who hands them over, and a crash costs the last second."""
+"""Non-blocking recorder of serialized messages; a crash costs the last second at most."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RATE_FLUSHES = 5  # the rate is that since so many flushes ago
 
 @dataclass(frozen=True)
 class TopicStatistics:
-    """What became of a topic's messages."""
+    """Counts of a topic's messages."""
 
     messages: int  # taken, and not lost since
     bytes: int  # of these
@@ -40,7 +40,7 @@ class TopicStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """How a recording goes."""
+    """State of a recording."""
 
     topics: Mapping[str, TopicStatistics]
     seconds: float  # since it started
@@ -50,17 +50,17 @@ class Statistics:
 
     @property
     def messages(self) -> int:
-        """Taken on all topics."""
+        """Return the number of recorded messages, all topics."""
         return sum(topic.messages for topic in self.topics.values())
 
     @property
     def dropped(self) -> int:
-        """Lost on all topics."""
+        """Return the number of dropped messages, all topics."""
         return sum(topic.dropped for topic in self.topics.values())
 
     @property
     def megabytes_per_second(self) -> float:
-        """On all topics, lately."""
+        """Return the current data rate, all topics."""
         return sum(topic.megabytes_per_second for topic in self.topics.values())
 
 
@@ -79,7 +79,7 @@ class _Tally:
 
 
 class _File:
-    """The MCAP file in work. One thread at a time may use it."""
+    """MCAP file being written; one thread at a time may use it."""
 
     def __init__(self, path: Path, chunk_bytes: int) -> None:
         self.chunk: list[_Message] = []  # in work: not yet with the operating system
@@ -95,7 +95,7 @@ class _File:
         self._unsynced = False
 
     def add_topic(self, topic: Topic) -> None:
-        """Define a topic, unless it is defined already."""
+        """Define a topic, unless it is defined."""
         if topic.name in self._channels:
             return
         schema = (topic.msgtype, topic.schema, topic.definition)
@@ -130,12 +130,12 @@ class _File:
         self._sync()
 
     def close(self) -> None:
-        """Let the file go, complete or not."""
+        """Close the file, complete or not."""
         with contextlib.suppress(OSError):  # after a failed write, which is known, it tries once more
             self._stream.close()
 
     def _end_chunk(self) -> None:
-        """Hand the chunk in work to the operating system, where a killed process cannot lose it."""
+        """Write the current chunk to the operating system, where it survives the end of the process."""
         self._writer.flush()
         self.chunk, self._chunk_size = [], 0
 
@@ -146,7 +146,7 @@ class _File:
 
 
 class BagRecorder:
-    """Records serialized messages as a rosbag2 folder (MCAP) that gets its name when it is complete.
+    """Recorder of serialized messages to a rosbag2 folder (MCAP), which gets its name when it is complete.
 
     Until then it lies in ``PARTIAL`` beside it, where :func:`genima.data.episodes.repair.repair` makes a whole bag of what a
     killed process or a power cut left. As a context manager it is finished at the end, and left there to be repaired
@@ -226,7 +226,7 @@ class BagRecorder:
 
     @property
     def partial(self) -> Path:
-        """Where the bag lies until it is finished."""
+        """Path of the bag until it is finished."""
         return self._partial
 
     def add_topic(self, topic: str, msgtype: str, qos: Qos | str = "") -> None:
@@ -268,7 +268,7 @@ class BagRecorder:
     def write(
         self, topic: str, cdr: bytes | memoryview, log_ns: int, publish_ns: int | None = None, *, wait: bool = False
     ) -> bool:
-        """Hand over a message, which must not change afterwards; returns whether it was taken.
+        """Enqueue a message, which must not change afterwards; return whether it was accepted.
 
         Args:
             topic: one that was added.
@@ -302,7 +302,7 @@ class BagRecorder:
 
     @property
     def statistics(self) -> Statistics:
-        """How the recording goes, now."""
+        """Return the current state of the recording."""
         with self._mutex:
             now = time.monotonic()
             since, before = self._rates[0]
@@ -318,7 +318,7 @@ class BagRecorder:
             return Statistics(topics, now - self._start, self._queued, self._file.slowest_sync, self._stopped)
 
     def finish(self) -> None:
-        """Write what waits, complete the bag and give it its name; also after a stop for want of room.
+        """Write queued messages, complete the bag and rename it; also after a stop for lack of space.
 
         Raises:
             GenimaError: when that fails, when writing failed before, or when the recording is over; what was written
@@ -349,7 +349,7 @@ class BagRecorder:
             self.close()
 
     def close(self) -> None:
-        """End the recording without completing it: what was handed over is written, and can be repaired."""
+        """End the recording without completing it; written messages can be repaired."""
         if not self._closed:
             self._end_thread()
             self._file.close()
@@ -376,7 +376,7 @@ class BagRecorder:
         self._closed = True
 
     def _remove(self) -> None:
-        """Remove what this recording wrote; what others put beside it stays."""
+        """Remove the files of this recording; other files stay."""
         with contextlib.suppress(OSError):
             remove_own(self._partial)
 
@@ -414,7 +414,7 @@ class BagRecorder:
             self._stop(f"cannot write {self._path}: {' '.join(str(error).split())}", failed=True)
 
     def _next(self, due: float) -> _Message | Topic | None:
-        """What to store next; None when nothing comes until ``due``, or at the end."""
+        """Return the next item to write; None when nothing comes until ``due``, or at the end."""
         with self._mutex:
             if not self._queue and not self._closing:
                 wait = due - time.monotonic()
@@ -448,7 +448,7 @@ class BagRecorder:
             self._room.notify_all()
 
     def _shortage(self) -> str | None:
-        """What is wrong with the room on the disk, if anything."""
+        """Return the problem of the free disk space; empty without one."""
         if self._reserve_bytes <= 0:
             return None
         free = shutil.disk_usage(self._partial).free

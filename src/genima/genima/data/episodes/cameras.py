@@ -1,4 +1,4 @@
-"""Cameras of a demo: the calibrations that were in use, and the intrinsics that the drivers published."""
+"""Cameras of a demo: calibrations in use and published intrinsics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genima.cameras.plausibility import require_plausible, require_plausible_int
 
 @dataclass(frozen=True)
 class EpisodeCameras:
-    """Cameras of one demo, by view; what it does not hold is unknown."""
+    """Cameras of one demo, by view; missing entries are unknown."""
 
     calibrated: dict[str, Camera]  # those with a calibration
     lenses: dict[str, CameraIntrinsics]  # those whose driver published intrinsics

@@ -1,4 +1,4 @@
-"""Tell whether a demo that is there already is the one that a command would write."""
+"""Comparison of an existing demo with the one that a command would write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genima.robot.model import RobotModel
 
 
 def is_demo_of(folder: Path, robot: RobotModel, instruction: str, moments: Sequence[Joints]) -> bool:
-    """Tell whether a demo of :class:`genima.data.episodes.writer.EpisodeWriter` has this task and these measured joints.
+    """Return whether a written demo has this task and these measured joints.
 
     Raises:
         EpisodeError: when the demo cannot be read.
@@ -35,7 +35,7 @@ def is_demo_of(folder: Path, robot: RobotModel, instruction: str, moments: Seque
 
 
 def is_cut_of(copy: Path, folder: Path) -> bool:
-    """Tell whether a demo is a part of another one: its task and its joint states are among those of that one.
+    """Return whether a demo is a cut of another one: same task, and a subset of its joint states.
 
     Raises:
         EpisodeError: when one of them cannot be read.

@@ -1,4 +1,4 @@
-"""What a demo holds, be it faulty or not: everything but its images, which are left on the disk."""
+"""Index of a demo, faulty or not: everything but its images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEPT = {"sensor_msgs/msg/JointState", "std_msgs/msg/String", "std_msgs/msg/Bool
 
 @dataclass(frozen=True)
 class EpisodeIndex:
-    """A demo without its images."""
+    """Demo without its images."""
 
     folder: Path
     types: Mapping[str, str]  # of the messages, by topic, those without messages included
@@ -38,13 +38,13 @@ class EpisodeIndex:
 
     @cached_property
     def views(self) -> dict[str, str]:
-        """Topics of the images by view, sorted; that of a view without messages, too."""
+        """Return the image topics by view, sorted, empty views included."""
         views = {view for topic in self.types if (view := view_of(topic)) is not None}
         return {view: image_topic(self.streams, view) for view in sorted(views)}
 
     @property
     def seconds(self) -> float:
-        """From the first to the last stamp of images, joint states and commands."""
+        """Return the time from the first to the last stamp of images, joint states and commands."""
         return max((s.times.max() for s in _essential(self.streams).values()), default=0.0)
 
     @classmethod
@@ -94,11 +94,11 @@ class EpisodeIndex:
         )
 
     def fault(self, what: str, topic: str | None = None) -> EpisodeError:
-        """What is wrong, at no time of its own."""
+        """Return a fault without a time."""
         return EpisodeError(self.folder, what, topic)
 
 
 def _essential(by_topic: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what an episode cannot be without."""
+    """Return whether a topic is required in an episode."""
     joints = (JOINT_STATES, JOINT_COMMAND)
     return {topic: value for topic, value in by_topic.items() if topic in joints or view_of(topic) is not None}

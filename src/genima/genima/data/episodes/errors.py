@@ -1,4 +1,4 @@
-"""What is wrong with an episode, and where."""
+"""Error of an episode, with its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from genima.errors import GenimaError
 
 
 class EpisodeError(GenimaError):
-    """One fault of one episode, in one line.
+    """Fault of an episode, in one line.
 
     Attributes:
         episode: the bag's folder.

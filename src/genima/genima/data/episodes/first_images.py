@@ -1,4 +1,4 @@
-"""What the cameras saw first in an episode."""
+"""First image of each camera in an episode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genima.types import Image
 
 
 def first_images(folder: Path) -> dict[str, Image]:
-    """The first image (h, w, 3) of every view that has any. The bag is read only so far, however long it is.
+    """Return the first image (h, w, 3) of every view; the bag is read only up to these.
 
     Raises:
         EpisodeError: when the bag cannot be read, has no image, or one that cannot be decoded.

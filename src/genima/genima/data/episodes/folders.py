@@ -1,4 +1,4 @@
-"""Folders of demos: which there are, and locks that let one process at a time write to one."""
+"""Folders of demos, and locks for their writers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _INFORMATION = "rosbag2_bagfile_information"
 
 
 def is_bag_file(name: str) -> bool:
-    """Return whether a file is one of a bag, compressed ones included."""
+    """Return whether a file belongs to a bag, compressed ones included."""
     return name.removesuffix(".zstd").endswith(_SUFFIXES) and not name.startswith(".")
 
 
@@ -48,7 +48,7 @@ def is_demo(folder: Path) -> bool:
 
 
 def find_episodes(folder: Path) -> list[Path]:
-    """Return all demos at or below a folder, sorted, whole or damaged.
+    """Return all demos at or below a folder, sorted, intact or damaged.
 
     Hidden folders are left out, such as those of demos in work and of deleted ones.
 
@@ -65,7 +65,7 @@ def find_episodes(folder: Path) -> list[Path]:
 
 
 def find_damaged(folder: Path) -> list[Path]:
-    """Return what a repair looks at: what killed recordings left at or below a folder, then all demos there.
+    """Return all candidates for a repair: unfinished recordings at or below a folder, then all demos.
 
     Raises:
         GenimaError: when there is nothing, or a folder cannot be read.
@@ -114,14 +114,14 @@ def _holds_bag(folder: Path, names: list[str]) -> bool:
 
 
 class BagLock:
-    """Holds a folder until it is released, or this process ends.
+    """Lock of a folder, held until it is released or this process ends.
 
     Raises:
         GenimaError: when another one holds it, and when there is no right to write there.
     """
 
     def __init__(self, folder: Path, note: str = "") -> None:
-        """Lock ``folder``; ``note`` is kept in the lock's file for those who find it."""
+        """Lock ``folder``; ``note`` is stored in the lock file for the reader of an error."""
         path = folder / LOCK
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -140,7 +140,7 @@ class BagLock:
             raise GenimaError(f"cannot write {path}: {error.strerror}") from None
 
     def release(self, folder: Path, done: bool = True) -> None:
-        """Let others in; may be called more than once.
+        """Release the lock; repeated calls are harmless.
 
         Args:
             folder: where the folder lies by now.
@@ -218,7 +218,7 @@ def is_recreatable(partial: Path) -> bool:
 
 
 def remove_unfinished(partial: Path) -> None:
-    """Remove the unfinished recording of a command that makes it anew; everything else is refused.
+    """Remove the unfinished recording that a command replaces; anything else is an error.
 
     Raises:
         GenimaError: when something else is there, as :func:`claim` says.
@@ -235,7 +235,7 @@ def remove_unfinished(partial: Path) -> None:
 
 
 def remove_recording(folder: Path) -> None:
-    """Remove a recording that a command makes anew, complete or not: the files of one bag, and nothing else.
+    """Remove a recording that a command replaces: the files of one bag, and nothing else.
 
     Raises:
         GenimaError: when it is being recorded, holds anything else, or cannot be removed.
@@ -303,7 +303,7 @@ def refuse_live(folder: Path) -> None:
 
 
 def _has_writer(file: Path) -> bool:
-    """Return whether a process has a file open for writing; unknown (False) where the file system cannot tell."""
+    """Return whether a process has a file open for writing; False where the file system does not report it."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:

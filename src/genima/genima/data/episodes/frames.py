@@ -1,4 +1,4 @@
-"""The images of one view."""
+"""Images of one view."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PIXELS = 1 << 26
 
 @dataclass(frozen=True)
 class Frames:
-    """One image a moment, in memory as it was recorded, compressed or raw; it is decoded when it is asked for."""
+    """Recorded images of an episode in memory, one a sample, decoded on access."""
 
     stream: Stream  # of sensor_msgs/CompressedImage or Image
 
     def image(self, t: int) -> Image:
-        """The (h, w, 3) rgb image of moment t.
+        """Return the (h, w, 3) rgb image of sample t.
 
         Raises:
             EpisodeError: when it cannot be decoded or its size differs from the first one's.

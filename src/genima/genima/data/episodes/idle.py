@@ -1,4 +1,4 @@
-"""When nothing moves: neither the arm nor the gripper, neither by what was commanded nor by what was measured."""
+"""Idle times: neither arm nor gripper moves, commanded or measured."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _STEP = 0.02  # s, of the times that are looked at
 
 
 class Interval(NamedTuple):
-    """A piece of an episode, in s since its start."""
+    """Interval of an episode, in s since its start."""
 
     begin: float
     end: float
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Return the duration."""
         return self.end - self.begin
 
     def shared(self, other: Interval) -> float:
-        """How long it overlaps with another, in s."""
+        """Return the overlap with another interval, in s."""
         return max(0.0, min(self.end, other.end) - max(self.begin, other.begin))
 
 
 @dataclass(frozen=True)
 class JointTrack:
-    """Where the joints were, or should have been; faulty messages are left out and the others are in order."""
+    """Joint positions over time, measured or commanded; faulty messages are left out, stamps are sorted."""
 
     topic: str
     times: NDArray[np.float64]  # (N,) s since the episode's start, N > 0
@@ -46,20 +46,20 @@ class JointTrack:
     gripper: NDArray[np.float64]  # (N,) open fraction
 
     def at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Positions (T, n) at some times (T,), linearly between two messages."""
+        """Return the positions (T, n) at times (T,), interpolated linearly."""
         return np.column_stack([np.interp(times, self.times, joint) for joint in self.positions.T])
 
 
 @dataclass(frozen=True)
 class Activity:
-    """When an episode's joints move."""
+    """Motion of an episode's joints over time."""
 
     whole: Interval  # of which the joints' messages tell
     idle: tuple[Interval, ...]  # without overlap, by time
 
     @property
     def moving(self) -> Interval | None:
-        """From the first to the last motion; None when nothing moves."""
+        """Return the interval from the first to the last motion; None without motion."""
         begin, end = self.whole
         for stretch in self.idle:
             if stretch == self.whole:
@@ -71,12 +71,12 @@ class Activity:
         return Interval(begin, end)
 
     def idle_within(self, stretch: Interval) -> float:
-        """How long nothing moves in a piece of the episode, in s."""
+        """Return the idle time within an interval, in s."""
         return sum(each.shared(stretch) for each in self.idle)
 
 
 def find_tracks(survey: EpisodeIndex, robot: RobotModel) -> dict[str, JointTrack]:
-    """Measured and commanded joints, by topic, where there are any."""
+    """Return measured and commanded joints, by topic."""
     tracks = {}
     for topic in (JOINT_STATES, JOINT_COMMAND):
         if topic not in survey.streams:
@@ -94,7 +94,7 @@ def find_tracks(survey: EpisodeIndex, robot: RobotModel) -> dict[str, JointTrack
 
 
 def find_idle(tracks: dict[str, JointTrack]) -> Activity:
-    """When nothing moves in any track, of which there must be one.
+    """Return the intervals in which no track moves; at least one track is required.
 
     A moment is idle when it lies in half a second in which no joint leaves a narrow band.
     """

@@ -1,4 +1,4 @@
-"""Judgement of a demo after its recording: a file beside the bag, so that the bag stays as it was recorded."""
+"""Judgement of a demo after its recording, in a file of its own: the bag stays as recorded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_judgement(folder: Path) -> bool | None:
 
 
 def write_judgement(folder: Path, success: bool) -> None:
-    """Judge a demo.
+    """Write a judgement.
 
     Raises:
         GenimaError: when it cannot be written.

@@ -1,4 +1,4 @@
-"""Judge, delete, rename, move and copy demos: nothing is replaced or removed, and demos in work are left alone."""
+"""Judge, delete, rename, move and copy demos; nothing is replaced, and demos being written are left alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME_BYTES = 200
 
 
 def judge(demo: Path, success: bool) -> None:
-    """Judge whether a demo succeeded.
+    """Store whether a demo succeeded.
 
     Raises:
         GenimaError: when it is no demo, is in work, or cannot be written.
@@ -33,7 +33,7 @@ def judge(demo: Path, success: bool) -> None:
 
 
 def undo_judgement(demo: Path) -> bool:
-    """Forget what :func:`judge` said; returns whether it had said anything.
+    """Remove a judgement of :func:`judge`; return whether there was one.
 
     Raises:
         GenimaError: when it is no demo, is in work, or cannot be written.
@@ -60,7 +60,7 @@ def require_deletable(demo: Path) -> None:
 
 
 def delete(demo: Path) -> Path:
-    """Move a demo to the trash folder beside it; returns where it lies then.
+    """Move a demo to the trash folder in its parent folder; return its new path.
 
     Raises:
         GenimaError: as :func:`require_deletable`, and when it cannot be moved.
@@ -81,7 +81,7 @@ def delete(demo: Path) -> Path:
 
 
 def restore(demo: Path) -> None:
-    """Move back what was deleted last under a name.
+    """Move back the demo deleted last under a name.
 
     Raises:
         GenimaError: when nothing was, the name is taken, or it cannot be moved.
@@ -131,7 +131,7 @@ def new_names(demos: Sequence[Path], scheme: str, first: int) -> dict[Path, Path
 
 
 def rename(pairs: Mapping[Path, Path]) -> None:
-    """Rename demos; names may go round among them.
+    """Rename demos; cyclic renames are allowed.
 
     Raises:
         GenimaError: before anything is renamed, when a name is taken, or something is no demo or in work.
@@ -180,7 +180,7 @@ def merge(demos: Sequence[Path], out: Path) -> dict[Path, Path | None]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a demo on its file system; what is there is not replaced.
+    """Move a demo within its file system; existing files are not replaced.
 
     Raises:
         GenimaError: when the place is taken, the demo is in work, or it cannot be moved.
@@ -255,7 +255,7 @@ def _is_of_demo(name: str) -> bool:
 
 
 def _is_same(demo: Path, other: Path) -> bool:
-    """Return whether two folders are one, or have files of the same names, sizes and metadata."""
+    """Return whether two folders are the same, or hold files of the same names, sizes and metadata."""
     if demo.samefile(other):
         return True
     mine, theirs = (

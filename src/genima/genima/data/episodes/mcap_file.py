@@ -1,4 +1,4 @@
-"""MCAP files: read whole ones in order of time, and find all that is complete in damaged ones.
+"""MCAP files: read intact files in time order, and recover the intact parts of damaged ones.
 
 Nothing that a file says about sizes is believed: records and unpacked chunks are limited before they are read, so no
 file can exhaust the memory.
@@ -49,7 +49,7 @@ class Schema(NamedTuple):
 
 
 class Channel(NamedTuple):
-    """Topic, once for each publisher."""
+    """Channel: a topic of one publisher."""
 
     number: int
     schema: int  # 0: none
@@ -59,7 +59,7 @@ class Channel(NamedTuple):
 
 
 class Message(NamedTuple):
-    """Message as it is stored."""
+    """Serialized message."""
 
     channel: int
     log_ns: int
@@ -68,7 +68,7 @@ class Message(NamedTuple):
 
 
 class McapScan:
-    """Walk through an MCAP file from its start, past damaged chunks and up to where it is torn.
+    """Scan of an MCAP file from its start, past damaged chunks, to its torn end.
 
     Attributes (of what was walked through so far):
         schemas: types by number.
@@ -98,7 +98,7 @@ class McapScan:
 
     @property
     def topics(self) -> list[Topic]:
-        """Topics of all channels."""
+        """Return the topics of all channels."""
         return [_topic(channel, self.schemas) for channel in self.channels.values()]
 
     def topic(self, message: Message) -> str:
@@ -175,7 +175,7 @@ class McapScan:
 
 
 class McapFile:
-    """A whole MCAP file, read in order of log time; no more than the chunks that overlap in time are in memory."""
+    """Intact MCAP file, read in log time order; only chunks that overlap in time are in memory."""
 
     def __init__(self, path: Path) -> None:
         """Read where its chunks are, and its topics.
@@ -283,7 +283,7 @@ class McapFile:
         return spans
 
     def _describe(self, path: Path, summary: _Summary) -> None:
-        """Find topics and counts, by the index at the end or, without one, by reading all."""
+        """Find topics and counts by the index or, without one, by reading all."""
         opcode, start, end = next(iter(_Walk(self._file, self._size)), (0, 0, 0))
         if opcode != Opcode.HEADER:
             raise _Damaged("damaged header")
@@ -318,7 +318,7 @@ class _Damaged(GenimaError):
 
 
 class _Span(NamedTuple):
-    """Chunk, or some records outside chunks."""
+    """Chunk, or consecutive records outside chunks."""
 
     first_ns: int  # smallest log time
     begin: int  # in the file: of a chunk's content, of a record's head
@@ -373,7 +373,7 @@ class _Walk:
 
 
 class _Fields:
-    """Fields of a record, one after the other.
+    """Reader of a record's fields in order.
 
     Raises:
         _Damaged: when the record ends within one.
@@ -384,7 +384,7 @@ class _Fields:
 
     @property
     def rest(self) -> memoryview:
-        """Topics that were not read."""
+        """Return the topics that were not read."""
         return self._content[self._place :]
 
     def take(self, size: int) -> memoryview:
@@ -453,7 +453,7 @@ def _unpack(content: bytes | memoryview, left: int) -> _Chunk:
 
 
 def unpack_zstd(packed: bytes | memoryview, limit: int = RECORD_BYTES) -> bytes:
-    """Decompress one frame of zstd into at most ``limit`` bytes.
+    """Decompress one zstd frame into at most ``limit`` bytes.
 
     Raises:
         GenimaError: when it is damaged or would become larger.
@@ -468,7 +468,7 @@ def unpack_zstd(packed: bytes | memoryview, limit: int = RECORD_BYTES) -> bytes:
 
 
 def _contents(records: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield opcode and content of records that lie one behind the other.
+    """Yield opcode and content of consecutive records.
 
     Raises:
         _Damaged: when one ends behind them.
@@ -514,7 +514,7 @@ class _Summary(NamedTuple):
 
     @classmethod
     def read(cls, file: IO[bytes], size: int) -> _Summary | None:
-        """Return the index, an empty one where the file has none; None where it is missing or damaged."""
+        """Return the index, empty where the file has none; None where it is missing or damaged."""
         length = _HEAD.size + _FOOTER.size
         end = size - len(MCAP0_MAGIC) - length
         if end < len(MCAP0_MAGIC):

@@ -50,7 +50,7 @@ class Qos:
     avoid_ros_namespace_conventions: bool = False
 
     def __str__(self) -> str:
-        """Return the text that rosbag2 stores: a YAML list of one profile."""
+        """Return rosbag2's text: a YAML list of one profile."""
         profile = {
             "history": self.history,
             "depth": self.depth,
@@ -119,7 +119,7 @@ def qos_profiles(stored: Any) -> list[dict[str, Any]]:
 
 
 class Topic(NamedTuple):
-    """A topic of a bag, as its file describes it."""
+    """Topic of a bag."""
 
     name: str
     msgtype: str  # package/msg/Name; empty when the file does not tell
@@ -172,13 +172,13 @@ class Information(_Schema):
 
     @property
     def compression(self) -> str:
-        """Compression mode of rosbag2: ``file``, ``message``, or empty for none."""
+        """Return rosbag2's compression mode: ``file``, ``message``, or empty for none."""
         mode = (self.compression_mode or "").lower()
         return "" if mode == "none" else mode
 
     @property
     def counts(self) -> dict[str, int]:
-        """Messages by topic."""
+        """Return the message counts by topic."""
         counts: dict[str, int] = {}
         for topic in self.topics_with_message_count:
             counts[topic.topic_metadata.name] = counts.get(topic.topic_metadata.name, 0) + topic.message_count
@@ -223,7 +223,7 @@ def bag_information(
     compression: str = "",
     like: Information | None = None,
 ) -> dict[str, Any]:
-    """Return what rosbag2 stores about a bag in metadata.yaml, version 9.
+    """Return the metadata of a bag as rosbag2 stores it in metadata.yaml, version 9.
 
     Args:
         files: of the bag, in order.
@@ -269,7 +269,7 @@ def start_file(stream: IO[bytes], compression: Compression, chunk_bytes: int = 1
 
 
 def finish_file(writer: Writer, information: dict[str, Any]) -> None:
-    """Complete a bag's MCAP file, with the copy of metadata.yaml that rosbag2 keeps inside."""
+    """Complete a bag's MCAP file, with rosbag2's copy of metadata.yaml inside."""
     writer.add_metadata("rosbag2", {"serialized_metadata": _dump(information)})
     writer.finish()
 
@@ -307,7 +307,7 @@ def _dump(value: object) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """Without anchors, which rosbag2 does not write."""
+    """YAML dumper without anchors, which rosbag2 does not write."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

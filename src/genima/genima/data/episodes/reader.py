@@ -25,7 +25,7 @@ LONGEST = 86400  # s, of a demo
 
 @dataclass(frozen=True)
 class Episode:
-    """One demo in memory: T moments at a nearly constant rate, found as :mod:`genima.data.episodes.alignment` says."""
+    """Demo in memory: T samples at a nearly constant rate, aligned by :mod:`genima.data.episodes.alignment`."""
 
     folder: Path
     instruction: str
@@ -42,16 +42,16 @@ class Episode:
 
     @property
     def period(self) -> float:
-        """Median time between moments in s."""
+        """Return the median sample period in s."""
         return float(np.median(np.diff(self.stamps)))
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Which views there are, sorted."""
+        """Return the views, sorted."""
         return tuple(self.frames)
 
     def image(self, view: str, t: int) -> Image:
-        """The (h, w, 3) rgb image of a view at moment t.
+        """Return the (h, w, 3) rgb image of a view at sample t.
 
         Raises:
             EpisodeError: for a view that is not there, and an image that cannot be decoded or changes its size.
@@ -153,7 +153,7 @@ def several_tasks(tasks: Sequence[str]) -> str:
 
 
 def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float64], list[EpisodeError]]:
-    """What joint messages say, joints matched by name.
+    """Return the joints of messages, matched by name.
 
     Returns:
         (N, n + 1): the arm's joints in the robot's order and the gripper's, not a number in faulty messages; and what
@@ -170,7 +170,7 @@ def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float6
 
 
 def gripper_faults(commands: Stream, rows: NDArray[np.float64], robot: RobotModel) -> list[EpisodeError]:
-    """Commands, of which ``rows`` (N, n + 1) say what :func:`joints_by_name` found, whose gripper is no fraction."""
+    """Return faults of commanded grippers outside 0..1; ``rows`` (N, n + 1) are of :func:`joints_by_name`."""
     fractions = rows[:, -1]
     return [
         commands.fault(commands.times[i], f"{robot.gripper_joint} is {fractions[i]:g}, an open fraction 0..1 is needed")
@@ -181,7 +181,7 @@ def gripper_faults(commands: Stream, rows: NDArray[np.float64], robot: RobotMode
 def measured_gripper(
     states: Stream, rows: NDArray[np.float64], robot: RobotModel
 ) -> tuple[NDArray[np.float64], list[EpisodeError]]:
-    """Return open fractions (N,) of joint states, of which ``rows`` says what :func:`joints_by_name` found.
+    """Return open fractions (N,) of joint states; ``rows`` are of :func:`joints_by_name`.
 
     They are no numbers where the gripper is outside its travel, which the errors tell, or unknown.
     """

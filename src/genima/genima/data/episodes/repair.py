@@ -1,4 +1,4 @@
-"""Make whole bags of what killed recordings, power cuts and other programs left."""
+"""Repair bags after crashes, power cuts and other programs' writes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RepairResult:
 
 
 class _Content(NamedTuple):
-    """Content of a file of a bag, damaged or not."""
+    """Content of a bag file, damaged or not."""
 
     file: Path
     topics: list[Topic]
@@ -111,7 +111,7 @@ def repair(folder: Path) -> RepairResult:
 def _repair(
     folder: Path, files: Sequence[Path], information: Information | None
 ) -> tuple[list[_Content], bool, list[str]]:
-    """Mend files and metadata; returns what the files held before, whether all was healthy, and notes."""
+    """Repair files and metadata; return the former content, whether all was intact, and notes."""
     for file in files:
         if _journals(file):
             _close_database(folder, file)
@@ -167,7 +167,7 @@ def _aside(folder: Path, content: _Content) -> Path:
 
 
 def _loses_more_than_its_end(content: _Content) -> bool:
-    """Tell a file that is damaged before its end, or goes on after it, from one whose last record was not finished."""
+    """Return whether a file is damaged before its end, not only in its last record."""
     if content.scan is None or not content.scan.bytes_lost:
         return False
     with open(content.file, "rb") as file:
@@ -184,7 +184,7 @@ def _keep(file: Path, aside: Path) -> None:
 
 
 def _copy(content: _Content, part: Path, information: dict[str, object]) -> None:
-    """Write what was found in a damaged file as a whole file."""
+    """Write the recovered content of a damaged file as an intact file."""
     scan = content.scan
     assert scan is not None
     with open(part, "xb") as stream:
@@ -207,7 +207,7 @@ def _copy(content: _Content, part: Path, information: dict[str, object]) -> None
 
 
 def _copy_extras(file: Path, scan: McapScan, writer: Writer) -> None:
-    """Copy attachments and metadata but rosbag2's own, which is written anew."""
+    """Copy attachments and metadata except rosbag2's own, which is rewritten."""
     with open(file, "rb") as source:
         for opcode, start, end in scan.extras:
             if end - start > RECORD_BYTES:
@@ -270,7 +270,7 @@ def _natural(name: str) -> tuple[str, int, str]:
 
 
 def _split_stem(name: str) -> str:
-    """Return what the names of all files of a split bag begin with; empty when it is no such name."""
+    """Return the common stem of a split bag's file names; empty for other names."""
     match = re.fullmatch(r"(.+)_\d{1,9}\.(mcap|db3)", name.removesuffix(ZSTD))
     return match[1] if match else ""
 
@@ -286,7 +286,7 @@ def _journals(file: Path) -> bool:
 
 
 def _close_database(folder: Path, file: Path) -> None:
-    """Have SQLite itself put into the file what its journal holds."""
+    """Let SQLite apply a pending journal to its file."""
     try:
         database = sqlite3.connect(file)
         try:
@@ -348,7 +348,7 @@ def _merged(contents: Sequence[_Content]) -> tuple[dict[str, int], list[Topic]]:
 
 
 def _is_healthy(contents: Sequence[_Content], information: Information | None) -> bool:
-    """Return whether all files are whole, and metadata.yaml is theirs."""
+    """Return whether all files are intact and match metadata.yaml."""
     if information is None or not all(content.whole for content in contents):
         return False
     counts, topics = _merged(contents)
@@ -370,7 +370,7 @@ def _without_silent(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _has_topics(information: Information, topics: Sequence[Topic]) -> bool:
-    """Return whether metadata.yaml has types and QoS of the files' topics; what these do not tell does not count."""
+    """Return whether metadata.yaml has types and QoS of the files' topics; unknown values match."""
     listed = {each.topic_metadata.name: each.topic_metadata for each in information.topics_with_message_count}
     for topic in topics:
         if (each := listed.get(topic.name)) is None:

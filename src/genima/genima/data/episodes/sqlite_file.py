@@ -1,4 +1,4 @@
-"""Bag files of SQLite (.db3), read in order of time; all versions of rosbag2's tables."""
+"""SQLite bag files (.db3) of all rosbag2 versions, read in time order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JOURNALS = ("-wal", "-journal")  # beside a file that was not closed
 
 
 class SqliteFile:
-    """A SQLite file of a bag."""
+    """SQLite file of a bag."""
 
     def __init__(self, path: Path) -> None:
         """Read its topics and counts.

@@ -1,4 +1,4 @@
-"""What there is to say about a demo in a line."""
+"""One-line summary of a demo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genima.io.files import parse_yaml
 
 
 class ViewSummary(NamedTuple):
-    """The images of a view."""
+    """Images of a view."""
 
     rate: float  # Hz; not a number for a single image
     size: tuple[int, int] | None  # width and height in px, of the first; None when that cannot be decoded
@@ -23,7 +23,7 @@ class ViewSummary(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A demo, be it faulty or not."""
+    """Summary of a demo, faulty or not."""
 
     instruction: str  # empty when it has none
     seconds: float
@@ -35,7 +35,7 @@ class Summary:
 
     @classmethod
     def of(cls, survey: EpisodeIndex) -> Summary:
-        """What a survey tells."""
+        """Return the summary of an episode index."""
         return cls(
             instruction=survey.words.get(TASK, "").strip(),
             seconds=survey.seconds,
@@ -56,7 +56,7 @@ class Summary:
 
 
 def notes(survey: EpisodeIndex) -> dict[str, str]:
-    """What was written down beside the demo, such as operator and notes; nothing where that cannot be read."""
+    """Return the metadata of a demo, such as operator and notes; empty where it cannot be read."""
     try:
         said = parse_yaml(survey.words.get(EPISODE, ""), EPISODE)
     except GenimaError:
@@ -65,7 +65,7 @@ def notes(survey: EpisodeIndex) -> dict[str, str]:
 
 
 def rate(stream: Stream) -> float:
-    """How often messages come, in Hz; not a number for a single one."""
+    """Return the message rate in Hz; NaN for a single message."""
     seconds = stream.times[-1] - stream.times[0]
     return (len(stream.times) - 1) / seconds if seconds > 0 else float("nan")
 

@@ -1,4 +1,4 @@
-"""Copies of demos without the rest before the first and after the last motion."""
+"""Copies of demos without the idle time before the first and after the last motion."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _copy(folder: Path, out: Path, stamps: range, log_times: range) -> None:
 
 
 def _is_lasting(source: BagReader, name: str) -> bool:
-    """Return whether the messages of a topic hold for the whole episode."""
+    """Return whether a topic's messages are valid for the whole episode."""
     if name in (TASK, SUCCESS) or (not source.stamped(name) and source.counts[name] == 1):
         return True
     try:

@@ -29,7 +29,7 @@ _STRING = "std_msgs/msg/String"
 
 
 class EpisodeWriter:
-    """Writes one episode; the folder gets its name only when it is complete, so a killed run leaves no half episode.
+    """Writer of one episode; the folder gets its name when it is complete.
 
     Like the recorder's, it holds the calibrations of its cameras, of those that are known.
     """
@@ -87,7 +87,7 @@ class EpisodeWriter:
             self._bag.discard()
 
     def observe(self, stamp: float, images: Mapping[str, Image], joints: Joints) -> None:
-        """Record images (rgb) by view and the measured joints of one moment, in seconds."""
+        """Record images (rgb) by view and measured joints of one time, in seconds."""
         for view, image in images.items():
             ok, data = cv2.imencode(f".{self._images}", image[..., ::-1], _ENCODING[self._images])
             if not ok:
@@ -103,7 +103,7 @@ class EpisodeWriter:
         self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
 
     def command(self, command: Command) -> None:
-        """Record what the robot was told."""
+        """Record a command to the robot."""
         self._write_joints(JOINT_COMMAND, command.stamp, command.positions, command.velocities, command.gripper)
 
     def judge(self, stamp: float, success: bool) -> None:
@@ -148,5 +148,5 @@ class EpisodeWriter:
 
 
 def _frame(view: str) -> str:
-    """The optical frame of a view's camera."""
+    """Return the optical frame of a view's camera."""
     return f"{view}_color_optical_frame"

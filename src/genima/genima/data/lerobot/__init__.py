@@ -1,4 +1,4 @@
-"""Demos to and from LeRobotDataset v3.0, with their own timestamps; the lerobot library is not needed."""
+"""Conversion of demos to and from LeRobotDataset v3.0; the lerobot library is not needed."""
 
 from genima.data.lerobot.reader import DatasetReader
 from genima.data.lerobot.writer import DatasetWriter

@@ -1,4 +1,4 @@
-"""Read and check what a LeRobotDataset says of itself: ``meta/info.json``, its episodes, tasks and statistics.
+"""Metadata of a LeRobotDataset: ``meta/info.json``, episodes, tasks and statistics.
 
 Nothing here is taken on trust: paths stay within the dataset, numbers have limits, texts are texts.
 """
@@ -27,13 +27,13 @@ _Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class _OthersSchema(FileSchema):
-    """Others add fields of their own to their files."""
+    """Schema of files of other tools, which may have more fields."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class Feature(_OthersSchema):
-    """A column of the data, or the frames of a video."""
+    """Column of the data, or the frames of a video."""
 
     dtype: Text
     shape: Annotated[list[_Number], Field(max_length=8)]
@@ -77,12 +77,12 @@ class Feature(_OthersSchema):
 
     @property
     def width(self) -> int:
-        """Number of dimensions of a vector; 0 for other features."""
+        """Return the number of dimensions of a vector; 0 for other features."""
         return self.shape[0] if len(self.shape) == 1 and self.shape[0] <= 10_000 else 0
 
 
 class Info(_OthersSchema):
-    """``meta/info.json``."""
+    """Content of ``meta/info.json``."""
 
     codebase_version: Text
     robot_type: str | None = None
@@ -228,7 +228,7 @@ def value_range(folder: Path, feature: str, dimension: int) -> tuple[float, floa
 
 
 def _expand(template: str, what: str, key: str | None, chunk: int, file: int) -> PurePosixPath:
-    """Return the path that a template of the description stands for, relative to the dataset.
+    """Return the path, relative to the dataset, for a template of the metadata.
 
     Raises:
         GenimaError: for other fields than the format's, and for a path that leaves the dataset.

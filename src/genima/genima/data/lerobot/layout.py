@@ -1,4 +1,4 @@
-"""Where things are in a LeRobotDataset v3.0, and what they are called.
+"""Paths and names in a LeRobotDataset v3.0.
 
 Source: LeRobotDataset of the lerobot library, version 0.4.4.
 """

@@ -1,4 +1,4 @@
-"""Read a LeRobotDataset v3.0, ours or another's, and write its episodes as rosbag2 demos."""
+"""Read a LeRobotDataset v3.0 and write its episodes as rosbag2 demos."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RATE_TOLERANCE = 0.1  # by which the stamps' rate may differ from the descripti
 
 
 class DatasetReader:
-    """A dataset on disk. Stamps of its episodes are seconds since each one's beginning.
+    """Dataset on disk; stamps are seconds since the start of each episode.
 
     Args:
         folder: the dataset.
@@ -72,11 +72,11 @@ class DatasetReader:
         self._tasks = read_tasks(folder)
 
     def __len__(self) -> int:
-        """How many episodes there are."""
+        """Return the number of episodes."""
         return len(self._episodes)
 
     def name(self, index: int) -> str:
-        """What the demo of an episode is called."""
+        """Return the demo name of an episode."""
         return f"{self._folder.resolve().name}-{self._episodes[index].index:06d}"
 
     def write_episode(self, index: int, folder: Path) -> None:
@@ -110,7 +110,7 @@ class DatasetReader:
             raise GenimaError(f"dataset {self._folder}, episode {entry.index}: {error}") from None
 
     def is_written(self, index: int, folder: Path) -> bool:
-        """Tell whether a demo is the one that :meth:`write_episode` makes of an episode, by its task and joints.
+        """Return whether a demo is the conversion of an episode, by its task and joints.
 
         Raises:
             GenimaError: when the demo or the episode cannot be read.
@@ -127,7 +127,7 @@ class DatasetReader:
             raise GenimaError(f"dataset {self._folder}, episode {entry.index}: {error}") from None
 
     def _check_robot(self) -> None:
-        """Refuse a dataset of another robot that is known here; note one of a robot that is not."""
+        """Reject a dataset of another known robot; note one of an unknown robot."""
         kind, robot = self._info.robot_type, self._robot.name
         if kind == robot:
             return
@@ -223,7 +223,7 @@ class DatasetReader:
 
     @staticmethod
     def _dimensions(name: str, labels: list[str]) -> list[int]:
-        """Return the dimensions of a name; where none has it, the one of that number."""
+        """Return the dimensions with a name; without names, the dimension of that number."""
         found = [i for i, label in enumerate(labels) if label == name]
         if not found and re.fullmatch(r"[0-9]{1,5}", name) and int(name) < len(labels):
             return [int(name)]
@@ -255,7 +255,7 @@ class DatasetReader:
                 raise GenimaError(f"its timestamps are of {rate:.4g} Hz, {layout.INFO} says {fps:g} fps")
 
     def _in_order(self, name: str, frames: pa.Table) -> NDArray[np.float64]:
-        """(T, n + 1): the arm's joints in rad and the gripper's open fraction."""
+        """Return (T, n + 1): arm joints in rad and the gripper's open fraction."""
         vectors = numbers(frames, name, "data", self._info.features[name].width)
         values = vectors[:, self._columns[name]].astype(float)
         if not np.isfinite(values).all():

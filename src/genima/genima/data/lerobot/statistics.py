@@ -14,7 +14,7 @@ _QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 
 def of_rows(rows: NDArray[Any]) -> Statistics:
-    """Of each column of (T, d) values; all have the shape (d,)."""
+    """Return the statistics of each column of (T, d) values; all have the shape (d,)."""
     return {
         "min": rows.min(0),
         "max": rows.max(0),
@@ -26,7 +26,7 @@ def of_rows(rows: NDArray[Any]) -> Statistics:
 
 
 def of_histogram(counts: NDArray[np.int64], images: int) -> Statistics:
-    """Of each channel of ``images`` images, with intensities 0..1; all have the shape (3, 1, 1).
+    """Return the statistics of each channel of ``images`` images, 0..1; all have the shape (3, 1, 1).
 
     ``counts`` (3, 256) tells how many pixels of a channel have an intensity.
     """
@@ -45,7 +45,7 @@ def of_histogram(counts: NDArray[np.int64], images: int) -> Statistics:
 
 
 def pooled(parts: Sequence[Statistics]) -> Statistics:
-    """Of several parts together.
+    """Return the pooled statistics of several parts.
 
     Quantiles are the parts' weighted by their counts, as LeRobot pools them: near the true ones, not equal to them.
     """

@@ -1,4 +1,4 @@
-"""Videos whose frames are shown when they were taken, and which LeRobot's readers find nevertheless.
+"""MP4 videos with exact presentation times, readable by LeRobot.
 
 LeRobot's default reader, torchcodec, does not look frames up by their stamps. It seeks the number
 ``round(t * fps)``: the first frame that is shown at that number over fps or later. It counts from the first frame in
@@ -37,7 +37,7 @@ _SEEK_EARLY = 1.0  # s: seeking goes by decoding times, which differ from those 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the frames of an episode's video are shown and decoded; N = T and the copies among them."""
+    """Presentation and decoding times of an episode's frames; N = T and their copies."""
 
     images: NDArray[np.int64]  # (N,) index of the image that a frame shows, never decreasing
     shown: NDArray[np.int64]  # (N,) in us since the file's beginning, increasing
@@ -48,7 +48,7 @@ class Schedule:
 
     @classmethod
     def of(cls, times: NDArray[np.float64], fps: int, begin: int) -> Schedule:
-        """Continue a file whose grid is in use up to point ``begin`` with images taken at ``times`` (T,) in s.
+        """Continue a file whose grid is used up to ``begin`` with images taken at ``times`` (T,) in s.
 
         Times start at 0 and increase by more than a microsecond.
         """
@@ -72,7 +72,7 @@ class Schedule:
 
 
 def _phase(numbers: NDArray[np.float64]) -> float:
-    """By how much numbers exceed integers: the middle of the half circle that holds most of their remainders, 0..1."""
+    """Return the circular mean of the fractional parts of numbers, 0..1."""
     remainders = np.sort(numbers % 1)
     twice = np.concatenate([remainders, remainders + 1])
     last = np.searchsorted(twice, remainders + 0.499) - 1
@@ -81,10 +81,10 @@ def _phase(numbers: NDArray[np.float64]) -> float:
 
 
 class VideoWriter:
-    """Writes H.264 in MP4; the file grows by an episode at a time."""
+    """Writer of H.264 in MP4, one episode at a time."""
 
     def __init__(self, path: Path, shape: tuple[int, int], fps: int) -> None:
-        """For images of ``shape`` (h, w).
+        """Prepare a file for images of ``shape`` (h, w).
 
         Raises:
             GenimaError: when a side is odd.
@@ -102,7 +102,7 @@ class VideoWriter:
         self._stream.codec_context.thread_count = 1  # views are written side by side
 
     def encode(self, images: Iterable[Image], schedule: Schedule) -> list[av.Packet]:
-        """The frames of an episode, from its (h, w, 3) rgb images. Nothing is written yet."""
+        """Encode the frames of an episode from (h, w, 3) rgb images; nothing is written yet."""
         packets = []
         remaining = enumerate(images)
         t = -1
@@ -118,7 +118,7 @@ class VideoWriter:
         return packets
 
     def write(self, packets: Iterable[av.Packet], schedule: Schedule) -> int:
-        """Append what :meth:`encode` made; returns its size in bytes."""
+        """Append encoded frames; return their size in bytes."""
         size = 0
         for packet, shown, decoded in zip(packets, schedule.shown.tolist(), schedule.decoded.tolist(), strict=True):
             packet.pts, packet.dts, packet.duration = shown, decoded, self._duration

@@ -33,7 +33,7 @@ _RATE_TOLERANCE = 0.05  # how far an episode's rate may be off the dataset's, re
 
 
 class DatasetWriter:
-    """Write a dataset, one episode at a time; the folder gets its name only when it is complete.
+    """Write a dataset, one episode at a time; the folder gets its name when it is complete.
 
     Timestamps are the episodes' own, from each one's first moment on, in float32: to 4 us within the first minute.
     The dataset consists of parts: a file of data, one of episodes and a video of each view, all growing until a video
@@ -41,7 +41,7 @@ class DatasetWriter:
     """
 
     def __init__(self, folder: Path, robot: RobotModel, overwrite: bool = False) -> None:
-        """Prepare a dataset; nothing is written before it is entered.
+        """Prepare a dataset; writing starts on entering the context.
 
         Args:
             folder: the dataset's; it must not exist.
@@ -84,7 +84,7 @@ class DatasetWriter:
         self._output.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
-        """How many episodes there are so far."""
+        """Return the number of episodes so far."""
         return self._episodes
 
     def add(self, episode: Episode) -> int:
@@ -143,7 +143,7 @@ class DatasetWriter:
                 raise EpisodeError(episode.folder, f"{name} is {shape}, in the dataset {wanted}")
 
     def _columns(self, episode: Episode, times: NDArray[np.float64], task: int) -> dict[str, NDArray[Any]]:
-        """Features of an episode that are no videos: (T,) or (T, d)."""
+        """Return the features of an episode that are not videos: (T,) or (T, d)."""
         length = len(episode)
         frame = np.arange(length)
         success = (frame == length - 1) & bool(episode.success)
@@ -159,7 +159,7 @@ class DatasetWriter:
         }
 
     def _row(self, episode: Episode, schedule: Schedule, each: Mapping[str, Statistics]) -> dict[str, Any]:
-        """Where an episode is, and its statistics by feature."""
+        """Return the location of an episode, and its statistics by feature."""
         chunk, file = divmod(self._parts, layout.CHUNK_SIZE)
         place = {"chunk_index": chunk, "file_index": file}
         end = schedule.start + float(episode.stamps[-1] - episode.stamps[0]) + 1 / self._fps
@@ -175,7 +175,7 @@ class DatasetWriter:
     def _encode(
         self, episode: Episode, features: Mapping[str, Any], schedule: Schedule, fps: int
     ) -> tuple[dict[str, list[av.Packet]], dict[str, Statistics]]:
-        """All views side by side: their frames and the statistics of their images, by feature."""
+        """Encode all views in parallel: frames and image statistics by feature."""
         keys = {view: layout.IMAGES + view for view in episode.views}
         counts = {key: np.zeros((3, 256), np.int64) for key in keys.values()}
 
@@ -199,7 +199,7 @@ class DatasetWriter:
         return packets, {key: statistics.of_histogram(count, len(episode)) for key, count in counts.items()}
 
     def _close_part(self) -> None:
-        """Complete the files of a part; without an episode in it there was none."""
+        """Complete the files of a part, if it has episodes."""
         for key, video in self._videos.items():
             video.close()
             if not self._rows:
@@ -213,7 +213,7 @@ class DatasetWriter:
         self._video_bytes.clear()
 
     def _complete(self) -> None:
-        """Write what concerns all episodes."""
+        """Write the metadata of the whole dataset."""
         if not self._episodes:
             raise GenimaError("LeRobot dataset: no episode was added to it")
         tasks = pd.DataFrame({"task_index": list(self._tasks.values())}, index=pd.Index(list(self._tasks), name="task"))
@@ -245,7 +245,7 @@ class DatasetWriter:
         self._place(name).write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
 
     def _place(self, pattern: str, key: str = "") -> Path:
-        """Where a file of the current part goes; its folder is made."""
+        """Return the path of a file of the current part, with its folder created."""
         chunk, file = divmod(self._parts, layout.CHUNK_SIZE)
         path = self._partial / pattern.format(chunk_index=chunk, file_index=file, video_key=key)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Find out what is wrong with a demo, as far as that can be measured.
+"""Quality checks of demos.
 
 Thresholds stand at the top of the module that needs them.
 """
@@ -26,7 +26,7 @@ __all__ = ["CheckResult", "Finding", "check", "compare"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was found in a demo."""
+    """Findings of a demo's check."""
 
     folder: Path
     views: tuple[str, ...]
@@ -34,17 +34,17 @@ class CheckResult:
 
     @property
     def errors(self) -> int:
-        """How many findings keep it from being trained on."""
+        """Return the number of findings that rule out training."""
         return sum(finding.severity == "error" for finding in self.findings)
 
     @property
     def warnings(self) -> int:
-        """How many findings should be looked at."""
+        """Return the number of findings to review."""
         return len(self.findings) - self.errors
 
 
 def check(folder: Path, robot: RobotModel) -> CheckResult:
-    """Look at all of a demo; images are decoded one at a time. A bag that cannot be read is an error found."""
+    """Check all of a demo, one decoded image at a time; an unreadable bag is an error in the result."""
     try:
         survey = EpisodeIndex.of(folder)
         findings = [*find_missing(survey), *find_timing(survey), *find_joint_faults(survey, robot)]
@@ -66,7 +66,7 @@ def check(folder: Path, robot: RobotModel) -> CheckResult:
 
 
 def compare(demos: Sequence[CheckResult]) -> list[CheckResult]:
-    """Add what can only be seen beside the others: a view is missing that most of the demos have."""
+    """Add findings relative to the other demos: views that most of them have and this one lacks."""
     counts = Counter(view for demo in demos for view in demo.views)
     usual = [view for view, count in sorted(counts.items()) if 2 * count > sum(bool(demo.views) for demo in demos)]
     compared = []
@@ -78,7 +78,7 @@ def compare(demos: Sequence[CheckResult]) -> list[CheckResult]:
 
 
 def find_camera_faults(folder: Path) -> list[Finding]:
-    """Find calibrations and lenses that cannot be: a demo without any can still be rendered with others."""
+    """Return implausible calibrations and intrinsics; a demo without any can be rendered with other ones."""
     try:
         EpisodeCameras.of(folder)
     except EpisodeError as error:

@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""Findings of a check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about an episode that its owner should know."""
+    """Finding about an episode."""
 
     severity: Severity  # error: the episode cannot be trained on; warning: it should be looked at
     what: str
@@ -28,13 +28,13 @@ class Finding:
 
 
 def as_finding(severity: Severity, faults: list[EpisodeError]) -> Finding:
-    """Faults of one kind on one topic in a line: the first, and how many there are."""
+    """Combine faults of one kind on one topic into one finding: the first, and their number."""
     first, more = faults[0], len(faults) - 1
     return Finding(severity, first.what + (f"; {more} more like this" if more else ""), first.topic, first.time)
 
 
 def as_findings(severity: Severity, faults: Iterable[EpisodeError]) -> list[Finding]:
-    """Those with the same words in a line."""
+    """Combine findings of the same text into one each."""
     ordered = sorted(faults, key=lambda fault: (fault.what, fault.time or 0.0))
     groups = [list(group) for _, group in groupby(ordered, key=lambda fault: fault.what)]
     return [as_finding(severity, group) for group in groups]

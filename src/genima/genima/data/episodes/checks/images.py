@@ -1,4 +1,4 @@
-"""Images: those that cannot be decoded, change their size, show nothing, or stay the same while the arm moves."""
+"""Image checks: decoding, size, brightness, and frozen images while the arm moves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FROZEN = 0.5  # s in which the arm moves and the images do not
 
 
 def find_in_images(survey: EpisodeIndex, activity: Activity | None) -> Iterator[Finding]:
-    """Look at every image once; ``activity``: None when nothing is known of it."""
+    """Check every image once; ``activity`` is None where it is unknown."""
     cameras = {topic: _Camera(survey.streams[topic]) for topic in survey.views.values() if topic in survey.streams}
     with BagReader(survey.folder) as bag:
         for message in bag.messages(cameras):
@@ -39,7 +39,7 @@ def find_in_images(survey: EpisodeIndex, activity: Activity | None) -> Iterator[
 
 @dataclass
 class _Camera:
-    """What was seen of a view so far."""
+    """State of a view's checks."""
 
     stream: Stream
     undecodable: list[EpisodeError] = field(default_factory=list)
@@ -50,7 +50,7 @@ class _Camera:
     _last: NDArray[np.uint8] | None = None
 
     def see(self, message: Any) -> None:
-        """The next image."""
+        """Check the next image."""
         time = self.stream.times[len(self.same)]
         self.same.append(self._last is not None and np.array_equal(self._last, message.data))
         self._last = message.data
@@ -68,7 +68,7 @@ class _Camera:
             self.exposure.setdefault(kind.split(":")[0], []).append(self.stream.fault(time, kind))
 
     def findings(self, activity: Activity | None) -> Iterator[Finding]:
-        """What there is to tell of the view."""
+        """Return the findings of the view."""
         yield from (as_finding("error", faults) for faults in (self.undecodable, self.resized) if faults)
         yield from (as_finding("warning", faults) for faults in self.exposure.values())
         if activity is not None:
@@ -85,7 +85,7 @@ class _Camera:
 
 
 def _exposure(image: Image) -> str:
-    """What is wrong with the brightness; empty when nothing is."""
+    """Return the fault of the brightness; empty without one."""
     mean = sum(cv2.mean(image)[:3]) / 3
     if mean < BLACK:
         return f"black: the pixels' mean is {mean:.1f} of 255"

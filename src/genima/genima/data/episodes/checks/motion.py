@@ -1,4 +1,4 @@
-"""Joints: messages that say nothing useful, ends of their ranges, commands that are not followed, and rest."""
+"""Joint checks: invalid messages, range ends, commands that are not followed, and idle time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEP = 0.05  # s, of the moments in which an arm may have followed
 
 
 def find_joint_faults(survey: EpisodeIndex, robot: RobotModel) -> Iterator[Finding]:
-    """Messages without the robot's joints, with joints that are no numbers, and grippers that are no fractions."""
+    """Return messages without the robot's joints, with joints that are no numbers, or grippers outside 0..1."""
     for topic in (JOINT_STATES, JOINT_COMMAND):
         if topic in survey.streams:
             stream = survey.streams[topic]
@@ -35,7 +35,7 @@ def find_joint_faults(survey: EpisodeIndex, robot: RobotModel) -> Iterator[Findi
 
 
 def find_limits(track: JointTrack, robot: RobotModel) -> Iterator[Finding]:
-    """Joints at the ends of their ranges, or beyond."""
+    """Return joints at or beyond the ends of their ranges."""
     room = np.minimum(track.positions - robot.position_min, robot.position_max - track.positions)
     for name, joint in zip(robot.joint_names, room.T, strict=True):
         if joint.min() < 0:
@@ -46,7 +46,7 @@ def find_limits(track: JointTrack, robot: RobotModel) -> Iterator[Finding]:
 
 
 def find_unfollowed(tracks: Mapping[str, JointTrack], robot: RobotModel) -> Iterator[Finding]:
-    """Commands to which the arm did not come near in time."""
+    """Return commands that the arm did not approach in time."""
     if JOINT_STATES not in tracks or JOINT_COMMAND not in tracks:
         return
     measured, commanded = tracks[JOINT_STATES], tracks[JOINT_COMMAND]
@@ -62,7 +62,7 @@ def find_unfollowed(tracks: Mapping[str, JointTrack], robot: RobotModel) -> Iter
 
 
 def find_rest(activity: Activity) -> Iterator[Finding]:
-    """Stretches in which nothing moves."""
+    """Return the idle intervals."""
     if activity.moving is None:
         yield Finding("warning", "nothing moves", None, activity.whole.begin)
         return

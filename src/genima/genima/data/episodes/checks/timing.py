@@ -1,4 +1,4 @@
-"""Topics that are missing, and stamps: their order, gaps between them, how even they are, when they were recorded."""
+"""Timing checks: missing topics, order of stamps, gaps, jitter, and recording times."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_missing(survey: EpisodeIndex) -> Iterator[Finding]:
 
 
 def find_timing(survey: EpisodeIndex) -> Iterator[Finding]:
-    """What is wrong with the stamps."""
+    """Return the faults of the stamps."""
     misaligned = list(_find_misaligned(survey))
     yield from misaligned
     named = {finding.topic for finding in misaligned}
@@ -51,7 +51,7 @@ def find_timing(survey: EpisodeIndex) -> Iterator[Finding]:
 
 
 def _find_misaligned(survey: EpisodeIndex) -> Iterator[Finding]:
-    """Why the topics of an episode do not fit together."""
+    """Return the reason why an episode's topics cannot be aligned."""
     streams = survey.streams
     views = {view: streams[topic] for view, topic in survey.views.items() if topic in streams}
     if not views or JOINT_STATES not in streams or JOINT_COMMAND not in streams:
@@ -68,7 +68,7 @@ def _find_misaligned(survey: EpisodeIndex) -> Iterator[Finding]:
 
 
 def _find_stand_ins(views: Iterable[Stream]) -> Iterator[Finding]:
-    """Where one image is missing, another one stands in."""
+    """Return the images that stand in for missing ones."""
     for view in views:
         gaps = np.diff(view.times)
         if lost := [
