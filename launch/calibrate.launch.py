@@ -18,7 +18,16 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import BaseFrame
-from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, easy_handeye2, environment, node, text
+from genima_bringup.launch_actions import (
+    GRAPH,
+    NAMESPACE,
+    Argument,
+    check_arguments,
+    easy_handeye2,
+    environment,
+    node,
+    text,
+)
 from genima_bringup.node_specs import calibrator, command_guard, simulator_with_board
 from launch import LaunchDescription
 
@@ -70,7 +79,7 @@ def generate_launch_description() -> LaunchDescription:
     place = IfElseSubstitution(on_flange, "table", "gripper")
     simulated = IfCondition(said["sim"])
     rviz = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "rviz", "calibrate.rviz"])
-    return checked(
+    return check_arguments(
         TEXTS | TOPICS | OTHERS,
         lambda: [
             *environment(),

@@ -9,7 +9,7 @@ from launch.substitutions import EqualsSubstitution, LaunchConfiguration, PathJo
 from genima.cameras.rig import Device
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import ForEachCamera, include
-from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, environment, node
+from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, check_arguments, environment, node
 from genima_bringup.node_specs import camera
 from launch import LaunchDescription, LaunchDescriptionEntity
 
@@ -54,7 +54,7 @@ def realsense_camera(view: str, device: Device) -> LaunchDescriptionEntity:
 def generate_launch_description() -> LaunchDescription:
     """One driver a camera."""
     cameras, driver = LaunchConfiguration("cameras"), LaunchConfiguration("camera_driver")
-    return checked(
+    return check_arguments(
         ARGUMENTS,
         lambda: [
             *environment(),

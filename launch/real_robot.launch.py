@@ -31,7 +31,7 @@ from genima_bringup.launch_actions import (
     GRAPH,
     NAMESPACE,
     Argument,
-    checked,
+    check_arguments,
     environment,
     node,
     sampling_arguments,
@@ -100,7 +100,7 @@ ARGUMENTS = {
 
 def generate_launch_description() -> LaunchDescription:
     """Describe drivers, what keeps the arm safe, the policy, and what shows and records it."""
-    return checked(ARGUMENTS | DRAWING, _entities, checks.require_real_robot)
+    return check_arguments(ARGUMENTS | DRAWING, _entities, checks.require_real_robot)
 
 
 def _entities() -> list[LaunchDescriptionEntity]:

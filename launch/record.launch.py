@@ -10,7 +10,7 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.launch_actions import NAMESPACE, Argument, checked, leader_topics, node, text
+from genima_bringup.launch_actions import NAMESPACE, Argument, check_arguments, leader_topics, node, text
 from genima_bringup.node_specs import NodeSpec
 from launch import LaunchDescription
 
@@ -41,7 +41,7 @@ def generate_launch_description() -> LaunchDescription:
         recorder[name] = text(name)
     overlay = {"episode": text("episode"), "views": recorder["views"]}
     given = IfCondition(NotEqualsSubstitution(LaunchConfiguration("episode"), ""))
-    return checked(
+    return check_arguments(
         RECORDER | OTHERS,
         lambda: [
             IncludeLaunchDescription(PathJoinSubstitution([share, "launch", "teleop.launch.py"])),

@@ -10,7 +10,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import xacro
-from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, environment
+from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, check_arguments, environment
 from launch import LaunchDescription
 
 ARGUMENTS = {
@@ -30,7 +30,7 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [" parent:=", LaunchConfiguration("parent"), " com_port:=", LaunchConfiguration("com_port")]
     description = xacro([model], arguments)
     controllers = PathJoinSubstitution([grippers, "robotiq_2f140.controllers.yaml"])
-    return checked(
+    return check_arguments(
         ARGUMENTS,
         lambda: [
             *environment(),

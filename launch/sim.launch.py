@@ -7,7 +7,16 @@ from launch.conditions import IfCondition
 from launch.substitutions import EqualsSubstitution, LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.launch_actions import DRAWING, GRAPH, Argument, checked, environment, node, sampling_arguments, text
+from genima_bringup.launch_actions import (
+    DRAWING,
+    GRAPH,
+    Argument,
+    check_arguments,
+    environment,
+    node,
+    sampling_arguments,
+    text,
+)
 from genima_bringup.node_specs import coppeliasim, simulator, simulator_support_nodes
 from launch import LaunchDescription
 
@@ -37,7 +46,7 @@ def generate_launch_description() -> LaunchDescription:
     said = {name: LaunchConfiguration(name) for name in BACKEND | LOOP | REMOTE}
     said |= {name: text(name) for name in ("checkpoint", "calibration", "scene", "host")}
     in_mujoco, remote = (IfCondition(EqualsSubstitution(said["backend"], name)) for name in SIMULATORS)
-    return checked(
+    return check_arguments(
         BACKEND | LOOP | REMOTE | DRAWING | GRAPH,
         lambda: [
             *environment(),

@@ -8,7 +8,7 @@ from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.launch_actions import GRAPH, Argument, checked, environment, leader_topics, node
+from genima_bringup.launch_actions import GRAPH, Argument, check_arguments, environment, leader_topics, node
 from genima_bringup.node_specs import command_guard, jog, simulated_leader, simulator, teleop_node
 from launch import LaunchDescription
 
@@ -35,7 +35,7 @@ def generate_launch_description() -> LaunchDescription:
     robot = LaunchConfiguration("robot")
     unwrap = LaunchConfiguration("unwrap_at_start")
     teleop = teleop_node(robot, LaunchConfiguration("leader"), LaunchConfiguration("speed"), leader_topics(), unwrap)
-    return checked(
+    return check_arguments(
         ARGUMENTS,
         lambda: [
             *environment(),

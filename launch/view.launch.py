@@ -14,7 +14,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import xacro
-from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, checked, environment, node, text
+from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, check_arguments, environment, node, text
 from genima_bringup.node_specs import markers
 from launch import LaunchDescription
 
@@ -40,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
     namespace = LaunchConfiguration(NAMESPACE)
     description = xacro([LaunchConfiguration("description")], [" hand:=false"])
     config = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "rviz", "real_robot.rviz"])
-    return checked(
+    return check_arguments(
         ARGUMENTS,
         lambda: [
             *environment(),

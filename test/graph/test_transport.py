@@ -31,7 +31,7 @@ import time, numpy as np, rclpy
 {TILE}
 from genima.types import DrawnTarget
 from genima_interfaces.msg import DrawnTarget as Message
-from genima_nodes import messages, qos
+from genima_nodes.ros import messages, qos
 rclpy.init()
 node = rclpy.create_node("sender")
 publisher = node.create_publisher(Message, "drawn_target", qos.DRAWN_TARGET)
@@ -49,7 +49,7 @@ READER = f"""
 import json, time, numpy as np, rclpy
 {TILE}
 from genima_interfaces.msg import DrawnTarget as Message
-from genima_nodes import messages, qos
+from genima_nodes.ros import messages, qos
 rclpy.init()
 node = rclpy.create_node("reader")
 seeds, latencies = [], []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
-from imports import PACKAGES, imported, modules
+from imports import PACKAGES, SOURCE, imported, modules
 
 LAYERS = (
     ("genima.errors",),
@@ -82,6 +84,32 @@ def _circles(targets: Mapping[str, set[str]]) -> Iterator[list[str]]:
         users = {module: by - unused for module, by in users.items() if module not in unused}
     if users:
         yield sorted(users)
+
+
+def test_launch_files_import_names_that_exist() -> None:
+    """`launch` is not among the wheels, so that launch files cannot be imported here."""
+    files = {name: file for package in PACKAGES for name, file in modules(package).items()}
+    missing = []
+    for file in sorted((SOURCE.parent / "launch").glob("*.py")):
+        for target, _ in imported(file):
+            module = _module(target, files)
+            name = target.removeprefix(f"{module}.")
+            if module and target != module and name not in _names(files[module]):
+                missing.append(f"{file.name} imports {target}")
+    assert not missing
+
+
+def _names(file: Path) -> set[str]:
+    """Names that a module defines or imports."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
 
 
 @pytest.mark.parametrize(

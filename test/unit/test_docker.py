@@ -58,8 +58,9 @@ def test_system_packages_are_those_of_the_set_up() -> None:
 def test_the_entry_point_can_be_run() -> None:
     assert os.stat(ROOT / "docker" / "entrypoint.sh").st_mode & stat.S_IXUSR
     lines = (ROOT / "docker" / "entrypoint.sh").read_text().splitlines()
-    (own,) = [n for n, line in enumerate(lines) if "$VIRTUAL_ENV/lib/python3.12/site-packages:" in line]
-    assert own > max(n for n, line in enumerate(lines) if line.startswith("source ")), "it would be hidden"
+    sourced = [line.split()[-1] for line in lines if "source " in line]
+    (environment,) = (i for i, file in enumerate(sourced) if ".venv" in file)
+    assert environment < sourced.index("/opt/genima/install/setup.bash"), "the workspace's interfaces would be hidden"
 
 
 def test_what_the_user_chooses_is_explained_and_reaches_both() -> None:

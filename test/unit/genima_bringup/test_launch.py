@@ -61,13 +61,14 @@ def constant_keys(expression: ast.AST) -> set[str]:
 
 
 def declared(file: Path) -> set[str]:
-    """The arguments that one of our launch files declares."""
+    """The arguments that one of our launch files declares, those that all share included."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Argument":
-                    names.add(key.value if isinstance(key, ast.Constant) else key.id.lower())  # type: ignore[union-attr]
+    for place in (file, BRINGUP / "launch_actions.py"):
+        for node in ast.walk(ast.parse(place.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Dict):
+                for key, value in zip(node.keys, node.values, strict=True):
+                    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Argument":
+                        names.add(key.value if isinstance(key, ast.Constant) else key.id.lower())  # type: ignore[union-attr]
     return names
 
 
@@ -96,7 +97,7 @@ def test_drivers_are_included() -> None:
 
 
 def test_easy_handeye2_is_given_just_what_it_needs() -> None:
-    tree = ast.parse((BRINGUP / "launching.py").read_text())
+    tree = ast.parse((BRINGUP / "launch_actions.py").read_text())
     (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "easy_handeye2")
     assert constant_keys(function) == set(RECORDED["easy_handeye2"]["files"]["calibrate.launch.py"]["arguments"])
 

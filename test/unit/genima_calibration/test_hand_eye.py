@@ -27,14 +27,13 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse, mean_pose, moved, pose, skew, transform
-from genima_calibration import pose_selection as next_pose
 from genima_calibration.board_detection import Detection, board_pose, detect, reprojection
 from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, derivatives, refine
 from genima_calibration.closed_form import OPENCV, HandEye, solve_closed, solve_opencv
 from genima_calibration.easy_handeye2 import Calib, Parameters
 from genima_calibration.hand_eye import calibrate, calibration
 from genima_calibration.outliers import robust_start
-from genima_calibration.pose_selection import candidates_near
+from genima_calibration.pose_selection import candidates_near, next_pose
 from genima_calibration.report import report
 from genima_calibration.samples import Sample, stack
 
@@ -412,7 +411,9 @@ def test_the_benchmark_writes_its_table(
     out = tmp_path / "table.json"
     monkeypatch.setattr(sys, "argv", ["handeye.py", "--setups", "1", "--joints", "0.1", "--out", str(out)])
     bench.main()
-    table = json.loads(out.read_text())
+    report = json.loads(out.read_text())
+    assert report["benchmark"] == "handeye"
+    table = report["results"]
     assert list(table) == ["camera on the flange, joints 0.1 deg", "camera on the base, joints 0.1 deg"]
     printed = capsys.readouterr().out
     for name, result in table.items():

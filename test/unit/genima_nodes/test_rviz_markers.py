@@ -28,7 +28,9 @@ FILES = sorted((ROOT / "config" / "rviz").glob("*.rviz"))
 KNOWN = yaml.safe_load((ROOT / "test" / "data" / "rviz_classes.yaml").read_text())
 EVERY_DISPLAY = {"Class", "Enabled", "Name", "Value"}
 SOURCES = "".join(
-    file.read_text() for package in ("genima_nodes", "genima_sim") for file in (ROOT / "src" / package).rglob("*.py")
+    file.read_text()
+    for package in ("genima_nodes", "genima_calibration", "genima_sim")
+    for file in (ROOT / "src" / package).rglob("*.py")
 )
 DRIVERS = {"robot_description", "robotiq/robot_description", "commanded/robot_description"}
 

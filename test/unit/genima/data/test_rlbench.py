@@ -34,7 +34,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_cli import episodes as cli
-from genima_cli import evaluate
+from genima_cli import evaluate, evaluate_options
 from genima_sim.rlbench.environment import RLBenchEnvironment
 from genima_sim.rlbench.tasks import EPISODES, RATE, ROBOT, STEPS, TASKS
 
@@ -490,7 +490,7 @@ def test_equal_seeds_are_equal_episodes(environment) -> None:
 
 
 def test_the_papers_tasks_and_rule() -> None:
-    assert len(TASKS) == len(set(TASKS)) == 25 and EPISODES == evaluate.Evaluate("open_box").episodes == 50
+    assert len(TASKS) == len(set(TASKS)) == 25 and EPISODES == evaluate_options.Evaluate("open_box").episodes == 50
 
 
 def test_without_rlbench_it_is_told_how_to_install_it() -> None:
@@ -504,10 +504,10 @@ def test_evaluation_scores_0_or_100(monkeypatch, checkpoint_folder, tmp_path) ->
     out, trained = tmp_path / "result.json", save_checkpoints(tmp_path / "trained", of=ROBOT)
     arguments = ["--task", "open_box", "--simulator", "rlbench", "--checkpoint", str(trained)]
     brief = ["--episodes", "2", "--time-limit", "0.5", "--blank-targets", "--out", str(out)]
-    assert evaluate.main([*arguments, *brief]) == 0
+    assert evaluate_options.main([*arguments, *brief]) == 0
     result = json.loads(out.read_text())
     assert (result["simulator"], result["score"], result["episodes"]) == ("rlbench", 100 * result["successes"] / 2, 2)
     with pytest.raises(GenimaError, match="was trained with a robotiq_2f140, not the franka_hand"):
-        evaluate.main([*arguments[:-1], str(checkpoint_folder)])
+        evaluate_options.main([*arguments[:-1], str(checkpoint_folder)])
     with pytest.raises(GenimaError, match="none of the paper's tasks"):
-        evaluate.main(["--task", "take_lid_off", "--simulator", "rlbench"])
+        evaluate_options.main(["--task", "take_lid_off", "--simulator", "rlbench"])

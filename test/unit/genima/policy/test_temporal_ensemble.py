@@ -94,7 +94,7 @@ def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each
 
     class Watched(TemporalEnsemble):
         def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-            chunk = super().read(drawn, joints)
+            chunk = super().predict_chunk(drawn, joints)
             made.append((self._m, len(self._chunks)))
             return chunk
 

@@ -56,9 +56,9 @@ def test_a_worker_that_dies_is_one_line() -> None:
 
 def test_a_worker_that_is_ended_while_it_starts_prints_nothing() -> None:
     script = (
-        "import os, signal; from genima import workers\n"
-        "workers.end_with_parent = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "workers._start_worker(None, ())"
+        "import os, signal; from genima.system import process_pool\n"
+        "process_pool.end_with_parent = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "process_pool._start_worker(None, ())"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (1, b"")

@@ -517,7 +517,7 @@ import os
 import numpy as np
 from genima.errors import GenimaError
 from genima.targets import Appearance, PlacedSphere, render_spheres
-from genima.cameras import Camera
+from genima.cameras.camera import Camera
 
 def draw(renderer):
     camera = Camera("front", "base", np.eye(4), 64, 64, 64.0, 64.0, 32.0, 32.0)

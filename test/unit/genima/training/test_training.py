@@ -70,6 +70,7 @@ class Numbers(torch.utils.data.Dataset[Tensor]):
         return torch.tensor([*x, x.sum() + 0.01 * noise], dtype=torch.float32)
 
 
+TESTS = Path(__file__).resolve().parents[3]
 OPTIONS = LoopOptions(
     steps=10, batch_size=4, learning_rate=1e-2, warmup_steps=2, save_every=5, workers=0, ema=0.9, mixed_precision="no"
 )
@@ -828,7 +829,7 @@ def test_two_processes_train_as_one_does_also_after_a_resume(tmp_path: Path) -> 
     script.write_text(_TRAIN)
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(TESTS)])}
 
     def run_two(name: str, accumulate: int) -> dict[str, Tensor]:
         command = [sys.executable, *launch, str(script), str(tmp_path / name), str(accumulate)]
