@@ -27,7 +27,7 @@ from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.robot.model import RobotModel
 from genima.system.signals import interruptible
 from genima_cli.evaluation_results import Results, checkpoint_digest, open_results
-from genima_sim.coppeliasim.connection import PATIENT, Connection
+from genima_sim.coppeliasim.connection import LOCKSTEP_TIMEOUT, Connection
 from genima_sim.coppeliasim.environment import CoppeliaEnvironment
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.coppeliasim.scene import CoppeliaScene
@@ -61,7 +61,7 @@ def _scene(options: Evaluate, spec: PolicySpec) -> SceneNames:
 
 def _begin_coppeliasim(options: Evaluate, spec: PolicySpec) -> _Simulated:
     def connect() -> Connection:
-        return Connection(options.host, options.port, PATIENT)
+        return Connection(options.host, options.port, LOCKSTEP_TIMEOUT)
 
     return CoppeliaEnvironment(CoppeliaScene(connect, _scene(options, spec), RobotModel.load(spec.robot)))
 

@@ -1,4 +1,4 @@
-"""Demos by the scripted experts, in lock-step with the simulator."""
+"""Record demos of scripted experts, in lock-step with the simulator."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.system.process_pool import WorkerPool
 from genima.types import Command
-from genima_sim.demo_starts import CLOSING, Demo
+from genima_sim.demo_starts import GRIPPER_TIME, Demo
 from genima_sim.experts import Expert, Trajectory
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
-from genima_sim.tasks import DEMO_HZ, DEMO_SEED
+from genima_sim.tasks import DEMO_HZ, DEMO_SEED, get_task
 
 
 class DemoRecorder:
-    """Plays an expert and writes what the cameras and joints show at ``DEMO_HZ``."""
+    """Let an expert move the arm, and write images, joints and commands at ``DEMO_HZ``."""
 
     def __init__(self) -> None:
         self.simulation = Simulation()
@@ -28,18 +28,18 @@ class DemoRecorder:
         self.expert = Expert(self.simulation.robot)
 
     def record(self, folder: Path, task: str, seed: int) -> bool:
-        """Record one episode; returns whether the expert succeeded (failures are not kept)."""
+        """Record one episode; return whether the expert succeeded (failures are not kept)."""
         simulation, expert = self.simulation, self.expert
         simulation.reset(task, seed)
-        demo = Demo.random(task, seed, simulation.layout, expert)
+        demo = Demo.random(get_task(task), seed, simulation.objects(), expert)
         simulation.reset(task, seed, demo.start)
-        if demo.missed:
+        if demo.failed_grasp:
             simulation.command(demo.start, 0.0)
-            simulation.step(CLOSING)
+            simulation.step(GRIPPER_TIME)
         try:
             with EpisodeWriter(folder, simulation.robot, simulation.cameras, simulation.instruction) as episode:
-                for plan in demo.stages(expert):
-                    if not simulation.success:  # now and then a grasp that should miss holds
+                for plan in demo.planners(expert):
+                    if not simulation.success:  # a grasp that should fail holds now and then
                         self._play(episode, plan(simulation.joints().positions, simulation.objects()))
                 if not simulation.success:
                     raise _ExpertFailed
@@ -52,7 +52,8 @@ class DemoRecorder:
         simulation = self.simulation
         for positions, gripper in zip(trajectory.positions, trajectory.gripper, strict=True):
             now = simulation.time
-            episode.observe(now, self.renderer.render(simulation.qpos()), simulation.joints())
+            images = self.renderer.render(simulation.qpos(), model=simulation.model)
+            episode.observe(now, images, simulation.joints())
             episode.command(Command(now, positions, gripper=float(gripper)))
             simulation.command(positions, float(gripper))
             simulation.step(1 / DEMO_HZ)
@@ -63,9 +64,9 @@ class _ExpertFailed(Exception):
 
 
 def record(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED, workers: int = 2) -> int:
-    """Record ``episodes`` demos of each task, with seeds from ``seed`` on; those already there are kept.
+    """Record ``episodes`` demos of each task, with seeds from ``seed`` on; return the exit code.
 
-    Returns the exit code.
+    Demos that are there already are kept.
 
     Raises:
         GenimaError: when no expert succeeded.
@@ -80,12 +81,12 @@ def record(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED
 
 
 def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED) -> list[Path]:
-    """Where the demos of ``tasks`` with seeds from ``seed`` on lie: <out>/<task>-<seed>."""
+    """Return the folders of the demos: <out>/<task>-<seed>."""
     return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
 
 
 def _record_all(folders: Sequence[Path], workers: int, total: int) -> int:
-    """Record in processes; returns how often the expert failed."""
+    """Record in processes; return how often the expert failed."""
     bar = tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True)
     failed = 0
     with bar, WorkerPool(workers, _start_worker) as pool:

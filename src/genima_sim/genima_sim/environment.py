@@ -1,4 +1,4 @@
-"""The simulated workcell in lock-step: the robot of ``genima.closed_loop``, deterministic and without ROS."""
+"""Simulated workcell in lock-step: the robot of ``genima.closed_loop``, deterministic and without ROS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from genima_sim.simulation import Simulation
 
 
 class Environment:
-    """Time stands still while anybody thinks."""
+    """Time passes only in :meth:`apply`."""
 
     command_rate = 50.0  # Hz
 
@@ -17,7 +17,7 @@ class Environment:
         self._renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
 
     def reset(self, task: str, seed: int) -> None:
-        """Start an episode; GenimaError for an unknown task."""
+        """Start an episode; raise a GenimaError for an unknown task."""
         self.simulation.reset(task, seed)
 
     @property
@@ -27,16 +27,16 @@ class Environment:
 
     @property
     def done(self) -> bool:
-        """Whether the task has been accomplished."""
+        """Whether the task is accomplished."""
         return self.simulation.success
 
     def joints(self) -> Joints:
-        """Measured joints."""
+        """Return the measured joints."""
         return self.simulation.joints()
 
     def observe(self) -> Observation:
-        """Images of all cameras and the measured joints."""
-        images = self._renderer.render(self.simulation.qpos())
+        """Return images of all cameras and the measured joints."""
+        images = self._renderer.render(self.simulation.qpos(), model=self.simulation.model)
         return Observation(self.time, images, self.joints(), self.simulation.instruction)
 
     def apply(self, command: Command | None, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Scripted experts: from where the objects stand to a joint trajectory at the demos' rate."""
+"""Joint trajectories through the waypoints of scripted experts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,10 @@ from genima.control.jerk_limited_motion import minimum_jerk
 from genima.robot.body import arm_only_model
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
-from genima_sim.tasks import DEMO_HZ, KNOB_HEIGHT, PAN_HEIGHT, Layout
+from genima_sim.task import Waypoint
+from genima_sim.tasks import DEMO_HZ
 
-_HOVER = 0.10  # m above the object, where the approach ends and the straight descent begins
-_PRESSED = 0.071  # m, tip height with the button's cap all the way down
-_GRASP = PAN_HEIGHT + KNOB_HEIGHT - 0.003  # m, tip height with the pads round the knob
 _POINTING_DOWN = Rotation.from_euler("x", np.pi) * Rotation.from_euler("z", -np.pi / 4)
-
-
-@dataclass(frozen=True)
-class Waypoint:
-    """Where the tip goes, how long it takes, and what the gripper does meanwhile."""
-
-    position: tuple[float, float, float]  # m in the base frame
-    seconds: float
-    gripper: float  # open fraction
-    straight: bool = True  # along a line of the tip; else of the joints
 
 
 @dataclass(frozen=True)
@@ -38,51 +26,26 @@ class Trajectory:
     gripper: NDArray[np.float64]  # (T,) open fraction
 
 
-def waypoints(task: str, layout: Layout, miss: NDArray[np.float64] | None = None) -> list[Waypoint]:
-    """The expert's plan; ``miss`` (2,) in m displaces the hover point, so that demos show how to correct."""
-    dx, dy = (0.0, 0.0) if miss is None else miss
-    if task == "push_button":
-        x, y = layout.button
-        return [
-            Waypoint((x + dx, y + dy, _PRESSED + _HOVER), 1.8, 0.0, straight=False),
-            Waypoint((x, y, _PRESSED), 1.2, 0.0),
-            # It ends with the button down: an arm that has gone up again looks like one that has yet to come down.
-            Waypoint((x, y, _PRESSED), 0.6, 0.0),
-        ]
-    x, y = layout.saucepan
-    return [
-        Waypoint((x + dx, y + dy, _GRASP + _HOVER), 1.8, 1.0, straight=False),
-        Waypoint((x, y, _GRASP), 1.2, 1.0),
-        Waypoint((x, y, _GRASP), 0.7, 0.0),
-        Waypoint((x, y, _GRASP + 0.18), 1.5, 0.0),
-    ]
-
-
-def lift_from(tip: NDArray[np.float64]) -> Waypoint:
-    """Straight up with the gripper closed, from tip position (3,) in m: high enough to see whether the lid is in it."""
-    return Waypoint((float(tip[0]), float(tip[1]), _GRASP + 0.14), 1.2, 0.0)
-
-
 class Expert:
-    """Turns waypoints into joint trajectories with minimum-jerk timing."""
+    """Plan joint trajectories through waypoints, with minimum-jerk timing."""
 
     def __init__(self, robot: RobotModel) -> None:
         self.robot = robot
         self._ik = InverseKinematics(arm_only_model(robot), robot.home)
 
     def reach(self, position: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Joint positions (7,) in rad with the gripper straight above ``position`` (3,) in m, facing outwards."""
+        """Return joints (7,) in rad with the tip at ``position`` (3,) in m and the gripper down, facing outwards."""
         outwards = Rotation.from_euler("z", np.arctan2(position[1], position[0]))
         T_base_tip = np.eye(4)
         T_base_tip[:3, :3] = (outwards * _POINTING_DOWN).as_matrix()
         T_base_tip[:3, 3] = position
         return self._ik.solve(T_base_tip, start)
 
-    def plan(self, plan: list[Waypoint], start: NDArray[np.float64], settle_seconds: float = 0.5) -> Trajectory:
-        """A trajectory from joint positions ``start`` through ``plan``, then still for ``settle_seconds``."""
+    def plan(self, waypoints: list[Waypoint], start: NDArray[np.float64], settle_seconds: float = 0.5) -> Trajectory:
+        """Return a trajectory from joints ``start`` through ``waypoints``, then at rest for ``settle_seconds``."""
         positions, gripper = [], []
         q = start
-        for waypoint in plan:
+        for waypoint in waypoints:
             steps = round(waypoint.seconds * DEMO_HZ)
             target = np.array(waypoint.position)
             goal = self.reach(target, q)
@@ -91,5 +54,5 @@ class Expert:
                 q = self.reach(origin + s * (target - origin), q) if waypoint.straight else q0 + s * (goal - q0)
                 positions.append(q)
                 gripper.append(waypoint.gripper)
-        still = round(settle_seconds * DEMO_HZ)
-        return Trajectory(np.array(positions + [q] * still), np.array(gripper + [gripper[-1]] * still))
+        rest = round(settle_seconds * DEMO_HZ)
+        return Trajectory(np.array(positions + [q] * rest), np.array(gripper + [gripper[-1]] * rest))

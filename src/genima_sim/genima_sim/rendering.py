@@ -14,20 +14,35 @@ from genima.types import Image
 
 
 class SceneRenderer:
-    """Draws every camera of the scene. Its OpenGL context belongs to the thread that made it."""
+    """Renders every camera of the scene. Its OpenGL context belongs to the thread that made it."""
 
     def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, Camera]) -> None:
-        sizes = {(camera.height, camera.width) for camera in cameras.values()}
-        self._renderers = {size: mujoco_renderer(model, *size) for size in sizes}
-        self._model, self._data, self._cameras = model, mujoco.MjData(model), cameras
+        self._cameras = cameras
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = [1, 1, 0, 0, 0, 0]  # objects and visual meshes; never the collision shapes too
+        self._load(model)
+
+    def _load(self, model: mujoco.MjModel) -> None:
+        sizes = {(camera.height, camera.width) for camera in self._cameras.values()}
+        self._model, self._data = model, mujoco.MjData(model)
+        self._renderers = {size: mujoco_renderer(model, *size) for size in sizes}
         for renderer in self._renderers.values():
             for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
                 renderer.scene.flags[flag] = False
 
-    def render(self, qpos: NDArray[np.float64], views: Iterable[str] | None = None) -> dict[str, Image]:
-        """Images by view of the scene in configuration ``qpos`` (see ``Simulation.qpos``); all views if None."""
+    def render(
+        self, qpos: NDArray[np.float64], views: Iterable[str] | None = None, model: mujoco.MjModel | None = None
+    ) -> dict[str, Image]:
+        """Render the scene in configuration ``qpos``; return images by view.
+
+        Args:
+            qpos: see ``Simulation.qpos``.
+            views: None: all.
+            model: the scene; None: as before. Another one than before takes about a second.
+        """
+        if model is not None and model is not self._model:
+            self.close()
+            self._load(model)
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)

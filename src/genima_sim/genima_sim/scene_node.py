@@ -1,4 +1,4 @@
-"""What a simulator is to the other nodes, whatever simulates: a robot, its cameras and a scene that can be reset."""
+"""Base class of simulator nodes: a robot, its cameras and a scene that can be reset."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import String
 
 from genima.cameras.camera import Camera
 from genima.errors import GenimaError
@@ -29,25 +30,28 @@ from genima_nodes.ros.paced_thread import STEADY, PacedThread
 _FASTEST_CAMERA = 100.0  # Hz
 _STATUS_PERIOD = 0.1  # s
 _RECENT = 1.0  # s over which the real-time factor is measured
-_BEFORE_RESET = 1.0  # s: what is older still was stamped after the clock was set back
+_BEFORE_RESET = 1.0  # s: an older stamp means that the clock was set back
 
 
 class Scene(Protocol):
-    """A scene in time, which passes only in :meth:`step`. Used by one thread at a time."""
+    """A scene, whose time passes only in :meth:`step`. Used by one thread at a time."""
 
     @property
     def instruction(self) -> str:
-        """What the robot is asked to do in this episode."""
+        """The task of this episode in words."""
 
     @property
     def success(self) -> bool:
-        """Whether it is done."""
+        """Whether the task was accomplished since it started."""
 
     def reset(self, task: str, seed: int) -> None:
-        """Start an episode; GenimaError for an unknown task."""
+        """Start an episode; raise a GenimaError for an unknown task."""
+
+    def start_task(self) -> None:
+        """Judge success anew; it is true at once where the goal state holds already."""
 
     def objects(self) -> Mapping[str, NDArray[np.float64]]:
-        """Where the objects are, (3,) m in the base frame each."""
+        """Return the positions of the objects by name, (3,) m in the base frame each."""
 
     def command(self, positions: NDArray[np.floating], gripper: float) -> None:
         """Set the joint position targets (n,) in rad and the gripper's open fraction; held until the next."""
@@ -56,15 +60,15 @@ class Scene(Protocol):
         """Let time pass."""
 
     def joints(self) -> Joints:
-        """Measured now; their stamp is the scene's time."""
+        """Return the joints as measured now, stamped by the scene's time."""
 
 
 class SceneNode(Node):
-    """Steps a scene in real time in a thread; tells its joints, what its cameras see and how the task goes."""
+    """Step a scene in real time in a thread; publish joints, images and the state of the task."""
 
     def __init__(self, name: str, camera_rate: float = 10.0, **options: Any) -> None:
         """Args:
-        name: the node's.
+        name: of the node.
         camera_rate: Hz, unless the parameter of that name says otherwise.
         options: those of a node.
         """
@@ -79,22 +83,22 @@ class SceneNode(Node):
         self._next_exposure = 0.0  # monotonic s
         self._health = DiagnosticUpdater(self)
         self._frames = self._health.meter("frames")
-        self._heard = self._health.meter("joint_command")
+        self._commands = self._health.meter("joint_command")
 
     def _simulate(self, scene: Scene, cameras: Mapping[str, Camera], period: float, catch_up: int = 1) -> None:
-        """Begin.
+        """Start.
 
         Args:
-            scene: what is simulated.
+            scene: the scene to step.
             cameras: its cameras, by view.
             period: s between steps, and between joint states.
-            catch_up: how many periods may be made up for at once after an interruption.
+            catch_up: periods that are simulated at once, at most, after an interruption.
         """
         self._scene, self._period, self._catch_up = scene, period, catch_up
         self._steps: deque[tuple[float, float]] = deque(maxlen=round(_RECENT / period) + 1)  # monotonic and scene's s
         self._health.value("real-time factor", lambda: self.real_time_factor)
         self._health.value("late physics steps", lambda: self._physics.late)
-        self._know(cameras)
+        self._set_cameras(cameras)
         self._images = {
             v: self.create_publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in cameras
         }
@@ -104,13 +108,14 @@ class SceneNode(Node):
         self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self._status = self.create_publisher(SceneStatus, "sim/status", qos.STATUS)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
+        self.create_subscription(String, "task", self._on_task, qos.TASK)
         self.create_service(ResetScene, "sim/reset", self._on_reset)
         self.create_timer(_STATUS_PERIOD, self._publish_status, clock=STEADY)
         self._physics = PacedThread(period, self._advance, "physics", phase=0.5)
         self._physics.start()
 
-    def _know(self, cameras: Mapping[str, Camera]) -> None:
-        """What camera_info says from now on."""
+    def _set_cameras(self, cameras: Mapping[str, Camera]) -> None:
+        """Set what camera_info publishes."""
         self._infos = {view: camera_info(camera) for view, camera in cameras.items()}
 
     def close(self) -> None:
@@ -125,7 +130,7 @@ class SceneNode(Node):
 
     @abstractmethod
     def _expose(self, stamp: float) -> None:
-        """The cameras take images, at ``stamp`` in s. In the physics thread, which holds the lock."""
+        """Take images of all cameras at ``stamp`` in s. Called in the physics thread, which holds the lock."""
 
     def _publish_joints(self, joints: Joints, stamp: float) -> None:
         message = messages.joints_message(joints, self._robot)
@@ -140,29 +145,34 @@ class SceneNode(Node):
             self._info_publishers[view].publish(info)
         self._frames.tick()
 
-    def _wanted(self) -> Command | None:
-        """What the arm is to do now; None: nothing new."""
+    def _due_command(self) -> Command | None:
+        """Return the command to carry out now; None: keep the targets."""
         return self._command
 
     def _on_command(self, message: JointState) -> None:
-        self._heard.tick()
+        self._commands.tick()
         try:
             command = messages.command_from(message, self._robot)
         except GenimaError as error:
-            self._heard.drop()
+            self._commands.drop()
             self._health.fault("joint_command", f"{error}; ignored")
             return
         self._health.clear("joint_command")
         with self._lock:
             before_reset = self._reset_time - _BEFORE_RESET < command.stamp <= self._reset_time
-            if not before_reset:  # what was meant for the scene before does not count
+            if not before_reset:  # a command for the scene before is dropped
                 self._command = command
+
+    def _on_task(self, message: String) -> None:
+        if message.data:
+            with self._lock:
+                self._scene.start_task()
 
     def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
         try:
             with self._lock:
                 self._scene.reset(request.task, request.seed)
-                self._steps.clear()  # the scene's time begins anew
+                self._steps.clear()  # the scene's time starts at 0
                 self._command, self._reset_time = None, messages.now(self)
                 self._task, self._seed, self._resets = request.task, request.seed, self._resets + 1
         except GenimaError as error:
@@ -191,7 +201,7 @@ class SceneNode(Node):
 
     def _advance(self, deadline: float, periods: int) -> bool:
         with self._lock:
-            if command := self._wanted():
+            if command := self._due_command():
                 self._scene.command(command.positions, command.gripper)
             self._scene.step(min(periods, self._catch_up) * self._period)
             joints = self._scene.joints()
@@ -206,7 +216,7 @@ class SceneNode(Node):
 
 
 def camera_info(camera: Camera) -> CameraInfo:
-    """A camera's calibration."""
+    """Return the calibration of a camera as a message."""
     fields = camera.camera_info()
     info = CameraInfo(**fields | {"d": fields["d"].tolist()})
     info.header.frame_id = f"{camera.view}_color_optical_frame"

@@ -1,7 +1,7 @@
-"""Node: the simulated workcell in real time. Physics and joint states in one thread, cameras in another.
+"""ROS node: simulated workcell in real time. Physics and joint states run in one thread, rendering in another.
 
-Cameras see the moment that they expose at, however long their images then take, as real ones do. What they exposed
-meanwhile waits, up to the parameter ``camera_backlog``: none to act on what is new, some to record without gaps.
+An image shows the moment of its exposure, however long rendering then takes, as with a real camera. Exposures wait for
+rendering, up to the parameter ``camera_backlog``: 0 for a policy, which needs the newest, more to record without gaps.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+import mujoco
 import numpy as np
 
 from genima.cameras.calibration_board import CalibrationBoard
@@ -39,15 +40,16 @@ class SimNode(SceneNode):
         super().__init__("sim_node", _CAMERA_RATE)
         backlog = parameters.integer(self, "camera_backlog", 0, 0, 1000)
         board = self._calibration_board()
-        self._view = parameters.view(self, "")  # the only one that is filmed; empty: all
+        self._view = parameters.view(self, "")  # the only rendered view; empty: all
         self._simulation = simulation or Simulation(self._robot, board, self._view or None)
-        self._exposed: deque[tuple[np.ndarray, float]] = deque(maxlen=backlog + 1)  # configuration, stamp in s
-        self._seen = threading.Semaphore(0)  # counts exposures, and the end
+        # scene, configuration, stamp in s
+        self._exposed: deque[tuple[mujoco.MjModel, np.ndarray, float]] = deque(maxlen=backlog + 1)
+        self._pending = threading.Semaphore(0)  # counts exposures, and the end
         self._ending = False
         self._rendering = self._health.latency("rendering")
-        self._filming = threading.Thread(target=self._film, name="cameras", daemon=True)
+        self._rendering_thread = threading.Thread(target=self._render_loop, name="rendering", daemon=True)
         self._simulate(self._simulation, self._simulation.cameras, 1 / _STATE_RATE)
-        self._filming.start()
+        self._rendering_thread.start()
 
     def _calibration_board(self) -> MountedBoard | None:
         """For the parameters ``board`` (none, table or gripper) and ``board_file``."""
@@ -61,32 +63,32 @@ class SimNode(SceneNode):
         """End both threads."""
         super().close()
         self._ending = True
-        self._seen.release()
-        self._filming.join()
+        self._pending.release()
+        self._rendering_thread.join()
 
     def _expose(self, stamp: float) -> None:
         if len(self._exposed) == self._exposed.maxlen:
             self._frames.drop()
-        self._exposed.append((self._simulation.qpos(), stamp))
-        self._seen.release()
+        self._exposed.append((self._simulation.model, self._simulation.qpos(), stamp))
+        self._pending.release()
 
     # The camera thread.
 
-    def _film(self) -> None:
+    def _render_loop(self) -> None:
         cameras = self._simulation.cameras
-        filmed = {self._view: cameras[self._view]} if self._view else cameras
-        renderer = SceneRenderer(self._simulation.model, filmed)
+        rendered = {self._view: cameras[self._view]} if self._view else cameras
+        renderer = SceneRenderer(self._simulation.model, rendered)
         while True:
-            self._seen.acquire()
+            self._pending.acquire()
             if self._ending:
                 renderer.close()
                 return
             try:
-                qpos, stamp = self._exposed.popleft()
-            except IndexError:  # it was overtaken by a newer one
+                model, qpos, stamp = self._exposed.popleft()
+            except IndexError:  # replaced by a newer one
                 continue
             start = time.monotonic()
-            images = renderer.render(qpos)
+            images = renderer.render(qpos, model=model)
             self._rendering.add(time.monotonic() - start)
             self._publish_images(images, stamp)
 

@@ -1,8 +1,8 @@
-"""Deterministic physics of the workcell, without clock, threads or ROS."""
+"""Deterministic physics of the simulated workcell, without clock, threads or ROS."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -16,7 +16,8 @@ from genima.robot.model import RobotModel
 from genima.types import Joints
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.scene import PHYSICS_HZ, build_scene
-from genima_sim.tasks import ASIDE, PAN_HEIGHT, Layout, get_task
+from genima_sim.task import Placement, SceneObject, SceneState, Task, random_placements
+from genima_sim.tasks import get_task, scene_objects
 
 _GRIPPER = "robotiq_2f140"
 START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home
@@ -26,9 +27,14 @@ _BOARD_CAMERA_SIZE = 640  # px: the markers of a board are too small for the ima
 
 
 class Simulation:
-    """The scene in time. Commands are joint positions; physics runs at 1 kHz; the same seed gives the same episode.
+    """Scene in time: joint position commands, physics at 1 kHz; equal seeds give equal episodes.
 
-    With a calibration board in it, the objects of the tasks stand aside and the cameras' images are larger.
+    With a calibration board, the scene has no objects of tasks, and the cameras' images are larger.
+
+    Attributes:
+        model: the compiled scene of the task; another one after the reset to a task with another scene.
+        placements: of the objects at the start of the episode, by name.
+        success: the goal state was reached since the task started; stays true.
     """
 
     def __init__(
@@ -53,32 +59,45 @@ class Simulation:
         self._raised = _RAISED.copy()
         if facing is not None:
             self._raised[-1] = self._turned_to(facing)
-        self.model = build_scene(self.robot, self.cameras, board)
-        self.data = mujoco.MjData(self.model)
-        model = self.model
+        self._models: dict[tuple[SceneObject, ...], mujoco.MjModel] = {}
+        self.task: Task
+        self.placements: Mapping[str, Placement]
+        self.reset("push_button", 0)
+
+    def _load_scene(self, objects: tuple[SceneObject, ...]) -> None:
+        """Change to the scene with these objects; compile it the first time."""
+        if objects not in self._models:
+            self._models[objects] = build_scene(self.robot, self.cameras, objects, self.board)
+        self._objects = objects
+        if getattr(self, "model", None) is self._models[objects]:
+            return
+        self.model = model = self._models[objects]
+        self.data = mujoco.MjData(model)
         self._arm_qpos = np.array([model.joint(name).qposadr[0] for name in self.robot.joint_names])
         self._finger_qpos = model.joint(GRIPPER + "finger_joint").qposadr[0]
         self._arm_ctrl = np.array([model.actuator(name).id for name in self.robot.joint_names])
         self._finger_ctrl = [model.actuator(GRIPPER + name).id for name in ("finger_1", "finger_2")]
         self._finger_sign = np.array([1.0, -1.0])  # the second knuckle turns the other way
-        self.layout = Layout()
-        self.success = False
-        self.reset("push_button", 0)
 
     def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
-        """Start an episode: objects and arm are placed by the seed; ``start`` (7,) in rad overrides the arm's place.
+        """Start an episode: the seed places objects and arm; ``start`` (7,) in rad overrides the arm's joints.
 
         Raises:
-            GenimaError: for an unknown task or a negative seed.
+            GenimaError: for an unknown task, a negative seed, and a goal state that holds already.
         """
-        self.task = get_task(task)
+        found = get_task(task)
         if seed < 0:
             raise GenimaError(f"seeds count from 0; {seed} is negative")
-        self.success = False
+        objects = scene_objects(found) if self.board is None else ()
         rng = np.random.default_rng([seed, 0x6E1A])
-        self.layout = Layout.random(rng) if self.board is None else ASIDE
+        placements = random_placements(objects, rng)
+        try:
+            self._load_scene(objects)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:  # of MuJoCo, and of code for objects
+            raise GenimaError(f"task {task}: its scene cannot be built ({error}); correct its objects") from None
+        self.task, self.placements, self.success = found, placements, False
         mujoco.mj_resetData(self.model, self.data)
-        place_objects(self.model, self.data, self.layout)
+        place_objects(self.model, self.data, objects, placements)
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
         holds_board = self.board is not None and self.board.place == "gripper"
         if start is None:
@@ -86,8 +105,14 @@ class Simulation:
         self.data.qpos[self._arm_qpos] = start
         self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
-        self.step(0.6 if holds_board else 0.1)  # let the fingers close, and the lid settle
+        self.step(0.6 if holds_board else 0.1)  # let the fingers close, and loose objects settle
         self.data.time = 0.0
+        if self.success:
+            self.success = False
+            raise GenimaError(
+                f"task {task}, seed {seed}: the goal state holds at the start of the episode; correct the task's "
+                "placement or success test"
+            )
 
     def _turned_to(self, view: str) -> float:
         """By how much in rad the last joint turns a held board to where a view's camera looks at its front."""
@@ -104,14 +129,25 @@ class Simulation:
         faces = -np.sum(T[:, :3, 2] * towards, axis=1) / np.linalg.norm(towards, axis=1)
         return float(turns[np.argmax(np.where((positions[:, -1] > low) & (positions[:, -1] < high), faces, -np.inf))])
 
+    def start_task(self) -> None:
+        """Judge success anew; it is true at once where the goal state holds already."""
+        self.success = self._is_goal_state()
+
+    @property
+    def state(self) -> SceneState:
+        """State of the scene, for success tests."""
+        return SceneState(self.data, self.placements)
+
+    def _is_goal_state(self) -> bool:
+        return self.board is None and self.task.succeeded(self.state)
+
     def objects(self) -> dict[str, NDArray[np.float64]]:
-        """Where the objects are, (3,) m in the base frame each."""
-        still = {name: self.model.body(name).pos.copy() for name in ("button", "saucepan")}
-        return still | {"lid": self.data.joint("lid").qpos[:3].copy()}
+        """Return the positions of the objects by name, (3,) m in the base frame each."""
+        return {n: p for each in self._objects for n, p in each.positions(self.model, self.data).items()}
 
     @property
     def instruction(self) -> str:
-        """What the robot is asked to do in this episode."""
+        """The task of this episode in words."""
         return self.task.instruction
 
     @property
@@ -129,7 +165,7 @@ class Simulation:
     def step(self, seconds: float) -> None:
         """Advance physics by ``seconds`` (rounded to whole milliseconds) and judge success."""
         mujoco.mj_step(self.model, self.data, nstep=max(1, round(seconds * PHYSICS_HZ)))
-        self.success = self.success or self.task.succeeded(self.data, self.layout)
+        self.success = self.success or self._is_goal_state()
 
     def joints(self) -> Joints:
         """Measured arm positions and the gripper's open fraction."""
@@ -137,14 +173,13 @@ class Simulation:
         return Joints(self.time, self.data.qpos[self._arm_qpos].copy(), self.robot.open_fraction(finger))
 
     def qpos(self) -> NDArray[np.float64]:
-        """A copy of the whole configuration, for a renderer in another thread."""
+        """Return a copy of the whole configuration, for a renderer in another thread."""
         return self.data.qpos.copy()
 
 
-def place_objects(model: mujoco.MjModel, data: mujoco.MjData, layout: Layout) -> None:
-    """Put the objects of the tasks where the layout says."""
-    model.body("button").pos[:2] = layout.button
-    pan = model.body("saucepan")
-    pan.pos[:2] = layout.saucepan
-    pan.quat[:] = [np.cos(layout.handle_yaw / 2), 0, 0, np.sin(layout.handle_yaw / 2)]
-    data.joint("lid").qpos[:] = [*layout.saucepan, PAN_HEIGHT + 0.0005, 1, 0, 0, 0]
+def place_objects(
+    model: mujoco.MjModel, data: mujoco.MjData, objects: Sequence[SceneObject], placements: Mapping[str, Placement]
+) -> None:
+    """Put objects at their placements."""
+    for each in objects:
+        each.place(model, data, placements[each.name])

@@ -20,7 +20,7 @@ from genima.targets import draw_targets
 from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
-from genima_sim.experts import Expert, Trajectory, waypoints
+from genima_sim.experts import Expert, Trajectory
 from genima_sim.tasks import DEMO_HZ
 
 K, RATE = 20, 50.0
@@ -86,7 +86,7 @@ def prepared(
 ) -> TrueDrawings:
     environment.reset(task, seed)
     simulation = environment.simulation
-    trajectory = expert.plan(waypoints(task, simulation.layout), simulation.joints().positions)
+    trajectory = expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
     return TrueDrawings(spec, robot, simulation.cameras, trajectory)
 
 

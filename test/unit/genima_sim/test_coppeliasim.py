@@ -131,7 +131,7 @@ def test_cameras_are_where_the_calibration_has_them(stand_in, open_scene) -> Non
 
 def test_images_are_upright_and_of_the_moment(stand_in, open_scene) -> None:
     scene = open_scene(stand_in)
-    images = dict(scene.look())
+    images = dict(scene.render())
     cameras = {view: camera.scaled(SIZE, SIZE) for view, camera in load_cameras("sim").items()}
     renderer = SceneRenderer(stand_in.simulation.model, cameras)
     expected = renderer.render(stand_in.simulation.qpos())
@@ -169,7 +169,7 @@ def test_a_reset_places_the_objects_as_the_scenes_script_says(stand_in, open_sce
         scene.reset("wave", 0)
     stand_in.simulation.success = True
     assert not scene.success
-    scene.look_around()
+    scene.update_status()
     assert scene.success
 
 
@@ -188,7 +188,7 @@ def test_missing_objects_are_all_named_in_one_line(simulation, open_scene) -> No
     server = StandIn(lack=("/Panda_joint3", "/cam_wrist"), simulation=simulation)
     server.start()
     try:
-        with pytest.raises(GenimaError, match="lacks /Panda_joint3, /cam_wrist; tell its names") as refused:
+        with pytest.raises(GenimaError, match="lacks /Panda_joint3, /cam_wrist; set its names") as refused:
             open_scene(server)
         assert "\n" not in str(refused.value)
     finally:

@@ -16,9 +16,9 @@ from genima.robot.model import RobotModel
 from genima.types import Command
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
-from genima_sim.experts import waypoints
 from genima_sim.simulation import Simulation
-from genima_sim.tasks import DEMO_HZ, TASKS, Layout
+from genima_sim.task import random_placements
+from genima_sim.tasks import DEMO_HZ, TASKS, get_task, scene_objects
 
 
 def wander(simulation: Simulation, task: str, seed: int) -> np.ndarray:
@@ -50,15 +50,16 @@ def test_seeds_differ_in_objects_and_in_the_arm(simulation: Simulation) -> None:
     buttons, saucepans, arms = [], [], []
     for seed in range(10):
         simulation.reset("push_button", seed)
-        buttons.append(tuple(simulation.layout.button))
-        saucepans.append(tuple(simulation.layout.saucepan))
+        buttons.append(simulation.placements["button"])
+        saucepans.append(simulation.placements["saucepan"])
         arms.append(tuple(simulation.joints().positions))
     assert len(set(buttons)) == len(set(saucepans)) == len(set(arms)) == 10
 
 
 def test_objects_stand_apart_in_reach_and_inside_every_fixed_view(cameras: Mapping[str, Camera]) -> None:
-    layouts = [Layout.random(np.random.default_rng(seed)) for seed in range(300)]
-    buttons, pans = np.array([layout.button for layout in layouts]), np.array([layout.saucepan for layout in layouts])
+    objects = scene_objects(get_task("push_button"))
+    placements = [random_placements(objects, np.random.default_rng(seed)) for seed in range(300)]
+    buttons, pans = (np.array([placed[name].xy for placed in placements]) for name in ("button", "saucepan"))
     assert np.linalg.norm(buttons - pans, axis=1).min() > 0.05 * 2**0.5 + 0.089  # the button's corner, the lid's edge
     for spots in (buttons, pans):
         distance = np.linalg.norm(spots, axis=1)
@@ -80,7 +81,7 @@ def play(recorder: DemoRecorder, task: str, seed: int) -> list[bool]:
     """The expert's attempt: success before it and after each of its steps."""
     simulation = recorder.simulation
     simulation.reset(task, seed)
-    trajectory = recorder.expert.plan(waypoints(task, simulation.layout), simulation.joints().positions)
+    trajectory = recorder.expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
     judged = [simulation.success]
     for positions, gripper in zip(trajectory.positions, trajectory.gripper, strict=True):
         simulation.command(positions, float(gripper))
@@ -100,8 +101,7 @@ def test_experts_solve_their_task(recorder: DemoRecorder, task: str) -> None:
 def test_an_expert_does_its_own_task_and_not_the_other(recorder: DemoRecorder, task: str) -> None:
     other = next(name for name in TASKS if name != task)
     assert play(recorder, task, 3)[-1]
-    data, layout = recorder.simulation.data, recorder.simulation.layout
-    assert not TASKS[other].succeeded(data, layout)
+    assert not TASKS[other].succeeded(recorder.simulation.state)
 
 
 def test_some_demos_begin_with_a_missed_grasp_and_go_on_to_succeed(
@@ -125,7 +125,7 @@ def test_success_stays_once_it_was_reached(recorder: DemoRecorder, robot: RobotM
     for _ in range(40):
         simulation.command(robot.home, 1.0)
         simulation.step(0.05)
-    assert not simulation.task.succeeded(simulation.data, simulation.layout)  # the button has come up again
+    assert not simulation.task.succeeded(simulation.state)  # the button has come up again
     assert simulation.success
     simulation.reset("push_button", 2)
     assert not simulation.success
@@ -188,7 +188,7 @@ def test_images_show_the_maroon_button_where_it_projects(
         assert set(images) == set(cameras)
         for image in images.values():
             assert image.shape == (256, 256, 3) and image.dtype == np.uint8 and image.std() > 10
-        cap = np.array([[*simulation.layout.button, 0.055]])
+        cap = np.array([[*simulation.placements["button"].xy, 0.055]])
         for view in ("front", "left_shoulder", "right_shoulder"):
             red, green, blue = images[view].astype(float).transpose(2, 0, 1)
             rows, columns = np.nonzero((red > 40) & (red > 2.5 * green) & (red > 2.5 * blue))
@@ -225,3 +225,18 @@ def test_the_environment_shows_one_moment_and_lets_time_pass_only_when_told(envi
     environment.apply(None, 1.0)  # the last command stays in force
     np.testing.assert_allclose(environment.joints().positions, wanted, atol=2e-3)
     assert not environment.done
+
+
+def test_a_task_that_is_started_again_is_judged_anew(recorder: DemoRecorder, robot: RobotModel) -> None:
+    assert play(recorder, "push_button", 2)[-1]
+    simulation = recorder.simulation
+    simulation.start_task()
+    assert simulation.success  # the button is down: the scene has not been reset
+    for _ in range(40):
+        simulation.command(robot.home, 1.0)
+        simulation.step(0.05)
+    assert simulation.success
+    simulation.start_task()
+    assert not simulation.success  # the button is up
+    simulation.step(1.0)
+    assert not simulation.success

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -25,7 +25,8 @@ from genima_sim.calibration.workcell import random_transform
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene import build_scene
 from genima_sim.simulation import place_objects
-from genima_sim.tasks import Layout
+from genima_sim.task import Placement, random_placements
+from genima_sim.tasks import get_task, scene_objects
 
 Array = NDArray[np.float64]
 
@@ -45,7 +46,7 @@ class PhotoSession:
     T_base_camera: Array  # (4, 4)
     intrinsics: CameraIntrinsics
     sensor: Sensor
-    layout: Layout  # of the objects on the table
+    placements: Mapping[str, Placement]  # of the objects on the table
     positions: Array  # (N, n) rad
     gripper: Array  # (N,) open fraction
 
@@ -63,7 +64,8 @@ class Photographer:
         self._robot = robot
         size, middle = (RENDER_WIDTH, RENDER_HEIGHT), (RENDER_WIDTH / 2, RENDER_HEIGHT / 2)
         camera = Camera(_CAMERA, "base", np.eye(4), *size, RENDER_FOCAL, RENDER_FOCAL, *middle)
-        self._model = build_scene(robot, {_CAMERA: camera})
+        self._objects = scene_objects(get_task("push_button"))
+        self._model = build_scene(robot, {_CAMERA: camera}, self._objects)
         self._data = mujoco.MjData(self._model)
         self._arm = [self._model.joint(name).qposadr[0] for name in robot.joint_names]
         self._renderer = SceneRenderer(self._model, {_CAMERA: camera})
@@ -79,7 +81,7 @@ class Photographer:
         rng = np.random.default_rng([seed, 0x0B07])
         usual = load_cameras(paths.shared("calibration", "sim"))[str(rng.choice(_USUAL_VIEWS))]
         T_base_camera = usual.T_parent_camera @ random_transform(rng, *_CAMERA_SPREAD)
-        intrinsics, layout = optics.random_intrinsics(rng), Layout.random(rng)
+        intrinsics, placements = optics.random_intrinsics(rng), random_placements(self._objects, rng)
         found: list[Array] = []
         for _ in range(_ATTEMPTS):
             if len(found) == photos:
@@ -94,13 +96,13 @@ class Photographer:
         if len(found) < photos:
             raise GenimaError(f"found {len(found)} poses that show the hand, not {photos}: ask for fewer")
         gripper = rng.uniform(0, 1, photos)
-        return PhotoSession(seed, T_base_camera, intrinsics, Sensor(), layout, np.array(found), gripper)
+        return PhotoSession(seed, T_base_camera, intrinsics, Sensor(), placements, np.array(found), gripper)
 
     def images(self, shoot: PhotoSession) -> Sequence[Image]:
         """What the camera sees, (480, 640, 3) each; the same for the same shoot."""
         rng = np.random.default_rng([shoot.seed, 0x1A6E])
         rays = optics.rays(shoot.intrinsics)
-        place_objects(self._model, self._data, shoot.layout)
+        place_objects(self._model, self._data, self._objects, shoot.placements)
         placed, T = self._model.camera(_CAMERA), shoot.T_base_camera @ np.diag([1.0, -1.0, -1.0, 1.0])
         placed.pos[:] = T[:3, 3]
         mujoco.mju_mat2Quat(placed.quat, T[:3, :3].ravel())

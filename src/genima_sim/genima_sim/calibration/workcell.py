@@ -27,8 +27,6 @@ from genima_sim.calibration.setup import Setup
 from genima_sim.mounted_board import BOARD, MountedBoard, in_gripper, on_table
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene import OBJECTS, build_scene
-from genima_sim.simulation import place_objects
-from genima_sim.tasks import ASIDE
 
 Array = NDArray[np.float64]
 
@@ -79,10 +77,9 @@ class CalibrationWorkcell:
         middle = RENDER_WIDTH / 2, RENDER_HEIGHT / 2
         camera = Camera(_CAMERA, parent, np.eye(4), *size, RENDER_FOCAL, RENDER_FOCAL, *middle)
         mounted = MountedBoard.at(board, "gripper" if parent == "base" else "table")
-        self._model = build_scene(self._robot, {_CAMERA: camera}, mounted)
+        self._model = build_scene(self._robot, {_CAMERA: camera}, board=mounted)
         self._model.vis.headlight.diffuse[:] = _LAMP
         self._data = mujoco.MjData(self._model)
-        place_objects(self._model, self._data, ASIDE)
         finger = self._robot.gripper_position(0.0 if parent == "base" else 1.0)
         for name, ratio in finger_ratios(self._robot).items():
             self._data.joint(name).qpos[:] = ratio * finger

@@ -1,4 +1,4 @@
-"""The node as a module that runs."""
+"""Run the node."""
 
 import sys
 

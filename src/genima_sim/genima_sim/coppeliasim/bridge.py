@@ -1,7 +1,7 @@
-"""Node: a robot in CoppeliaSim, by the same topics and services as `sim_node`.
+"""ROS node: robot in CoppeliaSim, with the topics and services of `sim_node`.
 
-By default time passes in CoppeliaSim step by step, never faster than the clock; joints and images of one stamp are of
-one step. With ``stepping:=false`` it runs by itself, and joints are read while it does.
+By default, the node steps the simulation, never faster than the clock; joints and images of one stamp are of one step.
+With ``stepping:=false``, CoppeliaSim runs by itself.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.coppeliasim.scene import CoppeliaScene
 from genima_sim.scene_node import SceneNode
 
-_STALE = 0.5  # s: an older command is not carried out
-_AGAIN = 1.0  # s between attempts to connect
-_CATCH_UP = 5  # steps that are made up for at once: rendering four images holds the simulation up
+_COMMAND_TIMEOUT = 0.5  # s: an older command is dropped
+_RECONNECT_PERIOD = 1.0  # s
+_CATCH_UP = 5  # steps at once, at most: rendering four images delays the simulation
 
 
 class CoppeliaBridge(SceneNode):
-    """A robot, its cameras and a scene that can be reset, in CoppeliaSim."""
+    """Robot, cameras and resettable scene in CoppeliaSim."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
 
         Raises:
-            GenimaError: for parameters that make no sense, when CoppeliaSim does not answer, and when its scene lacks
-                objects or has another arm.
+            GenimaError: for invalid parameters, when CoppeliaSim does not answer, and when its scene lacks objects or
+                has another arm.
         """
         super().__init__("coppeliasim", **options)
         names = SceneNames.load(parameters.text(self, "scene", "rlbench"), self._robot)
@@ -47,31 +47,31 @@ class CoppeliaBridge(SceneNode):
         self._simulate(self._remote, self._remote.cameras, self._remote.period, _CATCH_UP)
 
     def close(self) -> None:
-        """End the thread, and stop the simulation."""
+        """Stop the thread and the simulation."""
         super().close()
         self._remote.close()
 
     def _watch_commands(self) -> None:
         command = self._command
-        if command is not None and (age := messages.now(self) - command.stamp) > _STALE:
-            self._health.fault("commands", f"the last is {age:.1f} s old; the arm holds")
+        if command is not None and (age := messages.now(self) - command.stamp) > _COMMAND_TIMEOUT:
+            self._health.fault("commands", f"the newest is {age:.1f} s old; the arm holds")
         else:
             self._health.clear("commands")
 
-    def _wanted(self) -> Command | None:
+    def _due_command(self) -> Command | None:
         command = self._command
-        if command is None or messages.now(self) - command.stamp > _STALE:
+        if command is None or messages.now(self) - command.stamp > _COMMAND_TIMEOUT:
             return None  # the joints keep their last targets
         return command
 
     def _expose(self, stamp: float) -> None:
         start = time.monotonic()
         joints, images = self._remote.joints(), {}
-        for view, image in self._remote.look():
+        for view, image in self._remote.render():
             images[view] = image
-            # Rendering holds the simulation up, and the arm with it: where it is is known all the while.
+            # Rendering delays the simulation, and the arm with it: joint states must not stop meanwhile.
             self._publish_joints(joints if self._stepping else self._remote.joints(), messages.now(self))
-        self._remote.look_around()
+        self._remote.update_status()
         self._rendering.add(time.monotonic() - start)
         self._publish_images(images, stamp)
 
@@ -81,16 +81,16 @@ class CoppeliaBridge(SceneNode):
         try:
             if self._lost:
                 with self._lock:
-                    self._command = None  # it was meant for another place of the arm
+                    self._command = None  # for another configuration of the arm
                     self._remote.connect()
-                    self._know(self._remote.cameras)
-                    self._steps.clear()  # the simulation's time begins anew
+                    self._set_cameras(self._remote.cameras)
+                    self._steps.clear()  # the simulation's time starts at 0
                 self._lost = False
                 self._health.clear("CoppeliaSim")
             return super()._advance(deadline, periods)
         except GenimaError as error:
-            self._health.fault("CoppeliaSim", f"{error}; trying again")
-            self._lost, self._next_attempt = True, time.monotonic() + _AGAIN
+            self._health.fault("CoppeliaSim", f"{error}; connecting again")
+            self._lost, self._next_attempt = True, time.monotonic() + _RECONNECT_PERIOD
             return False
 
 

@@ -1,4 +1,4 @@
-"""``./genima calibrate coppeliasim``: the calibration of a scene's cameras, read from the scene."""
+"""``./genima calibrate coppeliasim``: read the calibration of the cameras from a scene."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
 @dataclass
 class ReadCameras(RobotOptions):
-    """Write where the cameras of a scene in CoppeliaSim are, as a folder of calibrations.
+    """Write the poses and intrinsics of the cameras of a scene in CoppeliaSim into a folder of calibrations.
 
-    The simulation is started anew for it."""
+    The simulation is restarted."""
 
     out: tyro.conf.Positional[Path]
-    """Folder for <view>.yaml; what is there is kept with its date."""
+    """Folder for <view>.yaml; files that are there already are kept with their date."""
     scene: str = "rlbench"
-    """What its objects are called: a name in config/coppeliasim or a YAML file."""
+    """Names of its objects: a name in config/coppeliasim or a YAML file."""
     host: str = DEFAULT_HOST
-    """Where CoppeliaSim runs."""
+    """Machine that CoppeliaSim runs on."""
     port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_PORT
-    """Of its ZeroMQ remote API."""
+    """Port of its ZeroMQ remote API."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""A connection to CoppeliaSim: its ZeroMQ remote API by the client of its makers, with an end to waiting."""
+"""Connection to CoppeliaSim by the client of its ZeroMQ remote API, with timeouts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from coppeliasim_zmqremoteapi_client import RemoteAPIClient
 from genima.errors import GenimaError
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
-TIMEOUT, PATIENT = 2.0, 30.0  # s for an answer, where a robot waits for it and where nobody does
-_FORGOTTEN_AFTER = 10  # s: a simulation that is stepped waits so long for a client that died
+TIMEOUT, LOCKSTEP_TIMEOUT = 2.0, 30.0  # s for an answer, in real time and in lock-step
+_CLIENT_TIMEOUT = 10  # s that a stepped simulation waits for a client that died
 
 
 class Unreachable(GenimaError):
@@ -20,23 +20,23 @@ class Unreachable(GenimaError):
 
 
 class Connection:
-    """To the API's functions and constants that begin with ``sim.``. One thread at a time may use it."""
+    """Functions and constants of the API that start with ``sim.``. One thread at a time may use it."""
 
     def __init__(self, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, timeout: float = TIMEOUT) -> None:
         """Raises:
-        Unreachable: when nobody answers within ``timeout`` s.
+        Unreachable: when there is no answer within ``timeout`` s.
         """
-        self._place, self._timeout = f"tcp://{host}:{port}", timeout
+        self._address, self._timeout = f"tcp://{host}:{port}", timeout
         try:
             self._client = RemoteAPIClient(host, port)
         except zmq.ZMQError as error:
-            raise GenimaError(f"cannot connect to {self._place}: {error.strerror}") from None
-        self._client.timeout = _FORGOTTEN_AFTER
+            raise GenimaError(f"cannot connect to {self._address}: {error.strerror}") from None
+        self._client.timeout = _CLIENT_TIMEOUT
         self._client.socket.setsockopt(zmq.LINGER, 0)
-        self._sim = self._answered(lambda: self._client.require("sim"), timeout)
+        self._sim = self._request(lambda: self._client.require("sim"), timeout)
 
     def __getattr__(self, name: str) -> Any:
-        """A constant of the API.
+        """Return a constant of the API.
 
         Raises:
             GenimaError: when this CoppeliaSim has none of that name.
@@ -44,32 +44,32 @@ class Connection:
         try:
             return getattr(self._sim, name)
         except AttributeError:
-            raise GenimaError(f"the CoppeliaSim at {self._place} has no sim.{name}; 4.7 or newer is needed") from None
+            raise GenimaError(f"the CoppeliaSim at {self._address} has no sim.{name}; 4.7 or newer is needed") from None
 
     def call(self, function: str, *arguments: object, timeout: float | None = None) -> Any:
-        """What a function of the API returns: None, one value or a tuple of values.
+        """Call a function of the API; return None, one value or a tuple of values.
 
         Raises:
-            Unreachable: when it does not within ``timeout`` s; the connection is of no use afterwards.
-            GenimaError: when CoppeliaSim refuses, with its words.
+            Unreachable: when there is no answer within ``timeout`` s; the connection cannot be used afterwards.
+            GenimaError: for an error of CoppeliaSim, with its message.
         """
-        act = getattr(self, function)
-        return self._answered(lambda: act(*arguments), timeout or self._timeout)
+        call = getattr(self, function)
+        return self._request(lambda: call(*arguments), timeout or self._timeout)
 
     def close(self) -> None:
-        """End it."""
+        """Disconnect."""
         self._client.socket.close(0)
 
-    def _answered(self, ask: Callable[[], Any], timeout: float) -> Any:
+    def _request(self, request: Callable[[], Any], timeout: float) -> Any:
         try:
             for option in (zmq.RCVTIMEO, zmq.SNDTIMEO):
                 self._client.socket.setsockopt(option, round(1000 * timeout))
-            return ask()
+            return request()
         except zmq.ZMQError:
             raise Unreachable(
-                f"no CoppeliaSim answers at {self._place}: start it, with its add-on ZMQ remote API server"
+                f"no CoppeliaSim answers at {self._address}: start it, with its add-on ZMQ remote API server"
             ) from None
-        except KeyError:  # an answer without what it must have
-            raise GenimaError(f"what answers at {self._place} is no CoppeliaSim, or one older than 4.6") from None
-        except Exception as error:  # the client knows no other kind
+        except KeyError:  # a field is missing
+            raise GenimaError(f"what answers at {self._address} is no CoppeliaSim, or one older than 4.6") from None
+        except Exception as error:  # the client raises no other class
             raise GenimaError(f"CoppeliaSim: {' '.join(str(error).split())[:300]}") from None

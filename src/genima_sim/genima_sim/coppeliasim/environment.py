@@ -1,4 +1,4 @@
-"""A scene in CoppeliaSim in lock-step: the robot of ``genima.closed_loop``, without ROS."""
+"""Scene in CoppeliaSim in lock-step: the robot of ``genima.closed_loop``, without ROS."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from genima_sim.coppeliasim.scene import CoppeliaScene
 
 
 class CoppeliaEnvironment:
-    """Time stands still while anybody thinks; each command is carried out for one step of the simulation.
+    """Time passes only in :meth:`apply`; each command lasts for one step of the simulation.
 
-    The task is judged by the scene's own script.
+    The scene's script judges the task.
     """
 
     def __init__(self, scene: CoppeliaScene) -> None:
         """Args:
-        scene: one that is stepped; it is this environment's from now on.
+        scene: a stepped scene; the environment closes it.
 
         Raises:
-            GenimaError: for a scene without a script: nobody else could judge.
+            GenimaError: for a scene without a script, which judges success.
         """
         self._scene = scene
         self._start = 0.0  # of the episode, s of simulation time
@@ -26,7 +26,7 @@ class CoppeliaEnvironment:
         if not scene.judges:
             scene.close()
             raise GenimaError(
-                "an evaluation needs a scene that judges: its names tell no `script` (docs/coppeliasim.md)"
+                "an evaluation needs a scene that judges success: its names have no `script` (docs/coppeliasim.md)"
             )
 
     @property
@@ -35,7 +35,7 @@ class CoppeliaEnvironment:
         return 1 / self._scene.period
 
     def reset(self, task: str, seed: int) -> None:
-        """Start an episode; GenimaError for an unknown task."""
+        """Start an episode; raise a GenimaError for an unknown task."""
         self._scene.reset(task, seed)
         self._joints = self._scene.joints()
         self._start = self._joints.stamp
@@ -47,16 +47,16 @@ class CoppeliaEnvironment:
 
     @property
     def done(self) -> bool:
-        """Whether the task has been accomplished."""
+        """Whether the task is accomplished."""
         return self._scene.success
 
     def joints(self) -> Joints:
-        """Measured joints."""
+        """Return the measured joints."""
         return Joints(self.time, self._joints.positions, self._joints.gripper)
 
     def observe(self) -> Observation:
-        """Images of all cameras and the measured joints."""
-        return Observation(self.time, dict(self._scene.look()), self.joints(), self._scene.instruction)
+        """Return images of all cameras and the measured joints."""
+        return Observation(self.time, dict(self._scene.render()), self.joints(), self._scene.instruction)
 
     def apply(self, command: Command | None, seconds: float) -> None:
         """Send joint positions (None: keep the last) and simulate."""
@@ -64,7 +64,7 @@ class CoppeliaEnvironment:
             self._scene.command(command.positions, command.gripper)
         self._scene.step(seconds)
         self._joints = self._scene.joints()
-        self._scene.look_around()
+        self._scene.update_status()
 
     def close(self) -> None:
         """Stop the simulation."""

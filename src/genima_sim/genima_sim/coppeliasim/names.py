@@ -1,4 +1,4 @@
-"""What the objects of a scene are called: ``config/coppeliasim/*.yaml``."""
+"""Names of the objects of a scene: ``config/coppeliasim/*.yaml``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genima.system.ros_names import RosName
 
 
 class Fingers(GripperTravel):
-    """Joints of a parallel gripper, all moving alike."""
+    """Joints of a parallel gripper, which move alike."""
 
     joints: Annotated[tuple[Text, ...], Field(strict=False, min_length=1, max_length=16)]
 
@@ -36,9 +36,9 @@ class _SceneFields(FileSchema):
 
 @dataclass(frozen=True)
 class SceneNames:
-    """Objects are paths as ``sim.getObject`` takes them."""
+    """Names of objects, as paths for ``sim.getObject``."""
 
-    file: str  # to open at start; empty: the scene that is open
+    file: str  # opened at the start; empty: the scene that is open
     time_step: float  # s
     joints: Mapping[str, str]  # by the robot model's names, in its order
     gripper: Fingers

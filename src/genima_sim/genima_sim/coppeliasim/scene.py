@@ -1,4 +1,4 @@
-"""A scene in CoppeliaSim: its joints, cameras and tasks."""
+"""Scene in CoppeliaSim: joints, cameras and tasks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from genima_sim.coppeliasim.connection import Connection
 from genima_sim.coppeliasim.names import SceneNames
 
 Array = NDArray[np.float64]
-_SLOW = 30.0  # s: for opening a scene, and for the simulation to stop
+_SLOW_TIMEOUT = 30.0  # s: for opening a scene, and for stopping the simulation
 _NO_ERROR = {"noError": True}
 _OPTICAL = np.diag([-1.0, -1.0, 1.0, 1.0])  # a vision sensor's z is forward, its y up; of the optical frame, down
 
 
 @dataclass(frozen=True)
 class _Handles:
-    """CoppeliaSim's numbers of objects."""
+    """Object handles of CoppeliaSim."""
 
     joints: tuple[int, ...]
     fingers: tuple[int, ...]
@@ -41,8 +41,8 @@ class CoppeliaScene:
     Attributes:
         cameras: by view, as the scene has them.
         period: s that a step of the simulation takes.
-        instruction: what the robot is asked to do.
-        success: whether it was done when somebody last looked around.
+        instruction: the task in words.
+        success: the goal state was reached since the task started, as of the last :meth:`update_status`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CoppeliaScene:
         connect: makes a connection.
         names: of the objects.
         robot: the arm.
-        stepping: whether time passes only in :meth:`step`; else by itself, in real time.
+        stepping: time passes only in :meth:`step`; otherwise by itself, in real time.
 
         Raises:
             Unreachable: when CoppeliaSim does not answer.
@@ -62,22 +62,22 @@ class CoppeliaScene:
         self.instruction, self.success = "", False
         self._objects: dict[str, Array] = {}
         self._sim = connect()
-        self._begin()
+        self._initialize()
 
     def connect(self) -> None:
-        """Connect once more, and start the simulation anew. Raises as the constructor does."""
+        """Connect again and restart the simulation; raise as the constructor does."""
         self._sim.close()
         self._sim = self._connect()
-        self._begin()
+        self._initialize()
 
-    def _begin(self) -> None:
+    def _initialize(self) -> None:
         try:
             self._stop()
             if self._names.file:
-                self._sim.call("loadScene", self._names.file, timeout=_SLOW)
+                self._sim.call("loadScene", self._names.file, timeout=_SLOW_TIMEOUT)
             self._handles = self._find()
             self._prepare()
-            self._read_frames()  # while nothing moves
+            self._read_frames()  # before anything moves
             self._start()
             self.period = float(self._sim.call("getSimulationTimeStep"))
         except BaseException:
@@ -85,7 +85,7 @@ class CoppeliaScene:
             raise
 
     def close(self) -> None:
-        """Stop the simulation, if it still can be, and disconnect."""
+        """Stop the simulation, where it still answers, and disconnect."""
         try:
             self._stop()
         except GenimaError:
@@ -93,10 +93,10 @@ class CoppeliaScene:
         self._sim.close()
 
     def reset(self, task: str, seed: int) -> None:
-        """Start an episode: everything as the scene was saved, and as its script then places it.
+        """Start an episode: restore the saved scene, and let its script place the objects.
 
         Raises:
-            GenimaError: for an unknown task, and when the script fails.
+            GenimaError: for an unknown task, when the script fails, and for a goal state that holds already.
         """
         self._names.require_task(task)
         self._stop()
@@ -104,7 +104,18 @@ class CoppeliaScene:
         self.success, self.instruction = False, self._names.tasks[task]
         if self._handles.script is not None:
             self.instruction = str(self._script("reset", task, seed) or self.instruction)
-        self.look_around()
+        self.update_status()
+        if self.success:
+            self.success = False
+            raise GenimaError(
+                f"task {task}, seed {seed}: the goal state holds at the start of the episode; correct the script of "
+                "the scene"
+            )
+
+    def start_task(self) -> None:
+        """Judge success anew; it is true at once where the goal state holds already."""
+        self.success = False
+        self.update_status()
 
     def command(self, positions: NDArray[np.floating], gripper: float) -> None:
         """Set the joint position targets (n,) in rad and the gripper's open fraction; held until the next."""
@@ -115,23 +126,23 @@ class CoppeliaScene:
             self._sim.call("setJointTargetPosition", joint, float(target))
 
     def step(self, seconds: float) -> None:
-        """Advance by whole steps; nothing, where time passes by itself."""
+        """Advance by whole steps; do nothing where time passes by itself."""
         if self._stepping:
             for _ in range(round(seconds / self.period)):
                 self._sim.call("step")
 
     def joints(self) -> Joints:
-        """Measured now, in the simulation's time."""
+        """Return the joints as measured now, stamped by the simulation's time."""
         fingers = self._names.gripper
         measured = [float(self._sim.call("getJointPosition", joint)) for joint in self._handles.fingers]
         opened = open_fraction(fingers.joints[0], float(np.mean(measured)), fingers.closed, fingers.open)
         return Joints(float(self._sim.call("getSimulationTime")), self._positions(), opened)
 
-    def look(self) -> Iterator[tuple[str, Image]]:
-        """Each view and its image.
+    def render(self) -> Iterator[tuple[str, Image]]:
+        """Render each view; yield its name and image.
 
         Raises:
-            GenimaError: when an image has not the size that it should have.
+            GenimaError: for an image of another size than the camera's.
         """
         for view, sensor in self._handles.cameras.items():
             self._sim.call("handleVisionSensor", sensor)
@@ -139,28 +150,28 @@ class CoppeliaScene:
             camera = self.cameras[view]
             if (width, height) != (camera.width, camera.height) or len(data) != 3 * width * height:
                 raise GenimaError(
-                    f"{self._names.cameras[view]} gives {len(data)} bytes for {width}x{height}; it was "
-                    f"{camera.width}x{camera.height}"
+                    f"vision sensor {self._names.cameras[view]}: image of {width}x{height} px and {len(data)} bytes, "
+                    f"not of {camera.width}x{camera.height} px; restart the node"
                 )
             yield view, np.frombuffer(data, np.uint8).reshape(height, width, 3)[::-1]  # the bottom row comes first
 
     @property
     def judges(self) -> bool:
-        """Whether the scene has a script that says when a task is done."""
+        """Whether the scene has a script, which judges success."""
         return self._handles.script is not None
 
     def objects(self) -> dict[str, Array]:
-        """Where the objects were when somebody last looked around, (3,) m in the base frame each."""
+        """Return the positions of the objects by name, (3,) m in the base frame, as of :meth:`update_status`."""
         return self._objects
 
-    def look_around(self) -> None:
-        """See where the objects are and whether the task is done."""
+    def update_status(self) -> None:
+        """Read the positions of the objects, and judge success."""
         if self._handles.script is not None:
             self.success = self.success or bool(self._script("success"))
         self._objects = {name: (self._T_base_world @ self._pose(o))[:3, 3] for name, o in self._handles.objects.items()}
 
     def _script(self, function: str, *arguments: object) -> object:
-        return self._sim.call("callScriptFunction", function, self._handles.script, *arguments, timeout=_SLOW)
+        return self._sim.call("callScriptFunction", function, self._handles.script, *arguments, timeout=_SLOW_TIMEOUT)
 
     # Starting and stopping.
 
@@ -186,13 +197,13 @@ class CoppeliaScene:
         )
         if missing:
             raise GenimaError(
-                f"the scene in CoppeliaSim lacks {', '.join(missing)}; tell its names in a copy of "
+                f"the scene in CoppeliaSim lacks {', '.join(missing)}; set its names in a copy of "
                 "config/coppeliasim/rlbench.yaml"
             )
         return handles
 
     def _prepare(self) -> None:
-        """What can be set only while the simulation stands."""
+        """Set what can be set only while the simulation is stopped."""
         sim, handles = self._sim, self._handles
         sim.call("setFloatParam", sim.floatparam_simulation_time_step, self._names.time_step)
         sim.call("setBoolParam", sim.boolparam_realtime_simulation, not self._stepping)
@@ -202,25 +213,25 @@ class CoppeliaScene:
         for sensor in handles.cameras.values():
             sim.call("setObjectInt32Param", sensor, sim.visionintparam_resolution_x, width)
             sim.call("setObjectInt32Param", sensor, sim.visionintparam_resolution_y, height)
-            sim.call("setExplicitHandling", sensor, 1)  # it renders when it is asked to, not in every step
+            sim.call("setExplicitHandling", sensor, 1)  # it renders on request, not in every step
 
     def _start(self) -> None:
         if self._stepping:
-            self._sim.call("setStepping", True)  # stopping has ended it
+            self._sim.call("setStepping", True)  # stopping ends it
         self._sim.call("startSimulation")
         if self._stepping:
-            self._sim.call("step")  # from here on, it is under way
+            self._sim.call("step")  # starts only with the first step
 
     def _stop(self) -> None:
-        sim, deadline = self._sim, time.monotonic() + _SLOW
+        sim, deadline = self._sim, time.monotonic() + _SLOW_TIMEOUT
         if sim.call("getSimulationState") != sim.simulation_stopped:
             sim.call("stopSimulation")
         while sim.call("getSimulationState") != sim.simulation_stopped:
             if time.monotonic() > deadline:
-                raise GenimaError(f"CoppeliaSim's simulation does not stop within {_SLOW:.0f} s")
+                raise GenimaError(f"CoppeliaSim's simulation does not stop within {_SLOW_TIMEOUT:.0f} s")
             time.sleep(0.02)
 
-    # Where things are.
+    # Poses.
 
     def _read_frames(self) -> None:
         joints = np.stack([self._pose(joint) for joint in self._handles.joints])
@@ -242,12 +253,12 @@ class CoppeliaScene:
         angle = float(sim.call("getObjectFloatParam", sensor, sim.visionfloatparam_perspective_angle))
         f = focal_length(width, height, angle)
         T_base_camera = self._T_base_world @ self._pose(sensor) @ _OPTICAL
-        on_hand = self._carried_by_hand(sensor)
+        on_hand = self._is_on_hand(sensor)
         T_parent_camera = T_flange_base @ T_base_camera if on_hand else T_base_camera
         parent = "flange" if on_hand else "base"
         return Camera(view, parent, T_parent_camera, width, height, f, f, width / 2, height / 2)  # type: ignore[arg-type]
 
-    def _carried_by_hand(self, handle: int) -> bool:
+    def _is_on_hand(self, handle: int) -> bool:
         while handle >= 0:
             if handle == self._handles.joints[-1]:
                 return True
@@ -266,7 +277,7 @@ class CoppeliaScene:
 
 
 def focal_length(width: int, height: int, angle: float) -> float:
-    """In px, of square pixels, for a vision sensor whose angle of view in rad is that of its longer side.
+    """Return the focal length in px of a vision sensor whose angle of view in rad is that of its longer side.
 
     Source: CoppeliaSim's manual, "Vision sensor properties", perspective angle.
     """

@@ -1,1 +1,1 @@
-"""RLBench's tasks, where RLBench is installed."""
+"""Tasks of RLBench, where RLBench is installed."""

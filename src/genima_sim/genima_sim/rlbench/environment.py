@@ -1,4 +1,4 @@
-"""A task of RLBench's in lock-step: the robot of ``genima.closed_loop``."""
+"""Tasks of RLBench in lock-step: the robot of ``genima.closed_loop``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")
 
 
 class RLBenchEnvironment:
-    """Time passes by one step of RLBench's an action: joint positions of the arm, and an open or closed gripper.
+    """One action is one step of RLBench: joint positions of the arm, and an open or closed gripper.
 
-    Opening and closing take further steps of the simulation, which do not count, as in RLBench's own demos.
+    Opening and closing take further steps of the simulation, which are not counted, as in RLBench's own demos.
     """
 
     command_rate = RATE
@@ -51,10 +51,10 @@ class RLBenchEnvironment:
         action_mode = MoveArmThenGripper(JointPosition(absolute_mode=True), Discrete())
         self._environment = Environment(action_mode, obs_config=config, headless=True)
         self._name = ""
-        self._task: Any = None  # RLBench's own, of that name
+        self._task: Any = None  # RLBench's task environment
 
     def reset(self, task: str, seed: int) -> None:
-        """Start an episode: the same seed places the objects alike.
+        """Start an episode; equal seeds place the objects equally.
 
         Raises:
             GenimaError: for an unknown task, and when RLBench finds no place for the objects.
@@ -79,32 +79,32 @@ class RLBenchEnvironment:
 
     @property
     def done(self) -> bool:
-        """Whether the task has been accomplished."""
+        """Whether the task is accomplished."""
         return self._success
 
     def joints(self) -> Joints:
-        """Measured joints."""
+        """Return the measured joints."""
         positions, _, gripper = self._measured()
         return Joints(self.time, positions, gripper)
 
     def observe(self) -> Observation:
-        """Images of all cameras and the measured joints."""
+        """Return images of all cameras and the measured joints."""
         images = {view: np.asarray(getattr(self._seen, f"{view}_rgb"), np.uint8) for view in VIEWS}
         return Observation(self.time, images, self.joints(), self._instruction)
 
     def apply(self, command: Command | None, seconds: float) -> None:
-        """Send joint positions (None: keep the last) and let RLBench make a step."""
+        """Send joint positions (None: keep the last) and make a step of RLBench."""
         self._last = self._last if command is None else command
         opened = float(self._last.gripper > 0.5)
         self._seen, reward, terminate = self._task.step(np.append(self._last.positions, opened))
         self._steps += 1
         self._success = self._success or (bool(reward) and not self._failed)
-        self._failed = self._failed or (bool(terminate) and not self._success)  # what comes later does not count
+        self._failed = self._failed or (bool(terminate) and not self._success)  # a later reward is not counted
 
     def close(self) -> None:
-        """End CoppeliaSim."""
+        """Shut CoppeliaSim down."""
         self._environment.shutdown()
 
     def _measured(self) -> tuple[Any, Any, float]:
-        """Positions (n,), no velocities, open fraction."""
+        """Return positions (n,), no velocities, and the open fraction."""
         return np.asarray(self._seen.joint_positions, float), np.zeros(0), float(self._seen.gripper_open)

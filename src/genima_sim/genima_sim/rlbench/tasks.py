@@ -1,4 +1,4 @@
-"""Which of RLBench's tasks the GENIMA paper is about, and its rule of evaluation."""
+"""Tasks of RLBench in the GENIMA paper, and its evaluation protocol."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 
 from genima.errors import GenimaError
 
-# Source: Shridhar, Lo, James, Generative Image as Action Models (2024), appendix A: by their files' names.
+# Source: Shridhar, Lo, James, Generative Image as Action Models (2024), appendix A; names of RLBench's files.
 TASKS = (
     "basketball_in_hoop",
     "insert_usb_in_computer",
@@ -42,8 +42,8 @@ STEPS = 200  # after which an episode has failed; the released code's limit
 
 
 def require_task(name: str) -> None:
-    """Raise a GenimaError that names the nearest of the tasks where ``name`` is none."""
+    """Raise a GenimaError for an unknown task, naming the nearest."""
     if name not in TASKS:
         guess = difflib.get_close_matches(name, TASKS, n=1)
         hint = f"; did you mean {guess[0]}?" if guess else f"; they are {', '.join(TASKS)}"
-        raise GenimaError(f"{name!r} is none of the paper's tasks of RLBench{hint}")
+        raise GenimaError(f"unknown task {name!r}: it is none of the paper's tasks of RLBench{hint}")

@@ -20,6 +20,7 @@ from genima.targets import Appearance, draw_targets
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.scene import build_scene
 from genima_sim.simulation import Simulation
+from genima_sim.tasks import get_task, scene_objects
 
 CAMERA = virtual_camera()
 
@@ -70,7 +71,7 @@ def test_all_of_an_arm_at_work_and_of_its_spheres_is_in_the_picture(view: Virtua
 def test_the_silhouette_is_that_of_the_simulated_robot_without_its_scene(
     view: VirtualView, simulation: Simulation, robot: RobotModel
 ) -> None:
-    scene = build_scene(robot, {VIRTUAL: CAMERA})
+    scene = build_scene(robot, {VIRTUAL: CAMERA}, scene_objects(get_task("push_button")))
     data, robot_only = mujoco.MjData(scene), mujoco.MjvOption()
     robot_only.geomgroup[:] = [0, 1, 0, 0, 0, 0]
     renderer = mujoco.Renderer(scene, CAMERA.height, CAMERA.width)

@@ -41,7 +41,8 @@ from genima_nodes.teleop import TeleopNode
 from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert
 from genima_sim.sim_leader import ExpertLeader
-from genima_sim.tasks import Layout
+from genima_sim.task import random_placements
+from genima_sim.tasks import get_task, scene_objects
 
 PANDA = RobotModel.load("panda")
 N = len(PANDA.joint_names)
@@ -802,10 +803,12 @@ class Stage:
         self.playing = graph.hear(Bool, "leader/playing", qos.TASK)
         assert "no scene" in self.ask("play").message
         self._say_scene = graph.speak(SceneStatus, "sim/status", qos.STATUS)
-        layout = Layout.random(np.random.default_rng(seed))
+        placed = random_placements(scene_objects(get_task(task)), np.random.default_rng(seed))
+        places = {name: np.array([*placed[name].xy, 0.0]) for name in ("button", "saucepan")}
+        places["lid"] = places["saucepan"]
         self.scene = SceneStatus(task=task, seed=seed, objects=["button", "saucepan", "lid"])
-        self.scene.positions = [Point(x=x, y=y) for x, y in (layout.button, layout.saucepan, layout.saucepan)]
-        self.demo = Demo.random(task, seed, layout, Expert(PANDA))
+        self.scene.positions = [Point(x=x, y=y) for x, y, _ in places.values()]
+        self.demo = Demo.random(get_task(task), seed, places, Expert(PANDA))
         graph.until(lambda: self.ask("home").success, "it hears of no scene", lambda: self._say_scene(self.scene))
 
     def ask(self, what: str) -> Trigger.Response:
