@@ -40,8 +40,7 @@ from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, deriv
 from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
 from genima_calibration.hand_eye import calibrate
 from genima_calibration.samples import Sample, stack
-from genima_sim.calibration import CalibrationWorkcell
-from genima_sim.calibration import Setup as Photographed
+from genima_sim.calibration import CalibrationSetup, CalibrationWorkcell
 
 Array = NDArray[np.float64]
 
@@ -195,16 +194,16 @@ def photographed(parent: Parent, options: Options) -> Make:
     workcell = CalibrationWorkcell(board, parent)
 
     @cache
-    def seen(seed: int) -> tuple[Photographed, list[Detection], list[Detection]]:
-        one = workcell.setup(seed, options.samples)
-        images = [workcell.images(each) for each in (one, one.bumped(wrong(options)))]
+    def seen(seed: int) -> tuple[CalibrationSetup, list[Detection], list[Detection]]:
+        one = workcell.random_setup(seed, options.samples)
+        images = [workcell.images(each) for each in (one, one.displace_board(wrong(options)))]
         clean, spoiled = ([detect(image, board, one.intrinsics) for image in each] for each in images)
         return one, clean, spoiled
 
     def make(seed: int, noise: float) -> tuple[Setup, list[Sample]]:
         one, *detections = seen(seed)
         truth = HandEye(parent, one.T_parent_camera, one.T_carrier_board[0])
-        readings = one.measured(float(np.degrees(noise)))
+        readings = one.noisy_joints(float(np.degrees(noise)))
         clean, spoiled = (
             [Sample(f"{i + 1:02d}", q, found) for i, (q, found) in enumerate(zip(readings, each, strict=True))]
             for each in detections

@@ -31,7 +31,7 @@ from genima.types import Joints
 from genima_calibration.image_undistortion import ImageUndistorter
 from genima_calibration.markerless import MarkerlessResult, RobotImage, locate
 from genima_calibration.robot_outline import Outline
-from genima_sim.calibration.photos import Photographer, PhotoSession
+from genima_sim.calibration.robot_images import RobotImageGenerator, RobotImageSet
 
 Array = NDArray[np.float64]
 
@@ -80,10 +80,10 @@ def main() -> None:
         raise GenimaError("--setups and --photos must be positive, --first, --joints and --off not negative")
     require_report(options.out, "robot_as_board", options.overwrite)
     robot = RobotModel.load("panda")
-    photographer = Photographer(robot)
+    generator = RobotImageGenerator(robot)
     bar = tqdm(range(options.first, options.first + options.setups), unit="setup", disable=not sys.stderr.isatty())
-    rows = [measure(photographer.shoot(seed, options.photos), photographer, robot, options) for seed in bar]
-    photographer.close()
+    rows = [measure(generator.random_set(seed, options.photos), generator, robot, options) for seed in bar]
+    generator.close()
     found = [row for row in rows if not row.refused]
     start = f"a guess off by {options.off[0]:g} m, {options.off[1]:g} deg" if options.guess else "no guess"
     print(f"{options.setups} set-ups of {options.photos} photos, joints {options.joints:g} deg, {start}")
@@ -103,25 +103,25 @@ def main() -> None:
     write_report(options.out, "robot_as_board", {"setups": [asdict(row) for row in rows]})
 
 
-def measure(shoot: PhotoSession, photographer: Photographer, robot: RobotModel, options: Options) -> Row:
+def measure(image_set: RobotImageSet, generator: RobotImageGenerator, robot: RobotModel, options: Options) -> Row:
     """One set-up."""
-    images, readings = photographer.images(shoot), shoot.measured(options.joints)
+    images, readings = generator.images(image_set), image_set.noisy_joints(options.joints)
     photos = [
         RobotImage(f"{i + 1:02d}", image, Joints(0.0, q, float(gripper)))
-        for i, (image, q, gripper) in enumerate(zip(images, readings, shoot.gripper, strict=True))
+        for i, (image, q, gripper) in enumerate(zip(images, readings, image_set.gripper, strict=True))
     ]
-    guess = off(shoot.T_base_camera, *options.off, shoot.seed) if options.guess else None
+    guess = off(image_set.T_base_camera, *options.off, image_set.seed) if options.guess else None
     began = time.process_time()
     try:
-        found = locate(photos, shoot.intrinsics, robot, guess)
+        found = locate(photos, image_set.intrinsics, robot, guess)
     except GenimaError as error:
-        return Row(shoot.seed, str(error), seconds=time.process_time() - began)
+        return Row(image_set.seed, str(error), seconds=time.process_time() - began)
     seconds = time.process_time() - began
-    metres, angle = difference(found.T_base_camera, shoot.T_base_camera)
-    limit, per_pixel = best(shoot, robot, found)
+    metres, angle = difference(found.T_base_camera, image_set.T_base_camera)
+    limit, per_pixel = best(image_set, robot, found)
     return Row(
-        shoot.seed, "", 1e3 * metres, float(np.degrees(angle)), limit, per_pixel, found.points, found.pixels,
-        squared(found, shoot.T_base_camera), seconds,
+        image_set.seed, "", 1e3 * metres, float(np.degrees(angle)), limit, per_pixel, found.points, found.pixels,
+        squared(found, image_set.T_base_camera), seconds,
     )  # fmt: skip
 
 
@@ -132,17 +132,17 @@ def off(T: Array, metres: float, degrees: float, seed: int) -> Array:
     return moved(T, np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]]))
 
 
-def best(shoot: PhotoSession, robot: RobotModel, found: MarkerlessResult) -> tuple[tuple[float, float], float]:
+def best(image_set: RobotImageSet, robot: RobotModel, found: MarkerlessResult) -> tuple[tuple[float, float], float]:
     """The limit in mm and deg, in the mean over set-ups of such errors, and mm/px at the robot."""
-    straight = ImageUndistorter(shoot.intrinsics.camera("camera", "base", np.eye(4))).camera
+    straight = ImageUndistorter(image_set.intrinsics.camera("camera", "base", np.eye(4))).camera
     depth = RobotDepth(robot, straight)
     information = np.zeros((6, 6))
-    for q, gripper in zip(shoot.positions, shoot.gripper, strict=True):
-        outline = Outline.of(depth.render(shoot.T_base_camera, q, float(gripper)), straight)
+    for q, gripper in zip(image_set.positions, image_set.gripper, strict=True):
+        outline = Outline.of(depth.render(image_set.T_base_camera, q, float(gripper)), straight)
         information += outline.by_twist.T @ outline.by_twist
     depth.close()
     covariance = found.pixels**2 * np.linalg.inv(information)
-    hands = transform(inverse(shoot.T_base_camera), robot.link_poses(shoot.positions)[:, -1, :3, 3])
+    hands = transform(inverse(image_set.T_base_camera), robot.link_poses(image_set.positions)[:, -1, :3, 3])
     metres, angle = (float(np.sqrt(np.trace(covariance[part, part]))) for part in (slice(0, 3), slice(3, 6)))
     return (1e3 * metres, float(np.degrees(angle))), 1e3 * float(np.median(hands[:, 2])) / straight.fx
 

@@ -1,4 +1,4 @@
-"""The simulated workcell: MuJoCo scene, tasks, scripted experts, and the node around them."""
+"""Simulators, simulated tasks, scripted experts, and their ROS nodes."""
 
 from genima.system.signals import hide_interrupt_traceback  # importing genima also selects MuJoCo's backend
 

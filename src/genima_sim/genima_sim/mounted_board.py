@@ -1,4 +1,4 @@
-"""A calibration board in the workcell: on the table for cameras on the hand, in the gripper for those on the base."""
+"""Calibration board in the workcell: on the table for cameras on the hand, in the gripper for cameras on the base."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from genima.robot.model import RobotModel
 Place = Literal["table", "gripper"]
 
 BOARD = "calibration_board"  # the body
-_TEXTURE = 4000  # px/m: finer than any camera sees it
+_TEXTURE = 4000  # px/m: finer than the resolution of any camera
 _MARGIN = 0.01  # m of white paper around the pattern
-_PAPER, _PLATE = 2e-4, 3e-3  # m, thickness of the print and of what it is glued on
+_PAPER, _PLATE = 2e-4, 3e-3  # m, thickness of the print and of its carrier plate
 _WHITE = [0.8, 0.8, 0.8, 1.0]
 _ON_TABLE = np.array([0.47, 0.0])  # m in the base frame, the board's centre
 _HANDLE_TOP = 0.17  # m in the flange's frame, between the pads
-_BELOW_FINGERS = 0.24  # m in the flange's frame: the fingers end 6 mm before
-_CLOSING = np.array([1.0, 1.0, 0.0]) / np.sqrt(2)  # the fingers' direction in the flange's frame
+_BELOW_FINGERS = 0.24  # m in the flange's frame: 6 mm below the fingertips
+_CLOSING_AXIS = np.array([1.0, 1.0, 0.0]) / np.sqrt(2)  # of the fingers, in the flange's frame
 
 
 @dataclass(frozen=True)
 class MountedBoard:
-    """A board and where it is."""
+    """Board with its pose."""
 
     board: CalibrationBoard
     place: Place
@@ -36,19 +36,19 @@ class MountedBoard:
 
     @classmethod
     def at(cls, board: CalibrationBoard, place: str) -> MountedBoard:
-        """The board at its usual place: flat in the middle of the table, or as a sheet between the fingers.
+        """Return the board at its nominal pose: flat in the middle of the table, or as a sheet between the fingers.
 
         Raises:
             GenimaError: for another place.
         """
         if place not in get_args(Place):
-            raise GenimaError(f"a calibration board lies on the table or is in the gripper; {place!r} is neither")
+            raise GenimaError(f"place of the calibration board: table or gripper, not {place!r}")
         T = on_table(board, _ON_TABLE, 0.0) if place == "table" else in_gripper(board)
         return cls(board, place, T)  # type: ignore[arg-type]
 
 
 def on_table(board: CalibrationBoard, centre: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
-    """``T_base_board`` (4, 4) of a board that lies face up, its centre at (2,) m, turned by ``yaw`` in rad."""
+    """Return ``T_base_board`` (4, 4) of a board that lies face up, its centre at (2,) m, rotated by ``yaw`` in rad."""
     c, s = np.cos(yaw), np.sin(yaw)
     T_base_board = np.eye(4)
     T_base_board[:3, :3] = [[c, s, 0], [s, -c, 0], [0, 0, -1]]
@@ -58,8 +58,8 @@ def on_table(board: CalibrationBoard, centre: NDArray[np.float64], yaw: float) -
 
 
 def in_gripper(board: CalibrationBoard) -> NDArray[np.float64]:
-    """``T_flange_board`` (4, 4) of a sheet between the closed fingers, below them, its longer sides across."""
-    into = _CLOSING  # as the board's z
+    """Return ``T_flange_board`` (4, 4) of a sheet between and below the closed fingers, its longer sides across."""
+    into = _CLOSING_AXIS  # z of the board
     down = np.array([0.0, 0.0, 1.0])
     across = np.cross(down, into)
     width, height = board.size
@@ -72,7 +72,7 @@ def in_gripper(board: CalibrationBoard) -> NDArray[np.float64]:
 
 
 def add_board(spec: mujoco.MjSpec, robot: RobotModel, mounted: MountedBoard) -> None:
-    """Add the board as a body whose frame is the board's own; it touches what the robot touches."""
+    """Add the board as a body with the frame of the board; it collides with what the robot collides with."""
     board = mounted.board
     position, parent = mounted.T_parent_board[:3, 3].copy(), spec.worldbody
     if mounted.place == "gripper":
@@ -96,7 +96,7 @@ def add_board(spec: mujoco.MjSpec, robot: RobotModel, mounted: MountedBoard) -> 
     box = mujoco.mjtGeom.mjGEOM_BOX
     body.add_geom(type=box, pos=[x, y, _PAPER / 2], size=[*sides, _PAPER / 2], quat=facing, material=BOARD, mass=0.01)
     body.add_geom(type=box, pos=[x, y, _PAPER + _PLATE / 2], size=[*sides, _PLATE / 2], rgba=_WHITE, mass=0.1)
-    # On the table it meets the arm and the fingers; held by the fingers, the arm and the table.
+    # On the table it collides with arm and fingers; held by the fingers, with arm and table.
     contype, conaffinity = (1, 3) if mounted.place == "table" else (2, 1)
     for geom in body.geoms:
         geom.contype, geom.conaffinity = contype, conaffinity

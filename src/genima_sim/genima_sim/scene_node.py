@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from abc import abstractmethod
@@ -27,9 +28,9 @@ from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
 
-_FASTEST_CAMERA = 100.0  # Hz
+_MAX_CAMERA_RATE = 100.0  # Hz
 _STATUS_PERIOD = 0.1  # s
-_RECENT = 1.0  # s over which the real-time factor is measured
+_FACTOR_WINDOW = 1.0  # s over which the real-time factor is measured
 _BEFORE_RESET = 1.0  # s: an older stamp means that the clock was set back
 
 
@@ -74,7 +75,7 @@ class SceneNode(Node):
         """
         super().__init__(name, **options)
         self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
-        self._exposure = 1 / parameters.number(self, "camera_rate", camera_rate, 0.1, _FASTEST_CAMERA)  # s between two
+        self._exposure = 1 / parameters.number(self, "camera_rate", camera_rate, 0.1, _MAX_CAMERA_RATE)  # s between two
         self._lock = threading.Lock()  # of the scene and the three below
         self._command: Command | None = None
         self._seed = self._resets = 0
@@ -95,7 +96,8 @@ class SceneNode(Node):
             catch_up: periods that are simulated at once, at most, after an interruption.
         """
         self._scene, self._period, self._catch_up = scene, period, catch_up
-        self._steps: deque[tuple[float, float]] = deque(maxlen=round(_RECENT / period) + 1)  # monotonic and scene's s
+        # monotonic and scene's s
+        self._steps: deque[tuple[float, float]] = deque(maxlen=round(_FACTOR_WINDOW / period) + 1)
         self._health.value("real-time factor", lambda: self.real_time_factor)
         self._health.value("late physics steps", lambda: self._physics.late)
         self._set_cameras(cameras)
@@ -165,7 +167,7 @@ class SceneNode(Node):
 
     def _on_task(self, message: String) -> None:
         if message.data:
-            with self._lock:
+            with self._lock, contextlib.suppress(GenimaError):  # a lost connection is reported by the physics thread
                 self._scene.start_task()
 
     def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:

@@ -20,10 +20,10 @@ from genima_sim.task import Placement, SceneObject, SceneState, Task, random_pla
 from genima_sim.tasks import get_task, scene_objects
 
 _GRIPPER = "robotiq_2f140"
-START_NOISE = 0.06  # rad, uniform: where an episode's arm starts around home
-_RAISED = np.array([0.0, -0.05, 0.0, 0.55, 0.0, -0.6, 0.0])  # rad from home: a held board is clear of the table
-_TURNS, _TURN_MARGIN = 49, 0.4  # of the last joint; rad from its ends: it has to turn further
-_BOARD_CAMERA_SIZE = 640  # px: the markers of a board are too small for the images that the agent takes
+START_NOISE = 0.06  # rad, uniform: deviation of the arm from home at the start of an episode
+_BOARD_OFFSET = np.array([0.0, -0.05, 0.0, 0.55, 0.0, -0.6, 0.0])  # rad from home: a held board clears the table
+_TURNS, _TURN_MARGIN = 49, 0.4  # candidates of the last joint; rad to its limits, left for calibration poses
+_BOARD_CAMERA_SIZE = 640  # px: the markers of a board are too small for the images of the policy
 
 
 class Simulation:
@@ -43,7 +43,7 @@ class Simulation:
         """Args:
         robot: the arm.
         board: a calibration board in the scene.
-        facing: the view that a board in the gripper is turned to when an episode starts.
+        facing: the view that a board in the gripper faces at the start of an episode.
 
         Raises:
             GenimaError: for an unknown view, and for a robot with another gripper.
@@ -56,9 +56,9 @@ class Simulation:
         if board is not None:
             size = _BOARD_CAMERA_SIZE
             self.cameras = {view: camera.scaled(size, size) for view, camera in self.cameras.items()}
-        self._raised = _RAISED.copy()
+        self._board_offset = _BOARD_OFFSET.copy()
         if facing is not None:
-            self._raised[-1] = self._turned_to(facing)
+            self._board_offset[-1] = self._turn_to(facing)
         self._models: dict[tuple[SceneObject, ...], mujoco.MjModel] = {}
         self.task: Task
         self.placements: Mapping[str, Placement]
@@ -101,7 +101,7 @@ class Simulation:
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
         holds_board = self.board is not None and self.board.place == "gripper"
         if start is None:
-            start = self.robot.home + noise + (self._raised if holds_board else 0.0)
+            start = self.robot.home + noise + (self._board_offset if holds_board else 0.0)
         self.data.qpos[self._arm_qpos] = start
         self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
@@ -114,14 +114,14 @@ class Simulation:
                 "placement or success test"
             )
 
-    def _turned_to(self, view: str) -> float:
-        """By how much in rad the last joint turns a held board to where a view's camera looks at its front."""
+    def _turn_to(self, view: str) -> float:
+        """Return the turn of the last joint in rad with which a held board faces the camera of a view."""
         if view not in self.cameras:
             raise GenimaError(f"there is no view {view!r} to turn a board to; there are {', '.join(self.cameras)}")
         if self.board is None or self.board.place != "gripper":
             return 0.0
         turns = np.linspace(-np.pi, np.pi, _TURNS)
-        positions = np.tile(self.robot.home + _RAISED, (_TURNS, 1))
+        positions = np.tile(self.robot.home + _BOARD_OFFSET, (_TURNS, 1))
         positions[:, -1] += turns
         low, high = self.robot.position_min[-1] + _TURN_MARGIN, self.robot.position_max[-1] - _TURN_MARGIN
         T = self.robot.link_poses(positions)[:, -2] @ self.board.T_parent_board

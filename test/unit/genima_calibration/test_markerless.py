@@ -41,7 +41,7 @@ from genima_calibration.robot_overlay import DRAWN, SEEN, draw_check
 from genima_calibration.sample_folder import CameraInfo, RawSample, save_sample
 from genima_calibration.stationary_detector import is_slow
 from genima_nodes.ros import messages, qos
-from genima_sim.calibration.photos import Photographer, PhotoSession
+from genima_sim.calibration.robot_images import RobotImageGenerator, RobotImageSet
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 
@@ -50,21 +50,21 @@ BUMP = np.array([0.0, 0.0, 0.0, 0.015, 0.025, 0.0])  # m, rad: 7 px of the front
 
 
 @pytest.fixture(scope="module")
-def shot() -> tuple[PhotoSession, Sequence[Image]]:
-    photographer = Photographer(RobotModel.load("panda"))
-    shoot = photographer.shoot(seed=6, photos=5)
-    images = [cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA) for image in photographer.images(shoot)]
-    photographer.close()
-    lens = CameraIntrinsics.of(shoot.intrinsics.camera("camera", "base", np.eye(4)).scaled(320, 240))
+def shot() -> tuple[RobotImageSet, Sequence[Image]]:
+    generator = RobotImageGenerator(RobotModel.load("panda"))
+    image_set = generator.random_set(seed=6, count=5)
+    images = [cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA) for image in generator.images(image_set)]
+    generator.close()
+    lens = CameraIntrinsics.of(image_set.intrinsics.camera("camera", "base", np.eye(4)).scaled(320, 240))
     lens = lens.with_parameters(lens.parameters)  # as plain numbers
-    return replace(shoot, intrinsics=lens), images  # half their size: quicker
+    return replace(image_set, intrinsics=lens), images  # half their size: quicker
 
 
-def photos_of(shoot: PhotoSession, images: Sequence[Image]) -> list[RobotImage]:
-    readings = shoot.measured(0.02)
+def photos_of(image_set: RobotImageSet, images: Sequence[Image]) -> list[RobotImage]:
+    readings = image_set.noisy_joints(0.02)
     return [
         RobotImage(f"{i}", image, Joints(0.0, q, float(gripper)))
-        for i, (image, q, gripper) in enumerate(zip(images, readings, shoot.gripper, strict=True))
+        for i, (image, q, gripper) in enumerate(zip(images, readings, image_set.gripper, strict=True))
     ]
 
 
@@ -137,7 +137,7 @@ def test_outlines_shift_as_their_derivatives_say(axis: int, cameras: dict[str, C
     assert abs(np.mean(across - expected)) < 0.1 and np.sqrt(np.mean((across - expected) ** 2)) < 0.6  # whole pixels
 
 
-def test_straight_images_are_those_of_a_pinhole_with_square_pixels(shot: tuple[PhotoSession, Sequence[Image]]) -> None:
+def test_straight_images_are_those_of_a_pinhole_with_square_pixels(shot: tuple[RobotImageSet, Sequence[Image]]) -> None:
     lens = replace(shot[0].intrinsics, fy=shot[0].intrinsics.fy * 1.02)
     camera = lens.camera("camera", "base", np.eye(4))
     straighten = ImageUndistorter(camera)
@@ -171,56 +171,56 @@ def test_what_is_behind_a_moving_thing_is_found() -> None:
 # Where a camera is.
 
 
-def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel) -> None:
-    shoot, images = shot
-    guess = moved(shoot.T_base_camera, np.array([0.06, -0.05, 0.06, 0.1, -0.1, 0.08]))  # 10 cm, 9 deg
-    found = locate(photos_of(shoot, images), shoot.intrinsics, robot, guess)
-    metres, angle = difference(found.T_base_camera, shoot.T_base_camera)
+def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
+    image_set, images = shot
+    guess = moved(image_set.T_base_camera, np.array([0.06, -0.05, 0.06, 0.1, -0.1, 0.08]))  # 10 cm, 9 deg
+    found = locate(photos_of(image_set, images), image_set.intrinsics, robot, guess)
+    metres, angle = difference(found.T_base_camera, image_set.T_base_camera)
     assert metres < 5e-3 and np.degrees(angle) < 0.4
     assert metres < 5 * found.sigma[0] and found.sigma[0] < 5e-3
     assert found.found > 0.8 and found.pixels < 0.8
 
 
 def test_a_guess_that_leads_nowhere_is_done_without(
-    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel
+    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel
 ) -> None:
-    shoot, images = shot
-    behind = shoot.T_base_camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
-    found = locate(photos_of(shoot, images)[:3], shoot.intrinsics, robot, behind)
-    metres, angle = difference(found.T_base_camera, shoot.T_base_camera)
+    image_set, images = shot
+    behind = image_set.T_base_camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
+    found = locate(photos_of(image_set, images)[:3], image_set.intrinsics, robot, behind)
+    metres, angle = difference(found.T_base_camera, image_set.T_base_camera)
     assert metres < 5e-3 and np.degrees(angle) < 0.4
 
 
-def test_photos_that_cannot_tell_are_refused(shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel) -> None:
-    shoot, images = shot
-    photos, lens = photos_of(shoot, images), shoot.intrinsics
+def test_photos_that_cannot_tell_are_refused(shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
+    image_set, images = shot
+    photos, lens = photos_of(image_set, images), image_set.intrinsics
     with pytest.raises(GenimaError, match="2 images are too few"):
-        locate(photos[:2], lens, robot, shoot.T_base_camera)
+        locate(photos[:2], lens, robot, image_set.T_base_camera)
     still = [photos[0], *(replace(photos[0], name=f"{i}") for i in range(3))]
     with pytest.raises(GenimaError, match="the arm hardly moves"):
-        locate(still, lens, robot, shoot.T_base_camera)
+        locate(still, lens, robot, image_set.T_base_camera)
     in_degrees = [
         replace(photo, joints=replace(photo.joints, positions=np.degrees(photo.joints.positions))) for photo in photos
     ]
     with pytest.raises(GenimaError, match="beyond the ranges of panda"):
-        locate(in_degrees, lens, robot, shoot.T_base_camera)
+        locate(in_degrees, lens, robot, image_set.T_base_camera)
     with pytest.raises(GenimaError, match="take both from the same stream"):
-        locate(photos, replace(lens, width=640, height=480), robot, shoot.T_base_camera)
+        locate(photos, replace(lens, width=640, height=480), robot, image_set.T_base_camera)
 
 
 def test_other_joints_and_moved_cameras_are_refused(
-    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel
+    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel
 ) -> None:
-    shoot, images = shot
-    photos, lens = photos_of(shoot, images), shoot.intrinsics
+    image_set, images = shot
+    photos, lens = photos_of(image_set, images), image_set.intrinsics
     swapped = [replace(photo, joints=photos[i - 1].joints) for i, photo in enumerate(photos[:3])]
     with pytest.raises(GenimaError, match="the robot is not seen where it should be"):
-        locate(swapped, lens, robot, shoot.T_base_camera)
+        locate(swapped, lens, robot, image_set.T_base_camera)
     shifted = [replace(photo, image=np.roll(photo.image, 6 * (i == 3), axis=1)) for i, photo in enumerate(photos)]
     with pytest.raises(GenimaError, match="in 3 the robot is not seen where the other images have it"):
-        locate(shifted, lens, robot, shoot.T_base_camera)
+        locate(shifted, lens, robot, image_set.T_base_camera)
     with pytest.raises(GenimaError, match=r"looks \d% too small for these intrinsics"):
-        locate(photos, replace(lens, fx=1.06 * lens.fx, fy=1.06 * lens.fy), robot, shoot.T_base_camera)
+        locate(photos, replace(lens, fx=1.06 * lens.fx, fy=1.06 * lens.fy), robot, image_set.T_base_camera)
 
 
 # Whether it still is there.
@@ -331,10 +331,10 @@ def write_samples(
 
 
 def test_an_unknown_gripper_is_refused(
-    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel, tmp_path: Path
+    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, tmp_path: Path
 ) -> None:
-    shoot, images = shot
-    samples = write_samples(tmp_path, "front", shoot.intrinsics, photos_of(shoot, images), robot)
+    image_set, images = shot
+    samples = write_samples(tmp_path, "front", image_set.intrinsics, photos_of(image_set, images), robot)
     for file in samples.glob("*.yaml"):
         sample = yaml.safe_load(file.read_text(encoding="utf-8"))
         del sample["joints"][robot.gripper_joint]
@@ -353,17 +353,17 @@ def test_a_recording_without_the_gripper_keeps_it_unknown(robot: RobotModel) -> 
 
 
 def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
-    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shoot, images = shot
-    samples = write_samples(tmp_path / "samples", "front", shoot.intrinsics, photos_of(shoot, images), robot)
-    wrong = CameraCalibration(shoot.intrinsics.camera("front", "base", moved(shoot.T_base_camera, 0.8 * BUMP)))
+    image_set, images = shot
+    samples = write_samples(tmp_path / "samples", "front", image_set.intrinsics, photos_of(image_set, images), robot)
+    wrong = CameraCalibration(image_set.intrinsics.camera("front", "base", moved(image_set.T_base_camera, 0.8 * BUMP)))
     wrong.save(tmp_path / "before")
     guess = tmp_path / "before" / "front.yaml"
     assert robot_main([str(samples), "--guess", str(guess), "--out", str(tmp_path / "found")]) == 0
     assert "sure to" in capsys.readouterr().out
     found = CameraCalibration.load(tmp_path / "found" / "front.yaml")
-    assert difference(found.camera.T_parent_camera, shoot.T_base_camera)[0] < 5e-3
+    assert difference(found.camera.T_parent_camera, image_set.T_base_camera)[0] < 5e-3
     assert found.method == "outlines of the robot" and found.sigma and found.sigma[0] < 5
 
     picture = tmp_path / "check.png"
@@ -393,11 +393,13 @@ def test_calibrated_cameras_that_a_demo_does_not_have_are_not_checked(
 
 
 def test_a_camera_on_the_flange_needs_a_board(
-    shot: tuple[PhotoSession, Sequence[Image]], robot: RobotModel, tmp_path: Path
+    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, tmp_path: Path
 ) -> None:
-    shoot, images = shot
-    samples = write_samples(tmp_path / "samples", "wrist", shoot.intrinsics, photos_of(shoot, images)[:1], robot)
-    CameraCalibration(shoot.intrinsics.camera("wrist", "flange", np.eye(4))).save(tmp_path)
+    image_set, images = shot
+    samples = write_samples(
+        tmp_path / "samples", "wrist", image_set.intrinsics, photos_of(image_set, images)[:1], robot
+    )
+    CameraCalibration(image_set.intrinsics.camera("wrist", "flange", np.eye(4))).save(tmp_path)
     with pytest.raises(GenimaError, match="on the flange.*with a board"):
         robot_main([str(samples), "--guess", str(tmp_path / "wrist.yaml"), "--out", str(tmp_path / "found")])
 

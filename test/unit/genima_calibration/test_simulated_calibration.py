@@ -34,7 +34,7 @@ from genima_calibration.hand_eye import calibrate, calibration
 from genima_calibration.samples import Sample
 from genima_nodes.ros import qos
 from genima_nodes.ros.ros_environment import free_domains
-from genima_sim.calibration import CalibrationWorkcell, Sensor, Setup, late, upside_down
+from genima_sim.calibration import CalibrationSetup, CalibrationWorkcell, Sensor, delay_images, rotate_images
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.sim_node import SimNode
@@ -57,28 +57,30 @@ def workcell(board: CalibrationBoard, request: pytest.FixtureRequest) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def setups(workcell: CalibrationWorkcell) -> list[Setup]:
-    return [workcell.setup(seed) for seed in SEEDS]
+def setups(workcell: CalibrationWorkcell) -> list[CalibrationSetup]:
+    return [workcell.random_setup(seed) for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")
-def images(workcell: CalibrationWorkcell, setups: list[Setup]) -> list[Image]:
+def images(workcell: CalibrationWorkcell, setups: list[CalibrationSetup]) -> list[Image]:
     """What the camera sees of the first set-up."""
     return workcell.images(setups[0])
 
 
-def few(setup: Setup, *which: int) -> Setup:
+def few(setup: CalibrationSetup, *which: int) -> CalibrationSetup:
     """Some of its samples."""
     return replace(setup, positions=setup.positions[[*which]], T_carrier_board=setup.T_carrier_board[[*which]])
 
 
-def errors(setup: Setup, images: Sequence[Image]) -> list[np.ndarray]:
+def errors(setup: CalibrationSetup, images: Sequence[Image]) -> list[np.ndarray]:
     """How far in px (M, 2) the points that are detected in each image are from the truth."""
     seen = [detect(image, setup.board, setup.intrinsics) for image in images]
     return [one.pixels - truth[one.ids] for one, truth in zip(seen, setup.pixels, strict=True)]
 
 
-def test_clean_images_show_the_board_where_it_truly_is(workcell: CalibrationWorkcell, setups: list[Setup]) -> None:
+def test_clean_images_show_the_board_where_it_truly_is(
+    workcell: CalibrationWorkcell, setups: list[CalibrationSetup]
+) -> None:
     setup = replace(few(setups[1], *range(6)), sensor=Sensor(blur=0.0, noise=0.0))
     off = np.concatenate(errors(setup, workcell.images(setup)))
     assert len(off) > 0.8 * 6 * len(setup.board.points)
@@ -86,7 +88,9 @@ def test_clean_images_show_the_board_where_it_truly_is(workcell: CalibrationWork
     assert np.sqrt((off**2).mean()) < 0.1
 
 
-def test_blur_and_noise_leave_points_detectable_and_unbiased(setups: list[Setup], images: list[Image]) -> None:
+def test_blur_and_noise_leave_points_detectable_and_unbiased(
+    setups: list[CalibrationSetup], images: list[Image]
+) -> None:
     off = errors(setups[0], images)
     assert min(map(len, off)) >= 8
     together = np.concatenate(off)
@@ -95,7 +99,7 @@ def test_blur_and_noise_leave_points_detectable_and_unbiased(setups: list[Setup]
 
 
 def test_images_are_those_of_a_distorting_noisy_camera_and_always_the_same(
-    workcell: CalibrationWorkcell, setups: list[Setup], images: list[Image]
+    workcell: CalibrationWorkcell, setups: list[CalibrationSetup], images: list[Image]
 ) -> None:
     setup = few(setups[0], 0, 1)
     np.testing.assert_array_equal(images[:2], workcell.images(setup))
@@ -110,7 +114,7 @@ def test_images_are_those_of_a_distorting_noisy_camera_and_always_the_same(
     assert max(bent) > 2.0  # px
 
 
-def test_every_setup_has_good_poses_of_its_own(setups: list[Setup], robot: RobotModel) -> None:
+def test_every_setup_has_good_poses_of_its_own(setups: list[CalibrationSetup], robot: RobotModel) -> None:
     self_collision = SelfCollision(robot)
     for setup in setups:
         assert setup.positions.shape == (SAMPLES, 7)
@@ -128,25 +132,25 @@ def test_every_setup_has_good_poses_of_its_own(setups: list[Setup], robot: Robot
         assert one.intrinsics != other.intrinsics
 
 
-def test_the_same_seed_gives_the_same_setup(workcell: CalibrationWorkcell, setups: list[Setup]) -> None:
-    again = workcell.setup(1, samples=4)
+def test_the_same_seed_gives_the_same_setup(workcell: CalibrationWorkcell, setups: list[CalibrationSetup]) -> None:
+    again = workcell.random_setup(1, samples=4)
     np.testing.assert_array_equal(again.positions, setups[1].positions[:4])
     np.testing.assert_array_equal(again.T_parent_camera, setups[1].T_parent_camera)
-    np.testing.assert_array_equal(again.measured(0.1), setups[1].measured(0.1)[:4])
-    noise = np.degrees(setups[1].measured(0.1) - setups[1].positions)
+    np.testing.assert_array_equal(again.noisy_joints(0.1), setups[1].noisy_joints(0.1)[:4])
+    noise = np.degrees(setups[1].noisy_joints(0.1) - setups[1].positions)
     assert 0.07 < noise.std() < 0.13
-    np.testing.assert_array_equal(again.measured(0.0), again.positions)
+    np.testing.assert_array_equal(again.noisy_joints(0.0), again.positions)
 
 
 def test_outliers_are_seen_where_the_truth_is_not(
-    workcell: CalibrationWorkcell, setups: list[Setup], images: list[Image]
+    workcell: CalibrationWorkcell, setups: list[CalibrationSetup], images: list[Image]
 ) -> None:
     setup = setups[0]
-    bumped = setup.bumped([3])
+    bumped = setup.displace_board([3])
     assert np.linalg.norm(bumped.pixels - setup.pixels, axis=-1)[[0, 1, 2, 4]].max() == 0
     taken = [*images[:3], *workcell.images(few(bumped, 3)), images[4]]
     assert np.abs(np.concatenate(errors(few(bumped, *range(5)), taken))).max() < 1.0
-    for spoilt, which in ((taken, 3), (upside_down(taken, [1]), 1), (late(taken, [2]), 2)):
+    for spoilt, which in ((taken, 3), (rotate_images(taken, [1]), 1), (delay_images(taken, [2]), 2)):
         seen = detect(spoilt[which], setup.board, setup.intrinsics)
         assert np.median(np.linalg.norm(seen.pixels - setup.pixels[which, seen.ids], axis=1)) > 5.0  # px
         assert spoilt[4] is taken[4]
@@ -159,11 +163,11 @@ def sphere_centres(camera: Camera, robot: RobotModel, q: np.ndarray, target: np.
 
 
 def test_spheres_are_drawn_with_an_estimated_calibration_where_they_truly_are(
-    setups: list[Setup], images: list[Image], robot: RobotModel
+    setups: list[CalibrationSetup], images: list[Image], robot: RobotModel
 ) -> None:
     """In rectified images of 256 x 256, from rendered ones with noise, blur and lens distortion, and noisy joints."""
     setup, view = setups[0], {"base": "front", "flange": "wrist"}[setups[0].parent]
-    joints = setup.measured(degrees=0.02)
+    joints = setup.noisy_joints(degrees=0.02)
     samples = [
         Sample(f"{i:02d}", joints[i], detect(image, setup.board, setup.intrinsics)) for i, image in enumerate(images)
     ]
@@ -188,15 +192,15 @@ def test_spheres_are_drawn_with_an_estimated_calibration_where_they_truly_are(
 
 
 def test_bad_setups_are_refused_in_one_line(
-    workcell: CalibrationWorkcell, setups: list[Setup], board: CalibrationBoard
+    workcell: CalibrationWorkcell, setups: list[CalibrationSetup], board: CalibrationBoard
 ) -> None:
     with pytest.raises(GenimaError, match="-1 is negative"):
-        workcell.setup(-1)
-    with pytest.raises(GenimaError, match="base or the flange; 'hand'"):
+        workcell.random_setup(-1)
+    with pytest.raises(GenimaError, match="base or flange, not 'hand'"):
         CalibrationWorkcell(board, "hand")  # type: ignore[arg-type]
-    with pytest.raises(GenimaError, match="640 x 480, not 1280 x 720"):
+    with pytest.raises(GenimaError, match="640x480 px, not 1280x720 px"):
         workcell.images(replace(setups[0], intrinsics=CameraIntrinsics(1280, 720, 900, 900, 640, 360)))
-    with pytest.raises(GenimaError, match="cannot look as far"):
+    with pytest.raises(GenimaError, match="rays outside the render"):
         workcell.images(replace(setups[0], intrinsics=replace(setups[0].intrinsics, distortion=(-0.5, 0, 0, 0, 0))))
 
 
@@ -204,8 +208,8 @@ def test_a_board_too_large_for_the_image_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("genima_sim.calibration.workcell._ATTEMPTS", 200)
     workcell = CalibrationWorkcell(CalibrationBoard("charuco", 12, 9, 0.08, 0.06, "5X5_100"), "flange")
     try:
-        with pytest.raises(GenimaError, match="found 0 poses that show the board well, not 15"):
-            workcell.setup(0)
+        with pytest.raises(GenimaError, match="found 0 of 15 samples"):
+            workcell.random_setup(0)
     finally:
         workcell.close()
 
@@ -258,7 +262,7 @@ def test_a_board_in_the_gripper_moves_with_the_flange(board: CalibrationBoard) -
 
 
 def test_a_board_elsewhere_is_refused(board: CalibrationBoard) -> None:
-    with pytest.raises(GenimaError, match="on the table or is in the gripper; 'ceiling' is neither"):
+    with pytest.raises(GenimaError, match="table or gripper, not 'ceiling'"):
         MountedBoard.at(board, "ceiling")
 
 
@@ -294,7 +298,7 @@ def test_the_simulator_node_shows_a_board_to_its_cameras(board: CalibrationBoard
 @pytest.mark.parametrize(
     "parameters, words",
     [
-        ({"board": "ceiling"}, "'ceiling' is neither"),
+        ({"board": "ceiling"}, "table or gripper, not 'ceiling'"),
         ({"board": "table", "board_file": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A calibration's truth: where the camera and the board are, and where the arm stands for each sample."""
+"""Ground truth of a simulated calibration: poses of camera and board, joints of each sample."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from genima_sim.calibration.optics import Sensor
 
 Array = NDArray[np.float64]
 
-_BUMP = 0.02  # m
-_BUMP_TURN = np.radians(5)
+_BOARD_SHIFT = 0.02  # m
+_BOARD_ROTATION = np.radians(5)
 
 
 @dataclass(frozen=True)
-class Setup:
-    """N samples of one camera and one board. The camera's parent is the base or the flange, the other one is the
-    board's carrier."""
+class CalibrationSetup:
+    """N samples of one camera and one board.
+
+    The parent of the camera is the base or the flange; the other one is the carrier of the board.
+    """
 
     seed: int
     robot: RobotModel
@@ -35,8 +37,8 @@ class Setup:
     T_parent_camera: Array  # (4, 4)
     intrinsics: CameraIntrinsics
     sensor: Sensor
-    T_carrier_board: Array  # (N, 4, 4), the same for all samples unless the board was bumped
-    positions: Array  # (N, n) rad, the arm's true joints
+    T_carrier_board: Array  # (N, 4, 4), equal for all samples unless the board was displaced
+    positions: Array  # (N, n) rad, true joints
 
     @property
     def T_camera_board(self) -> Array:
@@ -47,33 +49,37 @@ class Setup:
 
     @property
     def pixels(self) -> Array:
-        """Where all points of the board truly are in each image, (N, M, 2) px; pixel centres at n + 0.5, half a pixel
-        more than OpenCV's detectors say."""
+        """True pixels of the points of the board in each image, (N, M, 2) px.
+
+        Pixel centres are at n + 0.5, half a pixel more than in OpenCV's detectors.
+        """
         return self.intrinsics.project(transform(self.T_camera_board, self.board.points))
 
-    def measured(self, degrees: float) -> Array:
-        """Joint readings (N, n) in rad with Gaussian noise of that standard deviation."""
+    def noisy_joints(self, degrees: float) -> Array:
+        """Return joints (N, n) in rad with Gaussian noise of that standard deviation."""
         noise = np.random.default_rng([self.seed, 0x4A01]).standard_normal(self.positions.shape)
         return self.positions + np.radians(degrees) * noise
 
-    def bumped(self, samples: Collection[int]) -> Setup:
-        """The same with the board displaced by 20 mm and turned by 5 degrees within its plane in some samples;
-        ``range(k, n)`` for a board that was bumped before sample k."""
+    def displace_board(self, samples: Collection[int]) -> CalibrationSetup:
+        """Return the setup with the board displaced by 20 mm and rotated by 5 degrees in its plane, in some samples.
+
+        ``range(k, n)``: for a board that was displaced before sample k.
+        """
         towards = np.random.default_rng([self.seed, 0xB03B]).uniform(0, 2 * np.pi)
         bump = pose(
-            Rotation.from_rotvec([0.0, 0.0, _BUMP_TURN]).as_matrix(),
-            _BUMP * np.array([np.cos(towards), np.sin(towards), 0.0]),
+            Rotation.from_rotvec([0.0, 0.0, _BOARD_ROTATION]).as_matrix(),
+            _BOARD_SHIFT * np.array([np.cos(towards), np.sin(towards), 0.0]),
         )
         T_carrier_board = self.T_carrier_board.copy()
         T_carrier_board[list(samples)] = T_carrier_board[list(samples)] @ bump
         return replace(self, T_carrier_board=T_carrier_board)
 
 
-def upside_down(images: Sequence[Image], samples: Collection[int]) -> list[Image]:
-    """Images of which some are turned by 180 degrees, as by a driver with another setting; the board is still seen."""
+def rotate_images(images: Sequence[Image], samples: Collection[int]) -> list[Image]:
+    """Rotate some images by 180 degrees, as by another setting of the driver; the board is still visible."""
     return [np.ascontiguousarray(image[::-1, ::-1]) if i in samples else image for i, image in enumerate(images)]
 
 
-def late(images: Sequence[Image], samples: Collection[int]) -> list[Image]:
-    """Images of which some are those of the sample before, as of a camera that hangs; the first's is the last's."""
+def delay_images(images: Sequence[Image], samples: Collection[int]) -> list[Image]:
+    """Replace some images by those of the sample before, as of a camera that is late; the first by the last."""
     return [images[i - 1] if i in samples else image for i, image in enumerate(images)]

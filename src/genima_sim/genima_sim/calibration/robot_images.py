@@ -1,4 +1,4 @@
-"""Photographs of the moving arm in its usual scene, without a board, by a still camera of known place."""
+"""Simulated images of the arm in the scene of the tasks, without a board, by a fixed camera of known pose."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from genima_sim.tasks import get_task, scene_objects
 Array = NDArray[np.float64]
 
 _CAMERA = "camera"
-_USUAL_VIEWS = ("front", "left_shoulder", "right_shoulder")
-_CAMERA_SPREAD = 0.06, 5.0  # m, degrees: deviations from the usual view
+_REFERENCE_VIEWS = ("front", "left_shoulder", "right_shoulder")
+_CAMERA_SPREAD = 0.06, 5.0  # m, degrees: deviations from the reference view
 _JOINT_SPREAD = np.array([0.7, 0.5, 0.5, 0.5, 0.6, 0.6, 0.8])  # rad from home
 _LOWEST = 0.06  # m of joints and tip above the table
 _ATTEMPTS = 2000
 
 
 @dataclass(frozen=True)
-class PhotoSession:
-    """N photographs of one camera: its truth, and how the arm stood in each."""
+class RobotImageSet:
+    """N images of one camera: ground truth, and joints of each image."""
 
     seed: int
     T_base_camera: Array  # (4, 4)
@@ -50,17 +50,17 @@ class PhotoSession:
     positions: Array  # (N, n) rad
     gripper: Array  # (N,) open fraction
 
-    def measured(self, degrees: float) -> Array:
-        """Joint readings (N, n) in rad with Gaussian noise of that standard deviation."""
+    def noisy_joints(self, degrees: float) -> Array:
+        """Return joints (N, n) in rad with Gaussian noise of that standard deviation."""
         noise = np.random.default_rng([self.seed, 0x4A01]).standard_normal(self.positions.shape)
         return self.positions + np.radians(degrees) * noise
 
 
-class Photographer:
-    """Draws random cameras and poses and photographs them. Its OpenGL context belongs to the thread that made it."""
+class RobotImageGenerator:
+    """Generate random cameras and joints, and their images. Its OpenGL context belongs to the thread that made it."""
 
     def __init__(self, robot: RobotModel) -> None:
-        """Raises a GenimaError for a robot that the simulator does not know."""
+        """Raise a GenimaError for a robot without meshes."""
         self._robot = robot
         size, middle = (RENDER_WIDTH, RENDER_HEIGHT), (RENDER_WIDTH / 2, RENDER_HEIGHT / 2)
         camera = Camera(_CAMERA, "base", np.eye(4), *size, RENDER_FOCAL, RENDER_FOCAL, *middle)
@@ -71,49 +71,50 @@ class Photographer:
         self._renderer = SceneRenderer(self._model, {_CAMERA: camera})
         self._self_collision = SelfCollision(robot)
 
-    def shoot(self, seed: int, photos: int) -> PhotoSession:
-        """A random camera near a usual place, with random poses in which its image shows the hand; the same for the
-        same seed.
+    def random_set(self, seed: int, count: int) -> RobotImageSet:
+        """Return a random camera near a reference view, with random joints whose images show the hand.
+
+        Equal seeds give equal sets.
 
         Raises:
-            GenimaError: when there are not so many such poses.
+            GenimaError: when too few such joints are found.
         """
         rng = np.random.default_rng([seed, 0x0B07])
-        usual = load_cameras(paths.shared("calibration", "sim"))[str(rng.choice(_USUAL_VIEWS))]
-        T_base_camera = usual.T_parent_camera @ random_transform(rng, *_CAMERA_SPREAD)
+        reference = load_cameras(paths.shared("calibration", "sim"))[str(rng.choice(_REFERENCE_VIEWS))]
+        T_base_camera = reference.T_parent_camera @ random_transform(rng, *_CAMERA_SPREAD)
         intrinsics, placements = optics.random_intrinsics(rng), random_placements(self._objects, rng)
         found: list[Array] = []
         for _ in range(_ATTEMPTS):
-            if len(found) == photos:
+            if len(found) == count:
                 break
             positions = self._robot.home + rng.uniform(-1, 1, len(self._robot.home)) * _JOINT_SPREAD
             positions = np.clip(positions, self._robot.position_min + 0.05, self._robot.position_max - 0.05)
             points = self._robot.link_poses(positions)[2:, :3, 3]
             pixels = intrinsics.project(transform(inverse(T_base_camera), points[-2:]))
-            seen = np.all((pixels > 20) & (pixels < np.array([intrinsics.width, intrinsics.height]) - 20))
-            if seen and points[:, 2].min() > _LOWEST and not self._self_collision.depth(positions):
+            visible = np.all((pixels > 20) & (pixels < np.array([intrinsics.width, intrinsics.height]) - 20))
+            if visible and points[:, 2].min() > _LOWEST and not self._self_collision.depth(positions):
                 found.append(positions)
-        if len(found) < photos:
-            raise GenimaError(f"found {len(found)} poses that show the hand, not {photos}: ask for fewer")
-        gripper = rng.uniform(0, 1, photos)
-        return PhotoSession(seed, T_base_camera, intrinsics, Sensor(), placements, np.array(found), gripper)
+        if len(found) < count:
+            raise GenimaError(f"robot images: found {len(found)} of {count} poses that show the hand; ask for fewer")
+        gripper = rng.uniform(0, 1, count)
+        return RobotImageSet(seed, T_base_camera, intrinsics, Sensor(), placements, np.array(found), gripper)
 
-    def images(self, shoot: PhotoSession) -> Sequence[Image]:
-        """What the camera sees, (480, 640, 3) each; the same for the same shoot."""
-        rng = np.random.default_rng([shoot.seed, 0x1A6E])
-        rays = optics.rays(shoot.intrinsics)
-        place_objects(self._model, self._data, self._objects, shoot.placements)
-        placed, T = self._model.camera(_CAMERA), shoot.T_base_camera @ np.diag([1.0, -1.0, -1.0, 1.0])
+    def images(self, image_set: RobotImageSet) -> Sequence[Image]:
+        """Return the images, (480, 640, 3) each; equal for equal sets."""
+        rng = np.random.default_rng([image_set.seed, 0x1A6E])
+        rays = optics.pixel_rays(image_set.intrinsics)
+        place_objects(self._model, self._data, self._objects, image_set.placements)
+        placed, T = self._model.camera(_CAMERA), image_set.T_base_camera @ np.diag([1.0, -1.0, -1.0, 1.0])
         placed.pos[:] = T[:3, 3]
         mujoco.mju_mat2Quat(placed.quat, T[:3, :3].ravel())
         images = []
-        for positions, gripper in zip(shoot.positions, shoot.gripper, strict=True):
+        for positions, gripper in zip(image_set.positions, image_set.gripper, strict=True):
             self._data.qpos[self._arm] = positions
             finger = self._robot.gripper_position(gripper)
             for name, ratio in finger_ratios(self._robot).items():
                 self._data.joint(name).qpos[:] = ratio * finger
             render = self._renderer.render(self._data.qpos)[_CAMERA]
-            images.append(optics.expose(render, rays, shoot.sensor, rng))
+            images.append(optics.expose(render, rays, image_set.sensor, rng))
         return images
 
     def close(self) -> None:
