@@ -35,6 +35,8 @@ from genima_sim.simulation import Simulation
 torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 
 
+LATE = (AssertionError, TimeoutError, subprocess.TimeoutExpired, pytest.fail.Exception)
+"""Failures that a busy machine may cause; others are defects on any machine."""
 WATCH = pytest.StashKey[MachineWatch]()
 PROBE = pytest.StashKey[WakeUpProbe]()
 
@@ -64,7 +66,8 @@ def pytest_runtest_makereport(
     """Skip a test that missed its deadlines on a busy machine, with what was measured and what had failed."""
     report = yield
     watch = item.stash.get(WATCH, None)
-    if report.failed and call.excinfo is not None and watch is not None and (measured := watch.busy()):
+    late = call.excinfo is not None and isinstance(call.excinfo.value, LATE)
+    if report.failed and late and watch is not None and (measured := watch.busy()):
         path, line, _ = item.location
         failure = call.excinfo.exconly().splitlines()[0][:300]
         report.outcome = "skipped"

@@ -217,7 +217,7 @@ EXECUTABLES = {
     "rviz2": ["rviz2"],
 } | {
     package: re.findall(r'"(\w+) = ', (ROOT / "src" / package / "setup.py").read_text())
-    for package in ("genima_nodes", "genima_sim")
+    for package in ("genima_nodes", "genima_calibration", "genima_sim")
 }
 
 
@@ -357,7 +357,7 @@ def named(listed: list[NodeSpec]) -> set[str]:
 
 
 AROUND = named(processes.driver_support_nodes("fr3", ["front"], "sim"))
-POLICY = {*named(processes.policy()), "genima_nodes/calibration_watch"}
+POLICY = {*named(processes.policy()), "genima_calibration/calibration_watch"}
 DRIVEN = named(processes.adapters("fr3", "crisp", "robotiq_2f140"))
 SAFE = {*named(processes.safety_nodes("fr3", "sim", ["front"])), "genima_nodes/task_runner"}
 CLOCK = {"genima_nodes/clock_watch"}

@@ -436,7 +436,7 @@ def test_without_eyes_the_arm_comes_to_rest(graph, arm, words, see) -> None:
 
 
 def test_an_arm_that_is_held_by_others_is_followed_not_left_behind(graph, arm) -> None:
-    stood = StandInController.read
+    stood = StandInController.predict_chunk
 
     def far(self: StandInController, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         chunk = stood(self, drawn, joints)
@@ -444,7 +444,7 @@ def test_an_arm_that_is_held_by_others_is_followed_not_left_behind(graph, arm) -
         return chunk
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StandInController, "read", far)
+        patch.setattr(StandInController, "predict_chunk", far)
         arm.task("wave")
         words = "the arm is 0.2 rad or more from its set-point; begins anew there"
         graph.until(graph.complains("controller", words), "no complaint", arm.work)
