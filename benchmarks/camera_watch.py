@@ -120,12 +120,14 @@ class Bench:
         return {node: late(self.driver, node) for node in COUNTERS}
 
     def _said(self) -> dict[str, str]:
-        from genima_nodes.ros.diagnostics import values
+        from genima_nodes.ros.diagnostics import measurements
 
         if WATCH not in self.driver.health:
             return {}
-        said = values(self.driver.health[WATCH])
-        return {key: said[key] for key in (*VIEWS, "check p50 [ms]", "check p99 [ms]")}
+        status = self.driver.health[WATCH]
+        measured = measurements(status)
+        latencies = {key: f"{measured[key]:.4g}" for key in ("check p50 [ms]", "check p99 [ms]")}
+        return {"fault": status.message or "none"} | latencies
 
     def bump(self) -> str:
         """Move the camera."""

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima_nodes.ros import qos
-from genima_nodes.ros.diagnostics import values
+from genima_nodes.ros.diagnostics import measurements
 
 VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
 IMAGES = tuple(f"/cameras/{view}/color/image_raw" for view in VIEWS)
@@ -178,8 +178,8 @@ def trace(options: Options) -> tuple[NDArray[np.float64], str, int]:
 
                 for _ in tasks(driver, options.seed, begin + options.seconds, watch, lambda: None):
                     pass
-            said = values(driver.health["controller"])
-            own = ", ".join(f"{p} {said[f'image to command {p} [ms]']} ms" for p in ("p50", "p99"))
+            measured = measurements(driver.health["controller"])
+            own = ", ".join(f"{p} {measured[f'image to command {p} [ms]']:.4g} ms" for p in ("p50", "p99"))
         if abs(_offset() - before) > 1e-3:
             raise GenimaError("the clock was set meanwhile: run it again")
         traces = read(Path(folder), before)

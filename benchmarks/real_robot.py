@@ -33,7 +33,7 @@ from genima.robot.model import RobotModel
 from genima.system.signals import interruptible
 from genima_bringup.node_specs import CLOCK_WATCH
 from genima_cli.supervisor import Supervisor
-from genima_nodes.ros.diagnostics import values
+from genima_nodes.ros.diagnostics import measurements
 from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
 from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
@@ -222,9 +222,10 @@ def watcher(graph: Graph, seen: Seen, begin: float, progress: Any) -> Callable[[
         for process in graph.cell.processes:
             rss = psutil.Process(graph.supervisor.pid(process.node)).memory_info().rss
             seen.memory[process.node].append((now - begin, rss / 2**20))
-        if values(health["command_guard"])["owner"] == "controller":
+        guard = graph.driver.guard
+        if guard is not None and guard.owner == "controller":
             for name, meter in RATES.items():
-                seen.rates[name].append(float(values(health[name])[f"{meter} rate [Hz]"]))
+                seen.rates[name].append(measurements(health[name])[f"{meter} rate [Hz]"])
 
     return watch
 

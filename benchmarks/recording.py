@@ -227,10 +227,10 @@ def _used(nodes: dict[str, psutil.Process]) -> dict[str, float]:
 
 def _late(driver: Any) -> dict[str, tuple[int, int]]:
     """Ticks of the sources that were late, and that were due."""
-    from genima_nodes.ros.diagnostics import values
+    from genima_nodes.ros.diagnostics import measurements
 
-    said = {node: values(driver.health[node]) for node in NODES if node != "recorder"}
-    return {node: (int(values["late"]), int(values["due"])) for node, values in said.items()}
+    measured = {node: measurements(driver.health[node]) for node in NODES if node != "recorder"}
+    return {node: (int(values["late"]), int(values["due"])) for node, values in measured.items()}
 
 
 # What is in the bag.

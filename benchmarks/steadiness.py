@@ -114,11 +114,11 @@ def main() -> None:
 
 def late(driver, name: str) -> tuple[int, int]:  # type: ignore[no-untyped-def]
     """Ticks that were late, and that were due, as the node counts them."""
-    from genima_nodes.ros.diagnostics import values
+    from genima_nodes.ros.diagnostics import measurements
 
-    said = values(driver.health[name])
+    measured = measurements(driver.health[name])
     due, missed = COUNTERS[name]
-    return int(said[missed]), int(said[due])
+    return int(measured[missed]), int(measured[due])
 
 
 def growth(samples: list[tuple[float, float]]) -> tuple[float, float, float]:

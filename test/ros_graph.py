@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 
+from genima_interfaces.msg import GuardStatus, NodeStatus
 from genima_nodes.ros import qos
 
 PATIENCE = 60.0  # s: the machine may be busy
@@ -23,6 +24,8 @@ class Graph:
     def __init__(self) -> None:
         self.probe = rclpy.create_node("probe")
         self.health: dict[str, DiagnosticStatus] = {}
+        self.statuses: dict[str, NodeStatus] = {}
+        self.guard = GuardStatus()
         self.nodes: list[Any] = []
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.probe)
@@ -30,6 +33,8 @@ class Graph:
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
         self.hear(DiagnosticArray, "/diagnostics", qos.STATUS, self._on_diagnostics)
+        self.hear(NodeStatus, "node_status", qos.NODE_STATUS, self._on_node_status)
+        self.hear(GuardStatus, "command_guard/status", qos.GUARD_STATUS, self._on_guard_status)
 
     def add(self, node: Any) -> Any:
         """Take a node into the graph."""
@@ -77,6 +82,10 @@ class Graph:
 
         return condition
 
+    def guard_reports(self, reason: int) -> Callable[[], bool]:
+        """A condition: the command guard's state has this reason of GuardStatus."""
+        return lambda: bool(self.guard.reason == reason)
+
     def is_fine(self, node: str) -> Callable[[], bool]:
         """A condition: the node's diagnostics are at OK."""
         return lambda: node in self.health and self.health[node].level == DiagnosticStatus.OK
@@ -94,6 +103,17 @@ class Graph:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.health.update({status.name: status for status in message.status})
 
+    def _on_node_status(self, message: NodeStatus) -> None:
+        self.statuses[message.node] = message
+
+    def _on_guard_status(self, message: GuardStatus) -> None:
+        self.guard = message
+
     def _spin(self) -> None:
         while not self._ending.is_set():
             self.executor.spin_once(timeout_sec=0.1)
+
+
+def diagnostic_values(status: DiagnosticStatus) -> dict[str, str]:
+    """What people read on /diagnostics, by key."""
+    return {pair.key: pair.value for pair in status.values}

@@ -43,7 +43,7 @@ def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path) -> None:
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     print(done.stdout, done.stderr, sep="\n")
     assert done.returncode == 0 and "from where the simulated camera is" in done.stdout
-    assert "calibrator may move the arm" in (tmp_path / "logs" / "command_guard.log").read_text()
+    assert "owner: calibrator" in (tmp_path / "logs" / "command_guard.log").read_text()
     saved = CameraCalibration.load(tmp_path / "out" / "wrist.yaml")
     session = Session(tmp_path / "out" / "samples" / "wrist", "wrist", "flange", BOARD, PANDA)
     assert session.info is not None and len(session.names) <= 7

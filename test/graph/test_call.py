@@ -35,8 +35,8 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
 
 
 def test_the_arm_is_stopped_and_goes_on(call: Callable[..., tuple[int, str]]) -> None:
-    assert call("stop", "--patience", "60") == (0, "stopped; go on with ./genima call resume")
-    assert call("resume") == (0, "going on with the next command near the arm")
+    assert call("stop", "--patience", "60") == (0, "stopped; resume with ./genima call resume")
+    assert call("resume") == (0, "resumed: the next command near the arm moves it")
 
 
 def test_a_no_is_one_line_and_exit_code_2(call: Callable[..., tuple[int, str]]) -> None:

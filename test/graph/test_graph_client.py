@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from ros_graph import Graph
 
@@ -15,6 +14,7 @@ from genima.errors import GenimaError
 from genima_cli import graph_client as module
 from genima_cli.graph_client import GraphClient
 from genima_interfaces.action import RunTask
+from genima_interfaces.msg import NodeStatus
 from genima_nodes.ros import qos
 
 
@@ -33,10 +33,10 @@ def test_a_node_that_falls_silent_is_not_ready(
     graph: Graph, driver: GraphClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SILENT", 0.5)
-    say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
+    say = graph.speak(NodeStatus, "node_status", qos.NODE_STATUS)
 
     def speak() -> bool:
-        say(DiagnosticArray(status=[DiagnosticStatus(name="guard", level=DiagnosticStatus.OK)]))
+        say(NodeStatus(node="guard", state=NodeStatus.OK))
         return not driver.trouble("guard")
 
     assert driver.trouble("guard") == "silent", "it was never heard"

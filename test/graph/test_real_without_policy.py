@@ -38,7 +38,7 @@ def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: 
         ready = command.until("ready; Ctrl-C ends")
         assert {log.stem for log in logs.glob("*.log")} == NODES
         assert call(environment, "home")[0] == 0
-        assert call(environment, "stop") == (0, "stopped; go on with ./genima call resume")
+        assert call(environment, "stop") == (0, "stopped; resume with ./genima call resume")
         stopped = command.until("! command_guard: arm: stopped", ready)
         assert call(environment, "resume")[0] == 0  # the robot's recovery is asked for, by the name that it has here
         command.until("all fine", stopped)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from ros_graph import diagnostic_values
 from sensor_msgs.msg import JointState
 from standins import interfaces
 from standins.cell import Cell, cell, prepare, set_scene
@@ -27,7 +29,6 @@ from genima_cli.supervisor import Supervisor
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import values
 from genima_nodes.ros.ros_environment import ros_environment
 
 pytestmark = pytest.mark.real_time
@@ -61,6 +62,7 @@ def play(found: Cell, logs: Path, environment: dict[str, str]) -> Played:
     targets: list[JointState] = []
     reflexes: list[int] = []
     drawings: list[float] = []  # stamps, s
+    in_tf: dict[str, str] = {}
     with Supervisor(found.processes, logs, environment) as supervisor:
         rclpy.init()
         driver, alive = GraphClient("judge"), supervisor.check
@@ -72,6 +74,13 @@ def play(found: Cell, logs: Path, environment: dict[str, str]) -> Played:
             driver.create_subscription(
                 DrawnTarget, "drawn_target", lambda m: drawings.append(messages.seconds(m.header.stamp)), qos.STATUS
             )
+
+            def on_diagnostics(message: DiagnosticArray) -> None:
+                for status in message.status:
+                    if status.name == "camera_transforms":
+                        in_tf.update(diagnostic_values(status))
+
+            driver.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos.STATUS)
             unplug = "cameras/wrist/standin/unplug"
             driver.callee(SetBool, unplug)
             driver.wait_ready([p.node for p in found.ours if p != CLOCK_WATCH], _START, alive)
@@ -98,10 +107,10 @@ def play(found: Cell, logs: Path, environment: dict[str, str]) -> Played:
         finally:
             driver.close()
             rclpy.shutdown()
-    in_tf = values(driver.health["camera_transforms"])["cameras in tf"]
     moved = float(np.ptp(places, axis=0).max()) if len(places) else 0.0
     drawn = bool(drawings) and drawings[-1] > back
-    return Played(result, driver.complaints, commands, targets, reflexes[-1], in_tf, seeing, acting, moved, drawn)
+    hung = in_tf["cameras in tf"]
+    return Played(result, driver.complaints, commands, targets, reflexes[-1], hung, seeing, acting, moved, drawn)
 
 
 def test_the_whole_robot_does_a_task_without_a_reflex_and_outlives_a_camera_that_is_unplugged(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_an_expert_leads_the_arm_through_a_task(tmp_path: Path) -> None:
     done = run(command)
     print(done.stdout, done.stderr, sep="\n")
     assert done.returncode == 0 and "seed 0: done" in done.stdout
-    assert "teleop may move the arm" in (tmp_path / "command_guard.log").read_text()
+    assert "owner: teleop" in (tmp_path / "command_guard.log").read_text()
 
 
 @pytest.mark.real_time
@@ -111,7 +111,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
             terminal.press("b")
             terminal.until("recording 1 s")
             terminal.process.send_signal(signal.SIGINT)
-            terminal.until("the follower is nobody's")
+            terminal.until("owner of the follower: none")
             terminal.until("is complete, and not judged")
             assert terminal.process.wait(30) == 130
     demos = [Episode.load(folder, RobotModel.load("panda")) for folder in find_episodes(out)]
@@ -139,7 +139,7 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
             terminal.press(" ")  # it is not deaf meanwhile
             terminal.until("the follower rests")
             terminal.press("q")
-            terminal.until("the follower is nobody's")
+            terminal.until("owner of the follower: none")
             assert terminal.process.wait(30) == 0
 
 

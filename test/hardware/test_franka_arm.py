@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.parameter import Parameter
-from ros_graph import Graph
+from ros_graph import Graph, diagnostic_values
 from sensor_msgs.msg import JointState
 from standins import pylibfranka
 from standins.signatures import Signatures, signatures
@@ -34,7 +34,6 @@ from genima_nodes.drivers.libfranka_hand import FrankaHand
 from genima_nodes.franka_arm import FrankaArmNode
 from genima_nodes.franka_hand import FrankaHandNode
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import values
 
 FR3 = RobotModel.load("fr3")
 HERE = "robot.here"
@@ -109,9 +108,9 @@ def test_it_follows_a_guards_set_points_within_the_limits_and_stays_where_they_e
     now, wish = 0.0, FR3.home.copy()
     for tick in range(100):
         state = arm.read()
-        guard.measure(Joints(now, state.positions, 1.0))
+        guard.update_joints(Joints(now, state.positions, 1.0))
         wish = FR3.home + 0.4 * np.sin(2.0 * now) * np.array([1, 0, 0, 1, 0, 0, 0])
-        guard.offer("controller", Command(now, wish, np.zeros(7), 1.0))
+        guard.submit("controller", Command(now, wish, np.zeros(7), 1.0))
         guarded = guard.step(now)
         if guarded.command is not None:
             assert arm.follow(guarded.command, now), arm.refused
@@ -416,7 +415,7 @@ def test_what_the_node_hears_wrong_is_told_and_not_followed(graph: Graph, nodes:
     )
     nodes.arm.cable = False
     graph.until(graph.complains("franka_arm", "is lost"), "the cable is out")
-    assert values(graph.health["franka_arm"])["following"] == "False"
+    assert diagnostic_values(graph.health["franka_arm"])["following"] == "False"
 
 
 @pytest.mark.any_pace

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_graph import Graph
+from ros_graph import Graph, diagnostic_values
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
@@ -21,7 +21,6 @@ from genima_nodes.drivers import librealsense_camera as realsense
 from genima_nodes.drivers import optional_library as optional
 from genima_nodes.drivers.librealsense_camera import ColorCamera, ColorProfile
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import values
 
 MISSING = "pyrealsense2, or Debian's libusb-1.0-0, is not installed"
 pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
@@ -208,7 +207,7 @@ def test_the_node_speaks_as_the_ros_driver_does(graph: Graph, tf: list[Any]) -> 
     # roll -90, yaw -90 degrees, as the driver has it; a quaternion and its negative are the same rotation
     assert np.allclose(np.abs([turned.x, turned.y, turned.z, turned.w] @ np.array([-0.5, 0.5, -0.5, 0.5])), 1)
     filming.until(lambda: "realsense_camera" in graph.health, "says nothing of itself")
-    said = values(graph.health["realsense_camera"])
+    said = diagnostic_values(graph.health["realsense_camera"])
     assert (said["serial"], said["usb"], said["wanted rate [Hz]"]) == ("0123", "3.2", "30")
 
 
@@ -222,7 +221,7 @@ def test_a_camera_that_is_unplugged_is_a_fault_until_it_is_back(
     filming.bus.cameras.append(SoftwareCamera("1"))
     heard = len(filming.images)
     filming.until(lambda: len(filming.images) > heard and graph.is_fine("realsense_camera")(), "does not come back")
-    filming.until(lambda: values(graph.health["realsense_camera"])["times opened"] == "2", "does not count")
+    filming.until(lambda: diagnostic_values(graph.health["realsense_camera"])["times opened"] == "2", "does not count")
 
 
 def test_stamps_of_another_time_are_a_fault(graph: Graph, tf: list[Any]) -> None:

@@ -26,6 +26,7 @@ from genima.control.limit_violations import violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
+from genima_interfaces.msg import GuardStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes.arm_adapter import ArmAdapterNode
 from genima_nodes.arm_recovery import ArmRecoveryNode
@@ -225,7 +226,7 @@ def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
     graph.call(Trigger, "standin/trip", Trigger.Request())
     words = "robot: the controller"
     graph.until(graph.complains("arm_recovery", words), "nobody tells of the reflex", cell.lead)
-    graph.until(graph.complains("command_guard", "stop requested"), "the guard goes on", cell.lead)
+    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard goes on", cell.lead)
     assert "call resume" in graph.health["arm_recovery"].message
     told = len(hardware.franka.targets)
     there = hardware.arm.q
@@ -247,16 +248,16 @@ def test_a_guard_that_begins_anew_says_first_where_the_arm_is() -> None:
     guard.select("teleop")
     for place in (FR3.home, fallen):
         for k in range(5):
-            guard.measure(Joints(k / 100, place, 1.0))
-            guard.offer("teleop", Command(k / 100, place, np.zeros(7), 1.0))
+            guard.update_joints(Joints(k / 100, place, 1.0))
+            guard.submit("teleop", Command(k / 100, place, np.zeros(7), 1.0))
             said = guard.step(k / 100).command
         assert said is not None
         np.testing.assert_allclose(said.positions, place, atol=1e-9)
         guard.stop()
-        guard.measure(Joints(0.05, fallen, 1.0))  # a reflex, and gravity
+        guard.update_joints(Joints(0.05, fallen, 1.0))  # a reflex, and gravity
         stopped = guard.step(0.05).command
         assert stopped is not None and np.allclose(stopped.positions, place)  # nobody may follow that now
-        guard.begin_anew()
+        guard.restart()
         assert guard.step(0.06).command is None
         guard.resume()
 
@@ -265,7 +266,7 @@ def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, sim
     cell = Cell(graph, simulation, "crisp")
     graph.until(graph.is_fine("arm_recovery"), "the robot is not ready")
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=True))
-    graph.until(graph.complains("command_guard", "stop requested"), "the guard goes on")
+    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard goes on")
     assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
     graph.until(graph.complains("command_guard", "recovery: the robot's error recovery fails"), "no complaint")
     assert graph.complains("command_guard", "release the emergency stop")()
@@ -282,7 +283,7 @@ def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, sim
 def test_resume_says_when_nobody_can_recover_the_robot(graph) -> None:
     graph.add(CommandGuardNode(**options(robot="fr3", recovery="robot/recover")))
     answer = graph.call(Trigger, "command_guard/resume", Trigger.Request())
-    assert not answer.success and "nobody serves robot/recover" in answer.message
+    assert not answer.success and "robot/recover: service not available" in answer.message
 
 
 def test_a_backend_without_recovery_needs_no_node_for_it(graph) -> None:

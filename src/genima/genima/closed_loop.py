@@ -67,8 +67,8 @@ def run_episode(
             stream.add(chunk)
             chunk = None
         joints = robot.joints()
-        guard.measure(joints)
+        guard.update_joints(joints)
         if command := stream.command(robot.time, joints):
-            guard.offer(SOURCE, command)
+            guard.submit(SOURCE, command)
         robot.apply(guard.step(robot.time).command, 1 / command_rate)
     return chunks

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 Value: TypeAlias = str | int | float | bool | list[str]
 
+DRIVER_STOP_TIMEOUT = 10.0  # s: a driver brings the arm to rest and closes the device, a recorder writes what it holds
+_GUARD_STOP_TIMEOUT = 3.0  # s: the guard first brings the arm to rest
+
 
 # Where the user has not set these.
 ENVIRONMENT = {
@@ -36,6 +39,7 @@ class NodeSpec:
     parameters: dict[str, Value] = field(default_factory=dict)
     remappings: dict[str, str] = field(default_factory=dict)
     name: str = ""  # where several of one kind run
+    stop_timeout: float = 1.0  # s from SIGINT to SIGKILL
 
     @property
     def node(self) -> str:
@@ -66,8 +70,8 @@ RECOVERY = "robot/recover"  # the service of who brings a real robot back after 
 
 def command_guard(robot: Value = "panda", rate: Value = 200, recovery: Value = "") -> NodeSpec:
     """What all commands pass; ``rate`` in Hz is its own, ``recovery`` the service that brings a real robot back."""
-    parameters = {"robot": robot, "self_collision": True, "rate": rate, "recovery": recovery}
-    return NodeSpec("genima_nodes", "command_guard", parameters)
+    parameters = {"robot": robot, "rate": rate, "recovery": recovery}
+    return NodeSpec("genima_nodes", "command_guard", parameters, stop_timeout=_GUARD_STOP_TIMEOUT)
 
 
 def leader_follower_nodes(robot: Value = "panda", rate: Value = 200) -> list[NodeSpec]:
@@ -121,7 +125,7 @@ def recording_stack(leader: str, rate: float, folder: str, images: str) -> list[
     """
     options: dict[str, Value] = {"folder": folder, "images": images, "calibration": "sim"}
     options["recreatable"] = leader == "expert"  # a person's demos cannot be made again
-    recorder = NodeSpec("genima_nodes", "recorder", options)
+    recorder = NodeSpec("genima_nodes", "recorder", options, stop_timeout=DRIVER_STOP_TIMEOUT)
     cameras: dict[str, Value] = {"camera_rate": rate, "camera_backlog": 20}
     return [*simulator(cameras), *simulated_leader(leader), *leader_follower_nodes(rate=100), recorder]
 
@@ -182,7 +186,9 @@ def camera(view: str, device: Device) -> NodeSpec:
         "serial_no": f"_{device.serial}",  # ROS would take a number for one
         "rgb_camera.color_profile": f"{device.width}x{device.height}x{device.rate}",
     }
-    return NodeSpec("genima_nodes", "realsense_camera", parameters, name=f"{view}_camera")
+    return NodeSpec(
+        "genima_nodes", "realsense_camera", parameters, name=f"{view}_camera", stop_timeout=DRIVER_STOP_TIMEOUT
+    )
 
 
 def adapters(robot: Value, backend: Value, gripper: Value) -> list[NodeSpec]:
@@ -191,8 +197,18 @@ def adapters(robot: Value, backend: Value, gripper: Value) -> list[NodeSpec]:
     The last one brings the arm back after a reflex: it is left out where the backend knows no recovery.
     """
     return [
-        NodeSpec("genima_nodes", "arm_adapter", {"robot": robot, "backend": backend}),
-        NodeSpec("genima_nodes", "gripper_adapter", {"robot": robot, "backend": gripper}),
+        NodeSpec(
+            "genima_nodes",
+            "arm_adapter",
+            {"robot": robot, "backend": backend},
+            stop_timeout=DRIVER_STOP_TIMEOUT,
+        ),
+        NodeSpec(
+            "genima_nodes",
+            "gripper_adapter",
+            {"robot": robot, "backend": gripper},
+            stop_timeout=DRIVER_STOP_TIMEOUT,
+        ),
         NodeSpec("genima_nodes", "arm_recovery", {"backend": backend}),
     ]
 
@@ -201,8 +217,14 @@ def own_drivers(robot: Value, robot_ip: Value) -> list[NodeSpec]:
     """Our own drivers of a Franka arm and of its hand."""
     parameters = {"robot": robot, "robot_ip": robot_ip}
     return [
-        NodeSpec("genima_nodes", "franka_arm", parameters, {"franka_arm/recover": RECOVERY}),
-        NodeSpec("genima_nodes", "franka_hand", parameters),
+        NodeSpec(
+            "genima_nodes",
+            "franka_arm",
+            parameters,
+            {"franka_arm/recover": RECOVERY},
+            stop_timeout=DRIVER_STOP_TIMEOUT,
+        ),
+        NodeSpec("genima_nodes", "franka_hand", parameters, stop_timeout=DRIVER_STOP_TIMEOUT),
     ]
 
 
@@ -285,7 +307,7 @@ def simulator_support_nodes(
 ) -> list[NodeSpec]:
     """What closes the loop, whatever simulates the robot."""
     return [
-        NodeSpec("genima_nodes", "command_guard", {"robot": robot, "self_collision": True}),
+        command_guard(robot, 50),
         *policy(checkpoint, calibration, seed=seed, straggler_timeout=0.03, shortcuts=shortcuts),
         TASK_RUNNER,
     ]

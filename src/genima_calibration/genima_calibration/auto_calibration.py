@@ -125,12 +125,12 @@ class AutoCalibration:
         except GenimaError as error:
             self.words, self.fault = f"ended, and the arm is held: {error}", True
         finally:
-            self._arm.let_go()
+            self._arm.release()
 
     def _visit(self) -> str:
         arm, session = self._arm, self._calibrator.session
         tour = PosePlanner(session.robot, session.parent, session.board, self._keep_outs, self._settings.lowest)
-        arm.take(self._go_on)
+        arm.acquire(self._go_on)
         home, misses = arm.rest.positions, 0
         seen_from: NDArray[np.float64] | None = None
         outcome: HandEyeResult | None = None
@@ -160,7 +160,7 @@ class AutoCalibration:
         for _ in range(_HOLDS):
             rest = self._arm.rest
             way = tour.way(rest.positions, goal, rest.gripper, self._settings.speed, outcome)
-            if self._arm.go(way, self._go_on):
+            if self._arm.follow(way, self._go_on):
                 return
         raise GenimaError(f"the command guard held it {_HOLDS} times on one way: is the machine too busy?")
 
@@ -170,7 +170,7 @@ class AutoCalibration:
         arrived, problem = self._arm.rest.stamp, "no image of the arm at rest comes"
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            if not self._arm.stay(self._go_on):
+            if not self._arm.check_following(self._go_on):
                 deadline = time.monotonic() + _PATIENCE
             if (seen := self._calibrator.settled()) is not None and seen[0].stamp > arrived:
                 look, joints = seen
@@ -191,7 +191,7 @@ class AutoCalibration:
         self.words = f"{len(self._calibrator.session.names)} samples; computes"
         deadline = time.monotonic() + _PATIENCE
         while (result := self._calibrator.result()) is None:
-            if not self._arm.stay(self._go_on):
+            if not self._arm.check_following(self._go_on):
                 deadline = time.monotonic() + _PATIENCE
             if time.monotonic() > deadline:
                 raise GenimaError("the computation does not end")

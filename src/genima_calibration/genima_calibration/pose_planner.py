@@ -163,7 +163,7 @@ class PosePlanner:
         for at in np.linspace(start, goal, steps)[-1::-1]:  # the end is what is most likely not free
             for place in (*self._keep_outs, held):
                 if not (place.depth(at) <= 0 or np.array_equal(at, start) or place.allows(start, at[None])):
-                    return place.reason.value
+                    return place.reason.text
         return None
 
     def _near_miss(self, goal: Array) -> bool:

@@ -1,4 +1,4 @@
-"""Drives the running graph from outside: waits for its nodes, resets the scene, has tasks run."""
+"""Client of a running ROS graph: wait for its nodes, reset the scene, run tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
 from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
@@ -18,23 +17,24 @@ from genima.errors import GenimaError
 from genima_cli.machine_load import LoadMeter
 from genima_cli.startup_progress import StartupProgress
 from genima_interfaces.action import RunTask
+from genima_interfaces.msg import GuardStatus, NodeStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes.ros import qos
-from genima_nodes.ros.diagnostics import own_name, values
 
 _DISCOVERY = 30.0  # s for a service to be found
 _PATIENCE = 10.0  # s for its answer
 _CONFIRMED = 2.0  # s for each answer when a task shall end
-_SILENT = 5.0  # s; nodes report every second
+_SILENT = 5.0  # s; nodes publish their status every second
 
 
 class GraphClient(Node):
-    """Nothing happens in it but while it spins."""
+    """Node without a thread of its own: callbacks run only while its methods wait."""
 
     def __init__(self, name: str, namespace: str = "") -> None:
         super().__init__(name, namespace=namespace)
-        self.health: dict[str, DiagnosticStatus] = {}
-        self.complaints: list[str] = []  # all that were heard
+        self.health: dict[str, NodeStatus] = {}  # newest by node
+        self.guard: GuardStatus | None = None  # newest; None: none yet
+        self.complaints: list[str] = []  # all faults so far
         self._heard: dict[str, float] = {}  # monotonic s, by node
         self._load = LoadMeter()
         self._sent: Future | None = None  # the task that was begun last
@@ -42,7 +42,8 @@ class GraphClient(Node):
         self._executor.add_node(self)
         self._callees: dict[str, Any] = {}  # clients by name
         self._run_task = ActionClient(self, RunTask, "run_task")
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
+        self.create_subscription(NodeStatus, "node_status", self._on_node_status, qos.NODE_STATUS)
+        self.create_subscription(GuardStatus, "command_guard/status", self._on_guard_status, qos.GUARD_STATUS)
 
     def close(self) -> None:
         """End before ROS does: the executor's wake-up calls would come into the void."""
@@ -162,28 +163,24 @@ class GraphClient(Node):
             raise self._timeout(f"nobody serves {name}")
 
     def faults(self) -> list[str]:
-        """What the nodes complain about now."""
-        return [f"{name}: {s.message}" for name, s in self.health.items() if s.level != DiagnosticStatus.OK]
+        """Return the present faults of all nodes."""
+        return [f"{name}: {status.message}" for name, status in self.health.items() if status.state != NodeStatus.OK]
 
     def trouble(self, name: str) -> str:
-        """What is wrong with a node, which may have fallen silent; empty where it is fine."""
+        """Return the fault of a node, or that it publishes no status; empty where it is fine."""
         status = self.health.get(name)
         if status is None or time.monotonic() - self._heard[name] > _SILENT:
             return "silent"
-        return str(status.message) if status.level != DiagnosticStatus.OK else ""
+        return str(status.message) if status.state != NodeStatus.OK else ""
 
     def dropped(self) -> int:
-        """Samples that came to any node and were not used."""
-        return sum(
-            int(value)
-            for status in self.health.values()
-            for key, value in values(status).items()
-            if key.endswith(" dropped") or key.startswith("skipped ")
-        )
+        """Return the number of samples that arrived at any node and were not used."""
+        return sum(int(status.dropped) for status in self.health.values())
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if (name := own_name(self, status)) is not None:
-                self.health[name], self._heard[name] = status, time.monotonic()
-                if status.level != DiagnosticStatus.OK:
-                    self.complaints.append(f"{name}: {status.message}")
+    def _on_node_status(self, message: NodeStatus) -> None:
+        self.health[message.node], self._heard[message.node] = message, time.monotonic()
+        if message.state != NodeStatus.OK:
+            self.complaints.append(f"{message.node}: {message.message}")
+
+    def _on_guard_status(self, message: GuardStatus) -> None:
+        self.guard = message

@@ -22,7 +22,7 @@ from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import SceneStatus
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import values
+from genima_nodes.ros.diagnostics import measurements
 
 _REMEMBERED = 40  # sets of images kept, to find the one that a drawing was made from
 
@@ -102,14 +102,14 @@ class GraphMonitor(GraphClient):
 
     def measurements(self, program_start: float) -> Measurements:
         """Return the measurements over all episodes so far."""
-        control = values(self.health["controller"]) if "controller" in self.health else {}
-        due = float(control.get("due commands", 0))
+        control = measurements(self.health["controller"]) if "controller" in self.health else {}
+        due = control.get("due commands", 0.0)
         factors = self.seen.real_time_factors
         return Measurements(
             drawing_hz=self.seen.drawings.hz,
             command_hz=self.seen.commands.hz,
-            late_fraction=float(control["late commands"]) / due if due else math.nan,
-            latency_ms={p: float(control.get(f"image to command {p} [ms]", "nan")) for p in ("p50", "p99")},
+            late_fraction=control["late commands"] / due if due else math.nan,
+            latency_ms={p: control.get(f"image to command {p} [ms]", math.nan) for p in ("p50", "p99")},
             real_time_factor=float(np.mean(factors)) if factors else math.nan,
             first_drawn_target_s=(self.seen.first_drawn or math.nan) - program_start,
         )

@@ -1,4 +1,4 @@
-"""Starts nodes as processes of their own, watches them, and leaves none behind."""
+"""Start nodes as processes, check that they run, and stop them all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from types import TracebackType
 from genima.errors import GenimaError
 from genima_bringup.node_specs import ENVIRONMENT, NodeSpec
 
-_GRACE = 1.0  # s between SIGINT and SIGKILL
 _SHARED_MEMORY = Path("/dev/shm")
 _LOCKS = ("_el", "_sl")  # exclusive, shared
 _SEGMENT = re.compile(r"fast(rtps|dds)_([0-9a-f]{16}|port[0-9]+)")  # Fast DDS's names
@@ -122,12 +121,13 @@ class Supervisor:
                 raise GenimaError(f"{name} ended with code {code}: {self._last_words(name)} (log: {self._log(name)})")
 
     def close(self) -> None:
-        """End all processes: SIGINT first, SIGKILL to those that do not listen."""
-        running = [child for child in self._children.values() if child.poll() is None]
-        for child in running:
+        """Stop all processes: SIGINT, then SIGKILL to those that run longer than the ``stop_timeout`` of their node."""
+        running = {name: child for name, child in self._children.items() if child.poll() is None}
+        for child in running.values():
             child.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + _GRACE
-        for child in running:
+        begin = time.monotonic()
+        for name in sorted(running, key=lambda name: self._processes[name].stop_timeout):
+            child, deadline = running[name], begin + self._processes[name].stop_timeout
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:

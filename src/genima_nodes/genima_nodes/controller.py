@@ -29,7 +29,7 @@ from genima.policy.target_consistency import TargetConsistency
 from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.types import ActionChunk, DrawnTarget, Joints
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
-from genima_interfaces.msg import Observed
+from genima_interfaces.msg import GuardStatus, Observed
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.clock import StampClock
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
@@ -82,6 +82,7 @@ class ControllerNode(Node):
         self._task = ""
         self._task_start = 0.0
         self._near = 0.0  # monotonic s, when the arm was near its set-point last
+        self._guard = GuardStatus()
         self._restart = True  # the stream must begin anew, where the arm is
         self._stamp_clock = StampClock(self)
 
@@ -97,7 +98,7 @@ class ControllerNode(Node):
         self._health.value("late commands", lambda: self._pace.late)
         self._health.value("due commands", lambda: self._pace.ticks)
         self._health.value("real-time scheduling", lambda: self._pace.real_time)
-        self._health.value("skipped drawings", lambda: self._drawings.skipped)
+        self._health.skipped("drawings", lambda: self._drawings.skipped)
         self._health.value("expired chunks", lambda: self._stream.expired)
         self._health.value("checks drawings", lambda: self._agreement is not None)
 
@@ -105,6 +106,7 @@ class ControllerNode(Node):
         self._eye = self.create_publisher(JointTrajectory, "controller/chunk", qos.DRAWN_TARGET)
         self.create_subscription(String, "task", self._on_task, qos.TASK)
         self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
+        self.create_subscription(GuardStatus, "command_guard/status", self._on_guard_status, qos.GUARD_STATUS)
         self._joints = JointStates(self, self._health, self._robot)
         self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
         self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawing, qos.DRAWN_TARGET)
@@ -140,6 +142,9 @@ class ControllerNode(Node):
         self._task_start = stamp
         self._drawings.clear()
         self._reads = TemporalEnsemble(self._controller, self._ensemble_m) if self._ensemble else self._controller
+
+    def _on_guard_status(self, message: GuardStatus) -> None:
+        self._guard = message
 
     def _on_observed(self, message: Observed) -> None:
         self._gaps.add(min(1.0, self._sets.age))
@@ -262,7 +267,9 @@ class ControllerNode(Node):
             self._near = time.monotonic()
         elif time.monotonic() - self._near > _FOR:
             self._stream.reset(joints)
-            self._health.fault("following", f"the arm is {_ASTRAY:g} rad or more from its set-point; begins anew there")
+            guard = f" (command guard: {self._guard.text})" if self._guard.text else ""
+            text = f"the arm is {_ASTRAY:g} rad or more from its set-point{guard}; restarting there"
+            self._health.fault("following", text)
 
     def _fresh_joints(self, now: float) -> Joints | None:
         joints = self._joints.newest

@@ -114,7 +114,7 @@ class DiffusionAgentNode(Node):
         self._latency = self._health.latency("image to drawn target")
         self._apart = self._health.latency("images of a set apart")
         self._cameras = {view: self._health.meter(f"image {view}") for view in self._agent.camera_views}
-        self._health.value("skipped observations", lambda: self._sets.skipped)
+        self._health.skipped("observations", lambda: self._sets.skipped)
         self._health.watch(self._watch_cameras)
 
         self._observed = self.create_publisher(Observed, "observed", qos.OBSERVED)

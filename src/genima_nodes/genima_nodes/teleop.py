@@ -18,16 +18,15 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import JointState, Joy
-from std_msgs.msg import Float32, String
+from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel, limit_fraction
 from genima.teleop.leader_follower import FollowerState, LeaderFollower, LeaderFollowerSettings
 from genima.teleop.leader_mapping import LeaderMapping, LeaderSample, toggled
-from genima_interfaces.msg import TeleopStatus
+from genima_interfaces.msg import GuardStatus, TeleopStatus
 from genima_interfaces.srv import SelectSource
-from genima_nodes.command_guard import NOBODY
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
@@ -35,7 +34,7 @@ from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.services import answer_service
 
-SOURCE = "teleop"
+SOURCE = SelectSource.Request.TELEOP
 _LEADER = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
 _BUTTONS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)  # a short press must not be overtaken
 _WATCH, _TELL = 0.02, 0.1  # s between looks at the leader's age, and between words to the operator
@@ -64,7 +63,7 @@ class TeleopNode(Node):
         self._gripper: float | None = None  # open fraction, where it comes apart from the arm's joints
         self._pressed = False  # the gripper's button
         self._awaited: Future | None = None  # the guard's answer, with which an alignment begins
-        self._owner = NOBODY  # of the arm
+        self._owner = ""  # of the arm; empty: none
         self._rests = True  # whether the guard knows that nothing is commanded
         self._limit = ""  # at which the follower stays
         self._stamped = True  # whether the leader's driver stamps its joints
@@ -82,7 +81,7 @@ class TeleopNode(Node):
         self._status = self.create_publisher(TeleopStatus, "teleop/status", qos.STATUS)
         self._select = self.create_client(SelectSource, "command_guard/select")
         self._joints = JointStates(self, self._health, self._robot)
-        self.create_subscription(String, "command_guard/owner", self._on_owner, qos.TASK)
+        self.create_subscription(GuardStatus, "command_guard/status", self._on_guard_status, qos.GUARD_STATUS)
         self.create_subscription(JointState, "leader/joint_states", self._on_leader, _LEADER)
         self.create_subscription(Float32, "leader/gripper", self._on_gripper, _LEADER)
         if self._leader.gripper_button is not None:
@@ -112,7 +111,7 @@ class TeleopNode(Node):
             raise GenimaError(f"the follower says nothing on {self.resolve_topic_name('joint_states')}")
         unwrapped = self._unwrap(self._sample, joints.positions)
         if not self._select.service_is_ready():
-            raise GenimaError("the command guard does not answer")
+            raise GenimaError("command_guard/select: service not available; start the command guard")
         self._awaited = self._select.call_async(SelectSource.Request(source=SOURCE))
         self._awaited.add_done_callback(self._on_given)
         return f"the follower comes to the leader{unwrapped}"
@@ -156,14 +155,14 @@ class TeleopNode(Node):
             self._rests = True
 
     def _end(self) -> str:
-        another = self._owner not in (SOURCE, NOBODY) and self._awaited is None
+        another = self._owner not in (SOURCE, "") and self._awaited is None
         self._awaited = None
         self._let_go()
         if another:
-            return f"the follower is {self._owner}'s"
-        if self._select.service_is_ready():  # also where it seems nobody's: that it is ours may not have been heard yet
-            self._select.call_async(SelectSource.Request(source=NOBODY))
-        return "the follower is nobody's"
+            return f"owner of the follower: {self._owner}"
+        if self._select.service_is_ready():  # also without an owner: the status that it is ours may not be here yet
+            self._select.call_async(SelectSource.Request(source=SelectSource.Request.NONE))
+        return "owner of the follower: none"
 
     def _let_go(self, reason: str = "") -> None:
         self._mirror.end(reason)
@@ -180,11 +179,12 @@ class TeleopNode(Node):
         else:
             self._health.fault("command_guard", f"does not give the arm away: {answer.result().message}")
 
-    def _on_owner(self, message: String) -> None:
-        self._owner = message.data
+    def _on_guard_status(self, message: GuardStatus) -> None:
+        if message.owner == self._owner:
+            return
+        self._owner = message.owner
         if self._owner != SOURCE and self._mirror.phase is not FollowerState.IDLE:
-            whose = "nobody" if self._owner == NOBODY else self._owner
-            self._let_go(f"the command guard has given the arm to {whose}")
+            self._let_go(f"the owner of the arm is {self._owner or SelectSource.Request.NONE} now")
 
     # The leader.
 

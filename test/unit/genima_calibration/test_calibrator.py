@@ -612,7 +612,7 @@ def test_what_keeps_it_from_moving_is_said(calm: Graph, tmp_path: Path) -> None:
     studio = Studio(calm, tmp_path)
     studio.ready()
     assert studio.auto().success
-    studio.until(lambda s: "command guard does not answer" in s.automatic_words, "it does not end")
+    studio.until(lambda s: "command_guard: service select not available" in s.automatic_words, "it does not end")
     studio.cell.blind = True
     studio.problem("board not seen")
     assert "first bring the arm to where the board is seen" in studio.auto().message

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import rclpy
 from rclpy.parameter import Parameter
+from ros_graph import diagnostic_values
 from sensor_msgs.msg import TimeReference
 
 from genima.errors import GenimaError
 from genima_nodes.clock_watch import ClockOffset, ClockWatchNode
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import values
 from genima_nodes.ros.ros_environment import free_domains
 
 
@@ -40,7 +40,7 @@ def test_the_error_covers_any_asymmetry_of_the_way(ahead: float, there: float, b
 def offset_said(graph: Any, node: str, other: str) -> float:
     """In ms; NaN before any."""
     status = graph.health.get(node)
-    return float(values(status).get(f"{other} ahead [ms]", "nan")) if status else float("nan")
+    return float(diagnostic_values(status).get(f"{other} ahead [ms]", "nan")) if status else float("nan")
 
 
 def test_two_machines_tell_how_far_apart_they_are(graph) -> None:

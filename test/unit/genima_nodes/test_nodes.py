@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rclpy
+import yaml
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -29,19 +29,21 @@ from genima.cameras.camera import VIRTUAL
 from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.tiling import tile, untile
 from genima.cameras.undistortion import Undistorter
+from genima.control.guard_status import GuardReason, GuardState
 from genima.errors import GenimaError
+from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
-from genima_interfaces.msg import Observed, SceneStatus
+from genima_interfaces.msg import GuardStatus, NodeStatus, Observed, SceneStatus
 from genima_interfaces.srv import ResetScene, SelectSource
 from genima_nodes import task_runner
-from genima_nodes.command_guard import NOBODY, CommandGuardNode
+from genima_nodes.command_guard import SOURCES, CommandGuardNode
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import own_name
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.ros_environment import free_domains
 from genima_nodes.task_runner import TaskRunnerNode
 from genima_sim.sim_node import SimNode
@@ -446,7 +448,7 @@ def test_an_arm_that_is_held_by_others_is_followed_not_left_behind(graph, arm) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StandInController, "predict_chunk", far)
         arm.task("wave")
-        words = "the arm is 0.2 rad or more from its set-point; begins anew there"
+        words = "the arm is 0.2 rad or more from its set-point; restarting there"
         graph.until(graph.complains("controller", words), "no complaint", arm.work)
     offsets = [command.position[0] - PANDA.home[0] for command in arm.commands]
     assert 0.2 < max(offsets) < 0.6  # nor does it wait for the arm for ever
@@ -588,7 +590,7 @@ def test_only_a_selected_source_reaches_the_robot(graph, guarded) -> None:
         time.sleep(0.02)
     assert not guarded.sent
     refused = guarded.select("gamepad")
-    assert not refused.success and "unknown source 'gamepad'" in refused.message
+    assert not refused.success and "unknown source ('gamepad')" in refused.message
     assert guarded.select("controller").success
 
     def arrived() -> bool:
@@ -598,21 +600,57 @@ def test_only_a_selected_source_reaches_the_robot(graph, guarded) -> None:
     assert guarded.sent[-1].position[7] == 0.5
 
 
-def test_an_owner_that_has_ended_does_not_keep_the_arm(graph, guarded) -> None:
-    owners = graph.hear(String, "command_guard/owner", qos.TASK)
+def test_the_status_of_the_guard_has_typed_fields(graph, guarded) -> None:
+    graph.until(lambda: graph.guard.sources, "no status")
+    status = graph.guard
+    assert (status.owner, list(status.sources)) == ("", list(SOURCES))
+    assert (status.state, status.reason) == (GuardStatus.HELD, GuardStatus.NO_OWNER)
+    assert status.text == "HELD: the arm has no owner"
+    late = graph.hear(GuardStatus, "command_guard/status", qos.GUARD_STATUS)
+    graph.until(lambda: late, "a late subscriber gets nothing")
     guarded.select("controller")
-    graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
+    graph.until(lambda: graph.guard.owner == "controller", "no owner")
+    graph.until(lambda: graph.guard.state == GuardStatus.OK, "it does not follow", guarded.wish)
+    graph.until(lambda: graph.guard.sent > 0 and graph.guard.received[0] > 0, "it does not count", guarded.wish)
+    assert graph.guard.rejected[0] == 0 and graph.guard.reason_counts[GuardStatus.NO_OWNER] > 0
+
+
+def test_the_numbers_of_the_guards_states_and_reasons_are_those_of_the_message() -> None:
+    for member in (*GuardState, *GuardReason):
+        assert getattr(GuardStatus, member.name) == member.value
+
+
+def test_an_arm_whose_shape_is_unknown_is_guarded_without_self_collision(graph, tmp_path: Path) -> None:
+    fields = yaml.safe_load(paths.named("panda", "config", "robots").read_text(encoding="utf-8"))
+    fields["joints"][2]["a"] = 0.05
+    file = tmp_path / "other.yaml"
+    file.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    robot = Parameter("robot", value=str(file))
+    graph.add(CommandGuardNode(parameter_overrides=[robot]))
+    graph.until(lambda: graph.guard.sources, "the guard does not run")
+    with pytest.raises(GenimaError, match="has none"):
+        CommandGuardNode(namespace="other", parameter_overrides=[robot, Parameter("self_collision", value=True)])
+
+
+def test_an_owner_that_has_ended_does_not_keep_the_arm(graph, guarded) -> None:
+    guarded.select("controller")
+    graph.until(lambda: guarded.sent and graph.guard.owner == "controller", "no set-points", guarded.wish)
     graph.probe.destroy_publisher(guarded._say_command.__self__)
-    graph.until(lambda: owners[-1].data == NOBODY, "it still has the arm", lambda: guarded._say_joints(joint_state()))
-    assert [message.data for message in owners][-2:] == ["controller", NOBODY]
+    graph.until(lambda: not graph.guard.owner, "it still has the arm", lambda: guarded._say_joints(joint_state()))
     graph.until(graph.is_fine("command_guard"), "a fault stays", lambda: guarded._say_joints(joint_state()))
 
 
-@pytest.mark.parametrize("offset, words", [(1.0, "jumps"), (float("nan"), "malformed")])
-def test_a_bad_command_is_held_and_named(graph, guarded, offset, words) -> None:
+@pytest.mark.parametrize(
+    "offset, reason", [(1.0, GuardStatus.COMMAND_JUMP), (float("nan"), GuardStatus.COMMAND_MALFORMED)]
+)
+def test_a_bad_command_is_held_and_named(graph, guarded, offset, reason) -> None:
     guarded.select("controller")
     graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
-    graph.until(graph.complains("command_guard", words), "no complaint", lambda: guarded.wish(offset))
+    graph.until(graph.guard_reports(reason), "no reason", lambda: guarded.wish(offset))
+    assert graph.guard.state == GuardStatus.HELD
+    text = GuardReason(reason).text
+    graph.until(graph.complains("command_guard", f"HELD: {text}"), "no complaint", lambda: guarded.wish(offset))
+    graph.until(lambda: graph.guard.reason_counts[reason] > 0, "it is not counted", lambda: guarded.wish(offset))
     positions = np.array([m.position[:7] for m in guarded.sent])
     assert np.all(np.isfinite(positions)) and np.all(np.abs(positions - PANDA.home) < 0.02)
     graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
@@ -622,7 +660,7 @@ def test_two_publishers_of_one_source_are_not_obeyed(graph, guarded) -> None:
     guarded.select("controller")
     graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
     rival = graph.probe.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
-    graph.until(graph.complains("command_guard", "more than one publisher"), "no complaint", guarded.wish)
+    graph.until(graph.guard_reports(GuardStatus.MULTIPLE_PUBLISHERS), "no reason", guarded.wish)
     time.sleep(0.1)
     there = np.array(guarded.sent[-1].position[:7])
     for _ in range(10):
@@ -635,7 +673,7 @@ def test_two_publishers_of_one_source_are_not_obeyed(graph, guarded) -> None:
 
 def test_somebody_else_who_speaks_to_the_robot_is_told(graph, guarded) -> None:
     graph.probe.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
-    graph.until(graph.complains("command_guard", "1 other publishers speak to the robot"), "no complaint")
+    graph.until(graph.complains("command_guard", "published by other nodes, too (1)"), "no complaint")
 
 
 @pytest.mark.real_time
@@ -649,7 +687,7 @@ def test_the_guard_keeps_the_arm_in_a_workspace_that_it_is_given() -> None:
         lower = PANDA.home + [0, 0.4, 0, 0, 0, 0, 0]
         assert PANDA.link_poses(lower)[-1, 2, 3] < 0.2 < PANDA.link_poses(PANDA.home)[-1, 2, 3]
         graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
-        graph.until(graph.complains("command_guard", "leave its workspace"), "no complaint",
+        graph.until(graph.guard_reports(GuardStatus.WORKSPACE), "no reason",
                     lambda: guarded.wish(lower - PANDA.home))  # fmt: skip
         heights = [PANDA.link_poses(np.array(message.position[:7]))[-1, 2, 3] for message in guarded.sent]
         assert min(heights) >= 0.2 - 1e-6
@@ -661,11 +699,30 @@ def test_stop_latches_until_resume(graph, guarded) -> None:
     guarded.select("controller")
     graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
     assert graph.call(Trigger, "command_guard/stop", Trigger.Request()).success
-    graph.until(graph.complains("command_guard", "stop requested"), "no complaint", guarded.wish)
+    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "no reason", guarded.wish)
+    assert graph.guard.state == GuardStatus.STOPPED
     graph.until(
         lambda: graph.call(Trigger, "command_guard/resume", Trigger.Request()).success, "no resume", guarded.wish
     )
     graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
+
+
+def test_faults_are_logged_by_their_key_whatever_numbers_their_texts_have(graph) -> None:
+    node = graph.probe
+    lines: list[str] = []
+    logger = SimpleNamespace(error=lines.append, info=lines.append)
+    health = DiagnosticUpdater(SimpleNamespace(**{  # type: ignore[arg-type]
+        name: getattr(node, name) for name in ("create_publisher", "create_timer", "get_clock", "get_name",
+                                               "get_fully_qualified_name")}, get_logger=lambda: logger))  # fmt: skip
+    for k in range(200):
+        health.fault("joint_states", f"joint state is stamped {k / 1000:.3f} s before the one that came before it")
+        if k % 2:
+            health.clear("joint_states")
+    assert lines == ["joint_states: joint state is stamped 0.000 s before the one that came before it",
+                     "joint_states: OK"]  # fmt: skip
+    for k in range(20):
+        health.fault("arm", "HELD", ("COMMAND_JUMP", "COMMAND_FAR")[k % 2])
+    assert lines[2:] == ["arm: HELD", "arm: HELD"], "each kind of fault once"
 
 
 # ---------------------------------------------------------------------------------------------------- task runner
@@ -722,6 +779,19 @@ def test_a_task_succeeds_when_the_simulator_says_so(graph, runner) -> None:
 
 
 @pytest.mark.any_pace
+def test_a_task_does_not_succeed_by_what_was_done_before_it(graph, runner) -> None:
+    handle = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: runner.status(True))
+    graph.until(lambda: runner.task == "", "the task does not end", lambda: runner.status(True))
+    result = runner.result(handle)
+    assert (result.outcome, result.reason) == (RunTask.Result.STOPPED, "the scene is solved already; reset it")
+    again = runner.ask("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: runner.status(True))
+    graph.until(lambda: runner.task == "", "a reset does not count", lambda: [runner.status(s) for s in (False, True)])
+    assert runner.result(again).outcome == RunTask.Result.SUCCEEDED
+
+
+@pytest.mark.any_pace
 @pytest.mark.parametrize("accomplished, outcome", [(True, "succeeded"), (False, "finished")])
 def test_a_user_may_end_a_task_and_say_whether_it_succeeded(graph, runner, accomplished: bool, outcome: str) -> None:
     judge = SetBool.Request(data=accomplished)
@@ -742,7 +812,7 @@ def test_a_new_task_takes_the_place_of_the_one_that_runs(graph, runner) -> None:
     second, third = runner.ask("nod"), runner.ask("bow")
     for handle in (first, second):
         result = runner.result(handle)
-        assert (result.outcome, result.reason) == (RunTask.Result.STOPPED, "a new task takes its place")
+        assert (result.outcome, result.reason) == (RunTask.Result.STOPPED, "replaced by a new task")
     graph.until(lambda: runner.task == "bow", "the new task is not put in force")
     third.cancel_goal_async()
     assert runner.result(third).outcome == RunTask.Result.STOPPED
@@ -755,7 +825,7 @@ def test_a_task_ends_when_somebody_else_moves_the_arm(graph, runner) -> None:
     handle = runner.ask("wave")
     graph.until(lambda: runner.task == "wave", "the task is not put in force")
     graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
-    assert runner.result(handle).reason == "the command guard lets teleop move the arm"
+    assert runner.result(handle).reason == "the command guard gave the arm to teleop"
 
 
 @pytest.mark.any_pace
@@ -769,10 +839,10 @@ def test_the_success_of_another_task_does_not_count(graph, runner) -> None:
 def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
     monkeypatch.setattr(task_runner, "_NEEDED", ("diffusion_agent",))
-    say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
+    say = graph.speak(NodeStatus, "node_status", qos.NODE_STATUS)
     bad, good = (
-        DiagnosticArray(status=[DiagnosticStatus(name="diffusion_agent", level=level, message="camera front silent")])
-        for level in (DiagnosticStatus.ERROR, DiagnosticStatus.OK)
+        NodeStatus(node="diffusion_agent", state=state, message="camera front silent")
+        for state in (NodeStatus.FAULT, NodeStatus.OK)
     )
     say(bad)  # a fault that has passed
     say(good)
@@ -788,15 +858,17 @@ def test_of_several_arms_only_the_own_ones_faults_end_a_task(graph, monkeypatch:
     monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
     monkeypatch.setattr(task_runner, "_NEEDED", ("diffusion_agent",))
     runner = Runner(graph, "left")
-    graph.add(CommandGuardNode(namespace="right"))  # nobody owns that arm
-    say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
+    graph.add(CommandGuardNode(namespace="right"))  # it has no owner
+    say = {
+        arm: graph.probe.create_publisher(NodeStatus, f"/{arm}/node_status".replace("//", "/"), qos.NODE_STATUS).publish
+        for arm in ("left", "right", "")
+    }
 
-    def report(**agents: bytes) -> None:
-        names = {name: f"{name}/diffusion_agent".removeprefix("root/") for name in agents}
-        said = [DiagnosticStatus(name=names[name], level=level, message=name) for name, level in agents.items()]
-        say(DiagnosticArray(status=said))
+    def report(**states: int) -> None:
+        for arm, state in states.items():
+            say[arm.removeprefix("root")](NodeStatus(node="diffusion_agent", state=state, message=arm))
 
-    bad, good = DiagnosticStatus.ERROR, DiagnosticStatus.OK
+    bad, good = NodeStatus.FAULT, NodeStatus.OK
     handle = runner.ask("wave")
     graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: report(left=good))
     begin = time.monotonic()
@@ -806,28 +878,11 @@ def test_of_several_arms_only_the_own_ones_faults_end_a_task(graph, monkeypatch:
     assert runner.result(handle).reason == "diffusion_agent: left"
 
 
-@pytest.mark.parametrize(
-    "namespace, said, name",
-    [
-        ("/", "command_guard", "command_guard"),
-        ("/", "left/command_guard", "left/command_guard"),
-        ("/left", "left/command_guard", "command_guard"),
-        ("/left", "right/command_guard", None),
-        ("/left", "command_guard", None),
-        ("/left", "leftover/command_guard", None),
-        ("/cell/left", "cell/left/command_guard", "command_guard"),
-    ],
-)
-def test_a_status_is_of_the_own_namespace_or_of_another(namespace: str, said: str, name: str | None) -> None:
-    node = SimpleNamespace(get_namespace=lambda: namespace)
-    assert own_name(node, DiagnosticStatus(name=said)) == name  # type: ignore[arg-type]
-
-
 def test_a_node_that_is_not_heard_of_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_runner, "_PATIENCE", 1.5)
     result = runner.result(runner.ask("wave"))
     assert result.outcome == RunTask.Result.STOPPED
-    assert result.reason == "controller is silent; diffusion_agent is silent"
+    assert result.reason == "controller: no status for 2 s; diffusion_agent: no status for 2 s"
 
 
 def test_a_task_waits_for_a_policy_that_is_loading(graph, runner) -> None:
@@ -839,8 +894,8 @@ def test_a_task_waits_for_a_policy_that_is_loading(graph, runner) -> None:
         graph.until(lambda: "waiting until diffusion_agent is ready" in runner.phases, "no feedback")
         time.sleep(0.5)
         assert runner.task == ""
-        say = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
-        fine = DiagnosticArray(status=[DiagnosticStatus(level=DiagnosticStatus.OK, name="diffusion_agent")])
+        say = graph.speak(NodeStatus, "node_status", qos.NODE_STATUS)
+        fine = NodeStatus(node="diffusion_agent", state=NodeStatus.OK)
         graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: say(fine))
         assert runner.result(handle).outcome == RunTask.Result.TIMEOUT
     finally:

@@ -377,7 +377,7 @@ def test_the_loop_closes_through_coppeliasim(stand_in_process: int, names_file, 
     late = any(words in result["reason"] for words in ("late", "have stopped", "no complete set"))
     if result["outcome"] == "stopped" and late:
         pytest.skip(f"this machine renders too slowly, so the arm was held: {result['reason']}")
-    assert (result["outcome"], result["reason"]) == ("succeeded", "the simulator says so")
+    assert (result["outcome"], result["reason"]) == ("succeeded", "judged by the simulator")
     assert report["command_hz"] > 0
 
 

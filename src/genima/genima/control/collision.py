@@ -66,7 +66,7 @@ class SelfCollision(ForbiddenRegion):
     The shapes are the collision meshes that the simulator has, the gripper's at its widest.
     """
 
-    reason = GuardReason.COLLISION
+    reason = GuardReason.SELF_COLLISION
 
     def __init__(self, robot: RobotModel, clearance: float = 0.01) -> None:
         """``clearance`` in m counts as touching.

@@ -1,9 +1,9 @@
-"""The last word before the robot: whatever comes in, what goes out obeys the arm's limits.
+"""Final command filter: enforce position, velocity, acceleration and jerk limits.
 
 ::
 
-    wish ──► finite? near? fresh? ──► Motion (position, velocity, acceleration, jerk, keep-outs) ──► set-point
-               └─ no: hold: the quickest smooth stop
+    command ──► finite? near? fresh? ──► JerkLimitedMotion (limits, forbidden regions) ──► set-point
+                  └─ no: hold: the quickest smooth stop
 """
 
 from __future__ import annotations
@@ -22,49 +22,47 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
 
-_SHARE = 0.99  # of the arm's limits: the ticks of who executes the set-points jitter, too
+_LIMIT_FRACTION = 0.99  # of the arm's limits: the period of the robot's own controller jitters, too
 _STATE = GuardReason.STATE_LATE, GuardReason.STATE_LOST, GuardReason.STATE_FUTURE
 _COMMAND = GuardReason.COMMAND_LATE, GuardReason.COMMAND_LOST, GuardReason.COMMAND_FUTURE
-_ON_GOAL = 1e-4  # rad: a set-point this near the wish counts as untouched
-
-
-_MOST = {"margin": 0.5, "jump": 1.0, "distance": 1.0, "rejoin": 0.5, "late": 0.5, "lost": 2.0}  # rad, s
+_ON_GOAL = 1e-4  # rad: a set-point this near the command counts as unchanged
+_MAXIMA = {"margin": 0.5, "jump": 1.0, "distance": 1.0, "rejoin": 0.5, "late": 0.5, "lost": 2.0}  # rad, s
 
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """What counts as too much, too far and too late."""
+    """Limits of distance and age for commands and joint states."""
 
     margin: float = 0.02  # rad kept free at both ends of every joint's range
     jump: float = 0.35  # rad between a command and the set-point
     distance: float = 0.5  # rad between a command and the measured joints
-    rejoin: float = 0.1  # rad between a command and the arm at rest, to go on after a stop or a hand-over
+    rejoin: float = 0.1  # rad between a command and the arm at rest, to move on after a stop or a hand-over
     late: float = 0.1  # s without input: by then the arm is held
     lost: float = 0.5  # s without input: stop
 
-    def require_sensible(self) -> None:
-        """Raise a GenimaError for a number that makes no sense."""
+    def require_valid(self) -> None:
+        """Raise a GenimaError for a value out of range."""
         for name, value in vars(self).items():
-            if not 0 <= value <= _MOST[name]:
-                raise GenimaError(f"the command guard's {name} is {value}; it must be from 0 to {_MOST[name]:g}")
+            if not 0 <= value <= _MAXIMA[name]:
+                raise GenimaError(f"command_guard {name}: out of range ({value}); use 0 to {_MAXIMA[name]:g}")
         if not 0 < self.late <= self.lost:
-            raise GenimaError("the command guard's late must be positive and at most lost")
+            raise GenimaError(f"command_guard late: out of range ({self.late}); use 0 to lost ({self.lost})")
 
 
 @dataclass(frozen=True)
 class GuardOutput:
-    """One tick's result. ``command`` is None while there is nothing to say: the robot then holds by itself."""
+    """Result of one step. ``command`` is None where nothing is to be sent: the robot then holds by itself."""
 
     command: Command | None
-    verdict: GuardState
+    state: GuardState
     reason: GuardReason
 
 
 class CommandGuard:
-    """Turns what the owner of the arm wishes into set-points that are safe to send, one every period.
+    """Filter of the owner's commands: one set-point within all limits every period.
 
-    All times are seconds on one clock, passed in. Nothing that is offered can raise or break a limit. The arm has one
-    owner at a time; a new one moves it from rest.
+    All times are seconds on one clock, passed in. No command can raise or break a limit. The arm has one owner at a
+    time; a new owner moves it from rest.
     """
 
     def __init__(
@@ -73,86 +71,87 @@ class CommandGuard:
         rate_hz: float,
         sources: Sequence[str] = ("controller", "teleop"),
         settings: GuardSettings | None = None,
-        keep_outs: Sequence[ForbiddenRegion] = (),
+        forbidden_regions: Sequence[ForbiddenRegion] = (),
     ) -> None:
         """Args:
         robot: limits of the arm.
-        rate_hz: how often ``step`` is called.
-        sources: who may own the arm.
-        keep_outs: where it may not be.
+        rate_hz: rate of ``step``.
+        sources: names of possible owners.
+        forbidden_regions: where the arm may not be.
 
         Raises:
-            GenimaError: for settings that make no sense.
+            GenimaError: for settings out of range.
         """
-        self.counts: Counter[GuardReason] = Counter()  # ticks by reason
+        self.counts: Counter[GuardReason] = Counter()  # steps by reason
         self.owner: str | None = None
         self._settings = settings or GuardSettings()
-        self._settings.require_sensible()
-        self._sources, self._keep_outs = tuple(sources), tuple(keep_outs)
+        self._settings.require_valid()
+        self._sources, self._forbidden_regions = tuple(sources), tuple(forbidden_regions)
         if np.any(narrow := robot.position_max - robot.position_min <= 2 * self._settings.margin):
             names = ", ".join(np.array(robot.joint_names)[narrow])
-            raise GenimaError(f"the command guard's margin is {self._settings.margin}; it leaves no range to {names}")
-        limits = MotionLimits.of(robot, _SHARE, _SHARE, _SHARE, self._settings.margin)
-        self._motion = JerkLimitedMotion(limits, 1 / rate_hz, keep_outs)
-        self._fastest = robot.velocity_max * (1 + 1e-6)  # rad/s
-        # The tick after this one would be too late. At low rates, samples as old as a period are what is normal.
+            raise GenimaError(f"command_guard margin: no range left for {names} ({self._settings.margin}); use less")
+        limits = MotionLimits.of(robot, _LIMIT_FRACTION, _LIMIT_FRACTION, _LIMIT_FRACTION, self._settings.margin)
+        self._motion = JerkLimitedMotion(limits, 1 / rate_hz, forbidden_regions)
+        self._velocity_max = robot.velocity_max * (1 + 1e-6)  # rad/s
+        # At the next step it would be too late. At low rates, samples as old as a period are normal.
         self._overdue_from = self._settings.late - min(1 / rate_hz, self._settings.late / 5)  # s
         self._measured: Joints | None = None
-        self._wish: Command | None = None
-        self._refused: GuardReason | None = None  # why what the owner sends does not count
+        self._command: Command | None = None
+        self._rejection: GuardReason | None = None  # of what the owner sent last
         self._gripper = 1.0
-        self._odd_gripper = False  # whether the gripper was limited in the last step
-        self._engaged = False  # whether the set-point is in force at the robot
-        self._paused = False  # by the owner: it says nothing on purpose
-        self._requested_stop = False
-        self._joining = False  # only a command near the arm at rest goes on
+        self._gripper_limited = False  # in the last step
+        self._engaged = False  # whether the robot follows the set-point
+        self._paused = False  # by the owner: it sends no commands on purpose
+        self._stop_requested = False
+        self._joining = False  # only a command near the arm at rest moves it
 
-    def measure(self, joints: Joints) -> None:
-        """Take note of the newest measured joints."""
+    def update_joints(self, joints: Joints) -> None:
+        """Store the newest measured joints; values that are not finite are ignored."""
         if np.all(np.isfinite(joints.positions)) and np.isfinite(joints.gripper):
             self._measured = joints
 
-    def offer(self, source: str, command: Command) -> None:
-        """Take note of what a source wishes; only the owner's wishes count."""
+    def submit(self, source: str, command: Command) -> None:
+        """Store the newest command of a source; only the owner's count."""
         if source == self.owner:
-            self._wish, self._refused, self._paused = command, None, False
+            self._command, self._rejection, self._paused = command, None, False
 
     def pause(self, source: str) -> None:
-        """Take note that a source commands nothing for a while: the arm rests, and its next command near there counts.
+        """Bring the arm to rest until the source's next command near it.
 
-        Unlike a source that falls silent, this is no fault.
+        Unlike commands that stop coming, a pause is no fault.
         """
         if source == self.owner:
-            self._wish, self._refused, self._paused, self._joining = None, None, True, True
+            self._command, self._rejection, self._paused, self._joining = None, None, True, True
 
-    def refuse(self, source: str, reason: GuardReason = GuardReason.MALFORMED) -> None:
-        """Take note that a source does not speak as it must; its next good command goes on."""
+    def reject(self, source: str, reason: GuardReason = GuardReason.COMMAND_MALFORMED) -> None:
+        """Hold the arm for an invalid message of a source, until its next valid command."""
         if source == self.owner:
-            self._refused = reason
+            self._rejection = reason
 
     def select(self, source: str | None) -> None:
-        """Hand the arm to a source, or to nobody. It moves the arm from rest; only what it wishes from now on counts.
+        """Set the owner, or none. A new owner moves the arm from rest; only its commands from now on count.
 
         Raises:
             GenimaError: for an unknown source.
         """
         if source is not None and source not in self._sources:
-            raise GenimaError(f"unknown source {source!r}; the arm can be moved by {', '.join(self._sources)}")
+            known = ", ".join(self._sources)
+            raise GenimaError(f"command_guard owner: unknown source ({source!r}); use one of {known}")
         if source != self.owner:
-            self.owner, self._wish, self._refused, self._joining = source, None, None, True
+            self.owner, self._command, self._rejection, self._joining = source, None, None, True
             self._paused = False
 
     def stop(self) -> None:
         """Stop the arm and keep it stopped until ``resume``."""
-        self._requested_stop = True
+        self._stop_requested = True
 
-    def begin_anew(self) -> None:
-        """Take note that the robot has stopped by itself: the next set-point is where it is then measured."""
+    def restart(self) -> None:
+        """Start again from the measured joints after the robot has stopped by itself."""
         self._engaged, self._joining = False, True
 
     @property
     def at_rest(self) -> bool:
-        """Whether the set-point stands still."""
+        """True where the set-point does not move."""
         return self._motion.at_rest
 
     def resume(self) -> None:
@@ -162,83 +161,84 @@ class CommandGuard:
             GenimaError: while the arm is still moving.
         """
         if not self._motion.at_rest:
-            raise GenimaError("the arm is still moving; resume when it is at rest")
-        self._joining = self._joining or self._requested_stop
-        self._requested_stop = False
+            raise GenimaError("command_guard resume: the arm is still moving; retry when it is at rest")
+        self._joining = self._joining or self._stop_requested
+        self._stop_requested = False
 
     def step(self, now: float, periods: int = 1) -> GuardOutput:
-        """The set-point for time ``now``, so many periods after the previous call's.
+        """Compute the set-point for time ``now``, ``periods`` after that of the previous call.
 
-        What was missed in between is not made up for, but passed over: the set-point is where it is due by now. After
-        more than ``late`` the arm has come to rest by itself, and goes on from where it then is.
+        Missed periods are skipped: the set-point is where it is due by now. After more than ``late`` the arm has come
+        to rest by itself, and the motion starts again from there.
         """
-        missed, self._odd_gripper = periods - 1, False
+        missed, self._gripper_limited = periods - 1, False
         if missed * self._motion.period > self._settings.late and self._engaged and not self._motion.at_rest:
             self._engaged, self._joining = False, True
             self.counts[GuardReason.GUARD_LATE] += 1
             return GuardOutput(None, GuardState.STOPPED, GuardReason.GUARD_LATE)
         for behind in range(min(missed, round(self._settings.late / self._motion.period)), 0, -1):
             self._advance(now - behind * self._motion.period)
-        verdict, reason = self._advance(now)
+        state, reason = self._advance(now)
         self.counts[reason] += 1
-        if self._odd_gripper and reason is not GuardReason.GRIPPER:
-            self.counts[GuardReason.GRIPPER] += 1
+        if self._gripper_limited and reason is not GuardReason.GRIPPER_RANGE:
+            self.counts[GuardReason.GRIPPER_RANGE] += 1
         if not self._engaged:
-            return GuardOutput(None, verdict, reason)
+            return GuardOutput(None, state, reason)
         command = Command(now, self._motion.position, self._motion.velocity, self._gripper)
-        return GuardOutput(command, verdict, reason)
+        return GuardOutput(command, state, reason)
 
     def _advance(self, now: float) -> tuple[GuardState, GuardReason]:
-        verdict, reason, wish = self._judge(now)
-        if wish is not None:
-            verdict, reason = self._follow(wish, now)
+        state, reason, command = self._check_command(now)
+        if command is not None:
+            state, reason = self._follow(command, now)
         else:
             self._motion.stop()
             if self._engaged and self._was_moved(now):
-                # By hand, or the scene was reset: the old set-point must not pull it back.
-                self._engaged, self._joining, reason = False, True, GuardReason.MOVED
+                # by hand, or by a reset of the scene: the old set-point must not pull it back
+                self._engaged, self._joining, reason = False, True, GuardReason.ARM_MOVED
         if self.owner is None and self._motion.at_rest:
             self._engaged = False
-        return verdict, reason
+        return state, reason
 
-    def _judge(self, now: float) -> tuple[GuardState, GuardReason, Command | None]:
-        """The wish to follow, or why there is none."""
-        settings, measured, wish = self._settings, self._measured, self._wish
-        if self._requested_stop:
-            return GuardState.STOPPED, GuardReason.REQUESTED, None
+    def _check_command(self, now: float) -> tuple[GuardState, GuardReason, Command | None]:
+        """Return the command to follow, or why there is none."""
+        settings, measured, command = self._settings, self._measured, self._command
+        if self._stop_requested:
+            return GuardState.STOPPED, GuardReason.STOP_REQUESTED, None
         if self.owner is None:
             return GuardState.HELD, GuardReason.NO_OWNER, None
         if measured is None:
             return GuardState.HELD, GuardReason.NO_STATE, None
         if untimely := self._untimely(now - measured.stamp, *_STATE):
             return *untimely, None
-        if not self._engaged:  # nobody has moved the arm by us: it is where it is measured
+        if not self._engaged:  # the robot follows no set-point: start where it is measured
             self._motion.reset(measured.positions)
             self._gripper = float(np.clip(measured.gripper, 0, 1))
             self._engaged = True
-        if self._refused:
-            return GuardState.HELD, self._refused, None
+        if self._rejection:
+            return GuardState.HELD, self._rejection, None
         if self._paused:
             return GuardState.HELD, GuardReason.PAUSED, None
         if self._joining and not self._motion.at_rest:
             return GuardState.HELD, GuardReason.HAND_OVER, None
-        if wish is None:
+        if command is None:
             return GuardState.HELD, GuardReason.NO_COMMAND, None
-        if untimely := self._untimely(now - wish.stamp, *_COMMAND):
+        if untimely := self._untimely(now - command.stamp, *_COMMAND):
             return *untimely, None
-        if not _is_finite(wish, len(measured.positions)):
-            return GuardState.HELD, GuardReason.NOT_FINITE, None
-        step, away = _distance(wish.positions, self._motion.position), _distance(wish.positions, measured.positions)
+        if not _is_finite(command, len(measured.positions)):
+            return GuardState.HELD, GuardReason.COMMAND_NOT_FINITE, None
+        step = _distance(command.positions, self._motion.position)
+        away = _distance(command.positions, measured.positions)
         if self._joining and max(step, away) > settings.rejoin:
             return GuardState.STOPPED, GuardReason.REJOIN, None
         if step > settings.jump:
-            return GuardState.HELD, GuardReason.JUMP, None
+            return GuardState.HELD, GuardReason.COMMAND_JUMP, None
         if away > settings.distance:
-            return GuardState.HELD, GuardReason.FAR, None
-        return GuardState.OK, GuardReason.NONE, wish
+            return GuardState.HELD, GuardReason.COMMAND_FAR, None
+        return GuardState.OK, GuardReason.NONE, command
 
     def _was_moved(self, now: float) -> bool:
-        """Whether the arm is far from a set-point that stands still."""
+        """True where the arm is far from a set-point that does not move."""
         measured, settings = self._measured, self._settings
         if measured is None or abs(now - measured.stamp) > settings.late or not self._motion.at_rest:
             return False
@@ -247,36 +247,40 @@ class CommandGuard:
     def _untimely(
         self, age: float, late: GuardReason, lost: GuardReason, future: GuardReason
     ) -> tuple[GuardState, GuardReason] | None:
-        """What an input's age in s leads to; None where it is fresh."""
-        if age > self._settings.lost:  # at least late, by the settings' own rule
+        """Return the state and reason for an input of this age in s; None where it is fresh."""
+        if age > self._settings.lost:  # at least late, see require_valid
             self._joining = True
             return GuardState.STOPPED, lost
         if age > self._overdue_from:
             return GuardState.HELD, late
         return (GuardState.HELD, future) if age < -self._settings.late else None
 
-    def _follow(self, wish: Command, now: float) -> tuple[GuardState, GuardReason]:
+    def _follow(self, command: Command, now: float) -> tuple[GuardState, GuardReason]:
         self._joining = False
-        self._gripper = float(np.clip(wish.gripper, 0, 1))
-        self._odd_gripper = abs(self._gripper - wish.gripper) > 1e-6
+        self._gripper = float(np.clip(command.gripper, 0, 1))
+        self._gripper_limited = abs(self._gripper - command.gripper) > 1e-6
         motion, limits = self._motion, self._motion.limits
-        # wish and tick are not in step: carry the wish on to now, else the set-point stutters with their phase
-        velocities = np.clip(wish.velocities, -limits.velocity, limits.velocity)
-        goal = wish.positions + velocities * (now - wish.stamp)
+        # commands and steps are not in phase: extrapolate the command to now, else the set-point stutters
+        velocities = np.clip(command.velocities, -limits.velocity, limits.velocity)
+        goal = command.positions + velocities * (now - command.stamp)
         motion.toward(goal, velocities, motion.period)
-        if motion.kept_out_by is not None:
-            return GuardState.HELD, self._keep_outs[motion.kept_out_by].reason
-        if _distance(motion.position, goal) < _ON_GOAL and np.all(np.abs(wish.velocities) <= self._fastest):
-            return (GuardState.LIMITED, GuardReason.GRIPPER) if self._odd_gripper else (GuardState.OK, GuardReason.NONE)
+        if motion.blocking_region is not None:
+            return GuardState.HELD, self._forbidden_regions[motion.blocking_region].reason
+        if _distance(motion.position, goal) < _ON_GOAL and np.all(np.abs(command.velocities) <= self._velocity_max):
+            if self._gripper_limited:
+                return GuardState.LIMITED, GuardReason.GRIPPER_RANGE
+            return GuardState.OK, GuardReason.NONE
         beyond = np.any((goal < limits.position_min) | (goal > limits.position_max))
-        return GuardState.LIMITED, GuardReason.POSITION if beyond else GuardReason.RATE
+        return GuardState.LIMITED, GuardReason.POSITION_LIMIT if beyond else GuardReason.RATE_LIMIT
 
 
-def _is_finite(wish: Command, n: int) -> bool:
-    parts = (wish.positions, wish.velocities)
-    return all(np.shape(p) == (n,) and bool(np.all(np.isfinite(p))) for p in parts) and bool(np.isfinite(wish.gripper))
+def _is_finite(command: Command, n: int) -> bool:
+    parts = (command.positions, command.velocities)
+    if not all(np.shape(part) == (n,) and np.all(np.isfinite(part)) for part in parts):
+        return False
+    return bool(np.isfinite(command.gripper))
 
 
 def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """The largest difference of any joint in rad."""
+    """Return the largest difference of any joint in rad."""
     return float(np.max(np.abs(a - b)))

@@ -21,7 +21,7 @@ _Progress = TypeVar("_Progress", float, NDArray[np.float64])
 _SLOWEST = 1e-3  # rad/s: a plan must be allowed some speed
 _ROUNDING = 1e-9  # rad/s
 _TOLERANCE = 1e-6  # rad: a plan that ends on a limit may be rounded beyond it
-_APART = 0.05  # rad between places on the way of a stop that keep-outs are asked about: some 4 cm of an arm
+_APART = 0.05  # rad between places on the way of a stop that are checked against the regions: some 4 cm of an arm
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class JerkLimitedMotion:
     its stop would end: so it keeps the limit all the way.
     """
 
-    def __init__(self, limits: MotionLimits, period: float, keep_outs: Sequence[MotionFilter] = ()) -> None:
-        """``keep_outs`` say where the arm may not be; it brakes as a whole while its way to rest is clear of them."""
+    def __init__(self, limits: MotionLimits, period: float, forbidden_regions: Sequence[MotionFilter] = ()) -> None:
+        """``forbidden_regions``: where the arm may not be; it brakes while its stop is still clear of them."""
         self.limits, self.period = limits, period
-        self.kept_out_by: int | None = None  # which of the keep-outs made the arm brake in the last period
-        self._keep_outs = tuple(keep_outs)
+        self.blocking_region: int | None = None  # index of the region that made the arm brake in the last period
+        self._forbidden_regions = tuple(forbidden_regions)
         self._input = InputParameter(len(limits.velocity))
         self._allow(limits)
         self._ruckig = Ruckig(len(limits.velocity), period)
@@ -117,9 +117,9 @@ class JerkLimitedMotion:
             _, way = self._stop_of(self.position, self.velocity, self.acceleration)
             bounds = limits.velocities(way[-1], way[-1])
         ahead, way = self._instead(ahead, target, speed, duration, bounds)
-        places = enumerate(self._keep_outs)
-        self.kept_out_by = next((i for i, place in places if not place.allows(self.position, way)), None)
-        if self.kept_out_by is not None:
+        places = enumerate(self._forbidden_regions)
+        self.blocking_region = next((i for i, place in places if not place.allows(self.position, way)), None)
+        if self.blocking_region is not None:
             ahead = self._braking_step()
         self.position, self.velocity, self.acceleration = ahead
 
@@ -147,7 +147,7 @@ class JerkLimitedMotion:
 
     def stop(self, brakes: MotionLimits | None = None) -> None:
         """Advance one period of the quickest stop, within the limits of ``brakes`` if they are given."""
-        self.kept_out_by = None
+        self.blocking_region = None
         self.position, self.velocity, self.acceleration = self._braking_step(brakes)
 
     def _braking_step(self, brakes: MotionLimits | None = None) -> tuple[Array, ...]:

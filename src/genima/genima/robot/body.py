@@ -101,6 +101,16 @@ def robot_spec(robot: RobotModel) -> mujoco.MjSpec:
     return spec
 
 
+def has_meshes(robot: RobotModel) -> bool:
+    """True where :func:`robot_spec` has meshes of the arm and its gripper."""
+    return _has_arm_meshes(robot) and robot.gripper in _GRIPPERS
+
+
+def _has_arm_meshes(robot: RobotModel) -> bool:
+    shape = RobotModel.load("panda").dh  # also the FR3's
+    return robot.dh.shape == shape.shape and np.allclose(robot.dh, shape)
+
+
 def _asset_folder() -> Path:
     """The meshes lie in the installed robosuite package, which is never imported (it needs an old MuJoCo)."""
     spec = importlib.util.find_spec("robosuite")
@@ -110,8 +120,7 @@ def _asset_folder() -> Path:
 
 
 def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
-    shape = RobotModel.load("panda").dh  # also the FR3's
-    if robot.dh.shape != shape.shape or not np.allclose(robot.dh, shape):
+    if not _has_arm_meshes(robot):
         raise GenimaError(f"only the robots panda and fr3 have meshes to simulate and to draw, {robot.name} has none")
     arm = mujoco.MjSpec.from_file(str(_asset_folder() / "robots" / "panda" / "robot.xml"))
     arm.modelname = "genima"

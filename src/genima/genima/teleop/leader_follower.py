@@ -1,17 +1,17 @@
-"""A follower that mirrors its leader joint by joint, once both have come to agree.
+"""Leader-follower control: align the follower with the leader, then mirror it joint by joint.
 
 ::
 
-                 start                  both agree for a moment
+                 start                  both agree for ``settle``
     idle ──────────────────► aligning ─────────────────────────► mirroring
       ▲  end, from anywhere     ▲  ▲ start                          │  │
-      └─────────────────────    │  └──────────── paused ◄───────────┘  │ the leader is silent, jumps,
-                                └─────────────── held ◄────────────────┘ or its clock goes back
+      └─────────────────────    │  └──────────── paused ◄───────────┘  │ no leader samples, a jump,
+                                └─────────────── held ◄────────────────┘ or stamps that go back
 
-While aligning, the follower goes to where the leader is, slowly; to a leader outside its range it does not go, but is
-held. While mirroring, a leader that leaves the range has the follower stay at its limit, with the reason, until it
-comes back. Idle, paused and held command nothing: the command guard then holds the arm. Only the operator leaves these:
-an arm must not set out by itself.
+While aligning, the follower moves slowly to the leader; it is held where the leader is outside its range. While
+mirroring, the follower stays at its limit where the leader leaves the range, with the reason. Idle, paused and held
+command nothing: the command guard then holds the arm. Only the operator ends these states: an arm must not start to
+move by itself.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from genima.types import Command, Joints
 
 Array = NDArray[np.float64]
 _PERIOD = 0.005  # s of the motion that aligns
-_LONGEST_GAP = 0.1  # s: after a longer silence, what the leader says is no continuation
-_SPEED_WINDOW = 0.02  # s over which the speed of a leader is measured that does not tell it
+_LONGEST_GAP = 0.1  # s between samples of one motion
+_SPEED_WINDOW = 0.02  # s of the finite difference, where the leader publishes no velocities
 _ACCELERATION, _JERK = 0.1, 0.05  # of the arm's limits while aligning
-_OUTSIDE = 1e-3  # rad beyond a joint's range, from which on it is told
+_OUTSIDE = 1e-3  # rad beyond a joint's range, from which on it is reported
 
-_MOST = {"speed": 1.0, "near": 0.2, "settle": 10.0, "jump": 1.0, "late": 1.0}  # of the settings below
+_MAXIMA = {"speed": 1.0, "near": 0.2, "settle": 10.0, "jump": 1.0, "late": 1.0}  # of the settings below
 
 
 class FollowerState(Enum):
-    """What the follower does."""
+    """State of the follower."""
 
     IDLE = "idle"
     ALIGNING = "aligning"
@@ -51,84 +51,83 @@ class FollowerState(Enum):
 
 @dataclass(frozen=True)
 class LeaderFollowerSettings:
-    """How slowly, how near, and how much is too much."""
+    """Speed of the alignment, tolerances and time limits."""
 
     speed: float = 0.15  # of the arm's velocity limits while aligning
-    near: float = 0.02  # rad between leader and follower: they agree; also beyond the follower's range
-    settle: float = 0.2  # s for which they must
+    near: float = 0.02  # rad between leader and follower that agree; also tolerated beyond the follower's range
+    settle: float = 0.2  # s for which they must agree
     jump: float = 0.1  # rad beyond what the fastest joint could have done since the last sample
     late: float = 0.1  # s without a sample: the leader is lost
 
-    def require_sensible(self) -> None:
-        """Raise a GenimaError for a number that makes no sense."""
+    def require_valid(self) -> None:
+        """Raise a GenimaError for a value out of range."""
         for name, value in vars(self).items():
-            if not 0 < value <= _MOST[name]:
-                raise GenimaError(f"the mirror's {name} is {value}; it must be positive and at most {_MOST[name]:g}")
+            if not 0 < value <= _MAXIMA[name]:
+                raise GenimaError(f"teleop {name}: out of range ({value}); use more than 0, at most {_MAXIMA[name]:g}")
 
 
 class LeaderFollower:
-    """Turns a leader's samples into commands. All times are seconds on one clock, passed in."""
+    """State machine from the leader's samples to commands. All times are seconds on one clock, passed in."""
 
     def __init__(self, robot: RobotModel, settings: LeaderFollowerSettings | None = None) -> None:
         """``robot`` is the follower.
 
         Raises:
-            GenimaError: for settings that make no sense.
+            GenimaError: for settings out of range.
         """
         self._settings = settings or LeaderFollowerSettings()
-        self._settings.require_sensible()
+        self._settings.require_valid()
         self._robot = robot
         self.phase = FollowerState.IDLE
         self.reason = ""  # why the follower is held, stays at a limit, or was given away
         self._motion = JerkLimitedMotion(MotionLimits.of(robot, self._settings.speed, _ACCELERATION, _JERK), _PERIOD)
-        self._placed = False  # whether the motion begins where the arm is
-        self._moved_until = 0.0  # s, up to when the motion has come
+        self._placed = False  # whether the motion starts at the measured joints
+        self._moved_until = 0.0  # s: time of the motion's state
         self._agree_since: float | None = None  # s
-        self._recent: deque[LeaderSample] = deque()  # of the last moments
+        self._recent: deque[LeaderSample] = deque()  # of the last _LONGEST_GAP
         self._gripper: float | None = None  # open fraction; None until the first sample after a start
 
     def start(self) -> None:
-        """Come to the leader, then mirror it; also from a pause or a hold."""
+        """Align with the leader, then mirror it; also from a pause or a hold."""
         if self.phase is not FollowerState.MIRRORING:
             self.phase, self.reason = FollowerState.ALIGNING, ""
             self._placed, self._agree_since, self._gripper = False, None, None
             self._recent.clear()
 
     def pause(self) -> None:
-        """Let the follower rest while the leader is moved elsewhere."""
+        """Stop following while the leader is moved elsewhere."""
         if self.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
             self.phase, self.reason = FollowerState.PAUSED, ""
 
     def end(self, reason: str = "") -> None:
-        """Let go of the follower; ``reason`` is told where nobody asked for that."""
+        """Release the follower; ``reason`` where the operator did not request it."""
         self.phase, self.reason = FollowerState.IDLE, reason
 
     def hold(self, reason: str) -> None:
-        """Stop where it is, for ``reason``, until the operator starts again."""
+        """Hold the follower for ``reason`` until the operator starts again."""
         if self.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
             self.phase, self.reason = FollowerState.HELD, reason
 
     def watch(self, now: float) -> None:
-        """Hold when the leader has been silent for too long; to be called regularly."""
+        """Hold where no sample of the leader has arrived within ``late``; call it regularly."""
         if self._recent and now - self._recent[-1].stamp > self._settings.late:
-            self.hold(f"the leader has been silent for {now - self._recent[-1].stamp:.2f} s")
+            self.hold(f"no leader samples for {now - self._recent[-1].stamp:.2f} s")
 
     def follow(self, sample: LeaderSample, measured: Joints) -> Command | None:
-        """The wish that a new sample of the leader leads to; None when there is none.
+        """Return the command for a new sample of the leader; None where there is none.
 
         Args:
             sample: the leader now, in the follower's joints.
-            measured: the follower now; where an alignment begins, and how far the gripper stays open until the leader
-                tells.
+            measured: the follower now: start of an alignment, and the gripper's opening until the leader sends one.
         """
-        if self.phase not in (FollowerState.ALIGNING, FollowerState.MIRRORING) or not self._goes_on(sample):
+        if self.phase not in (FollowerState.ALIGNING, FollowerState.MIRRORING) or not self._continues(sample):
             return None
         self._recent.append(sample)
         while sample.stamp - self._recent[0].stamp > _LONGEST_GAP:
             self._recent.popleft()
         if sample.gripper is not None:
             self._gripper = sample.gripper
-        elif self._gripper is None:  # what it holds must not fall
+        elif self._gripper is None:  # a held object must not fall
             self._gripper = measured.gripper
         if self.phase is FollowerState.ALIGNING:
             if outside := self._outside(sample.positions, self._settings.near):
@@ -140,13 +139,13 @@ class LeaderFollower:
         return Command(sample.stamp, positions, velocities, self._gripper)
 
     def distance(self, sample: LeaderSample, measured: Joints) -> Array:
-        """Return what each joint of the follower has to go to the leader, (n,) rad, also where it cannot."""
+        """Return leader minus follower, (n,) rad."""
         return sample.positions - measured.positions
 
     def _within_range(self, sample: LeaderSample) -> tuple[Array, Array]:
-        """Return the leader's positions (n,) rad and velocities (n,) rad/s; where it is outside the range, the limit.
+        """Return the leader's positions (n,) rad and velocities (n,) rad/s, limited to the follower's range.
 
-        ``reason`` says so as long as that lasts.
+        Sets ``reason`` while the leader is outside.
         """
         positions = np.clip(sample.positions, self._robot.position_min, self._robot.position_max)
         velocities = np.where(positions == sample.positions, self._speed(sample), 0.0)
@@ -155,7 +154,7 @@ class LeaderFollower:
         return positions, velocities
 
     def _outside(self, positions: Array, slack: float) -> str:
-        """Return which joint is outside its range by more than ``slack`` [rad], and by how much; empty for none."""
+        """Return the joints outside their range by more than ``slack`` [rad] as text; empty for none."""
         low, high, names = self._robot.position_min, self._robot.position_max, self._robot.joint_names
         beyond = np.maximum(low - positions, positions - high)
         return ", ".join(
@@ -163,17 +162,17 @@ class LeaderFollower:
             for i in np.flatnonzero(beyond > slack)
         )
 
-    def _goes_on(self, sample: LeaderSample) -> bool:
-        """Whether a sample continues those before it; else the follower is held."""
+    def _continues(self, sample: LeaderSample) -> bool:
+        """Check that a sample continues those before it; else hold the follower."""
         if not self._recent:
             return True
         last = self._recent[-1]
         since = sample.stamp - last.stamp
         if since < 0:
-            self.hold(f"the leader's stamps go back by {-since:.3f} s")
+            self.hold(f"leader stamps go back ({-since:.3f} s)")
             return False
         if since > self._settings.late:
-            self.hold(f"the leader was silent for {since:.2f} s")
+            self.hold(f"no leader samples for {since:.2f} s")
             return False
         step = np.abs(sample.positions - last.positions) - self._robot.velocity_max * since
         worst = int(np.argmax(step))
@@ -184,7 +183,7 @@ class LeaderFollower:
         return True
 
     def _align(self, sample: LeaderSample, measured: Joints) -> tuple[Array, Array]:
-        """Where the follower shall be, (n,) rad, and how fast, (n,) rad/s."""
+        """Return the follower's positions (n,) rad and velocities (n,) rad/s on its way to the leader."""
         if not self._placed:
             self._motion.reset(measured.positions)
             self._placed, self._moved_until = True, sample.stamp - _PERIOD
@@ -192,11 +191,11 @@ class LeaderFollower:
         while self._moved_until + _PERIOD <= sample.stamp:
             self._moved_until += _PERIOD
             self._motion.toward(sample.positions, speed)
-        apart = max(
+        distance = max(
             float(np.max(np.abs(sample.positions - self._motion.position))),
             float(np.max(np.abs(sample.positions - measured.positions))),
         )
-        if apart > self._settings.near:
+        if distance > self._settings.near:
             self._agree_since = None
         elif self._agree_since is None:
             self._agree_since = sample.stamp
@@ -205,7 +204,7 @@ class LeaderFollower:
         return self._motion.position, self._motion.velocity
 
     def _speed(self, sample: LeaderSample) -> Array:
-        """The leader's velocity, (n,) rad/s: what it says, else the slope of its last positions."""
+        """Return the leader's velocity (n,) rad/s: as published, else the slope of its last positions."""
         if sample.velocities is not None:
             return sample.velocities
         earlier = next((s for s in reversed(self._recent) if sample.stamp - s.stamp >= _SPEED_WINDOW), self._recent[0])

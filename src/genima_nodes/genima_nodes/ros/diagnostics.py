@@ -1,6 +1,6 @@
-"""What a node tells about itself on /diagnostics: rates, ages, drops, latencies, counts and faults.
+"""Publish rates, latencies, counters and faults of a node: on /diagnostics for people, on `node_status` for programs.
 
-Once a second, and soon after a fault comes or goes.
+Once a second, and soon after a fault appears or disappears.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from genima_interfaces.msg import NodeStatus
 from genima_nodes.ros import qos
 from genima_nodes.ros.paced_thread import STEADY
 
 _RATE_WINDOW = 2.0  # s
 _LATENCY_WINDOW = 4096  # samples
-_REPEAT = 5.0  # s between log lines of a fault that stays
+_REPEAT = 5.0  # s between log lines about one fault, whatever numbers its text contains
 _PERIOD, _SOONEST = 1.0, 0.1  # s between publications: when nothing changes, and at least
 
 
 class TopicStats:
-    """Counts the samples of one stream."""
+    """Rate, age and counters of one topic."""
 
     def __init__(self) -> None:
         self.total = 0
-        self.dropped = 0  # came, but were not used
+        self.dropped = 0  # arrived, but not used
         self._times: deque[float] = deque(maxlen=1000)
 
     def tick(self) -> None:
-        """A sample came by."""
+        """Count a sample."""
         self.total += 1
         self._times.append(time.monotonic())
 
     def drop(self) -> None:
-        """A sample that came was not used."""
+        """Count a sample that is not used."""
         self.dropped += 1
 
     @property
@@ -53,78 +54,102 @@ class TopicStats:
 
 
 class LatencyStats:
-    """Keeps the newest durations of one kind."""
+    """Percentiles of the newest durations of one kind."""
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque(maxlen=_LATENCY_WINDOW)
 
     def add(self, duration: float) -> None:
-        """Take note of a duration in seconds."""
+        """Add a duration in seconds."""
         self._samples.append(duration)
 
     def percentile(self, percent: float) -> float:
-        """In seconds; NaN before the first sample."""
+        """Return a percentile in seconds; NaN before the first sample."""
         samples = list(self._samples)
         return float(np.percentile(samples, percent)) if samples else float("nan")
 
 
 class DiagnosticUpdater:
-    """Collects a node's meters and faults and publishes them as one DiagnosticStatus."""
+    """Statistics and faults of a node, published as one DiagnosticStatus and one NodeStatus."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._meters: dict[str, TopicStats] = {}
         self._latencies: dict[str, LatencyStats] = {}
         self._values: dict[str, Callable[[], object]] = {}
+        self._skipped: dict[str, Callable[[], int]] = {}
         self._watches: list[Callable[[], None]] = []
         self._faults: dict[str, str] = {}
-        self._new: dict[str, str] = {}  # faults since the last publication, also those that have gone
+        self._codes: dict[str, str] = {}
+        self._new: dict[str, str] = {}  # faults since the last publication, also those that are cleared
         self._changed = False
         self._published = float("-inf")  # monotonic s
-        self._logged: dict[str, tuple[str, float]] = {}
+        self._logged: dict[tuple[str, str], float] = {}  # monotonic s of the last line, by key and code
+        self._open: set[str] = set()  # faults that were logged and whose end was not
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
+        self._status = node.create_publisher(NodeStatus, "node_status", qos.LATCHED)
         self._timer = node.create_timer(_SOONEST, self._publish_if_due, clock=STEADY)
 
     def meter(self, name: str) -> TopicStats:
-        """A new stream to count; shows as ``<name> rate [Hz]``, ``age [s]``, ``total`` and ``dropped``."""
+        """Return the statistics of a topic; shown as ``<name> rate [Hz]``, ``age [s]``, ``total`` and ``dropped``."""
         return self._meters.setdefault(name, TopicStats())
 
     def latency(self, name: str) -> LatencyStats:
-        """A new kind of duration; shows as ``<name> p50 [ms]`` and ``<name> p99 [ms]``."""
+        """Return the statistics of a duration; shown as ``<name> p50 [ms]`` and ``<name> p99 [ms]``."""
         return self._latencies.setdefault(name, LatencyStats())
 
     def value(self, name: str, get: Callable[[], object]) -> None:
         """Show what ``get`` returns."""
         self._values[name] = get
 
+    def skipped(self, name: str, get: Callable[[], int]) -> None:
+        """Show a counter of unused samples as ``skipped <name>``; it counts as dropped."""
+        self._skipped[f"skipped {name}"] = get
+
     def watch(self, check: Callable[[], None]) -> None:
         """Call ``check`` ten times a second, to set and clear faults."""
         self._watches.append(check)
 
-    def fault(self, about: str, line: str) -> None:
-        """Something about ``about`` is wrong, until :meth:`clear`. Logged at once, and again every few seconds."""
-        self._changed = self._changed or about not in self._faults
-        self._faults[about] = self._new[about] = line
-        last_line, last_time = self._logged.get(about, ("", -_REPEAT))
+    def fault(self, key: str, text: str, code: str = "") -> None:
+        """Set the fault ``key`` until :meth:`clear`.
+
+        Logged at once, then every few seconds, however its text and the fault come and go.
+
+        Args:
+            key: what the fault is about, a constant.
+            text: for people; may contain numbers.
+            code: kind of fault, where one key has several; each is logged at once and throttled by itself.
+        """
+        self._changed = self._changed or key not in self._faults
+        self._faults[key] = self._new[key] = text
+        self._codes[key] = code
+        self._log_if_due(key, text, code)
+
+    def _log_if_due(self, key: str, text: str, code: str) -> None:
         now = time.monotonic()
-        if line != last_line or now - last_time >= _REPEAT:
-            self._logged[about] = line, now
-            self._node.get_logger().error(f"{about}: {line}")
+        if now - self._logged.get((key, code), -_REPEAT) >= _REPEAT:
+            self._logged[key, code] = now
+            self._open.add(key)
+            self._node.get_logger().error(f"{key}: {text}")
 
-    def clear(self, about: str) -> None:
-        """Nothing is wrong about ``about`` any more."""
-        if self._faults.pop(about, None) is not None:
+    def clear(self, key: str) -> None:
+        """Clear the fault ``key``."""
+        if self._faults.pop(key, None) is not None:
             self._changed = True
-            self._logged.pop(about, None)
-            self._node.get_logger().info(f"{about}: fine again")
+            if key in self._open:
+                self._open.discard(key)
+                self._node.get_logger().info(f"{key}: OK")
 
-    def problem(self, about: str) -> str:
-        """What is wrong about ``about``; empty where nothing is."""
-        return self._faults.get(about, "")
+    def problem(self, key: str) -> str:
+        """Return the text of the fault ``key``; empty where it is not set."""
+        return self._faults.get(key, "")
 
     def _publish_if_due(self) -> None:
         for check in self._watches:
             check()
+        for key, text in list(self._faults.items()):  # one that was set too soon after the last log line
+            if key not in self._open:
+                self._log_if_due(key, text, self._codes.get(key, ""))
         if self._changed or time.monotonic() - self._published >= _PERIOD - _SOONEST / 2:
             self._publish()
 
@@ -132,15 +157,29 @@ class DiagnosticUpdater:
         self._published, self._changed = time.monotonic(), False
         new, self._new = self._new, {}
         faults = new | dict(self._faults)
+        text = "; ".join(f"{key}: {line}" for key, line in faults.items())
+        rows, stamp = self._rows(), self._node.get_clock().now().to_msg()
         status = DiagnosticStatus(
             level=DiagnosticStatus.ERROR if faults else DiagnosticStatus.OK,
             name=self._node.get_fully_qualified_name().removeprefix("/"),
-            message="; ".join(f"{about}: {line}" for about, line in faults.items()) or "ok",
-            values=[KeyValue(key=key, value=_text(value)) for key, value in self._rows().items()],
+            message=text or "ok",
+            values=[KeyValue(key=name, value=_text(value)) for name, value in rows.items()],
         )
         message = DiagnosticArray(status=[status])
-        message.header.stamp = self._node.get_clock().now().to_msg()
+        message.header.stamp = stamp
         self._publisher.publish(message)
+        numbers = {name: float(value) for name, value in rows.items() if isinstance(value, int | float)}
+        report = NodeStatus(
+            node=self._node.get_name(),
+            state=NodeStatus.FAULT if faults else NodeStatus.OK,
+            message=text,
+            dropped=sum(meter.dropped for meter in list(self._meters.values()))
+            + sum(get() for get in list(self._skipped.values())),
+            measurements=list(numbers),
+            values=list(numbers.values()),
+        )
+        report.header.stamp = stamp
+        self._status.publish(report)
 
     def _rows(self) -> Mapping[str, object]:
         rows: dict[str, object] = {}
@@ -152,22 +191,13 @@ class DiagnosticUpdater:
         for name, latency in list(self._latencies.items()):
             rows[f"{name} p50 [ms]"] = 1000 * latency.percentile(50)
             rows[f"{name} p99 [ms]"] = 1000 * latency.percentile(99)
-        return rows | {name: get() for name, get in list(self._values.items())}
-
-
-def own_name(node: Node, status: DiagnosticStatus) -> str | None:
-    """What a status is called in ``node``'s namespace; None for one from outside it.
-
-    Others run arms of their own in the same graph, and all speak on one topic.
-    """
-    prefix = f"{node.get_namespace()}/".lstrip("/")
-    return status.name.removeprefix(prefix) if status.name.startswith(prefix) else None
+        return rows | {name: get() for name, get in [*self._values.items(), *self._skipped.items()]}
 
 
 def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def values(status: DiagnosticStatus) -> dict[str, str]:
-    """What a status says, by key."""
-    return {pair.key: pair.value for pair in status.values}
+def measurements(status: NodeStatus) -> dict[str, float]:
+    """Return a node's measurements by name."""
+    return dict(zip(status.measurements, status.values, strict=True))

@@ -1,7 +1,7 @@
-"""An arm that a node moves by itself, through the command guard: taken, led along ways, let go at the first doubt.
+"""Client of the command guard: acquire the arm, follow joint trajectories, release it on a fault.
 
-A busy machine is no doubt: where the guard holds the arm because words came late, the arm goes on when they come in
-time again.
+A busy machine is no fault: where the guard holds the arm because commands were late, the motion continues when they
+are in time again.
 """
 
 from __future__ import annotations
@@ -12,75 +12,61 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
-from genima.control.guard_status import GuardReason, GuardState
+from genima.control.guard_status import TRANSIENT, GuardReason
 from genima.control.joint_trajectory import JointTrajectory
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
+from genima_interfaces.msg import GuardStatus
 from genima_interfaces.srv import SelectSource
-from genima_nodes.command_guard import NOBODY
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.diagnostics import DiagnosticUpdater, own_name, values
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.paced_thread import PacedThread
 
 _RATE = 100.0  # Hz of commands
-_LOOK = 0.02  # s
-_ANSWER = 3.0  # s for the guard to answer, between its words, and between joint states: it holds the arm much sooner
-_APART, _LAG = 0.25, 0.5  # rad between command and arm, s for which it may be: the guard's words need so long at most
+_POLL = 0.02  # s
+_TIMEOUT = 3.0  # s for the guard's answer, between its statuses, and between joint states: it holds the arm much sooner
+_TRACKING_ERROR, _TRACKING_TIME = 0.25, 0.5  # rad between command and arm; s for which it may last
 _ARRIVED, _ARRIVAL = 0.02, 3.0  # rad, s
-_GOING_ON = (GuardState.OK.value, GuardState.LIMITED.value)
-_PASSING = {  # of a machine that is too busy for a moment, and what follows from that
-    reason.value
-    for reason in (
-        *(
-            GuardReason.COMMAND_LATE,
-            GuardReason.COMMAND_LOST,
-            GuardReason.STATE_LATE,
-            GuardReason.STATE_LOST,
-            GuardReason.GUARD_LATE,
-        ),
-        *(GuardReason.NO_COMMAND, GuardReason.HAND_OVER, GuardReason.REJOIN, GuardReason.JUMP),
-    )
-}
-_BUSY = 10.0  # s that the guard may hold the arm for such a reason
-_LEAP = 5  # periods: of a longer pause of the thread that speaks, no more counts, so a way goes on from where it was
+_FOLLOWING = (GuardStatus.OK, GuardStatus.LIMITED)
+_BUSY = 10.0  # s that the guard may hold the arm for a transient reason
+_MAX_PERIODS = 5  # of a longer pause of the command thread, no more counts: the trajectory continues from where it was
 
 
 class GuardedArm:
-    """One source of the command guard. Its methods wait: call them in a thread that may, not in the executor's."""
+    """One source of the command guard. Its methods block: call them in a thread of their own, not in the executor's."""
 
     def __init__(
         self, node: Node, source: str, robot: RobotModel, joints: JointStates, health: DiagnosticUpdater
     ) -> None:
         self._node, self._source, self._robot, self._joints = node, source, robot, joints
         self._lock = threading.Lock()  # of the three below
-        self._command: Command | None = None  # that is in force; None: nothing is said
-        self._way: JointTrajectory | None = None
-        self._gone = 0.0  # s of the way
-        self._asked: float | None = None  # monotonic s, when the guard was asked for the arm; None: not, or let go of
-        self._guard: dict[str, str] = {}  # what it last said of itself
-        self._guard_heard = 0.0  # monotonic s
-        self._silence = 0.0  # s since then, but for those in which this process itself was kept waiting
-        self._together = 0.0  # monotonic s at which arm and command were last near each other
-        self._said = health.meter(f"{source}/command")
+        self._command: Command | None = None  # in force; None: nothing is published
+        self._trajectory: JointTrajectory | None = None
+        self._elapsed = 0.0  # s of the trajectory
+        self._requested: float | None = None  # monotonic s of the request for the arm; None: released
+        self._guard: GuardStatus | None = None  # the newest
+        self._guard_received = 0.0  # monotonic s
+        self._silence = 0.0  # s since then, without those in which this process itself did not run
+        self._tracked = 0.0  # monotonic s at which arm and command were last near each other
+        self._commands = health.meter(f"{source}/command")
         self._publisher = node.create_publisher(JointState, f"{source}/command", qos.SOURCE_COMMAND)
         self._select = node.create_client(SelectSource, "command_guard/select")
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
-        self._pace = PacedThread(1 / _RATE, self._speak, source)
+        node.create_subscription(GuardStatus, "command_guard/status", self._on_guard_status, qos.GUARD_STATUS)
+        self._pace = PacedThread(1 / _RATE, self._publish, source)
         self._pace.start()
 
     def close(self) -> None:
-        """Say nothing more."""
+        """Stop publishing commands."""
         self._pace.close()
 
     @property
     def rest(self) -> Joints:
-        """Where the arm was last told to be, or is: what the next way begins from.
+        """Last commanded joints, else the measured ones: the start of the next trajectory.
 
         Raises:
             GenimaError: without joint states.
@@ -90,95 +76,90 @@ class GuardedArm:
             command = self._command
         return measured if command is None else Joints(measured.stamp, command.positions, command.gripper)
 
-    def take(self, going_on: Callable[[], None]) -> None:
-        """Have the guard give the arm to this source, and hold it where it is.
+    def acquire(self, check: Callable[[], None]) -> None:
+        """Become the arm's owner and hold it where it is.
 
         Args:
-            going_on: is called again and again; ends the waiting by raising.
+            check: called while waiting; ends it by raising.
 
         Raises:
-            GenimaError: when the guard does not answer, or does not give it.
+            GenimaError: when the guard does not answer, or refuses.
         """
-        self._choose(self._source, going_on)
-        self._rejoin(_ANSWER, going_on)
+        if not self._select.service_is_ready():
+            raise GenimaError("command_guard: service select not available; start it, nothing else moves the arm")
+        self._requested = time.monotonic()
+        future = self._select.call_async(SelectSource.Request(source=self._source))
+        self._wait(future.done, _TIMEOUT, check, lambda: f"command_guard: no answer within {_TIMEOUT:.0f} s")
+        if not (answer := future.result()).success:
+            raise GenimaError(f"command_guard: does not give the arm to {self._source} ({answer.message})")
+        self._rejoin(_TIMEOUT, check)
 
-    def go(self, way: JointTrajectory, going_on: Callable[[], None]) -> bool:
-        """Follow a way that begins where the arm rests; returns whether to its end.
+    def follow(self, trajectory: JointTrajectory, check: Callable[[], None]) -> bool:
+        """Follow a trajectory that starts where the arm rests; return True at its end.
 
-        Not so where the guard held the arm meanwhile for a reason that has passed: it then rests somewhere on the way.
+        False where the guard held the arm for a transient reason: it then rests somewhere on the trajectory.
 
         Raises:
-            GenimaError: when the guard keeps holding the arm, somebody else has taken it, or it does not follow or
-                arrive.
+            GenimaError: when the guard keeps holding the arm, another source owns it, or it does not follow or arrive.
         """
         with self._lock:
-            self._way, self._gone = way, 0.0
-        self._together = time.monotonic()
-        goal, _, _ = way.at(way.seconds)
-        deadline = time.monotonic() + way.seconds + _ARRIVAL
-        while not (self._way is None and np.abs(self._measured().positions - goal).max() < _ARRIVED):
-            if not self.stay(going_on):
+            self._trajectory, self._elapsed = trajectory, 0.0
+        self._tracked = time.monotonic()
+        goal, _, _ = trajectory.at(trajectory.seconds)
+        deadline = time.monotonic() + trajectory.seconds + _ARRIVAL
+        while not (self._trajectory is None and np.abs(self._measured().positions - goal).max() < _ARRIVED):
+            if not self.check_following(check):
                 return False
             if time.monotonic() > deadline:
-                raise GenimaError(f"the arm has not arrived after {way.seconds + _ARRIVAL:.1f} s")
-            time.sleep(_LOOK)
+                raise GenimaError(f"the arm has not arrived after {trajectory.seconds + _ARRIVAL:.1f} s")
+            time.sleep(_POLL)
         return True
 
-    def stay(self, going_on: Callable[[], None]) -> bool:
-        """Look whether the arm is still this source's and follows; returns whether all was well.
+    def check_following(self, check: Callable[[], None]) -> bool:
+        """Check that the arm is still this source's and follows; return True where it does.
 
-        Where the guard holds it for a reason that passes, waits for that, and holds the arm where it has come to rest.
+        Where the guard holds it for a transient reason, wait for its end, hold the arm where it rests, return False.
 
         Raises:
-            GenimaError: as :meth:`go`.
+            GenimaError: as :meth:`follow`.
         """
-        going_on()
-        self._require_mine()
-        if self._guard.get("verdict") in _GOING_ON:
-            self._require_together()
+        check()
+        self._require_owner()
+        if self._is_following():
+            self._require_tracking()
             return True
-        self._require_passing()
+        self._require_transient()
         with self._lock:
-            self._way = None
+            self._trajectory = None
 
-        def still_passing() -> None:
-            going_on()
-            self._require_mine()
-            self._require_passing()
+        def still_transient() -> None:
+            check()
+            self._require_owner()
+            self._require_transient()
 
-        self._rejoin(_BUSY, still_passing)
-        self._together = time.monotonic()
+        self._rejoin(_BUSY, still_transient)
+        self._tracked = time.monotonic()
         return False
 
-    def let_go(self) -> None:
-        """Say nothing more, and give the arm to nobody: the guard brings it to rest. Waits for nothing."""
+    def release(self) -> None:
+        """Stop publishing commands and give up the arm: the guard brings it to rest. Does not block."""
         with self._lock:
-            self._command = self._way = None
-        asked, self._asked = self._asked, None
-        if asked is None or not self._select.service_is_ready():
+            self._command = self._trajectory = None
+        requested, self._requested = self._requested, None
+        if requested is None or not self._select.service_is_ready():
             return
-        if self._guard_heard < asked or self._guard.get("owner") == self._source:  # else it is another's by now
-            self._select.call_async(SelectSource.Request(source=NOBODY))
+        if self._guard_received < requested or self._owner() == self._source:  # else another source owns it by now
+            self._select.call_async(SelectSource.Request(source=SelectSource.Request.NONE))
 
-    def _choose(self, source: str, going_on: Callable[[], None]) -> None:
-        if not self._select.service_is_ready():
-            raise GenimaError("the command guard does not answer: start it, as nothing moves the arm but through it")
-        self._asked = time.monotonic()
-        future = self._select.call_async(SelectSource.Request(source=source))
-        self._until(future.done, _ANSWER, going_on, lambda: "the command guard does not answer")
-        if not (answer := future.result()).success:
-            raise GenimaError(f"the command guard does not give the arm away: {answer.message}")
-
-    def _rejoin(self, patience: float, going_on: Callable[[], None]) -> None:
-        """Hold the arm where it is, and again there after each word that the guard does not follow, until it does."""
+    def _rejoin(self, patience: float, check: Callable[[], None]) -> None:
+        """Hold the arm where it is measured, again after each status that shows it held, until the guard follows."""
         held = -np.inf  # monotonic s
 
         def follows() -> bool:
             nonlocal held
-            if self._guard_heard <= held:
+            if self._guard_received <= held:
                 return False
-            mine, verdict = self._guard.get("owner") == self._source, self._guard.get("verdict")
-            if mine and verdict in _GOING_ON and held >= 0:
+            if self._owner() == self._source and self._is_following() and held >= 0:
                 return True
             measured = self._measured()
             with self._lock:
@@ -187,70 +168,69 @@ class GuardedArm:
             held = time.monotonic()
             return False
 
-        self._until(follows, patience, going_on, lambda: f"{self._held()}, for {patience:.0f} s")
+        self._wait(follows, patience, check, lambda: f"{self._held()}, for {patience:.0f} s")
 
-    def _require_mine(self) -> None:
-        if self._guard.get("owner") != self._source:
-            raise GenimaError(f"the arm was given to {self._guard.get('owner')}")
-        if self._silence > _ANSWER:
-            raise GenimaError("the command guard is silent")
+    def _owner(self) -> str:
+        return self._guard.owner if self._guard is not None else ""
 
-    def _require_passing(self) -> None:
-        if self._guard.get("verdict") not in _GOING_ON and self._guard.get("reason") not in _PASSING:
+    def _is_following(self) -> bool:
+        return self._guard is not None and self._guard.state in _FOLLOWING
+
+    def _require_owner(self) -> None:
+        if (owner := self._owner()) != self._source:
+            raise GenimaError(f"command_guard: the arm was given to {owner or 'no source'}")
+        if self._silence > _TIMEOUT:
+            raise GenimaError(f"command_guard: no status for {_TIMEOUT:.0f} s")
+
+    def _require_transient(self) -> None:
+        if not self._is_following() and (self._guard is None or GuardReason(self._guard.reason) not in TRANSIENT):
             raise GenimaError(self._held())
 
-    def _require_together(self) -> None:
-        apart, now = np.abs(self._measured().positions - self.rest.positions), time.monotonic()
-        if apart.max() <= _APART:
-            self._together = now
-        elif now - self._together > _LAG:
-            name = self._robot.joint_names[int(np.argmax(apart))]
-            raise GenimaError(f"the arm does not follow: {name} is {np.degrees(apart.max()):.0f} deg from its command")
+    def _require_tracking(self) -> None:
+        error, now = np.abs(self._measured().positions - self.rest.positions), time.monotonic()
+        if error.max() <= _TRACKING_ERROR:
+            self._tracked = now
+        elif now - self._tracked > _TRACKING_TIME:
+            name = self._robot.joint_names[int(np.argmax(error))]
+            raise GenimaError(f"the arm does not follow: {name} is {np.degrees(error.max()):.0f} deg from its command")
 
     def _held(self) -> str:
-        return f"the command guard holds the arm: {self._words()}"
-
-    def _words(self) -> str:
-        return self._guard.get("reason", "") or self._guard.get("verdict", "it says nothing")
+        return f"the command guard holds the arm: {self._guard.text if self._guard is not None else 'no status yet'}"
 
     def _measured(self) -> Joints:
         joints = self._joints.newest
-        if joints is None or messages.now(self._node) - joints.stamp > _ANSWER:
-            raise GenimaError("no good joint states come")
+        if joints is None or messages.now(self._node) - joints.stamp > _TIMEOUT:
+            raise GenimaError(f"joint_states: no valid sample for {_TIMEOUT:.0f} s")
         return joints
 
     @staticmethod
-    def _until(
-        done: Callable[[], bool], seconds: float, going_on: Callable[[], None], otherwise: Callable[[], str]
-    ) -> None:
+    def _wait(done: Callable[[], bool], seconds: float, check: Callable[[], None], problem: Callable[[], str]) -> None:
         deadline = time.monotonic() + seconds
         while not done():
-            going_on()
+            check()
             if time.monotonic() > deadline:
-                raise GenimaError(otherwise())
-            time.sleep(_LOOK)
+                raise GenimaError(problem())
+            time.sleep(_POLL)
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if own_name(self._node, status) == "command_guard":
-                self._guard, self._guard_heard, self._silence = values(status), time.monotonic(), 0.0
+    def _on_guard_status(self, message: GuardStatus) -> None:
+        self._guard, self._guard_received, self._silence = message, time.monotonic(), 0.0
 
     # The paced thread.
 
-    def _speak(self, deadline: float, periods: int) -> bool:
-        now, passed = messages.now(self._node), min(periods, _LEAP) / _RATE
+    def _publish(self, deadline: float, periods: int) -> bool:
+        now, passed = messages.now(self._node), min(periods, _MAX_PERIODS) / _RATE
         self._silence += passed
         with self._lock:
             if self._command is None:
                 return False
-            if self._way is None:
+            if self._trajectory is None:
                 self._command = replace(self._command, stamp=now)
             else:
-                self._gone += passed
-                self._command = Command(now, *self._way.at(self._gone))
-                if self._gone >= self._way.seconds:
-                    self._way = None
+                self._elapsed += passed
+                self._command = Command(now, *self._trajectory.at(self._elapsed))
+                if self._elapsed >= self._trajectory.seconds:
+                    self._trajectory = None
             command = self._command
         self._publisher.publish(messages.command_message(command, self._robot))
-        self._said.tick()
+        self._commands.tick()
         return True

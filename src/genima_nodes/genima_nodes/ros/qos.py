@@ -1,4 +1,4 @@
-"""Quality of service by kind of topic. Nothing that is acted on ever queues: depth 1, the newest counts."""
+"""Quality of service by kind of topic. Nothing that is acted on is queued: depth 1, the newest sample counts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 DRAWN_TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 OBSERVED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 JOINT_STATES = qos_profile_sensor_data
-TASK = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # a late subscriber gets the last sample
+TASK = LATCHED
+GUARD_STATUS = LATCHED
+NODE_STATUS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # of every node; each latches one
 JOINT_COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-EVERY_COMMAND = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)  # for who counts, not for who obeys
-# What a source promises. The guard reads with JOINT_COMMAND, so that a source without the promise is heard too:
-# it watches the age of commands by itself.
+EVERY_COMMAND = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)  # to count or record them
+# Publishers of commands promise a deadline. The guard subscribes with JOINT_COMMAND, so that it also gets commands
+# without that promise: it checks the age of commands by itself.
 SOURCE_COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, deadline=Duration(seconds=0.1))
 STATUS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)

@@ -33,9 +33,9 @@ def stream(robot: RobotModel, rate: float, seconds: float, seed: int, rest: floa
             guard.stop()
         if tick % round(rate / 4) == 3:  # at rest until then
             away = rng.uniform(-0.3, 0.3, len(q))
-        guard.measure(Joints(now, q, 1.0))
+        guard.update_joints(Joints(now, q, 1.0))
         wish = np.clip(q + away, robot.position_min, robot.position_max)
-        guard.offer("controller", Command(now, wish, np.zeros_like(q)))
+        guard.submit("controller", Command(now, wish, np.zeros_like(q)))
         command = guard.step(now).command
         assert command is not None
         q = command.positions
