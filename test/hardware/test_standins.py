@@ -277,7 +277,7 @@ def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, sim
     cell.begin(0.5)
     graph.until(cell.arrived, "the arm does not go on", cell.lead)
     again = graph.call(Trigger, "robot/recover", Trigger.Request())
-    assert again.success and again.message == "the robot is ready as it is"
+    assert again.success and again.message == "robot: ready already"
 
 
 def test_resume_says_when_nobody_can_recover_the_robot(graph) -> None:
@@ -287,7 +287,7 @@ def test_resume_says_when_nobody_can_recover_the_robot(graph) -> None:
 
 
 def test_a_backend_without_recovery_needs_no_node_for_it(graph) -> None:
-    with pytest.raises(GenimaError, match="multipanda knows no recovery"):
+    with pytest.raises(GenimaError, match="multipanda: no recovery"):
         ArmRecoveryNode(**options(backend="multipanda"))
 
 

@@ -1,4 +1,4 @@
-"""Node that stops the guard when a robot of franka_ros2's has stopped, and recovers it on request.
+"""Node: stop the guard when franka_ros2's robot has stopped, and recover the robot on request.
 
 After a reflex, franka_ros2 deactivates its hardware component and all controllers. `robot/recover` clears the robot's
 error, activates the component, and switches the controllers on again, the one that moves the arm last.
@@ -32,27 +32,27 @@ from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
 
 _TICK = 0.05  # s
-_LOOK = 0.5  # s between looks at the controllers
-_ANSWER = 3.0  # s for the controller manager to answer
+_POLL = 0.5  # s between requests for the controllers' states
+_TIMEOUT = 3.0  # s for the controller manager to answer
 _RECOVERY = 15.0  # s for the robot: it may have to lock and open its brakes
-_SETTLE = 0.3  # s for the arm's joints to be told again, and for arm_adapter to tell the controller to stay there
+_SETTLE = 0.3  # s for joint states to be published again, and for arm_adapter to command the controller to hold there
 _STRICT = 2  # SwitchController's constant
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class ArmRecoveryNode(Node):
-    """Single-threaded: waiting is awaiting the next tick."""
+    """Monitor of franka_ros2's controllers. Single-threaded: waiting is awaiting the next tick."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
 
         Raises:
-            GenimaError: for a backend that knows no recovery, or whose messages are not installed.
+            GenimaError: for a backend without recovery, or whose messages are not installed.
         """
         super().__init__("arm_recovery", **options)
         backend = ArmBackend.load(parameters.text(self, "backend", "crisp"))
         if backend.recovery is None:
-            raise GenimaError(f"backend {backend.name} knows no recovery: leave arm_recovery out")
+            raise GenimaError(f"backend {backend.name}: no recovery; do not start arm_recovery")
         self._controller, self._settings = backend.controller, backend.recovery
         manager = backend.recovery.manager
 
@@ -68,18 +68,18 @@ class ArmRecoveryNode(Node):
         self._guard = self.create_client(Trigger, "command_guard/stop")
         self._tick: Future = Future()
         self._problem = ""  # why the robot cannot move
-        self._moved = False  # whether it ever could: while the driver starts, nobody need be stopped
+        self._was_active = False  # while the driver starts for the first time, there is nothing to stop
         self._recovering = False
-        self._asked: Future | None = None  # for the controllers' states
-        self._asked_at = self._looked_at = float("-inf")  # monotonic s
+        self._request: Future | None = None  # for the controllers' states
+        self._sent_at = self._polled_at = float("-inf")  # monotonic s
         self._stopping: Future | None = None
-        self._listening: Subscription | None = None  # to the robot's state: 1 kHz, only while something is wrong
-        self._words = ""  # of the robot's own
+        self._state_subscription: Subscription | None = None  # 1 kHz, only during a fault
+        self._errors = ""  # of the robot's own
 
         self._health = DiagnosticUpdater(self)
         self._health.value("controller", lambda: self._controller)
         self._health.value("recovering", lambda: self._recovering)
-        self._health.value("last error", lambda: self._words or "none")
+        self._health.value("last error", lambda: self._errors or "none")
         self._recoveries = self._health.meter("recoveries")
         beside = ReentrantCallbackGroup()  # what it waits for comes in other callbacks
         self.create_service(Trigger, "robot/recover", self._on_recover, callback_group=beside)
@@ -92,60 +92,60 @@ class ArmRecoveryNode(Node):
         ended, self._tick = self._tick, Future()
         ended.set_result(None)
         now = time.monotonic()
-        if self._asked is not None and not self._asked.done() and now - self._asked_at > _ANSWER:
-            self._list.remove_pending_request(self._asked)
-            self._asked = None
-            self._judge(f"{self._list.srv_name} does not answer")
-        elif self._asked is None and now - self._looked_at > _LOOK:
-            self._looked_at = now
+        if self._request is not None and not self._request.done() and now - self._sent_at > _TIMEOUT:
+            self._list.remove_pending_request(self._request)
+            self._request = None
+            self._update(f"{self._list.srv_name}: no answer within {_TIMEOUT:.0f} s")
+        elif self._request is None and now - self._polled_at > _POLL:
+            self._polled_at = now
             if self._list.service_is_ready():
-                self._asked, self._asked_at = self._list.call_async(self._list.srv_type.Request()), now
-                self._asked.add_done_callback(self._on_controllers)
+                self._request, self._sent_at = self._list.call_async(self._list.srv_type.Request()), now
+                self._request.add_done_callback(self._on_controllers)
             else:
-                self._judge(f"nobody serves {self._list.srv_name}: is the driver up, in this namespace?")
+                self._update(f"{self._list.srv_name}: service not available; start the driver in this namespace")
         self._stop_guard()
 
     # Watching.
 
     def _on_controllers(self, answer: Future) -> None:
-        if answer is self._asked:
-            self._asked = None
+        if answer is self._request:
+            self._request = None
             states = {controller.name: controller.state for controller in answer.result().controller}
             state = states.get(self._controller, "not loaded")
-            self._judge("" if state == "active" else f"the controller {self._controller} is {state}")
+            self._update("" if state == "active" else f"the controller {self._controller} is {state}")
 
-    def _judge(self, problem: str) -> None:
+    def _update(self, problem: str) -> None:
         if self._recovering:
-            return  # it will have its say
+            return  # the recovery updates it at its end
         if problem and not self._problem:
-            self._stopping, self._words = None, ""
+            self._stopping, self._errors = None, ""
         self._problem = problem
-        self._moved = self._moved or not problem
+        self._was_active = self._was_active or not problem
         if problem:
-            self._listen()
-            why = f" ({self._words})" if self._words else ""
-            hint = f": a reflex, the emergency stop or a lost connection; go on with {call(self, 'resume')}"
-            self._health.fault("robot", f"{problem}{why}{hint if self._moved else ''}")
+            self._subscribe()
+            why = f" ({self._errors})" if self._errors else ""
+            hint = f": a reflex, the emergency stop or a lost connection; resume with {call(self, 'resume')}"
+            self._health.fault("robot", f"{problem}{why}{hint if self._was_active else ''}")
         else:
             self._health.clear("robot")
-            self._listen_no_more()
+            self._unsubscribe()
 
     def _stop_guard(self) -> None:
         """Keep the guard stopped after the robot's stop, until the guard has confirmed it."""
-        if not self._problem or not self._moved or self._recovering or self._stopping is not None:
+        if not self._problem or not self._was_active or self._recovering or self._stopping is not None:
             return
         if self._guard.service_is_ready():
             self._stopping = self._guard.call_async(Trigger.Request())
 
-    def _listen(self) -> None:
-        if self._listening is None:
+    def _subscribe(self) -> None:
+        if self._state_subscription is None:
             topic = self._settings.state
-            self._listening = self.create_subscription(self._state_kind, topic, self._on_state, _NEWEST)
+            self._state_subscription = self.create_subscription(self._state_kind, topic, self._on_state, _NEWEST)
 
-    def _listen_no_more(self) -> None:
-        if self._listening is not None:
-            self.destroy_subscription(self._listening)
-            self._listening = None
+    def _unsubscribe(self) -> None:
+        if self._state_subscription is not None:
+            self.destroy_subscription(self._state_subscription)
+            self._state_subscription = None
 
     def _on_state(self, message: Any) -> None:
         modes = {
@@ -155,62 +155,62 @@ class ArmRecoveryNode(Node):
             self._state_kind.ROBOT_MODE_AUTOMATIC_ERROR_RECOVERY: "recovering",
         }
         errors = _named(message.current_errors) or _named(message.last_motion_errors)
-        words = [modes[message.robot_mode]] if message.robot_mode in modes else []
-        self._words = ": ".join([*words, *([", ".join(errors)] if errors else [])]) or self._words
+        mode = [modes[message.robot_mode]] if message.robot_mode in modes else []
+        self._errors = ": ".join([*mode, *([", ".join(errors)] if errors else [])]) or self._errors
 
     # Recovering.
 
     async def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._recovering:
-            response.success, response.message = False, "the robot recovers already"
+            response.success, response.message = False, "robot/recover: in progress already"
             return response
         self._recovering = True
         try:
-            response.message, response.success = await self._bring_back(), True
+            response.message, response.success = await self._recover_robot(), True
         except GenimaError as error:
             response.success, response.message = False, str(error)
         finally:
             self._recovering = False
         if response.success:
             self._recoveries.tick()
-            self._moved = True
-            self._judge("")
+            self._was_active = True
+            self._update("")
         self.get_logger().info(response.message)
         return response
 
-    async def _bring_back(self) -> str:
+    async def _recover_robot(self) -> str:
         """Recover the robot; return the result as text."""
         if await self._is_active():
-            return "the robot is ready as it is"
-        self._listen()
+            return "robot: ready already"
+        self._subscribe()
         await self._clear_error()
         hardware = self._settings.hardware
         state = State(id=State.PRIMARY_STATE_ACTIVE, label="active")
         answer = await self._call(self._set_hardware, name=hardware, target_state=state)
         if not answer.ok:
             raise GenimaError(
-                f"the hardware component {hardware} stays {answer.state.label or 'as it was'}: is it called so, are "
-                f"the robot's FCI active and its brakes open?"
+                f"hardware component {hardware}: stays {answer.state.label or 'as it was'}; check its name, activate "
+                "the robot's FCI and open its brakes"
             )
         await self._switch_on(self._settings.broadcasters)
         await self._until(lambda: False, _SETTLE)
         await self._switch_on((self._controller,))
         if not await self._is_active():
-            why = self._words or "see the log of its driver"
-            raise GenimaError(f"the controller {self._controller} is off again: {why}")
-        return f"the robot is back; it had stopped for: {self._words or 'nobody knows what'}"
+            why = self._errors or "see the log of its driver"
+            raise GenimaError(f"controller {self._controller}: off again ({why})")
+        return f"robot: recovered; it had stopped for: {self._errors or 'an unknown reason'}"
 
     async def _clear_error(self) -> None:
         if not self._recover.server_is_ready():
-            raise GenimaError(f"nobody serves the action {self._settings.action}")
+            raise GenimaError(f"action {self._settings.action}: not available; start the driver")
         name = "the robot's error recovery"
-        handle = await self._answer(self._recover.send_goal_async(self._recovery_kind.Goal()), _ANSWER, name)
+        handle = await self._answer(self._recover.send_goal_async(self._recovery_kind.Goal()), _TIMEOUT, name)
         if not handle.accepted:
-            raise GenimaError(f"{name} is refused")
+            raise GenimaError(f"{name}: rejected")
         ended = await self._answer(handle.get_result_async(), _RECOVERY, name)
         if ended.status != GoalStatus.STATUS_SUCCEEDED:
             raise GenimaError(
-                f"{name} fails{f' ({self._words})' if self._words else ''}: release the emergency stop, free the arm "
+                f"{name} fails{f' ({self._errors})' if self._errors else ''}: release the emergency stop, free the arm "
                 f"by hand if it touches something or is beyond a limit, and resume again"
             )
 
@@ -218,13 +218,13 @@ class ArmRecoveryNode(Node):
         known = await self._states()
         if missing := [name for name in controllers if name not in known]:
             others = ", ".join(known) or "none"
-            raise GenimaError(f"the controller manager has no {', '.join(missing)}; it has {others}")
+            raise GenimaError(f"controller manager: no controller {', '.join(missing)}; it has {others}")
         off = [name for name in controllers if known[name] != "active"]
         if not off:
             return
         answer = await self._call(self._switch, activate_controllers=off, strictness=_STRICT)
         if not answer.ok:
-            raise GenimaError(f"the controller manager does not switch on {', '.join(off)}: see the log of the driver")
+            raise GenimaError(f"controller manager: did not switch on {', '.join(off)}; see the log of the driver")
 
     async def _is_active(self) -> bool:
         return (await self._states()).get(self._controller) == "active"
@@ -235,16 +235,16 @@ class ArmRecoveryNode(Node):
 
     async def _call(self, client: Any, **fields: object) -> Any:
         if not client.service_is_ready():
-            raise GenimaError(f"nobody serves {client.srv_name}")
+            raise GenimaError(f"{client.srv_name}: service not available; start the driver")
         future = client.call_async(client.srv_type.Request(**fields))
         try:
-            return await self._answer(future, _ANSWER, client.srv_name)
+            return await self._answer(future, _TIMEOUT, client.srv_name)
         finally:
             client.remove_pending_request(future)
 
     async def _answer(self, future: Future, seconds: float, name: str) -> Any:
         if not await self._until(future.done, seconds):
-            raise GenimaError(f"{name} does not answer")
+            raise GenimaError(f"{name}: no answer within {seconds:.0f} s")
         return future.result()
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> bool:

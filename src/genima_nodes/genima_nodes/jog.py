@@ -1,6 +1,6 @@
-"""Node: a leader without an arm. A gamepad (`joy`) or speeds (`leader/jog`) in, `leader/joint_states` out.
+"""Node: virtual leader. A gamepad (`joy`) or a twist (`leader/jog`) in, `leader/joint_states` out.
 
-It waits where the follower is, and goes on from there once the follower mirrors it.
+It stays at the follower's joints until the follower mirrors it, and moves on from there.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
 
-_STALE = 0.2  # s after which a push that was not renewed ends
-_LINEAR, _ANGULAR = 0.5, 1.5  # m/s, rad/s: a push that is faster is slowed down, in its direction
-_NO_PUSH = np.zeros(6)
+_STALE = 0.2  # s after which a twist expires
+_LINEAR, _ANGULAR = 0.5, 1.5  # m/s, rad/s: a faster twist is scaled down, in its direction
+_ZERO_TWIST = np.zeros(6)
 
 
 class JogNode(Node):
-    """Speaks at a fixed rate, also when nobody pushes."""
+    """Publisher of the virtual leader's joints at a fixed rate, also without a twist."""
 
     def __init__(self) -> None:
         """Raises:
-        GenimaError: for parameters or a gamepad's file that make no sense.
+        GenimaError: for an invalid parameter or gamepad file.
         """
         super().__init__("jog")
         self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
@@ -46,33 +46,33 @@ class JogNode(Node):
         file = parameters.text(self, "gamepad", "")
         self._gamepad = Gamepad.load(Path(file) if file else None)
         self._jog = CartesianJog(self._robot)
-        self._push: NDArray[np.float64] = _NO_PUSH
-        self._pushed = float("-inf")  # monotonic s
-        self._gripper: float | None = None  # open fraction; None until it is told: the follower's stays as it is
+        self._twist: NDArray[np.float64] = _ZERO_TWIST
+        self._twist_time = float("-inf")  # monotonic s
+        self._gripper: float | None = None  # open fraction; None until one is commanded: the follower's stays as it is
         self._gripper_button = False
         self._phase = TeleopStatus.IDLE  # of the follower
 
         self._health = DiagnosticUpdater(self)
-        self._said = self._health.meter("leader/joint_states")
+        self._published = self._health.meter("leader/joint_states")
         self._joints = JointStates(self, self._health, self._robot)
         self._publisher = self.create_publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
         self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)
         self.create_subscription(TwistStamped, "leader/jog", self._on_twist, qos.JOINT_COMMAND)
         self.create_subscription(Float32, "leader/jog/gripper", self._on_gripper, qos.JOINT_COMMAND)
         self.create_subscription(Joy, "joy", self._on_joy, qos.JOINT_STATES)
-        self.create_timer(self._period, self._speak, clock=STEADY)
+        self.create_timer(self._period, self._publish, clock=STEADY)
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Nothing to end."""
 
     def _on_status(self, message: TeleopStatus) -> None:
         if message.phase == TeleopStatus.IDLE != self._phase:
-            self._gripper = None  # somebody else may have moved it by the next time
+            self._gripper = None  # another source may have moved it by the next start
         self._phase = message.phase
 
     def _on_twist(self, message: TwistStamped) -> None:
         linear, angular = message.twist.linear, message.twist.angular
-        self._take(np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]))
+        self._set_twist(np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]))
 
     def _on_gripper(self, message: Float32) -> None:
         try:
@@ -84,10 +84,10 @@ class JogNode(Node):
 
     def _on_joy(self, message: Joy) -> None:
         try:
-            self._take(self._gamepad.twist(message.axes, message.buttons))
+            self._set_twist(self._gamepad.twist(message.axes, message.buttons))
         except GenimaError as error:
             self._health.fault("joy", str(error))
-            self._push = _NO_PUSH
+            self._twist = _ZERO_TWIST
             return
         self._health.clear("joy")
         down = bool(message.buttons[self._gamepad.gripper_button])
@@ -95,31 +95,31 @@ class JogNode(Node):
             self._gripper = toggled(self._gripper, self._joints.newest)
         self._gripper_button = down
 
-    def _take(self, push: NDArray[np.float64]) -> None:
-        if not np.all(np.isfinite(push)):
-            self._health.fault("leader/jog", "a speed is not finite; the tip stops")
-            self._push = _NO_PUSH
+    def _set_twist(self, twist: NDArray[np.float64]) -> None:
+        if not np.all(np.isfinite(twist)):
+            self._health.fault("leader/jog", "twist not finite; the tip stops")
+            self._twist = _ZERO_TWIST
             return
-        linear, angular = float(np.linalg.norm(push[:3])), float(np.linalg.norm(push[3:]))
+        linear, angular = float(np.linalg.norm(twist[:3])), float(np.linalg.norm(twist[3:]))
         excess = max(linear / _LINEAR, angular / _ANGULAR, 1.0)
         if excess > 1.0:
             self._health.fault(
                 "leader/jog",
-                f"a push of {linear:.2g} m/s, {angular:.2g} rad/s is faster than {_LINEAR:g} m/s, {_ANGULAR:g} rad/s; "
-                "slowed down",
+                f"twist too fast ({linear:.2g} m/s, {angular:.2g} rad/s); "
+                f"scaled down to {_LINEAR:g} m/s, {_ANGULAR:g} rad/s",
             )
         else:
             self._health.clear("leader/jog")
-        self._push, self._pushed = push / excess, time.monotonic()
+        self._twist, self._twist_time = twist / excess, time.monotonic()
 
-    def _speak(self) -> None:
+    def _publish(self) -> None:
         if self._phase not in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING):
             if self._joints.newest is None:
-                return  # nobody knows where to begin
+                return  # no joints to start from
             self._jog.reset(self._joints.newest.positions)
         else:
-            push = self._push if time.monotonic() - self._pushed < _STALE else _NO_PUSH
-            self._jog.push(push[:3], push[3:], self._period)
+            twist = self._twist if time.monotonic() - self._twist_time < _STALE else _ZERO_TWIST
+            self._jog.move(twist[:3], twist[3:], self._period)
         message = JointState(name=list(self._robot.joint_names))
         message.header.stamp = messages.time_message(messages.now(self))
         message.position, message.velocity = list(self._jog.positions), list(self._jog.velocities)
@@ -128,7 +128,7 @@ class JogNode(Node):
             message.position.append(self._robot.gripper_position(self._gripper))
             message.velocity.append(0.0)
         self._publisher.publish(message)
-        self._said.tick()
+        self._published.tick()
 
 
 def main(args: list[str] | None = None) -> int:

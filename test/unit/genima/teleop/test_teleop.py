@@ -662,14 +662,14 @@ def test_the_tip_goes_as_it_is_pushed(linear: list[float], angular: list[float])
     jog = CartesianJog(PANDA)
     before = tip(jog.positions)
     for _ in range(100):  # a second
-        jog.push(np.array(linear), np.array(angular), 0.01)
+        jog.move(np.array(linear), np.array(angular), 0.01)
         assert np.all(np.abs(jog.velocities) <= 0.5001 * PANDA.velocity_max)
     after = tip(jog.positions)
     np.testing.assert_allclose(after[:3, 3] - before[:3, 3], linear, atol=4e-3)
     turned = Rotation.from_matrix(after[:3, :3] @ before[:3, :3].T).as_rotvec()
     np.testing.assert_allclose(turned, angular, atol=0.03)
     rest = jog.positions
-    jog.push(np.zeros(3), np.zeros(3), 0.01)
+    jog.move(np.zeros(3), np.zeros(3), 0.01)
     np.testing.assert_array_equal(jog.positions, rest)
     assert not np.any(jog.velocities)
 
@@ -677,12 +677,12 @@ def test_the_tip_goes_as_it_is_pushed(linear: list[float], angular: list[float])
 def test_pushed_beyond_its_reach_the_arm_stays_within_its_limits_and_comes_back_at_once() -> None:
     jog = CartesianJog(PANDA)
     for _ in range(1500):
-        jog.push(np.array([0.2, 0.0, 0.0]), np.zeros(3), 0.01)
+        jog.move(np.array([0.2, 0.0, 0.0]), np.zeros(3), 0.01)
         assert np.all(jog.positions >= PANDA.position_min - 1e-6) and np.all(jog.positions <= PANDA.position_max + 1e-6)
     far = tip(jog.positions)[0, 3]
     assert 0.6 < far < 1.1
     for _ in range(50):
-        jog.push(np.array([-0.2, 0.0, 0.0]), np.zeros(3), 0.01)
+        jog.move(np.array([-0.2, 0.0, 0.0]), np.zeros(3), 0.01)
     assert tip(jog.positions)[0, 3] < far - 0.015, "it first has to come back from where it was pushed in vain"
 
 
@@ -765,7 +765,7 @@ def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> No
     push.twist.linear.z = float("nan")
     jogged.until(graph.complains("jog", "not finite"), "no complaint", lambda: jogged.say_twist(push))
     push.twist.linear.z, push.twist.linear.x = 30.0, 40.0
-    words = "a push of 50 m/s, 0 rad/s is faster than 0.5 m/s, 1.5 rad/s; slowed down"
+    words = "twist too fast (50 m/s, 0 rad/s); scaled down to 0.5 m/s, 1.5 rad/s"
     jogged.until(graph.complains("jog", words), "no complaint", lambda: jogged.say_twist(push))
     grip = graph.speak(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
     words = "leader/jog/gripper: 100 is no open fraction"
