@@ -224,7 +224,7 @@ def alert(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
 def guarded(monkeypatch: pytest.MonkeyPatch, late: float, lost: float) -> Iterator[Graph]:
     """Nodes with a guard whose limits are wider than those that a robot's may have."""
     for name, value in {"late": late, "lost": lost}.items():
-        monkeypatch.setitem(command_guard._MOST, name, value)
+        monkeypatch.setitem(command_guard._MAXIMA, name, value)
     line = ["python", "--ros-args", "-p", f"late:={late}", "-p", f"lost:={lost}"]
     rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
     graph = Graph()
@@ -578,7 +578,7 @@ def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
     moves()
     studio.cell.numb = True
     status = studio.until(lambda s: not s.automatic, "it does not end")
-    assert "joint states" in status.automatic_words and len(status.samples) >= 3
+    assert "joint_states" in status.automatic_words and len(status.samples) >= 3
     alert.until(alert.complains("calibrator", "ended, and the arm is held"), "no fault")
     assert sample_names(tmp_path / "samples") == status.samples
 
