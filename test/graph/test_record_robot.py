@@ -32,14 +32,14 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:  # no
         terminal.press("g")
         terminal.until("not known until the follower follows")
         terminal.press(" ")
-        terminal.until("the follower comes to the leader")
+        terminal.until("follower: aligning with the leader")
         terminal.until("mirroring")
         terminal.press("b")
         terminal.until("recording 1 s")
         terminal.press("y")
         terminal.until("is complete")
         terminal.press(" ")
-        terminal.until("space to go on")
+        terminal.until("space to continue")
         terminal.press("q")
         assert terminal.process.wait(40) == 0
     nodes = {"franka_arm", "franka_hand", "front_camera", "command_guard", "teleop", "jog", "recorder"}

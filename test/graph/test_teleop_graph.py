@@ -47,10 +47,10 @@ def test_keys_lead_the_arm(tmp_path: Path) -> None:
         terminal.until("mirroring")
         terminal.until("mirroring", "r")
         terminal.press(" ")
-        terminal.until("the follower rests")
+        terminal.until("follower: paused")
         terminal.until("paused")
         terminal.press(" ")
-        terminal.until("the follower comes to the leader")
+        terminal.until("follower: aligning with the leader")
         terminal.until("mirroring")
         terminal.press("gn")
         terminal.until("push down")  # the next scene's instruction
@@ -100,7 +100,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
             terminal.until("nothing is recorded")
             terminal.until("deg apart")  # the leader is heard by now
             terminal.press(" ")
-            terminal.until("the follower comes to the leader")
+            terminal.until("follower: aligning with the leader")
             terminal.until("mirroring")
             for key, words in {"x": "is gone", "y": "is complete", "z": "is complete"}.items():
                 terminal.press("b")
@@ -131,13 +131,13 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
             terminal.until("the follower is idle")
             terminal.until("deg apart")  # the leader is heard by now
             terminal.press(" ")
-            terminal.until("the follower comes to the leader")
+            terminal.until("follower: aligning with the leader")
             terminal.until("mirroring")
             terminal.press("p")
             terminal.until("plays for ")
             terminal.until("Hz, plays")
             terminal.press(" ")  # it is not deaf meanwhile
-            terminal.until("the follower rests")
+            terminal.until("follower: paused")
             terminal.press("q")
             terminal.until("owner of the follower: none")
             assert terminal.process.wait(30) == 0

@@ -60,7 +60,7 @@ def run_episode(
     stream.reset(robot.joints())
     chunks, ready, chunk = 0, 0.0, None
     while not robot.done and robot.time < time_limit:
-        if chunk is None and stream.wants_drawing(robot.time, latency):
+        if chunk is None and stream.needs_chunk(robot.time, latency):
             chunk, ready = policy.predict_chunk(robot.observe()), robot.time + latency
             chunks += 1
         if chunk is not None and robot.time >= ready - _INSTANT:

@@ -35,8 +35,8 @@ _AXES = {  # of the tip's speed, in the base's frame, and its sign
 }  # fmt: skip
 _AXES_HELP = "w/s forwards, back  a/d left, right  r/f up, down  j/l turn  i/k, u/o tilt  g gripper"
 _KEYS = {  # of what nodes say
-    "start again to go on": "space to go on",
-    "start to go on": "space to go on",
+    "start again to continue": "space to continue",
+    "start to continue": "space to continue",
 }
 _QUIT = ("q", "\x04")  # also Ctrl-D; Ctrl-C is a signal
 

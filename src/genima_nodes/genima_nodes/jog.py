@@ -20,7 +20,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel, limit_fraction
 from genima.teleop.cartesian_jog import CartesianJog
 from genima.teleop.gamepad import Gamepad
-from genima.teleop.leader_mapping import toggled
+from genima.teleop.leader_mapping import toggle_gripper
 from genima_interfaces.msg import TeleopStatus
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
@@ -92,7 +92,7 @@ class JogNode(Node):
         self._health.clear("joy")
         down = bool(message.buttons[self._gamepad.gripper_button])
         if down and not self._gripper_button:
-            self._gripper = toggled(self._gripper, self._joints.newest)
+            self._gripper = toggle_gripper(self._gripper, self._joints.newest)
         self._gripper_button = down
 
     def _set_twist(self, twist: NDArray[np.float64]) -> None:

@@ -1,4 +1,4 @@
-"""A chunk as a continuous path in time."""
+"""Interpolation of an action chunk in time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ChunkPath:
     def __init__(self, chunk: ActionChunk, begin: float | None = None, actions: int | None = None) -> None:
         """Args:
         chunk: K actions.
-        begin: s, from when on they are executed; the chunk's stamp if None.
-        actions: how many of them; all if None.
+        begin: s, start of the execution; the chunk's stamp if None.
+        actions: number of them that are executed; all if None.
         """
         self.stamp = chunk.stamp
         self._begin, self._period = chunk.stamp if begin is None else begin, chunk.period
@@ -36,16 +36,16 @@ class ChunkPath:
         self._open_probability = chunk.gripper[:actions]
 
     def executed(self, actions: int | None) -> float:
-        """When so many of the actions have been due, at most all; s."""
+        """Return the time in s at which ``actions`` of them have been due, at most all."""
         return self.end if actions is None else min(self.end, self._begin + actions * self._period)
 
     def at(self, time: float) -> tuple[Array, Array]:
-        """Position (n,) rad and velocity (n,) rad/s at ``time``; those of the nearest end outside the chunk."""
+        """Return position (n,) rad and velocity (n,) rad/s at ``time``; outside the chunk those of its nearest end."""
         if self._positions is None:
             return self._only, np.zeros_like(self._only)
         time = np.clip(time, self.start, self.end)
         return self._positions(time), self._velocities(time)
 
     def open_probability(self, time: float) -> float:
-        """Probability that the gripper should be open at ``time``."""
+        """Return the probability that the gripper should be open at ``time``."""
         return float(np.interp(time, self._times, self._open_probability))

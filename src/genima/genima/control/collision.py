@@ -1,4 +1,4 @@
-"""Where the arm may not be: beyond its workspace, and in touch with itself."""
+"""Forbidden regions of the arm: outside its workspace, and in contact with itself."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from genima.robot.model import RobotModel
 
 Array = NDArray[np.float64]
 _NEIGHBOURS = 2  # links apart
-_FIRST = 3  # the frames of the joints before this one stand above the base, whatever the arm does
+_FIRST = 3  # the frames of the joints before this one stay above the base
 
 
 class ForbiddenRegion(ABC):
-    """A place that the arm must stay out of; an arm that is in it may only leave."""
+    """Configurations that the arm must avoid; an arm inside may only move out."""
 
     reason: GuardReason
 
     @abstractmethod
     def depth(self, positions: Array) -> float:
-        """How far in m an arm at ``positions`` (n,) rad is inside; 0 where it is not."""
+        """Return the depth in m of an arm at ``positions`` (n,) rad inside the region; 0 outside."""
 
-    def allows(self, now: Array, way: Array) -> bool:
-        """Whether an arm at ``now`` (n,) rad may come to rest by ``way`` (m, n)."""
-        depth = max(self.depth(positions) for positions in way)
+    def allows(self, now: Array, path: Array) -> bool:
+        """True where an arm at ``now`` (n,) rad may come to rest along ``path`` (m, n)."""
+        depth = max(self.depth(positions) for positions in path)
         return depth <= 0 or depth < self.depth(now)
 
 
 class Workspace(ForbiddenRegion):
-    """All that is outside a box in the base frame, for the arm's joints from the elbow on, its flange and its tip."""
+    """Outside of a box in the base frame, for the arm's joints from the elbow on, its flange and its tip."""
 
     reason = GuardReason.WORKSPACE
 
@@ -43,13 +43,13 @@ class Workspace(ForbiddenRegion):
         """The box's corners (x, y, z) in m.
 
         Raises:
-            GenimaError: when they are none.
+            GenimaError: for corners that are no box.
         """
         self._robot, self._low, self._high = robot, np.array(lowest, float), np.array(highest, float)
         if self._low.shape != (3,) or self._high.shape != (3,) or not np.all(self._low < self._high):
             raise GenimaError(
-                f"the workspace is given by its lowest and highest corner, each x, y, z in m; not {list(lowest)} and "
-                f"{list(highest)}"
+                f"workspace: no box ({list(lowest)}, {list(highest)}); "
+                "give its lowest and its highest corner, each x, y, z in m"
             )
 
     def depth(self, positions: Array) -> float:
@@ -59,11 +59,11 @@ class Workspace(ForbiddenRegion):
 
 
 class SelfCollision(ForbiddenRegion):
-    """Configurations in which parts of the arm or its gripper touch others, but for neighbours along the arm.
+    """Contact between parts of the arm and its gripper, except neighbours along the arm.
 
-    Neighbours are kept apart by the joints' own limits, while their hulls, which are what is compared, overlap.
+    Neighbours are kept apart by the joints' limits, while their convex hulls, which are compared, overlap.
 
-    The shapes are the collision meshes that the simulator has, the gripper's at its widest.
+    The shapes are the simulator's collision meshes, with the open gripper.
     """
 
     reason = GuardReason.SELF_COLLISION
@@ -72,7 +72,7 @@ class SelfCollision(ForbiddenRegion):
         """``clearance`` in m counts as touching.
 
         Raises:
-            GenimaError: for a robot whose meshes are not known.
+            GenimaError: for a robot without meshes.
         """
         self._clearance = clearance
         spec = robot_spec(robot)
@@ -101,7 +101,7 @@ class SelfCollision(ForbiddenRegion):
 
 
 def _place(body: str) -> int:
-    """Along the arm: 0 the base, i link i, then the gripper."""
+    """Return the position of a body along the arm: 0 the base, i link i, then the gripper."""
     if body.startswith(GRIPPER) or "hand" in body:
         return 8
     return int(body.removeprefix("link")) if body.startswith("link") else 0

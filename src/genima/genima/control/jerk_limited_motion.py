@@ -1,7 +1,7 @@
-"""Jerk-limited motion of all joints, one tick at a time.
+"""Jerk-limited motion of all joints, one period at a time.
 
-Ruckig (Berscheid and Kroeger, RSS 2021) plans from state to state; this adds what it leaves to its user: a tick that
-cannot leave the position limits, and a stop as the answer to whatever cannot be planned.
+Ruckig (Berscheid and Kroeger, RSS 2021) plans from state to state. This module adds position limits in every period,
+and a stop where no plan exists.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from genima.robot.model import RobotModel, VelocityEnvelope
 
 Array = NDArray[np.float64]
 _Progress = TypeVar("_Progress", float, NDArray[np.float64])
-_SLOWEST = 1e-3  # rad/s: a plan must be allowed some speed
+_MIN_VELOCITY = 1e-3  # rad/s: limit that a plan needs at least
 _ROUNDING = 1e-9  # rad/s
 _TOLERANCE = 1e-6  # rad: a plan that ends on a limit may be rounded beyond it
-_APART = 0.05  # rad between places on the way of a stop that are checked against the regions: some 4 cm of an arm
+_SPACING = 0.05  # rad between the configurations of a stop that are checked against the regions: some 4 cm of an arm
 
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """What a motion may never exceed; all arrays (n,)."""
+    """Limits of a motion; all arrays (n,)."""
 
     position_min: Array  # rad
     position_max: Array  # rad
     velocity: Array  # rad/s
     acceleration: Array  # rad/s^2
     jerk: Array  # rad/s^3
-    braking: VelocityEnvelope | None = None  # shrinks the velocity near the ends of the joints' ranges
-    braking_share: float = 1.0  # of what it leaves
+    braking: VelocityEnvelope | None = None  # reduces the velocity near the ends of the joints' ranges
+    braking_fraction: float = 1.0  # of that velocity
 
     @classmethod
     def of(
         cls, robot: RobotModel, velocity: float, acceleration: float, jerk: float, margin: float = 0.0
     ) -> MotionLimits:
-        """Fractions of a robot's limits, its joint ranges narrowed by ``margin`` [rad] at both ends."""
+        """Return fractions of a robot's limits, its joint ranges narrowed by ``margin`` [rad] at both ends."""
         return cls(
             robot.position_min + margin,
             robot.position_max - margin,
@@ -52,30 +52,29 @@ class MotionLimits:
         )
 
     def velocities(self, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """Lowest and highest velocity (n,) rad/s of a way that begins and ends between the positions (n,) rad."""
+        """Return lowest and highest velocity (n,) rad/s of a motion between the positions (n,) rad."""
         if self.braking is None:
             return -self.velocity, self.velocity
         low, _ = self.braking.velocities(lower)
         _, high = self.braking.velocities(upper)
-        share = self.braking_share
-        return np.maximum(-self.velocity, share * low), np.minimum(self.velocity, share * high)
+        fraction = self.braking_fraction
+        return np.maximum(-self.velocity, fraction * low), np.minimum(self.velocity, fraction * high)
 
 
 class MotionFilter(Protocol):
-    """Tells where the arm may be."""
+    """Check of a motion against a region."""
 
-    def allows(self, now: Array, way: Array) -> bool:
-        """Whether an arm at ``now`` (n,) rad may come to rest by ``way`` (m, n); where it may not be, it may only
-        leave."""
+    def allows(self, now: Array, path: Array) -> bool:
+        """True where an arm at ``now`` (n,) rad may come to rest along ``path`` (m, n)."""
 
 
 class JerkLimitedMotion:
-    """A set-point in motion: ``position`` rad, ``velocity`` rad/s, ``acceleration`` rad/s^2, each (n,).
+    """State of a motion: ``position`` rad, ``velocity`` rad/s, ``acceleration`` rad/s^2, each (n,).
 
-    Every tick keeps velocity, acceleration and jerk within the limits, and positions too: a tick is taken only if the
-    arm could still stop in time after it, otherwise the joint brakes at once. A motion that starts outside its range
-    may only return. Where the velocity limit shrinks towards the end of a range, a joint is nowhere faster than where
-    its stop would end: so it keeps the limit all the way.
+    Every period keeps position, velocity, acceleration and jerk within the limits: a step is taken only if the arm can
+    still stop in time after it, otherwise the joint brakes at once. A motion that starts outside its range may only
+    return. Where the velocity limit decreases towards the end of a range, a joint is never faster than the limit where
+    its stop would end: so it keeps the limit on all its path.
     """
 
     def __init__(self, limits: MotionLimits, period: float, forbidden_regions: Sequence[MotionFilter] = ()) -> None:
@@ -89,7 +88,7 @@ class JerkLimitedMotion:
         self.reset(np.clip(np.zeros_like(limits.velocity), limits.position_min, limits.position_max))
 
     def reset(self, position: Array) -> None:
-        """Be at rest at ``position`` (n,) rad."""
+        """Set the motion at rest at ``position`` (n,) rad."""
         self.position = np.array(position, float)
         self.velocity = np.zeros_like(self.position)
         self.acceleration = np.zeros_like(self.position)
@@ -98,11 +97,11 @@ class JerkLimitedMotion:
 
     @property
     def at_rest(self) -> bool:
-        """Whether the set-point has come to a stop."""
+        """True where the set-point does not move."""
         return bool(np.all(np.abs(self.velocity) < 1e-6) and np.all(np.abs(self.acceleration) < 1e-4))
 
     def toward(self, position: Array, velocity: Array, duration: float = 0.0) -> None:
-        """Advance one period on the way to ``position`` (n,) rad at ``velocity`` (n,) rad/s.
+        """Advance one period towards ``position`` (n,) rad at ``velocity`` (n,) rad/s.
 
         The state is reached after ``duration`` seconds, or as soon after that as the limits allow.
         """
@@ -112,41 +111,41 @@ class JerkLimitedMotion:
         speed = np.where(target == position, np.clip(velocity, *bounds), 0.0)
         ahead = self._braking_step()
         if limits.braking is not None:
-            # Slow enough for the target everywhere, where being as fast as the place allows would be too fast.
-            ahead, _ = self._instead(ahead, target, speed, duration, bounds)
-            _, way = self._stop_of(self.position, self.velocity, self.acceleration)
-            bounds = limits.velocities(way[-1], way[-1])
-        ahead, way = self._instead(ahead, target, speed, duration, bounds)
-        places = enumerate(self._forbidden_regions)
-        self.blocking_region = next((i for i, place in places if not place.allows(self.position, way)), None)
+            # slow enough for the target everywhere: the local limit alone would be too fast
+            ahead, _ = self._next_state(ahead, target, speed, duration, bounds)
+            _, path = self._predict_stop(self.position, self.velocity, self.acceleration)
+            bounds = limits.velocities(path[-1], path[-1])
+        ahead, path = self._next_state(ahead, target, speed, duration, bounds)
+        regions = enumerate(self._forbidden_regions)
+        self.blocking_region = next((i for i, region in regions if not region.allows(self.position, path)), None)
         if self.blocking_region is not None:
             ahead = self._braking_step()
         self.position, self.velocity, self.acceleration = ahead
 
-    def _instead(
+    def _next_state(
         self, otherwise: tuple[Array, ...], target: Array, speed: Array, duration: float, bounds: tuple[Array, Array]
     ) -> tuple[tuple[Array, ...], Array]:
-        """The next state towards a target, for the joints that may take it, and the way on which the arm then stops.
+        """Return the next state towards a target and the path of the stop after it.
 
-        The other joints go on as ``otherwise``.
+        Joints that may not take that step take ``otherwise``.
         """
         request, (low, high) = self._input, bounds
-        request.min_velocity = np.minimum(np.minimum(low, speed), -_SLOWEST).tolist()
-        request.max_velocity = np.maximum(np.maximum(high, speed), _SLOWEST).tolist()
+        request.min_velocity = np.minimum(np.minimum(low, speed), -_MIN_VELOCITY).tolist()
+        request.max_velocity = np.maximum(np.maximum(high, speed), _MIN_VELOCITY).tolist()
         request.control_interface = ControlInterface.Position
         request.synchronization = Synchronization.Time
         request.target_position, request.target_velocity = target.tolist(), speed.tolist()
         request.minimum_duration = duration or None
         if (plan := self._plan(self.position, self.velocity, self.acceleration)) is not None:
             ahead = _state(plan, self.period)
-            inside, way = self._stop_of(*ahead)
+            inside, path = self._predict_stop(*ahead)
             if inside.all():
-                return ahead, way
+                return ahead, path
             otherwise = tuple(np.where(inside, a, b) for a, b in zip(ahead, otherwise, strict=True))
-        return otherwise, self._stop_of(*otherwise)[1]
+        return otherwise, self._predict_stop(*otherwise)[1]
 
     def stop(self, brakes: MotionLimits | None = None) -> None:
-        """Advance one period of the quickest stop, within the limits of ``brakes`` if they are given."""
+        """Advance one period of the quickest stop, within the limits ``brakes`` if given."""
         self.blocking_region = None
         self.position, self.velocity, self.acceleration = self._braking_step(brakes)
 
@@ -154,18 +153,18 @@ class JerkLimitedMotion:
         self._allow(brakes or self.limits)
         plan = self._stop_plan(self.position, self.velocity, self.acceleration)
         self._allow(self.limits)
-        if plan is None:  # never seen; a state that Ruckig cannot stop can only be held
+        if plan is None:  # not observed; a state that Ruckig cannot stop is held
             zero = np.zeros_like(self.position)
             return self.position, zero, zero
-        if plan.duration <= self.period:  # end at rest exactly: rounding must not make the joints creep
+        if plan.duration <= self.period:  # end at rest exactly: rounding must not make the joints drift
             rest, *_ = _state(plan, plan.duration)
             return rest, np.zeros_like(rest), np.zeros_like(rest)
         return _state(plan, self.period)
 
-    def _stop_of(self, position: Array, velocity: Array, acceleration: Array) -> tuple[NDArray[np.bool_], Array]:
-        """Whether each joint keeps its limits if it is stopped from this state, (n,), and the way of that (m, n).
+    def _predict_stop(self, position: Array, velocity: Array, acceleration: Array) -> tuple[NDArray[np.bool_], Array]:
+        """Return whether each joint keeps its limits if stopped from this state, (n,), and the path of the stop (m, n).
 
-        The way's points are about ``_APART`` from each other; the first is this position, the last is at rest.
+        Its points are about ``_SPACING`` apart; the first is this position, the last is at rest.
         """
         # planned from 0, as Ruckig's extrema of a stop always include 0
         plan = self._stop_plan(np.zeros_like(position), velocity, acceleration)
@@ -175,12 +174,12 @@ class JerkLimitedMotion:
         lowest, highest = position + [e.min for e in extrema], position + [e.max for e in extrema]
         inside = (lowest >= self._min) & (highest <= self._max)
         if self.limits.braking is not None:
-            # An acceleration goes on adding speed until it is taken back.
+            # the velocity still changes until the acceleration is zero
             gained = acceleration * np.abs(acceleration) / (2 * self.limits.jerk)
             low, high = self.limits.velocities(lowest, highest)
             inside &= velocity + np.minimum(gained, 0) >= np.minimum(low, 0) - _ROUNDING
             inside &= velocity + np.maximum(gained, 0) <= np.maximum(high, 0) + _ROUNDING
-        count = int(np.max(highest - lowest) / _APART) + 1
+        count = int(np.max(highest - lowest) / _SPACING) + 1
         return inside, position + [plan.at_time(plan.duration * i / count)[0] for i in range(count + 1)]
 
     def _stop_plan(self, position: Array, velocity: Array, acceleration: Array) -> Trajectory | None:
@@ -188,7 +187,7 @@ class JerkLimitedMotion:
         request.control_interface = ControlInterface.Velocity
         request.synchronization = Synchronization.No
         request.target_velocity = [0.0] * len(position)
-        request.min_velocity = None  # as symmetric as the limits: how fast a stop begins is not its fault
+        request.min_velocity = None  # symmetric: the velocity at the start of a stop may be over the limit
         request.max_velocity = self.limits.velocity.tolist()
         request.minimum_duration = None
         return self._plan(position, velocity, acceleration)
@@ -216,5 +215,5 @@ def _state(plan: Trajectory, time: float) -> tuple[Array, ...]:
 
 
 def minimum_jerk(s: _Progress) -> _Progress:
-    """The rest-to-rest path of least jerk, from 0 to 1 as time ``s`` goes from 0 to 1 (Flash and Hogan, 1985)."""
+    """Return the minimum-jerk path from 0 to 1 for time ``s`` from 0 to 1 (Flash and Hogan, 1985)."""
     return s**3 * (10 - 15 * s + 6 * s**2)

@@ -1,4 +1,4 @@
-"""What the sticks and buttons of a gamepad do, read from ``config/teleop/gamepad.yaml``."""
+"""Mapping of a gamepad's axes and buttons to a twist, read from ``config/teleop/gamepad.yaml``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genima.io import paths
 from genima.io.files import FileSchema, load_yaml
 
 _AXES = "xyz"
-_SLACK = 0.01  # beyond the ends of an axis: rounding, not another unit
+_TOLERANCE = 0.01  # beyond the ends of an axis: rounding
 Button = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -56,13 +56,13 @@ class Gamepad:
 
     axes: tuple[int, ...]  # (6,)
     speeds: NDArray[np.float64]  # (6,) m/s, rad/s
-    dead_zone: float  # of an axis' way
+    dead_zone: float  # fraction of an axis
     gripper_button: int
     enable_button: int
 
     @classmethod
     def load(cls, file: Path | None = None) -> Gamepad:
-        """Read a YAML file; the one that comes along if None.
+        """Read a YAML file; the bundled one if None.
 
         Raises:
             GenimaError: for a missing file, and a missing or bad field.
@@ -89,15 +89,15 @@ class Gamepad:
         """
         if len(axes) <= max(self.axes) or len(buttons) <= max(self.gripper_button, self.enable_button):
             raise GenimaError(
-                f"the gamepad has {len(axes)} axes and {len(buttons)} buttons, gamepad.yaml names "
+                f"gamepad: has {len(axes)} axes and {len(buttons)} buttons, gamepad.yaml uses "
                 f"axis {max(self.axes)} and button {max(self.gripper_button, self.enable_button)}"
             )
         if not buttons[self.enable_button]:
             return np.zeros(6)
-        pushed = np.array([axes[number] for number in self.axes], float)
-        wrong = ~(np.abs(pushed) <= 1 + _SLACK)  # also what is no number
+        deflections = np.array([axes[number] for number in self.axes], float)
+        wrong = ~(np.abs(deflections) <= 1 + _TOLERANCE)  # also NaN
         if np.any(wrong):
-            number, value = self.axes[int(np.argmax(wrong))], pushed[np.argmax(wrong)]
+            number, value = self.axes[int(np.argmax(wrong))], deflections[np.argmax(wrong)]
             raise GenimaError(f"gamepad: axis {number} is {value:g}, outside -1 .. 1; is it published by joy_node?")
-        pushed[np.abs(pushed) < self.dead_zone] = 0.0
-        return np.clip(pushed, -1, 1) * self.speeds
+        deflections[np.abs(deflections) < self.dead_zone] = 0.0
+        return np.clip(deflections, -1, 1) * self.speeds

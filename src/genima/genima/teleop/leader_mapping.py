@@ -1,6 +1,6 @@
-"""How the joints of a leader become those of its follower, read from YAML.
+"""Mapping of a leader's joints to its follower's, read from YAML.
 
-A user adds a leader by a file beside those in ``config/teleop``; docs/demos.md says what its fields mean.
+A user adds a leader by a file in ``config/teleop``; docs/demos.md describes its fields.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from genima.types import Joints
 
 Array = NDArray[np.float64]
 SAME = "same"  # the name of a leader that has the follower's own joints and gripper
-_MOST_TURNS = 2  # that a servo may be off after power-on
+_MAX_TURNS = 2  # that a servo may be off after power-on
 _TRIGGER = Annotated[float, Field(ge=-1e4, le=1e4)]  # of a gripper's joint, in any unit
 
 
@@ -60,7 +60,7 @@ class _GripperFields(FileSchema):
     @model_validator(mode="after")
     def _check_kind(self) -> _GripperFields:
         if (self.joint is None) == (self.button is None):
-            raise ValueError("give the joint that tells, or the button that opens and closes")
+            raise ValueError("give either the joint of the gripper, or the button that opens and closes it")
         if self.button is not None and {"closed", "open"} & self.model_fields_set:
             raise ValueError("closed and open belong to a joint, not to a button")
         if self.closed == self.open:
@@ -89,14 +89,13 @@ class LeaderSample:
 
     stamp: float  # s
     positions: Array  # (n,) rad; they may lie outside the follower's range
-    velocities: Array | None  # (n,) rad/s; None where the leader does not tell
+    velocities: Array | None  # (n,) rad/s; None where the leader publishes none
     gripper: float | None  # open fraction; None where the leader has no gripper
 
 
-def toggled(told: float | None, measured: Joints | None) -> float | None:
-    """Return the gripper's open fraction once a button is pressed: what was told last, else what is measured, turned
-    round; None where neither is known."""
-    now = told if told is not None else measured.gripper if measured else None
+def toggle_gripper(commanded: float | None, measured: Joints | None) -> float | None:
+    """Return the open fraction opposite to the last commanded, else measured one; None where neither is known."""
+    now = commanded if commanded is not None else measured.gripper if measured else None
     return None if now is None else 0.0 if now > 0.5 else 1.0
 
 
@@ -144,16 +143,16 @@ class LeaderMapping:
             unwrap_at_start=fields.unwrap_at_start,
         )
 
-    def speaks_of_arm(self, names: Sequence[str]) -> bool:
-        """Return whether a joint state has any of the arm's joints: some drivers publish the gripper's apart."""
+    def has_arm_joints(self, names: Sequence[str]) -> bool:
+        """True where a joint state has any of the arm's joints: some drivers publish the gripper's separately."""
         return not set(names).isdisjoint(self.joint_names)
 
     def sample(
         self, stamp: float, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float] = ()
     ) -> LeaderSample:
-        """Return a joint state of the leader, picked **by name**, in the follower's joints, wherever these are.
+        """Return a joint state of the leader in the follower's joints, matched **by name**.
 
-        Velocities that are not all there and finite are left out.
+        Incomplete or non-finite velocities are dropped.
 
         Raises:
             GenimaError: when a joint is missing, named twice, without a value, or not finite, and for a gripper far
@@ -172,7 +171,7 @@ class LeaderMapping:
         )
 
     def gripper_in(self, names: Sequence[str], positions: Sequence[float]) -> float | None:
-        """Return the gripper's open fraction, 1 open .. 0 closed; None where a joint state does not tell.
+        """Return the gripper's open fraction, 1 open .. 0 closed; None where a joint state lacks it.
 
         Raises:
             GenimaError: for a position that is not finite, or far beyond the gripper's travel.
@@ -182,37 +181,37 @@ class LeaderMapping:
         position = positions[list(names).index(self.gripper_joint)]
         return open_fraction(self.gripper_joint, position, self.gripper_closed, self.gripper_open)
 
-    # A servo that is switched on does not know how many turns it has made.
+    # A servo does not know its number of turns after power-on.
 
     def unwrap(self, positions: Array, towards: Array, slack: float) -> NDArray[np.int64]:
-        """Return how many turns (n,) each joint of the leader has to be turned to come into the follower's range.
+        """Return the turns (n,) that bring each joint of the leader into the follower's range.
 
         Args:
             positions: (n,) rad, the leader's in the follower's joints.
-            towards: (n,) rad, the follower's; of several turns that would do, the one nearest to it is taken.
-            slack: rad that a joint may stand outside the range.
+            towards: (n,) rad, the follower's; of several candidates, the nearest to it is taken.
+            slack: rad that a joint may be outside the range.
 
         Joints that are within the range, or that no turn of at most two brings there, get 0.
         """
         turns = np.zeros(len(positions), np.int64)
         for i in np.flatnonzero(self._beyond(positions) > slack):
             if found := self._turns_into_range(positions, int(i), slack):
-                turns[i] = min(found, key=lambda k: abs(positions[i] + self.turned(k)[i] - towards[i]))
+                turns[i] = min(found, key=lambda k: abs(positions[i] + self.turn_offset(k)[i] - towards[i]))
         return turns
 
-    def turned(self, turns: NDArray[np.int64] | int) -> Array:
-        """Return by how much rad (n,) the follower's joints differ when the leader's are ``turns`` (n,) further."""
+    def turn_offset(self, turns: NDArray[np.int64] | int) -> Array:
+        """Return the offset (n,) rad of the follower's joints for ``turns`` (n,) of the leader's."""
         return np.asarray(self.factor * TURN * turns)
 
     def require_within_range(self, positions: Array, slack: float) -> None:
-        """Check that the follower can come to where the leader is.
+        """Check that the follower can reach the leader's joints.
 
         Args:
             positions: (n,) rad, the leader's in the follower's joints.
-            slack: rad that a joint may stand outside the range.
+            slack: rad that a joint may be outside the range.
 
         Raises:
-            GenimaError: naming every joint that is further outside, where it is, and the likely cause.
+            GenimaError: with every joint that is further outside, and the likely cause.
         """
         wrong = np.flatnonzero(self._beyond(positions) > slack)
         if len(wrong) == 0:
@@ -226,7 +225,7 @@ class LeaderMapping:
         turns = {int(i): self._turns_into_range(positions, int(i), slack) for i in wrong}
         if all(turns.values()):
             i = next(iter(turns))
-            k, by = turns[i][0], self.turned(turns[i][0])[i]
+            k, by = turns[i][0], self.turn_offset(turns[i][0])[i]
             hint = (
                 f"it seems to be {_turns(k)} (2 pi) off, as servos may be after power-on: {positions[i]:.2f} "
                 f"{'+' if by > 0 else '-'} {abs(by):.2f} = {positions[i] + by:.2f} rad would be inside. Restart the "
@@ -243,8 +242,8 @@ class LeaderMapping:
 
     def _turns_into_range(self, positions: Array, joint: int, slack: float) -> list[int]:
         """Return the turns other than 0 that bring a joint into the range, the smallest first."""
-        candidates = sorted((k for k in range(-_MOST_TURNS, _MOST_TURNS + 1) if k), key=abs)
-        return [k for k in candidates if self._beyond(positions + self.turned(k))[joint] <= slack]
+        candidates = sorted((k for k in range(-_MAX_TURNS, _MAX_TURNS + 1) if k), key=abs)
+        return [k for k in candidates if self._beyond(positions + self.turn_offset(k))[joint] <= slack]
 
 
 def _turns(turns: int) -> str:

@@ -395,7 +395,7 @@ def test_an_arm_outside_its_workspace_may_only_return() -> None:
 
 @pytest.mark.parametrize("corners", [([0, 0], [1, 1]), ([0, 0, 0], [1, 1, 0]), ([0, 0, np.nan], [1, 1, 1])])
 def test_a_box_that_is_none_is_refused(corners: tuple[list[float], list[float]]) -> None:
-    with pytest.raises(GenimaError, match="workspace is given by"):
+    with pytest.raises(GenimaError, match="workspace: no box"):
         Workspace(PANDA, *corners)
 
 

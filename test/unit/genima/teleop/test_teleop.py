@@ -89,7 +89,7 @@ def test_the_leaders_that_come_along_can_be_loaded(name: str) -> None:
 
 def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
     leader = LeaderMapping.load(leader_file(tmp_path, gripper={"joint": "finger", "closed": 0.04, "open": 0.0}), PANDA)
-    assert not leader.speaks_of_arm(["finger"]) and leader.speaks_of_arm([*NAMES, "finger"])
+    assert not leader.has_arm_joints(["finger"]) and leader.has_arm_joints([*NAMES, "finger"])
     assert leader.gripper_in(["finger"], [0.03]) == pytest.approx(0.25)
     assert leader.gripper_in(["finger"], [0.045]) == 0.0, "a little beyond its stop"
     assert leader.gripper_in(NAMES, [0.0] * N) is None
@@ -110,8 +110,8 @@ def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
         ({"joints": [{"name": name, "offset": 90} for name in NAMES]}, "joints.0.offset: Input should be less"),  # deg
         ({"joints": [1, *NAMES[1:]]}, "joints.0: Input should be a valid dictionary (1)"),
         ({"joints": None}, "joints: Input should be a valid list"),
-        ({"gripper": {"closed": 1}}, "gripper: give the joint that tells, or the button"),
-        ({"gripper": {"joint": "f", "button": 1}}, "gripper: give the joint that tells, or the button"),
+        ({"gripper": {"closed": 1}}, "gripper: give either the joint of the gripper, or"),
+        ({"gripper": {"joint": "f", "button": 1}}, "gripper: give either the joint of the gripper, or"),
         ({"gripper": {"button": 1, "open": 2.0}}, "closed and open belong to a joint"),
         ({"gripper": {"joint": "f", "closed": 1}}, "closed and open must differ"),
         ({"gripper": {"button": -1}}, "gripper.button: Input should be greater than or equal to 0"),
@@ -168,7 +168,7 @@ def test_a_leader_that_is_whole_turns_off_is_refused_and_can_be_unwrapped(
     assert "panda_joint7; it seems to be" in line and "turn" in line and "set unwrap_at_start" in line
     found = leader.unwrap(sample.positions, PANDA.home, 0.02)
     assert found[6] == -turns and not found[:6].any()
-    now = sample.positions + leader.turned(found)
+    now = sample.positions + leader.turn_offset(found)
     leader.require_within_range(now, 0.02)
     np.testing.assert_allclose(now, PANDA.home, atol=1e-9)
 
@@ -488,7 +488,7 @@ def test_the_follower_goes_where_the_leader_is_moved(graph) -> None:
     "spoil, words",
     [
         (lambda pair: setattr(pair, "silent", True), "no leader samples for"),
-        (lambda pair: setattr(pair, "late", 0.5), "its stamps are 0.5"),
+        (lambda pair: setattr(pair, "late", 0.5), "stamps are 0.5"),
         (lambda pair: setattr(pair, "leader", pair.leader + 0.5), "jumped by 0.50 rad"),
         (lambda pair: setattr(pair, "leader", pair.leader * np.nan), "not finite"),
         (lambda pair: setattr(pair, "names", ["a", *pair.names[1:]]), "lacks panda_joint1"),
@@ -628,7 +628,7 @@ def test_a_leader_with_other_joints_is_named(graph) -> None:
 def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
     graph.add(TeleopNode())
     response = graph.call(Trigger, "teleop/start", Trigger.Request())
-    assert not response.success and "the leader says nothing on /leader/joint_states" in response.message
+    assert not response.success and "leader: no joint states on /leader/joint_states" in response.message
     speak = graph.speak(JointState, "leader/joint_states", qos.JOINT_STATES)
 
     def answer(words: str, *others) -> None:
@@ -645,7 +645,7 @@ def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
 
         graph.until(right, f"nobody says {words}")
 
-    answer("the follower says nothing on /joint_states")
+    answer("follower: no joint states on /joint_states")
     answer("command_guard/select: service not available", graph.speak(JointState, "joint_states", qos.JOINT_STATES))
 
 
