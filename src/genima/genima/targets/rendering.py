@@ -20,7 +20,6 @@ from genima.types import Image
 # Modules with a function `render`, imported when first used: only the first needs no graphics system.
 RENDERERS = {
     "raycast": "genima.targets.numpy_renderer",
-    "moderngl": "genima.targets.opengl_renderer",
     "pyrender": "genima.targets.pyrender_renderer",
 }
 
@@ -33,7 +32,7 @@ def render_spheres(
     Nearer spheres hide farther ones; what is behind the camera, or round it, is not seen.
 
     Args:
-        renderer: "raycast" (exact, the reference), "moderngl" (as exact, for large images) or "pyrender" (meshes).
+        renderer: "raycast" (exact, the reference) or "pyrender" (meshes, as in the paper).
 
     Raises:
         GenimaError: for an unknown renderer or one that cannot start.

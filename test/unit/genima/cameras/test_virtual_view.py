@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
-import moderngl
 import mujoco
 import numpy as np
 import psutil
@@ -16,7 +15,8 @@ from genima.cameras.virtual_view import BACKGROUND, VIRTUAL, VirtualView, virtua
 from genima.errors import GenimaError
 from genima.robot import body
 from genima.robot.model import RobotModel
-from genima.targets import Appearance, draw_targets
+from genima.targets import Appearance, draw_targets, place_spheres, render_spheres
+from genima.targets.appearance import DEFAULT
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.scene import build_scene
 from genima_sim.simulation import Simulation
@@ -136,42 +136,28 @@ def test_the_same_joints_give_the_same_image_whatever_was_drawn_before(view: Vir
     other.close()
 
 
-def test_it_draws_between_the_drawings_of_the_simulator_and_of_moderngl(
+def test_it_renders_between_images_of_the_simulator_and_of_pyrender(
     view: VirtualView, recorder: DemoRecorder, simulation: Simulation, robot: RobotModel
 ) -> None:
-    context = moderngl.create_standalone_context(backend="egl")
-    with context:
-        target = context.simple_framebuffer((8, 8))
-        triangle = context.vertex_array(
-            context.program(
-                vertex_shader="""#version 330
-                    void main() { gl_Position = vec4(4 * (gl_VertexID % 2) - 1, 4 * (gl_VertexID / 2) - 1, 0, 1); }""",
-                fragment_shader="#version 330\nout vec4 colour;\nvoid main() { colour = vec4(0.2, 0.4, 0.6, 1); }",
-            ),
-            [],
-        )
+    appearance, camera = Appearance.load(DEFAULT), simulation.cameras["front"]
+    spheres = place_spheres(camera, robot, appearance, robot.home, True, robot.home)
 
-    def draw_triangle() -> bytes:
-        with context:
-            target.use()
-            target.clear()
-            triangle.render(vertices=3)
-            return bytes(target.read())
-
-    def draw_all() -> tuple[np.ndarray, dict[str, np.ndarray], bytes]:
-        return view.render(robot.home, 1.0), recorder.renderer.render(simulation.qpos()), draw_triangle()
+    def render_all() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+        images = recorder.renderer.render(simulation.qpos())
+        return view.render(robot.home, 1.0), images, render_spheres(camera, spheres, appearance, "pyrender")
 
     alone = view.render(robot.home, 1.0)
     scene = recorder.renderer.render(simulation.qpos())
+    layer = render_spheres(camera, spheres, appearance, "pyrender")
+    assert layer.any()
     for _ in range(3):
-        image, images, pixels = draw_all()
+        image, images, spheres_alone = render_all()
         np.testing.assert_array_equal(image, alone)
         for name in images:
             np.testing.assert_array_equal(images[name], scene[name])
-        assert pixels == bytes([51, 102, 153]) * 64
+        np.testing.assert_array_equal(spheres_alone, layer)
     VirtualView(robot).close()  # another one's end leaves the rest alone
-    np.testing.assert_array_equal(draw_all()[0], alone)
-    context.release()
+    np.testing.assert_array_equal(render_all()[0], alone)
 
 
 def test_robots_without_meshes_are_refused_in_one_line(robot: RobotModel) -> None:
