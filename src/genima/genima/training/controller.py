@@ -81,7 +81,7 @@ def build_small_controller(spec: PolicySpec, moments: TargetSamples, seed: int =
     """An untrained controller with a small text encoder of its own, to be trained from scratch on a CPU."""
     torch.manual_seed(seed)
     tokenizer = small_tokenizer(moments.instructions)
-    act = Act(ActConfig.small(spec.horizon), small_text_encoder(tokenizer))
+    act = Act(ActConfig.small(spec.horizon, len(spec.joint_names), len(spec.views)), small_text_encoder(tokenizer))
     return Controller(spec, act, tokenizer, joint_statistics(moments))
 
 

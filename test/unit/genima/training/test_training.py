@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState
 from diffusers import ControlNetModel
 from safetensors.torch import load_file
@@ -30,11 +31,13 @@ from genima.data.datasets.diffusion_samples import DiffusionDataset, DiffusionSa
 from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.errors import GenimaError
+from genima.io import paths
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import base_of
 from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.spec import BEST, LAST, PolicySpec, read_pair
+from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
 from genima.training import PROGRESS, loop
 from genima.training.build_agent import agent_on, build_agent
@@ -42,6 +45,7 @@ from genima.training.controller import build_small_controller, train_controller
 from genima.training.diffusion import DiffusionLossModule, train_diffusion
 from genima.training.loop import StepSampler
 from genima.training.options import SMALL, ControllerOptions, DiffusionOptions, LoopOptions
+from genima.types import DrawnTarget, Joints
 from genima_cli.train import main as train_command
 from genima_cli.train_controller import TrainController
 from genima_cli.train_diffusion import TrainDiffusion
@@ -731,6 +735,26 @@ def test_a_controller_resumes_exactly_and_reports_degrees_and_millimetres(
     errors = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
     assert {"deg", "deg/panda_joint1", "mm/tip half-way", "mm/tip end", "gripper"} <= set(errors)
     assert errors["deg"] > 0 and errors["mm/tip end"] > 0 and 0 <= errors["gripper"] <= 1
+
+
+def test_the_small_controller_has_as_many_joints_as_the_robot(targets: TargetDataset, tmp_path: Path) -> None:
+    arm = yaml.safe_load((paths.shared("config", "robots") / "panda.yaml").read_text(encoding="utf-8"))
+    arm["joints"] = arm["joints"][:6]
+    file = tmp_path / "six_joints.yaml"
+    file.write_text(yaml.safe_dump(arm), encoding="utf-8")
+    robot = RobotModel.load(str(file))
+    last = len(robot.link_poses(robot.home)) - 1
+    spheres = tuple(replace(s, frame=min(s.frame, last)) for s in targets.spec.appearance.spheres)
+    appearance = replace(targets.spec.appearance, spheres=spheres)
+    spec = replace(targets.spec, robot=str(file), joint_names=robot.joint_names, appearance=appearance)
+    moments = targets.moments
+    six = replace(moments, positions=moments.positions[:, :6], actions=moments.actions[..., :6])
+    build_small_controller(spec, six).save_pretrained(tmp_path / "controller")
+    controller = Controller.from_pretrained(tmp_path / "controller")
+    side = 2 * spec.view_size
+    drawn = DrawnTarget(0.0, "wave", spec.views, np.zeros((side, side, 3), np.uint8))
+    chunk = controller.predict_chunk(drawn, Joints(0.0, robot.home, 1.0))
+    assert chunk.positions.shape == (spec.horizon, 6)
 
 
 def test_both_halves_from_the_command_line_with_pre_training_make_a_pair(

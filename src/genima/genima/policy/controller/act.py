@@ -39,10 +39,12 @@ class ActConfig:
     released_initialisation: bool = True  # queries and embeddings N(0, 1), Xavier; else N(0, 0.02) and PyTorch's
 
     @classmethod
-    def small(cls, horizon: int) -> ActConfig:
-        """Trains from scratch on a CPU; three stages keep 8 px a token at 128 px views."""
+    def small(cls, horizon: int, joints: int = 7, views: int = 4) -> ActConfig:
+        """Return sizes that train from scratch on a CPU; three stages keep 8 px a token at 128 px views."""
         return cls(
+            joints=joints,
             horizon=horizon,
+            views=views,
             width=128,
             heads=4,
             feedforward=256,
