@@ -20,8 +20,9 @@ from genima.data.datasets.diffusion_samples import DiffusionDataset, DiffusionSa
 from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset, split
 from genima.errors import GenimaError
-from genima.policy.diffusion_agent.agent import DiffusionAgent, join_tile, split_tile
+from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+from genima.policy.diffusion_agent.diffusion_model import join_tile, split_tile
 from genima.policy.diffusion_agent.execution_config import ExecutionConfig, execution_configs
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.spec import halve

@@ -187,7 +187,7 @@ def test_a_schedulers_own_noise_is_drawn_in_its_order(kind: Any, prediction: str
     steps = sampling(scheduler, count, strength)
     rng = torch.Generator().manual_seed(0)
     clean, *predicted = torch.randn(1 + count, 1, 4, 8, 8, generator=rng)
-    start, *rest = steps.draw_noise((1, 4, 8, 8), seeded())
+    start, *rest = steps.sample_noise((1, 4, 8, 8), seeded())
     assert len(rest) == steps.noises - 1 >= len(steps.steps) - 1  # the last one's noise, if any, counts for nothing
 
     generator = seeded()
@@ -214,7 +214,7 @@ def test_what_cannot_be_steps_as_numbers_is_refused() -> None:
         with pytest.raises(GenimaError, match=f"scheduler {type(scheduler).__name__}: .* 1500 steps"):
             sampling(scheduler, 1500)
     for strength in (0.1, 0.0, 1.5, -1.0):
-        with pytest.raises(GenimaError, match="of 4 steps leaves"):
+        with pytest.raises(GenimaError, match="leaves . of 4 steps"):
             sampling(DDIMScheduler(clip_sample=False), 4, strength)
     for name, value in (("controlnet_every", 0), ("steps", 0), ("steps", 10**9), ("strength", 0), ("strength", np.nan)):
         with pytest.raises(GenimaError, match=f"drawing.{name.replace('_', '-')} {value}: must be "):

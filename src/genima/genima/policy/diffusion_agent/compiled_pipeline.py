@@ -6,12 +6,12 @@ import contextlib
 import gc
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from genima.errors import GenimaError
+from genima.policy.diffusion_agent.diffusion_model import DiffusionModel
 from genima.policy.diffusion_agent.execution_config import (
     Cause,
     ExecutionConfig,
@@ -24,9 +24,6 @@ from genima.policy.diffusion_agent.sampling import sampling
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.diffusion_agent.weight_layout import WeightLayout
 
-if TYPE_CHECKING:
-    from genima.policy.diffusion_agent.agent import DiffusionAgent
-
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +35,7 @@ class CompiledPipeline:
 
     def __init__(
         self,
-        agent: DiffusionAgent,
+        agent: DiffusionModel,
         shortcuts: SamplingOptions | None = None,
         tried: Sequence[ExecutionConfig] | None = None,
     ) -> None:
@@ -77,7 +74,7 @@ class CompiledPipeline:
     def draw(
         self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator, former: Tensor | None = None
     ) -> Tensor:
-        """As ``DiffusionAgent.draw_pixels``, which it agrees with up to its plan's precision.
+        """As ``DiffusionModel.draw_pixels``, which it agrees with up to its plan's precision.
 
         Args:
             tiles: (B, H, W, 3) uint8 rgb.
@@ -91,7 +88,7 @@ class CompiledPipeline:
         if self._shortcuts.strength == 1:
             former = None
         steps = self._fresh if former is None else self._warm
-        noise = steps.draw_noise(self._agent.latent_shape(tiles), generator)
+        noise = steps.sample_noise(self._agent.latent_shape(tiles), generator)
         while True:
             try:
                 self._prepared = self._prepared or DeviceNetworks(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
@@ -15,14 +15,12 @@ from torch import Tensor
 
 from genima.errors import GenimaError
 from genima.io import hub
+from genima.policy.diffusion_agent.diffusion_model import DiffusionModel
 from genima.policy.diffusion_agent.execution_config import ExecutionConfig, ExecutionFailed
 from genima.policy.diffusion_agent.network_halves import Skips, controls, decoded, embedding, encoded
 from genima.policy.diffusion_agent.sampling import Sampling
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.diffusion_agent.weight_layout import WeightLayout
-
-if TYPE_CHECKING:
-    from genima.policy.diffusion_agent.agent import DiffusionAgent
 
 _FULL = "out of memory"
 _WARM_UP = 3  # drawings before one is captured: compilers and libraries choose their kernels in the first ones
@@ -46,7 +44,7 @@ class DeviceNetworks:
     """It takes an agent's networks over: their weights change type and layout in place."""
 
     def __init__(
-        self, agent: DiffusionAgent, weights: WeightLayout, plan: ExecutionConfig, shortcuts: SamplingOptions
+        self, agent: DiffusionModel, weights: WeightLayout, plan: ExecutionConfig, shortcuts: SamplingOptions
     ) -> None:
         """Raise PlanFailed where a plan does not work here, and a GenimaError for a tiny decoder that is none."""
         self.plan, self._agent, self._shortcuts = plan, agent, shortcuts
@@ -81,8 +79,8 @@ class DeviceNetworks:
         """Draw a batch of tiles (B, H, W, 3) uint8 rgb; returns the same shape and type, on the CPU.
 
         Args:
-            texts: the networks' prompts, see ``DiffusionAgent.texts``.
-            noise: (noises, N, C, h, w) to start from and of the steps, see ``Sampling.draw_noise``.
+            texts: the networks' prompts, see ``DiffusionModel.texts``.
+            noise: (noises, N, C, h, w) to start from and of the steps, see ``Sampling.sample_noise``.
             former: drawings of the same shape to start from, if ``steps`` do.
 
         Raises:
@@ -130,20 +128,16 @@ class DeviceNetworks:
         condition = agent.condition(agent.frames(tiles)).to(precision)
         if agent.controlnet is not None:
             condition = agent.controlnet.controlnet_cond_embedding(condition)
-        start, *of_steps = noise
-        latents = steps.noise * start
-        if former is not None:
-            latents = latents + steps.clean * agent.encode(agent.frames(former))
-        if self.plan.channels_last:
-            latents = latents.contiguous(memory_format=torch.channels_last)
         added: Skips = ()
-        noises = iter(of_steps)
-        for i, step in enumerate(steps.steps):
-            noisy = (step.scale * latents).to(precision)
-            prediction, added = self._predict(i, noisy, prompt, condition, added)
-            latents = step.keep * latents + step.add * prediction.float()
-            if step.random:
-                latents = latents + step.random * next(noises)
+
+        def predict(i: int, noisy: Tensor) -> Tensor:
+            nonlocal added
+            prediction, added = self._predict(i, noisy.to(precision), prompt, condition, added)
+            return prediction
+
+        clean = None if former is None else agent.encode(agent.frames(former))
+        memory_format = torch.channels_last if self.plan.channels_last else torch.contiguous_format
+        latents = steps.denoise(noise, predict, clean, memory_format)
         return self._pixels(agent, self._decoder, self._decoded_in, latents)
 
     def _predict(self, i: int, noisy: Tensor, prompt: Prompt, condition: Tensor, added: Skips) -> tuple[Tensor, Skips]:
@@ -211,7 +205,7 @@ def _tiny_decoder(name: str) -> AutoencoderTiny:
     return decoder.requires_grad_(False).eval()
 
 
-def _pixels(agent: DiffusionAgent, decoder: Any, precision: torch.dtype, latents: Tensor) -> tuple[Tensor, Tensor]:
+def _pixels(agent: DiffusionModel, decoder: Any, precision: torch.dtype, latents: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels (B, H, W, 3) uint8, and whether all is finite: a tiny decoder makes finite pictures of anything."""
     scaled = (latents / decoder.config.scaling_factor).to(precision)
     images = decoder.decode(scaled, return_dict=False)[0].float()

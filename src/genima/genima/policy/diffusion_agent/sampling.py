@@ -1,8 +1,9 @@
-"""A scheduler's steps as numbers: sampling runs without asking the scheduler and without waiting for the host."""
+"""Sampling of a diffusion model, with the scheduler's steps as numbers: no step waits for the host."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,7 +28,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Sampling:
-    """From ``clean * former + noise * random`` latents, step by step, to those of the drawing."""
+    """Schedule of the steps from ``clean * previous + noise * random`` latents to those of a drawn target."""
 
     clean: float
     noise: float
@@ -38,9 +39,35 @@ class Sampling:
         """Number of tensors of noise: one to start from, then one for each step that adds noise."""
         return 1 + sum(step.random != 0 for step in self.steps)
 
-    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw all noise, (noises, *shape), in the order of diffusers' pipelines, the same on every device."""
+    def sample_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Sample all noise, (noises, *shape), in the order of diffusers' pipelines, the same on every device."""
         return torch.stack([torch.randn(shape, generator=generator) for _ in range(self.noises)])
+
+    def denoise(
+        self,
+        noise: Tensor,
+        predict: Callable[[int, Tensor], Tensor],
+        previous: Tensor | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> Tensor:
+        """Run all steps; return latents (N, C, h, w).
+
+        Args:
+            noise: (noises, N, C, h, w), see :meth:`sample_noise`.
+            predict: the network's prediction for step i and its scaled latents.
+            previous: latents to start from, if the schedule does.
+            memory_format: of the latents.
+        """
+        start, *of_steps = noise
+        latents, noises = self.noise * start, iter(of_steps)
+        if previous is not None:
+            latents = latents + self.clean * previous
+        latents = latents.contiguous(memory_format=memory_format)
+        for i, step in enumerate(self.steps):
+            latents = step.keep * latents + step.add * predict(i, step.scale * latents).float()
+            if step.random:
+                latents = latents + step.random * next(noises)
+        return latents
 
 
 # Latents and predictions that a scheduler is asked for: each alone, neither (twice), both. In every step they change
@@ -50,13 +77,13 @@ _SEED = 0  # of the noise that a scheduler adds to its answer
 
 
 def sampling(scheduler: SchedulerMixin, steps: int, strength: float = 1.0) -> Sampling:
-    """Read a scheduler's steps off its answers to ones and zeros.
+    """Read a scheduler's steps off its results for ones and zeros.
 
     Args:
         scheduler: one of diffusers; its state changes.
-        steps: of a whole drawing.
-        strength: the share of them that is done; below 1 from a former drawing, noised accordingly (SDEdit: Meng et
-            al., 2022).
+        steps: of a whole schedule.
+        strength: fraction of them that is run; below 1 from a previous drawn target, noised accordingly (SDEdit, Meng
+            et al., 2022).
 
     Raises:
         GenimaError: for a scheduler that cannot take so many steps, or whose steps depend on steps before or are not
@@ -64,7 +91,7 @@ def sampling(scheduler: SchedulerMixin, steps: int, strength: float = 1.0) -> Sa
     """
     todo = round(steps * strength)
     if not 0 < todo <= steps:
-        raise GenimaError(f"a share of {strength:g} of {steps} steps leaves {todo} to do; it must be 1 to {steps}")
+        raise GenimaError(f"strength {strength:g}: leaves {todo} of {steps} steps; it must leave 1 to {steps}")
     name = type(scheduler).__name__
     latents, predicted = torch.tensor([_LATENTS, _PREDICTED], dtype=torch.float64)[..., None]
     try:

@@ -1,0 +1,170 @@
+"""Latent diffusion model that generates drawn targets: networks, prompts and sampling, without files and devices."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, SchedulerMixin, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genima.errors import GenimaError
+from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
+from genima.policy.diffusion_agent.prompts import PromptEncoder, Prompts
+from genima.policy.diffusion_agent.sampling import sampling
+from genima.policy.precision import half_precision
+from genima.policy.spec import PolicySpec
+
+
+class DiffusionModel:
+    """Generates tiles with target spheres from tiles of the scene and instructions.
+
+    The scene conditions it through a ControlNet, or without one through the UNet's own input, as in InstructPix2Pix
+    (Brooks et al., 2023).
+    """
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        unet: UNet2DConditionModel,
+        controlnet: ControlNetModel | None,
+        vae: AutoencoderKL | PatchCodec,
+        prompts: PromptEncoder,
+        scheduler: SchedulerMixin,
+        steps: int,
+        tiled: bool = True,
+    ) -> None:
+        """Networks are as in diffusers' pipelines.
+
+        Args:
+            steps: diffusion steps of a drawn target.
+            tiled: generate the views as one image; else each by itself at the tile's size (for the paper's ablation).
+        """
+        self.spec, self.steps, self.tiled = spec, steps, tiled
+        self.unet, self.controlnet, self.vae, self.prompts, self.scheduler = unet, controlnet, vae, prompts, scheduler
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Tile order, row by row."""
+        return self.spec.views
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the networks."""
+        return self.unet.device
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks by their folder name."""
+        modules = {"unet": self.unet, "controlnet": self.controlnet, "vae": self.vae}
+        modules |= {name: encoder for name, encoder in zip(TEXT_ENCODERS, self.prompts.encoders, strict=False)}
+        return {name: module for name, module in modules.items() if module is not None}
+
+    @torch.inference_mode()
+    def draw_pixels(
+        self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator, steps: int | None = None
+    ) -> Tensor:
+        """Generate a batch of tiles from tiles (B, H, W, 3) uint8 rgb; same shape and type, on the CPU.
+
+        ``steps`` is the number of diffusion steps; None: the model's. The networks are used as they are: in training,
+        and as the reference of :class:`genima.policy.diffusion_agent.compiled_pipeline.CompiledPipeline`.
+        """
+        condition, prompts = self.condition(self.frames(tiles)), self.prompts(self.texts(instructions))
+        schedule = sampling(self.scheduler, steps or self.steps)
+
+        def predict(i: int, noisy: Tensor) -> Tensor:
+            with half_precision(self.device):
+                return self.predict(noisy, torch.tensor(schedule.steps[i].t), prompts, condition)
+
+        latents = schedule.denoise(schedule.sample_noise(self.latent_shape(tiles), generator).to(self.device), predict)
+        images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        if not torch.isfinite(images).all():
+            raise GenimaError("the drawn target is not finite: the checkpoint's weights are damaged")
+        return self.pixels(images).cpu()
+
+    def texts(self, instructions: Sequence[str]) -> list[str]:
+        """The prompts of a batch of tiles, one for each frame; the goal is in every one of them."""
+        if self.tiled:
+            return [self.spec.prompt(instruction) for instruction in instructions]
+        return [self.spec.prompt(instruction, view) for instruction in instructions for view in self.views]
+
+    def frames(self, tiles: Tensor) -> Tensor:
+        """What is drawn at once, (N, 3, H, W) in 0..1, of tiles (B, H, W, 3) uint8: those, or each view enlarged."""
+        pixels = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+        if not self.tiled:
+            pixels = F.interpolate(split_tile(pixels), scale_factor=2, mode="bilinear")
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Tiles (B, H, W, 3) uint8 of what was drawn, (N, 3, H, W) in -1..1: the inverse of :meth:`frames`."""
+        images = (images / 2 + 0.5).clamp(0, 1)
+        if not self.tiled:
+            images = join_tile(F.interpolate(images, scale_factor=0.5, mode="area"))
+        return (images * 255).round().byte().permute(0, 2, 3, 1)
+
+    def latent_shape(self, tiles: Tensor) -> tuple[int, int, int, int]:
+        """Shape (N, C, h, w) of the latents of tiles (B, H, W, 3)."""
+        n, (height, width) = len(tiles) if self.tiled else 4 * len(tiles), tiles.shape[1:3]
+        return n, self.unet.config.out_channels, height // self._factor, width // self._factor
+
+    @property
+    def _factor(self) -> int:
+        """Pixels to a latent, in a row."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def encode(self, frames: Tensor, sample: bool = False) -> Tensor:
+        """Latents of frames in 0..1, scaled as the UNet takes them.
+
+        Args:
+            sample: draw from the autoencoder's distribution, by the global generator, instead of taking its mode.
+        """
+        with torch.autocast(self.device.type, enabled=False):  # some autoencoders overflow in float16
+            distribution = self.vae.encode((frames * 2 - 1).to(self.vae.dtype)).latent_dist
+            latents = (distribution.sample() if sample else distribution.mode()).float()
+        return latents.contiguous(memory_format=torch.channels_last) * self.vae.config.scaling_factor
+
+    def condition(self, frames: Tensor) -> Tensor:
+        """What the networks see of the scene: frames (N, 3, H, W) in 0..1, or their latents.
+
+        Released ControlNets learn to encode pixels; one that takes as many channels as there are latents is given
+        those of the frozen autoencoder (GENIMA paper, appendix D). InstructPix2Pix takes unscaled latents.
+        """
+        if self.controlnet is None:
+            return self.encode(frames) / self.vae.config.scaling_factor
+        if self.controlnet.config.conditioning_channels == frames.shape[1]:
+            return frames
+        return self.encode(frames)
+
+    def predict(self, noisy: Tensor, t: Tensor, prompts: Prompts, condition: Tensor) -> Tensor:
+        """The networks' prediction (of noise, sample or velocity, as the scheduler says) for noisy latents."""
+        added = prompts.added(noisy.shape[-1] * self._factor)
+        text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
+        if self.controlnet is None:
+            return self.unet(torch.cat([noisy, condition], dim=1), t, **text, return_dict=False)[0]
+        down, middle = self.controlnet(noisy, t, controlnet_cond=condition, **text, return_dict=False)
+        half = None if self.unet.dtype == torch.float32 else self.unet.dtype
+        # What is stored in half precision needs no autocast, which would widen what its norms read and write.
+        with torch.autocast(self.device.type, enabled=False) if half else contextlib.nullcontext():
+            text["encoder_hidden_states"] = prompts.tokens.to(dtype=half)
+            return self.unet(
+                noisy.to(dtype=half), t, **text, down_block_additional_residuals=[x.to(dtype=half) for x in down],
+                mid_block_additional_residual=middle.to(dtype=half), return_dict=False,
+            )[0]  # fmt: skip
+
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")  # folders
+
+
+def split_tile(images: Tensor) -> Tensor:
+    """(B, C, 2h, 2w) tiles to (4B, C, h, w) views, each tile's row by row."""
+    B, C, H, W = images.shape
+    return images.reshape(B, C, 2, H // 2, 2, W // 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * B, C, H // 2, W // 2)
+
+
+def join_tile(images: Tensor) -> Tensor:
+    """The inverse of :func:`split_tile`."""
+    N, C, h, w = images.shape
+    return images.reshape(N // 4, 2, 2, C, h, w).permute(0, 3, 1, 4, 2, 5).reshape(N // 4, C, 2 * h, 2 * w)
