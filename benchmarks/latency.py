@@ -36,7 +36,7 @@ from genima_nodes.ros.diagnostics import measurements
 VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
 IMAGES = tuple(f"/cameras/{view}/color/image_raw" for view in VIEWS)
 DRAWN, CHUNK, COMMAND, SET_POINT, TARGET = (
-    "/drawn_target", "/controller/chunk", "/controller/command", "/joint_command", "/target_joint",
+    "/drawn_target", "/action_chunk", "/controller/command", "/joint_command", "/target_joint",
 )  # fmt: skip
 STAGES = (
     "camera: exposure to its images",

@@ -23,12 +23,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from genima.errors import GenimaError
 from genima.policy.controller.act import Act, ActConfig
 from genima.policy.controller.controller import Controller, JointStatistics
+from genima.policy.genima import load_pair
 from genima.policy.precision import is_half_fast
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.types import DrawnTarget, Joints
-from genima_cli.evaluate import load_pair
 
 INSTRUCTION = "push the button"
 WARM_UP = 5

@@ -29,10 +29,9 @@ from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
 from genima.policy.controller.controller import Controller
-from genima.policy.genima import GenimaPolicy
+from genima.policy.genima import GenimaPolicy, load_pair
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, DrawnTarget, Joints
-from genima_cli.evaluate import load_pair
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
 

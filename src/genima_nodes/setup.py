@@ -34,6 +34,7 @@ setup(
             "gripper_adapter = genima_nodes.gripper_adapter:main",
             "jog = genima_nodes.jog:main",
             "realsense_camera = genima_nodes.realsense_camera:main",
+            "policy = genima_nodes.policy:main",
             "recorder = genima_nodes.recorder:main",
             "replay = genima_nodes.replay:main",
             "rviz_markers = genima_nodes.rviz_markers:main",

@@ -1,4 +1,4 @@
-"""The nouns that travel round the closed loop. Times are seconds on one clock; images (h, w, 3) rgb uint8."""
+"""Data types of the control loop. Times are seconds on one clock; images (h, w, 3) rgb uint8."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class Joints:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the robot sees and feels at one moment."""
+    """Camera images and joints of one moment, with the task."""
 
     stamp: float  # of the oldest image
     images: Mapping[str, Image]  # by view
     joints: Joints
     instruction: str
+    objects: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (3,) m in the base frame; simulated only
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,24 @@ def policy(
     ]
 
 
+def any_policy(
+    name: Value, options: Mapping[str, Value] | None = None, straggler_timeout: Value = 0.1
+) -> list[NodeSpec]:
+    """Return a policy node, the controller that follows its chunks, and a task runner that waits for both.
+
+    ``options`` are parameters of the policy node, such as the checkpoint.
+    """
+    given = {"policy": name, "straggler_timeout": straggler_timeout, **(options or {})}
+    followed: dict[str, Value] = {"input": "action_chunk"}
+    if "robot" in given:
+        followed["robot"] = given["robot"]
+    return [
+        NodeSpec("genima_nodes", "controller", followed),
+        NodeSpec("genima_nodes", "policy", given),
+        NodeSpec("genima_nodes", "task_runner", {"policy_node": "policy"}),
+    ]
+
+
 def camera(view: str, device: Device) -> NodeSpec:
     """Our own driver of a RealSense."""
     parameters: dict[str, Value] = {

@@ -18,9 +18,19 @@ from genima.errors import GenimaError
 from genima.io.files import require_writable
 from genima.io.outputs import output_lock, require_free
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.policy.registry import GENIMA, require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, parse_options
 from genima.system.signals import interruptible
-from genima_bringup.node_specs import NodeSpec, coppeliasim, simulation_stack, simulator_support_nodes
+from genima_bringup.node_specs import (
+    NodeSpec,
+    Value,
+    any_policy,
+    command_guard,
+    coppeliasim,
+    simulation_stack,
+    simulator,
+    simulator_support_nodes,
+)
 from genima_cli.demo_report import EpisodeResult, Report
 from genima_cli.machine_load import LoadMeter
 from genima_cli.sampling_parameters import sampling_parameters
@@ -60,8 +70,12 @@ class Demo:
     """Folder for report, video, picture and logs; default: runs/<time>."""
     overwrite: bool = False
     """Replace the report, video, picture and logs of an earlier run in --out."""
+    policy: str = "genima"
+    """Policy: genima (of --checkpoint), expert (scripted, our simulator), replay (of --episode), or package.module."""
     checkpoint: str = ""
-    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    """With genima: folder with diffusion_agent/ and controller/; default: the bundled models."""
+    episode: str = ""
+    """With replay: folder of the episode."""
     headless: bool = False
     """Show no window; the default where there is no display."""
     backend: Literal["mujoco", "coppeliasim"] = "mujoco"
@@ -84,11 +98,12 @@ def main(argv: Sequence[str]) -> int:
     options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if options.backend == "mujoco":
         get_task(options.task)
+    require_policy(options.policy)
+    if options.policy == "replay" and not Path(options.episode).is_dir():
+        raise GenimaError(f"--episode {options.episode}: no such folder; name that of the episode to replay")
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     require_free(out, "run", options.overwrite, is_run)
-    from genima.policy import spec as checkpoint
-
-    spec, _ = checkpoint.read_pair(options.checkpoint)  # in a moment, what the nodes would find out in many seconds
+    spec = _spec(options)  # reports in a moment what the nodes would find out in many seconds
     _require_task(options, spec)
     out = out.absolute()
     _make_folder(out.parent)
@@ -102,6 +117,17 @@ def main(argv: Sequence[str]) -> int:
         report.write(out / "report.json")
     print(f"{report.text()}\nmore in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 130 if report.interrupted else 0
+
+
+def _spec(options: Demo) -> PolicySpec:
+    """Return the specification of the checkpoint, or of the simulated cell for a policy without one."""
+    from genima.policy.spec import PolicySpec, read_pair
+    from genima.robot.model import RobotModel
+
+    if options.policy == GENIMA:
+        return read_pair(options.checkpoint)[0]
+    robot = RobotModel.load("panda")
+    return PolicySpec(robot.name, robot.joint_names)
 
 
 def is_run(folder: Path) -> bool:
@@ -145,6 +171,14 @@ def _require_task(options: Demo, spec: PolicySpec) -> None:
 
 def _processes(options: Demo, robot: str) -> list[NodeSpec]:
     shortcuts = sampling_parameters(options.drawing)
+    if options.policy != GENIMA:
+        given: dict[str, Value] = {"checkpoint": options.checkpoint, "seed": options.seed, "robot": robot, **shortcuts}
+        if options.episode:
+            given["episode"] = str(Path(options.episode).absolute())
+        simulated = [coppeliasim(options.scene, options.host, options.port, robot)]
+        if options.backend == "mujoco":
+            simulated = simulator()
+        return [*simulated, command_guard(robot), *any_policy(options.policy, given, straggler_timeout=0.03)]
     if options.backend == "mujoco":
         return simulation_stack(options.checkpoint, options.seed, shortcuts)
     remote = coppeliasim(options.scene, options.host, options.port, robot)
@@ -165,7 +199,7 @@ def _run(options: Demo, spec: PolicySpec, out: Path, report: Report) -> None:
         from genima_nodes.ros.node_process import FILMING_NICENESS, set_niceness
 
         set_niceness(FILMING_NICENESS)
-        monitor = create(lambda: GraphMonitor(spec.views, pictures.add))
+        monitor = create(lambda: GraphMonitor(spec.views, pictures.add, drawn_targets=options.policy == GENIMA))
         try:
             print("starting the simulator and the models ...", flush=True)
             monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
@@ -198,7 +232,7 @@ def _live_line(monitor: GraphMonitor, report: Report, seed: int) -> str:
     faults = monitor.faults()
     return (
         f"episode {min(len(report.results) + 1, report.requested)}/{report.requested} (seed {seed})  "
-        f"success {successes}  drawing {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz "
+        f"success {successes}  policy {now.drawing_hz:.1f} Hz  commands {now.command_hz:.1f} Hz "
         f"({100 * now.late_fraction:.1f}% late)  latency {now.latency_ms['p50']:.0f} ms  dropped {monitor.dropped()}  "
         f"real time x{now.real_time_factor:.2f}" + (f"  ! {faults[0]}" if faults else "")
     )
@@ -218,13 +252,13 @@ class _Pictures:
         self._next_frame = 0.0  # monotonic s
         self._picture: Image | None = None
 
-    def add(self, observation: Image, drawn: Image, matching: bool) -> None:
+    def add(self, observation: Image, drawn: Image | None, matching: bool) -> None:
         if not matching and time.monotonic() < self._next_frame:
             return
         film, pair = self._film, self._film.side_by_side(observation, drawn)
         if not matching:
             self._next_frame = time.monotonic() + 1 / film.FPS - _EARLY
-            self._video = self._video or film.Video(self._out / "video.mp4")
+            self._video = self._video or film.Video(self._out / "video.mp4", pair.shape[1])
             self._video.add(pair)
             if self._window is not None:
                 self._window.show(pair)

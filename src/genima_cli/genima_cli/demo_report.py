@@ -88,11 +88,11 @@ class Report:
         lines = [f"success             {successes} of {len(self.results)} ({self.task})"]
         if (m := self.measurements) is not None and m.drawing_hz > 0:
             lines += [
-                f"drawing             {m.drawing_hz:.1f} Hz",
+                f"policy              {m.drawing_hz:.1f} Hz",
                 f"commands            {m.command_hz:.1f} Hz, {100 * m.late_fraction:.2f}% late by more than 5 ms",
                 f"camera to command   p50 {m.latency_ms['p50']:.0f} ms, p99 {m.latency_ms['p99']:.0f} ms",
                 f"real-time factor    {m.real_time_factor:.2f}",
-                f"first drawn target  {m.first_drawn_target_s:.1f} s after the start",
+                f"first prediction    {m.first_drawn_target_s:.1f} s after the start",
             ]
         if self.interrupted:
             lines.append(f"interrupted after {len(self.results)} of {self.requested} episodes")

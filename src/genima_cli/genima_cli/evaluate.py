@@ -18,12 +18,11 @@ from genima.errors import GenimaError
 from genima.evaluation import BlankTargets
 from genima.io.files import require_writable
 from genima.policy import spec as checkpoint
-from genima.policy.controller.controller import Controller
-from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
-from genima.policy.genima import GenimaPolicy, TargetFollower, TargetGenerator
+from genima.policy.base import Policy
+from genima.policy.genima import GenimaPolicy
+from genima.policy.registry import GENIMA, PolicyOptions, load_policy
 from genima.policy.spec import PolicySpec
-from genima.policy.temporal_ensemble import TemporalEnsemble
+from genima.policy.temporal_ensemble import EnsemblePolicy
 from genima.robot.model import RobotModel
 from genima.system.signals import interruptible
 from genima_cli.evaluation_results import Results, checkpoint_digest, open_results
@@ -84,7 +83,13 @@ def run(options: Evaluate) -> int:
     Raises:
         GenimaError: for options that the checkpoint or the simulator does not allow.
     """
-    spec, folders = checkpoint.read_pair(options.checkpoint)
+    genima = options.policy == GENIMA
+    if genima:  # in a moment, before the models are loaded
+        spec, folders = checkpoint.read_pair(options.checkpoint)
+        policy = None
+    else:
+        policy = load_policy(options.policy, policy_options(options))
+        spec, folders = policy.spec, {}
     if options.simulator == "coppeliasim":
         _scene(options, spec)
     if options.horizon > spec.horizon:
@@ -92,8 +97,11 @@ def run(options: Evaluate) -> int:
     if options.ensemble is not None and options.horizon >= spec.horizon:
         raise GenimaError(f"--ensemble needs a --horizon below K = {spec.horizon}, so that chunks overlap")
     torch.set_num_threads(options.threads)
-    agent, controller = load_pair(options.checkpoint, options.device)
-    agent.engine = CompiledPipeline(agent, options.drawing)
+    policy = policy or load_policy(GENIMA, policy_options(options))
+    if options.blank_targets and isinstance(policy, GenimaPolicy):
+        policy = GenimaPolicy(BlankTargets(spec), policy.controller)
+    if options.ensemble is not None:
+        policy = EnsemblePolicy(policy, options.ensemble)
     if options.out:
         require_writable(options.out)
     with interruptible(), open_results(options.out, settings(options, folders), options.overwrite) as results:
@@ -102,7 +110,7 @@ def run(options: Evaluate) -> int:
         if len(todo) < len(seeds):
             print(f"{len(seeds) - len(todo)} of {len(seeds)} episodes are in {options.out} already")
         try:
-            _run_episodes(options, spec, agent, controller, todo, results)
+            _run_episodes(options, policy, todo, results)
         except KeyboardInterrupt:
             where = f" are in {options.out}; the same command resumes" if options.out else ""
             print(f"\ninterrupted: {results.success().episodes} of {len(seeds)} episodes{where or ' were evaluated'}")
@@ -111,28 +119,17 @@ def run(options: Evaluate) -> int:
     return 0
 
 
-def _run_episodes(
-    options: Evaluate,
-    spec: PolicySpec,
-    agent: DiffusionAgent,
-    controller: Controller,
-    seeds: Sequence[int],
-    results: Results,
-) -> None:
+def _run_episodes(options: Evaluate, policy: Policy, seeds: Sequence[int], results: Results) -> None:
     assert options.time_limit is not None
-    generator: TargetGenerator = BlankTargets(spec) if options.blank_targets else agent
-    environment = _SIMULATORS[options.simulator](options, spec)
+    robot = RobotModel.load(policy.spec.robot)
+    environment = _SIMULATORS[options.simulator](options, policy.spec)
     rate = environment.command_rate
     with closing(environment), tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
         for seed in progress:
             environment.reset(options.task, seed)
-            follower: TargetFollower = controller
-            if options.ensemble is not None:
-                follower = TemporalEnsemble(controller, options.ensemble)
             run_episode(
-                environment, GenimaPolicy(generator, follower),
-                ChunkStream(agent.robot, rate, options.horizon, options.mode),
-                CommandGuard(agent.robot, rate),
+                environment, policy, ChunkStream(robot, rate, options.horizon, options.mode),
+                CommandGuard(robot, rate),
                 command_rate=rate, latency=options.latency, time_limit=options.time_limit, seed=seed * 1000,
             )  # fmt: skip
             results.add(seed, environment.done)
@@ -146,6 +143,7 @@ def settings(options: Evaluate, folders: Mapping[str, Path]) -> dict[str, Any]:
         "task": options.task,
         "simulator": options.simulator,
         "seed": options.seed,
+        **({"policy": options.policy, "episode": options.episode} if options.policy != GENIMA else {}),
         "checkpoint": str(options.checkpoint or "bundled"),
         "checkpoint_digest": checkpoint_digest(folders),
         "blank_targets": options.blank_targets,
@@ -159,13 +157,7 @@ def settings(options: Evaluate, folders: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-def load_pair(folder: Path | None, device: str) -> tuple[DiffusionAgent, Controller]:
-    """The diffusion agent and the controller of a checkpoint folder, checked to fit each other.
-
-    Raises:
-        GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
-    """
-    _, folders = checkpoint.read_pair(folder)
-    agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT], device)
-    controller = Controller.from_pretrained(folders[checkpoint.CONTROLLER], device)
-    return agent, controller
+def policy_options(options: Evaluate) -> PolicyOptions:
+    """Return the options of the policy."""
+    folder = str(options.checkpoint) if options.checkpoint else ""
+    return PolicyOptions(folder, options.device, episode=options.episode, sampling=options.drawing)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.policy.registry import GENIMA, require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, Workers, parse_options
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 from genima_sim.rlbench.tasks import RATE, STEPS, require_task
@@ -35,10 +36,14 @@ class Evaluate:
     """Number of episodes."""
     seed: Seed = 0
     """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
+    policy: str = "genima"
+    """Policy: genima (of --checkpoint), expert (scripted, our simulator), replay (of --episode), or package.module."""
     blank_targets: bool = False
-    """Give the controller blank images instead of drawings, to see what it does without them."""
+    """With genima: give the controller blank images instead of drawn targets, to measure what it does without them."""
     checkpoint: Path | None = None
-    """Folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
+    """With genima: folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
+    episode: str = ""
+    """With replay: folder of the episode."""
     device: str = "cpu"
     """Device of the models."""
     threads: Workers = 1
@@ -76,6 +81,9 @@ def main(argv: Sequence[str]) -> int:
         require_task(options.task)
     if options.out is not None and options.out.suffix != ".json":
         raise GenimaError(f"--out {options.out}: the result is a .json file")
+    require_policy(options.policy)
+    if options.blank_targets and options.policy != GENIMA:
+        raise GenimaError(f"--blank-targets: only policy genima has drawn targets, not {options.policy}")
     if options.time_limit is None:
         options.time_limit = _TIME_LIMITS[options.simulator]
     from genima_cli.evaluate import run

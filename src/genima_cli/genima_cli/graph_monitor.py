@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
 
 from genima.cameras.tiling import tile
 from genima.errors import GenimaError
@@ -67,11 +68,14 @@ class Watched:
 class GraphMonitor(GraphClient):
     """Node of the demo."""
 
-    def __init__(self, views: Sequence[str], on_pair: Callable[[Image, Image, bool], None]) -> None:
+    def __init__(
+        self, views: Sequence[str], on_pair: Callable[[Image, Image | None, bool], None], drawn_targets: bool = True
+    ) -> None:
         """Args:
         views: the cameras, in tile order.
-        on_pair: called with every tiled observation beside the newest drawn tile, and whether the one was drawn from
-            the other.
+        on_pair: called with every tiled observation beside the newest drawn tile, and whether the one was generated
+            from the other; None in its place without drawn targets.
+        drawn_targets: whether the policy publishes them; else its action chunks are counted.
         """
         super().__init__("monitor")
         self.seen = Watched()
@@ -79,7 +83,11 @@ class GraphMonitor(GraphClient):
         self._views, self._on_pair = tuple(views), on_pair
         self._images: OrderedDict[float, dict[str, Image]] = OrderedDict()
         self._drawn: DrawnTarget | None = None
-        self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawn, qos.DRAWN_TARGET)
+        self._drawn_targets = drawn_targets
+        if drawn_targets:
+            self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawn, qos.DRAWN_TARGET)
+        else:
+            self.create_subscription(JointTrajectory, "action_chunk", self._on_chunk, qos.DRAWN_TARGET)
         self.create_subscription(JointState, "controller/command", self._on_command, qos.EVERY_COMMAND)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         for view in views:
@@ -132,10 +140,22 @@ class GraphMonitor(GraphClient):
                 images[view] = messages.image_from(message)
             while len(self._images) > _REMEMBERED:
                 self._images.popitem(last=False)
-            if self.recording and self._drawn is not None and len(images) == len(self._views):
+            complete = self.recording and len(images) == len(self._views)
+            if complete and self._drawn is not None:
                 self._on_pair(tile(images, self._views), self._drawn.tile, False)
+            elif complete and not self._drawn_targets:
+                self._on_pair(tile(images, self._views), None, False)
 
         return on_image
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        self.seen.first_drawn = self.seen.first_drawn or time.time()
+        if self.recording:
+            self.seen.drawn += 1
+            self.seen.drawings.tick()
 
     def _on_drawn(self, message: DrawnTargetMessage) -> None:
         try:
@@ -143,11 +163,9 @@ class GraphMonitor(GraphClient):
         except GenimaError:
             return  # the controller complains about it
         self._drawn = drawn
-        self.seen.first_drawn = self.seen.first_drawn or time.time()
+        self._count()
         if not self.recording:
             return
-        self.seen.drawn += 1
-        self.seen.drawings.tick()
         images = self._images.get(drawn.stamp, {})
         if len(images) == len(self._views):
             self._on_pair(tile(images, self._views), drawn.tile, True)

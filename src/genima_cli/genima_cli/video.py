@@ -20,8 +20,10 @@ _BAR, _TEXT = 28, 16  # px: height of the bars above and below the picture, and 
 FPS = 5  # about as often as something new is drawn; every frame costs the robot's processor
 
 
-def side_by_side(observation: Image, drawn: Image) -> Image:
-    """Return two tiles as one picture (512, 1024, 3)."""
+def side_by_side(observation: Image, drawn: Image | None) -> Image:
+    """Join two tiles to one picture (512, 1024, 3); without a drawn target, the observation alone, (512, 512, 3)."""
+    if drawn is None:
+        return _resized(observation)
     return np.concatenate([_resized(observation), _resized(drawn)], axis=1)
 
 
@@ -59,19 +61,19 @@ def write_picture(path: Path, picture: Image) -> None:
 class Video:
     """MP4 file that gets its name when it is complete."""
 
-    def __init__(self, path: Path) -> None:
-        """Raise a GenimaError when the file cannot be made."""
+    def __init__(self, path: Path, width: int = 2 * _SIDE) -> None:
+        """Raise a GenimaError when the file cannot be made; pictures are ``width`` px wide."""
         self._path, self._part = path, path.with_name(path.name + ".part")
         try:
             self._container = av.open(str(self._part), "w", format="mp4")
         except OSError as error:
             raise self._error(error) from None
         self._stream = self._container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "23"})
-        self._stream.width, self._stream.height, self._stream.pix_fmt = 2 * _SIDE, _SIDE, "yuv420p"
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, _SIDE, "yuv420p"
         self._stream.codec_context.thread_count = 1  # the robot comes first
 
     def add(self, picture: Image) -> None:
-        """Append a picture (512, 1024, 3)."""
+        """Append a picture (512, width, 3)."""
         try:
             self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         except OSError as error:

@@ -1,9 +1,10 @@
-"""Node: reads drawn targets into chunks in one thread, streams them as commands at a fixed rate from another.
+"""Node: follow drawn targets or action chunks with commands at a fixed rate.
 
 ::
 
-    drawn_target ──► reading ──► chunk: does the drawing show what was read? ──► ChunkStream ──► controller/command
-    observed, joint_states: is what we act on still true? ──────────────────────────┘ paced, never waits for the rest
+    drawn_target ──► Controller ──► consistency check ──► action_chunk
+    action_chunk of any policy ─────────────────────────────┴──► ChunkStream ──► controller/command
+    observed, joint_states: are the observations still valid? ──────┘ paced, never waits for the rest
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
@@ -22,11 +22,10 @@ from trajectory_msgs.msg import JointTrajectory
 from genima.cameras.calibration_file import load_cameras
 from genima.control.chunk_stream import ChunkStream, Mode
 from genima.errors import GenimaError
-from genima.policy.controller.controller import Controller
-from genima.policy.genima import TargetFollower
 from genima.policy.spec import CONTROLLER, read_pair
 from genima.policy.target_consistency import TargetConsistency
 from genima.policy.temporal_ensemble import TemporalEnsemble
+from genima.robot.model import RobotModel
 from genima.types import ActionChunk, DrawnTarget, Joints
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import GuardStatus, Observed
@@ -37,7 +36,10 @@ from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import INFERENCE, STEADY, PacedThread, schedule_in_real_time
-from genima_nodes.ros.trajectory_messages import chunk_message
+from genima_nodes.ros.trajectory_messages import chunk_from, chunk_message
+
+if TYPE_CHECKING:
+    from genima.policy.controller.controller import Controller
 
 _SILENT = 0.08  # s without a word about what the diffusion agent sees
 _ASTRAY, _FOR = 0.2, 0.5  # rad between where the arm was sent and where it is, for so many s: it does not follow
@@ -46,38 +48,48 @@ _LOOK_ROUND = 0.5  # s between looks at whether somebody could still end the tas
 _CLOCK_STEP = 0.05  # s: a clock that is corrected by more at once has jumped
 
 
-class ControllerNode(Node):
-    """Follows the newest drawn target while a task is in force."""
+DRAWN_TARGET, ACTION_CHUNK = "drawn_target", "action_chunk"  # values of the parameter ``input``
 
-    def __init__(self, controller: Controller | None = None) -> None:
+
+class ControllerNode(Node):
+    """Follows the newest drawn target, or the newest action chunk of a policy node, while a task runs."""
+
+    def __init__(self, controller: Controller | None = None, **options: Any) -> None:
         """Args:
-        controller: what reads drawings; loaded from the parameter ``checkpoint`` if None.
+        controller: predicts chunks; loaded from the parameter ``checkpoint`` if None and drawn targets are followed.
+        options: those of a node.
 
         Raises:
-            GenimaError: for parameters that make no sense.
+            GenimaError: for parameters out of range.
         """
-        super().__init__("controller")
+        super().__init__("controller", **options)
+        drawn_targets = parameters.text(self, "input", DRAWN_TARGET, (DRAWN_TARGET, ACTION_CHUNK)) == DRAWN_TARGET
         checkpoint = parameters.text(self, "checkpoint", "")
         device = parameters.text(self, "device", "cpu")
         rate = parameters.rate(self)
         mode = cast(Mode, parameters.text(self, "mode", "overlapped"))  # ChunkStream checks it
         execution_horizon = parameters.integer(self, "execution_horizon", 0)  # actions; 0: all
-        self._ensemble = parameters.flag(self, "ensemble", False)
-        self._ensemble_m = parameters.number(self, "ensemble_m", 0.01, float("-inf"))
+        ensemble = parameters.flag(self, "ensemble", False)
+        ensemble_m = parameters.number(self, "ensemble_m", 0.01, float("-inf"))
+        self._ensemble = TemporalEnsemble(ensemble_m) if ensemble else None
         self._observation_timeout = parameters.number(self, "observation_timeout", 0.2)  # s
         self._least_agreement = parameters.number(self, "least_agreement", 0.45, 0.0, 1.0)
         calibration = parameters.text(self, "calibration", "")
-        torch.set_num_threads(parameters.integer(self, "threads", 1, 1, 1024))
-        self._controller = controller or Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
-        self._reads: TargetFollower = self._controller
-        self._robot = self._controller.robot
-        self._agreement: TargetConsistency | None = None
-        if calibration:
-            cameras = load_cameras(calibration)
-            self._agreement = TargetConsistency(self._controller.spec, self._robot, cameras)
+        self._threads = parameters.integer(self, "threads", 1, 1, 1024)
+        robot = parameters.text(self, "robot", "panda")  # of action chunks; a checkpoint names its own
+        self._consistency: TargetConsistency | None = None
+        if drawn_targets:
+            if controller is None:
+                controller = _load_controller(checkpoint, device, self._threads)
+            self._robot = controller.robot
+            if calibration:
+                self._consistency = TargetConsistency(controller.spec, self._robot, load_cameras(calibration))
+        else:
+            self._robot = RobotModel.load(robot)
+        self._controller = controller
         self._stream = ChunkStream(self._robot, rate, execution_horizon or None, mode)
         self._stream_lock = threading.Lock()  # also of the task
-        self._drawings: LatestValue[DrawnTarget] = LatestValue()
+        self._targets: LatestValue[DrawnTarget] = LatestValue()
         self._observed: tuple[float, Observed] = float("-inf"), Observed()  # monotonic s of its arrival
         self._task = ""
         self._task_start = 0.0
@@ -89,7 +101,7 @@ class ControllerNode(Node):
         self._health = DiagnosticUpdater(self)
         self._chunks = self._health.meter("chunks")
         self._commands = self._health.meter("commands")
-        self._drawn = self._health.meter("drawn_target")
+        self._inputs = self._health.meter(DRAWN_TARGET if drawn_targets else ACTION_CHUNK)
         self._sets = self._health.meter("observed")
         self._gaps = self._health.latency("between words of what is seen")
         self._sight = self._health.latency("image to observed")
@@ -98,18 +110,22 @@ class ControllerNode(Node):
         self._health.value("late commands", lambda: self._pace.late)
         self._health.value("due commands", lambda: self._pace.ticks)
         self._health.value("real-time scheduling", lambda: self._pace.real_time)
-        self._health.skipped("drawings", lambda: self._drawings.skipped)
+        self._health.skipped("drawn targets", lambda: self._targets.skipped)
         self._health.value("expired chunks", lambda: self._stream.expired)
-        self._health.value("checks drawings", lambda: self._agreement is not None)
+        self._health.value("checks drawings", lambda: self._consistency is not None)
 
         self._publisher = self.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
-        self._eye = self.create_publisher(JointTrajectory, "controller/chunk", qos.DRAWN_TARGET)
+        self._chunk_publisher = None
+        if drawn_targets:
+            self._chunk_publisher = self.create_publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+            self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawn_target, qos.DRAWN_TARGET)
+        else:
+            self.create_subscription(JointTrajectory, "action_chunk", self._on_action_chunk, qos.DRAWN_TARGET)
         self.create_subscription(String, "task", self._on_task, qos.TASK)
         self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
         self.create_subscription(GuardStatus, "command_guard/status", self._on_guard_status, qos.GUARD_STATUS)
         self._joints = JointStates(self, self._health, self._robot)
         self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
-        self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawing, qos.DRAWN_TARGET)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_forever, name="reading", daemon=True)
         self._thread.start()
@@ -129,6 +145,7 @@ class ControllerNode(Node):
             self._task, self._restart = message.data.strip(), True
             self._begin_at(messages.now(self))
         self._health.clear("reading")
+        self._health.clear("action_chunk")
         self._health.clear("task")
 
     def _look_round(self) -> None:
@@ -140,8 +157,9 @@ class ControllerNode(Node):
     def _begin_at(self, stamp: float) -> None:
         """Nothing that was drawn from what was seen before counts; the stream's lock is held."""
         self._task_start = stamp
-        self._drawings.clear()
-        self._reads = TemporalEnsemble(self._controller, self._ensemble_m) if self._ensemble else self._controller
+        self._targets.clear()
+        if self._ensemble:
+            self._ensemble.reset()
 
     def _on_guard_status(self, message: GuardStatus) -> None:
         self._guard = message
@@ -153,26 +171,53 @@ class ControllerNode(Node):
             self._sight.add(messages.now(self) - messages.seconds(message.header.stamp))
         self._observed = time.monotonic(), message
 
-    def _on_drawing(self, message: DrawnTargetMessage) -> None:
-        self._drawn.tick()
+    def _on_drawn_target(self, message: DrawnTargetMessage) -> None:
+        self._inputs.tick()
         try:
             drawn = messages.drawn_target_from(message)
             if drawn.stamp > messages.now(self) + _STALE:  # followed, it would bar all that come until then
                 raise GenimaError("it is stamped in the future; ignored")
         except GenimaError as error:
-            self._drawn.drop()
+            self._inputs.drop()
             self._health.fault("drawn_target", str(error))
             return
         self._health.clear("drawn_target")
         if drawn.instruction == self._task and drawn.stamp >= self._task_start:
-            self._drawings.put(drawn)
+            self._targets.put(drawn)
+
+    def _on_action_chunk(self, message: JointTrajectory) -> None:
+        self._inputs.tick()
+        try:
+            chunk = chunk_from(message, self._robot)
+            if chunk.stamp > messages.now(self) + _STALE:
+                raise GenimaError("it is stamped in the future; ignored")
+            self._require_range(chunk)
+        except GenimaError as error:
+            self._inputs.drop()
+            self._health.fault("action_chunk", f"{error}; the arm is held")
+            with self._stream_lock:
+                self._stream.hold()
+                self._begin_at(self._task_start)
+            return
+        self._health.clear("action_chunk")
+        self._follow(chunk)
+
+    def _require_range(self, chunk: ActionChunk) -> None:
+        for extreme in (chunk.positions.min(axis=0), chunk.positions.max(axis=0)):
+            self._robot.require_in_range(extreme)  # the stream would stop at the limit instead, without an error
+
+    def _follow(self, chunk: ActionChunk) -> None:
+        self._chunks.tick()
+        with self._stream_lock:
+            if self._task and chunk.stamp >= self._task_start:
+                self._stream.add(self._ensemble.average(chunk) if self._ensemble else chunk)
 
     # The reading thread.
 
     def _read_forever(self) -> None:
-        schedule_in_real_time(INFERENCE, computing=torch.get_num_threads() == 1)
+        schedule_in_real_time(INFERENCE, computing=self._threads == 1)
         while not self._stop.is_set():
-            drawn = self._drawings.take(timeout=0.1)
+            drawn = self._targets.take(timeout=0.1)
             if drawn is not None and self._joints.newest:
                 self._read(drawn)
 
@@ -182,12 +227,12 @@ class ControllerNode(Node):
         try:
             if then is None:
                 raise GenimaError(f"no joint state within {_STALE:.1f} s of the observation")
-            chunk = self._reads.predict_chunk(drawn, then)
-            for extreme in (chunk.positions.min(axis=0), chunk.positions.max(axis=0)):
-                self._robot.require_in_range(extreme)  # the stream would lead to the limit instead, without a word
+            assert self._controller is not None  # else nothing subscribes to drawn targets
+            chunk = self._controller.predict_chunk(drawn, then)
+            self._require_range(chunk)
             self._require_agreement(drawn, chunk, then)
         except GenimaError as error:
-            self._drawn.drop()
+            self._inputs.drop()
             self._health.fault("reading", f"{error}; the arm is held")
             with self._stream_lock:  # what comes instead of the target may mean anything
                 self._stream.hold()
@@ -195,17 +240,14 @@ class ControllerNode(Node):
             return
         self._health.clear("reading")
         self._reading.add(time.monotonic() - start)
-        self._chunks.tick()
-        with self._stream_lock:
-            if drawn.stamp >= self._task_start:
-                self._stream.add(chunk)
-        if self._eye.get_subscription_count():
-            self._eye.publish(chunk_message(chunk, self._robot))
+        self._follow(chunk)
+        if self._chunk_publisher is not None and self._chunk_publisher.get_subscription_count():
+            self._chunk_publisher.publish(chunk_message(chunk, self._robot))
 
     def _require_agreement(self, drawn: DrawnTarget, chunk: ActionChunk, then: Joints) -> None:
-        if self._agreement is None:
+        if self._consistency is None:
             return
-        agreement = self._agreement(drawn.tile, chunk.positions[-1], bool(chunk.gripper[-1] > 0.5), then.positions)
+        agreement = self._consistency(drawn.tile, chunk.positions[-1], bool(chunk.gripper[-1] > 0.5), then.positions)
         if agreement < self._least_agreement:
             raise GenimaError(
                 f"the drawing does not show what was read from it: {agreement:.0%} of the spheres' pixels are there, "
@@ -221,7 +263,7 @@ class ControllerNode(Node):
                 self._on_clock_jump(due)
             joints = self._fresh_joints(due)
             if not self._task or joints is None:
-                for about in ("drawn_target", "observed", "reading", "following"):
+                for about in (DRAWN_TARGET, ACTION_CHUNK, "observed", "reading", "following"):
                     self._health.clear(about)
                 return False  # nothing is said, and the guard holds the arm
             if self._restart:
@@ -283,6 +325,15 @@ class ControllerNode(Node):
             age = "yet" if joints is None else f"within {_STALE:.1f} s of now"
             self._health.fault("joint_states late", f"no good joint state {age}; the arm is held")
         return None
+
+
+def _load_controller(checkpoint: str, device: str, threads: int) -> Controller:
+    import torch
+
+    from genima.policy.controller.controller import Controller  # here: action chunks are followed without PyTorch
+
+    torch.set_num_threads(threads)
+    return Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -54,9 +54,9 @@ class RvizMarkersNode(Node):
         self._radius = min(spec.appearance.radii.values())  # larger ones, of cameras far away, would hide the arm
         self._words: dict[str, tuple[float, str]] = {}  # by node: monotonic s, what is wrong; empty: nothing
         self._health = DiagnosticUpdater(self)
-        self._chunks = self._health.meter("controller/chunk")
+        self._chunks = self._health.meter("action_chunk")
         self._publisher = self.create_publisher(MarkerArray, "rviz_markers", qos.STATUS)
-        self.create_subscription(JointTrajectory, "controller/chunk", self._on_chunk, qos.DRAWN_TARGET)
+        self.create_subscription(JointTrajectory, "action_chunk", self._on_chunk, qos.DRAWN_TARGET)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
         self.create_timer(_TELL, self._tell, clock=STEADY)
 
@@ -75,9 +75,9 @@ class RvizMarkersNode(Node):
             chunk = chunk_from(message, self._robot)
         except GenimaError as error:
             self._chunks.drop()
-            self._health.fault("controller/chunk", str(error))
+            self._health.fault("action_chunk", str(error))
             return
-        self._health.clear("controller/chunk")
+        self._health.clear("action_chunk")
         self._publisher.publish(MarkerArray(markers=[*self._spheres(chunk), self._way(chunk)]))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

@@ -21,7 +21,7 @@ from std_srvs.srv import SetBool
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import GuardStatus, NodeStatus, SceneStatus
 from genima_interfaces.srv import SelectSource
-from genima_nodes.ros import qos
+from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater, measurements
 from genima_nodes.ros.node_process import run
 from genima_nodes.ros.paced_thread import STEADY
@@ -33,7 +33,7 @@ _LOADING = 900.0  # s to wait for a node that has not published its status yet: 
 _TAKEOVER = 1.0  # s from which the guard's owner must be the controller
 _SOLVED = 2.0  # s for which a scene is solved from the start of its task on: it was not reset
 _REPLACED = "replaced by a new task"
-_NEEDED = ("command_guard", "controller", "diffusion_agent")  # without these, nothing moves
+_NEEDED = ("command_guard", "controller")  # without these and the node of the policy, nothing moves
 
 
 @dataclass
@@ -51,6 +51,8 @@ class TaskRunnerNode(Node):
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node."""
         super().__init__("task_runner", **options)
+        policy_node = parameters.text(self, "policy_node", "diffusion_agent", ("diffusion_agent", "policy"))
+        self._needed = (*_NEEDED, policy_node)
         self._running = False
         self._turn = 0  # tasks requested
         self._scene: tuple[str, float, float] = "", 0.0, 0.0  # instruction, when it was last unsolved, and solved
@@ -97,7 +99,7 @@ class TaskRunnerNode(Node):
         self._scene = str(message.instruction), unsolved, solved
 
     def _on_node_status(self, message: NodeStatus) -> None:
-        if message.node not in _NEEDED:
+        if message.node not in self._needed:
             return
         now = time.monotonic()
         if message.state == NodeStatus.OK:
@@ -220,7 +222,7 @@ class TaskRunnerNode(Node):
         """Return the needed nodes that are in the graph but have not published a status yet."""
         own = self.get_namespace()
         present = {name for name, namespace in self.get_node_names_and_namespaces() if namespace == own}
-        return [name for name in _NEEDED if name in present and name not in self._nodes]
+        return [name for name in self._needed if name in present and name not in self._nodes]
 
     def _problem(self, start: float) -> str:
         """Return the lasting fault for which the arm does not move; empty where there is none."""
@@ -229,7 +231,7 @@ class TaskRunnerNode(Node):
         now = time.monotonic()
         if self._owner != SelectSource.Request.CONTROLLER and self._owner_received > start + _TAKEOVER:
             return f"the command guard gave the arm to {self._owner or SelectSource.Request.NONE}"
-        nodes = {name: self._nodes.get(name, _NodeReport(start)) for name in _NEEDED}
+        nodes = {name: self._nodes.get(name, _NodeReport(start)) for name in self._needed}
         lasting = []
         for name, node in nodes.items():
             if node.faulty_since is not None and now - max(node.faulty_since, start) > _PATIENCE:

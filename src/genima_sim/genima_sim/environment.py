@@ -35,9 +35,10 @@ class Environment:
         return self.simulation.joints()
 
     def observe(self) -> Observation:
-        """Return images of all cameras and the measured joints."""
-        images = self._renderer.render(self.simulation.qpos(), model=self.simulation.model)
-        return Observation(self.time, images, self.joints(), self.simulation.instruction)
+        """Return images of all cameras, the measured joints and the objects' positions."""
+        simulation = self.simulation
+        images = self._renderer.render(simulation.qpos(), model=simulation.model)
+        return Observation(self.time, images, self.joints(), simulation.instruction, simulation.objects())
 
     def apply(self, command: Command | None, seconds: float) -> None:
         """Send joint positions (None: keep the last) and simulate."""

@@ -41,6 +41,7 @@ from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
 from genima_nodes.gripper_adapter import GripperAdapterNode
 from genima_nodes.jog import JogNode
+from genima_nodes.policy import PolicyNode
 from genima_nodes.recorder import RecorderNode
 from genima_nodes.replay import ReplayNode
 from genima_nodes.ros import messages
@@ -74,12 +75,14 @@ NODES: dict[str, Callable[[], Any]] = {
     "clock_watch": ClockWatchNode,
     "command_guard": CommandGuardNode,
     "controller": lambda: ControllerNode(StandInController()),  # type: ignore[arg-type]
+    "controller_of_chunks": _with(ControllerNode, input="action_chunk"),
     "diffusion_agent": lambda: DiffusionAgentNode(StandInAgent()),  # type: ignore[arg-type]
     "driver": lambda: GraphClient("driver"),
     "gripper_adapter": GripperAdapterNode,
     "jog": JogNode,
     "listener": lambda: TopicListener("listener"),
     "operator": Operator,
+    "policy": _with(PolicyNode, policy="expert"),
     "recorder": _with(RecorderNode, folder="demos"),
     "rviz_markers": RvizMarkersNode,
     "scene_overlay": SceneOverlayNode,

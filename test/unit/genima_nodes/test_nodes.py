@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
+from builtin_interfaces.msg import Duration as DurationMessage
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -23,6 +25,7 @@ from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from genima.cameras.calibration_file import CameraCalibration
 from genima.cameras.camera import VIRTUAL
@@ -32,6 +35,7 @@ from genima.cameras.undistortion import Undistorter
 from genima.control.guard_status import GuardReason, GuardState
 from genima.errors import GenimaError
 from genima.io import paths
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_interfaces.action import RunTask
@@ -42,9 +46,11 @@ from genima_nodes import task_runner
 from genima_nodes.command_guard import SOURCES, CommandGuardNode
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
+from genima_nodes.policy import PolicyNode
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.ros_environment import free_domains
+from genima_nodes.ros.trajectory_messages import chunk_from, chunk_message
 from genima_nodes.task_runner import TaskRunnerNode
 from genima_sim.sim_node import SimNode
 
@@ -225,7 +231,7 @@ def test_a_camera_that_shows_the_same_while_the_arm_moves_is_frozen(graph, drawi
     assert observed[-1].problem.startswith("camera wrist: the image has not changed while the arm moved")
     assert len(heard) - before <= 1
     for name in VIEWS:
-        graph.nodes[0]._changes.pop(name)  # as the next picture of each would
+        graph.nodes[0]._observations._changes.pop(name)  # as the next picture of each would
     graph.until(lambda: len(heard) > before + 2 and graph.is_fine("diffusion_agent")(), "no recovery",
                 lambda: move(0.05, grey=100))  # fmt: skip
     assert not observed[-1].problem
@@ -312,17 +318,132 @@ def test_images_are_rectified_and_those_of_other_lenses_than_calibrated_refused(
         graph.until(condition, "no complaint, or no recovery", shoot)
 
 
+def test_the_first_target_of_a_task_never_starts_from_that_of_the_task_before(graph, drawing) -> None:
+    agent, cameras, heard, say_task = drawing
+    previous: list[DrawnTarget | None] = []
+    generate = agent.generate
+
+    def note(observation: Observation, seed: int, before: DrawnTarget | None = None) -> DrawnTarget:
+        previous.append(before)
+        return generate(observation, seed)
+
+    agent.generate = note
+    for _ in range(2):  # the same instruction: the scene may have been reset
+        heard.clear()
+        say_task("wave")
+        graph.until(lambda: len(heard) > 2, "nothing drawn", cameras.shoot)
+        say_task("")
+        for _ in range(5):
+            cameras.shoot()
+            time.sleep(0.02)
+    first = [before is None for before in previous]
+    assert first.count(True) == 2 and first[0]
+
+
+# --------------------------------------------------------------------------------------------------------- policy
+
+
+class StandInPolicy:
+    """Stays where the arm is; notes its resets."""
+
+    spec = PolicySpec("panda", PANDA.joint_names, VIEWS, (SIZE, SIZE))
+
+    def __init__(self) -> None:
+        self.resets: list[int] = []
+        self.seen: list[Observation] = []
+        self.value = 1.0  # probability of open
+
+    def reset(self, seed: int = 0) -> None:
+        self.resets.append(seed)
+
+    def predict_chunk(self, observation: Observation) -> ActionChunk:
+        self.seen.append(observation)
+        return ActionChunk(
+            observation.stamp, 0.05, np.tile(observation.joints.positions, (20, 1)), np.full(20, self.value)
+        )
+
+
+def test_a_policy_node_predicts_chunks_from_images_joints_and_task(graph) -> None:
+    policy = StandInPolicy()
+    graph.add(PolicyNode(policy, parameter_overrides=[Parameter("seed", value=5)]))
+    heard = graph.hear(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    cameras, say_task = Cameras(graph), graph.speak(String, "task", qos.TASK)
+    say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+    say_scene = graph.speak(SceneStatus, "sim/status", qos.STATUS)
+    scene = SceneStatus(objects=["button"], positions=[Point(x=0.5, y=0.1, z=0.0)])
+    observed = graph.hear(Observed, "observed", qos.OBSERVED)
+    say_task(String(data="wave"))
+    graph.until(graph.complains("policy", "no joint states within 0.1 s"), "no complaint", cameras.shoot)
+
+    def shoot() -> None:
+        say_scene(scene)
+        say_joints(joint_state(PANDA.home + 0.1))
+        cameras.shoot()
+
+    def done() -> bool:
+        return bool(heard and policy.seen and policy.seen[-1].objects and graph.is_fine("policy")())
+
+    graph.until(done, "no chunk", shoot)
+    chunk, seen = chunk_from(heard[-1], PANDA), policy.seen[-1]
+    assert round(chunk.stamp, 6) in cameras.stamps and observed
+    np.testing.assert_allclose(chunk.positions[-1], PANDA.home + 0.1)
+    assert seen.instruction == "wave" and set(seen.images) == set(VIEWS)
+    np.testing.assert_allclose(seen.objects["button"], [0.5, 0.1, 0.0])
+    assert policy.resets == [5]
+    say_task(String(data="wave"))
+    graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", shoot)
+    policy.value = np.nan
+    graph.until(graph.complains("policy", "action chunk: not finite"), "no complaint", shoot)
+
+
+@pytest.mark.parametrize(("spoil", "words"), [
+    (lambda m: m.points.clear(), "the chunk has no actions"),
+    (lambda m: m.points[-1].positions.append(0.0), "joint"),
+    (lambda m: setattr(m.points[3].time_from_start, "sec", 7), "not evenly spaced"),
+    (lambda m: [setattr(p, "time_from_start", DurationMessage()) for p in m.points], "not evenly spaced"),
+    (lambda m: m.points[2].positions.__setitem__(0, float("nan")), "finite"),
+    (lambda m: m.points[2].positions.__setitem__(7, 1.5), "no probability"),
+    (lambda m: m.points[2].positions.__setitem__(0, 9.0), "panda_joint1"),
+    (lambda m: setattr(m.header.stamp, "sec", m.header.stamp.sec + 9), "stamped in the future"),
+    (lambda m: m.joint_names.__setitem__(0, "panda_joint2"), "panda_joint"),
+])  # fmt: skip
+def test_action_chunks_are_followed_and_bad_ones_hold_the_arm(graph, spoil, words) -> None:
+    arm = Arm(graph, "action_chunk")
+    arm.task("wave")
+    graph.until(lambda: moving(arm.commands), "no commands", arm.work)
+    arm.spoil = spoil
+    graph.until(graph.complains("controller", words), "no complaint", arm.work)
+    arm.spoil = None
+    graph.until(graph.is_fine("controller"), "no recovery", arm.work)
+
+
+def test_chunks_from_before_the_task_are_not_followed(graph) -> None:
+    arm = Arm(graph, "action_chunk")
+    arm.ago = 5.0
+    arm.task("wave")
+    assert arm.is_silent()
+    arm.ago = 0.0
+    graph.until(lambda: len(arm.commands) > 20, "no commands", arm.work)
+
+
 # ----------------------------------------------------------------------------------------------------- controller
 
 
 class Arm:
-    """Drives the controller: joint states all the time, drawn targets for a task."""
+    """Drives the controller: joint states all the time, drawn targets or action chunks for a task."""
 
-    def __init__(self, graph: Graph) -> None:
-        graph.add(ControllerNode(StandInController()))  # type: ignore[arg-type]
+    def __init__(self, graph: Graph, kind: str = "drawn_target") -> None:
+        if kind == "drawn_target":
+            graph.add(ControllerNode(StandInController()))  # type: ignore[arg-type]
+        else:
+            graph.add(ControllerNode(parameter_overrides=[Parameter("input", value=kind)]))
+        self._kind = kind
+        self.spoil: Callable[[JointTrajectory], object] | None = None
+        self.ago = 0.0  # s, age of chunks
         self.commands = graph.hear(JointState, "controller/command", qos.JOINT_COMMAND)
         self.say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-        self._say_drawn = graph.speak(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+        message = DrawnTargetMessage if kind == "drawn_target" else JointTrajectory
+        self._say = graph.speak(message, kind, qos.DRAWN_TARGET)
         self._say_task = graph.speak(String, "task", qos.TASK)
         self._say_observed = graph.speak(Observed, "observed", qos.OBSERVED)
         self._task = ""
@@ -347,7 +468,15 @@ class Arm:
 
     def work(self, size: int = 2 * SIZE) -> None:
         self.see()
-        self._say_drawn(drawn_target(self._task, time.time(), size))
+        if self._kind == "drawn_target":
+            self._say(drawn_target(self._task, time.time(), size))
+            return
+        ahead = np.tile(PANDA.home, (20, 1))
+        ahead[:, 0] += np.linspace(0, 0.1, 20)
+        message = chunk_message(ActionChunk(time.time() - self.ago, 0.05, ahead, np.ones(20)), PANDA)
+        if self.spoil:
+            self.spoil(message)
+        self._say(message)
 
 
 @pytest.fixture
@@ -382,8 +511,8 @@ def test_drawings_from_before_the_task_are_not_followed(graph, arm) -> None:
     arm.task("wave")
     for _ in range(10):
         arm.say_joints(joint_state())
-        arm._say_drawn(drawn_target("wave", time.time() - 60))
-        arm._say_drawn(drawn_target("something else", time.time()))
+        arm._say(drawn_target("wave", time.time() - 60))
+        arm._say(drawn_target("something else", time.time()))
         time.sleep(0.02)
     assert not arm.commands
 
@@ -458,7 +587,7 @@ def test_a_drawing_that_does_not_show_what_was_read_from_it_holds_the_arm(graph,
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     agreement = 0.2
-    graph.nodes[0]._agreement = lambda *_: agreement
+    graph.nodes[0]._consistency = lambda *_: agreement
     words = "does not show what was read from it: 20% of the spheres' pixels are there, 45% are needed"
     graph.until(graph.complains("controller", words), "no complaint", arm.work)
     graph.until(lambda: not moving(arm.commands), "the arm follows it", arm.see)

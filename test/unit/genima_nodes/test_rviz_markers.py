@@ -104,7 +104,7 @@ def test_markers_are_where_the_joints_will_be(graph, robot: RobotModel) -> None:
     graph.add(RvizMarkersNode())
     spec, _ = read_pair(None)
     heard = graph.hear(MarkerArray, "rviz_markers", qos.STATUS)
-    say = graph.speak(JointTrajectory, "controller/chunk", qos.DRAWN_TARGET)
+    say = graph.speak(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
     complain = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
     complaint = DiagnosticStatus(level=DiagnosticStatus.ERROR, name="controller", message="it sees nothing")
 

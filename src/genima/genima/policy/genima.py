@@ -1,14 +1,20 @@
-"""GENIMA: a diffusion agent draws joint targets on the views, a controller follows what is drawn.
+"""GENIMA: a diffusion agent generates drawn targets, a controller predicts the action chunks that lead to them.
 
 Source: Shridhar, Lo, James, Generative Image as Action Models, 2024.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from genima.policy.spec import PolicySpec
+from genima.policy.registry import PolicyOptions
+from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, PolicySpec, read_pair
 from genima.types import ActionChunk, DrawnTarget, Joints, Observation
+
+if TYPE_CHECKING:
+    from genima.policy.controller.controller import Controller
+    from genima.policy.diffusion_agent.agent import DiffusionAgent
 
 
 class TargetGenerator(Protocol):
@@ -19,7 +25,7 @@ class TargetGenerator(Protocol):
         """What it was trained for."""
 
     def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
-        """Draw where the joints should be K steps from now; ``previous`` is the last drawn target of the episode."""
+        """Generate the target K steps from now; ``previous`` is the last drawn target of the task."""
 
 
 class TargetFollower(Protocol):
@@ -29,11 +35,38 @@ class TargetFollower(Protocol):
         """Predict the actions that lead from ``joints`` to the drawn target."""
 
 
+def load(options: PolicyOptions) -> GenimaPolicy:
+    """Load both halves of a checkpoint folder.
+
+    Raises:
+        GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
+    """
+    from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
+
+    agent, controller = load_pair(options.checkpoint, options.device)
+    agent.engine = CompiledPipeline(agent, options.sampling)
+    return GenimaPolicy(agent, controller)
+
+
+def load_pair(folder: str | Path | None, device: str = "cpu") -> tuple[DiffusionAgent, Controller]:
+    """Load the diffusion agent and the controller of a checkpoint folder; None: the bundled ones.
+
+    Raises:
+        GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
+    """
+    from genima.policy.controller.controller import Controller  # here: PyTorch and diffusers take seconds
+    from genima.policy.diffusion_agent.agent import DiffusionAgent
+
+    _, folders = read_pair(folder)
+    agent = DiffusionAgent.from_pretrained(folders[DIFFUSION_AGENT], device)
+    return agent, Controller.from_pretrained(folders[CONTROLLER], device)
+
+
 class GenimaPolicy:
     """Both halves in one process."""
 
     def __init__(self, diffusion_agent: TargetGenerator, controller: TargetFollower) -> None:
-        self._diffusion_agent, self._controller = diffusion_agent, controller
+        self._diffusion_agent, self.controller = diffusion_agent, controller
         self._seed = 0
         self.drawn_target: DrawnTarget | None = None
 
@@ -43,11 +76,11 @@ class GenimaPolicy:
         return self._diffusion_agent.spec
 
     def reset(self, seed: int = 0) -> None:
-        """See :class:`genima.policy.base.Policy`; target i is drawn with ``seed + i``."""
+        """See :class:`genima.policy.base.Policy`; target i is generated with ``seed + i``."""
         self._seed, self.drawn_target = seed, None
 
     def predict_chunk(self, observation: Observation) -> ActionChunk:
         """See :class:`genima.policy.base.Policy`; ``drawn_target`` then is what the chunk leads to."""
         self.drawn_target = self._diffusion_agent.generate(observation, self._seed, self.drawn_target)
         self._seed += 1
-        return self._controller.predict_chunk(self.drawn_target, observation.joints)
+        return self.controller.predict_chunk(self.drawn_target, observation.joints)

@@ -1,4 +1,4 @@
-"""Temporal ensembling: what overlapping chunks say about one time is averaged.
+"""Temporal ensembling: average the actions that overlapping chunks predict for the same time.
 
 The GENIMA paper leaves it out: it smooths, and costs precision and recovery (appendices E and J).
 """
@@ -8,39 +8,65 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.policy.genima import TargetFollower
-from genima.types import ActionChunk, DrawnTarget, Joints
+from genima.policy.base import Policy
+from genima.policy.spec import PolicySpec
+from genima.types import ActionChunk, Observation
 
 _INSTANT = 1e-6  # s: times that differ by less are the same
 
 
 class TemporalEnsemble:
-    """A controller for one episode, whose chunks are averaged with its earlier ones.
+    """Average of the latest chunk with the earlier ones of an episode.
 
-    Of all chunks that have an action for a time, the i-th oldest counts exp(-m i), i from 0: the larger ``m``, the
+    Of all chunks that have an action for a time, the i-th oldest has weight exp(-m i), i from 0: the larger ``m``, the
     slower new chunks are taken in. Between two of its actions a chunk is interpolated.
 
     Source: Zhao et al., Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware, 2023, section IV.
     """
 
-    def __init__(self, controller: TargetFollower, m: float) -> None:
-        self._controller, self._m = controller, m
-        self._chunks: list[ActionChunk] = []  # from the oldest on
+    def __init__(self, m: float) -> None:
+        self._m = m
+        self._chunks: list[ActionChunk] = []  # oldest first
 
-    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        """The controller's new chunk, averaged with what the earlier ones say about its times."""
-        newest = self._controller.predict_chunk(drawn, joints)
-        times = newest.due
-        self._chunks = [chunk for chunk in self._chunks if chunk.due[-1] > times[0] - _INSTANT] + [newest]
-        # (chunks, K): who has an action for a time
+    def reset(self) -> None:
+        """Forget all chunks, at the start of an episode."""
+        self._chunks = []
+
+    def average(self, chunk: ActionChunk) -> ActionChunk:
+        """Return ``chunk`` averaged with the earlier chunks at its times."""
+        times = chunk.due
+        self._chunks = [known for known in self._chunks if known.due[-1] > times[0] - _INSTANT] + [chunk]
+        # (chunks, K): which chunk has an action for which time
         covers = np.array([np.abs(times - np.clip(times, c.due[0], c.due[-1])) < _INSTANT for c in self._chunks])
         weights = np.exp(-self._m * (covers.cumsum(axis=0) - 1)) * covers
-        said = np.array([_at(times, chunk) for chunk in self._chunks])
-        averaged = np.einsum("ck,ckn->kn", weights / weights.sum(axis=0), said)
-        return ActionChunk(newest.stamp, newest.period, averaged[:, :-1], averaged[:, -1])
+        actions = np.array([_actions_at(times, known) for known in self._chunks])
+        averaged = np.einsum("ck,ckn->kn", weights / weights.sum(axis=0), actions)
+        return ActionChunk(chunk.stamp, chunk.period, averaged[:, :-1], averaged[:, -1])
 
 
-def _at(times: NDArray[np.float64], chunk: ActionChunk) -> NDArray[np.float64]:
-    """A chunk's positions and gripper (K, n + 1) at ``times`` (K,) s."""
+class EnsemblePolicy:
+    """A policy with temporal ensembling."""
+
+    def __init__(self, policy: Policy, m: float) -> None:
+        """``m`` as in :class:`TemporalEnsemble`."""
+        self._policy, self._ensemble = policy, TemporalEnsemble(m)
+
+    @property
+    def spec(self) -> PolicySpec:
+        """See :class:`genima.policy.base.Policy`."""
+        return self._policy.spec
+
+    def reset(self, seed: int = 0) -> None:
+        """See :class:`genima.policy.base.Policy`."""
+        self._policy.reset(seed)
+        self._ensemble.reset()
+
+    def predict_chunk(self, observation: Observation) -> ActionChunk:
+        """See :class:`genima.policy.base.Policy`."""
+        return self._ensemble.average(self._policy.predict_chunk(observation))
+
+
+def _actions_at(times: NDArray[np.float64], chunk: ActionChunk) -> NDArray[np.float64]:
+    """Interpolate a chunk's positions and gripper, (K, n + 1), at ``times`` (K,) s."""
     actions = np.column_stack([chunk.positions, chunk.gripper])
     return np.column_stack([np.interp(times, chunk.due, column) for column in actions.T])

@@ -20,6 +20,7 @@ from scipy.stats import binom, norm
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
 from genima.io.files import atomic_write
+from genima.policy.genima import load_pair
 from genima.types import Joints, Observation
 from genima_cli import evaluate, evaluate_options
 from genima_sim.environment import Environment
@@ -58,7 +59,7 @@ def test_a_rate_is_written_with_its_interval() -> None:
 
 
 def test_blank_targets_are_what_an_agent_draws_without_anything_on_it(checkpoint_folder: Path) -> None:
-    agent, controller = evaluate.load_pair(checkpoint_folder, "cpu")
+    agent, controller = load_pair(checkpoint_folder, "cpu")
     width, height = agent.camera_size
     images = {view: np.full((height, width, 3), 90, np.uint8) for view in agent.views}
     joints = Joints(1.5, agent.robot.home, 1.0)

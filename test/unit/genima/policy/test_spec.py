@@ -17,10 +17,10 @@ from genima.io import paths
 from genima.policy import spec as checkpoint
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
+from genima.policy.genima import load_pair
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import Appearance, Sphere
-from genima_cli.evaluate import load_pair
 
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "diffusion_agent": DiffusionAgent.from_pretrained,

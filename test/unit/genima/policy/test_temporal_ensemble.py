@@ -9,27 +9,13 @@ import numpy as np
 import pytest
 
 from genima.errors import GenimaError
+from genima.policy import temporal_ensemble
 from genima.policy.temporal_ensemble import TemporalEnsemble
-from genima.types import ActionChunk, DrawnTarget, Joints
+from genima.types import ActionChunk
 from genima_cli import evaluate, evaluate_options
 from genima_sim.environment import Environment
 
 K, PERIOD = 20, 0.05
-HERE = Joints(0.0, np.zeros(7), 1.0)
-
-
-class Script:
-    """A controller that says what it has been told to say at each stamp."""
-
-    def __init__(self, chunks: list[ActionChunk]) -> None:
-        self._chunks = {chunk.stamp: chunk for chunk in chunks}
-
-    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        return self._chunks[drawn.stamp]
-
-
-def drawn(stamp: float) -> DrawnTarget:
-    return DrawnTarget(stamp, "go", ("a", "b", "c", "d"), np.zeros((2, 2, 3), np.uint8))
 
 
 def random_chunks(every: int, count: int) -> list[ActionChunk]:
@@ -42,11 +28,11 @@ def random_chunks(every: int, count: int) -> list[ActionChunk]:
 def test_every_action_is_the_weighted_mean_of_all_chunks_that_have_one_for_its_time(every: int, m: float) -> None:
     """ACT keeps a table of who predicted what for which step, and weights its columns from the oldest on."""
     chunks = random_chunks(every, 12)
-    ensemble = TemporalEnsemble(Script(chunks), m)
+    ensemble = TemporalEnsemble(m)
     table = np.full((len(chunks), len(chunks) * every + K, 8), np.nan)
     for i, chunk in enumerate(chunks):
         table[i, i * every : i * every + K] = np.column_stack([chunk.positions, chunk.gripper])
-        found = ensemble.predict_chunk(drawn(chunk.stamp), HERE)
+        found = ensemble.average(chunk)
         assert (found.stamp, found.period) == (chunk.stamp, chunk.period)
         for k in range(K):
             said = table[: i + 1, i * every + k]
@@ -60,9 +46,9 @@ def test_every_action_is_the_weighted_mean_of_all_chunks_that_have_one_for_its_t
 def test_between_its_actions_a_chunk_is_interpolated() -> None:
     line = np.arange(1, K + 1)[:, None] * np.ones(7)
     chunks = [ActionChunk(0.0, PERIOD, line, np.ones(K)), ActionChunk(0.3 * PERIOD, PERIOD, line + 10, np.zeros(K))]
-    ensemble = TemporalEnsemble(Script(chunks), 0.0)
-    ensemble.predict_chunk(drawn(0.0), HERE)
-    found = ensemble.predict_chunk(drawn(0.3 * PERIOD), HERE)
+    ensemble = TemporalEnsemble(0.0)
+    ensemble.average(chunks[0])
+    found = ensemble.average(chunks[1])
     np.testing.assert_allclose(found.positions[:-1], (line + 0.3 + line + 10)[:-1] / 2)
     np.testing.assert_allclose(found.positions[-1], line[-1] + 10)  # the first chunk has nothing to say any more
     np.testing.assert_allclose(found.gripper, [0.5] * (K - 1) + [0.0])
@@ -70,9 +56,9 @@ def test_between_its_actions_a_chunk_is_interpolated() -> None:
 
 def test_chunks_that_do_not_overlap_stay_as_they_are() -> None:
     chunks = random_chunks(K, 3)
-    ensemble = TemporalEnsemble(Script(chunks), 0.1)
+    ensemble = TemporalEnsemble(0.1)
     for chunk in chunks:
-        found = ensemble.predict_chunk(drawn(chunk.stamp), HERE)
+        found = ensemble.average(chunk)
         np.testing.assert_allclose(found.positions, chunk.positions)
         np.testing.assert_allclose(found.gripper, chunk.gripper)
 
@@ -93,12 +79,12 @@ def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each
     made: list[tuple[float, int]] = []
 
     class Watched(TemporalEnsemble):
-        def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-            chunk = super().predict_chunk(drawn, joints)
+        def average(self, chunk: ActionChunk) -> ActionChunk:
+            averaged = super().average(chunk)
             made.append((self._m, len(self._chunks)))
-            return chunk
+            return averaged
 
-    monkeypatch.setattr(evaluate, "TemporalEnsemble", Watched)
+    monkeypatch.setattr(temporal_ensemble, "TemporalEnsemble", Watched)
     out = tmp_path / "result.json"
     options = [
         "--task", "push_button", "--checkpoint", str(checkpoint_folder), "--episodes", "2", "--time-limit", "0.4",

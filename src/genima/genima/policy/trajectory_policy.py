@@ -1,0 +1,53 @@
+"""Policy that follows a joint trajectory instead of a model's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from genima.control.joint_trajectory import JointTrajectory
+from genima.policy.spec import PolicySpec
+from genima.types import ActionChunk, Observation
+
+_PAUSE = 1.0  # s after the end of a trajectory before the next one is planned
+
+
+class TrajectoryPolicy:
+    """Plan a trajectory from the first observation of a task and cut chunks out of it by the observations' stamps."""
+
+    def __init__(self, spec: PolicySpec, plan: Callable[[Observation], JointTrajectory], replan: bool = False) -> None:
+        """Args:
+        spec: of the chunks.
+        plan: makes a trajectory that starts near the observed joints.
+        replan: plan again where a trajectory has ended and the task goes on; else stay at its end.
+        """
+        self._spec, self._plan, self._replan = spec, plan, replan
+        self._trajectory: JointTrajectory | None = None
+        self._start, self._instruction = 0.0, ""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """See :class:`genima.policy.base.Policy`."""
+        return self._spec
+
+    def reset(self, seed: int = 0) -> None:
+        """See :class:`genima.policy.base.Policy`; nothing is random."""
+        self._trajectory = None
+
+    def predict_chunk(self, observation: Observation) -> ActionChunk:
+        """See :class:`genima.policy.base.Policy`."""
+        trajectory, elapsed = self._trajectory, observation.stamp - self._start
+        if (
+            trajectory is None
+            or elapsed < 0  # the clock was set back
+            or observation.instruction != self._instruction
+            or (self._replan and elapsed > trajectory.seconds + _PAUSE)
+        ):
+            trajectory, elapsed = self._plan(observation), 0.0
+            self._trajectory = trajectory
+            self._start, self._instruction = observation.stamp, observation.instruction
+        period = 1 / self._spec.action_rate
+        actions = [trajectory.at(elapsed + k * period) for k in range(1, self._spec.horizon + 1)]
+        positions, _, gripper = zip(*actions, strict=True)
+        return ActionChunk(observation.stamp, period, np.array(positions), np.array(gripper))

@@ -1,0 +1,142 @@
+"""Node: predict action chunks with any policy that observes images and joints."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from trajectory_msgs.msg import JointTrajectory
+
+from genima.cameras.camera import VIRTUAL
+from genima.errors import GenimaError
+from genima.policy.base import Policy
+from genima.policy.diffusion_agent.execution_config import spare_threads
+from genima.policy.registry import GENIMA, PolicyOptions, load_policy
+from genima.policy.spec import PolicySpec
+from genima.policy.trajectory_policy import TrajectoryPolicy
+from genima.robot.model import RobotModel
+from genima.types import ActionChunk, Joints, Observation
+from genima_interfaces.msg import SceneStatus
+from genima_nodes.ros import parameters, qos
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
+from genima_nodes.ros.node_process import DRAWING_NICENESS, run
+from genima_nodes.ros.observation_synchronizer import ObservationSynchronizer, TimedObservation
+from genima_nodes.ros.paced_thread import schedule_in_background
+from genima_nodes.ros.sampling_parameters import sampling_options
+from genima_nodes.ros.trajectory_messages import chunk_message
+
+
+class PolicyNode(Node):
+    """Publishes an action chunk for the newest observation while a task runs."""
+
+    def __init__(self, policy: Policy | None = None, **options: Any) -> None:
+        """Args:
+        policy: predicts the chunks; loaded by the parameter ``policy`` if None.
+        options: those of a node.
+
+        Raises:
+            GenimaError: for parameters out of range, and a policy that cannot be loaded.
+        """
+        super().__init__("policy", **options)
+        name = parameters.text(self, "policy", GENIMA)
+        policy_options = PolicyOptions(
+            checkpoint=parameters.text(self, "checkpoint", ""),
+            device=parameters.text(self, "device", "cpu"),
+            robot=parameters.text(self, "robot", "panda"),
+            views=tuple(parameters.texts(self, "views", PolicySpec.views)),
+            episode=parameters.text(self, "episode", ""),
+            sampling=sampling_options(self),
+        )
+        self._seed = parameters.integer(self, "seed", 0, 0, 2**62)
+        _set_threads(parameters.integer(self, "threads", 0, 0, 1024) or spare_threads())
+        if policy is None:
+            policy = load_policy(name, policy_options)
+            self.get_logger().info(f"policy {name}: preparing")
+            _warm_up(policy)
+        self._policy, self._robot = policy, RobotModel.load(policy.spec.robot)
+        self._task_number = 0
+        self._objects: dict[str, NDArray[np.float64]] = {}
+
+        self._diagnostics = DiagnosticUpdater(self)
+        self._chunks = self._diagnostics.meter("chunks")
+        self._latency = self._diagnostics.latency("image to chunk")
+        self._publisher = self.create_publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+        self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
+        views = [view for view in policy.spec.views if view != VIRTUAL]
+        size = None if isinstance(policy, TrajectoryPolicy) else policy.spec.camera_size  # that looks at no image
+        self._observations = ObservationSynchronizer(
+            self, self._diagnostics, self._robot, views, size, joints_required=True
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._predict_forever, name="policy", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the predicting thread after its current chunk."""
+        self._stop.set()
+        self._thread.join()
+
+    def _on_scene(self, message: SceneStatus) -> None:
+        found = {n: np.array([p.x, p.y, p.z]) for n, p in zip(message.objects, message.positions, strict=False)}
+        self._objects = {name: position for name, position in found.items() if np.all(np.isfinite(position))}
+
+    def _predict_forever(self) -> None:
+        schedule_in_background(computing=False)
+        while not self._stop.is_set():
+            try:
+                if sample := self._observations.take(timeout=0.1):
+                    self._predict(sample)
+            except GenimaError as error:
+                self._diagnostics.fault("policy", str(error))
+
+    def _predict(self, sample: TimedObservation) -> None:
+        if sample.task_number != self._task_number:
+            self._task_number = sample.task_number
+            self._policy.reset(self._seed)
+        seen = sample.observation
+        observation = Observation(seen.stamp, seen.images, seen.joints, seen.instruction, self._objects)
+        chunk = self._policy.predict_chunk(observation)
+        _require_finite(chunk)
+        self._diagnostics.clear("policy")
+        if sample.task_number != self._observations.task_number:
+            return
+        self._publisher.publish(chunk_message(chunk, self._robot))
+        self._chunks.tick()
+        self._latency.add(time.monotonic() - sample.arrival)
+
+
+def _require_finite(chunk: ActionChunk) -> None:
+    if not (np.all(np.isfinite(chunk.positions)) and np.all(np.isfinite(chunk.gripper))):
+        raise GenimaError("action chunk: not finite; the policy's weights or its inputs are damaged")
+
+
+def _set_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def _warm_up(policy: Policy) -> None:
+    """Predict once from blank images: compilers and allocators take their time here, not in the first task."""
+    spec = policy.spec
+    width, height = spec.camera_size
+    images = {view: np.zeros((height, width, 3), np.uint8) for view in spec.views}
+    joints = Joints(0.0, RobotModel.load(spec.robot).home, 1.0)
+    with contextlib.suppress(GenimaError):  # a policy may refuse what no camera shows
+        policy.predict_chunk(Observation(0.0, images, joints, "warm up"))
+    policy.reset()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    return run(PolicyNode, args, DRAWING_NICENESS, real_time=True, role="policy")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Synchronise camera images, joints and the task of one moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import String
+
+from genima.cameras.calibration_file import load_cameras
+from genima.cameras.intrinsics import CameraIntrinsics
+from genima.cameras.undistortion import Undistorter
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.types import Image, Joints, Observation
+from genima_interfaces.msg import Observed
+from genima_nodes.ros import messages, parameters, qos
+from genima_nodes.ros.diagnostics import DiagnosticUpdater
+from genima_nodes.ros.joint_states import JointStates
+from genima_nodes.ros.latest_value import LatestValue
+from genima_nodes.ros.paced_thread import STEADY
+
+_HEARTBEAT = 0.02  # s between messages on `observed`
+_SILENT = 1.0  # s without an image after which a camera counts as stopped
+_STALE_JOINTS = 0.1  # s between images and the joints of their observation
+_UNSEEN = 0.004  # rad that no joint can turn without a change of every image (in the simulation 0.0025 suffice)
+_SAME_MOMENT = 0.03  # s between an image and the joints that it shows
+
+
+@dataclass(frozen=True)
+class _CameraImage:
+    """One image as received."""
+
+    stamp: float
+    arrival: float  # monotonic s
+    image: Image
+
+
+@dataclass(frozen=True)
+class _ImageChange:
+    """First of a run of equal images."""
+
+    image: Image
+    joints: NDArray[np.float64]  # (n,) rad, measured then; NaN where unknown
+
+
+@dataclass(frozen=True)
+class TimedObservation:
+    """An observation, with its origin."""
+
+    observation: Observation
+    arrival: float  # monotonic s, of the newest image
+    task_number: int  # of the task message in force
+
+
+class ObservationSynchronizer:
+    """Latest set of images of one moment, with the joints and the task, while a task runs.
+
+    Publishes on `observed` whether the images can be relied on, also while no task runs. Images are undistorted where
+    the parameter ``calibration`` is set. Other parameters: ``sync_tolerance`` and ``straggler_timeout`` in s.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        diagnostics: DiagnosticUpdater,
+        robot: RobotModel,
+        views: Sequence[str],
+        camera_size: tuple[int, int] | None,
+        joints_required: bool,
+    ) -> None:
+        """Args:
+        node: subscribes and publishes.
+        diagnostics: of the node.
+        robot: its joints are observed.
+        views: views that need a camera.
+        camera_size: width and height in px that images must have; None: any.
+        joints_required: whether an observation without measured joints is an error.
+
+        Raises:
+            GenimaError: for parameters out of range, and a calibration that is damaged or lacks a view.
+        """
+        self._tolerance = parameters.number(node, "sync_tolerance", 0.034)  # cameras at 30 Hz have no common trigger
+        self._straggler_timeout = parameters.number(node, "straggler_timeout", 0.1)  # after the first image of a set
+        calibration = parameters.text(node, "calibration", "")  # empty: images are taken as they are
+        self._diagnostics, self._camera_views = diagnostics, tuple(views)
+        self._camera_size, self._joints_required = camera_size, joints_required
+        self._task, self.task_number = "", 0
+        self._views: dict[str, _CameraImage] = {}
+        self._changes: dict[str, _ImageChange] = {}
+        self._problems: dict[str, str] = {}  # by view
+        self._undistorters = self._load_undistorters(node, calibration) if calibration else {}  # by view
+        self._lenses: dict[str, bytes] = {}  # content of each camera's last camera_info, by view
+        self._misfits: dict[str, str] = {}  # how that differs from the calibration, by view
+        self._stamps: dict[str, float] = {}  # of the newest images, good or not
+        self._last_set, self._set_stamp = float("-inf"), 0.0  # monotonic s; stamp
+        # Until joints are measured, a virtual view refuses to render, and no camera counts as frozen.
+        self._unknown = Joints(0.0, np.full(len(robot.joint_names), np.nan), np.nan)
+        self._sets: LatestValue[tuple[dict[str, _CameraImage], str, int]] = LatestValue()
+
+        self._spread = diagnostics.latency("images of a set apart")
+        self._cameras = {view: diagnostics.meter(f"image {view}") for view in self._camera_views}
+        diagnostics.skipped("observations", lambda: self._sets.skipped)
+        diagnostics.watch(self._watch_cameras)
+
+        self._observed = node.create_publisher(Observed, "observed", qos.OBSERVED)
+        node.create_timer(_HEARTBEAT, self._publish_observed, clock=STEADY)
+        node.create_subscription(String, "task", self._on_task, qos.TASK)
+        for view in self._camera_views:
+            node.create_subscription(
+                ImageMessage, f"cameras/{view}/color/image_raw", self._image_callback(view), qos.IMAGE
+            )
+        for view in self._undistorters:
+            node.create_subscription(
+                CameraInfo, f"cameras/{view}/color/camera_info", self._info_callback(view), qos.IMAGE
+            )
+        self._joints = JointStates(node, diagnostics, robot)
+
+    @property
+    def skipped(self) -> int:
+        """Observations that were replaced by newer ones before they were taken."""
+        return self._sets.skipped
+
+    def take(self, timeout: float) -> TimedObservation | None:
+        """Wait up to ``timeout`` seconds for an observation of the task that runs, and remove it.
+
+        Raises:
+            GenimaError: when joints are required and unknown, or an image cannot be undistorted.
+        """
+        taken = self._sets.take(timeout)
+        if taken is None:
+            return None
+        views, task, number = taken
+        stamp = min(view.stamp for view in views.values())
+        joints = self._joints.at(stamp, _STALE_JOINTS)
+        if joints is None and self._joints_required:
+            raise GenimaError(f"no joint states within {_STALE_JOINTS} s of the images")
+        images = {name: self._undistort(name, view.image) for name, view in views.items()}
+        observation = Observation(stamp, images, joints or self._unknown, task)
+        return TimedObservation(observation, max(view.arrival for view in views.values()), number)
+
+    def _load_undistorters(self, node: Node, calibration: str) -> dict[str, Undistorter]:
+        cameras = load_cameras(calibration)
+        if missing := [view for view in self._camera_views if view not in cameras]:
+            raise GenimaError(f"{node.get_name()}: calibration {calibration} lacks {', '.join(missing)}")
+        return {view: Undistorter(cameras[view]) for view in self._camera_views}
+
+    def _undistort(self, view: str, image: Image) -> Image:
+        return self._undistorters[view](image) if view in self._undistorters else image
+
+    # Callbacks of the executor's thread.
+
+    def _on_task(self, message: String) -> None:
+        self._task, self.task_number = message.data.strip(), self.task_number + 1
+        self._sets.clear()
+
+    def _info_callback(self, view: str) -> Callable[[CameraInfo], None]:
+        def on_info(message: CameraInfo) -> None:
+            content = bytes(f"{message.width} {message.height}", "ascii") + message.k.tobytes() + message.d.tobytes()
+            if content == self._lenses.get(view):
+                return
+            self._lenses[view] = content
+            self._misfits.pop(view, None)
+            if not message.k.any():  # the driver knows no lens
+                return
+            try:
+                lens = CameraIntrinsics.from_camera_info(
+                    message.width, message.height, message.distortion_model, message.d, message.k
+                )
+                self._undistorters[view].require(lens)
+            except GenimaError as error:
+                self._misfits[view] = str(error)
+
+        return on_info
+
+    def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
+        def on_image(message: ImageMessage) -> None:
+            self._cameras[view].tick()
+            stamp = self._stamps[view] = messages.seconds(message.header.stamp)
+            try:
+                image = messages.image_from(message, self._camera_size)
+                if view in self._misfits:
+                    raise GenimaError(self._misfits[view])
+                self._require_change(view, stamp, image)
+            except GenimaError as error:
+                self._cameras[view].drop()
+                self._problems[view] = f"camera {view}: {error}"
+                self._diagnostics.fault(f"camera {view}", str(error))
+                self._views.pop(view, None)
+                self._publish_observed()
+                return
+            self._problems.pop(view, None)
+            self._diagnostics.clear(f"camera {view}")
+            self._views[view] = _CameraImage(stamp, time.monotonic(), image)
+            self._offer_set()
+
+        return on_image
+
+    def _publish_observed(self) -> None:
+        """Publish the heartbeat: the stamp of the last good set and the problems of the images."""
+        message = Observed(problem="; ".join([*self._problems.values(), *self._stragglers()]))
+        message.header.stamp = messages.time_message(self._set_stamp)
+        self._observed.publish(message)
+
+    def _stragglers(self) -> Iterator[str]:
+        """Name the cameras whose images are late for the set that the others have begun."""
+        views = list(self._views.items())
+        if views and time.monotonic() - min(view.arrival for _, view in views) > self._straggler_timeout:
+            newest = max(view.stamp for _, view in views)
+            present = [name for name, view in views if newest - view.stamp <= self._tolerance]
+            if missing := [view for view in self._camera_views if view not in present]:
+                yield f"no image of {', '.join(missing)} with the others'"
+
+    def _require_change(self, view: str, stamp: float, image: Image) -> None:
+        """Reject a camera whose images stay the same while the arm moves: it shows the past."""
+        last = self._changes.get(view)
+        joints = (self._joints.at(stamp, _SAME_MOMENT) or self._unknown).positions
+        same = last is not None and np.array_equal(image, last.image)
+        if last is None or not same or np.isnan(last.joints).any():
+            self._changes[view] = _ImageChange(image, joints)
+        elif np.max(np.abs(joints - last.joints)) > _UNSEEN:
+            raise GenimaError("the image has not changed while the arm moved: the camera is frozen")
+
+    def _offer_set(self) -> None:
+        """Pass the newest images on if they are of one moment and a task runs."""
+        if len(self._views) < len(self._camera_views):
+            return
+        stamps = [view.stamp for view in self._views.values()]
+        if max(stamps) - min(stamps) > self._tolerance:
+            return
+        self._last_set, self._set_stamp = time.monotonic(), min(stamps)
+        self._spread.add(self._last_set - min(view.arrival for view in self._views.values()))
+        self._publish_observed()
+        if self._task:
+            self._sets.put((dict(self._views), self._task, self.task_number))
+        self._views.clear()  # every image is used once
+
+    def _watch_cameras(self) -> None:
+        silent = False
+        for view, meter in self._cameras.items():
+            about = f"camera {view} silent"
+            if meter.age > _SILENT:
+                silent = True
+                self._diagnostics.fault(about, f"no image for {_SILENT:g} s" if meter.total else "no image yet")
+            else:
+                self._diagnostics.clear(about)
+        if not silent and time.monotonic() - self._last_set > _SILENT:
+            last = min(self._stamps, key=self._stamps.__getitem__)
+            behind = max(self._stamps.values()) - self._stamps[last]
+            self._diagnostics.fault("cameras", f"no images of one moment; the oldest are of {last}, by {behind:.1f} s")
+        else:
+            self._diagnostics.clear("cameras")

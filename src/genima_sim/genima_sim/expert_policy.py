@@ -1,0 +1,51 @@
+"""Policy that does the simulated tasks as the scripted experts do, for graphs without a model.
+
+It needs to know where the objects are: ``Observation.objects``, which only simulators fill in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from genima.control.joint_trajectory import JointTrajectory
+from genima.errors import GenimaError
+from genima.policy.registry import PolicyOptions
+from genima.policy.spec import PolicySpec
+from genima.policy.trajectory_policy import TrajectoryPolicy
+from genima.robot.model import RobotModel
+from genima.types import Observation
+from genima_sim.experts import Expert
+from genima_sim.tasks import DEMO_HZ, TASKS
+
+
+def load(options: PolicyOptions) -> TrajectoryPolicy:
+    """Load the experts of the tasks for a robot.
+
+    Raises:
+        GenimaError: for an unknown robot.
+    """
+    robot = RobotModel.load(options.robot)
+    expert = Expert(robot)
+    spec = PolicySpec(robot.name, robot.joint_names, options.views, action_rate=float(DEMO_HZ))
+    return TrajectoryPolicy(spec, lambda observation: plan(expert, observation), replan=True)
+
+
+def plan(expert: Expert, observation: Observation) -> JointTrajectory:
+    """Plan the task of the observation from its joints.
+
+    Raises:
+        GenimaError: for an instruction of no task, and without the objects' positions.
+    """
+    tasks = [task for task in TASKS.values() if observation.instruction in task.instructions]
+    if not tasks:
+        raise GenimaError(f"policy expert: no task has the instruction {observation.instruction!r}")
+    needed = {name for each in tasks[0].objects for name in (each.name, *each.movable)}
+    if missing := needed - set(observation.objects):
+        raise GenimaError(f"policy expert: unknown position of {', '.join(sorted(missing))}; use it in simulation")
+    start = observation.joints.positions
+    trajectory = expert.plan(tasks[0].waypoints(observation.objects), start)
+    return JointTrajectory(
+        np.arange(len(trajectory.positions) + 1) / DEMO_HZ,
+        np.vstack([start, trajectory.positions]),
+        np.append(trajectory.gripper[0], trajectory.gripper),
+    )

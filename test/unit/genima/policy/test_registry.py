@@ -1,0 +1,115 @@
+"""Policies are loaded by name, from a module of the user's, or from a checkpoint folder."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genima.control.joint_trajectory import JointTrajectory
+from genima.errors import GenimaError
+from genima.policy.genima import GenimaPolicy
+from genima.policy.registry import GENIMA, POLICIES, PolicyOptions, load_policy, require_policy
+from genima.policy.spec import PolicySpec
+from genima.policy.trajectory_policy import TrajectoryPolicy
+from genima.robot.model import RobotModel
+from genima.types import Joints, Observation
+
+PANDA = RobotModel.load("panda")
+SPEC = PolicySpec("panda", PANDA.joint_names)
+
+USERS = """
+import numpy as np
+from genima.policy.registry import PolicyOptions
+from genima.policy.spec import PolicySpec
+from genima.robot.model import RobotModel
+from genima.types import ActionChunk
+
+class Stay:
+    def __init__(self, robot):
+        self.spec = PolicySpec(robot, RobotModel.load(robot).joint_names)
+    def reset(self, seed=0):
+        pass
+    def predict_chunk(self, observation):
+        return ActionChunk(observation.stamp, 0.05, np.tile(observation.joints.positions, (20, 1)), np.ones(20))
+
+def load(options: PolicyOptions):
+    return Stay(options.robot)
+"""
+
+
+def observation(stamp: float, instruction: str = "wave") -> Observation:
+    return Observation(stamp, {}, Joints(stamp, PANDA.home, 1.0), instruction)
+
+
+@pytest.mark.parametrize("module", POLICIES.values())
+def test_every_registered_module_loads_a_policy(module: str) -> None:
+    assert callable(importlib.import_module(module).load)
+
+
+def test_a_policy_is_added_by_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_policies").mkdir()
+    (tmp_path / "my_policies" / "stay.py").write_text(USERS, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    require_policy("my_policies.stay")
+    policy = load_policy("my_policies.stay", PolicyOptions(robot="panda"))
+    assert policy.spec.robot == "panda" and policy.predict_chunk(observation(1.0)).stamp == 1.0
+    monkeypatch.setitem(POLICIES, "stay", "my_policies.stay")
+    assert load_policy("stay").spec == policy.spec
+
+
+def test_a_checkpoint_folder_is_genima(checkpoint_folder: Path) -> None:
+    for policy in (
+        load_policy(str(checkpoint_folder)),
+        load_policy(GENIMA, PolicyOptions(checkpoint=str(checkpoint_folder))),
+    ):
+        assert isinstance(policy, GenimaPolicy)
+
+
+@pytest.mark.parametrize("name", ["", "genma", "no.such.module", "..", "nowhere/folder", "x" * 500, "expert.", "\n"])
+def test_an_unknown_policy_is_one_line(name: str) -> None:
+    with pytest.raises(GenimaError, match="policy .*unknown; known are genima, expert, replay") as caught:
+        require_policy(name)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    with pytest.raises(GenimaError, match="unknown"):
+        load_policy(name)
+
+
+@pytest.mark.parametrize(("name", "options", "line"), [
+    ("replay", PolicyOptions(), "policy replay: no episode"),
+    ("replay", PolicyOptions(episode="nowhere"), "nowhere"),
+    ("expert", PolicyOptions(robot="no_robot"), "no_robot"),
+])  # fmt: skip
+def test_a_policy_that_cannot_be_loaded_is_one_line(name: str, options: PolicyOptions, line: str) -> None:
+    with pytest.raises(GenimaError, match=line):
+        load_policy(name, options)
+
+
+def test_chunks_of_a_trajectory_follow_the_observations_stamps() -> None:
+    plans: list[float] = []
+
+    def plan(seen: Observation) -> JointTrajectory:
+        plans.append(seen.stamp)
+        times = np.linspace(0, 3, 31)
+        return JointTrajectory(times, PANDA.home + 0.1 * times[:, None], (times < 2).astype(float))
+
+    policy = TrajectoryPolicy(SPEC, plan, replan=True)
+    first = policy.predict_chunk(observation(100.0))
+    assert first.positions.shape == (20, 7) and first.stamp == 100.0 and first.period == 0.05
+    later = policy.predict_chunk(observation(100.5))
+    np.testing.assert_allclose(later.positions[:10], first.positions[10:])  # the same actions at the same times
+    assert later.gripper.min() == 1.0 and policy.predict_chunk(observation(101.5)).gripper[-1] == 0.0
+    np.testing.assert_allclose(policy.predict_chunk(observation(103.5)).positions, np.tile(PANDA.home + 0.3, (20, 1)))
+    assert plans == [100.0]
+    policy.predict_chunk(observation(104.5))  # it has ended and the task goes on
+    policy.predict_chunk(observation(104.6, "point"))
+    policy.predict_chunk(observation(50.0, "point"))  # the clock was set back
+    policy.reset()
+    policy.predict_chunk(observation(50.1, "point"))
+    assert plans == [100.0, 104.5, 104.6, 50.0, 50.1]
+    staying = TrajectoryPolicy(SPEC, plan)
+    for stamp in (0.0, 100.0):
+        chunk = staying.predict_chunk(observation(stamp))
+    np.testing.assert_allclose(chunk.positions[-1], PANDA.home + 0.3)
