@@ -53,6 +53,8 @@ class Options:
     """Tiles of a training step, as in the paper."""
     train_steps: int = 30
     """Training steps a variant."""
+    workers: int = 2
+    """Processes that prepare the samples of ours."""
     size: Literal["sd-turbo", "tiny"] = "sd-turbo"
     """tiny: only to try the benchmark itself, on a CPU."""
     overwrite: bool = False
@@ -78,8 +80,8 @@ class Row:
 
 def main() -> None:
     options = tyro.cli(Options)
-    if min(options.draws, options.batch, options.train_steps) < 1 or not options.minutes > 0:
-        raise GenimaError("--minutes, --draws, --batch and --train-steps must be positive")
+    if min(options.draws, options.batch, options.train_steps) < 1 or not options.minutes > 0 or options.workers < 0:
+        raise GenimaError("--minutes, --draws, --batch and --train-steps must be positive, --workers not negative")
     if options.size == "sd-turbo" and not torch.cuda.is_available():
         raise GenimaError("no GPU: full-size networks need one; --size tiny tries the benchmark itself on a CPU")
     require_report(options.out, "gpu", options.overwrite)
@@ -134,7 +136,9 @@ def generate(row: Row, options: Options) -> Row:
 
 def train(row: Row, options: Options) -> Row:
     """Time one variant of the training step."""
-    given = training_step.Options(size=options.size, batch=options.batch, steps=options.train_steps)
+    given = training_step.Options(
+        size=options.size, batch=options.batch, steps=options.train_steps, workers=options.workers
+    )
     measured = drawing.apart(training_step.measure, row.variant, given)
     if measured is None:
         return Row("train", row.variant, row.steps, problem=f"{options.batch} tiles do not fit into the memory")
