@@ -60,5 +60,5 @@ def test_what_a_terminal_says_of_dds_wins(monkeypatch: pytest.MonkeyPatch, tmp_p
     joined = joining_environment("two_machines")
     assert joined[PROFILE] == str(tmp_path / "mine.xml") and joined["ROS_DOMAIN_ID"] == "17"
     assert joined["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp"
-    with pytest.raises(GenimaError, match="no such one .telepathy."):
+    with pytest.raises(GenimaError, match="DDS profile: unknown .telepathy."):
         joining_environment("telepathy")

@@ -149,7 +149,7 @@ def test_arguments_that_ros_ignores_are_one_line() -> None:
 
 def test_a_misspelt_parameter_is_told() -> None:
     code, lines = run([*NODE, "--ros-args", "-p", "alowed:=0.1"])
-    assert code == 0 and any("no such parameters, and not used: alowed" in line for line in lines)
+    assert code == 0 and any("parameters: unknown (alowed); not used" in line for line in lines)
 
 
 @pytest.mark.parametrize("namespace", ["left-arm", "/left//arm", "1"])

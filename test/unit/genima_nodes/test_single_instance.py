@@ -63,7 +63,7 @@ def test_a_second_one_refuses_and_another_namespace_does_not(started: Started) -
     second, elsewhere = started.start(), started.start(*NAMESPACE)
     assert started.processes[second].wait(60) == 2
     line = started.log(second).splitlines()[-1]
-    assert line.startswith("genima: error: task_runner: one runs already on ") and "ROS_DOMAIN_ID" in line
+    assert line.startswith("genima: error: task_runner: runs already on ") and "ROS_DOMAIN_ID" in line
     assert f"process {started.processes[first].pid}" in line
     started.until(elsewhere, "ready")
     assert started.processes[first].poll() is None and started.processes[elsewhere].poll() is None
@@ -104,7 +104,7 @@ def test_a_second_graph_in_a_domain_is_refused_at_once(
     monkeypatch.setenv("ROS_DOMAIN_ID", started._environment["ROS_DOMAIN_ID"])
     with Supervisor([TASK_RUNNER], tmp_path / "logs", ros_environment()) as supervisor:
         deadline = time.monotonic() + 60
-        with pytest.raises(GenimaError, match="task_runner ended with code 2: .*one runs already on"):
+        with pytest.raises(GenimaError, match="task_runner ended with code 2: .*runs already on"):
             while time.monotonic() < deadline:
                 supervisor.check()
                 time.sleep(0.1)

@@ -1,1 +1,1 @@
-"""What the nodes share: parameters, messages, threads, diagnostics."""
+"""Shared parts of the nodes: parameters, messages, threads, diagnostics."""

@@ -1,4 +1,4 @@
-"""Commands for the user in messages of nodes."""
+"""Command lines in messages for the user."""
 
 from __future__ import annotations
 

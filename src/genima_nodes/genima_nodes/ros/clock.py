@@ -1,4 +1,4 @@
-"""Stamps for moments of the monotonic clock, which never jumps, on a node's clock, which may."""
+"""Conversion of monotonic times, which never jump, to stamps of a node's clock, which may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genima_nodes.ros import messages
 
 
 class StampClock:
-    """Knows by how much the two clocks differ, however long the thread is interrupted between reading them."""
+    """Offset of the two clocks, however long the thread is interrupted between reading them."""
 
     def __init__(self, node: Node) -> None:
         self.step = 0.0  # s by which the node's clock was corrected before the last stamp
@@ -18,10 +18,10 @@ class StampClock:
         self._offset = messages.now(node) - time.monotonic()
 
     def stamp(self, moment: float) -> float:
-        """The node's time at ``moment``, monotonic seconds."""
+        """Return the node's time at ``moment``, monotonic seconds."""
         before = time.monotonic()
         now = messages.now(self._node)
-        # The true difference lies between these; as long as the known one does, it stays, and stamps do not jitter.
+        # The true offset is between these; as long as the known one is, it stays, and stamps do not jitter.
         offset = min(max(self._offset, now - time.monotonic()), now - before)
         self.step, self._offset = offset - self._offset, offset
         return moment + offset

@@ -1,4 +1,4 @@
-"""The measured joints as a node hears them; what is malformed is told and left out, what was good is remembered."""
+"""Subscription to the measured joints; malformed samples are dropped and reported."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from genima.types import Joints
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 
-_HISTORY = 5000  # samples kept, seconds even at 1 kHz: images and drawings show the joints of their own moment
-_AHEAD = 0.1  # s: a stamp that is later than now by more was made before the clock was set back
+_HISTORY = 5000  # samples kept, seconds even at 1 kHz: to find the joints at the stamp of an image
+_AHEAD = 0.1  # s: a stamp further in the future is from before the clock was set back
 
 
 class JointStates:
-    """The good samples of `joint_states`, in the order of their stamps. May be asked from any thread."""
+    """Valid samples of `joint_states` in the order of their stamps. Thread-safe."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class JointStates:
         robot: RobotModel,
         on_joints: Callable[[Joints], None] | None = None,
     ) -> None:
-        """``on_joints`` is called with every good sample, in the executor's thread."""
+        """``on_joints`` is called with every valid sample, in the executor's thread."""
         self._node, self._health, self._robot, self._on_joints = node, health, robot, on_joints
         self._samples: deque[Joints] = deque(maxlen=_HISTORY)
         self._meter = health.meter("joint_states")
@@ -36,13 +36,13 @@ class JointStates:
 
     @property
     def newest(self) -> Joints | None:
-        """None before the first."""
+        """Newest sample; None before the first."""
         return self._samples[-1] if self._samples else None
 
     def at(self, stamp: float, tolerance: float) -> Joints | None:
-        """The sample nearest to ``stamp``; None where none is within ``tolerance`` seconds."""
+        """Return the sample nearest to ``stamp``; None where none is within ``tolerance`` seconds."""
         nearest = None
-        for joints in reversed(list(self._samples)):  # from the newest on: what is asked for is recent
+        for joints in reversed(list(self._samples)):  # from the newest: requests are for recent samples
             if nearest is None or abs(joints.stamp - stamp) < abs(nearest.stamp - stamp):
                 nearest = joints
             if joints.stamp <= stamp:

@@ -1,4 +1,4 @@
-"""A place for the newest sample, between a callback that fills it and a thread that works on it."""
+"""Latest-value mailbox between a callback and a worker thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class LatestValue(Generic[T]):
-    """Holds one item. A newer one replaces it; what was never taken is counted, never queued."""
+    """Mailbox for one item. A newer item replaces it; items that were never taken are counted, never queued."""
 
     def __init__(self) -> None:
         self.skipped = 0
@@ -17,7 +17,7 @@ class LatestValue(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T) -> None:
-        """Replace the item and wake the taker."""
+        """Replace the item and wake the thread that waits for it."""
         with self._changed:
             self.skipped += self._item is not None
             self._item = item

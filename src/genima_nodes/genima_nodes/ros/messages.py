@@ -1,4 +1,4 @@
-"""ROS messages to the library's nouns and back; what is malformed is refused with one line.
+"""Conversion between ROS messages and the library's types; malformed messages raise a GenimaError.
 
 In commands, the gripper's joint carries its open fraction, 1 open .. 0 closed; in `joint_states` its position in rad or
 m, as drivers report it.
@@ -22,23 +22,23 @@ from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 
 
 def seconds(stamp: Time) -> float:
-    """A stamp as seconds since the epoch; exact to a microsecond."""
+    """Return a stamp in seconds since the epoch, exact to a microsecond."""
     return float(stamp.sec + 1e-9 * stamp.nanosec)
 
 
 def now(node: Node) -> float:
-    """The time of a node's clock in seconds."""
+    """Return the time of a node's clock in seconds."""
     return float(node.get_clock().now().nanoseconds * 1e-9)
 
 
 def time_message(stamp: float) -> Time:
-    """The inverse of :func:`seconds`."""
+    """Invert :func:`seconds`."""
     nanoseconds = round(stamp * 1e9)
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
 def image_from(message: ImageMessage, size: tuple[int, int] | None = None) -> Image:
-    """The picture (h, w, 3) in rgb; it shares the message's memory.
+    """Return the image (h, w, 3) in rgb; it shares the message's memory.
 
     Args:
         message: must be rgb8 without padding.
@@ -58,7 +58,7 @@ def image_from(message: ImageMessage, size: tuple[int, int] | None = None) -> Im
 
 
 def image_message(image: Image, stamp: float, frame: str = "") -> ImageMessage:
-    """An rgb8 message of a picture (h, w, 3)."""
+    """Return an rgb8 message of an image (h, w, 3)."""
     h, w, _ = image.shape
     message = ImageMessage(height=h, width=w, encoding="rgb8", step=3 * w)
     message.header = Header(stamp=time_message(stamp), frame_id=frame)
@@ -80,7 +80,7 @@ def joints_from(message: JointState, robot: RobotModel) -> Joints:
 
 
 def command_from(message: JointState, robot: RobotModel) -> Command:
-    """A command by name; without velocities it asks for rest.
+    """Return a command by name; without velocities they are 0.
 
     Raises:
         GenimaError: when a joint is missing or named twice, or values are missing or not finite.
@@ -93,7 +93,7 @@ def command_from(message: JointState, robot: RobotModel) -> Command:
 
 
 def command_message(command: Command, robot: RobotModel) -> JointState:
-    """The inverse of :func:`command_from`."""
+    """Invert :func:`command_from`."""
     message = JointState(name=[*robot.joint_names, robot.gripper_joint])
     message.header.stamp = time_message(command.stamp)
     message.position = array.array("d", [*command.positions, command.gripper])
@@ -102,7 +102,7 @@ def command_message(command: Command, robot: RobotModel) -> JointState:
 
 
 def joints_message(joints: Joints, robot: RobotModel) -> JointState:
-    """The inverse of :func:`joints_from`."""
+    """Invert :func:`joints_from`."""
     message = JointState(name=[*robot.joint_names, robot.gripper_joint])
     message.header.stamp = time_message(joints.stamp)
     message.position = array.array("d", [*joints.positions, robot.gripper_position(joints.gripper)])
@@ -110,7 +110,7 @@ def joints_message(joints: Joints, robot: RobotModel) -> JointState:
 
 
 def drawn_target_from(message: DrawnTargetMessage) -> DrawnTarget:
-    """The drawn target; its tile shares the message's memory.
+    """Return the drawn target; its tile shares the message's memory.
 
     Raises:
         GenimaError: when the tile is not rgb8 or lacks bytes.
@@ -127,12 +127,12 @@ def drawn_target_from(message: DrawnTargetMessage) -> DrawnTarget:
 
 
 def drawn_target_message(drawn: DrawnTarget, latency: float, skipped: int) -> DrawnTargetMessage:
-    """The inverse of :func:`drawn_target_from`.
+    """Invert :func:`drawn_target_from`.
 
     Args:
-        drawn: what was drawn.
+        drawn: the drawn target.
         latency: s from the newest image's arrival until now.
-        skipped: observations that were never drawn for.
+        skipped: observations that were never used.
     """
     message = DrawnTargetMessage(
         task=drawn.instruction,

@@ -28,13 +28,13 @@ from genima_nodes.ros.paced_thread import CALLBACKS, schedule_in_real_time
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.single_instance import SingleInstance, refusal, require_single
 
-# Control comes first: a late drawing costs quality, a late command smoothness. A late film costs nothing.
+# Control comes first: a late command costs smoothness, a late drawn target quality, a late recording nothing.
 CONTROL_NICENESS, DRAWING_NICENESS, FILMING_NICENESS = -10, 5, 10
-_WAKE = 0.2  # s: how long a signal may wait in a process where nothing happens
+_WAKE = 0.2  # s: longest delay of a signal in an idle process
 
 
 class ClosableNode(Protocol):
-    """A node that ends its threads when told to."""
+    """Node that ends its threads on request."""
 
     def close(self) -> None:
         """End all threads; the node is destroyed next."""
@@ -48,21 +48,21 @@ def run(
     real_time: bool = False,
     role: str = "",
 ) -> int:
-    """Spin a node until the process is told to end; the process's exit code.
+    """Spin a node until a signal ends the process; return its exit code.
 
     Args:
-        make_node: makes the node, once ROS is up.
+        make_node: creates the node, once ROS is up.
         args: command line.
-        niceness: of the whole process: a thread that waits for Python's lock waits for the nicest that holds it.
-        executor: makes what spins; the default takes less processor time than rclpy's older ones.
-        real_time: whether callbacks and the threads of DDS are scheduled in real time, where the user may ask for it.
-        role: of which there must be one process in a domain and namespace; empty: there may be several.
+        niceness: of the whole process, as its threads wait for each other at Python's lock.
+        executor: creates the executor; the default takes less processor time than rclpy's older ones.
+        real_time: whether callbacks and the threads of DDS are scheduled in real time, where the system permits it.
+        role: unique in a domain and namespace; empty: there may be several.
     """
     sys.setswitchinterval(1e-3)  # s: by default, a thread with a deadline waits 5 ms for Python's lock
     set_niceness(niceness)
-    if real_time:  # before any other thread is there: they inherit it
+    if real_time:  # before any other thread starts: they inherit it
         schedule_in_real_time(CALLBACKS)
-    # rclpy's own handlers end the context at once, below the feet of threads that still publish
+    # rclpy's own handlers end the context at once, while threads still publish
     ending = threading.Event()
     for number in ending_signals():
         signal.signal(number, lambda *_: ending.set())
@@ -78,9 +78,9 @@ def run(
             spinner = executor()
             spinner.add_node(node)
             gc.collect()
-            gc.freeze()  # what is there stays: to look through it again would hold up every thread, 0.3 s with torch
+            gc.freeze()  # never collect these objects: that would stop every thread, for 0.3 s with torch
             if strangers := parameters.unknown(node):
-                node.get_logger().warning(f"no such parameters, and not used: {', '.join(strangers)}")
+                node.get_logger().warning(f"parameters: unknown ({', '.join(strangers)}); not used")
             _log_transport(node)
             node.get_logger().info("ready")
             while not ending.is_set() and not (single and single.older):
@@ -105,7 +105,7 @@ def _require_ros_arguments(args: Sequence[str]) -> None:
 
 
 def _log_transport(node: Node) -> None:
-    """Log who can reach this node: this machine alone, or every host of its networks."""
+    """Log from where this node can be reached: this machine alone, or every host of its networks."""
     if not (opened := ros.is_open(os.environ)):
         profile = os.environ.get(ros.PROFILE, "")
         node.get_logger().info(f"reachable from this machine alone{f' ({ros.PROFILE}={profile})' if profile else ''}")
@@ -124,13 +124,13 @@ def _log_transport(node: Node) -> None:
 
 
 def set_niceness(niceness: int) -> None:
-    """Of this process, as far as the user may: few may be less nice than others."""
+    """Set the niceness of this process, as far as the system permits it."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 def _end_with_any_thread(ending: threading.Event) -> list[str]:
-    """A node whose thread died must not look alive; returns the names of such threads, as they come."""
+    """End the process with any failed thread; return the growing list of their names."""
     failed: list[str] = []
 
     def on_error(error: threading.ExceptHookArgs) -> None:

@@ -1,4 +1,4 @@
-"""Messages of packages that only some robots need, and that are not among the wheels."""
+"""Message types of optional packages, which are not among the wheels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genima.errors import GenimaError
 
 
 def message_type(name: str) -> Any:
-    """A type by its ROS name, e.g. ``control_msgs/action/GripperCommand``.
+    """Return a type by its ROS name, such as ``control_msgs/action/GripperCommand``.
 
     Raises:
         GenimaError: when its package is not installed, or has no such type; with how to install it.
@@ -21,5 +21,6 @@ def message_type(name: str) -> Any:
     except (ImportError, AttributeError):
         apt = f"ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{package.replace('_', '-')}"
         raise GenimaError(
-            f"the type {name} is missing: sudo apt-get install {apt}, or build its package and source that workspace"
+            f"message type {name}: not installed; sudo apt-get install {apt}, or build its package and source its "
+            "workspace"
         ) from None

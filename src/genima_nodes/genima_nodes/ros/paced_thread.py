@@ -1,4 +1,4 @@
-"""A loop at a fixed rate, in a thread of its own, against absolute deadlines."""
+"""Periodic thread against absolute deadlines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 from rclpy.clock import Clock, ClockType
 
-STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # for timers: the node's own clock stops them when it is set back
-LATE = 0.005  # s after its deadline from which a tick counts as late
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # for timers: on the node's clock they stop when it is set back
+LATE = 0.005  # s after its deadline from which a period counts as late
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
-# Of SCHED_FIFO, 1 to 99: above all that has no deadline, below the kernel's own threads. A thread with a deadline may
-# wait for a lock (Python's, DDS's): who holds it in its process must not wait for a processor.
+# Priorities of SCHED_FIFO, 1 to 99: above all threads without a deadline, below the kernel's own. A thread with a
+# deadline may wait for a lock (Python's, DDS's): the thread that holds it must not wait for a processor.
 PACED, CALLBACKS, INFERENCE = 10, 5, 1
 
 
@@ -26,12 +26,13 @@ _PROCESSORS = sorted(os.sched_getaffinity(0))
 
 
 def schedule_in_real_time(priority: int, computing: bool = False) -> bool:
-    """Run this thread, and those that it starts, the moment that there is something to do; whether the system grants
-    it (CAP_SYS_NICE, or an ``rtprio`` limit).
+    """Schedule this thread, and those that it starts, in real time; return False where the system refuses it.
+
+    It needs CAP_SYS_NICE, or an ``rtprio`` limit.
 
     Args:
         priority: of SCHED_FIFO.
-        computing: for longer than a callback, and in this thread alone.
+        computing: True where this thread alone computes for longer than a callback.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))  # 0: this thread
@@ -43,10 +44,10 @@ def schedule_in_real_time(priority: int, computing: bool = False) -> bool:
 
 
 def schedule_in_background(computing: bool = False) -> None:
-    """Run this thread, and those that it starts, by the process's niceness, though its starter is in real time.
+    """Schedule this thread, and those that it starts, by the process's niceness, whatever its starter has.
 
     Args:
-        computing: all the time, and in this thread alone.
+        computing: True where this thread alone computes all the time.
     """
     was_in_real_time = os.sched_getscheduler(0) == os.SCHED_FIFO
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -61,7 +62,7 @@ def _keep_to(processor: int) -> None:
 
 @contextmanager
 def starting_in_background() -> Iterator[None]:
-    """Threads that are started meanwhile run by the process's niceness, though their starter is in real time."""
+    """Schedule threads started in this context by the process's niceness, also where their starter is in real time."""
     policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
     schedule_in_background()
     try:
@@ -71,16 +72,15 @@ def starting_in_background() -> Iterator[None]:
 
 
 class PacedThread:
-    """Calls ``tick(deadline, periods)`` every ``period`` seconds, with the deadline that it is due at in monotonic
-    seconds, so many periods after the last call's.
+    """Thread that calls ``tick(deadline, periods)`` every ``period`` seconds.
+
+    ``deadline`` is in monotonic seconds, ``periods`` after that of the last call.
 
     Deadlines are the multiples of the period on the system's monotonic clock, and ``phase`` of a period after them: the
-    threads of all processes of one machine keep step. They never drift. After an overrun, the missed deadlines are
-    skipped, not caught up with, and counted as late. A tick returns whether it had anything to do: only then does it
-    count.
+    threads of all processes of one machine are in phase, without drift. After an overrun, the missed deadlines are
+    skipped and counted as late. A tick returns True where it had work: only then does it count.
 
-    The thread is scheduled in real time where the user may ask for it: it then runs the moment that it is due, whatever
-    else wants the processor.
+    The thread is scheduled in real time where the system permits it.
     """
 
     def __init__(
@@ -92,19 +92,19 @@ class PacedThread:
     ) -> None:
         self.ticks = 0
         self.late = 0
-        self.real_time = False  # whether the system grants it
+        self.real_time = False  # the system permits it
         self._period, self._tick = period, tick
         self._phase = phase * period  # s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin ticking."""
+        """Start the thread."""
         sys.setswitchinterval(_SWITCH_INTERVAL)
         self._thread.start()
 
     def close(self) -> None:
-        """End after the current tick."""
+        """End the thread after the current tick."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -1,7 +1,7 @@
-"""Parameters of nodes: declared with type and range, checked at start, either read-only or applied when they change.
+"""Parameters of nodes: declared with type and range, checked at the start, read-only or applied on a change.
 
-Every parameter is declared here. One that is read once is read-only, so that `ros2 param set` is refused instead of
-answered "successful" without effect; ``apply`` makes one changeable.
+A parameter that is read once is read-only, so that `ros2 param set` fails instead of reporting success without
+effect; ``apply`` makes one changeable.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def number(
         node: the node that has it.
         name: of the parameter.
         default: where it is not given.
-        low: least value.
-        high: largest value.
+        low: minimum.
+        high: maximum.
         apply: takes a new value while the node runs; None: the parameter is read-only.
 
     Raises:
@@ -112,7 +112,7 @@ def text(node: Node, name: str, default: str, choices: Sequence[str] | None = No
 def digits(node: Node, name: str) -> str:
     """Declare a text of digits, such as a serial number, and return its value; empty where it is not given.
 
-    ROS reads unquoted digits as a number and drops leading zeros: text is safer, a number is taken.
+    ROS reads unquoted digits as a number without leading zeros: text is safer, a number is accepted.
 
     Raises:
         GenimaError: for a value that is neither text nor a whole number.
@@ -169,7 +169,7 @@ def settings(node: Node, defaults: _Settings) -> _Settings:
 
 
 def rate(node: Node) -> float:
-    """Declare ``rate``: how often commands are sent, in Hz; 50 if not set."""
+    """Declare ``rate``, of commands in Hz; default 50."""
     return number(node, "rate", 50.0, SLOWEST, FASTEST)
 
 
@@ -187,7 +187,7 @@ def views(node: Node) -> list[str]:
     """Declare ``views``, the names of cameras.
 
     Raises:
-        GenimaError: for a name that cannot be part of a topic, one that comes twice, and no name at all.
+        GenimaError: for a name that cannot be part of a topic, a repeated name, and an empty list.
     """
     names = texts(node, "views", VIEWS)
     if not names:
@@ -210,7 +210,7 @@ def service(node: Node, name: str, default: str = "") -> str:
 
 
 def frame_prefix(node: Node, name: str) -> str:
-    """Declare what stands before the names of the robot's frames, such as ``left_`` or ``left/``; empty: nothing.
+    """Declare the prefix of the robot's frames, such as ``left_`` or ``left/``; empty: none.
 
     Raises:
         GenimaError: for a prefix that is no part of a name.
@@ -221,7 +221,7 @@ def frame_prefix(node: Node, name: str) -> str:
 
 
 def unknown(node: Node) -> list[str]:
-    """Return the parameters that the command line or a file gives to this node, and that it does not have."""
+    """Return the parameters given by the command line or a file that this node does not have."""
     return sorted(name for name in node._parameter_overrides if not node.has_parameter(name))
 
 
@@ -229,7 +229,7 @@ def unknown(node: Node) -> list[str]:
 
 
 def _declare(node: Node, name: str, default: Any) -> Any:
-    """Declare with any type, as ROS raises exceptions of its own for another one; ``_fix`` comes next."""
+    """Declare with any type, as ROS raises exceptions of its own for a wrong one; ``_fix`` sets the type."""
     return node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True)).value
 
 
@@ -241,7 +241,7 @@ def _fix(
     apply: Callable[[Any], None] | None = None,
     **limits: Any,
 ) -> Any:
-    """Give a declared parameter its type, its limits and, with ``apply``, the right to be changed."""
+    """Set the type and limits of a declared parameter; with ``apply`` it is changeable."""
     node.set_parameters([Parameter(name, kind, value)])
     node.set_descriptor(name, ParameterDescriptor(type=kind.value, read_only=apply is None, **limits))
     if apply is not None:

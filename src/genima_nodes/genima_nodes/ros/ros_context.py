@@ -1,7 +1,7 @@
-"""Join and leave ROS 2: the one place where a process does.
+"""Initialise and shut down ROS 2 in a process.
 
-The environment is checked first: what ROS refuses becomes one line, and what it would silently replace by a transport
-that is open to the network is refused. ROS is imported here, not by this module.
+The environment is checked first: values that ROS rejects, or replaces by a transport that is open to the network, are
+one-line errors. ROS is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def prepare_environment() -> None:
     """
     environment = os.environ
     fast_dds = environment.get("RMW_IMPLEMENTATION", "") in ("", ros.FAST_DDS)
-    opened = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "SUBNET"  # ROS's default, but said
+    opened = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "SUBNET"  # ROS's default, but set explicitly
     if fast_dds and not opened and not any(environment.get(name) for name in _CHOICES):
         environment[ros.PROFILE] = str(paths.shared(*_LOCAL))
     environment.setdefault("SKIP_DEFAULT_XML_FILE", "1")  # a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
@@ -49,11 +49,11 @@ def prepare_environment() -> None:
 
 @contextlib.contextmanager
 def ros_context(args: Sequence[str] | None = None, log_file: bool = False) -> Iterator[None]:
-    """Join ROS, without its signal handlers, and leave it at the end.
+    """Initialise ROS, without its signal handlers, and shut it down at the end.
 
     Args:
         args: command line with ROS arguments; None: none.
-        log_file: whether ROS writes a log file, where it can.
+        log_file: write a log file, where possible.
 
     Raises:
         GenimaError: for an environment or arguments that ROS refuses.
@@ -74,13 +74,13 @@ def ros_context(args: Sequence[str] | None = None, log_file: bool = False) -> It
 
 
 def create(make: Callable[[], _T]) -> _T:
-    """Create nodes in the joined context; then no other user of this machine can read their shared memory.
+    """Create nodes, and make their shared memory unreadable for other users of this machine.
 
     Raises:
         GenimaError: for names and arguments that ROS refuses, and shared memory that cannot be used.
     """
     with _one_line(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Failed to fini")  # of a node that could not be made
+        warnings.filterwarnings("ignore", message="Failed to fini")  # of a node that could not be created
         made = make()
     _restrict_shared_memory()
     return made
@@ -94,7 +94,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except UnknownROSArgsError as error:
-        raise GenimaError(f"ROS does not know the arguments ({printable(error)})") from None
+        raise GenimaError(f"ROS arguments: unknown ({printable(error)})") from None
     except (RCLError, RCUtilsError, RMWError) as error:
         raise GenimaError(f"cannot join ROS: {_words(str(error))}") from None
     except (exceptions.NameValidationException, exceptions.ParameterException) as error:
@@ -134,7 +134,7 @@ def _logs_can_be_written() -> bool:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         problem = f"genima: ROS cannot write its log file in {printable(logs)} ({why})"
-        print(f"{problem}; going on without; set ROS_LOG_DIR to a folder that can be written", file=sys.stderr)
+        print(f"{problem}; continuing without it; set ROS_LOG_DIR to a folder that can be written", file=sys.stderr)
         return False
     return True
 

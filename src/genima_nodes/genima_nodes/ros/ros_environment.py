@@ -15,13 +15,13 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.system.terminal import printable
 
-_ELSEWHERE = ("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS")  # variables that other machines are found by
-_DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports collide with ephemeral ones
+_ELSEWHERE = ("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS")  # discovery of other machines
+_DOMAINS = range(1, 102)  # 0 is the default; above 101 the ports collide with ephemeral ones
 _FIRST_PORT, _PORTS = 7400, 250  # RTPS: of domain 0, and those of a domain
 
 
 def ros_environment() -> dict[str, str]:
-    """Variables for processes that talk to each other on this machine alone, in a domain of their own."""
+    """Return variables for processes that communicate on this machine alone, in a domain of their own."""
     for name in _ELSEWHERE:
         if os.environ.pop(name, ""):
             print(f"genima: {name} is not used: these nodes are on this machine alone", file=sys.stderr)
@@ -43,15 +43,15 @@ def _environment(dds: str = "shared_memory") -> dict[str, str]:
 
 
 def robot_environment() -> dict[str, str]:
-    """The same for a real robot, which others speak to as well: in the domain that they are in by default."""
+    """Return the same for a real robot: in the user's domain, by default 0."""
     os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
     return ros_environment()
 
 
 def joining_environment(dds: str = "shared_memory") -> dict[str, str]:
-    """The same for who joins a real robot that runs already: the profile of config/dds that its launch took.
+    """Return the same to join a running real robot: with the profile of config/dds of its launch file.
 
-    What the user's shell says of the profile and the middleware wins.
+    The profile and the middleware in the user's shell take precedence.
 
     Raises:
         GenimaError: for a profile that does not exist, and variables that ROS would refuse.
@@ -72,12 +72,12 @@ def dds_profile(name: str) -> Path:
     folder = paths.shared("config", "dds")
     known = sorted(file.stem for file in folder.glob("*.xml"))
     if name not in known:
-        raise GenimaError(f"DDS profile: no such one ({printable(name)}); take {' or '.join(known)}")
+        raise GenimaError(f"DDS profile: unknown ({printable(name)}); use {' or '.join(known)}")
     return folder / f"{name}.xml"
 
 
 def free_domains() -> list[int]:
-    """Domains that no process on this machine names in its environment or listens in."""
+    """Return the domains that no process on this machine has in its environment or listens in."""
     taken = _domains_with_ports()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ValueError):
@@ -86,7 +86,7 @@ def free_domains() -> list[int]:
 
 
 def _domains_with_ports() -> set[int]:
-    """Domains whose UDP ports are open on this machine: a process may have chosen one without its environment."""
+    """Return the domains whose UDP ports are open on this machine: a process may set one without its environment."""
     domains = set()
     for table in ("udp", "udp6"):
         with contextlib.suppress(OSError, ValueError, IndexError):

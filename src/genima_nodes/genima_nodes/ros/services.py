@@ -1,4 +1,4 @@
-"""Services that do something and say in words what came of it."""
+"""Trigger services from functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genima.errors import GenimaError
 
 
 def answer_service(act: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
-    """The callback of a service: ``act`` returns what is said, or raises a GenimaError that says why not."""
+    """Return the callback of a service: ``act`` returns its message, or raises a GenimaError with the reason."""
 
     def on_request(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

@@ -1,7 +1,7 @@
-"""One process for each role in a namespace: a second command guard or task runner would act beside the first one.
+"""One process for each role in a namespace: no second command guard or task runner beside the first one.
 
-Each announces itself twice a second. A process that was killed falls silent at once, long before DDS forgets it: a
-restart is not held up by its predecessor.
+Each announces itself twice a second. A killed process stops that at once, long before DDS removes it: it does not delay
+a restart.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from genima_nodes.ros.ros_context import create
 
 _PROFILE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _PERIOD = 0.5  # s between announcements
-_DISCOVERY = 0.5  # s in which others are seen
-_ANSWER = 1.5  # s more, where one is seen, for its announcement: it may have been killed
+_DISCOVERY = 0.5  # s of discovery
+_ANSWER = 1.5  # s more for the announcement of one that is discovered: it may have been killed
 
 
 @dataclass(frozen=True, order=True)
 class Instance:
-    """A process. The older one goes first."""
+    """Process with its start time; the older one has priority."""
 
     started: int  # ns since 1970
     host: str
@@ -39,7 +39,7 @@ class Instance:
 
     @classmethod
     def parse(cls, text: str) -> Instance | None:
-        """Return what an announcement says; None for a text that is none."""
+        """Parse an announcement; return None for another text."""
         started, _, rest = text.partition(" ")
         process, _, host = rest.partition(" ")
         numbers = (started, process)
@@ -55,10 +55,10 @@ OWN = Instance(time.time_ns(), socket.gethostname(), os.getpid())
 
 
 def require_single(role: str) -> None:
-    """Check, before a node is made, that no other process has its role in this domain and namespace.
+    """Check, before a node is created, that no other process has its role in this domain and namespace.
 
     Raises:
-        GenimaError: naming the other one.
+        GenimaError: with the host and number of the other process.
     """
     node = create(lambda: rclpy.create_node(f"{role}_start", enable_rosout=False, start_parameter_services=False))
     executor = SingleThreadedExecutor()
@@ -85,7 +85,7 @@ def require_single(role: str) -> None:
 
 
 class SingleInstance:
-    """Announces the process of a node, and notices an older one of the same role: two may start at the same time."""
+    """Announcement of a process, and check for an older one of the same role: two may start at the same time."""
 
     def __init__(self, node: Node, role: str) -> None:
         self.older: Instance | None = None  # this process must end
@@ -108,7 +108,7 @@ def refusal(node: Node, role: str, other: Instance) -> GenimaError:
     namespace = node.get_namespace()
     place = f"ROS_DOMAIN_ID {node.context.get_domain_id()}" + (f", namespace {namespace}" if namespace != "/" else "")
     return GenimaError(
-        f"{role}: one runs already on {printable(shorten(other.host))} (process {other.process}) in {place}; end that "
+        f"{role}: runs already on {printable(shorten(other.host))} (process {other.process}) in {place}; end that "
         "one, or start this one in another domain or namespace"
     )
 

@@ -1,4 +1,4 @@
-"""Listens to a running graph, to be judged by :mod:`genima.doctor.streams`; says nothing, moves nothing."""
+"""Subscribe to a running graph and check it with :mod:`genima.doctor.streams`; publishes nothing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_nodes.ros import messages, qos
 
-CHECKUP = "checkup"  # the node that listens all the time
+CHECKUP = "checkup"  # the node that checks continuously
 
 
 class TopicListener(Node):
-    """Hears cameras, joints and diagnostics while it spins, from now on."""
+    """Subscriber of cameras, joints and diagnostics."""
 
     def __init__(self, name: str, namespace: str = "") -> None:
         """Args:
@@ -49,13 +49,13 @@ class TopicListener(Node):
         cameras: Mapping[str, Camera],
         robot: RobotModel | None,
     ) -> None:
-        """Listen to cameras, too.
+        """Subscribe to cameras, too.
 
         Args:
-            views: to listen to.
-            rig: what is expected of them, as far as anybody said.
-            cameras: their calibrations, as far as there are any.
-            robot: whose joints are expected, if it is known.
+            views: of the cameras.
+            rig: their expected settings, where known.
+            cameras: their calibrations, where known.
+            robot: of the joint states, where known.
         """
         self._rig, self._cameras, self._robot = rig, cameras, robot
         self._topics = {view: f"cameras/{view}/color/image_raw" for view in views}
@@ -67,17 +67,17 @@ class TopicListener(Node):
             )
 
     def close(self) -> None:
-        """It has no threads."""
+        """Nothing to end."""
 
     def forget(self) -> None:
-        """Count from now on."""
+        """Clear all statistics."""
         self._heard = {view: TopicSamples() for view in self._topics}
         self._newest: dict[str, tuple[tuple[int, int], str]] = {}  # size and encoding of images, by view
         self._infos: dict[str, CameraInfo] = {}
         self._joints, self._state = TopicSamples(), JointState()
 
     def groups(self) -> list[Group]:
-        """What was heard since the last :meth:`forget`."""
+        """Return the findings since the last :meth:`forget`."""
         own = self.get_fully_qualified_name()
         names = [f"{namespace.rstrip('/')}/{name}" for name, namespace in self.get_node_names_and_namespaces()]
         graph = [streams.nodes(names, own), streams.commands(self._speakers("joint_command"))]
@@ -88,9 +88,9 @@ class TopicListener(Node):
         ]
 
     def told(self) -> Group:
-        """What nodes say on /diagnostics, but for the one that says what :meth:`groups` does."""
+        """Return the findings of nodes on /diagnostics, except those of :meth:`groups`."""
         told = [_as_finding(status) for name, status in sorted(self._health.items()) if f"{CHECKUP}: " not in name]
-        return Group("what nodes say of themselves", told or [skipped("/diagnostics", "nobody says anything")])
+        return Group("diagnostics of the nodes", told or [skipped("/diagnostics", "no messages")])
 
     def _images(self) -> Iterator[Finding]:
         for view, topic in self._topics.items():
@@ -104,7 +104,7 @@ class TopicListener(Node):
     def _lens(self, view: str) -> Finding:
         what, info = f"{view} lens", self._infos.get(view)
         if info is None:
-            return skipped(what, "no camera_info came")
+            return skipped(what, "no camera_info received")
         if not info.k.any():
             return warn(what, "the driver knows no lens (camera_info is zero)", "the calibration's own is used")
         try:
@@ -156,6 +156,6 @@ def _as_finding(status: DiagnosticStatus) -> Finding:
     if status.level == DiagnosticStatus.OK:
         return ok(status.name, status.message or "ok")
     if status.level == DiagnosticStatus.STALE:
-        return skipped(status.name, status.message or "it says that this is old")
+        return skipped(status.name, status.message or "stale")
     make = warn if status.level == DiagnosticStatus.WARN else fail
-    return make(status.name, status.message or "it says no more", "see its log")
+    return make(status.name, status.message or "no message", "see its log")

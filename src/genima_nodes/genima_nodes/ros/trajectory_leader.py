@@ -1,4 +1,4 @@
-"""A leader without an arm, which plays motions: what the nodes have in common that do so."""
+"""Virtual leader that plays joint trajectories: base class of such nodes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
 
-_LOOK = 0.02  # s between looks at whether a stage has ended
+_POLL = 0.02  # s between checks for the end of a stage
 
-Stage = Callable[[NDArray[np.float64]], JointTrajectory]  # from where the leader stands; made when its turn comes
+Stage = Callable[[NDArray[np.float64]], JointTrajectory]  # from the leader's joints; called at the start of the stage
 
 
 class TrajectoryLeader(Node):
-    """Speaks on `leader/joint_states` all the time, 200 times a second; `leader/playing` tells whether it moves."""
+    """Publisher of `leader/joint_states` at a fixed rate; `leader/playing` is true while it moves."""
 
     def __init__(self, name: str) -> None:
         """Raises:
@@ -33,23 +33,23 @@ class TrajectoryLeader(Node):
         super().__init__(name)
         self.robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         rate = parameters.number(self, "rate", 200.0, 20.0, 1000.0)
-        self._stages: list[Stage] = []  # still to come
+        self._stages: list[Stage] = []  # next ones
         self._busy = False
         self._lock = threading.Lock()  # of the four below
-        self._way: JointTrajectory | None = None
-        self._begin = 0.0  # of the way, s by the node's clock
+        self._trajectory: JointTrajectory | None = None
+        self._begin = 0.0  # of the trajectory, s of the node's clock
         self._rest, self._gripper = self.robot.home.copy(), 1.0
         self._health = DiagnosticUpdater(self)
-        self._said = self._health.meter("leader/joint_states")
+        self._published = self._health.meter("leader/joint_states")
         self._health.value("late samples", lambda: self._pace.late)
         self._publisher = self.create_publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
         self._playing = self.create_publisher(Bool, "leader/playing", qos.TASK)
-        self._say_busy(False)
-        self.create_timer(_LOOK, self._go_on, clock=STEADY)
-        self._pace = PacedThread(1 / rate, self._speak, "leader")
+        self._set_busy(False)
+        self.create_timer(_POLL, self._start_next, clock=STEADY)
+        self._pace = PacedThread(1 / rate, self._publish, "leader")
 
     def start(self) -> None:
-        """Start the paced thread, once all parameters are accepted: a refused node must leave no thread behind."""
+        """Start the paced thread, once all parameters are accepted: a rejected node must leave no thread behind."""
         self._pace.start()
 
     def close(self) -> None:
@@ -57,62 +57,62 @@ class TrajectoryLeader(Node):
         self._pace.close()
 
     def stand(self, positions: NDArray[np.float64], gripper: float) -> None:
-        """End what is played and be at ``positions`` (n,) rad at once: it has no weight."""
+        """Stop playing and set the leader to ``positions`` (n,) rad at once."""
         self._stages = []
         with self._lock:
-            self._way, self._rest, self._gripper = None, positions, gripper
-        self._say_busy(False)
+            self._trajectory, self._rest, self._gripper = None, positions, gripper
+        self._set_busy(False)
 
     def play(self, stages: list[Stage]) -> None:
         """Play one stage after the other.
 
         Raises:
-            GenimaError: when it plays already.
+            GenimaError: while it plays.
         """
         self.require_idle()
         self._stages = stages
-        self._say_busy(True)
-        self._go_on()
+        self._set_busy(True)
+        self._start_next()
 
     def require_idle(self) -> None:
-        """Raise a GenimaError when it plays."""
+        """Raise a GenimaError while it plays."""
         if self._busy:
-            raise GenimaError("it plays already")
+            raise GenimaError("leader: playing already; wait for its end")
 
     def enough(self) -> bool:
-        """Whether the stages to come are not needed any more."""
+        """True where the next stages are not needed."""
         return False
 
-    def _go_on(self) -> None:
-        """Begin the next stage when the last has ended."""
-        if not self._busy or self._way is not None:
+    def _start_next(self) -> None:
+        """Start the next stage when the last has ended."""
+        if not self._busy or self._trajectory is not None:
             return
         if not self._stages or self.enough():
-            self._say_busy(False)
+            self._set_busy(False)
             return
-        way = self._stages.pop(0)(self._rest)
+        trajectory = self._stages.pop(0)(self._rest)
         with self._lock:
-            self._way, self._begin = way, messages.now(self)
+            self._trajectory, self._begin = trajectory, messages.now(self)
 
-    def _say_busy(self, busy: bool) -> None:
+    def _set_busy(self, busy: bool) -> None:
         self._busy = busy
         self._playing.publish(Bool(data=busy))
 
     # The paced thread.
 
-    def _speak(self, deadline: float, periods: int) -> bool:
+    def _publish(self, deadline: float, periods: int) -> bool:
         now = messages.now(self)
         velocities = np.zeros_like(self._rest)
         with self._lock:
-            if self._way is not None:
-                self._rest, velocities, self._gripper = self._way.at(now - self._begin)
-                if now - self._begin >= self._way.seconds:
-                    self._way = None
+            if self._trajectory is not None:
+                self._rest, velocities, self._gripper = self._trajectory.at(now - self._begin)
+                if now - self._begin >= self._trajectory.seconds:
+                    self._trajectory = None
             positions, gripper = self._rest, self._gripper
         message = JointState(name=[*self.robot.joint_names, self.robot.gripper_joint])
         message.header.stamp = messages.time_message(now)
         message.position = [*positions, self.robot.gripper_position(gripper)]
         message.velocity = [*velocities, 0.0]
         self._publisher.publish(message)
-        self._said.tick()
+        self._published.tick()
         return True

@@ -1,4 +1,4 @@
-"""Transforms of tf as messages: apart from the other messages, as few nodes need them and SciPy takes long to load."""
+"""Conversion of tf transforms; apart from :mod:`messages`, as few nodes need them and SciPy loads slowly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genima_nodes.ros.messages import time_message
 
 
 def transform_message(stamp: float, parent: str, child: str, T_parent_child: NDArray[np.float64]) -> TransformStamped:
-    """A frame's pose (4, 4) in another."""
+    """Return the message of a frame's pose (4, 4) in its parent."""
     message = TransformStamped(child_frame_id=child, header=Header(stamp=time_message(stamp), frame_id=parent))
     x, y, z = map(float, T_parent_child[:3, 3])
     message.transform.translation = Vector3(x=x, y=y, z=z)

@@ -1,4 +1,4 @@
-"""Work that callbacks must not wait for."""
+"""Background worker for work that would block a callback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Generic, TypeVar
 from genima_nodes.ros.paced_thread import starting_in_background
 
 T = TypeVar("T")
-_LOOK = 0.005  # s
+_POLL = 0.005  # s
 
 
 class WorkerThread(Generic[T]):
-    """Does the same with one item after the other, in the order of their coming, in a thread of its own."""
+    """Thread that processes items in the order of their arrival."""
 
     def __init__(self, work: Callable[[T], None], room: int, name: str) -> None:
-        """``room`` is how many items may wait."""
+        """``room`` is the number of items that may wait."""
         self._work = work
         self._waiting: queue.Queue[T | None] = queue.Queue(room)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -26,7 +26,7 @@ class WorkerThread(Generic[T]):
             self._thread.start()
 
     def take(self, item: T) -> bool:
-        """Whether there was room for it."""
+        """Add an item; return False where the queue is full."""
         try:
             self._waiting.put_nowait(item)
         except queue.Full:
@@ -34,12 +34,12 @@ class WorkerThread(Generic[T]):
         return True
 
     def wait(self) -> None:
-        """Until nothing waits any more, or the thread has failed."""
+        """Wait until all items are processed, or the thread has failed."""
         while self._waiting.unfinished_tasks and self._thread.is_alive():
-            time.sleep(_LOOK)
+            time.sleep(_POLL)
 
     def close(self) -> None:
-        """End, once all is done that waits."""
+        """Process all waiting items, then end the thread."""
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()

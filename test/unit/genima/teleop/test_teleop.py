@@ -832,7 +832,7 @@ def test_the_simulated_leader_plays_what_the_scene_needs(graph) -> None:
     graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "it is not where the demo begins")
     stage.play("approach")
     assert stage.ask("play").success
-    assert "plays already" in stage.ask("play").message
+    assert "playing already" in stage.ask("play").message
     said = stage.said
     graph.until(lambda: abs(said[-1].position[0] - stage.demo.start[0]) > 0.01, "it does not move")
     time.sleep(1.0)
