@@ -139,7 +139,7 @@ class Simulation:
         return SceneState(self.data, self.placements)
 
     def _is_goal_state(self) -> bool:
-        return self.board is None and self.task.succeeded(self.state)
+        return self.board is None and bool(self.task.succeeded(self.state))  # a NumPy bool would abort a ROS message
 
     def objects(self) -> dict[str, NDArray[np.float64]]:
         """Return the positions of the objects by name, (3,) m in the base frame each."""
