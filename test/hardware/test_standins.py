@@ -231,7 +231,7 @@ def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
     told = len(hardware.franka.targets)
     there = hardware.arm.q
     resumed = graph.call(Trigger, "command_guard/resume", Trigger.Request())
-    assert resumed.success and "the robot recovers first" in resumed.message
+    assert resumed.success and "recovering the robot" in resumed.message
     graph.until(lambda: hardware.franka.controllers[hardware.franka._backend.controller] == "active", "no recovery")
     graph.until(graph.is_fine("arm_recovery"), "it is not known to be back")
     assert "joint_velocity_violation" in cell.health("arm_recovery")["last error"]
