@@ -1,4 +1,4 @@
-"""How well images tell that a camera has been moved (genima_calibration.pose_check, .drift), on demos of the simulator.
+"""How well images tell that a camera has been moved (genima_calibration.pose_check), on demos of the simulator.
 
 Of demos spread over a folder, one moment each is drawn at random: the arm moves, objects stand about, but the gripper
 stands still, as where genima_calibration.calibration_watch looks. Every view is held against its true calibration,
@@ -29,8 +29,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import moved
 from genima.types import Image, Joints
-from genima_calibration.drift import Drift
-from genima_calibration.pose_check import LIMIT, CalibrationChecker, PoseVerdict
+from genima_calibration.pose_check import LIMIT, CalibrationChecker, DriftDetector, PoseVerdict
 from genima_calibration.stationary_detector import is_slow
 
 Array = NDArray[np.float64]
@@ -92,7 +91,7 @@ def count(
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             twist = np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]])
             checker.calibrated = replace(camera, T_parent_camera=moved(camera.T_parent_camera, twist))
-            drift, verdicts, shifts, said = Drift(), list[PoseVerdict](), list[float](), 0
+            drift, verdicts, shifts, said = DriftDetector(), list[PoseVerdict](), list[float](), 0
             for image, joints in seen[first : first + length]:
                 shift = checker.outline(joints).shift(-twist)
                 shifts.append(float(np.sqrt(2 * np.mean(shift**2))) if len(shift) else 0.0)
@@ -112,7 +111,7 @@ def count(
     )
     share = f"{noticed.mean():.0%} of {len(noticed)}" if len(noticed) else "-"
     clear = [run for run in runs if not metres + degrees or np.all(run.shifts > limit)]
-    told = [run.said for run in clear if run.said]
+    told = [run.call_trigger for run in clear if run.call_trigger]
     row = f"{len(told)} of {len(clear)}" + (f" by {np.median(told):.0f}, at most {max(told)}" if told else "")
     print(f"{camera.view:<16}{name:<14}{columns}{np.median(all_shifts):>11.1f} px{share:>21}{row:>28}", flush=True)
 

@@ -36,10 +36,10 @@ from genima.io.paths import shared
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse, moved, pose, rotation_vector, transform
 from genima_calibration.board_detection import Detection, detect
-from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, derivatives, marginal
+from genima_calibration.bundle_adjustment import CAMERA, Fit, FreeParameters, Noise, derivatives, marginal_system
 from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
 from genima_calibration.hand_eye import calibrate
-from genima_calibration.samples import Sample, stack
+from genima_calibration.samples import Sample, stack_samples
 from genima_sim.calibration import CalibrationSetup, CalibrationWorkcell
 
 Array = NDArray[np.float64]
@@ -220,16 +220,16 @@ def wrong(options: Options) -> range:
 
 def limit(robot: RobotModel, made: Setup, noise: Noise) -> tuple[float, float]:
     """The least mean error in mm and deg, root mean square."""
-    samples = replace(stack(made.samples, made.lens, robot), joints=made.joints)
-    at = Fit(made.truth, made.lens, 1.0, made.joints, noise, samples.seen.astype(float), np.eye(12), Free())
-    normal, _, _ = marginal(derivatives(samples, at), at.weights, noise.joints / noise.pixels)
+    samples = replace(stack_samples(made.samples, made.lens, robot), joints=made.joints)
+    at = Fit(made.truth, made.lens, 1.0, made.joints, noise, samples.seen.astype(float), np.eye(12), FreeParameters())
+    normal, _, _ = marginal_system(derivatives(samples, at), at.weights, noise.joints / noise.pixels)
     C = noise.pixels**2 * np.linalg.inv(normal.sum(0))[CAMERA, CAMERA]
     return 1e3 * float(np.sqrt(np.trace(C[:3, :3]))), float(np.degrees(np.sqrt(np.trace(C[3:, 3:]))))
 
 
 def opencv(robot: RobotModel, made: Setup) -> dict[str, tuple[HandEye, float]]:
     """What each of OpenCV's solvers finds, and its median misfit in px."""
-    samples = stack(made.samples, made.lens, robot)
+    samples = stack_samples(made.samples, made.lens, robot)
     found = {}
     for method in OPENCV:
         if hand_eye := solve_opencv(samples, made.truth.parent, method):

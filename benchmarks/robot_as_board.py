@@ -29,7 +29,7 @@ from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse, moved, rotation_vector, transform
 from genima.types import Joints
 from genima_calibration.image_undistortion import ImageUndistorter
-from genima_calibration.markerless import MarkerlessResult, RobotImage, locate
+from genima_calibration.markerless import MarkerlessResult, RobotImage, locate_camera
 from genima_calibration.robot_outline import Outline
 from genima_sim.calibration.robot_images import RobotImageGenerator, RobotImageSet
 
@@ -113,7 +113,7 @@ def measure(image_set: RobotImageSet, generator: RobotImageGenerator, robot: Rob
     guess = off(image_set.T_base_camera, *options.off, image_set.seed) if options.guess else None
     began = time.process_time()
     try:
-        found = locate(photos, image_set.intrinsics, robot, guess)
+        found = locate_camera(photos, image_set.intrinsics, robot, guess)
     except GenimaError as error:
         return Row(image_set.seed, str(error), seconds=time.process_time() - began)
     seconds = time.process_time() - began

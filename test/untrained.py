@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from genima.policy.controller.act import Act, ActConfig
 from genima.policy.controller.controller import Controller, JointStatistics
@@ -29,3 +30,12 @@ def save_checkpoints(folder: Path, view_size: int = 64, of: str = "panda") -> Pa
     statistics = JointStatistics(robot.home, np.full(len(robot.home), 0.05))
     Controller(spec, act, tokenizer, statistics).save_pretrained(folder / "controller")
     return folder
+
+
+def randomize_zeros(module: nn.Module) -> None:
+    """Give random weights to the layers that start at zero, so that everything has an effect."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        if not parameter.any():
+            with torch.no_grad():
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))

@@ -90,7 +90,7 @@ def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
         assert len(sample_names(samples)) == 6
         terminal.until("6 samples (")
         terminal.press("m")
-        terminal.until("the arm moves by itself now")
+        terminal.until("the arm moves automatically")
         terminal.until("samples; moves")
         terminal.press("m")
         terminal.until("the arm comes to rest")
@@ -114,7 +114,7 @@ def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
     robot = ["--robot-ip", "robot.here", "--robot", "panda", "--cameras", place.rig(), "--view", "front"]
     with Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | place.environment) as terminal:
         terminal.until("w/s forwards, back")
-        terminal.until("m move by itself")
+        terminal.until("m start or stop the automatic motion")
         terminal.until("0 samples, 0% covered: board not seen")
         terminal.press("t")
         terminal.until("board not seen: 0 of its 24 points")
@@ -166,7 +166,7 @@ def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> N
         (["--sim", "--auto", "--view", "top"], "--view top: the simulator has front"),
         (["--sim", "--view", "left-shoulder"], "--view left-shoulder: .*for example left_shoulder"),
         (["--sim", "--robot", "fr3"], "--robot is of a real robot"),
-        (["--view", "front"], "say with --parent base or flange what carries the camera"),
+        (["--view", "front"], "give --parent base or --parent flange"),
         (["--view", "front", "--parent", "base", "--auto"], "--auto goes with --sim; on a real robot key m"),
         (["--robot-ip", "robot.here", "--cameras", "rig.yaml"], "--view is missing"),
         (["--robot-ip", "robot.here", "--view", "front"], "--cameras is missing"),

@@ -20,11 +20,11 @@ from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.control.limit_violations import violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima_cli import fault_bench
-from genima_cli.fault_bench import Result, hold_ms, line, main, rest_ms, shifted_clock, table
-from genima_cli.fault_relays import Record, Relay, remappings
-from genima_cli.faults import Fault, all_faults
-from genima_cli.shifted_clock import set_clock
+from genima_cli.faults import bench as fault_bench
+from genima_cli.faults.bench import Result, hold_ms, line, main, rest_ms, table
+from genima_cli.faults.injection import Fault, all_faults
+from genima_cli.faults.relays import Record, Relay, remappings
+from genima_cli.faults.shifted_clock import build_shifted_clock, set_clock
 
 ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
 
@@ -76,7 +76,7 @@ def test_the_arm_rests_when_the_set_points_stand_for_good() -> None:
     assert rest_ms(record, 50.905, 52.0) == pytest.approx(95, abs=0.11)
     assert rest_ms(record, 51.5, 52.0) == 0.0  # it stood already
     assert rest_ms(record, 50.905, 51.05) is None  # not for long enough
-    silent = Record(times[:30] + 50, times[:30], positions[:30])  # who hears nothing stays where it is
+    silent = Record(times[:30] + 50, times[:30], positions[:30])  # who receives nothing stays where it is
     assert rest_ms(silent, 50.5, 52.0) == pytest.approx(80, abs=0.11)
 
 
@@ -110,18 +110,18 @@ def test_a_relay_passes_on_spoils_keeps_back_and_delays() -> None:
     heard: list[str] = []
     relay = Relay(heard.append)
     relay("a")
-    assert (heard, relay.touched, relay.last) == (["a"], None, "a")
-    relay.spoil = lambda message: message.upper()
+    assert (heard, relay.first_fault, relay.last) == (["a"], None, "a")
+    relay.fault = lambda message: message.upper()
     relay("b")
-    assert heard[-1] == "B" and relay.touched is not None and relay.last == "a"
-    relay.spoil = lambda message: None
+    assert heard[-1] == "B" and relay.first_fault is not None and relay.last == "a"
+    relay.fault = lambda message: None
     relay("c")
-    relay.cure()
+    relay.clear_fault()
     relay.delay = 0.05
     relay("d")
     assert heard == ["a", "B"]
     time.sleep(0.3)
-    relay.cure()
+    relay.clear_fault()
     relay("e")
     assert heard == ["a", "B", "d", "e"]
 
@@ -192,7 +192,7 @@ def test_a_record_is_continued_only_with_the_same_settings(tmp_path: Path, monke
 
 @pytest.mark.real_time
 def test_the_clock_of_a_process_can_be_set(tmp_path: Path) -> None:
-    file, environment = shifted_clock(tmp_path)
+    file, environment = build_shifted_clock(tmp_path)
     program = "import time as t; a, b = t.time(), t.monotonic(); input(); print(t.time() - a, t.monotonic() - b)"
     process = subprocess.Popen(
         [sys.executable, "-c", program], env=os.environ | environment, stdin=-1, stdout=-1, text=True

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pytest
 import yaml
-from test_real_command import MISSING, SERIALS, Command, Place, place  # noqa: F401 (a fixture)
+from real_command import MISSING, SERIALS, Command, Place
 
 from genima.doctor.ros import PROFILE
 
@@ -27,7 +27,7 @@ def call(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
-def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: Place) -> None:  # noqa: F811
+def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: Place) -> None:
     """It is an FR3 with its hand where nothing else is said: the address is of that one."""
     rig, logs = place.folder / "one.yaml", place.folder / "logs"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}

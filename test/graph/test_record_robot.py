@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import yaml
+from real_command import MISSING, SERIALS, Place
 from terminal import Terminal
-from test_real_command import MISSING, SERIALS, Place, place  # noqa: F401 (a fixture)
 
 from genima.data.episodes import Episode, find_episodes
 from genima.robot.model import RobotModel
@@ -18,7 +18,7 @@ pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
 
 
 @pytest.mark.real_time
-def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:  # noqa: F811
+def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
     rig, logs, out = place.folder / "one.yaml", place.folder / "logs", place.folder / "demos"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
     rig.write_text(yaml.safe_dump({"front": camera}), encoding="utf-8")

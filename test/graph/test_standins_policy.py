@@ -57,7 +57,7 @@ class Played:
 def play(found: Cell, logs: Path, environment: dict[str, str]) -> Played:
     """A task, in which a camera is unplugged for a while. In a process of its own: DDS reads its profile once in a
     process's life."""
-    os.environ.update(environment)  # this process takes part in the same graph
+    os.environ.update(environment)  # this process joins the same graph
     commands: list[JointState] = []
     targets: list[JointState] = []
     reflexes: list[int] = []

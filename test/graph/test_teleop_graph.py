@@ -155,7 +155,7 @@ def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
     demo = demo.rename(tmp_path / "mine")
     for arguments, words in {
         (): "needs a terminal",
-        ("--sim",): "in which scene was",
+        ("--sim",): "unknown scene",
         ("--sim", "--speed", "2"): "--speed 2.0: must be less than or equal to 1",
     }.items():
         refused = run([*REPLAY, str(demo), *arguments])
@@ -168,7 +168,7 @@ def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
         ([*COMMAND, "--leader", "keyboard"], "needs a terminal"),
         ([*COMMAND, "--leader", "expert", "--episodes", "0"], "--episodes 0: must be greater"),
         ([*COMMAND, "--leader", "expert", "--task", "juggle"], "juggle"),
-        (RECORD, "say what is done with --instruction"),
+        (RECORD, "give --instruction"),
         ([*RECORD, "--instruction", "wave"], "needs a terminal"),
         ([*RECORD, "--sim", "--leader", "gamepad"], "needs a terminal"),
         ([*RECORD, "--sim", "--task", "juggle"], "juggle"),

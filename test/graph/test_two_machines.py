@@ -18,16 +18,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
-import test_transport
+import tile_transport
 from sensor_msgs.msg import JointState
 from standins import interfaces
 from standins.cell import Cell, cell, prepare, set_scene
 
 from genima.io import paths
 from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec
-from genima_cli.fault_bench import shifted_clock
+from genima_cli.faults.shifted_clock import build_shifted_clock, set_clock
 from genima_cli.graph_client import GraphClient
-from genima_cli.shifted_clock import set_clock
 from genima_cli.supervisor import Supervisor
 from genima_interfaces.action import RunTask
 from genima_nodes.ros import qos
@@ -63,8 +62,8 @@ def test_drawn_targets_come_by_the_network(tmp_path: Path) -> None:
     assert alone.read_text() != text
     environment = os.environ | ros_environment() | {"FASTRTPS_DEFAULT_PROFILES_FILE": str(alone)}
     programs = [
-        program.replace(str(test_transport.TILES - 1), str(TILES - 1)).replace(str(test_transport.TILES), str(TILES))
-        for program in (test_transport.READER, test_transport.SENDER)
+        program.replace(str(tile_transport.TILES - 1), str(TILES - 1)).replace(str(tile_transport.TILES), str(TILES))
+        for program in (tile_transport.READER, tile_transport.SENDER)
     ]
     reader, sender = (
         subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
@@ -163,7 +162,7 @@ def play(found: Cell, clock: Path, shifted: dict[str, str], logs: Path, environm
 def test_an_arm_does_not_move_by_another_clock_than_its_own(tmp_path: Path) -> None:
     """The guard and the drivers on one machine, the models on another: apart from the start, then right, then apart."""
     found = cell(tmp_path, fps=10.0)
-    clock, shifted = shifted_clock(tmp_path)
+    clock, shifted = build_shifted_clock(tmp_path)
     profile = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(paths.shared("config", "dds", "two_machines.xml"))}
     environment = ros_environment() | profile | interfaces.environment()
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:

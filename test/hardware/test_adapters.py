@@ -126,7 +126,7 @@ def test_set_points_become_what_the_controller_takes(graph, backend: str) -> Non
     time.sleep(0.3)
     np.testing.assert_allclose(arm.positions(), last, atol=0.02)
     assert arm.positions().tolist() == follower.position.tolist()
-    if backend == "gello":  # its controller ends the whole driver when it hears nothing for 0.5 s
+    if backend == "gello":  # its controller ends the whole driver when it receives nothing for 0.5 s
         assert not len(message.velocity)
         assert len(arm.targets) > told + 5
         assert time.time() - messages.seconds(arm.targets[-1].header.stamp) < 0.5 + 2.0  # a busy machine
@@ -168,7 +168,7 @@ def test_what_is_wrong_holds_the_arm_and_is_told(graph, monkeypatch: pytest.Monk
         graph.until(lambda: graph.is_fine("arm_adapter")() and arm.follows(), "no recovery", arm.command)
 
     arm.q = FR3.home - 0.2  # a reflex: its driver is silent for a while, and then it is elsewhere
-    graph.until(graph.complains("arm_adapter", "its driver says nothing of its joints"), "no complaint")
+    graph.until(graph.complains("arm_adapter", "no joint states from its driver"), "no complaint")
     time.sleep(0.6)
     graph.until(graph.complains("arm_adapter", "call resume"), "no complaint", arm.command)
     np.testing.assert_allclose(arm.positions(), arm.q)  # not back to where it was before
@@ -187,8 +187,8 @@ def test_nobody_reaches_the_controller_past_the_guard(graph, backend: str) -> No
     graph.until(arm.follows, "set-points do not arrive", arm.command)
     kind, target = TARGETS[backend]
     for topic, spoken, words in (
-        (target, kind, f"/rival speaks to the controller on {target}, past the command guard"),
-        ("joint_command", JointState, "/rival speaks to the robot beside the command guard"),
+        (target, kind, f"/rival publishes to the controller on {target}, bypassing the command guard"),
+        ("joint_command", JointState, "/rival commands the robot besides the command guard"),
     ):
         with rival(topic, spoken):
             graph.until(graph.complains("arm_adapter", words), "no complaint", arm.command)
@@ -210,7 +210,7 @@ def test_a_leader_does_not_reach_the_controller_of_gello(graph) -> None:
 def test_a_controller_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arm_adapter, "_PATIENCE", 0.3)
     graph.add(ArmAdapterNode(**options(backend="crisp")))
-    words = "controller joint_impedance_controller: nobody listens on /target_joint"
+    words = "controller joint_impedance_controller: no subscriber on /target_joint"
     graph.until(graph.complains("arm_adapter", words), "no complaint")
 
 

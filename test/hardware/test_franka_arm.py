@@ -28,7 +28,7 @@ from genima.robot.model import RobotModel
 from genima.types import Command, Joints
 from genima_interfaces.srv import SelectSource
 from genima_nodes.command_guard import CommandGuardNode
-from genima_nodes.drivers.franka_errors import flags, why_stopped
+from genima_nodes.drivers.franka_errors import flags, stop_reason
 from genima_nodes.drivers.libfranka_arm import ArmSettings, FrankaArm
 from genima_nodes.drivers.libfranka_hand import FrankaHand
 from genima_nodes.franka_arm import FrankaArmNode
@@ -252,12 +252,12 @@ def test_a_lost_connection_is_a_reason_too_and_recovers_when_it_is_back(arm: Fra
 def test_reasons_in_words() -> None:
     state = pylibfranka.RobotState()
     state.robot_mode = pylibfranka.RobotMode.Idle
-    assert why_stopped(state) == "" and flags(state.current_errors) == set()
+    assert stop_reason(state) == "" and flags(state.current_errors) == set()
     state.current_errors.start_elbow_sign_inconsistent = True
-    assert "start elbow sign inconsistent" in why_stopped(state), "a flag without words of its own"
+    assert "start elbow sign inconsistent" in stop_reason(state), "a flag without words of its own"
     state.robot_mode = pylibfranka.RobotMode.Reflex
     state.joint_collision, state.cartesian_collision = [0, 1, 0, 0, 0, 0, 1], [0, 0, 1, 0, 0, 0]
-    assert "felt at joint 2, 7; felt at the hand along z" in why_stopped(state)
+    assert "felt at joint 2, 7; felt at the hand along z" in stop_reason(state)
 
 
 # ------------------------------------------------------------------------------------------------- another robot, none
@@ -295,10 +295,10 @@ def test_the_hand_opens_to_a_width_and_closes_with_a_force_once_each(cell: Any) 
     hand = FrankaHand(HERE, force=30.0, speed=0.1)
     assert hand.measure() == 1.0
     cell.hand.object = 0.02
-    assert hand.reach(0.0) and not hand.reach(0.1)
+    assert hand.move_to(0.0) and not hand.move_to(0.1)
     assert cell.hand.done == [("grasp", (0.0, 0.1, 30.0, 0.08, 0.08))]
     assert hand.measure() == pytest.approx(0.25)
-    assert hand.reach(0.75) and not hand.reach(0.8)
+    assert hand.move_to(0.75) and not hand.move_to(0.8)
     what, (width, _) = cell.hand.done[-1]
     assert what == "move" and width == pytest.approx(0.06)
 
@@ -306,12 +306,12 @@ def test_the_hand_opens_to_a_width_and_closes_with_a_force_once_each(cell: Any) 
 def test_a_hand_that_is_wished_as_it_is_keeps_what_it_holds(cell: Any) -> None:
     hand = FrankaHand(HERE, force=30.0, speed=0.1)
     cell.hand.width = 0.02
-    assert hand.measure() == 0.25 and not hand.reach(0.25), "nobody has asked for anything yet"
-    assert hand.reach(1.0)
+    assert hand.measure() == 0.25 and not hand.move_to(0.25), "nobody has asked for anything yet"
+    assert hand.move_to(1.0)
     cell.hand.object = 0.075
-    assert hand.reach(0.0) and hand.measure() == pytest.approx(0.9375)
-    assert not hand.reach(0.94) and not hand.reach(0.9)
-    assert hand.reach(1.0) and [what for what, _ in cell.hand.done] == ["move", "grasp", "move"]
+    assert hand.move_to(0.0) and hand.measure() == pytest.approx(0.9375)
+    assert not hand.move_to(0.94) and not hand.move_to(0.9)
+    assert hand.move_to(1.0) and [what for what, _ in cell.hand.done] == ["move", "grasp", "move"]
 
 
 def test_what_a_hand_does_not_do_is_told_and_tried_again(cell: Any) -> None:
@@ -322,9 +322,9 @@ def test_what_a_hand_does_not_do_is_told_and_tried_again(cell: Any) -> None:
     assert hand.home() == "homed" and hand.measure() == 1.0
     cell.hand.fails = True
     with pytest.raises(GenimaError, match="command failed"):
-        hand.reach(0.0)
+        hand.move_to(0.0)
     cell.hand.fails = False
-    assert hand.reach(0.0)
+    assert hand.move_to(0.0)
     with pytest.raises(GenimaError, match="Connection timeout"):
         FrankaHand("nowhere", 30.0, 0.1).measure()
 
@@ -385,7 +385,7 @@ def test_a_reflex_is_told_stops_the_guard_and_is_recovered_from(graph: Graph, no
     stay = nodes.command(FR3.home)
     graph.until(lambda: nodes.arm.targets, "it does not follow", stay)
     nodes.arm.touch(joint=2)
-    graph.until(graph.complains("franka_arm", "felt at joint 2"), "it does not tell", stay)
+    graph.until(graph.complains("franka_arm", "felt at joint 2"), "it does not report", stay)
     graph.until(lambda: stops, "the guard is not stopped", stay)
     response = graph.call(Trigger, "franka_arm/recover", Trigger.Request())
     assert response.success and "going on" in response.message

@@ -55,7 +55,7 @@ def test_a_camera_shows_what_the_driver_shows(graph: Graph, film: Callable[..., 
     heard = {topic: graph.hear(kind, f"cameras/front/{topic}", qos.IMAGE) for topic, kind in kinds.items()}
     frames = graph.hear(TFMessage, "/tf_static", _THEIRS)
     film()
-    graph.until(lambda: all(heard.values()) and frames, "it says nothing")
+    graph.until(lambda: all(heard.values()) and frames, "no status received")
     assert topics(graph, "front") == set(kinds), "no depth unless it is asked for"
     graph.until(lambda: len(heard["color/metadata"]) > 3, "no more comes")
     images, infos, metadata = (list(said) for said in heard.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_launch import RECORDED, declared
+from launch_arguments import RECORDED, declared
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()

@@ -16,7 +16,7 @@ from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.calibration_file import load_cameras
 from genima.cameras.rig import load_rig
 from genima.doctor import Status, installation, ros
-from genima.doctor.configuration import rig_fits
+from genima.doctor.configuration import check_rig
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.io.files import parse_yaml, shorten
@@ -132,7 +132,7 @@ def device(text: str) -> None:
 def dds(text: str) -> None:
     """Check a profile of config/dds, and the variables that ROS reads beside it."""
     environment = os.environ | {ros.PROFILE: str(dds_profile(text))}
-    ros.require(environment, installation.has_wheels())
+    ros.require_valid_environment(environment, installation.has_wheels())
 
 
 def robot(text: str) -> None:
@@ -228,7 +228,7 @@ def require_policy(model: str, cameras: str, calibration: str, checkpoint: str) 
     rig, calibrated = load_rig(cameras), load_cameras(calibration)
     spec, _ = checkpoints.read_pair(checkpoint)
     spec.require_robot(RobotModel.load(model), f"the checkpoint {checkpoint or 'of Genima'}")
-    if misfits := [finding for finding in rig_fits(rig, spec) if finding.status is Status.FAIL]:
+    if misfits := [finding for finding in check_rig(rig, spec) if finding.status is Status.FAIL]:
         raise GenimaError(f"{misfits[0].what}: {misfits[0].found}; {misfits[0].remedy}")
     if missing := [view for view in rig if view not in calibrated]:
         raise GenimaError(

@@ -22,10 +22,10 @@ from genima_nodes.ros.paced_thread import starting_in_background
 
 _PATIENCE = 10.0  # s for an image of an arm that stands, and for a computation
 _LOOK = 0.02  # s
-_FEWEST = 8  # samples, before their own word for their certainty is taken
-_BLIND = 15  # samples that are taken in hope of a first result
+_FEWEST = 8  # samples before their stated uncertainty is trusted
+_BLIND = 15  # samples to try for a first result
 _MISSES = 6  # poses in a row from which the board is not seen
-_HOLDS = 5  # times that the guard may hold the arm on one way, for it to be tried again
+_HOLDS = 5  # holds by the guard on one trajectory, each followed by another attempt
 _UNSEEN = "first bring the arm to where the board is seen"
 
 
@@ -46,7 +46,7 @@ class Calibrator(Protocol):
 
     session: Session
 
-    def settled(self) -> tuple[ImageFeedback, Joints] | None:
+    def stationary_feedback(self) -> tuple[ImageFeedback, Joints] | None:
         """Return the latest feedback of the stationary arm."""
 
     def take(self) -> str:
@@ -56,7 +56,7 @@ class Calibrator(Protocol):
         """Return the result of the samples; None while it is computed."""
 
 
-class _Ended(Exception):
+class _CancelledError(Exception):
     """Cancelled by the operator."""
 
 
@@ -64,11 +64,11 @@ class AutoCalibration:
     """Automatic calibration in a thread of its own, from :meth:`start` to its end."""
 
     def __init__(self, calibrator: Calibrator, arm: GuardedArm, settings: AutoCalibrationSettings) -> None:
-        self.words = ""  # what it does, or why it ended
-        self.fault = False  # whether it ended for something that is wrong
+        self.text = ""  # current action, or the reason of its end
+        self.fault = False  # whether it ended by a fault
         self._calibrator, self._arm, self._settings = calibrator, arm, settings
         self._keep_outs: list[ForbiddenRegion] = []
-        self._unable = ""  # why the arm cannot be moved by itself
+        self._unable = ""  # why the arm cannot be moved automatically
         try:
             self._keep_outs = forbidden_regions(calibrator.session.robot, settings.workspace, settings.lowest)
         except GenimaError as error:  # samples can be taken all the same
@@ -88,17 +88,17 @@ class AutoCalibration:
             GenimaError: when it runs already, or the board is not seen from there.
         """
         if self.running:
-            raise GenimaError("it takes samples by itself already")
+            raise GenimaError("it runs already")
         if self._unable:
             raise GenimaError(self._unable)
-        if (seen := self._calibrator.settled()) is not None and seen[0].detection is None:
+        if (seen := self._calibrator.stationary_feedback()) is not None and seen[0].detection is None:
             raise GenimaError(f"{_UNSEEN}: {seen[0].problem}")
         self._ending.clear()
-        self.words, self.fault = "begins", False
+        self.text, self.fault = "begins", False
         self._thread = threading.Thread(target=self._run, name="automatic", daemon=True)
         with starting_in_background():
             self._thread.start()
-        return "the arm moves by itself now; keep clear of it"
+        return "the arm moves automatically; keep clear of it"
 
     def stop(self) -> str:
         """Stop the arm and end; return a status text.
@@ -119,18 +119,18 @@ class AutoCalibration:
 
     def _run(self) -> None:
         try:
-            self.words = self._visit()
-        except _Ended:
-            self.words = "ended by the operator"
+            self.text = self._visit()
+        except _CancelledError:
+            self.text = "ended by the operator"
         except GenimaError as error:
-            self.words, self.fault = f"ended, and the arm is held: {error}", True
+            self.text, self.fault = f"ended, and the arm is held: {error}", True
         finally:
             self._arm.release()
 
     def _visit(self) -> str:
         arm, session = self._arm, self._calibrator.session
         tour = PosePlanner(session.robot, session.parent, session.board, self._keep_outs, self._settings.lowest)
-        arm.acquire(self._go_on)
+        arm.acquire(self._require_running)
         home, misses = arm.rest.positions, 0
         seen_from: NDArray[np.float64] | None = None
         outcome: HandEyeResult | None = None
@@ -156,23 +156,23 @@ class AutoCalibration:
 
     def _move(self, tour: PosePlanner, goal: NDArray[np.float64], outcome: HandEyeResult | None) -> None:
         """Move to a pose; after a hold, start again from the present pose."""
-        self.words = f"{len(self._calibrator.session.names)} samples; moves"
+        self.text = f"{len(self._calibrator.session.names)} samples; moves"
         for _ in range(_HOLDS):
             rest = self._arm.rest
-            way = tour.way(rest.positions, goal, rest.gripper, self._settings.speed, outcome)
-            if self._arm.follow(way, self._go_on):
+            way = tour.plan_trajectory(rest.positions, goal, rest.gripper, self._settings.speed, outcome)
+            if self._arm.follow(way, self._require_running):
                 return
         raise GenimaError(f"the command guard held it {_HOLDS} times on one way: is the machine too busy?")
 
     def _sample(self) -> bool:
         """Take a sample once the arm stands still; returns whether the board is seen."""
-        self.words = f"{len(self._calibrator.session.names)} samples; looks"
+        self.text = f"{len(self._calibrator.session.names)} samples; looks"
         arrived, problem = self._arm.rest.stamp, "no image of the arm at rest comes"
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            if not self._arm.check_following(self._go_on):
+            if not self._arm.check_following(self._require_running):
                 deadline = time.monotonic() + _PATIENCE
-            if (seen := self._calibrator.settled()) is not None and seen[0].stamp > arrived:
+            if (seen := self._calibrator.stationary_feedback()) is not None and seen[0].stamp > arrived:
                 look, joints = seen
                 if look.detection is None:
                     return False
@@ -188,10 +188,10 @@ class AutoCalibration:
         raise GenimaError(problem)
 
     def _computed(self) -> Result:
-        self.words = f"{len(self._calibrator.session.names)} samples; computes"
+        self.text = f"{len(self._calibrator.session.names)} samples; computes"
         deadline = time.monotonic() + _PATIENCE
         while (result := self._calibrator.result()) is None:
-            if not self._arm.check_following(self._go_on):
+            if not self._arm.check_following(self._require_running):
                 deadline = time.monotonic() + _PATIENCE
             if time.monotonic() > deadline:
                 raise GenimaError("the computation does not end")
@@ -204,16 +204,16 @@ class AutoCalibration:
         count = len(self._calibrator.session.names)
         if result is None or result.calibration is None or result.calibration.sigma is None:
             if count >= min(_BLIND, settings.most):
-                raise GenimaError(f"{count} samples do not tell: {result.words if result else 'they are computed'}")
+                raise GenimaError(f"{count} samples are not enough: {result.text if result else 'they are computed'}")
             return None
         millimetres, degrees = result.calibration.sigma
         certain = millimetres <= settings.millimetres and degrees <= settings.degrees
         if certain and count >= min(_FEWEST, settings.most):
-            return f"done: {result.words}"
+            return f"done: {result.text}"
         if count >= settings.most:
-            return f"done, though less certain than wished: {result.words}"
+            return f"done, less accurate than requested: {result.text}"
         return None
 
-    def _go_on(self) -> None:
+    def _require_running(self) -> None:
         if self._ending.is_set():
-            raise _Ended
+            raise _CancelledError

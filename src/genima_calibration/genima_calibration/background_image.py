@@ -11,7 +11,7 @@ _DARK, _BRIGHT = 12.0, 240.0  # levels; beyond them nothing is known about the l
 _DIFFERENT = 12.0  # levels
 
 
-def same_light(images: Stack) -> Stack:
+def normalize_exposure(images: Stack) -> Stack:
     """Return the images with equal exposure: each channel divided by its median ratio to the median image."""
     middle = np.median(images, axis=0)
     telling = (middle.min(-1) > _DARK) & (middle.max(-1) < _BRIGHT)
@@ -21,7 +21,7 @@ def same_light(images: Stack) -> Stack:
     return np.asarray(images / np.maximum(gains, 1e-3)[:, None, None], np.float32)
 
 
-def background(images: Stack, free: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def estimate_background(images: Stack, free: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return the median (h, w, 3) of the images where each is free of the robot (N, h, w), and its validity (h, w)."""
     count = free.sum(0)
     ordered = np.where(free[..., None], images, np.float32(np.inf))
@@ -31,7 +31,7 @@ def background(images: Stack, free: NDArray[np.bool_]) -> tuple[NDArray[np.float
     return np.where(count[..., None] > 0, median, np.float32(0)), count > 0
 
 
-def motion(images: Stack, width: int, height: int) -> NDArray[np.float32]:
+def motion_probability(images: Stack, width: int, height: int) -> NDArray[np.float32]:
     """Return the probability 0..1 of motion of each pixel of smaller images (N, height, width)."""
     small = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images])
     different = np.abs(small - np.median(small, axis=0)).max(-1)
@@ -39,7 +39,7 @@ def motion(images: Stack, width: int, height: int) -> NDArray[np.float32]:
 
 
 def expected_motion(robot: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the expected result of :func:`motion` for robot masks (N, height, width).
+    """Return the expected result of :func:`motion_probability` for robot masks (N, height, width).
 
     Motion is expected at the robot, and where it is absent but usually present; not where it is in all images.
     """

@@ -67,12 +67,12 @@ class BagSamples:
                 if message.topic == topic:
                     images.append(header_stamp(message.cdr))
                 elif message.topic == info_topic:
-                    info = info or CameraInfo.of(bag.understood(message))
+                    info = info or CameraInfo.of(bag.deserialize(message))
                 else:
                     seconds = header_stamp(message.cdr) * 1e-9
                     if readings and 0 <= seconds - readings[-1].stamp < _READINGS:
                         continue
-                    said = bag.understood(message)
+                    said = bag.deserialize(message)
                     try:
                         positions = pick("joint state", said.name, said.position, robot.joint_names)
                     except GenimaError as error:
@@ -89,8 +89,8 @@ class BagSamples:
             raise EpisodeError(folder, "no messages; record it with the images", info_topic)
         if not images:
             raise EpisodeError(folder, "no messages", topic)
-        stops = _stops(sorted(images), sorted(readings, key=lambda joints: joints.stamp))
-        return cls(folder, view, views, topic, info, robot, _spread(stops, most), min(images))
+        stops = _stationary_images(sorted(images), sorted(readings, key=lambda joints: joints.stamp))
+        return cls(folder, view, views, topic, info, robot, _farthest_points(stops, most), min(images))
 
     def __len__(self) -> int:
         return len(self.stops)
@@ -105,10 +105,10 @@ class BagSamples:
                     if np.isnan(stop.gripper):
                         del joints[self.robot.gripper_joint]
                     name = f"{(stop.stamp - self.start) * 1e-9:.1f}s"
-                    yield RawSample(name, self.view, decode(bag.understood(message)), joints, self.info)
+                    yield RawSample(name, self.view, decode(bag.deserialize(message)), joints, self.info)
 
 
-def _stops(images: list[int], readings: list[Joints]) -> list[StationaryPose]:
+def _stationary_images(images: list[int], readings: list[Joints]) -> list[StationaryPose]:
     """Return the middle image of each stationary interval, by time."""
     standstill, rests, i, still = StationaryDetector(), list[list[int]](), 0, False
     for stamp in images:
@@ -134,7 +134,7 @@ def _stops(images: list[int], readings: list[Joints]) -> list[StationaryPose]:
     return stops
 
 
-def _spread(stops: list[StationaryPose], most: int) -> list[StationaryPose]:
+def _farthest_points(stops: list[StationaryPose], most: int) -> list[StationaryPose]:
     """Return at most so many stationary poses by farthest-point sampling.
 
     Source: Gonzalez, Clustering to minimize the maximum intercluster distance, Theoretical Computer Science 38, 1985.

@@ -75,7 +75,7 @@ def detect(image: Image, board: CalibrationBoard, intrinsics: CameraIntrinsics) 
     return replace(found[-1], strange_markers=strange)
 
 
-def seen_board(board: CalibrationBoard, detections: Iterable[Detection]) -> CalibrationBoard:
+def detected_board(board: CalibrationBoard, detections: Iterable[Detection]) -> CalibrationBoard:
     """Return the board with its detected pattern, where its file leaves that open.
 
     Raises:

@@ -71,7 +71,7 @@ def board_page(board: CalibrationBoard, paper: str = "A4", definition: str = "")
     axes.axis("off")
     spare = page[1] - 2 * _EDGE - height - _GAP - _FOOT
     left, top = (page[0] - width) / 2, _EDGE + spare / 2
-    for rectangles, colour in ((black(board), "black"), (white(board), "white")):
+    for rectangles, colour in ((black_rectangles(board), "black"), (white_rectangles(board), "white")):
         corners = [_corners(rectangle) * 1000 + [left, top] for rectangle in rectangles]
         axes.add_collection(PolyCollection(corners, facecolors=colour, edgecolors="none", snap=False), autolim=False)
 
@@ -96,7 +96,7 @@ def describe(board: CalibrationBoard) -> str:
     )
 
 
-def black(board: CalibrationBoard) -> list[Rectangle]:
+def black_rectangles(board: CalibrationBoard) -> list[Rectangle]:
     """Return squares without a marker, and the markers' outlines, in the board's frame."""
     squares = []
     if board.kind == "charuco":
@@ -107,7 +107,7 @@ def black(board: CalibrationBoard) -> list[Rectangle]:
     return squares + [(x, y, board.marker, board.marker) for _, x, y in _markers(board)]
 
 
-def white(board: CalibrationBoard) -> list[Rectangle]:
+def white_rectangles(board: CalibrationBoard) -> list[Rectangle]:
     """Return the markers' white cells, in the board's frame.
 
     Neighbours in a row are merged, and again in a column, so that no viewer draws a hair line between them.

@@ -38,7 +38,7 @@ from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import inverse, moved, skew, transform
 from genima_calibration.closed_form import HandEye
-from genima_calibration.samples import Stack
+from genima_calibration.samples import SampleStack
 
 Array = NDArray[np.float64]
 CAMERA, BOARD = slice(0, 6), slice(6, 12)  # of the unknowns
@@ -62,7 +62,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Free:
+class FreeParameters:
     """Unknowns besides the two poses."""
 
     scale: bool = False  # of the board: how much larger it is than said
@@ -80,7 +80,7 @@ class Fit:
     noise: Noise
     weights: Array  # (N, M) of the points, 0 for those that were left out
     information: Array  # (g, g) of camera twist, board twist, then the scale or the intrinsics where they were free
-    free: Free
+    free: FreeParameters
 
     @property
     def covariance(self) -> Array:
@@ -98,7 +98,7 @@ class Derivatives:
     board: Array  # (N, 2M, 6), by a twist of the board about the middle of its points, in its own frame
 
 
-def derivatives(samples: Stack, fit: Fit) -> Derivatives:
+def derivatives(samples: SampleStack, fit: Fit) -> Derivatives:
     """Return derivatives at a fit; geometric Jacobian as in Craig, Introduction to Robotics, section 5.7."""
     at, robot, intrinsics = fit.hand_eye, samples.robot, fit.intrinsics
     links = robot.link_poses(fit.joints)
@@ -136,7 +136,7 @@ def derivatives(samples: Stack, fit: Fit) -> Derivatives:
     )
 
 
-def refine(samples: Stack, start: HandEye, free: Free = Free(), scale: float = 1.0) -> Fit:  # noqa: B008
+def refine(samples: SampleStack, start: HandEye, free: FreeParameters = FreeParameters(), scale: float = 1.0) -> Fit:  # noqa: B008
     """Return the most likely poses near a start, with the noise of pixels and joints.
 
     Single wrong points count little (Huber's loss) or not (beyond six noises); wrong samples must be gone already.
@@ -151,17 +151,17 @@ def refine(samples: Stack, start: HandEye, free: Free = Free(), scale: float = 1
     prior = _prior(samples.intrinsics, free)
     for _ in range(_ROUNDS):
         before = fit
-        fit = _descend(samples, fit, prior)
+        fit = _minimize(samples, fit, prior)
         d = derivatives(samples, fit)
         fit = replace(fit, weights=_weights(samples, d))
-        fit = _with_noise(samples, fit, d, prior)
+        fit = _estimate_noise(samples, fit, d, prior)
         change = np.abs(np.log([fit.noise.pixels / before.noise.pixels, fit.noise.joints / before.noise.joints]))
         if change.max() < _STEADY:
             break
-    return _descend(samples, fit, prior)
+    return _minimize(samples, fit, prior)
 
 
-def marginal(d: Derivatives, weights: Array, ratio: float) -> tuple[Array, Array, Array]:
+def marginal_system(d: Derivatives, weights: Array, ratio: float) -> tuple[Array, Array, Array]:
     """Return the system per sample with its joints eliminated.
 
     Args:
@@ -186,13 +186,13 @@ def marginal(d: Derivatives, weights: Array, ratio: float) -> tuple[Array, Array
     return S, h[..., 0], squared
 
 
-def at_readings(samples: Stack, fit: Fit, d: Derivatives) -> Derivatives:
+def at_measured_joints(samples: SampleStack, fit: Fit, d: Derivatives) -> Derivatives:
     """Return the same with residuals at the measured joints, to first order."""
     off = (d.joints @ (fit.joints - samples.joints)[..., None])[..., 0]
     return replace(d, residuals=d.residuals + off)
 
 
-def _descend(samples: Stack, fit: Fit, prior: Array) -> Fit:
+def _minimize(samples: SampleStack, fit: Fit, prior: Array) -> Fit:
     """Minimise by Levenberg-Marquardt at fixed weights and noise."""
     noise = fit.noise
     ratio = noise.joints / noise.pixels
@@ -200,12 +200,12 @@ def _descend(samples: Stack, fit: Fit, prior: Array) -> Fit:
     damping = 1e-6
     for _ in range(_STEPS):
         d = derivatives(samples, fit)
-        S, h, _ = marginal(at_readings(samples, fit, d), fit.weights, ratio)
+        S, h, _ = marginal_system(at_measured_joints(samples, fit, d), fit.weights, ratio)
         normal = S.sum(0) + np.diag(prior) * noise.pixels**2
-        right = h.sum(0) - prior * noise.pixels**2 * _from_start(samples, fit)
+        right = h.sum(0) - prior * noise.pixels**2 * _prior_offset(samples, fit)
         for _ in range(12):
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
-            trial = _stepped(samples, fit, d, step, ratio)
+            trial = _apply_step(samples, fit, d, step, ratio)
             trial_cost = _cost(samples, trial, prior)
             if trial_cost <= cost * (1 + 1e-12):
                 break
@@ -219,12 +219,12 @@ def _descend(samples: Stack, fit: Fit, prior: Array) -> Fit:
     return fit
 
 
-def _stepped(samples: Stack, fit: Fit, d: Derivatives, step: Array, ratio: float) -> Fit:
+def _apply_step(samples: SampleStack, fit: Fit, d: Derivatives, step: Array, ratio: float) -> Fit:
     """Return the unknowns after a step, with the most likely joints to first order."""
     w = np.repeat(fit.weights, 2, axis=1)[..., None]
     Qt_w = np.swapaxes(w * d.joints, 1, 2)
     V = Qt_w @ d.joints + np.eye(d.joints.shape[2]) / ratio**2
-    r = at_readings(samples, fit, d).residuals - d.unknowns @ step
+    r = at_measured_joints(samples, fit, d).residuals - d.unknowns @ step
     off = np.linalg.solve(V, Qt_w @ r[..., None])[..., 0]
     at = fit.hand_eye
     hand_eye = HandEye(at.parent, moved(at.T_parent_camera, step[CAMERA]), moved(at.T_carrier_board, step[BOARD]))
@@ -236,16 +236,16 @@ def _stepped(samples: Stack, fit: Fit, d: Derivatives, step: Array, ratio: float
     return replace(fit, hand_eye=hand_eye, scale=scale, intrinsics=intrinsics, joints=samples.joints + off)
 
 
-def _cost(samples: Stack, fit: Fit, prior: Array) -> float:
+def _cost(samples: SampleStack, fit: Fit, prior: Array) -> float:
     T = fit.hand_eye.T_camera_board(samples.robot, fit.joints)
     off = samples.pixels - fit.intrinsics.project(transform(T, fit.scale * samples.points))
     pixels = np.sum(fit.weights[..., None] * off**2) / fit.noise.pixels**2
     joints = np.sum((fit.joints - samples.joints) ** 2) / fit.noise.joints**2
-    cost = float(pixels + joints + np.sum(prior * _from_start(samples, fit) ** 2))
+    cost = float(pixels + joints + np.sum(prior * _prior_offset(samples, fit) ** 2))
     return cost if np.isfinite(cost) else np.inf
 
 
-def _weights(samples: Stack, d: Derivatives) -> Array:
+def _weights(samples: SampleStack, d: Derivatives) -> Array:
     """Return point weights (N, M): 1, less for outliers of their own sample's fit, 0 for wrong or padded points."""
     off = np.abs(d.residuals.reshape(*samples.seen.shape, 2))
     noise = max(1.4826 * float(np.median(off[samples.seen])), 1e-3)
@@ -253,9 +253,9 @@ def _weights(samples: Stack, d: Derivatives) -> Array:
     return np.where(samples.seen & (far < _WRONG), np.minimum(1.0, _HUBER / np.maximum(far, 1e-9)), 0.0)
 
 
-def _with_noise(samples: Stack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
+def _estimate_noise(samples: SampleStack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
     """Return the fit with its most likely noise (restricted maximum likelihood) and information matrix."""
-    d = at_readings(samples, fit, d)
+    d = at_measured_joints(samples, fit, d)
     w = np.repeat(fit.weights, 2, axis=1)[..., None]
     QtQ = np.swapaxes(w * d.joints, 1, 2) @ d.joints
     readings = 2 * np.count_nonzero(fit.weights) - d.unknowns.shape[2]
@@ -263,7 +263,7 @@ def _with_noise(samples: Stack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
         raise GenimaError("fewer points than unknowns: take more samples with more of the board in view")
 
     def pixels_and_information(ratio: float) -> tuple[float, Array]:
-        S, h, squared = marginal(d, fit.weights, ratio)
+        S, h, squared = marginal_system(d, fit.weights, ratio)
         total, right = S.sum(0), h.sum(0)
         total = total + np.diag(prior) * fit.noise.pixels**2
         left = float(squared.sum() - right @ np.linalg.lstsq(total, right)[0])
@@ -285,7 +285,7 @@ def _with_noise(samples: Stack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
     return replace(fit, noise=Noise(pixels, ratio * pixels), information=total / variance)
 
 
-def _prior(intrinsics: CameraIntrinsics, free: Free) -> Array:
+def _prior(intrinsics: CameraIntrinsics, free: FreeParameters) -> Array:
     """Return inverse variances (g,) of the prior: finite for intrinsics, zero for poses."""
     known = np.zeros(12 + free.scale)
     if not free.intrinsics:
@@ -295,7 +295,7 @@ def _prior(intrinsics: CameraIntrinsics, free: Free) -> Array:
     return np.append(known, 1 / sigma**2)
 
 
-def _from_start(samples: Stack, fit: Fit) -> Array:
+def _prior_offset(samples: SampleStack, fit: Fit) -> Array:
     """Return the difference (g,) of the unknowns from their prior; 0 without one."""
     off = np.zeros(12 + fit.free.scale)
     if not fit.free.intrinsics:

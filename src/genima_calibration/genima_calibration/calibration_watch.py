@@ -24,8 +24,7 @@ from genima.cameras.calibration_file import load_cameras
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Image, Joints
-from genima_calibration.drift import Drift
-from genima_calibration.pose_check import CalibrationChecker
+from genima_calibration.pose_check import CalibrationChecker, DriftDetector
 from genima_calibration.stationary_detector import is_slow
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
@@ -62,16 +61,16 @@ class CalibrationWatchNode(Node):
         self._cost = self._health.latency("check")
         self._joint_states = JointStates(self, self._health, self._robot)
         self._newest: dict[str, ImageMessage] = {}
-        self._drifts = {view: Drift() for view in views}
+        self._drifts = {view: DriftDetector() for view in views}
         self._said = dict.fromkeys(views, "not checked yet")
         for view in views:
             self._health.value(view, partial(self._said.get, view))
             self._listen(view)
-        self._checkers: dict[tuple[str, int, int], CalibrationChecker] = {}  # of the background's thread
+        self._checkers: dict[tuple[str, int, int], CalibrationChecker] = {}  # of the worker thread
         self._background: WorkerThread[Callable[[], None]] = WorkerThread(lambda job: job(), 1, "calibration_watch")
         self._turns = itertools.cycle(views)
-        self.create_timer(period / len(views), self._look, clock=STEADY)
-        self._health.watch(self._tell)
+        self.create_timer(period / len(views), self._check_next_view, clock=STEADY)
+        self._health.watch(self._publish_status)
 
     def close(self) -> None:
         """End the thread, which alone can free its OpenGL contexts."""
@@ -85,7 +84,7 @@ class CalibrationWatchNode(Node):
 
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", on_image, qos.IMAGE)
 
-    def _look(self) -> None:
+    def _check_next_view(self) -> None:
         """Pass the next view's latest image to the thread, once, unless it is old or the robot moves fast."""
         view = next(self._turns)
         if (message := self._newest.pop(view, None)) is None:
@@ -117,7 +116,7 @@ class CalibrationWatchNode(Node):
         for checker in self._checkers.values():
             checker.close()
 
-    def _tell(self) -> None:
+    def _publish_status(self) -> None:
         for view, drift in self._drifts.items():
             if drift.problem:
                 self._health.fault(f"camera {view}", drift.problem)

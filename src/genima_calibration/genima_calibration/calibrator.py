@@ -29,7 +29,7 @@ from tf2_msgs.msg import TFMessage
 from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.camera import Parent
 from genima.errors import GenimaError
-from genima.inspection.sheet import captioned
+from genima.inspection.sheet import add_caption
 from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.types import Image, Joints
@@ -54,8 +54,8 @@ from genima_nodes.ros.transform_messages import transform_message
 
 SOURCE = "calibrator"
 _BOARD = "calibration", "boards", "charuco_7x5_a4.yaml"
-_LOOK_PERIOD = 0.15  # s between looks at images: a person's pace
-_TELL = 0.2  # s between words to the operator
+_LOOK_PERIOD = 0.15  # s between detections
+_TELL = 0.2  # s between status messages
 _SILENT = 1.0  # s
 _DIAGNOSE_PERIOD = 4.0  # s between diagnoses of a board that is not seen: each takes up to a second
 _SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
@@ -82,7 +82,7 @@ class CalibratorNode(Node):
         view = parameters.view(self)
         parent = parameters.text(self, "parent", "")
         if parent not in get_args(Parent):
-            raise GenimaError(f"calibrator: parent is {parent!r}; say what carries the camera: base or flange")
+            raise GenimaError(f"calibrator: parent is {parent!r}; use base or flange")
         board = parameters.text(self, "board", "")
         robot = RobotModel.load(parameters.text(self, "robot", "panda"))
         samples = parameters.text(self, "samples", "")
@@ -105,7 +105,7 @@ class CalibratorNode(Node):
         self._seen: CameraState | None = None
         self._result: Result | None = None  # of the last computation
         self._coverage = self.session.coverage
-        self._diagnosis, self._diagnose_next = "", 0.0  # why the board is not seen; s, monotonic
+        self._diagnosis, self._diagnose_next = "", 0.0  # why the board is not detected; s, monotonic
         self._images: LatestValue[ImageMessage] = LatestValue()
         self._to_compute: LatestValue[tuple[Sample, ...]] = LatestValue()
 
@@ -126,11 +126,11 @@ class CalibratorNode(Node):
             self.create_service(Trigger, f"calibrator/{name}", answer_service(act))
         self.create_service(DropSample, "calibrator/drop", self._on_drop)
         self.create_service(SetBool, "calibrator/auto", self._on_auto)
-        self.create_timer(_TELL, self._tell, clock=STEADY)
+        self.create_timer(_TELL, self._publish_status, clock=STEADY)
         self._ending = threading.Event()
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
-            for name, work in {"eyes": self._look_forever, "computing": self._compute_forever}.items()
+            for name, work in {"eyes": self._run_detection, "computing": self._run_computation}.items()
         ]
         with starting_in_background():  # only the arm's commands have deadlines
             for thread in self._threads:
@@ -157,7 +157,7 @@ class CalibratorNode(Node):
             degrees=parameters.number(self, "degrees", usual.degrees),
         )
 
-    # What is seen.
+    # Images
 
     def _on_image(self, message: ImageMessage) -> None:
         self._frames.tick()
@@ -175,16 +175,16 @@ class CalibratorNode(Node):
         self._info = info
         self._health.clear("camera_info")
 
-    def _look_forever(self) -> None:
+    def _run_detection(self) -> None:
         while not self._ending.is_set():
             message, info = self._images.take(timeout=0.1), self._info
             if message is not None and info is not None:
                 begin = time.monotonic()
-                self._look(message, info)
+                self._detect(message, info)
                 self._cost.add(time.monotonic() - begin)
                 self._ending.wait(begin + _LOOK_PERIOD - time.monotonic())
 
-    def _look(self, message: ImageMessage, info: CameraInfo) -> None:
+    def _detect(self, message: ImageMessage, info: CameraInfo) -> None:
         stamp = messages.seconds(message.header.stamp)
         try:
             image = messages.image_from(message)
@@ -198,7 +198,7 @@ class CalibratorNode(Node):
             self._seen = None
             return
         self._health.clear("image")
-        look = self._diagnosed(ImageFeedback.at(image, stamp, self.session.board, info.intrinsics))
+        look = self._diagnose(ImageFeedback.at(image, stamp, self.session.board, info.intrinsics))
         self._seen = CameraState(look, self._joints.at(stamp, _SAME_MOMENT))
         if look.T_camera_board is not None:
             board = f"{self.session.view}_board"
@@ -207,7 +207,7 @@ class CalibratorNode(Node):
         if self._eye.get_subscription_count():
             self._eye.publish(messages.image_message(self._picture(look, info), stamp, info.frame_id))
 
-    def _diagnosed(self, look: ImageFeedback) -> ImageFeedback:
+    def _diagnose(self, look: ImageFeedback) -> ImageFeedback:
         """Return the feedback with the likely reason for a missing board, diagnosed every few seconds.
 
         Not while the arm moves by itself: its commands need the cores.
@@ -235,11 +235,11 @@ class CalibratorNode(Node):
             seen = f"{points}, {distance:.2f} m, {np.degrees(tilt):.0f} deg"
         lines = [
             f"{session.view}: {seen}; {self._coverage:.0%} covered",
-            self._automatic.words if self._automatic.running else self.problem() or "ready to take",
-            f"{len(taken)} samples; {result.words if result else 'nothing computed yet'}",
+            self._automatic.text if self._automatic.running else self.problem() or "ready to take",
+            f"{len(taken)} samples; {result.text if result else 'nothing computed yet'}",
         ]
         for line in reversed(lines):
-            drawn = captioned(drawn, line)
+            drawn = add_caption(drawn, line)
         return drawn
 
     def problem(self) -> str:
@@ -267,7 +267,7 @@ class CalibratorNode(Node):
             return f"sample {same} was taken from here: move, and above all turn, the arm"
         return ""
 
-    def settled(self) -> tuple[ImageFeedback, Joints] | None:
+    def stationary_feedback(self) -> tuple[ImageFeedback, Joints] | None:
         """Return the latest feedback and joints of the stationary arm."""
         seen, silent = self._seen, self._frames.age > _SILENT
         if seen is None or seen.joints is None or silent or not self._standstill.covers(seen.look.stamp):
@@ -317,9 +317,9 @@ class CalibratorNode(Node):
         if samples:
             self._to_compute.put(samples)
 
-    # What they say.
+    # Result
 
-    def _compute_forever(self) -> None:
+    def _run_computation(self) -> None:
         while not self._ending.is_set():
             samples, info = self._to_compute.take(timeout=0.1), self.session.info
             if samples and info is not None:
@@ -341,17 +341,17 @@ class CalibratorNode(Node):
         if (result := self._current()) is None:
             return f"computing {len(self.session.names)} samples; calibrator/status will tell"
         if result.calibration is None:
-            raise GenimaError(result.words)
-        return result.words
+            raise GenimaError(result.text)
+        return result.text
 
     def _save(self) -> str:
         if (result := self._current()) is None:
             raise GenimaError("nothing is computed of these samples yet")
         if result.calibration is None:
-            raise GenimaError(f"there is nothing to save: {result.words}")
+            raise GenimaError(f"there is nothing to save: {result.text}")
         return f"{result.calibration.save(self._out)} is written"
 
-    # By itself.
+    # Automatic mode
 
     def _on_auto(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         try:
@@ -362,7 +362,7 @@ class CalibratorNode(Node):
             response.success = True
         return response
 
-    # What the operator is told.
+    # Status
 
     def _watch(self) -> None:
         if self._frames.age > _SILENT:
@@ -370,11 +370,11 @@ class CalibratorNode(Node):
         else:
             self._health.clear("camera")
         if self._automatic.fault:
-            self._health.fault("automatic", self._automatic.words)
+            self._health.fault("automatic", self._automatic.text)
         else:
             self._health.clear("automatic")
 
-    def _tell(self) -> None:
+    def _publish_status(self) -> None:
         session, seen, result = self.session, self._seen, self._current()
         status = CalibratorStatus(
             view=session.view,
@@ -386,14 +386,14 @@ class CalibratorNode(Node):
             samples=list(session.names),
             computing=bool(session.names) and result is None,
             automatic=self._automatic.running,
-            automatic_words=self._automatic.words,
+            automatic_words=self._automatic.text,
         )
         if seen is not None and self._frames.age < _SILENT:
             tilt, status.distance = seen.look.place(session.board)
             status.tilt, status.detected = float(np.degrees(tilt)), seen.look.detection is not None
             status.header.stamp = messages.time_message(seen.look.stamp)
         if result is not None:
-            status.result = result.words
+            status.result = result.text
             if result.outcome is not None and (found := result.calibration) is not None:
                 assert found.sigma is not None and found.residuals is not None
                 status.computed = True

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from genima.cameras.camera import Parent
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, mean_pose, nearest_rotation, pose, rotation_vector, transform
-from genima_calibration.samples import Stack
+from genima_calibration.samples import SampleStack
 
 Array = NDArray[np.float64]
 OPENCV: Mapping[str, int] = {
@@ -44,7 +44,7 @@ class HandEye:
         return inverse(self.T_parent_camera) @ T_parent_carrier @ self.T_carrier_board
 
 
-def solve_opencv(samples: Stack, parent: Parent, method: str) -> HandEye | None:
+def solve_opencv(samples: SampleStack, parent: Parent, method: str) -> HandEye | None:
     """Solve by one of OpenCV's solvers (:data:`OPENCV`) from the board poses; None without a solution."""
     A, B = samples.T_parent_carrier(parent), samples.T_camera_board
     A_inverse = inverse(A)
@@ -93,7 +93,7 @@ def solve_closed(A: Array, B: Array, free_scale: bool = False) -> tuple[Array, A
     return X, mean_pose(inverse(A) @ X[..., None, :, :] @ seen), scale
 
 
-def misfit(X: Array, Y: Array, scale: Array, samples: Stack, parent: Parent) -> Array:
+def misfit(X: Array, Y: Array, scale: Array, samples: SampleStack, parent: Parent) -> Array:
     """Return the median reprojection error of each sample in px: (..., N).
 
     Args:

@@ -45,7 +45,7 @@ def diagnose(image: Image, board: CalibrationBoard) -> str:
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     own, name = _markers_of(grey, board.dictionary), board.dictionary
     if len(own.ids) < _FEWEST:
-        other, markers = _likeliest(grey)
+        other, markers = _most_likely_dictionary(grey)
         mirrored = _markers_of(np.ascontiguousarray(grey[:, ::-1]), board.dictionary)
         if len(mirrored.ids) >= max(_FEWEST, 2 * len(markers.ids)):
             return (
@@ -75,13 +75,13 @@ def diagnose(image: Image, board: CalibrationBoard) -> str:
     if layout is None:
         return (
             f"{ids}, but they do not lie as on one flat board, whatever its columns: is the board bent, or another one "
-            f"in view, or were its markers placed by hand? It should be {_shown(board)}"
+            f"in view, or were its markers placed by hand? It should be {_describe_board(board)}"
         )
     changes = _changes(board, layout)
     if not changes:
         return f"{ids}, as on the board, but too few of its corners are sharp: move nearer, with more light"
     wrong = ", ".join(f"{field}: {value}" for field, value in changes.items())
-    return f"{ids}, not as on {_shown(board)}; if it is the right board, write in its file: {wrong}"
+    return f"{ids}, not as on {_describe_board(board)}; if it is the right board, write in its file: {wrong}"
 
 
 def replace_dictionary(board: CalibrationBoard, dictionary: str) -> CalibrationBoard:
@@ -93,7 +93,7 @@ def replace_dictionary(board: CalibrationBoard, dictionary: str) -> CalibrationB
         return replace(board, dictionary=dictionary, columns=fewest, rows=fewest, first_id=0, legacy_pattern=None)
 
 
-def _shown(board: CalibrationBoard) -> str:
+def _describe_board(board: CalibrationBoard) -> str:
     pattern = {None: "", True: ", legacy_pattern: true", False: ", legacy_pattern: false"}[board.legacy_pattern]
     first = f", first_id: {board.first_id}" if board.first_id else ""
     return f"a {board.dictionary} {board.kind} of {board.columns} x {board.rows}{pattern}{first}"
@@ -122,13 +122,13 @@ def _dictionary(name: str) -> cv2.aruco.Dictionary:
 
 
 def _markers_of(grey: NDArray[np.uint8], name: str) -> Markers:
-    corners, ids, _ = cv2.aruco.ArucoDetector(_dictionary(_family(name))).detectMarkers(grey)
+    corners, ids, _ = cv2.aruco.ArucoDetector(_dictionary(_largest_of_family(name))).detectMarkers(grey)
     if ids is None:
         return Markers(np.zeros(0, np.int64), np.zeros((0, 4, 2), np.float32))
     return Markers(np.asarray(ids, np.int64).reshape(-1), np.asarray(corners, np.float32).reshape(-1, 4, 2))
 
 
-def _family(name: str) -> str:
+def _largest_of_family(name: str) -> str:
     """Return the largest dictionary with the same first markers: 5X5_1000 of 5X5_50."""
     cells, _, _ = name.partition("_")
     return f"{cells}_1000" if f"{cells}_1000" in dictionaries() else name
@@ -142,9 +142,11 @@ def _smallest_with(name: str, count: int) -> str:
     return min(large, key=lambda each: sizes[each]) if f"{cells}_1000" in sizes and large else name
 
 
-def _likeliest(grey: NDArray[np.uint8]) -> tuple[str, Markers]:
+def _most_likely_dictionary(grey: NDArray[np.uint8]) -> tuple[str, Markers]:
     """Return the dictionary with the most detected markers, and these markers."""
-    names = sorted({_family(name) for name in dictionaries() if not name.endswith(("H5", "H9", "H10", "H11", "H12"))})
+    names = sorted(
+        {_largest_of_family(name) for name in dictionaries() if not name.endswith(("H5", "H9", "H10", "H11", "H12"))}
+    )
     detector = cv2.aruco.ArucoDetector([_dictionary(name) for name in names])
     corners, ids, _, which = detector.detectMarkersMultiDict(grey)
     if ids is None or not len(ids):

@@ -15,13 +15,13 @@ from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference
-from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, refine
+from genima_calibration.bundle_adjustment import CAMERA, Fit, FreeParameters, refine
 from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
-from genima_calibration.outliers import consistent, reasons, robust_start
+from genima_calibration.outliers import find_consistent, outlier_reasons, robust_start
 from genima_calibration.quality import (
     FEWEST,
     Quality,
-    board_size,
+    estimate_board_size,
     quality,
     require_agreement,
     require_certain,
@@ -30,7 +30,7 @@ from genima_calibration.quality import (
     require_size,
     require_turns,
 )
-from genima_calibration.samples import Sample, Stack, stack
+from genima_calibration.samples import Sample, SampleStack, stack_samples
 
 _METHOD = "bundle adjustment with noisy joints"
 _SCALED = 0.5  # of the misfit: so much better must a board of another size fit to be believed at first sight
@@ -42,7 +42,7 @@ class HandEyeResult:
     """Result of a hand-eye calibration."""
 
     fit: Fit
-    samples: Stack  # that were used
+    samples: SampleStack  # that were used
     outliers: Mapping[str, str]  # that were not, and why
     quality: Quality
 
@@ -66,26 +66,26 @@ def calibrate(
         GenimaError: for samples from which that cannot be told, with what to do about it.
     """
     require_enough(len(samples))
-    taken = stack(samples, intrinsics, robot)
+    taken = stack_samples(samples, intrinsics, robot)
     require_turns(taken, parent)
     start = robust_start(taken, parent)
     require_parent(start, robust_start(taken, "flange" if parent == "base" else "base"))
     resized = robust_start(taken, parent, free_scale=True)
     if start.misfit > _VISIBLE and resized.misfit < _SCALED * start.misfit:
-        fit, good = consistent(taken, resized, Free(scale=True))
+        fit, good = find_consistent(taken, resized, FreeParameters(scale=True))
         require_agreement(taken, fit, good)
-        require_size(board_size(replace(fit, hand_eye=start.hand_eye), fit, board.square))
-    fit, good = consistent(taken, start, Free(intrinsics=refine_intrinsics))
+        require_size(estimate_board_size(replace(fit, hand_eye=start.hand_eye), fit, board.square))
+    fit, good = find_consistent(taken, start, FreeParameters(intrinsics=refine_intrinsics))
     require_agreement(taken, fit, good)
     used = taken.take(good)
     if len(used) < FEWEST:
         raise GenimaError(f"only {len(used)} samples agree with each other: take at least {FEWEST} good ones")
     require_turns(used, parent)
     require_certain(fit)
-    resized_fit = refine(used, fit.hand_eye, Free(scale=True, intrinsics=refine_intrinsics))
-    size = board_size(fit, resized_fit, board.square)
+    resized_fit = refine(used, fit.hand_eye, FreeParameters(scale=True, intrinsics=refine_intrinsics))
+    size = estimate_board_size(fit, resized_fit, board.square)
     require_size(size)
-    return HandEyeResult(fit, used, reasons(taken, fit, good), quality(used, fit, size))
+    return HandEyeResult(fit, used, outlier_reasons(taken, fit, good), quality(used, fit, size))
 
 
 def calibration(
@@ -128,7 +128,7 @@ def compare(outcome: HandEyeResult) -> Mapping[str, Comparison]:
     return dict(sorted(found.items(), key=lambda item: item[1].misfit))
 
 
-def _misfit(hand_eye: HandEye, samples: Stack) -> float:
+def _misfit(hand_eye: HandEye, samples: SampleStack) -> float:
     T = (hand_eye.T_parent_camera, hand_eye.T_carrier_board)
     off: NDArray[np.float64] = misfit(*T, np.array(1.0), samples, hand_eye.parent)
     return float(np.median(off))

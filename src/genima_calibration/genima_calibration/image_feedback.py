@@ -86,10 +86,10 @@ def picture(
     if look.detection is not None and look.T_camera_board is not None:
         _draw_outline(picture, look.T_camera_board, board, intrinsics, SEEN, thickness)
         length = 1.5 * board.square * np.vstack([np.zeros(3), np.eye(3)])
-        origin, *ends = _fixed(intrinsics.project(transform(look.T_camera_board, length)))
+        origin, *ends = _fixed_point(intrinsics.project(transform(look.T_camera_board, length)))
         for end, colour in zip(ends, _AXES, strict=True):
             cv2.line(picture, origin, end, colour, thickness + 1, cv2.LINE_AA, _SUBPIXEL)
-        for centre in _fixed(look.detection.pixels):
+        for centre in _fixed_point(look.detection.pixels):
             cv2.circle(picture, centre, (3 * thickness) << _SUBPIXEL, SEEN, thickness, cv2.LINE_AA, _SUBPIXEL)
     return picture
 
@@ -108,11 +108,11 @@ def _draw_outline(
     points = np.concatenate([a + steps * (b - a) for a, b in zip(corners[:-1], corners[1:], strict=True)])
     pixels = intrinsics.project(transform(T_camera_board, points))
     if np.all(np.abs(pixels) < 10 * max(picture.shape)):  # else it is behind the camera or far aside
-        line = np.array(_fixed(pixels), np.int32)
+        line = np.array(_fixed_point(pixels), np.int32)
         cv2.polylines(picture, [line], True, colour, thickness, cv2.LINE_AA, _SUBPIXEL)
 
 
-def _fixed(pixels: Array) -> list[tuple[int, int]]:
+def _fixed_point(pixels: Array) -> list[tuple[int, int]]:
     """Return OpenCV's fixed-point drawing coordinates, 0 at the centre of the first pixel."""
     return [(int(x), int(y)) for x, y in np.rint((pixels - 0.5) * 2**_SUBPIXEL)]
 

@@ -33,7 +33,12 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, moved, pose, rotation_vector
 from genima.types import Image, Joints
-from genima_calibration.background_image import background, expected_motion, motion, same_light
+from genima_calibration.background_image import (
+    estimate_background,
+    expected_motion,
+    motion_probability,
+    normalize_exposure,
+)
 from genima_calibration.image_undistortion import ImageUndistorter
 from genima_calibration.robot_outline import Outline, along_normals
 from genima_calibration.sample_folder import RawSample
@@ -133,10 +138,10 @@ class RobotMatcher:
         _require_photos(photos, robot)
         straighten = ImageUndistorter(intrinsics.camera("camera", "base", np.eye(4)))
         self.photos, self.camera = photos, straighten.camera
-        self._light = same_light(np.stack([straighten(photo.image) for photo in photos]).astype(np.float32))
+        self._light = normalize_exposure(np.stack([straighten(photo.image) for photo in photos]).astype(np.float32))
         self._smooth = np.stack([cv2.GaussianBlur(image, (0, 0), _BLUR) for image in self._light])
         width, height = _COARSE_WIDTH, round(_COARSE_WIDTH * self.camera.height / self.camera.width)
-        self._moving = motion(self._light, width, height)
+        self._moving = motion_probability(self._light, width, height)
         self._coarse = RobotDepth(robot, self.camera.scaled(width, height))
         self._fine = RobotDepth(robot, self.camera)
 
@@ -152,19 +157,19 @@ class RobotMatcher:
         expected = self._expected(T_base_camera)
         return float(np.minimum(expected, self._moving).sum() / max(np.maximum(expected, self._moving).sum(), 1e-9))
 
-    def shifted(self, guess: Array) -> Array:
+    def shift_onto_motion(self, guess: Array) -> Array:
         """Return a pose (4, 4) near a guess that puts the robot where something moves."""
         T = guess
         for blur, free, belief in _COARSE:
             T = self._coarse_step(T, blur, list(free), belief)
         return T
 
-    def centred(self, T_base_camera: Array) -> Array:
+    def center_on_motion(self, T_base_camera: Array) -> Array:
         """Return the pose (4, 4) rotated so that the centre of all motion is where it should be."""
         seen, expected = self._moving.sum(0), self._expected(T_base_camera).sum(0)
         if not expected.any() or not seen.any():
             return T_base_camera
-        rays = [_middle_ray(image, self._coarse.camera) for image in (expected, seen)]
+        rays = [_center_ray(image, self._coarse.camera) for image in (expected, seen)]
         turn = Rotation.align_vectors(rays[0], rays[1])[0].as_matrix()
         return T_base_camera @ pose(turn, np.zeros(3))
 
@@ -175,13 +180,13 @@ class RobotMatcher:
 
     def _coarse_step(self, guess: Array, blur: float, free: list[int], belief: float) -> Array:
         """Take a Levenberg-Marquardt step on blurred images, by finite differences."""
-        seen = _blurred(self._moving, blur)
+        seen = _blur(self._moving, blur)
         weight = np.sqrt(belief * np.sum(seen**2)) / _GUESS
 
         def residuals(T: Array) -> Array:
             off = inverse(guess) @ T
             prior = np.append(off[:3, 3], rotation_vector(off[:3, :3]))
-            return np.append(_blurred(self._expected(T), blur) - seen, weight * prior)
+            return np.append(_blur(self._expected(T), blur) - seen, weight * prior)
 
         step = 0.02 * max(blur / 2, 1.0)  # m, rad
         T, r, damping = guess, residuals(guess), 1e-3
@@ -206,7 +211,7 @@ class RobotMatcher:
 
     # Fine: the outline.
 
-    def located(self, start: Array) -> MarkerlessResult | None:
+    def fit_outline(self, start: Array) -> MarkerlessResult | None:
         """Return the pose by the outlines, from a start some tens of pixels off; None without convergence."""
         T, scale = start, self.camera.width / _WIDTH
         for reach, steps in _FINE:
@@ -216,7 +221,7 @@ class RobotMatcher:
                 if i == 0:
                     behind, known, free, faint = self._background(masks, reach)
                 seen = [
-                    _seen_outline(image, behind, known, mask, outline, reach, faint, self.camera.width)
+                    _find_outline(image, behind, known, mask, outline, reach, faint, self.camera.width)
                     for image, mask, outline in zip(self._smooth, masks, outlines, strict=True)
                 ]
                 if sum(each.found.sum() for each in seen) < _FEWEST:
@@ -243,12 +248,12 @@ class RobotMatcher:
         """Return the background, where it is known, where each image shows it, and the noise threshold."""
         around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (reach + _SLACK) + 1,) * 2)
         free = np.stack([cv2.dilate(mask.astype(np.uint8), around) == 0 for mask in masks])
-        behind, known = background(self._smooth, free)
+        behind, known = estimate_background(self._smooth, free)
         noise = 1.4826 * float(np.median(np.abs(self._smooth - behind)[free][::7])) if free.any() else 0.0
         return behind, known, free, max(_FAINT, _NOISES * noise)
 
 
-def locate(
+def locate_camera(
     photos: Sequence[RobotImage], intrinsics: CameraIntrinsics, robot: RobotModel, guess: Array | None = None
 ) -> MarkerlessResult:
     """Estimate the pose of a fixed camera from images of the robot in different poses.
@@ -266,10 +271,10 @@ def locate(
     matcher = RobotMatcher(photos, intrinsics, robot)
     try:
         found: MarkerlessResult | None = None
-        starts, most = _starts(matcher, guess), _TRIED + (guess is not None)
+        starts, most = _initial_poses(matcher, guess), _TRIED + (guess is not None)
         enough = _CERTAIN if guess is None else _FOUND  # what is found near a guess is the robot
         for start in tqdm(starts, desc="outlines", unit="start", total=most, disable=None, leave=False):
-            result = matcher.located(start)
+            result = matcher.fit_outline(start)
             if result is not None and (found is None or result.found > found.found):
                 found = result
             if found is not None and found.found > enough:
@@ -279,7 +284,7 @@ def locate(
         matcher.close()
 
 
-def calibration(
+def to_calibration(
     located: MarkerlessResult, view: str, intrinsics: CameraIntrinsics, date: str, frames: Frames | None = None
 ) -> CameraCalibration:
     """Return the result as a calibration file; ``date`` in ISO 8601."""
@@ -297,25 +302,27 @@ def calibration(
     )
 
 
-def _starts(matcher: RobotMatcher, guess: Array | None) -> Iterator[Array]:
+def _initial_poses(matcher: RobotMatcher, guess: Array | None) -> Iterator[Array]:
     """Yield initial poses (4, 4) that put the robot where something moves, the most promising first.
 
     A guess may be outside the optimiser's basin, so it is tried rotated towards the motion, too.
     """
     if guess is not None:
-        yield max((matcher.shifted(T) for T in (guess, matcher.centred(guess))), key=matcher.overlap)
-    around = tqdm(_around(matcher), desc="match", unit="start", disable=None, leave=False)
-    yield from sorted((matcher.shifted(T) for T in around), key=matcher.overlap, reverse=True)[:_TRIED]
+        yield max((matcher.shift_onto_motion(T) for T in (guess, matcher.center_on_motion(guess))), key=matcher.overlap)
+    around = tqdm(_poses_around(matcher), desc="match", unit="start", disable=None, leave=False)
+    yield from sorted((matcher.shift_onto_motion(T) for T in around), key=matcher.overlap, reverse=True)[:_TRIED]
 
 
-def _around(matcher: RobotMatcher) -> list[Array]:
+def _poses_around(matcher: RobotMatcher) -> list[Array]:
     """Return initial poses without a guess, the most promising first."""
     tried: list[Array] = []
     grid = [(a, e, d) for a in np.radians(_AZIMUTHS) for e in np.radians(_ELEVATIONS) for d in _DISTANCES]
     for azimuth, elevation, distance in tqdm(grid, desc="look from all around", disable=None, leave=False):
         away = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
         z, x = -away, np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
-        tried.append(matcher.centred(pose(np.column_stack([x, np.cross(z, x), z]), _LOOKED_AT + distance * away)))
+        tried.append(
+            matcher.center_on_motion(pose(np.column_stack([x, np.cross(z, x), z]), _LOOKED_AT + distance * away))
+        )
     return sorted(tried, key=matcher.overlap, reverse=True)[:_STARTS]
 
 
@@ -348,13 +355,13 @@ def _required(found: MarkerlessResult | None, guessed: bool, robot: RobotModel) 
     others = [name for name, share in zip(found.names, found.found_each, strict=True) if share < _EACH]
     if others:
         raise GenimaError(
-            f"in {', '.join(others)} the robot is not seen where the other images have it: was the camera moved "
-            "meanwhile, or did the arm move when they were taken? Leave them out, or take all anew"
+            f"in {', '.join(others)} the robot is not seen where the other images have it: did the "
+            "camera move, or the arm during a shot? Leave them out, or take all again"
         )
     if found.disturbed > _DISTURBED:
         raise GenimaError(
             f"{found.disturbed:.0%} of what is behind the robot changes between the images: was the camera moved "
-            "meanwhile, or somebody in view, or the light changed?"
+            "meanwhile, or a person in view, or the light changed?"
         )
     wrong, sure = found.focal
     if abs(wrong) > _WRONG_FOCAL and abs(wrong) > _CLEARLY * sure:
@@ -372,7 +379,7 @@ def _required(found: MarkerlessResult | None, guessed: bool, robot: RobotModel) 
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _OutlineSearch:
     """Outline points found in an image."""
 
     offsets: Array  # (M,) px along the normals
@@ -380,10 +387,10 @@ class _Seen:
     possible: NDArray[np.bool_]  # (M,): the background is known there
 
 
-def _seen_outline(
+def _find_outline(
     image: Grey, behind: Grey, known: NDArray[np.bool_], mask: NDArray[np.bool_], outline: Outline, reach: int,
     faint: float, width: int,
-) -> _Seen:  # fmt: skip
+) -> _OutlineSearch:  # fmt: skip
     """Find along each normal where an image (h, w, 3) stops to differ from the background.
 
     The samples inside should differ from it and those outside should not: the place that contradicts this least is
@@ -418,7 +425,7 @@ def _seen_outline(
     height = image.shape[0]
     visible = np.all((outline.pixels > _EDGE) & (outline.pixels < [width - _EDGE, height - _EDGE]), axis=1)
     possible = visible & (is_known[:, slack:-slack].mean(1) > 0.7)
-    return _Seen(at, visible & found & (np.abs(at) <= reach), possible)
+    return _OutlineSearch(at, visible & found & (np.abs(at) <= reach), possible)
 
 
 @dataclass(frozen=True)
@@ -442,7 +449,7 @@ class _System:
         return self.unknowns[:6]
 
     @classmethod
-    def of(cls, outlines: Sequence[Outline], seen: Sequence[_Seen], camera: Camera) -> _System:
+    def of(cls, outlines: Sequence[Outline], seen: Sequence[_OutlineSearch], camera: Camera) -> _System:
         """Solve by iteratively reweighted least squares with Tukey's loss."""
         used = [each.found for each in seen]
         possible = np.array([(each.possible | each.found).sum() for each in seen])
@@ -515,7 +522,7 @@ def _solve(J: Array, off: Array, weights: Array, noise: float) -> Array:
     return np.asarray(np.linalg.solve(_normal(J, weights, noise), (J * weights[:, None]).T @ off), float)
 
 
-def _middle_ray(image: Grey, camera: Camera) -> Array:
+def _center_ray(image: Grey, camera: Camera) -> Array:
     """Return the direction to an image's (h, w) centre of weight, a unit vector in the optical frame."""
     rows, columns = np.indices(image.shape) + 0.5
     x, y = (float((at * image).sum() / image.sum()) for at in (columns, rows))
@@ -523,5 +530,5 @@ def _middle_ray(image: Grey, camera: Camera) -> Array:
     return ray / np.linalg.norm(ray)
 
 
-def _blurred(images: Grey, blur: float) -> Array:
+def _blur(images: Grey, blur: float) -> Array:
     return np.stack([cv2.GaussianBlur(image, (0, 0), blur) for image in images]).astype(float).ravel()

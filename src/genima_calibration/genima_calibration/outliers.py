@@ -20,9 +20,16 @@ from scipy.special import fdtri
 
 from genima.cameras.camera import Parent
 from genima.robot.rigid_transforms import difference, inverse, mean_pose, transform
-from genima_calibration.bundle_adjustment import Fit, Free, at_readings, derivatives, marginal, refine
+from genima_calibration.bundle_adjustment import (
+    Fit,
+    FreeParameters,
+    at_measured_joints,
+    derivatives,
+    marginal_system,
+    refine,
+)
 from genima_calibration.closed_form import HandEye, misfit, solve_closed
-from genima_calibration.samples import Stack
+from genima_calibration.samples import SampleStack
 
 Array = NDArray[np.float64]
 
@@ -37,7 +44,7 @@ _FINEST = 0.1  # px: noise that corners seen at a slant may have, however sharp 
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialEstimate:
     """Initial estimate for the search of the most likely poses."""
 
     hand_eye: HandEye
@@ -47,7 +54,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Check:
+class ConsistencyCheck:
     """Consistency of samples with the poses estimated from the others."""
 
     pixels: Array  # (N,) px, of a point, root mean square
@@ -57,7 +64,7 @@ class Check:
     fits: NDArray[np.bool_]  # (N,)
 
 
-def robust_start(samples: Stack, parent: Parent, free_scale: bool = False) -> Start:
+def robust_start(samples: SampleStack, parent: Parent, free_scale: bool = False) -> InitialEstimate:
     """Return a robust closed-form solution, for up to three outliers in ten samples."""
     N = len(samples)
     A, B = samples.T_parent_carrier(parent), samples.T_camera_board
@@ -66,7 +73,7 @@ def robust_start(samples: Stack, parent: Parent, free_scale: bool = False) -> St
     else:
         sets = np.random.default_rng(0).random((_SETS, N)).argsort(1)[:, :_SET]
     trusted = max(min(N, _SET + 1), int(np.ceil(_TRUSTED * N)))
-    found: Start | None = None
+    found: InitialEstimate | None = None
     X, Y, scale = solve_closed(A[sets], B[sets], free_scale)
     for _ in range(_ROUNDS):
         off = misfit(X, Y, scale, samples, parent)
@@ -76,18 +83,22 @@ def robust_start(samples: Stack, parent: Parent, free_scale: bool = False) -> St
             break
         best = np.zeros(N, bool)
         best[np.argsort(off[k])[:trusted]] = True
-        found = Start(HandEye(parent, X[k], Y[k]), float(scale[k]), float(score[k]), best)
+        found = InitialEstimate(HandEye(parent, X[k], Y[k]), float(scale[k]), float(score[k]), best)
         X, Y, scale = solve_closed(A[best][None], B[best][None], free_scale)
     assert found is not None
     return found
 
 
-def consistent(samples: Stack, start: Start, free: Free = Free()) -> tuple[Fit, NDArray[np.bool_]]:  # noqa: B008
+def find_consistent(
+    samples: SampleStack,
+    start: InitialEstimate,
+    free: FreeParameters = FreeParameters(),  # noqa: B008
+) -> tuple[Fit, NDArray[np.bool_]]:
     """Return the most likely poses from the consistent samples, and the mask (N,) of these."""
     good, hand_eye, scale = start.best, start.hand_eye, start.scale if free.scale else 1.0
     for i in range(_ROUNDS):
         fit = refine(samples.take(good), hand_eye, free, scale)
-        fits = check(samples, fit, good).fits
+        fits = check_samples(samples, fit, good).fits
         if i >= _ROUNDS // 2:  # no sample comes back twice
             fits &= good
         if np.array_equal(fits, good) or fits.sum() < _SET:
@@ -96,15 +107,15 @@ def consistent(samples: Stack, start: Start, free: Free = Free()) -> tuple[Fit, 
     return fit, good
 
 
-def check(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Check:
+def check_samples(samples: SampleStack, fit: Fit, good: NDArray[np.bool_]) -> ConsistencyCheck:
     """Hold every sample against a fit to the ``good`` ones (N,), without its own part in it (to first order)."""
     everywhere = replace(fit, joints=samples.joints.copy())
     everywhere.joints[good] = fit.joints
-    d = at_readings(samples, everywhere, derivatives(samples, everywhere))
-    right = _right_points(samples, fit)
+    d = at_measured_joints(samples, everywhere, derivatives(samples, everywhere))
+    right = _consistent_points(samples, fit)
     weights = right.astype(float)
     weights[good] = fit.weights
-    S, h, _ = marginal(d, weights, fit.noise.joints / fit.noise.pixels)
+    S, h, _ = marginal_system(d, weights, fit.noise.joints / fit.noise.pixels)
     S, h = np.where(good[:, None, None], S, 0.0), np.where(good[:, None], h, 0.0)
     others = fit.information * fit.noise.pixels**2 - S
     covariance = np.linalg.pinv(others, hermitian=True)
@@ -125,7 +136,7 @@ def check(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Check:
     statistic = (np.swapaxes(off, 1, 2) @ np.linalg.pinv(expected, hermitian=True) @ off)[:, 0, 0] / 6
     limit = fdtri(6, max(6 * int(good.sum()) - d.unknowns.shape[2], 1), 1 - _CHANCE)
     wrong = 1 - right.sum(1) / samples.seen.sum(1)
-    return Check(
+    return ConsistencyCheck(
         pixels=np.sqrt((w[..., 0] * ahead**2).sum(1) / count),
         millimetres=1e3 * np.linalg.norm(off[:, :3, 0], axis=1),
         degrees=np.degrees(np.linalg.norm(off[:, 3:, 0], axis=1)),
@@ -134,10 +145,10 @@ def check(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Check:
     )
 
 
-def reasons(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Mapping[str, str]:
+def outlier_reasons(samples: SampleStack, fit: Fit, good: NDArray[np.bool_]) -> Mapping[str, str]:
     """Return the reason for each sample that is not ``good`` (N,), by name."""
     at = fit.hand_eye
-    wrong_points = check(samples, fit, good).wrong_points
+    wrong_points = check_samples(samples, fit, good).wrong_points
     seen = inverse(samples.T_parent_carrier(at.parent)) @ at.T_parent_camera @ samples.T_camera_board  # T_carrier_board
     said: dict[str, str] = {}
     moved: list[int] = []
@@ -151,14 +162,14 @@ def reasons(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> Mapping[str, s
             f"the board is {1e3 * metres:.1f} mm and {np.degrees(angle):.2f} deg from where the other samples have it"
         )
         moved.append(i)
-    for group in _agreeing(seen, moved, at.T_carrier_board):
+    for group in _agreeing_groups(seen, moved, at.T_carrier_board):
         names = ", ".join(samples.names[i] for i in group)
         for i in group:
             said[samples.names[i]] += f"; {names} agree with each other: the board or the camera was moved"
     return said
 
 
-def _agreeing(T: Array, which: list[int], usual: Array) -> list[list[int]]:
+def _agreeing_groups(T: Array, which: list[int], usual: Array) -> list[list[int]]:
     """Return groups of poses T (N, 4, 4) that are much nearer to each other than to the usual one (4, 4)."""
     groups: list[list[int]] = []
     for i in which:
@@ -173,17 +184,17 @@ def _agreeing(T: Array, which: list[int], usual: Array) -> list[list[int]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _right_points(samples: Stack, fit: Fit) -> NDArray[np.bool_]:
+def _consistent_points(samples: SampleStack, fit: Fit) -> NDArray[np.bool_]:
     """Return (N, M): points consistent with the board, by their own image alone."""
     noise = max(fit.noise.pixels, image_noise(samples), _FINEST)
     return samples.seen & (_off_in_image(samples).max(-1) < _FAR * noise)
 
 
-def image_noise(samples: Stack) -> float:
+def image_noise(samples: SampleStack) -> float:
     """Return the pixel noise in px, from the distance of points to the board in their own image."""
     return 1.4826 * float(np.median(_off_in_image(samples)[samples.seen]))
 
 
-def _off_in_image(samples: Stack) -> Array:
+def _off_in_image(samples: SampleStack) -> Array:
     expected = samples.intrinsics.project(transform(samples.T_camera_board, samples.points))
     return np.nan_to_num(np.abs(samples.pixels - expected), nan=np.inf)  # (N, M, 2)

@@ -9,6 +9,7 @@ fits to resampled parts of the outline say (bootstrap: Efron and Tibshirani, An 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,6 +28,8 @@ from genima_calibration.robot_outline import Outline, along_normals
 
 Array = NDArray[np.float64]
 
+AGREEING = 3  # checks in a row, of those that find the robot
+_LOST_CHECKS = 10  # checks in a row that do not find the robot where it should be
 LIMIT = 1.5 / 256  # of the image's width: a smaller offset is none
 _REACH = 14 / 256  # of the width: how far the robot is looked for
 _STEPS = 28  # from no offset to the farthest
@@ -233,3 +236,28 @@ def _judge(share: float, outline: Outline, twist: Array, spread: Array, width: i
     else:
         verdict, reason = PoseVerdict.UNKNOWN, f"the robot is seen {pixels:.1f} +- {uncertain:.1f} px off: unclear"
     return PoseCheck(verdict, twist, pixels, uncertain, share, len(outline), reason)
+
+
+class DriftDetector:
+    """Detector of a moved camera from repeated checks: three in a row must agree."""
+
+    def __init__(self) -> None:
+        self.problem = ""  # empty: none is known
+        self._recent: deque[PoseCheck] = deque(maxlen=_LOST_CHECKS)
+
+    def update(self, checked: PoseCheck) -> None:
+        """Add the latest check.
+
+        An undecided check changes nothing, unless the robot stays lost: of a camera that was moved far, some checks
+        find the robot at its new place, others do not find it at all.
+        """
+        if checked.lost or checked.verdict is not PoseVerdict.UNKNOWN:
+            self._recent.append(checked)
+        last = [each for each in self._recent if not each.lost][-AGREEING:]
+        if len(last) == AGREEING and all(each.verdict is PoseVerdict.MOVED for each in last):
+            pixels = sorted(each.pixels for each in last)[AGREEING // 2]
+            self.problem = f"has moved: the robot is seen {pixels:.0f} px from where it should be, calibrate again"
+        elif len(last) == AGREEING and all(each.verdict is PoseVerdict.FINE for each in last):
+            self.problem = ""
+        elif len(self._recent) == _LOST_CHECKS and all(each.verdict is not PoseVerdict.FINE for each in self._recent):
+            self.problem = "does not see the robot where it should be: was it moved far, covered, or is it dark?"

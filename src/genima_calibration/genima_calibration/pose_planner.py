@@ -22,7 +22,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import transform
 from genima_calibration.hand_eye import HandEyeResult
-from genima_calibration.pose_selection import candidates_near, next_pose
+from genima_calibration.pose_selection import next_pose, sample_candidates
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ _MISSED = 0.6  # of the turns' size after one that lost the board
 _CANDIDATES, _REACH = 400, 0.5  # rad from where samples were taken
 _REFUSED = 20  # of the candidates, tried one after the other
 _NEAR_MISS = 0.15  # rad, of the joint that differs most: there, the board was not seen before
-_STEP = 0.02  # rad between looks along a way
+_STEP = 0.02  # rad between checks along a trajectory
 _ACROSS = 5  # points of a board, each way
 _WRIST, _THICK = 4, 0.13  # which joint it is, from 0; m from a link's axis, of which the links fill 0.1
 _CALM = 0.1  # of the arm's acceleration
@@ -94,13 +94,13 @@ class PosePlanner:
         Raises:
             GenimaError: when there is none.
         """
-        held = self._keep_out_of_what_is_held(None)
+        held = self._held_object_regions(None)
         turned = min(len(_FIRST), len(around))
         for _ in range(_TRIES):
             turn = self._rng.uniform(_SHORTEST, 1, turned) * self._rng.choice([-1, 1], turned)
             goal = around.copy()
             goal[-turned:] += self._size * _FIRST[-turned:] * turn
-            if self._refusal(present, goal, held) is None and not self._near_miss(goal):
+            if self._rejection_reason(present, goal, held) is None and not self._near_miss(goal):
                 return goal
         raise GenimaError(
             "no small turn from here is free of the table, the arm itself and the ends of its joints: bring the arm "
@@ -113,23 +113,23 @@ class PosePlanner:
         Raises:
             GenimaError: when none can be.
         """
-        held = self._keep_out_of_what_is_held(outcome)
+        held = self._held_object_regions(outcome)
         seed = int(self._rng.integers(2**31))
-        candidates = candidates_near(outcome.samples, _CANDIDATES, _REACH, seed)
-        fine = [self._refusal(q, q, held) is None and not self._near_miss(q) for q in candidates]
+        candidates = sample_candidates(outcome.samples, _CANDIDATES, _REACH, seed)
+        fine = [self._rejection_reason(q, q, held) is None and not self._near_miss(q) for q in candidates]
         candidates = candidates[fine]
         refusal = "the board would not be in view"
         for _ in range(_REFUSED):
             if not len(candidates):
                 break
             best = next_pose(outcome.samples, outcome.fit, self._board, candidates)
-            refused = self._refusal(present, best.joints, held)
+            refused = self._rejection_reason(present, best.joints, held)
             if refused is None:
                 return best.joints
             refusal, candidates = refused, np.delete(candidates, best.index, axis=0)
         raise GenimaError(f"no more poses within reach: {refusal}; bring the arm elsewhere, or the board")
 
-    def way(
+    def plan_trajectory(
         self, start: Array, goal: Array, gripper: float, speed: float, outcome: HandEyeResult | None = None
     ) -> JointTrajectory:
         """Return a rest-to-rest trajectory from ``start`` to ``goal`` (n,) rad, with the gripper unchanged.
@@ -144,7 +144,7 @@ class PosePlanner:
         Raises:
             GenimaError: where it must not be gone.
         """
-        if (refused := self._refusal(start, goal, self._keep_out_of_what_is_held(outcome))) is not None:
+        if (refused := self._rejection_reason(start, goal, self._held_object_regions(outcome))) is not None:
             raise GenimaError(f"the way is not free: {refused}")
         apart = np.abs(goal - start)
         # a cubic from rest to rest is at most 1.5 times as fast as on average; it begins with 6 times its length over
@@ -154,7 +154,7 @@ class PosePlanner:
         seconds = max(_QUICKEST, float(np.max([by_speed, by_acceleration])))
         return JointTrajectory(np.array([0.0, seconds]), np.stack([start, goal]), np.full(2, gripper))
 
-    def _refusal(self, start: Array, goal: Array, held: ForbiddenRegion) -> str | None:
+    def _rejection_reason(self, start: Array, goal: Array, held: ForbiddenRegion) -> str | None:
         """Return the reason why a straight motion is not allowed; None where it is."""
         limits = MotionLimits.of(self._robot, 1, 1, 1, _STEP)
         if np.any((goal < limits.position_min) | (goal > limits.position_max)):
@@ -169,7 +169,7 @@ class PosePlanner:
     def _near_miss(self, goal: Array) -> bool:
         return any(np.abs(goal - missed).max() < _NEAR_MISS for missed in self._missed)
 
-    def _keep_out_of_what_is_held(self, outcome: HandEyeResult | None) -> ForbiddenRegion:
+    def _held_object_regions(self, outcome: HandEyeResult | None) -> ForbiddenRegion:
         """Forbid collisions of the held board or camera; with an unknown board, of a sphere around the tip."""
         if self._parent == "flange":
             at = np.zeros((1, 3)) if outcome is None else outcome.fit.hand_eye.T_parent_camera[None, :3, 3]

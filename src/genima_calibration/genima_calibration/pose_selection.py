@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from genima.cameras.calibration_board import CalibrationBoard
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import transform
-from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, derivatives, marginal
-from genima_calibration.samples import Stack
+from genima_calibration.bundle_adjustment import CAMERA, Fit, FreeParameters, derivatives, marginal_system
+from genima_calibration.samples import SampleStack
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class NextPose:
     gain: float  # by how much the geometric mean of the camera's standard deviations shrinks, 0..1
 
 
-def candidates_near(samples: Stack, count: int, reach: float, seed: int) -> Array:
+def sample_candidates(samples: SampleStack, count: int, reach: float, seed: int) -> Array:
     """Return random joints (count, n) within ``reach`` rad of the samples' joints and within the arm's range."""
     rng = np.random.default_rng(seed)
     q = samples.joints[rng.integers(len(samples), size=count)]
@@ -42,7 +42,7 @@ def candidates_near(samples: Stack, count: int, reach: float, seed: int) -> Arra
     return np.clip(q, samples.robot.position_min, samples.robot.position_max)
 
 
-def next_pose(samples: Stack, fit: Fit, board: CalibrationBoard, candidates: Array) -> NextPose:
+def next_pose(samples: SampleStack, fit: Fit, board: CalibrationBoard, candidates: Array) -> NextPose:
     """Return the most informative of ``candidates`` (C, n) rad in which the camera sees the whole board.
 
     Whether the arm can go there without touching anything is for the caller to know.
@@ -63,8 +63,8 @@ def next_pose(samples: Stack, fit: Fit, board: CalibrationBoard, candidates: Arr
         samples, names=tuple(map(str, seen)), joints=q, pixels=np.zeros((*shape, 2)), points=points,
         seen=np.ones(shape, bool), T_camera_board=T[seen],
     )  # fmt: skip
-    poses_only = replace(fit, joints=q, free=Free(), weights=np.ones(shape))
-    S, _, _ = marginal(derivatives(there, poses_only), poses_only.weights, fit.noise.joints / fit.noise.pixels)
+    poses_only = replace(fit, joints=q, free=FreeParameters(), weights=np.ones(shape))
+    S, _, _ = marginal_system(derivatives(there, poses_only), poses_only.weights, fit.noise.joints / fit.noise.pixels)
     # what else was free in the fit is taken as known from now on: its part in the poses' information is eliminated
     g = fit.information
     known = g[:12, :12] - g[:12, 12:] @ np.linalg.solve(g[12:, 12:], g[12:, :12]) if len(g) > 12 else g

@@ -12,8 +12,8 @@ from genima.cameras.camera import Parent
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import inverse, rotation_vector
 from genima_calibration.bundle_adjustment import CAMERA, SCALE, Fit
-from genima_calibration.outliers import Start, check, image_noise
-from genima_calibration.samples import Stack
+from genima_calibration.outliers import InitialEstimate, check_samples, image_noise
+from genima_calibration.samples import SampleStack
 
 Array = NDArray[np.float64]
 
@@ -84,9 +84,9 @@ class Quality:
         return ""
 
 
-def quality(samples: Stack, fit: Fit, size: BoardSize) -> Quality:
+def quality(samples: SampleStack, fit: Fit, size: BoardSize) -> Quality:
     """Return the quality of a fit's samples for a board of that size."""
-    each = check(samples, fit, np.ones(len(samples), bool))
+    each = check_samples(samples, fit, np.ones(len(samples), bool))
     left_out = dict(
         zip(samples.names, zip(each.pixels.tolist(), each.millimetres.tolist(), each.degrees.tolist(), strict=True),
             strict=True)
@@ -95,11 +95,11 @@ def quality(samples: Stack, fit: Fit, size: BoardSize) -> Quality:
     C = fit.covariance[CAMERA, CAMERA]
     as_lengths = np.diag([1.0] * 3 + [distance] * 3)
     variances = np.linalg.eigvalsh(as_lengths @ C @ as_lengths)
-    turns, _ = turning(samples, fit.hand_eye.parent)
+    turns, _ = flange_rotation(samples, fit.hand_eye.parent)
     return Quality(np.degrees(turns), float(np.sqrt(variances[-1] / variances[0])), left_out, size)
 
 
-def turning(samples: Stack, parent: Parent) -> tuple[Array, Array]:
+def flange_rotation(samples: SampleStack, parent: Parent) -> tuple[Array, Array]:
     """Return the flange's rotation about three axes (3,) rad, rising, and these axes (3, 3) as rows.
 
     A turn by an angle about an axis moves what lies along the axis not at all, and what lies across it by that angle:
@@ -122,9 +122,9 @@ def require_enough(count: int) -> None:
         raise GenimaError(f"{count} samples are too few: take at least {FEWEST}, better 15, from different directions")
 
 
-def require_turns(samples: Stack, parent: Parent) -> None:
+def require_turns(samples: SampleStack, parent: Parent) -> None:
     """Raise a GenimaError where the flange does not rotate, or about one axis only."""
-    turns, directions = turning(samples, parent)
+    turns, directions = flange_rotation(samples, parent)
     if turns[2] < _STILL:
         raise GenimaError(
             f"the flange hardly turns between samples ({np.degrees(turns[2]):.1f} deg), and shifts alone do not tell "
@@ -138,7 +138,7 @@ def require_turns(samples: Stack, parent: Parent) -> None:
         )
 
 
-def require_parent(asked: Start, other: Start) -> None:
+def require_parent(asked: InitialEstimate, other: InitialEstimate) -> None:
     """Raise a GenimaError where the samples fit a camera on the other parent."""
     if asked.misfit > _BAD and asked.misfit > _MUCH_BETTER * other.misfit:
         here, there = asked.hand_eye.parent, other.hand_eye.parent
@@ -148,7 +148,7 @@ def require_parent(asked: Start, other: Start) -> None:
         )
 
 
-def board_size(fit: Fit, resized: Fit, square: float) -> BoardSize:
+def estimate_board_size(fit: Fit, resized: Fit, square: float) -> BoardSize:
     """Return the board's size by a fit with free scale, besides one with the given ``square`` in m."""
     T = inverse(fit.hand_eye.T_parent_camera) @ resized.hand_eye.T_parent_camera
     sigma = float(np.sqrt(resized.covariance[SCALE, SCALE]))
@@ -161,7 +161,7 @@ def require_size(size: BoardSize) -> None:
         raise GenimaError(size.problem)
 
 
-def require_agreement(samples: Stack, fit: Fit, good: NDArray[np.bool_]) -> None:
+def require_agreement(samples: SampleStack, fit: Fit, good: NDArray[np.bool_]) -> None:
     """Raise a GenimaError where no place of camera and board explains most samples (N,) that were taken."""
     blurred = fit.noise.pixels > _BLURRED * image_noise(samples) + _SHARP
     if good.mean() < _AGREE or fit.noise.joints > _SHAKY or blurred:

@@ -11,12 +11,12 @@ from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.calibration_file import CameraCalibration
 from genima.errors import GenimaError
 from genima_calibration.hand_eye import HandEyeResult, compare
-from genima_calibration.pose_selection import candidates_near, next_pose
+from genima_calibration.pose_selection import next_pose, sample_candidates
 
 _CANDIDATES, _REACH = 300, 0.4  # poses among which the next one is sought; rad from those taken
 
 
-def report(outcome: HandEyeResult, result: CameraCalibration, board: CalibrationBoard) -> Iterator[str]:
+def format_report(outcome: HandEyeResult, result: CameraCalibration, board: CalibrationBoard) -> Iterator[str]:
     """Return lines: result and uncertainty, outliers and their causes, other solvers, next steps."""
     camera, residuals, sigma, robot = result.camera, result.residuals, result.sigma, outcome.samples.robot
     assert residuals is not None and sigma is not None
@@ -52,7 +52,9 @@ def report(outcome: HandEyeResult, result: CameraCalibration, board: Calibration
     elif advice := outcome.quality.advice():
         yield f"advice: {advice}"
     try:
-        best = next_pose(outcome.samples, outcome.fit, board, candidates_near(outcome.samples, _CANDIDATES, _REACH, 0))
+        best = next_pose(
+            outcome.samples, outcome.fit, board, sample_candidates(outcome.samples, _CANDIDATES, _REACH, 0)
+        )
     except GenimaError as error:
         yield f"next pose: {error}"
     else:

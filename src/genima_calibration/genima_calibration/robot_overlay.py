@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.cameras.intrinsics import CameraIntrinsics
-from genima.inspection.sheet import captioned
+from genima.inspection.sheet import add_caption
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, transform
 from genima.types import Image, Joints
@@ -34,14 +34,14 @@ def draw_check(
     T_base_camera = checker.calibrated.T_base_camera(robot, joints.positions)
     links = transform(inverse(T_base_camera), robot.link_poses(joints.positions)[:, :3, 3])
     scale = camera.width / 640
-    at = [_fine(pixel) for pixel in CameraIntrinsics.of(camera).project(links) if np.all(np.isfinite(pixel))]
+    at = [_fixed_point(pixel) for pixel in CameraIntrinsics.of(camera).project(links) if np.all(np.isfinite(pixel))]
     for a, b in zip(at, at[1:], strict=False):
         cv2.line(picture, a, b, _BONE, 1, cv2.LINE_AA, _SUBPIXEL)
     for a in at:
         cv2.circle(picture, a, round(4 * scale * 2**_SUBPIXEL), _JOINT, -1, cv2.LINE_AA, _SUBPIXEL)
     if camera.width < _READABLE:
         picture = np.asarray(cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST), np.uint8)
-    return captioned(picture, f"{camera.view} {checked.verdict.value}: {checked.reason}")
+    return add_caption(picture, f"{camera.view} {checked.verdict.value}: {checked.reason}")
 
 
 def _draw(picture: Image, outline: Outline, colour: tuple[int, int, int]) -> None:
@@ -49,6 +49,6 @@ def _draw(picture: Image, outline: Outline, colour: tuple[int, int, int]) -> Non
     picture[rows, columns] = colour
 
 
-def _fine(pixel: NDArray[np.float64]) -> tuple[int, int]:
+def _fixed_point(pixel: NDArray[np.float64]) -> tuple[int, int]:
     x, y = np.rint((np.clip(pixel, -1e4, 1e4) - 0.5) * 2**_SUBPIXEL).astype(int).tolist()
     return x, y

@@ -29,7 +29,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Stack:
+class SampleStack:
     """N samples as arrays, points padded to M, with their camera and robot."""
 
     names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Stack:
         """Return (N, 4, 4) by forward kinematics: pose of the board's carrier in the camera's parent."""
         return self.T_base_flange if parent == "base" else inverse(self.T_base_flange)
 
-    def take(self, which: NDArray[np.bool_]) -> Stack:
+    def take(self, which: NDArray[np.bool_]) -> SampleStack:
         """Return the samples where ``which`` (N,) is true."""
         return replace(
             self,
@@ -62,7 +62,7 @@ class Stack:
         )
 
 
-def stack(samples: Sequence[Sample], intrinsics: CameraIntrinsics, robot: RobotModel) -> Stack:
+def stack_samples(samples: Sequence[Sample], intrinsics: CameraIntrinsics, robot: RobotModel) -> SampleStack:
     """Put samples side by side.
 
     Raises:
@@ -93,4 +93,4 @@ def stack(samples: Sequence[Sample], intrinsics: CameraIntrinsics, robot: RobotM
         pixels[i, m:], points[i, m:] = sample.detection.pixels[0], sample.detection.points[0]
     joints = np.array([sample.joints for sample in samples], float).reshape(-1, n)
     T = np.array([board_pose(sample.detection, intrinsics) for sample in samples]).reshape(-1, 4, 4)
-    return Stack(names, joints, pixels, points, seen, T, intrinsics, robot)
+    return SampleStack(names, joints, pixels, points, seen, T, intrinsics, robot)

@@ -17,11 +17,11 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference
 from genima.types import Image, Joints
-from genima_calibration.board_detection import Detection, seen_board
+from genima_calibration.board_detection import Detection, detected_board
 from genima_calibration.detection_diagnosis import diagnose
 from genima_calibration.hand_eye import HandEyeResult, calibrate, calibration
 from genima_calibration.image_feedback import coverage
-from genima_calibration.pose_selection import NextPose, candidates_near, next_pose
+from genima_calibration.pose_selection import NextPose, next_pose, sample_candidates
 from genima_calibration.sample_folder import (
     CameraInfo,
     RawSample,
@@ -42,7 +42,7 @@ class Result:
     """Calibration of samples, or the reason without one."""
 
     samples: tuple[str, ...]  # their names
-    words: str
+    text: str
     outcome: HandEyeResult | None = None
     calibration: CameraCalibration | None = None
     next_pose: NextPose | None = None
@@ -158,7 +158,7 @@ class Session:
         """Compute the result of some of this session's samples with a camera."""
         names = tuple(sample.name for sample in samples)
         try:
-            board = seen_board(self.board, (sample.detection for sample in samples))
+            board = detected_board(self.board, (sample.detection for sample in samples))
             outcome = calibrate(samples, board, info.intrinsics, self.robot, self.parent)
         except GenimaError as error:
             return Result(names, str(error))
@@ -168,19 +168,19 @@ class Session:
         assert found.sigma is not None and found.residuals is not None
         millimetres, degrees = found.sigma
         left = found.residuals
-        words = (
+        text = (
             f"sure to {millimetres:.2f} mm and {degrees:.3f} deg (1 sigma) by {len(outcome.samples)} samples; "
             f"residuals {left.pixels:.2f} px, {left.millimetres:.2f} mm, {left.degrees:.3f} deg"
         )
         if board.legacy_pattern and not self.board.legacy_pattern:
-            words += "; the board has the legacy pattern: its file may say legacy_pattern: true"
+            text += "; the board has the legacy pattern: its file may say legacy_pattern: true"
         if problem := outcome.quality.size.problem:
-            words += f"; WARNING: {problem}"
+            text += f"; WARNING: {problem}"
         for name, why in outcome.outliers.items():
-            words += f"; {name} is left out: {why}"
+            text += f"; {name} is left out: {why}"
         try:
-            candidates = candidates_near(outcome.samples, _CANDIDATES, _REACH, seed=len(names))
+            candidates = sample_candidates(outcome.samples, _CANDIDATES, _REACH, seed=len(names))
             recommended = next_pose(outcome.samples, outcome.fit, board, candidates)
         except GenimaError:  # that is no news: the samples are good
             recommended = None
-        return Result(names, words, outcome, found, recommended)
+        return Result(names, text, outcome, found, recommended)

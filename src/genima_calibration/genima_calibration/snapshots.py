@@ -18,7 +18,9 @@ _PATIENCE = 5.0  # s
 _SAME_MOMENT = 0.05  # s
 
 
-def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> Mapping[str, Sequence[RobotImage]]:
+def take_snapshots(
+    views: Sequence[str], robot: RobotModel, namespace: str, dds: str
+) -> Mapping[str, Sequence[RobotImage]]:
     """Take one image of every published view, by view; ``dds`` is a profile of config/dds.
 
     Raises:
@@ -31,7 +33,7 @@ def take(views: Sequence[str], robot: RobotModel, namespace: str, dds: str) -> M
     with ros_context():
         photos, heard = _listen(views, robot, namespace)
     if not photos:
-        said = f"no joint_states at the time of the images of {', '.join(heard)}" if heard else "no camera speaks"
+        said = f"no joint_states at the time of the images of {', '.join(heard)}" if heard else "no camera publishes"
         raise GenimaError(f"{said}: does the robot run, in this ROS domain and namespace?")
     for view in set(views) - set(photos):
         print(f"{view:<16}silent")

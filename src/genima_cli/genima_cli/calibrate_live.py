@@ -37,11 +37,11 @@ from genima_bringup.node_specs import (
 from genima_cli.join_graph import GraphOptions
 from genima_cli.teleop_session import Key, TeleopSession, attach_operator, require_terminal, teleop_session
 
-if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima.cameras.camera import Camera
     from genima.cameras.rig import Device
 
-_NODES = ("calibrator",)  # of a robot that runs already
+_NODES = ("calibrator",)  # of a running robot
 _ROBOT = "fr3_franka_hand"  # as `./genima real` has it
 _SPEED, _SIMULATED_SPEED = 0.15, 0.4  # of the arm's own; no person is near a simulated one
 _MOST = 20  # samples
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
                 return _simulate(options)
             if options.robot_ip:
                 return _start_robot(options)
-            return _start_calibrator(options) if options.view else _operate(options)
+            return _start_calibrator(options) if options.view else _control_running_calibrator(options)
         except KeyboardInterrupt:
             return 130
 
@@ -116,14 +116,14 @@ def _require_possible(options: CalibrateLive) -> None:
                 raise GenimaError(f"--{name} is missing: which camera is to be calibrated, and how it is connected")
         _refuse(options, ("parent",), "goes without --cameras, which say what carries the camera")
         _refuse(options, ("namespace",), "is of a robot that runs already; this one's nodes have none")
-        _refuse(options, ("auto",), "goes with --sim; on a real robot key m has the arm move by itself")
+        _refuse(options, ("auto",), "goes with --sim; on a real robot key m starts the automatic motion")
     elif options.view:
         if not (options.parent or options.cameras):
             raise GenimaError(
-                "say with --parent base or flange what carries the camera; or start robot and camera here as well, "
+                "give --parent base or --parent flange; or start robot and camera here as well, "
                 "with --robot-ip and --cameras"
             )
-        _refuse(options, ("auto",), "goes with --sim; on a real robot key m has the arm move by itself")
+        _refuse(options, ("auto",), "goes with --sim; on a real robot key m starts the automatic motion")
     else:
         unused = ("cameras", *described, "board", "out", "samples", "auto", "most", "speed", "logs")
         _refuse(
@@ -167,7 +167,7 @@ def _start_robot(options: CalibrateLive) -> int:
         require_alone(driver, [process.node for process in processes if process != CLOCK_WATCH])
     logs = _logs(options)
     with teleop_session(processes, logs, environment, "the drivers, the guard and the calibrator") as session:
-        _by_hand(session)
+        _run_manual(session)
     return 0
 
 
@@ -197,14 +197,14 @@ def _start_calibrator(options: CalibrateLive) -> int:
         Supervisor(processes, _logs(options), environment) as supervisor,
         attach_operator(_NODES, options.namespace, options.dds, supervisor.check) as session,
     ):
-        _by_hand(session)
+        _run_manual(session)
     return 0
 
 
-def _operate(options: CalibrateLive) -> int:
+def _control_running_calibrator(options: CalibrateLive) -> int:
     """Run the keys of a running robot and calibrator."""
     with attach_operator(_NODES, options.namespace, options.dds) as session:
-        _by_hand(session)
+        _run_manual(session)
     return 0
 
 
@@ -252,10 +252,10 @@ def _simulate(options: CalibrateLive) -> int:
     if options.auto:
         with teleop_session([*simulator, command_guard(), *node], options.logs) as session:
             try:
-                _move_by_itself(session, most)
+                _run_automatic(session, most)
             except GenimaError as error:
                 raise GenimaError(f"{error}; --out {out} goes on with the samples that it has") from None
-            print(session.operator.said("calibrator/save", session.live))
+            print(session.operator.call_trigger("calibrator/save", session.live))
         return _compare(out, truth)
     with teleop_session(
         [*simulator, *simulated_leader("jog"), *leader_follower_nodes(), *node], options.logs
@@ -263,30 +263,30 @@ def _simulate(options: CalibrateLive) -> int:
         if place == "gripper":
             session.operator.toggle_gripper()  # it stays closed
         session.lead()
-        _by_hand(session)
+        _run_manual(session)
     return _compare(out, truth) if (out / f"{view}.yaml").exists() else 0
 
 
-def _by_hand(session: TeleopSession) -> None:
+def _run_manual(session: TeleopSession) -> None:
     operator, live = session.operator, session.live
 
     def by_itself() -> str:
         on = not (operator.calibrator is not None and operator.calibrator.automatic)
         if on and operator.following:
-            operator.said("teleop/end", live)
-        return operator.calibrate_by_itself(on, live)
+            operator.call_trigger("teleop/end", live)
+        return operator.run_automatic_calibration(on, live)
 
     keys = {
-        "t": Key("take", lambda: operator.said("calibrator/take", live)),
+        "t": Key("take", lambda: operator.call_trigger("calibrator/take", live)),
         "x": Key("drop the last", lambda: operator.drop_sample("", live)),
-        "c": Key("compute", lambda: operator.said("calibrator/compute", live)),
-        "v": Key("save", lambda: operator.said("calibrator/save", live)),
-        "m": Key("move by itself, or stop that", by_itself),
+        "c": Key("compute", lambda: operator.call_trigger("calibrator/compute", live)),
+        "v": Key("save", lambda: operator.call_trigger("calibrator/save", live)),
+        "m": Key("start or stop the automatic motion", by_itself),
     }
-    session.by_hand(keys)
+    session.run_keys(keys)
 
 
-def _move_by_itself(session: TeleopSession, most: int) -> None:
+def _run_automatic(session: TeleopSession, most: int) -> None:
     """Run the automatic mode to its end.
 
     Raises:
@@ -295,7 +295,7 @@ def _move_by_itself(session: TeleopSession, most: int) -> None:
     operator = session.operator
     from tqdm import tqdm
 
-    session.say(_begun(session))
+    session.say(_wait_for_start(session))
     with tqdm(total=most, unit="sample", dynamic_ncols=True) as progress:
 
         def ended() -> bool:
@@ -307,18 +307,18 @@ def _move_by_itself(session: TeleopSession, most: int) -> None:
             return bool(status.automatic_words) and not status.automatic
 
         finished = operator.spin_until(ended, _DONE, session.live)
-    words = operator.calibrator.automatic_words if operator.calibrator else "nothing is heard of it"
+    words = operator.calibrator.automatic_words if operator.calibrator else "no status received"
     if not finished or not words.startswith("done"):
         raise GenimaError(f"calibrator: {words}")
     session.say(words)
 
 
-def _begun(session: TeleopSession) -> str:
+def _wait_for_start(session: TeleopSession) -> str:
     """Start it as soon as the board is seen."""
     deadline = time.monotonic() + _SEEN
     while True:
         try:
-            return session.operator.calibrate_by_itself(True, session.live)
+            return session.operator.run_automatic_calibration(True, session.live)
         except GenimaError:
             if time.monotonic() > deadline:
                 raise

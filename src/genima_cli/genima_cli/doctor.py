@@ -79,19 +79,23 @@ def main(argv: Sequence[str]) -> int:
         Doctor, "genima doctor", argv,
         example="./genima doctor --cameras mine --robot fr3_franka_hand --robot-ip 172.16.0.2 --backend franka_arm",
     )  # fmt: skip
-    from genima.doctor.findings import as_json, failed, table  # only here: for --help, nothing slow is imported
-    from genima_cli.doctor_checks import listen, look
+    from genima.doctor.findings import (  # imported here: --help must be quick
+        as_json,
+        format_table,
+        has_failures,
+    )
+    from genima_cli.doctor_checks import check_graph, check_machine
 
     if options.json is not None:
         require_writable(options.json)  # first of all it is no folder
         require_free(options.json, "findings", options.overwrite, _has_findings)
-    groups, files = look(options)
+    groups, files = check_machine(options)
     if options.live:
-        groups += listen(options, files)
-    print(table(groups, shutil.get_terminal_size().columns))
+        groups += check_graph(options, files)
+    print(format_table(groups, shutil.get_terminal_size().columns))
     if options.json is not None:
         atomic_write(options.json, (json.dumps(as_json(groups), indent=1) + "\n").encode())
-    return int(failed(groups))
+    return int(has_failures(groups))
 
 
 def _has_findings(path: Path) -> bool:

@@ -55,7 +55,7 @@ class Rate:
 
 
 @dataclass
-class Watched:
+class GraphStatistics:
     """State observed so far."""
 
     drawings: Rate = field(default_factory=Rate)
@@ -78,7 +78,7 @@ class GraphMonitor(GraphClient):
         drawn_targets: whether the policy publishes them; else its action chunks are counted.
         """
         super().__init__("monitor")
-        self.seen = Watched()
+        self.seen = GraphStatistics()
         self.recording = False  # whether an episode is under way
         self._views, self._on_pair = tuple(views), on_pair
         self._images: OrderedDict[float, dict[str, Image]] = OrderedDict()
@@ -106,7 +106,7 @@ class GraphMonitor(GraphClient):
         finally:
             self.recording = False
 
-    # What was measured.
+    # Measurements
 
     def measurements(self, program_start: float) -> Measurements:
         """Return the measurements over all episodes so far."""

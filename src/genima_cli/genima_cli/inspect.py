@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if picture is not None:
         if picture.suffix.lower() != ".png":
             raise GenimaError(f"--picture {picture}: the contact sheet is a .png file")
-        from genima.inspection.sheet import is_picture, write_picture  # here: these take seconds to import
+        from genima.inspection.sheet import is_picture, write_picture  # imported here: takes seconds
 
         require_free(picture, "contact sheet", options.overwrite, is_picture)
         require_writable(picture)
@@ -69,7 +69,7 @@ def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
     """
     if not path.is_dir():
         raise GenimaError(f"{path} is no folder; name one with a checkpoint or a dataset in it")
-    from genima.inspection import checkpoints  # only here, as below: these bring libraries that take seconds
+    from genima.inspection import checkpoints  # imported here and below: takes seconds
 
     if checkpoints.is_checkpoint(path):
         return checkpoints.inspect_checkpoint(path)
@@ -77,9 +77,9 @@ def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
         return checkpoints.inspect_pair(path)
     from genima.inspection import datasets
 
-    if datasets.is_targets(path):
+    if datasets.is_target_dataset(path):
         return datasets.inspect_targets(path, verify)
-    if datasets.is_lerobot(path):
+    if datasets.is_lerobot_dataset(path):
         return datasets.inspect_lerobot(path)
     from genima.data.episodes.folders import find_episodes
     from genima.robot.model import RobotModel
@@ -93,6 +93,6 @@ def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
     if "(rosbag2 folders)" not in nothing:  # something in it cannot be read
         raise GenimaError(nothing)
     raise GenimaError(
-        f"there is nothing to inspect in {path}: neither a finished checkpoint (genima.json), nor rendered targets "
+        f"{path}: nothing to inspect; neither a finished checkpoint (genima.json), nor rendered targets "
         "(manifest.json), a LeRobot dataset (meta/info.json) or demos (rosbag2 folders)"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,16 +24,6 @@ class GraphOptions:
     dds: str = "shared_memory"
     """DDS profile of config/dds, as in the robot's launch: two_machines where they are. A profile that
     FASTRTPS_DEFAULT_PROFILES_FILE names wins."""
-
-
-def add_graph_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the robot's graph: ``namespace`` and ``dds``."""
-    parser.add_argument("--namespace", default="", help="of the robot's nodes")
-    parser.add_argument(
-        "--dds", default="shared_memory",
-        help="as in the robot's launch: two_machines where they are (default: %(default)s; a profile that "
-        "FASTRTPS_DEFAULT_PROFILES_FILE names wins)",
-    )  # fmt: skip
 
 
 @contextmanager

@@ -65,12 +65,12 @@ class Operator(GraphClient):
         self.create_subscription(JointState, "teleop/command", self._on_command, qos.JOINT_COMMAND)
 
     @property
-    def leads(self) -> bool:
+    def has_follower(self) -> bool:
         """Return whether a follower node runs."""
         return self.count_publishers("teleop/status") > 0
 
     @property
-    def jogs(self) -> bool:
+    def has_jog(self) -> bool:
         """Return whether a jog leader runs."""
         return self.count_subscribers("leader/jog") > 0
 
@@ -98,16 +98,16 @@ class Operator(GraphClient):
             GenimaError: when it cannot be led, or does not come within ``timeout`` s.
         """
         deadline, started = time.monotonic() + timeout, False
-        self.status = None  # what was said before does not count
+        self.status = None  # earlier messages do not count
         while time.monotonic() < deadline:
-            if self._phase() != TeleopStatus.ALIGNING:  # the leader is not heard yet, or a hiccup held it
+            if self._phase() != TeleopStatus.ALIGNING:  # no leader message yet, or a short gap held the follower
                 answer = self.trigger("teleop/start", alive)
                 started, self.status = started or answer.success, None
             if self.spin_until(lambda: self._phase() == TeleopStatus.MIRRORING, _AGAIN, alive):
                 return
         if not started:
             self.require(answer)
-        said = f"it is {self.status.phase} {self.status.reason}".strip() if self.status else "it says nothing"
+        said = f"it is {self.status.phase} {self.status.reason}".strip() if self.status else "no status received"
         raise GenimaError(f"the follower does not come to its leader within {timeout:.0f} s; {said}")
 
     def require_following(self) -> None:
@@ -119,12 +119,12 @@ class Operator(GraphClient):
     def _phase(self) -> str:
         return self.status.phase if self.status else ""
 
-    def come_home(self, alive: Callable[[], None]) -> None:
+    def move_home(self, alive: Callable[[], None]) -> None:
         """Move the simulated leader near the start of its demo."""
         scene = f"{self._scene.task} {self._scene.seed}"
         deadline = time.monotonic() + _HEARD
         answer = self.trigger("leader/home", alive)
-        while not answer.message.endswith(scene) and time.monotonic() < deadline:  # it has yet to hear of the scene
+        while not answer.message.endswith(scene) and time.monotonic() < deadline:  # it has not received the scene yet
             self.spin_until(lambda: False, 0.05, alive)
             answer = self.trigger("leader/home", alive)
         self.require(answer)
@@ -163,9 +163,9 @@ class Operator(GraphClient):
 
     def finish_episode(self, success: bool | None, alive: Callable[[], None]) -> str:
         """Complete the episode, with a judgement where there is one; return the recorder's message."""
-        if success is not None:  # where it has ended by itself it takes no mark, which the last words tell
+        if success is not None:  # an ended recording takes no mark; its last message says so
             self.call(SetBool, "recorder/mark", SetBool.Request(data=success), alive)
-        return self.said("recorder/stop", alive)
+        return self.call_trigger("recorder/stop", alive)
 
     def drop_sample(self, name: str, alive: Callable[[], None]) -> str:
         """Remove a sample of the calibration, by default the last; return the calibrator's message."""
@@ -173,13 +173,13 @@ class Operator(GraphClient):
         self.require(answer)
         return str(answer.message)
 
-    def calibrate_by_itself(self, on: bool, alive: Callable[[], None]) -> str:
+    def run_automatic_calibration(self, on: bool, alive: Callable[[], None]) -> str:
         """Start or stop the automatic calibration; return the calibrator's message."""
         answer = self.call(SetBool, "calibrator/auto", SetBool.Request(data=on), alive)
         self.require(answer)
         return str(answer.message)
 
-    def said(self, service: str, alive: Callable[[], None]) -> str:
+    def call_trigger(self, service: str, alive: Callable[[], None]) -> str:
         """Return the response of a service without a message."""
         answer = self.trigger(service, alive)
         self.require(answer)
@@ -212,7 +212,7 @@ class Operator(GraphClient):
             raise GenimaError(answer.message)
 
     def _on_command(self, message: JointState) -> None:
-        if message.name and len(message.position) and math.isfinite(message.position[-1]):  # else it rests
+        if message.name and len(message.position) and math.isfinite(message.position[-1]):  # without it the arm rests
             self._gripper = float(message.position[-1])  # the gripper's joint is the last, its open fraction
 
     def _on_status(self, message: TeleopStatus) -> None:

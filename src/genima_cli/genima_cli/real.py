@@ -71,13 +71,13 @@ def main(argv: Sequence[str]) -> int:
         example="./genima real --robot-ip 172.16.0.2 --cameras mine.yaml --calibration calibration/mine",
     )  # fmt: skip
     if options.policy and not options.calibration:
-        raise GenimaError("say with --calibration where the cameras are; without one, start with --no-policy")
+        raise GenimaError("give --calibration; without one, start with --no-policy")
     if options.checkpoint and not options.policy:
         raise GenimaError("--no-policy starts no models: leave out --checkpoint, or --no-policy")
     processes = _processes(options)
     require_driver()
     environment = robot_environment()
-    os.environ.update(environment)  # this process takes part in the same graph
+    os.environ.update(environment)  # this process joins the same graph
     nodes = [process.node for process in processes if process != CLOCK_WATCH]
     with interruptible(), ExitStack() as stack:
         try:
@@ -97,9 +97,9 @@ def main(argv: Sequence[str]) -> int:
 
 def require_driver() -> None:
     """Raise a GenimaError where the library of the arm's driver is missing, before nodes start."""
-    from genima_nodes.drivers.optional_library import require
+    from genima_nodes.drivers.optional_library import import_library
 
-    require("pylibfranka")
+    import_library("pylibfranka")
 
 
 def _processes(options: Real) -> list[NodeSpec]:
@@ -110,7 +110,7 @@ def _processes(options: Real) -> list[NodeSpec]:
     """
     from genima.cameras.calibration_file import load_cameras
     from genima.cameras.rig import load_rig
-    from genima.robot.model import RobotModel  # only here: for --help, nothing slow is imported
+    from genima.robot.model import RobotModel  # imported here: --help must be quick
     from genima_bringup.argument_checks import require_policy
 
     rig = load_rig(options.cameras)

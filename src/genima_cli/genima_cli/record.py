@@ -34,8 +34,8 @@ from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS, get_task
 if TYPE_CHECKING:
     from genima_interfaces.srv import StartEpisode
 
-_ATTEMPTS = 3  # at an episode that was disturbed: the machine may have been busy
-_NODES = ("teleop", "recorder", "command_guard")  # of a robot that runs already
+_ATTEMPTS = 3  # attempts at an episode that was disturbed by a busy machine
+_NODES = ("teleop", "recorder", "command_guard")  # of a running robot
 _WITHOUT_ARM = ("keyboard", "gamepad")  # leaders
 _OF_ROBOT = (
     *("cameras", "robot", "calibration", "speed", "unwrap_at_start"),
@@ -112,15 +112,15 @@ def main(argv: Sequence[str]) -> int:
         try:
             if options.lockstep:
                 from genima_sim import (
-                    demo_recorder as lockstep,  # here and below: not before the options have been checked
+                    demo_recorder as lockstep,  # imported here and below: after the options are checked
                 )
 
                 return lockstep.record(options.out, options.task, options.episodes, options.seed, options.workers)
             if options.robot_ip:
                 return _start_robot(options)
             if not options.sim:
-                return _operate(options)
-            return _play(options) if options.leader in ("", "expert") else _push(options)
+                return _record_running_robot(options)
+            return _run_expert(options) if options.leader in ("", "expert") else _run_manual(options)
         except KeyboardInterrupt:
             return 130
 
@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
 # -------------------------------------------------------------------------------------------- the expert as the leader
 
 
-def _play(options: Record) -> int:
+def _run_expert(options: Record) -> int:
     from genima_sim.demo_recorder import episode_folders
 
     folders = episode_folders(options.out, options.task, options.episodes, options.seed)
@@ -189,7 +189,7 @@ def _try_once(folder: Path, options: Record, session: TeleopSession) -> bool:
     operator = session.operator
     task, seed = folder.name.rsplit("-", 1)
     instruction = operator.reset(task, int(seed), session.live)
-    operator.come_home(session.live)
+    operator.move_home(session.live)
     session.lead()
     operator.approach(session.live)
     operator.await_images(session.live)
@@ -199,20 +199,20 @@ def _try_once(folder: Path, options: Record, session: TeleopSession) -> bool:
         operator.await_images(session.live)
     except BaseException:  # the recorder would complete it
         with contextlib.suppress(GenimaError):
-            operator.said("recorder/discard", lambda: None)
+            operator.call_trigger("recorder/discard", lambda: None)
         raise
     success = operator.success
     if success:
         operator.finish_episode(True, session.live)
     else:
-        operator.said("recorder/discard", session.live)
+        operator.call_trigger("recorder/discard", session.live)
     return success
 
 
 # --------------------------------------------------------------------------------------------- a person as the leader
 
 
-def _push(options: Record) -> int:
+def _run_manual(options: Record) -> int:
     """Record with the keyboard or gamepad leader on the simulated arm."""
     with teleop_session(
         recording_stack("jog", options.camera_rate, str(options.out), options.images), options.logs
@@ -221,17 +221,17 @@ def _push(options: Record) -> int:
         session.say(scenes.begin())
         takes = EpisodeControls(session, options, lambda: options.instruction or scenes.instruction)
         with contextlib.closing(takes):
-            session.by_hand(takes.keys() | {"n": Key("next scene", scenes.next)})
+            session.run_keys(takes.keys() | {"n": Key("next scene", scenes.next)})
     print(f"{takes.kept} demos more in {options.out}")
     return 0
 
 
-def _operate(options: Record) -> int:
+def _record_running_robot(options: Record) -> int:
     """Record on a robot with running nodes."""
     with attach_operator(_NODES, options.namespace, options.dds) as session:
         takes = EpisodeControls(session, options, lambda: options.instruction)
         with contextlib.closing(takes):
-            session.by_hand(takes.keys())
+            session.run_keys(takes.keys())
     print(f"{takes.kept} demos more")
     return 0
 
@@ -255,7 +255,7 @@ def _start_robot(options: Record) -> int:
     ) as session:
         takes = EpisodeControls(session, options, lambda: options.instruction)
         with contextlib.closing(takes):
-            session.by_hand(takes.keys())
+            session.run_keys(takes.keys())
     print(f"{takes.kept} demos more in {options.out}")
     return 0
 
@@ -322,7 +322,7 @@ class EpisodeControls:
     def close(self) -> None:
         """Keep an unfinished episode, without a judgement."""
         if self._recording:
-            self._session.try_to(lambda: self._keep(None, lambda: None))
+            self._session.try_action(lambda: self._keep(None, lambda: None))
 
     def _begin(self) -> str:
         session, instruction = self._session, self._instruction()
@@ -342,7 +342,7 @@ class EpisodeControls:
         return words if success is not None else f"{words}, and not judged"
 
     def _discard(self) -> str:
-        words = self._session.operator.said("recorder/discard", self._session.live)
+        words = self._session.operator.call_trigger("recorder/discard", self._session.live)
         self._recording = False
         return words
 
@@ -366,7 +366,7 @@ def _require_possible(options: Record) -> None:
     _require_robot(options, real)
     if real and not options.instruction.strip():
         raise GenimaError(
-            "say what is done with --instruction (and start the robot's drivers with --robot-ip, unless they run "
+            "give --instruction (and start the robot's drivers with --robot-ip, unless they run "
             "already: docs/demos.md), or take --sim, or --lockstep"
         )
     if real or (options.sim and options.leader in _WITHOUT_ARM):
@@ -382,7 +382,7 @@ def _require_robot(options: Record, real: bool) -> None:
             raise GenimaError("--robot-ip is of a real robot; leave it out, or --sim and --lockstep")
         if options.namespace:
             raise GenimaError("--namespace is of a robot that runs already; this one's nodes have none")
-        for name, why in {"cameras": "which camera is which view", "leader": "who leads the arm"}.items():
+        for name, why in {"cameras": "camera of each view", "leader": "leader of the arm"}.items():
             if not getattr(options, name):
                 raise GenimaError(f"--{name} is missing: {why}")
         if options.leader == "expert":

@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         raise GenimaError(f"--rank {options.rank} is not one of 0 to {options.machines - 1} (--machines)")
     if len(options.views) != 4 or len(set(options.views)) != 4:
         raise GenimaError(f"--views takes four different views, not {', '.join(options.views)}")
-    from genima.data.datasets.render import render  # here and below: what takes seconds to import
+    from genima.data.datasets.render import render  # imported here and below: takes seconds
     from genima.data.episodes import find_episodes
 
     episodes = sorted({path for folder in options.demos for path in find_episodes(folder)})
@@ -96,7 +96,7 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
     from genima.cameras.camera import VIRTUAL
     from genima.cameras.virtual_view import virtual_camera
     from genima.data.datasets.render import RenderPlan
-    from genima.policy.spec import PolicySpec  # here, as parsing the options must take no second
+    from genima.policy.spec import PolicySpec  # imported here: --help must be quick
     from genima.robot.model import RobotModel
     from genima.targets import Appearance
 

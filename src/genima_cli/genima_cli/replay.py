@@ -25,8 +25,8 @@ from genima_nodes.ros.ros_environment import joining_environment
 from genima_sim.tasks import TASKS, get_task
 
 _REAL_SPEED = 0.25
-_SLACK = 60.0  # s beyond what a demo takes, on a busy machine
-_NODES = ("teleop", "command_guard")  # of a robot that runs already
+_SLACK = 60.0  # s beyond the demo's duration, on a busy machine
+_NODES = ("teleop", "command_guard")  # of a running robot
 
 
 @dataclass
@@ -62,15 +62,15 @@ def main(argv: Sequence[str]) -> int:
         get_task(options.task)
     if not options.sim:
         require_terminal("replaying on a real robot")
-    from genima.data.episodes import Episode  # only here: for --help, nothing slow is imported
+    from genima.data.episodes import Episode  # imported here: --help must be quick
     from genima.robot.model import RobotModel
 
-    episode = Episode.load(options.demo, RobotModel.load(options.robot))  # says in a moment what is wrong with it
+    episode = Episode.load(options.demo, RobotModel.load(options.robot))  # rejects a faulty demo at once
     speed = options.speed or (1.0 if options.sim else _REAL_SPEED)
     seconds = float(episode.stamps[-1] - episode.stamps[0]) / speed
     with interruptible():
         try:
-            return _simulate(options, speed, seconds) if options.sim else _operate(options, speed)
+            return _simulate(options, speed, seconds) if options.sim else _replay_real(options, speed)
         except KeyboardInterrupt:
             return 130
 
@@ -89,7 +89,7 @@ def _simulate(options: Replay, speed: float, most: float) -> int:
     return 0 if success else 1
 
 
-def _operate(options: Replay, speed: float) -> int:
+def _replay_real(options: Replay, speed: float) -> int:
     player = _player(options, speed)
     environment = joining_environment(options.dds)
     with (
@@ -101,12 +101,12 @@ def _operate(options: Replay, speed: float) -> int:
 
         def play() -> str:
             operator.require_following()
-            return operator.said("leader/play", session.live)
+            return operator.call_trigger("leader/play", session.live)
 
         def home() -> str:
-            return f"{operator.said('leader/home', session.live)}; space lets the arm come there"
+            return f"{operator.call_trigger('leader/home', session.live)}; space lets the arm come there"
 
-        session.by_hand({"p": Key("play", play), "h": Key("back to the beginning", home)})
+        session.run_keys({"p": Key("play", play), "h": Key("back to the beginning", home)})
     return 0
 
 
@@ -125,5 +125,5 @@ def _scene(options: Replay) -> tuple[str, int]:
     if options.seed is not None:
         seed = str(options.seed)
     if task not in TASKS or not seed.isdecimal():
-        raise GenimaError(f"in which scene was {options.demo} recorded? Say it with --task and --seed")
+        raise GenimaError(f"{options.demo}: unknown scene; give --task and --seed")
     return task, int(seed)

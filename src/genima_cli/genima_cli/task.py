@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the task; return the exit code: 1 when it was not done."""
     options = parse_options(Task, "genima task", argv, example='./genima task "push down the maroon button"')
     if not options.instruction.strip():
-        raise GenimaError('instruction: empty; say what is to be done, such as "push down the maroon button"')
+        raise GenimaError('instruction: empty; give a text such as "push down the maroon button"')
     os.environ.update(joining_environment(options.dds))
     with (
         interruptible(),
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
             return 0 if result.outcome in (result.SUCCEEDED, result.FINISHED) else 1
         except (GenimaError, KeyboardInterrupt) as why:
             if not driver.end_task():
-                line.write("nobody confirms that the task ends: ./genima call stop stops the arm")
+                line.write("task runner: end of the task not confirmed; stop the arm with ./genima call stop")
             if isinstance(why, GenimaError):
                 raise
             return 130

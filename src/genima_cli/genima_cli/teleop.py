@@ -41,17 +41,17 @@ def main(argv: Sequence[str]) -> int:
     with interruptible():
         try:
             with teleop_session(teleop_stack("expert" if expert else "jog"), options.logs) as session:
-                return _play(options, session) if expert else _push(options, session)
+                return _run_expert(options, session) if expert else _run_manual(options, session)
         except KeyboardInterrupt:
             return 130
 
 
-def _play(options: Teleop, session: TeleopSession) -> int:
+def _run_expert(options: Teleop, session: TeleopSession) -> int:
     """Run episodes led by the scripted expert."""
     done, operator = 0, session.operator
     for seed in range(options.seed, options.seed + options.episodes):
         operator.reset(options.task, seed, session.live)
-        operator.come_home(session.live)
+        operator.move_home(session.live)
         session.lead()
         operator.approach(session.live)
         seconds = operator.play(session.live)
@@ -62,11 +62,11 @@ def _play(options: Teleop, session: TeleopSession) -> int:
     return 0 if done == options.episodes else 1
 
 
-def _push(options: Teleop, session: TeleopSession) -> int:
+def _run_manual(options: Teleop, session: TeleopSession) -> int:
     """Run the keyboard or gamepad leader until the operator ends it."""
     scenes = SceneSequence(session, options.task, options.seed)
     session.say(scenes.begin())
-    session.by_hand({"n": Key("next scene", scenes.next)})
+    session.run_keys({"n": Key("next scene", scenes.next)})
     return 0
 
 

@@ -59,42 +59,42 @@ class TeleopSession:
     def live(self) -> None:
         """Check all processes and update the live line."""
         self._check()
-        self._line.set_description_str(in_keys(live_line(self.operator)), refresh=False)
+        self._line.set_description_str(replace_services_by_keys(format_status(self.operator)), refresh=False)
         self._line.refresh()
 
     def say(self, words: str) -> None:
         """Print above the live line."""
-        self._line.write(in_keys(words))
+        self._line.write(replace_services_by_keys(words))
 
     def lead(self) -> None:
         """Take the follower, and wait until it mirrors."""
         self._began = True
         self.operator.lead(_AGREE_TIMEOUT, self.live)
 
-    def by_hand(self, keys: Mapping[str, Key]) -> None:
+    def run_keys(self, keys: Mapping[str, Key]) -> None:
         """Run keys until the operator ends it; on any exit, stop the follower that was engaged.
 
         Where there is a follower, one key more has it follow; where there is a jog, some push the arm's tip.
         """
         follow = Key("follow or rest", self._follow_or_rest)
-        shown = {"space": follow, **keys} if self.operator.leads else keys
+        shown = {"space": follow, **keys} if self.operator.has_follower else keys
         helps = [f"{key} {what.help}" for key, what in shown.items()]
         with _terminal_keys() as read:
-            self.say("  ".join([*([_AXES_HELP] if self.operator.jogs else []), *helps, "q end"]))
+            self.say("  ".join([*([_AXES_HELP] if self.operator.has_jog else []), *helps, "q end"]))
             try:
-                self._obey({" ": follow, **keys}, read)
+                self._run_key({" ": follow, **keys}, read)
             finally:
-                if self._began and self.operator.leads:  # also when something else has ended
-                    self.try_to(lambda: self.operator.said("teleop/end", lambda: None))
+                if self._began and self.operator.has_follower:  # also when another process has ended
+                    self.try_action(lambda: self.operator.call_trigger("teleop/end", lambda: None))
 
-    def try_to(self, act: Callable[[], str]) -> None:
+    def try_action(self, act: Callable[[], str]) -> None:
         """Run an action and print its text or its error."""
         try:
             self.say(act())
         except GenimaError as error:
             self.say(str(error))
 
-    def _obey(self, keys: Mapping[str, Key], read: Callable[[], str]) -> None:
+    def _run_key(self, keys: Mapping[str, Key], read: Callable[[], str]) -> None:
         operator, done = self.operator, False
         while True:
             operator.spin_until(lambda: False, 0.02, self.live)
@@ -105,16 +105,16 @@ class TeleopSession:
                 if key in _QUIT:
                     return
                 if key in keys:
-                    self.try_to(keys[key].act)
-                elif operator.jogs and key in _AXES:
+                    self.try_action(keys[key].act)
+                elif operator.has_jog and key in _AXES:
                     axis, sign = _AXES[key]
                     operator.push(sign * (_SPEED if axis < 3 else _TURN) * np.eye(6)[axis])
-                elif operator.jogs and key == "g":
-                    self.try_to(operator.toggle_gripper)
+                elif operator.has_jog and key == "g":
+                    self.try_action(operator.toggle_gripper)
 
     def _follow_or_rest(self) -> str:
-        if not self.operator.leads:
-            raise GenimaError("there is no follower: start the node teleop")
+        if not self.operator.has_follower:
+            raise GenimaError("no follower; start the node teleop")
         self._began = True
         service = "teleop/pause" if self.operator.following else "teleop/start"
         return str(self.operator.trigger(service, self.live).message)
@@ -125,7 +125,7 @@ def teleop_session(
     processes: Sequence[NodeSpec],
     logs: Path | None,
     environment: Mapping[str, str] | None = None,
-    what: str = "the simulator and what moves its arm",
+    what: str = "the simulator and its arm's nodes",
 ) -> Iterator[TeleopSession]:
     """Run processes with an operator in their graph.
 
@@ -176,14 +176,14 @@ def _operator(namespace: str) -> Iterator[Operator]:
             operator.close()
 
 
-def in_keys(words: str) -> str:
+def replace_services_by_keys(words: str) -> str:
     """Return a node's text with services replaced by the keys of this front-end."""
     for service, key in _KEYS.items():
         words = words.replace(service, key)
     return words
 
 
-def live_line(operator: Operator) -> str:
+def format_status(operator: Operator) -> str:
     """Return the state of leader, follower, recorder and calibrator."""
     status, recorder, calibrator = operator.status, operator.recorder, operator.calibrator
     parts = []

@@ -23,8 +23,8 @@ FPS = 5  # about as often as something new is drawn; every frame costs the robot
 def side_by_side(observation: Image, drawn: Image | None) -> Image:
     """Join two tiles to one picture (512, 1024, 3); without a drawn target, the observation alone, (512, 512, 3)."""
     if drawn is None:
-        return _resized(observation)
-    return np.concatenate([_resized(observation), _resized(drawn)], axis=1)
+        return _resize(observation)
+    return np.concatenate([_resize(observation), _resize(drawn)], axis=1)
 
 
 def label(picture: Image, views: Sequence[str], instruction: str) -> Image:
@@ -96,7 +96,7 @@ class Video:
 def open_window() -> Window | None:
     """Open a window; print why and return None where that is not possible."""
     try:
-        import matplotlib.pyplot as plt  # only here: it takes a second to load
+        import matplotlib.pyplot as plt  # imported here: takes a second
 
         plt.ion()
         if plt.get_backend().lower() == "agg":
@@ -136,7 +136,7 @@ class Window:
         self._plt.close(self._figure)
 
 
-def _resized(tile: Image) -> Image:
+def _resize(tile: Image) -> Image:
     if tile.shape[:2] == (_SIDE, _SIDE):
         return tile
     return np.asarray(cv2.resize(tile, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -28,15 +28,15 @@ from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
 
 _TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
-_KEEP_ALIVE = 0.02  # s between targets for a controller that must hear them all the time
+_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # compatible with reliable drivers, too
+_KEEP_ALIVE = 0.02  # s between targets for a controller with a time-out
 _EARLY = 0.5e-3  # s: samples of a driver at 1 kHz jitter
 _SILENT = 0.1  # s that a set-point may be old, and without the arm's joints
 _STOPPING = 1.0  # s, more than the arm needs to come to rest
 _GONE = 0.5  # s without the arm's joints, after which it may be anywhere
-_GRIPPER_SILENT = 1.0  # s; some grippers tell 15 times a second, and stop while they are busy
+_GRIPPER_SILENT = 1.0  # s; some grippers publish at 15 Hz, and pause while they are busy
 _NEAR = 0.1  # rad between a set-point and the arm, or what it holds, to begin to follow: as the guard's rejoin
-_PATIENCE = 5.0  # s until a controller listens
+_PATIENCE = 5.0  # s until a controller subscribes
 
 
 class ArmAdapterNode(Node):
@@ -58,19 +58,19 @@ class ArmAdapterNode(Node):
         self._period = 1 / parameters.number(self, "state_rate", 200.0, 20.0, 1000.0)  # s between joint states
         self._target = controller_target(backend, self._names)
         self._measured: NDArray[np.float64] | None = None  # (n,) rad, newest of the arm
-        self._measured_at = self._said_at = self._sent_at = self._gripper_at = float("-inf")  # monotonic s
+        self._measured_at = self._published_at = self._sent_at = self._gripper_at = float("-inf")  # monotonic s
         self._gripper = 0.0  # open fraction, once it is told
         self._stamped = True  # whether the driver stamps its joints
         self._follower = SetpointFollower(self._robot)
         self._ahead = messages.now(self) - time.monotonic()  # s by which the commands' clock is ahead of the monotonic
-        self._rivals = ""  # who else speaks to the robot
+        self._rivals = ""  # foreign publishers of the robot's commands
         self._started = time.monotonic()
 
         self._health = DiagnosticUpdater(self)
         self._health.value("backend", lambda: backend.name)
         self._health.value("stamps", lambda: "the driver's" if self._stamped else "of arrival: the driver gives none")
         self._health.value("following", lambda: self._follower.follows)  # else the arm holds
-        self._heard = self._health.meter("joint_command")
+        self._received_at = self._health.meter("joint_command")
         self._sent = self._health.meter("target")
         self._states = self._health.meter("arm joints")
         self._age = self._health.latency("guard to controller")
@@ -80,7 +80,7 @@ class ArmAdapterNode(Node):
         self.create_subscription(JointState, backend.states, self._on_arm, _STATES)
         self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, _STATES)
         self.create_timer(PERIOD, self._tick, clock=STEADY)
-        self._health.watch(self._look_round)
+        self._health.watch(self._check_publishers)
 
     def close(self) -> None:
         """Bring the arm to rest."""
@@ -90,7 +90,7 @@ class ArmAdapterNode(Node):
             time.sleep(PERIOD)
             self._tick()
 
-    # What the arm says.
+    # Driver input
 
     def _on_arm(self, message: JointState) -> None:
         if set(message.name).isdisjoint(self._names):
@@ -107,11 +107,11 @@ class ArmAdapterNode(Node):
         self._health.clear("driver")
         now = time.monotonic()
         if now - self._measured_at > _GONE:
-            self._follower.forget()  # nobody knows what it did: after a reflex, its controller begins anew
+            self._follower.forget()  # unknown it did: after a reflex, its controller begins anew
         self._measured_at = now
-        if now - self._said_at < self._period - _EARLY or now - self._gripper_at > _GRIPPER_SILENT:
+        if now - self._published_at < self._period - _EARLY or now - self._gripper_at > _GRIPPER_SILENT:
             return
-        self._said_at = now
+        self._published_at = now
         stamp = messages.seconds(message.header.stamp)
         self._stamped = stamp > 0
         joints = Joints(stamp if self._stamped else messages.now(self), measured, self._gripper)
@@ -128,15 +128,15 @@ class ArmAdapterNode(Node):
         self._health.clear("gripper's joint")
         self._gripper_at = time.monotonic()
 
-    # What the guard says.
+    # Guard input
 
     def _on_command(self, message: JointState) -> None:
-        self._heard.tick()
+        self._received_at.tick()
         try:
             command = messages.command_from(message, self._robot)
-            self._require_good(command)
+            self._require_valid(command)
         except GenimaError as error:
-            self._heard.drop()
+            self._received_at.drop()
             self._health.fault("joint_command", f"{error}; the arm holds")
             self._follower.hold()
             return
@@ -146,14 +146,14 @@ class ArmAdapterNode(Node):
             self._send(target)
             self._age.add(messages.now(self) - command.stamp)
 
-    def _require_good(self, command: Command) -> None:
+    def _require_valid(self, command: Command) -> None:
         if self._rivals:
             raise GenimaError(self._rivals)
         if abs(age := messages.now(self) - command.stamp) > _SILENT:
             side = "old" if age > 0 else "ahead"
             raise GenimaError(f"its stamps are {abs(age):.2f} s {side}: it comes late, or two machines' clocks differ")
         if self._measured is None or time.monotonic() - self._measured_at > _SILENT:
-            raise GenimaError("it cannot be followed while the arm does not tell where it is")
+            raise GenimaError("it cannot be followed without the arm's joint states")
         if self._follower.follows:
             return
         told = self._follower.position
@@ -165,7 +165,7 @@ class ArmAdapterNode(Node):
         if away > _NEAR:
             raise GenimaError(f"it is {away:.2f} rad from the arm, which stopped by itself: {call(self, 'resume')}")
 
-    # What the controller is told.
+    # Controller output
 
     def _tick(self) -> None:
         follower, now = self._follower, time.monotonic()
@@ -188,27 +188,27 @@ class ArmAdapterNode(Node):
         self._sent_at = time.monotonic()
         self._sent.tick()
 
-    def _look_round(self) -> None:
+    def _check_publishers(self) -> None:
         now, topic = time.monotonic(), self._publisher.topic_name
         waited = now - self._started
         rivals = []
-        if others := self._others("joint_command", "command_guard"):
-            rivals.append(f"{others} speaks to the robot beside the command guard")
-        if others := self._others(topic, self.get_name()):
-            rivals.append(f"{others} speaks to the controller on {topic}, past the command guard")
+        if others := self._foreign_publishers("joint_command", "command_guard"):
+            rivals.append(f"{others} commands the robot besides the command guard")
+        if others := self._foreign_publishers(topic, self.get_name()):
+            rivals.append(f"{others} publishes to the controller on {topic}, bypassing the command guard")
         self._rivals = " and ".join(rivals)
-        self._tell("rivals", f"{self._rivals}; the arm holds: end it" if rivals else "")
+        self._publish_diagnostics("rivals", f"{self._rivals}; the arm holds: end it" if rivals else "")
         deaf = self._publisher.get_subscription_count() == 0 and waited > _PATIENCE
-        words = f"nobody listens on {topic}: is it active, and in this namespace?"
-        self._tell(f"controller {self._backend.controller}", words if deaf else "")
+        words = f"no subscriber on {topic}: is it active, and in this namespace?"
+        self._publish_diagnostics(f"controller {self._backend.controller}", words if deaf else "")
         silent = now - self._measured_at > (_PATIENCE if self._measured is None else _SILENT) and waited > _PATIENCE
-        self._tell("arm", "its driver says nothing of its joints" if silent else "")
+        self._publish_diagnostics("arm", "no joint states from its driver" if silent else "")
         silent = now - self._gripper_at > _GRIPPER_SILENT and waited > _PATIENCE
-        self._tell("gripper", "says nothing; without it there are no joint_states" if silent else "")
-        others = self._others("joint_states", self.get_name())
-        self._tell("joint_states", f"{others} publishes it, too: remap that" if others else "")
+        self._publish_diagnostics("gripper", "silent; without it there are no joint_states" if silent else "")
+        others = self._foreign_publishers("joint_states", self.get_name())
+        self._publish_diagnostics("joint_states", f"{others} publishes it, too: remap that" if others else "")
 
-    def _others(self, topic: str, rightful: str) -> str:
+    def _foreign_publishers(self, topic: str, rightful: str) -> str:
         """Return the unexpected publishers of the controller's topic; empty without any."""
         if self.count_publishers(topic) <= 1:
             return ""
@@ -219,7 +219,7 @@ class ArmAdapterNode(Node):
             names.remove(mine)  # once: a second one of that name is another
         return ", ".join(sorted(names))
 
-    def _tell(self, about: str, line: str) -> None:
+    def _publish_diagnostics(self, about: str, line: str) -> None:
         if line:
             self._health.fault(about, line)
         else:

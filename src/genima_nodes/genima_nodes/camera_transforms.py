@@ -33,7 +33,7 @@ from genima_nodes.ros.transform_messages import transform_from, transform_messag
 _OURS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _THEIRS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # several publishers, as tf2 listens
 _MOVING = QoSProfile(depth=100)
-_LOOK, _SOON = 0.2, 2.0  # s: between looks, and in which a driver has said all
+_LOOK, _SOON = 0.2, 2.0  # s: between checks, and for a driver's frames to arrive
 
 
 class CameraTransformsNode(Node):
@@ -55,16 +55,16 @@ class CameraTransformsNode(Node):
         }
         wanted = parameters.texts(self, "views", ())  # empty: all that are calibrated
         self._cameras = self._load(folder, robot, wanted)
-        self._tree = FrameTree()  # what others publish
-        self._hung: dict[str, list[FrameAttachment]] = {}  # by view
+        self._tree = FrameTree()  # other publishers' frames
+        self._published: dict[str, list[FrameAttachment]] = {}  # by view
         self._begin = time.monotonic()
         self._health = DiagnosticUpdater(self)
-        self._heard = self._health.meter("transforms")
-        self._health.value("cameras in tf", lambda: ", ".join(self._hung) or "none")
+        self._received = self._health.meter("transforms")
+        self._health.value("cameras in tf", lambda: ", ".join(self._published) or "none")
         self._publisher = self.create_publisher(TFMessage, "/tf_static", _OURS)
         self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _THEIRS)
         self.create_subscription(TFMessage, "/tf", self._on_moving_transforms, _MOVING)
-        self.create_timer(_LOOK, self._look, clock=STEADY)
+        self.create_timer(_LOOK, self._publish_known, clock=STEADY)
 
     def close(self) -> None:
         """Stop; there are no threads."""
@@ -100,8 +100,8 @@ class CameraTransformsNode(Node):
         return cameras
 
     def _on_transforms(self, message: TFMessage) -> None:
-        self._heard.tick()
-        ours = {hanging.child: hanging for hung in self._hung.values() for hanging in hung}
+        self._received.tick()
+        ours = {hanging.child: hanging for hung in self._published.values() for hanging in hung}
         for transform in message.transforms:
             parent, child = transform.header.frame_id.removeprefix("/"), transform.child_frame_id.removeprefix("/")
             try:
@@ -109,12 +109,12 @@ class CameraTransformsNode(Node):
                 if (hanging := ours.get(child)) is None:
                     self._tree.add(parent, child, T)
                 elif parent != hanging.parent or not np.allclose(T, hanging.T_parent_child):
-                    raise GenimaError(  # else our own word has come back
-                        f"somebody else publishes it, too, under {parent}: a frame has one parent only, so end that; "
-                        "where it is a driver that came late, start this node again"
+                    raise GenimaError(  # else it is our own message
+                        f"another node publishes it under {parent}; a frame has one parent: end that node, or restart "
+                        "this one if it is a driver that started late"
                     )
             except GenimaError as error:
-                self._heard.drop()
+                self._received.drop()
                 self._health.fault(f"frame {child}", str(error))
 
     def _on_moving_transforms(self, message: TFMessage) -> None:
@@ -127,24 +127,24 @@ class CameraTransformsNode(Node):
         if message.transforms:
             self._on_transforms(message)
 
-    def _look(self) -> None:
+    def _publish_known(self) -> None:
         """Publish cameras whose own frames are known by now."""
-        hung = len(self._hung)
-        for view in self._cameras.keys() - self._hung.keys():
+        hung = len(self._published)
+        for view in self._cameras.keys() - self._published.keys():
             frames, T_parent_optical = self._cameras[view]
             try:
-                if not self._may_hang(frames.camera):
+                if not self._is_ready(frames.camera):
                     continue
-                self._hung[view] = attach_camera(self._tree, frames.parent, frames.camera, T_parent_optical)
+                self._published[view] = attach_camera(self._tree, frames.parent, frames.camera, T_parent_optical)
             except GenimaError as error:
                 self._health.fault(view, str(error))
                 continue
             self._health.clear(view)
-            self.get_logger().info(f"{view}: {self._words(view, frames.camera)}")
-        if len(self._hung) > hung:
+            self.get_logger().info(f"{view}: {self._describe(view, frames.camera)}")
+        if len(self._published) > hung:
             self._publish()
 
-    def _may_hang(self, optical: str) -> bool:
+    def _is_ready(self, optical: str) -> bool:
         """Return whether the frames around a camera's optical frame are known, or their time is out."""
         link, alone = camera_link(optical), self._tree.parent(optical) is None
         if link is not None and link in self._tree.ancestors(optical):
@@ -153,11 +153,11 @@ class CameraTransformsNode(Node):
         if self._wait >= 0:
             return waited >= self._wait
         if alone and waited > _SOON:
-            raise GenimaError(f"nobody publishes where {optical} is in its camera: start its driver")
+            raise GenimaError(f"no publisher of {optical} in its camera; start its driver")
         return not alone and waited > _SOON
 
-    def _words(self, view: str, optical: str) -> str:
-        names = ", ".join(f"{hanging.parent} -> {hanging.child}" for hanging in self._hung[view])
+    def _describe(self, view: str, optical: str) -> str:
+        names = ", ".join(f"{hanging.parent} -> {hanging.child}" for hanging in self._published[view])
         if self._tree.parent(optical) is not None:
             return f"{names}, as its driver has {optical} in it"
         return f"{names}; no driver publishes frames of it, so only its axes are turned"
@@ -165,7 +165,7 @@ class CameraTransformsNode(Node):
     def _publish(self) -> None:
         """Publish all transforms at once: late subscribers receive only the last message."""
         message = partial(transform_message, messages.now(self))
-        hangings = [hanging for hung in self._hung.values() for hanging in hung]
+        hangings = [hanging for hung in self._published.values() for hanging in hung]
         self._publisher.publish(TFMessage(transforms=[message(h.parent, h.child, h.T_parent_child) for h in hangings]))
 
 

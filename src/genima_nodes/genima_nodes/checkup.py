@@ -31,7 +31,7 @@ class CheckupNode(TopicListener):
         GenimaError: for files that are missing or malformed, and a period that makes no sense.
         """
         super().__init__(CHECKUP)
-        cameras = parameters.text(self, "cameras", "")  # which camera is which view; empty: the usual ones
+        cameras = parameters.text(self, "cameras", "")  # camera of each view; empty: the usual ones
         views = parameters.views(self)
         rig = load_rig(cameras) if cameras else {}
         calibration = parameters.text(self, "calibration", "")
@@ -39,9 +39,9 @@ class CheckupNode(TopicListener):
         period = parameters.number(self, "period", 5.0, 1.0)  # s
         self.expect(list(rig) or views, rig, load_cameras(calibration) if calibration else {}, robot)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
-        self.create_timer(period, self._tell, clock=STEADY)
+        self.create_timer(period, self._check, clock=STEADY)
 
-    def _tell(self) -> None:
+    def _check(self) -> None:
         findings = [(group.title, each) for group in self.groups() for each in group.findings]
         message = DiagnosticArray(status=[self._status(f"{title}: {each.what}", each) for title, each in findings])
         message.header.stamp = self.get_clock().now().to_msg()

@@ -27,7 +27,7 @@ from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import run
 from genima_nodes.ros.paced_thread import STEADY
 
-_ASK = 0.5  # s between questions
+_REQUEST_PERIOD = 0.5  # s between questions
 _KEPT = 20  # answers of each machine: the best of ten seconds
 _SILENT = 5.0  # s after which a machine has gone
 
@@ -75,7 +75,7 @@ class ClockWatchNode(Node):
         self._answers = self._health.meter("answers")
         self._publisher = self.create_publisher(TimeReference, "/clock_watch", qos.STATUS)
         self.create_subscription(TimeReference, "/clock_watch", self._on_message, qos.STATUS)
-        self.create_timer(_ASK, self._ask, clock=STEADY)
+        self.create_timer(_REQUEST_PERIOD, self._request, clock=STEADY)
         self._health.watch(self._watch)
 
     def close(self) -> None:
@@ -85,10 +85,10 @@ class ClockWatchNode(Node):
         """Return this machine's time in seconds."""
         return messages.now(self)
 
-    def _ask(self) -> None:
-        self._say(TimeReference())
+    def _request(self) -> None:
+        self._publish(TimeReference())
 
-    def _say(self, message: TimeReference) -> None:
+    def _publish(self, message: TimeReference) -> None:
         message.header.frame_id, message.header.stamp = self._host, messages.time_message(self.now())
         self._publisher.publish(message)
 
@@ -97,7 +97,7 @@ class ClockWatchNode(Node):
         if other == self._host:
             return
         if not message.source:  # a question
-            self._say(TimeReference(time_ref=message.header.stamp, source=other))
+            self._publish(TimeReference(time_ref=message.header.stamp, source=other))
         elif message.source == self._host:
             self._on_answer(other, messages.seconds(message.time_ref), messages.seconds(message.header.stamp), now)
 

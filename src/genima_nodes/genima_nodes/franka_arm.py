@@ -29,10 +29,10 @@ from genima_nodes.ros.paced_thread import STEADY, PacedThread
 from genima_nodes.ros.services import answer_service
 
 _READ_RATE = 1000.0  # Hz, the robot's own
-_AGAIN = 3.0  # s between attempts to find the robot again
+_AGAIN = 3.0  # s between attempts to reconnect
 _LOOK_ROUND = 0.05  # s
 _ANSWER = 20.0  # s within which the robot recovers
-_SILENT = 3.0  # s without a word from the gripper, which may say nothing while it moves
+_SILENT = 3.0  # s without a gripper state: it may be silent while it moves
 
 
 class FrankaArmNode(Node):
@@ -58,14 +58,14 @@ class FrankaArmNode(Node):
         self._gripper: float | None = None if self._has_gripper else self._robot.gripper_position(1.0)  # rad
         self._started = time.monotonic()
         self._rivals = 0
-        self._told = ""  # why the guard was stopped
+        self._reported = ""  # why the guard was stopped
         self._next_states = self._next_attempt = 0.0  # monotonic s
 
         self._health = DiagnosticUpdater(self)
         self._read = self._health.meter("robot states")
         self._sent = self._health.meter("joint_states")
-        self._heard = self._health.meter("joint_command")
-        self._heard_gripper = self._health.meter("gripper/joint_states")
+        self._received_at = self._health.meter("joint_command")
+        self._gripper_received_at = self._health.meter("gripper/joint_states")
         self._age = self._health.latency("command to robot")
         self._health.value("real-time scheduling", lambda: self._pace.real_time)
         self._health.value("late reads", lambda: self._pace.late)
@@ -73,7 +73,7 @@ class FrankaArmNode(Node):
         self._health.value("mode", lambda: self._state.mode)
         self._health.value("following", lambda: self._arm.following)
         self._health.value("command success rate", lambda: self._state.success_rate)
-        self._health.watch(self._tell)
+        self._health.watch(self._report_stop)
 
         self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
@@ -81,7 +81,7 @@ class FrankaArmNode(Node):
             self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, qos.JOINT_STATES)
         self.create_service(Trigger, "franka_arm/recover", answer_service(self._recover))
         self._guard = self.create_client(Trigger, "command_guard/stop")
-        self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
+        self.create_timer(_LOOK_ROUND, self._check_graph, clock=STEADY)
         self._pace = PacedThread(1 / _READ_RATE, self._tick, "robot")
         self._pace.start()
 
@@ -90,16 +90,16 @@ class FrankaArmNode(Node):
         self._pace.close()
         self._arm.close()
 
-    # What is heard.
+    # Input
 
     def _on_command(self, message: JointState) -> None:
-        self._heard.tick()
+        self._received_at.tick()
         try:
             command = messages.command_from(message, self._robot)
             if self._rivals:
                 raise GenimaError(f"{self._rivals + 1} publishers command the arm; it is held: end all but one")
         except GenimaError as error:
-            self._heard.drop()
+            self._received_at.drop()
             self._health.fault("joint_command", str(error))
             return
         self._health.clear("joint_command")
@@ -112,7 +112,7 @@ class FrankaArmNode(Node):
         except GenimaError as error:
             self._health.fault("gripper", str(error))
             return
-        self._heard_gripper.tick()
+        self._gripper_received_at.tick()
         self._gripper = float(position)
 
     def _recover(self) -> str:
@@ -124,10 +124,10 @@ class FrankaArmNode(Node):
         except TimeoutError:
             raise GenimaError(f"the robot did not answer within {_ANSWER:g} s") from None
 
-    def _look_round(self) -> None:
+    def _check_graph(self) -> None:
         self._rivals = max(0, self.count_publishers("joint_command") - 1)
 
-    def _tell(self) -> None:
+    def _report_stop(self) -> None:
         """Report a fault, and stop the guard so that no motion resumes by itself."""
         stopped, refused = self._arm.stopped, self._arm.refused
         remedy = f"{stopped}; go on with {call(self, 'resume')}"
@@ -136,17 +136,17 @@ class FrankaArmNode(Node):
                 self._health.fault(about, line)
             else:
                 self._health.clear(about)
-        if self._has_gripper and min(self._heard_gripper.age, time.monotonic() - self._started) > _SILENT:
+        if self._has_gripper and min(self._gripper_received_at.age, time.monotonic() - self._started) > _SILENT:
             never = "nothing comes on gripper/joint_states; run franka_hand, or gripper_adapter"
-            line = "silent" if self._heard_gripper.total else never
+            line = "silent" if self._gripper_received_at.total else never
             self._health.fault("gripper", line)
         elif self._has_gripper:
             self._health.clear("gripper")
-        if stopped and stopped != self._told and self._guard.service_is_ready():
+        if stopped and stopped != self._reported and self._guard.service_is_ready():
             self._guard.call_async(Trigger.Request())
-            self._told = stopped
+            self._reported = stopped
         elif not stopped:
-            self._told = ""
+            self._reported = ""
 
     # The robot's thread.
 
@@ -163,7 +163,7 @@ class FrankaArmNode(Node):
                 return False
             else:
                 self._state = self._arm.connect()
-        except GenimaError:  # it is told as long as it lasts
+        except GenimaError:  # reported as long as it lasts
             self._next_attempt = time.monotonic() + _AGAIN
             return False
         self._read.tick()

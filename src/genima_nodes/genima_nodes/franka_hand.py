@@ -44,17 +44,17 @@ class FrankaHandNode(Node):
         force = parameters.number(self, "force", 30.0, 1.0, 70.0)  # N; 70 is what it can hold
         speed = parameters.number(self, "speed", 0.1, 0.01, 0.2)  # m/s
         self._hand = FrankaHand(address, force, speed)
-        self._wishes: LatestValue[float] = LatestValue()
+        self._requests: LatestValue[float] = LatestValue()
         self._homings: LatestValue[Future[str]] = LatestValue()
         self._ending = threading.Event()
 
         self._health = DiagnosticUpdater(self)
         self._sent = self._health.meter("gripper/joint_states")
-        self._heard = self._health.meter("joint_command")
+        self._received_at = self._health.meter("joint_command")
         self._states = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self.create_service(Trigger, "franka_hand/home", answer_service(self._home))
-        self._thread = threading.Thread(target=self._work, name="hand", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="hand", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -63,16 +63,16 @@ class FrankaHandNode(Node):
         self._thread.join()
 
     def _on_command(self, message: JointState) -> None:
-        self._heard.tick()
+        self._received_at.tick()
         try:
             (fraction,) = pick("the command", message.name, message.position, [self._robot.gripper_joint])
             wish = limit_fraction(fraction)
         except GenimaError as error:
-            self._heard.drop()
+            self._received_at.drop()
             self._health.fault("joint_command", str(error))
             return
         self._health.clear("joint_command")
-        self._wishes.put(wish)
+        self._requests.put(wish)
 
     def _home(self) -> str:
         answer: Future[str] = Future()
@@ -84,7 +84,7 @@ class FrankaHandNode(Node):
 
     # The hand's thread.
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self._ending.wait(_PERIOD):
             if (answer := self._homings.take(0)) is not None:
                 try:
@@ -93,7 +93,7 @@ class FrankaHandNode(Node):
                     answer.set_exception(error)
             try:
                 self._publish(self._hand.measure())
-                if (wish := self._wishes.take(0)) is not None and self._hand.reach(wish):
+                if (wish := self._requests.take(0)) is not None and self._hand.move_to(wish):
                     self._publish(self._hand.measure())
             except GenimaError as error:
                 self._health.fault("hand", str(error))

@@ -28,9 +28,9 @@ from genima_nodes.ros.node_process import CONTROL_NICENESS, run
 from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
 
-_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # heard from reliable drivers, too
-_LOOK = 0.05  # s between looks at what is wanted: at most so often is a goal replaced
-_SAY = 0.009  # s between words on the joint, whatever the driver's rate
+_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # compatible with reliable drivers, too
+_GOAL_PERIOD = 0.05  # s between checks at what is wanted: at most so often is a goal replaced
+_STATE_PERIOD = 0.009  # s between joint states, whatever the driver's rate
 _CHANGE = 0.03  # of the way: less is no new goal, except to be wide open or closed
 _PATIENCE = 2.0  # s until a server must have answered, or be there
 _SILENT = 1.0  # s without the joint
@@ -65,7 +65,7 @@ class GripperAdapterNode(Node):
         self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
         self._backend = GripperBackend.load(parameters.text(self, "backend", "robotiq_2f140"))
         self._actions: dict[str, ActionClient] = {}  # by the action's name
-        self._trouble = f"nobody serves {self.resolve_topic_name(self._backend.action)}"  # while there is no server
+        self._problem = f"nobody serves {self.resolve_topic_name(self._backend.action)}"  # while there is no server
         self._kind = self._backend.kind
         if self._kind is not GripperAction.AUTO:
             self._make_clients()
@@ -73,7 +73,7 @@ class GripperAdapterNode(Node):
         self._measured: float | None = None
         self._goal: _Goal | None = None
         self._started = time.monotonic()
-        self._said_at = self._measured_at = float("-inf")  # monotonic s
+        self._published_at = self._measured_at = float("-inf")  # monotonic s
 
         self._health = DiagnosticUpdater(self)
         self._health.value("backend", lambda: self._backend.name)
@@ -84,8 +84,8 @@ class GripperAdapterNode(Node):
         self._publisher = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self.create_subscription(JointState, self._backend.states, self._on_state, _STATES)
-        self.create_timer(_LOOK, self._look, clock=STEADY)
-        self._health.watch(self._look_round)
+        self.create_timer(_GOAL_PERIOD, self._update_goal, clock=STEADY)
+        self._health.watch(self._check_server)
 
     def close(self) -> None:
         """Stop; the gripper keeps its grasp."""
@@ -111,9 +111,9 @@ class GripperAdapterNode(Node):
             self._health.fault("joint state", str(error))
             return
         self._health.clear("joint state")
-        if now - self._said_at < _SAY:
+        if now - self._published_at < _STATE_PERIOD:
             return
-        self._said_at = now
+        self._published_at = now
         state = JointState(name=[self._robot.gripper_joint])
         state.header.stamp = message.header.stamp
         state.position = [self._robot.gripper_position(self._measured)]
@@ -121,7 +121,7 @@ class GripperAdapterNode(Node):
 
     # Goals.
 
-    def _look(self) -> None:
+    def _update_goal(self) -> None:
         if self._kind is GripperAction.AUTO and not self._find_kind():
             return
         if self._wanted is None or self._measured is None or not self._are_ready():
@@ -176,7 +176,7 @@ class GripperAdapterNode(Node):
         if handle is None or not handle.accepted:
             goal.ended = True
             if goal is self._goal:
-                self._health.fault("goal", f"the gripper refuses to be {goal.fraction:.0%} open")
+                self._health.fault("goal", f"gripper: goal rejected ({goal.fraction:.0%} open")
             return
         goal.handle = handle
         handle.get_result_async().add_done_callback(partial(self._on_result, goal))
@@ -190,8 +190,8 @@ class GripperAdapterNode(Node):
         if status == GoalStatus.STATUS_SUCCEEDED and not stalled or stalled and goal.closing:  # it holds something
             self._health.clear("goal")
         elif status != GoalStatus.STATUS_CANCELED:
-            why = "stalled" if stalled else getattr(result, "error", "") or "its server gave up"
-            there = f"{self._measured:.0%}" if self._measured is not None else "nobody knows how far"
+            why = "stalled" if stalled else getattr(result, "error", "") or "its server aborted"
+            there = f"{self._measured:.0%}" if self._measured is not None else "unknown opening"
             self._health.fault("goal", f"the gripper is {there} open, {goal.fraction:.0%} was asked for: {why}")
 
     # The server.
@@ -205,12 +205,12 @@ class GripperAdapterNode(Node):
                 try:
                     message_type(kind.value)
                 except GenimaError as error:
-                    self._trouble = str(error)
+                    self._problem = str(error)
                     return False
                 self._kind = kind
                 self._make_clients()
                 return True
-        self._trouble = f"{name} takes {', '.join(kinds)}, which is not known" if kinds else f"nobody serves {name}"
+        self._problem = f"{name} takes {', '.join(kinds)}, which is not known" if kinds else f"nobody serves {name}"
         return False
 
     def _make_clients(self) -> None:
@@ -223,16 +223,16 @@ class GripperAdapterNode(Node):
     def _are_ready(self) -> bool:
         return bool(self._actions) and all(client.server_is_ready() for client in self._actions.values())
 
-    def _look_round(self) -> None:
+    def _check_server(self) -> None:
         now = time.monotonic()
         waited = now - self._started > _PATIENCE
         if ready := self._are_ready():
             self._health.clear("server")
         elif waited:
-            self._goal = None  # when it is back, it is told again
-            self._health.fault("server", self._trouble)
+            self._goal = None  # the goal is sent again when the server is back
+            self._health.fault("server", self._problem)
         if now - self._measured_at > _SILENT and waited:
-            self._health.fault("joint", f"nobody tells of {self._backend.joint} on {self._backend.states}")
+            self._health.fault("joint", f"no message with {self._backend.joint} on {self._backend.states}")
         else:
             self._health.clear("joint")
         goal = self._goal

@@ -27,7 +27,7 @@ from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.transform_messages import transform_message
 
 _WAIT = 0.2  # s: how long the end may have to wait for an image
-_AGAIN = 1.0  # s between looks for a camera that is not there
+_AGAIN = 1.0  # s between checks for a camera that is not there
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as tf2 publishes what stays
 _CLOCKS = 0.5  # s between the stamp of an image and now from which the clocks cannot be right
 
@@ -62,8 +62,8 @@ class RealSenseCameraNode(Node):
         self._image = self.create_publisher(ImageMessage, f"cameras/{self._view}/color/image_raw", qos.IMAGE)
         self._info = self.create_publisher(CameraInfo, f"cameras/{self._view}/color/camera_info", qos.IMAGE)
         self._transforms = self.create_publisher(TFMessage, "/tf_static", _LATCHED)
-        self._tell(self._opened)
-        self._thread = threading.Thread(target=self._film, name="images", daemon=True)
+        self._publish_diagnostics(self._opened)
+        self._thread = threading.Thread(target=self._capture, name="images", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class RealSenseCameraNode(Node):
                 options[name] = value
         return options
 
-    def _tell(self, opened: Opened) -> None:
+    def _publish_diagnostics(self, opened: Opened) -> None:
         self._times += 1
         log = self.get_logger()
         log.info(f"{opened.model} {opened.serial}, firmware {opened.firmware}, USB {opened.usb}, is {self._view}")
@@ -115,13 +115,13 @@ class RealSenseCameraNode(Node):
 
     # The thread of the images.
 
-    def _film(self) -> None:
+    def _capture(self) -> None:
         running = True
         while not self._ending.is_set():
             try:
                 if not running:
                     self._opened = self._camera.open()
-                    self._tell(self._opened)
+                    self._publish_diagnostics(self._opened)
                     running = True
                 frame = self._camera.read(_WAIT)
             except GenimaError as error:

@@ -52,7 +52,7 @@ ENCODINGS = {
 }
 _IMAGES, _SMALL = 60, 2000  # messages of a topic that may wait for this process: two seconds, at 30 Hz and at 1 kHz
 _SILENT = 1.0  # s
-_TELL = 0.2  # s between words to the operator
+_TELL = 0.2  # s between status messages
 _NAME = "%Y-%m-%d_%H-%M-%S"
 
 
@@ -78,14 +78,14 @@ class RecorderNode(Node):
         robot = parameters.text(self, "robot", "panda")
         RobotModel.load(robot)
         calibration = parameters.text(self, "calibration", "")
-        self._about = _about(robot, calibration, self._views)
-        bag.types()  # takes a moment, which the first episode shall not
+        self._episode_files = _episode_files(robot, calibration, self._views)
+        bag.types()  # slow: must not delay the first episode
 
         self._bag: BagRecorder | None = None
         self._last, self._begin = Path(), 0.0  # folder; monotonic s
         self._problem = ""
         self._lost = 0  # before the queue to the disk, in this episode
-        self._losing = threading.Lock()
+        self._counting_lost = threading.Lock()
         self._latest = 0  # ns, of what was recorded
         self._compressing: list[WorkerThread[tuple[Image, int]]] = []
         self._health = DiagnosticUpdater(self)
@@ -111,7 +111,7 @@ class RecorderNode(Node):
         self.create_service(Trigger, "recorder/stop", answer_service(self._stop))
         self.create_service(Trigger, "recorder/discard", answer_service(self._discard))
         self.create_service(SetBool, "recorder/mark", self._on_mark)
-        self.create_timer(_TELL, self._tell, clock=STEADY)
+        self.create_timer(_TELL, self._publish_status, clock=STEADY)
 
     def close(self) -> None:
         """Finish the current episode."""
@@ -123,7 +123,7 @@ class RecorderNode(Node):
         for compressing in self._compressing:
             compressing.close()
 
-    # What comes.
+    # Input
 
     def _listen(
         self, kind: type, topic: str, name: str = "", kind_in_bag: type | None = None, reliable: bool = True
@@ -146,7 +146,7 @@ class RecorderNode(Node):
             if compressing is None:
                 self._write(name, message, now)
             elif not compressing.take((message, now)):
-                self._lose(meter)
+                self._count_lost(meter)
 
         self.create_subscription(
             kind,
@@ -165,10 +165,10 @@ class RecorderNode(Node):
         return now
 
     def _on_lost(self, meter: TopicStats, event: Any) -> None:
-        self._lose(meter, event.total_count_change)
+        self._count_lost(meter, event.total_count_change)
 
-    def _lose(self, meter: TopicStats, count: int = 1) -> None:
-        with self._losing:
+    def _count_lost(self, meter: TopicStats, count: int = 1) -> None:
+        with self._counting_lost:
             self._lost += count
             meter.dropped += count
 
@@ -187,11 +187,11 @@ class RecorderNode(Node):
             compressed.data = array.array("B", encode(messages.image_from(message), self._images))
         except GenimaError as error:
             self._problem = f"{name}: {error}"
-            self._lose(meter)
+            self._count_lost(meter)
             return
         self._write(name, serialize_message(compressed), stamp)
 
-    # What the operator wants.
+    # Services
 
     def _on_start(self, request: StartEpisode.Request, response: StartEpisode.Response) -> StartEpisode.Response:
         try:
@@ -206,7 +206,7 @@ class RecorderNode(Node):
         if self._bag is not None:
             raise GenimaError(f"{self._last} is being recorded already")
         if self.count_publishers("recorder/status") > 1:
-            raise GenimaError("another recorder runs on the same topics: end one of them")
+            raise GenimaError("another recorder runs on the same topics; end one of them")
         if not request.instruction.strip():
             raise GenimaError("an episode needs an instruction")
         name = request.name.strip() or time.strftime(_NAME)
@@ -223,7 +223,7 @@ class RecorderNode(Node):
             recorder.add_topic(topic, _type_name(kind), Qos(depth=1))
         about = {"operator": request.operator_name, "notes": request.notes, "recorded": time.strftime("%FT%T%z")}
         texts = {bag.TASK: request.instruction.strip(), bag.EPISODE: yaml.safe_dump(about, allow_unicode=True)}
-        texts |= self._about
+        texts |= self._episode_files
         for topic, text in texts.items():
             recorder.add_topic(topic, _type_name(String), Qos(depth=1, durability="transient_local"))
             recorder.write(topic, serialize_message(String(data=text)), now)
@@ -271,7 +271,7 @@ class RecorderNode(Node):
         recorder, self._bag = self._bag, None
         return recorder
 
-    # What the operator is told.
+    # Status
 
     def _watch(self) -> None:
         if self._bag is None:
@@ -290,7 +290,7 @@ class RecorderNode(Node):
             else:
                 self._health.clear(about)
 
-    def _tell(self) -> None:
+    def _publish_status(self) -> None:
         status = RecorderStatus(recording=self._bag is not None, folder=str(self._last))
         status.header.stamp = messages.time_message(messages.now(self))
         place = next(path for path in (self._folder, *self._folder.absolute().parents) if path.exists())
@@ -322,7 +322,7 @@ def _type_name(kind: type) -> str:
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
-def _about(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
+def _episode_files(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
     """Return the robot model and calibrations in use, as files on disk, by topic."""
     texts = {"/robot_model": paths.named(robot, "config", "robots").read_text(encoding="utf-8")}
     if calibration:

@@ -29,12 +29,12 @@ from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.trajectory_messages import chunk_from
 
-_SHOWN = 1  # s: spheres of a controller that has fallen silent fade away
-_TELL = 0.5  # s between looks at what the nodes say
-_SILENT = 3.0  # s after which a node's last word no longer counts
+_SHOWN = 1  # s: spheres without a new chunk are removed
+_TELL = 0.5  # s between updates of the nodes' problems
+_SILENT = 3.0  # s after which a node's last status is outdated
 _LINE, _LETTERS = 0.006, 0.06  # m: the way's width, the height of an A
 _WORDS_AT = 1.25  # m above the base
-_LONGEST = 160  # letters of a complaint
+_LONGEST = 160  # characters of a problem
 
 
 class RvizMarkersNode(Node):
@@ -52,13 +52,13 @@ class RvizMarkersNode(Node):
         self._frame = parameters.text(self, "frame", Frames.of(self._robot, "base", "").parent)
         self._appearance = spec.appearance
         self._radius = min(spec.appearance.radii.values())  # larger ones, of cameras far away, would hide the arm
-        self._words: dict[str, tuple[float, str]] = {}  # by node: monotonic s, what is wrong; empty: nothing
+        self._problems: dict[str, tuple[float, str]] = {}  # by node: monotonic s, problem; empty without one
         self._health = DiagnosticUpdater(self)
         self._chunks = self._health.meter("action_chunk")
         self._publisher = self.create_publisher(MarkerArray, "rviz_markers", qos.STATUS)
         self.create_subscription(JointTrajectory, "action_chunk", self._on_chunk, qos.DRAWN_TARGET)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
-        self.create_timer(_TELL, self._tell, clock=STEADY)
+        self.create_timer(_TELL, self._publish_problems, clock=STEADY)
 
     def close(self) -> None:
         """Stop; there are no threads."""
@@ -78,12 +78,12 @@ class RvizMarkersNode(Node):
             self._health.fault("action_chunk", str(error))
             return
         self._health.clear("action_chunk")
-        self._publisher.publish(MarkerArray(markers=[*self._spheres(chunk), self._way(chunk)]))
+        self._publisher.publish(MarkerArray(markers=[*self._spheres(chunk), self._tip_path(chunk)]))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             wrong = status.level != DiagnosticStatus.OK
-            self._words[status.name] = time.monotonic(), str(status.message) if wrong else ""
+            self._problems[status.name] = time.monotonic(), str(status.message) if wrong else ""
 
     def _spheres(self, chunk: ActionChunk) -> list[Marker]:
         poses = self._robot.link_poses(chunk.positions[-1])
@@ -97,17 +97,17 @@ class RvizMarkersNode(Node):
             markers.append(marker)
         return markers
 
-    def _way(self, chunk: ActionChunk) -> Marker:
+    def _tip_path(self, chunk: ActionChunk) -> Marker:
         marker = self._marker("way of the tip", 0, Marker.LINE_STRIP, ColorRGBA(r=1.0, g=1.0, b=1.0))
         marker.scale.x = _LINE
         marker.points = [_point(place) for place in self._robot.link_poses(chunk.positions)[:, -1, :3, 3]]
         return marker
 
-    def _tell(self) -> None:
+    def _publish_problems(self) -> None:
         if not self._watched:
             return
         now = time.monotonic()
-        heard = {name: words for name, (at, words) in self._words.items() if now - at < _SILENT}
+        heard = {name: words for name, (at, words) in self._problems.items() if now - at < _SILENT}
         complaints = [f"{name}: {words}"[:_LONGEST] for name, words in sorted(heard.items()) if words]
         marker = self._marker("diagnostics", 0, Marker.TEXT_VIEW_FACING, ColorRGBA(r=1.0, g=0.35, b=0.2))
         marker.text = "\n".join(complaints) or "all fine"

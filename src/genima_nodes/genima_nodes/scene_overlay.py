@@ -16,9 +16,9 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_srvs.srv import Trigger
 
 from genima.cameras.scene_comparison import MATCH, Comparison, Reference
-from genima.data.episodes.first_images import first_images
+from genima.data.episodes.frames import first_images
 from genima.errors import GenimaError
-from genima.inspection.sheet import captioned, grid
+from genima.inspection.sheet import add_caption, grid
 from genima.io.files import atomic_write, backup
 from genima.types import Image
 from genima_interfaces.msg import SceneDifference
@@ -29,7 +29,7 @@ from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.services import answer_service
 
-_PERIOD = 0.2  # s between looks
+_PERIOD = 0.2  # s between checks
 _SILENT = 1.0  # s without an image after which a camera counts as stopped
 _NO_EPISODE = "no episode is chosen: ask scene_overlay/show for one"
 _BLANK = (480, 640)  # px, height and width of a picture that shows nothing, where nobody knows its size
@@ -63,7 +63,7 @@ class SceneOverlayNode(Node):
         self._references: dict[str, Reference] = {}
         if episode := parameters.text(self, "episode", ""):
             self._show(episode)
-        self._newest: dict[str, ImageMessage] = {}
+        self._latest: dict[str, ImageMessage] = {}
 
         self._health = DiagnosticUpdater(self)
         self._cost = self._health.latency("comparison")
@@ -72,13 +72,13 @@ class SceneOverlayNode(Node):
             self._cameras[view] = self._health.meter(f"image {view}")
             self._listen(view)
         self._status = self.create_publisher(SceneDifference, "scene_overlay/status", qos.STATUS)
-        self._eyes = {
+        self._subscribers = {
             view: self.create_publisher(ImageMessage, f"scene_overlay/{view}/image", qos.IMAGE) for view in self._views
         }
-        self._eyes_for_all = self.create_publisher(ImageMessage, "scene_overlay/image", qos.IMAGE)
+        self._sheet_subscribers = self.create_publisher(ImageMessage, "scene_overlay/image", qos.IMAGE)
         self.create_service(ShowEpisode, "scene_overlay/show", self._on_show)
         self.create_service(Trigger, "scene_overlay/save", answer_service(self._save))
-        self.create_timer(_PERIOD, self._look, clock=STEADY)
+        self.create_timer(_PERIOD, self._compare_latest, clock=STEADY)
 
     def close(self) -> None:
         """Stop; there are no threads."""
@@ -86,11 +86,11 @@ class SceneOverlayNode(Node):
     def _listen(self, view: str) -> None:
         def on_image(message: ImageMessage) -> None:
             self._cameras[view].tick()
-            self._newest[view] = message
+            self._latest[view] = message
 
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", on_image, qos.IMAGE)
 
-    # Which episode.
+    # Episode
 
     def _on_show(self, request: ShowEpisode.Request, response: ShowEpisode.Response) -> ShowEpisode.Response:
         try:
@@ -111,9 +111,9 @@ class SceneOverlayNode(Node):
         self._episode = folder
         self._references = {view: Reference(image) for view, image in images.items()}
 
-    # What is seen.
+    # Images
 
-    def _look(self) -> None:
+    def _compare_latest(self) -> None:
         begin = time.monotonic()
         look = self._compare()
         self._cost.add(time.monotonic() - begin)
@@ -122,16 +122,16 @@ class SceneOverlayNode(Node):
                 self._health.fault(f"view {view}", look.problems[view])
             else:
                 self._health.clear(f"view {view}")
-        self._tell(look)
-        for view, eye in self._eyes.items():
+        self._publish_status(look)
+        for view, eye in self._subscribers.items():
             if eye.get_subscription_count():
                 stamp, frame = messages.now(self), ""
                 if view in look.compared:
-                    header = self._newest[view].header
+                    header = self._latest[view].header
                     stamp, frame = messages.seconds(header.stamp), header.frame_id
                 eye.publish(messages.image_message(self._draw(view, look), stamp, frame))
-        if self._eyes_for_all.get_subscription_count():
-            self._eyes_for_all.publish(messages.image_message(self._sheet(look), messages.now(self)))
+        if self._sheet_subscribers.get_subscription_count():
+            self._sheet_subscribers.publish(messages.image_message(self._sheet(look), messages.now(self)))
 
     def _compare(self) -> OverlayResult:
         look = OverlayResult({}, {})
@@ -139,7 +139,7 @@ class SceneOverlayNode(Node):
             try:
                 if camera.age > _SILENT:
                     raise GenimaError(f"no image for {_SILENT:g} s" if camera.total else "no image yet")
-                live = messages.image_from(self._newest[view])
+                live = messages.image_from(self._latest[view])
                 if self._episode and view not in self._references:
                     raise GenimaError(f"the episode has no image of it, only of {', '.join(self._references)}")
                 if self._episode:
@@ -152,7 +152,7 @@ class SceneOverlayNode(Node):
         lines = [f"{view}: {line}" for view, line in look.problems.items()]
         return "; ".join(lines if self._episode else [_NO_EPISODE, *lines])
 
-    def _tell(self, look: OverlayResult) -> None:
+    def _publish_status(self, look: OverlayResult) -> None:
         compared = look.compared
         differences = [compared[view].difference if view in compared else np.nan for view in self._views]
         status = SceneDifference(
@@ -162,20 +162,20 @@ class SceneOverlayNode(Node):
             matches=all(difference <= self._match for difference in differences),
             problem=self._problem(look),
         )
-        stamps = [messages.seconds(self._newest[view].header.stamp) for view in compared]
+        stamps = [messages.seconds(self._latest[view].header.stamp) for view in compared]
         status.header.stamp = messages.time_message(min(stamps, default=0.0))
         self._status.publish(status)
 
-    # What is shown.
+    # Output
 
     def _draw(self, view: str, look: OverlayResult) -> Image:
         if view in look.compared:
             difference = look.compared[view].difference
             verdict = "matches" if difference <= self._match else "differs"
-            return captioned(look.compared[view].picture(), f"{view} {difference:.2%}: {verdict}")
+            return add_caption(look.compared[view].picture(), f"{view} {difference:.2%}: {verdict}")
         reference = self._references.get(view)
         h, w = _BLANK if reference is None else reference.image.shape[:2]
-        return captioned(np.full((h, w, 3), _GREY, np.uint8), f"{view}: {look.problems.get(view, _NO_EPISODE)}")
+        return add_caption(np.full((h, w, 3), _GREY, np.uint8), f"{view}: {look.problems.get(view, _NO_EPISODE)}")
 
     def _sheet(self, look: OverlayResult) -> Image:
         return grid([self._draw(view, look) for view in self._views])

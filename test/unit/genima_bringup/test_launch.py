@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from launch_arguments import RECORDED, declared
 from untrained import save_checkpoints
 
 from genima.cameras.rig import load_rig
@@ -29,10 +30,6 @@ from genima_cli import real
 ROOT = Path(__file__).resolve().parents[3]
 LAUNCH = sorted((ROOT / "launch").glob("*.launch.py"))
 BRINGUP = ROOT / "src" / "genima_bringup" / "genima_bringup"
-RECORDED = {
-    data["package"]: data
-    for data in (yaml.safe_load(file.read_text()) for file in (ROOT / "test/data/launch_arguments").glob("*.yaml"))
-}
 FRANKA_ROS2 = ("crisp", "gello", "jtc")
 FR3 = RobotModel.load("fr3")
 
@@ -58,18 +55,6 @@ def constant_keys(expression: ast.AST) -> set[str]:
         for key in node.keys
         if isinstance(key, ast.Constant)
     }
-
-
-def declared(file: Path) -> set[str]:
-    """The arguments that one of our launch files declares, those that all share included."""
-    names = set()
-    for place in (file, BRINGUP / "launch_actions.py"):
-        for node in ast.walk(ast.parse(place.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Dict):
-                for key, value in zip(node.keys, node.values, strict=True):
-                    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Argument":
-                        names.add(key.value if isinstance(key, ast.Constant) else key.id.lower())  # type: ignore[union-attr]
-    return names
 
 
 @pytest.mark.parametrize("package", sorted(RECORDED))

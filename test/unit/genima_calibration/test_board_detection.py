@@ -14,7 +14,7 @@ from photographs import ahead, photograph
 from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
-from genima_calibration.board_detection import Detection, detect, seen_board
+from genima_calibration.board_detection import Detection, detect, detected_board
 from genima_calibration.detection_diagnosis import diagnose
 
 LENS = CameraIntrinsics(640, 480, 610.0, 612.0, 322.5, 238.0, (0.11, -0.24, 0.0008, -0.0006, 0.09))
@@ -36,16 +36,16 @@ def test_both_patterns_are_printed_as_by_opencv_and_detected(legacy: bool, first
     found = detect(image, unknown, LENS)
     assert len(found.ids) == 30 and found.legacy_pattern is legacy
     np.testing.assert_array_equal(found.pixels, detect(image, board, LENS).pixels)
-    assert seen_board(unknown, [found, found]) == board
+    assert detected_board(unknown, [found, found]) == board
     with pytest.raises(GenimaError, match="board not seen"):
         detect(image, replace(board, legacy_pattern=not legacy), LENS)
     with pytest.raises(GenimaError, match="legacy pattern, others .* new pattern.*legacy_pattern: true or false"):
-        seen_board(unknown, [found, replace(found, legacy_pattern=not legacy)])
+        detected_board(unknown, [found, replace(found, legacy_pattern=not legacy)])
 
 
 def test_with_an_odd_number_of_rows_both_patterns_are_one() -> None:
     found = detect(view(BOARD), BOARD, LENS)
-    assert found.legacy_pattern is None and seen_board(BOARD, [found]) == BOARD
+    assert found.legacy_pattern is None and detected_board(BOARD, [found]) == BOARD
     assert len(detect(view(BOARD), replace(BOARD, legacy_pattern=True), LENS).ids) == 24
 
 

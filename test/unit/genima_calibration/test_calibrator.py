@@ -277,7 +277,7 @@ def test_another_board_than_its_file_says_is_told_with_what_to_write(graph: Grap
 def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path: Path, shot: Any) -> None:
     session = taken(tmp_path, shot)
     result = session.compute(session.samples, INFO)
-    assert result.calibration is not None, result.words
+    assert result.calibration is not None, result.text
     off, angle = difference(result.calibration.camera.T_parent_camera, truth("base").T_parent_camera)
     assert off < 3e-3 and angle < np.radians(0.3)
     assert result.samples == tuple(f"{i:04d}" for i in range(1, 9)) and result.next_pose is not None
@@ -295,7 +295,7 @@ def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path:
 
 def test_what_samples_cannot_tell_is_said(tmp_path: Path, shot: Any) -> None:
     few = taken(tmp_path, shot, 3)
-    assert "3 samples are too few" in few.compute(few.samples, INFO).words
+    assert "3 samples are too few" in few.compute(few.samples, INFO).text
     assert few.same_place(Joints(9.0, shot[1][1].positions + 0.005, 1.0)) == "0002"
     assert few.same_place(Joints(9.0, shot[1][1].positions + 0.1, 1.0)) is None
 
@@ -370,7 +370,7 @@ def test_a_tour_keeps_arm_and_board_free(places: Any, shot: Any, parent: Parent)
     )
     for _ in range(5):
         goal = tour.first(present, present)
-        way = tour.way(present, goal, 0.3, 0.15)
+        way = tour.plan_trajectory(present, goal, 0.3, 0.15)
         along = np.array([way.at(t)[0] for t in np.linspace(0, way.seconds, 50)])
         speeds = np.array([way.at(t)[1] for t in np.linspace(0, way.seconds, 50)])
         assert np.all(np.abs(speeds) <= 0.15 * PANDA.velocity_max + 1e-9) and way.at(0.1)[2] == 0.3
@@ -381,16 +381,16 @@ def test_a_tour_keeps_arm_and_board_free(places: Any, shot: Any, parent: Parent)
     low = PANDA.home + np.array([0, 0.7, 0, 0, 0, 0, 0])
     assert PANDA.link_poses(low)[-1, 2, 3] < 0.03
     with pytest.raises(GenimaError, match="the way is not free: the arm would leave its workspace"):
-        tour.way(present, low, 1.0, 0.15)
+        tour.plan_trajectory(present, low, 1.0, 0.15)
     folded = PANDA.home.copy()
     folded[[3, 5]] = -3.0, 0.1
     with pytest.raises(GenimaError, match="the way is not free: the arm would touch itself"):
-        tour.way(present, folded, 1.0, 0.15)
+        tour.plan_trajectory(present, folded, 1.0, 0.15)
     beyond = present.copy()
     beyond[6] = PANDA.position_max[6]
     with pytest.raises(GenimaError, match="end of its range"):
-        tour.way(present, beyond, 1.0, 0.15)
-    up = tour.way(low, present, 1.0, 0.15)  # what is too low may rise
+        tour.plan_trajectory(present, beyond, 1.0, 0.15)
+    up = tour.plan_trajectory(low, present, 1.0, 0.15)  # what is too low may rise
     assert up.seconds > 0.5
 
 
@@ -506,7 +506,7 @@ def test_a_restarted_node_goes_on(graph: Graph, tmp_path: Path, shot: Any) -> No
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"parent": ""}, "parent is ''; say what carries the camera: base or flange"),
+        ({"parent": ""}, "parent is ''; use base or flange"),
         ({"board": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
         ({"robot": "nobody"}, "nobody.yaml"),
         ({"speed": 2.0}, "speed is 2.0"),
@@ -518,7 +518,7 @@ def test_parameters_that_make_no_sense_are_refused(graph: Graph, tmp_path: Path,
         CalibratorNode(parameter_overrides=parameters(tmp_path, **changes))
 
 
-# By itself.
+# Automatic mode
 
 
 @pytest.mark.parametrize("parent", ["base", pytest.param("flange", marks=pytest.mark.nightly)])
@@ -529,7 +529,7 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
     assert not studio.cell.commands  # never before it is told
     answer = studio.auto()
     assert answer.success, answer.message
-    assert "by itself already" in studio.auto().message
+    assert "runs already" in studio.auto().message
     status = studio.until(lambda s: s.automatic_words and not s.automatic, "it does not end", seconds=60)
     assert status.automatic_words.startswith("done") and 5 <= len(status.samples) <= 9, status.automatic_words
     found = studio.node.result().calibration

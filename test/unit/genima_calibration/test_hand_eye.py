@@ -28,14 +28,14 @@ from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, inverse, mean_pose, moved, pose, skew, transform
 from genima_calibration.board_detection import Detection, board_pose, detect, reprojection
-from genima_calibration.bundle_adjustment import CAMERA, Fit, Free, Noise, derivatives, refine
+from genima_calibration.bundle_adjustment import CAMERA, Fit, FreeParameters, Noise, derivatives, refine
 from genima_calibration.closed_form import OPENCV, HandEye, solve_closed, solve_opencv
 from genima_calibration.easy_handeye2 import Calib, Parameters
 from genima_calibration.hand_eye import calibrate, calibration
 from genima_calibration.outliers import robust_start
-from genima_calibration.pose_selection import candidates_near, next_pose
-from genima_calibration.report import report
-from genima_calibration.samples import Sample, stack
+from genima_calibration.pose_selection import next_pose, sample_candidates
+from genima_calibration.report import format_report
+from genima_calibration.samples import Sample, stack_samples
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 import handeye as bench  # noqa: E402
@@ -267,7 +267,7 @@ def test_frames_are_those_of_a_set_up_made_by_hand() -> None:
 @both_parents
 def test_every_solver_finds_the_truth_from_exact_samples(parent: Parent) -> None:
     setup = bench.setup(PANDA, parent, 3, pixels=0.0)
-    samples = stack(setup.samples, LENS, PANDA)
+    samples = stack_samples(setup.samples, LENS, PANDA)
     for method in OPENCV:
         found = solve_opencv(samples, parent, method)
         assert found is not None
@@ -286,8 +286,8 @@ def test_every_solver_finds_the_truth_from_exact_samples(parent: Parent) -> None
 @both_parents
 def test_derivatives_are_differences(parent: Parent) -> None:
     setup = bench.setup(PANDA, parent, 1, count=5)
-    samples = stack(setup.samples, LENS, PANDA)
-    free = Free(scale=True, intrinsics=True)
+    samples = stack_samples(setup.samples, LENS, PANDA)
+    free = FreeParameters(scale=True, intrinsics=True)
     fit = Fit(
         setup.truth, LENS, 1.1, samples.joints, Noise(1, 1), samples.seen.astype(float), np.eye(22), free
     )  # fmt: skip
@@ -325,7 +325,7 @@ def test_derivatives_are_differences(parent: Parent) -> None:
 def test_the_refined_poses_are_scipys_minimum(parent: Parent) -> None:
     """Of the same sum of squares, over poses and all joints, by a general solver with differences for derivatives."""
     setup = bench.setup(PANDA, parent, 5, count=6, joints=np.radians(0.1))
-    samples = stack(setup.samples, LENS, PANDA)
+    samples = stack_samples(setup.samples, LENS, PANDA)
     fit = refine(samples, robust_start(samples, parent).hand_eye)
     assert fit.weights.min() > 0.8  # hardly a point counts less
 
@@ -374,7 +374,7 @@ def test_noisy_joints_cost_half_as_much_and_the_covariance_is_right() -> None:
         for parent in bench.PARENTS:
             setup = bench.setup(PANDA, parent, seed, joints=np.radians(0.1))
             theirs = min(bench.opencv(PANDA, setup).values(), key=lambda found: found[1])[0]
-            fit = refine(stack(setup.samples, LENS, PANDA), theirs)
+            fit = refine(stack_samples(setup.samples, LENS, PANDA), theirs)
             gains.append(np.divide(bench.error(theirs, setup.truth), bench.error(fit.hand_eye, setup.truth)))
             squares.append(bench.squared(fit, setup.truth))
             noises.append((fit.noise.pixels, np.degrees(fit.noise.joints)))
@@ -586,7 +586,7 @@ def test_a_board_off_by_half_a_percent_is_told_and_widens_the_uncertainty(
     millimetres, _ = bench.error(outcome.fit.hand_eye, made[parent].truth)
     alone = 1e3 * np.sqrt(np.linalg.eigvalsh(outcome.fit.covariance[:3, :3])[-1])
     assert result.sigma and millimetres < 2 * result.sigma[0] and millimetres > 2 * alone
-    assert any("WARNING: the board is" in line for line in report(outcome, result, said))
+    assert any("WARNING: the board is" in line for line in format_report(outcome, result, said))
 
 
 @both_parents
@@ -629,11 +629,11 @@ def test_quality_says_what_the_samples_are_worth(made: Mapping[Parent, bench.Set
 
 @both_parents
 def test_turns_are_the_angles_that_the_flange_turns_by(parent: Parent) -> None:
-    from genima_calibration.quality import turning
+    from genima_calibration.quality import flange_rotation
 
     q = np.tile(PANDA.home, (2, 1))
     q[1, 6] += 0.5
-    angles, directions = turning(stack(measured(q, parent), LENS, PANDA), parent)
+    angles, directions = flange_rotation(stack_samples(measured(q, parent), LENS, PANDA), parent)
     np.testing.assert_allclose(angles, [0, 0.5, 0.5], atol=1e-6)
     axis = np.array([0, 0, 1]) if parent == "flange" else PANDA.link_poses(q[0])[-2, :3, 2]
     assert abs(directions[0] @ axis) == pytest.approx(1)
@@ -643,7 +643,7 @@ def test_turns_are_the_angles_that_the_flange_turns_by(parent: Parent) -> None:
 def test_the_recommended_pose_tells_more_than_most(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
     setup = made[parent]
     outcome = calibrate(setup.samples[:6], BOARD, LENS, PANDA, parent)
-    candidates = candidates_near(outcome.samples, 200, 0.4, seed=0)
+    candidates = sample_candidates(outcome.samples, 200, 0.4, seed=0)
     assert np.all((candidates >= PANDA.position_min) & (candidates <= PANDA.position_max))
     wanted = next_pose(outcome.samples, outcome.fit, BOARD, candidates)
     np.testing.assert_array_equal(wanted.joints, candidates[wanted.index])
@@ -652,7 +652,7 @@ def test_the_recommended_pose_tells_more_than_most(made: Mapping[Parent, bench.S
     def volume(joints: np.ndarray) -> float:
         rng = np.random.default_rng(1)
         more = bench.measured(PANDA, setup.truth, joints[None], rng, 0.25, 0.0)[0]
-        samples = stack([*setup.samples[:6], replace(more, name="new")], LENS, PANDA)
+        samples = stack_samples([*setup.samples[:6], replace(more, name="new")], LENS, PANDA)
         fit = replace(outcome.fit, noise=outcome.fit.noise)
         found = refine(samples, fit.hand_eye)
         scaled = found.covariance[CAMERA, CAMERA] * (outcome.fit.noise.pixels / found.noise.pixels) ** 2

@@ -26,16 +26,15 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import difference, moved
 from genima.types import Command, Image, Joints
-from genima_calibration.background_image import background, expected_motion, same_light
-from genima_calibration.bag_samples import _stops
+from genima_calibration.background_image import estimate_background, expected_motion, normalize_exposure
+from genima_calibration.bag_samples import _stationary_images
 from genima_calibration.calibration_watch import CalibrationWatchNode
 from genima_calibration.commands import check
 from genima_calibration.commands.check import main as check_main
 from genima_calibration.commands.robot import main as robot_main
-from genima_calibration.drift import AGREEING, Drift
 from genima_calibration.image_undistortion import ImageUndistorter
-from genima_calibration.markerless import RobotImage, locate
-from genima_calibration.pose_check import CalibrationChecker, PoseCheck, PoseVerdict
+from genima_calibration.markerless import RobotImage, locate_camera
+from genima_calibration.pose_check import AGREEING, CalibrationChecker, DriftDetector, PoseCheck, PoseVerdict
 from genima_calibration.robot_outline import Outline
 from genima_calibration.robot_overlay import DRAWN, SEEN, draw_check
 from genima_calibration.sample_folder import CameraInfo, RawSample, save_sample
@@ -160,8 +159,8 @@ def test_what_is_behind_a_moving_thing_is_found() -> None:
     for i in range(4):
         robot[i, 5:15, 6 * i : 6 * i + 10] = True
     images = np.where(robot[..., None], np.float32(100), scene) * np.float32([1.0, 0.8, 0.9, 1.1])[:, None, None, None]
-    light = same_light(images)
-    behind, known = background(light, ~robot)
+    light = normalize_exposure(images)
+    behind, known = estimate_background(light, ~robot)
     assert known[~robot.all(0)].all()
     ratio = behind[known] / scene[known]
     assert ratio.std() < 0.02 * ratio.mean()
@@ -174,7 +173,7 @@ def test_what_is_behind_a_moving_thing_is_found() -> None:
 def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
     image_set, images = shot
     guess = moved(image_set.T_base_camera, np.array([0.06, -0.05, 0.06, 0.1, -0.1, 0.08]))  # 10 cm, 9 deg
-    found = locate(photos_of(image_set, images), image_set.intrinsics, robot, guess)
+    found = locate_camera(photos_of(image_set, images), image_set.intrinsics, robot, guess)
     metres, angle = difference(found.T_base_camera, image_set.T_base_camera)
     assert metres < 5e-3 and np.degrees(angle) < 0.4
     assert metres < 5 * found.sigma[0] and found.sigma[0] < 5e-3
@@ -186,7 +185,7 @@ def test_a_guess_that_leads_nowhere_is_done_without(
 ) -> None:
     image_set, images = shot
     behind = image_set.T_base_camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
-    found = locate(photos_of(image_set, images)[:3], image_set.intrinsics, robot, behind)
+    found = locate_camera(photos_of(image_set, images)[:3], image_set.intrinsics, robot, behind)
     metres, angle = difference(found.T_base_camera, image_set.T_base_camera)
     assert metres < 5e-3 and np.degrees(angle) < 0.4
 
@@ -195,17 +194,17 @@ def test_photos_that_cannot_tell_are_refused(shot: tuple[RobotImageSet, Sequence
     image_set, images = shot
     photos, lens = photos_of(image_set, images), image_set.intrinsics
     with pytest.raises(GenimaError, match="2 images are too few"):
-        locate(photos[:2], lens, robot, image_set.T_base_camera)
+        locate_camera(photos[:2], lens, robot, image_set.T_base_camera)
     still = [photos[0], *(replace(photos[0], name=f"{i}") for i in range(3))]
     with pytest.raises(GenimaError, match="the arm hardly moves"):
-        locate(still, lens, robot, image_set.T_base_camera)
+        locate_camera(still, lens, robot, image_set.T_base_camera)
     in_degrees = [
         replace(photo, joints=replace(photo.joints, positions=np.degrees(photo.joints.positions))) for photo in photos
     ]
     with pytest.raises(GenimaError, match="beyond the ranges of panda"):
-        locate(in_degrees, lens, robot, image_set.T_base_camera)
+        locate_camera(in_degrees, lens, robot, image_set.T_base_camera)
     with pytest.raises(GenimaError, match="take both from the same stream"):
-        locate(photos, replace(lens, width=640, height=480), robot, image_set.T_base_camera)
+        locate_camera(photos, replace(lens, width=640, height=480), robot, image_set.T_base_camera)
 
 
 def test_other_joints_and_moved_cameras_are_refused(
@@ -215,12 +214,12 @@ def test_other_joints_and_moved_cameras_are_refused(
     photos, lens = photos_of(image_set, images), image_set.intrinsics
     swapped = [replace(photo, joints=photos[i - 1].joints) for i, photo in enumerate(photos[:3])]
     with pytest.raises(GenimaError, match="the robot is not seen where it should be"):
-        locate(swapped, lens, robot, image_set.T_base_camera)
+        locate_camera(swapped, lens, robot, image_set.T_base_camera)
     shifted = [replace(photo, image=np.roll(photo.image, 6 * (i == 3), axis=1)) for i, photo in enumerate(photos)]
     with pytest.raises(GenimaError, match="in 3 the robot is not seen where the other images have it"):
-        locate(shifted, lens, robot, image_set.T_base_camera)
+        locate_camera(shifted, lens, robot, image_set.T_base_camera)
     with pytest.raises(GenimaError, match=r"looks \d% too small for these intrinsics"):
-        locate(photos, replace(lens, fx=1.06 * lens.fx, fy=1.06 * lens.fy), robot, image_set.T_base_camera)
+        locate_camera(photos, replace(lens, fx=1.06 * lens.fx, fy=1.06 * lens.fy), robot, image_set.T_base_camera)
 
 
 # Whether it still is there.
@@ -266,7 +265,7 @@ def says(verdict: PoseVerdict, share: float = 0.9, pixels: float = 7.0) -> PoseC
 
 
 def test_drift_needs_agreement() -> None:
-    drift = Drift()
+    drift = DriftDetector()
     for verdict in (
         PoseVerdict.MOVED,
         PoseVerdict.MOVED,
@@ -292,13 +291,13 @@ def test_drift_needs_agreement() -> None:
 
 def test_a_camera_that_was_moved_far_is_told_though_some_checks_lose_the_robot() -> None:
     moved_, lost = says(PoseVerdict.MOVED), says(PoseVerdict.UNKNOWN, share=0.2)
-    drift = Drift()
+    drift = DriftDetector()
     for checked_ in (says(PoseVerdict.FINE), moved_, lost, moved_, lost, lost):
         drift.update(checked_)
         assert not drift.problem
     drift.update(moved_)
     assert "has moved" in drift.problem
-    drift = Drift()
+    drift = DriftDetector()
     for checked_ in (moved_, *[lost] * 8):
         drift.update(checked_)
         assert not drift.problem
@@ -346,9 +345,9 @@ def test_an_unknown_gripper_is_refused(
 
 def test_a_recording_without_the_gripper_keeps_it_unknown(robot: RobotModel) -> None:
     rest = [Joints(0.01 * i, robot.home, np.nan) for i in range(200)]
-    (stop,) = _stops([int(1e9 * t) for t in np.arange(0.8, 1.5, 0.1)], rest)
+    (stop,) = _stationary_images([int(1e9 * t) for t in np.arange(0.8, 1.5, 0.1)], rest)
     assert np.isnan(stop.gripper)
-    (stop,) = _stops([10**9], [*rest[:95], *(replace(each, gripper=0.5) for each in rest[95:])])
+    (stop,) = _stationary_images([10**9], [*rest[:95], *(replace(each, gripper=0.5) for each in rest[95:])])
     assert stop.gripper == 0.5
 
 
@@ -389,7 +388,7 @@ def test_calibrated_cameras_that_a_demo_does_not_have_are_not_checked(
         demo.observe(10.0, {"front": np.zeros((256, 256, 3), np.uint8)}, Joints(10.0, robot.home, 1.0))
         demo.command(Command(10.0, robot.home))
     monkeypatch.setattr(check, "rests", lambda folder, view, robot, most: [])
-    assert list(check._recorded(tmp_path / "demo", (), cameras, robot, 3)) == ["front"]
+    assert list(check._recorded_images(tmp_path / "demo", (), cameras, robot, 3)) == ["front"]
 
 
 def test_a_camera_on_the_flange_needs_a_board(

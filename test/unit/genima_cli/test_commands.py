@@ -21,7 +21,7 @@ from genima_cli import COMMANDS, episodes
 from genima_cli.__main__ import main
 from genima_cli.completion import candidates
 from genima_cli.supervisor import _command
-from genima_cli.train import _RECIPES
+from genima_cli.train import COMMANDS as TRAIN_COMMANDS
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {
@@ -29,10 +29,10 @@ HEAVY = {
     "matplotlib", "mcap", "datasets", "PIL",
 }  # fmt: skip
 PAGES = [
-    *([name] for name, command in COMMANDS.items() if command.module),
+    *([name] for name, command in COMMANDS.items() if command.function),
     *(["calibrate", name] for name in (*calibrate.COMMANDS, ".")),
     *(["episodes", name] for name in episodes.COMMANDS),
-    *(["train", name] for name in _RECIPES),
+    *(["train", name] for name in TRAIN_COMMANDS),
 ]
 GROUPS = ("calibrate", "episodes", "train", "test", "completion")  # pages without a table of options
 C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

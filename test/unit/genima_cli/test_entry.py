@@ -149,7 +149,7 @@ def test_errors_for_the_user_are_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.module])
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.function])
 def test_every_command_can_be_imported_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code: object = main([name, "--help"])

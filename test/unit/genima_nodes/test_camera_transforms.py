@@ -154,7 +154,7 @@ def test_without_a_driver_the_axes_are_turned(graph: Graph) -> None:
         assert made.parent(f"{view}_link") == parent
         np.testing.assert_allclose(made.T(parent, f"{view}_color_optical_frame"), wanted, atol=1e-9)
     room.say(*DRIVER)
-    graph.until(graph.complains("camera_transforms", "start this node again"), "a late driver is not told")
+    graph.until(graph.complains("camera_transforms", "restart this one"), "a late driver is not told")
 
 
 def test_a_camera_that_somebody_else_hangs_is_left_alone(graph: Graph, calibrated: Path) -> None:

@@ -86,7 +86,7 @@ def test_its_own_word_is_no_answer(graph) -> None:
     """Two on one machine are one clock."""
     graph.add(ClockWatchNode("robot"))
     graph.add(ClockWatchNode("robot"))
-    graph.until(lambda: "clock_watch_robot" in graph.health, "it says nothing")
+    graph.until(lambda: "clock_watch_robot" in graph.health, "no status received")
     assert offset_said(graph, "clock_watch_robot", "robot") != offset_said(graph, "clock_watch_robot", "robot")  # NaN
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from policy_standins import StandInAgent, StandInController
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
-from test_nodes import StandInAgent, StandInController
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel

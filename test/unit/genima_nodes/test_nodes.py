@@ -17,6 +17,7 @@ import yaml
 from builtin_interfaces.msg import Duration as DurationMessage
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
+from policy_standins import PANDA, SIZE, VIEWS, StandInAgent, StandInController
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -30,7 +31,7 @@ from trajectory_msgs.msg import JointTrajectory
 from genima.cameras.calibration_file import CameraCalibration
 from genima.cameras.camera import VIRTUAL
 from genima.cameras.intrinsics import CameraIntrinsics
-from genima.cameras.tiling import tile, untile
+from genima.cameras.tiling import untile
 from genima.cameras.undistortion import Undistorter
 from genima.control.guard_status import GuardReason, GuardState
 from genima.errors import GenimaError
@@ -53,41 +54,6 @@ from genima_nodes.ros.ros_environment import free_domains
 from genima_nodes.ros.trajectory_messages import chunk_from, chunk_message
 from genima_nodes.task_runner import TaskRunnerNode
 from genima_sim.sim_node import SimNode
-
-PANDA = RobotModel.load("panda")
-VIEWS = ("wrist", "front", "right_shoulder", "left_shoulder")
-SIZE = 16
-
-
-class StandInAgent:
-    """Returns the observation, inverted."""
-
-    views, camera_views, camera_size, robot = VIEWS, VIEWS, (SIZE, SIZE), PANDA
-
-    def __init__(self) -> None:
-        self.finite = True
-
-    def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
-        if not self.finite:
-            raise GenimaError("the drawing is not finite")
-        time.sleep(0.02)
-        drawn = 255 - tile(observation.images, VIEWS)
-        return DrawnTarget(observation.stamp, observation.instruction, VIEWS, drawn, 5, seed, 0.02)
-
-
-class StandInController:
-    """Holds the joints that it is given, one joint turned a little."""
-
-    robot = PANDA
-    beyond = 0.0  # rad, that the last joint is read further
-
-    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        if drawn.tile.shape[0] != 2 * SIZE:
-            raise GenimaError(f"the drawing is {drawn.tile.shape[0]} px wide, {2 * SIZE} is needed")
-        ahead = np.tile(joints.positions, (20, 1))
-        ahead[:, 0] += np.linspace(0, 0.1, 20)
-        ahead[:, 6] += self.beyond
-        return ActionChunk(drawn.stamp, 0.05, ahead, np.ones(20))
 
 
 def picture(stamp: float, size: int = SIZE, encoding: str = "rgb8", grey: int = 200) -> ImageMessage:

@@ -69,7 +69,7 @@ WRONG = [
 @pytest.mark.parametrize(("name", "value", "words"), WRONG)
 def test_what_ros_would_refuse_or_ignore_is_refused(name: str, value: str, words: str) -> None:
     with pytest.raises(GenimaError) as error:
-        ros.require({name: value}, wheels=True)
+        ros.require_valid_environment({name: value}, wheels=True)
     assert words in str(error.value) and str(error.value).isprintable()
 
 
@@ -77,10 +77,10 @@ def test_security_that_is_asked_for_is_enforced_or_refused(tmp_path: Path) -> No
     """An installed ROS without a keystore would go on unprotected."""
     asked = {"ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_KEYSTORE": str(tmp_path / "keystore")}
     with pytest.raises(GenimaError, match="is no keystore"):
-        ros.require(asked, wheels=False)
+        ros.require_valid_environment(asked, wheels=False)
     (tmp_path / "keystore" / "enclaves").mkdir(parents=True)
-    ros.require(asked, wheels=False)
-    assert any("take part unprotected" in finding.found for finding in ros.variables(asked, wheels=False, robot=True))
+    ros.require_valid_environment(asked, wheels=False)
+    assert any("join unprotected" in finding.found for finding in ros.check_variables(asked, wheels=False, robot=True))
 
 
 @pytest.mark.parametrize("text", ["not xml <", "<a/>", "", "<profiles"])
@@ -89,14 +89,14 @@ def test_a_broken_profile_does_not_open_the_network(tmp_path: Path, text: str) -
     file = tmp_path / "profile.xml"
     file.write_text(text)
     with pytest.raises(GenimaError, match=ros.PROFILE):
-        ros.require({ros.PROFILE: str(file)}, wheels=True)
+        ros.require_valid_environment({ros.PROFILE: str(file)}, wheels=True)
 
 
 def test_a_local_profile_and_a_discovery_server_do_not_go_together() -> None:
     environment = {ros.PROFILE: LOCAL, "ROS_DISCOVERY_SERVER": "10.0.0.1:11811"}
     with pytest.raises(GenimaError, match="cannot reach a discovery server"):
-        ros.require(environment, wheels=True)
-    ros.require(environment | {ros.PROFILE: OPEN}, wheels=True)
+        ros.require_valid_environment(environment, wheels=True)
+    ros.require_valid_environment(environment | {ros.PROFILE: OPEN}, wheels=True)
 
 
 @pytest.mark.parametrize("words", [CALL, NODE], ids=["command", "node"])
@@ -191,7 +191,7 @@ def test_shared_memory_that_is_full_or_read_only(options: str) -> None:
     ],
 )
 def test_what_opens_a_process_to_the_network(environment: dict[str, str], opened: str) -> None:
-    found = ros.is_open(environment)
+    found = ros.open_variable(environment)
     assert found.endswith(opened) and bool(found) == bool(opened)
 
 

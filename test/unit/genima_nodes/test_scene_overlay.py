@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import yaml
 from rclpy.parameter import Parameter
+from recorded_messages import compressed, raw, record, table
 from ros_graph import Graph
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
-from test_alignment import compressed, raw
-from test_scene_comparison import record, table
 
 from genima.cameras.scene_comparison import BELONGS, STANDS
 from genima.data.episodes.bag import compressed_topic, raw_topic

@@ -107,7 +107,9 @@ def test_the_joints_of_another_robot_are_named(graph: Graph, listener: TopicList
 def test_the_node_says_on_diagnostics_what_it_finds(graph: Graph) -> None:
     node = graph.add(CheckupNode())
     graph.until(lambda: node._diagnostics.get_subscription_count(), "nobody hears it")
-    graph.until(lambda: "checkup: images that arrive: front" in graph.health, "it says nothing", meanwhile=node._tell)
+    graph.until(
+        lambda: "checkup: images that arrive: front" in graph.health, "no status received", meanwhile=node._check
+    )
     status = graph.health["checkup: images that arrive: front"]
     assert status.level == DiagnosticStatus.ERROR and "nobody publishes" in status.message and "-> " in status.message
     assert graph.health["checkup: running graph: joint_command"].level == DiagnosticStatus.STALE

@@ -79,7 +79,7 @@ def load(path: Path, records: Collection[str]) -> Any:
             if number >= MAX_INSTRUCTIONS:
                 raise GenimaError(f"{path}: more than {MAX_INSTRUCTIONS} instructions; split it")
             if operation.name == "STOP":
-                return _finished(machine.pop())
+                return _resolve_arrays(machine.pop())
             machine.step(operation.name, argument)
     except GenimaError:
         raise
@@ -123,41 +123,41 @@ class _Machine:
         elif name == "POP":
             stack.pop()
         elif name == "POP_MARK":
-            self._marked()
+            self._pop_to_mark()
         elif name == "DUP":
             push(stack[-1])
         elif name in ("LIST", "TUPLE", "DICT", "FROZENSET"):
-            items = self._marked()
+            items = self._pop_to_mark()
             made = {"LIST": list, "TUPLE": tuple, "DICT": _pairs, "FROZENSET": _set}[name]
             push(made(items))  # type: ignore[operator]
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             push(tuple(reversed([self.pop() for _ in range(int(name[-1]))])))
         elif name in ("APPEND", "APPENDS"):
-            items = [self.pop()] if name == "APPEND" else self._marked()
+            items = [self.pop()] if name == "APPEND" else self._pop_to_mark()
             self._top(list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
-            items = [self.pop(), self.pop()][::-1] if name == "SETITEM" else self._marked()
+            items = [self.pop(), self.pop()][::-1] if name == "SETITEM" else self._pop_to_mark()
             self._top(dict).update(_pairs(items))
         elif name == "ADDITEMS":
-            items = self._marked()
+            items = self._pop_to_mark()
             self._top(set).update(_set(items))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            push(self._named(argument))
+            push(self._find_class(argument))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, called = self.pop(), self.pop()
             push(self._make(called, arguments))
         elif name == "BUILD":
             state = self.pop()
-            _fill(stack[-1], state)
+            _set_state(stack[-1], state)
         else:
-            raise GenimaError(f"{self._path} has the instruction {name}, which no such file needs: it is not opened")
+            raise GenimaError(f"{self._path} has the instruction {name}; such a file is not opened")
 
     def _top(self, kind: type) -> Any:
         if type(self._stack[-1]) is not kind:
             raise ValueError(f"items for what is no {kind.__name__}")
         return self._stack[-1]
 
-    def _marked(self) -> list[Any]:
+    def _pop_to_mark(self) -> list[Any]:
         """Pop the items above the last mark, and the mark."""
         place = len(self._stack) - 1
         while self._stack[place] is not _MARK:
@@ -168,7 +168,7 @@ class _Machine:
         del self._stack[place:]
         return items
 
-    def _named(self, argument: Any) -> _Name:
+    def _find_class(self, argument: Any) -> _Name:
         if argument is None:
             name, module = self.pop(), self.pop()
         else:
@@ -180,7 +180,7 @@ class _Machine:
         if _NUMPY_MODULES.fullmatch(module) and name in _NUMPY_NAMES:
             return _Name(name)
         asked = shorten(f"{module}.{name}")
-        raise GenimaError(f"{self._path} asks for {asked}, which no such file needs: it is not opened")
+        raise GenimaError(f"{self._path} refers to {asked}; such a file is not opened")
 
     def _make(self, called: Any, arguments: Any) -> Any:
         if not isinstance(called, _Name) or not isinstance(arguments, tuple):
@@ -199,7 +199,7 @@ class _Machine:
         raise ValueError(f"a call of {called.name}")
 
 
-def _fill(made: Any, state: Any) -> None:
+def _set_state(made: Any, state: Any) -> None:
     """Set the state of an object."""
     if isinstance(made, Record) and isinstance(state, dict):
         made.__dict__.update({str(name): value for name, value in state.items() if str(name).isidentifier()})
@@ -232,7 +232,7 @@ def _set(items: list[Any]) -> frozenset[Hashable]:
     return frozenset(items)
 
 
-def _finished(root: Any) -> Any:
+def _resolve_arrays(root: Any) -> Any:
     """Replace placeholders by their arrays; each object is visited once."""
 
     def resolved(value: Any) -> Any:
@@ -257,7 +257,7 @@ def _finished(root: Any) -> Any:
     return resolved(root)
 
 
-def array_of(values: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+def as_array(values: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
     """Return an object as an array of finite numbers of a shape; None for anything else.
 
     Lists are followed only as deep and as far as the shape goes: a list may hold itself, or one list a billion times.
@@ -271,7 +271,7 @@ def array_of(values: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
         numeric = isinstance(values, int | float | np.number) and (not isinstance(values, int) or abs(values) < 2**1000)
         found = np.array(values, float) if numeric else None
     elif isinstance(values, list | tuple) and len(values) == shape[0]:
-        parts = [array_of(value, shape[1:]) for value in values]
+        parts = [as_array(value, shape[1:]) for value in values]
         found = None if any(part is None for part in parts) else np.array(parts, float)
     else:
         found = None

@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from genima.cameras.camera import Camera
+from genima.cameras.plausibility import MAX_SIZE, require_plausible, require_rotation
 from genima.data import pickle_reader as plain_pickle
 from genima.data.episodes.comparison import is_demo_of
 from genima.data.episodes.writer import EpisodeWriter
 from genima.errors import GenimaError
 from genima.io.files import read_bytes
 from genima.io.images import decode_colour, image_size
-from genima.types import Command, Image, Joints
 from genima.robot.model import RobotModel
 from genima.robot.placement import base_pose
-from genima.cameras.camera import Camera
-from genima.cameras.plausibility import MAX_SIZE, require_plausible, require_rotation
+from genima.types import Command, Image, Joints
 
 PERIOD = 0.05  # s between observations
 VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")
@@ -96,7 +96,7 @@ def write_demo(
         known = {view: cameras[view] for view in views}
     known = {view: camera.resized(*size[view]) for view, camera in known.items()}
     asked = [
-        replace(_asked(episode, i, observations[i], moments[i], robot), stamp=joints.stamp)
+        replace(_read_command(episode, i, observations[i], moments[i], robot), stamp=joints.stamp)
         for i, joints in zip([*range(1, len(moments)), len(moments) - 1], moments, strict=True)
     ]
     with EpisodeWriter(folder, robot, known, _instruction(episode), images) as demo:
@@ -146,7 +146,7 @@ def _require_reachable(episode: Path, i: int, name: str, positions: NDArray[np.f
         )
 
 
-def _asked(episode: Path, i: int, observation: Any, joints: Joints, robot: RobotModel) -> Command:
+def _read_command(episode: Path, i: int, observation: Any, joints: Joints, robot: RobotModel) -> Command:
     """Return the command that led to an observation; without one, its measured joints."""
     action = _misc(observation).get("joint_position_action")
     if action is None:
@@ -164,7 +164,7 @@ def _misc(observation: Any) -> Mapping[str, Any]:
 
 
 def _numbers(episode: Path, i: int, name: str, values: Any, *shape: int) -> NDArray[np.float64]:
-    numbers = plain_pickle.array_of(values, shape)
+    numbers = plain_pickle.as_array(values, shape)
     if numbers is None:
         wanted = " x ".join(map(str, shape))
         raise GenimaError(f"{episode}, observation {i}: {name} is not {wanted} finite numbers")

@@ -40,8 +40,8 @@ def adjtimex() -> Kernel:
     return Kernel(state not in (-1, _ERROR) and not status & _UNSYNC, 1e-6 * most)
 
 
-def synchronised(robot: bool, ask: Callable[[], Kernel] = adjtimex) -> Finding:
-    """Return whether this clock is synchronised, by any of chrony, timesyncd and ntpd.
+def check_synchronisation(robot: bool, ask: Callable[[], Kernel] = adjtimex) -> Finding:
+    """Check that this clock is synchronised, by any of chrony, timesyncd and ntpd.
 
     Args:
         robot: whether there is a real robot, or its cameras.
@@ -59,7 +59,7 @@ def synchronised(robot: bool, ask: Callable[[], Kernel] = adjtimex) -> Finding:
     return warn(what, "nothing synchronises it; matters where cameras, robot and GPU are on two machines", _SYNC)
 
 
-def offset(host: str, port: int = _PORT) -> tuple[float, float]:
+def clock_offset(host: str, port: int = _PORT) -> tuple[float, float]:
     """Return the offset of a host's clock and its uncertainty in s; the best of several answers.
 
     Source: RFC 4330, Simple Network Time Protocol, section 5.
@@ -88,7 +88,7 @@ def _seconds(stamp: bytes) -> float:
     return float(whole - _EPOCH + fraction / 2**32)
 
 
-def agrees(host: str, ask: Callable[[str], tuple[float, float]] = offset) -> Finding:
+def check_other_clock(host: str, ask: Callable[[str], tuple[float, float]] = clock_offset) -> Finding:
     """Check that another machine's clock agrees with this one."""
     what = f"clock of {host}"
     try:

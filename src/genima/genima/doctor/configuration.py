@@ -21,11 +21,11 @@ _OFF = 1.0  # px: a good calibration's residuals are below
 _UNSURE = 2.0, 0.2  # mm and deg: spheres then are a pixel or two off
 
 
-def cameras(name: str | None) -> tuple[Mapping[str, Device], Finding]:
+def check_cameras(name: str | None) -> tuple[Mapping[str, Device], Finding]:
     """Check the cameras file; return its cameras by view, None without a file."""
     what = "cameras file"
     if name is None:
-        return {}, skipped(what, "none is named; the simulator needs none", "--cameras config/cameras/YOURS.yaml")
+        return {}, skipped(what, "not given; not needed for the simulator", "--cameras config/cameras/YOURS.yaml")
     try:
         rig = load_rig(name)
     except GenimaError as error:
@@ -33,7 +33,7 @@ def cameras(name: str | None) -> tuple[Mapping[str, Device], Finding]:
     return rig, ok(what, f"{name}: {', '.join(rig)}")
 
 
-def checkpoint(
+def check_checkpoint(
     folder: str | None, robot: RobotModel | None
 ) -> tuple[PolicySpec | None, dict[str, Path], list[Finding]]:
     """Check a checkpoint against the robot; return its spec and the paths of its halves by kind.
@@ -44,11 +44,11 @@ def checkpoint(
     """
     what = "checkpoint"
     if folder is None:
-        return None, {}, [skipped(what, "none is named", "--checkpoint FOLDER")]
+        return None, {}, [skipped(what, "not given", "--checkpoint FOLDER")]
     try:
         spec, folders = read_pair(folder)
     except GenimaError as error:
-        return None, {}, [fail(what, str(error), "./genima inspect FOLDER tells more")]
+        return None, {}, [fail(what, str(error), "./genima inspect FOLDER shows more")]
     findings = [ok(what, f"{folder or 'the bundled one'}: views {', '.join(spec.views)}")]
     if robot is None:
         return spec, folders, findings
@@ -61,7 +61,7 @@ def checkpoint(
     return spec, folders, findings
 
 
-def robot(name: str) -> tuple[RobotModel | None, Finding]:
+def check_robot(name: str) -> tuple[RobotModel | None, Finding]:
     """Check the robot model."""
     try:
         model = RobotModel.load(name)
@@ -71,7 +71,7 @@ def robot(name: str) -> tuple[RobotModel | None, Finding]:
     return model, ok("robot", f"{model.name}: {len(model.joint_names)} joints and {model.gripper_joint}")
 
 
-def rig_fits(rig: Mapping[str, Device], spec: PolicySpec) -> Iterator[Finding]:
+def check_rig(rig: Mapping[str, Device], spec: PolicySpec) -> Iterator[Finding]:
     """Check that the cameras have the checkpoint's views."""
     for view in (view for view in spec.views if view != VIRTUAL):
         what = f"{view} camera"
@@ -90,7 +90,7 @@ def rig_fits(rig: Mapping[str, Device], spec: PolicySpec) -> Iterator[Finding]:
             yield ok(what, f"{device.model}, {device.width}x{device.height} at {device.rate} Hz, as trained")
 
 
-def calibrations(
+def check_calibrations(
     name: str | None,
     spec: PolicySpec | None,
     rig: Mapping[str, Device],
@@ -107,7 +107,7 @@ def calibrations(
         now: for the age; the present if None.
     """
     if name is None:
-        yield skipped("calibration", "none is named", "--calibration NAME, of a folder in calibration/")
+        yield skipped("calibration", "not given", "--calibration NAME, of a folder in calibration/")
         return
     try:
         folder = calibration_folder(name)
@@ -141,7 +141,7 @@ def _judge(calibration: CameraCalibration, device: Device | None, robot: RobotMo
         return fail(view, found, "run the camera as it was calibrated, or calibrate anew")
     frames = calibration.frames
     if robot is not None and frames is not None and _of_another_arm(frames.parent, robot):
-        return fail(view, f"hangs under {frames.parent}, no frame of a {robot.arm}", "calibrate it on this robot")
+        return fail(view, f"has the parent frame {frames.parent}, not of a {robot.arm}", "calibrate it on this robot")
     if robot is not None and (problem := view_problem(camera, robot)):
         return fail(view, problem, f"correct the file, or calibrate anew: {again}")
     said, doubts = [f"on the {camera.parent}"], []

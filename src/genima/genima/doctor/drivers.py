@@ -31,7 +31,7 @@ _USED = ("Robot", "Gripper", "AsyncPositionControlHandler", "RealtimeConfig", "F
 _OURS_INSTEAD = "or take our own drivers, which need no ROS package of the robot's: --backend franka_arm"
 
 
-def findings(
+def check_drivers(
     backend: str,
     gripper: str,
     cameras: bool,
@@ -53,34 +53,34 @@ def findings(
     """
     where = prefixes if prefixes is not None else ros_prefixes()
     if backend == OURS:
-        yield (arm := libfranka(load, tried))
+        yield (arm := check_libfranka(load, tried))
         if gripper == "franka_hand":
             yield arm._replace(what="gripper's driver (franka_hand)")
     elif backend == ELSEWHERE:
         yield skipped("arm's driver", "multipanda_ros2 runs with ROS 2 Humble, on a machine of its own")
     else:
-        yield packages(f"arm's driver ({backend})", (*_FRANKA, *FRANKA_ROS2[backend]), where, _OURS_INSTEAD)
+        yield check_packages(f"arm's driver ({backend})", (*_FRANKA, *FRANKA_ROS2[backend]), where, _OURS_INSTEAD)
     if backend == OURS and gripper == "franka_hand":
         pass  # the same library
     elif gripper in _GRIPPERS:
-        yield packages(f"gripper's driver ({gripper})", _GRIPPERS[gripper], where, "")
+        yield check_packages(f"gripper's driver ({gripper})", _GRIPPERS[gripper], where, "")
         if gripper.startswith("robotiq"):
-            yield serial_port(com_port)
+            yield check_serial_port(com_port)
     else:
         yield skipped("gripper's driver", f"nothing is known of the gripper {gripper}")
     if cameras and backend == OURS:
-        yield library("cameras' driver", "pyrealsense2", load)
+        yield check_library("cameras' driver", "pyrealsense2", load)
     elif cameras:
-        yield packages("cameras' driver", (_CAMERAS,), where, "or camera_driver:=realsense_camera, our own")
+        yield check_packages("cameras' driver", (_CAMERAS,), where, "or camera_driver:=realsense_camera, our own")
 
 
-def libfranka(load: Callable[[str], Any], tried: str) -> Finding:
+def check_libfranka(load: Callable[[str], Any], tried: str) -> Finding:
     """Check that pylibfranka is installed in the version that our driver is written for."""
     what = "arm's driver (franka_arm)"
     try:
         module = load("pylibfranka")
     except GenimaError as error:
-        return fail(what, *_split(f"{error}{_too_new()}"))
+        return fail(what, *_split(f"{error}{_python_remedy()}"))
     if missing := [name for name in _USED if not hasattr(module, name)]:
         return fail(what, f"pylibfranka has no {', '.join(missing)}", f"install pylibfranka=={tried}")
     try:
@@ -92,7 +92,7 @@ def libfranka(load: Callable[[str], Any], tried: str) -> Finding:
     return ok(what, f"pylibfranka {version}")
 
 
-def library(what: str, module: str, load: Callable[[str], Any]) -> Finding:
+def check_library(what: str, module: str, load: Callable[[str], Any]) -> Finding:
     """Check that a driver's Python library can be imported."""
     try:
         load(module)
@@ -101,7 +101,7 @@ def library(what: str, module: str, load: Callable[[str], Any]) -> Finding:
     return ok(what, module)
 
 
-def packages(what: str, names: Sequence[str], prefixes: Sequence[Path], otherwise: str) -> Finding:
+def check_packages(what: str, names: Sequence[str], prefixes: Sequence[Path], otherwise: str) -> Finding:
     """Check that ROS packages are installed in the sourced prefixes."""
     missing = [name for name in names if not any(_has_package(prefix, name) for prefix in prefixes)]
     if not missing:
@@ -115,7 +115,7 @@ def packages(what: str, names: Sequence[str], prefixes: Sequence[Path], otherwis
     return fail(what, found, f"{remedy}{', ' if otherwise else ''}{otherwise}")
 
 
-def serial_port(port: Path) -> Finding:
+def check_serial_port(port: Path) -> Finding:
     """Check that this user may open a Robotiq's adapter."""
     what = "gripper's port"
     if not port.exists():
@@ -139,7 +139,7 @@ def _split(line: str) -> tuple[str, str]:
     return found, remedy
 
 
-def _too_new() -> str:
+def _python_remedy() -> str:
     """Return the remedy where this Python has no wheels of pylibfranka."""
     major, minor, _ = platform.python_version_tuple()
     return " (it has wheels for Python up to 3.12)" if (int(major), int(minor)) > (3, 12) else ""

@@ -57,7 +57,7 @@ def skipped(what: str, why: str, remedy: str = "") -> Finding:
 _MARKS = {Status.OK: "ok", Status.WARN: "warn", Status.FAIL: "FAIL", Status.SKIPPED: "-"}
 
 
-def table(groups: Sequence[Group], width: int) -> str:
+def format_table(groups: Sequence[Group], width: int) -> str:
     """Return all findings in lines of about ``width`` characters, and the count of each status."""
     label = min(28, max((len(each.what) for group in groups for each in group.findings), default=0))
     indent = 2 + 4 + 2 + label + 2
@@ -86,6 +86,6 @@ def as_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [{"group": group.title, "findings": [each._asdict() for each in group.findings]} for group in groups]
 
 
-def failed(groups: Sequence[Group]) -> bool:
+def has_failures(groups: Sequence[Group]) -> bool:
     """Return whether any finding cannot work."""
     return any(each.status is Status.FAIL for group in groups for each in group.findings)

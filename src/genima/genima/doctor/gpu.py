@@ -31,7 +31,7 @@ class GraphicsCard(NamedTuple):
     used: float  # GB
 
 
-def cards() -> list[GraphicsCard] | str:
+def find_cards() -> list[GraphicsCard] | str:
     """Return all NVIDIA cards, or the reason why they are unknown."""
     if shutil.which("nvidia-smi") is None:
         return "no NVIDIA driver (nvidia-smi is not there)"
@@ -53,16 +53,16 @@ def _card(line: str) -> GraphicsCard:
     return GraphicsCard(name, driver, float(total) * _MIB, float(used) * _MIB)
 
 
-def usable() -> str:
+def cuda_problem() -> str:
     """Return the problem of PyTorch's CUDA; empty where it works."""
-    import torch  # only here: it takes seconds
+    import torch  # imported here: takes seconds
 
     if torch.version.cuda is None:
         return f"PyTorch {torch.__version__} is built without CUDA"
     return "" if torch.cuda.is_available() else f"PyTorch {torch.__version__} finds no usable CUDA device"
 
 
-def weights(folders: dict[str, Path]) -> tuple[int, str]:
+def count_weights(folders: dict[str, Path]) -> tuple[int, str]:
     """Return the number of weights of a pair of checkpoints, base model included.
 
     The second value is the base model's name where it is not on this machine, else empty.
@@ -94,12 +94,12 @@ def _count(folder: Path) -> int:
     return sum(sum(parse_local_safetensors_file_metadata(file).parameter_count.values()) for file in files)
 
 
-def judge(found: list[GraphicsCard] | str, problem: str, count: int, missing: str) -> Iterator[Finding]:
+def check_memory(found: list[GraphicsCard] | str, problem: str, count: int, missing: str) -> Iterator[Finding]:
     """Check that the models fit.
 
     Args:
-        found: as of :func:`cards`.
-        problem: as of :func:`usable`.
+        found: as of :func:`find_cards`.
+        problem: as of :func:`cuda_problem`.
         count: the models' weights.
         missing: the base model that is not here, if any.
     """
@@ -130,11 +130,11 @@ def judge(found: list[GraphicsCard] | str, problem: str, count: int, missing: st
             yield ok(card.name, text)
 
 
-def findings(folders: dict[str, Path] | None) -> Iterator[Finding]:
+def check_cards(folders: dict[str, Path] | None) -> Iterator[Finding]:
     """Check the cards against a pair of checkpoints; None without one."""
     if folders is None:
-        found = cards()
+        found = find_cards()
         text = found if isinstance(found, str) else ", ".join(f"{card.name}, driver {card.driver}" for card in found)
         yield skipped("graphics card", f"no checkpoint to compare it with; there is: {text}")
         return
-    yield from judge(cards(), usable(), *weights(folders))
+    yield from check_memory(find_cards(), cuda_problem(), *count_weights(folders))

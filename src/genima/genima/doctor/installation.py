@@ -26,7 +26,7 @@ renderer.close()
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast")
 
 
-def version_of(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     """Return the version of an installed Python package; None where it is missing."""
     try:
         return metadata.version(package)
@@ -36,10 +36,10 @@ def version_of(package: str) -> str | None:
 
 def has_wheels() -> bool:
     """Return whether ROS 2 is installed from Python wheels."""
-    return version_of(_WHEELS) is not None
+    return installed_version(_WHEELS) is not None
 
 
-def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     """Check that the packages support this Python version."""
     found = ".".join(map(str, version))
     if _PYTHONS[0] <= version < _PYTHONS[1]:
@@ -47,7 +47,7 @@ def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     return fail("Python", f"{found}; 3.11 to 3.13 are known to work", f"install one of these, then {_SETUP}")
 
 
-def packages(lock: Path | None = None, version: Callable[[str], str | None] = version_of) -> Finding:
+def check_packages(lock: Path | None = None, version: Callable[[str], str | None] = installed_version) -> Finding:
     """Check that installed packages match the lock file.
 
     Args:
@@ -70,9 +70,11 @@ def packages(lock: Path | None = None, version: Callable[[str], str | None] = ve
     missing = [name for name, found in installed.items() if found is None]
     other = [f"{name} {found} for {wanted[name]}" for name, found in installed.items() if _differs(found, wanted[name])]
     if missing:
-        return fail(what, f"{_few(missing)} not installed, of {len(wanted)}", _SETUP)
+        return fail(what, f"{_shorten_list(missing)} not installed, of {len(wanted)}", _SETUP)
     if other:
-        return warn(what, f"other versions than were tried: {_few(other)}", f"{_SETUP}, unless you want them so")
+        return warn(
+            what, f"other versions than were tried: {_shorten_list(other)}", f"{_SETUP}, unless you want them so"
+        )
     return ok(what, f"all {len(wanted)} as locked")
 
 
@@ -80,18 +82,18 @@ def _differs(found: str | None, pin: str) -> bool:
     return found is not None and found.partition("+")[0] != pin  # builds of torch: 2.13.0+cpu
 
 
-def _few(names: list[str]) -> str:
+def _shorten_list(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def ros(distribution: str) -> Iterator[Finding]:
+def check_ros(distribution: str) -> Iterator[Finding]:
     """Check that ROS 2 and genima_interfaces are installed.
 
     Args:
         distribution: the variable ROS_DISTRO.
     """
     if has_wheels():
-        yield ok("ROS 2", f"rclpy {version_of(_WHEELS)} from wheels")
+        yield ok("ROS 2", f"rclpy {installed_version(_WHEELS)} from wheels")
     elif util.find_spec("rclpy"):
         yield ok("ROS 2", f"{distribution or 'unknown'}, installed and sourced")
     else:
@@ -102,7 +104,7 @@ def ros(distribution: str) -> Iterator[Finding]:
         yield fail("our messages", "genima_interfaces is not built", f"{_SETUP}, or colcon build")
 
 
-def rendering(command: tuple[str, ...] = (sys.executable, "-P", "-c", _RENDER)) -> Finding:
+def check_rendering(command: tuple[str, ...] = (sys.executable, "-P", "-c", _RENDER)) -> Finding:
     """Check off-screen rendering, in a process of its own because drivers may crash."""
     what, remedy = "rendering (EGL)", "sudo apt install libegl1 libopengl0 libgl1-mesa-dri, or NVIDIA's driver"
     try:

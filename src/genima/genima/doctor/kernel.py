@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
-from genima.doctor.system_files import read
+from genima.doctor.system_files import read_system_file
 
 # Of SCHED_FIFO: what genima_nodes.ros.paced_thread asks for at most, and what libfranka takes for its 1 kHz loop.
 OURS, FRANKA = 10, 99
@@ -19,7 +19,7 @@ _ENOUGH = "enough where no robot is driven at 1 kHz (--robot-ip, --backend)"
 _LIMITS = "write `{user} - rtprio {rtprio}`{more} to /etc/security/limits.d/genima.conf and log in again"
 
 
-def real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
+def check_real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
     """Check for a PREEMPT_RT kernel, as the Franka Control Interface needs and libfranka detects it.
 
     libfranka reads /sys/kernel/realtime, which the mainline kernel, PREEMPT_RT since 6.12, does not have.
@@ -29,11 +29,11 @@ def real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
         proc: /proc.
         loop: whether this machine drives a robot at 1 kHz.
     """
-    what, version = "kernel", read(proc / "version")
+    what, version = "kernel", read_system_file(proc / "version")
     if version is None:
         return skipped(what, f"{proc / 'version'} cannot be read")
     release = version.split()[2] if len(version.split()) > 2 else version
-    flag = read(sys / "kernel/realtime") == "1"
+    flag = read_system_file(sys / "kernel/realtime") == "1"
     if flag:
         return ok(what, f"{release}, real time (PREEMPT_RT)")
     if "PREEMPT_RT" in version:
@@ -50,11 +50,11 @@ def real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
     )
 
 
-def priority(loop: bool) -> Finding:
+def check_priority(loop: bool) -> Finding:
     """Check that this user's threads may run in real time; tried, as root in a container may not."""
     what, user = "real-time priority", os.environ.get("USER") or f"user {os.getuid()}"
     wanted = FRANKA if loop else OURS
-    if may_have(wanted):
+    if can_set_priority(wanted):
         return ok(what, f"{wanted} is granted")
     remedy = _LIMITS.format(user=user, rtprio=wanted if loop else 20, more="")
     soft, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
@@ -66,7 +66,7 @@ def priority(loop: bool) -> Finding:
     return warn(what, f"{found}: commands come late when the machine is busy", remedy)
 
 
-def may_have(wanted: int) -> bool:
+def can_set_priority(wanted: int) -> bool:
     """Return whether a thread of this process may have a priority of SCHED_FIFO."""
     granted = []
 
@@ -84,7 +84,7 @@ def may_have(wanted: int) -> bool:
     return bool(granted)
 
 
-def locked_memory(loop: bool) -> Finding:
+def check_locked_memory(loop: bool) -> Finding:
     """Check that a real-time process may lock its memory."""
     what, (soft, _) = "locked memory", resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if soft == resource.RLIM_INFINITY:
@@ -99,7 +99,7 @@ def locked_memory(loop: bool) -> Finding:
     return warn(what, f"{found}, {_MEMLOCK} are advised", _LIMITS.format(user=user, rtprio=FRANKA, more=more))
 
 
-def governors(sys: Path, robot: bool) -> Finding:
+def check_governors(sys: Path, robot: bool) -> Finding:
     """Check that the CPUs keep a fixed clock.
 
     Args:
@@ -108,7 +108,7 @@ def governors(sys: Path, robot: bool) -> Finding:
     """
     what = "processors' clock"
     files = (sys / "devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    said = Counter(governor for file in files if (governor := read(file)))
+    said = Counter(governor for file in files if (governor := read_system_file(file)))
     if not said:
         return skipped(what, "no scaling governor here: a virtual machine, or it is fixed in the firmware")
     found = ", ".join(f"{governor} on {count}" for governor, count in said.most_common())
@@ -123,9 +123,9 @@ def governors(sys: Path, robot: bool) -> Finding:
     )
 
 
-def findings(sys: Path, proc: Path, robot: bool, loop: bool) -> Iterator[Finding]:
+def check_kernel(sys: Path, proc: Path, robot: bool, loop: bool) -> Iterator[Finding]:
     """Return all kernel findings; ``loop``: libfranka's control loop runs on this machine."""
-    yield real_time_kernel(sys, proc, loop)
-    yield priority(loop)
-    yield locked_memory(loop)
-    yield governors(sys, robot)
+    yield check_real_time_kernel(sys, proc, loop)
+    yield check_priority(loop)
+    yield check_locked_memory(loop)
+    yield check_governors(sys, robot)

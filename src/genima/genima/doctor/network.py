@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
-from genima.doctor.system_files import number
+from genima.doctor.system_files import read_number
 
 _PORT = 443  # Desk's, the robot's web pages; never the control interface's own
 _TRIES, _PAUSE, _PATIENCE = 100, 0.005, 1.0  # s
@@ -21,7 +21,7 @@ _FAST_ENOUGH = 3e-4  # s
 _CABLE = "connect this computer's own network socket to the LAN socket of the robot's control, by cable, no switch"
 
 
-def to_robot(sys: Path, address: str) -> Iterator[Finding]:
+def check_robot_link(sys: Path, address: str) -> Iterator[Finding]:
     """Check the network card to a robot, and the round trip.
 
     Args:
@@ -30,19 +30,19 @@ def to_robot(sys: Path, address: str) -> Iterator[Finding]:
     """
     try:
         host = socket.gethostbyname(address)
-        name, direct = card(host)
+        name, direct = find_card(host)
     except OSError as error:
         why = error.strerror or str(error)
         yield fail("robot's address", f"{address}: {why}", "correct --robot-ip; it is set in Desk, Settings, Network")
         return
-    yield interface(sys, name)
+    yield check_card(sys, name)
     if not direct:
         yield warn("network", f"{address} is behind a router: {name} is of another network", _CABLE)
     try:
-        trips = [round_trip(host)]
+        trips = [measure_round_trip(host)]
         for _ in range(_TRIES - 1):
             time.sleep(_PAUSE)
-            trips.append(round_trip(host))
+            trips.append(measure_round_trip(host))
     except OSError as error:
         yield fail(
             "robot",
@@ -50,12 +50,12 @@ def to_robot(sys: Path, address: str) -> Iterator[Finding]:
             f"switch the robot on; {_CABLE}; give this computer an address of the same network",
         )
         return
-    yield judge(trips)
+    yield check_round_trips(trips)
     yield skipped("control interface", "to try it could disturb a robot that moves; the driver tells at its start",
                   "in Desk: unlock the joints, activate FCI")  # fmt: skip
 
 
-def card(host: str) -> tuple[str, bool]:
+def find_card(host: str) -> tuple[str, bool]:
     """Return the network card for packets to a host, and whether the host is in its network.
 
     Raises:
@@ -72,7 +72,7 @@ def card(host: str) -> tuple[str, bool]:
     raise OSError(f"no network card has the address {own}")
 
 
-def interface(sys: Path, name: str) -> Finding:
+def check_card(sys: Path, name: str) -> Finding:
     """Check that a network card is fit for 1 kHz."""
     what, folder = "network card", sys / "class/net" / name
     if not folder.exists():
@@ -81,7 +81,7 @@ def interface(sys: Path, name: str) -> Finding:
         return ok(what, "none: the address is this machine's own")
     if (folder / "wireless").exists() or (folder / "phy80211").exists():
         return fail(what, f"{name} is wireless: its delays stop a robot", _CABLE)
-    speed = number(folder / "speed")
+    speed = read_number(folder / "speed")
     found = f"{name}, {speed:g} Mbit/s" if speed and speed > 0 else name
     if speed is not None and 0 < speed < 100:
         return fail(what, f"{found}, 100 are needed", "take another cable or card")
@@ -90,7 +90,7 @@ def interface(sys: Path, name: str) -> Finding:
     return ok(what, found)
 
 
-def round_trip(host: str) -> float:
+def measure_round_trip(host: str) -> float:
     """Return the round trip to a host in s: of a TCP connection, accepted or refused.
 
     Raises:
@@ -106,7 +106,7 @@ def round_trip(host: str) -> float:
         return time.perf_counter() - start
 
 
-def judge(trips: Sequence[float]) -> Finding:
+def check_round_trips(trips: Sequence[float]) -> Finding:
     """Judge round trips in s."""
     what, usual, longest = "round trip to the robot", statistics.median(trips), max(trips)
     spread = statistics.pstdev(trips)

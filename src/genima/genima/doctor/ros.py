@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from genima.doctor.findings import Finding, Status, fail, ok, skipped, warn
-from genima.doctor.system_files import number
+from genima.doctor.system_files import read_number
 from genima.errors import GenimaError
 
 FAST_DDS = "rmw_fastrtps_cpp"
@@ -24,7 +24,7 @@ _PROCESSES = 12  # that share it: cameras, robot, our nodes, RViz
 _BUFFER = 8 << 20  # bytes: several images of 640x480 that arrive at once
 
 
-def variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iterator[Finding]:
+def check_variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iterator[Finding]:
     """Check variables that separate nodes from each other, or join foreign ones.
 
     Args:
@@ -32,7 +32,7 @@ def variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iter
         wheels: whether ROS 2 comes from Python wheels, which have Fast DDS alone.
         robot: whether there is a real robot, or its cameras.
     """
-    yield middleware(environment, wheels)
+    yield check_middleware(environment, wheels)
     yield _domain(environment.get("ROS_DOMAIN_ID", ""), robot)
     yield _range(environment)
     if server := environment.get("ROS_DISCOVERY_SERVER"):
@@ -44,13 +44,13 @@ def variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iter
         yield _security(environment, wheels)
 
 
-def require(environment: Mapping[str, str], wheels: bool) -> None:
+def require_valid_environment(environment: Mapping[str, str], wheels: bool) -> None:
     """Reject settings that ROS 2 would refuse, or would ignore and open the network.
 
     Raises:
         GenimaError: the first variable that is wrong, with the remedy.
     """
-    for finding in variables(environment, wheels, robot=False):
+    for finding in check_variables(environment, wheels, robot=False):
         if finding.status is Status.FAIL:
             raise GenimaError(f"{finding.what}: {finding.found}; {finding.remedy}")
     for name in PROFILES:
@@ -64,7 +64,7 @@ def require(environment: Mapping[str, str], wheels: bool) -> None:
                 raise GenimaError(f"ROS_DISCOVERY_SERVER: {found}; unset one of the two")
 
 
-def is_open(environment: Mapping[str, str]) -> str:
+def open_variable(environment: Mapping[str, str]) -> str:
     """Return the variable that opens processes to other hosts, with its value; empty without one."""
     security = environment.get("ROS_SECURITY_ENABLE") == "true"
     if security and environment.get("ROS_SECURITY_STRATEGY") == "Enforce":
@@ -81,7 +81,7 @@ def is_open(environment: Mapping[str, str]) -> str:
     return f"FASTDDS_BUILTIN_TRANSPORTS={builtin}" if builtin else f"no {PROFILE}"
 
 
-def middleware(environment: Mapping[str, str], wheels: bool) -> Finding:
+def check_middleware(environment: Mapping[str, str], wheels: bool) -> Finding:
     """Check that the middleware is installed: ROS ends the process otherwise."""
     what = "RMW_IMPLEMENTATION"
     name = environment.get(what, "")
@@ -107,8 +107,8 @@ def _domain(said: str, robot: bool) -> Finding:
         return ok(what, f"{said or 'not set'}: ./genima demo takes a domain of its own")
     return warn(
         what,
-        f"{said or 'not set'}: domain 0 is shared with everybody on the network, their robots included",
-        f"export {what}=42, or any of 1 to {_LAST_DOMAIN} that nobody else has, in all shells of all machines",
+        f"{said or 'not set'}: domain 0 is shared with all machines of the network",
+        f"export {what}=42, or any of 1 to {_LAST_DOMAIN} that is unused, in all shells of all machines",
     )
 
 
@@ -131,7 +131,7 @@ def _security(environment: Mapping[str, str], wheels: bool) -> Finding:
         found = f"true, but ROS_SECURITY_KEYSTORE ({store or 'not set'}) is no keystore"
         return fail(what, found, "docs/security.md says how to make one; or unset ROS_SECURITY_ENABLE")
     if environment.get("ROS_SECURITY_STRATEGY") != "Enforce":
-        found = "true, but without ROS_SECURITY_STRATEGY=Enforce nodes without keys take part unprotected"
+        found = "true, but without ROS_SECURITY_STRATEGY=Enforce nodes without keys join unprotected"
         return warn(what, found, "export ROS_SECURITY_STRATEGY=Enforce")
     return ok(what, f"true: {store}, enforced")
 
@@ -155,7 +155,7 @@ def _range(environment: Mapping[str, str]) -> Finding:
     return ok(what, said or "not set: the subnet")
 
 
-def transport(environment: Mapping[str, str], proc: Path, shm: Path, robot: bool) -> Iterator[Finding]:
+def check_transport(environment: Mapping[str, str], proc: Path, shm: Path, robot: bool) -> Iterator[Finding]:
     """Check the transport of images between processes.
 
     Args:
@@ -181,8 +181,8 @@ def transport(environment: Mapping[str, str], proc: Path, shm: Path, robot: bool
             f"{PROFILE} is not set in this shell; ./genima, our launch files and our nodes set it",
             f"for RViz and ros2 commands: export {PROFILE}=.../config/dds/shared_memory.xml",
         )
-    yield shared_memory(shm, segment)
-    yield buffers(proc, network)
+    yield check_shared_memory(shm, segment)
+    yield check_buffers(proc, network)
 
 
 def read_profile(file: Path) -> tuple[int, bool]:
@@ -233,7 +233,7 @@ def _judge_profile(file: str, segment: int, network: bool) -> Finding:
     return ok("DDS profile", found)
 
 
-def shared_memory(shm: Path, segment: int) -> Finding:
+def check_shared_memory(shm: Path, segment: int) -> Finding:
     """Check the shared memory for the segments of all processes."""
     what = f"shared memory {shm}"
     try:
@@ -251,13 +251,13 @@ def shared_memory(shm: Path, segment: int) -> Finding:
     return ok(what, found)
 
 
-def buffers(proc: Path, network: bool) -> Finding:
+def check_buffers(proc: Path, network: bool) -> Finding:
     """Check socket buffers against the image size.
 
     Source: ROS 2 documentation, DDS tuning information; eProsima, Fast DDS, large data rates.
     """
     what, folder = "socket buffers", proc / "sys/net/core"
-    sizes = {name: number(folder / name) for name in ("rmem_max", "wmem_max")}
+    sizes = {name: read_number(folder / name) for name in ("rmem_max", "wmem_max")}
     known = {name: size for name, size in sizes.items() if size is not None}
     if len(known) < len(sizes):
         return skipped(what, f"{folder} cannot be read: hidden from a container")

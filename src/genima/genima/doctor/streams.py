@@ -32,7 +32,7 @@ class TopicPublisher:
 class TopicSamples:
     """Messages of one topic in order of arrival."""
 
-    speakers: Sequence[TopicPublisher] = ()
+    publishers: Sequence[TopicPublisher] = ()
     stamps: list[float] = field(default_factory=list)  # s, of the messages' headers
     arrivals: list[float] = field(default_factory=list)  # s, of this machine's clock
 
@@ -58,7 +58,7 @@ class TopicSamples:
         return (len(self.stamps) - 1) / span if span > 0 else float("nan")
 
 
-def silence(what: str, topic: str, heard: TopicSamples, reliable: bool) -> Finding | None:
+def missing_messages(what: str, topic: str, heard: TopicSamples, reliable: bool) -> Finding | None:
     """Return the reason why a topic has too few messages to be checked; None with enough.
 
     Args:
@@ -67,14 +67,14 @@ def silence(what: str, topic: str, heard: TopicSamples, reliable: bool) -> Findi
         heard: on it.
         reliable: whether our nodes ask for reliable delivery there.
     """
-    if not heard.speakers and not heard.stamps:
+    if not heard.publishers and not heard.stamps:
         remedy = "start its node; it may speak under another name (namespace), in another ROS_DOMAIN_ID, or unheard"
         return fail(what, f"nobody publishes {topic}", remedy)
-    if reliable and heard.speakers and not any(speaker.reliable for speaker in heard.speakers):
-        found = f"{heard.speakers[0].node} publishes {topic} as best effort, and our nodes read reliably"
+    if reliable and heard.publishers and not any(speaker.reliable for speaker in heard.publishers):
+        found = f"{heard.publishers[0].node} publishes {topic} as best effort, and our nodes read reliably"
         return fail(what, found, "have it publish reliably (realsense2_camera: color_qos:=SYSTEM_DEFAULT)")
     if len(heard.stamps) < 3:
-        found = f"{topic}: {len(heard.stamps)} messages came, though {heard.speakers[0].node} publishes it"
+        found = f"{topic}: {len(heard.stamps)} messages came, though {heard.publishers[0].node} publishes it"
         remedy = "is the driver alive? Do both have the same DDS profile (FASTRTPS_DEFAULT_PROFILES_FILE), no firewall?"
         return fail(what, found, remedy)
     if not (heard.intervals > 0).all():
@@ -82,7 +82,7 @@ def silence(what: str, topic: str, heard: TopicSamples, reliable: bool) -> Findi
     return None
 
 
-def images(
+def check_images(
     view: str, topic: str, heard: TopicSamples, size: tuple[int, int], encoding: str, device: Device | None
 ) -> Finding:
     """Check the image topic of a camera.
@@ -95,7 +95,7 @@ def images(
         encoding: of the newest image.
         device: what is expected, if anybody said.
     """
-    if silent := silence(view, topic, heard, reliable=True):
+    if silent := missing_messages(view, topic, heard, reliable=True):
         return silent
     late, period = heard.ages, float(np.median(heard.intervals))
     lost = int((np.round(heard.intervals / period) - 1).sum())
@@ -125,7 +125,7 @@ def images(
     return ok(view, found)
 
 
-def joints(heard: TopicSamples, problem: str) -> Finding:
+def check_joint_states(heard: TopicSamples, problem: str) -> Finding:
     """Check the joint states.
 
     Args:
@@ -133,7 +133,7 @@ def joints(heard: TopicSamples, problem: str) -> Finding:
         problem: what is wrong with the newest message; empty where nothing is.
     """
     what = "joint_states"
-    if silent := silence(what, what, heard, reliable=False):
+    if silent := missing_messages(what, what, heard, reliable=False):
         return silent
     late = heard.ages
     found = (
@@ -156,10 +156,10 @@ def joints(heard: TopicSamples, problem: str) -> Finding:
 
 
 def _clash(what: str, found: str, heard: TopicSamples) -> Finding | None:
-    if len(heard.speakers) < 2:
+    if len(heard.publishers) < 2:
         return None
-    who = ", ".join(sorted(speaker.node for speaker in heard.speakers))
-    return fail(what, f"{len(heard.speakers)} nodes publish it ({who}); {found}", "end one, or give each a namespace")
+    who = ", ".join(sorted(speaker.node for speaker in heard.publishers))
+    return fail(what, f"{len(heard.publishers)} nodes publish it ({who}); {found}", "end one, or give each a namespace")
 
 
 def _ahead(what: str, found: str, heard: TopicSamples) -> Finding | None:
@@ -170,7 +170,7 @@ def _ahead(what: str, found: str, heard: TopicSamples) -> Finding | None:
     return fail(what, f"stamps are {1e3 * ahead:.0f} ms in the future; {found}", _CLOCKS)
 
 
-def commands(speakers: Sequence[TopicPublisher]) -> Finding:
+def check_command_publishers(speakers: Sequence[TopicPublisher]) -> Finding:
     """Check that one node at most publishes commands to the robot."""
     what, who = "joint_command", ", ".join(sorted(speaker.node for speaker in speakers))
     if not speakers:
@@ -181,7 +181,7 @@ def commands(speakers: Sequence[TopicPublisher]) -> Finding:
     return ok(what, f"by {who} alone")
 
 
-def nodes(names: Sequence[str], own: str) -> Finding:
+def check_duplicate_nodes(names: Sequence[str], own: str) -> Finding:
     """Check that no node runs twice.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from genima.cameras.rig import Device
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
-from genima.doctor.system_files import number, read
+from genima.doctor.system_files import read_number, read_system_file
 from genima.errors import GenimaError
 
 _VENDOR = "8086"  # Intel's
@@ -47,30 +47,30 @@ class LibrealsenseCamera:
     firmware: str
 
 
-def plugged(sys: Path, dev: Path) -> list[UsbCamera] | None:
+def find_usb_cameras(sys: Path, dev: Path) -> list[UsbCamera] | None:
     """Return the RealSense cameras; None where the kernel lists no USB."""
     devices = sys / "bus/usb/devices"
     if not devices.is_dir():
         return None
     found = []
     for folder in sorted(devices.iterdir()):
-        name = f"{read(folder / 'manufacturer')} {read(folder / 'product')}"
-        if read(folder / "idVendor") != _VENDOR or "RealSense" not in name:
+        name = f"{read_system_file(folder / 'manufacturer')} {read_system_file(folder / 'product')}"
+        if read_system_file(folder / "idVendor") != _VENDOR or "RealSense" not in name:
             continue
         model = re.search(r"RealSense.*?(\d{3}\w?)", name)
-        bus, address = (int(number(folder / file) or 0) for file in ("busnum", "devnum"))
+        bus, address = (int(read_number(folder / file) or 0) for file in ("busnum", "devnum"))
         found.append(
             UsbCamera(
                 folder.name,
                 f"D{model.group(1).upper()}" if model else "camera",
-                number(folder / "speed") or 0.0,
+                read_number(folder / "speed") or 0.0,
                 dev / f"bus/usb/{bus:03d}/{address:03d}",
             )
         )
     return found
 
 
-def known(rs: Any) -> list[LibrealsenseCamera]:
+def find_librealsense_cameras(rs: Any) -> list[LibrealsenseCamera]:
     """Return the cameras by serial number, from librealsense's Python module.
 
     Raises:
@@ -90,7 +90,7 @@ def known(rs: Any) -> list[LibrealsenseCamera]:
     ]
 
 
-def connections(sys: Path, dev: Path, rig: Mapping[str, Device]) -> Iterator[Finding]:
+def check_connections(sys: Path, dev: Path, rig: Mapping[str, Device]) -> Iterator[Finding]:
     """Check the link of each camera, and the bandwidth of shared buses and hubs.
 
     Args:
@@ -98,15 +98,15 @@ def connections(sys: Path, dev: Path, rig: Mapping[str, Device]) -> Iterator[Fin
         dev: /dev.
         rig: the expected cameras by view; empty where nobody said.
     """
-    cameras = plugged(sys, dev)
+    cameras = find_usb_cameras(sys, dev)
     if cameras is None:
         yield skipped("USB", f"{sys / 'bus/usb'} is not there: no USB, or it is hidden from a container")
         return
     if not cameras:
         if not rig:
-            yield skipped("RealSense cameras", "none is plugged in; the simulator needs none")
+            yield skipped("RealSense cameras", "none is connected; not needed for the simulator")
         else:
-            yield fail("RealSense cameras", f"none of {len(rig)} is plugged in", "plug them in; lsusb shows 8086:...")
+            yield fail("RealSense cameras", f"none of {len(rig)} is connected", "plug them in; lsusb shows 8086:...")
         return
     for camera in cameras:
         yield _connection(camera)
@@ -128,14 +128,14 @@ def _connection(camera: UsbCamera) -> Finding:
 
 def _shares(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, Device]) -> Iterator[Finding]:
     """Return the shares of a bus and of a hub's cable."""
-    most = max(rig.values() or [_TYPICAL], key=_megabits)  # nobody knows here which camera is which view
+    most = max(rig.values() or [_TYPICAL], key=_megabits)  # nobody knows here camera of each view
     sharing = defaultdict(list)
     for camera in cameras:
         sharing[f"usb{camera.port.split('-')[0]}"].append(camera)
         if "." in camera.port:
             sharing[camera.port.split(".")[0]].append(camera)
     for trunk, on_it in sorted(sharing.items()):
-        speed = number(sys / "bus/usb/devices" / trunk / "speed") or 0.0
+        speed = read_number(sys / "bus/usb/devices" / trunk / "speed") or 0.0
         usable = speed * (_USABLE_3 if speed >= _SUPER_SPEED else _USABLE_2)
         needed = len(on_it) * _megabits(most)
         what = f"bus {trunk}" if trunk.startswith("usb") else f"hub at {trunk}"
@@ -155,7 +155,7 @@ def _megabits(device: Device) -> float:
     return device.width * device.height * device.rate * _BITS / 1e6
 
 
-def serials(rig: Mapping[str, Device], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:
+def check_serials(rig: Mapping[str, Device], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:
     """Check that each view's camera is connected; list the others."""
     by_serial = {camera.serial: camera for camera in cameras}
     for view, device in rig.items():

@@ -17,7 +17,7 @@ from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import VIRTUAL
 from genima.errors import GenimaError
 from genima.inspection.report import Report, Section, spec_rows
-from genima.inspection.sheet import captioned, grid
+from genima.inspection.sheet import add_caption, grid
 from genima.io.files import read_bytes, read_json
 from genima.io.images import decode_colour
 from genima.policy import spec as checkpoint
@@ -151,14 +151,14 @@ def _parameters(folder: Path, parts: list[str]) -> str:
     if missing := [part for part in parts if part not in counts]:
         raise GenimaError(f"checkpoint {folder} is incomplete: it has no weights of {', '.join(missing)}")
     totals = {part: sum(by_type.values()) for part, by_type in counts.items()}
-    lines = [_amount(part, totals[part], sizes[part], counts[part]) for part in parts]
-    return "\n".join([*lines, _amount("all", sum(totals.values()), sum(sizes.values()), {})])
+    lines = [_format_amount(part, totals[part], sizes[part], counts[part]) for part in parts]
+    return "\n".join([*lines, _format_amount("all", sum(totals.values()), sum(sizes.values()), {})])
 
 
 _ACT_PARTS = {"backbone": "backbone", "text_encoder": "text_encoder"}  # by the first part of a weight's name
 
 
-def _amount(name: str, count: int, size: int, types: Mapping[str, int]) -> str:
+def _format_amount(name: str, count: int, size: int, types: Mapping[str, int]) -> str:
     return f"{name:<13}{count / 1e6:8.2f} M {size / 1e6:9.2f} MB  {', '.join(types)}".rstrip()
 
 
@@ -190,7 +190,7 @@ def _with_picture(sections: list[Section], spec: PolicySpec, pictures: list[Imag
         return Report(sections, grid(pictures, 1))
     try:
         return Report(sections, sphere_sheet(spec))
-    except GenimaError as error:  # such as for a robot that is not here: all but the picture can be told
+    except GenimaError as error:  # e.g. an unknown robot: only the picture is missing
         return Report([*sections, Section(f"no picture: {error}", {})], None)
 
 
@@ -201,9 +201,9 @@ def _pictures(folder: Path) -> list[Image]:
     if drawings.is_file():
         image = decode_colour(read_bytes(drawings, "drawings"), f"drawings {drawings}")
         text = f"{drawings}: held-out observations, as drawn, as they should be"
-        pictures.append(captioned(image, text))
+        pictures.append(add_caption(image, text))
     if metrics := read_metrics(folder):
-        pictures.append(captioned(_curves(metrics), f"{folder}: validation"))
+        pictures.append(add_caption(_curves(metrics), f"{folder}: validation"))
     return pictures
 
 
@@ -233,7 +233,7 @@ def sphere_sheet(spec: PolicySpec) -> Image:
     robot = RobotModel.load(spec.robot)
     cameras = dict(load_cameras("sim"))
     if VIRTUAL in spec.views:
-        from genima.cameras.virtual_view import virtual_camera  # only here: it brings a whole simulator
+        from genima.cameras.virtual_view import virtual_camera  # imported here: loads the simulator
 
         cameras[VIRTUAL] = virtual_camera()
     if unknown := [view for view in spec.views if view not in cameras]:
@@ -244,6 +244,6 @@ def sphere_sheet(spec: PolicySpec) -> Image:
         for view in spec.views:
             camera = cameras[view].fitted(_SHOWN)
             drawn = draw_targets(grey, camera, robot, spec.appearance, robot.home, is_open, robot.home)
-            views.append(captioned(drawn, view))
-        tiles.append(captioned(grid(views), text))
+            views.append(add_caption(drawn, view))
+        tiles.append(add_caption(grid(views), text))
     return grid(tiles)

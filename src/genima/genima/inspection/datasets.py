@@ -18,11 +18,11 @@ from genima.data.episodes import Episode, EpisodeError, find_episodes
 from genima.data.episodes.cameras import EpisodeCameras
 from genima.data.lerobot import layout
 from genima.data.lerobot.description import EpisodeEntry, Info, read_episodes, read_info, read_tasks
-from genima.data.lerobot.reader import decode_stored
+from genima.data.lerobot.reader import decode_table_image
 from genima.data.lerobot.video import frames_at
 from genima.errors import GenimaError
-from genima.inspection.report import Report, Section, listed, spec_rows, spread
-from genima.inspection.sheet import captioned, grid
+from genima.inspection.report import Report, Section, format_list, format_range, spec_rows
+from genima.inspection.sheet import add_caption, grid
 from genima.io.files import shorten
 from genima.io.images import decode_rgba
 from genima.io.tables import numbers, read_columns, stream_column, stream_rows, texts
@@ -35,12 +35,12 @@ _DEMOS, _MOMENTS = 3, 5  # shown on a sheet
 _SHOWN = 160  # px, side of a view on a sheet
 
 
-def is_targets(folder: Path) -> bool:
+def is_target_dataset(folder: Path) -> bool:
     """Return whether a folder is an output of ``./genima render``, finished or not."""
     return (folder / MANIFEST).is_file() or any(folder.glob("shard-*.parquet"))
 
 
-def is_lerobot(folder: Path) -> bool:
+def is_lerobot_dataset(folder: Path) -> bool:
     """Return whether a folder is a LeRobotDataset of any version."""
     return (folder / layout.INFO).is_file()
 
@@ -66,27 +66,28 @@ def inspect_targets(folder: Path, verify: bool) -> Report:
     sizes = [file.stat().st_size / 1e6 for file in files]
     seconds = lengths / spec.action_rate
     rows = {
-        "moments": f"{len(episodes)} of {len(names)} demos; {spread(lengths)} each, {spread(seconds, 1)} s; "
-        f"{seconds.sum() / 60:.1f} min in all",
-        "skipped": listed(f"{name}: {reason}" for name, reason in manifest["skipped"].items()) or "no demo",
-        "instructions": _counted(dict(zip(names, instructions[first], strict=True)).values()),
+        "moments": f"{len(episodes)} of {len(names)} demos; {format_range(lengths)} each, "
+        f"{format_range(seconds, 1)} s; {seconds.sum() / 60:.1f} min in all",
+        "skipped": format_list(f"{name}: {reason}" for name, reason in manifest["skipped"].items()) or "no demo",
+        "instructions": _format_counts(dict(zip(names, instructions[first], strict=True)).values()),
         "rendered": ", ".join(manifest["cameras"]),
         **spec_rows(spec),
         "joints": ", ".join(
             f"{low:.0f} to {high:.0f}" for low, high in zip(degrees.min(0), degrees.max(0), strict=True)
         )
         + " deg, measured",
-        "gripper": f"{spread(gripper, 2)} open, measured; to be open in {100 * target_open.mean():.0f}% of the targets",
-        "shards": f"{len(files)} of {spread(sizes, 1)} MB, {sum(sizes):.1f} MB in all; "
+        "gripper": f"{format_range(gripper, 2)} open, measured; "
+        f"to be open in {100 * target_open.mean():.0f}% of the targets",
+        "shards": f"{len(files)} of {format_range(sizes, 1)} MB, {sum(sizes):.1f} MB in all; "
         + ("checksums agree" if verify else "checksums not compared (--verify)"),
     }
     row_of_shard = np.cumsum([0, *(shard["moments"] for shard in manifest["shards"])])
     strips = []
-    for k in _evenly(len(names), _DEMOS):
+    for k in _even_indices(len(names), _DEMOS):
         shard = int(np.searchsorted(row_of_shard, first[k], "right")) - 1
-        moments = [int(first[k] - row_of_shard[shard]) + i for i in _evenly(int(lengths[k]), _MOMENTS)]
-        cells = _drawn_moments(files[shard], moments, spec, list(manifest["cameras"]))
-        strips.append(captioned(grid(cells, len(cells)), f"{names[k]}: {instructions[first[k]]}"))
+        moments = [int(first[k] - row_of_shard[shard]) + i for i in _even_indices(int(lengths[k]), _MOMENTS)]
+        cells = _sample_pictures(files[shard], moments, spec, list(manifest["cameras"]))
+        strips.append(add_caption(grid(cells, len(cells)), f"{names[k]}: {instructions[first[k]]}"))
     return Report([Section(f"{folder}: a dataset of drawn targets", rows)], grid(strips, 1))
 
 
@@ -105,19 +106,19 @@ def _read_shards(folder: Path, shards: Sequence[Mapping[str, Any]], verify: bool
         raise GenimaError(f"{files[0].parent}: its shards differ in their columns ({shorten(str(error))})") from None
 
 
-def _drawn_moments(file: Path, moments: Sequence[int], spec: PolicySpec, rendered: Sequence[str]) -> list[Image]:
+def _sample_pictures(file: Path, moments: Sequence[int], spec: PolicySpec, rendered: Sequence[str]) -> list[Image]:
     """Return samples of a demo by row: observation above drawn target, tiled, other rendered views below."""
     views = [*spec.views, *(view for view in rendered if view not in spec.views)]
     columns = [f"{kind}.{view}" for kind in ("observation", "spheres") for view in views]
     size = (spec.view_size, spec.view_size)
     cells = []
     for row in stream_rows(file, columns, "shard", moments):
-        seen = {view: decode_stored(row[f"observation.{view}"], f"shard {file}, {view}", size) for view in views}
+        seen = {view: decode_table_image(row[f"observation.{view}"], f"shard {file}, {view}", size) for view in views}
         drawn = {}
         for view in views:
             layer = row[f"spheres.{view}"] or {}
             drawn[view] = composite(seen[view], decode_rgba(layer.get("bytes") or b"", f"shard {file}, {view}", size))
-        cells.append(grid([_small(seen), _small(drawn)], 1))
+        cells.append(grid([_crop_views(seen), _crop_views(drawn)], 1))
     return cells
 
 
@@ -131,7 +132,7 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
         GenimaError: when there is none.
     """
     found = find_episodes(folder)
-    shown = {found[i] for i in _evenly(len(found), _DEMOS)}
+    shown = {found[i] for i in _even_indices(len(found), _DEMOS)}
     good, faults, strips = [], [], []
     lengths, rates, durations, sizes = [], [], [], Counter[str]()
     unsuccessful, unjudged, uncalibrated = list[str](), list[str](), list[str]()
@@ -157,28 +158,29 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
     rows = {"demos": f"{len(found)}, of which {len(faults)} faulty"}
     if good:
         rows |= {
-            "length": f"{spread(lengths)} moments, {spread(durations, 1)} s; {sum(durations) / 60:.1f} min in all",
-            "rate": f"{spread(rates, 1)} Hz",
+            "length": f"{format_range(lengths)} moments, {format_range(durations, 1)} s; "
+            f"{sum(durations) / 60:.1f} min in all",
+            "rate": f"{format_range(rates, 1)} Hz",
             "success": f"{len(good) - len(unsuccessful) - len(unjudged)} of {len(good)}",
-            "not successful": listed(unsuccessful) or "none",
-            "not judged": listed(unjudged) or "none",
-            "calibration": f"unknown (--cameras FOLDER for ./genima render) in {listed(uncalibrated)}"
+            "not successful": format_list(unsuccessful) or "none",
+            "not judged": format_list(unjudged) or "none",
+            "calibration": f"unknown (--cameras FOLDER for ./genima render) in {format_list(uncalibrated)}"
             if uncalibrated
             else "of all views, as recorded",
-            "instructions": _counted(good),
+            "instructions": _format_counts(good),
             "views": ", ".join(f"{size} ({count})" if count < len(good) else size for size, count in sizes.items()),
         }
-    rows["faults"] = listed(faults) or ("none" if verify else "none (--verify decodes every image, too)")
+    rows["faults"] = format_list(faults) or ("none" if verify else "none (--verify decodes every image, too)")
     return Report([Section(f"{folder}: demos", rows)], grid(strips, 1) if strips else None)
 
 
 def _demo_strip(episode: Episode) -> Image:
     """Return the first, the middle and the last sample of all views."""
     cells = []
-    for t in _evenly(len(episode), 3):
+    for t in _even_indices(len(episode), 3):
         text = f"{episode.stamps[t] - episode.stamps[0]:.1f} s"
-        cells.append(captioned(_small({view: episode.image(view, t) for view in episode.views}), text))
-    return captioned(grid(cells, 3), f"{episode.folder.name}: {episode.instruction}")
+        cells.append(add_caption(_crop_views({view: episode.image(view, t) for view in episode.views}), text))
+    return add_caption(grid(cells, 3), f"{episode.folder.name}: {episode.instruction}")
 
 
 # --------------------------------------------------------------------------------------------------------- LeRobot
@@ -195,20 +197,20 @@ def inspect_lerobot(folder: Path) -> Report:
     episodes, tasks = read_episodes(folder, info), read_tasks(folder)
     lengths = [episode.length for episode in episodes]
     rows = {
-        "episodes": f"{len(episodes)} of {spread(lengths)} frames, {sum(lengths)} in all, "
+        "episodes": f"{len(episodes)} of {format_range(lengths)} frames, {sum(lengths)} in all, "
         f"{sum(lengths) / info.fps / 60:.1f} min"
         if episodes
         else "none",
         "rate": f"{info.fps:g} Hz",
         "robot": info.robot_type or "not said",
-        "tasks": listed(tasks.values()) or "none",
+        "tasks": format_list(tasks.values()) or "none",
         "calibration": "unknown (such datasets hold none)",
-        "features": listed((f"{key}: {f.dtype} {tuple(f.shape)}" for key, f in features.items()), 40),
+        "features": format_list((f"{key}: {f.dtype} {tuple(f.shape)}" for key, f in features.items()), 40),
         "format": f"LeRobotDataset {info.codebase_version}",
     }
     if sum(lengths) != info.total_frames:
         rows["faults"] = f"{layout.INFO} says {info.total_frames} frames"
-    shown = [episodes[i] for i in _evenly(len(episodes), _DEMOS)] if info.colour_features else []
+    shown = [episodes[i] for i in _even_indices(len(episodes), _DEMOS)] if info.colour_features else []
     strips = [_lerobot_strip(info, tasks, episode) for episode in shown]
     return Report([Section(f"{folder}: a LeRobot dataset", rows)], grid(strips, 1) if strips else None)
 
@@ -221,7 +223,7 @@ def _lerobot_strip(info: Info, tasks: Mapping[int, str], episode: EpisodeEntry) 
     only = ("episode_index", episode.index)
     table = read_columns(episode.data, [layout.TIMESTAMP, "task_index"], "data", only)
     stamps, indices = (numbers(table, name, f"data {episode.data}") for name in (layout.TIMESTAMP, "task_index"))
-    chosen = _evenly(len(table), 3)
+    chosen = _even_indices(len(table), 3)
     images: dict[str, list[Image]] = {}
     for key in info.colour_features:
         size = info.features[key].size
@@ -231,28 +233,28 @@ def _lerobot_strip(info: Info, tasks: Mapping[int, str], episode: EpisodeEntry) 
         else:
             stored = enumerate(stream_column(episode.data, key, "data", only))
             images[key] = [
-                decode_stored(each, f"data {episode.data}, {key}", size) for i, each in stored if i in chosen
+                decode_table_image(each, f"data {episode.data}, {key}", size) for i, each in stored if i in chosen
             ]
-    cells = [_small({key: shown[i] for key, shown in images.items()}) for i in range(len(chosen))]
+    cells = [_crop_views({key: shown[i] for key, shown in images.items()}) for i in range(len(chosen))]
     said = ", ".join(dict.fromkeys(tasks.get(index, "no task") for index in indices.tolist()))
     if not cells:
         raise GenimaError(f"data {episode.data}: no frame of episode {episode.index} is there")
-    return captioned(grid(cells, 3), f"episode {episode.index}: {said}")
+    return add_caption(grid(cells, 3), f"episode {episode.index}: {said}")
 
 
 # --------------------------------------------------------------------------------------------------------- for all
 
 
-def _counted(instructions: Iterable[str]) -> str:
+def _format_counts(instructions: Iterable[str]) -> str:
     counts = Counter(map(str, instructions))
-    return listed(f"{text}: {count} of {counts.total()} demos" for text, count in counts.most_common())
+    return format_list(f"{text}: {count} of {counts.total()} demos" for text, count in counts.most_common())
 
 
-def _evenly(count: int, most: int) -> list[int]:
+def _even_indices(count: int, most: int) -> list[int]:
     """Return at most so many of ``count`` indices, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
-def _small(views: Mapping[str, Image]) -> Image:
+def _crop_views(views: Mapping[str, Image]) -> Image:
     """Return the central squares of views in two columns."""
     return grid([fit(image, _SHOWN) for image in views.values()], gap=1)

@@ -13,10 +13,10 @@ from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader
 from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.frames import decode
 from genima.data.episodes.idle import Activity, JointTrack, find_idle, find_tracks
-from genima.data.episodes.summary import Summary, notes, rate
+from genima.data.episodes.summary import Summary, rate, read_notes
 from genima.errors import GenimaError
-from genima.inspection.report import Report, Section, listed
-from genima.inspection.sheet import captioned, grid
+from genima.inspection.report import Report, Section, format_list
+from genima.inspection.sheet import add_caption, grid
 from genima.io.files import shorten
 from genima.robot.model import RobotModel
 from genima.system.terminal import printable
@@ -30,7 +30,7 @@ _WIDTH = 1500  # px of the picture
 _GAP = 6  # px
 _ROW = 1.9  # inches, height of a plot
 _DPI = 100
-_NARROWEST = 0.2  # rad that a plot shows at least
+_MIN_RANGE = 0.2  # rad that a plot shows at least
 _NEAR = 0.3  # rad: the end of a joint's range is shown when the joint comes as close
 _OTHER_JOINTS = 16  # at most, in a plot
 _LEADERS = (TELEOP_COMMAND, LEADER) = ("/teleop/command", "/leader/joint_states")
@@ -43,30 +43,30 @@ _LINES: dict[str, dict[str, Any]] = {
 _Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # times in s, positions, (N,) each
 
 
-def inspect_demo(survey: EpisodeIndex, robot: RobotModel) -> Report:
+def inspect_demo(index: EpisodeIndex, robot: RobotModel) -> Report:
     """Inspect a demo: main facts, all views at some times, and joints over time."""
-    summary, activity = Summary.of(survey), None
-    tracks = find_tracks(survey, robot)
+    summary, activity = Summary.of(index), None
+    tracks = find_tracks(index, robot)
     rows = {
         "instruction": summary.instruction or "none",
         "length": f"{summary.seconds:.2f} s, {summary.megabytes:.1f} MB",
-        "views": listed(f"{view}: {_size(each.size)}, {each.rate:.1f} Hz" for view, each in summary.views.items())
+        "views": format_list(f"{view}: {_size(each.size)}, {each.rate:.1f} Hz" for view, each in summary.views.items())
         or "none",
         "calibration": _calibration(summary),
-        "success": {True: "yes", False: "no", None: "nobody has judged it"}[summary.success],
-        **notes(survey),
+        "success": {True: "yes", False: "no", None: "not judged"}[summary.success],
+        **read_notes(index),
     }  # fmt: skip
     if tracks:
         activity = find_idle(tracks)
-        rest = [f"{stretch.begin:.2f} to {stretch.end:.2f} s" for stretch in activity.idle]
+        rest = [f"{interval.begin:.2f} to {interval.end:.2f} s" for interval in activity.idle]
         rows["nothing moves"] = ", ".join(rest) or "never"
-    rows["topics"] = "\n".join(_topic(survey, topic) for topic in sorted(survey.types))
-    moments = np.linspace(0, survey.seconds, _MOMENTS)
-    parts = [_joint_plots(survey, robot, tracks, activity, moments)]
+    rows["topics"] = "\n".join(_topic(index, topic) for topic in sorted(index.types))
+    moments = np.linspace(0, index.seconds, _MOMENTS)
+    parts = [_joint_plots(index, robot, tracks, activity, moments)]
     if summary.views:
-        parts.insert(0, _contact_sheet(survey, moments))
-    title = f"{survey.folder.name}: {summary.instruction or 'no instruction'}"
-    return Report([Section(str(survey.folder), rows)], captioned(grid(parts, 1), title))
+        parts.insert(0, _contact_sheet(index, moments))
+    title = f"{index.folder.name}: {summary.instruction or 'no instruction'}"
+    return Report([Section(str(index.folder), rows)], add_caption(grid(parts, 1), title))
 
 
 # ------------------------------------------------------------------------------------------------------------- text
@@ -82,41 +82,41 @@ def _calibration(summary: Summary) -> str:
     return f"unknown of {', '.join(summary.uncalibrated)} (./genima render needs --cameras FOLDER)"
 
 
-def _topic(survey: EpisodeIndex, topic: str) -> str:
-    count = survey.counts[topic]
+def _topic(index: EpisodeIndex, topic: str) -> str:
+    count = index.counts[topic]
     messages = f"{printable(topic)}: {count or 'no'} message{'s' * (count != 1)}"
-    if topic in survey.unread:
-        return f"{messages}, not read: {survey.unread[topic]}"
-    return f"{messages}, {rate(survey.streams[topic]):.1f} Hz" if topic in survey.streams and count > 1 else messages
+    if topic in index.unread:
+        return f"{messages}, not read: {index.unread[topic]}"
+    return f"{messages}, {rate(index.streams[topic]):.1f} Hz" if topic in index.streams and count > 1 else messages
 
 
 # ----------------------------------------------------------------------------------------------------------- images
 
 
-def _contact_sheet(survey: EpisodeIndex, moments: NDArray[np.float64]) -> Image:
+def _contact_sheet(index: EpisodeIndex, moments: NDArray[np.float64]) -> Image:
     """Return a row per view, with its images nearest to the times (T,)."""
-    topics = {topic: view for view, topic in survey.views.items() if topic in survey.streams}
+    topics = {topic: view for view, topic in index.views.items() if topic in index.streams}
     chosen = {
-        topic: [int(np.abs(survey.streams[topic].times - moment).argmin()) for moment in moments] for topic in topics
+        topic: [int(np.abs(index.streams[topic].times - moment).argmin()) for moment in moments] for topic in topics
     }
     side = (_WIDTH - _GAP * len(moments)) // len(moments)
     cells: dict[tuple[str, int], Image] = {}
     counts = dict.fromkeys(topics, 0)
-    with BagReader(survey.folder) as bag:
+    with BagReader(index.folder) as bag:
         for message in bag.messages(topics):
             i, topic = counts[message.topic], message.topic
             counts[topic] += 1
             if i in chosen[topic]:
-                text = f"{topics[topic]}  {survey.streams[topic].times[i]:.2f} s"
-                cells[topic, i] = captioned(_shrunk(bag.understood(message), side), text)
+                text = f"{topics[topic]}  {index.streams[topic].times[i]:.2f} s"
+                cells[topic, i] = add_caption(_shrink(bag.deserialize(message), side), text)
     return grid([cells[topic, i] for topic in topics for i in chosen[topic]], len(moments), _GAP)
 
 
-def _shrunk(message: object, width: int) -> Image:
+def _shrink(message: object, width: int) -> Image:
     try:
         image = decode(message)
     except GenimaError as error:
-        return captioned(np.full((width // 2, width, 3), 127, np.uint8), str(error))
+        return add_caption(np.full((width // 2, width, 3), 127, np.uint8), str(error))
     height = min(max(round(image.shape[0] * width / image.shape[1]), 1), 4 * width)
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -125,17 +125,17 @@ def _shrunk(message: object, width: int) -> Image:
 
 
 def _joint_plots(
-    survey: EpisodeIndex,
+    index: EpisodeIndex,
     robot: RobotModel,
     tracks: dict[str, JointTrack],
     activity: Activity | None,
     moments: NDArray[np.float64],
 ) -> Image:
     """Plot each joint and the gripper over time: measured, commanded, and the leader's."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # only here: it takes a while
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here: slow
     from matplotlib.figure import Figure
 
-    curves = {topic: _by_joint(survey.streams[topic]) for topic in _LEADERS if topic in survey.streams}
+    curves = {topic: _values_by_joint(index.streams[topic]) for topic in _LEADERS if topic in index.streams}
     curves.get(LEADER, {}).pop(robot.gripper_joint, None)  # in units of its own
     own = [*robot.joint_names, robot.gripper_joint]
     others = {topic: {name: curves[topic][name] for name in curves[topic] if name not in own} for topic in curves}
@@ -151,8 +151,8 @@ def _joint_plots(
     for plot in plots:
         for moment in moments:
             plot.axvline(moment, color="0.85", linewidth=0.8)
-        for stretch in activity.idle if activity else ():
-            plot.axvspan(*stretch, color="0.92", zorder=0)
+        for interval in activity.idle if activity else ():
+            plot.axvspan(*interval, color="0.92", zorder=0)
         plot.tick_params(labelsize=8, labelbottom=True)
         plot.margins(x=0.01)
     lines = {}
@@ -191,7 +191,7 @@ def _plain(text: str) -> str:
     return printable(shorten(text)).replace("$", r"\$")
 
 
-def _by_joint(stream: Stream) -> dict[str, _Curve]:
+def _values_by_joint(stream: Stream) -> dict[str, _Curve]:
     """Return a topic's values by joint name."""
     points: dict[str, list[tuple[float, float]]] = {}
     for time, message in zip(stream.times, stream.messages, strict=True):
@@ -206,7 +206,7 @@ def _show_range(plot: Axes, values: NDArray[np.float64], low: float, high: float
         plot.axhline(end, color="tab:red", linewidth=1.2)
     seen = values[np.isfinite(values)]
     bottom, top = (seen.min(), seen.max()) if len(seen) else (low, high)
-    middle, half = (bottom + top) / 2, max((top - bottom) / 2, _NARROWEST / 2)
+    middle, half = (bottom + top) / 2, max((top - bottom) / 2, _MIN_RANGE / 2)
     bottom, top = middle - half, middle + half
     bottom, top = low if bottom - low < _NEAR else bottom, high if high - top < _NEAR else top
     room = 0.08 * (top - bottom)

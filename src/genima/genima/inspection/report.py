@@ -48,13 +48,13 @@ def _lines(section: Section, indent: int) -> list[str]:
     return lines
 
 
-def listed(lines: Iterable[str], most: int = 10) -> str:
+def format_list(lines: Iterable[str], most: int = 10) -> str:
     """Return items one per line; of more than ``most`` the first ones, and the number of omitted ones."""
     every = list(lines)
     return "\n".join([*every[:most], *([f"and {len(every) - most} more"] if len(every) > most else [])])
 
 
-def spread(values: ArrayLike, digits: int = 0) -> str:
+def format_range(values: ArrayLike, digits: int = 0) -> str:
     """Return the range of values as text, or their only value."""
     low, high = (f"{value:.{digits}f}" for value in (np.min(values), np.max(values)))
     return low if low == high else f"{low} to {high}"

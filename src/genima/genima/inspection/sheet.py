@@ -20,11 +20,11 @@ _LINE = 18  # px, height of a caption
 
 def grid(images: Sequence[Image], columns: int = 2, gap: int = 6) -> Image:
     """Return images (h, w, 3) of any sizes row by row, with ``gap`` px right of and below each."""
-    rows = [_joined(images[i : i + columns], 1, gap) for i in range(0, len(images), columns)]
-    return _joined(rows, 0, gap)
+    rows = [_join(images[i : i + columns], 1, gap) for i in range(0, len(images), columns)]
+    return _join(rows, 0, gap)
 
 
-def captioned(image: Image, text: str) -> Image:
+def add_caption(image: Image, text: str) -> Image:
     """Return the image below a line of text, cut to its width."""
     line = np.full((_LINE, image.shape[1], 3), 255, np.uint8)
     cv2.putText(line, text, (2, _LINE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
@@ -52,7 +52,7 @@ def is_picture(path: Path) -> bool:
         return False
 
 
-def _joined(images: Sequence[Image], axis: int, gap: int) -> Image:
+def _join(images: Sequence[Image], axis: int, gap: int) -> Image:
     length = max(image.shape[1 - axis] for image in images)
     padded = []
     for image in images:

@@ -30,7 +30,7 @@ def load(from_pretrained: Callable[..., _Part], name: str, what: str, otherwise:
         GenimaError: when it is in none of these places, or damaged.
     """
     try:
-        with _without_report():
+        with _quiet_loading():
             if Path(name).is_dir():
                 model_files.require_safe(Path(name), f"{what} {name}")
                 return from_pretrained(name)
@@ -50,7 +50,7 @@ def load(from_pretrained: Callable[..., _Part], name: str, what: str, otherwise:
 
 
 @contextlib.contextmanager
-def _without_report() -> Iterator[None]:
+def _quiet_loading() -> Iterator[None]:
     """Silence transformers' list of unused weights within the context."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -115,7 +115,7 @@ def load_scheduler(folder: Path, name: str) -> Any:
         GenimaError: for another name, a missing file, or another class in it.
         ValueError, TypeError: for settings that the scheduler does not take.
     """
-    import diffusers  # only here: reading a specification takes no second
+    import diffusers  # imported here: reading a specification must be quick
 
     file = folder / "scheduler_config.json"
     _require_listed(name, SCHEDULERS, "scheduler", folder)
@@ -156,7 +156,7 @@ def require_fitting(build: Callable[[], Any], folder: Path, elsewhere: str | Non
     Raises:
         GenimaError: when they cannot.
     """
-    import torch  # only here: reading a specification takes no second
+    import torch  # imported here: reading a specification must be quick
 
     with torch.device("meta"):  # shapes without memory
         weights = build().state_dict()

@@ -44,7 +44,7 @@ def output_folder(
     with output_lock(path, what):
         lock = path.with_name(f".{path.name}.lock")
         try:
-            _remove_left(path, lock)
+            _remove_unfinished(path, lock)
             part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
             lock.write_text(part.name, encoding="utf-8")
             part.chmod(0o777 & ~_umask())
@@ -129,7 +129,7 @@ def output_lock(path: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_left(path: Path, lock: Path) -> None:
+def _remove_unfinished(path: Path, lock: Path) -> None:
     """Remove the folder that a killed process left for this output: its name stands in the lock that it left, too."""
     name = lock.read_text(encoding="utf-8", errors="replace")
     if name.startswith(f".{path.name}.") and name.endswith(".partial") and "/" not in name and "\0" not in name:

@@ -173,7 +173,7 @@ def _top_level(
     """Return the names of the columns to read; each name is one top-level column, dots included."""
     there = file.schema_arrow.names
     if twice := sorted({name for name in there if there.count(name) > 1}):
-        raise GenimaError(f"{what} {path}: column {twice[0]} is there twice")
+        raise GenimaError(f"{what} {path}: column {twice[0]} appears twice")
     if columns is None:
         return list(there)
     if missing := [name for name in columns if name not in there]:

@@ -70,14 +70,14 @@ def parse_options(options: type[_Options], command: str, argv: Sequence[str], ex
     if example:
         description += f"\n\nExample: {example}"
     how = (tyro.conf.DisallowNone,)  # else the help shows {None} for what may be left out
-    with _least_width(), _paths():
+    with _minimum_width(), _paths():
         parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv), config=how)
     check_options(parsed)
     return parsed
 
 
 @contextlib.contextmanager
-def _least_width() -> Iterator[None]:
+def _minimum_width() -> Iterator[None]:
     """Make narrower terminals count as 40 columns wide: tyro's help page for five columns or fewer never ends."""
     before = os.environ.get("COLUMNS")
     if narrow := shutil.get_terminal_size().columns < _LEAST_WIDTH:

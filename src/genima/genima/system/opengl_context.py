@@ -37,7 +37,7 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-class OnePerProcess(Generic[T]):
+class ProcessRenderer(Generic[T]):
     """Lazily created renderer of a process."""
 
     def __init__(self, name: str, start: Callable[[], T]) -> None:

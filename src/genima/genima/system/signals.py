@@ -25,7 +25,7 @@ def ending_signals() -> list[signal.Signals]:
 def interruptible() -> Iterator[None]:
     """Raise KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP; ignore those that follow, while the run ends."""
     numbers = ending_signals()
-    waiting = _Patience(_LONG_IMPORT)
+    waiting = _ImportDelay(_LONG_IMPORT)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if waiting.defers(number, frame):
@@ -53,7 +53,7 @@ def postponed_interrupt() -> Iterator[None]:
         _postponed -= 1
 
 
-class _Patience:
+class _ImportDelay:
     """Postpone a signal while modules are imported: libraries may swallow the exception.
 
     An import that takes longer than ``seconds`` ends the process, unless child processes would be left behind.
@@ -113,7 +113,7 @@ def end_by_interrupt() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _interrupted
     _interrupted = True
-    if not _Patience(0.0).defers(number, frame):
+    if not _ImportDelay(0.0).defers(number, frame):
         raise KeyboardInterrupt
 
 

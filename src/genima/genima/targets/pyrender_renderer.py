@@ -10,7 +10,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from genima.cameras.camera import Camera
-from genima.system.opengl_context import OnePerProcess
+from genima.system.opengl_context import ProcessRenderer
 from genima.targets.appearance import Appearance
 from genima.targets.sphere_geometry import NEAR, PlacedSphere, boxes_in_view, stripe_colours
 from genima.types import Image
@@ -98,4 +98,4 @@ def striped_sphere(stripe_period: float) -> tuple[NDArray[np.float64], NDArray[n
     return np.concatenate(stripes[::2]), np.concatenate(stripes[1::2])
 
 
-_studio = OnePerProcess("pyrender", _Studio)
+_studio = ProcessRenderer("pyrender", _Studio)

@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         board = CalibrationBoard.from_dict({**board.to_dict(), **described}, "the board that is asked for")
         if definition.exists() and CalibrationBoard.load(definition) != board and not options.overwrite:
             raise GenimaError(f"{definition} is the definition of another board; choose another --out, or --overwrite")
-    from genima_calibration.board_printing import describe, print_board  # only here: it brings matplotlib
+    from genima_calibration.board_printing import describe, print_board  # imported here: loads matplotlib
 
     print_board(board, options.out, options.paper, definition.name, options.overwrite)
     if described:

@@ -19,9 +19,9 @@ from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima.system.terminal import printable
-from genima_calibration.commands.robot import rests
+from genima_calibration.commands.robot import load_stationary_poses
 
-if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima.cameras.camera import Camera
     from genima.types import Image
     from genima_calibration.markerless import RobotImage
@@ -83,12 +83,12 @@ def main(argv: Sequence[str]) -> int:
         snapshots = importlib.import_module("genima_calibration.snapshots")  # a name: the library knows no ROS
         photos: Mapping[str, Sequence[RobotImage]] = snapshots.take(wanted, robot, options.namespace, options.dds)
     else:
-        photos = _recorded(options.folder, options.view, cameras, robot, options.images)
+        photos = _recorded_images(options.folder, options.view, cameras, robot, options.images)
     verdicts: list[PoseVerdict] = []
     pictures: list[Image] = []
     for view, each in photos.items():
         checks, drawn = _check(cameras[view], robot, each, _NAMED if len(photos) == 1 else 1)
-        verdicts.append(_tell(view, checks))
+        verdicts.append(_print_verdict(view, checks))
         pictures += drawn
     if options.out:
         atomic_write(options.out, cv2.imencode(".png", grid(pictures)[..., ::-1])[1].tobytes())
@@ -140,7 +140,7 @@ def _check(
     return checks, drawn
 
 
-def _tell(view: str, checks: Sequence[PoseCheck]) -> PoseVerdict:
+def _print_verdict(view: str, checks: Sequence[PoseCheck]) -> PoseVerdict:
     """Print the verdict of most images."""
     import numpy as np
 
@@ -164,7 +164,7 @@ def _tell(view: str, checks: Sequence[PoseCheck]) -> PoseVerdict:
     return verdict
 
 
-def _recorded(
+def _recorded_images(
     folder: Path, views: Sequence[str], cameras: Mapping[str, Camera], robot: RobotModel, most: int
 ) -> Mapping[str, Sequence[RobotImage]]:
     """Return recorded images by view."""
@@ -177,7 +177,7 @@ def _recorded(
     from genima_calibration.markerless import RobotImage
 
     if not is_demo(folder):
-        samples = rests(folder, "", robot, most)
+        samples = load_stationary_poses(folder, "", robot, most)
         view = samples[0].view
         if view not in (views or cameras):
             raise GenimaError(f"{folder} holds samples of {view}, which is not asked for or not calibrated")
@@ -188,7 +188,7 @@ def _recorded(
     photos: dict[str, Sequence[RobotImage]] = {}
     with contextlib.suppress(GenimaError):  # images of an arm that moves may be of another moment than its joints
         for view in wanted:
-            photos[view] = [RobotImage.of(sample, robot) for sample in rests(folder, view, robot, most)]
+            photos[view] = [RobotImage.of(sample, robot) for sample in load_stationary_poses(folder, view, robot, most)]
     if photos and len(photos) == len(wanted):
         return photos
     demo = Episode.load(folder, robot, views or None)

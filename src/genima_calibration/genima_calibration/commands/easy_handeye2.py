@@ -17,7 +17,7 @@ from genima.system.ros_names import RosName
 from genima.system.terminal import printable
 from genima_calibration.commands.options import RobotOptions
 
-if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima_calibration.sample_folder import CameraInfo
 
 # As `ros2 run tf2_ros tf2_echo PARENT CHILD` prints it: metres, and roll, pitch, yaw in degrees.

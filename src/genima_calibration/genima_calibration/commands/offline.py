@@ -20,7 +20,7 @@ from genima.system.ros_names import RosName
 from genima.system.terminal import printable
 from genima_calibration.commands.options import RobotOptions
 
-if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima.cameras.calibration_board import CalibrationBoard
     from genima.cameras.calibration_file import CameraCalibration
     from genima.cameras.camera import Parent
@@ -60,10 +60,10 @@ def main(argv: Sequence[str]) -> int:
     )
     from genima.cameras.calibration_board import CalibrationBoard
     from genima.cameras.calibration_file import Frames
-    from genima_calibration.board_detection import seen_board
+    from genima_calibration.board_detection import detected_board
     from genima_calibration.hand_eye import calibrate, calibration
     from genima_calibration.quality import require_enough
-    from genima_calibration.report import report
+    from genima_calibration.report import format_report
 
     robot = RobotModel.load(options.robot)
     board = CalibrationBoard.load(options.board or paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
@@ -75,16 +75,16 @@ def main(argv: Sequence[str]) -> int:
     for name, why in unseen.items():
         print(printable(f"{name} is left out: {why}"))
     require_enough(len(samples))
-    said, board = board, seen_board(board, (sample.detection for sample in samples))
+    said, board = board, detected_board(board, (sample.detection for sample in samples))
     parent = options.parent or _likely_parent(samples, info, robot)
-    _require_as_before(file, parent)
+    _require_same_parent(file, parent)
     outcome = calibrate(samples, board, info.intrinsics, robot, parent, options.refine_intrinsics)
     date = datetime.now().astimezone().isoformat(timespec="seconds")
     result = calibration(
         outcome, view, board, date,
         Frames.of(robot, parent, info.frame_id, options.base_frame, options.flange_frame),
     )  # fmt: skip
-    for line in report(outcome, result, said):
+    for line in format_report(outcome, result, said):
         print(printable(line))
     former = file.exists()
     result.save(options.out)
@@ -186,14 +186,14 @@ def _detect(
 
 def _likely_parent(samples: Sequence[Sample], info: CameraInfo, robot: RobotModel) -> Parent:
     from genima_calibration.outliers import robust_start
-    from genima_calibration.samples import stack
+    from genima_calibration.samples import stack_samples
 
-    taken = stack(samples, info.intrinsics, robot)
+    taken = stack_samples(samples, info.intrinsics, robot)
     parents: tuple[Parent, Parent] = ("base", "flange")
     return min(parents, key=lambda parent: robust_start(taken, parent).misfit)
 
 
-def _require_as_before(file: Path, parent: Parent) -> None:
+def _require_same_parent(file: Path, parent: Parent) -> None:
     """Raise a GenimaError where a former calibration has the camera on something else."""
     from genima.cameras.calibration_file import CameraCalibration
 

@@ -18,7 +18,7 @@ from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima_calibration.commands.options import RobotOptions
 
-if TYPE_CHECKING:  # OpenCV and SciPy are loaded once the arguments have been understood
+if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima_calibration.markerless import MarkerlessResult
     from genima_calibration.sample_folder import RawSample
 
@@ -46,10 +46,10 @@ def main(argv: Sequence[str]) -> int:
         FromRobot, "genima calibrate robot", argv, "./genima calibrate robot data/demos/poses --view front --robot fr3"
     )
     from genima.cameras.calibration_file import CameraCalibration, Frames
-    from genima_calibration.markerless import RobotImage, calibration, locate
+    from genima_calibration.markerless import RobotImage, locate_camera, to_calibration
 
     robot = RobotModel.load(options.robot)
-    samples = rests(options.folder, options.view or "", robot, options.images)
+    samples = load_stationary_poses(options.folder, options.view or "", robot, options.images)
     view, info = samples[0].view, samples[0].info
     if options.view not in (None, view):
         raise GenimaError(f"{options.folder} holds samples of {view}, not of {options.view}")
@@ -64,16 +64,16 @@ def main(argv: Sequence[str]) -> int:
                 "calibrate it with a board"
             )
         guess = camera.T_parent_camera
-    found = locate(photos, info.intrinsics, robot, guess)
+    found = locate_camera(photos, info.intrinsics, robot, guess)
     date = datetime.now().astimezone().isoformat(timespec="seconds")
     frames = Frames.of(robot, "base", info.frame_id, options.base_frame)
-    result = calibration(found, view, info.intrinsics, date, frames)
-    print(*_report(found, guess), sep="\n")
-    print(f"{result.save(options.out)} is written; a board tells more: ./genima calibrate FOLDER")
+    result = to_calibration(found, view, info.intrinsics, date, frames)
+    print(*_format_report(found, guess), sep="\n")
+    print(f"{result.save(options.out)} is written; a board shows more: ./genima calibrate FOLDER")
     return 0
 
 
-def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSample]:
+def load_stationary_poses(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSample]:
     """Return the stationary poses of a demo or a folder of samples.
 
     Raises:
@@ -93,7 +93,7 @@ def rests(folder: Path, view: str, robot: RobotModel, most: int) -> list[RawSamp
     return list(bag)
 
 
-def _report(found: MarkerlessResult, guess: Any) -> list[str]:
+def _format_report(found: MarkerlessResult, guess: Any) -> list[str]:
     """Return the lines of a report; ``guess`` (4, 4) is the initial pose, or None."""
     import numpy as np
 

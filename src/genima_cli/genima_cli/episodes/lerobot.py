@@ -60,7 +60,7 @@ def export_lerobot(argv: Sequence[str]) -> int:
     options = parse_options(
         Export, "genima episodes export", argv, example="./genima episodes export data/demos --out data/lerobot"
     )
-    from tqdm import tqdm  # here and below: what takes seconds to import
+    from tqdm import tqdm  # imported here and below: takes seconds
 
     from genima.data.episodes import Episode, find_episodes
     from genima.data.lerobot import DatasetWriter

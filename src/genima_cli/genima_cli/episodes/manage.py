@@ -79,7 +79,7 @@ def delete_demos(argv: Sequence[str]) -> int:
     demos = list(dict.fromkeys(Path(demo) for demo in options.demos))
     for demo in demos:
         manage.require_deletable(demo)
-    if not options.yes and not _agreed(demos):
+    if not options.yes and not _confirm(demos):
         print("nothing was deleted")
         return 1
     for demo in demos:
@@ -151,7 +151,7 @@ def _expand(folders: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(demo for folder in folders for demo in find_episodes(folder)))
 
 
-def _agreed(demos: Sequence[Path]) -> bool:
+def _confirm(demos: Sequence[Path]) -> bool:
     if not sys.stdin.isatty():
         raise GenimaError("delete: asks, and there is no terminal; give --yes")
     for demo in demos:

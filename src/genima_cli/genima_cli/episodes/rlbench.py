@@ -44,7 +44,7 @@ def import_rlbench(argv: Sequence[str]) -> int:
     from genima.cameras.calibration_file import load_cameras
     from genima.data import rlbench
     from genima.robot.model import RobotModel
-    from genima_cli.episodes.each import import_episodes  # here: what takes seconds to import
+    from genima_cli.episodes.each import import_episodes  # imported here: takes seconds
 
     model = RobotModel.load(options.robot)
     cameras = None if options.cameras is None else load_cameras(options.cameras)
@@ -61,8 +61,5 @@ def import_rlbench(argv: Sequence[str]) -> int:
 
     import_episodes(names, options.out, write, is_written, options.on_fault, options.dataset)
     if told.count(False):
-        print(
-            f"genima: {told.count(False)} episodes do not tell what the arm was asked for: the commands of their demos "
-            "are where it was a step later"
-        )
+        print(f"genima: {told.count(False)} episodes have no commands; their demos take the position of the next step")
     return 0

@@ -265,14 +265,14 @@ def _problems(demo: CheckResult) -> str:
 
 def _row(name: str, demo: Summary | EpisodeError) -> list[str]:
     from genima.data.episodes.errors import EpisodeError
-    from genima.inspection.report import spread
+    from genima.inspection.report import format_range
     from genima.io.files import shorten
 
     if isinstance(demo, EpisodeError):
         return [printable(name), printable(f"{demo.topic}: {demo.what}" if demo.topic else demo.what)]
     images = "-"
     if demo.views:
-        rates = spread([view.rate for view in demo.views.values()], 1)
+        rates = format_range([view.rate for view in demo.views.values()], 1)
         sizes = dict.fromkeys("{}x{}".format(*view.size) if view.size else "?" for view in demo.views.values())
         images = f"{len(demo.views)} x {rates} Hz {', '.join(sizes)}"
     success = {True: "yes", False: "no", None: "-"}[demo.success]

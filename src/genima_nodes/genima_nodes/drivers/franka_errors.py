@@ -11,7 +11,7 @@ _MODES = {
     "AutomaticErrorRecovery": "the robot is recovering",
     "Other": "the robot is in a mode that does not let it move (is FCI active, and the joints unlocked?)",
 }
-# The flags that a person can do something about; the others are told by their names.
+# Flags with a remedy for the user; the others are reported by name.
 _FLAGS = {
     "joint_reflex": "a joint met more torque than allowed: the arm touched something, or is pushed",
     "cartesian_reflex": "the hand met more force than allowed: it touched something, or its load is not set in Desk",
@@ -28,7 +28,7 @@ _FLAGS = {
 _AXES = ("x", "y", "z", "roll", "pitch", "yaw")
 
 
-def why_stopped(state: Any) -> str:
+def stop_reason(state: Any) -> str:
     """Return the reason why a ``RobotState`` cannot move; empty while it can."""
     mode, now = state.robot_mode.name, bool(state.current_errors)
     if mode in ("Idle", "Move") and not now:

@@ -21,12 +21,12 @@ from genima.control.command_guard import GuardSettings
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command
-from genima_nodes.drivers.franka_errors import why_stopped
-from genima_nodes.drivers.optional_library import require
+from genima_nodes.drivers.franka_errors import stop_reason
+from genima_nodes.drivers.optional_library import import_library
 
 Array = NDArray[np.float64]
-_NO_ANSWER = 10.0  # s: libfranka waits for ever for a robot that takes a connection and says nothing
-_SAME_PLACE = 0.005  # m between the flange as the robot and as the model of it have it
+_NO_ANSWER = 10.0  # s: libfranka has no time-out for a robot that accepts a connection and stays silent
+_SAME_PLACE = 0.005  # m between the robot's and the model's flange
 _AT_REST = 0.02  # rad/s
 _STOPPING = 1000  # robot states, one a millisecond, in which it comes to rest
 _GOAL = 0.001  # rad: libfranka's own default
@@ -72,11 +72,11 @@ class FrankaArm:
         Raises:
             GenimaError: where the bindings are missing, or the settings make no sense.
         """
-        self._franka = require("pylibfranka")
+        self._franka = import_library("pylibfranka")
         self._address, self._robot, self._settings = address, robot, settings or ArmSettings()
-        _require_sensible(self._settings, robot)
-        self.stopped = ""  # why, in words; empty while all is well
-        self.refused = ""  # why the last command was not followed; empty if it was
+        _require_plausible(self._settings, robot)
+        self.stopped = ""  # reason; empty without a stop
+        self.refused = ""  # why the last command was rejected; empty if it was followed
         self.missed = 0  # robot states that were never read
         self._connection: Any = None
         self._handler: Any = None
@@ -114,7 +114,7 @@ class FrankaArm:
             faulthandler.cancel_dump_traceback_later()
             os.sched_setscheduler(0, policy, priority)  # libfranka puts the thread above all others of the machine
         self._require_same_robot()
-        self._look()
+        self._detect_stop()
         return self._arm_state()
 
     def read(self) -> ArmState:
@@ -130,11 +130,11 @@ class FrankaArm:
             self._state = self._connection.read_once()
         except (RuntimeError, self._franka.FrankaException) as error:
             self.stopped = f"the connection to robot {self._address} is lost: {_line(error)}"
-            self._let_go()
+            self._release_handler()
             self._connection = None
             raise GenimaError(self.stopped) from None
         self.missed += max(0, round(1000 * (self._state.time.to_sec() - before)) - 1)
-        self._look()
+        self._detect_stop()
         return self._arm_state()
 
     def follow(self, command: Command, now: float) -> bool:
@@ -142,7 +142,7 @@ class FrankaArm:
 
         The first one must be near the arm: it then moves from where it is measured.
         """
-        self.refused = self._why_not(command, now)
+        self.refused = self._rejection_reason(command, now)
         if self.refused:
             return False
         franka = self._franka
@@ -185,11 +185,11 @@ class FrankaArm:
                 if self._state.robot_mode == modes.Idle and not self._state.current_errors:
                     break
             else:
-                why = why_stopped(self._state) or f"it stays in mode {self._state.robot_mode.name}"
+                why = stop_reason(self._state) or f"it stays in mode {self._state.robot_mode.name}"
                 raise GenimaError(f"the robot did not recover: {why}")
         except (RuntimeError, self._franka.FrankaException) as error:
             raise GenimaError(f"the robot did not recover: {_line(error)}") from None
-        self._let_go()
+        self._release_handler()
         self.stopped = self.refused = ""
         return f"going on with the next command near the arm; it had stopped: {was}"
 
@@ -205,7 +205,7 @@ class FrankaArm:
                         break
             except (RuntimeError, self._franka.FrankaException):  # it has stopped by itself, or is gone
                 pass
-        self._let_go()
+        self._release_handler()
         self._connection = None
 
     def _require_same_robot(self) -> None:
@@ -232,7 +232,7 @@ class FrankaArm:
                 "move it by hand, or choose another one of config/robots"
             )
 
-    def _why_not(self, command: Command, now: float) -> str:
+    def _rejection_reason(self, command: Command, now: float) -> str:
         if self.stopped:
             return f"the arm has stopped: {self.stopped}"
         if (age := now - command.stamp) > self._settings.late:
@@ -265,16 +265,16 @@ class FrankaArm:
         self._handler = result.handler
         return True
 
-    def _look(self) -> None:
+    def _detect_stop(self) -> None:
         """Detect a stop of the robot, which may be idle between two targets."""
-        if not self.stopped and (reason := why_stopped(self._state)):
+        if not self.stopped and (reason := stop_reason(self._state)):
             self._stop(reason)
 
     def _stop(self, reason: str) -> None:
         self.stopped = reason
-        self._let_go()
+        self._release_handler()
 
-    def _let_go(self) -> None:
+    def _release_handler(self) -> None:
         """Release the control handler: its destructor would stop a finished motion, which is an error."""
         handler, self._handler = self._handler, None
         if handler is not None:
@@ -292,7 +292,7 @@ class FrankaArm:
         )
 
 
-def _require_sensible(settings: ArmSettings, robot: RobotModel) -> None:
+def _require_plausible(settings: ArmSettings, robot: RobotModel) -> None:
     joints, name = len(robot.joint_names), robot.name
     for field, length, most in (
         ("stiffness", joints, 1e4),

@@ -10,9 +10,9 @@ from typing import Any
 
 from genima.errors import GenimaError
 from genima.robot.model import open_fraction
-from genima_nodes.drivers.optional_library import require
+from genima_nodes.drivers.optional_library import import_library
 
-_SAME = 0.1  # of the open fraction: a wish this near to the last is no new one
+_SAME = 0.1  # of the open fraction: requests closer than this are equal
 _HALF = 0.5  # below, the hand closes
 
 
@@ -28,10 +28,10 @@ class FrankaHand:
         Raises:
             GenimaError: where the bindings are missing.
         """
-        self._franka = require("pylibfranka")
+        self._franka = import_library("pylibfranka")
         self._address, self._force, self._speed = address, force, speed
         self._gripper: Any = None
-        self._last: float | None = None  # the open fraction that was wished for last
+        self._last: float | None = None  # open fraction of the last request
         self._measured = 1.0  # open fraction
 
     def measure(self) -> float:
@@ -53,7 +53,7 @@ class FrankaHand:
         self._measured = open_fraction(f"hand of {self._address}", state.width, 0.0, state.max_width)
         return self._measured
 
-    def reach(self, open_fraction: float) -> bool:
+    def move_to(self, open_fraction: float) -> bool:
         """Open or close, unless that was done last; whether anything was done. Measure first.
 
         A hand that is wished as far open as it is stays so, and goes on holding what is between its fingers.
@@ -65,7 +65,7 @@ class FrankaHand:
         stays = abs(open_fraction - self._measured) < _SAME and not at_end
         if stays and (self._last is None or self._last < _HALF):
             return False
-        if self._last is not None and _alike(open_fraction, self._last):
+        if self._last is not None and _is_same_fraction(open_fraction, self._last):
             return False
         self._last = open_fraction
         if open_fraction < _HALF:  # any width counts as a grasp, none of an empty hand too
@@ -96,7 +96,7 @@ class FrankaHand:
             raise GenimaError(f"hand of {self._address}: {what}: {' '.join(str(error).split())}") from None
 
 
-def _alike(one: float, other: float) -> bool:
+def _is_same_fraction(one: float, other: float) -> bool:
     if min(one, other) < _HALF:
         return max(one, other) < _HALF
     return abs(one - other) < _SAME

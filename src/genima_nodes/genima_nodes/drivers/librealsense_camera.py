@@ -20,7 +20,7 @@ from genima.cameras.frame_tree import T_LINK_OPTICAL
 from genima.errors import GenimaError
 from genima.robot.rigid_transforms import inverse, pose
 from genima.types import Image
-from genima_nodes.drivers.optional_library import require
+from genima_nodes.drivers.optional_library import import_library
 
 _FIRST = 5.0  # s until the first image: a camera takes one or two to start
 _SILENT = 1.0  # s without an image after which something is wrong
@@ -105,7 +105,7 @@ class ColorCamera:
         Raises:
             GenimaError: where librealsense is missing.
         """
-        self._rs = require("pyrealsense2")
+        self._rs = import_library("pyrealsense2")
         self._plugged_in = plugged_in or self._rs.context().query_devices
         self.serial, self._profile, self._options = serial, profile, dict(options or {})
         self.clock = ""  # what the stamps were made from, as librealsense calls it
@@ -118,7 +118,7 @@ class ColorCamera:
         """Start the images.
 
         Raises:
-            GenimaError: where the camera is not plugged in, is not free, or cannot do what is asked for.
+            GenimaError: where the camera is not connected, is not free, or cannot do what is asked for.
         """
         self.close()
         device = self._find()
@@ -127,7 +127,7 @@ class ColorCamera:
             sensor, profile = self._choose(device)
             self._configure(sensor)
             opened = self._describe(device, profile)
-            # One place: who comes late gets the newest image, and none waits.
+            # One place: a late reader gets the latest image, without a queue.
             self._queue = self._rs.frame_queue(1)
             sensor.open(profile)
             self._sensor = sensor
@@ -193,12 +193,12 @@ class ColorCamera:
         if not self.serial and len(found) == 1:
             self.serial = next(iter(found))
         if self.serial not in found:
-            names = ", ".join(f"{serial} ({self._say(d, 'name')})" for serial, d in sorted(found.items()))
-            what = f"camera {self.serial} is not plugged in" if self.serial else "no serial number of a camera is given"
+            names = ", ".join(f"{serial} ({self._property(d, 'name')})" for serial, d in sorted(found.items()))
+            what = f"camera {self.serial} is not connected" if self.serial else "no serial number of a camera is given"
             raise GenimaError(f"{what}; {f'there are: {names}' if names else 'there is no RealSense camera'}")
         return found[self.serial]
 
-    def _say(self, device: Any, what: str) -> str:
+    def _property(self, device: Any, what: str) -> str:
         info = getattr(self._rs.camera_info, what)
         return str(device.get_info(info)) if device.supports(info) else "unknown"
 
@@ -215,7 +215,7 @@ class ColorCamera:
                     return sensor, profile
                 offered.add((this.width, this.height, this.rate))
         has = ", ".join(str(ColorProfile(*one)) for one in sorted(offered)) or "none"
-        usb = self._say(device, "usb_type_descriptor")
+        usb = self._property(device, "usb_type_descriptor")
         slow = f" on USB {usb}; on USB 3 there are more" if usb.startswith("2") else ""
         raise GenimaError(f"camera {self.serial} has no colour images of {wanted}; it has {has}{slow}")
 
@@ -238,9 +238,9 @@ class ColorCamera:
     def _describe(self, device: Any, profile: Any) -> Opened:
         return Opened(
             self.serial,
-            self._say(device, "name"),
-            self._say(device, "firmware_version"),
-            self._say(device, "usb_type_descriptor"),
+            self._property(device, "name"),
+            self._property(device, "firmware_version"),
+            self._property(device, "usb_type_descriptor"),
             self._T_link_color(device, profile),
             camera_info(profile.as_video_stream_profile().get_intrinsics(), self._rs),
         )

@@ -8,10 +8,13 @@ from typing import Any
 
 from genima.errors import GenimaError
 
-TRIED = {"pylibfranka": "0.21.3", "pyrealsense2": "2.59.1.11053"}  # the versions that the drivers were written for
+TESTED_VERSIONS = {
+    "pylibfranka": "0.21.3",
+    "pyrealsense2": "2.59.1.11053",
+}  # the versions that the drivers were written for
 
 
-def require(module: str) -> Any:
+def import_library(module: str) -> Any:
     """Import an optional library.
 
     Raises:
@@ -20,7 +23,7 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        install = f"{sys.executable} -m pip install {module}=={TRIED[module]}"
+        install = f"{sys.executable} -m pip install {module}=={TESTED_VERSIONS[module]}"
         raise GenimaError(f"{module} is not installed; install it by: {install}") from None
     except ImportError as error:  # a shared library of the system
         remedy = "; install it by: apt install libusb-1.0-0" if "libusb" in str(error) else ""

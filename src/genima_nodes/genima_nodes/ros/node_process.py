@@ -106,7 +106,7 @@ def _require_ros_arguments(args: Sequence[str]) -> None:
 
 def _log_transport(node: Node) -> None:
     """Log from where this node can be reached: this machine alone, or every host of its networks."""
-    if not (opened := ros.is_open(os.environ)):
+    if not (opened := ros.open_variable(os.environ)):
         profile = os.environ.get(ros.PROFILE, "")
         node.get_logger().info(f"reachable from this machine alone{f' ({ros.PROFILE}={profile})' if profile else ''}")
         return

@@ -44,7 +44,7 @@ def prepare_environment() -> None:
     if fast_dds and not opened and not any(environment.get(name) for name in _CHOICES):
         environment[ros.PROFILE] = str(paths.shared(*_LOCAL))
     environment.setdefault("SKIP_DEFAULT_XML_FILE", "1")  # a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
-    ros.require(environment, installation.has_wheels())
+    ros.require_valid_environment(environment, installation.has_wheels())
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ def _words(text: str) -> str:
         return f"{line}; names have letters, digits and underscores, and no digit first"
     if "create_participant" not in line:
         return line
-    finding = ros.shared_memory(_SHARED_MEMORY, ros.segment_size(os.environ))
+    finding = ros.check_shared_memory(_SHARED_MEMORY, ros.segment_size(os.environ))
     if not os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
         return f"shared memory {_SHARED_MEMORY} cannot be written; mount it for this user"
     if finding.remedy:

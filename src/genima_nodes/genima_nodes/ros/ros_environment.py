@@ -26,7 +26,7 @@ def ros_environment() -> dict[str, str]:
         if os.environ.pop(name, ""):
             print(f"genima: {name} is not used: these nodes are on this machine alone", file=sys.stderr)
     environment = _environment()
-    ros.require(os.environ | environment, installation.has_wheels())
+    ros.require_valid_environment(os.environ | environment, installation.has_wheels())
     return environment
 
 
@@ -59,7 +59,7 @@ def joining_environment(dds: str = "shared_memory") -> dict[str, str]:
     os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
     chosen = {name: os.environ[name] for name in (ros.PROFILE, "RMW_IMPLEMENTATION") if os.environ.get(name)}
     environment = _environment(dds) | chosen
-    ros.require(os.environ | environment, installation.has_wheels())
+    ros.require_valid_environment(os.environ | environment, installation.has_wheels())
     return environment
 
 

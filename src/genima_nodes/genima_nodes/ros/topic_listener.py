@@ -80,10 +80,13 @@ class TopicListener(Node):
         """Return the findings since the last :meth:`forget`."""
         own = self.get_fully_qualified_name()
         names = [f"{namespace.rstrip('/')}/{name}" for name, namespace in self.get_node_names_and_namespaces()]
-        graph = [streams.nodes(names, own), streams.commands(self._speakers("joint_command"))]
-        self._joints.speakers = self._speakers("joint_states")
+        graph = [
+            streams.check_duplicate_nodes(names, own),
+            streams.check_command_publishers(self._speakers("joint_command")),
+        ]
+        self._joints.publishers = self._speakers("joint_states")
         return [
-            Group("running graph", [*graph, streams.joints(self._joints, self._problem())]),
+            Group("running graph", [*graph, streams.check_joint_states(self._joints, self._problem())]),
             Group("images that arrive", list(self._images()) or [skipped("cameras", "no view is known", "--cameras")]),
         ]
 
@@ -95,9 +98,9 @@ class TopicListener(Node):
     def _images(self) -> Iterator[Finding]:
         for view, topic in self._topics.items():
             heard = self._heard[view]
-            heard.speakers = self._speakers(topic)
+            heard.publishers = self._speakers(topic)
             size, encoding = self._newest.get(view, ((0, 0), ""))
-            yield streams.images(view, topic, heard, size, encoding, self._rig.get(view))
+            yield streams.check_images(view, topic, heard, size, encoding, self._rig.get(view))
             if view in self._cameras:
                 yield self._lens(view)
 

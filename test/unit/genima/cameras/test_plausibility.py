@@ -149,10 +149,10 @@ def test_doctor_finds_implausible_calibrations(tmp_path: Path) -> None:
         ({"width": 1280}, "fx is"),
     ):
         (tmp_path / "front.yaml").write_text(yaml.safe_dump(good | changes), encoding="utf-8")
-        [finding] = configuration.calibrations(str(tmp_path), None, {}, PANDA)
+        [finding] = configuration.check_calibrations(str(tmp_path), None, {}, PANDA)
         assert finding.status is not Status.OK and said in finding.found, finding
     prefixed = CameraCalibration(camera, Frames("left_panda_link0", "front_color_optical_frame"), date="2026-11-22")
     prefixed.save(tmp_path)
     now = datetime(2026, 11, 23, tzinfo=UTC)
-    [finding] = configuration.calibrations(str(tmp_path), None, {}, PANDA, now)
+    [finding] = configuration.check_calibrations(str(tmp_path), None, {}, PANDA, now)
     assert finding.status is Status.OK, finding

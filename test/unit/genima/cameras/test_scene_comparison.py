@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_alignment import compressed, raw
+from recorded_messages import compressed, raw, record, table
 
 from genima.cameras.scene_comparison import BELONGS, MATCH, STANDS, Reference
 from genima.data.episodes import EpisodeError
 from genima.data.episodes.bag import compressed_topic, raw_topic, read_messages, types
-from genima.data.episodes.bag_recorder import BagRecorder
-from genima.data.episodes.first_images import first_images
-from genima.data.episodes.metadata import Qos
+from genima.data.episodes.frames import first_images
 from genima.errors import GenimaError
 from genima.types import Image
 from genima_sim.environment import Environment
@@ -108,13 +106,6 @@ def test_any_two_pictures_differ_by_a_share(h: int, w: int, seed: int) -> None:
     assert Reference(was).compare(was).difference == 0
 
 
-def table(x: int, size: int = 200) -> Image:
-    """A grey table with a dark square that begins at column x."""
-    image = np.full((size, size, 3), 160, np.uint8)
-    image[80:120, x : x + 40] = (90, 40, 30)
-    return image
-
-
 def test_the_picture_shows_where_things_belong_and_where_they_stand() -> None:
     was, is_now = table(30), table(100)
     picture = Reference(was).compare(is_now).picture()
@@ -139,20 +130,6 @@ def test_another_size_is_refused() -> None:
 
 
 # The episode's start.
-
-
-def record(folder: Path, streams: Mapping[str, Sequence[Any]], chunk_bytes: int = 1 << 20) -> Path:
-    """A bag of messages with headers, by topic, one of each in turn."""
-    recorder = BagRecorder(folder, reserve_bytes=0, chunk_bytes=chunk_bytes)
-    for topic, messages in streams.items():
-        recorder.add_topic(topic, messages[0].__msgtype__, Qos())
-    for i in range(max(map(len, streams.values()))):
-        for topic, messages in streams.items():
-            if i < len(messages):
-                cdr = types().serialize_cdr(messages[i], messages[i].__msgtype__)
-                recorder.write(topic, cdr, 10**9 + i * 10**7, wait=True)
-    recorder.finish()
-    return folder
 
 
 def test_the_first_images_are_those_of_the_start(tmp_path: Path) -> None:

@@ -12,19 +12,16 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from recorded_messages import JOINTS, START, TYPES, compressed, header, joint_state, message, raw
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 from scipy.interpolate import make_interp_spline
 
 from genima.data.episodes import Episode, EpisodeError
 from genima.robot.model import RobotModel
 
-TYPES = get_typestore(Stores.ROS2_JAZZY)
-START = 1_700_000_000 * 10**9  # ns
 DURATION = 2.0  # s
 PERIOD = 1 / 30  # s, of the cameras
-JOINTS = (*(f"panda_joint{i}" for i in range(1, 8)), "finger_joint")
 FRONT, WRIST, LEFT, RIGHT = TOPICS = (
     "/cameras/front/color/image_raw",
     "/cameras/wrist/color/image_raw",
@@ -32,42 +29,6 @@ FRONT, WRIST, LEFT, RIGHT = TOPICS = (
     "/cameras/right_shoulder/color/image_raw/compressed",
 )
 STATES, COMMANDS = "/joint_states", "/joint_command"
-
-
-def message(kind: str, **fields: Any) -> Any:
-    package, name = kind.split("/")
-    return TYPES.types[f"{package}/msg/{name}"](**fields)
-
-
-def header(time: float) -> Any:
-    stamp = START + round(time * 1e9)
-    time_message = message("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
-    return message("std_msgs/Header", stamp=time_message, frame_id="")
-
-
-def raw(time: float, image: NDArray[np.uint8], encoding: str = "rgb8", padding: int = 0) -> Any:
-    h, w, _ = image.shape
-    pixels = image if encoding == "rgb8" else image[..., ::-1]
-    rows = np.pad(pixels.reshape(h, 3 * w), ((0, 0), (0, padding)), constant_values=77)
-    return message(
-        "sensor_msgs/Image",
-        header=header(time), height=h, width=w, encoding=encoding, is_bigendian=0, step=3 * w + padding,
-        data=rows.ravel(),
-    )  # fmt: skip
-
-
-def compressed(time: float, image: NDArray[np.uint8], kind: str = "png") -> Any:
-    data = cv2.imencode(f".{kind}", image[..., ::-1])[1].ravel()
-    return message(
-        "sensor_msgs/CompressedImage", header=header(time), format=f"rgb8; {kind} compressed bgr8", data=data
-    )
-
-
-def joint_state(time: float, values: NDArray[np.float64], names: tuple[str, ...] = JOINTS) -> Any:
-    return message(
-        "sensor_msgs/JointState",
-        header=header(time), name=list(names), position=np.array(values), velocity=np.zeros(0), effort=np.zeros(0),
-    )  # fmt: skip
 
 
 def motion(times: Any) -> NDArray[np.float64]:
@@ -90,7 +51,7 @@ def at_rate(rate: float, rng: np.random.Generator, jitter: float = 0.2, first: f
 
 @dataclass(frozen=True)
 class Demo:
-    """What is in a bag: per topic, the time of each message in s and the message."""
+    """Content of a bag: stamps in s and messages by topic."""
 
     times: dict[str, list[float]]
     messages: dict[str, list[Any]]

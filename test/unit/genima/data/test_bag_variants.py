@@ -23,8 +23,8 @@ import yaml
 import zstandard
 from mcap.writer import CompressionType, Writer
 from mutation import mutated_bytes, mutated_data, require_clean
-from test_alignment import compressed
-from test_episode_tools import CLEAN, FRONT, STATES, TYPES, Demo, Said, image, logged, recorded, stamped, text
+from recorded_demos import CLEAN, FRONT, SHORT, STATES, TYPES, BagEntry, Demo, image, logged, stamped, text
+from recorded_messages import compressed
 
 from genima.data.episodes import Episode, find_episodes
 from genima.data.episodes.bag import BagReader
@@ -39,7 +39,6 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_cli.__main__ import main
 
-DEMO = recorded(seconds=0.8)
 HUMBLE_QOS = (
     "- history: 1\n  depth: 1\n  reliability: 1\n  durability: 1\n"
     "  deadline:\n    sec: 9223372036\n    nsec: 854775807\n"
@@ -151,7 +150,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return DEMO.write(tmp_path_factory.mktemp("plain") / "demo")
+    return SHORT.write(tmp_path_factory.mktemp("plain") / "demo")
 
 
 @pytest.fixture(scope="module")
@@ -566,7 +565,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(content: Content, t
 
 
 def test_stamps_a_day_apart_are_told_and_take_no_memory(tmp_path: Path, robot: RobotModel) -> None:
-    folder = DEMO.changed(STATES, slice(3, 4), stamped(-1.7e9)).write(tmp_path / "demo")
+    folder = SHORT.changed(STATES, slice(3, 4), stamped(-1.7e9)).write(tmp_path / "demo")
     with pytest.raises(EpisodeError, match="more than a day apart") as caught:
         EpisodeIndex.of(folder)
     assert caught.value.topic == STATES
@@ -576,7 +575,9 @@ def test_stamps_a_day_apart_are_told_and_take_no_memory(tmp_path: Path, robot: R
 
 def small(tmp_path: Path) -> tuple[Path, Content]:
     """A demo of a few messages on the topics that matter."""
-    said = {topic: each[:3] for topic, each in DEMO.said.items() if topic in (FRONT, STATES, "/joint_command", "/task")}
+    said = {
+        topic: each[:3] for topic, each in SHORT.said.items() if topic in (FRONT, STATES, "/joint_command", "/task")
+    }
     folder = Demo(said).write(tmp_path / "source")
     return folder, Content(folder)
 
@@ -635,8 +636,12 @@ def test_what_a_demo_says_never_reaches_the_terminal_as_codes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     red = "\x1b[31mred\x07\x9b2J"
-    said = {**CLEAN.said, "/task": [Said(text(red), 0.0)], "/episode": [Said(text(f"operator: {red!r}\n"), 0.0)]}
-    said[f"/{red}"] = [Said(text("x"), 0.1)]
+    said = {
+        **CLEAN.said,
+        "/task": [BagEntry(text(red), 0.0)],
+        "/episode": [BagEntry(text(f"operator: {red!r}\n"), 0.0)],
+    }
+    said[f"/{red}"] = [BagEntry(text("x"), 0.1)]
     demo = replace(CLEAN, said=said)
     folder = demo.changed(FRONT, slice(0, 1), image(np.zeros((3, 4, 3), np.uint8))).write(tmp_path / f"d{red[:5]}")
     torn = CLEAN.changed(STATES, slice(0, 1), logged(0.0)).write(tmp_path / f"t{red[:5]}")

@@ -16,7 +16,7 @@ from genima.control.jerk_limited_motion import minimum_jerk
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.backgrounds import Backgrounds, random_background
 from genima.data.datasets.controller_samples import ControllerDataset, Perturbation, collate, joint_statistics
-from genima.data.datasets.sample_index import TargetSamples, SampleIndex
+from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.errors import GenimaError
 from genima.policy.controller.controller import JointStatistics
 from genima.policy.spec import PolicySpec
@@ -43,7 +43,9 @@ def moments_of(name: str, instruction: str, start: np.ndarray, end: np.ndarray, 
 
 
 def joined(*parts: TargetSamples) -> TargetSamples:
-    return TargetSamples(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(TargetSamples)})
+    return TargetSamples(
+        **{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(TargetSamples)}
+    )
 
 
 def demos_of(robot: RobotModel) -> list[TargetSamples]:
@@ -154,7 +156,9 @@ def test_spheres_are_as_opaque_as_the_augmentation_says(make: Make) -> None:
     solid = make(backgrounds=grey)[SampleIndex(30, 0)].images.numpy().astype(float)
     seen = []
     for sample in range(40):
-        through = make(augmentation=Augmentation((), (0.7, 1.0)), backgrounds=grey)[SampleIndex(30, sample)].images.numpy()
+        through = make(augmentation=Augmentation((), (0.7, 1.0)), backgrounds=grey)[
+            SampleIndex(30, sample)
+        ].images.numpy()
         for image, full in zip(through, solid, strict=True):
             inside = np.abs(full - 90) > 60
             share = (image[inside] - 90.0) / (full[inside] - 90.0)
@@ -206,7 +210,10 @@ def test_workers_make_the_samples_that_one_process_makes(make: Make) -> None:
     dataset = make(Perturbation(), Augmentation.paper())
     batches = [[SampleIndex(3, 0), SampleIndex(50, 1)], [SampleIndex(3, 2), SampleIndex(7, 3)]]
     loader = torch.utils.data.DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate, num_workers=2  # type: ignore[arg-type]
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=2,  # type: ignore[arg-type]
     )
     for batch, visits in zip(loader, batches, strict=True):
         expected = collate([dataset[visit] for visit in visits])

@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_bag_variants import DEMO
-from test_episode_tools import CLEAN
+from recorded_demos import CLEAN, SHORT
 
 from genima.data.episodes import Episode, find_episodes
 from genima.data.episodes.bag import PARTIAL
@@ -19,7 +18,7 @@ from genima_cli.__main__ import main
 
 @pytest.fixture(scope="module")
 def unjudged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return DEMO.without("/success").write(tmp_path_factory.mktemp("unjudged") / "demo")
+    return SHORT.without("/success").write(tmp_path_factory.mktemp("unjudged") / "demo")
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,32 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
-from numpy.typing import NDArray
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from test_alignment import START, compressed, header, joint_state, message, raw
+from recorded_demos import (
+    CLEAN,
+    COMMANDS,
+    DELAY,
+    FRONT,
+    FRONT_INFO,
+    JOINTS,
+    LATCHED,
+    LEADER,
+    RATES,
+    STATES,
+    TELEOP,
+    TYPES,
+    WRIST,
+    WRIST_INFO,
+    BagEntry,
+    Demo,
+    image,
+    logged,
+    picture,
+    recorded,
+    stamped,
+    text,
+    told,
+)
+from recorded_messages import START, header, message
 
 from genima.data.episodes import Episode, trim
 from genima.data.episodes.bag import PARTIAL
@@ -30,144 +53,9 @@ from genima.data.episodes.metadata import METADATA, Qos
 from genima.robot.model import RobotModel
 from genima_cli.__main__ import main
 
-FRONT, WRIST = "/cameras/front/color/image_raw/compressed", "/cameras/wrist/color/image_raw"
-FRONT_INFO, WRIST_INFO = "/cameras/front/color/camera_info", "/cameras/wrist/color/camera_info"
-STATES, COMMANDS, TELEOP, LEADER = "/joint_states", "/joint_command", "/teleop/command", "/leader/joint_states"
-RATES = {FRONT: 30, WRIST: 30, FRONT_INFO: 30, WRIST_INFO: 30, STATES: 100, COMMANDS: 50, TELEOP: 50, LEADER: 50}
-PHASES = dict(zip(RATES, (0.003, 0.011, 0.003, 0.011, 0.0, 0.004, 0.002, 0.001), strict=True))  # s
-SECONDS, DELAY = 4.0, 0.005
-HOME = np.array([0.0, -0.35, 0.0, -2.35, 0.0, 2.0, 0.785, 0.35])  # the gripper's half open, in rad
-JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
-K = np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]])  # px
-EXPERT = "operator: Ada\nnotes: by hand\n"
-FORCE = "std_msgs/Header header\nfloat64 force\n"
-LATCHED = Qos(depth=1, durability="transient_local")
-TYPES = get_typestore(Stores.ROS2_JAZZY)
-TYPES.register(get_types_from_msg(FORCE, "lab_msgs/msg/Force"))
 
-
-@dataclass(frozen=True)
-class Said:
-    """A message, and when it was recorded, in s."""
-
-    message: Any
-    log: float
-
-    @property
-    def time(self) -> float:
-        stamp = self.message.header.stamp
-        return stamp.sec + stamp.nanosec / 1e9 - START / 1e9
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What is in a bag, by topic."""
-
-    said: Mapping[str, list[Said]]
-    qos: Mapping[str, Qos] = field(default_factory=dict)
-
-    def times(self, topic: str) -> NDArray[np.float64]:
-        return np.array([said.log - DELAY for said in self.said[topic]])
-
-    def without(self, topic: str) -> Demo:
-        return replace(self, said={name: said for name, said in self.said.items() if name != topic})
-
-    def but(self, topic: str, said: list[Said]) -> Demo:
-        return replace(self, said={**self.said, topic: said})
-
-    def lost(self, topic: str, which: slice) -> Demo:
-        return self.but(topic, [self.said[topic][i] for i in np.delete(np.arange(len(self.said[topic])), which)])
-
-    def changed(self, topic: str, which: slice, change: Callable[[Said], Said]) -> Demo:
-        said = list(self.said[topic])
-        said[which] = [change(each) for each in said[which]]
-        return self.but(topic, said)
-
-    def write(self, folder: Path) -> Path:
-        with BagRecorder(folder, reserve_bytes=0, definitions={"lab_msgs/msg/Force": FORCE}) as bag:
-            everything = []
-            for topic, said in self.said.items():
-                kind = said[0].message.__msgtype__ if said else "sensor_msgs/msg/JointState"
-                bag.add_topic(topic, kind, self.qos.get(topic, Qos(depth=1)))
-                everything += [(START + round(each.log * 1e9), topic, each.message) for each in said]
-            for log, topic, each in sorted(everything, key=lambda one: one[0]):
-                cdr = bytes(TYPES.serialize_cdr(each, each.__msgtype__))
-                bag.write(topic, cdr, log, log - 1000, wait=True)
-        return folder
-
-
-def motion(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 8): joints and the gripper's, in rad; something always moves."""
-    angles = np.outer(times, np.linspace(1.5, 2.5, 8)) + np.arange(8)
-    return HOME + 0.25 * np.sin(angles)
-
-
-def picture(i: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(i).integers(20, 230, (24, 32, 3), np.uint8)
-
-
-def told(time: float, message: Any) -> Said:
-    return Said(message, time + DELAY)
-
-
-def text(words: str) -> Any:
-    return message("std_msgs/String", data=words)
-
-
-def camera_info(time: float) -> Any:
-    roi = message("sensor_msgs/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-    return message(
-        "sensor_msgs/CameraInfo",
-        header=header(time), height=24, width=32, distortion_model="plumb_bob", d=np.zeros(5), k=K.ravel(),
-        r=np.eye(3).ravel(), p=np.eye(3, 4).ravel(), binning_x=0, binning_y=0, roi=roi,
-    )  # fmt: skip
-
-
-def recorded(
-    warp: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda times: times, seconds: float = SECONDS
-) -> Demo:
-    """A demo without a fault, which moves as far as ``warp`` says."""
-    times = {topic: np.arange(PHASES[topic], seconds, 1 / rate) for topic, rate in RATES.items()}
-    said = {
-        FRONT: [told(t, compressed(t, picture(i))) for i, t in enumerate(times[FRONT])],
-        WRIST: [told(t, raw(t, picture(1000 + i))) for i, t in enumerate(times[WRIST])],
-    }
-    said |= {topic: [told(t, camera_info(t)) for t in times[topic]] for topic in (FRONT_INFO, WRIST_INFO)}
-    for topic in (STATES, COMMANDS, TELEOP, LEADER):
-        values = motion(warp(times[topic]))
-        names = (*JOINTS, "finger_joint")
-        if topic == LEADER:
-            names = tuple(f"servo_{i}" for i in range(8))
-        elif topic != STATES:
-            values[:, 7] = 1 - values[:, 7] / 0.7
-        said[topic] = [told(t, joint_state(t, row, names)) for t, row in zip(times[topic], values, strict=True)]
-    lasting = {"/task": text("wave"), "/episode": text(EXPERT), "/robot_model": text("name: panda")}
-    said |= {topic: [Said(words, 0.0)] for topic, words in lasting.items()}
-    said["/success"] = [Said(message("std_msgs/Bool", data=True), seconds)]
-    return Demo(said, dict.fromkeys((*lasting, "/success"), LATCHED))
-
-
-CLEAN = recorded()
-
-
-def stamped(time: float) -> Callable[[Said], Said]:
-    return lambda said: replace(said, message=replace(said.message, header=header(time)))
-
-
-def logged(delay: float) -> Callable[[Said], Said]:
-    return lambda said: replace(said, log=said.log + delay)
-
-
-def image(pixels: NDArray[np.uint8]) -> Callable[[Said], Said]:
-    def change(said: Said) -> Said:
-        make = raw if said.message.__msgtype__ == "sensor_msgs/msg/Image" else compressed
-        return replace(said, message=make(said.time, pixels))
-
-    return change
-
-
-def joint(name: str, value: float, added: bool = False) -> Callable[[Said], Said]:
-    def change(said: Said) -> Said:
+def joint(name: str, value: float, added: bool = False) -> Callable[[BagEntry], BagEntry]:
+    def change(said: BagEntry) -> BagEntry:
         position = said.message.position.copy()
         k = said.message.name.index(name)
         position[k] = value + added * position[k]
@@ -176,11 +64,11 @@ def joint(name: str, value: float, added: bool = False) -> Callable[[Said], Said
     return change
 
 
-def cut(said: Said) -> Said:
+def cut(said: BagEntry) -> BagEntry:
     return replace(said, message=replace(said.message, data=said.message.data[:40]))
 
 
-def nameless(said: Said) -> Said:
+def nameless(said: BagEntry) -> BagEntry:
     return replace(said, message=replace(said.message, name=said.message.name[:-1], position=np.zeros(7)))
 
 
@@ -209,7 +97,7 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
     "no joint states": (CLEAN.without(STATES), "error", STATES, None, "no messages"),
     "silent commands": (CLEAN.but(COMMANDS, []), "error", COMMANDS, None, "no messages"),
     "no task": (CLEAN.without("/task"), "error", "/task", None, "no messages"),
-    "no words": (CLEAN.but("/task", [Said(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
+    "no words": (CLEAN.but("/task", [BagEntry(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
     "no camera_info": (CLEAN.without(WRIST_INFO), "warning", WRIST_INFO, None, "no messages"),
     "image lost": (CLEAN.lost(FRONT, _MIDDLE), "warning", FRONT, since_start(FRONT, 59), "comes 0.067 s later: one"),
     "image lost twice": (
@@ -278,11 +166,12 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
         "outside its travel.*1 more",
     ),
     "two tasks": (
-        CLEAN.but("/task", [Said(text("wave"), 0.0), Said(text("nod"), 1.0)]), "error", "/task", None,
-        "different things.*'wave', 'nod'",
+        CLEAN.but("/task", [BagEntry(text("wave"), 0.0), BagEntry(text("nod"), 1.0)]), "error", "/task", None,
+        "different texts.*'wave', 'nod'",
     ),
     "calibration of nothing": (
-        CLEAN.but("/calibration/front", [Said(text(""), 0.0)]), "warning", "/calibration/front", None, "calibration",
+        CLEAN.but("/calibration/front", [BagEntry(text(""), 0.0)]), "warning", "/calibration/front", None,
+        "calibration",
     ),
     "beyond the range": (
         CLEAN.changed(STATES, slice(70, 72), joint(JOINTS[3], -0.05)), "error", STATES, 0.70,
@@ -300,7 +189,7 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
     "rest at the end": (resting(2.5, 9.9, 5.0), "warning", None, 2.5, "for 2.[45]. s at the end"),
     "nothing moves": (resting(0.0, 9.9, 4.0), "warning", None, 0.0, "nothing moves"),
     "a failure": (
-        CLEAN.but("/success", [Said(message("std_msgs/Bool", data=False), 4.0)]), "warning", "/success", None,
+        CLEAN.but("/success", [BagEntry(message("std_msgs/Bool", data=False), 4.0)]), "warning", "/success", None,
         "failure",
     ),
     "not judged": (CLEAN.without("/success"), "warning", "/success", None, "nobody"),
@@ -388,8 +277,8 @@ def test_rest_is_found_where_it_is(pieces: list[float], rests_first: bool, noise
     track = JointTrack(STATES, times, positions, way % 1 if by_gripper else np.ones(len(times)))
     found = find_idle({STATES: track}).idle
     assert len(found) == len(rests)
-    for stretch, (begin, end) in zip(found, rests, strict=True):
-        assert abs(stretch.begin - begin) < 0.1 and abs(stretch.end - end) < 0.1
+    for interval, (begin, end) in zip(found, rests, strict=True):
+        assert abs(interval.begin - begin) < 0.1 and abs(interval.end - end) < 0.1
 
 
 def test_what_moves_only_by_command_or_only_by_measurement_does_not_rest() -> None:

@@ -258,10 +258,10 @@ def test_statistics_are_those_of_the_data_in_the_shapes_of_the_format(dataset: P
 def test_pooled_statistics_are_those_of_all_rows_together() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(rng.normal(size=3), 2, (50, 3))
-    pooled = statistics.pooled([statistics.of_rows(part) for part in np.split(rows, [5, 20])])
+    pooled = statistics.pool_statistics([statistics.row_statistics(part) for part in np.split(rows, [5, 20])])
     for kind in ("min", "max", "mean", "std", "count"):
-        np.testing.assert_allclose(pooled[kind], statistics.of_rows(rows)[kind])
-    halves = statistics.pooled([statistics.of_rows(rows[:10]), statistics.of_rows(rows[10:])])
+        np.testing.assert_allclose(pooled[kind], statistics.row_statistics(rows)[kind])
+    halves = statistics.pool_statistics([statistics.row_statistics(rows[:10]), statistics.row_statistics(rows[10:])])
     truth = (np.quantile(rows[:10], 0.9, axis=0) + 4 * np.quantile(rows[10:], 0.9, axis=0)) / 5
     np.testing.assert_allclose(halves["q90"], truth)
 
@@ -461,9 +461,7 @@ def test_an_interrupted_export_leaves_nothing_and_can_be_repeated(
     assert (tmp_path / "set.partial/notes.txt").read_text() == "mine"
 
 
-def test_one_export_at_a_time_writes_a_dataset(
-    episodes: list[Episode], tmp_path: Path, robot: RobotModel
-) -> None:
+def test_one_export_at_a_time_writes_a_dataset(episodes: list[Episode], tmp_path: Path, robot: RobotModel) -> None:
     with DatasetWriter(tmp_path / "set", robot) as dataset:
         dataset.add(episodes[0])
         with pytest.raises(GenimaError, match="another process is writing it"), DatasetWriter(tmp_path / "set", robot):

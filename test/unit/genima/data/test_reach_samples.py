@@ -13,7 +13,7 @@ from genima.control.chunk_stream import ACCELERATION, VELOCITY
 from genima.data.datasets.backgrounds import Backgrounds
 from genima.data.datasets.controller_samples import ControllerDataset, joint_statistics
 from genima.data.datasets.reach_samples import reach_samples
-from genima.data.datasets.sample_index import TargetSamples, SampleIndex
+from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.io import paths
 from genima.policy import spec as checkpoint
 from genima.policy.spec import PolicySpec

@@ -30,7 +30,7 @@ from genima.cameras.tiling import fit, untile
 from genima.data.datasets.diffusion_samples import DiffusionDataset, collate
 from genima.data.datasets.render import MANIFEST, RenderPlan, render, sha256
 from genima.data.datasets.sample_index import SampleIndex
-from genima.data.datasets.target_dataset import TargetDataset, _moments, read_manifest, split
+from genima.data.datasets.target_dataset import TargetDataset, _read_samples, read_manifest, split
 from genima.data.episodes import Episode, EpisodeWriter, find_episodes
 from genima.errors import GenimaError
 from genima.io import paths
@@ -48,7 +48,11 @@ K, SIZE, MOMENTS = 20, 32, 6
 
 
 def write_demo(
-    folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], success: bool | None = True, without: str = "",
+    folder: Path,
+    robot: RobotModel,
+    cameras: Mapping[str, Camera],
+    success: bool | None = True,
+    without: str = "",
     start: float = 10.0,
 ) -> None:
     """A few moments of random pictures and a moving arm, at 20 Hz."""
@@ -72,9 +76,7 @@ def rendering_in_a_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def short_demos(
-    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def short_demos(robot: RobotModel, cameras: Mapping[str, Camera], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("short")
     for i in range(5):
         write_demo(folder / f"demo-{i}", robot, cameras, success=i != 3)
@@ -364,7 +366,7 @@ def test_shards_that_are_not_what_the_manifest_says_are_named(short_targets: Pat
     read = 0
     for data in mutated_bytes(original, 100):
         shard.write_bytes(data)
-        read += require_clean(lambda: _moments(files, manifest, spec), f"{len(data)} bytes")
+        read += require_clean(lambda: _read_samples(files, manifest, spec), f"{len(data)} bytes")
     assert read < 100
 
 
@@ -445,7 +447,7 @@ def test_a_demo_recorded_anew_under_its_old_name_is_not_taken_for_the_old_one(
 def test_a_truncated_shard_is_named(short_demos: Path, short_targets: Path, tmp_path: Path) -> None:
     name = "shard-00000-of-00003.parquet"
     (tmp_path / name).write_bytes((short_targets / name).read_bytes()[:5000])
-    with pytest.raises(GenimaError, match=f"{name} is damaged or none of ours"):
+    with pytest.raises(GenimaError, match=f"{name}: damaged or of another dataset"):
         render(plan_for(short_demos, virtual=True), tmp_path, 1)
 
 

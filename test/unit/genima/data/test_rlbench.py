@@ -22,8 +22,6 @@ from untrained import save_checkpoints
 
 from genima.cameras.calibration_file import load_cameras
 from genima.closed_loop import run_episode
-from genima.policy.genima import GenimaPolicy
-from genima.policy.spec import PolicySpec
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
 from genima.data import pickle_reader as plain_pickle
@@ -31,10 +29,12 @@ from genima.data.episodes import Episode
 from genima.data.episodes.cameras import EpisodeCameras
 from genima.data.rlbench import find_episodes, write_demo
 from genima.errors import GenimaError
+from genima.policy.genima import GenimaPolicy
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_cli import episodes as cli
-from genima_cli import evaluate, evaluate_options
+from genima_cli import evaluate_options
 from genima_sim.rlbench.environment import RLBenchEnvironment
 from genima_sim.rlbench.tasks import EPISODES, RATE, ROBOT, STEPS, TASKS
 
@@ -72,9 +72,7 @@ def observation(i: int, poses: bool = True, actions: bool = True) -> stand_in.Ob
     if poses:
         spun = Rotation.from_euler("z", 1.1).as_matrix()
         frames = T_world_base @ PANDA.link_poses(q)[:7]
-        misc["joint_poses"] = [
-            np.r_[T[:3, 3], Rotation.from_matrix(T[:3, :3] @ spun).as_quat()] for T in frames
-        ]
+        misc["joint_poses"] = [np.r_[T[:3, 3], Rotation.from_matrix(T[:3, :3] @ spun).as_quat()] for T in frames]
     if actions and i:
         misc["joint_position_action"] = np.append(q + 0.001, 1.0 if i < 3 else 0.0)
     seen.misc = misc  # type: ignore[attr-defined]
@@ -206,7 +204,7 @@ def test_nothing_that_a_pickle_asks_for_is_run(tmp_path) -> None:
     pickles.append(b"\x80\x04\x8c\x05numpy\x8c\x0cndarray.dump\x93.")  # a known name leads to no other
     for content in pickles:
         file.write_bytes(content)
-        with pytest.raises(GenimaError, match="asks for .*it is not opened"):
+        with pytest.raises(GenimaError, match="refers to .*such a file is not opened"):
             plain_pickle.load(file, ())
         assert not trace.exists()
 
@@ -292,7 +290,7 @@ def test_hostile_pickles_take_neither_memory_nor_time(tmp_path, content: bytes, 
     file.write_bytes(content)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     if words is None:
-        assert plain_pickle.array_of(plain_pickle.load(file, ()), (7,)) is None
+        assert plain_pickle.as_array(plain_pickle.load(file, ()), (7,)) is None
     else:
         with pytest.raises(GenimaError, match=words) as error:
             plain_pickle.load(file, ())
@@ -305,10 +303,10 @@ def test_a_list_of_a_billion_numbers_in_a_few_bytes_is_not_unfolded() -> None:
     values: list = [0.0] * 10
     for _ in range(30):
         values = [values] * 10
-    assert plain_pickle.array_of(values, (7,)) is None and plain_pickle.array_of(values, (10,)) is None
-    assert plain_pickle.array_of([1, 2.5, np.float64(3)], (3,)).tolist() == [1, 2.5, 3]
+    assert plain_pickle.as_array(values, (7,)) is None and plain_pickle.as_array(values, (10,)) is None
+    assert plain_pickle.as_array([1, 2.5, np.float64(3)], (3,)).tolist() == [1, 2.5, 3]
     for odd in ([10**400], [None], ["1"], [True, "x"], {}, np.zeros(2), np.array(["x"]), [float("nan")]):
-        assert plain_pickle.array_of(odd, (1,)) is None
+        assert plain_pickle.as_array(odd, (1,)) is None
 
 
 def test_a_pickle_leaves_no_trace_for_the_next(tmp_path) -> None:

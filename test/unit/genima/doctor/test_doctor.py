@@ -28,7 +28,6 @@ from genima.doctor import (
     Status,
     clock,
     configuration,
-    disk,
     drivers,
     fail,
     gpu,
@@ -42,7 +41,7 @@ from genima.doctor import (
     usb,
     warn,
 )
-from genima.doctor.findings import as_json, failed, table
+from genima.doctor.findings import as_json, format_table, has_failures
 from genima.doctor.streams import TopicPublisher, TopicSamples
 from genima.errors import GenimaError
 from genima.io import paths
@@ -80,13 +79,13 @@ def test_a_table_fits_the_terminal_and_says_how_many_there_are_of_each() -> None
         Group("two", [fail("a longer name", "broken", "mend it"), skipped("c", "there is none")]),
     ]
     for width in (60, 80, 200):
-        lines = table(groups, width).splitlines()
+        lines = format_table(groups, width).splitlines()
         assert max(map(len, lines)) <= width
         assert lines[0] == "one" and lines[1].split() == ["ok", "a", "fine"]
         assert lines[-1] == "1 ok, 1 warn, 1 fail, 1 not looked at"
-    text = table(groups, 200)
+    text = format_table(groups, 200)
     assert "FAIL  a longer name" in text and "-> mend it" in text and "not looked at: there is none" in text
-    assert failed(groups) and not failed(groups[:1])
+    assert has_failures(groups) and not has_failures(groups[:1])
     assert json.loads(json.dumps(as_json(groups)))[1]["findings"][0] == {
         "what": "a longer name", "status": "fail", "found": "broken", "remedy": "mend it",
     }  # fmt: skip
@@ -113,7 +112,7 @@ HUBS = {
 
 def test_cameras_on_usb_3_are_fine_and_what_they_share_is_added_up(tmp_path: Path) -> None:
     sys = write(tmp_path, HUBS | camera("2-1.1", 5000) | camera("2-1.2", 5000) | camera("4-2", 5000, "435i", 4))
-    found = by_name(usb.connections(sys, tmp_path / "dev", {}))
+    found = by_name(usb.check_connections(sys, tmp_path / "dev", {}))
     assert all(each.status is Status.OK for each in found.values())
     assert set(found) == {"D415 at 2-1.1", "D415 at 2-1.2", "D435I at 4-2", "bus usb2", "hub at 2-1", "bus usb4"}
     assert "2 cameras of 640x480x30 take 295 of about 3200 Mbit/s" in found["bus usb2"].found  # 16 bits a pixel
@@ -122,7 +121,7 @@ def test_cameras_on_usb_3_are_fine_and_what_they_share_is_added_up(tmp_path: Pat
 
 def test_a_camera_that_fell_back_to_usb_2_fails(tmp_path: Path) -> None:
     sys = write(tmp_path, HUBS | camera("1-3", 480, bus=1) | camera("1-4", 480, bus=1))
-    found = by_name(usb.connections(sys, tmp_path / "dev", RIG))
+    found = by_name(usb.check_connections(sys, tmp_path / "dev", RIG))
     assert found["D415 at 1-3"].status is Status.FAIL and "USB 2" in found["D415 at 1-3"].found
     assert found["bus usb1"].status is Status.FAIL  # two streams do not fit, either
 
@@ -132,34 +131,34 @@ def test_too_many_large_images_on_one_bus_fail(tmp_path: Path) -> None:
     for count, status in ((2, Status.OK), (3, Status.WARN), (4, Status.FAIL)):
         cameras = {key: value for n in range(count) for key, value in camera(f"2-{n + 2}", 5000).items()}
         sys = write(tmp_path / str(count), HUBS | cameras)
-        assert by_name(usb.connections(sys, tmp_path, {"front": large}))["bus usb2"].status is status
+        assert by_name(usb.check_connections(sys, tmp_path, {"front": large}))["bus usb2"].status is status
 
 
 def test_a_camera_that_the_user_may_not_open_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sys = write(tmp_path, HUBS | camera("2-2", 5000) | {"dev/bus/usb/002/007": ""})
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may open everything
-    assert "udev" in by_name(usb.connections(sys, tmp_path / "dev", {}))["D415 at 2-2"].remedy
+    assert "udev" in by_name(usb.check_connections(sys, tmp_path / "dev", {}))["D415 at 2-2"].remedy
 
 
 def test_no_usb_is_not_looked_at_and_no_camera_is_no_fault_without_a_cameras_file(tmp_path: Path) -> None:
-    [hidden] = usb.connections(tmp_path, tmp_path, RIG)
+    [hidden] = usb.check_connections(tmp_path, tmp_path, RIG)
     assert hidden.status is Status.SKIPPED
     sys = write(tmp_path, HUBS)
-    [none] = usb.connections(sys, tmp_path, {})
+    [none] = usb.check_connections(sys, tmp_path, {})
     assert none.status is Status.SKIPPED
-    [missing] = usb.connections(sys, tmp_path, RIG)
+    [missing] = usb.check_connections(sys, tmp_path, RIG)
     assert missing.status is Status.FAIL
 
 
 def test_serial_numbers_are_compared_with_the_cameras_file() -> None:
     right = usb.LibrealsenseCamera(WRIST.serial, "D415", "3.2", "5.16.0.1")
-    found = by_name(usb.serials(RIG, [right, usb.LibrealsenseCamera("999", "D435I", "3.2", "5.16")]))
+    found = by_name(usb.check_serials(RIG, [right, usb.LibrealsenseCamera("999", "D435I", "3.2", "5.16")]))
     assert found[f"wrist {WRIST.serial}"].status is Status.OK
     assert found[f"front {FRONT.serial}"].status is Status.FAIL and "999" in found[f"front {FRONT.serial}"].found
     assert found["D435I 999"].status is Status.WARN
-    slow = by_name(usb.serials({"wrist": WRIST}, [usb.LibrealsenseCamera(WRIST.serial, "D415", "2.1", "")]))
+    slow = by_name(usb.check_serials({"wrist": WRIST}, [usb.LibrealsenseCamera(WRIST.serial, "D415", "2.1", "")]))
     assert slow[f"wrist {WRIST.serial}"].status is Status.FAIL
-    other = by_name(usb.serials({"wrist": WRIST}, [usb.LibrealsenseCamera(WRIST.serial, "D435", "3.2", "")]))
+    other = by_name(usb.check_serials({"wrist": WRIST}, [usb.LibrealsenseCamera(WRIST.serial, "D435", "3.2", "")]))
     assert "is a D435, not a D415" in other[f"wrist {WRIST.serial}"].found
 
 
@@ -169,14 +168,14 @@ def test_librealsense_is_asked_for_what_it_has_and_its_errors_are_one_line() -> 
         supports=lambda what: what != 4, get_info={1: "831", 2: "Intel RealSense D435I", 3: "3.2"}.__getitem__
     )
     rs = SimpleNamespace(camera_info=info, context=lambda: SimpleNamespace(query_devices=lambda: [device]))
-    assert usb.known(rs) == [usb.LibrealsenseCamera("831", "D435I", "3.2", "")]
+    assert usb.find_librealsense_cameras(rs) == [usb.LibrealsenseCamera("831", "D435I", "3.2", "")]
 
     def broken() -> None:
         raise RuntimeError("failed to set power state")
 
     rs.context = lambda: SimpleNamespace(query_devices=broken)
     with pytest.raises(GenimaError, match="power state"):
-        usb.known(rs)
+        usb.find_librealsense_cameras(rs)
 
 
 def test_the_example_of_a_cameras_file_can_be_read() -> None:
@@ -213,13 +212,13 @@ def test_malformed_cameras_files_are_refused_with_the_reason(tmp_path: Path, tex
     with pytest.raises(GenimaError, match=words) as refused:
         load_rig(file)
     assert str(file) in str(refused.value)
-    assert configuration.cameras(str(file))[1].status is Status.FAIL
+    assert configuration.check_cameras(str(file))[1].status is Status.FAIL
 
 
 def test_a_missing_cameras_file_is_named() -> None:
-    assert "nowhere.yaml does not exist" in configuration.cameras("nowhere.yaml")[1].found
-    assert "nothing_like_it" in configuration.cameras("nothing_like_it")[1].found
-    assert configuration.cameras(None)[1].status is Status.SKIPPED
+    assert "nowhere.yaml does not exist" in configuration.check_cameras("nowhere.yaml")[1].found
+    assert "nothing_like_it" in configuration.check_cameras("nothing_like_it")[1].found
+    assert configuration.check_cameras(None)[1].status is Status.SKIPPED
 
 
 # ------------------------------------------------------------------------------------------------------------ kernel
@@ -246,7 +245,7 @@ def test_the_kernel(tmp_path: Path, version: str | None, flag: str | None, robot
         write(tmp_path, {"proc/version": version})
     if flag:
         write(tmp_path, {"sys/kernel/realtime": flag})
-    finding = kernel.real_time_kernel(tmp_path / "sys", tmp_path / "proc", robot)
+    finding = kernel.check_real_time_kernel(tmp_path / "sys", tmp_path / "proc", robot)
     assert finding.status is status
 
 
@@ -256,7 +255,7 @@ def test_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
         (0, False, Status.WARN),
     ):  # fmt: skip
         monkeypatch.setattr(kernel, "may_have", lambda wanted, granted=granted: wanted <= granted)
-        assert kernel.priority(robot).status is status
+        assert kernel.check_priority(robot).status is status
 
 
 def test_our_own_driver_needs_no_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -264,13 +263,13 @@ def test_our_own_driver_needs_no_loop(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(kernel, "may_have", lambda wanted: wanted <= 20)
     write(tmp_path, {"proc/version": PLAIN, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave"})
     for loop, statuses in ((False, [Status.OK, Status.OK, Status.OK]), (True, [Status.WARN, Status.FAIL])):
-        said = [each.status for each in kernel.findings(tmp_path / "sys", tmp_path / "proc", True, loop)]
+        said = [each.status for each in kernel.check_kernel(tmp_path / "sys", tmp_path / "proc", True, loop)]
         assert said[: len(statuses)] == statuses and said[3] is Status.WARN
 
 
 def test_to_ask_for_a_priority_leaves_this_thread_as_it_is() -> None:
     before = os.sched_getscheduler(0)
-    kernel.may_have(1)
+    kernel.can_set_priority(1)
     assert os.sched_getscheduler(0) == before
 
 
@@ -280,18 +279,18 @@ def test_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         (8 << 20, False, Status.OK),
     ):  # fmt: skip
         monkeypatch.setattr(resource, "getrlimit", lambda what, soft=soft: (soft, soft))
-        assert kernel.locked_memory(robot).status is status
+        assert kernel.check_locked_memory(robot).status is status
 
 
 def test_governors(tmp_path: Path) -> None:
-    assert kernel.governors(tmp_path, True).status is Status.SKIPPED
+    assert kernel.check_governors(tmp_path, True).status is Status.SKIPPED
     file = "devices/system/cpu/cpu{}/cpufreq/scaling_governor"
     sys = write(tmp_path, {file.format(n): "performance" for n in range(4)})
-    assert kernel.governors(sys, True).status is Status.OK
+    assert kernel.check_governors(sys, True).status is Status.OK
     write(sys, {file.format(3): "powersave"})
-    finding = kernel.governors(sys, True)
+    finding = kernel.check_governors(sys, True)
     assert finding.status is Status.WARN and finding.found.startswith("performance on 3, powersave on 1")
-    assert kernel.governors(sys, False).status is Status.OK
+    assert kernel.check_governors(sys, False).status is Status.OK
 
 
 # ----------------------------------------------------------------------------------------------------------- network
@@ -308,13 +307,13 @@ def test_network_cards(tmp_path: Path) -> None:
     )  # fmt: skip
     (sys / "class/net/usb0").symlink_to(sys / "devices/pci0/usb1/1-2/net/usb0")
     (sys / "class/net/usb0/device").symlink_to(sys / "devices/pci0/usb1/1-2")
-    statuses = {name: network.interface(sys, name).status for name in ("eth0", "slow", "down", "wlan0", "usb0", "lo")}
+    statuses = {name: network.check_card(sys, name).status for name in ("eth0", "slow", "down", "wlan0", "usb0", "lo")}
     assert statuses == {
         "eth0": Status.OK, "slow": Status.FAIL, "down": Status.OK, "wlan0": Status.FAIL, "usb0": Status.WARN,
         "lo": Status.OK,
     }  # fmt: skip
-    assert network.interface(sys, "wlan1").status is Status.FAIL
-    assert network.interface(sys, "gone").status is Status.SKIPPED
+    assert network.check_card(sys, "wlan1").status is Status.FAIL
+    assert network.check_card(sys, "gone").status is Status.SKIPPED
 
 
 def test_round_trips_are_judged_by_a_millisecond() -> None:
@@ -322,31 +321,31 @@ def test_round_trips_are_judged_by_a_millisecond() -> None:
         ([1e-4] * 100, Status.OK), ([1e-4] * 97 + [2e-3] * 3, Status.OK), ([1e-4] * 90 + [2e-3] * 10, Status.WARN),
         ([5e-4] * 100, Status.WARN), ([2e-3] * 100, Status.FAIL),
     ):  # fmt: skip
-        assert network.judge(trips).status is status
-    assert "0.10 ms" in network.judge([1e-4] * 100).found
+        assert network.check_round_trips(trips).status is status
+    assert "0.10 ms" in network.check_round_trips([1e-4] * 100).found
 
 
 def test_the_way_to_this_machine_and_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert network.card("127.0.0.1") == ("lo", True)
+    assert network.find_card("127.0.0.1") == ("lo", True)
     monkeypatch.setattr(network, "_TRIES", 3)
-    found = by_name(network.to_robot(Path("/sys"), "127.0.0.1"))
+    found = by_name(network.check_robot_link(Path("/sys"), "127.0.0.1"))
     assert "of 3" in found["round trip to the robot"].found
     assert "network" not in found
     monkeypatch.setattr(network, "card", lambda host: ("lo", False))
-    assert by_name(network.to_robot(Path("/sys"), "127.0.0.1"))["network"].status is Status.WARN
+    assert by_name(network.check_robot_link(Path("/sys"), "127.0.0.1"))["network"].status is Status.WARN
     assert found["control interface"].status is Status.SKIPPED  # nobody must disturb a robot that moves
 
     def silent(host: str) -> float:
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(network, "round_trip", silent)
-    assert by_name(network.to_robot(Path("/sys"), "127.0.0.1"))["robot"].status is Status.FAIL
+    assert by_name(network.check_robot_link(Path("/sys"), "127.0.0.1"))["robot"].status is Status.FAIL
 
     def unknown(name: str) -> str:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "gethostbyname", unknown)
-    [wrong] = network.to_robot(Path("/sys"), "no.such.robot")
+    [wrong] = network.check_robot_link(Path("/sys"), "no.such.robot")
     assert wrong.status is Status.FAIL and "not known" in wrong.found
 
 
@@ -374,13 +373,13 @@ def test_the_way_to_this_machine_and_to_none(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_variables(name: str, value: str, robot: bool, status: Status, what: str) -> None:
-    assert by_name(ros.variables({name: value}, wheels=True, robot=robot))[what].status is status
-    others = [each for each in ros.variables({}, wheels=True, robot=False) if each.what != what]
+    assert by_name(ros.check_variables({name: value}, wheels=True, robot=robot))[what].status is status
+    others = [each for each in ros.check_variables({}, wheels=True, robot=False) if each.what != what]
     assert all(each.status is Status.OK for each in others)
 
 
 def test_another_middleware_of_an_installed_ros_is_only_untried() -> None:
-    found = by_name(ros.variables({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, wheels=False, robot=True))
+    found = by_name(ros.check_variables({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, wheels=False, robot=True))
     assert found["RMW_IMPLEMENTATION"].status is Status.WARN
 
 
@@ -411,56 +410,59 @@ def test_profiles_are_understood(tmp_path: Path, size: int, builtin: str, more: 
 def test_our_own_profile_is_fine_and_needs_no_sockets(tmp_path: Path) -> None:
     proc = write(tmp_path, {"sys/net/core/rmem_max": 212992, "sys/net/core/wmem_max": 212992})
     environment = {ros.PROFILE: str(paths.shared("config", "dds", "shared_memory.xml"))}
-    found = by_name(ros.transport(environment, proc, tmp_path, robot=True))
+    found = by_name(ros.check_transport(environment, proc, tmp_path, robot=True))
     assert {each.status for each in found.values()} == {Status.OK}
     assert "shared memory alone, 4 MiB a process" in found["DDS profile"].found
-    without = by_name(ros.transport({}, proc, tmp_path, robot=True))
+    without = by_name(ros.check_transport({}, proc, tmp_path, robot=True))
     assert without["DDS profile"].status is Status.SKIPPED
     assert without["socket buffers"].status is Status.WARN and "rmem_max 0.2 MiB" in without["socket buffers"].found
-    assert by_name(ros.transport({}, proc, tmp_path, robot=False))["socket buffers"].status is Status.OK
+    assert by_name(ros.check_transport({}, proc, tmp_path, robot=False))["socket buffers"].status is Status.OK
 
 
 @pytest.mark.parametrize("file", sorted(paths.shared("config", "dds").glob("*.xml")), ids=lambda file: file.stem)
 def test_profiles_that_come_with_the_project_carry_tiles(tmp_path: Path, file: Path) -> None:
-    found = by_name(ros.transport({ros.PROFILE: str(file)}, tmp_path, tmp_path, robot=True))
+    found = by_name(ros.check_transport({ros.PROFILE: str(file)}, tmp_path, tmp_path, robot=True))
     assert found["DDS profile"].status is Status.OK
 
 
 def test_profiles_that_lose_tiles_or_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "profile.xml"
     environment = {ros.PROFILE: str(file)}
-    [missing] = ros.transport(environment, tmp_path, tmp_path, robot=True)
+    [missing] = ros.check_transport(environment, tmp_path, tmp_path, robot=True)
     assert missing.status is Status.FAIL and "No such file" in missing.found
     file.write_text("<profiles>")
-    [torn] = ros.transport(environment, tmp_path, tmp_path, robot=True)
+    [torn] = ros.check_transport(environment, tmp_path, tmp_path, robot=True)
     assert torn.status is Status.FAIL and "not XML" in torn.found
     file.write_text(PROFILE.format(size="big", builtin="false", more=""))
-    [odd] = ros.transport(environment, tmp_path, tmp_path, robot=True)
+    [odd] = ros.check_transport(environment, tmp_path, tmp_path, robot=True)
     assert odd.status is Status.FAIL
     file.write_text(PROFILE.format(size=100_000, builtin="false", more=""))
-    found = by_name(ros.transport(environment, tmp_path, tmp_path, robot=True))
+    found = by_name(ros.check_transport(environment, tmp_path, tmp_path, robot=True))
     assert found["DDS profile"].status is Status.WARN
     assert found["socket buffers"].status is Status.SKIPPED  # there is no such file below this /proc
 
 
 def test_shared_memory_that_is_small_or_missing(tmp_path: Path, small_disk: Path) -> None:
-    assert ros.shared_memory(small_disk, 4 << 20).status is Status.WARN
-    assert ros.shared_memory(small_disk, 10_000).status is Status.OK
-    assert ros.shared_memory(tmp_path / "nowhere", 4 << 20).status is Status.FAIL
+    assert ros.check_shared_memory(small_disk, 4 << 20).status is Status.WARN
+    assert ros.check_shared_memory(small_disk, 10_000).status is Status.OK
+    assert ros.check_shared_memory(tmp_path / "nowhere", 4 << 20).status is Status.FAIL
 
 
 # ----------------------------------------------------------------------------------------------------- clocks and disk
 
 
 def test_this_machines_clock() -> None:
-    assert clock.synchronised(True, lambda: clock.Kernel(True, 0.012)).found == "synchronised, off by at most 12 ms"
-    assert clock.synchronised(True, lambda: clock.Kernel(False, 16.0)).status is Status.WARN
-    assert clock.synchronised(False, lambda: clock.Kernel(False, 16.0)).status is Status.OK
+    assert (
+        clock.check_synchronisation(True, lambda: clock.Kernel(True, 0.012)).found
+        == "synchronised, off by at most 12 ms"
+    )
+    assert clock.check_synchronisation(True, lambda: clock.Kernel(False, 16.0)).status is Status.WARN
+    assert clock.check_synchronisation(False, lambda: clock.Kernel(False, 16.0)).status is Status.OK
 
     def missing() -> clock.Kernel:
         raise OSError("no such call")
 
-    assert clock.synchronised(True, missing).status is Status.SKIPPED
+    assert clock.check_synchronisation(True, missing).status is Status.SKIPPED
     assert 0 <= clock.adjtimex().error < 1e4  # s: the kernel's own structure was read as it is laid out
 
 
@@ -499,31 +501,31 @@ def time_server() -> Iterator[Callable[[float, int], int]]:
 
 @pytest.mark.parametrize("ahead", [0.0, 0.75, -3.0])
 def test_another_machines_clock_is_measured(time_server: Callable[[float, int], int], ahead: float) -> None:
-    measured, doubt = clock.offset("127.0.0.1", time_server(ahead, 2))
+    measured, doubt = clock.clock_offset("127.0.0.1", time_server(ahead, 2))
     assert abs(measured - ahead) <= doubt + 1e-6
-    finding = clock.agrees("robot", lambda host: (measured, doubt))
+    finding = clock.check_other_clock("robot", lambda host: (measured, doubt))
     assert finding.status is (Status.FAIL if ahead and doubt < 0.5 else finding.status)
 
 
 def test_a_time_server_that_does_not_know_the_time_or_is_silent(time_server: Callable[[float, int], int]) -> None:
     port = time_server(0.0, 0)
     with pytest.raises(OSError, match="not synchronised"):
-        clock.offset("127.0.0.1", port)
+        clock.clock_offset("127.0.0.1", port)
 
     def silent(host: str) -> tuple[float, float]:
         raise TimeoutError("timed out")
 
-    assert clock.agrees("robot", silent).status is Status.SKIPPED
-    assert clock.agrees("robot", lambda host: (0.02, 0.001)).status is Status.WARN
-    assert clock.agrees("robot", lambda host: (-0.001, 0.001)).status is Status.OK
+    assert clock.check_other_clock("robot", silent).status is Status.SKIPPED
+    assert clock.check_other_clock("robot", lambda host: (0.02, 0.001)).status is Status.WARN
+    assert clock.check_other_clock("robot", lambda host: (-0.001, 0.001)).status is Status.OK
 
 
 def test_room_for_demos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for free, status in ((100e9, Status.OK), (20e9, Status.WARN), (1e9, Status.FAIL)):
-        monkeypatch.setattr(disk.shutil, "disk_usage", lambda place, free=free: SimpleNamespace(free=free))
-        assert disk.room(tmp_path / "not/yet/there").status is status
+        monkeypatch.setattr(examination.shutil, "disk_usage", lambda place, free=free: SimpleNamespace(free=free))
+        assert examination.disk_space(tmp_path / "not/yet/there").status is status
     monkeypatch.setattr(os, "access", lambda place, mode: False)
-    assert disk.room(tmp_path).status is Status.FAIL
+    assert examination.disk_space(tmp_path).status is Status.FAIL
 
 
 # ------------------------------------------------------------------------------------------------- models and the GPU
@@ -533,7 +535,7 @@ CARD = gpu.GraphicsCard("NVIDIA GeForce RTX 4090", "570.1", 25.7, 0.5)
 
 
 def judged(cards: list[gpu.GraphicsCard] | str, problem: str, count: float, missing: str = "") -> list[Finding]:
-    return list(by_name(gpu.judge(cards, problem, int(count), missing)).values())
+    return list(by_name(gpu.check_memory(cards, problem, int(count), missing)).values())
 
 
 def test_the_bundled_models_need_no_gpu_and_the_papers_do() -> None:
@@ -549,7 +551,7 @@ def test_the_bundled_models_need_no_gpu_and_the_papers_do() -> None:
     assert [each.status for each in unusable] == [Status.WARN, Status.OK]
     absent = judged([CARD], "", 4e8, "stabilityai/sd-turbo")
     assert absent[0].status is Status.WARN and "hf download stabilityai/sd-turbo" in absent[0].remedy
-    [nothing] = gpu.findings(None)
+    [nothing] = gpu.check_cards(None)
     assert nothing.status is Status.SKIPPED
 
 
@@ -557,7 +559,7 @@ def test_weights_are_counted_with_those_of_the_base(checkpoint_folder: Path, tmp
     from safetensors.numpy import save_file
 
     _, folders = read_pair(checkpoint_folder)
-    own, missing = gpu.weights(folders)
+    own, missing = gpu.count_weights(folders)
     assert own > 0 and missing == ""
     base = tmp_path / "base"
     for part, size in (("unet", 1000), ("vae", 200), ("text_encoder", 30), ("safety_checker", 5000)):
@@ -568,12 +570,12 @@ def test_weights_are_counted_with_those_of_the_base(checkpoint_folder: Path, tmp
     agent.mkdir()
     alone = {**folders, DIFFUSION_AGENT: agent}
     (agent / FILE).write_text(json.dumps({"base": "nobody/has-this", "conditioning": "controlnet"}))
-    without, missing = gpu.weights(alone)
+    without, missing = gpu.count_weights(alone)
     assert missing == "nobody/has-this"
     (agent / FILE).write_text(json.dumps({"base": str(base), "conditioning": "controlnet"}))
-    assert gpu.weights(alone) == (without + 1230, "")  # one precision of each part that draws
+    assert gpu.count_weights(alone) == (without + 1230, "")  # one precision of each part that draws
     (agent / FILE).write_text(json.dumps({"base": str(base), "conditioning": "unet"}))
-    assert gpu.weights(alone) == (without + 230, "")  # its own UNet lies in the checkpoint
+    assert gpu.count_weights(alone) == (without + 230, "")  # its own UNet lies in the checkpoint
 
 
 def test_nvidia_smi_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -586,30 +588,30 @@ def test_nvidia_smi_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     ):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-        found = gpu.cards()
+        found = gpu.find_cards()
         assert (found if isinstance(found, str) else found[0].name).startswith(expected)
     program.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 570.86.15, 81559, 1024'\n")
-    [card] = gpu.cards()
+    [card] = gpu.find_cards()
     assert isinstance(card, gpu.GraphicsCard) and 85 < card.total < 86  # GB of 81559 MiB
 
 
 def test_a_checkpoint_against_robots(checkpoint_folder: Path, robot: RobotModel) -> None:
-    spec, _, found = configuration.checkpoint(str(checkpoint_folder), robot)
+    spec, _, found = configuration.check_checkpoint(str(checkpoint_folder), robot)
     assert spec is not None and {each.status for each in found} == {Status.OK}
-    other = by_name(configuration.checkpoint(str(checkpoint_folder), RobotModel.load("fr3"))[2])
+    other = by_name(configuration.check_checkpoint(str(checkpoint_folder), RobotModel.load("fr3"))[2])
     assert other["its robot"].status is Status.FAIL and "fr3_joint1" in other["its robot"].found
-    [missing] = configuration.checkpoint("nowhere", robot)[2]
+    [missing] = configuration.check_checkpoint("nowhere", robot)[2]
     assert missing.status is Status.FAIL
-    [unnamed] = configuration.checkpoint(None, robot)[2]
+    [unnamed] = configuration.check_checkpoint(None, robot)[2]
     assert unnamed.status is Status.SKIPPED
-    assert configuration.robot("r2d2")[1].status is Status.FAIL
+    assert configuration.check_robot("r2d2")[1].status is Status.FAIL
 
 
 def test_cameras_against_a_checkpoint(robot: RobotModel) -> None:
     spec = PolicySpec("panda", robot.joint_names, camera_size=(640, 480))
     slow = Device("3", "D415", 640, 480, 15, "base")
     small = Device("4", "D415", 424, 240, 30, "base")
-    found = by_name(configuration.rig_fits({"wrist": WRIST, "front": slow, "right_shoulder": small}, spec))
+    found = by_name(configuration.check_rig({"wrist": WRIST, "front": slow, "right_shoulder": small}, spec))
     assert [each.status for each in found.values()] == [Status.OK, Status.WARN, Status.FAIL, Status.FAIL]
     assert "424x240, the checkpoint takes 640x480" in found["right_shoulder camera"].found
     assert "the cameras file has wrist, front, right_shoulder" in found["left_shoulder camera"].found
@@ -630,7 +632,7 @@ def calibrated(tmp_path: Path) -> Callable[..., Finding]:
         fields = {"date": (NOW - timedelta(days=3)).isoformat(), **fields}
         CameraCalibration(camera, **fields).save(tmp_path)  # type: ignore[arg-type]
         rig = {"front": device} if device else {}
-        [finding] = configuration.calibrations(str(tmp_path), None, rig, RobotModel.load("panda"), NOW)
+        [finding] = configuration.check_calibrations(str(tmp_path), None, rig, RobotModel.load("panda"), NOW)
         return finding
 
     return find
@@ -670,22 +672,22 @@ def test_calibrations_that_do_not_fit(calibrated: Callable[..., Finding]) -> Non
 
 
 def test_missing_and_malformed_calibrations(tmp_path: Path, robot: RobotModel) -> None:
-    [unnamed] = configuration.calibrations(None, None, {}, robot)
+    [unnamed] = configuration.check_calibrations(None, None, {}, robot)
     assert unnamed.status is Status.SKIPPED
-    [nowhere] = configuration.calibrations("nowhere", None, {}, robot)
+    [nowhere] = configuration.check_calibrations("nowhere", None, {}, robot)
     assert nowhere.status is Status.FAIL
-    [empty] = configuration.calibrations(str(tmp_path), None, {}, robot)
+    [empty] = configuration.check_calibrations(str(tmp_path), None, {}, robot)
     assert empty.status is Status.FAIL
     (tmp_path / "front.yaml").write_text("translation: [0, 0")
     spec = PolicySpec("panda", robot.joint_names)
-    found = by_name(configuration.calibrations(str(tmp_path), spec, {}, robot))
+    found = by_name(configuration.check_calibrations(str(tmp_path), spec, {}, robot))
     assert set(found) == set(spec.views) and {each.status for each in found.values()} == {Status.FAIL}
     assert "not YAML" in found["front"].found and "there are front" in found["wrist"].found
 
 
 def test_the_simulators_own_calibration_is_fine(robot: RobotModel) -> None:
     spec = PolicySpec("panda", robot.joint_names)
-    assert {each.status for each in configuration.calibrations("sim", spec, {}, robot)} == {Status.OK}
+    assert {each.status for each in configuration.check_calibrations("sim", spec, {}, robot)} == {Status.OK}
 
 
 # -------------------------------------------------------------------------------------------------------- installation
@@ -695,25 +697,27 @@ def test_packages_are_compared_with_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("# words\n# [base]\nnumpy==2.0\ntorch==2.13.0\n# [ros] words\nros-rclpy==7.1.6\n")
     have: dict[str, str] = {"numpy": "2.0", "torch": "2.13.0+cpu"}
-    assert installation.packages(lock, have.get).found == "all 2 as locked"  # ROS is installed otherwise
-    assert installation.packages(lock, (have | {"ros-rclpy": "7.1.6"}).get).found == "all 3 as locked"
-    other = installation.packages(lock, (have | {"numpy": "1.9"}).get)
+    assert installation.check_packages(lock, have.get).found == "all 2 as locked"  # ROS is installed otherwise
+    assert installation.check_packages(lock, (have | {"ros-rclpy": "7.1.6"}).get).found == "all 3 as locked"
+    other = installation.check_packages(lock, (have | {"numpy": "1.9"}).get)
     assert other.status is Status.WARN and "numpy 1.9 for 2.0" in other.found
-    assert installation.packages(lock, {"numpy": "2.0"}.get).status is Status.FAIL
-    assert installation.packages(tmp_path / "none", have.get).status is Status.SKIPPED
+    assert installation.check_packages(lock, {"numpy": "2.0"}.get).status is Status.FAIL
+    assert installation.check_packages(tmp_path / "none", have.get).status is Status.SKIPPED
 
 
 def test_python_versions() -> None:
-    statuses = [installation.python(version).status for version in ((3, 10, 9), (3, 11, 0), (3, 13, 5), (3, 14, 0))]
+    statuses = [
+        installation.check_python(version).status for version in ((3, 10, 9), (3, 11, 0), (3, 13, 5), (3, 14, 0))
+    ]
     assert statuses == [Status.FAIL, Status.OK, Status.OK, Status.FAIL]
 
 
 def test_rendering_that_fails_says_why() -> None:
-    crash = installation.rendering(("/bin/sh", "-c", "echo 'Cannot find EGL' >&2; exit 1"))
+    crash = installation.check_rendering(("/bin/sh", "-c", "echo 'Cannot find EGL' >&2; exit 1"))
     assert crash.status is Status.FAIL and "Cannot find EGL" in crash.found
-    killed = installation.rendering(("/bin/sh", "-c", "kill -SEGV $$"))
+    killed = installation.check_rendering(("/bin/sh", "-c", "kill -SEGV $$"))
     assert killed.status is Status.FAIL
-    works = installation.rendering(("/bin/sh", "-c", "echo renderer: llvmpipe"))
+    works = installation.check_rendering(("/bin/sh", "-c", "echo renderer: llvmpipe"))
     assert works.found == "llvmpipe, on the processor"
 
 
@@ -729,7 +733,7 @@ def heard(rate: float, speakers: Sequence[TopicPublisher] = ALONE, count: int = 
 
 
 def front(stream: TopicSamples, size: tuple[int, int] = (640, 480), encoding: str = "rgb8") -> Finding:
-    finding = streams.images("front", "cameras/front/color/image_raw", stream, size, encoding, FRONT)
+    finding = streams.check_images("front", "cameras/front/color/image_raw", stream, size, encoding, FRONT)
     by_name([finding])
     return finding
 
@@ -795,19 +799,22 @@ def test_lost_repeated_and_jittering_images() -> None:
     ],
 )
 def test_joints(stream: TopicSamples, problem: str, status: Status, words: str) -> None:
-    finding = streams.joints(stream, problem)
+    finding = streams.check_joint_states(stream, problem)
     by_name([finding])
     assert finding.status is status and words in finding.found
 
 
 def test_who_commands_and_who_is_there() -> None:
     guard, other = TopicPublisher("/command_guard", True), TopicPublisher("/b/command_guard", True)
-    statuses = [streams.commands(speakers).status for speakers in ([], [guard], [guard, other])]
+    statuses = [streams.check_command_publishers(speakers).status for speakers in ([], [guard], [guard, other])]
     assert statuses == [Status.SKIPPED, Status.OK, Status.FAIL]
     own = "/doctor"
-    assert streams.nodes([own, "/_ros2cli_daemon_0"], own).status is Status.FAIL
-    assert streams.nodes([own, "/controller", "/command_guard"], own).found == "/command_guard, /controller"
-    twice = streams.nodes([own, "/controller", "/controller", "/command_guard"], own)
+    assert streams.check_duplicate_nodes([own, "/_ros2cli_daemon_0"], own).status is Status.FAIL
+    assert (
+        streams.check_duplicate_nodes([own, "/controller", "/command_guard"], own).found
+        == "/command_guard, /controller"
+    )
+    twice = streams.check_duplicate_nodes([own, "/controller", "/controller", "/command_guard"], own)
     assert twice.status is Status.FAIL and twice.found == "run twice: /controller"
 
 
@@ -849,7 +856,7 @@ def test_our_own_arms_driver_needs_pylibfranka(
         raise metadata.PackageNotFoundError
 
     monkeypatch.setattr(drivers.metadata, "version", version)
-    arm, gripper = drivers.findings("franka_arm", "franka_hand", False, Path("/none"), load, "0.21.3", [])
+    arm, gripper = drivers.check_drivers("franka_arm", "franka_hand", False, Path("/none"), load, "0.21.3", [])
     assert arm.status is status and words in arm.found and gripper.status is status
     assert (arm.remedy != "") == (status is not Status.OK)
 
@@ -862,7 +869,7 @@ def test_franka_ros2s_controllers_need_their_packages(
     port = tmp_path / "ttyUSB0"
 
     def found(where: list[Path], cameras: bool = True) -> list[Finding]:
-        return list(drivers.findings(backend, "robotiq_2f140", cameras, port, no_library, "0.21.3", where))
+        return list(drivers.check_drivers(backend, "robotiq_2f140", cameras, port, no_library, "0.21.3", where))
 
     none = found([])
     assert [each.status for each in none] == [Status.FAIL] * 4
@@ -878,7 +885,7 @@ def test_franka_ros2s_controllers_need_their_packages(
 
 
 def test_a_driver_that_runs_elsewhere_is_not_looked_at() -> None:
-    found = list(drivers.findings("multipanda", "suction", False, Path("/none"), no_library, "0.21.3", []))
+    found = list(drivers.check_drivers("multipanda", "suction", False, Path("/none"), no_library, "0.21.3", []))
     assert [each.status for each in found] == [Status.SKIPPED] * 2
 
 

@@ -23,7 +23,7 @@ from genima.data.datasets.sample_index import SampleIndex
 from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.inspection.checkpoints import sphere_sheet
-from genima.inspection.report import Report, Section, listed
+from genima.inspection.report import Report, Section, format_list
 from genima.inspection.sheet import grid
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
@@ -364,7 +364,7 @@ def damage(folder: Path, what: str) -> None:
         (lambda pair: shutil.rmtree(pair / "diffusion_agent" / "unet"), "has no weights of unet"),
         (lambda pair: (pair / "controller" / "metrics.jsonl").write_text('{"loss": 1}\n'), "is damaged (line 1: "),
         (lambda pair: (pair / "controller" / "drawings.png").write_text("none"), "drawings.png: neither"),
-        (lambda pair: [shutil.rmtree(half) for half in pair.iterdir()], "nothing to inspect in"),
+        (lambda pair: [shutil.rmtree(half) for half in pair.iterdir()], "nothing to inspect"),
         (lambda pair: shutil.rmtree(pair), "is no folder"),
     ],
 )
@@ -405,7 +405,7 @@ def test_long_texts_are_wrapped_under_their_label_and_long_lists_cut() -> None:
     lines = str(report).splitlines()
     assert lines[0] == "title" and lines[1].startswith("  a       word") and lines[2].startswith(" " * 12 + "word")
     assert lines[-2:] == ["  longer  x", "          y"] and max(map(len, lines)) <= 120
-    assert listed("abcd", 2) == "a\nb\nand 2 more" and listed("ab", 2) == "a\nb"
+    assert format_list("abcd", 2) == "a\nb\nand 2 more" and format_list("ab", 2) == "a\nb"
 
 
 def test_a_grid_keeps_every_pixel_of_images_of_different_sizes() -> None:

@@ -30,8 +30,8 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
-from test_diffusion_agent import shaken
 from torch import Tensor
+from untrained import randomize_zeros
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
@@ -69,7 +69,7 @@ def make(spec: PolicySpec, kind: str) -> DiffusionAgent:
         unet = UNet2DConditionModel.from_config({**unet.config, "in_channels": 8})
     else:
         controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16)).eval()
-        shaken(controlnet)
+        randomize_zeros(controlnet)
     kind_of_scheduler = EulerAncestralDiscreteScheduler if kind == "ancestral" else type(base.scheduler)
     scheduler = kind_of_scheduler.from_config(base.scheduler.config)
     agent = DiffusionAgent(
@@ -240,7 +240,7 @@ def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySp
     assert isinstance(agent.scheduler, EulerAncestralDiscreteScheduler)
     for module in agent.modules.values():
         module.requires_grad_(False).eval()
-    shaken(agent.controlnet or agent.unet.conv_in)
+    randomize_zeros(agent.controlnet or agent.unet.conv_in)
     shown = tiles()
     frames = agent.frames(shown)
     encoders, tokenizers = base.prompts.encoders, base.prompts.tokenizers

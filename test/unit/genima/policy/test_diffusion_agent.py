@@ -28,6 +28,7 @@ from genima.types import Joints, Observation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "benchmarks"))
 from drawing import LatentCondition  # noqa: E402
+from untrained import randomize_zeros
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
 
@@ -40,15 +41,6 @@ def noisy_images(seed: int, count: int, size: int) -> Tensor:
         coarse = torch.rand(count, 3, cells, cells, generator=generator) * 2 - 1
         images += nn.functional.interpolate(coarse, size=(size, size), mode="bilinear") / 3
     return images
-
-
-def shaken(module: nn.Module) -> None:
-    """Give random weights to the layers that start at zero, so that everything has an effect."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        if not parameter.any():
-            with torch.no_grad():
-                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 def with_pixel_condition(agent: DiffusionAgent) -> None:
@@ -64,7 +56,7 @@ def agent(spec: PolicySpec) -> DiffusionAgent:
     for name, module in agent.modules.items():
         module.requires_grad_(False).eval()
         if name != "vae":
-            shaken(module)
+            randomize_zeros(module)
     return agent
 
 
@@ -86,7 +78,7 @@ def test_a_drawing_is_what_diffusers_pipeline_draws(agent: DiffusionAgent, condi
         agent = copy.deepcopy(agent)
         torch.manual_seed(1)
         with_pixel_condition(agent)
-        shaken(agent.controlnet)
+        randomize_zeros(agent.controlnet)
     kind = StableDiffusionControlNetPipeline if condition == "pixels" else LatentCondition
     pipeline = kind(
         vae=agent.vae, text_encoder=agent.prompts.encoders[0], tokenizer=agent.prompts.tokenizers[0], unet=agent.unet,

@@ -779,7 +779,7 @@ def test_a_gamepad_pushes_and_grips(graph) -> None:
     pad = Joy(axes=[0.0] * 8, buttons=[0] * 11)
     pad.axes[1] = 1.0
     pad.buttons[5] = 1
-    jogged.until(lambda: jogged.said, "it says nothing")
+    jogged.until(lambda: jogged.said, "no status received")
     assert jogged.said[-1].name == list(PANDA.joint_names), "it moves the gripper by itself"
     begin = jogged.tip[0]
     jogged.until(lambda: jogged.tip[0] > begin + 0.03, "it is not pushed", lambda: jogged.say_joy(pad))

@@ -23,6 +23,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from diffusers import ControlNetModel
 from safetensors.torch import load_file
+from small_training import OPTIONS, Deterministic, Numbers, Sum, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
@@ -60,62 +61,6 @@ def own_accelerator() -> Iterator[None]:
 
 
 # The loop
-
-
-class Numbers(torch.utils.data.Dataset[Tensor]):
-    """Pairs of numbers and their sum, with noise that is new on every visit."""
-
-    def __len__(self) -> int:
-        return 50
-
-    def __getitem__(self, visit: SampleIndex) -> Tensor:
-        x = np.random.default_rng(visit.moment).normal(size=2)
-        noise = np.random.default_rng(visit).normal()
-        return torch.tensor([*x, x.sum() + 0.01 * noise], dtype=torch.float32)
-
-
-TESTS = Path(__file__).resolve().parents[3]
-OPTIONS = LoopOptions(
-    steps=10, batch_size=4, learning_rate=1e-2, warmup_steps=2, save_every=5, workers=0, ema=0.9, mixed_precision="no"
-)
-
-
-class Sum(nn.Module):
-    """Learns to add, with dropout, batch normalisation and noise: whatever could go wrong in a resumed training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.net = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 1))
-
-    def forward(self, batch: Tensor) -> dict[str, Tensor]:
-        wanted = batch[:, 2] + 0.1 * torch.randn(len(batch))
-        return {"loss": (self.net(batch[:, :2])[:, 0] - wanted).square().mean()}
-
-
-def train(
-    folder: Path,
-    options: LoopOptions = OPTIONS,
-    stop_at: int | None = None,
-    model: nn.Module | None = None,
-    errors: Mapping[int, float] | None = None,
-) -> nn.Module:
-    """Checkpoints hold the weights; interrupted amid the save of step ``stop_at``."""
-    model = model or Sum()
-
-    def save(checkpoint: Path) -> None:
-        torch.save(model.state_dict(), checkpoint / "weights.pt")
-        if stop_at is not None and checkpoint.name == f"step-{stop_at:06d}.part":
-            raise KeyboardInterrupt
-
-    def validate(step: int, checkpoint: Path) -> dict[str, float]:
-        return {"error": errors[step] if errors else 1 / step}
-
-    try:
-        loop.run(model, Numbers(), torch.stack, options, folder, save, validate, "error")
-    except KeyboardInterrupt:
-        assert stop_at is not None
-    return model
 
 
 def weights(folder: Path, which: str = LAST) -> dict[str, Tensor]:
@@ -696,7 +641,7 @@ def test_another_version_of_the_base_is_refused(targets: TargetDataset, tmp_path
         (["diffusion", "--seed", "100000000000000000000"], "--seed 1000.*: must be "),
         (["diffusion", "--inference-steps", "1001"], "--inference-steps 1001: must be "),
         (["tiny", "--episodes", "0"], "--episodes 0: must be "),
-        (["nonsense"], "unknown recipe 'nonsense'"),
+        (["nonsense"], "unknown command 'train nonsense'"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(
@@ -824,23 +769,11 @@ def test_a_killed_training_leaves_a_checkpoint_that_loads_and_sigterm_one_of_the
     Controller.from_pretrained(tmp_path / "controller/last")
 
 
-class Deterministic(nn.Module):
-    """Learns to add without any noise, so that several processes may be compared with one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
-
-    def forward(self, batch: Tensor) -> dict[str, Tensor]:
-        return {"loss": (self.net(batch[:, :2])[:, 0] - batch[:, 2]).square().mean()}
-
-
 _TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from test_training import OPTIONS, Deterministic, train
+from small_training import OPTIONS, Deterministic, train
 
 train(Path(sys.argv[1]), replace(OPTIONS, accumulate=int(sys.argv[2])), model=Deterministic())
 """
@@ -853,7 +786,7 @@ def test_two_processes_train_as_one_does_also_after_a_resume(tmp_path: Path) -> 
     script.write_text(_TRAIN)
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(TESTS)])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 
     def run_two(name: str, accumulate: int) -> dict[str, Tensor]:
         command = [sys.executable, *launch, str(script), str(tmp_path / name), str(accumulate)]

@@ -15,15 +15,15 @@ from genima.types import Image
 
 Range = tuple[float, float]  # of a uniform distribution, drawn anew for every image
 Transform = Callable[[np.random.Generator, Image], Image]  # (h, w, 3) uint8 rgb to the same
-_LUMA = np.array([0.299, 0.587, 0.114])  # brightness of red, green and blue (ITU-R BT.601)
+_LUMA = np.array([0.299, 0.587, 0.114])  # luma weights of red, green and blue (ITU-R BT.601)
 
 
 @dataclass(frozen=True)
 class Elastic:
     """Elastic distortion: each pixel is taken from a nearby place, with smoothly varying offsets."""
 
-    shift: Range  # px, standard deviation of the way to that place, along each axis
-    smoothness: Range  # px, standard deviation of the Gaussian that smooths these ways
+    shift: Range  # px, standard deviation of the displacement along each axis
+    smoothness: Range  # px, standard deviation of the Gaussian that smooths the displacements
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
         """Return a distorted copy."""

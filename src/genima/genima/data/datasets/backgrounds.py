@@ -53,7 +53,7 @@ class Backgrounds:
 
 
 def _unreadable(file: Path) -> GenimaError:
-    return GenimaError(f"the background {file} cannot be read as an image; mend or remove it")
+    return GenimaError(f"background {file}: not readable as an image; repair or remove it")
 
 
 def random_background(rng: np.random.Generator, size: int) -> Image:

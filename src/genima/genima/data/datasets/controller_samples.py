@@ -15,27 +15,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genima.policy.spec import PolicySpec
-from genima.policy.controller.controller import JointStatistics
+from genima.cameras.camera import Camera
+from genima.control.jerk_limited_motion import minimum_jerk
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.backgrounds import Backgrounds
-from genima.data.datasets.sample_index import TargetSamples, SampleIndex
-from genima.control.jerk_limited_motion import minimum_jerk
-from genima.types import Image
+from genima.data.datasets.sample_index import SampleIndex, TargetSamples
+from genima.policy.controller.controller import JointStatistics
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
-from genima.cameras.camera import Camera
+from genima.types import Image
 
 
 @dataclass(frozen=True)
 class Perturbation:
     """Standard deviations of the samples' distance from the demos, in rad."""
 
-    start: float = 0.03  # of the measured joints: the arm is never quite on the demos' path
-    target: float = 0.03  # of the drawn joints: targets between and beyond the demos'
+    start: float = 0.03  # rad, of the measured joints: the arm deviates from the demos' path
+    target: float = 0.03  # rad, of the target joints: targets between and beyond the demos'
     far: float = 0.25  # of start and target in a share of the samples: anywhere (GENIMA paper, appendix J)
     far_share: float = 0.15
-    drawing: float = 0.015  # of each view's drawing on its own: views never agree exactly
+    drawing: float = 0.015  # rad, of each drawn view on its own: generated views never agree exactly
 
 
 class ControllerSample(NamedTuple):
@@ -81,7 +81,7 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
         self._backgrounds, self._perturbation, self._augmentation = backgrounds, perturbation, augmentation
         self._seed = seed
         self._cameras = [cameras[view].fitted(spec.view_size) for view in spec.views]
-        self._padding = moments.padding & ~_rests(moments)[:, None]
+        self._padding = moments.padding & ~_ends_at_rest(moments)[:, None]
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -140,11 +140,11 @@ def collate(samples: Sequence[ControllerSample]) -> ControllerBatch:
 
 def joint_statistics(moments: TargetSamples, floor: float = 0.05) -> JointStatistics:
     """Return mean and standard deviation of all commanded positions; deviations are at least ``floor`` rad."""
-    commanded = moments.actions[:, 0]  # with all K, a demo's first commands would count less than its others
+    commanded = moments.actions[:, 0]  # with all K, a demo's first commands would weigh less than the others
     return JointStatistics(commanded.mean(0), np.maximum(commanded.std(0), floor))
 
 
-def _rests(moments: TargetSamples) -> NDArray[np.bool_]:
+def _ends_at_rest(moments: TargetSamples) -> NDArray[np.bool_]:
     """Return (N,) whether a sample's episode ends at rest, so that its padded last action is a valid action."""
     _, number, count = np.unique(moments.episode, return_inverse=True, return_counts=True)
     rests = np.empty(len(moments), bool)

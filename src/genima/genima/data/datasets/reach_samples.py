@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.control.chunk_stream import ACCELERATION, VELOCITY
-from genima.data.datasets.sample_index import TargetSamples
 from genima.control.jerk_limited_motion import minimum_jerk
+from genima.data.datasets.sample_index import TargetSamples
 from genima.robot.model import RobotModel
 
 _NEAREST, _HIGHEST = 0.3, 0.8  # m, of the tip from the base's axis and above the table: where work and cameras are

@@ -21,32 +21,32 @@ from datasets.distributed import split_dataset_by_node
 from pydantic import Field
 from tqdm import tqdm
 
-from genima.policy.spec import PolicySpec
+from genima.cameras.camera import VIRTUAL, Camera
+from genima.cameras.tiling import fit
+from genima.cameras.undistortion import Undistorter
+from genima.cameras.virtual_view import VirtualView
 from genima.data.episodes import Episode, EpisodeError
 from genima.data.episodes.bag import calibration_topic, camera_info_topic, raw_topic
 from genima.data.episodes.cameras import EpisodeCameras
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, atomic_write, parse_json, read_bytes, read_json, shorten, validate
-from genima.types import Image
 from genima.io.outputs import output_lock
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
-from genima.targets import place_spheres, render_spheres
-from genima.system.terminal import printable
-from genima.cameras.camera import VIRTUAL, Camera
-from genima.cameras.undistortion import Undistorter
-from genima.cameras.tiling import fit
-from genima.cameras.virtual_view import VirtualView
 from genima.system.process_pool import WorkerPool
+from genima.system.terminal import printable
+from genima.targets import place_spheres, render_spheres
+from genima.types import Image
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
 _OURS = re.compile(r"shard-.*|\.shard-.*\.part|\.manifest\.json\..*\.part|manifest\.json|\.cache|\.rank-\d+\.lock")
 _KEY = b"genima"  # of the note in a shard's footer
-# At 4:4:4, as small coloured things would lose their colour with half the chroma's resolution.
+# 4:4:4: chroma subsampling would remove the colour of small objects.
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
-_RECALIBRATED = "it was recorded with another calibration than the first demo: render it apart, or say --cameras"
-_UNCALIBRATED = "its calibration is unknown: render it apart, with --cameras FOLDER"
+_RECALIBRATED = "recorded with another calibration than the first demo; render it separately, or give --cameras"
+_UNCALIBRATED = "unknown calibration; render it separately, with --cameras FOLDER"
 _UNSUCCESSFUL, _UNJUDGED = "not successful", "not judged (it has no /success)"
 _NOT_SUCCESSFUL = (_UNSUCCESSFUL, _UNJUDGED)
 _RATE_TOLERANCE = 0.1  # by which a demo's rate may differ from the dataset's
@@ -63,8 +63,8 @@ class RenderPlan:
     episodes_per_shard: int = 8
     renderer: str = "raycast"
     on_fault: Literal["skip", "refuse"] = "skip"
-    unjudged: Literal["skip", "keep"] = "skip"  # demos of which nobody has said whether they succeeded
-    images: Literal["jpeg", "png"] = "jpeg"  # how observations are stored: at quality 95, or without loss
+    unjudged: Literal["skip", "keep"] = "skip"  # demos without a judgement
+    images: Literal["jpeg", "png"] = "jpeg"  # format of observations: JPEG of quality 95, or lossless PNG
 
     @property
     def shards(self) -> list[tuple[Path, ...]]:
@@ -82,11 +82,11 @@ class RenderPlan:
             "schema": SCHEMA,
             "spec": self.spec.to_dict(),
             "cameras": {view: camera.to_dict() for view, camera in self.cameras.items()},
-            "episodes": [(folder.name, _recording(folder)) for folder in self.episodes],
+            "episodes": [(folder.name, _recording_id(folder)) for folder in self.episodes],
             "recorded": self.recorded,
             "episodes_per_shard": self.episodes_per_shard,
             "unjudged": self.unjudged,
-            **({"images": self.images} if self.images != "jpeg" else {}),  # datasets of before stay the same
+            **({"images": self.images} if self.images != "jpeg" else {}),  # existing datasets keep their fingerprints
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -98,7 +98,7 @@ class RenderSummary:
     moments: int
     episodes: int
     skipped: Mapping[str, str]  # why, by episode
-    missing: int  # shards that other machines have yet to make
+    missing: int  # shards left to other machines
 
     def __str__(self) -> str:
         text = f"{self.moments} moments of {self.episodes} demos"
@@ -119,7 +119,7 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
         GenimaError: when ``out`` holds another dataset or anything else, another process of this ``rank`` writes it, a
             demo is at fault and faults are refused, or none is left.
     """
-    _require_ours(out)
+    _require_own_dataset(out)
     fingerprint = plan.fingerprint()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
         return _render(plan, fingerprint, out, processes, rank, machines)
 
 
-def _require_ours(out: Path) -> None:
+def _require_own_dataset(out: Path) -> None:
     """Check that a folder is new, or holds a dataset of drawn targets, finished or not, and nothing else.
 
     Raises:
@@ -148,7 +148,7 @@ def _require_ours(out: Path) -> None:
 
 
 def _render(plan: RenderPlan, fingerprint: str, out: Path, processes: int, rank: int, machines: int) -> RenderSummary:
-    present = {path.name: _note(path) for path in sorted(out.glob("shard-*.parquet"))}
+    present = {path.name: _read_shard_metadata(path) for path in sorted(out.glob("shard-*.parquet"))}
     if any(note["fingerprint"] != fingerprint for note in present.values()):
         raise _another(out)
     if not present and (out / MANIFEST).exists() and _fingerprint(out) != fingerprint:
@@ -159,7 +159,11 @@ def _render(plan: RenderPlan, fingerprint: str, out: Path, processes: int, rank:
     if todo:
         (out / MANIFEST).unlink(missing_ok=True)
         _render_all(plan, todo, out, processes)
-    notes = {name: _note(out / name) for name in map(plan.shard_name, range(len(plan.shards))) if (out / name).exists()}
+    notes = {
+        name: _read_shard_metadata(out / name)
+        for name in map(plan.shard_name, range(len(plan.shards)))
+        if (out / name).exists()
+    }
     if any(note["fingerprint"] != fingerprint for note in notes.values()):  # another machine's, of another plan
         raise _another(out)
     skipped = {episode: reason for note in notes.values() for episode, reason in note["skipped"].items()}
@@ -205,7 +209,7 @@ def _write_manifest(
     atomic_write(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
-def _recording(folder: Path) -> str:
+def _recording_id(folder: Path) -> str:
     """Return an identifier of a recording, from rosbag2's metadata and the file sizes."""
     sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
     metadata = folder / "metadata.yaml"
@@ -219,7 +223,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Note(FileSchema):
+class _ShardMetadata(FileSchema):
     """Schema of the footer of a shard."""
 
     fingerprint: str
@@ -228,13 +232,13 @@ class _Note(FileSchema):
     skipped: dict[str, str]
 
 
-def _note(shard: Path) -> dict[str, Any]:
+def _read_shard_metadata(shard: Path) -> dict[str, Any]:
     """Return the renderer's metadata in the footer of a shard."""
     try:
         note = parse_json(pq.read_metadata(shard).metadata[_KEY], f"shard {shard}")
-        return validate(_Note, note, f"shard {shard}").model_dump()
+        return validate(_ShardMetadata, note, f"shard {shard}").model_dump()
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException, GenimaError):
-        raise GenimaError(f"{shard} is damaged or none of ours; remove it, the same command makes it anew") from None
+        raise GenimaError(f"{shard}: damaged or of another dataset; remove it and run the same command again") from None
 
 
 # --------------------------------------------------------------------------------------------------- in processes
@@ -299,7 +303,7 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
     if abs(episode.period * spec.action_rate - 1) > _RATE_TOLERANCE:
         what = f"recorded at {1 / episode.period:.3g} Hz, the dataset has {spec.action_rate:.3g} Hz"
         raise EpisodeError(episode.folder, what)
-    rectifiers = _rectifiers(episode, plan)
+    rectifiers = _undistorters(episode, plan)
     cameras = {view: rectifier.camera.fitted(spec.view_size) for view, rectifier in rectifiers.items()}
     last, rows = len(episode) - 1, []
     for t in range(len(episode)):
@@ -312,7 +316,7 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
             "positions": episode.positions[t],
             "gripper": episode.gripper[t],
             "target": episode.positions[end],
-            "target_open": bool(episode.command_gripper[steps[-1]] > 0.5),  # what the last action says
+            "target_open": bool(episode.command_gripper[steps[-1]] > 0.5),  # as commanded by the last action
             "actions": episode.command_positions[steps].ravel(),
             "action_gripper": episode.command_gripper[steps],
             "padding": np.arange(t, t + K) > last,
@@ -328,13 +332,13 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
             )
             layer = render_spheres(camera, placed, spec.appearance, plan.renderer)
             kind = ".jpg" if plan.images == "jpeg" else ".png"
-            row[f"observation.{view}"] = _encoded(fit(image, spec.view_size), kind)
-            row[f"spheres.{view}"] = _encoded(layer, ".png")
+            row[f"observation.{view}"] = _encode_image(fit(image, spec.view_size), kind)
+            row[f"spheres.{view}"] = _encode_image(layer, ".png")
         rows.append(row)
     return rows
 
 
-def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
+def _undistorters(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
     """Return the undistorters of a demo's views, by the calibrations that its targets are drawn with.
 
     A dataset has one calibration of each view: the controller learns from what these cameras would see, the checkpoint
@@ -369,7 +373,7 @@ def _rectifiers(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
     return rectifiers
 
 
-def _encoded(image: Image, kind: str) -> dict[str, Any]:
+def _encode_image(image: Image, kind: str) -> dict[str, Any]:
     """Return an rgb or rgba image as Hugging Face's datasets store it."""
     swapped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     return {"bytes": cv2.imencode(kind, swapped, _JPEG if kind == ".jpg" else _PNG)[1].tobytes(), "path": None}

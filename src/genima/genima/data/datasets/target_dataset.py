@@ -13,23 +13,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from genima.policy.spec import PolicySpec
-from genima.data.datasets.sample_index import TargetSamples
-from genima.data.datasets.render import MANIFEST, SCHEMA, sha256, shard_features
-from genima.errors import GenimaError
-from genima.io.files import FileSchema, Text, read_json, shorten, validate
 from genima.cameras.calibration_file import CalibrationSchema
-from genima.io.images import decode_colour, decode_rgba
-from genima.types import Image
-from genima.robot.model import RobotModel
-from genima.io.tables import MAX_ROWS, numbers, read_columns, texts
-from genima.targets import composite
 from genima.cameras.camera import VIRTUAL, Camera
 from genima.cameras.plausibility import require_plausible
 from genima.cameras.tiling import tile
+from genima.data.datasets.render import MANIFEST, SCHEMA, sha256, shard_features
+from genima.data.datasets.sample_index import TargetSamples
+from genima.errors import GenimaError
+from genima.io.files import FileSchema, Text, read_json, shorten, validate
+from genima.io.images import decode_colour, decode_rgba
+from genima.io.tables import MAX_ROWS, numbers, read_columns, texts
+from genima.policy.spec import PolicySpec
+from genima.robot.model import RobotModel
+from genima.targets import composite
+from genima.types import Image
 
 _MAX_TEXT = 1000  # characters
-_ANEW = "remove it and run ./genima render again"
+_RENDER_AGAIN = "remove it and run ./genima render again"
 _CACHE = ".cache"  # in the dataset's folder: the shards unpacked for access at random
 
 
@@ -67,8 +67,8 @@ class TargetDataset:
         files = [folder / shard["file"] for shard in manifest["shards"]]
         for file, shard in zip(files, manifest["shards"], strict=True):
             if not file.is_file() or (verify and sha256(file) != shard["sha256"]):
-                raise GenimaError(f"{file} is missing or damaged; {_ANEW}")
-        moments = _moments(files, manifest, spec)
+                raise GenimaError(f"{file} is missing or damaged; {_RENDER_AGAIN}")
+        moments = _read_samples(files, manifest, spec)
         rows = _unpack(files, shard_features(spec, cameras), folder / _CACHE)
         columns = {kind: [f"{kind}.{view}" for view in spec.views] for kind in ("observation", "spheres")}
         images = {kind: rows.select_columns(names) for kind, names in columns.items()}
@@ -138,16 +138,20 @@ def _unpack(files: Sequence[Path], features: datasets.Features, cache: Path) -> 
         try:
             there = pq.read_schema(file)
         except (OSError, ValueError) as error:  # Arrow's errors are among them
-            raise GenimaError(f"shard {file}: damaged ({shorten(str(error), 200)}); {_ANEW}") from None
+            raise GenimaError(f"shard {file}: damaged ({shorten(str(error), 200)}); {_RENDER_AGAIN}") from None
         if not there.equals(expected):
             odd = [f.name for f in expected if f.name not in there.names or there.field(f.name).type != f.type]
-            raise GenimaError(f"shard {file}: other columns than {MANIFEST} says ({shorten(', '.join(odd))}); {_ANEW}")
+            raise GenimaError(
+                f"shard {file}: other columns than {MANIFEST} says ({shorten(', '.join(odd))}); {_RENDER_AGAIN}"
+            )
     try:
         rows = datasets.Dataset.from_parquet([str(file) for file in files], features=features, cache_dir=str(cache))
         return rows.with_format("arrow")
     except Exception as error:  # the library wraps what was wrong in errors of its own
         cause = error.__cause__ or error
-        raise GenimaError(f"dataset {cache.parent} cannot be unpacked ({shorten(str(cause), 200)}); {_ANEW}") from None
+        raise GenimaError(
+            f"dataset {cache.parent} cannot be unpacked ({shorten(str(cause), 200)}); {_RENDER_AGAIN}"
+        ) from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -158,7 +162,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise GenimaError(f"{folder} holds no finished dataset ({MANIFEST} is missing); ./genima render makes one")
+        raise GenimaError(f"{folder}: no finished dataset ({MANIFEST} is missing); run ./genima render")
     what = f"manifest {path}"
     try:
         data = read_json(path, "manifest")
@@ -166,7 +170,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if type(version) is not int or version == SCHEMA:
             validate(ManifestSchema, data, what)
             spec = PolicySpec.from_dict(data["spec"])
-            _require_sensible(spec)
+            _require_plausible(spec)
             for view, camera in data["cameras"].items():
                 if view != VIRTUAL:
                     require_plausible(Camera.from_dict(view, camera), f"{what}: camera {view}")
@@ -174,13 +178,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 raise GenimaError(f"the appearance has no sphere radius of view {', '.join(unknown)}")
             return dict(data)
     except GenimaError as error:
-        raise GenimaError(f"{path} is damaged: {str(error).removeprefix(what + ': ')}; {_ANEW}") from None
+        raise GenimaError(f"{path} is damaged: {str(error).removeprefix(what + ': ')}; {_RENDER_AGAIN}") from None
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise GenimaError(f"{path} is damaged: {shorten(repr(error), 200)}; {_ANEW}") from None
+        raise GenimaError(f"{path} is damaged: {shorten(repr(error), 200)}; {_RENDER_AGAIN}") from None
     raise GenimaError(f"{path} has schema {version}; this version reads schema {SCHEMA}")
 
 
-def _require_sensible(spec: PolicySpec) -> None:
+def _require_plausible(spec: PolicySpec) -> None:
     """Raise a ValueError for numbers that no dataset has: memory is taken by them."""
     limits = {"view_size": 4096, "horizon": 1000, "action_rate": 1000}
     for name, most in limits.items():
@@ -206,7 +210,7 @@ def split(moments: TargetSamples, held_out: float = 0.05) -> tuple[NDArray[np.in
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-def _moments(files: Sequence[Path], manifest: Mapping[str, Any], spec: PolicySpec) -> TargetSamples:
+def _read_samples(files: Sequence[Path], manifest: Mapping[str, Any], spec: PolicySpec) -> TargetSamples:
     """Read all but the images.
 
     Raises:
@@ -221,14 +225,16 @@ def _moments(files: Sequence[Path], manifest: Mapping[str, Any], spec: PolicySpe
         what = f"shard {file}"
         table = read_columns(file, names, "shard")
         if len(table) != shard["moments"]:
-            raise GenimaError(f"{what}: holds {len(table)} moments, {MANIFEST} says {shard['moments']}; {_ANEW}")
+            raise GenimaError(
+                f"{what}: holds {len(table)} moments, {MANIFEST} says {shard['moments']}; {_RENDER_AGAIN}"
+            )
         columns: dict[str, Any] = {name: np.array(texts(table, name, what), str) for name in names[:2]}
         if max(columns[name].dtype.itemsize for name in names[:2]) > _MAX_TEXT * 4:
-            raise GenimaError(f"{what}: a name or an instruction of more than {_MAX_TEXT} characters; {_ANEW}")
+            raise GenimaError(f"{what}: a name or an instruction of more than {_MAX_TEXT} characters; {_RENDER_AGAIN}")
         for name in names[2:]:
             columns[name] = numbers(table, name, what, widths.get(name))
             if not np.isfinite(columns[name]).all():
-                raise GenimaError(f"{what}: column {name} has values that are not finite; {_ANEW}")
+                raise GenimaError(f"{what}: column {name} has values that are not finite; {_RENDER_AGAIN}")
         for name in ("padding", "target_open"):
             columns[name] = columns[name].astype(bool)
         columns["actions"] = columns["actions"].reshape(-1, K, n)

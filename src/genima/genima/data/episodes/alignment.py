@@ -14,7 +14,7 @@ than three quarters of a period, or an image would be missing there.
 
 Where one image of a view was lost, the moment stays, and the nearest image of that view stands in, a period too
 old or too new: to lose a whole demo would be worse. Before all topics are there, and after the first has ended, moments
-are left out. A longer hole in between is a fault: nobody knows what happened in it.
+are left out. A longer hole in between is a fault: unknown happened in it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOST = 1.5  # periods: a message is missing in a longer gap
 TWO_LOST = 2.5  # periods: more than one is
 _SPARSE = 4.0  # periods of the moments: joint states or commands further apart tell too little of the motion
 _LATE = 1.0  # s: how much later than the first a topic may start, and earlier than the last end
-_FEWEST = 3  # moments of an episode
+_MIN_SAMPLES = 3  # moments of an episode
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Stream:
         """Return the median message period in s."""
         return float(np.median(np.diff(self.times)))
 
-    def chosen(self, indices: NDArray[np.intp]) -> Stream:
+    def select(self, indices: NDArray[np.intp]) -> Stream:
         """Return the selected messages; repetitions are allowed."""
         return replace(self, times=self.times[indices], messages=[self.messages[i] for i in indices])
 
@@ -85,21 +85,21 @@ def align(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Alig
         raise found[0]
     slowest = _slowest(views)
     period = slowest.period
-    begin, end = _shared(views, joints, period)
+    begin, end = _common_interval(views, joints, period)
 
-    times = _with_lost(slowest)
+    times = _fill_lost_images(slowest)
     following = np.append(times[1:], times[-1] + period)
     command = np.searchsorted(commands.times, following) - 1  # -1 before the first command
     in_force = (command >= 0) & (times - commands.times[command] <= LOST * max(commands.period, period))
     kept = (begin <= times) & (times <= end) & in_force
-    if kept.sum() < _FEWEST:
-        what = f"too short: {kept.sum()} moments have images, joints and a command, {_FEWEST} are needed"
+    if kept.sum() < _MIN_SAMPLES:
+        what = f"too short: {kept.sum()} moments have images, joints and a command, {_MIN_SAMPLES} are needed"
         raise EpisodeError(slowest.episode, what)
     times = times[kept]
     return Alignment(times, {name: _nearest(view.times, times) for name, view in views.items()}, command[kept])
 
 
-def _with_lost(view: Stream) -> NDArray[np.float64]:
+def _fill_lost_images(view: Stream) -> NDArray[np.float64]:
     """Return the image times (T,) in s, with those of lost images filled in."""
     gaps = np.diff(view.times)
     lost = np.flatnonzero((gaps > LOST * view.period) & (gaps <= TWO_LOST * view.period))
@@ -127,7 +127,7 @@ def find_faults(views: Mapping[str, Stream], joints: Stream, commands: Stream) -
             what = f"one message every {stream.period:.3f} s is too few for images every {period:.3f} s"
             yield [stream.fault(stream.times[0], what)]
     yield from _end_faults([*views.values(), joints])
-    begin, end = _shared(views, joints, period)
+    begin, end = _common_interval(views, joints, period)
     allowed = [(view, TWO_LOST * view.period) for view in views.values()]
     allowed += [(stream, LOST * max(stream.period, period)) for stream in (joints, commands)]
     for stream, longest in allowed:
@@ -139,7 +139,7 @@ def _slowest(views: Mapping[str, Stream]) -> Stream:
     return max(views.values(), key=lambda view: view.period)
 
 
-def _shared(views: Mapping[str, Stream], joints: Stream, period: float) -> tuple[float, float]:
+def _common_interval(views: Mapping[str, Stream], joints: Stream, period: float) -> tuple[float, float]:
     """Return the interval in s with joints and images of all views."""
     begin = max(joints.times[0], *(view.times[0] - period / 2 for view in views.values()))
     end = min(joints.times[-1], *(view.times[-1] + period / 2 for view in views.values()))
@@ -152,7 +152,7 @@ def _order_faults(stream: Stream) -> list[EpisodeError]:
         back = times[i] - times[i + 1]
         what = f"goes back by {back:.3f} s" if back > 0 else "is the same"
         found.append(stream.fault(times[i], f"the next stamp {what}"))
-    if not found and len(times) < _FEWEST:
+    if not found and len(times) < _MIN_SAMPLES:
         found.append(stream.fault(times[0], f"too short: only {len(times)} messages"))
     return found
 

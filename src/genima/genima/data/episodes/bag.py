@@ -29,13 +29,13 @@ from genima.errors import GenimaError
 
 TASK = "/task"
 SUCCESS = "/success"
-EPISODE = "/episode"  # who led the arm, and notes: YAML
+EPISODE = "/episode"  # operator, leader and notes: YAML
 JOINT_STATES = "/joint_states"
 JOINT_COMMAND = "/joint_command"
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
 _DEFINITION_BYTES = 1 << 18  # of a type, in a bag
-_OFF = 10**9  # ns: metadata.yaml may differ by as much from the times of the messages
+_TIME_TOLERANCE = 10**9  # ns: metadata.yaml may differ by as much from the times of the messages
 _TYPES = {
     TASK: "std_msgs/msg/String",
     SUCCESS: "std_msgs/msg/Bool",
@@ -172,7 +172,7 @@ class BagReader:
                 if count != self.counts[topic]:
                     self._refuse(f"{topic} has {count} messages, its file says {self.counts[topic]}")
 
-    def understood(self, message: BagMessage) -> Any:
+    def deserialize(self, message: BagMessage) -> Any:
         """Return the deserialized message.
 
         Raises:
@@ -243,7 +243,7 @@ class BagReader:
         for name, topic in self.topics.items():
             self.types[name] = topic.msgtype
             try:
-                fields = fields_of(topic)
+                fields = message_fields(topic)
             except GenimaError as error:
                 self.unread.setdefault(name, str(error))
                 continue
@@ -258,15 +258,15 @@ class BagReader:
         for name in sorted(promised.keys() | self.counts.keys()):
             wanted, found = promised.get(name, 0), self.counts.get(name, 0)
             if wanted != found:
-                self._refuse(f"{name}: {METADATA} promises {wanted} messages, the files hold {found}")
+                self._refuse(f"{name}: {METADATA} lists {wanted} messages, the files hold {found}")
         for each in (topic.topic_metadata for topic in information.topics_with_message_count):
             if each.type != self.types.get(each.name, each.type):
-                self._refuse(f"{each.name} is {self.types[each.name]}, {METADATA} promises {each.type}")
+                self._refuse(f"{each.name} is {self.types[each.name]}, {METADATA} lists {each.type}")
         if information.message_count != sum(self.counts.values()):
-            what = f"{METADATA} promises {information.message_count} messages in all, the files hold"
+            what = f"{METADATA} lists {information.message_count} messages in all, the files hold"
             self._refuse(f"{what} {sum(self.counts.values())}")
         if not span_fits(information, [(file.first_ns, file.last_ns) for file in self._files]):
-            self._refuse(f"{METADATA} promises other times than the files have")
+            self._refuse(f"{METADATA} lists other times than the files have")
 
     def _refuse(self, what: str) -> NoReturn:
         raise GenimaError(f"{what}; try: ./genima episodes repair {shlex.quote(str(self._folder))}")
@@ -281,7 +281,7 @@ def read_messages(folder: Path) -> dict[str, list[Any]]:
     with BagReader(folder) as bag:
         messages: dict[str, list[Any]] = {topic: [] for topic in bag.types if _type_of(topic) is not None}
         for message in bag.messages(messages):
-            messages[message.topic].append(bag.understood(message))
+            messages[message.topic].append(bag.deserialize(message))
     return messages
 
 
@@ -292,10 +292,13 @@ def span_fits(information: Information, spans: Collection[tuple[int | None, int 
     if not firsts or not lasts:
         return True
     start = information.starting_time.nanoseconds_since_epoch
-    return abs(start - min(firsts)) <= _OFF and abs(start + information.duration.nanoseconds - max(lasts)) <= _OFF
+    return (
+        abs(start - min(firsts)) <= _TIME_TOLERANCE
+        and abs(start + information.duration.nanoseconds - max(lasts)) <= _TIME_TOLERANCE
+    )
 
 
-def fields_of(topic: Topic) -> Typesdict:
+def message_fields(topic: Topic) -> Typesdict:
     """Return the fields of a topic's type and its nested types, by the bag's definitions or by Jazzy's.
 
     Raises:

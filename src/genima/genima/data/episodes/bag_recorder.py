@@ -20,8 +20,20 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from genima.data.episodes.bag import types
-from genima.data.episodes.folders import PARTIAL, BagLock, claim, remove_own, sync_folder
-from genima.data.episodes.metadata import METADATA, QOS, TYPE_HASH, FileContent, Qos, Topic, bag_information, finish_file, metadata_text, qos_profiles, start_file
+from genima.data.episodes.folders import PARTIAL, BagLock, claim, remove_recording_files, sync_folder
+from genima.data.episodes.metadata import (
+    METADATA,
+    QOS,
+    TYPE_HASH,
+    FileContent,
+    Qos,
+    Topic,
+    bag_information,
+    finish_file,
+    metadata_text,
+    qos_profiles,
+    start_file,
+)
 from genima.errors import GenimaError
 from genima.io.files import atomic_write
 
@@ -72,7 +84,7 @@ class _Message(NamedTuple):
 
 
 @dataclass
-class _Tally:
+class _TopicCounts:
     messages: int = 0
     bytes: int = 0
     dropped: int = 0
@@ -131,7 +143,7 @@ class _File:
 
     def close(self) -> None:
         """Close the file, complete or not."""
-        with contextlib.suppress(OSError):  # after a failed write, which is known, it tries once more
+        with contextlib.suppress(OSError):  # the destructor would write again after a failed write
             self._stream.close()
 
     def _end_chunk(self) -> None:
@@ -148,9 +160,9 @@ class _File:
 class BagRecorder:
     """Recorder of serialized messages to a rosbag2 folder (MCAP), which gets its name when it is complete.
 
-    Until then it lies in ``PARTIAL`` beside it, where :func:`genima.data.episodes.repair.repair` makes a whole bag of what a
-    killed process or a power cut left. As a context manager it is finished at the end, and left there to be repaired
-    when an exception ends it. Topics and messages may come from any thread.
+    Until then it is in the folder ``PARTIAL`` of the same parent, where :func:`genima.data.episodes.repair.repair`
+    repairs it after a crash. As a context manager it is finished at the end; after an exception it stays there for a
+    repair. Any thread may add topics and messages.
     """
 
     def __init__(
@@ -187,7 +199,7 @@ class BagRecorder:
         self._lock = claim(self._partial, replace)
         try:
             _refuse_existing(folder)  # it may just have been finished
-            if (shortage := self._shortage()) is not None:
+            if (shortage := self._space_problem()) is not None:
                 raise GenimaError(f"cannot record {folder}: {shortage}")
             self._path = self._partial / f"{folder.name}.mcap"
             self._file = _File(self._path, chunk_bytes)  # the writer thread's own, until that ends
@@ -201,7 +213,7 @@ class BagRecorder:
             raise
 
         self._topics: dict[str, Topic] = {}
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[str, _TopicCounts] = {}
         self._queue: deque[_Message | Topic] = deque()
         self._queued = 0  # bytes
         self._stopped: str | None = None
@@ -261,7 +273,7 @@ class BagRecorder:
             self._require_running()
             if topic.name in self._topics:
                 raise GenimaError(f"cannot record {topic.name} twice in {self._folder}")
-            self._topics[topic.name], self._tallies[topic.name] = topic, _Tally()
+            self._topics[topic.name], self._tallies[topic.name] = topic, _TopicCounts()
             self._queue.append(topic)
             self._filled.notify()
 
@@ -378,7 +390,7 @@ class BagRecorder:
     def _remove(self) -> None:
         """Remove the files of this recording; other files stay."""
         with contextlib.suppress(OSError):
-            remove_own(self._partial)
+            remove_recording_files(self._partial)
 
     def _require_running(self) -> None:
         if self._stopped is not None:
@@ -410,7 +422,7 @@ class BagRecorder:
             self._flush()
         except OSError as error:
             self._stop(f"cannot write {self._path}: {error.strerror}", failed=True)
-        except Exception as error:  # whoever records must hear of it, whatever it is
+        except Exception as error:  # every error must reach the recording thread's owner
             self._stop(f"cannot write {self._path}: {' '.join(str(error).split())}", failed=True)
 
     def _next(self, due: float) -> _Message | Topic | None:
@@ -431,7 +443,7 @@ class BagRecorder:
         self._file.flush()
         with self._mutex:
             self._rates.append((time.monotonic(), {topic: tally.bytes for topic, tally in self._tallies.items()}))
-        if self._stopped is None and not self._closing and (shortage := self._shortage()) is not None:
+        if self._stopped is None and not self._closing and (shortage := self._space_problem()) is not None:
             self._stop(f"recording {self._folder} stopped: {shortage}")
 
     def _stop(self, reason: str, failed: bool = False) -> None:
@@ -447,7 +459,7 @@ class BagRecorder:
             self._queued = 0
             self._room.notify_all()
 
-    def _shortage(self) -> str | None:
+    def _space_problem(self) -> str | None:
         """Return the problem of the free disk space; empty without one."""
         if self._reserve_bytes <= 0:
             return None

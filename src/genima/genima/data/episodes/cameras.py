@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from genima.cameras.calibration_file import CameraCalibration
+from genima.cameras.camera import Camera
+from genima.cameras.intrinsics import CameraIntrinsics
+from genima.cameras.plausibility import require_plausible, require_plausible_intrinsics
 from genima.data.episodes.bag import BagReader, calibration_topic, camera_info_topic, view_of
 from genima.data.episodes.errors import EpisodeError
 from genima.errors import GenimaError
 from genima.io.files import parse_yaml
-from genima.cameras.intrinsics import CameraIntrinsics
-from genima.cameras.calibration_file import CameraCalibration
-from genima.cameras.camera import Camera
-from genima.cameras.plausibility import require_plausible, require_plausible_intrinsics
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class EpisodeCameras:
             topics = {topic for topic in topics if bag.counts.get(topic)}
             for message in bag.messages(topics):
                 if message.topic not in said:
-                    said[message.topic] = bag.understood(message)
+                    said[message.topic] = bag.deserialize(message)
                 if len(said) == len(topics):
                     break
         calibrated, lenses = dict[str, Camera](), dict[str, CameraIntrinsics]()
@@ -52,7 +52,9 @@ class EpisodeCameras:
                     require_plausible(camera, "calibration")
                     calibrated[view] = camera
                 if (info := said.get(topic := camera_info_topic(view))) and np.any(info.k):
-                    lens = CameraIntrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
+                    lens = CameraIntrinsics.from_camera_info(
+                        info.width, info.height, info.distortion_model, info.d, info.k
+                    )
                     require_plausible_intrinsics(
                         lens.width, lens.height, lens.fx, lens.fy, lens.cx, lens.cy, "camera_info", lens.distortion
                     )

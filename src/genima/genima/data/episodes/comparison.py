@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.data.episodes.bag import JOINT_STATES, TASK, BagReader
-from genima.types import Joints
 from genima.robot.model import RobotModel
+from genima.types import Joints
 
 
 def is_demo_of(folder: Path, robot: RobotModel, instruction: str, moments: Sequence[Joints]) -> bool:
@@ -25,7 +25,7 @@ def is_demo_of(folder: Path, robot: RobotModel, instruction: str, moments: Seque
         if bag.counts.get(JOINT_STATES) != len(moments):
             return False
         for message in bag.messages({TASK, JOINT_STATES}):
-            understood = bag.understood(message)
+            understood = bag.deserialize(message)
             if message.topic == TASK:
                 words.append(understood.data)
             else:

@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.data.episodes.alignment import Stream
-from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, BagReader, header_stamp, image_topic, view_of
+from genima.data.episodes.bag import (
+    JOINT_COMMAND,
+    JOINT_STATES,
+    SUCCESS,
+    TASK,
+    BagReader,
+    header_stamp,
+    image_topic,
+    view_of,
+)
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.judgement import read_judgement
 from genima.data.episodes.reader import require_plausible
@@ -32,7 +41,7 @@ class EpisodeIndex:
     delays: Mapping[str, NDArray[np.float64]]  # by topic as there, (N,) s from its stamp until it was recorded
     words: Mapping[str, str]  # the last of each topic of text
     tasks: tuple[str, ...]  # different instructions
-    success: bool | None  # None: nobody has judged it
+    success: bool | None  # None: not judged
     first_images: Mapping[str, Any]  # a message by topic
     unread: Mapping[str, str]  # why an unused topic cannot be decoded
 
@@ -45,7 +54,7 @@ class EpisodeIndex:
     @property
     def seconds(self) -> float:
         """Return the time from the first to the last stamp of images, joint states and commands."""
-        return max((s.times.max() for s in _essential(self.streams).values()), default=0.0)
+        return max((s.times.max() for s in _is_required(self.streams).values()), default=0.0)
 
     @classmethod
     def of(cls, folder: Path) -> EpisodeIndex:
@@ -66,13 +75,13 @@ class EpisodeIndex:
                 if topic in stamped:
                     stamps.setdefault(topic, []).append((header_stamp(message.cdr), message.log_ns))
                 if bag.types[topic] in _KEPT and topic not in bag.unread:
-                    kept.setdefault(topic, []).append(bag.understood(message))
+                    kept.setdefault(topic, []).append(bag.deserialize(message))
                 elif topic not in first_images and view_of(topic) is not None:
-                    first_images[topic] = bag.understood(message)
+                    first_images[topic] = bag.deserialize(message)
             types, unread = dict(bag.types), dict(bag.unread)
         nanoseconds = {topic: np.array(pairs, np.int64) for topic, pairs in stamps.items()}
-        require_plausible(folder, {topic: pairs[:, 0] for topic, pairs in _essential(nanoseconds).items()})
-        start = min((int(pairs[0, 0]) for pairs in (_essential(nanoseconds) or nanoseconds).values()), default=0)
+        require_plausible(folder, {topic: pairs[:, 0] for topic, pairs in _is_required(nanoseconds).items()})
+        start = min((int(pairs[0, 0]) for pairs in (_is_required(nanoseconds) or nanoseconds).values()), default=0)
         judged = read_judgement(folder)
         if judged is None and SUCCESS in kept:
             judged = bool(kept[SUCCESS][-1].data)
@@ -98,7 +107,7 @@ class EpisodeIndex:
         return EpisodeError(self.folder, what, topic)
 
 
-def _essential(by_topic: Mapping[str, Any]) -> dict[str, Any]:
+def _is_required(by_topic: Mapping[str, Any]) -> dict[str, Any]:
     """Return whether a topic is required in an episode."""
     joints = (JOINT_STATES, JOINT_COMMAND)
     return {topic: value for topic, value in by_topic.items() if topic in joints or view_of(topic) is not None}

@@ -44,7 +44,7 @@ def is_demo(folder: Path) -> bool:
         names = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
     except OSError as error:
         raise GenimaError(f"cannot read {folder}: {error.strerror}") from None
-    return _holds_bag(folder, names)
+    return _has_bag_files(folder, names)
 
 
 def find_episodes(folder: Path) -> list[Path]:
@@ -58,7 +58,7 @@ def find_episodes(folder: Path) -> list[Path]:
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "there is no folder of this name"
         raise GenimaError(f"no episodes in {folder}: {problem}; name a folder of demos (rosbag2), or one demo")
-    found = sorted(_demos(folder))
+    found = sorted(_iterate_demos(folder))
     if not found:
         raise GenimaError(f"no episodes (rosbag2 folders) in {folder}; ./genima record makes some")
     return found
@@ -81,7 +81,7 @@ def find_damaged(folder: Path) -> list[Path]:
         return left
 
 
-def _demos(folder: Path) -> Iterator[Path]:
+def _iterate_demos(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise GenimaError(f"cannot read {error.filename}: {error.strerror}") from None
 
@@ -94,11 +94,11 @@ def _demos(folder: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # in work, deleted
         path = Path(place)
-        if PARTIAL not in path.absolute().parts and _holds_bag(path, names):
+        if PARTIAL not in path.absolute().parts and _has_bag_files(path, names):
             yield path
 
 
-def _holds_bag(folder: Path, names: list[str]) -> bool:
+def _has_bag_files(folder: Path, names: list[str]) -> bool:
     if any(is_bag_file(name) for name in names):
         return True
     if METADATA not in names or not (folder / METADATA).is_file():  # to open a pipe would wait for its writer
@@ -130,7 +130,7 @@ class BagLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(self._file), os.stat(path)):
-                raise BlockingIOError  # its owner has just moved or removed it
+                raise BlockingIOError  # another process has just moved or removed it
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"{os.getpid()} {note}".strip().encode(), 0)
         except OSError as error:
@@ -172,31 +172,28 @@ def claim(partial: Path, replace: bool) -> BagLock:
         try:
             partial.mkdir()
         except FileExistsError:
-            return _claim_left(partial, replace, note)
+            return _claim_unfinished(partial, replace, note)
     except OSError as error:
         raise GenimaError(f"cannot write {partial}: {error.strerror}") from None
     return BagLock(partial, note)
 
 
-def _claim_left(partial: Path, replace: bool, note: str) -> BagLock:
-    refuse_live(partial)
+def _claim_unfinished(partial: Path, replace: bool, note: str) -> BagLock:
+    require_not_recording(partial)
     if partial.is_symlink() or not partial.is_dir():
         raise GenimaError(f"{partial} is no folder of a recording; move it away")
     left = sorted(entry.name for entry in partial.iterdir() if entry.name != LOCK)
     foreign = [name for name in left if not _is_ours(name, partial.name)]
     if foreign:
-        raise GenimaError(f"{partial} holds what no recording made ({printable(foreign[0])}); move it away")
+        raise GenimaError(f"{partial} contains files of no recording ({printable(foreign[0])}); move it away")
     recreatable = is_recreatable(partial)
     if left and not replace:
-        raise GenimaError(
-            f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds"
-        )
+        raise GenimaError(f"{partial} is an unfinished recording; recover it with ./genima episodes repair")
     lock = BagLock(partial, note)
     try:
         if left and not recreatable:
             raise GenimaError(
-                f"{partial} was left by a recording that did not end; ./genima episodes repair keeps what it holds, "
-                "or move it away"
+                f"{partial} is an unfinished recording; recover it with ./genima episodes repair, or move it away"
             )
         for name in left:
             (partial / name).unlink()
@@ -227,7 +224,7 @@ def remove_unfinished(partial: Path) -> None:
         return
     lock = claim(partial, replace=True)
     try:
-        remove_own(partial)
+        remove_recording_files(partial)
     except OSError as error:
         raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
     finally:
@@ -242,21 +239,21 @@ def remove_recording(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    refuse_live(folder)
+    require_not_recording(folder)
     lock = BagLock(folder)
     try:
         foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name, folder.name)]
         if foreign or folder.is_symlink():
             what = printable(foreign[0]) if foreign else "it is a link"
-            raise GenimaError(f"{folder} holds what no recording made ({what}); move it away")
-        remove_own(folder)
+            raise GenimaError(f"{folder} contains files of no recording ({what}); move it away")
+        remove_recording_files(folder)
     except OSError as error:
         raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
     finally:
         lock.release(folder)
 
 
-def remove_own(partial: Path) -> None:
+def remove_recording_files(partial: Path) -> None:
     """Remove a recording's files from its folder, and the folder when nothing else is in it.
 
     Raises:
@@ -282,7 +279,7 @@ def repair_name(name: str) -> str:
     return f".{name}.repair"
 
 
-def refuse_live(folder: Path) -> None:
+def require_not_recording(folder: Path) -> None:
     """Find out whether a bag is being written, by us or by another recorder, without a trace.
 
     Raises:

@@ -6,6 +6,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,12 +14,13 @@ import numpy as np
 import PIL.Image
 
 from genima.data.episodes.alignment import Stream
-from genima.data.episodes.bag import RAW
+from genima.data.episodes.bag import RAW, BagReader, view_of
+from genima.data.episodes.errors import EpisodeError
 from genima.errors import GenimaError
 from genima.io.files import shorten
 from genima.types import Image
 
-_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")  # what image_transport and others write
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")  # encodings of image_transport and others
 _PIXELS = 1 << 26
 
 
@@ -102,3 +104,28 @@ def _from_raw(message: Any) -> Image:
         raise GenimaError(f"image of {w}x{h} pixels has {len(message.data)} bytes in rows of {step}")
     pixels = message.data.reshape(h, step)[:, : 3 * w].reshape(h, w, 3)
     return np.array(pixels if encoding == "rgb8" else pixels[..., ::-1], order="C")
+
+
+def first_images(folder: Path) -> dict[str, Image]:
+    """Return the first image (h, w, 3) of every view; the bag is read only up to these.
+
+    Raises:
+        EpisodeError: when the bag cannot be read, has no image, or one that cannot be decoded.
+    """
+    images: dict[str, Image] = {}
+    with BagReader(folder) as bag:
+        topics = {topic: view for topic in bag.types if (view := view_of(topic)) is not None}
+        for message in bag.messages(topics):
+            view = topics[message.topic]
+            if view not in images:
+                try:
+                    images[view] = decode(bag.deserialize(message))
+                except EpisodeError:
+                    raise
+                except GenimaError as error:
+                    raise EpisodeError(folder, str(error), message.topic) from None
+            if len(images) == len(set(topics.values())):
+                break
+    if not images:
+        raise EpisodeError(folder, "no camera was recorded")
+    return images

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES
-from genima.data.episodes.reader import joints_by_name, measured_gripper
 from genima.data.episodes.episode_index import EpisodeIndex
+from genima.data.episodes.reader import joints_by_name, measured_gripper
 from genima.robot.model import RobotModel
 
-_STILL = 0.01  # rad: within such a band of positions, a joint does not move
-_GRIPPER_STILL = 0.02  # of its opening
-_SHORTEST = 0.5  # s: a shorter rest is part of the motion
+_BAND = 0.01  # rad: within such a band of positions, a joint does not move
+_GRIPPER_BAND = 0.02  # of its opening
+_MIN_DURATION = 0.5  # s: a shorter rest is part of the motion
 _STEP = 0.02  # s, of the times that are looked at
 
 
@@ -31,7 +31,7 @@ class Interval(NamedTuple):
         """Return the duration."""
         return self.end - self.begin
 
-    def shared(self, other: Interval) -> float:
+    def overlap(self, other: Interval) -> float:
         """Return the overlap with another interval, in s."""
         return max(0.0, min(self.end, other.end) - max(self.begin, other.begin))
 
@@ -54,34 +54,34 @@ class JointTrack:
 class Activity:
     """Motion of an episode's joints over time."""
 
-    whole: Interval  # of which the joints' messages tell
+    whole: Interval  # the span of the joints' messages
     idle: tuple[Interval, ...]  # without overlap, by time
 
     @property
     def moving(self) -> Interval | None:
         """Return the interval from the first to the last motion; None without motion."""
         begin, end = self.whole
-        for stretch in self.idle:
-            if stretch == self.whole:
+        for interval in self.idle:
+            if interval == self.whole:
                 return None
-            if stretch.begin <= self.whole.begin:
-                begin = stretch.end
-            elif stretch.end >= self.whole.end:
-                end = stretch.begin
+            if interval.begin <= self.whole.begin:
+                begin = interval.end
+            elif interval.end >= self.whole.end:
+                end = interval.begin
         return Interval(begin, end)
 
-    def idle_within(self, stretch: Interval) -> float:
+    def idle_within(self, interval: Interval) -> float:
         """Return the idle time within an interval, in s."""
-        return sum(each.shared(stretch) for each in self.idle)
+        return sum(each.overlap(interval) for each in self.idle)
 
 
-def find_tracks(survey: EpisodeIndex, robot: RobotModel) -> dict[str, JointTrack]:
+def find_tracks(index: EpisodeIndex, robot: RobotModel) -> dict[str, JointTrack]:
     """Return measured and commanded joints, by topic."""
     tracks = {}
     for topic in (JOINT_STATES, JOINT_COMMAND):
-        if topic not in survey.streams:
+        if topic not in index.streams:
             continue
-        stream = survey.streams[topic]
+        stream = index.streams[topic]
         rows, _ = joints_by_name(stream, robot)
         gripper = rows[:, -1]
         if topic == JOINT_STATES:
@@ -102,14 +102,14 @@ def find_idle(tracks: dict[str, JointTrack]) -> Activity:
     end = max(track.times[-1] for track in tracks.values())
     whole = Interval(float(begin), float(end))
     times = np.linspace(begin, end, max(2, round((end - begin) / _STEP) + 1))
-    scaled = [track.at(times) / _STILL for track in tracks.values()]
-    scaled += [np.interp(times, track.times, track.gripper)[:, None] / _GRIPPER_STILL for track in tracks.values()]
+    scaled = [track.at(times) / _BAND for track in tracks.values()]
+    scaled += [np.interp(times, track.times, track.gripper)[:, None] / _GRIPPER_BAND for track in tracks.values()]
     values = np.concatenate(scaled, axis=1)
-    count = min(len(times), round(_SHORTEST / _STEP) + 1)
+    count = min(len(times), round(_MIN_DURATION / _STEP) + 1)
     spread = maximum_filter1d(values, count, axis=0) - minimum_filter1d(values, count, axis=0)
     before = count // 2  # samples of the filters' window before the one in its middle
     still = (spread <= 1).all(1)[before : before + len(times) - count + 1]  # by the window's first sample
     idle = np.convolve(still, np.ones(count)) > 0
     edges = np.flatnonzero(np.diff(np.concatenate([[False], idle, [False]])))
-    stretches = [Interval(float(times[a]), float(times[b - 1])) for a, b in edges.reshape(-1, 2)]
-    return Activity(whole, tuple(stretches))
+    intervals = [Interval(float(times[a]), float(times[b - 1])) for a, b in edges.reshape(-1, 2)]
+    return Activity(whole, tuple(intervals))

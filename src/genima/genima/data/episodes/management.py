@@ -12,7 +12,17 @@ from pathlib import Path
 
 from genima.data.episodes.bag import TASK, BagReader
 from genima.data.episodes.errors import EpisodeError
-from genima.data.episodes.folders import DELETED, JUDGEMENT, LOCK, METADATA, PARTIAL, BagLock, is_bag_file, is_demo, refuse_live
+from genima.data.episodes.folders import (
+    DELETED,
+    JUDGEMENT,
+    LOCK,
+    METADATA,
+    PARTIAL,
+    BagLock,
+    is_bag_file,
+    is_demo,
+    require_not_recording,
+)
 from genima.data.episodes.judgement import write_judgement
 from genima.errors import GenimaError
 from genima.io.files import shorten
@@ -28,7 +38,7 @@ def judge(demo: Path, success: bool) -> None:
     Raises:
         GenimaError: when it is no demo, is in work, or cannot be written.
     """
-    with _held(demo):
+    with _locked(demo):
         write_judgement(demo, success)
 
 
@@ -38,7 +48,7 @@ def undo_judgement(demo: Path) -> bool:
     Raises:
         GenimaError: when it is no demo, is in work, or cannot be written.
     """
-    with _held(demo):
+    with _locked(demo):
         there = (demo / JUDGEMENT).exists()
         (demo / JUDGEMENT).unlink(missing_ok=True)
     return there
@@ -56,7 +66,7 @@ def require_deletable(demo: Path) -> None:
         raise GenimaError(f"{demo} holds what is no part of a demo ({shorten(foreign[0])}); move that away first")
     if demo.is_symlink():
         raise GenimaError(f"{demo} is a link; name the demo itself")
-    refuse_live(demo)
+    require_not_recording(demo)
 
 
 def delete(demo: Path) -> Path:
@@ -113,7 +123,7 @@ def new_names(demos: Sequence[Path], scheme: str, first: int) -> dict[Path, Path
         if "{task}" in scheme or "{date}" in scheme:
             values["task"], values["date"] = _facts(demo)
             if "{task}" in scheme and not values["task"]:
-                raise EpisodeError(demo, "says nothing; name it without {task}", TASK)
+                raise EpisodeError(demo, "is empty; name it without {task}", TASK)
         name = _FIELDS.sub(lambda match, values=values: values[match[1]], scheme)  # type: ignore[misc]
         if (
             not name
@@ -139,7 +149,7 @@ def rename(pairs: Mapping[Path, Path]) -> None:
     todo = {old.absolute(): new.absolute() for old, new in pairs.items() if old.absolute() != new.absolute()}
     for old, new in todo.items():
         _require_demo(old)
-        refuse_live(old)
+        require_not_recording(old)
         if new not in todo:
             _require_free(new)
     while todo:
@@ -167,7 +177,7 @@ def merge(demos: Sequence[Path], out: Path) -> dict[Path, Path | None]:
         if name in taken:
             raise GenimaError(f"{taken[name]} and {demo} have the same name; rename one: ./genima episodes rename")
         taken[name] = demo
-        refuse_live(demo)
+        require_not_recording(demo)
         target = out / name
         if not target.exists():
             _require_free(target)
@@ -185,7 +195,7 @@ def move(source: Path, target: Path) -> None:
     Raises:
         GenimaError: when the place is taken, the demo is in work, or it cannot be moved.
     """
-    with _held(source) as lock:
+    with _locked(source) as lock:
         _require_free(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +216,7 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         GenimaError: when the place is taken, the demo is in work, or there is no room or right to write.
     """
-    with _held(source):
+    with _locked(source):
         size = sum(entry.stat().st_size for entry in os.scandir(source) if entry.is_file())
         with output_folder(target, "demo") as part:
             free = shutil.disk_usage(part).free
@@ -221,10 +231,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _held(demo: Path) -> Iterator[BagLock]:
+def _locked(demo: Path) -> Iterator[BagLock]:
     """Hold a demo, so that no repair and no recorder works on it meanwhile."""
     _require_demo(demo)
-    refuse_live(demo)
+    require_not_recording(demo)
     lock = BagLock(demo)
     try:
         yield lock
@@ -236,7 +246,7 @@ def _require_demo(demo: Path) -> None:
     if not demo.is_dir():
         raise GenimaError(f"no demo {demo}")
     if PARTIAL in demo.absolute().parts:
-        raise GenimaError(f"{demo} is not complete; ./genima episodes repair keeps what it holds")
+        raise GenimaError(f"{demo} is not complete; recover it with ./genima episodes repair")
     if not is_demo(demo):
         raise GenimaError(f"{demo} is no demo (rosbag2 folder); name the demos themselves")
 
@@ -272,7 +282,7 @@ def _facts(demo: Path) -> tuple[str, str]:
     with BagReader(demo) as bag:
         words = ""
         for message in bag.messages({TASK}):
-            words = bag.understood(message).data
+            words = bag.deserialize(message).data
         start = bag.start_ns
     task = re.sub(r"[^\w]+", "_", words.lower()).strip("_")[:40]
     return task, time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(start / 1e9))

@@ -114,11 +114,11 @@ class McapScan:
         with open(self._path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             summary = _Summary.read(file, size)
-            if summary is not None:  # it repeats what a damaged chunk may have said
+            if summary is not None:  # it repeats definitions that a damaged chunk may have held
                 self._define(*summary.schemas, *summary.channels)
             needed = _CONTENT | {Opcode.HEADER, Opcode.CHUNK}
             unpacked = 0
-            walk = _Walk(file, size)
+            walk = _RecordScan(file, size)
             for opcode, start, end in walk:
                 if opcode in (Opcode.ATTACHMENT, Opcode.METADATA) and Opcode.CHUNK in needed:
                     self.extras.append((opcode, start, end))
@@ -141,7 +141,7 @@ class McapScan:
                         self.compression = chunk.compression
                     else:
                         records = [_record(opcode, content)]
-                except _Damaged:
+                except _DamagedError:
                     self.bytes_lost += end - start + _HEAD.size
                     continue
                 for record in records:
@@ -190,15 +190,15 @@ class McapFile:
             summary = _Summary.read(self._file, self._size)
             try:
                 spans = self._find_spans()
-            except _Damaged:  # what lies before the damage can be read, by the index
+            except _DamagedError:  # data before the damage is readable through the index
                 if summary is None or not summary.chunks:
                     raise
                 spans = summary.chunks
             if summary is None:
-                raise _Damaged("damaged index")
+                raise _DamagedError("damaged index")
             self._spans = sorted(spans)
             self._describe(path, summary)
-        except _Damaged as error:
+        except _DamagedError as error:
             self._file.close()
             raise GenimaError(f"{path.name}: {error}") from None
         except BaseException:
@@ -221,7 +221,7 @@ class McapFile:
         try:
             for message in self._ordered(wanted):
                 yield wanted[message.channel], message.log_ns, message.publish_ns, message.data
-        except _Damaged as error:
+        except _DamagedError as error:
             raise GenimaError(f"{self._name}: {error}") from None
 
     def _ordered(self, wanted: Collection[int]) -> Iterator[Message]:
@@ -236,7 +236,7 @@ class McapFile:
             if span.chunk:
                 head = _read(self._file, span.begin - _HEAD.size, span.begin)
                 if _HEAD.unpack(head) != (Opcode.CHUNK, len(content)):
-                    raise _Damaged(f"no chunk at byte {span.begin}, where the index has one")
+                    raise _DamagedError(f"no chunk at byte {span.begin}, where the index has one")
                 content = _unpack(content, self._size * EXPANSION + ALLOWANCE - unpacked).data
                 unpacked += len(content)
             for opcode, part in _contents(content):
@@ -244,31 +244,31 @@ class McapFile:
                     continue
                 message = _message(part)
                 if message.channel not in self._channels:
-                    raise _Damaged(f"a message of unknown channel {message.channel}")
+                    raise _DamagedError(f"a message of unknown channel {message.channel}")
                 if message.channel in wanted:
                     heapq.heappush(pending, (message.log_ns, order, message))
                     order += 1
                     pending_bytes += len(message.data)
             if pending_bytes > _PENDING_BYTES:
-                raise _Damaged(f"chunks of more than {_PENDING_BYTES >> 20} MB overlap in time")
+                raise _DamagedError(f"chunks of more than {_PENDING_BYTES >> 20} MB overlap in time")
         while pending:
             yield heapq.heappop(pending)[2]
 
     def _find_spans(self) -> list[_Span]:
         """Return where messages are, without an index."""
         spans: list[_Span] = []
-        walk = _Walk(self._file, self._size)
+        walk = _RecordScan(self._file, self._size)
         begin = end_of_run = first = 0  # of records outside chunks
         for opcode, start, end in walk:
             if opcode == Opcode.CHUNK:
                 head = self._file.read(_CHUNK.size)
                 if len(head) < _CHUNK.size:
-                    raise _Damaged(f"damaged chunk at byte {start}")
+                    raise _DamagedError(f"damaged chunk at byte {start}")
                 spans.append(_Span(_CHUNK.unpack(head)[0], start, end, chunk=True))
             elif opcode == Opcode.MESSAGE:
                 head = self._file.read(_MESSAGE.size)
                 if len(head) < _MESSAGE.size or end - start < _MESSAGE.size:
-                    raise _Damaged(f"damaged message at byte {start}")
+                    raise _DamagedError(f"damaged message at byte {start}")
                 log_ns = _MESSAGE.unpack(head)[2]
                 start -= _HEAD.size
                 if start == end_of_run and end - begin <= _RUN_BYTES:
@@ -279,17 +279,17 @@ class McapFile:
                 end_of_run = end
                 spans.append(_Span(first, begin, end, chunk=False))
         if walk.problem:
-            raise _Damaged(walk.problem)
+            raise _DamagedError(walk.problem)
         return spans
 
     def _describe(self, path: Path, summary: _Summary) -> None:
         """Find topics and counts by the index or, without one, by reading all."""
-        opcode, start, end = next(iter(_Walk(self._file, self._size)), (0, 0, 0))
+        opcode, start, end = next(iter(_RecordScan(self._file, self._size)), (0, 0, 0))
         if opcode != Opcode.HEADER:
-            raise _Damaged("damaged header")
+            raise _DamagedError("damaged header")
         profile = _Fields(_read(self._file, start, end)).text()
         if profile != PROFILE:
-            raise _Damaged(f"not of ROS 2 (its profile is {profile[:20]!r})")
+            raise _DamagedError(f"not of ROS 2 (its profile is {profile[:20]!r})")
         schemas = {schema.number: schema for schema in summary.schemas}
         channels = {channel.number: channel for channel in summary.channels}
         unknown = any(channel.schema and channel.schema not in schemas for channel in summary.channels)
@@ -298,7 +298,7 @@ class McapFile:
             for _ in scan.messages():
                 pass
             if scan.bytes_lost:
-                raise _Damaged(f"{scan.bytes_lost} bytes are damaged")
+                raise _DamagedError(f"{scan.bytes_lost} bytes are damaged")
             schemas, channels, self.counts = scan.schemas, scan.channels, scan.counts
             self.first_ns, self.last_ns = scan.first_ns, scan.last_ns
         else:
@@ -313,7 +313,7 @@ class McapFile:
 # ------------------------------------------------------------------------------------------------------------- records
 
 
-class _Damaged(GenimaError):
+class _DamagedError(GenimaError):
     """Malformed or truncated MCAP file."""
 
 
@@ -331,7 +331,7 @@ class _Chunk(NamedTuple):
     data: memoryview
 
 
-class _Walk:
+class _RecordScan:
     """Yield opcode, start and end of the content of each complete record; the file stands at the start then."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
@@ -390,7 +390,7 @@ class _Fields:
     def take(self, size: int) -> memoryview:
         data = self._content[self._place : self._place + size]
         if len(data) < size:
-            raise _Damaged("a record ends too early")
+            raise _DamagedError("a record ends too early")
         self._place += size
         return data
 
@@ -401,7 +401,7 @@ class _Fields:
         try:
             return str(self.take(self.number(4)), "utf-8")
         except UnicodeDecodeError:
-            raise _Damaged("a text is not UTF-8") from None
+            raise _DamagedError("a text is not UTF-8") from None
 
     def texts(self) -> dict[str, str]:
         fields, found = _Fields(self.take(self.number(4))), {}
@@ -418,11 +418,11 @@ def _topic(channel: Channel, schemas: Mapping[int, Schema]) -> Topic:
 
 def _read(file: IO[bytes], start: int, end: int, limit: int = RECORD_BYTES) -> bytes:
     if end - start > limit:
-        raise _Damaged(f"a record of {end - start} bytes at byte {start} (the limit is {limit})")
+        raise _DamagedError(f"a record of {end - start} bytes at byte {start} (the limit is {limit})")
     file.seek(start)
     content = file.read(end - start)
     if len(content) < end - start:
-        raise _Damaged(f"cut off at byte {start + len(content)}")
+        raise _DamagedError(f"cut off at byte {start + len(content)}")
     return content
 
 
@@ -433,10 +433,10 @@ def _unpack(content: bytes | memoryview, left: int) -> _Chunk:
     name = fields.text()
     packed = fields.take(fields.number(8))
     if name not in _COMPRESSIONS:
-        raise _Damaged(f"a chunk is compressed with {name[:20]!r}; lz4 and zstd are read")
+        raise _DamagedError(f"a chunk is compressed with {name[:20]!r}; lz4 and zstd are read")
     limit = min(RECORD_BYTES, left)
     if size > limit:
-        raise _Damaged(f"a chunk of {len(packed)} bytes would unpack to {size} (the limit is {limit})")
+        raise _DamagedError(f"a chunk of {len(packed)} bytes would unpack to {size} (the limit is {limit})")
     data: bytes | memoryview = packed
     try:
         if name == "zstd":
@@ -444,11 +444,11 @@ def _unpack(content: bytes | memoryview, left: int) -> _Chunk:
         elif name == "lz4":
             data = lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=size)
     except (RuntimeError, EOFError, GenimaError) as error:
-        raise _Damaged(f"a damaged chunk ({' '.join(str(error).split())})") from None
+        raise _DamagedError(f"a damaged chunk ({' '.join(str(error).split())})") from None
     if len(data) != size:
-        raise _Damaged(f"a chunk of {len(data)} bytes says that it has {size}")
+        raise _DamagedError(f"a chunk of {len(data)} bytes says that it has {size}")
     if checksum and zlib.crc32(data) != checksum:
-        raise _Damaged("a chunk with a wrong checksum")
+        raise _DamagedError("a chunk with a wrong checksum")
     return _Chunk(_COMPRESSIONS[name], memoryview(data))
 
 
@@ -476,20 +476,20 @@ def _contents(records: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
     view, place = memoryview(records), 0
     while place < len(view):
         if place + _HEAD.size > len(view):
-            raise _Damaged("a record ends too late")
+            raise _DamagedError("a record ends too late")
         opcode, length = _HEAD.unpack_from(view, place)
         start, place = place + _HEAD.size, place + _HEAD.size + length
         if place > len(view):
-            raise _Damaged("a record ends too late")
+            raise _DamagedError("a record ends too late")
         yield opcode, view[start:place]
 
 
 def _message(content: bytes | memoryview) -> Message:
     if len(content) < _MESSAGE.size:
-        raise _Damaged("a message without a head")
+        raise _DamagedError("a message without a head")
     channel, _, log_ns, publish_ns = _MESSAGE.unpack_from(content)
     if max(log_ns, publish_ns) > LATEST:
-        raise _Damaged(f"a message with time {max(log_ns, publish_ns)} ns")
+        raise _DamagedError(f"a message with time {max(log_ns, publish_ns)} ns")
     return Message(channel, log_ns, publish_ns, memoryview(content)[_MESSAGE.size :])
 
 
@@ -550,7 +550,7 @@ class _Summary(NamedTuple):
                         channel = numbers.number(2)
                         found.counts[channel] = numbers.number(8)
                     found = found._replace(messages=messages, span=(first, last))
-        except _Damaged:
+        except _DamagedError:
             return None
         if found.messages is not None and found.messages != sum(found.counts.values()):
             return found._replace(messages=None)

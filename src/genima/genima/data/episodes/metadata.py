@@ -23,7 +23,7 @@ STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}  # storage_identifier by suffix
 ZSTD = ".zstd"  # suffix of a file that is compressed as a whole
 
 _VERSION = 9
-_NEVER = 2**63 - 1  # ns
+_INFINITE = 2**63 - 1  # ns
 _INFORMATION = "rosbag2_bagfile_information"
 _NAMES = {  # of rmw's enumerations: rosbag2 stored numbers before version 9
     "history": ("system_default", "keep_last", "keep_all", "unknown"),
@@ -275,7 +275,7 @@ def finish_file(writer: Writer, information: dict[str, Any]) -> None:
 
 
 def _span(first_ns: int | None, last_ns: int | None, start_first: bool = False) -> dict[str, Any]:
-    start = {"starting_time": {"nanoseconds_since_epoch": _NEVER if first_ns is None else first_ns}}
+    start = {"starting_time": {"nanoseconds_since_epoch": _INFINITE if first_ns is None else first_ns}}
     duration = {"duration": {"nanoseconds": (last_ns or 0) - (first_ns or 0)}}
     return start | duration if start_first else duration | start
 
@@ -298,15 +298,15 @@ def _topic(topic: Topic, count: int) -> dict[str, Any]:
 
 
 def _duration(nanoseconds: int | None) -> dict[str, int]:
-    seconds, rest = divmod(_NEVER if nanoseconds is None else nanoseconds, 10**9)
+    seconds, rest = divmod(_INFINITE if nanoseconds is None else nanoseconds, 10**9)
     return {"sec": seconds, "nsec": rest}
 
 
 def _dump(value: object) -> str:
-    return yaml.dump(value, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+    return yaml.dump(value, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
-class _Plain(yaml.SafeDumper):
+class _PlainDumper(yaml.SafeDumper):
     """YAML dumper without anchors, which rosbag2 does not write."""
 
     def ignore_aliases(self, data: object) -> bool:

@@ -11,14 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.data.episodes.alignment import Stream, align
-from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, image_topic, raw_topic, read_messages, view_of
+from genima.data.episodes.bag import (
+    JOINT_COMMAND,
+    JOINT_STATES,
+    SUCCESS,
+    TASK,
+    image_topic,
+    raw_topic,
+    read_messages,
+    view_of,
+)
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.frames import Frames
 from genima.data.episodes.judgement import read_judgement
 from genima.errors import GenimaError
 from genima.io.files import shorten
-from genima.types import Image
 from genima.robot.model import RobotModel
+from genima.types import Image
 
 LONGEST = 86400  # s, of a demo
 
@@ -35,7 +44,7 @@ class Episode:
     command_positions: NDArray[np.float64]  # (T, n) rad; row t is the last that was given before moment t + 1
     command_gripper: NDArray[np.float64]  # (T,) commanded open fraction
     frames: Mapping[str, Frames]  # by view, T images each
-    success: bool | None  # None: nobody has judged it
+    success: bool | None  # None: not judged
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -121,7 +130,7 @@ class Episode:
             gripper=gripper,
             command_positions=commanded[:, :-1],
             command_gripper=commanded[:, -1],
-            frames={view: Frames(streams[topics[view]].chosen(moments.images[view])) for view in topics},
+            frames={view: Frames(streams[topics[view]].select(moments.images[view])) for view in topics},
             success=judged,
         )
 
@@ -149,7 +158,7 @@ def require_plausible(folder: Path, stamps: Mapping[str, NDArray[np.int64]]) -> 
 
 def several_tasks(tasks: Sequence[str]) -> str:
     """Return the fault of a demo with several instructions."""
-    return f"says different things ({', '.join(repr(shorten(task)) for task in tasks[:3])}); record one task a demo"
+    return f"has different texts ({', '.join(repr(shorten(task)) for task in tasks[:3])}); record one task per demo"
 
 
 def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float64], list[EpisodeError]]:

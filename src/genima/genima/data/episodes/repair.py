@@ -21,15 +21,37 @@ from mcap.records import Attachment, Metadata
 from mcap.writer import MCAP0_MAGIC, Writer
 
 from genima.data.episodes.bag import span_fits, unpack_file
-from genima.data.episodes.folders import PARTIAL, BagLock, is_bag_file, is_recreatable, refuse_live, repair_name, sync_folder
+from genima.data.episodes.folders import (
+    PARTIAL,
+    BagLock,
+    is_bag_file,
+    is_recreatable,
+    repair_name,
+    require_not_recording,
+    sync_folder,
+)
 from genima.data.episodes.mcap_file import RECORD_BYTES, McapScan
-from genima.data.episodes.metadata import METADATA, QOS, STORAGES, ZSTD, FileContent, Information, Topic, bag_information, finish_file, load_information, metadata_text, qos_profiles, start_file
+from genima.data.episodes.metadata import (
+    METADATA,
+    QOS,
+    STORAGES,
+    ZSTD,
+    FileContent,
+    Information,
+    Topic,
+    bag_information,
+    finish_file,
+    load_information,
+    metadata_text,
+    qos_profiles,
+    start_file,
+)
 from genima.data.episodes.sqlite_file import JOURNALS, SqliteFile
 from genima.errors import GenimaError
 from genima.io.files import atomic_write
 
 _TORN = ".torn"  # suffix of a file as it was: it holds nothing, or more may be read from it by other means
-_UNFINISHED_BYTES = 4 << 20  # what a killed recording leaves at its end: a chunk
+_UNFINISHED_BYTES = 4 << 20  # size of the unfinished chunk of a killed recording
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a message that rosbag2 compressed; serialized ones begin with 0
 
 
@@ -42,7 +64,7 @@ class RepairResult:
     seconds: float  # from the first to the last
     bytes_cut: int  # of the files as they were: what could not be read
     healthy: bool  # nothing had to be mended
-    notes: tuple[str, ...] = ()  # what else the user should know: files that are missing or were set aside
+    notes: tuple[str, ...] = ()  # notes for the user: missing files, and files set aside
 
 
 class _Content(NamedTuple):
@@ -81,7 +103,7 @@ def repair(folder: Path) -> RepairResult:
     folder = _find(folder)
     unnamed = folder.parent.name == PARTIAL
     named = folder.parent.parent / folder.name if unnamed else folder
-    refuse_live(folder)
+    require_not_recording(folder)
     if unnamed and is_recreatable(folder):
         raise GenimaError(f"cannot repair {folder}: a command was making it; run that again, it makes it anew")
     if unnamed and named.exists():
@@ -127,7 +149,7 @@ def _repair(
     kept = [content for content in every if content.whole or content.messages]
     for content in every:
         if content not in kept:
-            aside = _aside(folder, content)
+            aside = _backup_path(folder, content)
             content.file.rename(aside)
             notes.append(f"{content.file.name} held no complete message and is {aside.name} now")
     counts, topics = _merged(kept)
@@ -139,7 +161,7 @@ def _repair(
     if free < size:
         raise GenimaError(f"cannot repair {folder}: that takes {size / 1e9:.2f} GB, the disk has {free / 1e9:.2f} left")
     metadata = metadata_text(values).encode()
-    asides = {content.file: _aside(folder, content) for content in torn if _loses_more_than_its_end(content)}
+    asides = {content.file: _backup_path(folder, content) for content in torn if _is_damaged_inside(content)}
     for content in torn:
         part = content.file.with_name(repair_name(content.file.name))
         part.unlink(missing_ok=True)  # of a killed repair
@@ -159,14 +181,14 @@ def _repair(
     return every, False, notes
 
 
-def _aside(folder: Path, content: _Content) -> Path:
+def _backup_path(folder: Path, content: _Content) -> Path:
     aside = content.file.with_name(content.file.name + _TORN)
     if aside.exists() or aside.is_symlink():
         raise GenimaError(f"cannot repair {folder}: {aside} exists already; move it away")
     return aside
 
 
-def _loses_more_than_its_end(content: _Content) -> bool:
+def _is_damaged_inside(content: _Content) -> bool:
     """Return whether a file is damaged before its end, not only in its last record."""
     if content.scan is None or not content.scan.bytes_lost:
         return False
@@ -245,7 +267,9 @@ def _information(folder: Path) -> Information | None:
 
 def _files_of(folder: Path, information: Information | None) -> list[Path]:
     """Return the files of a bag, in order; of a compressed file and its unpacked copy, the copy."""
-    names = sorted((path.name for path in folder.iterdir() if path.is_file() and is_bag_file(path.name)), key=_natural)
+    names = sorted(
+        (path.name for path in folder.iterdir() if path.is_file() and is_bag_file(path.name)), key=_natural_key
+    )
     names = [name for name in names if not (name.endswith(ZSTD) and name.removesuffix(ZSTD) in names)]
     if not names:
         raise GenimaError(f"cannot repair {folder}: it holds no .mcap or .db3 file")
@@ -260,11 +284,11 @@ def _files_of(folder: Path, information: Information | None) -> list[Path]:
             "give each bag a folder of its own"
         )
     order = {name: i for i, name in enumerate(listed)}
-    names.sort(key=lambda name: (order.get(name.removesuffix(ZSTD), len(order)), _natural(name)))
+    names.sort(key=lambda name: (order.get(name.removesuffix(ZSTD), len(order)), _natural_key(name)))
     return [folder / name for name in names]
 
 
-def _natural(name: str) -> tuple[str, int, str]:
+def _natural_key(name: str) -> tuple[str, int, str]:
     match = re.search(r"_(\d{1,9})\.", name)
     return (name[: match.start()], int(match[1]), name) if match else (name, -1, name)
 

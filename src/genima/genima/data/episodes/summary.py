@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from genima.data.episodes.alignment import Stream
 from genima.data.episodes.bag import EPISODE, TASK, calibration_topic
-from genima.data.episodes.frames import decode
 from genima.data.episodes.episode_index import EpisodeIndex
+from genima.data.episodes.frames import decode
 from genima.errors import GenimaError
 from genima.io.files import parse_yaml
 
@@ -29,36 +29,36 @@ class Summary:
     seconds: float
     views: Mapping[str, ViewSummary]  # those with images
     megabytes: float
-    operator: str  # who led the arm; empty when nobody wrote that down
-    success: bool | None  # None: nobody has judged it
+    operator: str  # operator; empty where it is not recorded
+    success: bool | None  # None: not judged
     uncalibrated: tuple[str, ...] = ()  # views whose camera calibration is unknown
 
     @classmethod
-    def of(cls, survey: EpisodeIndex) -> Summary:
+    def of(cls, index: EpisodeIndex) -> Summary:
         """Return the summary of an episode index."""
         return cls(
-            instruction=survey.words.get(TASK, "").strip(),
-            seconds=survey.seconds,
+            instruction=index.words.get(TASK, "").strip(),
+            seconds=index.seconds,
             views={
-                view: ViewSummary(rate(survey.streams[topic]), _size(survey, topic))
-                for view, topic in survey.views.items()
-                if topic in survey.streams
+                view: ViewSummary(rate(index.streams[topic]), _size(index, topic))
+                for view, topic in index.views.items()
+                if topic in index.streams
             },
-            megabytes=sum(file.stat().st_size for file in survey.folder.iterdir() if file.is_file()) / 1e6,
-            operator=notes(survey).get("operator", ""),
-            success=survey.success,
+            megabytes=sum(file.stat().st_size for file in index.folder.iterdir() if file.is_file()) / 1e6,
+            operator=read_notes(index).get("operator", ""),
+            success=index.success,
             uncalibrated=tuple(
                 view
-                for view, topic in survey.views.items()
-                if topic in survey.streams and not survey.counts.get(calibration_topic(view))
+                for view, topic in index.views.items()
+                if topic in index.streams and not index.counts.get(calibration_topic(view))
             ),
         )
 
 
-def notes(survey: EpisodeIndex) -> dict[str, str]:
+def read_notes(index: EpisodeIndex) -> dict[str, str]:
     """Return the metadata of a demo, such as operator and notes; empty where it cannot be read."""
     try:
-        said = parse_yaml(survey.words.get(EPISODE, ""), EPISODE)
+        said = parse_yaml(index.words.get(EPISODE, ""), EPISODE)
     except GenimaError:
         said = None
     return {str(key): str(value) for key, value in said.items() if value} if isinstance(said, dict) else {}
@@ -70,9 +70,9 @@ def rate(stream: Stream) -> float:
     return (len(stream.times) - 1) / seconds if seconds > 0 else float("nan")
 
 
-def _size(survey: EpisodeIndex, topic: str) -> tuple[int, int] | None:
+def _size(index: EpisodeIndex, topic: str) -> tuple[int, int] | None:
     try:
-        h, w, _ = decode(survey.first_images[topic]).shape
+        h, w, _ = decode(index.first_images[topic]).shape
     except GenimaError:
         return None
     return w, h

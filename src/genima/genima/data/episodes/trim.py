@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, BagReader, header_stamp, types
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.idle import Interval, find_idle, find_tracks
 from genima.data.episodes.judgement import read_judgement
 from genima.data.episodes.metadata import QOS, Qos, qos_profiles
-from genima.data.episodes.bag_recorder import BagRecorder
-from genima.data.episodes.episode_index import EpisodeIndex
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
@@ -46,17 +46,17 @@ def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> TrimResult:
         EpisodeError: when the demo cannot be read whole, and when nothing moves in it.
         GenimaError: when it cannot be written; nothing is left then.
     """
-    survey = EpisodeIndex.of(folder)
-    tracks = find_tracks(survey, robot)
+    index = EpisodeIndex.of(folder)
+    tracks = find_tracks(index, robot)
     if not tracks:
         raise EpisodeError(folder, f"neither {JOINT_STATES} nor {JOINT_COMMAND} says where the joints are")
     activity = find_idle(tracks)
     if activity.moving is None:
         raise EpisodeError(folder, "nothing moves")
-    whole = Interval(0.0, survey.seconds)
+    whole = Interval(0.0, index.seconds)
     kept = Interval(max(whole.begin, activity.moving.begin - keep), min(whole.end, activity.moving.end + keep))
-    stamps = range(survey.start_ns + math.floor(kept.begin * 1e9), survey.start_ns + math.ceil(kept.end * 1e9) + 1)
-    delay = round(1e9 * float(np.median(survey.delays[next(iter(tracks))])))  # ns, of the recording behind the stamps
+    stamps = range(index.start_ns + math.floor(kept.begin * 1e9), index.start_ns + math.ceil(kept.end * 1e9) + 1)
+    delay = round(1e9 * float(np.median(index.delays[next(iter(tracks))])))  # ns, of the recording behind the stamps
     _copy(folder, out, stamps, range(stamps.start + delay, stamps.stop + delay))
     return TrimResult(kept.begin, whole.end - kept.end, kept.seconds)
 

@@ -13,15 +13,25 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from genima.data.episodes.bag import COMPRESSED, JOINT_COMMAND, JOINT_STATES, SUCCESS, TASK, calibration_topic, camera_info_topic, compressed_topic, types
-from genima.data.episodes.metadata import Qos
-from genima.data.episodes.bag_recorder import BagRecorder
-from genima.errors import GenimaError
 from genima.cameras.calibration_file import CameraCalibration, Frames
-from genima.types import Command, Image, Joints
-from genima.robot.model import RobotModel
 from genima.cameras.camera import Camera
 from genima.cameras.plausibility import require_plausible
+from genima.data.episodes.bag import (
+    COMPRESSED,
+    JOINT_COMMAND,
+    JOINT_STATES,
+    SUCCESS,
+    TASK,
+    calibration_topic,
+    camera_info_topic,
+    compressed_topic,
+    types,
+)
+from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.metadata import Qos
+from genima.errors import GenimaError
+from genima.robot.model import RobotModel
+from genima.types import Command, Image, Joints
 
 _ENCODING = {"jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95], "png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
 _QUEUE_BYTES = 64 << 20

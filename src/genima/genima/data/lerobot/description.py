@@ -26,13 +26,13 @@ _FIELD = re.compile(r"\{(\w*)(?::0?(\d)d)?\}")
 _Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
-class _OthersSchema(FileSchema):
+class _ForeignSchema(FileSchema):
     """Schema of files of other tools, which may have more fields."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class Feature(_OthersSchema):
+class Feature(_ForeignSchema):
     """Column of the data, or the frames of a video."""
 
     dtype: Text
@@ -81,7 +81,7 @@ class Feature(_OthersSchema):
         return self.shape[0] if len(self.shape) == 1 and self.shape[0] <= 10_000 else 0
 
 
-class Info(_OthersSchema):
+class Info(_ForeignSchema):
     """Content of ``meta/info.json``."""
 
     codebase_version: Text
@@ -128,7 +128,7 @@ def read_info(folder: Path) -> Info:
     info = validate(Info, data, f"dataset description {path}")
     for template, video in ((info.data_path, False), (info.video_path, True)):
         if template is not None:
-            _expand(template, f"dataset description {path}", "x" if video else None, 0, 0)
+            _expand_template(template, f"dataset description {path}", "x" if video else None, 0, 0)
     for name, feature in info.features.items():
         if feature.is_colour and not 1 <= min(feature.size) <= max(feature.size) <= 16384:
             width, height = feature.size
@@ -173,11 +173,11 @@ def read_episodes(folder: Path, info: Info, videos: Sequence[str] | None = None)
             columns[name] = values.tolist()
         for i in range(len(table)):
             row = {name: column[i] for name, column in columns.items()}
-            data = folder / _expand(info.data_path, what, None, row[place[0]], row[place[1]])
+            data = folder / _expand_template(info.data_path, what, None, row[place[0]], row[place[1]])
             shown = {
                 key: (
                     folder
-                    / _expand(
+                    / _expand_template(
                         info.video_path or "", what, key, row[f"videos/{key}/chunk_index"],
                         row[f"videos/{key}/file_index"],
                     ),
@@ -187,7 +187,7 @@ def read_episodes(folder: Path, info: Info, videos: Sequence[str] | None = None)
             }  # fmt: skip
             entries.append(EpisodeEntry(row["episode_index"], row["length"], data, shown))
     if twice := [index for index, count in Counter(entry.index for entry in entries).items() if count > 1]:
-        raise GenimaError(f"dataset {folder}: episode {twice[0]} is there twice")
+        raise GenimaError(f"dataset {folder}: episode {twice[0]} appears twice")
     if len(entries) != info.total_episodes:
         raise GenimaError(
             f"dataset {folder}: {layout.INFO} says {info.total_episodes} episodes, {len(entries)} are described in "
@@ -227,7 +227,7 @@ def value_range(folder: Path, feature: str, dimension: int) -> tuple[float, floa
     return low, high
 
 
-def _expand(template: str, what: str, key: str | None, chunk: int, file: int) -> PurePosixPath:
+def _expand_template(template: str, what: str, key: str | None, chunk: int, file: int) -> PurePosixPath:
     """Return the path, relative to the dataset, for a template of the metadata.
 
     Raises:

@@ -11,21 +11,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from genima.io import paths
+from genima.cameras.camera import VIRTUAL, Camera
 from genima.data.episodes.comparison import is_demo_of
 from genima.data.episodes.errors import EpisodeError
+from genima.data.episodes.writer import EpisodeWriter
 from genima.data.lerobot import layout
 from genima.data.lerobot.description import EpisodeEntry, read_episodes, read_info, read_tasks, value_range
 from genima.data.lerobot.video import frames_at
-from genima.data.episodes.writer import EpisodeWriter
 from genima.errors import GenimaError
+from genima.io import paths
 from genima.io.files import shorten
 from genima.io.images import decode_colour
+from genima.io.tables import numbers, read_columns, stream_column
+from genima.robot.model import RobotModel
 from genima.system.ros_names import require_ros_name
 from genima.types import Command, Image, Joints
-from genima.robot.model import RobotModel
-from genima.io.tables import numbers, read_columns, stream_column
-from genima.cameras.camera import VIRTUAL, Camera
 
 _OUTSIDE_ARM = 0.1  # rad beyond the robot's limits that pass as a measurement
 _OUTSIDE_GRIPPER = 0.05  # of its range
@@ -61,7 +61,7 @@ class DatasetReader:
     ) -> None:
         self._folder, self._robot = folder, robot
         self._info = read_info(folder)
-        self.notes: list[str] = []  # what the user should know of the import
+        self.notes: list[str] = []  # notes on the import for the user
         self._check_robot()
         self._views = self._choose_views(views)
         self._cameras = self._choose_cameras(cameras)
@@ -91,7 +91,7 @@ class DatasetReader:
             frames = self._read_frames(entry)
             stamps = numbers(frames, layout.TIMESTAMP, "data").astype(float)
             self._check_stamps(stamps)
-            state, action = (self._in_order(name, frames) for name in (layout.STATE, layout.ACTION))
+            state, action = (self._order_dimensions(name, frames) for name in (layout.STATE, layout.ACTION))
             judged = layout.SUCCESS in frames.column_names
             success = judged and bool(numbers(frames, layout.SUCCESS, "data").any())
             images = {view: self._images(key, entry, stamps) for key, view in self._views.items()}
@@ -118,7 +118,7 @@ class DatasetReader:
         entry = self._episodes[index]
         try:
             frames = self._read_frames(entry)
-            state = self._in_order(layout.STATE, frames)
+            state = self._order_dimensions(layout.STATE, frames)
             moments = [Joints(0.0, measured[:-1], measured[-1]) for measured in state]
             return is_demo_of(folder, self._robot, self._instruction(frames), moments)
         except EpisodeError:
@@ -165,7 +165,7 @@ class DatasetReader:
         if unknown := [view for view in self._views.values() if view not in cameras]:
             raise GenimaError(
                 f"no camera is called {', '.join(unknown)}; there are {', '.join(cameras)}: "
-                f"say which is which with --views, as {next(iter(self._views))}={next(iter(cameras))}"
+                f"map them with --views, as {next(iter(self._views))}={next(iter(cameras))}"
             )
         return {view: cameras[view].resized(*self._info.features[key].size) for key, view in self._views.items()}
 
@@ -187,9 +187,8 @@ class DatasetReader:
         labels = {name: features[name].labels for name in (layout.STATE, layout.ACTION)}
         for theirs in joints:
             if not any(self._dimensions(theirs, each) for each in labels.values()):
-                raise GenimaError(
-                    f"--joints {theirs}={joints[theirs]}: there is no dimension {theirs!r}; {self._told(labels)}"
-                )
+                known = self._label_text(labels)
+                raise GenimaError(f"--joints {theirs}={joints[theirs]}: there is no dimension {theirs!r}; {known}")
         found = {}
         for name, each in labels.items():
             places: dict[str, list[int]] = {ours: [] for ours in wanted}
@@ -198,9 +197,10 @@ class DatasetReader:
             for ours in wanted:
                 places[ours] = places[ours] or [i for i, label in enumerate(each) if label == ours]
             if missing := [ours for ours in wanted if not places[ours]]:
+                known = self._label_text({name: each})
                 raise GenimaError(
-                    f"dataset {self._folder}: {name} does not have {', '.join(missing)}; {self._told({name: each})}: "
-                    "say which is which with --joints THEIRS=OURS, by their names or numbers"
+                    f"dataset {self._folder}: {name} does not have {', '.join(missing)}; {known}: map names or numbers "
+                    "with --joints THEIRS=OURS"
                 )
             for ours in wanted:
                 if len(many := places[ours]) > 1:
@@ -230,7 +230,7 @@ class DatasetReader:
         return found
 
     @staticmethod
-    def _told(labels: Mapping[str, list[str]]) -> str:
+    def _label_text(labels: Mapping[str, list[str]]) -> str:
         every = dict.fromkeys(shorten(", ".join(f"{i}: {each}" for i, each in enumerate(own)), 1000)
                               for own in labels.values())  # fmt: skip
         return f"it has {' and '.join(every)}"
@@ -254,7 +254,7 @@ class DatasetReader:
             if abs(rate / fps - 1) > _RATE_TOLERANCE + 0.5 / fps:
                 raise GenimaError(f"its timestamps are of {rate:.4g} Hz, {layout.INFO} says {fps:g} fps")
 
-    def _in_order(self, name: str, frames: pa.Table) -> NDArray[np.float64]:
+    def _order_dimensions(self, name: str, frames: pa.Table) -> NDArray[np.float64]:
         """Return (T, n + 1): arm joints in rad and the gripper's open fraction."""
         vectors = numbers(frames, name, "data", self._info.features[name].width)
         values = vectors[:, self._columns[name]].astype(float)
@@ -291,10 +291,10 @@ class DatasetReader:
 
     def _decoded(self, key: str, entry: EpisodeEntry, size: tuple[int, int]) -> Iterator[Image]:
         for stored in stream_column(entry.data, key, "data", ("episode_index", entry.index)):
-            yield decode_stored(stored, key, size)
+            yield decode_table_image(stored, key, size)
 
 
-def decode_stored(stored: Any, what: str, size: tuple[int, int] | None = None) -> Image:
+def decode_table_image(stored: Any, what: str, size: tuple[int, int] | None = None) -> Image:
     """Return the (h, w, 3) rgb image that the datasets library keeps in a table, of a ``size`` (width, height) in px.
 
     Raises:

@@ -13,7 +13,7 @@ Statistics = dict[str, NDArray[Any]]  # min, max, mean, std, count (1,), q01, q1
 _QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 
-def of_rows(rows: NDArray[Any]) -> Statistics:
+def row_statistics(rows: NDArray[Any]) -> Statistics:
     """Return the statistics of each column of (T, d) values; all have the shape (d,)."""
     return {
         "min": rows.min(0),
@@ -25,7 +25,7 @@ def of_rows(rows: NDArray[Any]) -> Statistics:
     }
 
 
-def of_histogram(counts: NDArray[np.int64], images: int) -> Statistics:
+def image_statistics(counts: NDArray[np.int64], images: int) -> Statistics:
     """Return the statistics of each channel of ``images`` images, 0..1; all have the shape (3, 1, 1).
 
     ``counts`` (3, 256) tells how many pixels of a channel have an intensity.
@@ -44,7 +44,7 @@ def of_histogram(counts: NDArray[np.int64], images: int) -> Statistics:
     return {name: value.reshape(3, 1, 1) for name, value in each.items()} | {"count": np.array([images])}
 
 
-def pooled(parts: Sequence[Statistics]) -> Statistics:
+def pool_statistics(parts: Sequence[Statistics]) -> Statistics:
     """Return the pooled statistics of several parts.
 
     Quantiles are the parts' weighted by their counts, as LeRobot pools them: near the true ones, not equal to them.

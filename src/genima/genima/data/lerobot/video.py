@@ -53,7 +53,7 @@ class Schedule:
         Times start at 0 and increase by more than a microsecond.
         """
         period = _TICKS / fps
-        start = round((max(1, begin) + (0.25 - _phase(times * fps)) % 1) * period)
+        start = round((max(1, begin) + (0.25 - _circular_mean(times * fps)) % 1) * period)
         taken = start + np.round(times * _TICKS).astype(np.int64)
         used = np.floor(taken / period + 0.25).astype(np.int64)  # points of the grid, each a quarter before its image
         holes = np.setdiff1d(np.arange(begin, used[-1] + 1), used)
@@ -71,7 +71,7 @@ class Schedule:
         return cls(images, shown, decoded, start / _TICKS, int(points[-1]) + 1, int(np.sum(found != frames)))
 
 
-def _phase(numbers: NDArray[np.float64]) -> float:
+def _circular_mean(numbers: NDArray[np.float64]) -> float:
     """Return the circular mean of the fractional parts of numbers, 0..1."""
     remainders = np.sort(numbers % 1)
     twice = np.concatenate([remainders, remainders + 1])

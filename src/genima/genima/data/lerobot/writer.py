@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genima.data.episodes.errors import EpisodeError
+from genima.data.episodes.reader import Episode
 from genima.data.lerobot import layout, statistics
 from genima.data.lerobot.description import read_info
 from genima.data.lerobot.statistics import Statistics
 from genima.data.lerobot.video import CODEC, PIXEL_FORMAT, Schedule, VideoWriter
-from genima.data.episodes.reader import Episode
 from genima.errors import GenimaError
-from genima.types import Image
 from genima.io.outputs import output_folder
 from genima.robot.model import RobotModel
+from genima.types import Image
 
 _VIDEO_MB = 200  # LeRobot's default
 _RATE_TOLERANCE = 0.05  # how far an episode's rate may be off the dataset's, relative
@@ -101,7 +101,7 @@ class DatasetWriter:
         self._check_rate(episode, fps)
         features = _features(episode, self._robot, fps)
         if self._episodes:
-            self._check_alike(episode, features)
+            self._check_shapes(episode, features)
         times = episode.stamps - episode.stamps[0]
         schedule = Schedule.of(times, fps, self._points)
         try:
@@ -118,12 +118,16 @@ class DatasetWriter:
         columns = self._columns(episode, times, task)
         table = pa.table({name: _column(values) for name, values in columns.items()})
         if self._data is None:
-            self._data = pq.ParquetWriter(self._place(layout.DATA), table.schema)
+            self._data = pq.ParquetWriter(self._path_of(layout.DATA), table.schema)
         self._data.write_table(table)
-        each = {name: statistics.of_rows(values.reshape(len(episode), -1)) for name, values in columns.items()} | images
-        self._rows.append(self._row(episode, schedule, each))
+        each = {
+            name: statistics.row_statistics(values.reshape(len(episode), -1)) for name, values in columns.items()
+        } | images
+        self._rows.append(self._episode_row(episode, schedule, each))
         before = self._statistics
-        self._statistics = {name: statistics.pooled([before[name], of]) if before else of for name, of in each.items()}
+        self._statistics = {
+            name: statistics.pool_statistics([before[name], of]) if before else of for name, of in each.items()
+        }
         self._episodes += 1
         self._frames += len(episode)
         if max(self._video_bytes.values()) > _VIDEO_MB * 2**20:
@@ -136,7 +140,7 @@ class DatasetWriter:
             other = f"the dataset at {fps} Hz" if self._fps else "a LeRobot dataset has a whole number"
             raise EpisodeError(episode.folder, f"runs at {rate:.1f} Hz, {other}")
 
-    def _check_alike(self, episode: Episode, features: Mapping[str, Any]) -> None:
+    def _check_shapes(self, episode: Episode, features: Mapping[str, Any]) -> None:
         for name in self._features.keys() | features.keys():
             shape, wanted = (each[name]["shape"] if name in each else "none" for each in (features, self._features))
             if shape != wanted:
@@ -158,7 +162,7 @@ class DatasetWriter:
             "task_index": np.full(length, task),
         }
 
-    def _row(self, episode: Episode, schedule: Schedule, each: Mapping[str, Statistics]) -> dict[str, Any]:
+    def _episode_row(self, episode: Episode, schedule: Schedule, each: Mapping[str, Statistics]) -> dict[str, Any]:
         """Return the location of an episode, and its statistics by feature."""
         chunk, file = divmod(self._parts, layout.CHUNK_SIZE)
         place = {"chunk_index": chunk, "file_index": file}
@@ -190,24 +194,24 @@ class DatasetWriter:
             if key not in self._videos:
                 height, width, _ = features[key]["shape"]
                 try:
-                    self._videos[key] = VideoWriter(self._place(layout.VIDEO, key), (height, width), fps)
+                    self._videos[key] = VideoWriter(self._path_of(layout.VIDEO, key), (height, width), fps)
                 except GenimaError as error:
                     raise EpisodeError(episode.folder, f"view {view}: {error}") from None
         with ThreadPoolExecutor() as pool:
             encoded = pool.map(lambda view: self._videos[keys[view]].encode(images(view), schedule), keys)
             packets = dict(zip(keys.values(), encoded, strict=True))
-        return packets, {key: statistics.of_histogram(count, len(episode)) for key, count in counts.items()}
+        return packets, {key: statistics.image_statistics(count, len(episode)) for key, count in counts.items()}
 
     def _close_part(self) -> None:
         """Complete the files of a part, if it has episodes."""
         for key, video in self._videos.items():
             video.close()
             if not self._rows:
-                self._place(layout.VIDEO, key).unlink(missing_ok=True)
+                self._path_of(layout.VIDEO, key).unlink(missing_ok=True)
         if self._data is not None:
             self._data.close()
         if self._rows:
-            pq.write_table(pa.Table.from_pylist(self._rows), self._place(layout.EPISODES))
+            pq.write_table(pa.Table.from_pylist(self._rows), self._path_of(layout.EPISODES))
             self._parts += 1
         self._rows, self._data, self._videos, self._points = [], None, {}, 0
         self._video_bytes.clear()
@@ -217,7 +221,7 @@ class DatasetWriter:
         if not self._episodes:
             raise GenimaError("LeRobot dataset: no episode was added to it")
         tasks = pd.DataFrame({"task_index": list(self._tasks.values())}, index=pd.Index(list(self._tasks), name="task"))
-        tasks.to_parquet(self._place(layout.TASKS))
+        tasks.to_parquet(self._path_of(layout.TASKS))
         self._write_json(
             layout.STATS,
             {name: {kind: value.tolist() for kind, value in of.items()} for name, of in self._statistics.items()},
@@ -242,9 +246,9 @@ class DatasetWriter:
         )
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        self._place(name).write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
+        self._path_of(name).write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
 
-    def _place(self, pattern: str, key: str = "") -> Path:
+    def _path_of(self, pattern: str, key: str = "") -> Path:
         """Return the path of a file of the current part, with its folder created."""
         chunk, file = divmod(self._parts, layout.CHUNK_SIZE)
         path = self._partial / pattern.format(chunk_index=chunk, file_index=file, video_key=key)
@@ -295,7 +299,7 @@ def _features(episode: Episode, robot: RobotModel, fps: int) -> dict[str, dict[s
             "names": ["height", "width", "channels"],
             "info": {"video.height": height, "video.width": width, **video},
         }
-    if episode.success is not None:  # what nobody has judged is not said to have failed
+    if episode.success is not None:  # unjudged episodes are not marked as failed
         features[layout.SUCCESS] = {"dtype": "bool", "shape": [1], "names": None}
     features[layout.TIMESTAMP] = {"dtype": "float32", "shape": [1], "names": None}
     for name in ("frame_index", "episode_index", "index", "task_index"):

@@ -13,12 +13,12 @@ from pathlib import Path
 from genima.data.episodes.bag import SUCCESS, raw_topic
 from genima.data.episodes.cameras import EpisodeCameras
 from genima.data.episodes.checks.finding import Finding, as_finding
-from genima.data.episodes.checks.images import find_in_images
-from genima.data.episodes.checks.motion import find_joint_faults, find_limits, find_rest, find_unfollowed
+from genima.data.episodes.checks.images import check_images
+from genima.data.episodes.checks.motion import find_idle_intervals, find_joint_faults, find_limits, find_tracking_errors
 from genima.data.episodes.checks.timing import find_missing, find_timing
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.idle import find_idle, find_tracks
-from genima.data.episodes.episode_index import EpisodeIndex
 from genima.robot.model import RobotModel
 
 __all__ = ["CheckResult", "Finding", "check", "compare"]
@@ -46,23 +46,23 @@ class CheckResult:
 def check(folder: Path, robot: RobotModel) -> CheckResult:
     """Check all of a demo, one decoded image at a time; an unreadable bag is an error in the result."""
     try:
-        survey = EpisodeIndex.of(folder)
-        findings = [*find_missing(survey), *find_timing(survey), *find_joint_faults(survey, robot)]
-        tracks = find_tracks(survey, robot)
+        index = EpisodeIndex.of(folder)
+        findings = [*find_missing(index), *find_timing(index), *find_joint_faults(index, robot)]
+        tracks = find_tracks(index, robot)
         for track in tracks.values():
             findings += find_limits(track, robot)
-        findings += find_unfollowed(tracks, robot)
+        findings += find_tracking_errors(tracks, robot)
         activity = find_idle(tracks) if tracks else None
         if activity is not None:
-            findings += find_rest(activity)
-        findings += find_in_images(survey, activity)
+            findings += find_idle_intervals(activity)
+        findings += check_images(index, activity)
         findings += find_camera_faults(folder)
     except EpisodeError as error:
         return CheckResult(folder, (), (as_finding("error", [error]),))
-    if survey.success is not True:
-        judged = "nobody has judged it" if survey.success is None else "judged a failure"
+    if index.success is not True:
+        judged = "not judged" if index.success is None else "judged a failure"
         findings.append(Finding("warning", judged, SUCCESS))
-    return CheckResult(folder, tuple(survey.views), _sorted(findings))
+    return CheckResult(folder, tuple(index.views), _sorted(findings))
 
 
 def compare(demos: Sequence[CheckResult]) -> list[CheckResult]:

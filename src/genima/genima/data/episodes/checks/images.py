@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from genima.data.episodes.alignment import Stream
 from genima.data.episodes.bag import BagReader
 from genima.data.episodes.checks.finding import Finding, as_finding
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.frames import decode
 from genima.data.episodes.idle import Activity, Interval
-from genima.data.episodes.episode_index import EpisodeIndex
 from genima.errors import GenimaError
 from genima.types import Image
 
@@ -27,18 +27,18 @@ _SAMPLED = 4  # px, between those that are counted
 FROZEN = 0.5  # s in which the arm moves and the images do not
 
 
-def find_in_images(survey: EpisodeIndex, activity: Activity | None) -> Iterator[Finding]:
+def check_images(index: EpisodeIndex, activity: Activity | None) -> Iterator[Finding]:
     """Check every image once; ``activity`` is None where it is unknown."""
-    cameras = {topic: _Camera(survey.streams[topic]) for topic in survey.views.values() if topic in survey.streams}
-    with BagReader(survey.folder) as bag:
+    cameras = {topic: _ViewCheck(index.streams[topic]) for topic in index.views.values() if topic in index.streams}
+    with BagReader(index.folder) as bag:
         for message in bag.messages(cameras):
-            cameras[message.topic].see(bag.understood(message))
+            cameras[message.topic].add(bag.deserialize(message))
     for camera in cameras.values():
         yield from camera.findings(activity)
 
 
 @dataclass
-class _Camera:
+class _ViewCheck:
     """State of a view's checks."""
 
     stream: Stream
@@ -49,7 +49,7 @@ class _Camera:
     _shape: tuple[int, ...] = ()
     _last: NDArray[np.uint8] | None = None
 
-    def see(self, message: Any) -> None:
+    def add(self, message: Any) -> None:
         """Check the next image."""
         time = self.stream.times[len(self.same)]
         self.same.append(self._last is not None and np.array_equal(self._last, message.data))
@@ -64,7 +64,7 @@ class _Camera:
             (h, w, _), (height, width, _) = image.shape, self._shape
             what = f"image of {w}x{h} pixels, the first has {width}x{height}"
             self.resized.append(self.stream.fault(time, what))
-        if kind := _exposure(image):
+        if kind := _exposure_fault(image):
             self.exposure.setdefault(kind.split(":")[0], []).append(self.stream.fault(time, kind))
 
     def findings(self, activity: Activity | None) -> Iterator[Finding]:
@@ -77,14 +77,14 @@ class _Camera:
     def _frozen(self, activity: Activity) -> Iterator[Finding]:
         edges = np.flatnonzero(np.diff(np.concatenate([[False], self.same, [False]])))
         for first, end in edges.reshape(-1, 2):
-            stretch = Interval(float(self.stream.times[first - 1]), float(self.stream.times[end - 1]))
-            moving = Interval(max(stretch.begin, activity.whole.begin), min(stretch.end, activity.whole.end))
+            interval = Interval(float(self.stream.times[first - 1]), float(self.stream.times[end - 1]))
+            moving = Interval(max(interval.begin, activity.whole.begin), min(interval.end, activity.whole.end))
             if moving.seconds - activity.idle_within(moving) > FROZEN:
-                what = f"the image stays the same for {stretch.seconds:.2f} s while the arm moves"
-                yield Finding("warning", what, self.stream.topic, stretch.begin)
+                what = f"the image stays the same for {interval.seconds:.2f} s while the arm moves"
+                yield Finding("warning", what, self.stream.topic, interval.begin)
 
 
-def _exposure(image: Image) -> str:
+def _exposure_fault(image: Image) -> str:
     """Return the fault of the brightness; empty without one."""
     mean = sum(cv2.mean(image)[:3]) / 3
     if mean < BLACK:

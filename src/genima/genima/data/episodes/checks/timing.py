@@ -9,51 +9,51 @@ import numpy as np
 from genima.data.episodes.alignment import LOST, TWO_LOST, Stream, align, find_faults
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, TASK, camera_info_topic, raw_topic
 from genima.data.episodes.checks.finding import Finding, as_finding
+from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.reader import several_tasks
-from genima.data.episodes.episode_index import EpisodeIndex
 
 GAP = 2.5  # periods of the topic: messages are missing in a longer gap
 JITTER = 0.3  # of the period: a tenth of the periods may differ by more
 CLOCK = 0.5  # s between a stamp and the recording of its message
-FEWEST = 10  # messages of a topic whose gaps and jitter can be told
+MIN_MESSAGES = 10  # messages of a topic whose gaps and jitter can be told
 
 
-def find_missing(survey: EpisodeIndex) -> Iterator[Finding]:
+def find_missing(index: EpisodeIndex) -> Iterator[Finding]:
     """Find topics that an episode needs and does not have, and those that are not understood."""
-    if not survey.views:
+    if not index.views:
         yield Finding("error", "no camera was recorded", raw_topic("VIEW"))
-    for topic in (*survey.views.values(), JOINT_STATES, JOINT_COMMAND):
-        if topic not in survey.streams:
+    for topic in (*index.views.values(), JOINT_STATES, JOINT_COMMAND):
+        if topic not in index.streams:
             yield Finding("error", "no messages", topic)
-    if TASK not in survey.words:
+    if TASK not in index.words:
         yield Finding("error", "no messages", TASK)
-    elif not survey.words[TASK].strip():
+    elif not index.words[TASK].strip():
         yield Finding("error", "says nothing", TASK)
-    elif len(survey.tasks) > 1:
-        yield Finding("error", several_tasks(survey.tasks), TASK)
-    for topic, why in survey.unread.items():
+    elif len(index.tasks) > 1:
+        yield Finding("error", several_tasks(index.tasks), TASK)
+    for topic, why in index.unread.items():
         yield Finding("warning", f"not read: {why}", topic)
-    for view in survey.views:
-        if camera_info_topic(view) not in survey.streams:
+    for view in index.views:
+        if camera_info_topic(view) not in index.streams:
             yield Finding("warning", "no messages", camera_info_topic(view))
 
 
-def find_timing(survey: EpisodeIndex) -> Iterator[Finding]:
+def find_timing(index: EpisodeIndex) -> Iterator[Finding]:
     """Return the faults of the stamps."""
-    misaligned = list(_find_misaligned(survey))
+    misaligned = list(_find_misaligned(index))
     yield from misaligned
     named = {finding.topic for finding in misaligned}
-    for topic, stream in survey.streams.items():
-        if topic not in named and len(stream.times) >= FEWEST:
+    for topic, stream in index.streams.items():
+        if topic not in named and len(stream.times) >= MIN_MESSAGES:
             yield from _find_uneven(stream)
-        yield from _find_late(survey, topic)
+        yield from _find_late(index, topic)
 
 
-def _find_misaligned(survey: EpisodeIndex) -> Iterator[Finding]:
+def _find_misaligned(index: EpisodeIndex) -> Iterator[Finding]:
     """Return the reason why an episode's topics cannot be aligned."""
-    streams = survey.streams
-    views = {view: streams[topic] for view, topic in survey.views.items() if topic in streams}
+    streams = index.streams
+    views = {view: streams[topic] for view, topic in index.views.items() if topic in streams}
     if not views or JOINT_STATES not in streams or JOINT_COMMAND not in streams:
         return
     parts = views, streams[JOINT_STATES], streams[JOINT_COMMAND]
@@ -94,8 +94,8 @@ def _find_uneven(stream: Stream) -> Iterator[Finding]:
         yield Finding("warning", what, stream.topic)
 
 
-def _find_late(survey: EpisodeIndex, topic: str) -> Iterator[Finding]:
-    stream, delays = survey.streams[topic], survey.delays[topic]
+def _find_late(index: EpisodeIndex, topic: str) -> Iterator[Finding]:
+    stream, delays = index.streams[topic], index.delays[topic]
     off = np.flatnonzero(np.abs(delays) > CLOCK)
     if len(off):
         worst = delays[off[np.abs(delays[off]).argmax()]]

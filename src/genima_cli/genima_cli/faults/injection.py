@@ -19,15 +19,15 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from genima.policy.spec import PolicySpec
-from genima_cli.fault_relays import COMMAND, DRAWN, JOINTS, Relay, Relays, image_topic
-from genima_cli.shifted_clock import set_clock
+from genima_cli.faults.relays import COMMAND, DRAWN, JOINTS, Relay, Relays, image_topic
+from genima_cli.faults.shifted_clock import set_clock
 from genima_cli.supervisor import Supervisor
 from genima_interfaces.msg import DrawnTarget
 from genima_nodes.ros import messages, qos
 
 CAMERA_DELAY, DRAWING_DELAY = 0.3, 3.0  # s
 JUMP = 10.0  # s of the clock; whole seconds, see Relays.record
-_LONG_ENOUGH = 2.0  # s for what holds the arm
+_DURATION = 2.0  # s for what holds the arm
 _BURNERS = 4  # a core
 _FLOOD = 500.0  # Hz
 
@@ -43,7 +43,7 @@ class Scene:
     clock: Path  # of the nodes, see set_clock
 
 
-Onset = Callable[[], float | None]  # monotonic s of the first sample that is spoiled or missing; None: not yet
+Onset = Callable[[], float | None]  # monotonic s of the first sample that is changed or missing; None: not yet
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Fault:
     """Fault that lasts while its context is open."""
 
     name: str
-    bring_about: Callable[[Scene], AbstractContextManager[Onset]]
-    seconds: float = _LONG_ENOUGH
+    inject: Callable[[Scene], AbstractContextManager[Onset]]
+    seconds: float = _DURATION
     must_hold: bool = True  # else the arm may go on
     restarts: str = ""  # the node that is started again when the context closes
     clock: bool = False  # needs nodes whose clock can be set
@@ -62,99 +62,99 @@ def all_faults(views: Sequence[str]) -> list[Fault]:
     """Return all faults in the order of the bench."""
     return [
         *(fault for view in views for fault in _camera_faults(view)),
-        Fault("joint_states: silent", _spoiling(JOINTS, lambda message: None)),
-        Fault("joint_states: a joint is missing", _spoiling(JOINTS, _without_a_joint)),
-        Fault("joint_states: NaN", _spoiling(JOINTS, _not_finite)),
-        Fault("joint_states: joints in another order", _spoiling(JOINTS, _reversed), must_hold=False),
-        Fault("joint_states: time goes back", _time_goes_back),
-        Fault("diffusion_agent: killed", _killing("diffusion_agent"), restarts="diffusion_agent"),
-        Fault("diffusion_agent: draws noise", _spoiling(DRAWN, _noise)),
-        Fault("diffusion_agent: 3 s late", _late_drawings, seconds=4.0),
-        Fault("controller: killed", _killing("controller"), restarts="controller"),
-        Fault("controller: NaN", _spoiling(COMMAND, _not_finite)),
-        Fault("controller: jumps by 1 rad", _spoiling(COMMAND, _jumped)),
-        Fault("controller: two publishers at 500 Hz", _flood),
-        Fault("command_guard: killed", _killing("command_guard"), restarts="command_guard"),
-        Fault("processor: starved", _starvation, seconds=5.0, must_hold=False),
-        Fault("clock: 10 s ahead", _clock_jump(JUMP), seconds=4.0, clock=True),
-        Fault("clock: 10 s back", _clock_jump(-JUMP), seconds=4.0, clock=True),
+        Fault("joint_states: silent", _message_fault(JOINTS, lambda message: None)),
+        Fault("joint_states: a joint is missing", _message_fault(JOINTS, _without_a_joint)),
+        Fault("joint_states: NaN", _message_fault(JOINTS, _not_finite)),
+        Fault("joint_states: joints in another order", _message_fault(JOINTS, _reversed), must_hold=False),
+        Fault("joint_states: time goes back", _reverse_time),
+        Fault("diffusion_agent: killed", _kill_node("diffusion_agent"), restarts="diffusion_agent"),
+        Fault("diffusion_agent: draws noise", _message_fault(DRAWN, _noise)),
+        Fault("diffusion_agent: 3 s late", _delay_drawn_targets, seconds=4.0),
+        Fault("controller: killed", _kill_node("controller"), restarts="controller"),
+        Fault("controller: NaN", _message_fault(COMMAND, _not_finite)),
+        Fault("controller: jumps by 1 rad", _message_fault(COMMAND, _jumped)),
+        Fault("controller: two publishers at 500 Hz", _flood_commands),
+        Fault("command_guard: killed", _kill_node("command_guard"), restarts="command_guard"),
+        Fault("processor: starved", _starve_processor, seconds=5.0, must_hold=False),
+        Fault("clock: 10 s ahead", _jump_clock(JUMP), seconds=4.0, clock=True),
+        Fault("clock: 10 s back", _jump_clock(-JUMP), seconds=4.0, clock=True),
     ]
 
 
 def _camera_faults(view: str) -> list[Fault]:
     topic, name = image_topic(view), f"camera {view}"
     return [
-        Fault(f"{name}: silent", _spoiling(topic, lambda message: None)),
-        Fault(f"{name}: frozen", _frozen(topic)),
-        Fault(f"{name}: size is no number", _spoiling(topic, _without_size)),
-        Fault(f"{name}: {1000 * CAMERA_DELAY:.0f} ms late", _spoiling(topic, None, CAMERA_DELAY)),
+        Fault(f"{name}: silent", _message_fault(topic, lambda message: None)),
+        Fault(f"{name}: frozen", _freeze_image(topic)),
+        Fault(f"{name}: size is no number", _message_fault(topic, _without_size)),
+        Fault(f"{name}: {1000 * CAMERA_DELAY:.0f} ms late", _message_fault(topic, None, CAMERA_DELAY)),
     ]
 
 
 # Messages.
 
 
-def _spoiling(
-    topic: str, spoil: Callable[[Any], Any] | None, delay: float = 0.0
+def _message_fault(
+    topic: str, message_fault: Callable[[Any], Any] | None, delay: float = 0.0
 ) -> Callable[[Scene], AbstractContextManager[Onset]]:
     @contextmanager
-    def bring_about(scene: Scene) -> Iterator[Onset]:
-        with _spoiled(scene.relays.relays[topic], spoil, delay) as relay:
-            yield lambda: relay.touched
+    def inject(scene: Scene) -> Iterator[Onset]:
+        with _changed(scene.relays.relays[topic], message_fault, delay) as relay:
+            yield lambda: relay.first_fault
 
-    return bring_about
+    return inject
 
 
 @contextmanager
-def _spoiled(relay: Relay, spoil: Callable[[Any], Any] | None, delay: float = 0.0) -> Iterator[Relay]:
-    relay.delay, relay.spoil = delay, spoil
+def _changed(relay: Relay, message_fault: Callable[[Any], Any] | None, delay: float = 0.0) -> Iterator[Relay]:
+    relay.delay, relay.fault = delay, message_fault
     try:
         yield relay
     finally:
-        relay.cure()
+        relay.clear_fault()
 
 
-def _frozen(topic: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
+def _freeze_image(topic: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
     """Repeat the last good image with its old stamp."""
 
     @contextmanager
-    def bring_about(scene: Scene) -> Iterator[Onset]:
+    def inject(scene: Scene) -> Iterator[Onset]:
         relay = scene.relays.relays[topic]
         still = relay.last
 
-        def spoil(message: Image) -> Image:
+        def message_fault(message: Image) -> Image:
             frozen = copy.copy(message)
             frozen.data = still.data
             return frozen
 
-        with _spoiled(relay, spoil):
-            yield lambda: relay.touched
+        with _changed(relay, message_fault):
+            yield lambda: relay.first_fault
 
-    return bring_about
+    return inject
 
 
 @contextmanager
-def _time_goes_back(scene: Scene) -> Iterator[Onset]:
+def _reverse_time(scene: Scene) -> Iterator[Onset]:
     """Publish every stamp earlier than the one before it."""
     relay = scene.relays.relays[JOINTS]
     first: list[float] = []
 
-    def spoil(message: JointState) -> JointState:
+    def message_fault(message: JointState) -> JointState:
         stamp = messages.seconds(message.header.stamp)
         first.append(stamp)
         message.header.stamp = messages.time_message(2 * first[0] - stamp - 0.01)
         return message
 
-    with _spoiled(relay, spoil):
-        yield lambda: relay.touched
+    with _changed(relay, message_fault):
+        yield lambda: relay.first_fault
 
 
 @contextmanager
-def _late_drawings(scene: Scene) -> Iterator[Onset]:
+def _delay_drawn_targets(scene: Scene) -> Iterator[Onset]:
     """Delay drawn targets; the arm may follow the last one in time to its end."""
     relay = scene.relays.relays[DRAWN]
     reach = scene.spec.horizon / scene.spec.action_rate
-    with _spoiled(relay, None, DRAWING_DELAY):
+    with _changed(relay, None, DRAWING_DELAY):
         last: DrawnTarget = relay.last
         end = messages.seconds(last.header.stamp) + reach - time.time() + time.monotonic()
         yield lambda: end
@@ -194,7 +194,7 @@ def _noise(message: DrawnTarget) -> DrawnTarget:
 
 
 @contextmanager
-def _flood(scene: Scene) -> Iterator[Onset]:
+def _flood_commands(scene: Scene) -> Iterator[Onset]:
     """Publish on the command topic from two more nodes, each with other positions."""
     publishers = [scene.node.create_publisher(JointState, COMMAND, qos.SOURCE_COMMAND) for _ in range(2)]
     relay = scene.relays.relays[COMMAND]
@@ -227,9 +227,9 @@ def _flood(scene: Scene) -> Iterator[Onset]:
 # Processes and the machine.
 
 
-def _killing(name: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
+def _kill_node(name: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
     @contextmanager
-    def bring_about(scene: Scene) -> Iterator[Onset]:
+    def inject(scene: Scene) -> Iterator[Onset]:
         begin = time.monotonic()
         scene.supervisor.kill(name)
         try:
@@ -237,11 +237,11 @@ def _killing(name: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
         finally:
             scene.supervisor.start(name)
 
-    return bring_about
+    return inject
 
 
 @contextmanager
-def _starvation(scene: Scene) -> Iterator[Onset]:
+def _starve_processor(scene: Scene) -> Iterator[Onset]:
     """Run programs that compute without end."""
     begin = time.monotonic()
     with ExitStack() as stack:
@@ -252,9 +252,9 @@ def _starvation(scene: Scene) -> Iterator[Onset]:
         yield lambda: scene.relays.first_overdue(begin)
 
 
-def _clock_jump(by: float) -> Callable[[Scene], AbstractContextManager[Onset]]:
+def _jump_clock(by: float) -> Callable[[Scene], AbstractContextManager[Onset]]:
     @contextmanager
-    def bring_about(scene: Scene) -> Iterator[Onset]:
+    def inject(scene: Scene) -> Iterator[Onset]:
         begin = time.monotonic()
         set_clock(scene.clock, by)
         try:
@@ -262,4 +262,4 @@ def _clock_jump(by: float) -> Callable[[Scene], AbstractContextManager[Onset]]:
         finally:
             set_clock(scene.clock, 0.0)
 
-    return bring_about
+    return inject

@@ -27,9 +27,9 @@ from genima_interfaces.msg import DrawnTarget, Observed
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.paced_thread import PACED, schedule_in_real_time
 
-Spoil = Callable[[Any], Any]  # of a message; None keeps it back
+MessageFault = Callable[[Any], Any]  # of a message; None drops it
 COMMAND, DRAWN, JOINTS = "controller/command", "drawn_target", "joint_states"
-_OVERDUE = 0.05  # s without a word of the diffusion agent about what it sees
+_OVERDUE = 0.05  # s without a message of the diffusion agent
 
 
 def image_topic(view: str) -> str:
@@ -52,20 +52,20 @@ class Relay:
     """Relay of one topic."""
 
     publish: Callable[[Any], None]
-    spoil: Spoil | None = None
+    fault: MessageFault | None = None
     delay: float = 0.0  # s
-    touched: float | None = None  # monotonic s, when the first message was spoiled or kept back
-    last: Any = None  # the newest message that was passed on as it was
+    first_fault: float | None = None  # monotonic s, of the first changed or dropped message
+    last: Any = None  # latest message forwarded unchanged
 
     def __call__(self, message: Any) -> None:
         """Forward a message, with the present fault."""
-        if self.spoil is None and self.delay == 0:
+        if self.fault is None and self.delay == 0:
             self.last = message
             self.publish(message)
             return
-        if self.touched is None:
-            self.touched = time.monotonic()
-        passed = message if self.spoil is None else self.spoil(message)
+        if self.first_fault is None:
+            self.first_fault = time.monotonic()
+        passed = message if self.fault is None else self.fault(message)
         if passed is None:
             return
         if self.delay:
@@ -75,9 +75,9 @@ class Relay:
         else:
             self.publish(passed)
 
-    def cure(self) -> None:
+    def clear_fault(self) -> None:
         """Forward messages unchanged from now on."""
-        self.spoil, self.delay, self.touched = None, 0.0, None
+        self.fault, self.delay, self.first_fault = None, 0.0, None
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Relays(Node):
         self._executor.shutdown()
         self.destroy_node()
 
-    def forget(self) -> None:
+    def reset_record(self) -> None:
         """Restart the record."""
         self._received, self._observed = [], []
 
@@ -156,6 +156,6 @@ class Relays(Node):
         self._received.append((now, messages.seconds(message.header.stamp), positions))
 
     def _spin(self) -> None:
-        schedule_in_real_time(PACED)  # also where the nodes get no processor
+        schedule_in_real_time(PACED)  # also while the nodes are starved
         while not self._ending.is_set():
             self._executor.spin_once(timeout_sec=0.1)

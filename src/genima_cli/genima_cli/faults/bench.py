@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from genima.io.outputs import output_lock, require_same_settings
 from genima.system.command_line import Seed, parse_options
 from genima.system.signals import interruptible
 from genima_bringup.node_specs import simulation_stack
-from genima_cli.shifted_clock import set_clock
+from genima_cli.faults.shifted_clock import build_shifted_clock
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import ros_environment
@@ -40,8 +39,8 @@ if TYPE_CHECKING:  # ROS starts only once its environment is set
 
     from genima.policy.spec import PolicySpec
     from genima.robot.model import RobotModel
-    from genima_cli.fault_relays import Record, Relays
-    from genima_cli.faults import Fault, Scene
+    from genima_cli.faults.injection import Fault, Scene
+    from genima_cli.faults.relays import Record, Relays
     from genima_cli.graph_client import GraphClient
 
 TASK = "push_button"
@@ -67,9 +66,9 @@ class Result:
     rest_ms: float | None  # and until the set-points stand
     must_hold: bool
     recovered: bool  # by itself, killed nodes started again and an ended task asked for again
-    task: str  # what became of it
+    task: str  # result of the task
     set_points: int
-    said: list[str]  # by the nodes meanwhile
+    said: list[str]  # faults on /diagnostics meanwhile
 
     @property
     def passed(self) -> bool:
@@ -98,7 +97,7 @@ class FaultBench:
         """
         running, instruction = self._get_moving(seed)
         self._driver.complaints.clear()
-        with fault.bring_about(self._scene) as onset:
+        with fault.inject(self._scene) as onset:
             if fault.restarts:
                 self._driver.health.pop(fault.restarts, None)
             self._driver.spin_until(lambda: False, fault.seconds, lambda: None)  # nodes may die of it
@@ -124,14 +123,14 @@ class FaultBench:
         for k in range(_TRIES):
             self._wait_ready()
             instruction = self._driver.reset(TASK, seed + 1000 * k, self._alive)
-            self._spin(_SETTLE)  # the reset has put the arm somewhere else: that is no command
-            self._relays.forget()
+            self._spin(_SETTLE)  # the reset has moved the arm without a command
+            self._relays.reset_record()
             running = self._driver.begin_task(instruction, 0.0, self._alive)
             self._driver.spin_until(self._is_moving, _UNDER_WAY, self._alive)
             if not running.done() and self._is_moving():
                 return running, instruction
             self._finish(running)
-        raise GenimaError(f"the arm did not begin to move: {'; '.join(self._driver.faults()) or 'nobody knows why'}")
+        raise GenimaError(f"the arm did not begin to move: {'; '.join(self._driver.faults()) or 'unknown reason'}")
 
     def _recovers(self, fault: Fault, running: Future, instruction: str) -> tuple[bool, str]:
         """Return whether the arm moves again, and the task's result."""
@@ -240,7 +239,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(Faults, "genima faults", argv, example="./genima faults --only camera --out faults.json")
     if options.table:
         _require_place(options.table)
-    from genima.policy import spec as checkpoint  # only here: for --help, nothing slow is imported
+    from genima.policy import spec as checkpoint  # imported here: --help must be quick
     from genima_cli.evaluation_results import checkpoint_digest
 
     spec, folders = checkpoint.read_pair(options.checkpoint)
@@ -260,7 +259,7 @@ def main(argv: Sequence[str]) -> int:
 def _bench(options: Faults, spec: PolicySpec, settings: dict[str, Any]) -> int:
     done = _read(options.out, settings, options.overwrite)
     os.environ.update(ros_environment())
-    from genima_cli.faults import all_faults
+    from genima_cli.faults.injection import all_faults
 
     known = all_faults(spec.views)
     wanted = [fault for fault in known if options.only in fault.name]
@@ -306,12 +305,12 @@ def _run_graph(
     clock: bool,
 ) -> Iterator[Result]:
     from genima.robot.model import RobotModel
-    from genima_cli.fault_relays import Relays, remappings
-    from genima_cli.faults import Scene
+    from genima_cli.faults.injection import Scene
+    from genima_cli.faults.relays import Relays, remappings
     from genima_cli.graph_client import GraphClient
     from genima_nodes.ros.node_process import CONTROL_NICENESS, set_niceness
 
-    file, environment = shifted_clock(folder) if clock else (folder, {})
+    file, environment = build_shifted_clock(folder) if clock else (folder, {})
     robot = RobotModel.load(spec.robot)
     processes = [
         replace(process, remappings=remappings(process.executable, spec.views))
@@ -319,7 +318,7 @@ def _run_graph(
     ]
     logs = options.logs or folder / "logs"
     with Supervisor(processes, logs, ros_environment() | environment) as supervisor, ros_context():
-        set_niceness(CONTROL_NICENESS)  # what stands between the nodes must not be the fault
+        set_niceness(CONTROL_NICENESS)  # the relays must not cause delays
         sys.setswitchinterval(1e-3)
         driver, relays = create(lambda: (GraphClient("fault_bench"), Relays(robot, spec.views)))
         try:
@@ -330,32 +329,6 @@ def _run_graph(
         finally:
             relays.close()
             driver.close()
-
-
-def shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:
-    """Return a file for :func:`set_clock`, and the environment of processes whose clock follows it.
-
-    Raises:
-        GenimaError: where it cannot be built, or does not work.
-    """
-    file, library = folder / "clock", folder / "shifted_clock.so"
-    source = Path(__file__).with_name("shifted_clock.c")
-    built = subprocess.run(
-        ["c++", "-x", "c", "-shared", "-fPIC", "-O2", str(source), "-o", str(library), "-ldl", "-lm"],
-        capture_output=True, encoding="utf-8", errors="replace",
-    )  # fmt: skip
-    if built.returncode:
-        raise GenimaError(f"{source} cannot be built: {(built.stderr.strip().splitlines() or ['nobody knows why'])[0]}")
-    environment = {"LD_PRELOAD": str(library), "GENIMA_CLOCK_SHIFT": str(file)}
-    set_clock(file, 1000.0)
-    program = [sys.executable, "-P", "-c", "import time; print(time.time())"]
-    shown = subprocess.run(
-        program, env=os.environ | environment, capture_output=True, encoding="utf-8", errors="replace"
-    ).stdout
-    set_clock(file, 0.0)
-    if float(shown or 0) < time.time() + 500:
-        raise GenimaError("the clock of processes cannot be set on this system; leave these faults out by --only")
-    return file, environment
 
 
 def line(result: Result) -> str:

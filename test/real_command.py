@@ -1,0 +1,124 @@
+"""`./genima real` in a terminal, with stand-ins for the libraries of robot and cameras."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import random
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from genima.cameras.camera import Camera
+from genima_nodes.ros.ros_environment import free_domains
+from genima_sim.rendering import SceneRenderer
+from genima_sim.simulation import Simulation
+
+MISSING = "pyrealsense2, or Debian's libusb-1.0-0, is not installed"
+HERE = Path(__file__).resolve().parent
+PATIENCE = 240.0  # s: a busy machine takes its time to load models
+SERIALS = {"front": "0000000001", "wrist": "0000000002", "left_shoulder": "0000000003", "right_shoulder": "0000000004"}
+
+
+class Command:
+    """The command in a terminal of its own."""
+
+    def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 2000, 0, 0))  # wide: nothing is cut off
+        self.said = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "genima_cli", "real", *arguments],
+            env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
+        )  # fmt: skip
+        os.close(slave)
+        self._reading = threading.Thread(target=self._read, args=(master,), daemon=True)
+        self._reading.start()
+
+    def _read(self, master: int) -> None:
+        while True:
+            try:
+                said = os.read(master, 65536)
+            except OSError:  # the command has ended
+                break
+            self.said += said.decode(errors="replace")
+        os.close(master)
+
+    def until(self, words: str, after: int = 0) -> int:
+        """Wait until it has said something that matches; where that ends."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.search(words, self.said[after:])):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.said[-3000:]
+            time.sleep(0.05)
+        return after + found.end()
+
+    def end(self) -> int:
+        """Its exit code; it is told to end if it has not yet."""
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Leave nothing behind."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+
+class Place:
+    """A robot at `robot.here`, four cameras that see the scene as it is when the arm is at home, and their files."""
+
+    def __init__(self, folder: Path, simulation: Simulation) -> None:
+        self.folder, self.bus = folder, folder / "bus"
+        self.bus.mkdir()
+        renderer = SceneRenderer(simulation.model, simulation.cameras)
+        images = renderer.render(simulation.qpos())
+        renderer.close()
+        for view, serial in SERIALS.items():
+            self._save(self.bus / f"{serial}.npz", images[view], simulation.cameras[view])
+        given = filter(None, [os.environ.get("PYTHONPATH")])
+        self.environment = {
+            "ROS_DOMAIN_ID": str(random.SystemRandom().choice(free_domains())),
+            "PYTHONPATH": os.pathsep.join([str(HERE / "standins" / "libraries"), str(HERE), *given]),
+            "STANDIN_CAMERAS": str(self.bus),
+        }
+
+    @staticmethod
+    def _save(file: Path, image: np.ndarray, camera: Camera) -> None:
+        lens = [camera.fx, camera.fy, camera.cx - 0.5, camera.cy - 0.5]  # librealsense counts from a pixel's middle
+        np.savez(file, image=image, lens=lens)
+
+    def rig(self, views: Sequence[str] = tuple(SERIALS), **changes: object) -> str:
+        """A cameras file of views; changes are of the view front's entry, None leaves a field out."""
+        entry = {"model": "D415", "profile": "256x256x30"}
+        rig = {
+            view: {"serial": serial, "mounted_on": "flange" if view == "wrist" else "base"} | entry
+            for view, serial in SERIALS.items()
+            if view in views
+        }
+        rig["front"] = {k: v for k, v in (rig["front"] | changes).items() if v is not None}
+        file = self.folder / f"cameras_{len(list(self.folder.glob('cameras_*')))}.yaml"
+        file.write_text(yaml.safe_dump(rig))
+        return str(file)
+
+    def start(self, **options: str | None) -> Command:
+        """The command, with what is fine where nothing else is said; None leaves an option out."""
+        fine = {"robot": "panda", "robot-ip": "robot.here", "calibration": "sim", "device": "cpu"}
+        given = {"cameras": self.rig(), "logs": str(self.folder / "logs")} | fine | options
+        words = [(f"--{name}", value) for name, value in given.items() if value is not None]
+        return Command(self.environment, *(word for pair in words for word in pair if word))
