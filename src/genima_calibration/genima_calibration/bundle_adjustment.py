@@ -9,18 +9,17 @@ The maximum-likelihood estimate minimises
 
     J(X, Y, q*) = sum |z_i - project(...)|^2 / s_z^2 + sum |q*_i - q_i|^2 / s_q^2
 
-a bundle adjustment in which every sample has joints of its own. Eliminating those (Schur complement) is the same as
-weighing a sample's pixels by the inverse of s_z^2 I + s_q^2 J_q J_q^T: what joint noise blurs counts less, what it
-cannot touch, such as how the board's corners lie relative to each other, counts fully. Closed-form solvers, which take
-every pose as equally certain in all directions, cannot do that.
+a bundle adjustment in which every sample has its own joints. Their elimination (Schur complement) weights a sample's
+pixels by the inverse of s_z^2 I + s_q^2 J_q J_q^T: directions blurred by joint noise count less, others, such as the
+relative positions of the board's corners, count fully. Closed-form solvers, which assume equal certainty in all
+directions, cannot do that.
 
 The two noises are estimated from the same samples, by restricted maximum likelihood (Patterson and Thompson, Recovery
 of inter-block information when block sizes are unequal, Biometrika 58, 1971): the unrestricted one would take the
 misfit that the 12 unknowns and the samples' joints explain away for precision.
 
-Zero offsets of the joints, the same in all samples, are no unknowns: what is drawn into images later is drawn by the
-same readings, and a camera whose pose has taken part of the offsets in shows it nearer to where the robot is seen than
-one at its true place.
+Zero offsets of the joints, the same in all samples, are not estimated: targets are drawn with the same readings later,
+and a camera pose that absorbs part of the offsets draws them nearer to the visible robot than the true pose.
 
 Poses move by twists in their own frames. All sums over samples are of small blocks, so a step costs about a
 millisecond.

@@ -5,7 +5,7 @@
     image ──► newest of each view ──► every few seconds one is held against the robot's model ──► /diagnostics
     joint_states ──► of the image's moment ────────┘ (in a thread of low priority)
 
-It never speaks to the robot. A fault says which camera has moved, and stays until three checks in a row find it fine.
+It never commands the robot. A fault names the moved camera, and lasts until three checks in a row pass.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
                      ▼
                  sample (on the disk at once) ──► computed anew ──► calibrator/save
 
-`calibrator/auto` has it move the arm from pose to pose and take samples by itself. It never does so before it is told.
+`calibrator/auto` starts the automatic mode, in which the arm moves from pose to pose and samples are taken; it never
+starts unasked.
 """
 
 from __future__ import annotations

@@ -7,11 +7,10 @@
                the outline seen against the background, a few px around ◄─────┘
                the one drawn ──► the pose that joins them ──► again, nearer by
 
-Nobody has to say where in the images the robot is: all that moves is the robot, and behind it, where it is not in
-other images, the background is known. So the seen outline is where an image stops to be that background, and neither
-edges within the robot nor those of the scene are taken for it. Outlines and not learned key points (Lee et al., DREAM,
-ICRA 2020): those need a network for each robot, trained with pictures of it, while the outline needs its model, which
-is there, and is seen along hundreds of pixels; it is more than accurate enough.
+No marking of the robot is needed: everything that moves is the robot, and the background behind it is known from other
+images. The outline is where an image departs from that background, so that edges within the robot or the scene are not
+mistaken for it. Outlines and not learned key points (Lee et al., DREAM, ICRA 2020): those need a network trained for
+each robot, while the outline needs only its model, is visible along hundreds of pixels, and is accurate enough.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Outlier samples: a moved board, or a false detection.
 
-First a start that up to 30 % of wrong samples cannot spoil: the closed form from many small sets of samples, and of
-those the solution that most samples fit best (least trimmed squares by random sets: Rousseeuw and Van Driessen,
-Computing LTS regression for large data sets, Data Mining and Knowledge Discovery 12, 2006). Then every sample is held
-against the most likely poses from the *other* samples, in units of what pixel noise, joint noise and the poses' own
-uncertainty explain, and is left out or taken back until nothing changes.
+The initial estimate tolerates 30 % of wrong samples: closed-form solutions of many small random sets, of which the one
+that most samples fit best is taken (least trimmed squares: Rousseeuw and Van Driessen, Computing LTS regression for
+large data sets, Data Mining and Knowledge Discovery 12, 2006). Then every sample is compared with the most likely poses
+from the *other* samples, in units of pixel noise, joint noise and the uncertainty of the poses, and is rejected or
+accepted until nothing changes.
 """
 
 from __future__ import annotations

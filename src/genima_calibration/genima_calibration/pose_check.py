@@ -1,10 +1,10 @@
 """Check of a camera's pose against its calibration, from one image of the robot.
 
-The robot's model is drawn as the calibration has it. Where its outline is, an edge should be seen; if the camera has
-been moved, all edges are shifted alike. So every point of the outline votes for the shifts of the whole that put it on
-an edge near it (a generalised Hough transform: Ballard, Pattern Recognition 13(2), 1981): edges of the scene vote for
-many shifts, those of the robot for one. From there, and from no shift, a twist of the camera is fitted; how sure it is,
-fits to resampled parts of the outline say (bootstrap: Efron and Tibshirani, An introduction to the bootstrap, 1993).
+The robot model is rendered at the calibrated pose. Edges are expected along its outline; a moved camera shifts all of
+them alike. So every point of the outline votes for the shifts that put it on a nearby edge (generalised Hough
+transform: Ballard, Pattern Recognition 13(2), 1981): edges of the scene vote for many shifts, those of the robot for
+one. From there, and from no shift, a twist of the camera is fitted; its uncertainty is estimated from resampled parts
+of the outline (bootstrap: Efron and Tibshirani, An introduction to the bootstrap, 1993).
 """
 
 from __future__ import annotations

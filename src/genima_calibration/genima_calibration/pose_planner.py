@@ -1,8 +1,8 @@
 """Collision-free poses and trajectories for an automatic calibration.
 
-First small turns about where it stands, until they tell where the camera is; then each time the pose whose sample
-would tell most (:mod:`genima_calibration.pose_selection`). A way leads straight from pose to pose, slowly, and is
-refused as a whole where any part of it comes near the table, the arm itself, or the end of a workspace.
+The first poses are small rotations about the present one, until the camera is roughly known; then each is the pose with
+the most informative sample (:mod:`genima_calibration.pose_selection`). A trajectory is a straight line in joint space,
+slow, and rejected as a whole where any part of it comes near the table, the arm itself, or the end of the workspace.
 """
 
 from __future__ import annotations

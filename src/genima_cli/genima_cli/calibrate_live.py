@@ -1,7 +1,7 @@
 """`./genima calibrate live`: calibrate a camera on the robot, by hand or automatically; or on the simulated one.
 
-It starts what it needs: the simulator, our own drivers of a real robot, or only the calibrator beside a robot whose
-nodes run already; or it has the keys of a calibrator that runs already.
+It starts the simulator, our own drivers of a real robot, or only the calibrator for a running robot; or it controls a
+running calibrator.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`./genima episodes replay`: replay a demo's commands on the simulated robot or, slowly, on a real one.
 
-The episode is a leader like any other: the follower comes to its beginning and mirrors it, through the command guard.
+The episode takes the role of the leader: the follower moves to its start and mirrors it, through the command guard.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Node that converts `joint_command` for an arm's controller, and the driver's joint states to `joint_states`.
 
-What the controller takes is read from ``config/backends``. While nothing good comes, the arm comes to rest and stays.
+The controller's interface is read from ``config/backends``. Without valid commands, the arm comes to rest and stays.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Node that publishes calibrated cameras on `/tf_static`, as parents of their drivers' own frames.
 
-A calibration is of the optical frame, whose parent the driver has given already: what is published is where the root of
-the driver's frames belongs, `<camera>_link`. Where no driver speaks of a camera, as in the simulator, its link is taken
-to be where its optical frame is, and both are published. A camera that hangs somewhere already is left alone, as a
-fault: a frame has one parent only.
+A calibration is of the optical frame, whose parent the driver publishes already: this node publishes the pose of the
+driver's root frame, `<camera>_link`. Without a driver, as in the simulator, the link is placed at the optical frame,
+and both are published. A camera that has a parent already is left alone, as a fault: a frame has one parent.
 """
 
 from __future__ import annotations

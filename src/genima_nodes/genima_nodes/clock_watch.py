@@ -1,6 +1,7 @@
 """Node that compares the machines' clocks, on which the alignment by stamps depends.
 
-One runs on each machine. Each asks, the others answer, and the answer of the shortest way counts::
+One instance runs on each machine. Each sends requests, the others respond, and the response with the shortest round
+trip counts::
 
     here   asked ─────────────────────────────► heard       offset = answered - (asked + heard) / 2
     there              ► answered ─────────────►            wrong by half of heard - asked at most

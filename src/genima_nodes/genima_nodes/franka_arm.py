@@ -1,7 +1,7 @@
 """Node that drives a Franka Research 3 without franka_ros2: `joint_command` in, `joint_states` out.
 
-One thread speaks to the robot, a thousand times a second. What stops the arm also stops the command guard; the service
-`franka_arm/recover`, then `command_guard/resume`, go on.
+One thread accesses the robot, a thousand times a second. A stop of the arm also stops the command guard;
+`franka_arm/recover`, then `command_guard/resume`, resume operation.
 """
 
 from __future__ import annotations

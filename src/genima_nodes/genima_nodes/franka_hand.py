@@ -1,6 +1,6 @@
 """Node that drives a Franka hand, in a process of its own: a motion of the fingers blocks it.
 
-It hears the gripper's part of `joint_command`, and tells where the gripper is on `gripper/joint_states`.
+It subscribes to the gripper's part of `joint_command`, and publishes the gripper's position on `gripper/joint_states`.
 """
 
 from __future__ import annotations

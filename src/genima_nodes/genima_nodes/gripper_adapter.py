@@ -1,7 +1,7 @@
 """Node that converts the open fraction in `joint_command` to a gripper's action, and its joint to a fraction.
 
-What the gripper takes is read from ``config/backends``. A goal is sent when the fraction has changed; a newer one takes
-its place at once. Nothing is sent before the guard has spoken: the gripper does not move when the stack starts.
+The gripper's interface is read from ``config/backends``. A goal is sent when the fraction has changed; a newer one
+replaces it at once. Nothing is sent before the guard's first command: the gripper does not move when the stack starts.
 """
 
 from __future__ import annotations

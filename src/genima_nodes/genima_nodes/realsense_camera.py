@@ -1,6 +1,6 @@
 """Node that drives a RealSense camera without realsense2_camera, on the same topics and with the same frames.
 
-Images go out in a thread of their own. A camera that is unplugged is a fault, until it is plugged in again.
+Images are published by a thread of their own. An unplugged camera is a fault until it is connected again.
 """
 
 from __future__ import annotations

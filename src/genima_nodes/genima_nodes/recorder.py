@@ -1,8 +1,7 @@
 """Node that records episodes as received, one rosbag2 folder (MCAP) per episode.
 
-The topics have the same names in every bag, whatever namespace the robot has. Messages are never unpacked, unless
-images shall be compressed. What is lost is counted: on the way here (DDS tells), where images are compressed, and in
-the queue to the disk. Nothing waits without bounds.
+Topic names in a bag do not depend on the robot's namespace. Messages are never deserialized, except images to be
+compressed. Lost messages are counted: in DDS, in the compression, and in the queue to the disk. All queues are bounded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Node that replays a recorded episode's commands as a leader, at recorded speed or slower.
 
-`leader/home` puts it where the episode begins; the follower comes there slowly (`teleop/start`), and `leader/play` has
-it go on from there.
+`leader/home` moves it to the start of the episode; the follower approaches slowly (`teleop/start`), and `leader/play`
+starts the replay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Node that publishes RViz markers of policy and robot on `rviz_markers`.
 
-The spheres where the controller has read the joints to be at the end of its newest chunk, the tip's way there, and what
-the nodes complain about, as words above the arm.
+It shows the spheres at the decoded joints of the latest chunk's end, the path of the tip, and the nodes' problems as
+text above the arm.
 """
 
 from __future__ import annotations

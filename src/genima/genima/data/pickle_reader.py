@@ -1,8 +1,8 @@
 """Read pickles of numbers, texts and plain records; nothing in them is executed or imported.
 
-A pickle is a program for a stack machine whose instructions may call what they name. Here :mod:`pickletools` only
-splits the file into instructions; those that build data are carried out below, and a name stands for NumPy's arrays or
-a class that the caller knows, or is refused. What is built is never larger than a few times the file.
+A pickle is a program for a stack machine whose instructions may call any function by name. Here :mod:`pickletools` only
+splits the file into instructions; those that build data are executed below. A name must be one of NumPy's arrays or of
+a known class, else the file is rejected. The result is never larger than a few times the file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read UTF-8, YAML and JSON files with limits and a schema; write files atomically.
 
-Every file that a user, a robot or another program may have written is read through this module: nothing in it is
-executed, no file can exhaust the memory, and whatever is wrong becomes one :class:`GenimaError`.
+Every file from a user, a robot or another program is read through this module: nothing in it is executed, no file can
+exhaust the memory, and every fault is one :class:`GenimaError`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Franka arm by libfranka's Python bindings: states at 1 kHz, set-points to its own motion generator.
 
-Set-points go to libfranka's asynchronous position handler: the robot's controller itself makes its 1 kHz motion from
-them, within its own limits, under joint impedance. A late set-point is no fault then, and the arm comes to rest at the
-last one. The alternative, to answer every robot state with a position within a fraction of 1 ms, is not for Python:
-the bindings keep the interpreter's lock while they wait, and have no rate limiter. For the same reason the robot is
-only ever spoken to from one thread, and the hand from another process (:mod:`genima_nodes.franka_hand`).
+Set-points are sent to libfranka's asynchronous position handler: the robot's controller generates the 1 kHz motion,
+within its own limits, under joint impedance. A late set-point is no fault then, and the arm comes to rest at the last
+one. The alternative, to answer every robot state with a position within a fraction of 1 ms, is not feasible in Python:
+the bindings hold the interpreter's lock while they wait, and have no rate limiter. For the same reason the robot is
+accessed from one thread only, and the hand from another process (:mod:`genima_nodes.franka_hand`).
 """
 
 from __future__ import annotations

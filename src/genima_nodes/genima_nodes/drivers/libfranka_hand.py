@@ -1,7 +1,7 @@
 """Franka hand by libfranka's Python bindings.
 
-A motion of the fingers is one call, which takes as long as the motion, keeps Python's interpreter to itself, and must
-not be interrupted: what was wished for meanwhile is done next.
+A motion of the fingers is one call, which blocks for its whole duration, holds Python's interpreter lock, and must not
+be interrupted: the latest request of that time is executed next.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Colour images of one RealSense camera by librealsense's Python bindings.
 
-What comes out is what the ROS driver realsense2_camera (4.58) publishes: unrectified rgb8, the lens as the device has
-it stored, the colour frame where the device says that it is beside its depth sensor. librealsense's software devices
-come through here as real ones do.
+The output is that of the ROS driver realsense2_camera (4.58): unrectified rgb8, the stored intrinsics, and the colour
+frame relative to the depth sensor as stored in the device. librealsense's software devices are used like real ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Controller samples: spheres on random backgrounds, measured joints, and the action chunk.
 
-The controller never sees a scene. Its images are made here from joint positions alone, so their number has no end:
-every visit of a moment has other backgrounds, and with a perturbation another start and target.
+The controller is trained without scene images: they are generated from joint positions alone, so every sample has a new
+background and, with a perturbation, another start and target.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Synthetic samples of reaching random configurations, to pre-train the controller.
 
-The joints of demos fill a small part of what an arm can reach, and a controller that knows only those fails to follow
-targets beside them (GENIMA paper, appendix J, "Controller fails to follow targets").
+The joints of demos cover a small part of the workspace; a controller trained on those alone fails to follow other
+targets (GENIMA paper, appendix J, "Controller fails to follow targets").
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ def reach_samples(
 ) -> TargetSamples:
     """Return ``count`` samples, one episode each: a minimum-jerk chunk from a random start to a target within reach.
 
-    Starts are uniform over the joint ranges as far as all of the arm is above the table it stands on, with the tip in
-    front and not above the work. A target is as far as any share of what the joints do in ``horizon`` steps of
-    ``period`` seconds at the velocity and acceleration that a chunk may use. The gripper is open or closed at random,
-    before and after.
+    Starts are uniform over the joint ranges, with the whole arm above the table and the tip in front of and not above
+    the workspace. Targets are within the distance that the joints cover in ``horizon`` steps of ``period`` seconds at
+    the velocity and acceleration limits of a chunk. The gripper is open or closed at random, before and after.
     """
     rng = np.random.default_rng(seed)
     n = len(robot.joint_names)

@@ -112,8 +112,8 @@ class RenderSummary:
 def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines: int = 1) -> RenderSummary:
     """Render the shards that are missing in ``out``; when all are there, write the manifest with their checksums.
 
-    On several machines each takes its share (``rank`` of ``machines``; Hugging Face's ``split_dataset_by_node``) of
-    the same plan; whoever finishes last, or runs again over all shards, writes the manifest.
+    On several machines, each renders its share (``rank`` of ``machines``; Hugging Face's ``split_dataset_by_node``) of
+    the same plan; the last one to finish, or a run over all shards, writes the manifest.
 
     Raises:
         GenimaError: when ``out`` holds another dataset or anything else, another process of this ``rank`` writes it, a
@@ -341,8 +341,8 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
 def _undistorters(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
     """Return the undistorters of a demo's views, by the calibrations that its targets are drawn with.
 
-    A dataset has one calibration of each view: the controller learns from what these cameras would see, the checkpoint
-    is checked against them.
+    A dataset has one calibration of each view: it defines the targets that the controller learns from, and the
+    checkpoint is checked against it.
 
     Raises:
         EpisodeError: when it was recorded with another calibration than the others, and when a camera's images, or

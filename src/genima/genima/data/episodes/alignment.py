@@ -1,6 +1,6 @@
 """Alignment of unsynchronised streams to the samples of an episode.
 
-Cameras, joint states and commands of a demo come at rates and phases of their own::
+Cameras, joint states and commands of a demo have rates and phases of their own::
 
     slowest view    |       |       |       |       |     its stamps are the moments
     other views       |       |       |      |       |    the nearest image
@@ -12,9 +12,9 @@ that view is used once, and a recording whose topics already share their stamps 
 gives them, as every other view has an image within half a period then, give or take its jitter: never further away
 than three quarters of a period, or an image would be missing there.
 
-Where one image of a view was lost, the moment stays, and the nearest image of that view stands in, a period too
-old or too new: to lose a whole demo would be worse. Before all topics are there, and after the first has ended, moments
-are left out. A longer hole in between is a fault: unknown happened in it.
+Where one image of a view was lost, the sample is kept with the nearest image of that view, one period too old or too
+new: the alternative is to lose the whole demo. Samples before all topics have started, and after the first has ended,
+are left out. A longer gap in between is a fault.
 """
 
 from __future__ import annotations

@@ -181,8 +181,8 @@ class BagRecorder:
         Args:
             folder: the bag's name when it is complete.
             definitions: texts of .msg files by type (``package/msg/Name``), for types that ROS 2 does not bring.
-            flush_seconds: what is older is on the disk, as far as the disk keeps up; infinite: only full chunks are
-                written, and equal messages make equal files.
+            flush_seconds: older data is on the disk, as far as the disk keeps up; infinite: only full chunks are
+            written, and equal messages make equal files.
             queue_bytes: how much may wait for the disk.
             reserve_bytes: the recording stops, whole, when the disk has less room left; looked at with every flush.
             chunk_bytes: a chunk ends when it holds more.

@@ -1,7 +1,7 @@
 """MCAP files: read intact files in time order, and recover the intact parts of damaged ones.
 
-Nothing that a file says about sizes is believed: records and unpacked chunks are limited before they are read, so no
-file can exhaust the memory.
+Sizes stated in a file are not trusted: records and unpacked chunks are limited before they are read, so that no file
+can exhaust the memory.
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ class _Content(NamedTuple):
 def repair(folder: Path) -> RepairResult:
     """Keep every complete message of a bag, and give the bag its name when it has none yet.
 
-    A healthy bag is left as it is. Interrupted at any moment, a repair loses nothing and can be run again. Files of a
-    split bag that are whole stay as they are; metadata.yaml is written anew when it is not that of the files.
+    An intact bag is left unchanged. A repair may be interrupted at any time without loss and run again. Intact files of
+    a split bag stay unchanged; metadata.yaml is rewritten when it does not match the files.
 
     Args:
         folder: of the bag, in ``PARTIAL`` or not; for one that is there, its later name does too.

@@ -32,9 +32,9 @@ class TrimResult(NamedTuple):
 def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> TrimResult:
     """Copy a demo but for the rest at its beginning and end.
 
-    Messages stay as they are to the byte, those that cannot be understood included. Those with a header are cut by
-    its stamp, others by when they were recorded.
-    What is latched, or was said without a header and only once, stays; it counts as recorded in what is left.
+    Messages stay unchanged to the byte, unknown types included. Those with a header are cut by its stamp, others by
+    their recording time. Latched topics, and single messages without a header, are kept; they count as recorded within
+    the copy.
 
     Args:
         folder: a rosbag2 folder, MCAP or SQLite; the copy is MCAP.

@@ -1,6 +1,6 @@
 """Metadata of a LeRobotDataset: ``meta/info.json``, episodes, tasks and statistics.
 
-Nothing here is taken on trust: paths stay within the dataset, numbers have limits, texts are texts.
+Everything is validated: paths stay within the dataset, numbers have limits, texts are texts.
 """
 
 from __future__ import annotations
