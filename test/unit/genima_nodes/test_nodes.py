@@ -37,7 +37,6 @@ from genima.control.guard_status import GuardReason, GuardState
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.policy.spec import PolicySpec
-from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
