@@ -404,7 +404,7 @@ def test_a_tour_takes_the_boards_corners_for_what_hangs_lowest() -> None:
 def test_an_arm_without_a_known_shape_does_not_move_by_itself() -> None:
     with pytest.raises(GenimaError, match="only the robots panda and fr3"):
         forbidden_regions(replace(PANDA, dh=PANDA.dh + 0.1, name="other"), None, 0.0)
-    with pytest.raises(GenimaError, match="lowest and highest corner"):
+    with pytest.raises(GenimaError, match="its lowest and its highest corner"):
         forbidden_regions(PANDA, [1.0, 2.0], 0.0)
 
 

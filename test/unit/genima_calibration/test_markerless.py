@@ -387,7 +387,7 @@ def test_calibrated_cameras_that_a_demo_does_not_have_are_not_checked(
     with EpisodeWriter(tmp_path / "demo", robot, {"front": cameras["front"]}, "wait") as demo:
         demo.observe(10.0, {"front": np.zeros((256, 256, 3), np.uint8)}, Joints(10.0, robot.home, 1.0))
         demo.command(Command(10.0, robot.home))
-    monkeypatch.setattr(check, "rests", lambda folder, view, robot, most: [])
+    monkeypatch.setattr(check, "load_stationary_poses", lambda folder, view, robot, most: [])
     assert list(check._recorded_images(tmp_path / "demo", (), cameras, robot, 3)) == ["front"]
 
 

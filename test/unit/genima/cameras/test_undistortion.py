@@ -159,7 +159,7 @@ def test_a_dataset_holds_what_the_agent_will_see(
     write_demo(tmp_path / "sim", robot, cameras, cameras, picture)
     with pytest.raises(EpisodeError, match="sim: /calibration/wrist: it was recorded with another calibration than"):
         observed(plan, tmp_path / "sim", "wrist")
-    with pytest.raises(EpisodeError, match="plain: /calibration/wrist: its calibration is unknown: .*--cameras FOLDER"):
+    with pytest.raises(EpisodeError, match="plain: /calibration/wrist: unknown calibration; .*--cameras FOLDER"):
         observed(make_plan(Render(view_size=SIZE), [demos[1], tmp_path / "sim"]), demos[1], "wrist")
 
 

@@ -429,7 +429,7 @@ def test_demos_without_a_calibration_are_refused_or_left_out(
         plan_for(tmp_path / "demos")
     write_demo(tmp_path / "demos" / "demo-1", robot, cameras)
     summary = render(plan_for(tmp_path / "demos"), tmp_path / "out", 1)
-    assert "demo-0" in summary.skipped and "calibration is unknown" in summary.skipped["demo-0"]
+    assert "demo-0" in summary.skipped and "unknown calibration" in summary.skipped["demo-0"]
     assert summary.episodes == 1
 
 

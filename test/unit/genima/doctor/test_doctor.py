@@ -254,13 +254,13 @@ def test_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
         (99, True, Status.OK), (20, True, Status.FAIL), (0, True, Status.FAIL), (20, False, Status.OK),
         (0, False, Status.WARN),
     ):  # fmt: skip
-        monkeypatch.setattr(kernel, "may_have", lambda wanted, granted=granted: wanted <= granted)
+        monkeypatch.setattr(kernel, "can_set_priority", lambda wanted, granted=granted: wanted <= granted)
         assert kernel.check_priority(robot).status is status
 
 
 def test_our_own_driver_needs_no_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the README's line grants is enough for it; the processors' clock counts for every robot."""
-    monkeypatch.setattr(kernel, "may_have", lambda wanted: wanted <= 20)
+    monkeypatch.setattr(kernel, "can_set_priority", lambda wanted: wanted <= 20)
     write(tmp_path, {"proc/version": PLAIN, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave"})
     for loop, statuses in ((False, [Status.OK, Status.OK, Status.OK]), (True, [Status.WARN, Status.FAIL])):
         said = [each.status for each in kernel.check_kernel(tmp_path / "sys", tmp_path / "proc", True, loop)]
@@ -331,14 +331,14 @@ def test_the_way_to_this_machine_and_to_none(monkeypatch: pytest.MonkeyPatch) ->
     found = by_name(network.check_robot_link(Path("/sys"), "127.0.0.1"))
     assert "of 3" in found["round trip to the robot"].found
     assert "network" not in found
-    monkeypatch.setattr(network, "card", lambda host: ("lo", False))
+    monkeypatch.setattr(network, "find_card", lambda host: ("lo", False))
     assert by_name(network.check_robot_link(Path("/sys"), "127.0.0.1"))["network"].status is Status.WARN
     assert found["control interface"].status is Status.SKIPPED  # nobody must disturb a robot that moves
 
     def silent(host: str) -> float:
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(network, "round_trip", silent)
+    monkeypatch.setattr(network, "measure_round_trip", silent)
     assert by_name(network.check_robot_link(Path("/sys"), "127.0.0.1"))["robot"].status is Status.FAIL
 
     def unknown(name: str) -> str:
@@ -910,7 +910,7 @@ def test_the_command_prints_each_group_and_says_by_its_code_whether_something_fa
 def test_the_command_goes_on_where_files_are_missing_or_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installation, "rendering", lambda: ok("rendering (EGL)", "looked at elsewhere"))
+    monkeypatch.setattr(installation, "check_rendering", lambda: ok("rendering (EGL)", "looked at elsewhere"))
     rig = {"front": {"serial": "1", "model": "D415", "profile": "640x480x30", "mounted_on": "flange"}}
     (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig))
     arguments = ["--cameras", str(tmp_path / "rig.yaml"), "--calibration", "sim", "--checkpoint", "nowhere"]
@@ -926,7 +926,7 @@ def test_the_command_goes_on_where_files_are_missing_or_wrong(
 
 
 def test_findings_replace_only_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examination, "look", lambda options: ([Group("disk", [ok("disk", "large")])], None))
+    monkeypatch.setattr(examination, "check_machine", lambda options: ([Group("disk", [ok("disk", "large")])], None))
     file = tmp_path / "findings.json"
     assert main(["doctor", "--json", str(file)]) == 0
     assert main(["doctor", "--json", str(file)]) == 2
