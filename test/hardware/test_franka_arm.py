@@ -26,6 +26,7 @@ from genima.control.limit_violations import excess
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
+from genima_interfaces.msg import GuardStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.drivers.franka_errors import flags, stop_reason
@@ -440,7 +441,7 @@ def test_behind_the_command_guard_a_reflex_ends_with_its_resume(graph: Graph, no
     graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="controller"))
     graph.until(lambda: nodes.arm.q[0] > 0.1, "it does not move", wish)
     nodes.arm.touch(joint=1)
-    graph.until(graph.complains("command_guard", "stopped"), "the guard is not stopped", wish)
+    graph.until(lambda: graph.guard.state == GuardStatus.STOPPED, "the guard is not stopped", wish)
     stands, followed = nodes.arm.q, len(nodes.arm.targets)
     start = time.time() - np.arccos(1 - stands[0] / 0.2)  # the source begins anew where the arm is
     assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
