@@ -299,7 +299,7 @@ def reference(options: Options) -> Any:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     engine = CompiledPipeline(agent, tried=[ExecutionConfig(channels_last=False, fused_attention=False)])
     given = itertools.islice(shown(options), COMPARED)
-    return torch.cat([engine.draw(tile, [INSTRUCTION], seed) for tile, seed in given]).numpy()
+    return torch.cat([engine.generate_tiles(tile, [INSTRUCTION], seed) for tile, seed in given]).numpy()
 
 
 def measure(variant: Variant, options: Options) -> Measurement:
@@ -328,7 +328,7 @@ def engine_of(variant: Variant, options: Options, device: torch.device) -> Diffu
         folder = tempfile.mkdtemp()
         AutoencoderTiny().save_pretrained(folder)
         shortcuts = SamplingOptions(tiny_decoder=folder)
-    agent.engine = CompiledPipeline(agent, shortcuts, tried=[plan])
+    agent.pipeline = CompiledPipeline(agent, shortcuts, tried=[plan])
     return agent
 
 
@@ -337,7 +337,7 @@ def drawing_with(agent: DiffusionAgent) -> Callable[[torch.Tensor, torch.Generat
     former: list[torch.Tensor | None] = [None]
 
     def draw(tile: torch.Tensor, seed: torch.Generator) -> Any:
-        former[0] = agent.engine.draw(tile, [INSTRUCTION], seed, former[0])
+        former[0] = agent.pipeline.generate_tiles(tile, [INSTRUCTION], seed, former[0])
         return former[0].numpy()
 
     return draw
@@ -415,7 +415,7 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
     from genima_nodes.ros import messages, qos
 
     started = time.perf_counter()
-    agent.engine.warm_up()
+    agent.pipeline.warm_up()
     ready = time.perf_counter() - started
     rclpy.init(args=["--ros-args", "--disable-external-lib-logs"])
     node, other = DiffusionAgentNode(agent), rclpy.create_node("cameras")

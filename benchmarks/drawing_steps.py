@@ -122,7 +122,7 @@ def drawn(options: Options, shortcuts: SamplingOptions, targets: TargetDataset) 
         for moment in (i - PERIOD, i):
             seen = targets.observation(moment)
             started = time.perf_counter()
-            tile = engine.draw(
+            tile = engine.generate_tiles(
                 torch.from_numpy(seen)[None], [str(moments.instruction[i])], torch.Generator().manual_seed(int(moment)),
                 former,
             )  # fmt: skip

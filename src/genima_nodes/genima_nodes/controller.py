@@ -83,7 +83,8 @@ class ControllerNode(Node):
                 controller = _load_controller(checkpoint, device, self._threads)
             self._robot = controller.robot
             if calibration:
-                self._consistency = TargetConsistency(controller.spec, self._robot, load_cameras(calibration))
+                cameras = load_cameras(calibration)
+                self._consistency = TargetConsistency(controller.spec, self._robot, cameras)
         else:
             self._robot = RobotModel.load(robot)
         self._controller = controller

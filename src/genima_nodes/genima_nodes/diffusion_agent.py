@@ -48,11 +48,11 @@ class DiffusionAgentNode(Node):
         self._diagnostics = DiagnosticUpdater(self)
         if agent is None:
             agent = DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
-            engine = agent.engine = CompiledPipeline(agent, sampling)
-            minutes = ", which takes minutes the first time" if engine.plan.compile else ""
-            self.get_logger().info(f"preparing to draw with {engine.plan}{minutes}")
-            engine.warm_up()  # before the first task
-            self._diagnostics.value("drawing", lambda: engine.plan)
+            pipeline = agent.pipeline = CompiledPipeline(agent, sampling)
+            minutes = ", which takes minutes the first time" if pipeline.config.compile else ""
+            self.get_logger().info(f"model: preparing {pipeline.config}{minutes}")
+            pipeline.warm_up()  # before the first task
+            self._diagnostics.value("execution", lambda: pipeline.config)
         self._agent = agent
         self._previous: DrawnTarget | None = None  # of the task that runs
         self._task_number = 0  # of the task that it belongs to

@@ -94,7 +94,7 @@ def test_in_half_precision_the_loss_stays_and_drawings_can_be_made() -> None:
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in controlnet.parameters())
     if is_half_fast(torch.device("cpu")):
         drawn, again = (
-            a.draw_pixels(samples.condition, samples.instruction, torch.Generator().manual_seed(0)).float()
+            a.generate_tiles(samples.condition, samples.instruction, torch.Generator().manual_seed(0)).float()
             for a in (agent, exact.agent)
         )
         assert (drawn - again).abs().mean() < 0.1 * (again - again.mean()).abs().mean()
@@ -184,9 +184,9 @@ def test_a_drawings_counted_operations_are_those_that_the_engine_runs() -> None:
     options = drawing.Options(size="tiny", steps=3)
     agent = drawing.engine_of("fused-attention", options, torch.device("cpu"))
     tile, seed = next(drawing.shown(options))
-    agent.engine.draw(tile, [drawing.INSTRUCTION], seed)  # what is done once a task is not counted
+    agent.pipeline.generate_tiles(tile, [drawing.INSTRUCTION], seed)  # what is done once a task is not counted
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        agent.engine.draw(tile, [drawing.INSTRUCTION], seed)
+        agent.pipeline.generate_tiles(tile, [drawing.INSTRUCTION], seed)
     costs = drawing_costs.count("tiny", options.side)
     one = training_costs.Gpu(operations=1.0, bandwidth=float("inf"))  # its floor is the count
     assert costs.floor(one, steps=3) == pytest.approx(counter.get_total_flops(), rel=0.02)

@@ -627,7 +627,7 @@ def test_joint_states_whose_time_goes_back_are_left_out(graph, arm) -> None:
     [
         ("rate", 10, "the parameter rate is 10; it must be a number from 20 to 200"),
         ("rate", "fast", "the parameter rate is fast"),
-        ("mode", "parallel", "mode: unknown ('parallel'); use overlapped or serial"),
+        ("mode", "parallel", "mode: unknown .'parallel'.; use overlapped or serial"),
         ("calibration", "nowhere", "nowhere"),
         ("least_agreement", 1.5, "from 0 to 1"),
         ("observation_timeout", -1, "of at least 0"),

@@ -44,7 +44,7 @@ def load(options: PolicyOptions) -> GenimaPolicy:
     from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 
     agent, controller = load_pair(options.checkpoint, options.device)
-    agent.engine = CompiledPipeline(agent, options.sampling)
+    agent.pipeline = CompiledPipeline(agent, options.sampling)
     return GenimaPolicy(agent, controller)
 
 

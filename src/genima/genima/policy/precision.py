@@ -1,4 +1,4 @@
-"""Where half precision pays."""
+"""Half precision, on devices where it is faster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 
 def is_half_fast(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 faster: GPUs from Ampere on, and CPUs with AVX-512-BF16 or AMX."""
+    """Return whether bfloat16 is faster in hardware: GPUs from Ampere on, CPUs with AVX-512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def half_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 where the hardware multiplies it faster."""
+    """Autocast to bfloat16 where the hardware multiplies it faster."""
     return torch.autocast(device.type, torch.bfloat16, enabled=is_half_fast(device))

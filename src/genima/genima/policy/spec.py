@@ -1,4 +1,4 @@
-"""``genima.json``: what a checkpoint was trained for, checked wherever it is used."""
+"""Specification of a policy: the contents of ``genima.json`` in a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class PolicySpec:
     prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"  # {view}: the one drawn by itself
 
     def prompt(self, instruction: str, view: str = "") -> str:
-        """The diffusion agent's prompt, with the goal in it, in training as in use."""
+        """Return the diffusion agent's prompt with the goal, in training as in use."""
         return self.prompt_template.format(goal=instruction, view=view.replace("_", " "))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return plain JSON types."""
         return {
             "schema": SCHEMA,
             "robot": self.robot,
@@ -72,7 +72,7 @@ class PolicySpec:
     def require_same(self, other: PolicySpec, mine: str, theirs: str) -> None:
         """Raise a GenimaError that names the fields in which two specifications differ, but for the prompt.
 
-        That is the diffusion agent's alone: whoever reads its drawings need not know it.
+        The prompt is the diffusion agent's alone; the controller does not use it.
         """
         a, b = self.to_dict(), other.to_dict()
         if different := [key for key in a if a[key] != b[key] and key != "prompt_template"]:
@@ -158,14 +158,14 @@ _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batc
 
 
 def resolve(folder: str | Path) -> Path:
-    """The checkpoint in a folder: the folder itself, or where it is a training's, its best or last one."""
+    """Return the checkpoint in a folder: the folder itself, or the best or last one of a training's folder."""
     folder = Path(folder)
     candidates = [folder, folder / BEST, folder / LAST]
     return next((path for path in candidates if (path / FILE).is_file()), folder)
 
 
 def read(folder: Path, kind: str) -> tuple[PolicySpec, dict[str, Any]]:
-    """The specification in a checkpoint folder, and the rest of its ``genima.json``.
+    """Read the specification of a checkpoint folder, and the rest of its ``genima.json``.
 
     Raises:
         GenimaError: when the file is missing, malformed, of another schema or kind, or weights are damaged.
@@ -225,7 +225,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def read_pair(folder: str | Path | None) -> tuple[PolicySpec, dict[str, Path]]:
-    """What the diffusion agent and the controller of a folder agree on, and where they are by kind; None: bundled.
+    """Read the common specification of a folder's diffusion agent and controller, and their folders; None: bundled.
 
     Takes a moment: the weights' headers are read, not the weights.
 
@@ -261,7 +261,7 @@ def require_device(device: str) -> None:
 
 @contextlib.contextmanager
 def loading(folder: Path) -> Iterator[None]:
-    """Turn whatever the libraries raise for a damaged or incomplete folder, which is of many kinds, into one line."""
+    """Turn the errors that libraries raise for a damaged or incomplete folder into one line."""
     try:
         yield
     except GenimaError:

@@ -1,4 +1,4 @@
-"""Whether a drawing shows the joints that were read from it: a check of both, before the arm moves."""
+"""Consistency of a drawn target with the joints that were predicted from it, checked before the arm moves."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from genima.targets.rendering import label_stripes
 from genima.targets.sphere_geometry import place_spheres, stripe_colours
 from genima.types import Image
 
-_NEAR = 45.0  # grey levels, mean over the channels: between a sphere's colours and a blurred drawing of them
+_NEAR = 45.0  # grey levels, mean over the channels: between a sphere's colours and a blurred image of them
 
 
 class TargetConsistency:
-    """Draws spheres where joints are and looks for their colours there."""
+    """Renders the spheres of joints and compares a drawn target with them."""
 
     def __init__(self, spec: PolicySpec, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
-        """``cameras`` are those of the drawing's views; views without one, as a virtual one, are not looked at.
+        """``cameras`` are those of the target's views; views without one, as a virtual one, are not compared.
 
         Raises:
             GenimaError: when there is none at all.
@@ -40,8 +40,8 @@ class TargetConsistency:
     ) -> float:
         """Share of the pixels of the spheres of ``target`` (n,) rad that ``tile`` has in their colours.
 
-        Of each sphere's two colours no more pixels count than it should show: a plain picture never agrees by more
-        than half. ``current`` (n,) rad places a camera that moves with the arm. 0 where no sphere would be seen.
+        Of each sphere's two colours no more pixels count than it should show: a uniform image never agrees by more
+        than half. ``current`` (n,) rad places a camera that moves with the arm. 0 where no sphere is in view.
         """
         views = untile(tile, self._spec.views)
         right = seen = 0

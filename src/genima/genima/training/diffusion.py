@@ -175,7 +175,7 @@ def train_diffusion(
 
 
 def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, device: torch.device) -> None:
-    """Save an agent, load it and draw once, as eval, demo and the robot will: what only training could do ends here.
+    """Save an agent, load it and generate once, as eval, demo and the robot will.
 
     Args:
         agent: before its training.
@@ -194,25 +194,25 @@ def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, 
     with loop.trial_folder(folder) as copy, loop.trial("diffusion agent"):
         agent.save_pretrained(copy)
         used = DiffusionAgent.from_pretrained(copy, device_name)
-        quick = [plan for plan in execution_configs(used.device) if not plan.compile]  # compilers take minutes
-        used.engine = CompiledPipeline(used, tried=quick)
+        quick = [config for config in execution_configs(used.device) if not config.compile]  # compilers take minutes
+        used.pipeline = CompiledPipeline(used, tried=quick)
         drawn = used.generate(observation, 0)
         if drawn.tile.shape != (2 * spec.view_size, 2 * spec.view_size, 3):
             raise ValueError(f"it draws images of shape {drawn.tile.shape}")
         shown = torch.from_numpy(drawn.tile)[None]
         once = SamplingOptions(steps=1)
-        used.engine = CompiledPipeline(used, once, [ExecutionConfig()])
-        fast = used.engine.draw(shown, [observation.instruction], torch.Generator().manual_seed(0))
-        exact = used.draw_pixels(shown, [observation.instruction], torch.Generator().manual_seed(0), steps=1)
+        used.pipeline = CompiledPipeline(used, once, [ExecutionConfig()])
+        fast = used.pipeline.generate_tiles(shown, [observation.instruction], torch.Generator().manual_seed(0))
+        exact = used.generate_tiles(shown, [observation.instruction], torch.Generator().manual_seed(0), steps=1)
         if (fast.float() - exact.float()).abs().mean() > _ROUNDING:
-            raise ValueError("the drawing engine does not know all parts of its networks")
+            raise ValueError("the compiled pipeline leaves out parts of its networks")
 
 
 @torch.inference_mode()
 def validation_errors(
     model: DiffusionLossModule, held_out: DiffusionDataset, targets: TargetDataset, picture: Path
 ) -> dict[str, float]:
-    """Draw held-out moments, read the drawings back and compare them with the truth; a contact sheet goes to a file.
+    """Generate and decode targets of held-out moments and compare them with the truth; write a contact sheet.
 
     Returns:
         ``loss``; ``off``, the share of spheres that are missing or more than 3 px off; and all of
@@ -228,7 +228,7 @@ def validation_errors(
         batch = collate([held_out[visit] for visit in visits])
         torch.manual_seed(start)
         losses.append(model(batch)["loss"].item())
-        drawn = agent.draw_pixels(batch.condition, list(batch.instruction), torch.Generator().manual_seed(start))
+        drawn = agent.generate_tiles(batch.condition, list(batch.instruction), torch.Generator().manual_seed(start))
         sheet.append(torch.cat([torch.cat(list(rows), dim=1) for rows in (batch.condition, drawn, batch.target)]))
         for visit, tile, seen in zip(visits, drawn.numpy(), batch.condition.numpy(), strict=True):
             i = held_out.moment(visit)

@@ -1,4 +1,4 @@
-"""The drawing engine: every plan draws what the agent draws, falls back when one fails, and never draws nonsense."""
+"""Compiled pipeline: every config gives the model's result, a failure falls back, and bad results are refused."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: E
     with torch.autocast("cpu", enabled=False):
         expected = reference(whole, shown)
     agent = copy.deepcopy(whole)
-    drawn = CompiledPipeline(agent, tried=[plan]).draw(shown, GOALS, seeded())
+    drawn = CompiledPipeline(agent, tried=[plan]).generate_tiles(shown, GOALS, seeded())
     assert expected.float().std() > 5
     assert drawn.shape == shown.shape and drawn.dtype == torch.uint8
     assert (drawn.int() - expected.int()).abs().max() <= 1
@@ -116,13 +116,15 @@ def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS
     """The agent's own drawing, in single precision."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("genima.policy.precision.is_half_fast", lambda device: False)
-        return agent.draw_pixels(shown, goals, seeded())
+        return agent.generate_tiles(shown, goals, seeded())
 
 
 def test_half_precision_is_off_by_its_noise(whole: DiffusionAgent) -> None:
     shown = tiles(count=2)
     expected = reference(whole, shown)
-    drawn = CompiledPipeline(copy.deepcopy(whole), tried=[ExecutionConfig(torch.bfloat16)]).draw(shown, GOALS, seeded())
+    drawn = CompiledPipeline(copy.deepcopy(whole), tried=[ExecutionConfig(torch.bfloat16)]).generate_tiles(
+        shown, GOALS, seeded()
+    )
     assert 25 < psnr(drawn, expected) < np.inf
 
 
@@ -214,7 +216,7 @@ def test_what_cannot_be_steps_as_numbers_is_refused() -> None:
         with pytest.raises(GenimaError, match=f"scheduler {type(scheduler).__name__}: .* 1500 steps"):
             sampling(scheduler, 1500)
     for strength in (0.1, 0.0, 1.5, -1.0):
-        with pytest.raises(GenimaError, match="leaves . of 4 steps"):
+        with pytest.raises(GenimaError, match="leaves .* of 4 steps"):
             sampling(DDIMScheduler(clip_sample=False), 4, strength)
     for name, value in (("controlnet_every", 0), ("steps", 0), ("steps", 10**9), ("strength", 0), ("strength", np.nan)):
         with pytest.raises(GenimaError, match=f"drawing.{name.replace('_', '-')} {value}: must be "):
@@ -260,7 +262,9 @@ def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySp
     expected = agent.pixels(expected * 2 - 1)
     drawn = {"reference": reference(agent, shown, GOALS[:1])}
     for plan in (EXACT, ExecutionConfig()):
-        drawn[str(plan)] = CompiledPipeline(copy.deepcopy(agent), tried=[plan]).draw(shown, GOALS[:1], seeded())
+        drawn[str(plan)] = CompiledPipeline(copy.deepcopy(agent), tried=[plan]).generate_tiles(
+            shown, GOALS[:1], seeded()
+        )
     assert expected.float().std() > 5
     for name, pixels in drawn.items():
         assert (pixels.int() - expected.int()).abs().max() <= 2, name
@@ -269,10 +273,10 @@ def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySp
 def test_a_former_drawing_is_where_a_drawing_starts(tiny: DiffusionAgent) -> None:
     engine = CompiledPipeline(copy.deepcopy(tiny), SamplingOptions(strength=0.25), [EXACT])
     shown, formers = tiles(), (tiles(1), tiles(2))
-    fresh = engine.draw(shown, GOALS[:1], seeded())
-    warm = [engine.draw(shown, GOALS[:1], seeded(), former) for former in formers]
+    fresh = engine.generate_tiles(shown, GOALS[:1], seeded())
+    warm = [engine.generate_tiles(shown, GOALS[:1], seeded(), former) for former in formers]
     assert all((a.int() - b.int()).abs().max() > 1 for a, b in ((fresh, warm[0]), (warm[0], warm[1])))
-    again = engine.draw(shown, GOALS[:1], seeded(), formers[0])
+    again = engine.generate_tiles(shown, GOALS[:1], seeded(), formers[0])
     torch.testing.assert_close(again, warm[0])
 
 
@@ -282,7 +286,9 @@ def test_the_controlnet_can_be_asked_every_other_step(tiny: DiffusionAgent) -> N
         agent = copy.deepcopy(tiny)
         asked: list[object] = []
         agent.controlnet.controlnet_mid_block.register_forward_hook(lambda *_, asked=asked: asked.append(1))
-        CompiledPipeline(agent, SamplingOptions(controlnet_every=every), [EXACT]).draw(tiles(), GOALS[:1], seeded())
+        CompiledPipeline(agent, SamplingOptions(controlnet_every=every), [EXACT]).generate_tiles(
+            tiles(), GOALS[:1], seeded()
+        )
         counts.append(len(asked))
     assert counts == [4, 2, 2]
 
@@ -292,13 +298,13 @@ def test_a_tiny_autoencoder_decodes_in_the_others_place(tiny: DiffusionAgent, tm
     channels = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     decoder = AutoencoderTiny(**channels, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4)
     decoder.save_pretrained(tmp_path / "taesd")
-    usual = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    usual = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     shortcuts = SamplingOptions(tiny_decoder=str(tmp_path / "taesd"))
-    drawn = CompiledPipeline(copy.deepcopy(tiny), shortcuts, [EXACT]).draw(tiles(), GOALS[:1], seeded())
+    drawn = CompiledPipeline(copy.deepcopy(tiny), shortcuts, [EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     assert drawn.shape == usual.shape and (drawn.int() - usual.int()).abs().max() > 1
     with pytest.raises(GenimaError, match="nowhere"):
         engine = CompiledPipeline(tiny, SamplingOptions(tiny_decoder=str(tmp_path / "nowhere")), [EXACT])
-        engine.draw(tiles(), GOALS[:1], seeded())
+        engine.generate_tiles(tiles(), GOALS[:1], seeded())
 
 
 # what goes wrong
@@ -306,7 +312,7 @@ def test_a_tiny_autoencoder_decodes_in_the_others_place(tiny: DiffusionAgent, tm
 
 def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
     """In place of a function of the prepared agent: it fails so often, then works as it did."""
-    real, left = DeviceNetworks._redraw, [times]
+    real, left = DeviceNetworks._generate, [times]
 
     def redraw(self: DeviceNetworks, *given: Any) -> Any:
         if left[0]:
@@ -333,15 +339,15 @@ def test_a_plan_that_fails_gives_way_to_the_next(
     tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     plan: ExecutionConfig, error: Exception, said: str,
 ) -> None:  # fmt: skip
-    usual = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
-    monkeypatch.setattr(DeviceNetworks, "_redraw", failing(error))
+    usual = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(DeviceNetworks, "_generate", failing(error))
     if plan.cuda_graph:  # without a GPU the drawing fails where it would be captured
-        monkeypatch.setattr(DeviceNetworks, "_capture", lambda self, *_: self._redraw())
+        monkeypatch.setattr(DeviceNetworks, "_capture", lambda self, *_: self._generate())
     engine = CompiledPipeline(copy.deepcopy(tiny), tried=[plan, EXACT])
     with caplog.at_level(logging.WARNING):
-        drawn = engine.draw(tiles(), GOALS[:1], seeded())
+        drawn = engine.generate_tiles(tiles(), GOALS[:1], seeded())
     torch.testing.assert_close(drawn, usual)
-    assert engine.plan == EXACT and said in caplog.text and caplog.text.count("\n") == 1
+    assert engine.config == EXACT and said in caplog.text and caplog.text.count("\n") == 1
 
 
 def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
@@ -349,29 +355,29 @@ def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
 ) -> None:
     agent = copy.deepcopy(tiny)
     agent.controlnet.conv_in.weight.data[0, 0, 0, 0] = 1e6  # more than float16 holds
-    expected = CompiledPipeline(copy.deepcopy(agent), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    expected = CompiledPipeline(copy.deepcopy(agent), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     engine = CompiledPipeline(agent, tried=[ExecutionConfig(torch.float16), EXACT])
-    torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected)
-    assert engine.plan == EXACT and "beyond what torch.float16 holds" in caplog.text
+    torch.testing.assert_close(engine.generate_tiles(tiles(), GOALS[:1], seeded()), expected)
+    assert engine.config == EXACT and "beyond what torch.float16 holds" in caplog.text
 
 
 def test_what_a_plan_rounded_is_whole_again_for_the_next(
     whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights in half precision do not grow back."""
-    expected = CompiledPipeline(copy.deepcopy(whole), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
-    real = DeviceNetworks._redraw
+    expected = CompiledPipeline(copy.deepcopy(whole), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
+    real = DeviceNetworks._generate
 
     def redraw(self: DeviceNetworks, *given: Any) -> Any:
         pixels, finite = real(self, *given)
-        return pixels, finite & (self.plan.precision == torch.float32)
+        return pixels, finite & (self.config.precision == torch.float32)
 
-    monkeypatch.setattr(DeviceNetworks, "_redraw", redraw)
+    monkeypatch.setattr(DeviceNetworks, "_generate", redraw)
     engine = CompiledPipeline(
         copy.deepcopy(whole), tried=[ExecutionConfig(torch.float16), ExecutionConfig(torch.bfloat16), EXACT]
     )
-    torch.testing.assert_close(engine.draw(tiles(), GOALS[:1], seeded()), expected, rtol=0, atol=0)
-    assert engine.plan == EXACT
+    torch.testing.assert_close(engine.generate_tiles(tiles(), GOALS[:1], seeded()), expected, rtol=0, atol=0)
+    assert engine.config == EXACT
 
 
 def test_only_plans_that_may_help_are_tried() -> None:
@@ -404,8 +410,8 @@ def test_a_tiny_decoder_hides_nothing(tiny: DiffusionAgent, tmp_path: Path) -> N
     agent = copy.deepcopy(tiny)
     agent.unet.conv_out.bias.data[0] = float("inf")
     AutoencoderTiny().save_pretrained(tmp_path)
-    with pytest.raises(GenimaError, match="the drawing is not finite"):
-        CompiledPipeline(agent, SamplingOptions(steps=1, tiny_decoder=str(tmp_path)), [EXACT]).draw(
+    with pytest.raises(GenimaError, match="drawn target: not finite"):
+        CompiledPipeline(agent, SamplingOptions(steps=1, tiny_decoder=str(tmp_path)), [EXACT]).generate_tiles(
             tiles(), GOALS[:1], seeded()
         )
 
@@ -415,31 +421,35 @@ def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
 ) -> None:
     agent = copy.deepcopy(tiny)
     agent.unet.conv_out.bias.data[0] = float("nan")
-    with pytest.raises(GenimaError, match="cannot draw on cpu: the drawing is not finite.*weights are damaged"):
-        CompiledPipeline(agent, tried=[ExecutionConfig(torch.bfloat16), ExecutionConfig()]).draw(
+    with pytest.raises(GenimaError, match="device cpu: no execution config works .drawn target: not finite.*damaged"):
+        CompiledPipeline(agent, tried=[ExecutionConfig(torch.bfloat16), ExecutionConfig()]).generate_tiles(
             tiles(), GOALS[:1], seeded()
         )
-    monkeypatch.setattr(DeviceNetworks, "_redraw", failing(torch.OutOfMemoryError("full"), times=9))
-    with pytest.raises(GenimaError, match="cannot draw on cpu: the device has too little memory"):
-        CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(), EXACT]).draw(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(DeviceNetworks, "_generate", failing(torch.OutOfMemoryError("full"), times=9))
+    with pytest.raises(GenimaError, match="device cpu: no execution config works .the device has too little memory"):
+        CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(), EXACT]).generate_tiles(
+            tiles(), GOALS[:1], seeded()
+        )
 
 
 def test_a_device_that_is_gone_is_said_and_nothing_else_is_tried(
     tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(cuda_graph=False), EXACT])
-    engine.draw(tiles(), GOALS[:1], seeded())
-    monkeypatch.setattr(DeviceNetworks, "_redraw", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
+    engine.generate_tiles(tiles(), GOALS[:1], seeded())
+    monkeypatch.setattr(DeviceNetworks, "_generate", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
     for _ in range(2):
         with pytest.raises(GenimaError, match="device cpu fails: CUDA error: unspecified; look at its driver"):
-            engine.draw(tiles(), GOALS[:1], seeded())
-    assert engine.plan == ExecutionConfig()
+            engine.generate_tiles(tiles(), GOALS[:1], seeded())
+    assert engine.config == ExecutionConfig()
 
 
 def test_a_programs_fault_is_not_hidden(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DeviceNetworks, "_redraw", failing(TypeError("a bug")))
+    monkeypatch.setattr(DeviceNetworks, "_generate", failing(TypeError("a bug")))
     with pytest.raises(TypeError, match="a bug"):
-        CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(), EXACT]).draw(tiles(), GOALS[:1], seeded())
+        CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(), EXACT]).generate_tiles(
+            tiles(), GOALS[:1], seeded()
+        )
 
 
 def test_plans_are_for_the_device() -> None:
@@ -458,8 +468,8 @@ def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, s
 
     def drawings(agent: DiffusionAgent, plan: ExecutionConfig) -> list[Tensor]:
         engine = CompiledPipeline(agent, shortcuts, [plan])
-        drawn = [engine.draw(shown, goals, seeded(), former) for goals in (GOALS, GOALS, GOALS[::-1])]
-        assert engine.plan == plan
+        drawn = [engine.generate_tiles(shown, goals, seeded(), former) for goals in (GOALS, GOALS, GOALS[::-1])]
+        assert engine.config == plan
         return drawn
 
     expected = drawings(copy.deepcopy(whole), EXACT)
@@ -473,11 +483,13 @@ def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, s
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_too_what_was_rounded_is_whole_again(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).draw(tiles(), GOALS[:1], seeded())
+    expected = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     agent = copy.deepcopy(tiny)
     for module in agent.modules.values():
         module.cuda()
     engine = CompiledPipeline(agent, tried=[execution_configs(torch.device("cuda"))[0], ExecutionConfig()])
-    engine.draw(tiles(), GOALS[:1], seeded())
-    engine._go_on("precision", "for this test")
-    assert psnr(engine.draw(tiles(), GOALS[:1], seeded()), expected) > 40 and engine.plan == ExecutionConfig()
+    engine.generate_tiles(tiles(), GOALS[:1], seeded())
+    engine._fall_back("precision", "for this test")
+    assert (
+        psnr(engine.generate_tiles(tiles(), GOALS[:1], seeded()), expected) > 40 and engine.config == ExecutionConfig()
+    )

@@ -88,7 +88,7 @@ def test_a_drawing_is_what_diffusers_pipeline_draws(agent: DiffusionAgent, condi
     pipeline.set_progress_bar_config(disable=True)
     for seed in range(2):
         shown = tiles(seed)
-        drawn = agent.draw_pixels(shown, [GOALS[seed]], torch.Generator().manual_seed(seed))
+        drawn = agent.generate_tiles(shown, [GOALS[seed]], torch.Generator().manual_seed(seed))
         pixels = shown.permute(0, 3, 1, 2).float() / 255
         expected = pipeline(
             agent.spec.prompt(GOALS[seed]), pixels if condition == "pixels" else agent.condition(agent.frames(shown)),
@@ -130,8 +130,8 @@ def test_every_view_changes_the_drawing(agent: DiffusionAgent) -> None:
 
 def test_a_batch_is_drawn_as_its_members_would_be(agent: DiffusionAgent) -> None:
     shown, generators = tiles(3, 2), [torch.Generator().manual_seed(0) for _ in range(2)]
-    both = agent.draw_pixels(shown, GOALS, generators[0]).int()
-    alone = agent.draw_pixels(shown[:1], GOALS[:1], generators[1]).int()  # the first takes the first of the noise
+    both = agent.generate_tiles(shown, GOALS, generators[0]).int()
+    alone = agent.generate_tiles(shown[:1], GOALS[:1], generators[1]).int()  # the first takes the first of the noise
     assert (both[:1] - alone).abs().max() <= 1
     assert (both[1] - both[0]).abs().max() > 1
 
@@ -150,7 +150,7 @@ class Spy(CompiledPipeline):
 
 def test_views_of_other_sizes_are_resized_to_the_tile_by_area(agent: DiffusionAgent) -> None:
     other = copy.copy(agent)
-    other.engine = spy = Spy(other)
+    other.pipeline = spy = Spy(other)
     shown = observation()
     other.generate(shown, 0)
     by_area = {
@@ -166,7 +166,7 @@ def test_a_virtual_view_shows_the_measured_joints_in_its_place(agent: DiffusionA
     other = copy.copy(agent)
     other.spec = replace(agent.spec, views=order)
     assert other.camera_views == ("wrist", "right_shoulder", "left_shoulder")
-    other.engine = spy = Spy(other)
+    other.pipeline = spy = Spy(other)
     shown = observation()
     views = []
     for turn in (0.0, 0.5):
@@ -271,7 +271,7 @@ def test_the_bundled_agent_draws_as_ever() -> None:
     side = 2 * agent.spec.view_size
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     tile = torch.from_numpy(noise)
-    drawn = agent.draw_pixels(tile, [GOALS[0]], torch.Generator().manual_seed(0)).numpy()[0].astype(float)
+    drawn = agent.generate_tiles(tile, [GOALS[0]], torch.Generator().manual_seed(0)).numpy()[0].astype(float)
     pixels = [[212, 209, 168], [129, 109, 76], [119, 91, 76], [143, 130, 106], [136, 151, 124], [143, 116, 120]]
     np.testing.assert_allclose(drawn[::64, ::64].reshape(-1, 3)[:6], pixels, atol=2)
     blocks = [

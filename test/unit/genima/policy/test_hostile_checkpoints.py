@@ -100,7 +100,7 @@ def load_resnet(folder: Path) -> None:
 def load_decoder(folder: Path) -> None:
     agent = DiffusionAgent.from_pretrained(folder.parent / "diffusion_agent")
     engine = CompiledPipeline(agent, SamplingOptions(tiny_decoder=str(folder)), [ExecutionConfig()])
-    engine.draw(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), [GOAL], torch.Generator())
+    engine.generate_tiles(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), [GOAL], torch.Generator())
 
 
 LOADERS: dict[str, Callable[[Path], Any]] = {

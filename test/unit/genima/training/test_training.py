@@ -571,7 +571,7 @@ def test_two_goals_are_two_prompts_in_training_and_in_use(targets: TargetDataset
         agent.prompts = watch  # type: ignore[assignment]
         goals = ["push down the maroon button", "take the lid off the saucepan"]
         DiffusionLossModule(agent, DiffusionOptions())(batch._replace(instruction=goals))
-        agent.draw_pixels(batch.condition, goals, torch.Generator().manual_seed(0))
+        agent.generate_tiles(batch.condition, goals, torch.Generator().manual_seed(0))
         trained, used = embedded
         n = len(trained) // 2
         assert torch.equal(trained, used) and not torch.equal(trained[:n], trained[n:])

@@ -49,8 +49,8 @@ class DiffusionAgent(DiffusionModel):
         """Networks are as in diffusers' pipelines.
 
         Args:
-            steps: diffusion steps of a drawing.
-            tiled: draw the views as one picture; else each by itself at the tile's size (for the paper's ablation).
+            steps: diffusion steps of a drawn target.
+            tiled: generate the views as one image; else each by itself at the tile's size (for the paper's ablation).
             base: where the parts come from that were not trained; checkpoints then leave them out.
         """
         super().__init__(spec, unet, controlnet, vae, prompts, scheduler, steps, tiled)
@@ -58,7 +58,7 @@ class DiffusionAgent(DiffusionModel):
         self.robot = RobotModel.load(spec.robot)
         spec.require_robot(self.robot, "the diffusion agent")
         self._virtual: Any = None
-        self._engine: CompiledPipeline | None = None
+        self._pipeline: CompiledPipeline | None = None
 
     @property
     def camera_views(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class DiffusionAgent(DiffusionModel):
 
     @property
     def camera_size(self) -> tuple[int, int]:
-        """Width and height in px of the images that ``draw`` takes."""
+        """Width and height in px of the images that :meth:`generate` takes."""
         return self.spec.camera_size
 
     @property
@@ -116,12 +116,12 @@ class DiffusionAgent(DiffusionModel):
 
     @torch.inference_mode()
     def _try(self) -> None:
-        """Draw once, as small and in as few steps as can be: parts that do not fit together raise here."""
+        """Generate once, as small and in as few steps as possible: parts that do not fit together raise here."""
         side = 8 * self._factor
         tiles, goal = torch.zeros(1, side, side, 3, dtype=torch.uint8), "do " * 100  # longer than any prompt
         sampling(self.scheduler, self.steps)
-        if self.draw_pixels(tiles, [goal], torch.Generator().manual_seed(0), steps=1).shape != tiles.shape:
-            raise ValueError("what it draws is of another size than what it sees")
+        if self.generate_tiles(tiles, [goal], torch.Generator().manual_seed(0), steps=1).shape != tiles.shape:
+            raise ValueError("its drawn target has another size than its input")
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` comes last, so that half a folder is never taken for a whole one."""
@@ -143,30 +143,30 @@ class DiffusionAgent(DiffusionModel):
     # ------------------------------------------------------------------------------------------------------ in use
 
     @property
-    def engine(self) -> CompiledPipeline:
-        """What draws in use. From its first drawing on, the networks are in the engine's precision."""
-        if self._engine is None:
-            self._engine = CompiledPipeline(self)
-        return self._engine
+    def pipeline(self) -> CompiledPipeline:
+        """Pipeline of :meth:`generate`. From its first target on, the networks are in its precision."""
+        if self._pipeline is None:
+            self._pipeline = CompiledPipeline(self)
+        return self._pipeline
 
-    @engine.setter
-    def engine(self, engine: CompiledPipeline) -> None:
-        self._engine = engine
+    @pipeline.setter
+    def pipeline(self, pipeline: CompiledPipeline) -> None:
+        self._pipeline = pipeline
 
     def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
-        """Draw the target spheres for one observation; equal seeds and observations give equal targets.
+        """Generate the drawn target of an observation; equal seeds and observations give equal targets.
 
         Args:
             previous: the last drawn target, which sampling may start from if it is recent and of the same instruction.
 
         Raises:
-            GenimaError: for a missing view, an image of another size, no instruction or a drawing that is not finite.
+            GenimaError: for a missing view, an image of another size, no instruction, and a result that is not finite.
         """
         started = time.perf_counter()
         if not observation.instruction.strip():
-            raise GenimaError("there is no instruction to draw for")
+            raise GenimaError("there is no instruction to generate a target for")
         views = {view: self._view(observation, view) for view in self.views}
-        pixels = self.engine.draw(
+        pixels = self.pipeline.generate_tiles(
             torch.from_numpy(tile(views, self.views))[None],
             [observation.instruction],
             torch.Generator().manual_seed(seed),
@@ -174,7 +174,7 @@ class DiffusionAgent(DiffusionModel):
         )
         return DrawnTarget(
             observation.stamp, observation.instruction, self.views, pixels[0].numpy(),
-            self.engine.steps, seed, time.perf_counter() - started,
+            self.pipeline.steps, seed, time.perf_counter() - started,
         )  # fmt: skip
 
     def _is_recent(self, previous: DrawnTarget, observation: Observation) -> bool:

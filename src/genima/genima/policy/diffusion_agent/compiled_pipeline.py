@@ -1,4 +1,4 @@
-"""Draws what an agent draws, as fast as its device can."""
+"""Generation of drawn targets as fast as the device allows."""
 
 from __future__ import annotations
 
@@ -28,85 +28,85 @@ _log = logging.getLogger(__name__)
 
 
 class CompiledPipeline:
-    """Draws by the first of its plans that works, and goes on to the next, saying so, when one does not.
+    """Generates with the first execution config that works; on a failure it logs the cause and tries the next.
 
-    It makes one drawing at a time.
+    One thread at a time.
     """
 
     def __init__(
         self,
         agent: DiffusionModel,
-        shortcuts: SamplingOptions | None = None,
+        options: SamplingOptions | None = None,
         tried: Sequence[ExecutionConfig] | None = None,
     ) -> None:
         """Args:
-        agent: its networks change type and layout in place with the first drawing.
-        shortcuts: none if None.
-        tried: plans in the order in which they are tried; those for the agent's device if None.
+        agent: its networks change type and layout in place with the first target.
+        options: of sampling; the checkpoint's if None.
+        tried: configs in the order in which they are tried; those for the model's device if None.
 
         Raises:
-            GenimaError: for a scheduler or shortcuts that cannot be used.
+            GenimaError: for a scheduler or options that cannot be used.
         """
-        self._agent, self._shortcuts = agent, shortcuts or SamplingOptions()
-        self._plans = list(tried or execution_configs(agent.device))
-        self.steps = self._shortcuts.steps or agent.steps
+        self._agent, self._options = agent, options or SamplingOptions()
+        self._configs = list(tried or execution_configs(agent.device))
+        self.steps = self._options.steps or agent.steps
         self._fresh = sampling(agent.scheduler, self.steps)
-        self._warm = sampling(agent.scheduler, self.steps, self._shortcuts.strength)
+        self._warm = sampling(agent.scheduler, self.steps, self._options.strength)
         self._weights = WeightLayout()
         self._prepared: DeviceNetworks | None = None
 
     @property
-    def plan(self) -> ExecutionConfig:
-        """The one in force."""
-        return self._plans[0]
+    def config(self) -> ExecutionConfig:
+        """Config in use."""
+        return self._configs[0]
 
     def warm_up(self) -> None:
-        """Prepare the networks and draw once: what takes long, compilers above all, happens here.
+        """Prepare the networks and generate once: compilation, which takes long, happens here.
 
         Raises:
-            GenimaError: as :meth:`draw`.
+            GenimaError: as :meth:`generate_tiles`.
         """
         side = 2 * self._agent.spec.view_size
         blank = torch.zeros(1, side, side, 3, dtype=torch.uint8)
-        for former in (None, blank):
-            self.draw(blank, [""], torch.Generator(), former)
+        for previous in (None, blank):
+            self.generate_tiles(blank, [""], torch.Generator(), previous)
 
-    def draw(
-        self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator, former: Tensor | None = None
+    def generate_tiles(
+        self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator, previous: Tensor | None = None
     ) -> Tensor:
-        """As ``DiffusionModel.draw_pixels``, which it agrees with up to its plan's precision.
+        """Generate as ``DiffusionModel.generate_tiles`` does, up to the config's precision.
 
         Args:
             tiles: (B, H, W, 3) uint8 rgb.
-            former: drawings of the same views and instructions a moment ago, in shape and type like ``tiles``; they
-                only count with a strength below 1.
+            previous: recent drawn targets of the same views and instructions, in shape and type like ``tiles``; used
+                with a strength below 1.
 
         Raises:
-            GenimaError: when no plan works, and when the device is gone.
+            GenimaError: when no config works, and when the device is lost.
         """
         texts = self._agent.texts(instructions)
-        if self._shortcuts.strength == 1:
-            former = None
-        steps = self._fresh if former is None else self._warm
+        if self._options.strength == 1:
+            previous = None
+        steps = self._fresh if previous is None else self._warm
         noise = steps.sample_noise(self._agent.latent_shape(tiles), generator)
         while True:
             try:
                 self._prepared = self._prepared or DeviceNetworks(
-                    self._agent, self._weights, self.plan, self._shortcuts
+                    self._agent, self._weights, self.config, self._options
                 )
-                return self._prepared.draw(tiles, texts, noise, steps, former)
+                return self._prepared.generate_tiles(tiles, texts, noise, steps, previous)
             except ExecutionFailed as error:
                 cause, reason = error.cause, str(error)
-            self._go_on(cause, reason)  # not above: the error holds what the failed plan has in memory
+            self._fall_back(cause, reason)  # not above: the error holds what the failed config has in memory
 
-    def _go_on(self, cause: Cause, reason: str) -> None:
-        """To the next plan that may work."""
+    def _fall_back(self, cause: Cause, reason: str) -> None:
+        """Change to the next config that may work."""
         device, self._prepared = self._agent.device, None
-        left = remaining_configs(self._plans, cause)
+        left = remaining_configs(self._configs, cause)
         if not left:
-            raise GenimaError(f"cannot draw on {device}: {reason}")
-        _log.warning("drawing with %s fails: %s; going on with %s", self.plan, reason, left[0])
-        self._plans = left
+            raise GenimaError(f"device {device}: no execution config works ({reason})")
+        _log.warning("%s: failed (%s); continuing with %s", self.config, reason, left[0])
+        self._configs = left
         if device.type == "cuda":
             gc.collect()
             with (

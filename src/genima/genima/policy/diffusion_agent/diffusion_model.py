@@ -64,7 +64,7 @@ class DiffusionModel:
         return {name: module for name, module in modules.items() if module is not None}
 
     @torch.inference_mode()
-    def draw_pixels(
+    def generate_tiles(
         self, tiles: Tensor, instructions: Sequence[str], generator: torch.Generator, steps: int | None = None
     ) -> Tensor:
         """Generate a batch of tiles from tiles (B, H, W, 3) uint8 rgb; same shape and type, on the CPU.
@@ -82,7 +82,7 @@ class DiffusionModel:
         latents = schedule.denoise(schedule.sample_noise(self.latent_shape(tiles), generator).to(self.device), predict)
         images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         if not torch.isfinite(images).all():
-            raise GenimaError("the drawn target is not finite: the checkpoint's weights are damaged")
+            raise GenimaError("drawn target: not finite; the checkpoint's weights are damaged")
         return self.pixels(images).cpu()
 
     def texts(self, instructions: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""An agent's networks, prepared by a plan, and a drawing with them."""
+"""Execution of a diffusion model's networks on a device."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.diffusion_agent.weight_layout import WeightLayout
 
 _FULL = "out of memory"
-_WARM_UP = 3  # drawings before one is captured: compilers and libraries choose their kernels in the first ones
+_WARM_UP = 3  # runs before one is captured: compilers and libraries choose their kernels in the first ones
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the networks take besides latents: the same for all drawings of a task."""
+    """Inputs of the networks besides latents: the same for all targets of a task."""
 
     tokens: Tensor  # (B, length, channels)
     unet: tuple[Tensor, ...]  # (B, channels) a step: its time and, in SDXL, the pooled prompt
@@ -41,27 +41,27 @@ class Prompt:
 
 
 class DeviceNetworks:
-    """It takes an agent's networks over: their weights change type and layout in place."""
+    """Networks prepared for one execution config: their weights change type and layout in place."""
 
     def __init__(
-        self, agent: DiffusionModel, weights: WeightLayout, plan: ExecutionConfig, shortcuts: SamplingOptions
+        self, agent: DiffusionModel, weights: WeightLayout, config: ExecutionConfig, options: SamplingOptions
     ) -> None:
-        """Raise PlanFailed where a plan does not work here, and a GenimaError for a tiny decoder that is none."""
-        self.plan, self._agent, self._shortcuts = plan, agent, shortcuts
+        """Raise ExecutionFailed where the config does not work here, and a GenimaError for an invalid tiny decoder."""
+        self.config, self._agent, self._options = config, agent, options
         self._prompts: dict[tuple[Sampling, tuple[str, ...], int], Prompt] = {}
         self._captured: dict[Any, _Captured] = {}
-        self._pool: Any = None  # of the memory that graphs share: what one has drawn is fetched before another draws
+        self._pool: Any = None  # memory that graphs share: the result of one is fetched before another runs
         self._proven: set[Any] = set()
-        tiny = shortcuts.tiny_decoder
+        tiny = options.tiny_decoder
         self._decoder: Any = agent.vae if tiny is None else _tiny_decoder(tiny)
         autoencoders = {codec: self._codes_in(codec) for codec in (agent.vae, self._decoder)}
         self._decoded_in = autoencoders[self._decoder]
-        networks = {network: plan.precision for network in (agent.unet, agent.controlnet) if network is not None}
-        with translate_device_errors(agent.device, plan):
-            weights.prepare(networks | autoencoders, agent.device, plan)
+        networks = {network: config.precision for network in (agent.unet, agent.controlnet) if network is not None}
+        with translate_device_errors(agent.device, config):
+            weights.prepare(networks | autoencoders, agent.device, config)
             # Without a ControlNet there is nothing to run beside, and a stream that never waits cannot be captured.
-            self._side = torch.cuda.Stream() if plan.overlap and agent.controlnet is not None else None
-            compiled = _compiled if plan.compile else _as_it_is
+            self._side = torch.cuda.Stream() if config.overlap and agent.controlnet is not None else None
+            compiled = _compiled if config.compile else _unchanged
             self._controls, self._encoded = compiled(controls), compiled(encoded)
             self._decoded, self._pixels = compiled(decoded), compiled(_pixels)
 
@@ -70,40 +70,40 @@ class DeviceNetworks:
         if not isinstance(autoencoder, AutoencoderKL | AutoencoderTiny):
             return torch.float32
         overflows = len(self._agent.prompts.encoders) > 1 and getattr(autoencoder.config, "force_upcast", False)
-        return torch.float32 if overflows and self.plan.precision == torch.float16 else self.plan.precision
+        return torch.float32 if overflows and self.config.precision == torch.float16 else self.config.precision
 
     @torch.inference_mode()
-    def draw(
-        self, tiles: Tensor, texts: Sequence[str], noise: Tensor, steps: Sampling, former: Tensor | None = None
+    def generate_tiles(
+        self, tiles: Tensor, texts: Sequence[str], noise: Tensor, steps: Sampling, previous: Tensor | None = None
     ) -> Tensor:
-        """Draw a batch of tiles (B, H, W, 3) uint8 rgb; returns the same shape and type, on the CPU.
+        """Generate a batch of tiles from tiles (B, H, W, 3) uint8 rgb; same shape and type, on the CPU.
 
         Args:
             texts: the networks' prompts, see ``DiffusionModel.texts``.
             noise: (noises, N, C, h, w) to start from and of the steps, see ``Sampling.sample_noise``.
-            former: drawings of the same shape to start from, if ``steps`` do.
+            previous: drawn targets of the same shape to start from, if ``steps`` do.
 
         Raises:
-            PlanFailed: where the plan does not work here: too little memory, what cannot be compiled or captured, a
-                drawing that is not finite.
-            GenimaError: when the device is gone.
+            ExecutionFailed: where the config does not work here: too little memory, no compiler or graph, a result
+                that is not finite.
+            GenimaError: when the device is lost.
         """
-        device, key = self._agent.device, (steps, tiles.shape, former is None)
-        given = (tiles, noise) if former is None else (tiles, noise, former)
-        with translate_device_errors(device, None if key in self._proven else self.plan):
+        device, key = self._agent.device, (steps, tiles.shape, previous is None)
+        given = (tiles, noise) if previous is None else (tiles, noise, previous)
+        with translate_device_errors(device, None if key in self._proven else self.config):
             prompt = self._prompt(steps, tuple(texts), tiles.shape[2])
-            if self.plan.cuda_graph:
+            if self.config.cuda_graph:
                 if key not in self._captured:
                     self._captured[key] = self._capture(steps, prompt, given)
-                drawn = self._captured[key](prompt, given)
+                result = self._captured[key](prompt, given)
             else:
-                drawn = self._redraw(steps, prompt, *(_sent(x, device) for x in given))
-            pixels, finite = (x.to("cpu", non_blocking=True) for x in drawn)
+                result = self._generate(steps, prompt, *(_sent(x, device) for x in given))
+            pixels, finite = (x.to("cpu", non_blocking=True) for x in result)
             if device.type == "cuda":
                 torch.cuda.current_stream().synchronize()
         if not finite:
             raise ExecutionFailed(
-                "precision", "the drawing is not finite; if no precision helps, the checkpoint's weights are damaged"
+                "precision", "drawn target: not finite; if no precision helps, the checkpoint's weights are damaged"
             )
         self._proven.add(key)
         return pixels
@@ -117,14 +117,14 @@ class DeviceNetworks:
                 tuple(embedding(network, step.t, len(texts), added) for step in steps.steps) if network else ()
                 for network in (agent.unet, agent.controlnet)
             )
-            self._prompts[key] = Prompt(prompts.tokens.to(self.plan.precision), unet, controlnet)
+            self._prompts[key] = Prompt(prompts.tokens.to(self.config.precision), unet, controlnet)
         return self._prompts[key]
 
-    def _redraw(
-        self, steps: Sampling, prompt: Prompt, tiles: Tensor, noise: Tensor, former: Tensor | None = None
+    def _generate(
+        self, steps: Sampling, prompt: Prompt, tiles: Tensor, noise: Tensor, previous: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Pixels (B, H, W, 3) uint8, and whether all are finite; waits for nothing, so that a graph can hold it."""
-        agent, precision = self._agent, self.plan.precision
+        agent, precision = self._agent, self.config.precision
         condition = agent.condition(agent.frames(tiles)).to(precision)
         if agent.controlnet is not None:
             condition = agent.controlnet.controlnet_cond_embedding(condition)
@@ -135,8 +135,8 @@ class DeviceNetworks:
             prediction, added = self._predict(i, noisy.to(precision), prompt, condition, added)
             return prediction
 
-        clean = None if former is None else agent.encode(agent.frames(former))
-        memory_format = torch.channels_last if self.plan.channels_last else torch.contiguous_format
+        clean = None if previous is None else agent.encode(agent.frames(previous))
+        memory_format = torch.channels_last if self.config.channels_last else torch.contiguous_format
         latents = steps.denoise(noise, predict, clean, memory_format)
         return self._pixels(agent, self._decoder, self._decoded_in, latents)
 
@@ -144,8 +144,8 @@ class DeviceNetworks:
         unet, controlnet, tokens = self._agent.unet, self._agent.controlnet, prompt.tokens
         if controlnet is None:
             noisy = torch.cat([noisy, condition], 1)
-        elif i % self._shortcuts.controlnet_every == 0:
-            with _beside(self._side):
+        elif i % self._options.controlnet_every == 0:
+            with _on_stream(self._side):
                 added = self._controls(controlnet, noisy, prompt.controlnet[i], tokens, condition)
         middle, skips = self._encoded(unet, noisy, prompt.unet[i], tokens)
         if self._side:
@@ -155,17 +155,17 @@ class DeviceNetworks:
     def _capture(self, steps: Sampling, prompt: Prompt, given: Sequence[Tensor]) -> _Captured:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         inputs = [_sent(x, self._agent.device) for x in given]
-        return _Captured(lambda *given: self._redraw(steps, *given), prompt, inputs, self._pool)
+        return _Captured(lambda *given: self._generate(steps, *given), prompt, inputs, self._pool)
 
 
 class _Captured:
-    """All that a drawing does on a GPU, launched at once, on tensors that stay where they are.
+    """CUDA graph of one generation, on tensors at fixed addresses.
 
     Source: PyTorch's documentation of CUDA graphs.
     """
 
     def __init__(
-        self, redraw: Callable[..., tuple[Tensor, Tensor]], prompt: Prompt, inputs: Sequence[Tensor], pool: Any
+        self, generate: Callable[..., tuple[Tensor, Tensor]], prompt: Prompt, inputs: Sequence[Tensor], pool: Any
     ) -> None:
         copies = [x.clone() for x in prompt.tensors]
         n = len(prompt.unet)
@@ -175,14 +175,14 @@ class _Captured:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
-                redraw(self._prompt, *self._inputs)
+                generate(self._prompt, *self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with (
             torch.cuda.stream(torch.cuda.current_stream()),  # a capture that fails leaves its own in force
             torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"),
         ):
-            self._drawn = redraw(self._prompt, *self._inputs)
+            self._result = generate(self._prompt, *self._inputs)
 
     def __call__(self, prompt: Prompt, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Pixels and whether they are finite, valid until the next call; ``given`` is on the host."""
@@ -193,14 +193,14 @@ class _Captured:
         for mine, theirs in zip(self._inputs, given, strict=True):
             mine.copy_(theirs.pin_memory(), non_blocking=True)
         self._graph.replay()
-        return self._drawn
+        return self._result
 
 
 def _tiny_decoder(name: str) -> AutoencoderTiny:
-    """One on the hub or in a folder, with weights in safetensors."""
+    """Load a tiny decoder from the hub or a folder, with weights in safetensors."""
     decoder = hub.load(
         lambda name, **options: AutoencoderTiny.from_pretrained(name, use_safetensors=True, **options),
-        name, "the tiny decoder", "draw with the whole autoencoder",
+        name, "the tiny decoder", "use the whole autoencoder",
     )  # fmt: skip
     return decoder.requires_grad_(False).eval()
 
@@ -213,7 +213,7 @@ def _pixels(agent: DiffusionModel, decoder: Any, precision: torch.dtype, latents
 
 
 def _sent(x: Tensor, device: torch.device) -> Tensor:
-    """To where it is drawn, without waiting."""
+    """Copy to the device without waiting."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
@@ -223,13 +223,13 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True, dynamic=False, mode="max-autotune-no-cudagraphs")
 
 
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+def _unchanged(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
 @contextlib.contextmanager
-def _beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Run what is within on another stream of the GPU, after what has been asked for so far."""
+def _on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Run the body on another stream of the GPU, after all work queued so far."""
     if stream is None:
         yield
         return
@@ -240,10 +240,10 @@ def _beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_device_errors(device: torch.device, unproven: ExecutionConfig | None = None) -> Iterator[None]:
-    """Within it, the device is the current one, and what goes wrong on it is a PlanFailed or a GenimaError.
+    """Make the device the current one, and turn its errors into ExecutionFailed or GenimaError.
 
     Args:
-        unproven: the plan in force where nothing has been drawn with it yet.
+        unproven: the config, before its first result.
     """
     try:
         with _current(device):
@@ -251,17 +251,17 @@ def translate_device_errors(device: torch.device, unproven: ExecutionConfig | No
     except (ExecutionFailed, GenimaError):
         raise
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _FULL in str(error)):
             raise ExecutionFailed("memory", "the device has too little memory") from None
         if isinstance(error, torch.AcceleratorError):
             if unproven and unproven.cuda_graph:
-                raise ExecutionFailed("capture", f"the drawing cannot be captured: {said}") from None
-            raise GenimaError(f"device {device} fails: {said}; look at its driver, start anew") from None
+                raise ExecutionFailed("capture", f"the CUDA graph cannot be captured: {reason}") from None
+            raise GenimaError(f"device {device}: failed ({reason}); check its driver and restart") from None
         if unproven and unproven.compile:  # compilers raise what they like, from missing ones to faults of their own
-            raise ExecutionFailed("compiler", f"the networks cannot be compiled: {said}") from None
+            raise ExecutionFailed("compiler", f"the networks cannot be compiled: {reason}") from None
         if isinstance(error, RuntimeError) and device.type == "cuda":  # what its libraries raise
-            raise ExecutionFailed("capture" if unproven and unproven.cuda_graph else "device", said) from None
+            raise ExecutionFailed("capture" if unproven and unproven.cuda_graph else "device", reason) from None
         raise
 
 

@@ -12,24 +12,24 @@ from genima.policy.diffusion_agent.execution_config import ExecutionConfig, Exec
 
 
 class WeightLayout:
-    """Those of an agent's networks.
+    """Types and memory layouts of a model's weights.
 
-    What they were loaded with stays on the host from the first rounding on: a plan that follows one in half precision
+    What they were loaded with stays on the host from the first rounding on: a config that follows one in half precision
     may need what that lost.
     """
 
     def __init__(self) -> None:
         self._exact: dict[nn.Module, dict[str, Tensor]] = {}
 
-    def prepare(self, networks: Mapping[nn.Module, torch.dtype], device: torch.device, plan: ExecutionConfig) -> None:
-        """Give networks their types on a device, and the plan's layout and attention.
+    def prepare(self, networks: Mapping[nn.Module, torch.dtype], device: torch.device, config: ExecutionConfig) -> None:
+        """Give networks their types on a device, and the config's layout and attention.
 
         Raises:
-            PlanFailed: when a weight would become infinite; no network has changed then.
+            ExecutionFailed: when a weight would become infinite; no network has changed then.
         """
         for network, precision in networks.items():
             _require_range(self._exact[network].values() if network in self._exact else network.parameters(), precision)
-        layout = torch.channels_last if plan.channels_last else torch.contiguous_format
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
         for network, precision in networks.items():
             _split_attention(network)
             if network in self._exact and next(network.parameters()).dtype != precision:
@@ -40,7 +40,7 @@ class WeightLayout:
                 self._exact[network] = exact
             # The modules' own method, since diffusers' warns.
             nn.Module.to(network, device, precision, memory_format=layout)  # type: ignore[call-overload]
-            if plan.fused_attention:
+            if config.fused_attention:
                 _fuse_attention(network)
 
 
