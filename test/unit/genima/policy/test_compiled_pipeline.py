@@ -327,7 +327,7 @@ def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
     "plan, error, said",
     [
         (ExecutionConfig(), torch.OutOfMemoryError("CUDA out of memory"), "too little memory"),
-        (ExecutionConfig(compile=True), RuntimeError("no C compiler\nat all"), "cannot be compiled: no C compiler;"),
+        (ExecutionConfig(compile=True), RuntimeError("no C compiler\nat all"), "cannot be compiled: no C compiler)"),
         (
             ExecutionConfig(cuda_graph=True),
             torch.AcceleratorError("not permitted"),
@@ -439,7 +439,7 @@ def test_a_device_that_is_gone_is_said_and_nothing_else_is_tried(
     engine.generate_tiles(tiles(), GOALS[:1], seeded())
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
     for _ in range(2):
-        with pytest.raises(GenimaError, match="device cpu fails: CUDA error: unspecified; look at its driver"):
+        with pytest.raises(GenimaError, match="device cpu: failed .CUDA error: unspecified.; check its driver"):
             engine.generate_tiles(tiles(), GOALS[:1], seeded())
     assert engine.config == ExecutionConfig()
 
