@@ -28,7 +28,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
         return function(*given)
 
     monkeypatch.setattr(drawing, "apart", apart)
-    monkeypatch.setattr(gpu, "GENERATE", (("fused-attention", 2), ("diffusers", 2), ("untiled", 2), ("overlap", 2)))
+    monkeypatch.setattr(
+        gpu, "GENERATE", (("fused-attention", 2), ("diffusers", 2), ("untiled", 2), ("controlnet-every-2", 2))
+    )
     monkeypatch.setattr(gpu, "TRAIN", ("ours", "example"))
 
 
