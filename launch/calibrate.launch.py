@@ -16,9 +16,11 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
+from genima.cell import Cell
 from genima_bringup import argument_checks as checks
-from genima_bringup.driver_launch import BaseFrame
+from genima_bringup.driver_launch import BaseFrame, ForCell
 from genima_bringup.launch_actions import (
+    CELL,
     GRAPH,
     NAMESPACE,
     Argument,
@@ -28,10 +30,9 @@ from genima_bringup.launch_actions import (
     node,
     text,
 )
-from genima_bringup.node_specs import calibrator, command_guard, simulator_with_board
-from launch import LaunchDescription
+from genima_bringup.node_specs import TELEOP_RATE, calibrator, command_guard, simulator_with_board
+from launch import LaunchDescription, LaunchDescriptionEntity
 
-ROBOT = LaunchConfiguration("robot")
 TEXTS = {
     "view": Argument("front", "the camera", checks.view),
     "parent": Argument(
@@ -41,7 +42,6 @@ TEXTS = {
         ["base", "flange"],
     ),
     "board": Argument("", "YAML file of the board; empty: calibration/boards/charuco_7x5_a4.yaml", checks.board),
-    "robot": Argument("panda", "a name in config/robots, or a YAML file", checks.robot),
     "calibration": Argument("calibration/mine", "folder that <view>.yaml is written to", checks.filled),
     "samples": Argument("", "folder of the samples; empty: data/calibration/<view>", checks.anything),
 }
@@ -52,6 +52,7 @@ TOPICS = {
     "joint_states": Argument("joint_states", "topic of the measured joints", checks.topic),
 }
 OTHERS = {
+    **CELL,
     **GRAPH,
     "speed": Argument("0.15", "of the arm's own, while it moves by itself", checks.number(0.01, 1)),
     "guard": Argument(
@@ -61,45 +62,54 @@ OTHERS = {
     "rviz": Argument("false", "open RViz on the live view and the frames", checks.flag),
     "easy_handeye2": Argument("false", "start easy_handeye2 beside it, where that is installed", checks.flag),
     "robot_base_frame": Argument(
-        BaseFrame(ROBOT), "the robot's base in tf, for the calibration and easy_handeye2", checks.frame
+        BaseFrame(), "the robot's base in tf, for the calibration and easy_handeye2", checks.frame
     ),
     "robot_effector_frame": Argument(
-        BaseFrame(ROBOT, flange=True), "the robot's flange in tf, for the calibration and easy_handeye2", checks.frame
+        BaseFrame(flange=True), "the robot's flange in tf, for the calibration and easy_handeye2", checks.frame
     ),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The nodes of `genima_bringup.node_specs.calibrator`."""
-    said = {name: LaunchConfiguration(name) for name in TEXTS | TOPICS | OTHERS}
-    texts = {name: text(name) for name in TEXTS}  # even where they look like numbers
-    frames = {"base_frame": text("robot_base_frame"), "flange_frame": text("robot_effector_frame")}
-    (process,) = calibrator(**texts, speed=said["speed"], **frames)
-    on_flange = EqualsSubstitution(said["parent"], "flange")
-    place = IfElseSubstitution(on_flange, "table", "gripper")
-    simulated = IfCondition(said["sim"])
+    """Describe the calibrator, and with `sim` a simulated robot."""
     rviz = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "rviz", "calibrate.rviz"])
     return check_arguments(
         TEXTS | TOPICS | OTHERS,
         lambda: [
             *environment(),
-            node(process, remappings=[(topic.default, said[name]) for name, topic in TOPICS.items()]),
-            node(command_guard(said["robot"]), IfCondition(OrSubstitution(said["guard"], said["sim"]))),
-            *(node(each, simulated) for each in simulator_with_board(texts["view"], place, texts["board"])),
+            ForCell(_nodes),
             easy_handeye2(
-                said["view"],
-                IfElseSubstitution(on_flange, "eye_in_hand", "eye_on_base"),
-                said["robot_base_frame"],
-                said["robot_effector_frame"],
-                IfCondition(said["easy_handeye2"]),
+                LaunchConfiguration("view"),
+                IfElseSubstitution(_on_flange(), "eye_in_hand", "eye_on_base"),
+                LaunchConfiguration("robot_base_frame"),
+                LaunchConfiguration("robot_effector_frame"),
+                IfCondition(LaunchConfiguration("easy_handeye2")),
             ),
             Node(
                 package="rviz2",
                 executable="rviz2",
-                namespace=said[NAMESPACE],  # the names in its file are relative
-                arguments=["-d", rviz, "-f", BaseFrame(ROBOT)],
-                condition=IfCondition(said["rviz"]),
+                namespace=LaunchConfiguration(NAMESPACE),  # the names in its file are relative
+                arguments=["-d", rviz, "-f", BaseFrame()],
+                condition=IfCondition(LaunchConfiguration("rviz")),
             ),
         ],
         checks.require_calibration,
     )
+
+
+def _on_flange() -> EqualsSubstitution:
+    return EqualsSubstitution(LaunchConfiguration("parent"), "flange")
+
+
+def _nodes(cell: Cell) -> list[LaunchDescriptionEntity]:
+    texts = {name: text(name) for name in TEXTS}  # even where they look like numbers
+    frames = {"base_frame": text("robot_base_frame"), "flange_frame": text("robot_effector_frame")}
+    sim, guard = LaunchConfiguration("sim"), LaunchConfiguration("guard")
+    place = IfElseSubstitution(_on_flange(), "table", "gripper")
+    board = simulator_with_board(cell, texts["view"], place, texts["board"]) if cell.simulator else []
+    topics = [(topic.default, LaunchConfiguration(name)) for name, topic in TOPICS.items()]
+    return [
+        node(calibrator(cell, **texts, speed=LaunchConfiguration("speed"), **frames), remappings=topics),
+        node(command_guard(cell, TELEOP_RATE), IfCondition(OrSubstitution(guard, sim))),
+        *(node(spec, IfCondition(sim)) for spec in board),
+    ]

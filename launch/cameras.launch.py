@@ -1,30 +1,19 @@
-"""The RealSense cameras of a file of config/cameras: `ros2 launch genima_bringup cameras.launch.py cameras:=mine.yaml`.
+"""The RealSense cameras of a cell: `ros2 launch genima_bringup cameras.launch.py cell:=mine.yaml`.
 
 Images come on `cameras/<view>/color/image_raw`; each camera's own frames hang below `<view>_link`.
 """
 
-from launch.conditions import IfCondition
-from launch.substitutions import EqualsSubstitution, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 
 from genima.cameras.rig import Device
-from genima_bringup import argument_checks as checks
-from genima_bringup.driver_launch import ForEachCamera, include
-from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, check_arguments, environment, node
+from genima.cell import Cell
+from genima_bringup.argument_checks import require_driver
+from genima_bringup.driver_launch import ForCell, include
+from genima_bringup.launch_actions import GRAPH, NAMESPACE, REAL_CELL, check_arguments, environment, node
 from genima_bringup.node_specs import camera
 from launch import LaunchDescription, LaunchDescriptionEntity
 
-ARGUMENTS = {
-    "cameras": Argument(
-        "four_d415", "which camera is which view: a name in config/cameras, or a YAML file", checks.cameras
-    ),
-    "camera_driver": Argument(
-        "realsense2_camera",
-        "ROS's, our own over pyrealsense2, or none here",
-        checks.anything,
-        ["realsense2_camera", "realsense_camera", "none"],
-    ),
-    **GRAPH,
-}
+ARGUMENTS = {**REAL_CELL, **GRAPH}
 
 
 def realsense2_camera(view: str, device: Device) -> LaunchDescriptionEntity:
@@ -46,19 +35,13 @@ def realsense2_camera(view: str, device: Device) -> LaunchDescriptionEntity:
     )
 
 
-def realsense_camera(view: str, device: Device) -> LaunchDescriptionEntity:
-    """Our own."""
-    return node(camera(view, device))
+def cameras(cell: Cell) -> list[LaunchDescriptionEntity]:
+    """One driver a camera: ROS's, or our own."""
+    own = cell.require_driver().cameras == "realsense_camera"
+    devices = {view: cell.rig[view] for view in cell.views}
+    return [node(camera(view, device)) if own else realsense2_camera(view, device) for view, device in devices.items()]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """One driver a camera."""
-    cameras, driver = LaunchConfiguration("cameras"), LaunchConfiguration("camera_driver")
-    return check_arguments(
-        ARGUMENTS,
-        lambda: [
-            *environment(),
-            ForEachCamera(cameras, realsense2_camera, IfCondition(EqualsSubstitution(driver, "realsense2_camera"))),
-            ForEachCamera(cameras, realsense_camera, IfCondition(EqualsSubstitution(driver, "realsense_camera"))),
-        ],
-    )
+    """Describe one driver a camera."""
+    return check_arguments(ARGUMENTS, lambda: [*environment(), ForCell(cameras)], require_driver)

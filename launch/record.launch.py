@@ -9,44 +9,32 @@ from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution, Pat
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
+from genima.cell import Cell
 from genima_bringup import argument_checks as checks
-from genima_bringup.launch_actions import NAMESPACE, Argument, check_arguments, leader_topics, node, text
-from genima_bringup.node_specs import NodeSpec
-from launch import LaunchDescription
+from genima_bringup.driver_launch import ForCell
+from genima_bringup.launch_actions import CELL, NAMESPACE, Argument, check_arguments, leader_topics, node, text
+from genima_bringup.node_specs import NodeSpec, recorder
+from launch import LaunchDescription, LaunchDescriptionEntity
 
-RECORDER = {
-    "robot": Argument("panda", "the follower: a name in config/robots, or a YAML file", checks.robot),
+ARGUMENTS = {
+    **CELL,
     "folder": Argument("data/demos", "where the episodes go", checks.output_folder),
-    "views": Argument(
-        "[wrist, front, right_shoulder, left_shoulder]", "the cameras, as in four_d415.yaml", checks.views
-    ),
     "images": Argument(
         "jpeg", "how they are kept: jpeg, png (lossless) or raw", checks.anything, ["jpeg", "png", "raw"]
     ),
-    "calibration": Argument(
-        "", "of the cameras, to be kept beside: a name in calibration, or a folder", checks.calibration
-    ),
-}
-OTHERS = {
     "episode": Argument("", "show its first images over the live ones, to set the scene again", checks.episode),
     "rviz": Argument("false", "with episode: open RViz on them", checks.flag),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    """teleop.launch.py, the recorder, and what sets the scene again."""
+    """Describe teleop.launch.py, the recorder, and the nodes that help to set the scene again."""
     share = FindPackageShare("genima_bringup")
-    recorder = {name: LaunchConfiguration(name) for name in RECORDER}
-    for name in ("robot", "folder", "images", "calibration"):  # texts, even where they look like numbers
-        recorder[name] = text(name)
-    overlay = {"episode": text("episode"), "views": recorder["views"]}
-    given = IfCondition(NotEqualsSubstitution(LaunchConfiguration("episode"), ""))
     return check_arguments(
-        RECORDER | OTHERS,
+        ARGUMENTS,
         lambda: [
             IncludeLaunchDescription(PathJoinSubstitution([share, "launch", "teleop.launch.py"])),
-            node(NodeSpec("genima_nodes", "recorder", recorder, leader_topics())),
-            node(NodeSpec("genima_nodes", "scene_overlay", overlay), given),
+            ForCell(_nodes),
             Node(
                 package="rviz2",
                 executable="rviz2",
@@ -56,3 +44,12 @@ def generate_launch_description() -> LaunchDescription:
             ),
         ],
     )
+
+
+def _nodes(cell: Cell) -> list[LaunchDescriptionEntity]:
+    options = {name: text(name) for name in ("folder", "images")}  # texts, even where they look like numbers
+    overlay = NodeSpec("genima_nodes", "scene_overlay", {"cell": cell.reference, "episode": text("episode")})
+    return [
+        node(recorder(cell, options, leader_topics())),
+        node(overlay, IfCondition(NotEqualsSubstitution(LaunchConfiguration("episode"), ""))),
+    ]

@@ -1,13 +1,15 @@
-"""The closed loop around the simulated robot: `ros2 launch genima_bringup sim.launch.py`.
+"""The control loop around a simulated robot: `ros2 launch genima_bringup sim.launch.py`.
 
-`backend:=coppeliasim` takes the robot in a CoppeliaSim that runs already (docs/coppeliasim.md).
+`cell:=sim_fr3` simulates an FR3; `cell:=sim_coppeliasim` takes the robot in a CoppeliaSim that runs already
+(docs/coppeliasim.md).
 """
 
-from launch.conditions import IfCondition
-from launch.substitutions import EqualsSubstitution, LaunchConfiguration
+from launch.substitutions import LaunchConfiguration
 
 from genima_bringup import argument_checks as checks
+from genima_bringup.driver_launch import ForCell
 from genima_bringup.launch_actions import (
+    CELL,
     DRAWING,
     GRAPH,
     Argument,
@@ -17,42 +19,35 @@ from genima_bringup.launch_actions import (
     sampling_arguments,
     text,
 )
-from genima_bringup.node_specs import coppeliasim, simulator, simulator_support_nodes
+from genima_bringup.node_specs import simulation_stack
 from launch import LaunchDescription
 
-SIMULATORS = ("mujoco", "coppeliasim")
-BACKEND = {"backend": Argument("mujoco", "what simulates: mujoco or coppeliasim", checks.anything, SIMULATORS)}
-LOOP = {
+ARGUMENTS = {
+    **CELL,
     "checkpoint": Argument(
         "", "folder with diffusion_agent/ and controller/; empty: the models of Genima", checks.checkpoint
     ),
     "seed": Argument("0", "of the drawings", checks.integer(0, 2**62)),
-    "calibration": Argument("sim", "of the cameras: a name in calibration, or a folder", checks.calibration),
-    "robot": Argument(
-        "panda", "the arm with its gripper that the checkpoint is of: a name in config/robots", checks.robot
-    ),
-}
-REMOTE = {
-    "scene": Argument(
-        "rlbench", "names of CoppeliaSim's objects: a name in config/coppeliasim, or a YAML file", checks.filled
-    ),
     "host": Argument("localhost", "where CoppeliaSim runs", checks.host),
     "port": Argument("23000", "of its ZeroMQ remote API", checks.integer(1, 65535)),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The nodes of `genima_bringup.node_specs.simulator_support_nodes`, and a simulator."""
-    said = {name: LaunchConfiguration(name) for name in BACKEND | LOOP | REMOTE}
-    said |= {name: text(name) for name in ("checkpoint", "calibration", "scene", "host")}
-    in_mujoco, remote = (IfCondition(EqualsSubstitution(said["backend"], name)) for name in SIMULATORS)
+    """Describe the nodes of `genima_bringup.node_specs.simulation_stack`."""
+    seed, port = LaunchConfiguration("seed"), LaunchConfiguration("port")
     return check_arguments(
-        BACKEND | LOOP | REMOTE | DRAWING | GRAPH,
+        ARGUMENTS | DRAWING | GRAPH,
         lambda: [
             *environment(),
-            *(node(process, in_mujoco) for process in simulator()),
-            node(coppeliasim(**{name: said[name] for name in REMOTE}, robot=said["robot"]), remote),
-            *map(node, simulator_support_nodes(**{name: said[name] for name in LOOP}, shortcuts=sampling_arguments())),
+            ForCell(
+                lambda cell: [
+                    node(spec)
+                    for spec in simulation_stack(
+                        cell, text("checkpoint"), seed, sampling_arguments(), text("host"), port
+                    )
+                ]
+            ),
         ],
         checks.require_simulation,
     )

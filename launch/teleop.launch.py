@@ -1,4 +1,4 @@
-"""A follower that mirrors a leader: `ros2 launch genima_bringup teleop.launch.py leader:=gello`.
+"""A follower that mirrors a leader: `ros2 launch genima_bringup teleop.launch.py cell:=fr3_crisp leader:=gello`.
 
 The drivers of both arms run already: the follower's may be real_robot.launch.py's, which has a guard: `guard:=false`.
 `jog:=true leader:=same` does without a leader's arm, `sim:=true leader:=same` brings two simulated ones.
@@ -7,13 +7,30 @@ The drivers of both arms run already: the follower's may be real_robot.launch.py
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 
+from genima.cell import Cell
 from genima_bringup import argument_checks as checks
-from genima_bringup.launch_actions import GRAPH, Argument, check_arguments, environment, leader_topics, node
-from genima_bringup.node_specs import command_guard, jog, simulated_leader, simulator, teleop_node
-from launch import LaunchDescription
+from genima_bringup.driver_launch import ForCell
+from genima_bringup.launch_actions import (
+    CELL,
+    GRAPH,
+    Argument,
+    check_arguments,
+    environment,
+    leader_topics,
+    node,
+)
+from genima_bringup.node_specs import (
+    TELEOP_RATE,
+    command_guard,
+    jog,
+    simulated_leader,
+    simulator,
+    teleop_node,
+)
+from launch import LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {
-    "robot": Argument("panda", "the follower: a name in config/robots, or a YAML file", checks.robot),
+    **CELL,
     "leader": Argument("panda", "the leader: a name in config/teleop, or a YAML file", checks.filled),
     "leader_joints": Argument("leader/joint_states", "topic of the leader's joints", checks.topic),
     "leader_gripper": Argument(
@@ -30,19 +47,17 @@ ARGUMENTS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """What mirrors, the guard where none runs yet, and leaders without an arm."""
+    """Describe teleoperation, the guard where none runs yet, and leaders without an arm."""
+    return check_arguments(ARGUMENTS, lambda: [*environment(), ForCell(_nodes)], checks.require_teleop)
+
+
+def _nodes(cell: Cell) -> list[LaunchDescriptionEntity]:
+    leader, speed, unwrap = (LaunchConfiguration(name) for name in ("leader", "speed", "unwrap_at_start"))
     simulated = IfCondition(LaunchConfiguration("sim"))
-    robot = LaunchConfiguration("robot")
-    unwrap = LaunchConfiguration("unwrap_at_start")
-    teleop = teleop_node(robot, LaunchConfiguration("leader"), LaunchConfiguration("speed"), leader_topics(), unwrap)
-    return check_arguments(
-        ARGUMENTS,
-        lambda: [
-            *environment(),
-            node(command_guard(robot), IfCondition(LaunchConfiguration("guard"))),
-            node(teleop),
-            node(jog(robot), IfCondition(LaunchConfiguration("jog"))),
-            *(node(process, simulated) for process in [*simulator(), *simulated_leader("expert")]),
-        ],
-        checks.require_teleop,
-    )
+    simulation = [*simulator(cell), *simulated_leader(cell, "expert")] if cell.simulator else []
+    return [
+        node(command_guard(cell, TELEOP_RATE), IfCondition(LaunchConfiguration("guard"))),
+        node(teleop_node(cell, leader, speed, leader_topics(), unwrap)),
+        node(jog(cell), IfCondition(LaunchConfiguration("jog"))),
+        *(node(spec, simulated) for spec in simulation),
+    ]

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from cells import write_cell
 
 from genima.cameras.camera import Camera
+from genima.io import paths
 from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
@@ -116,9 +118,17 @@ class Place:
         file.write_text(yaml.safe_dump(rig))
         return str(file)
 
+    def cell(self, **changes: object) -> str:
+        """Write the file of a cell with our own driver; changes are of its entries, as in ``write_cell``."""
+        robot = self.folder / "panda_with_a_hand.yaml"  # with the joints that the bundled models were trained with
+        text = paths.shared("config", "robots", "panda.yaml").read_text(encoding="utf-8")
+        robot.write_text(text.replace("model: robotiq_2f140", "model: franka_hand"), encoding="utf-8")
+        usual = {"robot": str(robot), "cameras": self.rig(), "calibration": "sim"}
+        return write_cell(self.folder, "fr3_own_driver", **usual | changes)
+
     def start(self, **options: str | None) -> Command:
         """The command, with what is fine where nothing else is said; None leaves an option out."""
-        fine = {"robot": "panda", "robot-ip": "robot.here", "calibration": "sim", "device": "cpu"}
-        given = {"cameras": self.rig(), "logs": str(self.folder / "logs")} | fine | options
+        fine = {"robot-ip": "robot.here", "device": "cpu"}
+        given = {"cell": options.pop("cell", None) or self.cell(), "logs": str(self.folder / "logs")} | fine | options
         words = [(f"--{name}", value) for name, value in given.items() if value is not None]
         return Command(self.environment, *(word for pair in words for word in pair if word))

@@ -16,6 +16,7 @@ from terminal import Terminal
 
 from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.calibration_file import CameraCalibration
+from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
@@ -111,7 +112,7 @@ def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
     simulation.reset("push_button", 0, PANDA.home)
     place = cells.Place(tmp_path, simulation)
     folders = [word for name in ("out", "samples", "logs") for word in (f"--{name}", str(tmp_path / name))]
-    robot = ["--robot-ip", "robot.here", "--robot", "panda", "--cameras", place.rig(), "--view", "front"]
+    robot = ["--robot-ip", "robot.here", "--cell", place.cell(), "--view", "front"]
     with Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | place.environment) as terminal:
         terminal.until("w/s forwards, back")
         terminal.until("m start or stop the automatic motion")
@@ -137,9 +138,12 @@ def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> N
     finally:
         del os.environ["ROS_DOMAIN_ID"]
     folders = [word for name in ("out", "samples", "logs") for word in (f"--{name}", str(tmp_path / name))]
-    robot = ["--view", "wrist", "--parent", "flange", "--robot", "panda", "--flange-frame", "left_panda_link8"]
+    robot = ["--view", "wrist", "--parent", "flange", "--cell", "sim_panda", "--flange-frame", "left_panda_link8"]
     leave_samples(tmp_path / "samples", 6)
-    running = [*simulator_with_board("wrist", "table"), command_guard()]
+    running = [
+        *simulator_with_board(load_cell("sim_panda"), "wrist", "table"),
+        command_guard(load_cell("sim_panda"), 200),
+    ]
     with (
         Supervisor(running, tmp_path / "robot", around),
         Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | environment) as terminal,
@@ -163,14 +167,14 @@ def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> N
         (["--most", "7"], "--most goes with --sim, or with the --view of a real robot"),
         (["--sim", "--auto", "--most", "3"], "--most 3: must be greater than or equal to 5"),
         (["--sim", "--auto", "--speed", "nan"], "--speed nan: must be a finite number"),
-        (["--sim", "--auto", "--view", "top"], "--view top: the simulator has front"),
+        (["--sim", "--auto", "--view", "top"], "--view top: cell sim_panda has wrist"),
         (["--sim", "--view", "left-shoulder"], "--view left-shoulder: .*for example left_shoulder"),
-        (["--sim", "--robot", "fr3"], "--robot is of a real robot"),
+        (["--sim", "--auto", "--cell", "fr3_crisp"], "cell fr3_crisp: "),
         (["--view", "front"], "give --parent base or --parent flange"),
         (["--view", "front", "--parent", "base", "--auto"], "--auto goes with --sim; on a real robot key m"),
-        (["--robot-ip", "robot.here", "--cameras", "rig.yaml"], "--view is missing"),
-        (["--robot-ip", "robot.here", "--view", "front"], "--cameras is missing"),
-        (["--robot-ip", "x", "--view", "front", "--cameras", "y", "--parent", "base"], "--parent goes without"),
+        (["--robot-ip", "robot.here", "--cell", "cell.yaml"], "--view is missing"),
+        (["--robot-ip", "robot.here", "--view", "front"], "--cell is missing"),
+        (["--robot-ip", "x", "--view", "front", "--cell", "y", "--parent", "base"], "--parent goes without"),
         (["--sim", "--auto", "--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from genima.cell import load_cell
 from genima.doctor.ros import PROFILE
 from genima.errors import GenimaError
 from genima.io import paths
@@ -30,7 +31,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
         done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
         return done.returncode, (done.stdout + done.stderr).strip()
 
-    with Supervisor([command_guard(), TASK_RUNNER], tmp_path_factory.mktemp("logs"), environment):
+    with Supervisor([command_guard(load_cell("sim_panda")), TASK_RUNNER], tmp_path_factory.mktemp("logs"), environment):
         yield run
 
 

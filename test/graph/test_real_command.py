@@ -31,11 +31,17 @@ def started(place: Place) -> Iterator[Callable[..., Command]]:
 def test_what_the_files_say_is_found_before_anything_starts(place: Place, started: Callable[..., Command]) -> None:
     """A number that is not written down, one written twice; a robot that the checkpoint is not of; no calibration."""
     for options, words in [
-        ({"cameras": place.rig(serial=None)}, "front.serial: Field required"),
-        ({"cameras": place.rig(serial=SERIALS["wrist"])}, "front, wrist have the same serial 0000000002"),
-        ({"cameras": place.rig(profile="640x480x30")}, "front camera: its images are 640x480, the checkpoint takes"),
-        ({"robot": "fr3"}, "the checkpoint of Genima .*fr3"),
-        ({"calibration": str(place.folder / "nowhere")}, "nowhere"),
+        ({"cell": place.cell(cameras=place.rig(serial=None))}, "front.serial: Field required"),
+        (
+            {"cell": place.cell(cameras=place.rig(serial=SERIALS["wrist"]))},
+            "front, wrist have the same serial 0000000002",
+        ),
+        (
+            {"cell": place.cell(cameras=place.rig(profile="640x480x30"))},
+            "front camera: its images are 640x480, the checkpoint takes",
+        ),
+        ({"cell": place.cell(robot="fr3_franka_hand")}, "the checkpoint of Genima .*fr3"),
+        ({"cell": place.cell(calibration=str(place.folder / "nowhere"))}, "nowhere"),
     ]:
         command = started(**options)
         assert command.end() == 2
@@ -55,9 +61,9 @@ def test_hardware_that_is_not_there_ends_it_with_its_name(
     place: Place, started: Callable[..., Command], options: dict[str, str], words: str
 ) -> None:
     """Without models, and with one camera, which start sooner."""
-    given = {"robot-ip": options.get("robot-ip", "robot.here"), "no-policy": "", "calibration": None, "device": None}
+    given = {"robot-ip": options.get("robot-ip", "robot.here"), "no-policy": "", "device": None}
     cameras = place.rig(["front"], serial=options.get("serial", SERIALS["front"]))
-    command = started(**given, cameras=cameras)
+    command = started(**given, cell=place.cell(cameras=cameras, views=["front"], calibration="not_yet"))
     assert command.end() == 2
     assert re.search(rf"genima: error: {words}", command.said), command.said[-2000:]
 
@@ -69,7 +75,9 @@ def test_the_arm_is_an_fr3_with_its_hand_where_nothing_else_is_said(
 ) -> None:
     """Only for that robot this checkpoint is taken. `test_real_without_policy.py` starts it without models."""
     checkpoint = save_checkpoints(tmp_path / "checkpoint", 256, "fr3_franka_hand")
-    command = started(**{"robot": None, "robot-ip": "fr3.here", "checkpoint": str(checkpoint)})
+    command = started(
+        **{"cell": place.cell(robot="fr3_franka_hand"), "robot-ip": "fr3.here", "checkpoint": str(checkpoint)}
+    )
     command.until("ready: ./genima task")
     command.process.send_signal(signal.SIGINT)
     assert command.end() == 130

@@ -33,7 +33,8 @@ def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: 
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
     rig.write_text(yaml.safe_dump({"front": camera}))
     environment = place.environment
-    command = Command(environment, "--no-policy", "--robot-ip", "fr3.here", "--cameras", str(rig), "--logs", str(logs))
+    cell = place.cell(robot="fr3_franka_hand", cameras=str(rig), views=["front"], calibration="not_yet")
+    command = Command(environment, "--no-policy", "--robot-ip", "fr3.here", "--cell", cell, "--logs", str(logs))
     try:
         ready = command.until("ready; Ctrl-C ends")
         assert {log.stem for log in logs.glob("*.log")} == NODES

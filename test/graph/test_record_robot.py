@@ -22,12 +22,18 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
     rig, logs, out = place.folder / "one.yaml", place.folder / "logs", place.folder / "demos"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
     rig.write_text(yaml.safe_dump({"front": camera}), encoding="utf-8")
-    command = [sys.executable, "-m", "genima_cli", "record", "--robot-ip", "robot.here", "--robot", "panda"]
-    command += ["--cameras", str(rig), "--calibration", "sim", "--leader", "keyboard", "--instruction", "wave"]
+    command = [sys.executable, "-m", "genima_cli", "record", "--robot-ip", "robot.here"]
+    command += [
+        "--cell",
+        place.cell(cameras=str(rig), views=["front"]),
+        "--leader",
+        "keyboard",
+        "--instruction",
+        "wave",
+    ]
     command += ["--out", str(out), "--logs", str(logs)]
     environment = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"} | {"TERM": "xterm"}
     with Terminal(command, environment | place.environment) as terminal:
-        terminal.until("calibration sim: left_shoulder, right_shoulder, wrist left out; not in")
         terminal.until("b begin to record")
         terminal.press("g")
         terminal.until("not known until the follower follows")
@@ -55,9 +61,9 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--robot-ip", "10.0.0.1"], "--cameras is missing"),
-        (["--robot-ip", "10.0.0.1", "--cameras", "four_d415"], "--leader is missing"),
-        (["--robot-ip", "10.0.0.1", "--cameras", "four_d415", "--leader", "expert"], "simulated robot only"),
+        (["--robot-ip", "10.0.0.1"], "--leader is missing"),
+        (["--robot-ip", "10.0.0.1", "--leader", "keyboard"], "cell sim_panda: simulated by mujoco"),
+        (["--robot-ip", "10.0.0.1", "--leader", "expert"], "simulated robot only"),
         (["--robot-ip", "10.0.0.1", "--sim"], "--robot-ip is of a real robot"),
         (["--robot-ip", "10.0.0.1", "--namespace", "left"], "--namespace is of a robot that runs already"),
         (["--unwrap-at-start"], "--unwrap-at-start goes with --robot-ip"),

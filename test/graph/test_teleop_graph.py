@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from terminal import Terminal
 
+from genima.cell import load_cell
 from genima.data.episodes import Episode, find_episodes
 from genima.robot.model import RobotModel
 from genima_bringup.node_specs import leader_follower_nodes, recording_stack, simulator
@@ -92,7 +93,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
     environment = ENVIRONMENT | ros_environment()
     out = tmp_path / "demos"
     keys = [*RECORD, "--instruction", "wave", "--operator", "Ada"]
-    with Supervisor(recording_stack("jog", 10, str(out), "png"), tmp_path, environment):
+    with Supervisor(recording_stack(load_cell("sim_panda"), "jog", 10, str(out), "png"), tmp_path, environment):
         with Terminal(keys, environment) as terminal:
             terminal.until("w/s forwards")  # there is a jog to push
             terminal.until("b begin to record")
@@ -124,7 +125,9 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
     demo = tmp_path / "push_button-7"
     assert recorder.record(demo, "push_button", 7)
     environment = ENVIRONMENT | ros_environment()
-    with Supervisor([*simulator(), *leader_follower_nodes()], tmp_path, environment):
+    with Supervisor(
+        [*simulator(load_cell("sim_panda")), *leader_follower_nodes(load_cell("sim_panda"))], tmp_path, environment
+    ):
         with Terminal([*REPLAY, str(demo)], environment) as terminal:
             terminal.until("p play")
             terminal.press("p")

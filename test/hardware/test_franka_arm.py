@@ -426,7 +426,7 @@ def test_a_node_without_its_robot_does_not_start(graph: Graph) -> None:
 
 
 def test_behind_the_command_guard_a_reflex_ends_with_its_resume(graph: Graph, nodes: Cell) -> None:
-    options = {"robot": "fr3", "recovery": "franka_arm/recover", "rate": 100.0}
+    options = {"cell": "fr3_own_driver_2f140", "recovery": "franka_arm/recover", "rate": 100.0}
     overrides = [Parameter(name, value=value) for name, value in options.items()]
     graph.add(CommandGuardNode(parameter_overrides=overrides))
     say = graph.speak(JointState, "controller/command", qos.JOINT_COMMAND)

@@ -160,7 +160,7 @@ class Cell:
             ArmAdapterNode(**options(backend=backend)),
             GripperAdapterNode(),
             ArmRecoveryNode(**options(backend=backend)),
-            CommandGuardNode(**options(robot="fr3", recovery="robot/recover")),
+            CommandGuardNode(**options(cell="fr3_crisp", recovery="robot/recover")),
         ):
             graph.add(node)
         self._say = graph.speak(JointState, "teleop/command", qos.SOURCE_COMMAND)
@@ -281,7 +281,7 @@ def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, sim
 
 
 def test_resume_says_when_nobody_can_recover_the_robot(graph) -> None:
-    graph.add(CommandGuardNode(**options(robot="fr3", recovery="robot/recover")))
+    graph.add(CommandGuardNode(**options(cell="fr3_crisp", recovery="robot/recover")))
     answer = graph.call(Trigger, "command_guard/resume", Trigger.Request())
     assert not answer.success and "robot/recover: service not available" in answer.message
 

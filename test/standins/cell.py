@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from cells import write_cell
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool, Trigger
 
-from genima.cameras.calibration_file import load_cameras
+from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
@@ -47,9 +48,14 @@ def cell(folder: Path, fps: float, **hardware: Value) -> Cell:
     hardware: more parameters of the stand-in.
     """
     robot, backend = str(fr3_called_panda(folder)), str(crisp_of_an_fr3(folder))
-    views = list(load_cameras("sim"))
+    (folder / "rig.yaml").write_text(
+        paths.shared("config", "cameras", "four_d415.yaml").read_text().replace("640x480x30", "256x256x30")
+    )
+    driven = {"arm": backend, "gripper": GRIPPER}
+    file = write_cell(folder, "fr3_crisp", robot=robot, driver=driven, cameras="rig.yaml", calibration="sim")
+    described = load_cell(file)
     drivers = {"robot": robot, "backend": backend, "gripper": GRIPPER, "fps": fps, "state_every": 5}
-    ours = [*adapters(robot, backend, GRIPPER), *driver_support_nodes(robot, views, "sim")]
+    ours = [*adapters(described), *driver_support_nodes(described)]
     return Cell(robot, NodeSpec("standins", "hardware", drivers | hardware), tuple(ours))
 
 

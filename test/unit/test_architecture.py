@@ -17,6 +17,7 @@ LAYERS = (
     ("genima.targets",),
     ("genima.control", "genima.teleop"),
     ("genima.policy",),
+    ("genima.cell",),
     ("genima.data",),
     ("genima.training", "genima.evaluation", "genima.inspection", "genima.doctor", "genima.closed_loop"),
 )

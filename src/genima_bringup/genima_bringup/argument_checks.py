@@ -13,24 +13,22 @@ from pathlib import Path
 from typing import TypeAlias
 
 from genima.cameras.calibration_board import CalibrationBoard
-from genima.cameras.calibration_file import load_cameras
-from genima.cameras.rig import load_rig
-from genima.doctor import Status, installation, ros
-from genima.doctor.configuration import check_rig
+from genima.cell import HAND, Cell, load_cell
+from genima.doctor import installation, ros
 from genima.errors import GenimaError
 from genima.io import paths
-from genima.io.files import parse_yaml, shorten
+from genima.io.files import shorten
 from genima.policy import spec as checkpoints
-from genima.robot.backend import ArmBackend
 from genima.robot.model import RobotModel
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
 from genima.teleop.leader_mapping import LeaderMapping
+from genima_bringup.node_specs import simulator
 from genima_nodes.ros.ros_environment import dds_profile
+from genima_sim.coppeliasim import DEFAULT_SCENE
 from genima_sim.coppeliasim.names import SceneNames
 
 Check: TypeAlias = Callable[[str], object]
-UNCALIBRATED = "none"  # of the argument calibration
 
 
 def require(name: str, values: Mapping[str, str], check: Check) -> None:
@@ -100,17 +98,6 @@ def view(text: str) -> None:
     require_ros_name(text, "view")
 
 
-def views(text: str) -> None:
-    """Check a list of names of cameras: ``[front, wrist]``."""
-    names = parse_yaml(text, "views")
-    if not isinstance(names, list) or not names:
-        raise GenimaError("not a list of cameras such as [front, wrist]")
-    for name in names:
-        require_ros_name(name, "view")
-    if len(set(names)) < len(names):
-        raise GenimaError("a camera comes twice")
-
-
 def filled(text: str) -> None:
     """Check a text that must not be empty, nor have control characters."""
     if not text.strip() or not text.isprintable():
@@ -146,15 +133,15 @@ def board(text: str) -> None:
         CalibrationBoard.load(Path(text))
 
 
-def cameras(text: str) -> None:
-    """Check which camera is which view: a name in config/cameras, or a YAML file."""
-    load_rig(text)
+def cell(text: str) -> None:
+    """Check a robot cell: a name in config/cells, or a YAML file."""
+    load_cell(text)
 
 
-def calibration(text: str) -> None:
-    """Check a folder of calibrations, or a name in calibration; empty: none."""
+def optional_host(text: str) -> None:
+    """Check an address or a name of a host; empty: the cell's."""
     if text:
-        load_cameras(text)
+        host(text)
 
 
 def checkpoint(text: str) -> None:
@@ -201,39 +188,41 @@ def require_teleop(values: Mapping[str, str]) -> None:
     """Check that a leader fits its follower.
 
     Raises:
-        GenimaError: for a leader's file that is missing or malformed, or an arm with another number of joints.
+        GenimaError: for a leader's file that is missing or malformed, or an arm with another number of joints; and for
+            the simulation of a real robot.
     """
-    LeaderMapping.load(values["leader"], RobotModel.load(values["robot"]))
+    cell = load_cell(values["cell"])
+    LeaderMapping.load(values["leader"], cell.robot)
+    if is_true(values["sim"]):
+        simulator(cell)
+
+
+def require_driver(values: Mapping[str, str]) -> None:
+    """Check that a cell is that of a real robot; GenimaError where it is simulated."""
+    load_cell(values["cell"]).require_driver()
 
 
 def require_simulation(values: Mapping[str, str]) -> None:
-    """Check that checkpoint, robot and calibration of sim.launch.py fit.
+    """Check that the cell of sim.launch.py is simulated, and fits the checkpoint.
 
     Raises:
         GenimaError: for files that are missing, malformed, or of another robot.
     """
-    model = RobotModel.load(values["robot"])
-    spec, _ = checkpoints.read_pair(values["checkpoint"])
-    spec.require_robot(model, f"the checkpoint {values['checkpoint'] or 'of Genima'}")
-    if values["backend"] == "coppeliasim":
-        SceneNames.load(values["scene"], model)
+    cell = load_cell(values["cell"])
+    simulator(cell)
+    require_policy(cell, values["checkpoint"])
+    if cell.simulator == "coppeliasim":
+        SceneNames.load(cell.scene or DEFAULT_SCENE, cell.robot)
 
 
-def require_policy(model: str, cameras: str, calibration: str, checkpoint: str) -> None:
-    """Check that a checkpoint fits the robot, its cameras and their calibration.
+def require_policy(cell: Cell, checkpoint: str) -> None:
+    """Check that a checkpoint, empty: the bundled one, fits a cell.
 
     Raises:
         GenimaError: for files that are missing, malformed, or of another cell.
     """
-    rig, calibrated = load_rig(cameras), load_cameras(calibration)
     spec, _ = checkpoints.read_pair(checkpoint)
-    spec.require_robot(RobotModel.load(model), f"the checkpoint {checkpoint or 'of Genima'}")
-    if misfits := [finding for finding in check_rig(rig, spec) if finding.status is Status.FAIL]:
-        raise GenimaError(f"{misfits[0].what}: {misfits[0].found}; {misfits[0].remedy}")
-    if missing := [view for view in rig if view not in calibrated]:
-        raise GenimaError(
-            f"{calibration} has no calibration of {', '.join(missing)}: docs/calibration.md says how to make it"
-        )
+    cell.require_policy(spec, f"the checkpoint {checkpoint or 'of Genima'}")
 
 
 def require_real_robot(values: Mapping[str, str]) -> None:
@@ -242,33 +231,29 @@ def require_real_robot(values: Mapping[str, str]) -> None:
     Raises:
         GenimaError: naming those that do not.
     """
-    arm, hand, backend = values["robot"], values["gripper"] == "franka_hand", values["backend"]
-    model = f"{arm}_franka_hand" if hand else arm
+    cell = load_cell(values["cell"])
+    driver = cell.require_driver()
     if is_true(values["hardware"]):
-        if arm == "panda" and backend != "multipanda":
+        if cell.robot.arm == "panda" and driver.kind != "external":
             raise GenimaError(
-                "robot:=panda takes backend:=multipanda: what franka_ros2 and pylibfranka drive is an FR3"
+                f"cell {cell.name}: robot {cell.robot.name} takes kind: external, such as multipanda; franka_ros2 and "
+                "pylibfranka drive an FR3"
             )
-        if arm == "panda" and hand:
+        if cell.robot.arm == "panda" and driver.gripper == HAND:
             raise GenimaError(
-                "gripper:=franka_hand is an FR3's, by its joint in config/backends/franka_hand.yaml; with robot:=panda "
-                "take robotiq_2f140"
+                f"cell {cell.name}: config/backends/franka_hand.yaml is the hand of an FR3, by its joint; take "
+                "robotiq_2f140 for a Panda"
             )
-        if values["namespace"].strip("/") and backend == "gello":
+        if values["namespace"].strip("/") and driver.arm == "gello":
             raise GenimaError(
-                f"namespace:={values['namespace']} does not go with backend:=gello, whose controller puts its "
-                "namespace before the names of its joints; take backend:=crisp or jtc"
+                f"namespace:={values['namespace']} does not go with the controller gello, which puts its namespace "
+                "before the names of its joints; take a cell with crisp or jtc"
             )
-        if backend in ("crisp", "gello", "jtc"):
-            ArmBackend.load(backend)
-            paths.shared("config", "controllers", f"{backend}.yaml")
-    if values["calibration"] == UNCALIBRATED:
-        if is_true(values["policy"]):
-            raise GenimaError("calibration:=none goes with policy:=false only: the policy draws on calibrated cameras")
-    elif is_true(values["policy"]):
-        require_policy(model, values["cameras"], values["calibration"], values["checkpoint"])
-    elif is_true(values["hardware"]) or is_true(values["record"]):
-        require("calibration", values, calibration)
+        if driver.kind == "franka_ros2":
+            paths.shared("config", "controllers", f"{Path(driver.arm or '').stem}.yaml")
+    if is_true(values["policy"]):
+        cell.load_cameras()
+        require_policy(cell, values["checkpoint"])
     if is_true(values["record"]):
         require("folder", values, output_folder)
 
@@ -291,10 +276,14 @@ def require_calibration(values: Mapping[str, str]) -> None:
     """Check what calibrate.launch.py is asked to calibrate.
 
     Raises:
-        GenimaError: for a simulated camera that does not exist, and folders that cannot be written.
+        GenimaError: for a simulated camera that does not exist, the simulation of a real robot, and folders that
+            cannot be written.
     """
-    if is_true(values["sim"]) and values["view"] not in (known := load_cameras("sim")):
-        raise GenimaError(f"view:={values['view']}: the simulator has {', '.join(known)}")
+    cell = load_cell(values["cell"])
+    if is_true(values["sim"]):
+        simulator(cell)
+        if values["view"] not in cell.views:
+            raise GenimaError(f"view:={values['view']}: cell {cell.name} has {', '.join(cell.views)}")
     require("calibration", values, output_folder)
     if values["samples"]:
         require("samples", values, output_folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 
-import yaml
 from ament_index_python.packages import PackageNotFoundError
 from launch.actions import (
     GroupAction,
@@ -20,15 +19,12 @@ from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.some_substitutions_type import SomeSubstitutionsType
 from launch.substitution import Substitution
 from launch.substitutions import Command, LaunchConfiguration, PathJoinSubstitution
-from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
 from launch_ros.actions import SetRemap
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from genima.cameras.calibration_file import Frames
-from genima.cameras.rig import Device, load_rig
-from genima.robot.backend import ArmBackend
-from genima.robot.model import RobotModel
+from genima.cell import Cell, load_cell
 from genima_bringup.launch_rehearsal import RehearsedAction
 
 
@@ -59,53 +55,24 @@ def include(
     )
 
 
-class ForEachCamera(RehearsedAction):
-    """What ``make`` returns for each view and its camera, of a file of config/cameras."""
+class ForCell(RehearsedAction):
+    """Launch the entities that ``make`` returns for the cell of the launch argument ``cell``.
+
+    The argument ``robot_ip``, where there is one, takes the place of the cell's.
+    """
 
     def __init__(
-        self,
-        cameras: SomeSubstitutionsType,
-        make: Callable[[str, Device], LaunchDescriptionEntity],
-        condition: Condition | None = None,
+        self, make: Callable[[Cell], Sequence[LaunchDescriptionEntity]], condition: Condition | None = None
     ) -> None:
         super().__init__(condition=condition)
-        self._cameras, self._make = normalize_to_list_of_substitutions(cameras), make
+        self._make = make
 
     def execute(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
         """Raises:
         GenimaError: for a missing or malformed file.
         """
-        rig = load_rig(perform_substitutions(context, self._cameras))
-        return [self._make(view, device) for view, device in rig.items()]
-
-
-class Views(Substitution):
-    """The views of a file of config/cameras, as a parameter's list."""
-
-    def __init__(self, cameras: SomeSubstitutionsType) -> None:
-        super().__init__()
-        self._cameras = normalize_to_list_of_substitutions(cameras)
-
-    def perform(self, context: LaunchContext) -> str:
-        """Raises:
-        GenimaError: for a missing or malformed file.
-        """
-        views = list(load_rig(perform_substitutions(context, self._cameras)))
-        return yaml.safe_dump(views, default_flow_style=True).strip()
-
-
-class OfBackend(Substitution):
-    """What ``tell`` says of a file of config/backends."""
-
-    def __init__(self, backend: SomeSubstitutionsType, tell: Callable[[ArmBackend], str]) -> None:
-        super().__init__()
-        self._backend, self._tell = normalize_to_list_of_substitutions(backend), tell
-
-    def perform(self, context: LaunchContext) -> str:
-        """Raises:
-        GenimaError: for a missing or malformed file.
-        """
-        return self._tell(ArmBackend.load(perform_substitutions(context, self._backend)))
+        cell = load_cell(context.launch_configurations["cell"])
+        return list(self._make(cell.with_robot_ip(context.launch_configurations.get("robot_ip", ""))))
 
 
 class Executable(Substitution):
@@ -132,15 +99,15 @@ def xacro(file: Sequence[SomeSubstitutionsType], arguments: Sequence[SomeSubstit
 
 
 class BaseFrame(Substitution):
-    """The frame of a robot's base, or with ``flange`` that of its flange, as franka_description calls it."""
+    """Frame of the base of the cell's robot, or with ``flange`` that of its flange, as franka_description calls it."""
 
-    def __init__(self, robot: SomeSubstitutionsType, flange: bool = False) -> None:
+    def __init__(self, flange: bool = False) -> None:
         super().__init__()
-        self._robot, self._flange = normalize_to_list_of_substitutions(robot), flange
+        self._flange = flange
 
     def perform(self, context: LaunchContext) -> str:
         """Raises:
-        GenimaError: for a missing or malformed robot model.
+        GenimaError: for a missing or malformed file.
         """
-        robot = RobotModel.load(perform_substitutions(context, self._robot))
+        robot = load_cell(context.launch_configurations["cell"]).robot
         return Frames.of(robot, "flange" if self._flange else "base", "").parent

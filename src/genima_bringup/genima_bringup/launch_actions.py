@@ -16,6 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from genima.cell import ROS_DRIVER, SIMULATED
 from genima.policy.diffusion_agent.sampling_options import CONTROLNET_EVERY, STEPS, STRENGTH
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import include
@@ -26,6 +27,8 @@ __all__ = ["Argument", "check_arguments"]
 
 NAMESPACE, DDS = "namespace", "dds"
 EASY_HANDEYE2 = "easy_handeye2"
+CELL = {"cell": Argument(SIMULATED, "robot cell: a name in config/cells, or a YAML file", checks.cell)}
+REAL_CELL = {"cell": Argument(ROS_DRIVER, "cell of a real robot: a name in config/cells, or a YAML file", checks.cell)}
 GRAPH = {  # arguments of the launch files that start nodes
     NAMESPACE: Argument("", "of all topics: one for each of several arms", checks.namespace),
     DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
@@ -112,8 +115,13 @@ def node(
         executable=process.executable,
         name=process.name or None,
         namespace=LaunchConfiguration(NAMESPACE, default=""),
-        parameters=[process.parameters] if process.parameters else [],
+        parameters=[{name: _value(value) for name, value in process.parameters.items()}] if process.parameters else [],
         remappings=[*process.remappings.items(), *remappings],
         condition=condition,
         output="screen",
     )
+
+
+def _value(value: SomeSubstitutionsType | ParameterValue) -> SomeSubstitutionsType | ParameterValue:
+    """A text stays a text, even where it looks like a number, or is empty."""
+    return ParameterValue(value, value_type=str) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What runs together: written once, for `./genima demo` and for the launch file."""
+"""Nodes of each launch file and command: written once for both."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from genima.errors import GenimaError
+
 if TYPE_CHECKING:
     from genima.cameras.rig import Device
+    from genima.cell import Cell
 
 Value: TypeAlias = str | int | float | bool | list[str]
 
@@ -65,113 +68,157 @@ SAMPLING_PARAMETERS = {
 
 TASK_RUNNER = NodeSpec("genima_nodes", "task_runner")
 CLOCK_WATCH = NodeSpec("genima_nodes", "clock_watch")
-RECOVERY = "robot/recover"  # the service of who brings a real robot back after a reflex
+RECOVERY = "robot/recover"  # service that recovers a real robot after a reflex
+TELEOP_RATE = 200.0  # Hz of the guard's set-points behind a leader
 
 
-def command_guard(robot: Value = "panda", rate: Value = 200, recovery: Value = "") -> NodeSpec:
-    """What all commands pass; ``rate`` in Hz is its own, ``recovery`` the service that brings a real robot back."""
-    parameters = {"robot": robot, "rate": rate, "recovery": recovery}
-    return NodeSpec("genima_nodes", "command_guard", parameters, stop_timeout=_GUARD_STOP_TIMEOUT)
+def command_guard(cell: Cell, rate: Value | None = None) -> NodeSpec:
+    """Command guard; ``rate`` in Hz takes the place of the cell's."""
+    parameters = {"cell": cell.reference, "rate": cell.guard.rate if rate is None else rate}
+    return NodeSpec(
+        "genima_nodes",
+        "command_guard",
+        parameters | {"recovery": RECOVERY if cell.recovers else ""},
+        stop_timeout=_GUARD_STOP_TIMEOUT,
+    )
 
 
-def leader_follower_nodes(robot: Value = "panda", rate: Value = 200) -> list[NodeSpec]:
-    """A follower that mirrors a leader like itself, and comes to it fast: nobody stands beside a simulated one.
+def leader_follower_nodes(cell: Cell, rate: Value = TELEOP_RATE) -> list[NodeSpec]:
+    """Guard and teleoperation of a simulated follower, which comes to a leader like itself fast.
 
     ``rate`` in Hz is the guard's.
     """
-    return [command_guard(robot, rate), teleop_node(robot, "same", 0.5)]
+    return [command_guard(cell, rate), teleop_node(cell, "same", 0.5)]
 
 
 def teleop_node(
-    robot: Value, leader: Value, speed: Value, topics: Mapping[str, str] | None = None, unwrap: Value = False
+    cell: Cell, leader: Value, speed: Value, topics: Mapping[str, str] | None = None, unwrap: Value = False
 ) -> NodeSpec:
-    """Node that makes a follower mirror a leader, where a guard runs already.
+    """Teleoperation of the cell's arm, where a guard runs already.
 
     Args:
-        robot: the follower.
+        cell: the follower's.
         leader: a name in config/teleop or a YAML file.
-        speed: share of the follower's own, while it comes to the leader.
+        speed: share of the follower's own speed, while it comes to the leader.
         topics: the leader's, by ours.
-        unwrap: whether joints of the leader that are whole turns off are turned back at the start.
+        unwrap: turn back joints of the leader that are whole turns off at the start.
     """
-    parameters = {"robot": robot, "leader": leader, "speed": speed, "unwrap_at_start": unwrap}
+    parameters = {"cell": cell.reference, "leader": leader, "speed": speed, "unwrap_at_start": unwrap}
     return NodeSpec("genima_nodes", "teleop", parameters, dict(topics or {}))
 
 
-def simulator(cameras: dict[str, Value] | None = None) -> list[NodeSpec]:
-    """The robot, its cameras and the scene."""
-    return [NodeSpec("genima_sim", "sim_node", cameras or {})]
+def simulator(
+    cell: Cell, host: Value = "localhost", port: Value = 23000, options: Mapping[str, Value] | None = None
+) -> list[NodeSpec]:
+    """The cell's simulator: robot, cameras and scene.
 
+    Args:
+        cell: a simulated one.
+        host: machine that CoppeliaSim runs on.
+        port: of its remote API.
+        options: further parameters of the node.
 
-def simulated_leader(leader: str) -> list[NodeSpec]:
-    """``leader`` is ``expert``, or ``jog`` for who pushes the tip of an arm that is not there."""
-    return [jog() if leader == "jog" else NodeSpec("genima_sim", "sim_leader", {"rate": 100})]
-
-
-def jog(robot: Value = "panda") -> NodeSpec:
-    """A leader without an arm, pushed by a gamepad or by keys."""
-    return NodeSpec("genima_nodes", "jog", {"robot": robot})
-
-
-def teleop_stack(leader: str) -> list[NodeSpec]:
-    """The simulated robot as a follower of a leader as above."""
-    return [*simulator(), *simulated_leader(leader), *leader_follower_nodes()]
-
-
-def recording_stack(leader: str, rate: float, folder: str, images: str) -> list[NodeSpec]:
-    """The same, recorded; ``rate`` in Hz is the cameras'.
-
-    The guard speaks at half its usual rate: two cores have enough to do with rendering.
+    Raises:
+        GenimaError: for the cell of a real robot, and for a simulator without a node.
     """
-    options: dict[str, Value] = {"folder": folder, "images": images, "calibration": "sim"}
+    nodes = {"mujoco": "sim_node", "coppeliasim": "coppeliasim"}
+    if cell.simulator not in nodes:
+        kind = f"simulated by {cell.simulator}, in lock-step only" if cell.simulator else "a real robot"
+        raise GenimaError(f"cell {cell.name}: {kind}; name a cell such as sim_panda")
+    remote = {"host": host, "port": port} if cell.simulator == "coppeliasim" else {}
+    parameters: dict[str, Value] = {"cell": cell.reference, **remote, **(options or {})}
+    return [NodeSpec("genima_sim", nodes[cell.simulator], parameters)]
+
+
+def simulated_leader(cell: Cell, leader: str) -> list[NodeSpec]:
+    """Leader without an arm: ``expert``, or ``jog`` for a gamepad or keys."""
+    parameters: dict[str, Value] = {"cell": cell.reference, "rate": 100}
+    return [jog(cell) if leader == "jog" else NodeSpec("genima_sim", "sim_leader", parameters)]
+
+
+def jog(cell: Cell) -> NodeSpec:
+    """Leader without an arm, for a gamepad or keys."""
+    return NodeSpec("genima_nodes", "jog", {"cell": cell.reference})
+
+
+def teleop_stack(cell: Cell, leader: str) -> list[NodeSpec]:
+    """Simulated robot as the follower of a simulated leader."""
+    return [*simulator(cell), *simulated_leader(cell, leader), *leader_follower_nodes(cell)]
+
+
+def recording_stack(cell: Cell, leader: str, rate: float, folder: str, images: str) -> list[NodeSpec]:
+    """The same with a recorder; ``rate`` in Hz is the cameras'.
+
+    The guard runs at half its usual rate: two cores have enough to do with rendering.
+    """
+    options: dict[str, Value] = {"folder": folder, "images": images}
     options["recreatable"] = leader == "expert"  # a person's demos cannot be made again
-    recorder = NodeSpec("genima_nodes", "recorder", options, stop_timeout=DRIVER_STOP_TIMEOUT)
     cameras: dict[str, Value] = {"camera_rate": rate, "camera_backlog": 20}
-    return [*simulator(cameras), *simulated_leader(leader), *leader_follower_nodes(rate=100), recorder]
+    follower = leader_follower_nodes(cell, rate=100)
+    return [
+        *simulator(cell, options=cameras), *simulated_leader(cell, leader), *follower, recorder(cell, options),
+    ]  # fmt: skip
+
+
+def recorder(
+    cell: Cell, options: Mapping[str, Value], topics: Mapping[str, str] | None = None, calibrated: bool | None = None
+) -> NodeSpec:
+    """Recorder; without a calibration its episodes hold none.
+
+    Args:
+        cell: what is recorded.
+        options: further parameters.
+        topics: a leader's, by ours.
+        calibrated: whether the cell is; None: look.
+    """
+    parameters: dict[str, Value] = {"cell": cell.reference, **options}
+    if not (cell.calibrated if calibrated is None else calibrated):
+        parameters["calibration"] = ""
+    return NodeSpec("genima_nodes", "recorder", parameters, dict(topics or {}), stop_timeout=DRIVER_STOP_TIMEOUT)
 
 
 def calibrator(
+    cell: Cell,
     view: Value = "front",
     parent: Value = "base",
     board: Value = "",
-    robot: Value = "panda",
     calibration: Value = "calibration/mine",
     samples: Value = "",
     speed: Value = 0.15,
     most: Value = 20,
     base_frame: Value = "",
     flange_frame: Value = "",
-) -> list[NodeSpec]:
+) -> NodeSpec:
     """Node that calibrates a camera, and moves the arm at ``speed``, relative to the arm's own, when asked to.
 
     ``base_frame`` and ``flange_frame`` are the robot's frames in tf where they are not called as in franka_description.
     """
     parameters: dict[str, Value] = {
-        "view": view, "parent": parent, "board": board, "robot": robot, "calibration": calibration,
+        "cell": cell.reference, "view": view, "parent": parent, "board": board, "calibration": calibration,
         "samples": samples, "speed": speed, "most": most, "base_frame": base_frame, "flange_frame": flange_frame,
     }  # fmt: skip
-    return [NodeSpec("genima_calibration", "calibrator", parameters)]
+    return NodeSpec("genima_calibration", "calibrator", parameters)
 
 
-def simulator_with_board(view: Value, place: Value, board: Value = "") -> list[NodeSpec]:
-    """The robot with a calibration board on the ``table`` or in the ``gripper``, filmed by one camera."""
-    return simulator({"view": view, "board": place, "board_file": board})
+def simulator_with_board(cell: Cell, view: Value, place: Value, board: Value = "") -> list[NodeSpec]:
+    """Simulated robot with a calibration board on the ``table`` or in the ``gripper``, and one camera."""
+    return simulator(cell, options={"view": view, "board": place, "board_file": board})
 
 
 def policy(
+    cell: Cell,
     checkpoint: Value = "",
-    calibration: Value = "sim",
     device: Value = "cpu",
     seed: Value = 0,
     straggler_timeout: Value = 0.1,
     shortcuts: Mapping[str, Value] | None = None,
 ) -> list[NodeSpec]:
-    """What looks, draws and reads. An empty checkpoint means the one that comes with the project.
+    """Diffusion agent and controller. An empty checkpoint is the bundled one.
 
     ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment; ``shortcuts`` are
-    some of those above.
+    some of ``SAMPLING_PARAMETERS``.
     """
-    shared = {"checkpoint": checkpoint, "calibration": calibration, "device": device}
+    shared: dict[str, Value] = {"cell": cell.reference, "checkpoint": checkpoint, "device": device}
     seeing = {"seed": seed, "straggler_timeout": straggler_timeout, **(shortcuts or {})}
     return [
         NodeSpec("genima_nodes", "controller", shared),
@@ -180,19 +227,16 @@ def policy(
 
 
 def any_policy(
-    name: Value, options: Mapping[str, Value] | None = None, straggler_timeout: Value = 0.1
+    cell: Cell, name: Value, options: Mapping[str, Value] | None = None, straggler_timeout: Value = 0.1
 ) -> list[NodeSpec]:
     """Return a policy node, the controller that follows its chunks, and a task runner that waits for both.
 
     ``options`` are parameters of the policy node, such as the checkpoint.
     """
-    given = {"policy": name, "straggler_timeout": straggler_timeout, **(options or {})}
-    followed: dict[str, Value] = {"input": "action_chunk"}
-    if "robot" in given:
-        followed["robot"] = given["robot"]
+    given: dict[str, Value] = {"cell": cell.reference, "policy": name, "straggler_timeout": straggler_timeout}
     return [
-        NodeSpec("genima_nodes", "controller", followed),
-        NodeSpec("genima_nodes", "policy", given),
+        NodeSpec("genima_nodes", "controller", {"cell": cell.reference, "input": "action_chunk"}),
+        NodeSpec("genima_nodes", "policy", given | dict(options or {})),
         NodeSpec("genima_nodes", "task_runner", {"policy_node": "policy"}),
     ]
 
@@ -209,130 +253,94 @@ def camera(view: str, device: Device) -> NodeSpec:
     )
 
 
-def adapters(robot: Value, backend: Value, gripper: Value) -> list[NodeSpec]:
-    """Between the guard and ROS's drivers of an arm and a gripper.
-
-    The last one brings the arm back after a reflex: it is left out where the backend knows no recovery.
-    """
-    return [
-        NodeSpec(
-            "genima_nodes",
-            "arm_adapter",
-            {"robot": robot, "backend": backend},
-            stop_timeout=DRIVER_STOP_TIMEOUT,
-        ),
-        NodeSpec(
-            "genima_nodes",
-            "gripper_adapter",
-            {"robot": robot, "backend": gripper},
-            stop_timeout=DRIVER_STOP_TIMEOUT,
-        ),
-        NodeSpec("genima_nodes", "arm_recovery", {"backend": backend}),
-    ]
+def _driver(executable: str, parameters: Mapping[str, Value], remappings: Mapping[str, str] | None = None) -> NodeSpec:
+    return NodeSpec(
+        "genima_nodes", executable, dict(parameters), dict(remappings or {}), stop_timeout=DRIVER_STOP_TIMEOUT
+    )
 
 
-def own_drivers(robot: Value, robot_ip: Value) -> list[NodeSpec]:
-    """Our own drivers of a Franka arm and of its hand."""
-    parameters = {"robot": robot, "robot_ip": robot_ip}
-    return [
-        NodeSpec(
-            "genima_nodes",
-            "franka_arm",
-            parameters,
-            {"franka_arm/recover": RECOVERY},
-            stop_timeout=DRIVER_STOP_TIMEOUT,
-        ),
-        NodeSpec("genima_nodes", "franka_hand", parameters, stop_timeout=DRIVER_STOP_TIMEOUT),
-    ]
+def adapters(cell: Cell) -> list[NodeSpec]:
+    """Nodes between the guard and ROS's drivers of arm and gripper, as far as the cell has them."""
+    driver = cell.require_driver()
+    parameters: dict[str, Value] = {"cell": cell.reference}
+    nodes = [_driver("arm_adapter", parameters)] if driver.arm else []
+    if driver.gripper:
+        nodes.append(_driver("gripper_adapter", parameters))
+    if driver.kind == "franka_ros2" and cell.recovers:
+        nodes.append(NodeSpec("genima_nodes", "arm_recovery", dict(parameters)))
+    return nodes
 
 
-def safety_nodes(robot: Value, calibration: Value, views: Value, recovery: Value = RECOVERY) -> list[NodeSpec]:
-    """Return the guard and, unless ``calibration`` is empty, the transforms of the cameras of ``views``."""
-    places = {"robot": robot, "calibration": calibration, "views": views, "wait": -1.0}
-    transforms = [NodeSpec("genima_nodes", "camera_transforms", places)] if calibration != "" else []
-    return [command_guard(robot, 200, recovery), *transforms]
+def own_drivers(cell: Cell) -> list[NodeSpec]:
+    """Our own drivers of a Franka arm and of its hand, as far as the cell has them."""
+    driver = cell.require_driver()
+    if driver.kind != "franka_arm":
+        return []
+    parameters: dict[str, Value] = {"cell": cell.reference, "robot_ip": driver.robot_ip}
+    hand = [] if driver.gripper else [_driver("franka_hand", parameters)]
+    return [_driver("franka_arm", parameters, {"franka_arm/recover": RECOVERY}), *hand]
 
 
-def camera_watch(robot: Value, calibration: Value, views: Value) -> NodeSpec:
-    """What notices that a camera has been moved; beside the policy, where the images are."""
-    parameters = {"robot": robot, "calibration": calibration, "views": views}
-    return NodeSpec("genima_calibration", "calibration_watch", parameters)
+def safety_nodes(cell: Cell) -> list[NodeSpec]:
+    """Guard and, where the cell is calibrated, the transforms of its cameras."""
+    places: dict[str, Value] = {"cell": cell.reference, "wait": -1.0}
+    transforms = [NodeSpec("genima_nodes", "camera_transforms", places)] if cell.calibrated else []
+    return [command_guard(cell), *transforms]
+
+
+def camera_watch(cell: Cell) -> NodeSpec:
+    """Node that notices a camera that has been moved; beside the policy, where the images are."""
+    return NodeSpec("genima_calibration", "calibration_watch", {"cell": cell.reference})
+
+
+def policy_nodes(
+    cell: Cell, checkpoint: Value = "", device: Value = "cpu", shortcuts: Mapping[str, Value] | None = None
+) -> list[NodeSpec]:
+    """Policy of a real robot and what watches its cameras."""
+    return [*policy(cell, checkpoint, device, shortcuts=shortcuts), camera_watch(cell)]
 
 
 def driver_support_nodes(
-    robot: Value,
-    views: list[str],
-    calibration: Value,
-    checkpoint: Value = "",
-    device: Value = "cpu",
-    shortcuts: Mapping[str, Value] | None = None,
+    cell: Cell, checkpoint: Value = "", device: Value = "cpu", shortcuts: Mapping[str, Value] | None = None
 ) -> list[NodeSpec]:
-    """What closes the loop around a real robot, whoever drives it."""
-    return [
-        *safety_nodes(robot, calibration, views),
-        *policy(checkpoint, calibration, device, shortcuts=shortcuts),
-        camera_watch(robot, calibration, views),
-        TASK_RUNNER,
-        CLOCK_WATCH,
-    ]
+    """All nodes of a real robot but for drivers and adapters."""
+    return [*safety_nodes(cell), *policy_nodes(cell, checkpoint, device, shortcuts), TASK_RUNNER, CLOCK_WATCH]
 
 
-def hardware(robot: Value, robot_ip: Value, cameras: Mapping[str, Device]) -> list[NodeSpec]:
-    """Our own drivers of a real robot."""
-    return [*own_drivers(robot, robot_ip), *(camera(view, found) for view, found in cameras.items())]
+def hardware(cell: Cell) -> list[NodeSpec]:
+    """Our own drivers of a real robot and its cameras."""
+    return [*own_drivers(cell), *adapters(cell), *(camera(view, cell.rig[view]) for view in cell.views)]
 
 
 def real_robot_stack(
-    robot: Value,
-    robot_ip: Value,
-    cameras: Mapping[str, Device],
-    calibration: Value,
-    checkpoint: Value,
-    device: Value,
-    shortcuts: Mapping[str, Value] | None = None,
+    cell: Cell, checkpoint: Value = "", device: Value = "cpu", shortcuts: Mapping[str, Value] | None = None
 ) -> list[NodeSpec]:
-    """A real robot by our own drivers: what real_robot.launch.py starts with them."""
-    around = driver_support_nodes(robot, list(cameras), calibration, checkpoint, device, shortcuts)
-    return [*hardware(robot, robot_ip, cameras), *around]
+    """Real robot by our own drivers: what real_robot.launch.py starts with them."""
+    return [*hardware(cell), *driver_support_nodes(cell, checkpoint, device, shortcuts)]
 
 
-def real_robot_stack_without_policy(
-    robot: Value, robot_ip: Value, cameras: Mapping[str, Device], calibration: Value = ""
-) -> list[NodeSpec]:
-    """The same with `policy:=false`: for who calibrates, leads or records."""
-    safe = safety_nodes(robot, calibration, list(cameras))
-    return [*hardware(robot, robot_ip, cameras), *safe, TASK_RUNNER, CLOCK_WATCH]
+def real_robot_stack_without_policy(cell: Cell) -> list[NodeSpec]:
+    """The same with `policy:=false`: to calibrate, teleoperate or record."""
+    return [*hardware(cell), *safety_nodes(cell), TASK_RUNNER, CLOCK_WATCH]
 
 
 def markers(checkpoint: Value) -> NodeSpec:
-    """What RViz shows beside the robot and the images."""
+    """Markers for RViz, beside the robot and the images."""
     return NodeSpec("genima_nodes", "rviz_markers", {"checkpoint": checkpoint})
 
 
 def simulation_stack(
-    checkpoint: Value = "", seed: Value = 0, shortcuts: Mapping[str, Value] | None = None
-) -> list[NodeSpec]:
-    """The closed loop around the simulated robot."""
-    return [*simulator(), *simulator_support_nodes(checkpoint, seed, shortcuts=shortcuts)]
-
-
-def simulator_support_nodes(
+    cell: Cell,
     checkpoint: Value = "",
     seed: Value = 0,
-    calibration: Value = "sim",
-    robot: Value = "panda",
     shortcuts: Mapping[str, Value] | None = None,
+    host: Value = "localhost",
+    port: Value = 23000,
 ) -> list[NodeSpec]:
-    """What closes the loop, whatever simulates the robot."""
+    """Control loop around a simulated robot; ``host`` and ``port`` are CoppeliaSim's."""
     return [
-        command_guard(robot, 50),
-        *policy(checkpoint, calibration, seed=seed, straggler_timeout=0.03, shortcuts=shortcuts),
+        *simulator(cell, host, port),
+        command_guard(cell),
+        *policy(cell, checkpoint, seed=seed, straggler_timeout=0.03, shortcuts=shortcuts),
         TASK_RUNNER,
     ]
-
-
-def coppeliasim(
-    scene: Value = "rlbench", host: Value = "localhost", port: Value = 23000, robot: Value = "panda"
-) -> NodeSpec:
-    """The robot, its cameras and the scene in a CoppeliaSim that runs already."""
-    return NodeSpec("genima_sim", "coppeliasim", {"scene": scene, "host": host, "port": port, "robot": robot})

@@ -22,7 +22,6 @@ from sensor_msgs.msg import Image as ImageMessage
 
 from genima.cameras.calibration_file import load_cameras
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
 from genima.types import Image, Joints
 from genima_calibration.pose_check import CalibrationChecker, DriftDetector
 from genima_calibration.stationary_detector import is_slow
@@ -47,9 +46,10 @@ class CalibrationWatchNode(Node):
             GenimaError: for parameters that make no sense, and views without a calibration.
         """
         super().__init__("calibration_watch", **options)
-        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
-        self._cameras = load_cameras(parameters.text(self, "calibration", "sim"))
-        views = parameters.views(self)
+        cell = parameters.calibrated_cell(self)
+        self._robot = cell.robot
+        self._cameras = load_cameras(cell.calibration)
+        views = parameters.views(self, cell.views)
         if unknown := [view for view in views if view not in self._cameras]:
             raise GenimaError(f"calibration_watch: there is no calibration of {', '.join(unknown)}")
         period = parameters.number(self, "period", 5.0, 0.1)  # s between two checks of a view

@@ -32,7 +32,6 @@ from genima.cameras.camera import Parent
 from genima.errors import GenimaError
 from genima.inspection.sheet import add_caption
 from genima.io import paths
-from genima.robot.model import RobotModel
 from genima.types import Image, Joints
 from genima_calibration.auto_calibration import AutoCalibration, AutoCalibrationSettings
 from genima_calibration.detection_diagnosis import diagnose
@@ -85,7 +84,7 @@ class CalibratorNode(Node):
         if parent not in get_args(Parent):
             raise GenimaError(f"calibrator: parent is {parent!r}; use base or flange")
         board = parameters.text(self, "board", "")
-        robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        robot = parameters.cell(self).robot
         samples = parameters.text(self, "samples", "")
         self._out = Path(parameters.text(self, "calibration", "calibration/mine"))
         self.session = Session(

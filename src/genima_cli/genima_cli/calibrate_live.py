@@ -22,7 +22,7 @@ from genima.system.ros_names import RosName
 from genima.system.signals import interruptible
 from genima_bringup.node_specs import (
     CLOCK_WATCH,
-    RECOVERY,
+    TELEOP_RATE,
     NodeSpec,
     calibrator,
     camera,
@@ -40,9 +40,9 @@ from genima_cli.teleop_session import Key, TeleopSession, attach_operator, requi
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima.cameras.camera import Camera
     from genima.cameras.rig import Device
+    from genima.cell import Cell
 
 _NODES = ("calibrator",)  # of a running robot
-_ROBOT = "fr3_franka_hand"  # as `./genima real` has it
 _SPEED, _SIMULATED_SPEED = 0.15, 0.4  # of the arm's own; no person is near a simulated one
 _MOST = 20  # samples
 _SEEN, _DONE = 60.0, 1200.0  # s for the board to be seen, and for all samples
@@ -53,7 +53,7 @@ _NEAR = 1.0, 0.1  # mm, deg from the simulator's truth
 class CalibrateLive(GraphOptions):
     """Calibrate a camera on the robot: take samples by keys, or automatically.
 
-    With --sim on the simulated robot. With --robot-ip, --cameras and --view it starts our own drivers of a real Franka
+    With --sim on the simulated robot. With --robot-ip, --cell and --view it starts our own drivers of a real Franka
     robot and of that camera, with the guard and the calibrator. With --view and --parent it starts the calibrator
     alone, beside a robot whose nodes run already. Without these it has the keys of a calibrator that runs already.
     """
@@ -62,14 +62,12 @@ class CalibrateLive(GraphOptions):
     """On the simulated robot, which holds or sees a board."""
     robot_ip: str = ""
     """Address of the real robot, to start its drivers."""
-    cameras: str = ""
-    """Cameras by view, as for "./genima real": a name in config/cameras or a YAML file."""
+    cell: str | None = None
+    """Robot cell: a name in config/cells or a YAML file; default: sim_panda with --sim, else fr3_own_driver."""
     view: RosName | None = None
     """The camera to be calibrated (with --sim: front)."""
     parent: Literal["base", "flange"] | None = None
-    """Mount of the camera, where neither --cameras nor the simulator defines it."""
-    robot: str | None = None
-    """Robot model of a real robot: a name in config/robots or a YAML file; default: fr3_franka_hand."""
+    """Mount of the camera, where --cell does not define it."""
     board: Path | None = None
     """YAML file of the board; default: calibration/boards/charuco_7x5_a4.yaml."""
     out: Path | None = None
@@ -106,26 +104,26 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _require_possible(options: CalibrateLive) -> None:
-    """Raise a GenimaError for contradictory options and unreadable files, before anything starts."""
-    described = ("parent", "robot", "base_frame", "flange_frame")
+    """Raise a GenimaError for options that do not go together, and for files that cannot be read."""
+    described = ("parent", "base_frame", "flange_frame")
     if options.sim:
-        _refuse(options, ("robot_ip", "cameras", *described, "namespace"), "is of a real robot; leave it out, or --sim")
+        _refuse(options, ("robot_ip", *described, "namespace"), "is of a real robot; leave it out, or --sim")
     elif options.robot_ip:
-        for name in ("cameras", "view"):
+        for name in ("cell", "view"):
             if not getattr(options, name):
                 raise GenimaError(f"--{name} is missing: which camera is to be calibrated, and how it is connected")
-        _refuse(options, ("parent",), "goes without --cameras, which say what carries the camera")
+        _refuse(options, ("parent",), "goes without --cell, which says what carries the camera")
         _refuse(options, ("namespace",), "is of a robot that runs already; this one's nodes have none")
         _refuse(options, ("auto",), "goes with --sim; on a real robot key m starts the automatic motion")
     elif options.view:
-        if not (options.parent or options.cameras):
+        if not (options.parent or options.cell):
             raise GenimaError(
                 "give --parent base or --parent flange; or start robot and camera here as well, "
-                "with --robot-ip and --cameras"
+                "with --robot-ip and --cell"
             )
         _refuse(options, ("auto",), "goes with --sim; on a real robot key m starts the automatic motion")
     else:
-        unused = ("cameras", *described, "board", "out", "samples", "auto", "most", "speed", "logs")
+        unused = ("cell", *described, "board", "out", "samples", "auto", "most", "speed", "logs")
         _refuse(
             options, unused, "goes with --sim, or with the --view of a real robot whose calibrator is started here; a "
             "calibrator that runs already has its own"
@@ -149,17 +147,17 @@ def _refuse(options: CalibrateLive, names: Sequence[str], why: str) -> None:
 
 
 def _start_robot(options: CalibrateLive) -> int:
-    """Start our own drivers of robot and camera, the guard, a jog leader, and the calibrator."""
-    from genima.robot.model import RobotModel
+    """Start our own drivers of robot and camera, the guard, a leader that keys push, and the calibrator."""
     from genima_cli.join_graph import joined_graph
-    from genima_cli.real import require_alone
+    from genima_cli.real import require_alone, require_own_driver
     from genima_nodes.ros.ros_environment import robot_environment
 
-    view, robot, device = options.view or "", options.robot or _ROBOT, _device(options)
-    RobotModel.load(robot)
+    cell = _cell(options).with_robot_ip(options.robot_ip)
+    require_own_driver(cell)
+    view, device = options.view or "", _device(options, cell)
     processes = [
-        *own_drivers(robot, options.robot_ip), camera(view, device), command_guard(robot, 200, RECOVERY),
-        jog(robot), teleop_node(robot, "same", _SPEED), *_calibrator(options, device.mounted_on), CLOCK_WATCH,
+        *own_drivers(cell), camera(view, device), command_guard(cell), jog(cell), teleop_node(cell, "same", _SPEED),
+        _calibrator(options, cell, device.mounted_on), CLOCK_WATCH,
     ]  # fmt: skip
     environment = robot_environment()
     os.environ.update(environment)
@@ -172,21 +170,21 @@ def _start_robot(options: CalibrateLive) -> int:
 
 
 def _start_calibrator(options: CalibrateLive) -> int:
-    """Start the calibrator alone, in the graph of a running robot."""
-    from genima.robot.model import RobotModel
+    """Start the calibrator alone, in the graph of a robot whose nodes run already."""
     from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone
     from genima_cli.supervisor import Supervisor
     from genima_nodes.ros.ros_environment import joining_environment
 
-    RobotModel.load(options.robot or _ROBOT)
-    parent = options.parent or "base"
-    if options.cameras:
-        mounted = _device(options).mounted_on
+    cell, parent = _cell(options), options.parent or "base"
+    if options.cell and cell.rig and options.view in cell.rig:
+        mounted = _device(options, cell).mounted_on
         if options.parent not in (None, mounted):
-            raise GenimaError(f"--parent {parent}: {options.cameras} has {options.view} on the {mounted}")
+            raise GenimaError(f"--parent {parent}: {options.cell} has {options.view} on the {mounted}")
         parent = mounted
-    processes = _calibrator(options, parent)
+    elif options.parent is None:
+        raise GenimaError(f"cell {cell.name}: no camera {options.view}; name its mount with --parent base or flange")
+    processes = [_calibrator(options, cell, parent)]
     if options.namespace:
         processes = [replace(each, remappings={"__ns": f"/{options.namespace.strip('/')}"}) for each in processes]
     environment = joining_environment(options.dds)
@@ -208,23 +206,26 @@ def _control_running_calibrator(options: CalibrateLive) -> int:
     return 0
 
 
-def _calibrator(options: CalibrateLive, parent: Literal["base", "flange"]) -> list[NodeSpec]:
+def _cell(options: CalibrateLive) -> Cell:
+    from genima.cell import OWN_DRIVER, SIMULATED, load_cell
+
+    return load_cell(options.cell or (SIMULATED if options.sim else OWN_DRIVER))
+
+
+def _calibrator(options: CalibrateLive, cell: Cell, parent: Literal["base", "flange"]) -> NodeSpec:
     assert options.view is not None
     return calibrator(
-        options.view, parent, str(options.board or ""), options.robot or _ROBOT,
+        cell, options.view, parent, str(options.board or ""),
         str(options.out or "calibration/mine"), str(options.samples or ""), options.speed or _SPEED,
         options.most or _MOST, options.base_frame or "", options.flange_frame or "",
     )  # fmt: skip
 
 
-def _device(options: CalibrateLive) -> Device:
+def _device(options: CalibrateLive, cell: Cell) -> Device:
     """Return the connection of the camera to calibrate."""
-    from genima.cameras.rig import load_rig
-
-    rig = load_rig(options.cameras)
-    if options.view is None or options.view not in rig:
-        raise GenimaError(f"--view {options.view}: {options.cameras} has {', '.join(rig)}")
-    return rig[options.view]
+    if options.view is None or options.view not in cell.rig:
+        raise GenimaError(f"--view {options.view}: cell {cell.name} has {', '.join(cell.rig) or 'no cameras'}")
+    return cell.rig[options.view]
 
 
 def _logs(options: CalibrateLive) -> Path:
@@ -237,20 +238,19 @@ def _logs(options: CalibrateLive) -> Path:
 
 
 def _simulate(options: CalibrateLive) -> int:
-    from genima.cameras.calibration_file import load_cameras
-
-    views = load_cameras("sim")
+    cell = _cell(options)
+    views = cell.load_cameras()
     view, most, speed = options.view or "front", options.most or _MOST, options.speed or _SIMULATED_SPEED
     if view not in views:
-        raise GenimaError(f"--view {view}: the simulator has {', '.join(views)}")
+        raise GenimaError(f"--view {view}: cell {cell.name} has {', '.join(views)}")
     truth = views[view]
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     place, board = "table" if truth.parent == "flange" else "gripper", str(options.board or "")
     samples = str(options.samples or out / "samples" / view)
-    node = calibrator(view, truth.parent, board, "panda", str(out), samples, speed, most)
-    simulator = simulator_with_board(view, place, board)
+    node = calibrator(cell, view, truth.parent, board, str(out), samples, speed, most)
+    simulator = simulator_with_board(cell, view, place, board)
     if options.auto:
-        with teleop_session([*simulator, command_guard(), *node], options.logs) as session:
+        with teleop_session([*simulator, command_guard(cell, TELEOP_RATE), node], options.logs) as session:
             try:
                 _run_automatic(session, most)
             except GenimaError as error:
@@ -258,7 +258,7 @@ def _simulate(options: CalibrateLive) -> int:
             print(session.operator.call_trigger("calibrator/save", session.live))
         return _compare(out, truth)
     with teleop_session(
-        [*simulator, *simulated_leader("jog"), *leader_follower_nodes(), *node], options.logs
+        [*simulator, *simulated_leader(cell, "jog"), *leader_follower_nodes(cell), node], options.logs
     ) as session:
         if place == "gripper":
             session.operator.toggle_gripper()  # it stays closed

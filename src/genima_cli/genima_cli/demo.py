@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import psutil
 from tqdm import tqdm
@@ -26,10 +26,8 @@ from genima_bringup.node_specs import (
     Value,
     any_policy,
     command_guard,
-    coppeliasim,
     simulation_stack,
     simulator,
-    simulator_support_nodes,
 )
 from genima_cli.demo_report import EpisodeResult, Report
 from genima_cli.machine_load import LoadMeter
@@ -40,7 +38,7 @@ from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import get_task
 
 if TYPE_CHECKING:  # for --help, nothing slow is imported
-    from genima.policy.spec import PolicySpec
+    from genima.cell import Cell
     from genima.types import Image
     from genima_cli import video as film
     from genima_cli.graph_monitor import GraphMonitor
@@ -59,7 +57,7 @@ class Demo:
     """Run the closed loop on the simulated robot, in real time, over ROS 2, and report on it."""
 
     task: str = "push_button"
-    """Task: push_button or take_lid_off; with --backend coppeliasim one of its scene."""
+    """Task: push_button or take_lid_off; in CoppeliaSim one of its scene."""
     episodes: Episodes = 10
     """Number of episodes."""
     seed: Seed = 0
@@ -78,16 +76,12 @@ class Demo:
     """With replay: folder of the episode."""
     headless: bool = False
     """Show no window; the default where there is no display."""
-    backend: Literal["mujoco", "coppeliasim"] = "mujoco"
-    """Simulator; CoppeliaSim must run already (docs/coppeliasim.md)."""
-    scene: str = "rlbench"
-    """With coppeliasim: names of its objects, a name in config/coppeliasim or a YAML file."""
+    cell: str = "sim_panda"
+    """Simulated robot cell: a name in config/cells or a YAML file; for sim_coppeliasim, CoppeliaSim runs already."""
     host: str = "localhost"
     """With coppeliasim: machine that it runs on."""
     port: Port = 23000
     """With coppeliasim: port of its remote API."""
-    calibration: str = "sim"
-    """With coppeliasim: calibration of its cameras, a name in calibration or a folder."""
     drawing: SamplingOptions = field(default_factory=SamplingOptions)
     """Faster drawings, which are others."""
 
@@ -96,38 +90,36 @@ def main(argv: Sequence[str]) -> int:
     """Run the demo; return the exit code."""
     options = parse_options(Demo, "genima demo", argv, example="./genima demo --task take_lid_off --episodes 3")
     options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    if options.backend == "mujoco":
-        get_task(options.task)
     require_policy(options.policy)
     if options.policy == "replay" and not Path(options.episode).is_dir():
         raise GenimaError(f"--episode {options.episode}: no such folder; name that of the episode to replay")
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     require_free(out, "run", options.overwrite, is_run)
-    spec = _spec(options)  # reports in a moment what the nodes would find out in many seconds
-    _require_task(options, spec)
+    from genima.cell import load_cell  # only here: for --help, nothing slow is imported
+
+    cell = load_cell(options.cell)
+    processes = _processes(options, cell)
+    _require_task(options, cell)
+    if options.policy == GENIMA:
+        from genima.policy.spec import read_pair
+        from genima_bringup.argument_checks import require_policy as require_fitting_policy
+
+        views = read_pair(options.checkpoint)[0].views
+        require_fitting_policy(cell, options.checkpoint)  # in a moment, what the nodes find out in many seconds
+    else:
+        views = cell.views
     out = out.absolute()
     _make_folder(out.parent)
     report = Report(options.task, options.episodes)
     with output_lock(out, "run"), interruptible():
         _clear(out, options.overwrite)
         try:
-            _run(options, spec, out, report)
+            _run(options, processes, views, out, report)
         except KeyboardInterrupt:
             report.interrupted = True
         report.write(out / "report.json")
     print(f"{report.text()}\nmore in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 130 if report.interrupted else 0
-
-
-def _spec(options: Demo) -> PolicySpec:
-    """Return the specification of the checkpoint, or of the simulated cell for a policy without one."""
-    from genima.policy.spec import PolicySpec, read_pair
-    from genima.robot.model import RobotModel
-
-    if options.policy == GENIMA:
-        return read_pair(options.checkpoint)[0]
-    robot = RobotModel.load("panda")
-    return PolicySpec(robot.name, robot.joint_names)
 
 
 def is_run(folder: Path) -> bool:
@@ -159,47 +151,42 @@ def _clear(out: Path, overwrite: bool) -> None:
     require_writable(out / "report.json")
 
 
-def _require_task(options: Demo, spec: PolicySpec) -> None:
+def _require_task(options: Demo, cell: Cell) -> None:
     """Raise a GenimaError for a task that the simulator does not know."""
-    if options.backend == "mujoco":
+    if cell.simulator == "mujoco":
+        get_task(options.task)
         return
-    from genima.robot.model import RobotModel
+    from genima_sim.coppeliasim import DEFAULT_SCENE
     from genima_sim.coppeliasim.names import SceneNames
 
-    SceneNames.load(options.scene, RobotModel.load(spec.robot)).require_task(options.task)
+    SceneNames.load(cell.scene or DEFAULT_SCENE, cell.robot).require_task(options.task)
 
 
-def _processes(options: Demo, robot: str) -> list[NodeSpec]:
+def _processes(options: Demo, cell: Cell) -> list[NodeSpec]:
     shortcuts = sampling_parameters(options.drawing)
-    if options.policy != GENIMA:
-        given: dict[str, Value] = {"checkpoint": options.checkpoint, "seed": options.seed, "robot": robot, **shortcuts}
-        if options.episode:
-            given["episode"] = str(Path(options.episode).absolute())
-        simulated = [coppeliasim(options.scene, options.host, options.port, robot)]
-        if options.backend == "mujoco":
-            simulated = simulator()
-        return [*simulated, command_guard(robot), *any_policy(options.policy, given, straggler_timeout=0.03)]
-    if options.backend == "mujoco":
-        return simulation_stack(options.checkpoint, options.seed, shortcuts)
-    remote = coppeliasim(options.scene, options.host, options.port, robot)
-    return [remote, *simulator_support_nodes(options.checkpoint, options.seed, options.calibration, robot, shortcuts)]
+    if options.policy == GENIMA:
+        return simulation_stack(cell, options.checkpoint, options.seed, shortcuts, options.host, options.port)
+    given: dict[str, Value] = {"checkpoint": options.checkpoint, "seed": options.seed, **shortcuts}
+    if options.episode:
+        given["episode"] = str(Path(options.episode).absolute())
+    simulated = simulator(cell, options.host, options.port)
+    return [*simulated, command_guard(cell), *any_policy(cell, options.policy, given, straggler_timeout=0.03)]
 
 
-def _run(options: Demo, spec: PolicySpec, out: Path, report: Report) -> None:
+def _run(options: Demo, processes: Sequence[NodeSpec], views: Sequence[str], out: Path, report: Report) -> None:
     load = LoadMeter()
     environment = ros_environment()
     os.environ.update(environment)  # this process takes part in the same graph
-    processes = _processes(options, spec.robot)
     with (
         Supervisor(processes, out / "logs", environment) as supervisor,
-        _pictures(out, options.headless, spec.views) as pictures,
+        _pictures(out, options.headless, views) as pictures,
         ros_context(),  # after the processes have been started: they load meanwhile
     ):
         from genima_cli.graph_monitor import GraphMonitor
         from genima_nodes.ros.node_process import FILMING_NICENESS, set_niceness
 
         set_niceness(FILMING_NICENESS)
-        monitor = create(lambda: GraphMonitor(spec.views, pictures.add, drawn_targets=options.policy == GENIMA))
+        monitor = create(lambda: GraphMonitor(views, pictures.add, drawn_targets=options.policy == GENIMA))
         try:
             print("starting the simulator and the models ...", flush=True)
             monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from tqdm import tqdm
 
+from genima.cell import Cell, load_cell
 from genima.closed_loop import Robot, run_episode
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
@@ -23,16 +24,17 @@ from genima.policy.genima import GenimaPolicy
 from genima.policy.registry import GENIMA, PolicyOptions, load_policy
 from genima.policy.spec import PolicySpec
 from genima.policy.temporal_ensemble import EnsemblePolicy
-from genima.robot.model import RobotModel
 from genima.system.signals import interruptible
 from genima_cli.evaluation_results import Results, checkpoint_digest, open_results
+from genima_sim.coppeliasim import DEFAULT_SCENE
 from genima_sim.coppeliasim.connection import LOCKSTEP_TIMEOUT, Connection
 from genima_sim.coppeliasim.environment import CoppeliaEnvironment
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.coppeliasim.scene import CoppeliaScene
 from genima_sim.environment import Environment
 from genima_sim.rlbench.environment import RLBenchEnvironment
-from genima_sim.rlbench.tasks import ROBOT
+from genima_sim.rlbench.tasks import RATE, STEPS, require_task
+from genima_sim.tasks import get_task
 
 if TYPE_CHECKING:
     from genima_cli.evaluate_options import Evaluate
@@ -52,29 +54,34 @@ class _Simulated(Robot, Protocol):
         """End the simulator."""
 
 
-def _scene(options: Evaluate, spec: PolicySpec) -> SceneNames:
-    names = SceneNames.load(options.scene, RobotModel.load(spec.robot))
-    names.require_task(options.task)
+def _scene(options: Evaluate, cell: Cell, spec: PolicySpec) -> SceneNames:
+    names = SceneNames.load(cell.scene or DEFAULT_SCENE, cell.robot)
     return replace(names, image_size=spec.camera_size)
 
 
-def _begin_coppeliasim(options: Evaluate, spec: PolicySpec) -> _Simulated:
+def _begin_coppeliasim(options: Evaluate, cell: Cell, spec: PolicySpec) -> _Simulated:
     def connect() -> Connection:
         return Connection(options.host, options.port, LOCKSTEP_TIMEOUT)
 
-    return CoppeliaEnvironment(CoppeliaScene(connect, _scene(options, spec), RobotModel.load(spec.robot)))
+    return CoppeliaEnvironment(CoppeliaScene(connect, _scene(options, cell, spec), cell.robot))
 
 
-def _begin_rlbench(options: Evaluate, spec: PolicySpec) -> _Simulated:
-    spec.require_robot(RobotModel.load(ROBOT), f"the checkpoint {options.checkpoint or 'of Genima'}")
-    return RLBenchEnvironment(spec.camera_size)
+class _Simulator(NamedTuple):
+    start: Callable[[Evaluate, Cell, PolicySpec], _Simulated]
+    time_limit: float  # s of an episode
+    require_task: Callable[[str, Cell], object]
 
 
-_SIMULATORS: dict[str, Callable[[Evaluate, PolicySpec], _Simulated]] = {
-    "mujoco": lambda *_: Environment(),
-    "rlbench": _begin_rlbench,
-    "coppeliasim": _begin_coppeliasim,
-}
+_SIMULATORS: dict[str, _Simulator] = {
+    "mujoco": _Simulator(lambda _, cell, spec: Environment(cell), 20.0, lambda task, _: get_task(task)),
+    "rlbench": _Simulator(
+        lambda _, cell, spec: RLBenchEnvironment(spec.camera_size), STEPS / RATE, lambda task, _: require_task(task)
+    ),
+    "coppeliasim": _Simulator(
+        _begin_coppeliasim, 20.0,
+        lambda task, cell: SceneNames.load(cell.scene or DEFAULT_SCENE, cell.robot).require_task(task),
+    ),
+}  # fmt: skip
 
 
 def run(options: Evaluate) -> int:
@@ -83,34 +90,40 @@ def run(options: Evaluate) -> int:
     Raises:
         GenimaError: for options that the checkpoint or the simulator does not allow.
     """
+    cell = load_cell(options.cell)
+    if cell.simulator not in _SIMULATORS:
+        raise GenimaError(f"cell {cell.name}: a real robot; name a simulated cell, such as sim_panda")
+    simulator = _SIMULATORS[cell.simulator]
+    simulator.require_task(options.task, cell)
+    if options.time_limit is None:
+        options.time_limit = simulator.time_limit
     genima = options.policy == GENIMA
     if genima:  # in a moment, before the models are loaded
         spec, folders = checkpoint.read_pair(options.checkpoint)
         policy = None
     else:
-        policy = load_policy(options.policy, policy_options(options))
+        policy = load_policy(options.policy, policy_options(options, cell))
         spec, folders = policy.spec, {}
-    if options.simulator == "coppeliasim":
-        _scene(options, spec)
+    cell.require_policy(spec, f"the checkpoint {options.checkpoint or 'of Genima'}" if genima else options.policy)
     if options.horizon > spec.horizon:
         raise GenimaError(f"--horizon {options.horizon}: the checkpoint has chunks of K = {spec.horizon} actions")
     if options.ensemble is not None and options.horizon >= spec.horizon:
         raise GenimaError(f"--ensemble needs a --horizon below K = {spec.horizon}, so that chunks overlap")
     torch.set_num_threads(options.threads)
-    policy = policy or load_policy(GENIMA, policy_options(options))
+    policy = policy or load_policy(GENIMA, policy_options(options, cell))
     if options.blank_targets and isinstance(policy, GenimaPolicy):
         policy = GenimaPolicy(BlankTargets(spec), policy.controller)
     if options.ensemble is not None:
         policy = EnsemblePolicy(policy, options.ensemble)
     if options.out:
         require_writable(options.out)
-    with interruptible(), open_results(options.out, settings(options, folders), options.overwrite) as results:
+    with interruptible(), open_results(options.out, settings(options, cell, folders), options.overwrite) as results:
         seeds = range(options.seed, options.seed + options.episodes)
         todo = [seed for seed in seeds if seed not in set(results.seeds)]
         if len(todo) < len(seeds):
             print(f"{len(seeds) - len(todo)} of {len(seeds)} episodes are in {options.out} already")
         try:
-            _run_episodes(options, policy, todo, results)
+            _run_episodes(options, cell, policy, todo, results)
         except KeyboardInterrupt:
             where = f" are in {options.out}; the same command resumes" if options.out else ""
             print(f"\ninterrupted: {results.success().episodes} of {len(seeds)} episodes{where or ' were evaluated'}")
@@ -119,10 +132,9 @@ def run(options: Evaluate) -> int:
     return 0
 
 
-def _run_episodes(options: Evaluate, policy: Policy, seeds: Sequence[int], results: Results) -> None:
+def _run_episodes(options: Evaluate, cell: Cell, policy: Policy, seeds: Sequence[int], results: Results) -> None:
     assert options.time_limit is not None
-    robot = RobotModel.load(policy.spec.robot)
-    environment = _SIMULATORS[options.simulator](options, policy.spec)
+    robot, environment = cell.robot, _SIMULATORS[cell.simulator].start(options, cell, policy.spec)
     rate = environment.command_rate
     with closing(environment), tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
         for seed in progress:
@@ -137,11 +149,11 @@ def _run_episodes(options: Evaluate, policy: Policy, seeds: Sequence[int], resul
             progress.set_postfix_str(f"{success.successes}/{success.episodes}", refresh=False)
 
 
-def settings(options: Evaluate, folders: Mapping[str, Path]) -> dict[str, Any]:
+def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict[str, Any]:
     """Return whatever a result depends on, as plain JSON types."""
     return {
         "task": options.task,
-        "simulator": options.simulator,
+        "cell": cell.name,
         "seed": options.seed,
         **({"policy": options.policy, "episode": options.episode} if options.policy != GENIMA else {}),
         "checkpoint": str(options.checkpoint or "bundled"),
@@ -153,11 +165,12 @@ def settings(options: Evaluate, folders: Mapping[str, Path]) -> dict[str, Any]:
         "ensemble": options.ensemble,
         "time_limit": options.time_limit,
         "drawing": asdict(options.drawing),
-        **({"scene": options.scene} if options.simulator == "coppeliasim" else {}),
     }
 
 
-def policy_options(options: Evaluate) -> PolicyOptions:
+def policy_options(options: Evaluate, cell: Cell) -> PolicyOptions:
     """Return the options of the policy."""
     folder = str(options.checkpoint) if options.checkpoint else ""
-    return PolicyOptions(folder, options.device, episode=options.episode, sampling=options.drawing)
+    return PolicyOptions(
+        folder, options.device, cell.robot_reference, cell.views, options.episode, sampling=options.drawing
+    )

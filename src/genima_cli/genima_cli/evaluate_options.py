@@ -14,10 +14,6 @@ from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.registry import GENIMA, require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, Workers, parse_options
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
-from genima_sim.rlbench.tasks import RATE, STEPS, require_task
-from genima_sim.tasks import get_task
-
-_TIME_LIMITS = {"mujoco": 20.0, "rlbench": STEPS / RATE, "coppeliasim": 20.0}  # s of an episode
 
 
 @dataclass
@@ -28,10 +24,11 @@ class Evaluate:
     """
 
     task: str
-    """push_button or take_lid_off; with --simulator rlbench one of the paper's 25, by its file's name; with coppeliasim
-    one that the scene's names know."""
-    simulator: Literal["mujoco", "rlbench", "coppeliasim"] = "mujoco"
-    """Ours, RLBench where it is installed, or a scene in a CoppeliaSim that runs (docs/coppeliasim.md)."""
+    """push_button or take_lid_off; in RLBench one of the paper's 25, by its file's name; in CoppeliaSim one that the
+    scene's names know."""
+    cell: str = "sim_panda"
+    """Simulated robot cell: a name in config/cells or a YAML file; sim_rlbench needs RLBench, sim_coppeliasim a
+    CoppeliaSim that runs (docs/coppeliasim.md)."""
     episodes: Episodes = 50
     """Number of episodes."""
     seed: Seed = 0
@@ -58,8 +55,6 @@ class Evaluate:
     """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
     time_limit: Seconds | None = None
     """Seconds of an episode; default: 20, in RLBench 10, which are 200 steps."""
-    scene: str = "rlbench"
-    """With coppeliasim: names of its objects, a name in config/coppeliasim or a YAML file."""
     host: str = DEFAULT_HOST
     """With coppeliasim: machine that it runs on."""
     port: Port = DEFAULT_PORT
@@ -75,17 +70,11 @@ class Evaluate:
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima eval``."""
     options = parse_options(Evaluate, "genima eval", argv, example="./genima eval --task push_button --episodes 20")
-    if options.simulator == "mujoco":
-        get_task(options.task)
-    elif options.simulator == "rlbench":
-        require_task(options.task)
     if options.out is not None and options.out.suffix != ".json":
         raise GenimaError(f"--out {options.out}: the result is a .json file")
     require_policy(options.policy)
     if options.blank_targets and options.policy != GENIMA:
         raise GenimaError(f"--blank-targets: only policy genima has drawn targets, not {options.policy}")
-    if options.time_limit is None:
-        options.time_limit = _TIME_LIMITS[options.simulator]
     from genima_cli.evaluate import run
 
     return run(options)

@@ -1,7 +1,7 @@
 """`./genima real`: run a real Franka arm and its RealSense cameras by Genima's own drivers, without ROS's.
 
-The same nodes as `ros2 launch genima_bringup real_robot.launch.py backend:=franka_arm gripper:=franka_hand
-camera_driver:=realsense_camera`. Then `./genima task "..."` has it do something, in another terminal. With --no-policy
+The same nodes as `ros2 launch genima_bringup real_robot.launch.py cell:=fr3_own_driver`.
+Then `./genima task "..."` has it do something, in another terminal. With --no-policy
 they wait for who calibrates the cameras, leads the arm or records.
 """
 
@@ -29,6 +29,7 @@ from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import robot_environment
 
 if TYPE_CHECKING:
+    from genima.cell import Cell
     from genima_cli.graph_client import GraphClient
 
 _READY_TIMEOUT = 900.0  # s: large models on a cold disk, compiled for the first time
@@ -39,19 +40,15 @@ _DISCOVERY = 2.0  # s in which others who run are seen
 class Real:
     """Run a real Franka arm and its RealSense cameras by Genima's own drivers, without ROS's.
 
-    The same nodes as "ros2 launch genima_bringup real_robot.launch.py backend:=franka_arm gripper:=franka_hand
-    camera_driver:=realsense_camera". Then "./genima task" has the robot do something, in another terminal. With
-    --no-policy the nodes wait for a calibration, teleoperation or recording.
+    The same nodes as "ros2 launch genima_bringup real_robot.launch.py cell:=fr3_own_driver".
+    Then "./genima task" has the robot do something, in another terminal. With --no-policy the nodes
+    wait for a calibration, teleoperation or recording.
     """
 
-    robot_ip: str
-    """Address of the robot."""
-    cameras: str
-    """Cameras by view: a name in config/cameras or a YAML file."""
-    robot: str = "fr3_franka_hand"
-    """Robot model: a name in config/robots or a YAML file."""
-    calibration: str = ""
-    """Calibration of the cameras: a name in calibration, or a folder; may be left out with --no-policy."""
+    cell: str
+    """Robot cell: a YAML file such as config/cells/fr3_own_driver.yaml, or a name in config/cells."""
+    robot_ip: str = ""
+    """Address of the robot; default: the cell's."""
     policy: bool = True
     """Run the models; without them: to calibrate, to teleoperate, to record."""
     checkpoint: str = ""
@@ -68,10 +65,8 @@ def main(argv: Sequence[str]) -> int:
     """Run until interrupted; return the exit code."""
     options = parse_options(
         Real, "genima real", argv,
-        example="./genima real --robot-ip 172.16.0.2 --cameras mine.yaml --calibration calibration/mine",
+        example="./genima real --cell mine.yaml --checkpoint runs/mine",
     )  # fmt: skip
-    if options.policy and not options.calibration:
-        raise GenimaError("give --calibration; without one, start with --no-policy")
     if options.checkpoint and not options.policy:
         raise GenimaError("--no-policy starts no models: leave out --checkpoint, or --no-policy")
     processes = _processes(options)
@@ -108,22 +103,29 @@ def _processes(options: Real) -> list[NodeSpec]:
     Raises:
         GenimaError: in a moment, for what the nodes would find out in many seconds.
     """
-    from genima.cameras.calibration_file import load_cameras
-    from genima.cameras.rig import load_rig
-    from genima.robot.model import RobotModel  # imported here: --help must be quick
+    from genima.cell import load_cell  # only here: for --help, nothing slow is imported
     from genima_bringup.argument_checks import require_policy
 
-    rig = load_rig(options.cameras)
-    if not options.policy:
-        RobotModel.load(options.robot)
-        if options.calibration:
-            load_cameras(options.calibration)
-        return real_robot_stack_without_policy(options.robot, options.robot_ip, rig, options.calibration)
-    require_policy(options.robot, options.cameras, options.calibration, options.checkpoint)
-    return real_robot_stack(
-        options.robot, options.robot_ip, rig, options.calibration, options.checkpoint, options.device,
-        sampling_parameters(options.drawing),
-    )  # fmt: skip
+    cell = load_cell(options.cell).with_robot_ip(options.robot_ip)
+    require_own_driver(cell)
+    if options.policy:
+        require_policy(cell, options.checkpoint)
+        return real_robot_stack(cell, options.checkpoint, options.device, sampling_parameters(options.drawing))
+    if cell.calibrated:
+        cell.load_cameras()
+    else:
+        print(f"cell {cell.name}: not calibrated yet ({cell.calibration}); no transforms of its cameras")
+    return real_robot_stack_without_policy(cell)
+
+
+def require_own_driver(cell: Cell) -> None:
+    """Raise a GenimaError for a cell that is not driven by our own drivers alone."""
+    driver = cell.require_driver()
+    if driver.kind != "franka_arm" or driver.gripper is not None:
+        raise GenimaError(
+            f"cell {cell.name}: its drivers are ROS's; start ros2 launch genima_bringup real_robot.launch.py "
+            f"cell:={cell.reference}, or name a cell such as fr3_own_driver"
+        )
 
 
 def require_alone(driver: GraphClient, nodes: Sequence[str]) -> None:

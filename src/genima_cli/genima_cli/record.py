@@ -20,9 +20,9 @@ from genima.system.signals import interruptible
 from genima_bringup.node_specs import (
     CLOCK_WATCH,
     NodeSpec,
-    Value,
     jog,
     real_robot_stack_without_policy,
+    recorder,
     recording_stack,
     teleop_node,
 )
@@ -38,7 +38,7 @@ _ATTEMPTS = 3  # attempts at an episode that was disturbed by a busy machine
 _NODES = ("teleop", "recorder", "command_guard")  # of a running robot
 _WITHOUT_ARM = ("keyboard", "gamepad")  # leaders
 _OF_ROBOT = (
-    *("cameras", "robot", "calibration", "speed", "unwrap_at_start"),
+    *("speed", "unwrap_at_start"),
     *("leader_joints", "leader_gripper", "leader_joy"),
 )
 
@@ -51,6 +51,8 @@ class Record(GraphOptions):
     the robot's nodes run already.
     """
 
+    cell: str = "sim_panda"
+    """Robot cell: a name in config/cells or a YAML file."""
     sim: bool = False
     """Record the simulated robot, through the nodes, in real time."""
     lockstep: bool = False
@@ -73,12 +75,6 @@ class Record(GraphOptions):
     """With --sim or --robot-ip: image format in the demos."""
     robot_ip: str = ""
     """Address of the real robot, to start its drivers."""
-    cameras: str = ""
-    """With --robot-ip: cameras by view, a name in config/cameras or a YAML file."""
-    robot: str = "fr3_franka_hand"
-    """With --robot-ip: robot model, a name in config/robots or a YAML file."""
-    calibration: str = ""
-    """With --robot-ip: calibration of the cameras, kept with the demos; training needs one."""
     leader_joints: str = "leader/joint_states"
     """With --robot-ip: topic of the leader's joints."""
     leader_gripper: str = "leader/gripper"
@@ -115,7 +111,9 @@ def main(argv: Sequence[str]) -> int:
                     demo_recorder as lockstep,  # imported here and below: after the options are checked
                 )
 
-                return lockstep.record(options.out, options.task, options.episodes, options.seed, options.workers)
+                return lockstep.record(
+                    options.out, options.task, options.episodes, options.seed, options.workers, options.cell
+                )
             if options.robot_ip:
                 return _start_robot(options)
             if not options.sim:
@@ -144,14 +142,16 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
     """Record one demo after the other; return the number of the expert's failures."""
     from tqdm import tqdm
 
+    from genima.cell import load_cell
     from genima.data.episodes.folders import PARTIAL, remove_unfinished
 
+    cell = load_cell(options.cell)
     for folder in folders:
         remove_unfinished(folder.parent / PARTIAL / folder.name)
     failed = 0
     with (
         teleop_session(
-            recording_stack("expert", options.camera_rate, str(options.out), options.images), options.logs
+            recording_stack(cell, "expert", options.camera_rate, str(options.out), options.images), options.logs
         ) as session,
         tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True) as progress,
     ):
@@ -163,16 +163,17 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
 
 def _record_one(folder: Path, options: Record, session: TeleopSession) -> bool:
     """Record one demo; return whether the expert succeeded (failures are not kept)."""
+    from genima.cell import load_cell
     from genima.data.episodes import Episode
     from genima.data.episodes.folders import remove_recording
-    from genima.robot.model import RobotModel
 
+    robot = load_cell(options.cell).robot
     for _ in range(_ATTEMPTS):
         success = _try_once(folder, options, session)
         try:
             session.operator.require_following()
             if success:
-                Episode.load(folder, RobotModel.load("panda"))
+                Episode.load(folder, robot)
             return success
         except GenimaError as error:
             session.say(f"{folder.name} once more: {error}")
@@ -214,8 +215,11 @@ def _try_once(folder: Path, options: Record, session: TeleopSession) -> bool:
 
 def _run_manual(options: Record) -> int:
     """Record with the keyboard or gamepad leader on the simulated arm."""
+    from genima.cell import load_cell
+
+    cell = load_cell(options.cell)
     with teleop_session(
-        recording_stack("jog", options.camera_rate, str(options.out), options.images), options.logs
+        recording_stack(cell, "jog", options.camera_rate, str(options.out), options.images), options.logs
     ) as session:
         scenes = SceneSequence(session, options.task[0], options.seed)
         session.say(scenes.begin())
@@ -266,21 +270,19 @@ def _robot_processes(options: Record) -> list[NodeSpec]:
     Raises:
         GenimaError: for files that are missing or wrong.
     """
-    from genima.cameras.calibration_file import load_cameras
-    from genima.cameras.rig import load_rig
-    from genima.robot.model import RobotModel
+    from genima.cell import load_cell
     from genima.teleop.leader_mapping import SAME, LeaderMapping
+    from genima_cli.real import require_own_driver
 
-    rig, robot = load_rig(options.cameras), RobotModel.load(options.robot)
-    if options.calibration:
-        calibrated = load_cameras(options.calibration)
-        if missing := [view for view in rig if view not in calibrated]:
-            raise GenimaError(f"{options.calibration} has no calibration of {', '.join(missing)}")
-        if others := [view for view in calibrated if view not in rig]:
-            print(f"calibration {options.calibration}: {', '.join(others)} left out; not in {options.cameras}")
+    cell = load_cell(options.cell).with_robot_ip(options.robot_ip)
+    require_own_driver(cell)
+    if cell.calibrated:
+        cell.load_cameras()
+    else:
+        print(f"cell {cell.name}: not calibrated yet ({cell.calibration}); training needs a calibration")
     by_hand = options.leader in _WITHOUT_ARM
     leader = SAME if by_hand else options.leader
-    LeaderMapping.load(leader, robot)
+    LeaderMapping.load(leader, cell.robot)
     topics = {
         "leader/joint_states": options.leader_joints,
         "leader/gripper": options.leader_gripper,
@@ -288,15 +290,11 @@ def _robot_processes(options: Record) -> list[NodeSpec]:
     }
     for topic in topics.values():
         require_topic(topic, "leader's topic")
-    recorder: dict[str, Value] = {
-        "robot": options.robot, "folder": str(options.out), "views": list(rig), "images": options.images,
-        "calibration": options.calibration,
-    }  # fmt: skip
     return [
-        *real_robot_stack_without_policy(options.robot, options.robot_ip, rig, options.calibration),
-        teleop_node(options.robot, leader, options.speed, topics, options.unwrap_at_start),
-        *([jog(options.robot)] if by_hand else []),
-        NodeSpec("genima_nodes", "recorder", recorder, topics),
+        *real_robot_stack_without_policy(cell),
+        teleop_node(cell, leader, options.speed, topics, options.unwrap_at_start),
+        *([jog(cell)] if by_hand else []),
+        recorder(cell, {"folder": str(options.out), "images": options.images}, topics),
     ]
 
 
@@ -382,9 +380,8 @@ def _require_robot(options: Record, real: bool) -> None:
             raise GenimaError("--robot-ip is of a real robot; leave it out, or --sim and --lockstep")
         if options.namespace:
             raise GenimaError("--namespace is of a robot that runs already; this one's nodes have none")
-        for name, why in {"cameras": "camera of each view", "leader": "leader of the arm"}.items():
-            if not getattr(options, name):
-                raise GenimaError(f"--{name} is missing: {why}")
+        if not options.leader:
+            raise GenimaError("--leader is missing: leader of the arm")
         if options.leader == "expert":
             raise GenimaError("--leader expert: it leads the simulated robot only")
         return

@@ -37,9 +37,9 @@ class Render:
     robot: str = "panda"
     """Robot model: a name in config/robots, where trainings and checkpoints find it again."""
     views: tuple[str, ...] = ("wrist", "front", "right_shoulder", "left_shoulder")
-    """Four views in tile order, row by row."""
+    """One to six views in tile order, row by row."""
     virtual: bool = False
-    """Render a fifth view without a camera: the robot alone in its measured state."""
+    """Render one more view without a camera: the robot alone in its measured state."""
     view_size: Annotated[int, Field(ge=16, le=2048, multiple_of=4)] = 256
     """Side of a view in px; a multiple of 4, as the networks need."""
     horizon: Annotated[int, Field(ge=1, le=1000)] = 20
@@ -72,8 +72,6 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(Render, "genima render", argv, example)
     if options.rank >= options.machines:
         raise GenimaError(f"--rank {options.rank} is not one of 0 to {options.machines - 1} (--machines)")
-    if len(options.views) != 4 or len(set(options.views)) != 4:
-        raise GenimaError(f"--views takes four different views, not {', '.join(options.views)}")
     from genima.data.datasets.render import render  # imported here and below: takes seconds
     from genima.data.episodes import find_episodes
 
@@ -94,6 +92,7 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
     """
     from genima.cameras.calibration_file import load_cameras
     from genima.cameras.camera import VIRTUAL
+    from genima.cameras.tiling import require_views
     from genima.cameras.virtual_view import virtual_camera
     from genima.data.datasets.render import RenderPlan
     from genima.policy.spec import PolicySpec  # imported here: --help must be quick
@@ -106,8 +105,7 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
     robot = RobotModel.load(options.robot)
     if robot.name != options.robot:
         raise GenimaError(f"--robot {options.robot}: put it into config/robots as {robot.name}.yaml and say its name")
-    if len(options.views) != 4 or len(set(options.views)) != 4:
-        raise GenimaError(f"--views takes four different views, not {', '.join(options.views)}")
+    require_views(options.views, "--views")
     wanted = (*options.views, *([VIRTUAL] if options.virtual and VIRTUAL not in options.views else []))
     real = [view for view in wanted if view != VIRTUAL]
     known = load_cameras(options.cameras) if options.cameras is not None else _recorded(episodes, real)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from pydantic import Field
@@ -23,6 +23,10 @@ from genima_cli.supervisor import Supervisor
 from genima_cli.teleop_session import Key, attach_operator, require_terminal, teleop_session
 from genima_nodes.ros.ros_environment import joining_environment
 from genima_sim.tasks import TASKS, get_task
+
+if TYPE_CHECKING:
+    from genima.cell import Cell
+    from genima.robot.model import RobotModel
 
 _REAL_SPEED = 0.25
 _SLACK = 60.0  # s beyond the demo's duration, on a busy machine
@@ -46,8 +50,8 @@ class Replay(GraphOptions):
     """With --sim: task of the scene; default: by the demo's name."""
     seed: Seed | None = None
     """With --sim: seed of the scene; default: by the demo's name."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
+    cell: str = ""
+    """With --sim: robot cell, a name in config/cells or a YAML file; default: the simulated one of the demo's robot."""
     logs: Path | None = None
     """Folder for the nodes' logs."""
 
@@ -61,24 +65,50 @@ def main(argv: Sequence[str]) -> int:
     if options.task:
         get_task(options.task)
     if not options.sim:
+        if options.cell:
+            raise GenimaError("--cell goes with --sim; a real robot's nodes run already, with their own")
         require_terminal("replaying on a real robot")
-    from genima.data.episodes import Episode  # imported here: --help must be quick
-    from genima.robot.model import RobotModel
+    from genima.data.episodes import Episode  # only here: for --help, nothing slow is imported
+    from genima.data.episodes.robot import load_episode_robot
 
-    episode = Episode.load(options.demo, RobotModel.load(options.robot))  # rejects a faulty demo at once
+    robot = load_episode_robot(options.demo)
+    episode = Episode.load(options.demo, robot)  # reports in a moment what is wrong with it
     speed = options.speed or (1.0 if options.sim else _REAL_SPEED)
     seconds = float(episode.stamps[-1] - episode.stamps[0]) / speed
     with interruptible():
         try:
-            return _simulate(options, speed, seconds) if options.sim else _replay_real(options, speed)
+            if options.sim:
+                return _simulate(options, _cell(options, robot), speed, seconds)
+            return _replay_real(options, speed)
         except KeyboardInterrupt:
             return 130
 
 
-def _simulate(options: Replay, speed: float, most: float) -> int:
+def _cell(options: Replay, robot: RobotModel) -> Cell:
+    """The simulated cell of the demo's robot.
+
+    Raises:
+        GenimaError: where there is none, or the user's has another robot.
+    """
+    from genima.cell import load_cell
+    from genima.io import paths
+
+    if options.cell:
+        cell = load_cell(options.cell)
+        if not cell.has_robot(robot):
+            raise GenimaError(f"cell {cell.name}: its robot is {cell.robot.name}, that of {options.demo} {robot.name}")
+        return cell
+    names = sorted(file.stem for file in paths.shared("config", "cells").glob("sim_*.yaml"))
+    cells = [cell for cell in map(load_cell, names) if cell.simulator == "mujoco" and cell.has_robot(robot)]
+    if not cells:
+        raise GenimaError(f"{options.demo}: no simulated cell has its robot {robot.name}; name one with --cell")
+    return cells[0]
+
+
+def _simulate(options: Replay, cell: Cell, speed: float, most: float) -> int:
     task, seed = _scene(options)
     player = _player(options, speed)
-    with teleop_session([*simulator(), *leader_follower_nodes(options.robot), player], options.logs) as session:
+    with teleop_session([*simulator(cell), *leader_follower_nodes(cell), player], options.logs) as session:
         operator = session.operator
         operator.reset(task, seed, session.live)
         session.lead()
@@ -112,7 +142,7 @@ def _replay_real(options: Replay, speed: float) -> int:
 
 def _player(options: Replay, speed: float) -> NodeSpec:
     demo = str(options.demo.resolve())
-    parameters: dict[str, Value] = {"episode": demo, "robot": options.robot, "speed": speed}
+    parameters: dict[str, Value] = {"episode": demo, "speed": speed}
     namespace = {"__ns": f"/{options.namespace.strip('/')}"} if options.namespace else {}
     return NodeSpec("genima_nodes", "replay", parameters, namespace)
 

@@ -21,6 +21,8 @@ class Teleop:
 
     task: str = "push_button"
     """Task of the scene: push_button or take_lid_off."""
+    cell: str = "sim_panda"
+    """Robot cell: a name in config/cells or a YAML file."""
     leader: Literal["expert", "keyboard", "gamepad"] = "keyboard"
     """Leader: a scripted expert, the keys of this terminal, or a gamepad on the topic joy."""
     episodes: Episodes = 1
@@ -38,9 +40,12 @@ def main(argv: Sequence[str]) -> int:
     expert = options.leader == "expert"
     if not expert:
         require_terminal(f"--leader {options.leader}")
+    from genima.cell import load_cell  # only here: for --help, nothing slow is imported
+
+    cell = load_cell(options.cell)
     with interruptible():
         try:
-            with teleop_session(teleop_stack("expert" if expert else "jog"), options.logs) as session:
+            with teleop_session(teleop_stack(cell, "expert" if expert else "jog"), options.logs) as session:
                 return _run_expert(options, session) if expert else _run_manual(options, session)
         except KeyboardInterrupt:
             return 130

@@ -31,7 +31,7 @@ class TrainDiffusion:
     conditioning: Literal["controlnet", "unet"] = "controlnet"
     """How the scene enters: a ControlNet made from the UNet, or the UNet itself, trained as in InstructPix2Pix."""
     tiled: bool = True
-    """Draw the four views as one picture; --no-tiled draws each by itself (the paper's ablation)."""
+    """Draw the views as one picture; --no-tiled draws each by itself (the paper's ablation)."""
     views: tuple[str, ...] | None = None
     """Four of the rendered views in tile order; without it as rendered."""
     inference_steps: InferenceSteps = 10

@@ -10,39 +10,41 @@ import av
 import cv2
 import numpy as np
 
+from genima.cameras.tiling import tile_grid
 from genima.errors import GenimaError
 from genima.io.files import atomic_write, shorten
 from genima.system.terminal import printable
 from genima.types import Image
 
-_SIDE = 512  # px of each half
+_HEIGHT = 512  # px; a tile of 2x2 views is as wide
 _BAR, _TEXT = 28, 16  # px: height of the bars above and below the picture, and of their text
 FPS = 5  # about as often as something new is drawn; every frame costs the robot's processor
 
 
 def side_by_side(observation: Image, drawn: Image | None) -> Image:
-    """Join two tiles to one picture (512, 1024, 3); without a drawn target, the observation alone, (512, 512, 3)."""
+    """Join two tiles to one picture (512, w, 3); without a drawn target, the observation alone."""
     if drawn is None:
         return _resize(observation)
     return np.concatenate([_resize(observation), _resize(drawn)], axis=1)
 
 
 def label(picture: Image, views: Sequence[str], instruction: str) -> Image:
-    """Return the picture (512, 1024, 3) with the names of its halves and views, and the instruction: (568, 1024, 3).
+    """Return the picture (512, w, 3) with the names of its halves and views, and the instruction: (568, w, 3).
 
     ``views``: in tile order, left to right, then down.
     """
     from PIL import Image as Picture
     from PIL import ImageDraw, ImageFont
 
-    height, width = picture.shape[:2]
+    (height, width), (rows, columns) = picture.shape[:2], tile_grid(len(views))
     sheet = Picture.new("RGB", (width, height + 2 * _BAR), "white")
     sheet.paste(Picture.fromarray(picture), (0, _BAR))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
     for k, title in enumerate(("observation", "drawn target")):
         draw.text(((k + 0.5) * width / 2, _BAR / 2), title, "black", font, anchor="mm")
         for n, view in enumerate(views):
-            corner = (k * width / 2 + n % 2 * width / 4 + 4, _BAR + n // 2 * height / 2 + 4)
+            row, column = divmod(n, columns)
+            corner = ((k + column / columns) * width / 2 + 4, _BAR + row / rows * height + 4)
             draw.text(corner, view.replace("_", " "), "white", font, stroke_width=2, stroke_fill="black")
     draw.text((width / 2, height + 1.5 * _BAR), printable(shorten(instruction, 100)), "black", font, anchor="mm")
     return np.asarray(sheet)
@@ -61,7 +63,7 @@ def write_picture(path: Path, picture: Image) -> None:
 class Video:
     """MP4 file that gets its name when it is complete."""
 
-    def __init__(self, path: Path, width: int = 2 * _SIDE) -> None:
+    def __init__(self, path: Path, width: int) -> None:
         """Raise a GenimaError when the file cannot be made; pictures are ``width`` px wide."""
         self._path, self._part = path, path.with_name(path.name + ".part")
         try:
@@ -69,7 +71,7 @@ class Video:
         except OSError as error:
             raise self._error(error) from None
         self._stream = self._container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "23"})
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, _SIDE, "yuv420p"
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, _HEIGHT, "yuv420p"
         self._stream.codec_context.thread_count = 1  # the robot comes first
 
     def add(self, picture: Image) -> None:
@@ -120,7 +122,7 @@ class Window:
         self._shown = 0.0
         self._figure, axes = plt.subplots(num="Genima: observation | drawn target", figsize=(10, 5), layout="tight")
         axes.set_axis_off()
-        self._image = axes.imshow(np.zeros((_SIDE, 2 * _SIDE, 3), np.uint8))
+        self._image = axes.imshow(np.zeros((_HEIGHT, 2 * _HEIGHT, 3), np.uint8))
 
     def show(self, picture: Image) -> None:
         """Replace the shown picture, a few times a second at most."""
@@ -137,6 +139,8 @@ class Window:
 
 
 def _resize(tile: Image) -> Image:
-    if tile.shape[:2] == (_SIDE, _SIDE):
+    height, width = tile.shape[:2]
+    if height == _HEIGHT:
         return tile
-    return np.asarray(cv2.resize(tile, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST), np.uint8)
+    width = 2 * round(_HEIGHT * width / height / 2)  # H.264 takes even sizes
+    return np.asarray(cv2.resize(tile, (width, _HEIGHT), interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -15,10 +15,11 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
+from genima.cell import ROS_DRIVER
 from genima.control.setpoint_follower import PERIOD, SetpointFollower
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
-from genima.robot.model import RobotModel, pick
+from genima.robot.model import pick
 from genima.types import Command, Joints
 from genima_nodes.drivers.controller_messages import controller_target
 from genima_nodes.ros import messages, parameters, qos
@@ -52,8 +53,9 @@ class ArmAdapterNode(Node):
             GenimaError: for a backend that does not exist or does not fit the robot.
         """
         super().__init__("arm_adapter", **options)
-        self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
-        self._backend = backend = ArmBackend.load(parameters.text(self, "backend", "crisp"))
+        cell = parameters.cell(self, ROS_DRIVER)
+        self._robot = cell.robot
+        self._backend = backend = ArmBackend.load(parameters.text(self, "backend", cell.require_driver().arm or ""))
         self._names = backend.joint_names(self._robot)
         self._period = 1 / parameters.number(self, "state_rate", 200.0, 20.0, 1000.0)  # s between joint states
         self._target = controller_target(backend, self._names)

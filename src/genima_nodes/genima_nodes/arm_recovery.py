@@ -22,6 +22,7 @@ from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from genima.cell import ROS_DRIVER
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
 from genima_nodes.ros import parameters
@@ -50,7 +51,8 @@ class ArmRecoveryNode(Node):
             GenimaError: for a backend without recovery, or whose messages are not installed.
         """
         super().__init__("arm_recovery", **options)
-        backend = ArmBackend.load(parameters.text(self, "backend", "crisp"))
+        cell = parameters.cell(self, ROS_DRIVER)
+        backend = ArmBackend.load(parameters.text(self, "backend", cell.require_driver().arm or ""))
         if backend.recovery is None:
             raise GenimaError(f"backend {backend.name}: no recovery; do not start arm_recovery")
         self._controller, self._settings = backend.controller, backend.recovery

@@ -45,14 +45,14 @@ class CameraTransformsNode(Node):
             GenimaError: for parameters that make no sense, and calibrations that contradict each other.
         """
         super().__init__("camera_transforms", **options)
-        folder = parameters.text(self, "calibration", "sim")
-        robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        cell = parameters.calibrated_cell(self)
+        folder, robot = cell.calibration, cell.robot
         self._wait = parameters.number(self, "wait", 5.0, -1.0)  # s for a driver's frames; below 0: for ever
         self._prefix = parameters.frame_prefix(self, "prefix")  # of the robot's frames
         self._named = {  # the robot's frames, where they are not called as in franka_description or in the file
             parent: parameters.text(self, f"{parent}_frame", "") for parent in ("base", "flange")
         }
-        wanted = parameters.texts(self, "views", ())  # empty: all that are calibrated
+        wanted = parameters.texts(self, "views", cell.views)
         self._cameras = self._load(folder, robot, wanted)
         self._tree = FrameTree()  # other publishers' frames
         self._published: dict[str, list[FrameAttachment]] = {}  # by view

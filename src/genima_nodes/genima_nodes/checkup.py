@@ -6,10 +6,7 @@ import sys
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from genima.cameras.calibration_file import load_cameras
-from genima.cameras.rig import load_rig
 from genima.doctor import Finding, Status
-from genima.robot.model import RobotModel
 from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.node_process import FILMING_NICENESS, run
 from genima_nodes.ros.paced_thread import STEADY
@@ -31,13 +28,9 @@ class CheckupNode(TopicListener):
         GenimaError: for files that are missing or malformed, and a period that makes no sense.
         """
         super().__init__(CHECKUP)
-        cameras = parameters.text(self, "cameras", "")  # camera of each view; empty: the usual ones
-        views = parameters.views(self)
-        rig = load_rig(cameras) if cameras else {}
-        calibration = parameters.text(self, "calibration", "")
-        robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        cell = parameters.cell(self)
         period = parameters.number(self, "period", 5.0, 1.0)  # s
-        self.expect(list(rig) or views, rig, load_cameras(calibration) if calibration else {}, robot)
+        self.expect(cell.views, cell.rig, cell.load_cameras() if cell.calibrated else {}, cell.robot)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
         self.create_timer(period, self._check, clock=STEADY)
 

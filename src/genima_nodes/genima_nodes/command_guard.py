@@ -19,7 +19,6 @@ from genima.control.command_guard import CommandGuard, GuardOutput, GuardSetting
 from genima.control.guard_status import INTENDED, GuardReason, GuardState
 from genima.errors import GenimaError
 from genima.robot.body import has_meshes
-from genima.robot.model import RobotModel
 from genima.types import Joints
 from genima_interfaces.msg import GuardStatus
 from genima_interfaces.srv import SelectSource
@@ -48,10 +47,13 @@ class CommandGuardNode(Node):
             GenimaError: for a parameter out of range.
         """
         super().__init__("command_guard", **options)
-        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
-        rate = parameters.rate(self)
+        cell = parameters.cell(self)
+        self._robot = cell.robot
+        rate = parameters.rate(self, cell.guard.rate)
         settings = parameters.settings(self, GuardSettings())
-        self._guard = CommandGuard(self._robot, rate, SOURCES, settings, self._forbidden_regions())
+        self._guard = CommandGuard(
+            self._robot, rate, SOURCES, settings, self._forbidden_regions(cell.guard.self_collision)
+        )
         self._contested: set[str] = set()  # sources with more than one publisher
         self._lock = threading.Lock()
         self._stamp_clock = StampClock(self)
@@ -96,13 +98,13 @@ class CommandGuardNode(Node):
             time.sleep(0.01)
         self._pace.close()
 
-    def _forbidden_regions(self) -> list[ForbiddenRegion]:
+    def _forbidden_regions(self, self_collision: bool | None) -> list[ForbiddenRegion]:
         regions: list[ForbiddenRegion] = []
         box = parameters.numbers(self, "workspace", [0.0])
         if box != [0.0]:
             regions.append(Workspace(self._robot, box[:3], box[3:]))
         known = has_meshes(self._robot)
-        if parameters.flag(self, "self_collision", known):
+        if parameters.flag(self, "self_collision", known if self_collision is None else self_collision):
             regions.append(SelfCollision(self._robot))
         elif not known:
             self.get_logger().warning(

@@ -19,13 +19,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from genima.cameras.calibration_file import load_cameras
 from genima.control.chunk_stream import ChunkStream, Mode
 from genima.errors import GenimaError
 from genima.policy.spec import CONTROLLER, read_pair
 from genima.policy.target_consistency import TargetConsistency
 from genima.policy.temporal_ensemble import TemporalEnsemble
-from genima.robot.model import RobotModel
 from genima.types import ActionChunk, DrawnTarget, Joints
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_interfaces.msg import GuardStatus, Observed
@@ -74,20 +72,16 @@ class ControllerNode(Node):
         self._ensemble = TemporalEnsemble(ensemble_m) if ensemble else None
         self._observation_timeout = parameters.number(self, "observation_timeout", 0.2)  # s
         self._least_agreement = parameters.number(self, "least_agreement", 0.45, 0.0, 1.0)
-        calibration = parameters.text(self, "calibration", "")
+        cell = parameters.calibrated_cell(self)
         self._threads = parameters.integer(self, "threads", 1, 1, 1024)
-        robot = parameters.text(self, "robot", "panda")  # of action chunks; a checkpoint names its own
         self._consistency: TargetConsistency | None = None
         if drawn_targets:
             if controller is None:
                 controller = _load_controller(checkpoint, device, self._threads)
-            self._robot = controller.robot
-            if calibration:
-                cameras = load_cameras(calibration)
-                self._consistency = TargetConsistency(controller.spec, self._robot, cameras)
-        else:
-            self._robot = RobotModel.load(robot)
-        self._controller = controller
+                cell.require_policy(controller.spec, f"the checkpoint {checkpoint or 'of Genima'}")
+            if cell.calibration:
+                self._consistency = TargetConsistency(controller.spec, cell.robot, cell.load_cameras())
+        self._robot, self._controller = cell.robot, controller
         self._stream = ChunkStream(self._robot, rate, execution_horizon or None, mode)
         self._stream_lock = threading.Lock()  # also of the task
         self._targets: LatestValue[DrawnTarget] = LatestValue()

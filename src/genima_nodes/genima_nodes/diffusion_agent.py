@@ -42,12 +42,14 @@ class DiffusionAgentNode(Node):
         super().__init__("diffusion_agent", **options)
         checkpoint = parameters.text(self, "checkpoint", "")
         device = parameters.text(self, "device", "cpu")
+        cell = parameters.calibrated_cell(self)
         self._seed = parameters.integer(self, "seed", 0, 0, 2**62)
         torch.set_num_threads(parameters.integer(self, "threads", 0, 0, 1024) or spare_threads())
         sampling = sampling_options(self)
         self._diagnostics = DiagnosticUpdater(self)
         if agent is None:
             agent = DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
+            cell.require_policy(agent.spec, f"the checkpoint {checkpoint or 'of Genima'}")
             pipeline = agent.pipeline = CompiledPipeline(agent, sampling)
             minutes = ", which takes minutes the first time" if pipeline.config.compile else ""
             self.get_logger().info(f"model: preparing {pipeline.config}{minutes}")
@@ -65,7 +67,7 @@ class DiffusionAgentNode(Node):
         }
         virtual = agent.camera_views != agent.views  # rendered from the measured joints
         self._observations = ObservationSynchronizer(
-            self, self._diagnostics, agent.robot, agent.camera_views, agent.camera_size, joints_required=virtual
+            self, self._diagnostics, agent.robot, agent.camera_views, agent.camera_size, virtual, cell.calibration
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._generate_forever, name="drawing", daemon=True)

@@ -16,8 +16,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from genima.cell import OWN_DRIVER
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel, pick
+from genima.robot.model import pick
 from genima.types import Command, Joints
 from genima_nodes.drivers.libfranka_arm import ArmSettings, ArmState, FrankaArm
 from genima_nodes.ros import messages, parameters, qos
@@ -45,8 +46,9 @@ class FrankaArmNode(Node):
             GenimaError: for parameters that make no sense, and a robot that is not there or another one.
         """
         super().__init__("franka_arm", **options)
-        self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
-        address = parameters.text(self, "robot_ip", "172.16.0.2")
+        cell = parameters.cell(self, OWN_DRIVER)
+        self._robot = cell.robot
+        address = parameters.text(self, "robot_ip", cell.require_driver().robot_ip)
         self._period = 1 / parameters.number(self, "state_rate", 200.0, 10.0, _READ_RATE)  # s
         self._has_gripper = parameters.flag(self, "has_gripper", True)
         self._arm = FrankaArm(address, self._robot, parameters.settings(self, ArmSettings()))

@@ -15,8 +15,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from genima.cell import OWN_DRIVER
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel, limit_fraction, pick
+from genima.robot.model import limit_fraction, pick
 from genima_nodes.drivers.libfranka_hand import FrankaHand
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
@@ -39,8 +40,9 @@ class FrankaHandNode(Node):
             GenimaError: for parameters that make no sense.
         """
         super().__init__("franka_hand", **options)
-        self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
-        address = parameters.text(self, "robot_ip", "172.16.0.2")
+        cell = parameters.cell(self, OWN_DRIVER)
+        self._robot = cell.robot
+        address = parameters.text(self, "robot_ip", cell.require_driver().robot_ip)
         force = parameters.number(self, "force", 30.0, 1.0, 70.0)  # N; 70 is what it can hold
         speed = parameters.number(self, "speed", 0.1, 0.01, 0.2)  # m/s
         self._hand = FrankaHand(address, force, speed)

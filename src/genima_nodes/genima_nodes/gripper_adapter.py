@@ -19,9 +19,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
+from genima.cell import ROS_DRIVER
 from genima.errors import GenimaError
 from genima.robot.backend import GripperAction, GripperBackend
-from genima.robot.model import RobotModel, limit_fraction
+from genima.robot.model import limit_fraction
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
@@ -62,8 +63,10 @@ class GripperAdapterNode(Node):
             GenimaError: for a backend that does not exist, or whose messages are not installed.
         """
         super().__init__("gripper_adapter", **options)
-        self._robot = RobotModel.load(parameters.text(self, "robot", "fr3"))
-        self._backend = GripperBackend.load(parameters.text(self, "backend", "robotiq_2f140"))
+        cell = parameters.cell(self, ROS_DRIVER)
+        self._robot = cell.robot
+        gripper = cell.require_driver().gripper or ""
+        self._backend = GripperBackend.load(parameters.text(self, "backend", gripper))
         self._actions: dict[str, ActionClient] = {}  # by the action's name
         self._problem = f"nobody serves {self.resolve_topic_name(self._backend.action)}"  # while there is no server
         self._kind = self._backend.kind

@@ -17,7 +17,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Float32
 
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel, limit_fraction
+from genima.robot.model import limit_fraction
 from genima.teleop.cartesian_jog import CartesianJog
 from genima.teleop.gamepad import Gamepad
 from genima.teleop.leader_mapping import toggle_gripper
@@ -41,7 +41,7 @@ class JogNode(Node):
         GenimaError: for an invalid parameter or gamepad file.
         """
         super().__init__("jog")
-        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        self._robot = parameters.cell(self).robot
         self._period = 1 / parameters.number(self, "rate", 100.0, 20.0, 200.0)
         file = parameters.text(self, "gamepad", "")
         self._gamepad = Gamepad.load(Path(file) if file else None)

@@ -18,7 +18,6 @@ from genima.errors import GenimaError
 from genima.policy.base import Policy
 from genima.policy.diffusion_agent.execution_config import spare_threads
 from genima.policy.registry import GENIMA, PolicyOptions, load_policy
-from genima.policy.spec import PolicySpec
 from genima.policy.trajectory_policy import TrajectoryPolicy
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Joints, Observation
@@ -44,12 +43,12 @@ class PolicyNode(Node):
             GenimaError: for parameters out of range, and a policy that cannot be loaded.
         """
         super().__init__("policy", **options)
-        name = parameters.text(self, "policy", GENIMA)
+        name, cell = parameters.text(self, "policy", GENIMA), parameters.calibrated_cell(self)
         policy_options = PolicyOptions(
             checkpoint=parameters.text(self, "checkpoint", ""),
             device=parameters.text(self, "device", "cpu"),
-            robot=parameters.text(self, "robot", "panda"),
-            views=tuple(parameters.texts(self, "views", PolicySpec.views)),
+            robot=cell.robot_reference,
+            views=cell.views,
             episode=parameters.text(self, "episode", ""),
             sampling=sampling_options(self),
         )
@@ -58,8 +57,12 @@ class PolicyNode(Node):
         if policy is None:
             policy = load_policy(name, policy_options)
             self.get_logger().info(f"policy {name}: preparing")
+            if isinstance(policy, TrajectoryPolicy):  # it looks at no image
+                policy.spec.require_robot(cell.robot, f"policy {name}")
+            else:
+                cell.require_policy(policy.spec, f"policy {name}")
             _warm_up(policy)
-        self._policy, self._robot = policy, RobotModel.load(policy.spec.robot)
+        self._policy, self._robot = policy, cell.robot
         self._task_number = 0
         self._objects: dict[str, NDArray[np.float64]] = {}
 
@@ -71,7 +74,7 @@ class PolicyNode(Node):
         views = [view for view in policy.spec.views if view != VIRTUAL]
         size = None if isinstance(policy, TrajectoryPolicy) else policy.spec.camera_size  # that looks at no image
         self._observations = ObservationSynchronizer(
-            self, self._diagnostics, self._robot, views, size, joints_required=True
+            self, self._diagnostics, self._robot, views, size, True, cell.calibration
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._predict_forever, name="policy", daemon=True)

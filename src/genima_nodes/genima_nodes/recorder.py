@@ -28,12 +28,12 @@ from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import SetBool, Trigger
 
 from genima.cameras.calibration_file import CameraCalibration, calibration_folder
+from genima.cell import Cell
 from genima.data.episodes import bag
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.metadata import Qos
 from genima.errors import GenimaError
 from genima.io import paths
-from genima.robot.model import RobotModel
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes.ros import messages, parameters, qos
@@ -66,7 +66,8 @@ class RecorderNode(Node):
         """
         super().__init__("recorder", **options)
         self._folder = Path(parameters.text(self, "folder", "data/demos"))
-        self._views = parameters.views(self)
+        cell = parameters.calibrated_cell(self)
+        self._views = parameters.views(self, cell.views)
         self._images = parameters.text(self, "images", "jpeg")
         if self._images not in ("raw", *ENCODINGS):
             raise GenimaError(f"recorder: images is {self._images!r}; known: raw, {', '.join(ENCODINGS)}")
@@ -74,10 +75,7 @@ class RecorderNode(Node):
             self, "reserve", 2.0, apply=partial(setattr, self, "_reserve")
         )
         self._recreatable = parameters.flag(self, "recreatable", False)
-        robot = parameters.text(self, "robot", "panda")
-        RobotModel.load(robot)
-        calibration = parameters.text(self, "calibration", "")
-        self._episode_files = _episode_files(robot, calibration, self._views)
+        self._episode_files = _episode_files(cell, self._views)
         bag.types()  # slow: must not delay the first episode
 
         self._bag: BagRecorder | None = None
@@ -321,11 +319,11 @@ def _type_name(kind: type) -> str:
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
-def _episode_files(robot: str, calibration: str, views: list[str]) -> dict[str, str]:
+def _episode_files(cell: Cell, views: list[str]) -> dict[str, str]:
     """Return the robot model and calibrations in use, as files on disk, by topic."""
-    texts = {"/robot_model": paths.named(robot, "config", "robots").read_text(encoding="utf-8")}
-    if calibration:
-        folder = calibration_folder(calibration)
+    texts = {bag.ROBOT_MODEL: paths.named(cell.robot_reference, "config", "robots").read_text(encoding="utf-8")}
+    if cell.calibration:
+        folder = calibration_folder(cell.calibration)
         for view in views:
             if not (file := folder / f"{view}.yaml").exists():
                 raise GenimaError(f"recorder: {folder} has no calibration of view {view}")

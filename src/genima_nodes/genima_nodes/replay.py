@@ -13,7 +13,9 @@ from std_srvs.srv import Trigger
 
 from genima.control.joint_trajectory import JointTrajectory
 from genima.data.episodes import Episode
+from genima.data.episodes.robot import load_episode_robot
 from genima.errors import GenimaError
+from genima.robot.model import RobotModel
 from genima.system.command_line import REPLAY_SPEED
 from genima_nodes.ros import parameters
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
@@ -30,16 +32,21 @@ class ReplayNode(TrajectoryLeader):
         """
         super().__init__("replay")
         speed = parameters.number(self, "speed", 1.0, *REPLAY_SPEED)
-        demo = parameters.text(self, "episode", "")
-        if not demo:
-            raise GenimaError("replay: the parameter episode is missing; give the folder of a demo: -p episode:=FOLDER")
-        episode = Episode.load(Path(demo), self.robot)
+        episode = Episode.load(self._demo, self.robot)
         times = (episode.stamps - episode.stamps[0]) / speed
         self._episode = JointTrajectory(times, episode.command_positions, episode.command_gripper)
         self._home()
         self.create_service(Trigger, "leader/home", answer_service(self._home))
         self.create_service(Trigger, "leader/play", answer_service(self._play))
         self.start()
+
+    def _load_robot(self) -> RobotModel:
+        """The robot of the episode."""
+        demo = parameters.text(self, "episode", "")
+        if not demo:
+            raise GenimaError("replay: the parameter episode is missing; give the folder of a demo: -p episode:=FOLDER")
+        self._demo = Path(demo)
+        return load_episode_robot(self._demo)
 
     def _home(self) -> str:
         positions, _, gripper = self._episode.at(0.0)

@@ -54,7 +54,7 @@ class SceneOverlayNode(Node):
             GenimaError: for parameters that make no sense, and an episode that cannot be shown.
         """
         super().__init__("scene_overlay", **options)
-        self._views = parameters.views(self)
+        self._views = parameters.views(self, parameters.cell(self).views)
         self._match = parameters.number(self, "match", MATCH, 0.0, 1.0, partial(setattr, self, "_match"))
         self._picture = Path(parameters.text(self, "picture", "scene_overlay.png"))
         if self._picture.suffix != ".png":

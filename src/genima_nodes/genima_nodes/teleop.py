@@ -21,7 +21,7 @@ from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel, limit_fraction
+from genima.robot.model import limit_fraction
 from genima.teleop.leader_follower import FollowerState, LeaderFollower, LeaderFollowerSettings
 from genima.teleop.leader_mapping import LeaderMapping, LeaderSample, toggle_gripper
 from genima_interfaces.msg import GuardStatus, TeleopStatus
@@ -51,7 +51,7 @@ class TeleopNode(Node):
             GenimaError: for an invalid parameter or leader file.
         """
         super().__init__("teleop", **options)
-        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        self._robot = parameters.cell(self).robot
         self._leader = LeaderMapping.load(parameters.text(self, "leader", "panda"), self._robot)
         settings = parameters.settings(self, LeaderFollowerSettings())
         self._mirror, self._near = LeaderFollower(self._robot, settings), settings.near

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from genima.cell import SIMULATED, Cell, load_cell
 from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.system.process_pool import WorkerPool
@@ -22,8 +23,9 @@ from genima_sim.tasks import DEMO_HZ, DEMO_SEED, get_task
 class DemoRecorder:
     """Let an expert move the arm, and write images, joints and commands at ``DEMO_HZ``."""
 
-    def __init__(self) -> None:
-        self.simulation = Simulation()
+    def __init__(self, cell: Cell | None = None) -> None:
+        cell = cell or load_cell(SIMULATED)
+        self.simulation = Simulation(cell.robot, cameras=cell.load_cameras())
         self.renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
         self.expert = Expert(self.simulation.robot)
 
@@ -63,17 +65,20 @@ class _ExpertFailed(Exception):
     pass
 
 
-def record(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED, workers: int = 2) -> int:
-    """Record ``episodes`` demos of each task, with seeds from ``seed`` on; return the exit code.
+def record(
+    out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED, workers: int = 2, cell: str = SIMULATED
+) -> int:
+    """Record ``episodes`` demos of each task, with seeds from ``seed`` on; those already there are kept.
 
     Demos that are there already are kept.
 
     Raises:
         GenimaError: when no expert succeeded.
     """
+    load_cell(cell)  # before processes begin
     folders = episode_folders(out, tasks, episodes, seed)
     todo = [folder for folder in folders if not folder.exists()]
-    failed = _record_all(todo, workers, len(folders)) if todo else 0
+    failed = _record_all(todo, workers, len(folders), cell) if todo else 0
     print(f"{len(folders) - failed} demos in {out}; the expert failed {failed} times")
     if failed == len(folders):
         raise GenimaError("no expert succeeded; nothing was recorded")
@@ -85,11 +90,11 @@ def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = 
     return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
 
 
-def _record_all(folders: Sequence[Path], workers: int, total: int) -> int:
-    """Record in processes; return how often the expert failed."""
+def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str) -> int:
+    """Record in processes; returns how often the expert failed."""
     bar = tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True)
     failed = 0
-    with bar, WorkerPool(workers, _start_worker) as pool:
+    with bar, WorkerPool(workers, _start_worker, (cell,)) as pool:
         jobs = [pool.submit(_record_one, folder) for folder in folders]
         for job in as_completed(jobs):
             failed += not job.result()
@@ -100,9 +105,9 @@ def _record_all(folders: Sequence[Path], workers: int, total: int) -> int:
 _recorder: DemoRecorder
 
 
-def _start_worker() -> None:
+def _start_worker(cell: str) -> None:
     global _recorder
-    _recorder = DemoRecorder()
+    _recorder = DemoRecorder(load_cell(cell))
 
 
 def _record_one(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genima.cell import SIMULATED, Cell, load_cell
 from genima.types import Command, Joints, Observation
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
@@ -12,8 +13,9 @@ class Environment:
 
     command_rate = 50.0  # Hz
 
-    def __init__(self) -> None:
-        self.simulation = Simulation()
+    def __init__(self, cell: Cell | None = None) -> None:
+        cell = cell or load_cell(SIMULATED)
+        self.simulation = Simulation(cell.robot, cameras=cell.load_cameras())
         self._renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
 
     def reset(self, task: str, seed: int) -> None:

@@ -20,7 +20,6 @@ from std_msgs.msg import String
 
 from genima.cameras.camera import Camera
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
 from genima.types import Command, Image, Joints
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
@@ -74,7 +73,8 @@ class SceneNode(Node):
         options: those of a node.
         """
         super().__init__(name, **options)
-        self._robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        self._cell = parameters.cell(self)
+        self._robot = self._cell.robot
         self._exposure = 1 / parameters.number(self, "camera_rate", camera_rate, 0.1, _MAX_CAMERA_RATE)  # s between two
         self._lock = threading.Lock()  # of the scene and the three below
         self._command: Command | None = None

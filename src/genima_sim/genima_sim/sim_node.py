@@ -41,7 +41,7 @@ class SimNode(SceneNode):
         backlog = parameters.integer(self, "camera_backlog", 0, 0, 1000)
         board = self._calibration_board()
         self._view = parameters.view(self, "")  # the only rendered view; empty: all
-        self._simulation = simulation or Simulation(self._robot, board, self._view or None)
+        self._simulation = simulation or Simulation(self._robot, board, self._view or None, self._cell.load_cameras())
         # scene, configuration, stamp in s
         self._exposed: deque[tuple[mujoco.MjModel, np.ndarray, float]] = deque(maxlen=backlog + 1)
         self._pending = threading.Semaphore(0)  # counts exposures, and the end

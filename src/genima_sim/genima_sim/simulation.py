@@ -38,12 +38,17 @@ class Simulation:
     """
 
     def __init__(
-        self, robot: RobotModel | None = None, board: MountedBoard | None = None, facing: str | None = None
+        self,
+        robot: RobotModel | None = None,
+        board: MountedBoard | None = None,
+        facing: str | None = None,
+        cameras: Mapping[str, Camera] | None = None,
     ) -> None:
         """Args:
         robot: the arm.
         board: a calibration board in the scene.
         facing: the view that a board in the gripper faces at the start of an episode.
+        cameras: by view; None: those of calibration/sim.
 
         Raises:
             GenimaError: for an unknown view, and for a robot with another gripper.
@@ -52,7 +57,7 @@ class Simulation:
         if self.robot.gripper != _GRIPPER:
             raise GenimaError(f"the simulated robot has a {_GRIPPER}, {self.robot.name} has a {self.robot.gripper}")
         self.board = board
-        self.cameras: Mapping[str, Camera] = load_cameras("sim")
+        self.cameras: Mapping[str, Camera] = cameras or load_cameras("sim")
         if board is not None:
             size = _BOARD_CAMERA_SIZE
             self.cameras = {view: camera.scaled(size, size) for view, camera in self.cameras.items()}

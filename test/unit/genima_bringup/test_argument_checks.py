@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cells import write_cell
 from untrained import save_checkpoints
 
+from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima.io import paths
 from genima_bringup import argument_checks as checks
@@ -15,8 +17,7 @@ from genima_bringup import argument_checks as checks
 ROOT = Path(__file__).resolve().parents[3]
 FILE = str(ROOT / "README.md")
 REAL = {
-    "robot": "fr3", "gripper": "robotiq_2f140", "backend": "crisp", "namespace": "", "hardware": "true",
-    "policy": "false", "record": "false", "calibration": "sim", "checkpoint": "", "cameras": "four_d415",
+    "cell": "fr3_crisp", "namespace": "", "hardware": "true", "policy": "false", "record": "false", "checkpoint": "",
     "folder": "data/demos",
 }  # fmt: skip
 
@@ -32,15 +33,14 @@ REAL = {
         (checks.topic, "~/image"),
         (checks.frame, "left/fr3_link0"),
         (checks.view, "left_shoulder"),
-        (checks.views, "[front, wrist]"),
         (checks.host, "fe80::1"),
         (checks.host, "fr3.here"),
         (checks.device, "cuda:1"),
         (checks.dds, "two_machines"),
         (checks.robot, "fr3"),
         (checks.board, ""),
-        (checks.cameras, "four_d415"),
-        (checks.calibration, "sim"),
+        (checks.cell, "fr3_crisp"),
+        (checks.optional_host, ""),
         (checks.checkpoint, ""),
         (checks.episode, ""),
         (checks.output_folder, "data/new/demos"),
@@ -60,14 +60,13 @@ def test_what_makes_sense(check: checks.Check, text: str) -> None:
         (checks.topic, ["", "a-b", "a b"]),
         (checks.frame, ["", "/", "fr3-link0"]),
         (checks.view, ["", "left-shoulder", "a/b"]),
-        (checks.views, ["front", "[]", "[1]", "[a-b]", "[front, front]", "{", "2020-01-01"]),
         (checks.host, ["", "a b", "a;b", "x" * 300]),
         (checks.device, ["tpu", "", "cuda:x"]),
         (checks.dds, ["nope", "", "../dds/shared_memory"]),
         (checks.robot, ["r2d2", "", "nowhere.yaml", "\0.yaml"]),
         (checks.board, ["nowhere.yaml", FILE]),
-        (checks.cameras, ["nowhere", "nowhere.yaml", ""]),
-        (checks.calibration, ["nowhere", FILE]),
+        (checks.cell, ["nowhere", "nowhere.yaml", "", FILE]),
+        (checks.optional_host, ["a b"]),
         (checks.checkpoint, ["nowhere", FILE]),
         (checks.episode, ["nowhere", FILE]),
         (checks.existing_file, ["nowhere", "/tmp"]),
@@ -82,61 +81,88 @@ def test_what_makes_no_sense(check: checks.Check, texts: list[str]) -> None:
         assert str(error.value).isprintable() and str(error.value).startswith("x:=")
 
 
+def panda_by_franka_ros2(folder: Path) -> str:
+    return write_cell(folder, "fr3_crisp", robot="panda")
+
+
+def panda_with_an_fr3s_hand(folder: Path) -> str:
+    return write_cell(folder, "panda_multipanda", robot="panda_franka_hand", driver={"gripper": "franka_hand"})
+
+
+def uncalibrated(folder: Path) -> str:
+    return write_cell(folder, "fr3_crisp", calibration="nowhere")
+
+
+def calibrated(folder: Path) -> str:
+    return write_cell(folder, "fr3_crisp", calibration="sim")
+
+
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("cell", "changes", "words"),
     [
-        ({"robot": "panda"}, "robot:=panda takes backend:=multipanda"),
-        ({"robot": "panda", "backend": "multipanda", "gripper": "franka_hand"}, "gripper:=franka_hand is an FR3's"),
-        ({"namespace": "left", "backend": "gello"}, "does not go with backend:=gello"),
-        ({"calibration": "none", "policy": "true"}, "policy:=false only"),
-        ({"calibration": "nowhere"}, "calibration:=nowhere: "),
-        ({"policy": "true"}, "was trained for joints"),
-        ({"record": "true", "folder": f"{FILE}/x"}, "is not a folder"),
+        ("sim_panda", {}, "cell sim_panda: simulated by mujoco; name the cell of a real robot"),
+        (panda_by_franka_ros2, {}, "robot panda takes kind: external"),
+        (panda_with_an_fr3s_hand, {}, "is the hand of an FR3"),
+        ("fr3_gello", {"namespace": "left"}, "does not go with the controller gello"),
+        (uncalibrated, {"policy": "true"}, r"no calibration \(nowhere\)"),
+        (calibrated, {"policy": "true"}, "was trained for joints"),
+        ("fr3_crisp", {"record": "true", "folder": f"{FILE}/x"}, "is not a folder"),
     ],
 )
-def test_arguments_of_a_real_robot_that_do_not_go_together(changes: dict[str, str], words: str) -> None:
+def test_arguments_of_a_real_robot_that_do_not_go_together(
+    cell: Any, changes: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    name = cell if isinstance(cell, str) else cell(tmp_path)
     with pytest.raises(GenimaError, match=words):
-        checks.require_real_robot(REAL | changes)
+        checks.require_real_robot(REAL | {"cell": name} | changes)
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("cell", "changes"),
     [
-        {},
-        {"namespace": "left"},
-        {"calibration": "none"},
-        {"robot": "panda", "backend": "multipanda"},
-        {"robot": "panda", "hardware": "false", "calibration": "nowhere"},
-        {"backend": "franka_arm", "gripper": "franka_hand"},
+        ("fr3_crisp", {}),
+        ("fr3_crisp_franka_hand", {"namespace": "left"}),
+        ("panda_multipanda", {}),
+        ("fr3_own_driver", {}),
+        (uncalibrated, {}),
+        (panda_by_franka_ros2, {"hardware": "false"}),
     ],
 )
-def test_arguments_of_a_real_robot_that_go_together(changes: dict[str, str]) -> None:
-    checks.require_real_robot(REAL | changes)
+def test_arguments_of_a_real_robot_that_go_together(cell: Any, changes: dict[str, str], tmp_path: Path) -> None:
+    checks.require_real_robot(REAL | {"cell": cell if isinstance(cell, str) else cell(tmp_path)} | changes)
 
 
 def test_a_checkpoint_of_this_robot_and_its_cameras(tmp_path: Path) -> None:
     folder = str(save_checkpoints(tmp_path / "checkpoint", 256, "fr3"))
     with pytest.raises(GenimaError, match="its images are 640x480"):
-        checks.require_policy("fr3", "four_d415", "sim", folder)
+        checks.require_policy(load_cell(calibrated(tmp_path)), folder)
     rig = tmp_path / "mine.yaml"
-    text = paths.shared("config", "cameras", "four_d415.yaml").read_text("utf-8")
-    rig.write_text(text.replace("640x480x30", "256x256x30"))
-    checks.require_policy("fr3", str(rig), "sim", folder)
-    rig.write_text(text.replace("640x480x30", "256x256x30").replace("front:", "ceiling:"))
-    with pytest.raises(GenimaError):
-        checks.require_policy("fr3", str(rig), "sim", folder)
+    rig.write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text("utf-8").replace("640x480", "256x256"))
+    checks.require_policy(load_cell(write_cell(tmp_path, "fr3_crisp", calibration="sim", cameras="mine.yaml")), folder)
+    few = write_cell(tmp_path, "fr3_crisp", calibration="sim", cameras="mine.yaml", views=["front", "wrist"])
+    with pytest.raises(GenimaError, match="takes the view right_shoulder, left_shoulder; cell .* has front, wrist"):
+        checks.require_policy(load_cell(few), folder)
 
 
 @pytest.mark.parametrize(
     ("check", "values"),
     [
-        (checks.require_teleop, {"robot": "panda", "leader": "nowhere"}),
-        (checks.require_simulation, {"robot": "fr3", "checkpoint": "", "backend": "mujoco", "scene": ""}),
-        (checks.require_simulation, {"robot": "panda", "checkpoint": "", "backend": "coppeliasim", "scene": "nowhere"}),
+        (checks.require_teleop, {"cell": "sim_panda", "leader": "nowhere", "sim": "false"}),
+        (checks.require_teleop, {"cell": "fr3_crisp", "leader": "same", "sim": "true"}),
+        (checks.require_simulation, {"cell": "sim_fr3", "checkpoint": ""}),
+        (checks.require_simulation, {"cell": "fr3_crisp", "checkpoint": ""}),
+        (checks.require_simulation, {"cell": "sim_rlbench", "checkpoint": ""}),
+        (checks.require_driver, {"cell": "sim_panda"}),
         (checks.require_view, {"robot": "fr3", "description": "nowhere.xacro"}),
         (checks.require_view, {"robot": "panda", "description": "/x/robots/panda/panda.urdf.xacro"}),
-        (checks.require_calibration, {"sim": "true", "view": "ceiling", "calibration": "a", "samples": ""}),
-        (checks.require_calibration, {"sim": "false", "view": "front", "calibration": f"{FILE}/x", "samples": ""}),
+        (
+            checks.require_calibration,
+            {"cell": "sim_panda", "sim": "true", "view": "ceiling", "calibration": "a", "samples": ""},
+        ),
+        (
+            checks.require_calibration,
+            {"cell": "fr3_crisp", "sim": "false", "view": "front", "calibration": f"{FILE}/x", "samples": ""},
+        ),
     ],
 )
 def test_arguments_of_other_launch_files_that_do_not_go_together(check: Any, values: dict[str, str]) -> None:

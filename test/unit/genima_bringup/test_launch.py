@@ -8,6 +8,7 @@ import logging
 import re
 import runpy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from cells import write_cell
 from launch_arguments import RECORDED, declared
 from untrained import save_checkpoints
 
 from genima.cameras.rig import load_rig
+from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.backend import ArmBackend, GripperBackend
@@ -32,6 +35,7 @@ LAUNCH = sorted((ROOT / "launch").glob("*.launch.py"))
 BRINGUP = ROOT / "src" / "genima_bringup" / "genima_bringup"
 FRANKA_ROS2 = ("crisp", "gello", "jtc")
 FR3 = RobotModel.load("fr3")
+SIM = load_cell("sim_panda")
 
 
 # ------------------------------------------------------------------------------------ read, where there is no `launch`
@@ -98,7 +102,7 @@ def test_arguments_are_declared_and_described(file: Path) -> None:
     tree = ast.parse(file.read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     arguments = [call for call in calls if call.func.id == "Argument"]  # type: ignore[union-attr]
-    assert arguments or file.name == "record.launch.py"
+    assert arguments or file.name == "cameras.launch.py"
     for call in arguments:
         assert len(call.args) >= 2 and isinstance(call.args[1], ast.Constant) and len(call.args[1].value) > 5
     used = {
@@ -112,14 +116,13 @@ def test_arguments_are_declared_and_described(file: Path) -> None:
 
 def test_processes_are_installed() -> None:
     """Whatever runs together can be started: by `launch` as an executable, without it as a module."""
-    rig = load_rig("four_d415")
     listed = [
-        *processes.simulation_stack(),
-        *processes.leader_follower_nodes(),
-        *processes.adapters("fr3", "crisp", "robotiq_2f140"),
-        *processes.real_robot_stack("fr3", "172.16.0.2", rig, "calibration/mine", "", "cpu"),
+        *processes.simulation_stack(SIM),
+        *processes.leader_follower_nodes(SIM),
+        *processes.adapters(load_cell("fr3_crisp")),
+        *processes.real_robot_stack(load_cell("fr3_own_driver")),
+        processes.recorder(SIM, {}),
         processes.markers(""),
-        NodeSpec("genima_nodes", "recorder"),
     ]
     for process in listed:
         assert importlib.util.find_spec(f"{process.package}.{process.executable}"), process.executable
@@ -129,21 +132,27 @@ def test_processes_are_installed() -> None:
 
 def test_several_cameras_are_several_nodes() -> None:
     rig = load_rig("four_d415")
-    nodes = [process.node for process in processes.real_robot_stack("fr3", "1.2.3.4", rig, "sim", "", "cpu")]
+    nodes = [process.node for process in processes.real_robot_stack(load_cell("fr3_own_driver"))]
     assert len(set(nodes)) == len(nodes)
     assert {f"{view}_camera" for view in rig} <= set(nodes)
 
 
-def test_without_the_policy_neither_models_nor_calibration_are_asked_for() -> None:
-    listed = real._processes(real.Real("1.2.3.4", "four_d415", policy=False))
-    assert listed == processes.real_robot_stack_without_policy("fr3_franka_hand", "1.2.3.4", load_rig("four_d415"))
+def test_without_the_policy_neither_models_nor_calibration_are_asked_for(tmp_path: Path) -> None:
+    listed = real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet"), policy=False))
     assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
-    calibrated = real._processes(real.Real("1.2.3.4", "four_d415", calibration="sim", policy=False))
+    calibrated = real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="sim"), policy=False))
     assert {process.node for process in calibrated} - {process.node for process in listed} == {"camera_transforms"}
-    given = ["--robot-ip", "1.2.3.4", "--cameras", "four_d415"]
-    for arguments, words in ((given, "--no-policy"), ([*given, "--no-policy", "--checkpoint", "runs/mine"], "--check")):
-        with pytest.raises(GenimaError, match=words):
-            real.main(arguments)
+    with pytest.raises(GenimaError, match="--check"):
+        real.main(["--cell", "fr3_own_driver", "--no-policy", "--checkpoint", "runs/mine"])
+    with pytest.raises(GenimaError, match="trained for joints"):
+        real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet")))
+    with pytest.raises(GenimaError, match="its drivers are ROS's; start ros2 launch"):
+        real._processes(real.Real("fr3_crisp", policy=False))
+
+
+def test_the_address_of_the_robot_may_be_another() -> None:
+    listed = real._processes(real.Real("fr3_own_driver", robot_ip="robot.here", policy=False))
+    assert {spec.parameters["robot_ip"] for spec in listed if "robot_ip" in spec.parameters} == {"robot.here"}
 
 
 # ------------------------------------------------------------------------------------------ files for ROS's own drivers
@@ -269,8 +278,11 @@ def usual(trained: dict[str, str], tmp_path: Path) -> Any:
     def arguments(file: str, **given: str) -> dict[str, str]:
         if file != "real_robot":
             return given
-        robot = given.get("robot", "fr3") + ("_franka_hand" if given.get("gripper") == "franka_hand" else "")
-        return {"calibration": "sim", "checkpoint": trained.get(robot, ""), "cameras": str(square)} | given
+        cell = given.pop("cell", "fr3_crisp")
+        calibration = given.pop("calibration", "sim")
+        if not cell.endswith(".yaml"):
+            cell = write_cell(tmp_path, cell, calibration=calibration, cameras=str(square))
+        return {"cell": cell, "checkpoint": trained.get(load_cell(cell).robot.name, "")} | given
 
     return arguments
 
@@ -341,10 +353,11 @@ def named(listed: list[NodeSpec]) -> set[str]:
     return {f"{process.package}/{process.executable}" for process in listed}
 
 
-AROUND = named(processes.driver_support_nodes("fr3", ["front"], "sim"))
-POLICY = {*named(processes.policy()), "genima_calibration/calibration_watch"}
-DRIVEN = named(processes.adapters("fr3", "crisp", "robotiq_2f140"))
-SAFE = {*named(processes.safety_nodes("fr3", "sim", ["front"])), "genima_nodes/task_runner"}
+CRISP = replace(load_cell("fr3_crisp"), calibration="sim")
+AROUND = named(processes.driver_support_nodes(CRISP))
+POLICY = named(processes.policy_nodes(CRISP))
+DRIVEN = named(processes.adapters(CRISP))
+SAFE = {*named(processes.safety_nodes(CRISP)), "genima_nodes/task_runner"}
 CLOCK = {"genima_nodes/clock_watch"}
 SPAWNED = {"controller_manager/spawner"}
 ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ros2_control_node", *SPAWNED}
@@ -353,7 +366,7 @@ ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ro
 @pytest.mark.parametrize("backend", FRANKA_ROS2)
 def test_a_real_robot_by_ros_drivers(evaluate: Any, backend: str) -> None:
     """One camera driver a view; nothing of our own drivers."""
-    found = evaluate("real_robot", backend=backend)
+    found = evaluate("real_robot", cell=f"fr3_{backend}")
     assert set(found.started) == POLICY | DRIVEN | SAFE | CLOCK | ROBOTIQ == DRIVEN | AROUND | ROBOTIQ
     assert found.included.count("rs_launch.py") == 4 and found.included.count("franka.launch.py") == 1
 
@@ -361,7 +374,7 @@ def test_a_real_robot_by_ros_drivers(evaluate: Any, backend: str) -> None:
 @pytest.mark.parametrize("backend", FRANKA_ROS2)
 def test_only_the_adapter_reaches_the_controller(evaluate: Any, backend: str) -> None:
     """Whatever the controller calls its topic; and no rule goes before those of franka_ros2's own spawners."""
-    found, described = evaluate("real_robot", backend=backend), ArmBackend.load(backend)
+    found, described = evaluate("real_robot", cell=f"fr3_{backend}"), ArmBackend.load(backend)
     words = found.spawners[described.controller]
     rule = words[words.index("--controller-ros-args") + 1]
     assert rule == f"--remap {described.subscribes}:={described.target}"
@@ -371,26 +384,23 @@ def test_only_the_adapter_reaches_the_controller(evaluate: Any, backend: str) ->
 
 def test_a_real_robot_by_our_own_drivers(evaluate: Any) -> None:
     """The same list as `./genima real` has."""
-    found = evaluate("real_robot", backend="franka_arm", gripper="franka_hand", camera_driver="realsense_camera")
-    listed = processes.real_robot_stack("fr3", "172.16.0.2", load_rig("four_d415"), "calibration/mine", "", "cpu")
+    found = evaluate("real_robot", cell="fr3_own_driver")
+    listed = processes.real_robot_stack(replace(load_cell("fr3_own_driver"), calibration="sim"))
     assert sorted(found.started) == sorted(f"{process.package}/{process.executable}" for process in listed)
 
 
-@pytest.mark.parametrize("calibration", ["sim", "none"])
+@pytest.mark.parametrize("calibration", ["sim", "not_yet"])
 def test_without_the_policy_the_list_is_the_same_too(evaluate: Any, calibration: str) -> None:
-    drivers = {"backend": "franka_arm", "gripper": "franka_hand", "camera_driver": "realsense_camera"}
-    found = evaluate("real_robot", policy="false", calibration=calibration, record="true", **drivers)
-    recorder = found.parameters["genima_nodes/recorder"]
-    named = "" if calibration == "none" else calibration
-    listed = processes.real_robot_stack_without_policy("fr3", "172.16.0.2", load_rig("four_d415"), named)
+    found = evaluate("real_robot", policy="false", cell="fr3_own_driver", calibration=calibration, record="true")
+    listed = processes.real_robot_stack_without_policy(replace(load_cell("fr3_own_driver"), calibration=calibration))
     started = [name for name in found.started if name != "genima_nodes/recorder"]
     assert sorted(started) == sorted(f"{process.package}/{process.executable}" for process in listed)
-    assert recorder["calibration"] == named
+    assert found.parameters["genima_nodes/recorder"].get("calibration") == (None if calibration == "sim" else "")
 
 
 def test_two_machines_have_everything_once(evaluate: Any) -> None:
     """But for the clocks, which are compared."""
-    robots = evaluate("real_robot", policy="false", camera_driver="none", dds="two_machines")
+    robots = evaluate("real_robot", policy="false", cameras="false", dds="two_machines")
     gpus = evaluate("real_robot", hardware="false", dds="two_machines")
     whole = evaluate("real_robot")
     assert set(robots.started) == DRIVEN | SAFE | CLOCK | ROBOTIQ
@@ -401,7 +411,7 @@ def test_two_machines_have_everything_once(evaluate: Any) -> None:
 
 
 def test_a_panda_is_driven_elsewhere(evaluate: Any) -> None:
-    found = evaluate("real_robot", robot="panda", backend="multipanda", camera_driver="none")
+    found = evaluate("real_robot", cell="panda_multipanda", cameras="false")
     assert set(found.started) == POLICY | (DRIVEN - {"genima_nodes/arm_recovery"}) | SAFE | CLOCK | ROBOTIQ
 
 
@@ -439,37 +449,27 @@ def test_shortcuts_of_drawing_reach_the_agent(evaluate: Any, file: str) -> None:
     assert found | {"steps": 2, "strength": 0.5, "controlnet_every": 3, "tiny_decoder": "7"} == found
 
 
-@pytest.mark.parametrize("arguments", [{"robot": "ur5"}, {"backend": "position"}, {"gripper": "suction"}])
-def test_what_is_not_supported_is_refused(evaluate: Any, arguments: dict[str, str]) -> None:
-    with pytest.raises(RuntimeError, match="is not valid"):
-        evaluate("real_robot", **arguments)
+def test_a_simulated_cell_has_the_guard_of_its_robot(evaluate: Any) -> None:
+    """No FR3 guard on a Panda simulator: one cell for all nodes."""
+    found = evaluate("teleop", cell="sim_fr3", sim="true", leader="same")
+    assert {given["cell"] for given in found.parameters.values()} == {"sim_fr3"}
+    assert "genima_sim/sim_node" in found.started
 
 
-@pytest.mark.parametrize(
-    "file, arguments, words",
-    [
-        ("real_robot", {}, "robot:=panda takes backend:=multipanda"),
-        ("real_robot", {"backend": "franka_arm"}, "robot:=panda takes backend:=multipanda"),
-        ("real_robot", {"backend": "multipanda", "gripper": "franka_hand"}, "gripper:=franka_hand is an FR3's"),
-        ("view", {}, "description:=FILE"),
-    ],
-)
-def test_what_there_is_not_for_a_panda_is_refused(
-    evaluate: Any, file: str, arguments: dict[str, str], words: str
-) -> None:
-    with pytest.raises(GenimaError, match=words):
-        evaluate(file, robot="panda", **arguments)
+def test_what_there_is_not_for_a_panda_is_refused(evaluate: Any) -> None:
+    with pytest.raises(GenimaError, match="description:=FILE"):
+        evaluate("view", robot="panda")
 
 
 def test_a_panda_is_seen_and_read_elsewhere(evaluate: Any, tmp_path: Path) -> None:
-    assert set(evaluate("real_robot", robot="panda", hardware="false").started) == POLICY | CLOCK
+    assert set(evaluate("real_robot", cell="panda_multipanda", hardware="false").started) == POLICY | CLOCK
     (tmp_path / "mine.urdf.xacro").write_text("<robot/>")
     assert "rviz2/rviz2" in evaluate("view", robot="panda", description=str(tmp_path / "mine.urdf.xacro")).started
 
 
-def test_a_missing_file_of_cameras_is_named(evaluate: Any) -> None:
+def test_a_missing_cell_is_named(evaluate: Any) -> None:
     with pytest.raises(GenimaError, match="nowhere.yaml"):
-        evaluate("real_robot", cameras="nowhere.yaml")
+        evaluate("cameras", cell="nowhere.yaml")
 
 
 @pytest.mark.parametrize("file", [file.name.removesuffix(".launch.py") for file in LAUNCH])
@@ -528,23 +528,19 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ("calibrate", {"view": "left-shoulder"}),
     ("calibrate", {"parent": "ceiling"}),
     ("calibrate", {"board": "nowhere.yaml"}),
-    ("calibrate", {"robot": "r2d2"}),
+    ("calibrate", {"cell": "nowhere"}),
     ("calibrate", {"image": "my-topic"}),
     ("calibrate", {"speed": "fast"}),
     ("calibrate", {"sim": "maybe"}),
     ("calibrate", {"sim": "true", "view": "ceiling"}),
     ("calibrate", {"calibration": str(ROOT / "README.md" / "x")}),
-    ("cameras", {"cameras": "nowhere.yaml"}),
-    ("cameras", {"cameras": "nowhere"}),
-    ("cameras", {"camera_driver": "webcam"}),
-    ("real_robot", {"cameras": "nowhere.yaml"}),
+    ("cameras", {"cell": "nowhere.yaml"}),
+    ("cameras", {"cell": "sim_panda"}),
     ("real_robot", {"calibration": "nowhere"}),
-    ("real_robot", {"calibration": "none"}),
     ("real_robot", {"checkpoint": "nowhere"}),
     ("real_robot", {"checkpoint": ""}),  # of a Panda
-    ("real_robot", {"robot": "ur5"}),
     ("real_robot", {"robot_ip": "a b"}),
-    ("real_robot", {"backend": "gello", "namespace": "left"}),
+    ("real_robot", {"namespace": "left", "cell": "fr3_gello"}),
     ("real_robot", {"device": "tpu"}),
     ("real_robot", {"time_limit": "nan"}),
     ("real_robot", {"hardware": "yes please"}),
@@ -552,8 +548,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ("real_robot", {"strength": "inf"}),
     ("real_robot", {"strength": "0"}),
     ("real_robot", {"folder": str(ROOT / "README.md" / "x"), "record": "true"}),
-    ("record", {"views": "front"}),
-    ("record", {"views": "[left-shoulder]"}),
+    ("record", {"cell": "nowhere"}),
     ("record", {"images": "webp"}),
     ("record", {"folder": str(ROOT / "README.md" / "x")}),
     ("record", {"episode": "nowhere"}),
@@ -561,10 +556,11 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ("robotiq", {"parent": "fr3-link8"}),
     ("sim", {"seed": "10e20"}),
     ("sim", {"checkpoint": "nowhere"}),
-    ("sim", {"robot": "fr3"}),
-    ("sim", {"scene": "nowhere", "backend": "coppeliasim"}),
-    ("sim", {"port": "99999", "backend": "coppeliasim"}),
-    ("teleop", {"robot": "r2d2"}),
+    ("sim", {"cell": "sim_fr3"}),  # the bundled models are of a Panda
+    ("sim", {"cell": "fr3_crisp"}),
+    ("sim", {"port": "99999"}),
+    ("teleop", {"cell": "nowhere"}),
+    ("teleop", {"cell": "fr3_crisp", "sim": "true", "leader": "same"}),
     ("teleop", {"leader": "nowhere.yaml"}),
     ("teleop", {"leader_joints": "a-b"}),
     ("teleop", {"speed": "-1"}),
@@ -639,10 +635,12 @@ def test_relative_paths_begin_at_the_callers_folder(
     launched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "cameras.yaml").write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text())
-    monkeypatch.chdir(tmp_path / "mine")
-    code, started, _ = launched("cameras", cameras="cameras.yaml", camera_driver="realsense_camera")
+    folder = tmp_path / "mine"
+    (folder / "cameras.yaml").write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text())
+    file = Path(write_cell(folder, "fr3_own_driver", cameras="cameras.yaml")).name
+    monkeypatch.chdir(folder)
+    code, started, _ = launched("cameras", cell=file)
     assert code == 0 and started == ["genima_nodes/realsense_camera"] * 4
     monkeypatch.chdir(tmp_path)
     (tmp_path / "started").unlink()
-    assert launched("cameras", cameras="cameras.yaml")[:2] == (1, [])
+    assert launched("cameras", cell=file)[:2] == (1, [])

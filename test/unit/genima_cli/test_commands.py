@@ -226,7 +226,7 @@ def test_commands_import_nothing_from_the_current_folder(
 
 
 def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path) -> None:
-    node = _command(NodeSpec("genima_nodes", "command_guard", {"robot": "nowhere.yaml"}))
+    node = _command(NodeSpec("genima_nodes", "command_guard", {"cell": "nowhere.yaml"}))
     shown = run(*node, cwd=hostile)
     assert b"nowhere.yaml" in shown.stdout + shown.stderr
     script = "from genima.system.process_pool import WorkerPool\n"

@@ -17,7 +17,7 @@ from genima_cli.demo import is_run, main
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Folders of the runs that began: the graph is not started."""
     begun: list[Path] = []
-    monkeypatch.setattr(demo, "_run", lambda options, spec, out, report: begun.append(out))
+    monkeypatch.setattr(demo, "_run", lambda options, processes, views, out, report: begun.append(out))
     return begun
 
 

@@ -74,7 +74,7 @@ NODES: dict[str, Callable[[], Any]] = {
     "checkup": CheckupNode,
     "clock_watch": ClockWatchNode,
     "command_guard": CommandGuardNode,
-    "controller": lambda: ControllerNode(StandInController()),  # type: ignore[arg-type]
+    "controller": lambda: ControllerNode(StandInController(), parameter_overrides=[Parameter("calibration", value="")]),  # type: ignore[arg-type]
     "controller_of_chunks": _with(ControllerNode, input="action_chunk"),
     "diffusion_agent": lambda: DiffusionAgentNode(StandInAgent()),  # type: ignore[arg-type]
     "driver": lambda: GraphClient("driver"),

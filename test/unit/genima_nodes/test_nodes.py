@@ -399,7 +399,7 @@ class Arm:
 
     def __init__(self, graph: Graph, kind: str = "drawn_target") -> None:
         if kind == "drawn_target":
-            graph.add(ControllerNode(StandInController()))  # type: ignore[arg-type]
+            graph.add(ControllerNode(StandInController(), parameter_overrides=[Parameter("calibration", value="")]))  # type: ignore[arg-type]
         else:
             graph.add(ControllerNode(parameter_overrides=[Parameter("input", value=kind)]))
         self._kind = kind

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from cells import write_cell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.parameter import Parameter
@@ -353,8 +354,13 @@ def stand_in_process() -> Iterator[int]:
         process.kill()
 
 
+def cell_file(names: Path) -> str:
+    """The cell of a scene with the bundled models' robot."""
+    return write_cell(names.parent, "sim_coppeliasim", robot="panda", scene=str(names), calibration="sim")
+
+
 def demo_command(names: Path, port: int, out: Path, *arguments: str) -> list[str]:
-    command = ["--headless", "--out", str(out), "--episodes", "1", "--backend", "coppeliasim", "--scene", str(names)]
+    command = ["--headless", "--out", str(out), "--episodes", "1", "--cell", cell_file(names)]
     return [*command, "--host", "127.0.0.1", "--port", str(port), *arguments]
 
 
@@ -386,11 +392,11 @@ def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
 ) -> None:
     """However slow the machine is; judged by the stand-in's physics. Blank images for drawings do not."""
     out = tmp_path / "result.json"
-    arguments = ["--task", "push_button", "--simulator", "coppeliasim", "--scene", str(names_file())]
+    arguments = ["--task", "push_button", "--cell", cell_file(names_file())]
     arguments += ["--host", "127.0.0.1", "--port", str(stand_in.port), "--episodes", "1", "--out", str(out)]
     assert evaluate_options.main(arguments) == 0
     result = json.loads(out.read_text())
-    assert (result["simulator"], result["successes"], result["succeeded"]) == ("coppeliasim", 1, [0])
+    assert (result["successes"], result["succeeded"]) == (1, [0])
     assert "push_button: 1 of 1" in capsys.readouterr().out
     assert evaluate_options.main([*arguments, "--blank-targets", "--time-limit", "5", "--overwrite"]) == 0
     assert json.loads(out.read_text())["successes"] == 0
@@ -399,13 +405,13 @@ def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
 
 def test_an_evaluation_needs_a_task_and_who_judges_it(stand_in, names_file) -> None:
     def run(*arguments: str) -> None:
-        common = ["--simulator", "coppeliasim", "--host", "127.0.0.1", "--port", str(stand_in.port)]
+        common = ["--host", "127.0.0.1", "--port", str(stand_in.port)]
         evaluate_options.main([*common, *arguments])
 
     with pytest.raises(GenimaError, match="unknown task 'wave'; the scene's names know push_button, take_lid_off"):
-        run("--task", "wave", "--scene", str(names_file()))
+        run("--task", "wave", "--cell", cell_file(names_file()))
     with pytest.raises(GenimaError, match="needs a scene that judges"):
-        run("--task", "push_button", "--scene", str(names_file(script="")))
+        run("--task", "push_button", "--cell", cell_file(names_file(script="")))
     assert stand_in.requests[-1] == "sim.getSimulationState", "it is left as it was found: standing"
 
 

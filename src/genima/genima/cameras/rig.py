@@ -79,3 +79,14 @@ def load_rig(name_or_file: str | Path) -> Mapping[str, Device]:
         views = ", ".join(view for view, device in rig.items() if device.serial in twice)
         raise GenimaError(f"cameras file {path}: {views} have the same serial {', '.join(twice)}")
     return rig
+
+
+def image_problem(device: Device, size: tuple[int, int]) -> str:
+    """Problem of a camera's images for a policy that takes ``size``, width and height in px; empty: none."""
+    width, height = size
+    if (device.width, device.height) == size:
+        return ""
+    return (
+        f"its images are {device.width}x{device.height}, the checkpoint takes {width}x{height}; set its profile to "
+        f"{width}x{height}x{device.rate}, or train with such images"
+    )

@@ -1,4 +1,4 @@
-"""Four views in one picture, and back."""
+"""Tile several views into one picture, and split it again."""
 
 from __future__ import annotations
 
@@ -10,27 +10,64 @@ import numpy as np
 from genima.errors import GenimaError
 from genima.types import Image
 
+MAX_VIEWS = 6
+_GRIDS = {1: (1, 1), 2: (1, 2), 3: (2, 2), 4: (2, 2), 5: (2, 3), 6: (2, 3)}
+
+
+def require_views(views: Sequence[str], what: str = "views") -> None:
+    """Check the views of a tile.
+
+    Raises:
+        GenimaError: unless they are one to six different ones.
+    """
+    if not 1 <= len(views) <= MAX_VIEWS or len(set(views)) != len(views):
+        raise GenimaError(f"{what}: a tile takes 1 to {MAX_VIEWS} different views, not {', '.join(views) or 'none'}")
+
+
+def tile_grid(views: int) -> tuple[int, int]:
+    """Rows and columns of the tile of so many views; cells that are left over at the end stay black.
+
+    Raises:
+        GenimaError: for a number that is not 1 to 6.
+    """
+    if views not in _GRIDS:
+        raise GenimaError(f"a tile takes 1 to {MAX_VIEWS} views, not {views}")
+    return _GRIDS[views]
+
+
+def tile_size(views: int, view_size: int) -> tuple[int, int]:
+    """Height and width in px of the tile of so many square views of side ``view_size``."""
+    rows, columns = tile_grid(views)
+    return rows * view_size, columns * view_size
+
 
 def tile(images: Mapping[str, Image], order: Sequence[str]) -> Image:
-    """Tile four (h, w, 3) images 2x2, row by row in ``order``, into (2h, 2w, 3).
+    """Tile (h, w, c) images row by row in ``order``: (rows h, columns w, c), see :func:`tile_grid`.
 
     Raises:
         GenimaError: when a view is missing or the sizes differ.
     """
     if missing := [view for view in order if view not in images]:
         raise GenimaError(f"no image of view {', '.join(missing)}; there is {', '.join(images) or 'none'}")
+    rows, columns = tile_grid(len(order))
     shapes = {view: images[view].shape for view in order}
-    if len(order) != 4 or len(set(shapes.values())) != 1:
-        raise GenimaError(f"a tile takes four images of one size, not {shapes}")
-    a, b, c, d = (images[view] for view in order)
-    return np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)], axis=0)
+    if len(set(shapes.values())) != 1:
+        raise GenimaError(f"a tile takes images of one size, not {shapes}")
+    (h, w, channels), first = next(iter(shapes.values())), images[order[0]]
+    tiled = np.zeros((rows * h, columns * w, channels), first.dtype)
+    for view, cell in zip(order, _cells(tiled, rows, columns), strict=False):
+        cell[:] = images[view]
+    return tiled
 
 
 def untile(tiled: Image, order: Sequence[str]) -> dict[str, Image]:
-    """The exact inverse of :func:`tile`: views (h, w, 3) by name (they share memory with the tile)."""
-    h, w = tiled.shape[0] // 2, tiled.shape[1] // 2
-    quarters = (tiled[:h, :w], tiled[:h, w:], tiled[h:, :w], tiled[h:, w:])
-    return dict(zip(order, quarters, strict=True))
+    """The exact inverse of :func:`tile`: views (h, w, c) by name (they share memory with the tile)."""
+    return dict(zip(order, _cells(tiled, *tile_grid(len(order))), strict=False))
+
+
+def _cells(tiled: Image, rows: int, columns: int) -> list[Image]:
+    h, w = tiled.shape[0] // rows, tiled.shape[1] // columns
+    return [tiled[r * h : (r + 1) * h, c * w : (c + 1) * w] for r in range(rows) for c in range(columns)]
 
 
 def fit(image: Image, size: int) -> Image:

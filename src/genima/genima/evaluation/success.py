@@ -41,6 +41,5 @@ class BlankTargets:
 
     def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         """A tile without anything on it."""
-        side = 2 * self.spec.view_size
-        tile = np.full((side, side, 3), 127, np.uint8)
+        tile = np.full((*self.spec.tile_size, 3), 127, np.uint8)
         return DrawnTarget(observation.stamp, observation.instruction, self.spec.views, tile, seed=seed)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from genima.cameras.tiling import MAX_VIEWS, tile_size
 from genima.errors import GenimaError
 from genima.io import model_files, paths
 from genima.io.files import FileSchema, Finite, Pixels, Positive, Text, atomic_write, read_json, shorten, validate
@@ -40,6 +41,11 @@ class PolicySpec:
     action_rate: float = 20.0  # Hz, of the demos and the chunk's actions
     appearance: Appearance = field(default_factory=Appearance)
     prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"  # {view}: the one drawn by itself
+
+    @property
+    def tile_size(self) -> tuple[int, int]:
+        """Height and width of the tile of all views, px."""
+        return tile_size(len(self.views), self.view_size)
 
     def prompt(self, instruction: str, view: str = "") -> str:
         """Return the diffusion agent's prompt with the goal, in training as in use."""
@@ -83,7 +89,7 @@ class PolicySpec:
         """Raise a GenimaError unless the checkpoint was trained for this arm's joints, and its gripper's."""
         if self.joint_names != robot.joint_names:
             raise GenimaError(f"{where} was trained for joints {list(self.joint_names)}, not {list(robot.joint_names)}")
-        trained = RobotModel.load(self.robot)
+        trained = robot if self.robot == robot.name else RobotModel.load(self.robot)
         if trained.gripper_joint != robot.gripper_joint:
             raise GenimaError(f"{where} was trained with a {trained.gripper}, not the {robot.gripper} of {robot.name}")
         self.appearance.require_frames(robot)
@@ -91,7 +97,7 @@ class PolicySpec:
 
 def _different(views: list[str]) -> list[str]:
     if len(set(views)) != len(views):
-        raise ValueError("must be four different views")
+        raise ValueError("must be different views")
     return views
 
 
@@ -111,7 +117,7 @@ class _Spec(FileSchema):
     version: Annotated[Literal[2], Field(alias="schema")]
     robot: Text
     joint_names: Annotated[list[Text], Field(min_length=1, max_length=64)]
-    views: Annotated[list[Text], Field(min_length=4, max_length=4), AfterValidator(_different)]
+    views: Annotated[list[Text], Field(min_length=1, max_length=MAX_VIEWS), AfterValidator(_different)]
     camera_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)]
     view_size: Annotated[int, Field(ge=8, le=4096)]
     horizon: Annotated[int, Field(ge=1, le=10_000)]

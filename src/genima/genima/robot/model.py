@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from genima.errors import GenimaError
 from genima.io import paths
-from genima.io.files import FileSchema, Text, load_yaml, shorten
+from genima.io.files import FileSchema, Text, load_yaml, parse_yaml, shorten, validate
 
 Array = NDArray[np.float64]
 TURN = 2 * np.pi  # rad
@@ -214,19 +214,31 @@ class RobotModel:
             GenimaError: for a missing file, a missing field, or limits that make no sense.
         """
         path = paths.named(name_or_file, "config", "robots")
-        fields = load_yaml(_RobotFields, path, "robot model")
+        return cls._assemble(load_yaml(_RobotFields, path, "robot model"), f"robot model {path}")
+
+    @classmethod
+    def parse(cls, text: str, what: str) -> RobotModel:
+        """Read a robot model from the text of its file; ``what`` names it in errors.
+
+        Raises:
+            GenimaError: as :meth:`load`.
+        """
+        return cls._assemble(validate(_RobotFields, parse_yaml(text, what), what), what)
+
+    @classmethod
+    def _assemble(cls, fields: _RobotFields, what: str) -> RobotModel:
         arm = fields
         if fields.arm is not None:  # another gripper on the same arm
             arm_path = paths.named(fields.arm, "config", "robots")
             arm = load_yaml(_RobotFields, arm_path, "robot model")
             if arm.joints is None:
-                raise GenimaError(f"robot model {path}: arm {shorten(fields.arm)} has no joints of its own")
+                raise GenimaError(f"{what}: arm {shorten(fields.arm)} has no joints of its own")
         joints, gripper = arm.joints or [], fields.gripper or arm.gripper
         if gripper is None:
-            raise GenimaError(f"robot model {path}: gripper missing")
+            raise GenimaError(f"{what}: gripper missing")
         names = [joint.name for joint in joints]
         if len({*names, gripper.joint}) <= len(names):
-            raise GenimaError(f"robot model {path}: every joint needs a name of its own")
+            raise GenimaError(f"{what}: every joint needs a name of its own")
         T_flange_tip = np.eye(4)
         T_flange_tip[:3, 3] = gripper.tip_in_flange
 

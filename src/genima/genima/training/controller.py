@@ -160,8 +160,7 @@ def require_usable(controller: Controller, folder: Path, device: torch.device) -
     with loop.trial_folder(folder) as copy, loop.trial("controller"):
         controller.save_pretrained(copy)
         used, spec = Controller.from_pretrained(copy, str(device)), controller.spec
-        side = 2 * spec.view_size
-        drawn = DrawnTarget(0.0, "nothing", spec.views, np.zeros((side, side, 3), np.uint8))
+        drawn = DrawnTarget(0.0, "nothing", spec.views, np.zeros((*spec.tile_size, 3), np.uint8))
         used.predict_chunk(drawn, Joints(0.0, controller.statistics.mean, 1.0))
 
 

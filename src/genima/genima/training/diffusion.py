@@ -88,7 +88,8 @@ class DiffusionLossModule(nn.Module):
         if not self.crop:
             return seen, wanted
         both = torch.cat([seen, wanted], dim=1)
-        both = join_tile(self.crop(split_tile(both))) if self.agent.tiled else self.crop(both)
+        views = len(self.agent.views)
+        both = join_tile(self.crop(split_tile(both, views)), views) if self.agent.tiled else self.crop(both)
         seen, wanted = both.chunk(2, dim=1)
         return seen, wanted
 
@@ -197,7 +198,7 @@ def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, 
         quick = [config for config in execution_configs(used.device) if not config.compile]  # compilers take minutes
         used.pipeline = CompiledPipeline(used, tried=quick)
         drawn = used.generate(observation, 0)
-        if drawn.tile.shape != (2 * spec.view_size, 2 * spec.view_size, 3):
+        if drawn.tile.shape != (*spec.tile_size, 3):
             raise ValueError(f"it draws images of shape {drawn.tile.shape}")
         shown = torch.from_numpy(drawn.tile)[None]
         once = SamplingOptions(steps=1)

@@ -37,6 +37,7 @@ from genima_nodes.ros.ros_environment import ros_environment
 if TYPE_CHECKING:  # ROS starts only once its environment is set
     from rclpy.task import Future
 
+    from genima.cell import Cell
     from genima.policy.spec import PolicySpec
     from genima.robot.model import RobotModel
     from genima_cli.faults.injection import Fault, Scene
@@ -86,8 +87,10 @@ class _Record(FileSchema):
 class FaultBench:
     """Processes of the demo with relays between them."""
 
-    def __init__(self, driver: GraphClient, relays: Relays, scene: Scene, robot: RobotModel) -> None:
-        self._driver, self._relays, self._scene, self._robot = driver, relays, scene, robot
+    def __init__(
+        self, driver: GraphClient, relays: Relays, scene: Scene, robot: RobotModel, nodes: Sequence[str]
+    ) -> None:
+        self._driver, self._relays, self._scene, self._robot, self._nodes = driver, relays, scene, robot, nodes
 
     def run(self, fault: Fault, seed: int) -> Result:
         """Run one fault.
@@ -170,8 +173,7 @@ class FaultBench:
         return len(recent) > 5 and bool(np.max(np.abs(recent[-1] - recent[0])) > _MOVING * 0.2)
 
     def _wait_ready(self, nodes: Sequence[str] = (), timeout: float = _READY_TIMEOUT) -> None:
-        names = nodes or [process.executable for process in simulation_stack()]
-        self._driver.wait_ready(names, timeout, self._alive)
+        self._driver.wait_ready(nodes or self._nodes, timeout, self._alive)
 
     def _spin(self, seconds: float) -> None:
         self._driver.spin_until(lambda: False, seconds, self._alive)
@@ -228,6 +230,8 @@ class Faults:
     """Seed of the first scene."""
     table: Path | None = None
     """Markdown page; its part after "<!-- table of faults -->" is replaced by the table."""
+    cell: str = "sim_panda"
+    """Robot cell: a name in config/cells or a YAML file."""
     checkpoint: str = ""
     """Folder with diffusion_agent/ and controller/; default: the bundled models."""
     logs: Path | None = None
@@ -239,12 +243,16 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(Faults, "genima faults", argv, example="./genima faults --only camera --out faults.json")
     if options.table:
         _require_place(options.table)
-    from genima.policy import spec as checkpoint  # imported here: --help must be quick
+    from genima.cell import load_cell  # imported here: --help must be quick
+    from genima.policy import spec as checkpoint
     from genima_cli.evaluation_results import checkpoint_digest
 
+    cell = load_cell(options.cell)
     spec, folders = checkpoint.read_pair(options.checkpoint)
+    cell.require_policy(spec, f"the checkpoint {options.checkpoint or 'of Genima'}")
     settings = {
         "task": TASK,
+        "cell": cell.name,
         "seed": options.seed,
         "checkpoint": options.checkpoint or "bundled",
         "checkpoint_digest": checkpoint_digest(folders),
@@ -253,10 +261,10 @@ def main(argv: Sequence[str]) -> int:
         stack.enter_context(interruptible())
         if options.out is not None:
             stack.enter_context(output_lock(options.out.absolute(), "record of faults"))
-        return _bench(options, spec, settings)
+        return _bench(options, cell, spec, settings)
 
 
-def _bench(options: Faults, spec: PolicySpec, settings: dict[str, Any]) -> int:
+def _bench(options: Faults, cell: Cell, spec: PolicySpec, settings: dict[str, Any]) -> int:
     done = _read(options.out, settings, options.overwrite)
     os.environ.update(ros_environment())
     from genima_cli.faults.injection import all_faults
@@ -272,7 +280,7 @@ def _bench(options: Faults, spec: PolicySpec, settings: dict[str, Any]) -> int:
     interrupted = False
     try:
         with tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), unit="fault", disable=None) as progress:
-            for result in _run(options, spec, known, open_ones):
+            for result in _run(options, cell, spec, known, open_ones):
                 done.append(result)
                 _write(options.out, settings, done)
                 progress.write(line(result))
@@ -288,33 +296,35 @@ def _bench(options: Faults, spec: PolicySpec, settings: dict[str, Any]) -> int:
     return 0 if all(result.passed for result in done) else 1
 
 
-def _run(options: Faults, spec: PolicySpec, known: Sequence[Fault], faults: Sequence[Fault]) -> Iterator[Result]:
+def _run(
+    options: Faults, cell: Cell, spec: PolicySpec, known: Sequence[Fault], faults: Sequence[Fault]
+) -> Iterator[Result]:
     seeds = {fault.name: options.seed + k for k, fault in enumerate(known)}  # whatever else is tried
     with tempfile.TemporaryDirectory() as folder:
         for clock in (False, True):
             chosen = [(fault, seeds[fault.name]) for fault in faults if fault.clock is clock]
             if chosen:
-                yield from _run_graph(options, spec, chosen, Path(folder), clock)
+                yield from _run_graph(options, cell, spec, chosen, Path(folder), clock)
 
 
 def _run_graph(
     options: Faults,
+    cell: Cell,
     spec: PolicySpec,
     faults: Sequence[tuple[Fault, int]],
     folder: Path,
     clock: bool,
 ) -> Iterator[Result]:
-    from genima.robot.model import RobotModel
     from genima_cli.faults.injection import Scene
     from genima_cli.faults.relays import Relays, remappings
     from genima_cli.graph_client import GraphClient
     from genima_nodes.ros.node_process import CONTROL_NICENESS, set_niceness
 
     file, environment = build_shifted_clock(folder) if clock else (folder, {})
-    robot = RobotModel.load(spec.robot)
+    robot = cell.robot
     processes = [
         replace(process, remappings=remappings(process.executable, spec.views))
-        for process in simulation_stack(options.checkpoint, options.seed)
+        for process in simulation_stack(cell, options.checkpoint, options.seed)
     ]
     logs = options.logs or folder / "logs"
     with Supervisor(processes, logs, ros_environment() | environment) as supervisor, ros_context():
@@ -323,7 +333,7 @@ def _run_graph(
         driver, relays = create(lambda: (GraphClient("fault_bench"), Relays(robot, spec.views)))
         try:
             scene = Scene(supervisor, relays, relays, spec, file)
-            bench = FaultBench(driver, relays, scene, robot)
+            bench = FaultBench(driver, relays, scene, robot, [process.executable for process in processes])
             for fault, seed in faults:
                 yield bench.run(fault, seed)
         finally:

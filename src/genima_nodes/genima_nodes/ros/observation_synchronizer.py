@@ -62,8 +62,8 @@ class TimedObservation:
 class ObservationSynchronizer:
     """Latest set of images of one moment, with the joints and the task, while a task runs.
 
-    Publishes on `observed` whether the images can be relied on, also while no task runs. Images are undistorted where
-    the parameter ``calibration`` is set. Other parameters: ``sync_tolerance`` and ``straggler_timeout`` in s.
+    Publishes on `observed` whether the images can be relied on, also while no task runs.
+    Parameters: ``sync_tolerance`` and ``straggler_timeout`` in s.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class ObservationSynchronizer:
         views: Sequence[str],
         camera_size: tuple[int, int] | None,
         joints_required: bool,
+        calibration: str = "",
     ) -> None:
         """Args:
         node: subscribes and publishes.
@@ -82,13 +83,13 @@ class ObservationSynchronizer:
         views: views that need a camera.
         camera_size: width and height in px that images must have; None: any.
         joints_required: whether an observation without measured joints is an error.
+        calibration: of the cameras, by which images are undistorted; empty: they are taken as they are.
 
         Raises:
             GenimaError: for parameters out of range, and a calibration that is damaged or lacks a view.
         """
         self._tolerance = parameters.number(node, "sync_tolerance", 0.034)  # cameras at 30 Hz have no common trigger
         self._straggler_timeout = parameters.number(node, "straggler_timeout", 0.1)  # after the first image of a set
-        calibration = parameters.text(node, "calibration", "")  # empty: images are taken as they are
         self._diagnostics, self._camera_views = diagnostics, tuple(views)
         self._camera_size, self._joints_required = camera_size, joints_required
         self._task, self.task_number = "", 0

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from genima.cell import SIMULATED, Cell, load_cell
 from genima.errors import GenimaError
 from genima.io.files import shorten
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
 
 SLOWEST, FASTEST = 20.0, 200.0  # Hz of commands
-VIEWS = ("front", "wrist", "left_shoulder", "right_shoulder")
 _MAX_COUNT = 2**31 - 1
 _MAX_TEXT = 4096  # characters: Linux's limit of a path
 _Settings = TypeVar("_Settings")
@@ -168,9 +168,24 @@ def settings(node: Node, defaults: _Settings) -> _Settings:
 # --------------------------------------------------------------------------------------- parameters of several nodes
 
 
-def rate(node: Node) -> float:
-    """Declare ``rate``, of commands in Hz; default 50."""
-    return number(node, "rate", 50.0, SLOWEST, FASTEST)
+def cell(node: Node, default: str = SIMULATED) -> Cell:
+    """Declare ``cell``, a name in config/cells or a YAML file, and load it.
+
+    Raises:
+        GenimaError: for a file that is missing or malformed.
+    """
+    return load_cell(text(node, "cell", default))
+
+
+def calibrated_cell(node: Node) -> Cell:
+    """Declare ``cell`` and ``calibration``, which takes the place of the cell's; empty: none."""
+    found = cell(node)
+    return replace(found, calibration=text(node, "calibration", found.calibration))
+
+
+def rate(node: Node, default: float = 50.0) -> float:
+    """Declare ``rate``: how often commands are sent, in Hz."""
+    return number(node, "rate", default, SLOWEST, FASTEST)
 
 
 def view(node: Node, default: str = "front") -> str:
@@ -183,13 +198,13 @@ def view(node: Node, default: str = "front") -> str:
     return name if name == default else require_ros_name(name, f"{node.get_name()}: the parameter view")
 
 
-def views(node: Node) -> list[str]:
-    """Declare ``views``, the names of cameras.
+def views(node: Node, default: Sequence[str]) -> list[str]:
+    """Declare ``views``, the names of cameras; where none are given, those of the node's cell.
 
     Raises:
         GenimaError: for a name that cannot be part of a topic, a repeated name, and an empty list.
     """
-    names = texts(node, "views", VIEWS)
+    names = texts(node, "views", default)
     if not names:
         raise GenimaError(f"{node.get_name()}: the parameter views names no camera")
     for name in names:

@@ -31,7 +31,7 @@ class TrajectoryLeader(Node):
         GenimaError: for a rate out of range.
         """
         super().__init__(name)
-        self.robot = RobotModel.load(parameters.text(self, "robot", "panda"))
+        self.robot = self._load_robot()
         rate = parameters.number(self, "rate", 200.0, 20.0, 1000.0)
         self._stages: list[Stage] = []  # next ones
         self._busy = False
@@ -99,6 +99,10 @@ class TrajectoryLeader(Node):
         self._playing.publish(Bool(data=busy))
 
     # The paced thread.
+
+    def _load_robot(self) -> RobotModel:
+        """The leader's arm: that of the parameter ``cell``."""
+        return parameters.cell(self).robot
 
     def _publish(self, deadline: float, periods: int) -> bool:
         now = messages.now(self)

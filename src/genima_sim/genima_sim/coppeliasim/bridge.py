@@ -13,7 +13,7 @@ from genima.errors import GenimaError
 from genima.types import Command
 from genima_nodes.ros import messages, parameters
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
-from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
+from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_SCENE
 from genima_sim.coppeliasim.connection import Connection
 from genima_sim.coppeliasim.names import SceneNames
 from genima_sim.coppeliasim.scene import CoppeliaScene
@@ -35,7 +35,7 @@ class CoppeliaBridge(SceneNode):
                 has another arm.
         """
         super().__init__("coppeliasim", **options)
-        names = SceneNames.load(parameters.text(self, "scene", "rlbench"), self._robot)
+        names = SceneNames.load(parameters.text(self, "scene", self._cell.scene or DEFAULT_SCENE), self._robot)
         host = parameters.text(self, "host", DEFAULT_HOST)
         port = parameters.integer(self, "port", DEFAULT_PORT, 1, 65535)
         self._stepping = parameters.flag(self, "stepping", True)

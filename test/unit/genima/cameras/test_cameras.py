@@ -10,6 +10,7 @@ import cv2
 import mujoco
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,9 +18,10 @@ from hypothesis.extra import numpy as arrays
 
 from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import Camera
-from genima.cameras.tiling import tile, untile
+from genima.cameras.tiling import tile, tile_grid, untile
 from genima.errors import GenimaError
 from genima.io import paths
+from genima.policy.diffusion_agent.diffusion_model import join_tile, split_tile
 from genima.robot.model import RobotModel
 from genima_sim.simulation import Simulation
 
@@ -53,12 +55,34 @@ def test_a_missing_view_is_named() -> None:
         tile(images, ORDER)
 
 
-def test_images_of_different_sizes_and_other_than_four_are_refused() -> None:
+def test_images_of_different_sizes_are_refused() -> None:
     images = {view: np.zeros((2, 2, 3), np.uint8) for view in ORDER}
-    with pytest.raises(GenimaError, match="four images of one size"):
+    with pytest.raises(GenimaError, match="images of one size"):
         tile({**images, "front": np.zeros((2, 3, 3), np.uint8)}, ORDER)
-    with pytest.raises(GenimaError, match="four images of one size"):
-        tile(images, ORDER[:3])
+
+
+@pytest.mark.parametrize(
+    ("views", "grid"), [(1, (1, 1)), (2, (1, 2)), (3, (2, 2)), (4, (2, 2)), (5, (2, 3)), (6, (2, 3))]
+)
+def test_one_to_six_views_are_tiled_and_untiled(views: int, grid: tuple[int, int]) -> None:
+    order = [f"view{i}" for i in range(views)]
+    images = {view: np.full((4, 6, 3), 40 * (i + 1), np.uint8) for i, view in enumerate(order)}
+    tiled = tile(images, order)
+    assert tiled.shape == (4 * grid[0], 6 * grid[1], 3)
+    for view, image in untile(tiled, order).items():
+        np.testing.assert_array_equal(image, images[view])
+    assert (tiled == 0).sum() == 4 * 6 * 3 * (grid[0] * grid[1] - views)  # cells that are left over are black
+    batch = torch.from_numpy(tiled).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)
+    split = split_tile(batch, views)
+    assert split.shape == (2 * views, 3, 4, 6)
+    assert [int(view[0, 0, 0]) for view in split] == 2 * [40 * (i + 1) for i in range(views)]
+    assert torch.equal(join_tile(split, views), batch)
+
+
+def test_no_view_and_seven_are_refused() -> None:
+    for views in (0, 7):
+        with pytest.raises(GenimaError, match="1 to 6 views"):
+            tile_grid(views)
 
 
 def test_cameras_are_where_the_simulator_has_them(

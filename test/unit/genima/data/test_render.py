@@ -147,7 +147,7 @@ def test_observation_and_drawn_target_differ_in_spheres_alone_and_those_are_exac
         assert 100 < (observation != drawn).any(-1).sum() < 0.5 * observation[..., 0].size
 
 
-def test_any_four_of_the_rendered_views_make_the_tile_in_the_order_asked_for(short_targets: Path) -> None:
+def test_any_of_the_rendered_views_make_the_tile_in_the_order_asked_for(short_targets: Path) -> None:
     whole = TargetDataset.load(short_targets)
     assert list(whole.cameras) == [*PolicySpec.views, VIRTUAL]
     order = ("front", VIRTUAL, "wrist", "left_shoulder")
@@ -161,9 +161,9 @@ def test_any_four_of_the_rendered_views_make_the_tile_in_the_order_asked_for(sho
     robot_alone = untile(other.observation(3), order)[VIRTUAL]
     corners = robot_alone[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
     assert np.abs(corners - 127).max() < 8 and np.abs(robot_alone.astype(int) - 127).max() > 60
-    for views in (("front", "front", "wrist", VIRTUAL), ("front", "wrist", VIRTUAL)):
-        with pytest.raises(GenimaError, match="four different views"):
-            TargetDataset.load(short_targets, views)
+    with pytest.raises(GenimaError, match="1 to 6 different views"):
+        TargetDataset.load(short_targets, ("front", "front", "wrist", VIRTUAL))
+    assert TargetDataset.load(short_targets, ("front", "wrist")).observation(0).shape[:2] == (SIZE, 2 * SIZE)
     with pytest.raises(GenimaError, match="no view ceiling; rendered are wrist"):
         TargetDataset.load(short_targets, ("ceiling", *PolicySpec.views[1:]))
 
@@ -498,7 +498,7 @@ def test_defaults_are_those_of_the_modules_that_are_imported_later() -> None:
     ("arguments", "line"),
     [
         (["--demos", "nowhere"], "no episodes"),
-        (["--views", "wrist", "front", "front", "left_shoulder"], "four different views"),
+        (["--views", "wrist", "front", "front", "left_shoulder"], "1 to 6 different views"),
         (["--views", "wrist", "front", "ceiling", "left_shoulder"], "no camera calibration of view ceiling"),
         (["--robot", str(paths.shared("config", "robots", "fr3.yaml"))], "put it into config/robots as fr3.yaml"),
         (["--view-size", "0"], "--view-size 0: must be greater than or equal to 16"),

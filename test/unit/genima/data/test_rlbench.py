@@ -500,12 +500,12 @@ def test_without_rlbench_it_is_told_how_to_install_it() -> None:
 def test_evaluation_scores_0_or_100(monkeypatch, checkpoint_folder, tmp_path) -> None:
     stand_in.install(monkeypatch)
     out, trained = tmp_path / "result.json", save_checkpoints(tmp_path / "trained", of=ROBOT)
-    arguments = ["--task", "open_box", "--simulator", "rlbench", "--checkpoint", str(trained)]
+    arguments = ["--task", "open_box", "--cell", "sim_rlbench", "--checkpoint", str(trained)]
     brief = ["--episodes", "2", "--time-limit", "0.5", "--blank-targets", "--out", str(out)]
     assert evaluate_options.main([*arguments, *brief]) == 0
     result = json.loads(out.read_text())
-    assert (result["simulator"], result["score"], result["episodes"]) == ("rlbench", 100 * result["successes"] / 2, 2)
+    assert (result["cell"], result["score"], result["episodes"]) == ("sim_rlbench", 100 * result["successes"] / 2, 2)
     with pytest.raises(GenimaError, match="was trained with a robotiq_2f140, not the franka_hand"):
         evaluate_options.main([*arguments[:-1], str(checkpoint_folder)])
     with pytest.raises(GenimaError, match="none of the paper's tasks"):
-        evaluate_options.main(["--task", "take_lid_off", "--simulator", "rlbench"])
+        evaluate_options.main(["--task", "take_lid_off", "--cell", "sim_rlbench"])

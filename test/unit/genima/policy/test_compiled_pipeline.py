@@ -132,7 +132,7 @@ def test_the_networks_halves_are_the_whole(whole: DiffusionAgent) -> None:
     unet, controlnet = whole.unet, whole.controlnet
     noisy = torch.randn(2, unet.config.in_channels, 8, 8, generator=seeded())
     prompts = whole.prompts([whole.spec.prompt(goal) for goal in GOALS])
-    added = prompts.added(64)
+    added = prompts.added(64, 64)
     text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
     with torch.inference_mode():
         down, middle, more = None, None, ()

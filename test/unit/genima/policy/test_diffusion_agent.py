@@ -72,6 +72,20 @@ def tiles(seed: int, count: int = 1) -> Tensor:
     return ((noisy_images(seed, count, 128) / 2 + 0.5) * 255).byte().permute(0, 2, 3, 1)
 
 
+@pytest.mark.parametrize("tiled", [True, False])
+@pytest.mark.parametrize("views", [1, 2, 3, 5, 6])
+def test_any_number_of_views_is_drawn(spec: PolicySpec, views: int, tiled: bool) -> None:
+    names = (*spec.views, "overhead", "ceiling")[:views]
+    spec = replace(spec, views=names)
+    torch.manual_seed(0)
+    agent = small_agent(spec, GOALS, noisy_images(0, 4, 128), steps=1)
+    agent.tiled = tiled
+    image = np.full((256, 256, 3), 127, np.uint8)
+    seen = Observation(3.5, dict.fromkeys(names, image), Joints(3.5, np.zeros(7), 1.0), GOALS[0])
+    drawn = agent.generate(seen, 0)
+    assert drawn.views == names and drawn.tile.shape == (*spec.tile_size, 3)
+
+
 @pytest.mark.parametrize("condition", ["the agent's", "pixels"])
 def test_a_drawing_is_what_diffusers_pipeline_draws(agent: DiffusionAgent, condition: str) -> None:
     if condition == "pixels":

@@ -144,7 +144,8 @@ def test_every_field_of_the_description_is_needed(
 
 @pytest.mark.parametrize("changes", [
     {"views": ["front", "wrist", "front", "left_shoulder"]},
-    {"views": ["front", "wrist", "left_shoulder"]},
+    {"views": []},
+    {"views": ["front", "wrist", *"abcde"]},
     {"views": ["front", "wrist", "ceiling", "left_shoulder"]},
     {"views": 4},
     {"horizon": 0},

@@ -541,7 +541,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
     frames, prompts = agent.frames(batch.condition), agent.prompts(agent.texts(list(batch.instruction)))
     assert len(frames) == (2 if tiled else 8) and frames.shape[-1] == 2 * targets.spec.view_size
     latents, t = agent.encode(frames), torch.tensor(500)
-    added = prompts.added(frames.shape[-1])
+    added = prompts.added(*frames.shape[-2:])
     with torch.no_grad():  # at first the condition changes nothing: the base draws as ever
         untouched = random_base(kind).unet  # type: ignore[arg-type]
         alone = untouched(latents, t, prompts.tokens, added_cond_kwargs=added)[0]

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from genima.cameras.calibration_file import CalibrationSchema
 from genima.cameras.camera import VIRTUAL, Camera
 from genima.cameras.plausibility import require_plausible
-from genima.cameras.tiling import tile
+from genima.cameras.tiling import require_views, tile
 from genima.data.datasets.render import MANIFEST, SCHEMA, sha256, shard_features
 from genima.data.datasets.sample_index import TargetSamples
 from genima.errors import GenimaError
@@ -49,7 +49,7 @@ class TargetDataset:
         """Open a folder that ``./genima render`` has filled.
 
         Args:
-            views: four of the rendered views, in tile order; None: as rendered.
+            views: one to six of the rendered views, in tile order; None: as rendered.
             verify: compare every shard with its checksum (reads everything once).
 
         Raises:
@@ -60,8 +60,7 @@ class TargetDataset:
         cameras = {view: Camera.from_dict(view, data) for view, data in manifest["cameras"].items()}
         if views is not None:
             spec = replace(spec, views=tuple(views))
-        if len(spec.views) != 4 or len(set(spec.views)) != 4:
-            raise GenimaError(f"a tile takes four different views, not {', '.join(spec.views)}")
+        require_views(spec.views, str(folder))
         if missing := [view for view in spec.views if view not in cameras]:
             raise GenimaError(f"{folder} has no view {', '.join(missing)}; rendered are {', '.join(cameras)}")
         files = [folder / shard["file"] for shard in manifest["shards"]]
@@ -78,15 +77,15 @@ class TargetDataset:
         return len(self.moments)
 
     def observation(self, i: int) -> Image:
-        """Return the tiled observation (2s, 2s, 3) of sample i, s = spec.view_size."""
+        """Return the tiled observation (rows s, columns s, 3) of sample i, s = spec.view_size."""
         return tile(self._images(i, "observation"), self.spec.views)
 
     def spheres(self, i: int) -> Image:
-        """Return the tiled layer of spheres (2s, 2s, 4), transparent elsewhere."""
+        """Return the tiled layer of spheres (rows s, columns s, 4), transparent elsewhere."""
         return tile(self._images(i, "spheres"), self.spec.views)
 
     def drawn(self, i: int) -> tuple[Image, Image]:
-        """Return the observation and the drawn target (2s, 2s, 3) of sample i."""
+        """Return the observation and the drawn target (rows s, columns s, 3) of sample i."""
         observation = self.observation(i)
         return observation, composite(observation, self.spheres(i))
 

@@ -29,6 +29,7 @@ from genima.errors import GenimaError
 
 TASK = "/task"
 SUCCESS = "/success"
+ROBOT_MODEL = "/robot_model"  # YAML, as in config/robots
 EPISODE = "/episode"  # operator, leader and notes: YAML
 JOINT_STATES = "/joint_states"
 JOINT_COMMAND = "/joint_command"

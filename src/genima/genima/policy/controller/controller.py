@@ -165,14 +165,14 @@ class Controller:
         Raises:
             GenimaError: when the drawing is of another layout or size, or the chunk is not finite.
         """
-        spec, side = self.spec, 2 * self.spec.view_size
+        spec = self.spec
         if tuple(drawn.views) != spec.views:
             raise GenimaError(
                 f"the drawn target has views {list(drawn.views)}, the controller reads {list(spec.views)}"
             )
-        if drawn.tile.shape != (side, side, 3):
+        if drawn.tile.shape != (*spec.tile_size, 3):
             raise GenimaError(
-                f"the drawn target has shape {drawn.tile.shape}, the controller reads ({side}, {side}, 3)"
+                f"the drawn target has shape {drawn.tile.shape}, the controller reads {(*spec.tile_size, 3)}"
             )
         views = np.stack([np.ascontiguousarray(view) for view in untile(drawn.tile, spec.views).values()])
         positions, gripper = self._predict(views, drawn.instruction, joints)

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from genima.cameras.camera import VIRTUAL
-from genima.cameras.tiling import fit, tile
+from genima.cameras.tiling import fit, tile, tile_grid
 from genima.errors import GenimaError
 from genima.io import model_files
 from genima.policy import spec as checkpoint
@@ -117,8 +117,9 @@ class DiffusionAgent(DiffusionModel):
     @torch.inference_mode()
     def _try(self) -> None:
         """Generate once, as small and in as few steps as possible: parts that do not fit together raise here."""
-        side = 8 * self._factor
-        tiles, goal = torch.zeros(1, side, side, 3, dtype=torch.uint8), "do " * 100  # longer than any prompt
+        (rows, columns), side = tile_grid(len(self.views)), 4 * self.latent_factor
+        height, width = (2 * side, 2 * side) if self.tiled else (rows * side, columns * side)
+        tiles, goal = torch.zeros(1, height, width, 3, dtype=torch.uint8), "do " * 100  # longer than any prompt
         sampling(self.scheduler, self.steps)
         if self.generate_tiles(tiles, [goal], torch.Generator().manual_seed(0), steps=1).shape != tiles.shape:
             raise ValueError("its drawn target has another size than its input")

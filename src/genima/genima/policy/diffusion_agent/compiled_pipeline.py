@@ -66,8 +66,7 @@ class CompiledPipeline:
         Raises:
             GenimaError: as :meth:`generate_tiles`.
         """
-        side = 2 * self._agent.spec.view_size
-        blank = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+        blank = torch.zeros(1, *self._agent.spec.tile_size, 3, dtype=torch.uint8)
         for previous in (None, blank):
             self.generate_tiles(blank, [""], torch.Generator(), previous)
 

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, ControlNetModel, SchedulerMixin, UNet2DCond
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genima.cameras.tiling import tile_grid
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.prompts import PromptEncoder, Prompts
@@ -95,23 +96,26 @@ class DiffusionModel:
         """What is drawn at once, (N, 3, H, W) in 0..1, of tiles (B, H, W, 3) uint8: those, or each view enlarged."""
         pixels = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
         if not self.tiled:
-            pixels = F.interpolate(split_tile(pixels), scale_factor=2, mode="bilinear")
+            pixels = F.interpolate(split_tile(pixels, len(self.views)), scale_factor=2, mode="bilinear")
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Tiles (B, H, W, 3) uint8 of what was drawn, (N, 3, H, W) in -1..1: the inverse of :meth:`frames`."""
         images = (images / 2 + 0.5).clamp(0, 1)
         if not self.tiled:
-            images = join_tile(F.interpolate(images, scale_factor=0.5, mode="area"))
+            images = join_tile(F.interpolate(images, scale_factor=0.5, mode="area"), len(self.views))
         return (images * 255).round().byte().permute(0, 2, 3, 1)
 
     def latent_shape(self, tiles: Tensor) -> tuple[int, int, int, int]:
         """Shape (N, C, h, w) of the latents of tiles (B, H, W, 3)."""
-        n, (height, width) = len(tiles) if self.tiled else 4 * len(tiles), tiles.shape[1:3]
-        return n, self.unet.config.out_channels, height // self._factor, width // self._factor
+        n, (height, width) = len(tiles), tiles.shape[1:3]
+        if not self.tiled:
+            rows, columns = tile_grid(len(self.views))
+            n, height, width = n * len(self.views), 2 * height // rows, 2 * width // columns
+        return n, self.unet.config.out_channels, height // self.latent_factor, width // self.latent_factor
 
     @property
-    def _factor(self) -> int:
+    def latent_factor(self) -> int:
         """Pixels to a latent, in a row."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
@@ -140,7 +144,7 @@ class DiffusionModel:
 
     def predict(self, noisy: Tensor, t: Tensor, prompts: Prompts, condition: Tensor) -> Tensor:
         """The networks' prediction (of noise, sample or velocity, as the scheduler says) for noisy latents."""
-        added = prompts.added(noisy.shape[-1] * self._factor)
+        added = prompts.added(*(self.latent_factor * pixels for pixels in noisy.shape[-2:]))
         text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
         if self.controlnet is None:
             return self.unet(torch.cat([noisy, condition], dim=1), t, **text, return_dict=False)[0]
@@ -158,13 +162,16 @@ class DiffusionModel:
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")  # folders
 
 
-def split_tile(images: Tensor) -> Tensor:
-    """(B, C, 2h, 2w) tiles to (4B, C, h, w) views, each tile's row by row."""
-    B, C, H, W = images.shape
-    return images.reshape(B, C, 2, H // 2, 2, W // 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * B, C, H // 2, W // 2)
+def split_tile(images: Tensor, views: int) -> Tensor:
+    """Split (B, C, rows h, columns w) tiles into (views B, C, h, w) views, each tile's row by row."""
+    (B, C, H, W), (rows, columns) = images.shape, tile_grid(views)
+    h, w = H // rows, W // columns
+    cells = images.reshape(B, C, rows, h, columns, w).permute(0, 2, 4, 1, 3, 5).reshape(B, rows * columns, C, h, w)
+    return cells[:, :views].reshape(B * views, C, h, w)
 
 
-def join_tile(images: Tensor) -> Tensor:
-    """The inverse of :func:`split_tile`."""
-    N, C, h, w = images.shape
-    return images.reshape(N // 4, 2, 2, C, h, w).permute(0, 3, 1, 4, 2, 5).reshape(N // 4, C, 2 * h, 2 * w)
+def join_tile(images: Tensor, views: int) -> Tensor:
+    """The inverse of :func:`split_tile`; cells that are left over are 0."""
+    (N, C, h, w), (rows, columns) = images.shape, tile_grid(views)
+    cells = F.pad(images.reshape(N // views, views, C, h, w), (0,) * 7 + (rows * columns - views,))
+    return cells.reshape(-1, rows, columns, C, h, w).permute(0, 3, 1, 4, 2, 5).reshape(-1, C, rows * h, columns * w)

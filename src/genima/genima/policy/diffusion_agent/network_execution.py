@@ -48,7 +48,7 @@ class DeviceNetworks:
     ) -> None:
         """Raise ExecutionFailed where the config does not work here, and a GenimaError for an invalid tiny decoder."""
         self.config, self._agent, self._options = config, agent, options
-        self._prompts: dict[tuple[Sampling, tuple[str, ...], int], Prompt] = {}
+        self._prompts: dict[tuple[Sampling, tuple[str, ...], int, int], Prompt] = {}
         self._captured: dict[Any, _Captured] = {}
         self._pool: Any = None  # memory that graphs share: the result of one is fetched before another runs
         self._proven: set[Any] = set()
@@ -91,7 +91,8 @@ class DeviceNetworks:
         device, key = self._agent.device, (steps, tiles.shape, previous is None)
         given = (tiles, noise) if previous is None else (tiles, noise, previous)
         with translate_device_errors(device, None if key in self._proven else self.config):
-            prompt = self._prompt(steps, tuple(texts), tiles.shape[2])
+            height, width = (self._agent.latent_factor * pixels for pixels in noise.shape[-2:])
+            prompt = self._prompt(steps, tuple(texts), height, width)
             if self.config.cuda_graph:
                 if key not in self._captured:
                     self._captured[key] = self._capture(steps, prompt, given)
@@ -108,11 +109,11 @@ class DeviceNetworks:
         self._proven.add(key)
         return pixels
 
-    def _prompt(self, steps: Sampling, texts: tuple[str, ...], side: int) -> Prompt:
-        if (key := (steps, texts, side)) not in self._prompts:
+    def _prompt(self, steps: Sampling, texts: tuple[str, ...], height: int, width: int) -> Prompt:
+        if (key := (steps, texts, height, width)) not in self._prompts:
             agent = self._agent
             prompts = agent.prompts(texts)
-            added = prompts.added(side)
+            added = prompts.added(height, width)
             unet, controlnet = (
                 tuple(embedding(network, step.t, len(texts), added) for step in steps.steps) if network else ()
                 for network in (agent.unet, agent.controlnet)

@@ -17,11 +17,11 @@ class Prompts:
     tokens: Tensor  # (B, length, channels)
     pooled: Tensor | None = None  # (B, channels) where the networks want it (SDXL)
 
-    def added(self, side: int) -> dict[str, Tensor] | None:
+    def added(self, height: int, width: int) -> dict[str, Tensor] | None:
         """What SDXL's networks take besides: the pooled prompt and the sizes (original, crop, target) of the images."""
         if self.pooled is None:
             return None
-        sizes = torch.tensor([side, side, 0, 0, side, side], dtype=self.pooled.dtype, device=self.pooled.device)
+        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.pooled.dtype, device=self.pooled.device)
         return {"text_embeds": self.pooled, "time_ids": sizes.expand(len(self.pooled), -1)}
 
 
