@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from cells import write_cell
@@ -20,6 +21,7 @@ from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 
 CELLS = sorted(file.stem for file in paths.shared("config", "cells").glob("*.yaml"))
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 RIG = paths.shared("config", "cameras", "four_d415.yaml")
 
 
@@ -134,3 +136,16 @@ def test_an_episode_knows_whether_its_robot_stands_in_a_cell() -> None:
     assert load_cell("sim_fr3").has_robot(RobotModel.load("fr3"))
     assert not load_cell("sim_panda").has_robot(RobotModel.load("fr3"))
     assert not load_cell("sim_panda").has_robot(RobotModel.load("panda_franka_hand"))
+
+
+# ---------------------------------------------------------------------------------------------- an arm by files alone
+
+
+def test_a_ur5e_stands_where_universal_robots_says() -> None:
+    """Zero and upright positions of the maker's DH parameters: x = a2 + a3, y = -(d4 + d6), z = d1 - d5."""
+    cell = load_cell(EXAMPLES / "ur5e_cell.yaml")
+    assert len(cell.robot.joint_names) == 6 and cell.arm_backend is not None and cell.views == ("wrist", "front")
+    flange = cell.robot.link_poses(np.zeros(6))[-2, :3, 3]
+    np.testing.assert_allclose(flange, [-0.8172, -0.2329, 0.0628], atol=1e-6)
+    upright = cell.robot.link_poses(np.array([0, -np.pi / 2, 0, -np.pi / 2, 0, 0]))[-2, :3, 3]
+    np.testing.assert_allclose(upright, [0, -0.2329, 0.1625 + 0.8172 + 0.0997], atol=1e-6)

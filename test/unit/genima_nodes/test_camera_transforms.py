@@ -182,4 +182,4 @@ def test_folders_that_make_no_sense_are_refused(graph: Graph, calibrated: Path, 
         Room(graph, tmp_path / "empty")
     (calibrated / "other.yaml").write_text((calibrated / "front.yaml").read_text())
     with pytest.raises(GenimaError, match="front and other .* are both of front_color_optical_frame"):
-        Room(graph, calibrated)
+        Room(graph, calibrated, views=["front", "other"])
