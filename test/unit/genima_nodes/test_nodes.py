@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
+from cells import write_cell
 from builtin_interfaces.msg import Duration as DurationMessage
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
@@ -719,7 +720,7 @@ def test_an_arm_whose_shape_is_unknown_is_guarded_without_self_collision(graph, 
     fields["joints"][2]["a"] = 0.05
     file = tmp_path / "other.yaml"
     file.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    robot = Parameter("robot", value=str(file))
+    robot = Parameter("cell", value=write_cell(tmp_path, "sim_panda", robot=str(file)))
     graph.add(CommandGuardNode(parameter_overrides=[robot]))
     graph.until(lambda: graph.guard.sources, "the guard does not run")
     with pytest.raises(GenimaError, match="has none"):
