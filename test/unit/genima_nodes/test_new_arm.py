@@ -53,4 +53,4 @@ def test_six_joints_pass_the_guard_within_their_limits(graph: Graph) -> None:
 def test_teleoperation_and_recorder_take_it(graph: Graph, tmp_path: Path) -> None:
     graph.add(TeleopNode(parameter_overrides=parameters(leader="same")))
     recorder = graph.add(RecorderNode(parameter_overrides=parameters(folder=str(tmp_path), calibration="")))
-    assert "name: ur5e" in recorder._about["/robot_model"] and recorder._views == ["wrist", "front"]
+    assert "name: ur5e" in recorder._episode_files["/robot_model"] and recorder._views == ["wrist", "front"]
