@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
-from cells import write_cell
 from builtin_interfaces.msg import Duration as DurationMessage
 from builtin_interfaces.msg import Time
+from cells import write_cell
 from geometry_msgs.msg import Point
 from policy_standins import PANDA, SIZE, VIEWS, StandInAgent, StandInController
 from rclpy.action import ActionClient
