@@ -53,7 +53,7 @@ class SlideBlock(Task):
         return [
             Waypoint((x, y - 0.12, 0.15), 1.8, 0.0, straight=False),
             Waypoint((x, y - 0.12, 0.05), 1.0, 0.0),
-            Waypoint((x, y + 0.05, 0.05), 1.5, 0.0),
+            Waypoint((x, y + 0.08, 0.05), 2.0, 0.0),
         ]
 '''
 
