@@ -24,6 +24,7 @@ from tqdm import tqdm
 from genima.cameras.tiling import untile
 from genima.data.datasets.target_dataset import TargetDataset, split
 from genima.errors import GenimaError
+from genima.evaluation.results import checkpoint_digest
 from genima.io.files import read_json
 from genima.io.outputs import require_same_settings
 from genima.policy import spec as checkpoint
@@ -33,7 +34,6 @@ from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.robot.model import RobotModel
 from genima.targets.decoding import DecodingErrors, decoding_errors, summarise
 from genima_cli import evaluate_options
-from genima_cli.evaluation_results import checkpoint_digest
 from genima_sim.tasks import TASKS
 
 COMPARED = {

@@ -25,7 +25,7 @@ from genima.data.datasets.target_dataset import TargetDataset
 from genima.policy.spec import FILE
 from genima.robot.model import RobotModel
 from genima.types import Joints
-from genima_cli import evaluate, evaluate_options
+from genima_cli import evaluate_options
 from genima_cli.train import main as train_command
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes.controller import ControllerNode
@@ -97,7 +97,7 @@ def test_eval_uses_whatever_was_trained(
     kind: str, pair: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(environment, "close", lambda: None)
-    monkeypatch.setattr(evaluate, "Environment", lambda: environment)
+    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
     description = json.loads((pair / "diffusion_agent/best" / FILE).read_text())
     assert description["scheduler"] == ("DDIMScheduler" if "small" in kind else "EulerAncestralDiscreteScheduler")
     assert description["tiled"] == ("no-tiled" not in kind) and description["conditioning"] in kind

@@ -25,8 +25,7 @@ from genima.system.terminal import printable
 from genima.teleop.leader_mapping import LeaderMapping
 from genima_bringup.node_specs import simulator
 from genima_nodes.ros.ros_environment import dds_profile
-from genima_sim.coppeliasim import DEFAULT_SCENE
-from genima_sim.coppeliasim.names import SceneNames
+from genima_sim.simulators import get_simulator
 
 Check: TypeAlias = Callable[[str], object]
 
@@ -211,8 +210,7 @@ def require_simulation(values: Mapping[str, str]) -> None:
     cell = load_cell(values["cell"])
     simulator(cell)
     require_policy(cell, values["checkpoint"])
-    if cell.simulator == "coppeliasim":
-        SceneNames.load(cell.scene or DEFAULT_SCENE, cell.robot)
+    get_simulator(cell, real_time=True).check_cell(cell)
 
 
 def require_policy(cell: Cell, checkpoint: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from genima.errors import GenimaError
+from genima_sim.simulators import get_simulator
 
 if TYPE_CHECKING:
     from genima.cameras.rig import Device
@@ -119,15 +119,11 @@ def simulator(
         options: further parameters of the node.
 
     Raises:
-        GenimaError: for the cell of a real robot, and for a simulator without a node.
+        GenimaError: for the cell of a real robot, an unknown simulator, and one without a node.
     """
-    nodes = {"mujoco": "sim_node", "coppeliasim": "coppeliasim"}
-    if cell.simulator not in nodes:
-        kind = f"simulated by {cell.simulator}, in lock-step only" if cell.simulator else "a real robot"
-        raise GenimaError(f"cell {cell.name}: {kind}; name a cell such as sim_panda")
-    remote = {"host": host, "port": port} if cell.simulator == "coppeliasim" else {}
-    parameters: dict[str, Value] = {"cell": cell.reference, **remote, **(options or {})}
-    return [NodeSpec("genima_sim", nodes[cell.simulator], parameters)]
+    found = get_simulator(cell, real_time=True)
+    parameters: dict[str, Value] = {"cell": cell.reference, **found.node_parameters(host, port), **(options or {})}
+    return [NodeSpec("genima_sim", found.node, parameters)]
 
 
 def simulated_leader(cell: Cell, leader: str) -> list[NodeSpec]:

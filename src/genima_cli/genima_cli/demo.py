@@ -35,7 +35,7 @@ from genima_cli.sampling_parameters import sampling_parameters
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import ros_environment
-from genima_sim.tasks import get_task
+from genima_sim.simulators import get_simulator
 
 if TYPE_CHECKING:  # for --help, nothing slow is imported
     from genima.cell import Cell
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
 
     cell = load_cell(options.cell)
     processes = _processes(options, cell)
-    _require_task(options, cell)
+    get_simulator(cell, real_time=True).require_task(options.task, cell)
     if options.policy == GENIMA:
         from genima.policy.spec import read_pair
         from genima_bringup.argument_checks import require_policy as require_fitting_policy
@@ -149,17 +149,6 @@ def _clear(out: Path, overwrite: bool) -> None:
     except OSError as error:
         raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
     require_writable(out / "report.json")
-
-
-def _require_task(options: Demo, cell: Cell) -> None:
-    """Raise a GenimaError for a task that the simulator does not know."""
-    if cell.simulator == "mujoco":
-        get_task(options.task)
-        return
-    from genima_sim.coppeliasim import DEFAULT_SCENE
-    from genima_sim.coppeliasim.names import SceneNames
-
-    SceneNames.load(cell.scene or DEFAULT_SCENE, cell.robot).require_task(options.task)
 
 
 def _processes(options: Demo, cell: Cell) -> list[NodeSpec]:

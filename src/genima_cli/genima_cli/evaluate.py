@@ -2,86 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
 from genima.cell import Cell, load_cell
-from genima.closed_loop import Robot, run_episode
-from genima.control.chunk_stream import ChunkStream
-from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets
+from genima.evaluation.episodes import EpisodeOptions, run_episodes
+from genima.evaluation.results import Results, checkpoint_digest, open_results
 from genima.io.files import require_writable
 from genima.policy import spec as checkpoint
 from genima.policy.base import Policy
 from genima.policy.genima import GenimaPolicy
 from genima.policy.registry import GENIMA, PolicyOptions, load_policy
-from genima.policy.spec import PolicySpec
 from genima.policy.temporal_ensemble import EnsemblePolicy
 from genima.system.signals import interruptible
-from genima_cli.evaluation_results import Results, checkpoint_digest, open_results
-from genima_sim.coppeliasim import DEFAULT_SCENE
-from genima_sim.coppeliasim.connection import LOCKSTEP_TIMEOUT, Connection
-from genima_sim.coppeliasim.environment import CoppeliaEnvironment
-from genima_sim.coppeliasim.names import SceneNames
-from genima_sim.coppeliasim.scene import CoppeliaScene
-from genima_sim.environment import Environment
-from genima_sim.rlbench.environment import RLBenchEnvironment
-from genima_sim.rlbench.tasks import RATE, STEPS, require_task
-from genima_sim.tasks import get_task
+from genima_sim.simulators import get_simulator
 
 if TYPE_CHECKING:
     from genima_cli.evaluate_options import Evaluate
-
-
-class _Simulated(Robot, Protocol):
-    """A robot in a scene that can be reset."""
-
-    @property
-    def command_rate(self) -> float:
-        """Hz."""
-
-    def reset(self, task: str, seed: int) -> None:
-        """Start an episode."""
-
-    def close(self) -> None:
-        """End the simulator."""
-
-
-def _scene(options: Evaluate, cell: Cell, spec: PolicySpec) -> SceneNames:
-    names = SceneNames.load(cell.scene or DEFAULT_SCENE, cell.robot)
-    return replace(names, image_size=spec.camera_size)
-
-
-def _begin_coppeliasim(options: Evaluate, cell: Cell, spec: PolicySpec) -> _Simulated:
-    def connect() -> Connection:
-        return Connection(options.host, options.port, LOCKSTEP_TIMEOUT)
-
-    return CoppeliaEnvironment(CoppeliaScene(connect, _scene(options, cell, spec), cell.robot))
-
-
-class _Simulator(NamedTuple):
-    start: Callable[[Evaluate, Cell, PolicySpec], _Simulated]
-    time_limit: float  # s of an episode
-    require_task: Callable[[str, Cell], object]
-
-
-_SIMULATORS: dict[str, _Simulator] = {
-    "mujoco": _Simulator(lambda _, cell, spec: Environment(cell), 20.0, lambda task, _: get_task(task)),
-    "rlbench": _Simulator(
-        lambda _, cell, spec: RLBenchEnvironment(spec.camera_size), STEPS / RATE, lambda task, _: require_task(task)
-    ),
-    "coppeliasim": _Simulator(
-        _begin_coppeliasim, 20.0,
-        lambda task, cell: SceneNames.load(cell.scene or DEFAULT_SCENE, cell.robot).require_task(task),
-    ),
-}  # fmt: skip
 
 
 def run(options: Evaluate) -> int:
@@ -91,9 +36,7 @@ def run(options: Evaluate) -> int:
         GenimaError: for options that the checkpoint or the simulator does not allow.
     """
     cell = load_cell(options.cell)
-    if cell.simulator not in _SIMULATORS:
-        raise GenimaError(f"cell {cell.name}: a real robot; name a simulated cell, such as sim_panda")
-    simulator = _SIMULATORS[cell.simulator]
+    simulator = get_simulator(cell)
     simulator.require_task(options.task, cell)
     if options.time_limit is None:
         options.time_limit = simulator.time_limit
@@ -134,19 +77,17 @@ def run(options: Evaluate) -> int:
 
 def _run_episodes(options: Evaluate, cell: Cell, policy: Policy, seeds: Sequence[int], results: Results) -> None:
     assert options.time_limit is not None
-    robot, environment = cell.robot, _SIMULATORS[cell.simulator].start(options, cell, policy.spec)
-    rate = environment.command_rate
-    with closing(environment), tqdm(seeds, unit="episode", desc=options.task, dynamic_ncols=True) as progress:
-        for seed in progress:
-            environment.reset(options.task, seed)
-            run_episode(
-                environment, policy, ChunkStream(robot, rate, options.horizon, options.mode),
-                CommandGuard(robot, rate),
-                command_rate=rate, latency=options.latency, time_limit=options.time_limit, seed=seed * 1000,
-            )  # fmt: skip
-            results.add(seed, environment.done)
+    environment = get_simulator(cell).environment(cell, policy.spec, options.host, options.port)
+    episodes = EpisodeOptions(options.horizon, options.mode, options.latency, options.time_limit)
+    with closing(environment), tqdm(total=len(seeds), unit="episode", desc=options.task, dynamic_ncols=True) as bar:
+
+        def on_result(seed: int, succeeded: bool) -> None:
+            results.add(seed, succeeded)
             success = results.success()
-            progress.set_postfix_str(f"{success.successes}/{success.episodes}", refresh=False)
+            bar.set_postfix_str(f"{success.successes}/{success.episodes}", refresh=False)
+            bar.update()
+
+        run_episodes(environment, policy, cell.robot, options.task, seeds, episodes, on_result)
 
 
 def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from genima.policy.base import Policy
 from genima.policy.registry import PolicyOptions, load_policy
 from genima.robot.model import RobotModel
 from genima.types import Joints, Observation
-from genima_cli import evaluate, evaluate_options
+from genima_cli import evaluate_options
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
 
@@ -58,7 +58,7 @@ def test_eval_takes_any_policy(
     environment: Environment, demos_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "close", lambda: None)
-    monkeypatch.setattr(evaluate, "Environment", lambda: environment)
+    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
     out = tmp_path / "result.json"
     options = ["--task", "push_button", "--episodes", "1", "--policy", "expert", "--out", str(out)]
     assert evaluate_options.main(options) == 0

@@ -245,7 +245,7 @@ def main(argv: Sequence[str]) -> int:
         _require_place(options.table)
     from genima.cell import load_cell  # imported here: --help must be quick
     from genima.policy import spec as checkpoint
-    from genima_cli.evaluation_results import checkpoint_digest
+    from genima.evaluation.results import checkpoint_digest
 
     cell = load_cell(options.cell)
     spec, folders = checkpoint.read_pair(options.checkpoint)

@@ -22,7 +22,7 @@ from genima.evaluation import BlankTargets, Success
 from genima.io.files import atomic_write
 from genima.policy.genima import load_pair
 from genima.types import Joints, Observation
-from genima_cli import evaluate, evaluate_options
+from genima_cli import evaluate_options
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
 
@@ -79,7 +79,7 @@ def test_blank_targets_are_what_an_agent_draws_without_anything_on_it(checkpoint
 def shared(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command uses the one workcell of all tests instead of building its own."""
     monkeypatch.setattr(environment, "close", lambda: None)
-    monkeypatch.setattr(evaluate, "Environment", lambda: environment)
+    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
 
 
 Evaluate = Callable[..., dict[str, Any]]

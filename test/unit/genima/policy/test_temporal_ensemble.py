@@ -12,7 +12,7 @@ from genima.errors import GenimaError
 from genima.policy import temporal_ensemble
 from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.types import ActionChunk
-from genima_cli import evaluate, evaluate_options
+from genima_cli import evaluate_options
 from genima_sim.environment import Environment
 
 K, PERIOD = 20, 0.05
@@ -70,7 +70,7 @@ def test_chunks_that_do_not_overlap_stay_as_they_are() -> None:
 def shared(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command uses the one workcell of all tests instead of building its own."""
     monkeypatch.setattr(environment, "close", lambda: None)
-    monkeypatch.setattr(evaluate, "Environment", lambda: environment)
+    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
 
 
 def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each_episode_afresh(

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from genima.errors import GenimaError
-from genima.evaluation import Success
+from genima.evaluation.success import Success
 from genima.io.files import FileSchema, atomic_write, load_json
 from genima.io.outputs import output_lock, require_same_settings
 

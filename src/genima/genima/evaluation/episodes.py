@@ -1,0 +1,63 @@
+"""Episodes of a policy in lock-step, over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from genima.closed_loop import Robot, run_episode
+from genima.control.chunk_stream import ChunkStream
+from genima.control.command_guard import CommandGuard
+from genima.policy.base import Policy
+from genima.robot.model import RobotModel
+
+
+class Environment(Robot, Protocol):
+    """A robot in a scene that can be reset."""
+
+    @property
+    def command_rate(self) -> float:
+        """Hz."""
+
+    def reset(self, task: str, seed: int) -> None:
+        """Start an episode; raise a GenimaError for an unknown task."""
+
+    def close(self) -> None:
+        """Free what the simulator holds."""
+
+
+@dataclass(frozen=True)
+class EpisodeOptions:
+    """How chunks are executed, and how long."""
+
+    horizon: int = 20  # actions executed before the next chunk
+    mode: Literal["overlapped", "serial"] = "overlapped"
+    latency: float = 0.0  # s from an observation to the first command of its chunk
+    time_limit: float = 20.0  # s of an episode
+
+
+def run_episodes(
+    environment: Environment,
+    policy: Policy,
+    robot: RobotModel,
+    task: str,
+    seeds: Iterable[int],
+    options: EpisodeOptions,
+    on_result: Callable[[int, bool], None],
+) -> None:
+    """Run one episode per seed; call ``on_result`` with the seed and the success after each."""
+    rate = environment.command_rate
+    for seed in seeds:
+        environment.reset(task, seed)
+        run_episode(
+            environment,
+            policy,
+            ChunkStream(robot, rate, options.horizon, options.mode),
+            CommandGuard(robot, rate),
+            command_rate=rate,
+            latency=options.latency,
+            time_limit=options.time_limit,
+            seed=seed * 1000,
+        )
+        on_result(seed, environment.done)

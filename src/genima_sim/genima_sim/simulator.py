@@ -1,0 +1,45 @@
+"""Interface of simulators: an environment in lock-step for evaluation, a ROS node for real time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+if TYPE_CHECKING:  # options name simulators: a help page must not load one
+    from genima.cell import Cell
+    from genima.evaluation.episodes import Environment
+    from genima.policy.spec import PolicySpec
+
+Value: TypeAlias = "str | int | float | bool | list[str]"
+
+
+class Simulator(ABC):
+    """One simulator. Its name is that of its module: see :mod:`genima_sim.simulators`."""
+
+    name: ClassVar[str]
+    time_limit: ClassVar[float] = 20.0
+    """s of an episode, unless the user sets it."""
+    node: ClassVar[str] = ""
+    """Executable of its ROS node in this package; empty: it runs in lock-step only."""
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    def check_cell(self, cell: Cell) -> None:  # noqa: B027
+        """Raise a GenimaError for a cell whose files do not fit; load nothing slow."""
+
+    @abstractmethod
+    def require_task(self, task: str, cell: Cell) -> None:
+        """Raise a GenimaError for an unknown task; load nothing slow."""
+
+    @abstractmethod
+    def environment(self, cell: Cell, spec: PolicySpec, host: str, port: int) -> Environment:
+        """Start the simulator in lock-step, with images as the policy takes them.
+
+        Raises:
+            GenimaError: when it is not installed or does not answer, and when its scene does not fit the cell.
+        """
+
+    def node_parameters(self, host: Value, port: Value) -> dict[str, Value]:
+        """Return the parameters of the ROS node beside the cell."""
+        return {}

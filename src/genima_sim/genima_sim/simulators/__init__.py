@@ -1,0 +1,36 @@
+"""Simulators, one module each; a cell names its simulator.
+
+To add a simulator, put a module with one subclass of :class:`genima_sim.simulator.Simulator` here, or in a folder that
+the environment variable ``GENIMA_SIMULATORS`` names. The simulator has the module's name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genima.errors import GenimaError
+from genima_sim.registry import Registry
+from genima_sim.simulator import Simulator
+
+if TYPE_CHECKING:
+    from genima.cell import Cell
+
+SIMULATORS = Registry("simulator", __name__, Simulator, "GENIMA_SIMULATORS")  # type: ignore[type-abstract]
+
+
+def get_simulator(cell: Cell, real_time: bool = False) -> Simulator:
+    """Return the simulator of a cell.
+
+    Args:
+        cell: a simulated one.
+        real_time: the simulator must have a ROS node.
+
+    Raises:
+        GenimaError: for the cell of a real robot, an unknown or incomplete simulator, and one without a node.
+    """
+    if not cell.simulator:
+        raise GenimaError(f"cell {cell.name}: a real robot; name a simulated cell, such as sim_panda")
+    simulator = SIMULATORS.get_or_refuse(cell.simulator)
+    if real_time and not simulator.node:
+        raise GenimaError(f"cell {cell.name}: simulated by {cell.simulator}, in lock-step only; use ./genima eval")
+    return simulator

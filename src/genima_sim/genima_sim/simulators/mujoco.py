@@ -1,0 +1,29 @@
+"""The simulated workcell in MuJoCo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genima_sim.simulator import Simulator
+from genima_sim.tasks import get_task
+
+if TYPE_CHECKING:
+    from genima.cell import Cell
+    from genima.evaluation.episodes import Environment
+    from genima.policy.spec import PolicySpec
+
+
+class Mujoco(Simulator):
+    """Tasks of :mod:`genima_sim.tasks`."""
+
+    node = "sim_node"
+
+    def require_task(self, task: str, cell: Cell) -> None:
+        """See :class:`Simulator`."""
+        get_task(task)
+
+    def environment(self, cell: Cell, spec: PolicySpec, host: str, port: int) -> Environment:
+        """See :class:`Simulator`."""
+        from genima_sim import environment
+
+        return environment.Environment(cell)

@@ -1,0 +1,83 @@
+"""Simulators as modules: a file in a folder of the user's is a simulator that cells name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from genima.cell import load_cell
+from genima.errors import GenimaError
+from genima_bringup.node_specs import simulator
+from genima_sim import simulators
+from genima_sim.simulators import SIMULATORS, get_simulator
+
+MINE = '''
+"""A simulator of the user's."""
+
+from genima.errors import GenimaError
+from genima_sim.simulator import Simulator
+
+
+class Mine(Simulator):
+    time_limit = 7.0
+
+    def require_task(self, task, cell):
+        if task != "wave":
+            raise GenimaError(f"unknown task {task!r}")
+
+    def environment(self, cell, spec, host, port):
+        from genima_sim.environment import Environment
+
+        return Environment(cell)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path, found, modules = list(simulators.__path__), dict(SIMULATORS._found), set(sys.modules)
+    monkeypatch.setenv("GENIMA_SIMULATORS", str(tmp_path))
+    yield tmp_path
+    simulators.__path__[:] = path
+    SIMULATORS._found.clear()
+    SIMULATORS._found.update(found)
+    for module in set(sys.modules) - modules:
+        if module.startswith("genima_sim.simulators."):
+            del sys.modules[module]
+
+
+def test_a_simulator_of_the_users_is_found_by_its_module(folder: Path) -> None:
+    (folder / "mine.py").write_text(MINE, encoding="utf-8")
+    cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
+    found = get_simulator(cell)
+    assert (found.name, found.time_limit) == ("mine", 7.0)
+    found.require_task("wave", cell)
+    with pytest.raises(GenimaError, match="unknown task 'nod'"):
+        found.require_task("nod", cell)
+    with pytest.raises(GenimaError, match="cell my_cell: simulated by mine, in lock-step only; use ./genima eval"):
+        simulator(cell)
+
+
+def test_unknown_and_incomplete_simulators_are_refused_in_one_line(folder: Path) -> None:
+    cell = load_cell("sim_panda")
+    with pytest.raises(GenimaError, match="unknown simulator 'mujocco'; .*did you mean mujoco"):
+        get_simulator(replace(cell, simulator="mujocco"))
+    (folder / "mine.py").write_text(MINE.replace("def environment", "def start"), encoding="utf-8")
+    with pytest.raises(GenimaError, match="simulator mine: class Mine lacks environment; add them in .*mine.py"):
+        get_simulator(replace(cell, simulator="mine"))
+    with pytest.raises(GenimaError, match="cell lab: a real robot"):
+        get_simulator(replace(cell, name="lab", simulator=""))
+
+
+def test_nodes_of_simulators_are_those_of_the_registry() -> None:
+    assert list(SIMULATORS) == ["coppeliasim", "mujoco", "rlbench"]
+    cell = load_cell("sim_panda")
+    (node,) = simulator(cell)
+    assert (node.package, node.executable) == ("genima_sim", "sim_node") and "host" not in node.parameters
+    (node,) = simulator(load_cell("sim_coppeliasim"), host="there", port=4)
+    assert (node.executable, node.parameters["host"], node.parameters["port"]) == ("coppeliasim", "there", 4)
+    with pytest.raises(GenimaError, match="cell sim_rlbench: simulated by rlbench, in lock-step only"):
+        simulator(load_cell("sim_rlbench"))
