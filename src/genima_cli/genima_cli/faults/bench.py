@@ -244,8 +244,8 @@ def main(argv: Sequence[str]) -> int:
     if options.table:
         _require_place(options.table)
     from genima.cell import load_cell  # imported here: --help must be quick
-    from genima.policy import spec as checkpoint
     from genima.evaluation.results import checkpoint_digest
+    from genima.policy import spec as checkpoint
 
     cell = load_cell(options.cell)
     spec, folders = checkpoint.read_pair(options.checkpoint)
