@@ -8,6 +8,7 @@ import numpy as np
 
 from genima.cameras.tiling import tile
 from genima.errors import GenimaError
+from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, DrawnTarget, Joints, Observation
 
@@ -36,6 +37,7 @@ class StandInController:
     """Holds the joints that it is given, one joint turned a little."""
 
     robot = PANDA
+    spec = PolicySpec("panda", PANDA.joint_names)
     beyond = 0.0  # rad, that the last joint is read further
 
     def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
