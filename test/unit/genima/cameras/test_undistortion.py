@@ -157,7 +157,7 @@ def test_a_dataset_holds_what_the_agent_will_see(
     np.testing.assert_allclose(observed(plan, demos[0], "wrist"), straight, atol=12)  # JPEG
     np.testing.assert_allclose(observed(named, demos[1], "wrist"), fit(shown, SIZE), atol=12)
     write_demo(tmp_path / "sim", robot, cameras, cameras, picture)
-    with pytest.raises(EpisodeError, match="sim: /calibration/wrist: it was recorded with another calibration than"):
+    with pytest.raises(EpisodeError, match="sim: /calibration/wrist: recorded with another calibration than"):
         observed(plan, tmp_path / "sim", "wrist")
     with pytest.raises(EpisodeError, match="plain: /calibration/wrist: unknown calibration; .*--cameras FOLDER"):
         observed(make_plan(Render(view_size=SIZE), [demos[1], tmp_path / "sim"]), demos[1], "wrist")

@@ -668,7 +668,7 @@ def test_calibrations_that_do_not_fit(calibrated: Callable[..., Finding]) -> Non
     assert calibrated(square).status is Status.OK  # of 256x256, as if resized
     assert "calibrated at 256x256, its profile is 640x480" in calibrated(FRONT).found
     assert "names swapped" in calibrated(Device("1", "D415", 480, 480, 30, "flange")).remedy
-    assert "no frame of a panda" in calibrated(frames=Frames("fr3_link0", "front_color_optical_frame")).found
+    assert "not of a panda" in calibrated(frames=Frames("fr3_link0", "front_color_optical_frame")).found
 
 
 def test_missing_and_malformed_calibrations(tmp_path: Path, robot: RobotModel) -> None:
