@@ -264,7 +264,7 @@ def test_a_robotiq_gripper_follows_the_open_fraction(graph, kind: GripperAction)
         time.sleep(0.01)
     assert driver.goals[-1] > 0.6
     driver.refuses = True
-    words = "goal: the gripper refuses to be 80% open"
+    words = "goal: gripper: goal rejected (80% open)"
     graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(0.8))
     driver.refuses = False  # it is asked again by itself
     graph.until(graph.is_fine("gripper_adapter"), "no recovery", lambda: hand.ask(0.8))
@@ -347,7 +347,7 @@ def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
 def test_a_gripper_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gripper_adapter, "_PATIENCE", 0.3)
     graph.add(GripperAdapterNode())
-    words = "server: nobody serves /robotiq/robotiq_gripper_controller/gripper_cmd; joint: nobody tells of finger_joint"
+    words = "server: nobody serves /robotiq/robotiq_gripper_controller/gripper_cmd; joint: no message with finger_joint"
     graph.until(graph.complains("gripper_adapter", words), "no complaint")
 
 

@@ -179,7 +179,7 @@ class GripperAdapterNode(Node):
         if handle is None or not handle.accepted:
             goal.ended = True
             if goal is self._goal:
-                self._health.fault("goal", f"gripper: goal rejected ({goal.fraction:.0%} open")
+                self._health.fault("goal", f"gripper: goal rejected ({goal.fraction:.0%} open)")
             return
         goal.handle = handle
         handle.get_result_async().add_done_callback(partial(self._on_result, goal))
