@@ -24,7 +24,8 @@ from steadiness import COUNTERS, late
 from tqdm import tqdm
 
 from genima.errors import GenimaError
-from genima_bringup.node_specs import NodeSpec, camera_watch, simulator_support_nodes
+from genima.cell import load_cell
+from genima_bringup.node_specs import NodeSpec, camera_watch, simulation_stack
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
@@ -76,9 +77,9 @@ class Bench:
         simulator = NodeSpec(
             "benchmarks", "bumped_simulator", {"bumped": options.bumped, "by": options.by}, name="sim_node"
         )
-        processes = [simulator, *simulator_support_nodes()]
+        processes = [simulator, *simulation_stack(load_cell("sim_panda"))[1:]]
         if watched:
-            processes.append(camera_watch("panda", "sim", list(VIEWS)))
+            processes.append(camera_watch(load_cell("sim_panda"))))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self._supervisor = stack.enter_context(Supervisor(processes, folder, ros_environment()))
 

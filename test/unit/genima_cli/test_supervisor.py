@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from genima.cell import load_cell
 from genima_bringup.node_specs import NodeSpec, command_guard, own_drivers
 from genima_cli.supervisor import Supervisor
 
@@ -44,4 +45,4 @@ def test_a_node_has_the_time_that_it_needs_to_stop(tmp_path: Path, timeout: floa
 def test_drivers_and_the_guard_have_longer_to_stop_than_other_nodes() -> None:
     least = NodeSpec("genima_nodes", "task_runner").stop_timeout
     assert all(spec.stop_timeout >= 5 * least for spec in own_drivers("fr3", "10.0.0.1"))
-    assert command_guard().stop_timeout > least
+    assert command_guard(load_cell("sim_panda")).stop_timeout > least
