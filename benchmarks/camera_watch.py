@@ -23,8 +23,8 @@ from std_srvs.srv import Trigger
 from steadiness import COUNTERS, late
 from tqdm import tqdm
 
-from genima.errors import GenimaError
 from genima.cell import load_cell
+from genima.errors import GenimaError
 from genima_bringup.node_specs import NodeSpec, camera_watch, simulation_stack
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
@@ -79,7 +79,7 @@ class Bench:
         )
         processes = [simulator, *simulation_stack(load_cell("sim_panda"))[1:]]
         if watched:
-            processes.append(camera_watch(load_cell("sim_panda"))))
+            processes.append(camera_watch(load_cell("sim_panda")))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self._supervisor = stack.enter_context(Supervisor(processes, folder, ros_environment()))
 

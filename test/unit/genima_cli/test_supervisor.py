@@ -44,5 +44,5 @@ def test_a_node_has_the_time_that_it_needs_to_stop(tmp_path: Path, timeout: floa
 
 def test_drivers_and_the_guard_have_longer_to_stop_than_other_nodes() -> None:
     least = NodeSpec("genima_nodes", "task_runner").stop_timeout
-    assert all(spec.stop_timeout >= 5 * least for spec in own_drivers("fr3", "10.0.0.1"))
+    assert all(spec.stop_timeout >= 5 * least for spec in own_drivers(load_cell("fr3_own_driver")))
     assert command_guard(load_cell("sim_panda")).stop_timeout > least
