@@ -166,7 +166,10 @@ class Cell:
         Raises:
             GenimaError: where it was trained for another robot, or takes what the cell does not have.
         """
-        spec.require_robot(self.robot, what)
+        try:
+            spec.require_robot(self.robot, what)
+        except GenimaError as error:
+            raise GenimaError(f"cell {self.name}: {error}") from None
         views = [view for view in spec.views if view != VIRTUAL]
         if missing := [view for view in views if view not in self.views]:
             has = ", ".join(self.views)
