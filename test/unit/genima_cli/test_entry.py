@@ -49,8 +49,8 @@ def copy_tree(tree: Path) -> None:
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tree / name)
     shutil.copytree(ROOT / "src/genima_cli/genima_cli", tree / "src/genima_cli/genima_cli")
-    for name in ("__init__.py", "errors.py", "system/__init__.py", "system/signals.py", "system/terminal.py"):
-        (tree / "src/genima/genima" / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "src/genima/genima/system", tree / "src/genima/genima/system")
+    for name in ("__init__.py", "errors.py"):
         shutil.copy(ROOT / "src/genima/genima" / name, tree / "src/genima/genima" / name)
 
 
