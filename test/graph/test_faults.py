@@ -164,7 +164,7 @@ def test_a_record_is_continued_only_with_the_same_settings(tmp_path: Path, monke
     held = Result("controller: NaN", 0, 119.7, 170.2, True, True, "went on", 150, [])
     runs: list[list[str]] = []
 
-    def run(options: object, spec: object, known: object, faults: list[Fault]) -> Iterator[Result]:
+    def run(options: object, cell: object, spec: object, known: object, faults: list[Fault]) -> Iterator[Result]:
         runs.append([fault.name for fault in faults])
         yield from (replace(held, fault=fault.name) for fault in faults)
 

@@ -40,7 +40,7 @@ def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: 
         assert {log.stem for log in logs.glob("*.log")} == NODES
         assert call(environment, "home")[0] == 0
         assert call(environment, "stop") == (0, "stopped; resume with ./genima call resume")
-        stopped = command.until("! command_guard: arm: stopped", ready)
+        stopped = command.until("! command_guard: arm: STOPPED: stop requested", ready)
         assert call(environment, "resume")[0] == 0  # the robot's recovery is asked for, by the name that it has here
         command.until("all fine", stopped)
         command.process.send_signal(signal.SIGINT)

@@ -384,6 +384,9 @@ def _require_robot(options: Record, real: bool) -> None:
             raise GenimaError("--leader is missing: leader of the arm")
         if options.leader == "expert":
             raise GenimaError("--leader expert: it leads the simulated robot only")
+        from genima.cell import load_cell
+
+        load_cell(options.cell).require_driver()
         return
     defaults = Record()
     for name in _OF_ROBOT:

@@ -508,7 +508,7 @@ def test_a_restarted_node_goes_on(graph: Graph, tmp_path: Path, shot: Any) -> No
     [
         ({"parent": ""}, "parent is ''; use base or flange"),
         ({"board": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
-        ({"robot": "nobody"}, "nobody.yaml"),
+        ({"cell": "nobody"}, "nobody.yaml"),
         ({"speed": 2.0}, "speed is 2.0"),
         ({"most": 3}, "most is 3"),
     ],

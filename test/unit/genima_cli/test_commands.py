@@ -121,7 +121,7 @@ NUMBERS = {
         "--drawing.controlnet-every",
     ],
     "faults": ["--seed"],
-    "real --robot-ip x --cameras x --calibration x": ["--drawing.steps", "--drawing.strength"],
+    "real --cell x": ["--drawing.steps", "--drawing.strength"],
     "task go": ["--time-limit", "--patience"],
     "call stop": ["--patience"],
     "teleop": ["--episodes", "--seed"],

@@ -10,12 +10,14 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from genima.errors import GenimaError
 from genima.io.files import shorten
-from genima.policy.base import Policy
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.spec import FOLDERS, PolicySpec
+
+if TYPE_CHECKING:  # genima.policy.spec imports OpenCV and SciPy: too slow for --help
+    from genima.policy.base import Policy
 
 GENIMA = "genima"
 POLICIES = {
@@ -26,6 +28,12 @@ POLICIES = {
 """Modules by the policy's name."""
 
 
+def _default_views() -> tuple[str, ...]:
+    from genima.policy.spec import PolicySpec
+
+    return PolicySpec.views
+
+
 @dataclass(frozen=True)
 class PolicyOptions:
     """Options of all policies; each uses those that it needs."""
@@ -33,7 +41,7 @@ class PolicyOptions:
     checkpoint: str = ""  # folder of a trained policy; empty: the bundled one
     device: str = "cpu"
     robot: str = "panda"  # of policies that were not trained: a name in config/robots or a YAML file
-    views: tuple[str, ...] = PolicySpec.views  # of policies that were not trained
+    views: tuple[str, ...] = field(default_factory=_default_views)  # of policies that were not trained
     episode: str = ""  # folder of the episode to replay
     sampling: SamplingOptions = field(default_factory=SamplingOptions)  # of policies with a diffusion model
 
@@ -58,6 +66,8 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
 
 
 def _is_checkpoint(folder: str) -> bool:
+    from genima.policy.spec import FOLDERS
+
     return bool(folder) and any(os.path.isdir(os.path.join(folder, part)) for part in FOLDERS.values())
 
 
