@@ -192,7 +192,7 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
         CLEAN.but("/success", [BagEntry(message("std_msgs/Bool", data=False), 4.0)]), "warning", "/success", None,
         "failure",
     ),
-    "not judged": (CLEAN.without("/success"), "warning", "/success", None, "nobody"),
+    "not judged": (CLEAN.without("/success"), "warning", "/success", None, "^not judged$"),
 }  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def read_all(folder: Path, **options: Any) -> None:
         table = reader._read_frames(entry)
         stamps = np.array(table["timestamp"].to_pylist(), float)
         reader._check_stamps(stamps)
-        reader._in_order("observation.state", table)
+        reader._order_dimensions("observation.state", table)
         reader._instruction(table)
         for key in reader._views:
             for _ in reader._images(key, entry, stamps):

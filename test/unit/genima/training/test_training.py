@@ -628,11 +628,11 @@ def test_another_version_of_the_base_is_refused(targets: TargetDataset, tmp_path
     [
         (["diffusion", "--base", "no/such-model"], "no/such-model cannot be loaded"),
         (["diffusion", "--base", "test"], "test cannot be loaded"),
-        (["diffusion", "--data", "nowhere"], "nowhere holds no finished dataset"),
+        (["diffusion", "--data", "nowhere"], "nowhere: no finished dataset"),
         (["diffusion", "--base", "small", "--conditioning", "unet"], "needs a pre-trained --base"),
         (["diffusion", "--batch-size", "0"], "--batch-size 0: must be greater than or equal to 1"),
         (["controller", "--resnet", "no/such-resnet", "--clip", "no/such-clip"], "no/such-clip cannot be loaded"),
-        (["controller", "--data", "nowhere"], "nowhere holds no finished dataset"),
+        (["controller", "--data", "nowhere"], "nowhere: no finished dataset"),
         (["controller", "--clip", "small", "--backgrounds", "src/genima"], "no images"),
         (["controller", "--clip", "small", "--pretrain", "-1"], "--pretrain -1: must be "),
         (["controller", "--clip", "small", "--validation-chunks", "0"], "--validation-chunks 0: must be "),
