@@ -70,7 +70,7 @@ def test_what_the_user_chooses_is_explained_and_reaches_both() -> None:
     for name in re.findall(r"\$\{(\w+)", " ".join(commands.values())):
         assert f"{name}=" in explained
     assert all(command.count("${") == command.count(":-") for command in commands.values())
-    assert all("gripper:=${GRIPPER" in command for command in commands.values())  # of the arm's model
+    assert all("cell:=${CELL:-" in command for command in commands.values())  # the policy is checked against it
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])

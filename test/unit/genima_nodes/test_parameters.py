@@ -150,7 +150,7 @@ def test_a_dataclass_becomes_parameters(make: Callable[..., Node]) -> None:
 @pytest.mark.parametrize("given", [["left-shoulder"], ["front", "front"], [], ["front", ""], "front"])
 def test_views_that_cannot_be_topics_are_refused(make: Callable[..., Node], given: Any) -> None:
     with pytest.raises(GenimaError, match="^tried: the parameter views"):
-        parameters.views(make(views=given))
+        parameters.views(make(views=given), ["wrist"])
 
 
 def test_a_view_may_be_empty_only_where_that_is_the_default(make: Callable[..., Node]) -> None:

@@ -244,7 +244,7 @@ def test_own_graphs_do_not_look_elsewhere(monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.parametrize("dds", ["nope", "../rviz/calibrate", "", "shared_memory.xml"])
 def test_a_dds_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, dds: str) -> None:
     monkeypatch.delenv(ros.PROFILE, raising=False)
-    with pytest.raises(GenimaError, match="take shared_memory or two_machines"):
+    with pytest.raises(GenimaError, match="use shared_memory or two_machines"):
         ros_environment.joining_environment(dds)
 
 

@@ -157,7 +157,7 @@ class Spy(CompiledPipeline):
         super().__init__(agent)
         self.seen: list[Tensor] = []
 
-    def draw(self, tiles: Tensor, *_: Any) -> Tensor:
+    def generate_tiles(self, tiles: Tensor, *_: Any) -> Tensor:
         self.seen.append(tiles)
         return tiles
 
