@@ -14,6 +14,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.metadata import Qos
+from genima.io import paths
 
 FRONT, WRIST = "/cameras/front/color/image_raw/compressed", "/cameras/wrist/color/image_raw"
 FRONT_INFO, WRIST_INFO = "/cameras/front/color/camera_info", "/cameras/wrist/color/camera_info"
@@ -126,7 +127,8 @@ def recorded(
         elif topic != STATES:
             values[:, 7] = 1 - values[:, 7] / 0.7
         said[topic] = [told(t, joint_state(t, row, names)) for t, row in zip(times[topic], values, strict=True)]
-    lasting = {"/task": text("wave"), "/episode": text(EXPERT), "/robot_model": text("name: panda")}
+    robot_model = paths.named("panda", "config", "robots").read_text(encoding="utf-8")  # as the recorder stores it
+    lasting = {"/task": text("wave"), "/episode": text(EXPERT), "/robot_model": text(robot_model)}
     said |= {topic: [BagEntry(words, 0.0)] for topic, words in lasting.items()}
     said["/success"] = [BagEntry(message("std_msgs/Bool", data=True), seconds)]
     return Demo(said, dict.fromkeys((*lasting, "/success"), LATCHED))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from recorded_demos import CLEAN, SHORT
+from recorded_demos import CLEAN, SHORT, BagEntry, text
 
 from genima.data.episodes import Episode, find_episodes
 from genima.data.episodes.bag import PARTIAL
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.folders import DELETED
+from genima.data.episodes.robot import load_episode_robot
 from genima.robot.model import RobotModel
 from genima_cli.__main__ import main
 
@@ -72,6 +74,21 @@ def test_demos_are_judged_and_a_judgement_is_undone(
     for options in ([], ["--success", "--failure"], ["--undo", "--success"]):
         refused(capsys, "give one of", "judge", demos / "a", *options)
     refused(capsys, "there is no folder", "judge", demos / "none", "--success")
+
+
+def test_a_robot_model_that_cannot_be_found_is_one_line_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = SHORT.but("/robot_model", [BagEntry(text("name: panda"), 0.0)]).write(tmp_path / "damaged")
+    refused(capsys, "gripper missing", "replay", damaged, "--sim")
+    old = SHORT.without("/robot_model")
+    assert load_episode_robot(old.write(tmp_path / "old")).name == "panda"
+
+    def rename(said: BagEntry) -> BagEntry:
+        return replace(said, message=replace(said.message, name=[f"arm_{i}" for i in range(8)]))
+
+    other = old.changed("/joint_states", slice(None), rename).write(tmp_path / "other")
+    refused(capsys, "none; add its robot model in config/robots", "replay", other, "--sim")
 
 
 def test_deleted_demos_lie_in_the_trash_and_come_back(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,37 +11,32 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
 
-_HINT = "name its robot model with --robot"
 
-
-def load_episode_robot(folder: Path, name_or_file: str = "") -> RobotModel:
+def load_episode_robot(folder: Path) -> RobotModel:
     """Load the robot model that an episode was recorded with.
 
     It is the one that the recorder has stored, or the one of ``config/robots`` whose joints the episode has.
 
     Args:
         folder: of the episode.
-        name_or_file: a robot model that is taken instead; empty: the episode's.
 
     Raises:
         EpisodeError: when the bag cannot be read, its model is damaged, or no model or several fit its joints.
-        GenimaError: for ``name_or_file`` that cannot be read.
+        GenimaError: for a damaged file in ``config/robots``.
     """
-    if name_or_file:
-        return RobotModel.load(name_or_file)
     with BagReader(folder) as bag:
         for topic in (ROBOT_MODEL, JOINT_STATES):
             if bag.counts.get(topic):
                 message = bag.deserialize(next(iter(bag.messages({topic}))))
                 return _parse(folder, message) if topic == ROBOT_MODEL else _find(folder, message)
-    raise EpisodeError(folder, f"no messages; {_HINT}", JOINT_STATES)
+    raise EpisodeError(folder, "no messages; choose another demo", JOINT_STATES)
 
 
 def _parse(folder: Path, message: Any) -> RobotModel:
     try:
         return RobotModel.parse(message.data, "robot model")
     except GenimaError as error:
-        raise EpisodeError(folder, f"{error}; {_HINT}", ROBOT_MODEL) from None
+        raise EpisodeError(folder, f"{error}; choose another demo", ROBOT_MODEL) from None
 
 
 def _find(folder: Path, message: Any) -> RobotModel:
@@ -49,6 +44,8 @@ def _find(folder: Path, message: Any) -> RobotModel:
     fitting = [model for model in known if {*model.joint_names, model.gripper_joint} <= set(message.name)]
     if len(fitting) != 1:
         found = ", ".join(model.name for model in fitting) or "none"
+        remedy = "leave one of them" if fitting else "add its robot model"
         names = ", ".join(message.name) or "none"
-        raise EpisodeError(folder, f"robot models with its joints ({names}): {found}; {_HINT}", JOINT_STATES)
+        words = f"robot models with its joints ({names}): {found}; {remedy} in config/robots"
+        raise EpisodeError(folder, words, JOINT_STATES)
     return fitting[0]
