@@ -11,7 +11,6 @@ from pathlib import Path
 
 import yaml
 from cells import write_cell
-from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool, Trigger
 
 from genima.cell import load_cell
@@ -20,6 +19,7 @@ from genima.io import paths
 from genima.robot.model import RobotModel
 from genima_bringup.node_specs import NodeSpec, Value, adapters, driver_support_nodes
 from genima_cli.graph_client import GraphClient
+from genima_interfaces.msg import NodeStatus
 from genima_interfaces.srv import ResetScene
 
 GRIPPER = "robotiq_2f140"
@@ -95,16 +95,16 @@ def set_scene(driver: GraphClient, task: str, seed: int, alive: Callable[[], Non
     """A task's scene is set by hand, and the arm put to its start, as with a real one: with the user stop pressed;
     then the robot is recovered. Returns the instruction."""
 
-    def all_are(level: bytes) -> bool:
-        return all(driver.health[name].level == level for name in ("arm_recovery", "command_guard"))
+    def all_are(state: int) -> bool:
+        return all(driver.health[name].state == state for name in ("arm_recovery", "command_guard"))
 
     driver.call(SetBool, "standin/user_stop", SetBool.Request(data=True), alive)
-    driver.spin_until(lambda: all_are(DiagnosticStatus.ERROR), _NOTICED, alive)
+    driver.spin_until(lambda: all_are(NodeStatus.FAULT), _NOTICED, alive)
     instruction = driver.reset(task, seed, alive)
     driver.spin_until(lambda: False, _BY_HAND, alive)
     driver.call(SetBool, "standin/user_stop", SetBool.Request(data=False), alive)
     for _ in range(_ATTEMPTS):
         driver.trigger("command_guard/resume", alive)
-        if driver.spin_until(lambda: all_are(DiagnosticStatus.OK), _RECOVERY, alive):
+        if driver.spin_until(lambda: all_are(NodeStatus.OK), _RECOVERY, alive):
             return instruction
     raise GenimaError(f"the robot does not recover: {'; '.join(driver.faults())}")
