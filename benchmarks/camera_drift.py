@@ -1,4 +1,4 @@
-"""How well images tell that a camera has been moved (genima_calibration.pose_check), on demos of the simulator.
+"""Detection of moved cameras in images (genima_calibration.pose_check), on demos of the simulator.
 
 Of demos spread over a folder, one moment each is drawn at random: the arm moves, objects stand about, but the gripper
 stands still, as where genima_calibration.calibration_watch looks. Every view is held against its true calibration,

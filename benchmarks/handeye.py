@@ -1,4 +1,4 @@
-"""How accurate hand-eye calibration is, on random set-ups of known truth: OpenCV's five solvers and genima_calibration.
+"""Accuracy of hand-eye calibration on random set-ups of known truth: OpenCV's five solvers and genima_calibration.
 
 A set-up is a camera on the base or on the flange, a board on the other one, and joints drawn at random in which the
 board is in view. Points are projected through a distorted lens and get pixel noise, or are detected in images that the

@@ -115,5 +115,5 @@ class Graph:
 
 
 def diagnostic_values(status: DiagnosticStatus) -> dict[str, str]:
-    """What people read on /diagnostics, by key."""
+    """Values of a status on /diagnostics, by key."""
     return {pair.key: pair.value for pair in status.values}

@@ -13,7 +13,7 @@ from imports import PACKAGES, SOURCE, imported, modules
 
 ROOT = SOURCE.parent
 KEYS = {"cv2": "opencv", "OpenGL": "opengl", "PIL": "pil", "coppeliasim_zmqremoteapi_client": "coppeliasim"}
-"""Where a rosdep key is not named after the module: ``python3-opengl`` for ``OpenGL``."""
+"""Names in rosdep keys that differ from the module: ``python3-opengl`` for ``OpenGL``."""
 NOT_REQUIRED = {"rlbench"}  # installed by hand, docs/coppeliasim.md
 
 
@@ -29,7 +29,7 @@ def declared(package: str) -> set[str]:
 
 
 def names_of(module: str) -> set[str]:
-    """What a dependency on a module may be called in package.xml."""
+    """Return the names that a dependency on a module may have in package.xml."""
     key = KEYS.get(module, module.replace("_", "-"))
     return {module, f"python3-{key}", f"python3-{key}-pip", f"genima-{key}-pip"}
 

@@ -37,7 +37,7 @@ class GuardConfig(FileSchema):
 
 
 class DriverConfig(FileSchema):
-    """What moves a real arm and its gripper, and reads the cameras."""
+    """Drivers of a real arm, its gripper and its cameras."""
 
     kind: Literal["franka_ros2", "franka_arm", "external"]
     """franka_ros2: started with a controller of config/backends; franka_arm: our own driver over pylibfranka;
@@ -104,7 +104,7 @@ class Cell:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the folder of its calibration exists."""
+        """Return whether the folder of its calibration exists."""
         try:
             return bool(self.calibration) and calibration_folder(self.calibration).is_dir()
         except GenimaError:
@@ -112,7 +112,7 @@ class Cell:
 
     @property
     def arm_backend(self) -> ArmBackend | None:
-        """How set-points reach the arm's controller; None: simulated, or our own driver."""
+        """Interface of the arm's controller; None: simulated, or our own driver."""
         return ArmBackend.load(self.driver.arm) if self.driver and self.driver.arm else None
 
     @property
@@ -121,13 +121,13 @@ class Cell:
         return GripperBackend.load(self.driver.gripper) if self.driver and self.driver.gripper else None
 
     def has_robot(self, robot: RobotModel) -> bool:
-        """Whether its arm and gripper have the joints of another model."""
+        """Return whether its arm and gripper have the joints of another model."""
         mine = self.robot.joint_names, self.robot.gripper_joint
         return mine == (robot.joint_names, robot.gripper_joint)
 
     @property
     def recovers(self) -> bool:
-        """Whether a service recovers the robot after a reflex."""
+        """Return whether a service recovers the robot after a reflex."""
         if self.driver is None or self.driver.kind == "external":
             return False
         return self.arm_backend is None or self.arm_backend.recovery is not None

@@ -22,7 +22,7 @@ class Robot(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether the task is accomplished."""
+        """Return whether the task is accomplished."""
 
     def joints(self) -> Joints:
         """Return the joints as measured now."""

@@ -1,4 +1,4 @@
-"""What the launch files share. Needs an installed ROS 2: the wheels have no `launch`."""
+"""Shared parts of the launch files. Needs an installed ROS 2: the wheels have no `launch`."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Environment:
 
     @property
     def done(self) -> bool:
-        """Whether the task is accomplished."""
+        """Return whether the task is accomplished."""
         return self.simulation.success
 
     def joints(self) -> Joints:

@@ -42,7 +42,7 @@ class Scene(Protocol):
 
     @property
     def success(self) -> bool:
-        """Whether the task was accomplished since it started."""
+        """Return whether the task was accomplished since it started."""
 
     def reset(self, task: str, seed: int) -> None:
         """Start an episode; raise a GenimaError for an unknown task."""

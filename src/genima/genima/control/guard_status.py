@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class GuardState(Enum):
-    """What became of the owner's command."""
+    """Treatment of the owner's command."""
 
     OK = 0
     LIMITED = 1  # passed on as far as the limits allow
@@ -15,7 +15,7 @@ class GuardState(Enum):
 
 
 class GuardReason(Enum):
-    """Why a command was not passed on unchanged."""
+    """Reason for not passing on a command unchanged."""
 
     NONE = 0
     POSITION_LIMIT = 1

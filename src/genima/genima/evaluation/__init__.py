@@ -1,4 +1,4 @@
-"""How well it works: success over many episodes."""
+"""Evaluation: success over many episodes."""
 
 from genima.evaluation.success import BlankTargets, Success
 

@@ -29,7 +29,7 @@ class Environment(Robot, Protocol):
 
 @dataclass(frozen=True)
 class EpisodeOptions:
-    """How chunks are executed, and how long."""
+    """Execution of chunks, and the time limit."""
 
     horizon: int = 20  # actions executed before the next chunk
     mode: Literal["overlapped", "serial"] = "overlapped"

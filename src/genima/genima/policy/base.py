@@ -13,7 +13,7 @@ class Policy(Protocol):
 
     @property
     def spec(self) -> PolicySpec:
-        """What the policy was made for: robot, views, image size, horizon and rate."""
+        """Specification: robot, views, image size, horizon and rate."""
 
     def reset(self, seed: int = 0) -> None:
         """Forget earlier observations, at the start of an episode; ``seed`` determines all randomness after it."""

@@ -22,7 +22,7 @@ class TargetGenerator(Protocol):
 
     @property
     def spec(self) -> PolicySpec:
-        """What it was trained for."""
+        """Specification that it was trained for."""
 
     def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         """Generate the target K steps from now; ``previous`` is the last drawn target of the task."""
@@ -72,7 +72,7 @@ class GenimaPolicy:
 
     @property
     def spec(self) -> PolicySpec:
-        """What both halves were trained for."""
+        """Specification that both halves were trained for."""
         return self._diffusion_agent.spec
 
     def reset(self, seed: int = 0) -> None:

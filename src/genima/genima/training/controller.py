@@ -196,7 +196,7 @@ def chunk_errors(controller: Controller, batch: ControllerBatch) -> dict[str, fl
 
 
 def _show(training: ControllerDataset, file: Path) -> None:
-    """What the controller is trained on, a row a sample."""
+    """Training samples of the controller, a row each."""
     visits = [SampleIndex(i * len(training) // _SHOWN, i) for i in range(_SHOWN)]
     rows = [np.concatenate(list(training[visit].images.numpy()), axis=1) for visit in visits]
     cv2.imwrite(str(file), np.concatenate(rows)[..., ::-1])

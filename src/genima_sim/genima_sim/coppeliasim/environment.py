@@ -47,7 +47,7 @@ class CoppeliaEnvironment:
 
     @property
     def done(self) -> bool:
-        """Whether the task is accomplished."""
+        """Return whether the task is accomplished."""
         return self._scene.success
 
     def joints(self) -> Joints:

@@ -79,7 +79,7 @@ class RLBenchEnvironment:
 
     @property
     def done(self) -> bool:
-        """Whether the task is accomplished."""
+        """Return whether the task is accomplished."""
         return self._success
 
     def joints(self) -> Joints:
