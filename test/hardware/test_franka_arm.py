@@ -36,7 +36,7 @@ from genima_nodes.franka_arm import FrankaArmNode
 from genima_nodes.franka_hand import FrankaHandNode
 from genima_nodes.ros import messages, qos
 
-FR3 = RobotModel.load("fr3")
+FR3 = RobotModel.load("fr3_franka_hand")  # what the cell fr3_own_driver holds
 HERE = "robot.here"
 STANDINS = Path(__file__).resolve().parents[1] / "standins"
 RECORD: Signatures = json.loads((STANDINS / "pylibfranka-0.21.3.json").read_text())
@@ -426,7 +426,7 @@ def test_a_node_without_its_robot_does_not_start(graph: Graph) -> None:
 
 
 def test_behind_the_command_guard_a_reflex_ends_with_its_resume(graph: Graph, nodes: Cell) -> None:
-    options = {"cell": "fr3_own_driver_2f140", "recovery": "franka_arm/recover", "rate": 100.0}
+    options = {"cell": "fr3_own_driver", "recovery": "franka_arm/recover", "rate": 100.0}
     overrides = [Parameter(name, value=value) for name, value in options.items()]
     graph.add(CommandGuardNode(parameter_overrides=overrides))
     say = graph.speak(JointState, "controller/command", qos.JOINT_COMMAND)
