@@ -73,9 +73,9 @@ class Source(Node):
         self._room = round(rate * parameters.number(self, "seconds", 3600.0))  # for stamps
         self._speakers: dict[str, tuple[Any, NDArray[np.int64]]] = {}
         self._pace = PacedThread(1 / rate, self.tick, name)
-        health = DiagnosticUpdater(self)
-        health.value("due", lambda: self._pace.ticks)
-        health.value("late", lambda: self._pace.late)
+        diagnostics = DiagnosticUpdater(self)
+        diagnostics.add_value("due", lambda: self._pace.ticks)
+        diagnostics.add_value("late", lambda: self._pace.late)
 
     def start(self) -> None:
         """Begin speaking."""

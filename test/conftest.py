@@ -1,4 +1,4 @@
-"""What the tests share: the arm, its cameras, the simulated workcell, recorded demos and an untrained checkpoint."""
+"""Shared fixtures: robot, cameras, simulation, recorded demos, untrained checkpoint, ROS graph."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def cameras() -> Mapping[str, Camera]:
 
 @pytest.fixture(scope="session")
 def spec(robot: RobotModel) -> PolicySpec:
-    """Views of 64 px: tiles of 128 px, small enough for every test."""
+    """Spec with views of 64 px, tiles of 128 px."""
     return PolicySpec("panda", robot.joint_names, view_size=64)
 
 
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny models of Stable Diffusion's and SDXL's kind with random weights, in folders as the hub has them."""
+    """Tiny Stable Diffusion and SDXL models with random weights, in the hub's folder layout."""
     folder = tmp_path_factory.mktemp("bases")
     for kind in ("tiny", "tiny-xl"):
         random_base(kind).save_pretrained(folder / kind)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def recorder() -> Iterator[DemoRecorder]:
-    """Simulation, renderer and expert. Whoever uses the simulation resets it first."""
+    """Simulation, renderer and expert; a test resets the simulation first."""
     recorder = DemoRecorder()
     yield recorder
     recorder.renderer.close()
@@ -121,7 +121,7 @@ def simulation(recorder: DemoRecorder) -> Simulation:
 
 @pytest.fixture(scope="session")
 def environment() -> Iterator[Environment]:
-    """The lock-step workcell. Whoever uses it resets it first."""
+    """Lock-step environment; a test resets it first."""
     environment = Environment()
     yield environment
     environment.close()
@@ -129,7 +129,7 @@ def environment() -> Iterator[Environment]:
 
 @pytest.fixture(scope="session")
 def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recorded demo of each task."""
+    """Folder with one recorded demo of each task."""
     folder = tmp_path_factory.mktemp("demos")
     assert recorder.record(folder / "push_button-1", "push_button", 100_001)
     assert recorder.record(folder / "take_lid_off-1", "take_lid_off", 100_001)
@@ -138,7 +138,7 @@ def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def targets(demos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TargetDataset:
-    """The demos rendered, in views of 32 px."""
+    """Rendered demos with views of 32 px."""
     out = tmp_path_factory.mktemp("targets")
     with pytest.MonkeyPatch.context() as patch:
         render_in_a_thread(patch)
@@ -148,7 +148,7 @@ def targets(demos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tar
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """diffusion_agent/ and controller/ with random weights. Read only: tests that damage it take ``copied``."""
+    """diffusion_agent/ and controller/ with random weights; read only: tests that damage it use ``copied``."""
     folder = tmp_path_factory.mktemp("checkpoint")
     save_checkpoints(folder)
     return folder
@@ -156,13 +156,13 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[[Path], Path]:
-    """Copies a folder to where it can be damaged."""
+    """Function that copies a folder, so that the test may damage it."""
     return lambda folder: Path(shutil.copytree(folder, tmp_path / "copy" / folder.name))
 
 
 @pytest.fixture
 def graph() -> Iterator[Graph]:
-    """Nodes in this process, in a domain of their own."""
+    """Graph of nodes in this process, in a ROS domain of its own."""
     rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
     graph = Graph()
     yield graph
@@ -171,7 +171,7 @@ def graph() -> Iterator[Graph]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
+    """Folder on a file system of 1 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]

@@ -1,4 +1,4 @@
-"""Nodes in this process, in a ROS domain of their own, and a probe to talk to them."""
+"""Run nodes in this process, in a ROS domain of their own, beside a node that publishes and subscribes for the test."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PATIENCE = 60.0  # s: the machine may be busy
 
 
 class Graph:
-    """Spins nodes in a thread; hears and says things on their topics."""
+    """Nodes spun in a thread, with a probe node for the test's own topics and services."""
 
     def __init__(self) -> None:
         self.probe = rclpy.create_node("probe")
-        self.health: dict[str, DiagnosticStatus] = {}
+        self.diagnostics: dict[str, DiagnosticStatus] = {}
         self.statuses: dict[str, NodeStatus] = {}
         self.guard = GuardStatus()
         self.nodes: list[Any] = []
@@ -32,76 +32,76 @@ class Graph:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
-        self.hear(DiagnosticArray, "/diagnostics", qos.STATUS, self._on_diagnostics)
-        self.hear(NodeStatus, "node_status", qos.NODE_STATUS, self._on_node_status)
-        self.hear(GuardStatus, "command_guard/status", qos.GUARD_STATUS, self._on_guard_status)
+        self.subscribe(DiagnosticArray, "/diagnostics", qos.STATUS, self._on_diagnostics)
+        self.subscribe(NodeStatus, "node_status", qos.NODE_STATUS, self._on_node_status)
+        self.subscribe(GuardStatus, "command_guard/status", qos.GUARD_STATUS, self._on_guard_status)
 
     def add(self, node: Any) -> Any:
-        """Take a node into the graph."""
+        """Add a node to the graph."""
         self.nodes.append(node)
         self.executor.add_node(node)
         return node
 
-    def hear(
+    def subscribe(
         self, kind: type, topic: str, profile: QoSProfile, callback: Callable[[Any], None] | None = None
     ) -> list[Any]:
-        """Everything that comes on a topic from now on, in a list that grows."""
-        heard: list[Any] = []
-        self.probe.create_subscription(kind, topic, callback or heard.append, profile)
-        return heard
+        """Return the growing list of messages received on a topic."""
+        received: list[Any] = []
+        self.probe.create_subscription(kind, topic, callback or received.append, profile)
+        return received
 
-    def speak(self, kind: type, topic: str, profile: QoSProfile) -> Callable[[Any], None]:
-        """A function that publishes, once somebody listens."""
+    def publisher(self, kind: type, topic: str, profile: QoSProfile) -> Callable[[Any], None]:
+        """Return the publish function of a topic, once the topic has a subscriber."""
         publisher = self.probe.create_publisher(kind, topic, profile)
-        self.until(lambda: publisher.get_subscription_count() > 0, f"nobody listens to {topic}")
+        self.until(lambda: publisher.get_subscription_count() > 0, f"topic {topic}: no subscriber")
         return publisher.publish
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
-        """The response of a service."""
+        """Call a service and return its response."""
         client = self.probe.create_client(kind, name)
         self.until(client.service_is_ready, f"service {name}: not available")
         future = client.call_async(request)
-        self.until(future.done, f"{name} does not answer")
+        self.until(future.done, f"service {name}: no response")
         return future.result()
 
     def until(self, condition: Callable[[], Any], otherwise: str, meanwhile: Callable[[], None] | None = None) -> None:
-        """Wait for a condition, doing something again and again if asked to."""
+        """Wait for a condition; call ``meanwhile`` between checks, and fail with ``otherwise`` after a minute."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < deadline, f"{otherwise}; {[s.message for s in self.health.values()]}"
+            assert time.monotonic() < deadline, f"{otherwise}; {[s.message for s in self.diagnostics.values()]}"
             if meanwhile is not None:
                 meanwhile()
             time.sleep(0.02)
 
-    def complains(self, node: str, words: str) -> Callable[[], bool]:
-        """A condition: the node's diagnostics are at ERROR and have these words."""
+    def reports_fault(self, node: str, words: str) -> Callable[[], bool]:
+        """Return a condition: the node's diagnostics are at ERROR and contain ``words``."""
 
         def condition() -> bool:
-            status = self.health.get(node)
+            status = self.diagnostics.get(node)
             return status is not None and status.level == DiagnosticStatus.ERROR and words in status.message
 
         return condition
 
     def guard_reports(self, reason: int) -> Callable[[], bool]:
-        """A condition: the command guard's state has this reason of GuardStatus."""
+        """Return a condition: the command guard's status has this reason."""
         return lambda: bool(self.guard.reason == reason)
 
-    def is_fine(self, node: str) -> Callable[[], bool]:
-        """A condition: the node's diagnostics are at OK."""
-        return lambda: node in self.health and self.health[node].level == DiagnosticStatus.OK
+    def has_no_fault(self, node: str) -> Callable[[], bool]:
+        """Return a condition: the node's diagnostics are at OK."""
+        return lambda: node in self.diagnostics and self.diagnostics[node].level == DiagnosticStatus.OK
 
     def close(self) -> None:
-        """End everything."""
+        """Close all nodes and shut ROS down."""
         for node in self.nodes:
             node.close()
         self._ending.set()
         self._thread.join()
-        for node in (*self.nodes, self.probe):  # else they live on, in a domain that another test may be given
+        for node in (*self.nodes, self.probe):  # else they remain in a domain that another test may use
             node.destroy_node()
         rclpy.shutdown()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.health.update({status.name: status for status in message.status})
+        self.diagnostics.update({status.name: status for status in message.status})
 
     def _on_node_status(self, message: NodeStatus) -> None:
         self.statuses[message.node] = message
@@ -115,5 +115,5 @@ class Graph:
 
 
 def diagnostic_values(status: DiagnosticStatus) -> dict[str, str]:
-    """Values of a status on /diagnostics, by key."""
+    """Return the values of a status on /diagnostics by key."""
     return {pair.key: pair.value for pair in status.values}

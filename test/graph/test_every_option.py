@@ -126,11 +126,11 @@ def nodes(kind: str, pair: Path) -> Iterator[Graph]:
 @pytest.mark.parametrize("kind", QUICK)
 def test_the_nodes_use_whatever_was_trained(kind: str, nodes: Graph) -> None:
     views = nodes.nodes[0]._agent.camera_views
-    drawn = nodes.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
-    commands = nodes.hear(JointState, "controller/command", qos.SOURCE_COMMAND)
-    say_task = nodes.speak(String, "task", qos.TASK)
-    cameras = [nodes.speak(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in views]
-    say_joints = nodes.speak(JointState, "joint_states", qos.JOINT_STATES)
+    drawn = nodes.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    commands = nodes.subscribe(JointState, "controller/command", qos.SOURCE_COMMAND)
+    say_task = nodes.publisher(String, "task", qos.TASK)
+    cameras = [nodes.publisher(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in views]
+    say_joints = nodes.publisher(JointState, "joint_states", qos.JOINT_STATES)
     images: Any = np.random.default_rng(0)
 
     def live() -> None:

@@ -33,7 +33,7 @@ def test_a_node_that_falls_silent_is_not_ready(
     graph: Graph, driver: GraphClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SILENT", 0.5)
-    say = graph.speak(NodeStatus, "node_status", qos.NODE_STATUS)
+    say = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
 
     def speak() -> bool:
         say(NodeStatus(node="guard", state=NodeStatus.OK))

@@ -54,11 +54,11 @@ class Arm:
     def __init__(self, graph: Graph, backend: str) -> None:
         self.graph = graph
         self.adapter = graph.add(ArmAdapterNode(**options(backend=backend)))
-        self.targets = graph.hear(*TARGETS[backend], 10)  # type: ignore[arg-type]
-        self.joint_states = graph.hear(JointState, "joint_states", qos_profile_sensor_data)
-        self._say_arm = graph.speak(JointState, "/franka/joint_states", 1)  # type: ignore[arg-type]
-        self._say_gripper = graph.speak(JointState, "gripper/joint_states", qos.JOINT_STATES)
-        self._say_command = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+        self.targets = graph.subscribe(*TARGETS[backend], 10)  # type: ignore[arg-type]
+        self.joint_states = graph.subscribe(JointState, "joint_states", qos_profile_sensor_data)
+        self._say_arm = graph.publisher(JointState, "/franka/joint_states", 1)  # type: ignore[arg-type]
+        self._say_gripper = graph.publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
+        self._say_command = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
         self.q = FR3.home.copy()
 
     def tell(self) -> None:
@@ -163,20 +163,20 @@ def test_what_is_wrong_holds_the_arm_and_is_told(graph, monkeypatch: pytest.Monk
         (lambda m: (m.name.pop(), m.position.pop(), m.velocity.pop()), 0.0, "lacks finger_joint"),
         (None, 5.0, "two machines' clocks differ"),
     ):
-        graph.until(graph.complains("arm_adapter", words), words, lambda s=spoil, a=ago: arm.command(0.03, s, a))
+        graph.until(graph.reports_fault("arm_adapter", words), words, lambda s=spoil, a=ago: arm.command(0.03, s, a))
         assert arm.follows() and np.allclose(arm.velocities(), 0)
-        graph.until(lambda: graph.is_fine("arm_adapter")() and arm.follows(), "no recovery", arm.command)
+        graph.until(lambda: graph.has_no_fault("arm_adapter")() and arm.follows(), "no recovery", arm.command)
 
     arm.q = FR3.home - 0.2  # a reflex: its driver is silent for a while, and then it is elsewhere
-    graph.until(graph.complains("arm_adapter", "no joint states from its driver"), "no complaint")
+    graph.until(graph.reports_fault("arm_adapter", "no joint states from its driver"), "no complaint")
     time.sleep(0.6)
-    graph.until(graph.complains("arm_adapter", "call resume"), "no complaint", arm.command)
+    graph.until(graph.reports_fault("arm_adapter", "call resume"), "no complaint", arm.command)
     np.testing.assert_allclose(arm.positions(), arm.q)  # not back to where it was before
     graph.until(lambda: arm.follows(-0.19), "no recovery", lambda: arm.command(-0.19))
 
     with rival("/joint_states"):  # the driver's joint_state_publisher
-        graph.until(graph.complains("arm_adapter", "/rival publishes it, too"), "no complaint", arm.tell)
-    fine = graph.is_fine("arm_adapter")
+        graph.until(graph.reports_fault("arm_adapter", "/rival publishes it, too"), "no complaint", arm.tell)
+    fine = graph.has_no_fault("arm_adapter")
     graph.until(lambda: fine() and arm.follows(-0.18), "no recovery", lambda: arm.command(-0.18))
 
 
@@ -191,19 +191,19 @@ def test_nobody_reaches_the_controller_past_the_guard(graph, backend: str) -> No
         ("joint_command", JointState, "/rival commands the robot besides the command guard"),
     ):
         with rival(topic, spoken):
-            graph.until(graph.complains("arm_adapter", words), "no complaint", arm.command)
+            graph.until(graph.reports_fault("arm_adapter", words), "no complaint", arm.command)
             for _ in range(5):
                 arm.command(0.03)
                 time.sleep(0.02)
             assert arm.follows()
-        graph.until(lambda: graph.is_fine("arm_adapter")() and arm.follows(), "no recovery", arm.command)
+        graph.until(lambda: graph.has_no_fault("arm_adapter")() and arm.follows(), "no recovery", arm.command)
 
 
 def test_a_leader_does_not_reach_the_controller_of_gello(graph) -> None:
     """A GELLO calls its own joints as that controller calls its targets."""
     arm = Arm(graph, "gello")
     with rival(GELLO):
-        graph.until(lambda: arm.follows() and graph.is_fine("arm_adapter")(), "it is held", arm.command)
+        graph.until(lambda: arm.follows() and graph.has_no_fault("arm_adapter")(), "it is held", arm.command)
 
 
 @pytest.mark.any_pace
@@ -211,7 +211,7 @@ def test_a_controller_that_is_not_there_is_missed(graph, monkeypatch: pytest.Mon
     monkeypatch.setattr(arm_adapter, "_PATIENCE", 0.3)
     graph.add(ArmAdapterNode(**options(backend="crisp")))
     words = "controller joint_impedance_controller: no subscriber on /target_joint"
-    graph.until(graph.complains("arm_adapter", words), "no complaint")
+    graph.until(graph.reports_fault("arm_adapter", words), "no complaint")
 
 
 # -------------------------------------------------------------------------------------------------- gripper adapter
@@ -222,8 +222,8 @@ class Hand:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.heard = graph.hear(JointState, "gripper/joint_states", qos.JOINT_STATES)
-        self._say = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+        self.heard = graph.subscribe(JointState, "gripper/joint_states", qos.JOINT_STATES)
+        self._say = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
 
     def ask(self, fraction: float) -> None:
         command = Command(time.time(), FR3.home, np.zeros(7), fraction)
@@ -254,24 +254,24 @@ def test_a_robotiq_gripper_follows_the_open_fraction(graph, kind: GripperAction)
     graph.until(lambda: len(driver.goals) == 2, "it does not close", lambda: hand.ask(0.0))
     graph.until(lambda: driver.goals[-1] == 0.0, "it does not change its mind", lambda: hand.ask(1.0))  # on its way
     graph.until(lambda: hand.measured() > 0.98, "it does not open", lambda: hand.ask(1.0))
-    assert graph.is_fine("gripper_adapter")()
+    assert graph.has_no_fault("gripper_adapter")()
 
     free.blocked_below = 0.4  # it grasps something: no fault
     graph.until(lambda: graph.nodes[0]._goal.ended and driver.goals[-1] > 0.6, "no end", lambda: hand.ask(0.0))
-    assert graph.is_fine("gripper_adapter")()
+    assert graph.has_no_fault("gripper_adapter")()
     for _ in range(20):  # as far open as it is: it does not let go of that
         hand.ask(hand.measured())
         time.sleep(0.01)
     assert driver.goals[-1] > 0.6
     driver.refuses = True
     words = "goal: gripper: goal rejected (80% open)"
-    graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(0.8))
+    graph.until(graph.reports_fault("gripper_adapter", words), "no complaint", lambda: hand.ask(0.8))
     driver.refuses = False  # it is asked again by itself
-    graph.until(graph.is_fine("gripper_adapter"), "no recovery", lambda: hand.ask(0.8))
+    graph.until(graph.has_no_fault("gripper_adapter"), "no recovery", lambda: hand.ask(0.8))
 
 
 def values(graph: Graph) -> dict[str, str]:
-    status = graph.health.get("gripper_adapter")
+    status = graph.diagnostics.get("gripper_adapter")
     return {pair.key: pair.value for pair in status.values} if status else {}
 
 
@@ -284,24 +284,24 @@ def test_a_gripper_that_stalls_while_it_opens_is_told(graph) -> None:
     graph.add(GripperAdapterNode())
     hand = Hand(graph)
     words = "the gripper is 20% open, 100% was asked for: stalled"
-    graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(1.0))
+    graph.until(graph.reports_fault("gripper_adapter", words), "no complaint", lambda: hand.ask(1.0))
     assert len(driver.goals) == 1
 
 
 @pytest.mark.any_pace
 def test_a_gripper_in_another_unit_is_refused_by_name(graph) -> None:
     graph.add(GripperAdapterNode())
-    say = graph.speak(JointState, "/robotiq/joint_states", qos.JOINT_STATES)
+    say = graph.publisher(JointState, "/robotiq/joint_states", qos.JOINT_STATES)
     hand = Hand(graph)
     words = "joint state: finger_joint: 40 is outside its travel, 0.695 (closed) .. 0 (open)"  # deg
     graph.until(
-        graph.complains("gripper_adapter", words),
+        graph.reports_fault("gripper_adapter", words),
         "no complaint",
         lambda: say(JointState(name=["finger_joint"], position=[40.0])),
     )
     assert not hand.heard, "it is told as closed"
     words = "joint_command: 100 is no open fraction"
-    graph.until(graph.complains("gripper_adapter", words), "no complaint", lambda: hand.ask(100.0))
+    graph.until(graph.reports_fault("gripper_adapter", words), "no complaint", lambda: hand.ask(100.0))
 
 
 def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
@@ -324,7 +324,7 @@ def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
     serve(Grasp, "grasp")
     serve(Move, "move")
     graph.add(GripperAdapterNode(**options(backend="franka_hand")))
-    say = graph.speak(JointState, "/franka_gripper/joint_states", 1)  # type: ignore[arg-type]
+    say = graph.publisher(JointState, "/franka_gripper/joint_states", 1)  # type: ignore[arg-type]
     hand = Hand(graph)
 
     def live(fraction: float) -> None:
@@ -348,7 +348,7 @@ def test_a_gripper_that_is_not_there_is_missed(graph, monkeypatch: pytest.Monkey
     monkeypatch.setattr(gripper_adapter, "_PATIENCE", 0.3)
     graph.add(GripperAdapterNode())
     words = "server: nobody serves /robotiq/robotiq_gripper_controller/gripper_cmd; joint: no message with finger_joint"
-    graph.until(graph.complains("gripper_adapter", words), "no complaint")
+    graph.until(graph.reports_fault("gripper_adapter", words), "no complaint")
 
 
 def test_a_message_package_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

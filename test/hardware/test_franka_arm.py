@@ -342,11 +342,11 @@ class Cell:
         options = {"parameter_overrides": [Parameter("robot_ip", value=HERE)]}
         self.node = graph.add(FrankaArmNode(**options))
         self.hand = graph.add(FrankaHandNode(**options))
-        self.states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
+        self.states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
 
     @cached_property
     def say(self) -> Callable[[JointState], None]:
-        return self.graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+        return self.graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
 
     def command(self, positions: np.ndarray, gripper: float = 1.0) -> Callable[[], None]:
         def send() -> None:
@@ -371,7 +371,7 @@ def test_the_nodes_follow_commands_and_tell_all_joints(graph: Graph, nodes: Cell
     assert len(nodes.states[-1].velocity) == len(nodes.states[-1].effort) == 8
     stamps = np.array([messages.seconds(message.header.stamp) for message in nodes.states])
     assert np.median(np.diff(stamps)) == pytest.approx(0.005, abs=0.002)
-    graph.until(graph.is_fine("franka_arm"), "not fine")
+    graph.until(graph.has_no_fault("franka_arm"), "not fine")
     assert nodes.arm.hand.done[0][0] == "grasp"
 
 
@@ -386,23 +386,23 @@ def test_a_reflex_is_told_stops_the_guard_and_is_recovered_from(graph: Graph, no
     stay = nodes.command(FR3.home)
     graph.until(lambda: nodes.arm.targets, "it does not follow", stay)
     nodes.arm.touch(joint=2)
-    graph.until(graph.complains("franka_arm", "felt at joint 2"), "it does not report", stay)
+    graph.until(graph.reports_fault("franka_arm", "felt at joint 2"), "it does not report", stay)
     graph.until(lambda: stops, "the guard is not stopped", stay)
     response = graph.call(Trigger, "franka_arm/recover", Trigger.Request())
     assert response.success and "going on" in response.message
     before = len(nodes.arm.targets)
     graph.until(lambda: len(nodes.arm.targets) > before, "it does not go on", stay)
-    graph.until(graph.is_fine("franka_arm"), "not fine", stay)
+    graph.until(graph.has_no_fault("franka_arm"), "not fine", stay)
     assert stops == [1] and nodes.arm.needless_stops == 0
 
 
 def test_what_the_node_hears_wrong_is_told_and_not_followed(graph: Graph, nodes: Cell) -> None:
-    graph.until(graph.is_fine("franka_arm"), "not fine")
+    graph.until(graph.has_no_fault("franka_arm"), "not fine")
     panda = RobotModel.load("panda")
     stay = nodes.command(FR3.home)
     rival = rclpy.create_node("rival")
     rival.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
-    graph.until(graph.complains("franka_arm", "2 publishers command the arm"), "two speak to it", stay)
+    graph.until(graph.reports_fault("franka_arm", "2 publishers command the arm"), "two speak to it", stay)
     followed = len(nodes.arm.targets)
     for _ in range(5):
         stay()
@@ -412,11 +412,13 @@ def test_what_the_node_hears_wrong_is_told_and_not_followed(graph: Graph, nodes:
     graph.until(lambda: len(nodes.arm.targets) > followed, "it does not follow the one that is left", stay)
     wrong = messages.command_message(Command(time.time(), panda.home, np.zeros(7), 1.0), panda)
     graph.until(
-        graph.complains("franka_arm", "lacks fr3_joint1"), "the joints are another robot's", lambda: nodes.say(wrong)
+        graph.reports_fault("franka_arm", "lacks fr3_joint1"),
+        "the joints are another robot's",
+        lambda: nodes.say(wrong),
     )
     nodes.arm.cable = False
-    graph.until(graph.complains("franka_arm", "is lost"), "the cable is out")
-    assert diagnostic_values(graph.health["franka_arm"])["following"] == "False"
+    graph.until(graph.reports_fault("franka_arm", "is lost"), "the cable is out")
+    assert diagnostic_values(graph.diagnostics["franka_arm"])["following"] == "False"
 
 
 @pytest.mark.any_pace
@@ -429,7 +431,7 @@ def test_behind_the_command_guard_a_reflex_ends_with_its_resume(graph: Graph, no
     options = {"cell": "fr3_own_driver", "recovery": "franka_arm/recover", "rate": 100.0}
     overrides = [Parameter(name, value=value) for name, value in options.items()]
     graph.add(CommandGuardNode(parameter_overrides=overrides))
-    say = graph.speak(JointState, "controller/command", qos.JOINT_COMMAND)
+    say = graph.publisher(JointState, "controller/command", qos.JOINT_COMMAND)
     start = time.time()
 
     def wish() -> None:

@@ -176,8 +176,8 @@ class Filming:
         self.graph, self.bus = graph, bus
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         self.node = graph.add(RealSenseCameraNode(bus, parameter_overrides=overrides))
-        self.images = graph.hear(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
-        self.infos = graph.hear(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
+        self.images = graph.subscribe(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
+        self.infos = graph.subscribe(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
 
     def until(self, condition: Callable[[], Any], otherwise: str, shoot: bool = True) -> None:
         self.graph.until(condition, otherwise, self.bus.cameras[0].expose if shoot and self.bus.cameras else None)
@@ -187,7 +187,7 @@ class Filming:
 def tf(graph: Graph) -> Iterator[list[Any]]:
     module = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not built")
     latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    yield graph.hear(module.TFMessage, "/tf_static", latched)
+    yield graph.subscribe(module.TFMessage, "/tf_static", latched)
 
 
 def test_the_node_speaks_as_the_ros_driver_does(graph: Graph, tf: list[Any]) -> None:
@@ -206,8 +206,8 @@ def test_the_node_speaks_as_the_ros_driver_does(graph: Graph, tf: list[Any]) -> 
     turned = tree["front_color_optical_frame"].transform.rotation
     # roll -90, yaw -90 degrees, as the driver has it; a quaternion and its negative are the same rotation
     assert np.allclose(np.abs([turned.x, turned.y, turned.z, turned.w] @ np.array([-0.5, 0.5, -0.5, 0.5])), 1)
-    filming.until(lambda: "realsense_camera" in graph.health, "says nothing of itself")
-    said = diagnostic_values(graph.health["realsense_camera"])
+    filming.until(lambda: "realsense_camera" in graph.diagnostics, "says nothing of itself")
+    said = diagnostic_values(graph.diagnostics["realsense_camera"])
     assert (said["serial"], said["usb"], said["wanted rate [Hz]"]) == ("0123", "3.2", "30")
 
 
@@ -215,20 +215,24 @@ def test_a_camera_that_is_unplugged_is_a_fault_until_it_is_back(
     graph: Graph, tf: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filming = Filming(graph, Bus(SoftwareCamera("1")), serial_no="_1", **{"rgb_camera.color_profile": "64x48x30"})
-    filming.until(graph.is_fine("realsense_camera"), "is not fine with a camera")
+    filming.until(graph.has_no_fault("realsense_camera"), "is not fine with a camera")
     filming.bus.cameras.clear()
-    filming.until(graph.complains("realsense_camera", "camera 1 is not connected"), "does not notice")
+    filming.until(graph.reports_fault("realsense_camera", "camera 1 is not connected"), "does not notice")
     filming.bus.cameras.append(SoftwareCamera("1"))
     heard = len(filming.images)
-    filming.until(lambda: len(filming.images) > heard and graph.is_fine("realsense_camera")(), "does not come back")
-    filming.until(lambda: diagnostic_values(graph.health["realsense_camera"])["times opened"] == "2", "does not count")
+    filming.until(
+        lambda: len(filming.images) > heard and graph.has_no_fault("realsense_camera")(), "does not come back"
+    )
+    filming.until(
+        lambda: diagnostic_values(graph.diagnostics["realsense_camera"])["times opened"] == "2", "does not count"
+    )
 
 
 def test_stamps_of_another_time_are_a_fault(graph: Graph, tf: list[Any]) -> None:
     filming = Filming(graph, Bus(SoftwareCamera("1")), serial_no=1, **{"rgb_camera.color_profile": "64x48x30"})
     graph.until(
-        graph.complains("realsense_camera", "the camera's clock was not followed"),
+        graph.reports_fault("realsense_camera", "the camera's clock was not followed"),
         "does not notice",
         lambda: filming.bus.cameras[0].expose(stamp=time.time() - 30),
     )
-    filming.until(graph.is_fine("realsense_camera"), "stays a fault")
+    filming.until(graph.has_no_fault("realsense_camera"), "stays a fault")

@@ -52,8 +52,8 @@ def test_a_camera_shows_what_the_driver_shows(graph: Graph, film: Callable[..., 
     from realsense2_camera_msgs.msg import Metadata
 
     kinds = {"color/image_raw": Image, "color/camera_info": CameraInfo, "color/metadata": Metadata}
-    heard = {topic: graph.hear(kind, f"cameras/front/{topic}", qos.IMAGE) for topic, kind in kinds.items()}
-    frames = graph.hear(TFMessage, "/tf_static", _THEIRS)
+    heard = {topic: graph.subscribe(kind, f"cameras/front/{topic}", qos.IMAGE) for topic, kind in kinds.items()}
+    frames = graph.subscribe(TFMessage, "/tf_static", _THEIRS)
     film()
     graph.until(lambda: all(heard.values()) and frames, "no status received")
     assert topics(graph, "front") == set(kinds), "no depth unless it is asked for"
@@ -73,8 +73,8 @@ def test_a_camera_shows_what_the_driver_shows(graph: Graph, film: Callable[..., 
 def test_depth_is_how_far_the_table_is(
     graph: Graph, film: Callable[..., Any], simulation: Simulation, robot: RobotModel
 ) -> None:
-    images = graph.hear(Image, "cameras/front/depth/image_rect_raw", qos.IMAGE)
-    frames = graph.hear(TFMessage, "/tf_static", _THEIRS)
+    images = graph.subscribe(Image, "cameras/front/depth/image_rect_raw", qos.IMAGE)
+    frames = graph.subscribe(TFMessage, "/tf_static", _THEIRS)
     film(depth=True)
     graph.until(lambda: images and frames, "there is no depth")
     assert topics(graph, "front") == {
@@ -104,9 +104,9 @@ def test_depth_is_how_far_the_table_is(
 
 
 def test_a_camera_that_is_unplugged_publishes_no_more_until_it_is_back(graph: Graph, film: Callable[..., Any]) -> None:
-    images = graph.hear(Image, "cameras/wrist/color/image_raw", qos.IMAGE)
-    others = graph.hear(Image, "cameras/front/color/image_raw", qos.IMAGE)
-    frames = graph.hear(TFMessage, "/tf_static", _THEIRS)
+    images = graph.subscribe(Image, "cameras/wrist/color/image_raw", qos.IMAGE)
+    others = graph.subscribe(Image, "cameras/front/color/image_raw", qos.IMAGE)
+    frames = graph.subscribe(TFMessage, "/tf_static", _THEIRS)
     film()
     graph.until(lambda: images and others, "nothing comes")
     graph.call(SetBool, "cameras/wrist/standin/unplug", SetBool.Request(data=True))
@@ -119,7 +119,7 @@ def test_a_camera_that_is_unplugged_publishes_no_more_until_it_is_back(graph: Gr
 
 
 def test_a_serial_number_that_is_not_there_gives_no_topics(graph: Graph, film: Callable[..., Any]) -> None:
-    others = graph.hear(Image, "cameras/front/color/image_raw", qos.IMAGE)
+    others = graph.subscribe(Image, "cameras/front/color/image_raw", qos.IMAGE)
     film(plugged_in={"01"})
     graph.until(lambda: len(others) > 2, "nothing comes")
     assert topics(graph, "front") and not topics(graph, "wrist")
@@ -129,7 +129,7 @@ def test_images_that_are_lost_are_missing_from_the_numbers(graph: Graph, film: C
     interfaces.provide()
     from realsense2_camera_msgs.msg import Metadata
 
-    heard = graph.hear(Metadata, "cameras/front/color/metadata", qos.EVERY_COMMAND)
+    heard = graph.subscribe(Metadata, "cameras/front/color/metadata", qos.EVERY_COMMAND)
     film(lost=0.5)
     graph.until(lambda: len(heard) > 8, "nothing comes")
     numbers = [json.loads(message.json_data)["frame_number"] for message in heard]

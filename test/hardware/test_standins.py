@@ -153,7 +153,7 @@ class Cell:
         from standins.hardware import Hardware
 
         self.graph = graph
-        self.targets = graph.hear(JointState, "joint_command", qos.EVERY_COMMAND)
+        self.targets = graph.subscribe(JointState, "joint_command", qos.EVERY_COMMAND)
         self.driver = Hardware(simulation, **options(backend=backend, state_every=5))
         for node in (
             self.driver,
@@ -163,7 +163,7 @@ class Cell:
             CommandGuardNode(**options(cell="fr3_crisp", recovery="robot/recover")),
         ):
             graph.add(node)
-        self._say = graph.speak(JointState, "teleop/command", qos.SOURCE_COMMAND)
+        self._say = graph.publisher(JointState, "teleop/command", qos.SOURCE_COMMAND)
         self._begin: float | None = None
         self._start = self.driver.arm.q
         self.offset = np.array([0.15, -0.1, 0.1, 0.1, -0.1, 0.15, 0.2])
@@ -194,7 +194,7 @@ class Cell:
         return bool(np.abs(self.driver.arm.q - self.goal).max() < 0.03)
 
     def health(self, node: str) -> dict[str, str]:
-        status = self.graph.health.get(node)
+        status = self.graph.diagnostics.get(node)
         return {pair.key: pair.value for pair in status.values} if status else {}
 
 
@@ -205,7 +205,7 @@ def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
     monkeypatch.setattr(standin_arm, "_STALE", 5.0)  # s: a busy machine must not end GELLO's controller
     cell = Cell(graph, simulation, backend)
     hardware = cell.driver
-    graph.until(graph.is_fine("arm_recovery"), "the robot is not ready")
+    graph.until(graph.has_no_fault("arm_recovery"), "the robot is not ready")
     cell.take()
     cell.begin(0.0)
     graph.until(lambda: cell.targets, "the guard does not speak", cell.lead)
@@ -225,15 +225,15 @@ def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
     # somebody bumps into it
     graph.call(Trigger, "standin/trip", Trigger.Request())
     words = "robot: the controller"
-    graph.until(graph.complains("arm_recovery", words), "nobody tells of the reflex", cell.lead)
+    graph.until(graph.reports_fault("arm_recovery", words), "nobody tells of the reflex", cell.lead)
     graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard goes on", cell.lead)
-    assert "call resume" in graph.health["arm_recovery"].message
+    assert "call resume" in graph.diagnostics["arm_recovery"].message
     told = len(hardware.franka.targets)
     there = hardware.arm.q
     resumed = graph.call(Trigger, "command_guard/resume", Trigger.Request())
     assert resumed.success and "recovering the robot" in resumed.message
     graph.until(lambda: hardware.franka.controllers[hardware.franka._backend.controller] == "active", "no recovery")
-    graph.until(graph.is_fine("arm_recovery"), "it is not known to be back")
+    graph.until(graph.has_no_fault("arm_recovery"), "it is not known to be back")
     assert "joint_velocity_violation" in cell.health("arm_recovery")["last error"]
     np.testing.assert_allclose(hardware.arm.q, there, atol=0.03)  # it stays where it stopped
     cell.begin(-0.5)
@@ -264,15 +264,15 @@ def test_a_guard_that_begins_anew_says_first_where_the_arm_is() -> None:
 
 def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, simulation: Simulation) -> None:
     cell = Cell(graph, simulation, "crisp")
-    graph.until(graph.is_fine("arm_recovery"), "the robot is not ready")
+    graph.until(graph.has_no_fault("arm_recovery"), "the robot is not ready")
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=True))
     graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard goes on")
     assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
-    graph.until(graph.complains("command_guard", "recovery: the robot's error recovery fails"), "no complaint")
-    assert graph.complains("command_guard", "release the emergency stop")()
+    graph.until(graph.reports_fault("command_guard", "recovery: the robot's error recovery fails"), "no complaint")
+    assert graph.reports_fault("command_guard", "release the emergency stop")()
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=False))
     assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
-    graph.until(graph.is_fine("arm_recovery"), "no recovery")
+    graph.until(graph.has_no_fault("arm_recovery"), "no recovery")
     cell.take()
     cell.begin(0.5)
     graph.until(cell.arrived, "the arm does not go on", cell.lead)

@@ -57,20 +57,20 @@ class CalibrationWatchNode(Node):
             self, "max_speed", 0.1, apply=partial(setattr, self, "_fastest")
         )
 
-        self._health = DiagnosticUpdater(self)
-        self._cost = self._health.latency("check")
-        self._joint_states = JointStates(self, self._health, self._robot)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._cost = self._diagnostics.add_latency("check")
+        self._joint_states = JointStates(self, self._diagnostics, self._robot)
         self._newest: dict[str, ImageMessage] = {}
         self._drifts = {view: DriftDetector() for view in views}
         self._said = dict.fromkeys(views, "not checked yet")
         for view in views:
-            self._health.value(view, partial(self._said.get, view))
+            self._diagnostics.add_value(view, partial(self._said.get, view))
             self._listen(view)
         self._checkers: dict[tuple[str, int, int], CalibrationChecker] = {}  # of the worker thread
         self._background: WorkerThread[Callable[[], None]] = WorkerThread(lambda job: job(), 1, "calibration_watch")
         self._turns = itertools.cycle(views)
         self.create_timer(period / len(views), self._check_next_view, clock=STEADY)
-        self._health.watch(self._publish_status)
+        self._diagnostics.add_check(self._publish_status)
 
     def close(self) -> None:
         """End the thread, which alone can free its OpenGL contexts."""
@@ -119,9 +119,9 @@ class CalibrationWatchNode(Node):
     def _publish_status(self) -> None:
         for view, drift in self._drifts.items():
             if drift.problem:
-                self._health.fault(f"camera {view}", drift.problem)
+                self._diagnostics.set_fault(f"camera {view}", drift.problem)
             else:
-                self._health.clear(f"camera {view}")
+                self._diagnostics.clear_fault(f"camera {view}")
 
 
 def main(args: list[str] | None = None) -> int:

@@ -109,17 +109,17 @@ class CalibratorNode(Node):
         self._images: LatestValue[ImageMessage] = LatestValue()
         self._to_compute: LatestValue[tuple[Sample, ...]] = LatestValue()
 
-        self._health = DiagnosticUpdater(self)
-        self._frames = self._health.meter("image")
-        self._cost = self._health.latency("look")
-        self._health.watch(self._watch)
-        self._joints = JointStates(self, self._health, robot, self._standstill.update)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._frames = self._diagnostics.add_topic("image")
+        self._cost = self._diagnostics.add_latency("look")
+        self._diagnostics.add_check(self._watch)
+        self._joints = JointStates(self, self._diagnostics, robot, self._standstill.update)
         self._status = self.create_publisher(CalibratorStatus, "calibrator/status", qos.STATUS)
         self._eye = self.create_publisher(ImageMessage, "calibrator/image", qos.IMAGE)
         self._transforms = self.create_publisher(TFMessage, "/tf", qos.STATUS)
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", self._on_image, qos.IMAGE)
         self.create_subscription(CameraInfoMessage, f"cameras/{view}/color/camera_info", self._on_info, qos.IMAGE)
-        self._arm = GuardedArm(self, SOURCE, robot, self._joints, self._health)
+        self._arm = GuardedArm(self, SOURCE, robot, self._joints, self._diagnostics)
         self._automatic = AutoCalibration(self, self._arm, settings)
         acts = {"take": self.take, "compute": self._compute_now, "save": self._save, "clear": self._clear}
         for name, act in acts.items():
@@ -170,10 +170,10 @@ class CalibratorNode(Node):
             self.session.require_camera(info)
         except GenimaError as error:
             self._info = None
-            self._health.fault("camera_info", str(error))
+            self._diagnostics.set_fault("camera_info", str(error))
             return
         self._info = info
-        self._health.clear("camera_info")
+        self._diagnostics.clear_fault("camera_info")
 
     def _run_detection(self) -> None:
         while not self._ending.is_set():
@@ -194,10 +194,10 @@ class CalibratorNode(Node):
                     "of two cameras mixed up?"
                 )
         except GenimaError as error:
-            self._health.fault("image", str(error))
+            self._diagnostics.set_fault("image", str(error))
             self._seen = None
             return
-        self._health.clear("image")
+        self._diagnostics.clear_fault("image")
         look = self._diagnose(ImageFeedback.at(image, stamp, self.session.board, info.intrinsics))
         self._seen = CameraState(look, self._joints.at(stamp, _SAME_MOMENT))
         if look.T_camera_board is not None:
@@ -252,11 +252,11 @@ class CalibratorNode(Node):
         info, joints = self._info, self._joints.newest
         if info is None:
             where = self.resolve_topic_name(f"cameras/{self.session.view}/color/camera_info")
-            return self._health.problem("camera_info") or f"no camera_info comes on {where}"
+            return self._diagnostics.fault_text("camera_info") or f"no camera_info comes on {where}"
         if joints is None or messages.now(self) - joints.stamp > _SILENT:
-            return self._health.problem("joint_states") or "no joint states come"
+            return self._diagnostics.fault_text("joint_states") or "no joint states come"
         if seen is None:
-            return self._health.problem("image") or "no image has been looked at yet"
+            return self._diagnostics.fault_text("image") or "no image has been looked at yet"
         if seen.look.problem:
             return seen.look.problem
         if seen.joints is None:
@@ -366,13 +366,13 @@ class CalibratorNode(Node):
 
     def _watch(self) -> None:
         if self._frames.age > _SILENT:
-            self._health.fault("camera", self.problem())
+            self._diagnostics.set_fault("camera", self.problem())
         else:
-            self._health.clear("camera")
+            self._diagnostics.clear_fault("camera")
         if self._automatic.fault:
-            self._health.fault("automatic", self._automatic.text)
+            self._diagnostics.set_fault("automatic", self._automatic.text)
         else:
-            self._health.clear("automatic")
+            self._diagnostics.clear_fault("automatic")
 
     def _publish_status(self) -> None:
         session, seen, result = self.session, self._seen, self._current()

@@ -68,21 +68,23 @@ class ArmAdapterNode(Node):
         self._rivals = ""  # foreign publishers of the robot's commands
         self._started = time.monotonic()
 
-        self._health = DiagnosticUpdater(self)
-        self._health.value("backend", lambda: backend.name)
-        self._health.value("stamps", lambda: "the driver's" if self._stamped else "of arrival: the driver gives none")
-        self._health.value("following", lambda: self._follower.follows)  # else the arm holds
-        self._received_at = self._health.meter("joint_command")
-        self._sent = self._health.meter("target")
-        self._states = self._health.meter("arm joints")
-        self._age = self._health.latency("guard to controller")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._diagnostics.add_value("backend", lambda: backend.name)
+        self._diagnostics.add_value(
+            "stamps", lambda: "the driver's" if self._stamped else "of arrival: the driver gives none"
+        )
+        self._diagnostics.add_value("following", lambda: self._follower.follows)  # else the arm holds
+        self._received_at = self._diagnostics.add_topic("joint_command")
+        self._sent = self._diagnostics.add_topic("target")
+        self._states = self._diagnostics.add_topic("arm joints")
+        self._age = self._diagnostics.add_latency("guard to controller")
         self._publisher = self.create_publisher(self._target.kind, backend.target, _TARGET)
         self._joint_states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self.create_subscription(JointState, backend.states, self._on_arm, _STATES)
         self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, _STATES)
         self.create_timer(PERIOD, self._tick, clock=STEADY)
-        self._health.watch(self._check_publishers)
+        self._diagnostics.add_check(self._check_publishers)
 
     def close(self) -> None:
         """Bring the arm to rest."""
@@ -103,10 +105,10 @@ class ArmAdapterNode(Node):
             self._robot.require_in_range(measured)
         except GenimaError as error:
             self._states.drop()
-            self._health.fault("driver", str(error))
+            self._diagnostics.set_fault("driver", str(error))
             return
         self._measured = measured
-        self._health.clear("driver")
+        self._diagnostics.clear_fault("driver")
         now = time.monotonic()
         if now - self._measured_at > _GONE:
             self._follower.forget()  # unknown it did: after a reflex, its controller begins anew
@@ -125,9 +127,9 @@ class ArmAdapterNode(Node):
         try:
             self._gripper = self._robot.open_fraction(message.position[0])
         except GenimaError as error:
-            self._health.fault("gripper's joint", str(error))
+            self._diagnostics.set_fault("gripper's joint", str(error))
             return
-        self._health.clear("gripper's joint")
+        self._diagnostics.clear_fault("gripper's joint")
         self._gripper_at = time.monotonic()
 
     # Guard input
@@ -139,10 +141,10 @@ class ArmAdapterNode(Node):
             self._require_valid(command)
         except GenimaError as error:
             self._received_at.drop()
-            self._health.fault("joint_command", f"{error}; the arm holds")
+            self._diagnostics.set_fault("joint_command", f"{error}; the arm holds")
             self._follower.hold()
             return
-        self._health.clear("joint_command")
+        self._diagnostics.clear_fault("joint_command")
         self._ahead = command.stamp - time.monotonic()
         if (target := self._follower.follow(command)) is not None:
             self._send(target)
@@ -223,9 +225,9 @@ class ArmAdapterNode(Node):
 
     def _publish_diagnostics(self, about: str, line: str) -> None:
         if line:
-            self._health.fault(about, line)
+            self._diagnostics.set_fault(about, line)
         else:
-            self._health.clear(about)
+            self._diagnostics.clear_fault(about)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -78,11 +78,11 @@ class ArmRecoveryNode(Node):
         self._state_subscription: Subscription | None = None  # 1 kHz, only during a fault
         self._errors = ""  # of the robot's own
 
-        self._health = DiagnosticUpdater(self)
-        self._health.value("controller", lambda: self._controller)
-        self._health.value("recovering", lambda: self._recovering)
-        self._health.value("last error", lambda: self._errors or "none")
-        self._recoveries = self._health.meter("recoveries")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._diagnostics.add_value("controller", lambda: self._controller)
+        self._diagnostics.add_value("recovering", lambda: self._recovering)
+        self._diagnostics.add_value("last error", lambda: self._errors or "none")
+        self._recoveries = self._diagnostics.add_topic("recoveries")
         beside = ReentrantCallbackGroup()  # what it waits for comes in other callbacks
         self.create_service(Trigger, "robot/recover", self._on_recover, callback_group=beside)
         self.create_timer(_TICK, self._on_tick, clock=STEADY)
@@ -127,9 +127,9 @@ class ArmRecoveryNode(Node):
             self._subscribe()
             why = f" ({self._errors})" if self._errors else ""
             hint = f": a reflex, the emergency stop or a lost connection; resume with {call(self, 'resume')}"
-            self._health.fault("robot", f"{problem}{why}{hint if self._was_active else ''}")
+            self._diagnostics.set_fault("robot", f"{problem}{why}{hint if self._was_active else ''}")
         else:
-            self._health.clear("robot")
+            self._diagnostics.clear_fault("robot")
             self._unsubscribe()
 
     def _stop_guard(self) -> None:

@@ -57,9 +57,9 @@ class CameraTransformsNode(Node):
         self._tree = FrameTree()  # other publishers' frames
         self._published: dict[str, list[FrameAttachment]] = {}  # by view
         self._begin = time.monotonic()
-        self._health = DiagnosticUpdater(self)
-        self._received = self._health.meter("transforms")
-        self._health.value("cameras in tf", lambda: ", ".join(self._published) or "none")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._received = self._diagnostics.add_topic("transforms")
+        self._diagnostics.add_value("cameras in tf", lambda: ", ".join(self._published) or "none")
         self._publisher = self.create_publisher(TFMessage, "/tf_static", _OURS)
         self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _THEIRS)
         self.create_subscription(TFMessage, "/tf", self._on_moving_transforms, _MOVING)
@@ -114,7 +114,7 @@ class CameraTransformsNode(Node):
                     )
             except GenimaError as error:
                 self._received.drop()
-                self._health.fault(f"frame {child}", str(error))
+                self._diagnostics.set_fault(f"frame {child}", str(error))
 
     def _on_moving_transforms(self, message: TFMessage) -> None:
         """Store the robot's moving transforms: their values change, their parents do not."""
@@ -136,9 +136,9 @@ class CameraTransformsNode(Node):
                     continue
                 self._published[view] = attach_camera(self._tree, frames.parent, frames.camera, T_parent_optical)
             except GenimaError as error:
-                self._health.fault(view, str(error))
+                self._diagnostics.set_fault(view, str(error))
                 continue
-            self._health.clear(view)
+            self._diagnostics.clear_fault(view)
             self.get_logger().info(f"{view}: {self._describe(view, frames.camera)}")
         if len(self._published) > hung:
             self._publish()

@@ -72,12 +72,12 @@ class ClockWatchNode(Node):
         self._host = self.get_name().removeprefix("clock_watch_")  # of two machines with one name, one is given another
         self._allowed = parameters.number(self, "allowed", 0.005, apply=partial(setattr, self, "_allowed"))  # s
         self._peers: dict[str, _Peer] = {}
-        self._health = DiagnosticUpdater(self)
-        self._answers = self._health.meter("answers")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._answers = self._diagnostics.add_topic("answers")
         self._publisher = self.create_publisher(TimeReference, "/clock_watch", qos.STATUS)
         self.create_subscription(TimeReference, "/clock_watch", self._on_message, qos.STATUS)
         self.create_timer(_REQUEST_PERIOD, self._request, clock=STEADY)
-        self._health.watch(self._watch)
+        self._diagnostics.add_check(self._watch)
 
     def close(self) -> None:
         """Stop; there are no threads."""
@@ -109,8 +109,8 @@ class ClockWatchNode(Node):
             return
         if other not in self._peers:
             self._peers[other] = _Peer()
-            self._health.value(f"{other} ahead [ms]", lambda: 1000 * self._peers[other].best.seconds)
-            self._health.value(f"{other} ahead, error [ms]", lambda: 1000 * self._peers[other].best.error)
+            self._diagnostics.add_value(f"{other} ahead [ms]", lambda: 1000 * self._peers[other].best.seconds)
+            self._diagnostics.add_value(f"{other} ahead, error [ms]", lambda: 1000 * self._peers[other].best.error)
         peer = self._peers[other]
         offset = ClockOffset.of(asked, answered, heard)
         if peer.answers and abs(offset.seconds - peer.best.seconds) > offset.error + peer.best.error:
@@ -122,16 +122,16 @@ class ClockWatchNode(Node):
         for other, peer in self._peers.items():
             about, offset = f"clock of {other}", peer.best
             if time.monotonic() - peer.heard > _SILENT:
-                self._health.fault(about, "no answer: is that machine still there?")
+                self._diagnostics.set_fault(about, "no answer: is that machine still there?")
             elif abs(offset.seconds) - offset.error > self._allowed:
                 side = "ahead" if offset.seconds > 0 else "behind"
-                self._health.fault(
+                self._diagnostics.set_fault(
                     about,
                     f"it is {1000 * abs(offset.seconds):.1f} ms {side}, {1000 * self._allowed:g} ms are allowed: "
                     "keep both with chrony (docs/real_robot.md, Two machines)",
                 )
             else:
-                self._health.clear(about)
+                self._diagnostics.clear_fault(about)
 
 
 def main(args: list[str] | None = None) -> int:

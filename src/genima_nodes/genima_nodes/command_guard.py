@@ -59,22 +59,22 @@ class CommandGuardNode(Node):
         self._stamp_clock = StampClock(self)
         self._last = GuardOutput(None, GuardState.HELD, GuardReason.NO_OWNER)
 
-        self._health = DiagnosticUpdater(self)
-        self._sent = self._health.meter("joint_command")
-        self._received = {source: self._health.meter(f"{source}/command") for source in SOURCES}
-        self._health.value("real-time scheduling", lambda: self._pace.real_time)
-        self._health.value("late set-points", lambda: self._pace.late)
-        self._health.value("due set-points", lambda: self._pace.ticks)
-        self._age = self._health.latency("command to guard")
-        self._health.value("owner", lambda: self._guard.owner or SelectSource.Request.NONE)
-        self._health.value("state", lambda: self._last.state.name)
-        self._health.value("reason", lambda: self._last.reason.name)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._sent = self._diagnostics.add_topic("joint_command")
+        self._received = {source: self._diagnostics.add_topic(f"{source}/command") for source in SOURCES}
+        self._diagnostics.add_value("real-time scheduling", lambda: self._pace.real_time)
+        self._diagnostics.add_value("late set-points", lambda: self._pace.late)
+        self._diagnostics.add_value("due set-points", lambda: self._pace.ticks)
+        self._age = self._diagnostics.add_latency("command to guard")
+        self._diagnostics.add_value("owner", lambda: self._guard.owner or SelectSource.Request.NONE)
+        self._diagnostics.add_value("state", lambda: self._last.state.name)
+        self._diagnostics.add_value("reason", lambda: self._last.reason.name)
 
         self._publisher = self.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
         self._status = self.create_publisher(GuardStatus, "command_guard/status", qos.GUARD_STATUS)
         self._published: tuple[object, ...] = ()  # owner, state and reason of the last status
         self._published_at = float("-inf")  # monotonic s
-        JointStates(self, self._health, self._robot, self._on_joints)
+        JointStates(self, self._diagnostics, self._robot, self._on_joints)
         for source in SOURCES:
             callback = self._command_callback(source)
             self.create_subscription(JointState, f"{source}/command", callback, qos.JOINT_COMMAND)
@@ -126,7 +126,7 @@ class CommandGuardNode(Node):
                 self._received[source].drop()
                 return
             if not message.name and not message.position:  # a pause
-                self._health.clear(key)
+                self._diagnostics.clear_fault(key)
                 with self._lock:
                     self._guard.pause(source)
                 return
@@ -134,11 +134,11 @@ class CommandGuardNode(Node):
                 command = messages.command_from(message, self._robot)
             except GenimaError as error:
                 self._received[source].drop()
-                self._health.fault(key, str(error))
+                self._diagnostics.set_fault(key, str(error))
                 with self._lock:
                     self._guard.reject(source)
                 return
-            self._health.clear(key)
+            self._diagnostics.clear_fault(key)
             self._age.add(messages.now(self) - command.stamp)
             with self._lock:
                 self._guard.submit(source, command)
@@ -161,9 +161,9 @@ class CommandGuardNode(Node):
                 self._guard.select(None)
             self.get_logger().warning(f"owner: {owner} has ended; the arm has no owner now")
         if (others := self.count_publishers("joint_command") - 1) > 0:
-            self._health.fault("joint_command", f"published by other nodes, too ({others}); end them")
+            self._diagnostics.set_fault("joint_command", f"published by other nodes, too ({others}); end them")
         else:
-            self._health.clear("joint_command")
+            self._diagnostics.clear_fault("joint_command")
         changed = self._published != (self._guard.owner, self._last.state, self._last.reason)
         if changed or time.monotonic() - self._published_at >= _STATUS_PERIOD:
             self._publish_status()
@@ -241,9 +241,9 @@ class CommandGuardNode(Node):
         if answer is not self._recovering:
             return  # requested again, or stopped, meanwhile
         if not answer.result().success:
-            self._health.fault("recovery", answer.result().message)
+            self._diagnostics.set_fault("recovery", answer.result().message)
             return
-        self._health.clear("recovery")
+        self._diagnostics.clear_fault("recovery")
         self.get_logger().info(answer.result().message)
         with self._lock:
             self._guard.restart()
@@ -256,9 +256,9 @@ class CommandGuardNode(Node):
         state, reason = self._last.state, self._last.reason
         if state in (GuardState.HELD, GuardState.STOPPED) and reason not in INTENDED:
             remedy = f"; resume with {call(self, 'resume')}" if reason is GuardReason.STOP_REQUESTED else ""
-            self._health.fault("arm", f"{state.name}: {reason.text}{remedy}", reason.name)
+            self._diagnostics.set_fault("arm", f"{state.name}: {reason.text}{remedy}", reason.name)
         else:
-            self._health.clear("arm")
+            self._diagnostics.clear_fault("arm")
         if self._last.command is None:
             return False
         self._publisher.publish(messages.command_message(self._last.command, self._robot))

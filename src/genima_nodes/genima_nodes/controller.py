@@ -93,21 +93,21 @@ class ControllerNode(Node):
         self._restart = True  # the stream must begin anew, where the arm is
         self._stamp_clock = StampClock(self)
 
-        self._health = DiagnosticUpdater(self)
-        self._chunks = self._health.meter("chunks")
-        self._commands = self._health.meter("commands")
-        self._inputs = self._health.meter(DRAWN_TARGET if drawn_targets else ACTION_CHUNK)
-        self._sets = self._health.meter("observed")
-        self._gaps = self._health.latency("between words of what is seen")
-        self._sight = self._health.latency("image to observed")
-        self._latency = self._health.latency("image to command")
-        self._reading = self._health.latency("reading")
-        self._health.value("late commands", lambda: self._pace.late)
-        self._health.value("due commands", lambda: self._pace.ticks)
-        self._health.value("real-time scheduling", lambda: self._pace.real_time)
-        self._health.skipped("drawn targets", lambda: self._targets.skipped)
-        self._health.value("expired chunks", lambda: self._stream.expired)
-        self._health.value("checks drawings", lambda: self._consistency is not None)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._chunks = self._diagnostics.add_topic("chunks")
+        self._commands = self._diagnostics.add_topic("commands")
+        self._inputs = self._diagnostics.add_topic(DRAWN_TARGET if drawn_targets else ACTION_CHUNK)
+        self._sets = self._diagnostics.add_topic("observed")
+        self._gaps = self._diagnostics.add_latency("between words of what is seen")
+        self._sight = self._diagnostics.add_latency("image to observed")
+        self._latency = self._diagnostics.add_latency("image to command")
+        self._reading = self._diagnostics.add_latency("reading")
+        self._diagnostics.add_value("late commands", lambda: self._pace.late)
+        self._diagnostics.add_value("due commands", lambda: self._pace.ticks)
+        self._diagnostics.add_value("real-time scheduling", lambda: self._pace.real_time)
+        self._diagnostics.add_skipped("drawn targets", lambda: self._targets.skipped)
+        self._diagnostics.add_value("expired chunks", lambda: self._stream.expired)
+        self._diagnostics.add_value("checks drawings", lambda: self._consistency is not None)
 
         self._publisher = self.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
         self._chunk_publisher = None
@@ -119,7 +119,7 @@ class ControllerNode(Node):
         self.create_subscription(String, "task", self._on_task, qos.TASK)
         self.create_timer(_LOOK_ROUND, self._look_round, clock=STEADY)
         self.create_subscription(GuardStatus, "command_guard/status", self._on_guard_status, qos.GUARD_STATUS)
-        self._joints = JointStates(self, self._health, self._robot)
+        self._joints = JointStates(self, self._diagnostics, self._robot)
         self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_forever, name="reading", daemon=True)
@@ -139,15 +139,15 @@ class ControllerNode(Node):
         with self._stream_lock:
             self._task, self._restart = message.data.strip(), True
             self._begin_at(messages.now(self))
-        self._health.clear("reading")
-        self._health.clear("action_chunk")
-        self._health.clear("task")
+        self._diagnostics.clear_fault("reading")
+        self._diagnostics.clear_fault("action_chunk")
+        self._diagnostics.clear_fault("task")
 
     def _look_round(self) -> None:
         """A task that nobody can take out of force any more must not go on."""
         if self._task and self.count_publishers("task") == 0:
             self._on_task(String(data=""))
-            self._health.fault("task", "whoever put it in force has ended; the arm is held")
+            self._diagnostics.set_fault("task", "whoever put it in force has ended; the arm is held")
 
     def _begin_at(self, stamp: float) -> None:
         """Nothing that was drawn from what was seen before counts; the stream's lock is held."""
@@ -174,9 +174,9 @@ class ControllerNode(Node):
                 raise GenimaError("it is stamped in the future; ignored")
         except GenimaError as error:
             self._inputs.drop()
-            self._health.fault("drawn_target", str(error))
+            self._diagnostics.set_fault("drawn_target", str(error))
             return
-        self._health.clear("drawn_target")
+        self._diagnostics.clear_fault("drawn_target")
         if drawn.instruction == self._task and drawn.stamp >= self._task_start:
             self._targets.put(drawn)
 
@@ -189,12 +189,12 @@ class ControllerNode(Node):
             self._require_range(chunk)
         except GenimaError as error:
             self._inputs.drop()
-            self._health.fault("action_chunk", f"{error}; the arm is held")
+            self._diagnostics.set_fault("action_chunk", f"{error}; the arm is held")
             with self._stream_lock:
                 self._stream.hold()
                 self._begin_at(self._task_start)
             return
-        self._health.clear("action_chunk")
+        self._diagnostics.clear_fault("action_chunk")
         self._follow(chunk)
 
     def _require_range(self, chunk: ActionChunk) -> None:
@@ -228,12 +228,12 @@ class ControllerNode(Node):
             self._require_agreement(drawn, chunk, then)
         except GenimaError as error:
             self._inputs.drop()
-            self._health.fault("reading", f"{error}; the arm is held")
+            self._diagnostics.set_fault("reading", f"{error}; the arm is held")
             with self._stream_lock:  # what comes instead of the target may mean anything
                 self._stream.hold()
                 self._begin_at(self._task_start)
             return
-        self._health.clear("reading")
+        self._diagnostics.clear_fault("reading")
         self._reading.add(time.monotonic() - start)
         self._follow(chunk)
         if self._chunk_publisher is not None and self._chunk_publisher.get_subscription_count():
@@ -259,7 +259,7 @@ class ControllerNode(Node):
             joints = self._fresh_joints(due)
             if not self._task or joints is None:
                 for about in (DRAWN_TARGET, ACTION_CHUNK, "observed", "reading", "following"):
-                    self._health.clear(about)
+                    self._diagnostics.clear_fault(about)
                 return False  # nothing is said, and the guard holds the arm
             if self._restart:
                 self._stream.reset(joints)
@@ -292,33 +292,33 @@ class ControllerNode(Node):
         elif abs(now - messages.seconds(observed.header.stamp)) > self._observation_timeout:
             problem = f"no complete set of good images within {self._observation_timeout:g} s"
         else:
-            self._health.clear("observed")
+            self._diagnostics.clear_fault("observed")
             return
         self._stream.hold()
-        self._health.fault("observed", f"{problem}; the arm is held")
+        self._diagnostics.set_fault("observed", f"{problem}; the arm is held")
 
     def _watch_following(self, joints: Joints) -> None:
         """An arm that is held by others must not find its set-point far away when it is let go."""
         if self._stream.distance(joints) <= _ASTRAY:
-            self._health.clear("following")
+            self._diagnostics.clear_fault("following")
             self._near = time.monotonic()
         elif time.monotonic() - self._near > _FOR:
             self._stream.reset(joints)
             guard = f" (command guard: {self._guard.text})" if self._guard.text else ""
             text = f"the arm is {_ASTRAY:g} rad or more from its set-point{guard}; restarting there"
-            self._health.fault("following", text)
+            self._diagnostics.set_fault("following", text)
 
     def _fresh_joints(self, now: float) -> Joints | None:
         joints = self._joints.newest
         if joints is not None and abs(now - joints.stamp) <= _STALE:
-            self._health.clear("joint_states late")
+            self._diagnostics.clear_fault("joint_states late")
             return joints
         self._restart = True
         if not self._task:
-            self._health.clear("joint_states late")
+            self._diagnostics.clear_fault("joint_states late")
         else:
             age = "yet" if joints is None else f"within {_STALE:.1f} s of now"
-            self._health.fault("joint_states late", f"no good joint state {age}; the arm is held")
+            self._diagnostics.set_fault("joint_states late", f"no good joint state {age}; the arm is held")
         return None
 
 

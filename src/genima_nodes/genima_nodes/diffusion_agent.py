@@ -54,13 +54,13 @@ class DiffusionAgentNode(Node):
             minutes = ", which takes minutes the first time" if pipeline.config.compile else ""
             self.get_logger().info(f"model: preparing {pipeline.config}{minutes}")
             pipeline.warm_up()  # before the first task
-            self._diagnostics.value("execution", lambda: pipeline.config)
+            self._diagnostics.add_value("execution", lambda: pipeline.config)
         self._agent = agent
         self._previous: DrawnTarget | None = None  # of the task that runs
         self._task_number = 0  # of the task that it belongs to
 
-        self._generated = self._diagnostics.meter("drawn targets")
-        self._latency = self._diagnostics.latency("image to drawn target")
+        self._generated = self._diagnostics.add_topic("drawn targets")
+        self._latency = self._diagnostics.add_latency("image to drawn target")
         self._publisher = self.create_publisher(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
         self._view_publishers = {
             view: self.create_publisher(ImageMessage, f"drawn_target/{view}/image", qos.IMAGE) for view in agent.views
@@ -85,14 +85,14 @@ class DiffusionAgentNode(Node):
                 if sample := self._observations.take(timeout=0.1):
                     self._generate(sample)
             except GenimaError as error:
-                self._diagnostics.fault("drawing", str(error))
+                self._diagnostics.set_fault("drawing", str(error))
 
     def _generate(self, sample: TimedObservation) -> None:
         if sample.task_number != self._task_number:  # also for the same instruction: the scene may be another one
             self._task_number, self._previous = sample.task_number, None
         seed = self._seed + self._generated.total
         drawn = self._previous = self._agent.generate(sample.observation, seed, self._previous)
-        self._diagnostics.clear("drawing")
+        self._diagnostics.clear_fault("drawing")
         if sample.task_number == self._observations.task_number:
             self._publish(drawn, time.monotonic() - sample.arrival)
 

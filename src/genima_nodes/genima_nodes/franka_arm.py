@@ -63,19 +63,19 @@ class FrankaArmNode(Node):
         self._reported = ""  # why the guard was stopped
         self._next_states = self._next_attempt = 0.0  # monotonic s
 
-        self._health = DiagnosticUpdater(self)
-        self._read = self._health.meter("robot states")
-        self._sent = self._health.meter("joint_states")
-        self._received_at = self._health.meter("joint_command")
-        self._gripper_received_at = self._health.meter("gripper/joint_states")
-        self._age = self._health.latency("command to robot")
-        self._health.value("real-time scheduling", lambda: self._pace.real_time)
-        self._health.value("late reads", lambda: self._pace.late)
-        self._health.value("robot states missed", lambda: self._arm.missed)
-        self._health.value("mode", lambda: self._state.mode)
-        self._health.value("following", lambda: self._arm.following)
-        self._health.value("command success rate", lambda: self._state.success_rate)
-        self._health.watch(self._report_stop)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._read = self._diagnostics.add_topic("robot states")
+        self._sent = self._diagnostics.add_topic("joint_states")
+        self._received_at = self._diagnostics.add_topic("joint_command")
+        self._gripper_received_at = self._diagnostics.add_topic("gripper/joint_states")
+        self._age = self._diagnostics.add_latency("command to robot")
+        self._diagnostics.add_value("real-time scheduling", lambda: self._pace.real_time)
+        self._diagnostics.add_value("late reads", lambda: self._pace.late)
+        self._diagnostics.add_value("robot states missed", lambda: self._arm.missed)
+        self._diagnostics.add_value("mode", lambda: self._state.mode)
+        self._diagnostics.add_value("following", lambda: self._arm.following)
+        self._diagnostics.add_value("command success rate", lambda: self._state.success_rate)
+        self._diagnostics.add_check(self._report_stop)
 
         self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
@@ -102,9 +102,9 @@ class FrankaArmNode(Node):
                 raise GenimaError(f"{self._rivals + 1} publishers command the arm; it is held: end all but one")
         except GenimaError as error:
             self._received_at.drop()
-            self._health.fault("joint_command", str(error))
+            self._diagnostics.set_fault("joint_command", str(error))
             return
-        self._health.clear("joint_command")
+        self._diagnostics.clear_fault("joint_command")
         self._commands.put(command)
 
     def _on_gripper(self, message: JointState) -> None:
@@ -112,7 +112,7 @@ class FrankaArmNode(Node):
             (position,) = pick("the gripper's state", message.name, message.position, [self._robot.gripper_joint])
             self._robot.open_fraction(position)
         except GenimaError as error:
-            self._health.fault("gripper", str(error))
+            self._diagnostics.set_fault("gripper", str(error))
             return
         self._gripper_received_at.tick()
         self._gripper = float(position)
@@ -135,15 +135,15 @@ class FrankaArmNode(Node):
         remedy = f"{stopped}; go on with {call(self, 'resume')}"
         for about, line in (("arm", stopped and remedy), ("following", refused)):
             if line and not (about == "following" and stopped):
-                self._health.fault(about, line)
+                self._diagnostics.set_fault(about, line)
             else:
-                self._health.clear(about)
+                self._diagnostics.clear_fault(about)
         if self._has_gripper and min(self._gripper_received_at.age, time.monotonic() - self._started) > _SILENT:
             never = "nothing comes on gripper/joint_states; run franka_hand, or gripper_adapter"
             line = "silent" if self._gripper_received_at.total else never
-            self._health.fault("gripper", line)
+            self._diagnostics.set_fault("gripper", line)
         elif self._has_gripper:
-            self._health.clear("gripper")
+            self._diagnostics.clear_fault("gripper")
         if stopped and stopped != self._reported and self._guard.service_is_ready():
             self._guard.call_async(Trigger.Request())
             self._reported = stopped

@@ -50,9 +50,9 @@ class FrankaHandNode(Node):
         self._homings: LatestValue[Future[str]] = LatestValue()
         self._ending = threading.Event()
 
-        self._health = DiagnosticUpdater(self)
-        self._sent = self._health.meter("gripper/joint_states")
-        self._received_at = self._health.meter("joint_command")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._sent = self._diagnostics.add_topic("gripper/joint_states")
+        self._received_at = self._diagnostics.add_topic("joint_command")
         self._states = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self.create_service(Trigger, "franka_hand/home", answer_service(self._home))
@@ -71,9 +71,9 @@ class FrankaHandNode(Node):
             wish = limit_fraction(fraction)
         except GenimaError as error:
             self._received_at.drop()
-            self._health.fault("joint_command", str(error))
+            self._diagnostics.set_fault("joint_command", str(error))
             return
-        self._health.clear("joint_command")
+        self._diagnostics.clear_fault("joint_command")
         self._requests.put(wish)
 
     def _home(self) -> str:
@@ -98,10 +98,10 @@ class FrankaHandNode(Node):
                 if (wish := self._requests.take(0)) is not None and self._hand.move_to(wish):
                     self._publish(self._hand.measure())
             except GenimaError as error:
-                self._health.fault("hand", str(error))
+                self._diagnostics.set_fault("hand", str(error))
                 self._ending.wait(_AGAIN)
             else:
-                self._health.clear("hand")
+                self._diagnostics.clear_fault("hand")
 
     def _publish(self, open_fraction: float) -> None:
         message = JointState(name=[self._robot.gripper_joint])

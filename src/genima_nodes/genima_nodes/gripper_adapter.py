@@ -78,17 +78,17 @@ class GripperAdapterNode(Node):
         self._started = time.monotonic()
         self._published_at = self._measured_at = float("-inf")  # monotonic s
 
-        self._health = DiagnosticUpdater(self)
-        self._health.value("backend", lambda: self._backend.name)
-        self._health.value("action", lambda: self._kind.value)
-        self._health.value("wanted", lambda: self._wanted)
-        self._health.value("measured", lambda: self._measured)
-        self._goals = self._health.meter("goals")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._diagnostics.add_value("backend", lambda: self._backend.name)
+        self._diagnostics.add_value("action", lambda: self._kind.value)
+        self._diagnostics.add_value("wanted", lambda: self._wanted)
+        self._diagnostics.add_value("measured", lambda: self._measured)
+        self._goals = self._diagnostics.add_topic("goals")
         self._publisher = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self.create_subscription(JointState, self._backend.states, self._on_state, _STATES)
         self.create_timer(_GOAL_PERIOD, self._update_goal, clock=STEADY)
-        self._health.watch(self._check_server)
+        self._diagnostics.add_check(self._check_server)
 
     def close(self) -> None:
         """Stop; the gripper keeps its grasp."""
@@ -99,9 +99,9 @@ class GripperAdapterNode(Node):
         try:
             self._wanted = limit_fraction(messages.command_from(message, self._robot).gripper)
         except GenimaError as error:
-            self._health.fault("joint_command", str(error))
+            self._diagnostics.set_fault("joint_command", str(error))
             return
-        self._health.clear("joint_command")
+        self._diagnostics.clear_fault("joint_command")
 
     def _on_state(self, message: JointState) -> None:
         joint, now = self._backend.joint, time.monotonic()
@@ -111,9 +111,9 @@ class GripperAdapterNode(Node):
         try:
             self._measured, self._measured_at = self._backend.fraction(position), now
         except GenimaError as error:
-            self._health.fault("joint state", str(error))
+            self._diagnostics.set_fault("joint state", str(error))
             return
-        self._health.clear("joint state")
+        self._diagnostics.clear_fault("joint state")
         if now - self._published_at < _STATE_PERIOD:
             return
         self._published_at = now
@@ -179,7 +179,7 @@ class GripperAdapterNode(Node):
         if handle is None or not handle.accepted:
             goal.ended = True
             if goal is self._goal:
-                self._health.fault("goal", f"gripper: goal rejected ({goal.fraction:.0%} open)")
+                self._diagnostics.set_fault("goal", f"gripper: goal rejected ({goal.fraction:.0%} open)")
             return
         goal.handle = handle
         handle.get_result_async().add_done_callback(partial(self._on_result, goal))
@@ -191,11 +191,13 @@ class GripperAdapterNode(Node):
         status, result = answer.result().status, answer.result().result
         stalled = getattr(result, "stalled", False)
         if status == GoalStatus.STATUS_SUCCEEDED and not stalled or stalled and goal.closing:  # it holds something
-            self._health.clear("goal")
+            self._diagnostics.clear_fault("goal")
         elif status != GoalStatus.STATUS_CANCELED:
             why = "stalled" if stalled else getattr(result, "error", "") or "its server aborted"
             there = f"{self._measured:.0%}" if self._measured is not None else "unknown opening"
-            self._health.fault("goal", f"the gripper is {there} open, {goal.fraction:.0%} was asked for: {why}")
+            self._diagnostics.set_fault(
+                "goal", f"the gripper is {there} open, {goal.fraction:.0%} was asked for: {why}"
+            )
 
     # The server.
 
@@ -230,18 +232,18 @@ class GripperAdapterNode(Node):
         now = time.monotonic()
         waited = now - self._started > _PATIENCE
         if ready := self._are_ready():
-            self._health.clear("server")
+            self._diagnostics.clear_fault("server")
         elif waited:
             self._goal = None  # the goal is sent again when the server is back
-            self._health.fault("server", self._problem)
+            self._diagnostics.set_fault("server", self._problem)
         if now - self._measured_at > _SILENT and waited:
-            self._health.fault("joint", f"no message with {self._backend.joint} on {self._backend.states}")
+            self._diagnostics.set_fault("joint", f"no message with {self._backend.joint} on {self._backend.states}")
         else:
-            self._health.clear("joint")
+            self._diagnostics.clear_fault("joint")
         goal = self._goal
         unanswered = ready and goal is not None and goal.handle is None and not goal.ended
         if unanswered and goal is not None and now - goal.sent > _PATIENCE:
-            self._health.fault("goal", "the gripper's server does not answer")
+            self._diagnostics.set_fault("goal", "the gripper's server does not answer")
             self._goal = None
 
 

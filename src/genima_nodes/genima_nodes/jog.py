@@ -52,9 +52,9 @@ class JogNode(Node):
         self._gripper_button = False
         self._phase = TeleopStatus.IDLE  # of the follower
 
-        self._health = DiagnosticUpdater(self)
-        self._published = self._health.meter("leader/joint_states")
-        self._joints = JointStates(self, self._health, self._robot)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._published = self._diagnostics.add_topic("leader/joint_states")
+        self._joints = JointStates(self, self._diagnostics, self._robot)
         self._publisher = self.create_publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
         self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)
         self.create_subscription(TwistStamped, "leader/jog", self._on_twist, qos.JOINT_COMMAND)
@@ -78,18 +78,18 @@ class JogNode(Node):
         try:
             self._gripper = limit_fraction(message.data)
         except GenimaError as error:
-            self._health.fault("leader/jog/gripper", str(error))
+            self._diagnostics.set_fault("leader/jog/gripper", str(error))
         else:
-            self._health.clear("leader/jog/gripper")
+            self._diagnostics.clear_fault("leader/jog/gripper")
 
     def _on_joy(self, message: Joy) -> None:
         try:
             self._set_twist(self._gamepad.twist(message.axes, message.buttons))
         except GenimaError as error:
-            self._health.fault("joy", str(error))
+            self._diagnostics.set_fault("joy", str(error))
             self._twist = _ZERO_TWIST
             return
-        self._health.clear("joy")
+        self._diagnostics.clear_fault("joy")
         down = bool(message.buttons[self._gamepad.gripper_button])
         if down and not self._gripper_button:
             self._gripper = toggle_gripper(self._gripper, self._joints.newest)
@@ -97,19 +97,19 @@ class JogNode(Node):
 
     def _set_twist(self, twist: NDArray[np.float64]) -> None:
         if not np.all(np.isfinite(twist)):
-            self._health.fault("leader/jog", "twist not finite; the tip stops")
+            self._diagnostics.set_fault("leader/jog", "twist not finite; the tip stops")
             self._twist = _ZERO_TWIST
             return
         linear, angular = float(np.linalg.norm(twist[:3])), float(np.linalg.norm(twist[3:]))
         excess = max(linear / _LINEAR, angular / _ANGULAR, 1.0)
         if excess > 1.0:
-            self._health.fault(
+            self._diagnostics.set_fault(
                 "leader/jog",
                 f"twist too fast ({linear:.2g} m/s, {angular:.2g} rad/s); "
                 f"scaled down to {_LINEAR:g} m/s, {_ANGULAR:g} rad/s",
             )
         else:
-            self._health.clear("leader/jog")
+            self._diagnostics.clear_fault("leader/jog")
         self._twist, self._twist_time = twist / excess, time.monotonic()
 
     def _publish(self) -> None:

@@ -67,8 +67,8 @@ class PolicyNode(Node):
         self._objects: dict[str, NDArray[np.float64]] = {}
 
         self._diagnostics = DiagnosticUpdater(self)
-        self._chunks = self._diagnostics.meter("chunks")
-        self._latency = self._diagnostics.latency("image to chunk")
+        self._chunks = self._diagnostics.add_topic("chunks")
+        self._latency = self._diagnostics.add_latency("image to chunk")
         self._publisher = self.create_publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         views = [view for view in policy.spec.views if view != VIRTUAL]
@@ -96,7 +96,7 @@ class PolicyNode(Node):
                 if sample := self._observations.take(timeout=0.1):
                     self._predict(sample)
             except GenimaError as error:
-                self._diagnostics.fault("policy", str(error))
+                self._diagnostics.set_fault("policy", str(error))
 
     def _predict(self, sample: TimedObservation) -> None:
         if sample.task_number != self._task_number:
@@ -106,7 +106,7 @@ class PolicyNode(Node):
         observation = Observation(seen.stamp, seen.images, seen.joints, seen.instruction, self._objects)
         chunk = self._policy.predict_chunk(observation)
         _require_finite(chunk)
-        self._diagnostics.clear("policy")
+        self._diagnostics.clear_fault("policy")
         if sample.task_number != self._observations.task_number:
             return
         self._publisher.publish(chunk_message(chunk, self._robot))

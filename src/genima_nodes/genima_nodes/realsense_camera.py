@@ -50,14 +50,14 @@ class RealSenseCameraNode(Node):
         self._opened, self._times = self._camera.open(), 0
         self._ending = threading.Event()
 
-        self._health = DiagnosticUpdater(self)
-        self._frames = self._health.meter("frames")
-        self._age = self._health.latency("exposure to publication")
-        self._health.value("wanted rate [Hz]", lambda: profile.rate)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._frames = self._diagnostics.add_topic("frames")
+        self._age = self._diagnostics.add_latency("exposure to publication")
+        self._diagnostics.add_value("wanted rate [Hz]", lambda: profile.rate)
         for name in ("serial", "model", "firmware", "usb"):
-            self._health.value(name, partial(self._known, name))
-        self._health.value("clock", lambda: self._camera.clock)
-        self._health.value("times opened", lambda: self._times)
+            self._diagnostics.add_value(name, partial(self._known, name))
+        self._diagnostics.add_value("clock", lambda: self._camera.clock)
+        self._diagnostics.add_value("times opened", lambda: self._times)
 
         self._image = self.create_publisher(ImageMessage, f"cameras/{self._view}/color/image_raw", qos.IMAGE)
         self._info = self.create_publisher(CameraInfo, f"cameras/{self._view}/color/camera_info", qos.IMAGE)
@@ -125,13 +125,13 @@ class RealSenseCameraNode(Node):
                     running = True
                 frame = self._camera.read(_WAIT)
             except GenimaError as error:
-                self._health.fault("camera", str(error))
+                self._diagnostics.set_fault("camera", str(error))
                 self._camera.close()
                 running = False
                 self._ending.wait(_AGAIN)
                 continue
             if frame is not None:
-                self._health.clear("camera")
+                self._diagnostics.clear_fault("camera")
                 self._publish(frame)
 
     def _publish(self, frame: Frame) -> None:
@@ -142,9 +142,9 @@ class RealSenseCameraNode(Node):
         self._age.add(age)
         if abs(age) > _CLOCKS:
             line = f"images are stamped {age:.1f} s before now; the camera's clock was not followed"
-            self._health.fault("clock", line)
+            self._diagnostics.set_fault("clock", line)
         else:
-            self._health.clear("clock")
+            self._diagnostics.clear_fault("clock")
         self._info_message.header.stamp = messages.time_message(frame.stamp)
         if self._image.get_subscription_count():  # to make a message of an image takes longer than all the rest
             self._image.publish(messages.image_message(frame.image, frame.stamp, self._optical))

@@ -85,8 +85,8 @@ class RecorderNode(Node):
         self._counting_lost = threading.Lock()
         self._latest = 0  # ns, of what was recorded
         self._compressing: list[WorkerThread[tuple[Image, int]]] = []
-        self._health = DiagnosticUpdater(self)
-        self._health.watch(self._watch)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._diagnostics.add_check(self._watch)
         self._meters: dict[str, TopicStats] = {}
         self._kinds: dict[str, type] = {}
         for view in self._views:
@@ -127,7 +127,7 @@ class RecorderNode(Node):
     ) -> None:
         """Record ``topic``, as it comes; or under another name, compressed."""
         name = name or topic
-        meter = self._meters[name] = self._health.meter(topic.removeprefix("/"))
+        meter = self._meters[name] = self._diagnostics.add_topic(topic.removeprefix("/"))
         self._kinds[name] = kind_in_bag or kind
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         compressing: WorkerThread[tuple[Image, int]] | None = None
@@ -273,7 +273,7 @@ class RecorderNode(Node):
     def _watch(self) -> None:
         if self._bag is None:
             for about in ("silent", "lost", "recording"):
-                self._health.clear(about)
+                self._diagnostics.clear_fault(about)
             return
         silent = [topic for topic in self._needed if self._meters[topic].age > _SILENT]
         lost = self._lost + self._bag.statistics.dropped
@@ -283,9 +283,9 @@ class RecorderNode(Node):
             "recording": self._problem or self._bag.statistics.stopped or "",
         }.items():
             if problem:
-                self._health.fault(about, problem)
+                self._diagnostics.set_fault(about, problem)
             else:
-                self._health.clear(about)
+                self._diagnostics.clear_fault(about)
 
     def _publish_status(self) -> None:
         status = RecorderStatus(recording=self._bag is not None, folder=str(self._last))

@@ -53,8 +53,8 @@ class RvizMarkersNode(Node):
         self._appearance = spec.appearance
         self._radius = min(spec.appearance.radii.values())  # larger ones, of cameras far away, would hide the arm
         self._problems: dict[str, tuple[float, str]] = {}  # by node: monotonic s, problem; empty without one
-        self._health = DiagnosticUpdater(self)
-        self._chunks = self._health.meter("action_chunk")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._chunks = self._diagnostics.add_topic("action_chunk")
         self._publisher = self.create_publisher(MarkerArray, "rviz_markers", qos.STATUS)
         self.create_subscription(JointTrajectory, "action_chunk", self._on_chunk, qos.DRAWN_TARGET)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
@@ -75,9 +75,9 @@ class RvizMarkersNode(Node):
             chunk = chunk_from(message, self._robot)
         except GenimaError as error:
             self._chunks.drop()
-            self._health.fault("action_chunk", str(error))
+            self._diagnostics.set_fault("action_chunk", str(error))
             return
-        self._health.clear("action_chunk")
+        self._diagnostics.clear_fault("action_chunk")
         self._publisher.publish(MarkerArray(markers=[*self._spheres(chunk), self._tip_path(chunk)]))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

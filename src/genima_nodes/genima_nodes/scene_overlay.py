@@ -65,11 +65,11 @@ class SceneOverlayNode(Node):
             self._show(episode)
         self._latest: dict[str, ImageMessage] = {}
 
-        self._health = DiagnosticUpdater(self)
-        self._cost = self._health.latency("comparison")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._cost = self._diagnostics.add_latency("comparison")
         self._cameras: dict[str, TopicStats] = {}
         for view in self._views:
-            self._cameras[view] = self._health.meter(f"image {view}")
+            self._cameras[view] = self._diagnostics.add_topic(f"image {view}")
             self._listen(view)
         self._status = self.create_publisher(SceneDifference, "scene_overlay/status", qos.STATUS)
         self._subscribers = {
@@ -119,9 +119,9 @@ class SceneOverlayNode(Node):
         self._cost.add(time.monotonic() - begin)
         for view in self._views:
             if view in look.problems:
-                self._health.fault(f"view {view}", look.problems[view])
+                self._diagnostics.set_fault(f"view {view}", look.problems[view])
             else:
-                self._health.clear(f"view {view}")
+                self._diagnostics.clear_fault(f"view {view}")
         self._publish_status(look)
         for view, eye in self._subscribers.items():
             if eye.get_subscription_count():

@@ -62,9 +62,9 @@ class TaskRunnerNode(Node):
         self._chunks = 0
         self._nodes: dict[str, _NodeReport] = {}
         self._tick: Future = Future()
-        self._health = DiagnosticUpdater(self)
-        self._health.value("running", lambda: self._running)
-        self._outcomes = self._health.meter("tasks")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._diagnostics.add_value("running", lambda: self._running)
+        self._outcomes = self._diagnostics.add_topic("tasks")
         self._task = self.create_publisher(String, "task", qos.TASK)
         self._task.publish(String(data=""))
         self._select = self.create_client(SelectSource, "command_guard/select")

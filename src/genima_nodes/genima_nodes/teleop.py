@@ -67,21 +67,21 @@ class TeleopNode(Node):
         self._limit = ""  # text of the limit at which the follower stays
         self._stamped = True  # the leader's driver stamps its joints
 
-        self._health = DiagnosticUpdater(self)
-        self._received = self._health.meter("leader/joint_states")
-        self._published = self._health.meter("teleop/command")
-        self._latency = self._health.latency("leader to command")
-        self._health.value("phase", lambda: self._mirror.phase.value)
-        self._health.value("reason", lambda: self._mirror.reason)
-        self._health.value("turns subtracted", lambda: " ".join(map(str, self._turns)))
-        self._health.value(
+        self._diagnostics = DiagnosticUpdater(self)
+        self._received = self._diagnostics.add_topic("leader/joint_states")
+        self._published = self._diagnostics.add_topic("teleop/command")
+        self._latency = self._diagnostics.add_latency("leader to command")
+        self._diagnostics.add_value("phase", lambda: self._mirror.phase.value)
+        self._diagnostics.add_value("reason", lambda: self._mirror.reason)
+        self._diagnostics.add_value("turns subtracted", lambda: " ".join(map(str, self._turns)))
+        self._diagnostics.add_value(
             "leader's stamps", lambda: "published" if self._stamped else "time of arrival (none published)"
         )
-        self._health.value("leader's velocities", self._velocities)
+        self._diagnostics.add_value("leader's velocities", self._velocities)
         self._publisher = self.create_publisher(JointState, f"{SOURCE}/command", qos.SOURCE_COMMAND)
         self._status = self.create_publisher(TeleopStatus, "teleop/status", qos.STATUS)
         self._select = self.create_client(SelectSource, "command_guard/select")
-        self._joints = JointStates(self, self._health, self._robot)
+        self._joints = JointStates(self, self._diagnostics, self._robot)
         self.create_subscription(GuardStatus, "command_guard/status", self._on_guard_status, qos.GUARD_STATUS)
         self.create_subscription(JointState, "leader/joint_states", self._on_leader, _LEADER)
         self.create_subscription(Float32, "leader/gripper", self._on_gripper, _LEADER)
@@ -102,7 +102,7 @@ class TeleopNode(Node):
         if self._mirror.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
             raise GenimaError(f"teleop/start: {self._mirror.phase.value} already")
         now = messages.now(self)
-        if self._received.age < _RESTARTED and (problem := self._health.problem("leader")):
+        if self._received.age < _RESTARTED and (problem := self._diagnostics.fault_text("leader")):
             raise GenimaError(problem)
         if self._sample is None or now - self._sample.stamp > _STALE:
             topic, names = self.resolve_topic_name("leader/joint_states"), ", ".join(self._leader.joint_names)
@@ -175,10 +175,12 @@ class TeleopNode(Node):
             return  # paused or ended meanwhile
         self._response = None
         if answer.result().success:
-            self._health.clear("command_guard")
+            self._diagnostics.clear_fault("command_guard")
             self._mirror.start()
         else:
-            self._health.fault("command_guard", f"does not give the arm to {SOURCE} ({answer.result().message})")
+            self._diagnostics.set_fault(
+                "command_guard", f"does not give the arm to {SOURCE} ({answer.result().message})"
+            )
 
     def _on_guard_status(self, message: GuardStatus) -> None:
         if message.owner == self._owner:
@@ -193,15 +195,17 @@ class TeleopNode(Node):
         try:
             self._gripper = limit_fraction(message.data)
         except GenimaError as error:
-            self._health.fault("leader/gripper", str(error))
+            self._diagnostics.set_fault("leader/gripper", str(error))
         else:
-            self._health.clear("leader/gripper")
+            self._diagnostics.clear_fault("leader/gripper")
 
     def _on_joy(self, button: int, message: Joy) -> None:
         if button >= len(message.buttons):
-            self._health.fault("leader/joy", f"has {len(message.buttons)} buttons; the gripper's is number {button}")
+            self._diagnostics.set_fault(
+                "leader/joy", f"has {len(message.buttons)} buttons; the gripper's is number {button}"
+            )
             return
-        self._health.clear("leader/joy")
+        self._diagnostics.clear_fault("leader/joy")
         pressed = bool(message.buttons[button])
         if pressed and not self._pressed:
             self._gripper = toggle_gripper(self._gripper, self._joints.newest)  # None while it is unknown
@@ -223,10 +227,10 @@ class TeleopNode(Node):
                 raise GenimaError(f"stamps are {abs(now - stamp):.2f} s {'old' if now > stamp else 'ahead'}")
         except GenimaError as error:
             self._received.drop()
-            self._health.fault("leader", str(error))
+            self._diagnostics.set_fault("leader", str(error))
             self._mirror.hold(str(error))
             return
-        self._health.clear("leader")
+        self._diagnostics.clear_fault("leader")
         if self._sample is not None and stamp - self._sample.stamp > _RESTARTED:
             self._turns = np.zeros_like(self._turns)
         gripper = self._gripper if sample.gripper is None else sample.gripper
@@ -249,11 +253,11 @@ class TeleopNode(Node):
         try:
             fraction = self._leader.gripper_in(message.name, message.position)
         except GenimaError as error:
-            self._health.fault("leader's gripper", str(error))
+            self._diagnostics.set_fault("leader's gripper", str(error))
             return
         if fraction is not None:
             self._gripper = fraction
-            self._health.clear("leader's gripper")
+            self._diagnostics.clear_fault("leader's gripper")
 
     def _log_limit(self) -> None:
         """Log once when the follower reaches a limit."""
@@ -272,9 +276,9 @@ class TeleopNode(Node):
         if self._mirror.phase in (FollowerState.PAUSED, FollowerState.HELD):
             self._publish_pause()
         if self._mirror.phase is FollowerState.HELD:
-            self._health.fault("mirror", f"{self._mirror.reason}; follower HELD, start again to continue")
+            self._diagnostics.set_fault("mirror", f"{self._mirror.reason}; follower HELD, start again to continue")
         else:
-            self._health.clear("mirror")
+            self._diagnostics.clear_fault("mirror")
 
     def _publish_status(self) -> None:
         now, sample, joints = messages.now(self), self._sample, self._joints.newest

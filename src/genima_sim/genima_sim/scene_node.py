@@ -82,9 +82,9 @@ class SceneNode(Node):
         self._reset_time = 0.0
         self._task = ""
         self._next_exposure = 0.0  # monotonic s
-        self._health = DiagnosticUpdater(self)
-        self._frames = self._health.meter("frames")
-        self._commands = self._health.meter("joint_command")
+        self._diagnostics = DiagnosticUpdater(self)
+        self._frames = self._diagnostics.add_topic("frames")
+        self._commands = self._diagnostics.add_topic("joint_command")
 
     def _simulate(self, scene: Scene, cameras: Mapping[str, Camera], period: float, catch_up: int = 1) -> None:
         """Start.
@@ -98,8 +98,8 @@ class SceneNode(Node):
         self._scene, self._period, self._catch_up = scene, period, catch_up
         # monotonic and scene's s
         self._steps: deque[tuple[float, float]] = deque(maxlen=round(_FACTOR_WINDOW / period) + 1)
-        self._health.value("real-time factor", lambda: self.real_time_factor)
-        self._health.value("late physics steps", lambda: self._physics.late)
+        self._diagnostics.add_value("real-time factor", lambda: self.real_time_factor)
+        self._diagnostics.add_value("late physics steps", lambda: self._physics.late)
         self._set_cameras(cameras)
         self._images = {
             v: self.create_publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in cameras
@@ -157,9 +157,9 @@ class SceneNode(Node):
             command = messages.command_from(message, self._robot)
         except GenimaError as error:
             self._commands.drop()
-            self._health.fault("joint_command", f"{error}; ignored")
+            self._diagnostics.set_fault("joint_command", f"{error}; ignored")
             return
-        self._health.clear("joint_command")
+        self._diagnostics.clear_fault("joint_command")
         with self._lock:
             before_reset = self._reset_time - _BEFORE_RESET < command.stamp <= self._reset_time
             if not before_reset:  # a command for the scene before is dropped

@@ -46,7 +46,7 @@ class SimNode(SceneNode):
         self._exposed: deque[tuple[mujoco.MjModel, np.ndarray, float]] = deque(maxlen=backlog + 1)
         self._pending = threading.Semaphore(0)  # counts exposures, and the end
         self._ending = False
-        self._rendering = self._health.latency("rendering")
+        self._rendering = self._diagnostics.add_latency("rendering")
         self._rendering_thread = threading.Thread(target=self._render_loop, name="rendering", daemon=True)
         self._simulate(self._simulation, self._simulation.cameras, 1 / _STATE_RATE)
         self._rendering_thread.start()

@@ -162,7 +162,7 @@ class Studio:
         )
         if guard:
             graph.add(CommandGuardNode())
-        self.statuses = graph.hear(CalibratorStatus, "calibrator/status", qos.STATUS)
+        self.statuses = graph.subscribe(CalibratorStatus, "calibrator/status", qos.STATUS)
 
     def until(
         self, condition: Callable[[CalibratorStatus], Any], otherwise: str, seconds: float = 20.0
@@ -413,8 +413,8 @@ def test_an_arm_without_a_known_shape_does_not_move_by_itself() -> None:
 
 def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
-    images = graph.hear(ImageMessage, "calibrator/image", qos.IMAGE)
-    transforms = graph.hear(TFMessage, "/tf", qos.STATUS)
+    images = graph.subscribe(ImageMessage, "calibrator/image", qos.IMAGE)
+    transforms = graph.subscribe(TFMessage, "/tf", qos.STATUS)
     assert "there are no samples" in studio.ask("compute").message
     assert "nothing is computed" in studio.ask("save").message
     studio.visit(7)
@@ -450,7 +450,7 @@ def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> N
     assert studio.drop("0002").success and studio.drop().message == "sample 0007 is dropped"
     assert "no sample 0002" in studio.drop("0002").message
     studio.until(lambda s: s.computed and len(s.samples) == 5, "what is left is not computed")
-    graph.until(graph.is_fine("calibrator"), "no health")
+    graph.until(graph.has_no_fault("calibrator"), "no OK status")
     assert studio.ask("clear").message == "5 samples are dropped"
     studio.until(lambda s: not s.samples and not s.computed and not s.result, "it is not forgotten")
 
@@ -479,7 +479,7 @@ def test_a_sample_is_taken_of_an_arm_that_stands_and_a_board_that_is_seen(graph:
     studio.ready()
     cell.silent = True
     studio.problem("no image comes on /cameras/front/color/image_raw")
-    graph.until(graph.complains("calibrator", "no image comes"), "no fault")
+    graph.until(graph.reports_fault("calibrator", "no image comes"), "no fault")
     assert studio.ask("take").success is False and not (tmp_path / "samples").exists()
 
 
@@ -539,7 +539,7 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
     assert np.ptp(said[:, 7]) < 0.02  # the gripper holds what it holds
     stamps = np.array([messages.seconds(message.header.stamp) for message in studio.cell.commands])
     assert np.all(np.abs(np.diff(said[:, :7], axis=0)) <= PANDA.velocity_max * np.diff(stamps)[:, None] + 1e-3)
-    calm.until(calm.is_fine("calibrator"), "no health")
+    calm.until(calm.has_no_fault("calibrator"), "no OK status")
     assert "does not run" in studio.auto(False).message
 
 
@@ -547,7 +547,7 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
 def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
     """The guard holds the arm while the machine is busy; then it goes on, with its samples."""
     studio = Studio(alert, tmp_path, guard=True, speed=SLOW)
-    commands = alert.hear(JointState, "calibrator/command", qos.SOURCE_COMMAND)
+    commands = alert.subscribe(JointState, "calibrator/command", qos.SOURCE_COMMAND)
     studio.ready()
     assert studio.auto().success
 
@@ -560,7 +560,7 @@ def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
 
     moves()
     with studio.node._arm._lock:  # as if the thread that speaks got no processor
-        alert.until(alert.complains("command_guard", "commands have stopped"), "the arm is not held")
+        alert.until(alert.reports_fault("command_guard", "commands have stopped"), "the arm is not held")
     goes_on()
     stamps = np.array([messages.seconds(command.header.stamp) for command in commands])
     longest = int(np.diff(stamps).argmax())
@@ -570,16 +570,16 @@ def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
 
     moves()
     studio.cell.numb = True
-    alert.until(alert.complains("command_guard", "joint states have stopped"), "the arm is not held")
+    alert.until(alert.reports_fault("command_guard", "joint states have stopped"), "the arm is not held")
     studio.cell.numb = False
     goes_on()
-    alert.until(alert.is_fine("calibrator"), "no health")
+    alert.until(alert.has_no_fault("calibrator"), "no OK status")
 
     moves()
     studio.cell.numb = True
     status = studio.until(lambda s: not s.automatic, "it does not end")
     assert "joint_states" in status.automatic_words and len(status.samples) >= 3
-    alert.until(alert.complains("calibrator", "ended, and the arm is held"), "no fault")
+    alert.until(alert.reports_fault("calibrator", "ended, and the arm is held"), "no fault")
     assert sample_names(tmp_path / "samples") == status.samples
 
 
@@ -594,11 +594,11 @@ def test_the_operator_and_the_guard_end_it(calm: Graph, tmp_path: Path) -> None:
     begin()
     assert studio.auto(False).success
     studio.until(lambda s: s.automatic_words == "ended by the operator" and not s.automatic, "it does not end")
-    calm.until(calm.is_fine("calibrator"), "an end that was wished for is a fault")
+    calm.until(calm.has_no_fault("calibrator"), "an end that was wished for is a fault")
     begin()
     studio.graph.call(Trigger, "command_guard/stop", Trigger.Request())
     studio.until(lambda s: "stop requested" in s.automatic_words and not s.automatic, "it does not end")
-    calm.until(calm.complains("calibrator", "stop requested"), "no fault")
+    calm.until(calm.reports_fault("calibrator", "stop requested"), "no fault")
     studio.graph.call(Trigger, "command_guard/resume", Trigger.Request())
     begin()
     studio.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))

@@ -409,8 +409,10 @@ def test_a_camera_on_the_flange_needs_a_board(
 def test_a_moved_camera_is_a_fault_until_it_is_fine_again(graph: Graph, scenes: list[Seen], robot: RobotModel) -> None:
     values = {"views": ["front", "left_shoulder"], "period": 0.4}
     graph.add(CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
-    see = {v: graph.speak(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in ("front", "left_shoulder")}
-    feel = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+    see = {
+        v: graph.publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in ("front", "left_shoulder")
+    }
+    feel = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
 
     def look(front: str) -> None:
         stamp = time.time()
@@ -418,10 +420,10 @@ def test_a_moved_camera_is_a_fault_until_it_is_fine_again(graph: Graph, scenes: 
         see["front"](messages.image_message(scenes[0].images[front], stamp))
         see["left_shoulder"](messages.image_message(scenes[0].images["left_shoulder"], stamp))
 
-    said = graph.complains("calibration_watch", "camera front: has moved")
+    said = graph.reports_fault("calibration_watch", "camera front: has moved")
     graph.until(said, "no fault", lambda: look("front moved"))
-    assert "left_shoulder" not in graph.health["calibration_watch"].message
-    graph.until(graph.is_fine("calibration_watch"), "the fault stays", lambda: look("front"))
+    assert "left_shoulder" not in graph.diagnostics["calibration_watch"].message
+    graph.until(graph.has_no_fault("calibration_watch"), "the fault stays", lambda: look("front"))
 
 
 @pytest.mark.parametrize(

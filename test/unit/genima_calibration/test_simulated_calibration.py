@@ -284,8 +284,8 @@ def test_the_simulator_node_shows_a_board_to_its_cameras(board: CalibrationBoard
         graph = Graph()
         try:
             graph.add(SimNode())
-            images = graph.hear(ImageMessage, "cameras/wrist/color/image_raw", qos.IMAGE)
-            infos = graph.hear(CameraInfo, "cameras/wrist/color/camera_info", qos.IMAGE)
+            images = graph.subscribe(ImageMessage, "cameras/wrist/color/image_raw", qos.IMAGE)
+            infos = graph.subscribe(CameraInfo, "cameras/wrist/color/camera_info", qos.IMAGE)
             graph.until(lambda: images and infos, "no image")
         finally:
             graph.close()

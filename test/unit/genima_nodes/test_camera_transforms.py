@@ -101,7 +101,7 @@ class Room:
     def __init__(self, graph: Graph, folder: Path, **parameters: Any) -> None:
         self.graph, self._keep = graph, []
         values = {"calibration": str(folder), "wait": 0.3} | parameters
-        self.heard = graph.hear(TFMessage, "/tf_static", STATIC)
+        self.heard = graph.subscribe(TFMessage, "/tf_static", STATIC)
         self._publisher = graph.probe.create_publisher(TFMessage, "/tf_static", STATIC)
         self.node = graph.add(
             CameraTransformsNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()])
@@ -131,36 +131,36 @@ def calibrated(tmp_path: Path) -> Path:
 
 def test_a_camera_hangs_under_its_drivers_frames(graph: Graph, calibrated: Path) -> None:
     room = Room(graph, calibrated, wait=-1.0)
-    graph.until(graph.complains("camera_transforms", "no publisher of front_color_optical"), "no complaint")
+    graph.until(graph.reports_fault("camera_transforms", "no publisher of front_color_optical"), "no complaint")
     assert not room.heard
     room.say(*DRIVER)
     graph.until(lambda: room.tree.parent(LINK), "it is not hung")
     wanted = CameraCalibration.load(calibrated / "front.yaml").camera.T_parent_camera
     np.testing.assert_allclose(room.tree.T("base", OPTICAL), wanted, atol=1e-9)
-    graph.until(graph.is_fine("camera_transforms"), "no health")
-    late = graph.hear(TFMessage, "/tf_static", STATIC)  # who comes later hears it, too
+    graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
+    late = graph.subscribe(TFMessage, "/tf_static", STATIC)  # who comes later hears it, too
     graph.until(lambda: [t for m in late for t in m.transforms if t.child_frame_id == LINK], "it is not latched")
     room.say(("elsewhere", LINK, np.eye(4)))
-    graph.until(graph.complains("camera_transforms", "publishes it under elsewhere"), "no complaint of a rival")
+    graph.until(graph.reports_fault("camera_transforms", "publishes it under elsewhere"), "no complaint of a rival")
 
 
 def test_without_a_driver_the_axes_are_turned(graph: Graph) -> None:
     room = Room(graph, Path("sim"))
     graph.until(lambda: room.heard, "nothing is published")
-    graph.until(graph.is_fine("camera_transforms"), "no health")
+    graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
     made = room.tree
     for view, parent in {"front": "panda_link0", "wrist": "panda_link8"}.items():
         wanted = CameraCalibration.load(paths.shared("calibration", "sim", f"{view}.yaml")).camera.T_parent_camera
         assert made.parent(f"{view}_link") == parent
         np.testing.assert_allclose(made.T(parent, f"{view}_color_optical_frame"), wanted, atol=1e-9)
     room.say(*DRIVER)
-    graph.until(graph.complains("camera_transforms", "restart this one"), "a late driver is not told")
+    graph.until(graph.reports_fault("camera_transforms", "restart this one"), "a late driver is not told")
 
 
 def test_a_camera_that_somebody_else_hangs_is_left_alone(graph: Graph, calibrated: Path) -> None:
     room = Room(graph, calibrated)
     room.say(*DRIVER, ("base", LINK, np.eye(4)))
-    graph.until(graph.complains("camera_transforms", "front_link hangs under base already"), "no complaint")
+    graph.until(graph.reports_fault("camera_transforms", "front_link hangs under base already"), "no complaint")
     time.sleep(0.5)
     assert all(len(message.transforms) == 3 for message in room.heard)
 
@@ -168,7 +168,7 @@ def test_a_camera_that_somebody_else_hangs_is_left_alone(graph: Graph, calibrate
 def test_only_the_views_of_the_rig_are_hung(graph: Graph) -> None:
     room = Room(graph, Path("sim"), views=["front", "wrist"])
     graph.until(lambda: room.heard, "nothing is published")
-    graph.until(graph.is_fine("camera_transforms"), "no health")
+    graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
     assert room.tree.parent("wrist_link") and not room.tree.parent("left_shoulder_link")
     with pytest.raises(GenimaError, match="no calibration of ceiling"):
         Room(graph, Path("sim"), views=["ceiling"])

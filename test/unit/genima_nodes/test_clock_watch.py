@@ -39,20 +39,20 @@ def test_the_error_covers_any_asymmetry_of_the_way(ahead: float, there: float, b
 
 def offset_said(graph: Any, node: str, other: str) -> float:
     """In ms; NaN before any."""
-    status = graph.health.get(node)
+    status = graph.diagnostics.get(node)
     return float(diagnostic_values(status).get(f"{other} ahead [ms]", "nan")) if status else float("nan")
 
 
 def test_two_machines_tell_how_far_apart_they_are(graph) -> None:
     ours, other = graph.add(ClockWatchNode("robot")), graph.add(Machine("gpu-1"))
     graph.until(lambda: abs(offset_said(graph, "clock_watch_robot", "gpu_1")) < 5, "clocks that agree do not")
-    assert graph.is_fine("clock_watch_robot")()
+    assert graph.has_no_fault("clock_watch_robot")()
     other.shift = 0.4
-    graph.until(graph.complains("clock_watch_robot", "ms ahead, 5 ms are allowed"), "the shift is not noticed")
-    graph.until(graph.complains("clock_watch_gpu_1", "ms behind, 5 ms are allowed"), "nor by the other one")
+    graph.until(graph.reports_fault("clock_watch_robot", "ms ahead, 5 ms are allowed"), "the shift is not noticed")
+    graph.until(graph.reports_fault("clock_watch_gpu_1", "ms behind, 5 ms are allowed"), "nor by the other one")
     assert offset_said(graph, "clock_watch_robot", "gpu_1") == pytest.approx(400, abs=50)
     other.shift = 0.0  # somebody has set it
-    graph.until(graph.is_fine("clock_watch_robot"), "a clock that was set right is still complained of")
+    graph.until(graph.has_no_fault("clock_watch_robot"), "a clock that was set right is still complained of")
     assert ours.get_name() == "clock_watch_robot"
 
 
@@ -68,9 +68,9 @@ def test_a_slow_way_is_no_difference(graph) -> None:
             reply.header.frame_id, reply.header.stamp = "far", messages.time_message(asked - 0.1)
             answer.publish(reply)
 
-    graph.hear(TimeReference, "/clock_watch", qos.STATUS, late_and_off)
+    graph.subscribe(TimeReference, "/clock_watch", qos.STATUS, late_and_off)
     graph.until(lambda: abs(offset_said(graph, "clock_watch_robot", "far")) > 50, "nothing is said of it")
-    assert graph.is_fine("clock_watch_robot")()
+    assert graph.has_no_fault("clock_watch_robot")()
 
 
 def test_a_machine_that_went_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,14 +79,14 @@ def test_a_machine_that_went_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -
     other = graph.add(Machine("gpu"))
     graph.until(lambda: abs(offset_said(graph, "clock_watch_robot", "gpu")) < 5, "it is not found")
     graph.executor.remove_node(other)
-    graph.until(graph.complains("clock_watch_robot", "clock of gpu: no answer"), "nobody misses it")
+    graph.until(graph.reports_fault("clock_watch_robot", "clock of gpu: no answer"), "nobody misses it")
 
 
 def test_its_own_word_is_no_answer(graph) -> None:
     """Two on one machine are one clock."""
     graph.add(ClockWatchNode("robot"))
     graph.add(ClockWatchNode("robot"))
-    graph.until(lambda: "clock_watch_robot" in graph.health, "no status received")
+    graph.until(lambda: "clock_watch_robot" in graph.diagnostics, "no status received")
     assert offset_said(graph, "clock_watch_robot", "robot") != offset_said(graph, "clock_watch_robot", "robot")  # NaN
 
 

@@ -35,9 +35,9 @@ def state(positions: np.ndarray, graph: Graph, gripper: float = 0.0) -> JointSta
 @pytest.mark.any_pace
 def test_six_joints_pass_the_guard_within_their_limits(graph: Graph) -> None:
     graph.add(CommandGuardNode(parameter_overrides=parameters()))
-    states = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-    wish = graph.speak(JointState, "controller/command", qos.SOURCE_COMMAND)
-    heard = graph.hear(JointState, "joint_command", qos.JOINT_COMMAND)
+    states = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    wish = graph.publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
+    heard = graph.subscribe(JointState, "joint_command", qos.JOINT_COMMAND)
     assert graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="controller")).success
 
     def speak() -> None:

@@ -78,7 +78,7 @@ class Cameras:
     """Cameras that can be made to fail."""
 
     def __init__(self, graph: Graph, views: Sequence[str] = VIEWS) -> None:
-        self._say = {v: graph.speak(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in views}
+        self._say = {v: graph.publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in views}
         self.spread = 0.0  # s between the stamps of one set
         self.silent: str | None = None
         self.stamps: list[float] = []
@@ -95,8 +95,8 @@ class Cameras:
 def drawing(graph: Graph) -> tuple[StandInAgent, Cameras, list[DrawnTargetMessage], Callable[[str], None]]:
     agent = StandInAgent()
     graph.add(DiffusionAgentNode(agent))  # type: ignore[arg-type]
-    heard = graph.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
-    task = graph.speak(String, "task", qos.TASK)
+    heard = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    task = graph.publisher(String, "task", qos.TASK)
     return agent, Cameras(graph), heard, lambda words: task(String(data=words))
 
 
@@ -129,7 +129,7 @@ def test_images_of_different_moments_are_not_drawn_for(graph, drawing) -> None:
 def test_single_views_are_published_while_somebody_looks(graph, drawing) -> None:
     _, cameras, heard, say_task = drawing
     say_task("wave")
-    seen = graph.hear(ImageMessage, "drawn_target/front/image", qos.IMAGE)
+    seen = graph.subscribe(ImageMessage, "drawn_target/front/image", qos.IMAGE)
     graph.until(lambda: seen, "no single view", cameras.shoot)
     assert (seen[0].height, seen[0].width, seen[0].encoding) == (SIZE, SIZE, "rgb8")
 
@@ -144,9 +144,9 @@ def test_single_views_are_published_while_somebody_looks(graph, drawing) -> None
 def test_a_wrong_image_is_named_and_not_drawn_for(graph, drawing, fault, words) -> None:
     _, cameras, heard, say_task = drawing
     say_task("wave")
-    graph.until(graph.complains("diffusion_agent", words), "no complaint", lambda: cameras.shoot(**fault))
+    graph.until(graph.reports_fault("diffusion_agent", words), "no complaint", lambda: cameras.shoot(**fault))
     assert not heard
-    graph.until(lambda: heard and graph.is_fine("diffusion_agent")(), "no recovery", cameras.shoot)
+    graph.until(lambda: heard and graph.has_no_fault("diffusion_agent")(), "no recovery", cameras.shoot)
 
 
 def test_a_camera_that_stops_is_named_and_ends_the_drawing(graph, drawing) -> None:
@@ -156,30 +156,30 @@ def test_a_camera_that_stops_is_named_and_ends_the_drawing(graph, drawing) -> No
     cameras.silent = "wrist"
     time.sleep(0.2)
     before = len(heard)
-    graph.until(graph.complains("diffusion_agent", "camera wrist silent"), "no complaint", cameras.shoot)
+    graph.until(graph.reports_fault("diffusion_agent", "camera wrist silent"), "no complaint", cameras.shoot)
     assert len(heard) == before
     cameras.silent = None
-    graph.until(lambda: len(heard) > before and graph.is_fine("diffusion_agent")(), "no recovery", cameras.shoot)
+    graph.until(lambda: len(heard) > before and graph.has_no_fault("diffusion_agent")(), "no recovery", cameras.shoot)
 
 
 def test_images_that_never_are_of_one_moment_are_told(graph, drawing) -> None:
     _, cameras, heard, say_task = drawing
-    observed = graph.hear(Observed, "observed", qos.OBSERVED)
+    observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
     say_task("wave")
     cameras.spread = 0.1
     words = "no images of one moment; the oldest are of wrist, by 0.3 s"
-    graph.until(graph.complains("diffusion_agent", words), "no complaint", cameras.shoot)
+    graph.until(graph.reports_fault("diffusion_agent", words), "no complaint", cameras.shoot)
     assert not heard and observed
     assert {message.header.stamp.sec for message in observed} == {0}
     cameras.spread = 0.0
-    fine = graph.is_fine("diffusion_agent")
+    fine = graph.has_no_fault("diffusion_agent")
     graph.until(lambda: observed[-1].header.stamp.sec and fine(), "no recovery", cameras.shoot)
 
 
 def test_a_camera_that_shows_the_same_while_the_arm_moves_is_frozen(graph, drawing) -> None:
     _, cameras, heard, say_task = drawing
-    say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-    observed = graph.hear(Observed, "observed", qos.OBSERVED)
+    say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
     say_task("wave")
 
     def move(turned: float, **front: object) -> None:
@@ -188,7 +188,7 @@ def test_a_camera_that_shows_the_same_while_the_arm_moves_is_frozen(graph, drawi
         cameras.shoot(**front)
 
     graph.until(lambda: len(heard) > 2, "an arm at rest shows the same, too", lambda: move(0.0))
-    graph.until(graph.complains("diffusion_agent", "camera front: the image has not changed"), "no complaint",
+    graph.until(graph.reports_fault("diffusion_agent", "camera front: the image has not changed"), "no complaint",
                 lambda: move(0.05))  # fmt: skip
     before = len(heard)
     for _ in range(5):
@@ -198,15 +198,15 @@ def test_a_camera_that_shows_the_same_while_the_arm_moves_is_frozen(graph, drawi
     assert len(heard) - before <= 1
     for name in VIEWS:
         graph.nodes[0]._observations._changes.pop(name)  # as the next picture of each would
-    graph.until(lambda: len(heard) > before + 2 and graph.is_fine("diffusion_agent")(), "no recovery",
+    graph.until(lambda: len(heard) > before + 2 and graph.has_no_fault("diffusion_agent")(), "no recovery",
                 lambda: move(0.05, grey=100))  # fmt: skip
     assert not observed[-1].problem
 
 
 def test_a_camera_is_not_called_frozen_for_a_way_that_nobody_measured(graph, drawing) -> None:
     _, cameras, heard, say_task = drawing
-    say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-    observed = graph.hear(Observed, "observed", qos.OBSERVED)
+    say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
     say_task("wave")
     say_joints(joint_state())
     time.sleep(0.3)  # the arm comes to rest somewhere else meanwhile
@@ -229,28 +229,28 @@ def test_a_virtual_view_is_drawn_of_the_measured_joints_and_never_of_old_ones(gr
 
     agent.generate = generate  # type: ignore[method-assign]
     graph.add(DiffusionAgentNode(agent))  # type: ignore[arg-type]
-    heard = graph.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
-    graph.speak(String, "task", qos.TASK)(String(data="wave"))
+    heard = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    graph.publisher(String, "task", qos.TASK)(String(data="wave"))
     cameras = Cameras(graph, agent.camera_views)
-    say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+    say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
     words = "no joint states within 0.1 s of the images"
-    graph.until(graph.complains("diffusion_agent", words), "no complaint", cameras.shoot)
+    graph.until(graph.reports_fault("diffusion_agent", words), "no complaint", cameras.shoot)
     assert not heard and not measured
 
     def shoot() -> None:
         say_joints(joint_state(PANDA.home + 0.1))
         cameras.shoot()
 
-    graph.until(lambda: heard and graph.is_fine("diffusion_agent")(), "nothing is drawn", shoot)
+    graph.until(lambda: heard and graph.has_no_fault("diffusion_agent")(), "nothing is drawn", shoot)
     np.testing.assert_allclose(measured[-1], PANDA.home + 0.1)
-    graph.until(graph.complains("diffusion_agent", words), "old joints are drawn", cameras.shoot)
+    graph.until(graph.reports_fault("diffusion_agent", words), "old joints are drawn", cameras.shoot)
 
 
 def test_a_drawing_that_fails_is_told_and_not_published(graph, drawing) -> None:
     agent, cameras, heard, say_task = drawing
     agent.finite = False
     say_task("wave")
-    graph.until(graph.complains("diffusion_agent", "drawing is not finite"), "no complaint", cameras.shoot)
+    graph.until(graph.reports_fault("diffusion_agent", "drawing is not finite"), "no complaint", cameras.shoot)
     assert not heard
 
 
@@ -261,10 +261,10 @@ def test_images_are_rectified_and_those_of_other_lenses_than_calibrated_refused(
         CameraCalibration(camera).save(tmp_path)
     options = {"parameter_overrides": [Parameter("calibration", value=str(tmp_path))]}
     graph.add(DiffusionAgentNode(StandInAgent(), **options))  # type: ignore[arg-type]
-    heard = graph.hear(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
-    graph.speak(String, "task", qos.TASK)(String(data="wave"))
-    say = {view: graph.speak(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in VIEWS}
-    say_lens = graph.speak(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
+    heard = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    graph.publisher(String, "task", qos.TASK)(String(data="wave"))
+    say = {view: graph.publisher(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in VIEWS}
+    say_lens = graph.publisher(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
 
     def shoot() -> None:
@@ -280,7 +280,7 @@ def test_images_are_rectified_and_those_of_other_lenses_than_calibrated_refused(
         said = other.camera("front", "base", np.eye(4)).camera_info()
         say_lens(CameraInfo(**said | {"d": said["d"].tolist()}))
         words = "camera front: camera_info does not fit the calibration of front"
-        condition = graph.is_fine("diffusion_agent") if fine else graph.complains("diffusion_agent", words)
+        condition = graph.has_no_fault("diffusion_agent") if fine else graph.reports_fault("diffusion_agent", words)
         graph.until(condition, "no complaint, or no recovery", shoot)
 
 
@@ -332,14 +332,14 @@ class StandInPolicy:
 def test_a_policy_node_predicts_chunks_from_images_joints_and_task(graph) -> None:
     policy = StandInPolicy()
     graph.add(PolicyNode(policy, parameter_overrides=[Parameter("seed", value=5)]))
-    heard = graph.hear(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
-    cameras, say_task = Cameras(graph), graph.speak(String, "task", qos.TASK)
-    say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-    say_scene = graph.speak(SceneStatus, "sim/status", qos.STATUS)
+    heard = graph.subscribe(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    cameras, say_task = Cameras(graph), graph.publisher(String, "task", qos.TASK)
+    say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    say_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
     scene = SceneStatus(objects=["button"], positions=[Point(x=0.5, y=0.1, z=0.0)])
-    observed = graph.hear(Observed, "observed", qos.OBSERVED)
+    observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
     say_task(String(data="wave"))
-    graph.until(graph.complains("policy", "no joint states within 0.1 s"), "no complaint", cameras.shoot)
+    graph.until(graph.reports_fault("policy", "no joint states within 0.1 s"), "no complaint", cameras.shoot)
 
     def shoot() -> None:
         say_scene(scene)
@@ -347,7 +347,7 @@ def test_a_policy_node_predicts_chunks_from_images_joints_and_task(graph) -> Non
         cameras.shoot()
 
     def done() -> bool:
-        return bool(heard and policy.seen and policy.seen[-1].objects and graph.is_fine("policy")())
+        return bool(heard and policy.seen and policy.seen[-1].objects and graph.has_no_fault("policy")())
 
     graph.until(done, "no chunk", shoot)
     chunk, seen = chunk_from(heard[-1], PANDA), policy.seen[-1]
@@ -359,7 +359,7 @@ def test_a_policy_node_predicts_chunks_from_images_joints_and_task(graph) -> Non
     say_task(String(data="wave"))
     graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", shoot)
     policy.value = np.nan
-    graph.until(graph.complains("policy", "action chunk: not finite"), "no complaint", shoot)
+    graph.until(graph.reports_fault("policy", "action chunk: not finite"), "no complaint", shoot)
 
 
 @pytest.mark.parametrize(("spoil", "words"), [
@@ -378,9 +378,9 @@ def test_action_chunks_are_followed_and_bad_ones_hold_the_arm(graph, spoil, word
     arm.task("wave")
     graph.until(lambda: moving(arm.commands), "no commands", arm.work)
     arm.spoil = spoil
-    graph.until(graph.complains("controller", words), "no complaint", arm.work)
+    graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
     arm.spoil = None
-    graph.until(graph.is_fine("controller"), "no recovery", arm.work)
+    graph.until(graph.has_no_fault("controller"), "no recovery", arm.work)
 
 
 def test_chunks_from_before_the_task_are_not_followed(graph) -> None:
@@ -406,12 +406,12 @@ class Arm:
         self._kind = kind
         self.spoil: Callable[[JointTrajectory], object] | None = None
         self.ago = 0.0  # s, age of chunks
-        self.commands = graph.hear(JointState, "controller/command", qos.JOINT_COMMAND)
-        self.say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+        self.commands = graph.subscribe(JointState, "controller/command", qos.JOINT_COMMAND)
+        self.say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
         message = DrawnTargetMessage if kind == "drawn_target" else JointTrajectory
-        self._say = graph.speak(message, kind, qos.DRAWN_TARGET)
-        self._say_task = graph.speak(String, "task", qos.TASK)
-        self._say_observed = graph.speak(Observed, "observed", qos.OBSERVED)
+        self._say = graph.publisher(message, kind, qos.DRAWN_TARGET)
+        self._say_task = graph.publisher(String, "task", qos.TASK)
+        self._say_observed = graph.publisher(Observed, "observed", qos.OBSERVED)
         self._task = ""
 
     def task(self, words: str) -> None:
@@ -468,7 +468,7 @@ def test_a_task_that_nobody_can_end_any_more_is_not_followed(graph, arm) -> None
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 20, "no commands", arm.work)
     graph.probe.destroy_publisher(arm._say_task.__self__)
-    graph.until(graph.complains("controller", "whoever put it in force has ended"), "no complaint", arm.work)
+    graph.until(graph.reports_fault("controller", "whoever put it in force has ended"), "no complaint", arm.work)
     time.sleep(0.1)
     assert arm.is_silent(), "it goes on"
 
@@ -499,14 +499,14 @@ def test_bad_joint_states_hold_the_arm(graph, arm, spoil, words) -> None:
         spoil(message)
         arm.say_joints(message)
 
-    graph.until(graph.complains("controller", words), "no complaint", bad)
+    graph.until(graph.reports_fault("controller", words), "no complaint", bad)
     time.sleep(0.3)
     count = len(arm.commands)
     for _ in range(10):
         bad()
         time.sleep(0.02)
     assert len(arm.commands) == count, "commands go on without a measured state"
-    graph.until(lambda: len(arm.commands) > count and graph.is_fine("controller")(), "no recovery", arm.work)
+    graph.until(lambda: len(arm.commands) > count and graph.has_no_fault("controller")(), "no recovery", arm.work)
 
 
 def moving(commands: list[JointState]) -> bool:
@@ -528,8 +528,8 @@ def test_without_eyes_the_arm_comes_to_rest(graph, arm, words, see) -> None:
     blind = time.monotonic()
     graph.until(lambda: not moving(arm.commands), "the arm goes on blindly", lambda: see(arm))
     assert time.monotonic() - blind < 0.9  # of the second that the chunk lasts; the machine may be busy
-    graph.until(graph.complains("controller", words), "no complaint", lambda: see(arm))
-    graph.until(lambda: moving(arm.commands) and graph.is_fine("controller")(), "no recovery", arm.work)
+    graph.until(graph.reports_fault("controller", words), "no complaint", lambda: see(arm))
+    graph.until(lambda: moving(arm.commands) and graph.has_no_fault("controller")(), "no recovery", arm.work)
 
 
 def test_an_arm_that_is_held_by_others_is_followed_not_left_behind(graph, arm) -> None:
@@ -544,7 +544,7 @@ def test_an_arm_that_is_held_by_others_is_followed_not_left_behind(graph, arm) -
         patch.setattr(StandInController, "predict_chunk", far)
         arm.task("wave")
         words = "the arm is 0.2 rad or more from its set-point; restarting there"
-        graph.until(graph.complains("controller", words), "no complaint", arm.work)
+        graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
     offsets = [command.position[0] - PANDA.home[0] for command in arm.commands]
     assert 0.2 < max(offsets) < 0.6  # nor does it wait for the arm for ever
 
@@ -555,10 +555,10 @@ def test_a_drawing_that_does_not_show_what_was_read_from_it_holds_the_arm(graph,
     agreement = 0.2
     graph.nodes[0]._consistency = lambda *_: agreement
     words = "does not show what was read from it: 20% of the spheres' pixels are there, 45% are needed"
-    graph.until(graph.complains("controller", words), "no complaint", arm.work)
+    graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
     graph.until(lambda: not moving(arm.commands), "the arm follows it", arm.see)
     agreement = 0.6
-    graph.until(lambda: moving(arm.commands) and graph.is_fine("controller")(), "no recovery", arm.work)
+    graph.until(lambda: moving(arm.commands) and graph.has_no_fault("controller")(), "no recovery", arm.work)
 
 
 def test_a_drawing_that_is_read_as_joints_outside_the_range_holds_the_arm(graph, arm) -> None:
@@ -566,7 +566,7 @@ def test_a_drawing_that_is_read_as_joints_outside_the_range_holds_the_arm(graph,
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     graph.nodes[0]._controller.beyond = 3.0
     words = "reading: panda_joint7: 3.79 rad is outside its range -2.90 .. 2.90"
-    graph.until(graph.complains("controller", words), "no complaint", arm.work)
+    graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
     graph.until(lambda: not moving(arm.commands), "the arm goes to its limit", arm.see)
     assert messages.command_from(arm.commands[-1], PANDA).positions[6] == pytest.approx(PANDA.home[6], abs=0.01)
 
@@ -581,7 +581,7 @@ def test_a_drawing_that_is_read_as_joints_outside_the_range_holds_the_arm(graph,
 )
 def test_joint_states_that_cannot_be_are_refused_by_name(graph, spoil, words) -> None:
     graph.add(CommandGuardNode())
-    say = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+    say = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
 
     def speak() -> None:
         message = joint_state()
@@ -589,11 +589,11 @@ def test_joint_states_that_cannot_be_are_refused_by_name(graph, spoil, words) ->
         say(message)
 
     def refused() -> bool:
-        status = graph.health.get("command_guard")
+        status = graph.diagnostics.get("command_guard")
         return status is not None and re.search(f"joint_states: {words}", status.message) is not None
 
     graph.until(refused, "no complaint", speak)
-    graph.until(graph.is_fine("command_guard"), "no recovery", lambda: say(joint_state()))
+    graph.until(graph.has_no_fault("command_guard"), "no recovery", lambda: say(joint_state()))
 
 
 @pytest.mark.parametrize("jump", [-30.0, 30.0])
@@ -619,8 +619,8 @@ def test_joint_states_whose_time_goes_back_are_left_out(graph, arm) -> None:
         say(0.0)
         say(0.4)
 
-    graph.until(graph.complains("controller", "before the one that came before it"), "no complaint", back)
-    graph.until(graph.is_fine("controller"), "no recovery", lambda: say(0.0))
+    graph.until(graph.reports_fault("controller", "before the one that came before it"), "no complaint", back)
+    graph.until(graph.has_no_fault("controller"), "no recovery", lambda: say(0.0))
 
 
 @pytest.mark.parametrize(
@@ -648,7 +648,7 @@ def test_senseless_parameters_are_refused_in_one_line(name: str, value: object, 
 def test_a_drawing_of_another_size_is_told_and_not_followed(graph, arm) -> None:
     arm.task("wave")
     words = "the drawing is 8 px wide, 32 is needed"
-    graph.until(graph.complains("controller", words), "no complaint", lambda: arm.work(size=8))
+    graph.until(graph.reports_fault("controller", words), "no complaint", lambda: arm.work(size=8))
     assert not arm.commands
 
 
@@ -661,9 +661,9 @@ class Guarded:
     def __init__(self, graph: Graph) -> None:
         graph.add(CommandGuardNode())
         self.graph = graph
-        self.sent = graph.hear(JointState, "joint_command", qos.JOINT_COMMAND)
-        self._say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-        self._say_command = graph.speak(JointState, "controller/command", qos.SOURCE_COMMAND)
+        self.sent = graph.subscribe(JointState, "joint_command", qos.JOINT_COMMAND)
+        self._say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_command = graph.publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
 
     def select(self, source: str) -> SelectSource.Response:
         return self.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=source))
@@ -701,7 +701,7 @@ def test_the_status_of_the_guard_has_typed_fields(graph, guarded) -> None:
     assert (status.owner, list(status.sources)) == ("", list(SOURCES))
     assert (status.state, status.reason) == (GuardStatus.HELD, GuardStatus.NO_OWNER)
     assert status.text == "HELD: the arm has no owner"
-    late = graph.hear(GuardStatus, "command_guard/status", qos.GUARD_STATUS)
+    late = graph.subscribe(GuardStatus, "command_guard/status", qos.GUARD_STATUS)
     graph.until(lambda: late, "a late subscriber gets nothing")
     guarded.select("controller")
     graph.until(lambda: graph.guard.owner == "controller", "no owner")
@@ -732,7 +732,7 @@ def test_an_owner_that_has_ended_does_not_keep_the_arm(graph, guarded) -> None:
     graph.until(lambda: guarded.sent and graph.guard.owner == "controller", "no set-points", guarded.wish)
     graph.probe.destroy_publisher(guarded._say_command.__self__)
     graph.until(lambda: not graph.guard.owner, "it still has the arm", lambda: guarded._say_joints(joint_state()))
-    graph.until(graph.is_fine("command_guard"), "a fault stays", lambda: guarded._say_joints(joint_state()))
+    graph.until(graph.has_no_fault("command_guard"), "a fault stays", lambda: guarded._say_joints(joint_state()))
 
 
 @pytest.mark.parametrize(
@@ -744,11 +744,11 @@ def test_a_bad_command_is_held_and_named(graph, guarded, offset, reason) -> None
     graph.until(graph.guard_reports(reason), "no reason", lambda: guarded.wish(offset))
     assert graph.guard.state == GuardStatus.HELD
     text = GuardReason(reason).text
-    graph.until(graph.complains("command_guard", f"HELD: {text}"), "no complaint", lambda: guarded.wish(offset))
+    graph.until(graph.reports_fault("command_guard", f"HELD: {text}"), "no complaint", lambda: guarded.wish(offset))
     graph.until(lambda: graph.guard.reason_counts[reason] > 0, "it is not counted", lambda: guarded.wish(offset))
     positions = np.array([m.position[:7] for m in guarded.sent])
     assert np.all(np.isfinite(positions)) and np.all(np.abs(positions - PANDA.home) < 0.02)
-    graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
+    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.wish)
 
 
 def test_two_publishers_of_one_source_are_not_obeyed(graph, guarded) -> None:
@@ -763,12 +763,12 @@ def test_two_publishers_of_one_source_are_not_obeyed(graph, guarded) -> None:
         time.sleep(0.02)
     np.testing.assert_array_equal(guarded.sent[-1].position[:7], there)
     graph.probe.destroy_publisher(rival)
-    graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
+    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.wish)
 
 
 def test_somebody_else_who_speaks_to_the_robot_is_told(graph, guarded) -> None:
     graph.probe.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
-    graph.until(graph.complains("command_guard", "published by other nodes, too (1)"), "no complaint")
+    graph.until(graph.reports_fault("command_guard", "published by other nodes, too (1)"), "no complaint")
 
 
 @pytest.mark.real_time
@@ -799,24 +799,26 @@ def test_stop_latches_until_resume(graph, guarded) -> None:
     graph.until(
         lambda: graph.call(Trigger, "command_guard/resume", Trigger.Request()).success, "no resume", guarded.wish
     )
-    graph.until(graph.is_fine("command_guard"), "no recovery", guarded.wish)
+    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.wish)
 
 
 def test_faults_are_logged_by_their_key_whatever_numbers_their_texts_have(graph) -> None:
     node = graph.probe
     lines: list[str] = []
     logger = SimpleNamespace(error=lines.append, info=lines.append)
-    health = DiagnosticUpdater(SimpleNamespace(**{  # type: ignore[arg-type]
+    diagnostics = DiagnosticUpdater(SimpleNamespace(**{  # type: ignore[arg-type]
         name: getattr(node, name) for name in ("create_publisher", "create_timer", "get_clock", "get_name",
                                                "get_fully_qualified_name")}, get_logger=lambda: logger))  # fmt: skip
     for k in range(200):
-        health.fault("joint_states", f"joint state is stamped {k / 1000:.3f} s before the one that came before it")
+        diagnostics.set_fault(
+            "joint_states", f"joint state is stamped {k / 1000:.3f} s before the one that came before it"
+        )
         if k % 2:
-            health.clear("joint_states")
+            diagnostics.clear_fault("joint_states")
     assert lines == ["joint_states: joint state is stamped 0.000 s before the one that came before it",
                      "joint_states: OK"]  # fmt: skip
     for k in range(20):
-        health.fault("arm", "HELD", ("COMMAND_JUMP", "COMMAND_FAR")[k % 2])
+        diagnostics.set_fault("arm", "HELD", ("COMMAND_JUMP", "COMMAND_FAR")[k % 2])
     assert lines[2:] == ["arm: HELD", "arm: HELD"], "each kind of fault once"
 
 
@@ -833,8 +835,8 @@ class Runner:
         self.phases: list[str] = []  # all feedback
         prefix = f"{namespace}/" if namespace else ""
         every_task = QoSProfile(depth=100, durability=qos.TASK.durability)
-        self.tasks = graph.hear(String, f"{prefix}task", every_task)
-        self._say_status = graph.speak(SceneStatus, f"{prefix}sim/status", qos.STATUS)
+        self.tasks = graph.subscribe(String, f"{prefix}task", every_task)
+        self._say_status = graph.publisher(SceneStatus, f"{prefix}sim/status", qos.STATUS)
         self._client = ActionClient(graph.probe, RunTask, f"{prefix}run_task")
         graph.until(self._client.server_is_ready, "no action server")
         graph.until(lambda: self.tasks, "the task runner does not say that no task is in force")
@@ -935,7 +937,7 @@ def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch:
     monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
     (node,) = (node for node in graph.nodes if isinstance(node, task_runner.TaskRunnerNode))
     monkeypatch.setattr(node, "_needed", ("diffusion_agent",))
-    say = graph.speak(NodeStatus, "node_status", qos.NODE_STATUS)
+    say = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
     bad, good = (
         NodeStatus(node="diffusion_agent", state=state, message="camera front silent")
         for state in (NodeStatus.FAULT, NodeStatus.OK)
@@ -990,7 +992,7 @@ def test_a_task_waits_for_a_policy_that_is_loading(graph, runner) -> None:
         graph.until(lambda: "waiting until diffusion_agent is ready" in runner.phases, "no feedback")
         time.sleep(0.5)
         assert runner.task == ""
-        say = graph.speak(NodeStatus, "node_status", qos.NODE_STATUS)
+        say = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
         fine = NodeStatus(node="diffusion_agent", state=NodeStatus.OK)
         graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: say(fine))
         assert runner.result(handle).outcome == RunTask.Result.TIMEOUT
@@ -1033,8 +1035,8 @@ def test_a_senseless_task_is_refused(runner, instruction: str, limit: float) -> 
 
 def test_the_simulator_is_a_robot_with_four_cameras(graph) -> None:
     graph.add(SimNode())
-    states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
-    images = {v: graph.hear(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
+    states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
+    images = {v: graph.subscribe(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
     graph.until(lambda: all(images.values()) and states, "no images or joint states")
     assert {(m[0].width, m[0].height, m[0].encoding) for m in images.values()} == {(256, 256, "rgb8")}
     common = set.intersection(*({messages.seconds(m.header.stamp) for m in heard} for heard in images.values()))
@@ -1045,7 +1047,7 @@ def test_the_simulator_is_a_robot_with_four_cameras(graph) -> None:
     reset = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=1))
     assert reset.success and "button" in reset.instruction
 
-    say = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+    say = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
     goal = messages.joints_from(states[-1], PANDA).positions + 0.1
 
     def ask() -> None:
@@ -1065,5 +1067,5 @@ def test_the_simulator_is_a_robot_with_four_cameras(graph) -> None:
     np.testing.assert_allclose(messages.joints_from(states[-1], PANDA).positions, there, atol=1e-3)
     assert arrived()
     malformed = messages.command_message(Command(time.time(), goal + np.nan, np.zeros(7), 1.0), PANDA)
-    graph.until(graph.complains("sim_node", "joint_command"), "no complaint", lambda: say(malformed))
+    graph.until(graph.reports_fault("sim_node", "joint_command"), "no complaint", lambda: say(malformed))
     assert arrived()

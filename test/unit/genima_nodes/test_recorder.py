@@ -47,11 +47,11 @@ class Studio:
         self.graph, self.folder = graph, folder
         values = {"folder": str(folder), "views": list(VIEWS), "calibration": "sim", "images": "raw"} | parameters
         graph.add(RecorderNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
-        self.statuses = graph.hear(RecorderStatus, "recorder/status", qos.STATUS)
-        self._images = {v: graph.speak(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
-        self._infos = {v: graph.speak(CameraInfo, f"cameras/{v}/color/camera_info", qos.IMAGE) for v in VIEWS}
-        self._say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-        self._say_command = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+        self.statuses = graph.subscribe(RecorderStatus, "recorder/status", qos.STATUS)
+        self._images = {v: graph.publisher(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
+        self._infos = {v: graph.publisher(CameraInfo, f"cameras/{v}/color/camera_info", qos.IMAGE) for v in VIEWS}
+        self._say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_command = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
         self._begin = round(time.time())
         self.sent: list[float] = []  # stamps of images
 
@@ -165,9 +165,9 @@ def test_what_cannot_be_recorded_is_refused_with_one_line(graph, tmp_path: Path)
 def test_a_silent_camera_is_told_and_the_rest_goes_on(graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
     studio.started()
-    silent = graph.complains("recorder", "nothing comes on /cameras/wrist/color/image_raw")
+    silent = graph.reports_fault("recorder", "nothing comes on /cameras/wrist/color/image_raw")
     graph.until(silent, "no complaint", lambda: studio.work(silent="wrist"))
-    graph.until(graph.is_fine("recorder"), "no recovery", studio.work)
+    graph.until(graph.has_no_fault("recorder"), "no recovery", studio.work)
     assert studio.ask("stop").success
 
 
@@ -227,7 +227,7 @@ def test_images_that_cannot_be_compressed_in_time_are_counted_and_do_not_pile_up
         for _ in range(10):
             studio.work()
         graph.until(lambda: studio.statuses[-1].dropped == 2 * (10 - 1 - 3), "not counted")  # one is in work
-        graph.until(graph.complains("recorder", "12 messages were lost"), "no complaint")
+        graph.until(graph.reports_fault("recorder", "12 messages were lost"), "no complaint")
     finally:
         busy.set()
     assert studio.ask("stop").success
@@ -283,7 +283,7 @@ def test_a_mark_is_on_the_disk_at_once_and_the_last_one_counts(graph, tmp_path: 
 @pytest.mark.any_pace
 def test_two_recorders_on_the_same_topics_record_nothing(graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
-    another = graph.speak(RecorderStatus, "recorder/status", qos.STATUS)
+    another = graph.publisher(RecorderStatus, "recorder/status", qos.STATUS)
     graph.until(lambda: "another recorder runs" in studio.start().message, "nobody notices", studio.work)
     another(RecorderStatus())
 
@@ -312,7 +312,7 @@ def test_two_recorders_never_write_the_same_episode(graph, tmp_path: Path) -> No
 
 def test_a_clock_that_goes_back_is_told_and_nothing_is_lost(graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path, use_sim_time=True)
-    say = graph.speak(Clock, "/clock", qos.STATUS)
+    say = graph.publisher(Clock, "/clock", qos.STATUS)
     say(Clock(clock=messages.time_message(1000.0)))
     studio.started()
     studio.work()

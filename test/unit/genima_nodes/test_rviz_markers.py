@@ -103,9 +103,9 @@ def test_markers_are_where_the_joints_will_be(graph, robot: RobotModel) -> None:
     """Spheres at the frames of the last action, in the colours of open and closed; complaints in words."""
     graph.add(RvizMarkersNode())
     spec, _ = read_pair(None)
-    heard = graph.hear(MarkerArray, "rviz_markers", qos.STATUS)
-    say = graph.speak(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
-    complain = graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS)
+    heard = graph.subscribe(MarkerArray, "rviz_markers", qos.STATUS)
+    say = graph.publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    complain = graph.publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
     complaint = DiagnosticStatus(level=DiagnosticStatus.ERROR, name="controller", message="it sees nothing")
 
     def markers(kind: str) -> list[Marker]:
@@ -131,4 +131,4 @@ def test_markers_are_where_the_joints_will_be(graph, robot: RobotModel) -> None:
         "no words on what is wrong",
         lambda: complain(DiagnosticArray(status=[complaint])),
     )
-    assert graph.is_fine("rviz_markers")()
+    assert graph.has_no_fault("rviz_markers")()

@@ -50,8 +50,8 @@ class Table:
         values = {"views": list(VIEWS), "picture": str(folder / "saved" / "overlay.png")} | parameters
         overrides = [Parameter(name, value=value) for name, value in values.items()]
         graph.add(SceneOverlayNode(parameter_overrides=overrides))
-        self.statuses = graph.hear(SceneDifference, "scene_overlay/status", qos.STATUS)
-        self._images = {v: graph.speak(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
+        self.statuses = graph.subscribe(SceneDifference, "scene_overlay/status", qos.STATUS)
+        self._images = {v: graph.publisher(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
         self.stamp = 0.0
 
     def see(self, at: int = 20, silent: str = "", size: int = SIZE) -> None:
@@ -87,13 +87,13 @@ def test_an_object_is_put_back(graph: Graph, tmp_path: Path) -> None:
     there = studio.until(lambda s: s.matches, "it does not match")
     assert max(there.differences) < 0.002 and not there.problem
     assert abs(messages.seconds(there.header.stamp) - studio.stamp) < 5
-    graph.until(graph.is_fine("scene_overlay"), "no health", studio.see)
+    graph.until(graph.has_no_fault("scene_overlay"), "no OK status", studio.see)
 
 
 def test_pictures_come_while_somebody_looks(graph: Graph, tmp_path: Path) -> None:
     studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")))
-    front = graph.hear(Image, "scene_overlay/front/image", qos.IMAGE)
-    sheets = graph.hear(Image, "scene_overlay/image", qos.IMAGE)
+    front = graph.subscribe(Image, "scene_overlay/front/image", qos.IMAGE)
+    sheets = graph.subscribe(Image, "scene_overlay/image", qos.IMAGE)
 
     def drawn(pictures: list[Image]) -> bool:
         return bool(pictures) and (messages.image_from(pictures[-1]) == BELONGS).all(axis=-1).any()
@@ -113,7 +113,7 @@ def test_an_episode_is_chosen_while_it_runs(graph: Graph, tmp_path: Path) -> Non
     studio = Table(graph, tmp_path)
     status = studio.until(lambda s: "no image" not in s.problem, "cameras are silent")
     assert "no episode is chosen" in status.problem and not status.matches and np.isnan(status.differences).all()
-    graph.until(graph.is_fine("scene_overlay"), "no episode is a fault", studio.see)
+    graph.until(graph.has_no_fault("scene_overlay"), "no episode is a fault", studio.see)
     assert studio.show(one).success
     studio.until(lambda s: s.matches and s.episode == str(one), "the first is not shown")
     assert studio.show(two).success
@@ -170,10 +170,10 @@ def test_a_picture_that_cannot_be_written_is_told(graph: Graph, tmp_path: Path) 
 def test_a_camera_that_fails_is_told_and_never_matches(graph: Graph, tmp_path: Path, what: Any, words: str) -> None:
     studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")))
     studio.until(lambda s: s.matches, "it does not match")
-    wrist = graph.hear(Image, "scene_overlay/wrist/image", qos.IMAGE)
+    wrist = graph.subscribe(Image, "scene_overlay/wrist/image", qos.IMAGE)
     status = studio.until(lambda s: words in s.problem, "no complaint", **what)
     assert not status.matches and np.isnan(status.differences[1])
-    graph.until(graph.complains("scene_overlay", words.split(": ", 1)[1]), "no fault", lambda: studio.see(**what))
+    graph.until(graph.reports_fault("scene_overlay", words.split(": ", 1)[1]), "no fault", lambda: studio.see(**what))
     wrist.clear()
     graph.until(lambda: len(wrist) > 1, "no picture", lambda: studio.see(**what))
     picture = messages.image_from(wrist[-1])[CAPTION:]

@@ -42,10 +42,10 @@ def listener(graph: Graph, robot: RobotModel) -> Iterator[TopicListener]:
 
 def test_what_is_heard_is_judged(graph: Graph, listener: TopicListener, robot: RobotModel) -> None:
     says = {
-        "image": graph.speak(ImageMessage, TOPIC, qos.IMAGE),
-        "joints": graph.speak(JointState, "joint_states", qos.JOINT_STATES),
-        "lens": graph.speak(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE),
-        "health": graph.speak(DiagnosticArray, "/diagnostics", qos.STATUS),
+        "image": graph.publisher(ImageMessage, TOPIC, qos.IMAGE),
+        "joints": graph.publisher(JointState, "joint_states", qos.JOINT_STATES),
+        "lens": graph.publisher(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE),
+        "health": graph.publisher(DiagnosticArray, "/diagnostics", qos.STATUS),
     }
     start = messages.now(graph.probe) - 0.1
     joints = Joints(0.0, robot.home, 1.0)
@@ -95,7 +95,7 @@ def test_best_effort_images_and_two_who_command_are_named(graph: Graph, listener
 
 
 def test_the_joints_of_another_robot_are_named(graph: Graph, listener: TopicListener) -> None:
-    say = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
+    say = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
     other = RobotModel.load("fr3")
     for n in range(3):
         say(messages.joints_message(Joints(messages.now(graph.probe), other.home, 1.0), other))
@@ -108,8 +108,8 @@ def test_the_node_says_on_diagnostics_what_it_finds(graph: Graph) -> None:
     node = graph.add(CheckupNode())
     graph.until(lambda: node._diagnostics.get_subscription_count(), "nobody hears it")
     graph.until(
-        lambda: "checkup: images that arrive: front" in graph.health, "no status received", meanwhile=node._check
+        lambda: "checkup: images that arrive: front" in graph.diagnostics, "no status received", meanwhile=node._check
     )
-    status = graph.health["checkup: images that arrive: front"]
+    status = graph.diagnostics["checkup: images that arrive: front"]
     assert status.level == DiagnosticStatus.ERROR and "nobody publishes" in status.message and "-> " in status.message
-    assert graph.health["checkup: running graph: joint_command"].level == DiagnosticStatus.STALE
+    assert graph.diagnostics["checkup: running graph: joint_command"].level == DiagnosticStatus.STALE

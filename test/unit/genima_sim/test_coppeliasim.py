@@ -282,10 +282,12 @@ def make_bridge(port: int, names: Path, stepping: bool = True) -> CoppeliaBridge
 
 @pytest.mark.any_pace
 def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
-    states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
-    images = {v: graph.hear(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in bridge._remote.cameras}
-    infos = graph.hear(CameraInfo, "cameras/wrist/color/camera_info", qos.IMAGE)
-    scenes = graph.hear(SceneStatus, "sim/status", qos.STATUS)
+    states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
+    images = {
+        v: graph.subscribe(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in bridge._remote.cameras
+    }
+    infos = graph.subscribe(CameraInfo, "cameras/wrist/color/camera_info", qos.IMAGE)
+    scenes = graph.subscribe(SceneStatus, "sim/status", qos.STATUS)
     graph.until(lambda: all(images.values()) and states and infos, "no images or joint states")
     assert {(m[0].width, m[0].height, m[0].encoding) for m in images.values()} == {(SIZE, SIZE, "rgb8")}
     assert infos[0].k[0] == pytest.approx(load_cameras("sim")["wrist"].scaled(SIZE, SIZE).fx, rel=1e-6)
@@ -298,7 +300,7 @@ def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
     assert (scenes[-1].task, scenes[-1].seed, list(scenes[-1].objects)) == ("push_button", 3, ["button", "lid"])
     assert "button" in scenes[-1].instruction
 
-    say = graph.speak(JointState, "joint_command", qos.JOINT_COMMAND)
+    say = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
     goal = messages.joints_from(states[-1], PANDA).positions + 0.1
 
     def ask(positions: np.ndarray, age: float = 0.0) -> None:
@@ -308,33 +310,33 @@ def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
         return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
 
     graph.until(arrived, "the arm does not arrive", lambda: ask(goal))
-    graph.until(graph.complains("coppeliasim", "the arm holds"), "nobody notices the silence")
+    graph.until(graph.reports_fault("coppeliasim", "the arm holds"), "nobody notices the silence")
     for _ in range(20):  # what comes too late is not carried out
         ask(goal + 0.5, age=1.0)
         time.sleep(0.02)
     assert arrived()
     ask(goal)
-    graph.until(graph.is_fine("coppeliasim"), "it stays faulty", lambda: ask(goal))
+    graph.until(graph.has_no_fault("coppeliasim"), "it stays faulty", lambda: ask(goal))
 
 
 def test_it_comes_back_when_coppeliasim_does(graph, bridge, stand_in) -> None:
-    states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
+    states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
     graph.until(lambda: states, "no joint states")
     stand_in.dumb = True
-    graph.until(graph.complains("coppeliasim", "no CoppeliaSim answers"), "nobody notices")
+    graph.until(graph.reports_fault("coppeliasim", "no CoppeliaSim answers"), "nobody notices")
     states.clear()
     time.sleep(0.3)
     assert not states, "what is not measured is not told"
     stand_in.dumb = False
     graph.until(lambda: states, "it does not come back")
-    graph.until(graph.is_fine("coppeliasim"), "it stays faulty")
+    graph.until(graph.has_no_fault("coppeliasim"), "it stays faulty")
 
 
 @pytest.mark.any_pace
 def test_coppeliasim_may_run_by_itself(graph, stand_in, names_file) -> None:
     graph.add(make_bridge(stand_in.port, names_file(), stepping=False))
-    states = graph.hear(JointState, "joint_states", qos.JOINT_STATES)
-    images = graph.hear(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
+    states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
+    images = graph.subscribe(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
     graph.until(lambda: len(states) > 10 and len(images) > 2, "no images or joint states")
     assert "sim.setStepping" not in stand_in.requests and "sim.step" not in stand_in.requests
     assert stand_in.simulation.time > 0.1

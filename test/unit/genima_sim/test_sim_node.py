@@ -16,8 +16,8 @@ from genima_sim.simulation import Simulation
 @pytest.mark.any_pace
 def test_a_task_that_is_started_again_is_judged_anew(graph: Graph, simulation: Simulation) -> None:
     node = graph.add(SimNode(simulation))
-    statuses = graph.hear(SceneStatus, "sim/status", qos.STATUS)
-    start_task = graph.speak(String, "task", qos.TASK)
+    statuses = graph.subscribe(SceneStatus, "sim/status", qos.STATUS)
+    start_task = graph.publisher(String, "task", qos.TASK)
 
     def latest_success() -> bool:
         return bool(statuses and statuses[-1].success)

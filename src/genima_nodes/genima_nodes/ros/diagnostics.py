@@ -74,7 +74,7 @@ class DiagnosticUpdater:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._meters: dict[str, TopicStats] = {}
+        self._topics: dict[str, TopicStats] = {}
         self._latencies: dict[str, LatencyStats] = {}
         self._values: dict[str, Callable[[], object]] = {}
         self._skipped: dict[str, Callable[[], int]] = {}
@@ -90,28 +90,28 @@ class DiagnosticUpdater:
         self._status = node.create_publisher(NodeStatus, "node_status", qos.LATCHED)
         self._timer = node.create_timer(_SOONEST, self._publish_if_due, clock=STEADY)
 
-    def meter(self, name: str) -> TopicStats:
+    def add_topic(self, name: str) -> TopicStats:
         """Return the statistics of a topic; shown as ``<name> rate [Hz]``, ``age [s]``, ``total`` and ``dropped``."""
-        return self._meters.setdefault(name, TopicStats())
+        return self._topics.setdefault(name, TopicStats())
 
-    def latency(self, name: str) -> LatencyStats:
+    def add_latency(self, name: str) -> LatencyStats:
         """Return the statistics of a duration; shown as ``<name> p50 [ms]`` and ``<name> p99 [ms]``."""
         return self._latencies.setdefault(name, LatencyStats())
 
-    def value(self, name: str, get: Callable[[], object]) -> None:
+    def add_value(self, name: str, get: Callable[[], object]) -> None:
         """Show what ``get`` returns."""
         self._values[name] = get
 
-    def skipped(self, name: str, get: Callable[[], int]) -> None:
+    def add_skipped(self, name: str, get: Callable[[], int]) -> None:
         """Show a counter of unused samples as ``skipped <name>``; it counts as dropped."""
         self._skipped[f"skipped {name}"] = get
 
-    def watch(self, check: Callable[[], None]) -> None:
+    def add_check(self, check: Callable[[], None]) -> None:
         """Call ``check`` ten times a second, to set and clear faults."""
         self._watches.append(check)
 
-    def fault(self, key: str, text: str, code: str = "") -> None:
-        """Set the fault ``key`` until :meth:`clear`.
+    def set_fault(self, key: str, text: str, code: str = "") -> None:
+        """Set the fault ``key`` until :meth:`clear_fault`.
 
         Logged at once, then every few seconds, however its text and the fault come and go.
 
@@ -132,7 +132,7 @@ class DiagnosticUpdater:
             self._open.add(key)
             self._node.get_logger().error(f"{key}: {text}")
 
-    def clear(self, key: str) -> None:
+    def clear_fault(self, key: str) -> None:
         """Clear the fault ``key``."""
         if self._faults.pop(key, None) is not None:
             self._changed = True
@@ -140,7 +140,7 @@ class DiagnosticUpdater:
                 self._open.discard(key)
                 self._node.get_logger().info(f"{key}: OK")
 
-    def problem(self, key: str) -> str:
+    def fault_text(self, key: str) -> str:
         """Return the text of the fault ``key``; empty where it is not set."""
         return self._faults.get(key, "")
 
@@ -173,7 +173,7 @@ class DiagnosticUpdater:
             node=self._node.get_name(),
             state=NodeStatus.FAULT if faults else NodeStatus.OK,
             message=text,
-            dropped=sum(meter.dropped for meter in list(self._meters.values()))
+            dropped=sum(meter.dropped for meter in list(self._topics.values()))
             + sum(get() for get in list(self._skipped.values())),
             measurements=list(numbers),
             values=list(numbers.values()),
@@ -183,7 +183,7 @@ class DiagnosticUpdater:
 
     def _rows(self) -> Mapping[str, object]:
         rows: dict[str, object] = {}
-        for name, meter in list(self._meters.items()):
+        for name, meter in list(self._topics.items()):
             rows[f"{name} rate [Hz]"] = meter.rate
             rows[f"{name} age [s]"] = meter.age
             rows[f"{name} total"] = meter.total

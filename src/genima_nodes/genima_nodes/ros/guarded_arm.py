@@ -41,7 +41,7 @@ class GuardedArm:
     """One source of the command guard. Its methods block: call them in a thread of their own, not in the executor's."""
 
     def __init__(
-        self, node: Node, source: str, robot: RobotModel, joints: JointStates, health: DiagnosticUpdater
+        self, node: Node, source: str, robot: RobotModel, joints: JointStates, diagnostics: DiagnosticUpdater
     ) -> None:
         self._node, self._source, self._robot, self._joints = node, source, robot, joints
         self._lock = threading.Lock()  # of the three below
@@ -53,7 +53,7 @@ class GuardedArm:
         self._guard_received = 0.0  # monotonic s
         self._silence = 0.0  # s since then, without those in which this process itself did not run
         self._tracked = 0.0  # monotonic s at which arm and command were last near each other
-        self._commands = health.meter(f"{source}/command")
+        self._commands = diagnostics.add_topic(f"{source}/command")
         self._publisher = node.create_publisher(JointState, f"{source}/command", qos.SOURCE_COMMAND)
         self._select = node.create_client(SelectSource, "command_guard/select")
         node.create_subscription(GuardStatus, "command_guard/status", self._on_guard_status, qos.GUARD_STATUS)

@@ -24,14 +24,14 @@ class JointStates:
     def __init__(
         self,
         node: Node,
-        health: DiagnosticUpdater,
+        diagnostics: DiagnosticUpdater,
         robot: RobotModel,
         on_joints: Callable[[Joints], None] | None = None,
     ) -> None:
         """``on_joints`` is called with every valid sample, in the executor's thread."""
-        self._node, self._health, self._robot, self._on_joints = node, health, robot, on_joints
+        self._node, self._diagnostics, self._robot, self._on_joints = node, diagnostics, robot, on_joints
         self._samples: deque[Joints] = deque(maxlen=_HISTORY)
-        self._meter = health.meter("joint_states")
+        self._meter = diagnostics.add_topic("joint_states")
         node.create_subscription(JointState, "joint_states", self._on_message, qos.JOINT_STATES)
 
     @property
@@ -59,9 +59,9 @@ class JointStates:
                 raise GenimaError(f"joint state is stamped {back:.3f} s before the one that came before it")
         except GenimaError as error:
             self._meter.drop()
-            self._health.fault("joint_states", str(error))
+            self._diagnostics.set_fault("joint_states", str(error))
             return
-        self._health.clear("joint_states")
+        self._diagnostics.clear_fault("joint_states")
         self._samples.append(joints)
         if self._on_joints is not None:
             self._on_joints(joints)

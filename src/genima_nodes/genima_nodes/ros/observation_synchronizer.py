@@ -105,10 +105,10 @@ class ObservationSynchronizer:
         self._unknown = Joints(0.0, np.full(len(robot.joint_names), np.nan), np.nan)
         self._sets: LatestValue[tuple[dict[str, _CameraImage], str, int]] = LatestValue()
 
-        self._spread = diagnostics.latency("images of a set apart")
-        self._cameras = {view: diagnostics.meter(f"image {view}") for view in self._camera_views}
-        diagnostics.skipped("observations", lambda: self._sets.skipped)
-        diagnostics.watch(self._watch_cameras)
+        self._spread = diagnostics.add_latency("images of a set apart")
+        self._cameras = {view: diagnostics.add_topic(f"image {view}") for view in self._camera_views}
+        diagnostics.add_skipped("observations", lambda: self._sets.skipped)
+        diagnostics.add_check(self._watch_cameras)
 
         self._observed = node.create_publisher(Observed, "observed", qos.OBSERVED)
         node.create_timer(_HEARTBEAT, self._publish_observed, clock=STEADY)
@@ -192,12 +192,12 @@ class ObservationSynchronizer:
             except GenimaError as error:
                 self._cameras[view].drop()
                 self._problems[view] = f"camera {view}: {error}"
-                self._diagnostics.fault(f"camera {view}", str(error))
+                self._diagnostics.set_fault(f"camera {view}", str(error))
                 self._views.pop(view, None)
                 self._publish_observed()
                 return
             self._problems.pop(view, None)
-            self._diagnostics.clear(f"camera {view}")
+            self._diagnostics.clear_fault(f"camera {view}")
             self._views[view] = _CameraImage(stamp, time.monotonic(), image)
             self._offer_set()
 
@@ -248,12 +248,14 @@ class ObservationSynchronizer:
             about = f"camera {view} silent"
             if meter.age > _SILENT:
                 silent = True
-                self._diagnostics.fault(about, f"no image for {_SILENT:g} s" if meter.total else "no image yet")
+                self._diagnostics.set_fault(about, f"no image for {_SILENT:g} s" if meter.total else "no image yet")
             else:
-                self._diagnostics.clear(about)
+                self._diagnostics.clear_fault(about)
         if not silent and time.monotonic() - self._last_set > _SILENT:
             last = min(self._stamps, key=self._stamps.__getitem__)
             behind = max(self._stamps.values()) - self._stamps[last]
-            self._diagnostics.fault("cameras", f"no images of one moment; the oldest are of {last}, by {behind:.1f} s")
+            self._diagnostics.set_fault(
+                "cameras", f"no images of one moment; the oldest are of {last}, by {behind:.1f} s"
+            )
         else:
-            self._diagnostics.clear("cameras")
+            self._diagnostics.clear_fault("cameras")

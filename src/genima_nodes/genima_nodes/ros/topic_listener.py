@@ -37,7 +37,7 @@ class TopicListener(Node):
         self._cameras: Mapping[str, Camera] = {}
         self._robot: RobotModel | None = None
         self._topics: dict[str, str] = {}
-        self._health: dict[str, DiagnosticStatus] = {}
+        self._statuses: dict[str, DiagnosticStatus] = {}
         self.forget()
         self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
@@ -92,7 +92,7 @@ class TopicListener(Node):
 
     def told(self) -> Group:
         """Return the findings of nodes on /diagnostics, except those of :meth:`groups`."""
-        told = [_as_finding(status) for name, status in sorted(self._health.items()) if f"{CHECKUP}: " not in name]
+        told = [_as_finding(status) for name, status in sorted(self._statuses.items()) if f"{CHECKUP}: " not in name]
         return Group("diagnostics of the nodes", told or [skipped("/diagnostics", "no messages")])
 
     def _images(self) -> Iterator[Finding]:
@@ -152,7 +152,7 @@ class TopicListener(Node):
         self._state = message
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self._health.update({status.name: status for status in message.status})
+        self._statuses.update({status.name: status for status in message.status})
 
 
 def _as_finding(status: DiagnosticStatus) -> Finding:

@@ -39,9 +39,9 @@ class TrajectoryLeader(Node):
         self._trajectory: JointTrajectory | None = None
         self._begin = 0.0  # of the trajectory, s of the node's clock
         self._rest, self._gripper = self.robot.home.copy(), 1.0
-        self._health = DiagnosticUpdater(self)
-        self._published = self._health.meter("leader/joint_states")
-        self._health.value("late samples", lambda: self._pace.late)
+        self._diagnostics = DiagnosticUpdater(self)
+        self._published = self._diagnostics.add_topic("leader/joint_states")
+        self._diagnostics.add_value("late samples", lambda: self._pace.late)
         self._publisher = self.create_publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
         self._playing = self.create_publisher(Bool, "leader/playing", qos.TASK)
         self._set_busy(False)

@@ -42,8 +42,8 @@ class CoppeliaBridge(SceneNode):
         self._remote = CoppeliaScene(lambda: Connection(host, port), names, self._robot, self._stepping)
         self._lost = False
         self._next_attempt = 0.0  # monotonic s
-        self._rendering = self._health.latency("rendering")
-        self._health.watch(self._watch_commands)
+        self._rendering = self._diagnostics.add_latency("rendering")
+        self._diagnostics.add_check(self._watch_commands)
         self._simulate(self._remote, self._remote.cameras, self._remote.period, _CATCH_UP)
 
     def close(self) -> None:
@@ -54,9 +54,9 @@ class CoppeliaBridge(SceneNode):
     def _watch_commands(self) -> None:
         command = self._command
         if command is not None and (age := messages.now(self) - command.stamp) > _COMMAND_TIMEOUT:
-            self._health.fault("commands", f"the newest is {age:.1f} s old; the arm holds")
+            self._diagnostics.set_fault("commands", f"the newest is {age:.1f} s old; the arm holds")
         else:
-            self._health.clear("commands")
+            self._diagnostics.clear_fault("commands")
 
     def _due_command(self) -> Command | None:
         command = self._command
@@ -86,10 +86,10 @@ class CoppeliaBridge(SceneNode):
                     self._set_cameras(self._remote.cameras)
                     self._steps.clear()  # the simulation's time starts at 0
                 self._lost = False
-                self._health.clear("CoppeliaSim")
+                self._diagnostics.clear_fault("CoppeliaSim")
             return super()._advance(deadline, periods)
         except GenimaError as error:
-            self._health.fault("CoppeliaSim", f"{error}; connecting again")
+            self._diagnostics.set_fault("CoppeliaSim", f"{error}; connecting again")
             self._lost, self._next_attempt = True, time.monotonic() + _RECONNECT_PERIOD
             return False
 

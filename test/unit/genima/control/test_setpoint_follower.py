@@ -57,7 +57,7 @@ class Listener:
                 self.follower.hold()
             self._tell(self.follower.advance(self.now))
 
-    def hear(self, command: Command) -> None:
+    def receive(self, command: Command) -> None:
         self._tell(self.follower.follow(command))
 
     def _tell(self, command: Command | None) -> None:
@@ -83,7 +83,7 @@ def play(robot: RobotModel, commands: list[Command], arrives: Callable[[int], bo
     for k, command in enumerate(commands):
         listener.wait_until(command.stamp)
         if arrives(k):
-            listener.hear(command)
+            listener.receive(command)
         elif refused:
             listener.follower.hold()
     listener.wait_until(commands[-1].stamp + ENDING)

@@ -201,7 +201,7 @@ class Follower:
         self.positions = PANDA.home.copy()
         self.said: list[tuple[float, np.ndarray]] = []
 
-    def hear(self, stamp: float, positions: np.ndarray, velocities: np.ndarray | None = None) -> bool:
+    def receive(self, stamp: float, positions: np.ndarray, velocities: np.ndarray | None = None) -> bool:
         command = self.mirror.follow(
             LeaderSample(stamp, positions, velocities, 0.3), Joints(stamp, self.positions, 1.0)
         )
@@ -222,13 +222,13 @@ def test_the_follower_comes_slowly_and_then_mirrors(rate: int, apart: float) -> 
     follower = Follower()
     follower.positions = PANDA.home - apart * np.eye(N)[0]
     first = follower.positions
-    assert not follower.hear(0.0, PANDA.home), "nobody has started"
+    assert not follower.receive(0.0, PANDA.home), "nobody has started"
     follower.mirror.start()
     stamp = 0.0
     while follower.mirror.phase is FollowerState.ALIGNING:
         stamp += 1 / rate
         assert stamp < 30, "they never agree"
-        assert follower.hear(stamp, wave(stamp, 0.05))
+        assert follower.receive(stamp, wave(stamp, 0.05))
     assert follower.mirror.phase is FollowerState.MIRRORING
     times = np.array([0.0, *(t for t, _ in follower.said)])
     way = np.array([first, *(q for _, q in follower.said)])
@@ -237,7 +237,7 @@ def test_the_follower_comes_slowly_and_then_mirrors(rate: int, apart: float) -> 
     assert stamp > apart / (0.15 * PANDA.velocity_max[0])
     for _ in range(200):
         stamp += 1 / rate
-        follower.hear(stamp, wave(stamp))
+        follower.receive(stamp, wave(stamp))
         np.testing.assert_array_equal(follower.positions, wave(stamp))
 
 
@@ -247,7 +247,7 @@ def mirroring(**changes: float) -> tuple[Follower, float]:
     follower.mirror.start()
     while follower.mirror.phase is not FollowerState.MIRRORING:
         stamp += DT
-        follower.hear(stamp, PANDA.home)
+        follower.receive(stamp, PANDA.home)
     return follower, stamp
 
 
@@ -255,7 +255,7 @@ def test_a_speed_that_is_not_told_is_measured() -> None:
     follower, stamp = mirroring()
     for _ in range(100):
         stamp += DT
-        follower.hear(stamp, PANDA.home + 0.1 * (stamp % 100))
+        follower.receive(stamp, PANDA.home + 0.1 * (stamp % 100))
     command = follower.mirror.follow(
         LeaderSample(stamp + DT, PANDA.home + 0.1 * (stamp + DT), None, None), Joints(stamp, follower.positions, 1.0)
     )
@@ -274,12 +274,12 @@ def test_a_speed_that_is_not_told_is_measured() -> None:
 def test_a_leader_that_is_not_to_be_trusted_is_not_followed_until_started_again(later, positions, words) -> None:
     follower, stamp = mirroring()
     count = len(follower.said)
-    assert not follower.hear(stamp + later, positions)
+    assert not follower.receive(stamp + later, positions)
     assert follower.mirror.phase is FollowerState.HELD and words in follower.mirror.reason
-    assert not follower.hear(stamp + later + DT, positions), "it goes on by itself"
+    assert not follower.receive(stamp + later + DT, positions), "it goes on by itself"
     assert len(follower.said) == count
     follower.mirror.start()
-    assert follower.hear(stamp + later + 2 * DT, positions)
+    assert follower.receive(stamp + later + 2 * DT, positions)
     assert follower.mirror.phase is FollowerState.ALIGNING and follower.mirror.reason == ""
     assert np.max(np.abs(follower.positions - PANDA.home)) < 1e-3, "it jumps after the leader"
 
@@ -287,7 +287,7 @@ def test_a_leader_that_is_not_to_be_trusted_is_not_followed_until_started_again(
 def test_an_alignment_to_a_leader_outside_the_range_does_not_begin() -> None:
     follower = Follower()
     follower.mirror.start()
-    assert not follower.hear(0.0, off(6, 1)) and not follower.said
+    assert not follower.receive(0.0, off(6, 1)) and not follower.said
     assert follower.mirror.phase is FollowerState.HELD
     assert follower.mirror.reason == (
         "the leader is at 7.07 rad of panda_joint7, outside -2.90 .. 2.90; move the leader back"
@@ -304,7 +304,7 @@ def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_st
     for _ in range(600):
         stamp += DT
         there = there + speed * DT * np.eye(N)[6]
-        assert follower.hear(stamp, there)
+        assert follower.receive(stamp, there)
         assert np.all(follower.positions <= PANDA.position_max)
     assert there[6] > limit + 0.5 and follower.positions[6] == limit
     assert follower.mirror.phase is FollowerState.MIRRORING
@@ -314,7 +314,7 @@ def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_st
     while there[6] > limit - 0.1:
         stamp += DT
         there = there - speed * DT * np.eye(N)[6]
-        follower.hear(stamp + DT, there)
+        follower.receive(stamp + DT, there)
     np.testing.assert_array_equal(follower.positions, there)
     assert follower.mirror.reason == ""
 
@@ -332,18 +332,18 @@ def test_the_clutch_lets_the_leader_be_moved_elsewhere() -> None:
     follower.mirror.pause()
     assert follower.mirror.phase is FollowerState.PAUSED
     away = PANDA.home + 0.5 * np.eye(N)[3]
-    assert not follower.hear(stamp + DT, away)
+    assert not follower.receive(stamp + DT, away)
     stamp += 5.0
     follower.mirror.watch(stamp)
     assert follower.mirror.phase is FollowerState.PAUSED, "nobody is led, so nobody is lost"
     follower.mirror.start()
     while follower.mirror.phase is FollowerState.ALIGNING:
         stamp += DT
-        follower.hear(stamp, away)
+        follower.receive(stamp, away)
         assert stamp < 40
     np.testing.assert_allclose(follower.positions, away, atol=0.02)
     follower.mirror.end()
-    assert not follower.hear(stamp + DT, away) and follower.mirror.phase is FollowerState.IDLE
+    assert not follower.receive(stamp + DT, away) and follower.mirror.phase is FollowerState.IDLE
 
 
 @given(st.lists(st.tuples(st.floats(0.0005, 0.09), st.integers(0, N - 1), st.floats(-1, 1)), min_size=5, max_size=60))
@@ -355,7 +355,7 @@ def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps
     for dt, joint, share in steps:
         stamp += dt
         there = there + share * PANDA.velocity_max[joint] * dt * np.eye(N)[joint]
-        follower.hear(stamp, there)
+        follower.receive(stamp, there)
         assert follower.mirror.phase is FollowerState.ALIGNING
         assert np.all(np.abs(follower.positions - last) <= 0.1501 * PANDA.velocity_max * (dt + DT))
         last = follower.positions
@@ -387,11 +387,11 @@ class Pair:
         self.names = [f"panda_joint{i + 1}" for i in range(N)]
         self.silent, self.late = False, 0.0  # s
         self.gripper = 1.0  # open fraction of the follower's
-        graph.hear(JointState, "joint_command", qos.JOINT_COMMAND, self._on_command)
-        self.statuses = graph.hear(TeleopStatus, "teleop/status", qos.STATUS)
-        self.commands = graph.hear(JointState, "teleop/command", qos.JOINT_COMMAND)
-        self._say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-        self._say_leader = graph.speak(JointState, "leader/joint_states", qos.JOINT_STATES)
+        graph.subscribe(JointState, "joint_command", qos.JOINT_COMMAND, self._on_command)
+        self.statuses = graph.subscribe(TeleopStatus, "teleop/status", qos.STATUS)
+        self.commands = graph.subscribe(JointState, "teleop/command", qos.JOINT_COMMAND)
+        self._say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_leader = graph.publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
 
     def _on_command(self, message: JointState) -> None:
         self.follower = messages.command_from(message, PANDA).positions
@@ -441,7 +441,7 @@ def pair(graph: Graph) -> Pair:
 def test_a_pedal_opens_and_closes_the_gripper(graph, tmp_path: Path) -> None:
     names = [f"panda_joint{i + 1}" for i in range(N)]
     pair = Pair(graph, str(leader_file(tmp_path, joints=names, gripper={"button": 1})))
-    press = graph.speak(Joy, "leader/joy", qos.JOINT_STATES)
+    press = graph.publisher(Joy, "leader/joy", qos.JOINT_STATES)
     pair.gripper = 0.3  # it holds something
     pair.start()
 
@@ -456,12 +456,12 @@ def test_a_pedal_opens_and_closes_the_gripper(graph, tmp_path: Path) -> None:
             pair.work()
         pair.until(lambda wanted=wanted: grips(wanted), f"it does not go to {wanted}")
     press(Joy(buttons=[1]))
-    pair.until(graph.complains("teleop", "has 1 buttons"), "no complaint")
+    pair.until(graph.reports_fault("teleop", "has 1 buttons"), "no complaint")
 
 
 def test_the_follower_goes_where_the_leader_is_moved(graph) -> None:
     pair = Pair(graph, late=0.45)  # the machine may be busy
-    said = graph.speak(Float32, "leader/gripper", qos.IMAGE)
+    said = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
     said(Float32(data=0.25))
     pair.start()
     assert np.abs(pair.statuses[-1].distance).max() < 0.05 and pair.statuses[-1].joints == list(PANDA.joint_names)
@@ -498,7 +498,7 @@ def test_a_spoiled_leader_leaves_the_arm_where_it_is(graph, pair, spoil, words) 
     pair.start()
     good = dict(vars(pair))
     spoil(pair)
-    pair.until(graph.complains("teleop", words), "no complaint")
+    pair.until(graph.reports_fault("teleop", words), "no complaint")
     pair.until(lambda: pair.phase == TeleopStatus.HELD, "not held")
     rest, count = pair.follower.copy(), len(pair.commands)
     for _ in range(10):
@@ -512,11 +512,11 @@ def test_a_spoiled_leader_leaves_the_arm_where_it_is(graph, pair, spoil, words) 
 
 
 def test_a_gripper_that_is_no_number_is_not_followed(graph, pair) -> None:
-    say = graph.speak(Float32, "leader/gripper", qos.IMAGE)
+    say = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
     say(Float32(data=0.5))
     pair.start()
     say(Float32(data=float("nan")))
-    pair.until(graph.complains("teleop", "leader/gripper: nan is no open fraction"), "no complaint")
+    pair.until(graph.reports_fault("teleop", "leader/gripper: nan is no open fraction"), "no complaint")
     assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.5
     say(Float32(data=0.25))
     pair.until(lambda: messages.command_from(pair.commands[-1], PANDA).gripper == 0.25, "it is not heard again")
@@ -559,7 +559,7 @@ def test_a_pause_is_no_fault(graph) -> None:
     pair.start()
     assert pair.ask("pause").success
     pair.until(lambda: pair.phase == TeleopStatus.PAUSED, "no pause")
-    reports = graph.hear(DiagnosticArray, "/diagnostics", qos.STATUS)
+    reports = graph.subscribe(DiagnosticArray, "/diagnostics", qos.STATUS)
     end = time.monotonic() + 1.5  # commands count as lost after 0.5 s
     pair.until(lambda: time.monotonic() > end, "")
     said = [status for report in reports for status in report.status if status.name in ("command_guard", "teleop")]
@@ -629,7 +629,7 @@ def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
     graph.add(TeleopNode())
     response = graph.call(Trigger, "teleop/start", Trigger.Request())
     assert not response.success and "leader: no joint states on /leader/joint_states" in response.message
-    speak = graph.speak(JointState, "leader/joint_states", qos.JOINT_STATES)
+    speak = graph.publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
 
     def answer(words: str, *others) -> None:
         def right() -> bool:
@@ -646,7 +646,7 @@ def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
         graph.until(right, f"nobody says {words}")
 
     answer("follower: no joint states on /joint_states")
-    answer("command_guard/select: service not available", graph.speak(JointState, "joint_states", qos.JOINT_STATES))
+    answer("command_guard/select: service not available", graph.publisher(JointState, "joint_states", qos.JOINT_STATES))
 
 
 # Leaders without an arm.
@@ -728,11 +728,11 @@ class Jogged:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         graph.add(JogNode())
-        self.said = graph.hear(JointState, "leader/joint_states", qos.JOINT_STATES)
-        self._say_joints = graph.speak(JointState, "joint_states", qos.JOINT_STATES)
-        self._say_status = graph.speak(TeleopStatus, "teleop/status", qos.STATUS)
-        self.say_twist = graph.speak(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
-        self.say_joy = graph.speak(Joy, "joy", qos.JOINT_STATES)
+        self.said = graph.subscribe(JointState, "leader/joint_states", qos.JOINT_STATES)
+        self._say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._say_status = graph.publisher(TeleopStatus, "teleop/status", qos.STATUS)
+        self.say_twist = graph.publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
+        self.say_joy = graph.publisher(Joy, "joy", qos.JOINT_STATES)
         self.phase, self.joints = TeleopStatus.IDLE, PANDA.home + 0.1
 
     def work(self) -> None:
@@ -763,13 +763,13 @@ def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> No
     jogged.until(lambda: jogged.tip[2] > low + 0.05, "it is not pushed", lambda: jogged.say_twist(push))
     jogged.until(lambda: jogged.said[-1].velocity[3] == 0.0, "it does not stop by itself")
     push.twist.linear.z = float("nan")
-    jogged.until(graph.complains("jog", "not finite"), "no complaint", lambda: jogged.say_twist(push))
+    jogged.until(graph.reports_fault("jog", "not finite"), "no complaint", lambda: jogged.say_twist(push))
     push.twist.linear.z, push.twist.linear.x = 30.0, 40.0
     words = "twist too fast (50 m/s, 0 rad/s); scaled down to 0.5 m/s, 1.5 rad/s"
-    jogged.until(graph.complains("jog", words), "no complaint", lambda: jogged.say_twist(push))
-    grip = graph.speak(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
+    jogged.until(graph.reports_fault("jog", words), "no complaint", lambda: jogged.say_twist(push))
+    grip = graph.publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
     words = "leader/jog/gripper: 100 is no open fraction"
-    jogged.until(graph.complains("jog", words), "no complaint", lambda: grip(Float32(data=100.0)))
+    jogged.until(graph.reports_fault("jog", words), "no complaint", lambda: grip(Float32(data=100.0)))
     assert jogged.said[-1].name == list(PANDA.joint_names), "the gripper is moved"
 
 
@@ -785,10 +785,10 @@ def test_a_gamepad_pushes_and_grips(graph) -> None:
     jogged.until(lambda: jogged.tip[0] > begin + 0.03, "it is not pushed", lambda: jogged.say_joy(pad))
     pad.buttons[0] = 1
     jogged.until(lambda: jogged.said[-1].position[N:] == array("d", [0.7]), "no grip", lambda: jogged.say_joy(pad))
-    jogged.until(graph.complains("jog", "has 1 axes"), "no complaint", lambda: jogged.say_joy(Joy(axes=[1.0])))
+    jogged.until(graph.reports_fault("jog", "has 1 axes"), "no complaint", lambda: jogged.say_joy(Joy(axes=[1.0])))
     pad.axes[1] = 32767.0
     words = "axis 1 is 32767, outside -1 .. 1"
-    jogged.until(graph.complains("jog", words), "no complaint", lambda: jogged.say_joy(pad))
+    jogged.until(graph.reports_fault("jog", words), "no complaint", lambda: jogged.say_joy(pad))
     jogged.until(lambda: not np.any(jogged.said[-1].velocity[:N]), "it moves", lambda: jogged.say_joy(pad))
 
 
@@ -798,10 +798,10 @@ class Stage:
     def __init__(self, graph: Graph, task: str, seed: int) -> None:
         self.graph = graph
         graph.add(ExpertLeader())
-        self.said = graph.hear(JointState, "leader/joint_states", qos.JOINT_STATES)
-        self.playing = graph.hear(Bool, "leader/playing", qos.TASK)
+        self.said = graph.subscribe(JointState, "leader/joint_states", qos.JOINT_STATES)
+        self.playing = graph.subscribe(Bool, "leader/playing", qos.TASK)
         assert "no scene" in self.ask("play").message
-        self._say_scene = graph.speak(SceneStatus, "sim/status", qos.STATUS)
+        self._say_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
         placed = random_placements(scene_objects(get_task(task)), np.random.default_rng(seed))
         places = {name: np.array([*placed[name].xy, 0.0]) for name in ("button", "saucepan")}
         places["lid"] = places["saucepan"]
