@@ -7,7 +7,6 @@ running calibrator.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -93,14 +92,11 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(CalibrateLive, "genima calibrate live", argv, "./genima calibrate live --sim --auto")
     _require_possible(options)
     with interruptible():
-        try:
-            if options.sim:
-                return _simulate(options)
-            if options.robot_ip:
-                return _start_robot(options)
-            return _start_calibrator(options) if options.view else _control_running_calibrator(options)
-        except KeyboardInterrupt:
-            return 130
+        if options.sim:
+            return _simulate(options)
+        if options.robot_ip:
+            return _start_robot(options)
+        return _start_calibrator(options) if options.view else _control_running_calibrator(options)
 
 
 def _require_possible(options: CalibrateLive) -> None:
@@ -340,7 +336,3 @@ def _compare(out: Path, truth: Camera) -> int:
     parts = [f"{value:.3f} {unit} (1 sigma as stated: {sigma:.3f})" for unit, value, sigma in rows]
     print(f"{path}: {' and '.join(parts)} from where the simulated camera is")
     return 0 if off[0] <= _NEAR[0] and off[1] <= _NEAR[1] else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -55,10 +54,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(Request, "genima call", argv, example="./genima call stop")
     os.environ.update(joining_environment(options.dds))
     with interruptible():
-        try:
-            print(_ask(CALLS[options.name], options))
-        except KeyboardInterrupt:
-            return 130
+        print(_ask(CALLS[options.name], options))
     return 0
 
 
@@ -86,7 +82,3 @@ def _ask(call: Call, options: Request) -> str:
     if not answer.success:
         raise GenimaError(f"{name}: {answer.message}")
     return str(answer.message)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

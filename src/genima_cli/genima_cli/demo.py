@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -258,7 +257,3 @@ def _pictures(out: Path, headless: bool, views: Sequence[str]) -> Iterator[_Pict
         yield pictures
     finally:
         pictures.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +104,3 @@ def _has_findings(path: Path) -> bool:
     except GenimaError:
         return False
     return isinstance(groups, list) and all(isinstance(each, dict) and "findings" in each for each in groups)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

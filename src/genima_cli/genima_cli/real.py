@@ -8,7 +8,6 @@ they wait for who calibrates the cameras, leads the arm or records.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -75,18 +74,15 @@ def main(argv: Sequence[str]) -> int:
     os.environ.update(environment)  # this process joins the same graph
     nodes = [process.node for process in processes if process != CLOCK_WATCH]
     with interruptible(), ExitStack() as stack:
+        driver = stack.enter_context(joined_graph("real"))
+        require_alone(driver, nodes)
+        logs = options.logs or Path("runs") / "real" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
+        print(f"logs: {logs}", flush=True)
+        supervisor = stack.enter_context(Supervisor(processes, logs, environment))
         try:
-            driver = stack.enter_context(joined_graph("real"))
-            require_alone(driver, nodes)
-            logs = options.logs or Path("runs") / "real" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
-            print(f"logs: {logs}", flush=True)
-            supervisor = stack.enter_context(Supervisor(processes, logs, environment))
-            try:
-                _watch(driver, nodes, supervisor, options.policy)
-            except GenimaError as error:
-                raise GenimaError(f"{error}; logs: {logs}" if str(logs) not in str(error) else str(error)) from None
-        except KeyboardInterrupt:
-            return 130
+            _watch(driver, nodes, supervisor, options.policy)
+        except GenimaError as error:
+            raise GenimaError(f"{error}; logs: {logs}" if str(logs) not in str(error) else str(error)) from None
     return 0
 
 
@@ -159,7 +155,3 @@ def _watch(driver: GraphClient, nodes: Sequence[str], supervisor: Supervisor, po
         line.write('ready: ./genima task "..." in another terminal; Ctrl-C ends' if policy else "ready; Ctrl-C ends")
         while True:
             driver.spin_until(lambda: False, 1.0, live)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

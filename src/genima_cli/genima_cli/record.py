@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -105,22 +104,19 @@ def main(argv: Sequence[str]) -> int:
     )
     _require_possible(options)
     with interruptible():
-        try:
-            if options.lockstep:
-                from genima_sim import (
-                    demo_recorder as lockstep,  # imported here and below: after the options are checked
-                )
+        if options.lockstep:
+            from genima_sim import (
+                demo_recorder as lockstep,  # imported here and below: after the options are checked
+            )
 
-                return lockstep.record(
-                    options.out, options.task, options.episodes, options.seed, options.workers, options.cell
-                )
-            if options.robot_ip:
-                return _start_robot(options)
-            if not options.sim:
-                return _record_running_robot(options)
-            return _run_expert(options) if options.leader in ("", "expert") else _run_manual(options)
-        except KeyboardInterrupt:
-            return 130
+            return lockstep.record(
+                options.out, options.task, options.episodes, options.seed, options.workers, options.cell
+            )
+        if options.robot_ip:
+            return _start_robot(options)
+        if not options.sim:
+            return _record_running_robot(options)
+        return _run_expert(options) if options.leader in ("", "expert") else _run_manual(options)
 
 
 # -------------------------------------------------------------------------------------------- the expert as the leader
@@ -394,7 +390,3 @@ def _require_robot(options: Record, real: bool) -> None:
             raise GenimaError(f"--{name.replace('_', '-')} goes with --robot-ip")
     if real and options.leader:
         raise GenimaError("--leader goes with --sim or --robot-ip: of a robot that runs already, teleop has its leader")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

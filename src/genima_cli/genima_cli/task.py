@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -65,7 +64,3 @@ def main(argv: Sequence[str]) -> int:
             if isinstance(why, GenimaError):
                 raise
             return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +43,8 @@ def main(argv: Sequence[str]) -> int:
 
     cell = load_cell(options.cell)
     with interruptible():
-        try:
-            with teleop_session(teleop_stack(cell, "expert" if expert else "jog"), options.logs) as session:
-                return _run_expert(options, session) if expert else _run_manual(options, session)
-        except KeyboardInterrupt:
-            return 130
+        with teleop_session(teleop_stack(cell, "expert" if expert else "jog"), options.logs) as session:
+            return _run_expert(options, session) if expert else _run_manual(options, session)
 
 
 def _run_expert(options: Teleop, session: TeleopSession) -> int:
@@ -93,7 +89,3 @@ class SceneSequence:
         self._session.operator.trigger("teleop/end", self._session.live)
         self.seed += 1
         return self.begin()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

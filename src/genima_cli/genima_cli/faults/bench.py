@@ -407,7 +407,3 @@ def _update(page: Path, text: str) -> None:
     old = _require_place(page)
     head, rest = old.split(_BEGIN, 1)
     atomic_write(page, f"{head}{_BEGIN}\n{text}\n{_END}{rest.split(_END, 1)[1]}".encode())
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
