@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import rclpy
 import torch
+from domains import free_domain
 from machine import MachineWatch, WakeUpProbe
 from one_thread import render_in_a_thread
 from ros_graph import Graph
@@ -27,7 +27,6 @@ from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima_cli.render import Render, make_plan
-from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.simulation import Simulation
@@ -43,10 +42,13 @@ PROBE = pytest.StashKey[WakeUpProbe]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests of nodes with nothing beside them, unless their verdict does not depend on the pace."""
+    """Mark tests of nodes as real-time unless they run at any pace, and real-time tests of processes as alone."""
     for item in items:
-        if "graph" in getattr(item, "fixturenames", ()) and item.get_closest_marker("any_pace") is None:
+        in_process = "graph" in getattr(item, "fixturenames", ())
+        if in_process and item.get_closest_marker("any_pace") is None:
             item.add_marker(pytest.mark.real_time)
+        if not in_process and item.get_closest_marker("real_time") is not None:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -163,7 +165,7 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
 @pytest.fixture
 def graph() -> Iterator[Graph]:
     """Graph of nodes in this process, in a ROS domain of its own."""
-    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
+    rclpy.init(domain_id=free_domain())
     graph = Graph()
     yield graph
     graph.close()

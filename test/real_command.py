@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import random
 import re
 import signal
 import struct
@@ -20,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 from cells import write_cell
+from domains import free_domain
 
 from genima.cameras.camera import Camera
 from genima.io import paths
-from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 
@@ -95,7 +94,7 @@ class Place:
             self._save(self.bus / f"{serial}.npz", images[view], simulation.cameras[view])
         given = filter(None, [os.environ.get("PYTHONPATH")])
         self.environment = {
-            "ROS_DOMAIN_ID": str(random.SystemRandom().choice(free_domains())),
+            "ROS_DOMAIN_ID": str(free_domain()),
             "PYTHONPATH": os.pathsep.join([str(HERE / "standins" / "libraries"), str(HERE), *given]),
             "STANDIN_CAMERAS": str(self.bus),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class Graph:
         self.nodes: list[Any] = []
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.probe)
+        self._error: Exception | None = None  # of a callback, which ended the thread
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
@@ -68,6 +70,8 @@ class Graph:
         """Wait for a condition; call ``meanwhile`` between checks, and fail with ``otherwise`` after a minute."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
+            if self._error is not None:
+                raise self._error
             assert time.monotonic() < deadline, f"{otherwise}; {[s.message for s in self.diagnostics.values()]}"
             if meanwhile is not None:
                 meanwhile()
@@ -92,13 +96,14 @@ class Graph:
 
     def close(self) -> None:
         """Close all nodes and shut ROS down."""
-        for node in self.nodes:
-            node.close()
-        self._ending.set()
-        self._thread.join()
-        for node in (*self.nodes, self.probe):  # else they remain in a domain that another test may use
-            node.destroy_node()
-        rclpy.shutdown()
+        with contextlib.ExitStack() as stack:  # all of it, whichever node cannot be closed: else every next test fails
+            stack.callback(rclpy.shutdown)
+            for node in (self.probe, *self.nodes):  # else they remain in a domain that another test may use
+                stack.callback(node.destroy_node)
+            stack.callback(self._thread.join)
+            stack.callback(self._ending.set)
+            for node in reversed(self.nodes):
+                stack.callback(node.close)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.diagnostics.update({status.name: status for status in message.status})
@@ -110,8 +115,11 @@ class Graph:
         self.guard = message
 
     def _spin(self) -> None:
-        while not self._ending.is_set():
-            self.executor.spin_once(timeout_sec=0.1)
+        try:
+            while not self._ending.is_set():
+                self.executor.spin_once(timeout_sec=0.1)
+        except Exception as error:
+            self._error = error
 
 
 def diagnostic_values(status: DiagnosticStatus) -> dict[str, str]:

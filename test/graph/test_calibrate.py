@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from domains import free_domain
 from terminal import Terminal
 
 from genima.cameras.calibration_board import CalibrationBoard
@@ -26,7 +26,7 @@ from genima_calibration.sample_folder import CameraInfo, sample_names
 from genima_calibration.session import Session
 from genima_cli.calibrate_live import main
 from genima_cli.supervisor import Supervisor
-from genima_nodes.ros.ros_environment import free_domains, ros_environment
+from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import camera_info
@@ -131,7 +131,7 @@ def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
 
 @pytest.mark.real_time
 def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> None:
-    environment = {"ROS_DOMAIN_ID": str(random.SystemRandom().choice(free_domains()))}
+    environment = {"ROS_DOMAIN_ID": str(free_domain())}
     os.environ.update(environment)
     try:
         around = ros_environment()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import rclpy
 from accelerate.state import AcceleratorState
+from domains import free_domain
 from ros_graph import Graph
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
@@ -31,7 +31,6 @@ from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes.controller import ControllerNode
 from genima_nodes.diffusion_agent import DiffusionAgentNode
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.environment import Environment
 
 # What --base, --conditioning and --tiled can be together.
@@ -114,7 +113,7 @@ def nodes(kind: str, pair: Path) -> Iterator[Graph]:
     """Both nodes with what was trained, as their processes start them."""
     # What an untrained agent draws shows no joints: the check of that would hold the arm.
     arguments = ["--ros-args", "-p", f"checkpoint:={pair}", "-p", "least_agreement:=0.0"]
-    rclpy.init(args=arguments, domain_id=random.SystemRandom().choice(free_domains()))
+    rclpy.init(args=arguments, domain_id=free_domain())
     graph = Graph()
     graph.add(DiffusionAgentNode())
     graph.add(ControllerNode())

@@ -43,15 +43,20 @@ class MachineLoad:
 
 
 class LoadMeter:
-    """Measurement from its creation on."""
+    """Measurement from its creation on.
 
-    def __init__(self) -> None:
-        self._begin, self._times, self._own = time.monotonic(), psutil.cpu_times(), _own_seconds()
+    Args:
+        process: its CPU time and its children's are the run's own; this process if None.
+    """
+
+    def __init__(self, process: psutil.Process | None = None) -> None:
+        self._process = process or psutil.Process()
+        self._begin, self._times, self._own = time.monotonic(), psutil.cpu_times(), _seconds(self._process)
 
     def read(self) -> MachineLoad:
         """Return the load since the meter was made; children that ended count once they are waited for."""
         seconds = max(time.monotonic() - self._begin, 1e-3)
-        now, own = psutil.cpu_times(), max(0.0, _own_seconds() - self._own)
+        now, own = psutil.cpu_times(), max(0.0, _seconds(self._process) - self._own)
         stolen = getattr(now, "steal", 0.0) - getattr(self._times, "steal", 0.0)
         busy = _busy_seconds(now) - _busy_seconds(self._times)
         return MachineLoad(
@@ -63,10 +68,9 @@ def _busy_seconds(times: object) -> float:
     return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
 
 
-def _own_seconds() -> float:
-    this = psutil.Process()
+def _seconds(parent: psutil.Process) -> float:
     total = 0.0
-    for process in (this, *this.children(recursive=True)):
+    for process in (parent, *parent.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system  # of those that ended, too

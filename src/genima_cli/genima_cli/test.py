@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-# Tests in real time need the machine for themselves; the others share its processors.
 _LONGEST = ["--durations", "15"]  # the first to look at when a run takes too long
-_QUICK = ["-m", "not real_time and not nightly"]
-_IN_PARALLEL = [*_QUICK, "-n", "logical", "--maxprocesses", "8", "--dist", "worksteal", *_LONGEST]
+_AT_ONCE = ["--dist", "worksteal", *_LONGEST]
 # Tests with deadlines measure the machine: on a busy one they are skipped with the numbers, not failed or repeated.
-_ONE_BY_ONE = _LONGEST
+# Those of nodes in one process mostly wait, so that two run at once; those of whole graphs need the machine.
+_DAILY = [
+    ["-m", "not real_time and not nightly", "-n", "logical", "--maxprocesses", "8", *_AT_ONCE],
+    ["-m", "real_time and not alone and not nightly", "-n", "2", *_AT_ONCE],
+    ["-m", "alone and not nightly", *_LONGEST],
+]
 
 
 def main(argv: list[str]) -> int:
@@ -25,11 +28,11 @@ def main(argv: list[str]) -> int:
         return 0
     checks: list[list[str]] = [["ruff", "check", "."], ["mypy"]]
     if argv == ["--nightly"]:
-        checks.append(["pytest", "-m", "nightly", *_ONE_BY_ONE])
+        checks.append(["pytest", "-m", "nightly", *_LONGEST])
     elif argv:
         checks.append(["pytest", *argv])
     else:
-        checks += [["pytest", *_IN_PARALLEL], ["pytest", "-m", "real_time and not nightly", *_ONE_BY_ONE]]
+        checks += [["pytest", *arguments] for arguments in _DAILY]
     codes = []
     for command in checks:
         print(f"== {' '.join(command)}", flush=True)

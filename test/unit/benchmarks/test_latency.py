@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-from genima_nodes.ros.ros_environment import free_domains
+from domains import free_domain
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -122,7 +120,7 @@ def test_a_process_notes_what_it_publishes_and_takes(tmp_path: Path) -> None:
         "PYTHONPATH": os.pathsep.join([str(BENCHMARKS / "tracing"), os.environ.get("PYTHONPATH", "")]),
         "GENIMA_TRACE": str(tmp_path),
         "GENIMA_TRACED": "/here",
-        "ROS_DOMAIN_ID": str(random.SystemRandom().choice(free_domains())),
+        "ROS_DOMAIN_ID": str(free_domain()),
     }
     subprocess.run([sys.executable, tmp_path / "program.py"], env=os.environ | environment, check=True, timeout=120)
     (file,) = tmp_path.glob("program-*.trace")

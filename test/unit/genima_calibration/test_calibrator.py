@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from domains import free_domain
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros_graph import Graph
@@ -48,7 +48,6 @@ from genima_interfaces.msg import CalibratorStatus
 from genima_interfaces.srv import DropSample, SelectSource
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.ros import messages, qos
-from genima_nodes.ros.ros_environment import free_domains
 from genima_nodes.ros.transform_messages import transform_from
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
@@ -226,7 +225,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch, late: float, lost: float) -> Iterat
     for name, value in {"late": late, "lost": lost}.items():
         monkeypatch.setitem(command_guard._MAXIMA, name, value)
     line = ["python", "--ros-args", "-p", f"late:={late}", "-p", f"lost:={lost}"]
-    rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
+    rclpy.init(args=line, domain_id=free_domain())
     graph = Graph()
     yield graph
     graph.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from domains import free_domain
 from ros_graph import Graph
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
@@ -33,7 +33,6 @@ from genima_calibration.board_printing import DPI, RULER, print_board
 from genima_calibration.hand_eye import calibrate, calibration
 from genima_calibration.samples import Sample
 from genima_nodes.ros import qos
-from genima_nodes.ros.ros_environment import free_domains
 from genima_sim.calibration import CalibrationSetup, CalibrationWorkcell, Sensor, delay_images, rotate_images
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
@@ -272,7 +271,7 @@ def started(**parameters: object) -> Iterator[None]:
     line = ["python", "--ros-args"]
     for name, value in parameters.items():
         line += ["-p", f"{name}:={value}"]
-    rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
+    rclpy.init(args=line, domain_id=free_domain())
     try:
         yield
     finally:

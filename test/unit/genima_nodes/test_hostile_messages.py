@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from domains import free_domain
 from policy_standins import StandInAgent, StandInController
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -45,7 +46,6 @@ from genima_nodes.policy import PolicyNode
 from genima_nodes.recorder import RecorderNode
 from genima_nodes.replay import ReplayNode
 from genima_nodes.ros import messages
-from genima_nodes.ros.ros_environment import free_domains
 from genima_nodes.ros.topic_listener import TopicListener
 from genima_nodes.rviz_markers import RvizMarkersNode
 from genima_nodes.scene_overlay import SceneOverlayNode
@@ -97,7 +97,7 @@ NODES: dict[str, Callable[[], Any]] = {
 @pytest.fixture(autouse=True)
 def _ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
+    rclpy.init(domain_id=free_domain())
     yield
     rclpy.try_shutdown()
 

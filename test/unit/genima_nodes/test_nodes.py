@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import yaml
 from builtin_interfaces.msg import Duration as DurationMessage
 from builtin_interfaces.msg import Time
 from cells import write_cell
+from domains import free_domain
 from geometry_msgs.msg import Point
 from policy_standins import PANDA, SIZE, VIEWS, StandInAgent, StandInController
 from rclpy.action import ActionClient
@@ -50,7 +50,6 @@ from genima_nodes.diffusion_agent import DiffusionAgentNode
 from genima_nodes.policy import PolicyNode
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.ros_environment import free_domains
 from genima_nodes.ros.trajectory_messages import chunk_from, chunk_message
 from genima_nodes.task_runner import TaskRunnerNode
 from genima_sim.sim_node import SimNode
@@ -636,7 +635,7 @@ def test_joint_states_whose_time_goes_back_are_left_out(graph, arm) -> None:
 )
 def test_senseless_parameters_are_refused_in_one_line(name: str, value: object, words: str) -> None:
     line = [*("python", "--ros-args", "-p"), f"{name}:={value}"]
-    rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
+    rclpy.init(args=line, domain_id=free_domain())
     try:
         with pytest.raises(GenimaError, match=words) as caught:
             ControllerNode(StandInController())  # type: ignore[arg-type]
@@ -774,7 +773,7 @@ def test_somebody_else_who_speaks_to_the_robot_is_told(graph, guarded) -> None:
 @pytest.mark.real_time
 def test_the_guard_keeps_the_arm_in_a_workspace_that_it_is_given() -> None:
     line = ["python", "--ros-args", "-p", "workspace:=[-1.0, -1.0, 0.2, 1.0, 1.0, 1.0]", "-p", "jump:=1"]
-    rclpy.init(args=line, domain_id=random.SystemRandom().choice(free_domains()))
+    rclpy.init(args=line, domain_id=free_domain())
     graph = Graph()
     try:
         guarded = Guarded(graph)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,19 +11,19 @@ from typing import Any
 
 import pytest
 import rclpy
+from domains import free_domain
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from genima.errors import GenimaError
 from genima_nodes.ros import parameters
-from genima_nodes.ros.ros_environment import free_domains
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _ros() -> Iterator[None]:
-    rclpy.init(domain_id=random.SystemRandom().choice(free_domains()))
+    rclpy.init(domain_id=free_domain())
     yield
     rclpy.shutdown()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from domains import free_domain
 from ros_graph import Graph
 
 from genima_cli.supervisor import Supervisor
@@ -26,7 +26,7 @@ class Started:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        domain = {"ROS_DOMAIN_ID": str(random.SystemRandom().choice(free_domains()))}
+        domain = {"ROS_DOMAIN_ID": str(free_domain())}
         self._environment = ros_environment() | domain
         self.processes: list[subprocess.Popen[bytes]] = []
 
