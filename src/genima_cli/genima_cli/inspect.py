@@ -14,13 +14,15 @@ from genima.io.files import require_writable
 from genima.io.outputs import require_free
 from genima.system.command_line import parse_options
 from genima.system.terminal import printable
+from genima_cli.episodes.robot_option import DemoRobot
 
 if TYPE_CHECKING:
     from genima.inspection.report import Report
+    from genima.robot.model import RobotModel
 
 
 @dataclass
-class Inspect:
+class Inspect(DemoRobot):
     """Print the content of a checkpoint or a dataset; --picture FILE writes a contact sheet."""
 
     path: tyro.conf.Positional[Path]
@@ -31,8 +33,6 @@ class Inspect:
     """Replace a contact sheet that is there; no other file is ever replaced."""
     verify: bool = False
     """Read everything once: compare the shards of rendered targets with their checksums, decode all images of demos."""
-    robot: str = "panda"
-    """Robot model of demos: a name in config/robots or a YAML file."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
         require_free(picture, "contact sheet", options.overwrite, is_picture)
         require_writable(picture)
-    report = inspect(options.path, options.verify, options.robot)
+    report = inspect(options.path, options.verify, options.default_robot())
     print(report)
     if report.picture is None:
         return 0
@@ -61,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
-    """Report the content of a folder of any kind.
+def inspect(path: Path, verify: bool = False, robot: RobotModel | None = None) -> Report:
+    """Report the content of a folder of any kind; ``robot`` is that of demos that hold no model.
 
     Raises:
         GenimaError: when it is of no known kind, or damaged.
@@ -82,14 +82,13 @@ def inspect(path: Path, verify: bool = False, robot: str = "panda") -> Report:
     if datasets.is_lerobot_dataset(path):
         return datasets.inspect_lerobot(path)
     from genima.data.episodes.folders import find_episodes
-    from genima.robot.model import RobotModel
 
     try:
         find_episodes(path)
     except GenimaError as error:
         nothing = str(error)
     else:
-        return datasets.inspect_demos(path, RobotModel.load(robot), verify)
+        return datasets.inspect_demos(path, robot, verify)
     if "(rosbag2 folders)" not in nothing:  # something in it cannot be read
         raise GenimaError(nothing)
     raise GenimaError(

@@ -13,14 +13,16 @@ from pydantic import Field
 from genima.errors import GenimaError
 from genima.system.command_line import Workers, parse_options
 from genima.system.terminal import printable
+from genima_cli.episodes.robot_option import DemoRobot
 
 if TYPE_CHECKING:
     from genima.cameras.camera import Camera
     from genima.data.datasets.render import RenderPlan
+    from genima.robot.model import RobotModel
 
 
 @dataclass
-class Render:
+class Render(DemoRobot):
     """Render the target spheres of every sample of every demo, with the observations, to parquet shards.
 
     Shards that are there already are kept: interrupted, the same command goes on. On several machines that share the
@@ -34,8 +36,6 @@ class Render:
     cameras: Path | None = None
     """Folder of camera calibrations, or its name in calibration/; without it those that the demos hold, which must be
     the same in all."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots, where trainings and checkpoints find it again."""
     views: tuple[str, ...] = ("wrist", "front", "right_shoulder", "left_shoulder")
     """One to six views in tile order, row by row."""
     virtual: bool = False
@@ -84,27 +84,25 @@ def main(argv: Sequence[str]) -> int:
 
 
 def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
-    """Return the rendering plan for these episodes.
+    """Return the rendering plan for these episodes, of the robot of the first one.
 
     Raises:
-        GenimaError: for unknown views, views without a calibration, cameras of different sizes, two demos of one name
-            and a bad appearance file.
+        GenimaError: for a robot that is not in config/robots, unknown views, views without a calibration, cameras of
+            different sizes, two demos of one name and a bad appearance file.
     """
     from genima.cameras.calibration_file import load_cameras
     from genima.cameras.camera import VIRTUAL
     from genima.cameras.tiling import require_views
     from genima.cameras.virtual_view import virtual_camera
     from genima.data.datasets.render import RenderPlan
+    from genima.data.episodes.robot import load_common_robot
     from genima.policy.spec import PolicySpec  # imported here: --help must be quick
-    from genima.robot.model import RobotModel
     from genima.targets import Appearance
 
     names = [folder.name for folder in episodes]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise GenimaError(f"two demos are called {twice[0]}; rename one, as the dataset tells them apart by name")
-    robot = RobotModel.load(options.robot)
-    if robot.name != options.robot:
-        raise GenimaError(f"--robot {options.robot}: put it into config/robots as {robot.name}.yaml and say its name")
+    robot = _known_robot(load_common_robot(episodes, options.default_robot()))
     require_views(options.views, "--views")
     wanted = (*options.views, *([VIRTUAL] if options.virtual and VIRTUAL not in options.views else []))
     real = [view for view in wanted if view != VIRTUAL]
@@ -130,6 +128,28 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
         tuple(episodes), spec, cameras, options.cameras is None, options.episodes_per_shard, options.renderer,
         options.on_fault, options.unjudged, options.images,
     )  # fmt: skip
+
+
+def _known_robot(recorded: RobotModel) -> RobotModel:
+    """Return the robot model of config/robots, where trainings and checkpoints find it, that demos were recorded with.
+
+    Raises:
+        GenimaError: where it is not there, or has other kinematics.
+    """
+    from genima.robot.model import RobotModel
+
+    try:
+        robot = RobotModel.load(recorded.name)
+    except GenimaError:
+        raise GenimaError(
+            f"robot {recorded.name} of the demos: not in config/robots; put its file there as {recorded.name}.yaml"
+        ) from None
+    if not robot.has_kinematics(recorded):
+        raise GenimaError(
+            f"robot {recorded.name} of the demos: the one in config/robots has other joints or kinematics; put the "
+            "file that they were recorded with there under a name of its own"
+        )
+    return robot
 
 
 def _recorded(episodes: Sequence[Path], views: Sequence[str]) -> Mapping[str, Camera]:

@@ -51,7 +51,8 @@ class Replay(GraphOptions):
     seed: Seed | None = None
     """With --sim: seed of the scene; default: by the demo's name."""
     cell: str = ""
-    """With --sim: robot cell, a name in config/cells or a YAML file; default: the simulated one of the demo's robot."""
+    """With --sim: robot cell, a name in config/cells or a YAML file; default: the simulated one of the demo's robot,
+    which is that of the cell where the demo holds no robot model."""
     logs: Path | None = None
     """Folder for the nodes' logs."""
 
@@ -68,40 +69,39 @@ def main(argv: Sequence[str]) -> int:
         if options.cell:
             raise GenimaError("--cell goes with --sim; a real robot's nodes run already, with their own")
         require_terminal("replaying on a real robot")
-    from genima.data.episodes import Episode  # only here: for --help, nothing slow is imported
+    from genima.cell import load_cell  # only here: for --help, nothing slow is imported
+    from genima.data.episodes import Episode
     from genima.data.episodes.robot import load_episode_robot
 
-    robot = load_episode_robot(options.demo)
+    cell = load_cell(options.cell) if options.cell else None
+    robot = load_episode_robot(options.demo, cell.robot if cell else None)
     episode = Episode.load(options.demo, robot)  # reports in a moment what is wrong with it
+    if cell is not None and not cell.has_robot(robot):
+        raise GenimaError(f"cell {cell.name}: its robot is {cell.robot.name}, that of {options.demo} {robot.name}")
     speed = options.speed or (1.0 if options.sim else _REAL_SPEED)
     seconds = float(episode.stamps[-1] - episode.stamps[0]) / speed
     with interruptible():
         try:
             if options.sim:
-                return _simulate(options, _cell(options, robot), speed, seconds)
+                return _simulate(options, cell or _simulated_cell(options.demo, robot), speed, seconds)
             return _replay_real(options, speed)
         except KeyboardInterrupt:
             return 130
 
 
-def _cell(options: Replay, robot: RobotModel) -> Cell:
-    """The simulated cell of the demo's robot.
+def _simulated_cell(demo: Path, robot: RobotModel) -> Cell:
+    """Return the simulated cell of a demo's robot.
 
     Raises:
-        GenimaError: where there is none, or the user's has another robot.
+        GenimaError: where there is none.
     """
     from genima.cell import load_cell
     from genima.io import paths
 
-    if options.cell:
-        cell = load_cell(options.cell)
-        if not cell.has_robot(robot):
-            raise GenimaError(f"cell {cell.name}: its robot is {cell.robot.name}, that of {options.demo} {robot.name}")
-        return cell
     names = sorted(file.stem for file in paths.shared("config", "cells").glob("sim_*.yaml"))
     cells = [cell for cell in map(load_cell, names) if cell.simulator == "mujoco" and cell.has_robot(robot)]
     if not cells:
-        raise GenimaError(f"{options.demo}: no simulated cell has its robot {robot.name}; name one with --cell")
+        raise GenimaError(f"{demo}: no simulated cell has its robot {robot.name}; name one with --cell")
     return cells[0]
 
 

@@ -33,7 +33,6 @@ from genima.data.episodes import bag
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.metadata import Qos
 from genima.errors import GenimaError
-from genima.io import paths
 from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes.ros import messages, parameters, qos
@@ -320,8 +319,8 @@ def _type_name(kind: type) -> str:
 
 
 def _episode_files(cell: Cell, views: list[str]) -> dict[str, str]:
-    """Return the robot model and calibrations in use, as files on disk, by topic."""
-    texts = {bag.ROBOT_MODEL: paths.named(cell.robot_reference, "config", "robots").read_text(encoding="utf-8")}
+    """Return the robot model and calibrations in use, as texts of their files, by topic."""
+    texts = {bag.ROBOT_MODEL: yaml.safe_dump(cell.robot.to_dict(), sort_keys=False)}
     if cell.calibration:
         folder = calibration_folder(cell.calibration)
         for view in views:

@@ -16,6 +16,7 @@ from genima.data.datasets.render import MANIFEST, sha256
 from genima.data.datasets.target_dataset import read_manifest
 from genima.data.episodes import Episode, EpisodeError, find_episodes
 from genima.data.episodes.cameras import EpisodeCameras
+from genima.data.episodes.robot import load_episode_robot
 from genima.data.lerobot import layout
 from genima.data.lerobot.description import EpisodeEntry, Info, read_episodes, read_info, read_tasks
 from genima.data.lerobot.reader import decode_table_image
@@ -125,8 +126,13 @@ def _sample_pictures(file: Path, moments: Sequence[int], spec: PolicySpec, rende
 # ----------------------------------------------------------------------------------------------------------- demos
 
 
-def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
-    """Inspect demos (rosbag2 folders) of a robot below a folder; ``verify``: decode every image.
+def inspect_demos(folder: Path, default: RobotModel | None, verify: bool) -> Report:
+    """Inspect demos (rosbag2 folders) below a folder.
+
+    Args:
+        folder: theirs.
+        default: robot of demos that hold no model, as of :func:`load_episode_robot`.
+        verify: decode every image.
 
     Raises:
         GenimaError: when there is none.
@@ -134,10 +140,11 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
     found = find_episodes(folder)
     shown = {found[i] for i in _even_indices(len(found), _DEMOS)}
     good, faults, strips = [], [], []
-    lengths, rates, durations, sizes = [], [], [], Counter[str]()
+    lengths, rates, durations, sizes, robots = [], [], [], Counter[str](), Counter[str]()
     unsuccessful, unjudged, uncalibrated = list[str](), list[str](), list[str]()
     for path in tqdm(found, desc="read", unit="demo", dynamic_ncols=True, leave=False):
         try:
+            robot = load_episode_robot(path, default)
             episode = Episode.load(path, robot)
             for view in episode.views:
                 images = [episode.image(view, t) for t in (range(len(episode)) if verify else (0,))]
@@ -150,6 +157,7 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
             faults.append(str(error).removeprefix("episode "))
             continue
         good.append(episode.instruction)
+        robots[robot.name] += 1
         lengths.append(len(episode))
         durations.append(episode.stamps[-1] - episode.stamps[0])
         rates.append(1 / episode.period)
@@ -158,6 +166,7 @@ def inspect_demos(folder: Path, robot: RobotModel, verify: bool) -> Report:
     rows = {"demos": f"{len(found)}, of which {len(faults)} faulty"}
     if good:
         rows |= {
+            "robot": ", ".join(f"{name} ({n})" if n < len(good) else name for name, n in robots.items()),
             "length": f"{format_range(lengths)} moments, {format_range(durations, 1)} s; "
             f"{sum(durations) / 60:.1f} min in all",
             "rate": f"{format_range(rates, 1)} Hz",

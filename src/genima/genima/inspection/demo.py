@@ -13,6 +13,7 @@ from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader
 from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.frames import decode
 from genima.data.episodes.idle import Activity, JointTrack, find_idle, find_tracks
+from genima.data.episodes.robot import load_episode_robot
 from genima.data.episodes.summary import Summary, rate, read_notes
 from genima.errors import GenimaError
 from genima.inspection.report import Report, Section, format_list
@@ -43,12 +44,23 @@ _LINES: dict[str, dict[str, Any]] = {
 _Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # times in s, positions, (N,) each
 
 
-def inspect_demo(index: EpisodeIndex, robot: RobotModel) -> Report:
-    """Inspect a demo: main facts, all views at some times, and joints over time."""
+def inspect_demo(index: EpisodeIndex, default: RobotModel | None = None) -> Report:
+    """Inspect a demo: main facts, all views at some times, and joints over time.
+
+    Args:
+        index: of the demo.
+        default: robot of a demo that holds no model, as of :func:`load_episode_robot`.
+
+    Raises:
+        EpisodeError: for a demo with joints whose robot model is unknown.
+    """
     summary, activity = Summary.of(index), None
-    tracks = find_tracks(index, robot)
+    has_joints = any(topic in index.streams for topic in (JOINT_STATES, JOINT_COMMAND))
+    robot = load_episode_robot(index.folder, default) if has_joints else None
+    tracks = {} if robot is None else find_tracks(index, robot)
     rows = {
         "instruction": summary.instruction or "none",
+        "robot": "unknown" if robot is None else robot.name,
         "length": f"{summary.seconds:.2f} s, {summary.megabytes:.1f} MB",
         "views": format_list(f"{view}: {_size(each.size)}, {each.rate:.1f} Hz" for view, each in summary.views.items())
         or "none",
@@ -62,9 +74,11 @@ def inspect_demo(index: EpisodeIndex, robot: RobotModel) -> Report:
         rows["nothing moves"] = ", ".join(rest) or "never"
     rows["topics"] = "\n".join(_topic(index, topic) for topic in sorted(index.types))
     moments = np.linspace(0, index.seconds, _MOMENTS)
-    parts = [_joint_plots(index, robot, tracks, activity, moments)]
-    if summary.views:
-        parts.insert(0, _contact_sheet(index, moments))
+    parts = [_contact_sheet(index, moments)] if summary.views else []
+    if robot is not None:
+        parts.append(_joint_plots(index, robot, tracks, activity, moments))
+    if not parts:
+        parts.append(add_caption(np.full((_GAP, _WIDTH, 3), 255, np.uint8), "neither images nor joints"))
     title = f"{index.folder.name}: {summary.instruction or 'no instruction'}"
     return Report([Section(str(index.folder), rows)], add_caption(grid(parts, 1), title))
 

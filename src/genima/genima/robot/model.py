@@ -90,6 +90,7 @@ class _RobotFields(FileSchema):
 
     name: Text
     arm: Text | None = None
+    arm_name: Text | None = None  # beside joints, where the arm is not called as the whole
     joints: Annotated[list[_JointFields], Field(min_length=1, max_length=32)] | None = None
     flange_offset: _Length | None = None
     gripper: _GripperFields | None = None
@@ -97,6 +98,8 @@ class _RobotFields(FileSchema):
     @model_validator(mode="after")
     def _check_parts(self) -> _RobotFields:
         own = {"joints": self.joints, "flange_offset": self.flange_offset}
+        if self.arm is not None and self.arm_name is not None:
+            raise ValueError("arm_name beside arm; leave one of both out")
         if self.arm is None and self.gripper is None:
             raise ValueError("gripper missing")
         if self.arm is None and (missing := [name for name, value in own.items() if value is None]):
@@ -247,7 +250,7 @@ class RobotModel:
 
         return cls(
             name=fields.name,
-            arm=fields.arm or fields.name,
+            arm=fields.arm or fields.arm_name or fields.name,
             joint_names=tuple(names),
             gripper=gripper.model,
             gripper_joint=gripper.joint,
@@ -263,6 +266,48 @@ class RobotModel:
             dh=np.stack([column("a"), column("d"), column("alpha")], axis=1),
             flange_offset=arm.flange_offset or 0.0,
             T_flange_tip=T_flange_tip,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the content of a file of the model that names no other file; :meth:`parse` reads it as YAML."""
+        joints = []
+        for i, name in enumerate(self.joint_names):
+            joint: dict[str, object] = {"name": name}
+            columns = {
+                "min": self.position_min, "max": self.position_max, "velocity": self.velocity_max,
+                "acceleration": self.acceleration_max, "jerk": self.jerk_max, "home": self.home,
+                "a": self.dh[:, 0], "d": self.dh[:, 1], "alpha": self.dh[:, 2],
+            }  # fmt: skip
+            joint |= {key: float(column[i]) for key, column in columns.items()}
+            if (braking := self.braking) is not None and np.isfinite(braking.deceleration[i]):
+                ends = {"deceleration": braking.deceleration, "offset": braking.offset}
+                ends |= {"min": braking.lower_end, "max": braking.upper_end}
+                joint["braking"] = {key: float(column[i]) for key, column in ends.items()}
+            joints.append(joint)
+        return {
+            "name": self.name,
+            "arm_name": self.arm,
+            "joints": joints,
+            "flange_offset": float(self.flange_offset),
+            "gripper": {
+                "model": self.gripper,
+                "joint": self.gripper_joint,
+                "open": float(self.gripper_open),
+                "closed": float(self.gripper_closed),
+                "tip_in_flange": self.T_flange_tip[:3, 3].tolist(),
+            },
+        }
+
+    def has_kinematics(self, other: RobotModel) -> bool:
+        """Return whether joints, gripper and kinematics are those of another model; limits may differ."""
+        mine, theirs = (
+            (model.joint_names, model.gripper_joint, model.gripper_open, model.gripper_closed, model.flange_offset)
+            for model in (self, other)
+        )
+        return (
+            mine == theirs
+            and np.array_equal(self.dh, other.dh)
+            and np.array_equal(self.T_flange_tip, other.T_flange_tip)
         )
 
     def velocity_limits(self, positions: NDArray[np.floating]) -> tuple[Array, Array]:

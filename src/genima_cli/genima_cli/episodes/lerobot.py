@@ -11,11 +11,15 @@ import tyro
 
 from genima.errors import GenimaError
 from genima.system.command_line import parse_options
+from genima_cli.episodes.robot_option import DemoRobot
 
 
 @dataclass
-class Export:
-    """Write demos as a LeRobotDataset (v3.0) with their own timestamps. An interrupted export leaves no dataset."""
+class Export(DemoRobot):
+    """Write demos of one robot as a LeRobotDataset (v3.0) with their own timestamps.
+
+    An interrupted export leaves no dataset.
+    """
 
     demos: tyro.conf.Positional[Path]
     """Folder of demos (rosbag2)."""
@@ -25,8 +29,6 @@ class Export:
     """Replace a LeRobot dataset that is there; nothing else is ever replaced."""
     on_fault: Literal["skip", "refuse"] = "skip"
     """Leave out a demo with a fault, or end the command."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
 
 
 @dataclass
@@ -51,8 +53,9 @@ class Import:
     needs one asks for it."""
     on_fault: Literal["skip", "refuse"] = "skip"
     """Leave out an episode with a fault, or end the command."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
+    robot: str = ""
+    """Robot model, which the demos hold: a name in config/robots or a YAML file; default: the one that the dataset
+    names."""
 
 
 def export_lerobot(argv: Sequence[str]) -> int:
@@ -63,16 +66,17 @@ def export_lerobot(argv: Sequence[str]) -> int:
     from tqdm import tqdm  # imported here and below: takes seconds
 
     from genima.data.episodes import Episode, find_episodes
+    from genima.data.episodes.robot import load_common_robot, require_episode_robot
     from genima.data.lerobot import DatasetWriter
-    from genima.robot.model import RobotModel
     from genima_cli.episodes.each import for_each
 
-    model = RobotModel.load(options.robot)
     folders = find_episodes(options.demos)
-    with DatasetWriter(options.out, model, options.overwrite) as dataset:
+    robot = load_common_robot(folders, options.default_robot())
+    with DatasetWriter(options.out, robot, options.overwrite) as dataset:
 
         def add(folder: Path) -> None:
-            if missed := dataset.add(Episode.load(folder, model)):
+            require_episode_robot(folder, robot)
+            if missed := dataset.add(Episode.load(folder, robot)):
                 tqdm.write(
                     f"genima: {folder}: the stamps of {missed} frames are too uneven for LeRobot's default video "
                     'reader; give LeRobotDataset video_backend="pyav"'
@@ -100,8 +104,8 @@ def import_lerobot(argv: Sequence[str]) -> int:
     from genima_cli.episodes.each import import_episodes
 
     cameras = None if options.cameras is None else load_cameras(options.cameras)
-    model = RobotModel.load(options.robot)
-    reader = DatasetReader(options.dataset, model, cameras, views or None, joints, options.gripper_range)
+    robot = RobotModel.load(options.robot or _named_robot(options.dataset))
+    reader = DatasetReader(options.dataset, robot, cameras, views or None, joints, options.gripper_range)
     for note in reader.notes:
         print(f"genima: {printable(note)}")
     if cameras is None:
@@ -117,6 +121,24 @@ def import_lerobot(argv: Sequence[str]) -> int:
         options.dataset,
     )
     return 0
+
+
+def _named_robot(dataset: Path) -> str:
+    """Return the name of the robot of a dataset, one of config/robots.
+
+    Raises:
+        GenimaError: where it names none that is there.
+    """
+    from genima.data.lerobot.description import read_info
+    from genima.io import paths
+    from genima.io.files import shorten
+
+    kind = read_info(dataset).robot_type
+    known = sorted(path.stem for path in paths.shared("config", "robots").glob("*.yaml"))
+    if kind not in known:
+        named = f"robot {shorten(kind)} is none of {', '.join(known)}" if kind else "names no robot"
+        raise GenimaError(f"dataset {dataset}: {named}; give --robot, a name of these or a YAML file")
+    return kind
 
 
 def _pairs(option: str, texts: Iterable[str]) -> dict[str, str]:

@@ -13,11 +13,13 @@ from pydantic import Field
 from genima.errors import GenimaError
 from genima.system.command_line import parse_options
 from genima.system.terminal import printable
+from genima_cli.episodes.robot_option import DemoRobot
 
 if TYPE_CHECKING:
     from genima.data.episodes.checks import CheckResult
     from genima.data.episodes.errors import EpisodeError
     from genima.data.episodes.summary import Summary
+    from genima.robot.model import RobotModel
 
 _NUMBERS = ("s", "MB")  # columns of them
 _OnFault = Literal["skip", "refuse"]
@@ -25,15 +27,13 @@ _LONGEST = 80  # characters of a text in a table
 
 
 @dataclass
-class ListDemos:
+class ListDemos(DemoRobot):
     """Print a line for each demo; exit code 1 when one cannot be read."""
 
     demos: tyro.conf.Positional[Path]
     """Folder of demos (rosbag2), or one demo."""
     check: bool = False
     """Also count what ./genima episodes check finds, which takes a while."""
-    robot: str = "panda"
-    """Robot model to check with: a name in config/robots or a YAML file."""
 
 
 def list_demos(argv: Sequence[str]) -> int:
@@ -52,7 +52,7 @@ def list_demos(argv: Sequence[str]) -> int:
     rows = [_row(_name(demos, folder), each) for folder, each in zip(folders, summaries, strict=True)]
     if options.check:
         titles.append("problems")
-        for row, summary, checked in zip(rows, summaries, _check(folders, options.robot), strict=True):
+        for row, summary, checked in zip(rows, summaries, _check(folders, options.default_robot()), strict=True):
             row += [_problems(checked)] if isinstance(summary, Summary) else []
     _print_table(titles, rows)
     seconds, megabytes = (sum(getattr(each, what) for each in readable) for what in ("seconds", "megabytes"))
@@ -71,15 +71,13 @@ def list_demos(argv: Sequence[str]) -> int:
 
 
 @dataclass
-class ShowDemo:
+class ShowDemo(DemoRobot):
     """Draw camera images and joint curves of a demo, faulty or not, and print the main facts."""
 
     demo: tyro.conf.Positional[Path]
     """Folder of the demo (rosbag2)."""
     picture: Path | None = None
     """PNG file; without it named after the demo, in the current folder."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
     overwrite: bool = False
     """Replace a picture that Genima drew."""
 
@@ -97,11 +95,10 @@ def show_demo(argv: Sequence[str]) -> None:
     from genima.inspection.sheet import is_picture, write_picture
     from genima.io.files import require_writable
     from genima.io.outputs import require_free
-    from genima.robot.model import RobotModel
 
     require_free(picture, "picture", options.overwrite, is_picture)
     require_writable(picture)
-    report = inspect_demo(EpisodeIndex.of(options.demo), RobotModel.load(options.robot))
+    report = inspect_demo(EpisodeIndex.of(options.demo), options.default_robot())
     print(report)
     assert report.picture is not None
     write_picture(picture, report.picture)
@@ -109,15 +106,13 @@ def show_demo(argv: Sequence[str]) -> None:
 
 
 @dataclass
-class CheckDemos:
+class CheckDemos(DemoRobot):
     """Check demos for faults; exit code 1 when one cannot be trained on."""
 
     demos: tyro.conf.Positional[Path]
     """Folder of demos (rosbag2), or one demo."""
     out: Path | None = None
     """JSON file for all findings, by demo."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
     overwrite: bool = False
     """Replace the findings of an earlier check."""
 
@@ -136,7 +131,7 @@ def check_demos(argv: Sequence[str]) -> int:
     if out is not None:
         require_free(out, "report of a check", options.overwrite, _is_report)
         require_writable(out)
-    checked = _check(find_episodes(demos), options.robot)
+    checked = _check(find_episodes(demos), options.default_robot())
     for demo in checked:
         if demo.findings:
             findings = [printable(finding) for finding in demo.findings]
@@ -151,7 +146,7 @@ def check_demos(argv: Sequence[str]) -> int:
 
 
 @dataclass
-class TrimDemos:
+class TrimDemos(DemoRobot):
     """Copy demos without the rest before the first and after the last motion; those already there are kept."""
 
     demos: tyro.conf.Positional[Path]
@@ -162,8 +157,6 @@ class TrimDemos:
     """Seconds of rest that stay at both ends."""
     on_fault: _OnFault = "skip"
     """Leave out a demo that cannot be trimmed, or end the command."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
 
 
 def trim_demos(argv: Sequence[str]) -> None:
@@ -173,22 +166,24 @@ def trim_demos(argv: Sequence[str]) -> None:
     )
     from genima.data.episodes.comparison import is_cut_of
     from genima.data.episodes.folders import find_episodes, is_demo
+    from genima.data.episodes.robot import load_episode_robot
     from genima.data.episodes.trim import TrimResult, trim
-    from genima.robot.model import RobotModel
     from genima_cli.episodes.each import for_each
 
     demos, out = options.demos, options.out
     if out.resolve().is_relative_to(demos.resolve()):
         raise GenimaError(f"--out {out}: lies in {demos}; choose a folder outside")
-    model, done = RobotModel.load(options.robot), list[TrimResult]()
+    default, done = options.default_robot(), list[TrimResult]()
     folders = {folder: out / _name(demos, folder) for folder in find_episodes(demos)}
     todo = [folder for folder, copy in folders.items() if not (copy.is_dir() and is_demo(copy))]
     for folder, copy in folders.items():
         if folder not in todo and not is_cut_of(copy, folder):
             raise GenimaError(f"demo {copy}: no part of {folder}; name another --out")
-    skipped = for_each(
-        todo, lambda folder: done.append(trim(folder, folders[folder], model, options.keep)), options.on_fault, "trim"
-    )
+
+    def trim_one(folder: Path) -> None:
+        done.append(trim(folder, folders[folder], load_episode_robot(folder, default), options.keep))
+
+    skipped = for_each(todo, trim_one, options.on_fault, "trim")
     begin, end, left = (sum(column) for column in zip(TrimResult(0, 0, 0), *done, strict=True))
     print(
         f"{len(folders) - skipped} demos in {printable(out)}, {len(done)} of them new: {begin:.1f} s cut at the start "
@@ -248,14 +243,13 @@ def _summary(folder: Path) -> Summary | EpisodeError:
         return error
 
 
-def _check(folders: Sequence[Path], robot: str) -> list[CheckResult]:
+def _check(folders: Sequence[Path], robot: RobotModel | None) -> list[CheckResult]:
     from functools import partial
 
     from genima.data.episodes import checks
-    from genima.robot.model import RobotModel
     from genima_cli.episodes.each import in_processes
 
-    return checks.compare(list(in_processes(folders, partial(checks.check, robot=RobotModel.load(robot)), "check")))
+    return checks.compare(list(in_processes(folders, partial(checks.check, default=robot), "check")))
 
 
 def _problems(demo: CheckResult) -> str:

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from recorded_demos import CLEAN, SHORT, BagEntry, text
 
 from genima.data.episodes import Episode, find_episodes
 from genima.data.episodes.bag import PARTIAL
 from genima.data.episodes.bag_recorder import BagRecorder
+from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.folders import DELETED
-from genima.data.episodes.robot import load_episode_robot
+from genima.data.episodes.robot import load_episode_robot, require_episode_robot
 from genima.robot.model import RobotModel
 from genima_cli.__main__ import main
 
@@ -88,7 +90,24 @@ def test_a_robot_model_that_cannot_be_found_is_one_line_with_a_remedy(
         return replace(said, message=replace(said.message, name=[f"arm_{i}" for i in range(8)]))
 
     other = old.changed("/joint_states", slice(None), rename).write(tmp_path / "other")
-    refused(capsys, "none; add its robot model in config/robots", "replay", other, "--sim")
+    refused(capsys, "in config/robots: none; name its cell with --cell", "replay", other, "--sim")
+
+
+def test_the_robot_is_the_one_that_a_demo_holds(
+    tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = replace(robot, name="mine", arm="panda", velocity_max=robot.velocity_max / 2)
+    model = text(yaml.safe_dump(mine.to_dict()))
+    held = SHORT.but("/robot_model", [BagEntry(model, 0.0)]).write(tmp_path / "demos" / "held")
+    assert load_episode_robot(held, robot).to_dict() == mine.to_dict()
+    assert run("show", held, "--picture", tmp_path / "held.png") == 0
+    assert "mine" in capsys.readouterr().out
+    old = SHORT.without("/robot_model").write(tmp_path / "demos" / "old")
+    assert load_episode_robot(old, mine).name == "mine"
+    refused(capsys, "sim_fr3: its robot is fr3, that of", "replay", held, "--sim", "--cell", "sim_fr3")
+    refused(capsys, "none_such", "check", old, "--cell", "none_such")
+    with pytest.raises(EpisodeError, match="of robot mine, not fr3"):
+        require_episode_robot(held, RobotModel.load("fr3"))
 
 
 def test_deleted_demos_lie_in_the_trash_and_come_back(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,13 +103,14 @@ def test_stock_tools_open_it_as_an_mcap_bag_with_its_own_message_definitions(
     metadata = yaml.safe_load((written / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     assert metadata["storage_identifier"] == "mcap"
     assert metadata["relative_file_paths"] == [file.name for file in written.glob("*.mcap")]
-    assert metadata["message_count"] == STEPS * (2 * len(VIEWS) + 2) + len(VIEWS) + 2
+    assert metadata["message_count"] == STEPS * (2 * len(VIEWS) + 2) + len(VIEWS) + 3
     mcap = (written / metadata["relative_file_paths"][0]).read_bytes()
     assert mcap.startswith(b"\x89MCAP0\r\n") and mcap.endswith(b"\x89MCAP0\r\n")
     for definition in (b"ros2msg", b"float64[] position", b"std_msgs/Header header"):
         assert definition in mcap
     kinds = {
         "/task": "std_msgs/msg/String",
+        "/robot_model": "std_msgs/msg/String",
         "/success": "std_msgs/msg/Bool",
         "/joint_states": "sensor_msgs/msg/JointState",
         "/joint_command": "sensor_msgs/msg/JointState",

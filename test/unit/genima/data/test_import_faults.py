@@ -24,6 +24,7 @@ from genima.cameras.calibration_file import load_cameras
 from genima.data.episodes import Episode, find_episodes
 from genima.data.episodes.bag import BagReader, calibration_topic, camera_info_topic
 from genima.data.episodes.cameras import EpisodeCameras
+from genima.data.episodes.robot import load_episode_robot
 from genima.data.lerobot import DatasetReader
 from genima.errors import GenimaError
 from genima.inspection.datasets import inspect_lerobot
@@ -248,16 +249,19 @@ def test_the_range_of_a_gripper_that_only_its_owner_knows_is_asked_for(
     assert run(*command, "--gripper-range", "0", "1") == 0
 
 
-def test_a_dataset_of_another_robot_is_not_taken_for_the_default_one(
+def test_the_robot_is_the_one_that_a_dataset_names_or_must_be_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = write_dataset(tmp_path / "hand", description() | {"robot_type": "panda_franka_hand"})
     command = ("import", dataset, "--out", tmp_path / "demos")
-    assert "give --robot panda_franka_hand" in refused(capsys, *command)
-    assert run(*command, "--robot", "panda_franka_hand") == 0
+    assert "give --robot panda_franka_hand" in refused(capsys, *command, "--robot", "panda")
+    assert run(*command) == 0
+    assert load_episode_robot(find_episodes(tmp_path / "demos")[0]).name == "panda_franka_hand"
     capsys.readouterr()
     dataset = write_dataset(tmp_path / "other", description() | {"robot_type": "so\x1b[31m100"})
-    assert run("import", dataset, "--out", tmp_path / "others") == 0
+    command = ("import", dataset, "--out", tmp_path / "others")
+    assert "robot so\\x1b[31m100 is none of fr3," in refused(capsys, *command)
+    assert run(*command, "--robot", "panda") == 0
     assert "of robot so\\x1b[31m100; its joints are taken for those of panda" in capsys.readouterr().out
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets.distributed import split_dataset_by_node
 from mutation import mutated_bytes, mutated_data, require_clean
 from one_thread import render_in_a_thread
@@ -33,7 +34,6 @@ from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset, _read_samples, read_manifest, split
 from genima.data.episodes import Episode, EpisodeWriter, find_episodes
 from genima.errors import GenimaError
-from genima.io import paths
 from genima.io.outputs import output_lock
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
@@ -500,7 +500,6 @@ def test_defaults_are_those_of_the_modules_that_are_imported_later() -> None:
         (["--demos", "nowhere"], "no episodes"),
         (["--views", "wrist", "front", "front", "left_shoulder"], "1 to 6 different views"),
         (["--views", "wrist", "front", "ceiling", "left_shoulder"], "no camera calibration of view ceiling"),
-        (["--robot", str(paths.shared("config", "robots", "fr3.yaml"))], "put it into config/robots as fr3.yaml"),
         (["--view-size", "0"], "--view-size 0: must be greater than or equal to 16"),
         (["--view-size", "90"], "multiple of 4"),
         (["--view-size", str(10**9)], "--view-size 1000000000: must be less than or equal to 2048"),
@@ -511,7 +510,7 @@ def test_defaults_are_those_of_the_modules_that_are_imported_later() -> None:
         (["--processes", "0"], "--processes 0: must be"),
         (["--episodes-per-shard", "0"], "--episodes-per-shard 0: must be"),
         (["--rank", "2", "--machines", "2"], "--rank 2 is not one of 0 to 1"),
-        (["--robot", "no_such"], "no_such"),
+        (["--cell", "no_such"], "no_such"),
         (["--appearance", "no_such"], "unknown; there are genima_release, wide_stripes, or name a .yaml file"),
         (["--appearance", "no_such.yaml"], "no_such.yaml does not exist"),
     ],
@@ -521,6 +520,31 @@ def test_bad_arguments_are_one_clear_line(short_demos: Path, tmp_path: Path, arg
     with pytest.raises(GenimaError, match=line) as caught:
         render_command([*where, *arguments, "--out", str(tmp_path)])
     assert "\n" not in str(caught.value)
+
+
+def test_the_robot_is_that_of_the_demos(
+    tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demos = tmp_path / "demos"
+    arm = replace(robot, name="mine", home=robot.home + 0.01)
+    models = {"demo-0": arm, "demo-1": replace(arm, flange_offset=0.2), "demo-2": RobotModel.load("fr3")}
+    for name, model in models.items():
+        write_demo(demos / name, model, cameras)
+    command = ["--demos", str(demos), "--view-size", "64", "--processes", "1", "--out", str(tmp_path / "out")]
+    with pytest.raises(GenimaError, match="robot mine of the demos: not in config/robots; put its file there"):
+        render_command(command)
+    file = tmp_path / "share" / "genima_bringup" / "config" / "robots" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    file.write_text(yaml.safe_dump(arm.to_dict()))
+    assert render_command(command) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["spec"]["robot"] == "mine" and manifest["episodes"] == 1
+    assert "of another mine: its kinematics differ" in manifest["skipped"]["demo-1"]
+    assert "of robot fr3, not mine" in manifest["skipped"]["demo-2"]
+    file.write_text(yaml.safe_dump(replace(arm, flange_offset=0.3).to_dict()))
+    with pytest.raises(GenimaError, match="the one in config/robots has other joints or kinematics"):
+        render_command(command)
 
 
 def test_a_look_is_named_stored_with_the_dataset_and_drawn(short_demos: Path, tmp_path: Path) -> None:

@@ -317,3 +317,13 @@ def test_poses_out_of_reach_are_refused(ik: InverseKinematics) -> None:
         T_base_tip[:3, 3] = position
         with pytest.raises(GenimaError, match="no joint positions"):
             ik.solve(T_base_tip, PANDA.home)
+
+
+@pytest.mark.parametrize("file", sorted(paths.shared("config", "robots").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_model_is_written_whole_and_read_again(file: Path) -> None:
+    model = RobotModel.load(file)
+    again = RobotModel.parse(yaml.safe_dump(model.to_dict()), "robot model")
+    assert again.to_dict() == model.to_dict() and again.arm == model.arm and again.has_kinematics(model)
+    at = np.linspace(model.position_min, model.position_max, 9)
+    np.testing.assert_array_equal(again.velocity_limits(at), model.velocity_limits(at))
+    np.testing.assert_array_equal(again.link_poses(model.home), model.link_poses(model.home))

@@ -40,6 +40,7 @@ _TIME_TOLERANCE = 10**9  # ns: metadata.yaml may differ by as much from the time
 _TYPES = {
     TASK: "std_msgs/msg/String",
     SUCCESS: "std_msgs/msg/Bool",
+    ROBOT_MODEL: "std_msgs/msg/String",
     JOINT_STATES: "sensor_msgs/msg/JointState",
     JOINT_COMMAND: "sensor_msgs/msg/JointState",
 }

@@ -1,7 +1,8 @@
-"""Robot model of an episode."""
+"""Robot models of episodes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,56 @@ from genima.io import paths
 from genima.robot.model import RobotModel
 
 
-def load_episode_robot(folder: Path) -> RobotModel:
+def load_episode_robot(folder: Path, default: RobotModel | None = None) -> RobotModel:
     """Load the robot model that an episode was recorded with.
-
-    It is the one that the recorder has stored, or the one of ``config/robots`` whose joints the episode has.
 
     Args:
         folder: of the episode.
+        default: robot of an episode that holds no model; None: the one of ``config/robots`` whose joints it has.
 
     Raises:
         EpisodeError: when the bag cannot be read, its model is damaged, or no model or several fit its joints.
         GenimaError: for a damaged file in ``config/robots``.
     """
     with BagReader(folder) as bag:
-        for topic in (ROBOT_MODEL, JOINT_STATES):
-            if bag.counts.get(topic):
-                message = bag.deserialize(next(iter(bag.messages({topic}))))
-                return _parse(folder, message) if topic == ROBOT_MODEL else _find(folder, message)
-    raise EpisodeError(folder, "no messages; choose another demo", JOINT_STATES)
+        if bag.counts.get(ROBOT_MODEL):
+            return _parse(folder, bag.deserialize(next(iter(bag.messages({ROBOT_MODEL})))))
+        if default is not None:
+            return default
+        if bag.counts.get(JOINT_STATES):
+            return _find(folder, bag.deserialize(next(iter(bag.messages({JOINT_STATES})))))
+    raise EpisodeError(folder, "no robot model, and no joints to find it by; name its cell with --cell", JOINT_STATES)
+
+
+def load_common_robot(folders: Sequence[Path], default: RobotModel | None = None) -> RobotModel:
+    """Load the robot model of the first episode that can be read; the arguments as of :func:`load_episode_robot`.
+
+    Raises:
+        GenimaError: when there is none, and for a damaged file in ``config/robots``.
+    """
+    first: EpisodeError | None = None
+    for folder in folders:
+        try:
+            return load_episode_robot(folder, default)
+        except EpisodeError as error:  # it is named when the episode itself is read
+            first = first or error
+    if first is not None and len(folders) == 1:
+        raise first
+    raise GenimaError(f"none of the {len(folders)} demos can be read; the first: {first}")
+
+
+def require_episode_robot(folder: Path, robot: RobotModel) -> None:
+    """Check that an episode was recorded with a robot; one without a model is one of its joints.
+
+    Raises:
+        EpisodeError: where it was not, and when the bag cannot be read.
+    """
+    recorded = load_episode_robot(folder, robot)
+    if not recorded.has_kinematics(robot):
+        why = f"of robot {recorded.name}, not {robot.name}"
+        if recorded.name == robot.name:
+            why = f"of another {robot.name}: its kinematics differ"
+        raise EpisodeError(folder, f"{why}; take it by itself", ROBOT_MODEL)
 
 
 def _parse(folder: Path, message: Any) -> RobotModel:
@@ -44,8 +77,7 @@ def _find(folder: Path, message: Any) -> RobotModel:
     fitting = [model for model in known if {*model.joint_names, model.gripper_joint} <= set(message.name)]
     if len(fitting) != 1:
         found = ", ".join(model.name for model in fitting) or "none"
-        remedy = "leave one of them" if fitting else "add its robot model"
         names = ", ".join(message.name) or "none"
-        words = f"robot models with its joints ({names}): {found}; {remedy} in config/robots"
-        raise EpisodeError(folder, words, JOINT_STATES)
+        what = f"no robot model; with its joints ({names}) in config/robots: {found}; name its cell with --cell"
+        raise EpisodeError(folder, what, JOINT_STATES)
     return fitting[0]

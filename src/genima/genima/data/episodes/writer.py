@@ -20,6 +20,7 @@ from genima.data.episodes.bag import (
     COMPRESSED,
     JOINT_COMMAND,
     JOINT_STATES,
+    ROBOT_MODEL,
     SUCCESS,
     TASK,
     calibration_topic,
@@ -41,7 +42,7 @@ _STRING = "std_msgs/msg/String"
 class EpisodeWriter:
     """Writer of one episode; the folder gets its name when it is complete.
 
-    Like the recorder's, it holds the calibrations of its cameras, of those that are known.
+    Like the recorder's, it holds the robot model and the calibrations of its cameras, of those that are known.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class EpisodeWriter:
         )
         try:
             self._write(TASK, 0.0, _STRING, data=self._instruction)
+            model = yaml.safe_dump(self._robot.to_dict(), sort_keys=False)
+            self._write(ROBOT_MODEL, 0.0, _STRING, data=model)
             for view, camera in self._cameras.items():
                 frames = Frames.of(self._robot, camera.parent, _frame(view))
                 text = yaml.safe_dump(CameraCalibration(camera, frames).to_dict(), sort_keys=False)

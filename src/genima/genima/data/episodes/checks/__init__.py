@@ -19,6 +19,7 @@ from genima.data.episodes.checks.timing import find_missing, find_timing
 from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.idle import find_idle, find_tracks
+from genima.data.episodes.robot import load_episode_robot
 from genima.robot.model import RobotModel
 
 __all__ = ["CheckResult", "Finding", "check", "compare"]
@@ -43,11 +44,22 @@ class CheckResult:
         return len(self.findings) - self.errors
 
 
-def check(folder: Path, robot: RobotModel) -> CheckResult:
-    """Check all of a demo, one decoded image at a time; an unreadable bag is an error in the result."""
+def check(folder: Path, default: RobotModel | None = None) -> CheckResult:
+    """Check all of a demo, one decoded image at a time; an unreadable bag is an error in the result.
+
+    Args:
+        folder: the demo's.
+        default: robot of a demo that holds no model, as of :func:`load_episode_robot`.
+    """
     try:
         index = EpisodeIndex.of(folder)
-        findings = [*find_missing(index), *find_timing(index), *find_joint_faults(index, robot)]
+        findings = [*find_missing(index), *find_timing(index)]
+        try:
+            robot = load_episode_robot(folder, default)
+        except EpisodeError as error:
+            findings = findings or [as_finding("error", [error])]
+            return CheckResult(folder, tuple(index.views), _sorted(findings))
+        findings += find_joint_faults(index, robot)
         tracks = find_tracks(index, robot)
         for track in tracks.values():
             findings += find_limits(track, robot)
