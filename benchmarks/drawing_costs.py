@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, ControlNetModel
+from random_base import Size, random_base
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from training_costs import Gpu
-
-from genima.policy.diffusion_agent.random_base import Size, random_base
 
 TEXT, CONDITION, CONTROLNET, UNET = "text encoder", "condition's embedding", "ControlNet", "UNet"
 ENCODER, DECODER, TINY_DECODER = "autoencoder, encoding", "autoencoder, decoding", "tiny autoencoder, decoding"

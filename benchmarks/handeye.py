@@ -26,6 +26,7 @@ import tyro
 from benchmark_report import require_report, write_report
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from simulated_calibration import CalibrationSetup, CalibrationWorkcell
 from tqdm import tqdm
 
 from genima.cameras.calibration_board import CalibrationBoard
@@ -40,7 +41,6 @@ from genima_calibration.bundle_adjustment import CAMERA, Fit, FreeParameters, No
 from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
 from genima_calibration.hand_eye import calibrate
 from genima_calibration.samples import Sample, stack_samples
-from genima_sim.calibration import CalibrationSetup, CalibrationWorkcell
 
 Array = NDArray[np.float64]
 

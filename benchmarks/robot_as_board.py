@@ -21,6 +21,7 @@ import numpy as np
 import tyro
 from benchmark_report import require_report, write_report
 from numpy.typing import NDArray
+from simulated_calibration.robot_images import RobotImageGenerator, RobotImageSet
 from tqdm import tqdm
 
 from genima.cameras.robot_depth import RobotDepth
@@ -31,7 +32,6 @@ from genima.types import Joints
 from genima_calibration.image_undistortion import ImageUndistorter
 from genima_calibration.markerless import MarkerlessResult, RobotImage, locate_camera
 from genima_calibration.robot_outline import Outline
-from genima_sim.calibration.robot_images import RobotImageGenerator, RobotImageSet
 
 Array = NDArray[np.float64]
 

@@ -13,13 +13,12 @@ from unittest import mock
 import torch
 from diffusers import ControlNetModel, DDPMScheduler
 from example_training import ExampleBatch, example_loss
+from random_base import Size, random_base
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
-
-from genima.policy.diffusion_agent.random_base import Size, random_base
 
 # Bytes for each trained weight, in single precision: AdamW keeps two moments.
 WEIGHT = GRADIENT = AVERAGE = 4

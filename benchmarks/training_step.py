@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from benchmark_report import require_report, write_report
 from diffusers import ControlNetModel, StableDiffusionPipeline
 from example_training import Example, ExampleBatch
+from random_base import random_base
 from torch.utils.benchmark import Timer
 from training_costs import AVERAGE, GPUS, GRADIENT, MOMENTS, TEXT, WEIGHT, Costs, Gpu, count, largest_part
 
@@ -32,7 +33,6 @@ from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import BaseModel
 from genima.policy.diffusion_agent.prompts import PromptEncoder
-from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.system.process_pool import WorkerPool

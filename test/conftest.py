@@ -14,6 +14,7 @@ import torch
 from domains import free_domain
 from machine import MachineWatch, WakeUpProbe
 from one_thread import render_in_a_thread
+from random_base import random_base
 from ros_graph import Graph
 from untrained import save_checkpoints
 
@@ -23,7 +24,6 @@ from genima.data.datasets.render import render
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.data.episodes import find_episodes
 from genima.io import paths
-from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima_cli.render import Render, make_plan

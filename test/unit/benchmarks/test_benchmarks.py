@@ -10,27 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import benchmark_report
+import drawing
+import drawing_costs
 import pytest
 import torch
+import training_costs
+import training_step
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from example_training import Example
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.precision import is_half_fast
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
-import benchmark_report  # noqa: E402
-import drawing  # noqa: E402
-import drawing_costs  # noqa: E402
-import training_costs  # noqa: E402
-import training_step  # noqa: E402
-from example_training import Example  # noqa: E402
-
-from genima.training.diffusion import DiffusionLossModule, diffusion_loss  # noqa: E402
-from genima.training.options import DiffusionOptions  # noqa: E402
+from genima.training.diffusion import DiffusionLossModule, diffusion_loss
+from genima.training.options import DiffusionOptions
 
 OPTIONS = training_step.Options(size="tiny", batch=2, steps=2, workers=0)
 SIDE = 2 * training_step.VIEW_SIZES["tiny"]

@@ -10,6 +10,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import reading
+import smoothness
+import steadiness
 import torch
 
 from genima.errors import GenimaError
@@ -17,10 +20,6 @@ from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Joints
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-import reading  # noqa: E402
-import smoothness  # noqa: E402
-import steadiness  # noqa: E402
 
 PANDA = RobotModel.load("panda")
 OPTIONS = smoothness.Options()

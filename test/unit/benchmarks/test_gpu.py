@@ -8,15 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import drawing
+import gpu
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
 from genima.errors import GenimaError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
-import drawing  # noqa: E402
-import gpu  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

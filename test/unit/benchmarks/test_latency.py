@@ -7,14 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import latency
 import numpy as np
 import pytest
 from domains import free_domain
+from latency import CHUNK, COMMAND, DRAWN, IMAGES, SET_POINT, STAGES, TARGET, Trace
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-import latency  # noqa: E402
-from latency import CHUNK, COMMAND, DRAWN, IMAGES, SET_POINT, STAGES, TARGET, Trace  # noqa: E402
 
 DELAYS = 1e-3 * np.array([31, 2, 95, 3, 12, 9, 1, 4, 0.5, 0.3, 0.7])  # s of each stage
 NODE = """

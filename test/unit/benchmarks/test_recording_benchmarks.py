@@ -10,7 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import recorder_kills
+import recording
 from rclpy.serialization import serialize_message
+from recording_source import IMAGES, JOINTS, TOPICS, numbered, pictures, read_number, write_number
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from genima.data.episodes.bag_recorder import BagRecorder
@@ -18,10 +21,6 @@ from genima.errors import GenimaError
 from genima_nodes.recorder import encode
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-import recorder_kills  # noqa: E402
-import recording  # noqa: E402
-from recording_source import IMAGES, JOINTS, TOPICS, numbered, pictures, read_number, write_number  # noqa: E402
 
 START = 1_700_000_000_000_000_000
 SENT = {topic: START + np.arange(20) * 1_000_000 for topic in TOPICS}  # ns

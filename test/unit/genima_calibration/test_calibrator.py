@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import cv2
+import handeye as bench
 import numpy as np
 import pytest
 import rclpy
@@ -49,9 +49,6 @@ from genima_interfaces.srv import DropSample, SelectSource
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.transform_messages import transform_from
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
-import handeye as bench  # noqa: E402
 
 PANDA = RobotModel.load("panda")
 BOARD = bench.BOARD

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import handeye as bench
 import numpy as np
 import pytest
 import yaml
@@ -36,9 +37,6 @@ from genima_calibration.outliers import robust_start
 from genima_calibration.pose_selection import next_pose, sample_candidates
 from genima_calibration.report import format_report
 from genima_calibration.samples import Sample, stack_samples
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
-import handeye as bench  # noqa: E402
 
 PANDA = RobotModel.load("panda")
 BOARD, LENS = bench.BOARD, bench.LENS

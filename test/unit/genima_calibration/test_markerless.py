@@ -16,6 +16,7 @@ from ros_graph import Graph
 from scipy.spatial import cKDTree
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
+from simulated_calibration.robot_images import RobotImageGenerator, RobotImageSet
 
 from genima.cameras.calibration_file import CameraCalibration, load_cameras
 from genima.cameras.camera import Camera
@@ -40,7 +41,6 @@ from genima_calibration.robot_overlay import DRAWN, SEEN, draw_check
 from genima_calibration.sample_folder import CameraInfo, RawSample, save_sample
 from genima_calibration.stationary_detector import is_slow
 from genima_nodes.ros import messages, qos
-from genima_sim.calibration.robot_images import RobotImageGenerator, RobotImageSet
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import handeye as bench
 import numpy as np
 import pytest
 import yaml
@@ -30,9 +30,6 @@ from genima.robot.rigid_transforms import difference, pose
 from genima_calibration.commands import main
 from genima_calibration.easy_handeye2 import Calib, Parameters
 from genima_calibration.sample_folder import CameraInfo, RawSample, drop_sample, load_samples, sample_names, save_sample
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
-import handeye as bench  # noqa: E402
 
 PANDA = RobotModel.load("panda")
 BOARD = bench.BOARD

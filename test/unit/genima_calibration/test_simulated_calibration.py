@@ -17,6 +17,7 @@ from ros_graph import Graph
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
+from simulated_calibration import CalibrationSetup, CalibrationWorkcell, Sensor, delay_images, rotate_images
 
 from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.camera import Camera
@@ -33,7 +34,6 @@ from genima_calibration.board_printing import DPI, RULER, print_board
 from genima_calibration.hand_eye import calibrate, calibration
 from genima_calibration.samples import Sample
 from genima_nodes.ros import qos
-from genima_sim.calibration import CalibrationSetup, CalibrationWorkcell, Sensor, delay_images, rotate_images
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.sim_node import SimNode
@@ -204,7 +204,7 @@ def test_bad_setups_are_refused_in_one_line(
 
 
 def test_a_board_too_large_for_the_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genima_sim.calibration.workcell._ATTEMPTS", 200)
+    monkeypatch.setattr("simulated_calibration.workcell._ATTEMPTS", 200)
     workcell = CalibrationWorkcell(CalibrationBoard("charuco", 12, 9, 0.08, 0.06, "5X5_100"), "flange")
     try:
         with pytest.raises(GenimaError, match="found 0 of 15 samples"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +79,9 @@ def main(argv: Sequence[str]) -> int:
         raise GenimaError(f"{where} has no calibration of {', '.join(unknown)}; it has {', '.join(cameras)}")
     wanted = options.view or tuple(cameras)
     if options.folder is None:
-        snapshots = importlib.import_module("genima_calibration.snapshots")  # a name: the library knows no ROS
-        photos: Mapping[str, Sequence[RobotImage]] = snapshots.take(wanted, robot, options.namespace, options.dds)
+        from genima_calibration.snapshots import take_snapshots  # only here: it needs ROS
+
+        photos = take_snapshots(wanted, robot, options.namespace, options.dds)
     else:
         photos = _recorded_images(options.folder, options.view, cameras, robot, options.images)
     verdicts: list[PoseVerdict] = []

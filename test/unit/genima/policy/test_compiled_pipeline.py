@@ -30,6 +30,7 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
+from random_base import random_base
 from torch import Tensor
 from untrained import randomize_zeros
 
@@ -40,7 +41,6 @@ from genima.policy.diffusion_agent.execution_config import ExecutionConfig, exec
 from genima.policy.diffusion_agent.network_execution import DeviceNetworks
 from genima.policy.diffusion_agent.network_halves import controls, decoded, embedding, encoded
 from genima.policy.diffusion_agent.pretrained_base import base_of
-from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.diffusion_agent.sampling import sampling
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.spec import PolicySpec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from drawing import LatentCondition
 from torch import Tensor, nn
+from untrained import randomize_zeros
 
 from genima.cameras.camera import VIRTUAL
 from genima.cameras.tiling import fit, tile, untile
@@ -25,10 +26,6 @@ from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.small import small_agent
 from genima.policy.spec import PolicySpec
 from genima.types import Joints, Observation
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "benchmarks"))
-from drawing import LatentCondition  # noqa: E402
-from untrained import randomize_zeros
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
 

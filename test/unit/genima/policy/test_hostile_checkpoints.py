@@ -18,6 +18,7 @@ import torch
 from accelerate.state import AcceleratorState
 from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from mutation import mutated_bytes, mutated_data, require_clean
+from random_base import random_base
 from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, ResNetConfig, ResNetModel
@@ -35,7 +36,6 @@ from genima.policy.diffusion_agent.execution_config import ExecutionConfig
 from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.pretrained_base import load_base
 from genima.policy.diffusion_agent.prompts import PromptEncoder
-from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, PolicySpec

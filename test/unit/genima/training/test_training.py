@@ -22,6 +22,7 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from diffusers import ControlNetModel
+from random_base import random_base
 from safetensors.torch import load_file
 from small_training import OPTIONS, Deterministic, Numbers, Sum, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -36,7 +37,6 @@ from genima.io import paths
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import base_of
-from genima.policy.diffusion_agent.random_base import random_base
 from genima.policy.spec import BEST, LAST, PolicySpec, read_pair
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options

@@ -15,7 +15,7 @@ from genima.cameras.intrinsics import CameraIntrinsics
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, pose, transform
 from genima.types import Image
-from genima_sim.calibration.optics import Sensor
+from simulated_calibration.optics import Sensor
 
 Array = NDArray[np.float64]
 

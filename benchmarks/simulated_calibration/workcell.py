@@ -21,12 +21,12 @@ from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, pose, transform
 from genima.types import Image
-from genima_sim.calibration import optics
-from genima_sim.calibration.calibration_setup import CalibrationSetup
-from genima_sim.calibration.optics import RENDER_FOCAL, RENDER_HEIGHT, RENDER_WIDTH, Sensor
 from genima_sim.mounted_board import BOARD, MountedBoard, in_gripper, on_table
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene import OBJECTS, build_scene
+from simulated_calibration import optics
+from simulated_calibration.optics import RENDER_FOCAL, RENDER_HEIGHT, RENDER_WIDTH, Sensor
+from simulated_calibration.setup import CalibrationSetup
 
 Array = NDArray[np.float64]
 

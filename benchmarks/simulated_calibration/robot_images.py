@@ -19,14 +19,14 @@ from genima.robot.body import finger_ratios
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, transform
 from genima.types import Image
-from genima_sim.calibration import optics
-from genima_sim.calibration.optics import RENDER_FOCAL, RENDER_HEIGHT, RENDER_WIDTH, Sensor
-from genima_sim.calibration.workcell import random_transform
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene import build_scene
 from genima_sim.simulation import place_objects
 from genima_sim.task import Placement, random_placements
 from genima_sim.tasks import get_task, scene_objects
+from simulated_calibration import optics
+from simulated_calibration.optics import RENDER_FOCAL, RENDER_HEIGHT, RENDER_WIDTH, Sensor
+from simulated_calibration.workcell import random_transform
 
 Array = NDArray[np.float64]
 
