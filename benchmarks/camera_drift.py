@@ -27,7 +27,7 @@ from genima.cameras.camera import Camera
 from genima.data.episodes import Episode, find_episodes
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import moved
+from genima.robot.rigid_transforms import apply_twist
 from genima.types import Image, Joints
 from genima_calibration.pose_check import LIMIT, CalibrationChecker, DriftDetector, PoseVerdict
 from genima_calibration.stationary_detector import is_slow
@@ -90,7 +90,7 @@ def count(
             directions = rng.normal(size=(2, 3))
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             twist = np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]])
-            checker.calibrated = replace(camera, T_parent_camera=moved(camera.T_parent_camera, twist))
+            checker.calibrated = replace(camera, T_parent_camera=apply_twist(camera.T_parent_camera, twist))
             drift, verdicts, shifts, said = DriftDetector(), list[PoseVerdict](), list[float](), 0
             for image, joints in seen[first : first + length]:
                 shift = checker.outline(joints).shift(-twist)

@@ -32,7 +32,7 @@ from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.robot.model import RobotModel
-from genima.targets.decoding import DecodingErrors, decoding_errors, summarise
+from genima.targets.decoding import DecodingErrors, TargetDecoder, summarise_errors
 from genima_cli import evaluate_options
 from genima_sim.tasks import TASKS
 
@@ -111,7 +111,7 @@ def drawn(options: Options, shortcuts: SamplingOptions, targets: TargetDataset) 
     engine, spec, moments = CompiledPipeline(agent, shortcuts), agent.spec, targets.moments
     engine.warm_up()
     robot = RobotModel.load(spec.robot)
-    cameras = {view: targets.cameras[view].fitted(spec.view_size) for view in spec.views}
+    cameras = {view: targets.cameras[view].crop_square(spec.view_size) for view in spec.views}
     _, held_out = split(moments)
     held_out = held_out[[i >= PERIOD and moments.episode[i] == moments.episode[i - PERIOD] for i in held_out]]
     chosen = np.random.default_rng(0).choice(held_out, min(options.moments, len(held_out)), replace=False)
@@ -129,12 +129,12 @@ def drawn(options: Options, shortcuts: SamplingOptions, targets: TargetDataset) 
             laps.append(1e3 * (time.perf_counter() - started))
             former = tile
         errors.append(
-            decoding_errors(
+            TargetDecoder(cameras, robot, spec.appearance).errors(
                 untile(tile[0].numpy(), spec.views), moments.target[i], bool(moments.target_open[i]),
-                moments.positions[i], cameras, robot, spec.appearance, untile(seen, spec.views),
+                moments.positions[i], untile(seen, spec.views),
             )
         )  # fmt: skip
-    summary = summarise(errors)
+    summary = summarise_errors(errors)
     return {
         "milliseconds": float(np.median(laps[1::2])),  # of those that had a drawing before
         "px": summary["px"], "deg": summary["deg"], "found": summary["found"], "px_within_3": summary["px_within_3"],

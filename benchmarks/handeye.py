@@ -35,7 +35,7 @@ from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.io.paths import shared
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference, inverse, moved, pose, rotation_vector, transform
+from genima.robot.rigid_transforms import apply_twist, inverse, pose, pose_distance, rotation_vector, transform
 from genima_calibration.board_detection import Detection, detect
 from genima_calibration.bundle_adjustment import CAMERA, Fit, FreeParameters, Noise, derivatives, marginal_system
 from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
@@ -240,7 +240,7 @@ def opencv(robot: RobotModel, made: Setup) -> dict[str, tuple[HandEye, float]]:
 
 def error(found: HandEye, truth: HandEye) -> tuple[float, float]:
     """Of the camera's pose, in mm and deg."""
-    metres, angle = difference(found.T_parent_camera, truth.T_parent_camera)
+    metres, angle = pose_distance(found.T_parent_camera, truth.T_parent_camera)
     return 1e3 * metres, float(np.degrees(angle))
 
 
@@ -311,7 +311,7 @@ def measured(
 
 def bumped(robot: RobotModel, made: Setup, which: range, pixels: float) -> list[Sample]:
     """The same samples, but of those in ``which`` the board lay elsewhere."""
-    truth = replace(made.truth, T_carrier_board=moved(made.truth.T_carrier_board, _BUMP))
+    truth = replace(made.truth, T_carrier_board=apply_twist(made.truth.T_carrier_board, _BUMP))
     rng = np.random.default_rng(0)
     elsewhere = measured(robot, truth, made.joints, rng, pixels, 0.0)
     return [

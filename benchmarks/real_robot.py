@@ -27,10 +27,10 @@ from benchmark_report import require_report, write_report
 from tqdm import tqdm
 
 from genima.control.command_guard import GuardSettings
-from genima.control.limit_violations import violations
+from genima.control.limit_violations import count_violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import CLOCK_WATCH
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.diagnostics import measurements
@@ -85,7 +85,7 @@ class Seen:
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)  # of those that did not succeed
     set_points: int = 0
-    violations: int = 0
+    count_violations: int = 0
     rates: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # Hz, one a second of a task
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # s, MiB
     load: list[float] = field(default_factory=list)
@@ -180,7 +180,7 @@ def watched(options: Options, graph: Graph) -> dict[str, Any]:
     floor.start()
     with tqdm(total=round(60 * options.minutes), unit="s", disable=None) as progress:
         watch = watcher(graph, seen, begin, progress)
-        with interruptible(), suppress(KeyboardInterrupt):  # what was seen until then counts
+        with interrupt_on_signals(), suppress(KeyboardInterrupt):  # what was seen until then counts
             for result in tasks(driver, options.seed, begin + 60 * options.minutes, watch, commands.clear):
                 seen.outcomes[result.outcome] += 1
                 if result.outcome != result.SUCCEEDED:
@@ -188,7 +188,7 @@ def watched(options: Options, graph: Graph) -> dict[str, Any]:
                 if commands:
                     stamps, positions = (np.array(column) for column in zip(*commands, strict=True))
                     seen.set_points += len(stamps)
-                    seen.violations += violations(stamps, positions, robot, GuardSettings().late)
+                    seen.violations += count_violations(stamps, positions, robot, GuardSettings().late)
     floor.close()
     seconds = (time.monotonic() - begin) * (os.cpu_count() or 1)
     return {

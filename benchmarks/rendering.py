@@ -130,7 +130,7 @@ def main() -> None:
 def random_observations(size: int, count: int, appearance: Appearance) -> list[list[View]]:
     """The views of random poses of the arm, of which each is the target of another one nearby."""
     robot = RobotModel.load("panda")
-    cameras = [camera.scaled(size, size) for camera in load_cameras(paths.shared("calibration", "sim")).values()]
+    cameras = [camera.scale(size, size) for camera in load_cameras(paths.shared("calibration", "sim")).values()]
     rng = np.random.default_rng(0)
     observations = []
     for _ in range(count):

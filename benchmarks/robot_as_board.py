@@ -27,7 +27,7 @@ from tqdm import tqdm
 from genima.cameras.robot_depth import RobotDepth
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference, inverse, moved, rotation_vector, transform
+from genima.robot.rigid_transforms import apply_twist, inverse, pose_distance, rotation_vector, transform
 from genima.types import Joints
 from genima_calibration.image_undistortion import ImageUndistorter
 from genima_calibration.markerless import MarkerlessResult, RobotImage, locate_camera
@@ -117,7 +117,7 @@ def measure(image_set: RobotImageSet, generator: RobotImageGenerator, robot: Rob
     except GenimaError as error:
         return Row(image_set.seed, str(error), seconds=time.process_time() - began)
     seconds = time.process_time() - began
-    metres, angle = difference(found.T_base_camera, image_set.T_base_camera)
+    metres, angle = pose_distance(found.T_base_camera, image_set.T_base_camera)
     limit, per_pixel = best(image_set, robot, found)
     return Row(
         image_set.seed, "", 1e3 * metres, float(np.degrees(angle)), limit, per_pixel, found.points, found.pixels,
@@ -129,7 +129,7 @@ def off(T: Array, metres: float, degrees: float, seed: int) -> Array:
     """A pose (4, 4) so far from another one, in random directions."""
     directions = np.random.default_rng([seed, 0x0FF]).normal(size=(2, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return moved(T, np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]]))
+    return apply_twist(T, np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]]))
 
 
 def best(image_set: RobotImageSet, robot: RobotModel, found: MarkerlessResult) -> tuple[tuple[float, float], float]:

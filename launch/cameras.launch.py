@@ -5,7 +5,7 @@ Images come on `cameras/<view>/color/image_raw`; each camera's own frames hang b
 
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 
-from genima.cameras.rig import Device
+from genima.cameras.camera_devices import CameraDevice
 from genima.cell import Cell
 from genima_bringup.argument_checks import require_driver
 from genima_bringup.driver_launch import ForCell, include
@@ -16,7 +16,7 @@ from launch import LaunchDescription, LaunchDescriptionEntity
 ARGUMENTS = {**REAL_CELL, **GRAPH}
 
 
-def realsense2_camera(view: str, device: Device) -> LaunchDescriptionEntity:
+def realsense2_camera(view: str, device: CameraDevice) -> LaunchDescriptionEntity:
     """ROS's driver, with the colour images alone."""
     profile = f"{device.width}x{device.height}x{device.rate}"
     return include(

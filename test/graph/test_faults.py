@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
-from genima.control.limit_violations import violations
+from genima.control.limit_violations import count_violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_cli.faults import bench as fault_bench
@@ -41,16 +41,16 @@ def test_what_keeps_the_limits_has_no_violations_and_what_breaks_one_has(robot: 
         if rng.random() < 0.1:
             goal = rng.uniform(robot.position_min, robot.position_max)
         for _ in range(periods := int(rng.choice([1, 1, 1, 2, 5]))):  # set-points may be missing
-            motion.toward(goal, np.zeros(7))
+            motion.step_toward(goal, np.zeros(7))
         times.append(times[-1] + 0.02 * periods)
         positions.append(motion.position)
     stamps, kept = np.array(times), np.array(positions)
-    assert violations(stamps, kept, robot) == 0
+    assert count_violations(stamps, kept, robot) == 0
     k, joint = int(rng.integers(10, 70)), int(rng.integers(0, 7))
     for wrong in (0.2, -0.2, np.nan, 10.0):
         broken = kept.copy()
         broken[k, joint] += wrong
-        assert violations(stamps, broken, robot) > 0
+        assert count_violations(stamps, broken, robot) > 0
 
 
 def test_where_a_stream_begins_anew_after_a_silence_it_continues_nothing() -> None:
@@ -60,12 +60,12 @@ def test_where_a_stream_begins_anew_after_a_silence_it_continues_nothing() -> No
     positions = np.concatenate([moving, resting])
     for gap, breaks in ((0.01, False), (0.11, True)):
         times = np.concatenate([np.arange(200) * 0.005, 0.995 + gap + np.arange(50) * 0.005])
-        assert violations(times, positions, robot) > 0
-        assert (violations(times, positions, robot, 0.1) == 0) is breaks
+        assert count_violations(times, positions, robot) > 0
+        assert (count_violations(times, positions, robot, 0.1) == 0) is breaks
         for k in (100, 225):  # what is broken before or after the silence still counts
             broken = positions.copy()
             broken[k] += 0.01 * step
-            assert violations(times, broken, robot, 0.1) > 0
+            assert count_violations(times, broken, robot, 0.1) > 0
 
 
 def test_the_arm_rests_when_the_set_points_stand_for_good() -> None:
@@ -90,7 +90,7 @@ def test_the_hold_is_when_the_quickest_stop_begins(speed: float, share: float) -
     positions = []
     for k in range(150):  # a fault at 1 s, a stop from 1.1 s on
         if k < 55:
-            motion.toward(motion.position + 0.02 * speed * np.eye(7)[1], speed * np.eye(7)[1], 0.02)
+            motion.step_toward(motion.position + 0.02 * speed * np.eye(7)[1], speed * np.eye(7)[1], 0.02)
         else:
             motion.stop(brakes)
         positions.append(motion.position)

@@ -21,7 +21,7 @@ from std_msgs.msg import UInt32
 from std_srvs.srv import SetBool
 
 from genima.control.command_guard import GuardSettings
-from genima.control.limit_violations import violations
+from genima.control.limit_violations import count_violations
 from genima.robot.model import RobotModel
 from genima_bringup.node_specs import CLOCK_WATCH
 from genima_cli.graph_client import GraphClient
@@ -125,7 +125,7 @@ def test_the_whole_robot_does_a_task_without_a_reflex_and_outlives_a_camera_that
     model = RobotModel.load(found.robot)
     stamps = np.array([messages.seconds(message.header.stamp) for message in played.commands])
     positions = np.array([message.position[:7] for message in played.commands])
-    assert violations(stamps, positions, model, GuardSettings().late) == 0  # a machine may stand still for longer
+    assert count_violations(stamps, positions, model, GuardSettings().late) == 0  # a machine may stand still for longer
     assert np.all((positions > model.position_min) & (positions < model.position_max))
     steps = np.diff(np.array([message.position for message in played.targets]), axis=0)
     assert np.abs(steps).max() < 0.15  # also where it begins anew, after a break: at the arm

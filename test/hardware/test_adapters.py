@@ -159,8 +159,8 @@ def test_what_is_wrong_holds_the_arm_and_is_told(graph, monkeypatch: pytest.Monk
     arm = Arm(graph, "crisp")
     graph.until(arm.follows, "set-points do not arrive", arm.command)
     for spoil, ago, words in (
-        (lambda m: m.position.__setitem__(3, np.nan), 0.0, "not finite at fr3_joint4"),
-        (lambda m: (m.name.pop(), m.position.pop(), m.velocity.pop()), 0.0, "lacks finger_joint"),
+        (lambda m: m.position.__setitem__(3, np.nan), 0.0, "not finite (fr3_joint4)"),
+        (lambda m: (m.name.pop(), m.position.pop(), m.velocity.pop()), 0.0, "joints missing (finger_joint)"),
         (None, 5.0, "two machines' clocks differ"),
     ):
         graph.until(graph.reports_fault("arm_adapter", words), words, lambda s=spoil, a=ago: arm.command(0.03, s, a))
@@ -293,14 +293,14 @@ def test_a_gripper_in_another_unit_is_refused_by_name(graph) -> None:
     graph.add(GripperAdapterNode())
     say = graph.publisher(JointState, "/robotiq/joint_states", qos.JOINT_STATES)
     hand = Hand(graph)
-    words = "joint state: finger_joint: 40 is outside its travel, 0.695 (closed) .. 0 (open)"  # deg
+    words = "joint state: finger_joint: outside its travel (40, 0.695 closed .. 0 open)"  # deg
     graph.until(
         graph.reports_fault("gripper_adapter", words),
         "no complaint",
         lambda: say(JointState(name=["finger_joint"], position=[40.0])),
     )
     assert not hand.heard, "it is told as closed"
-    words = "joint_command: 100 is no open fraction"
+    words = "joint_command: open fraction: out of range (100)"
     graph.until(graph.reports_fault("gripper_adapter", words), "no complaint", lambda: hand.ask(100.0))
 
 

@@ -22,7 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from genima.control.command_guard import CommandGuard
 from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits, minimum_jerk
-from genima.control.limit_violations import violations
+from genima.control.limit_violations import count_violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
@@ -59,7 +59,7 @@ def motion(rate: float, seconds: float, share: float = 0.99) -> Iterator[tuple[f
     guarded.reset(FR3.home)
     goal = FR3.home + 0.3
     for k in range(int(seconds * rate)):
-        guarded.toward(goal, np.zeros(7))
+        guarded.step_toward(goal, np.zeros(7))
         yield k / rate, guarded.position, guarded.velocity
 
 
@@ -218,7 +218,7 @@ def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
     # the guard kept the limits, and nothing stepped on the way to the arm
     time.sleep(0.3)  # the probe hears it later
     stamps = np.array([messages.seconds(message.header.stamp) for message in cell.targets])
-    assert violations(stamps, np.array([m.position[:7] for m in cell.targets]), FR3) == 0
+    assert count_violations(stamps, np.array([m.position[:7] for m in cell.targets]), FR3) == 0
     targets = np.array([positions for _, positions in hardware.franka.targets])
     assert np.abs(np.diff(targets, axis=0)).max() < 0.05  # also where it begins anew, after a break: at the arm
 

@@ -289,7 +289,7 @@ class StandIn(threading.Thread):
         path = self._path(handle)
         if self._renderer is None:
             sizes = {view: self._resolution[path] for path, view in _SENSORS.items()}
-            cameras = {view: camera.scaled(*sizes[view]) for view, camera in self._views.items()}
+            cameras = {view: camera.scale(*sizes[view]) for view, camera in self._views.items()}
             self._renderer = SceneRenderer(self.simulation.model, cameras)
         self._images |= self._renderer.render(self.simulation.qpos(), [_SENSORS[path]])
         return 0

@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt32
 from std_srvs.srv import Trigger
 
-from genima.cameras.rig import load_rig
+from genima.cameras.camera_devices import load_camera_devices
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
 from genima_interfaces.msg import SceneStatus
@@ -64,7 +64,7 @@ class Hardware(Node):
         self._gripping = threading.Thread(target=self._grip, name="gripper", daemon=True)
         self.cameras: RealSenseDrivers | None = None
         if fps:
-            serials = {view: device.serial for view, device in load_rig(cameras).items()}
+            serials = {view: device.serial for view, device in load_camera_devices(cameras).items()}
             there = set(serials.values()) if plugged_in == ["all"] else set(plugged_in)
             self.cameras = RealSenseDrivers(self, self._simulation, self._look, fps, serials, there, depth, lost)
         self._status = self.create_publisher(SceneStatus, "sim/status", qos.STATUS)

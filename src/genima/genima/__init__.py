@@ -11,7 +11,7 @@ def _render_by_egl() -> None:
     for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
         chosen = os.environ.get(name, "egl")
         if chosen.strip().lower() not in ("egl", ""):
-            print(f"genima: {name}={chosen!r} is ignored: Genima renders without a display, by EGL", file=sys.stderr)
+            print(f"genima: {name}: not supported ({chosen!r}); Genima renders by EGL", file=sys.stderr)
         os.environ[name] = "egl"
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from genima.cameras.calibration_file import calibration_folder, load_cameras
 from genima.cameras.camera import VIRTUAL, Camera
-from genima.cameras.rig import Device, image_problem, load_rig
+from genima.cameras.camera_devices import CameraDevice, image_problem, load_camera_devices
 from genima.cameras.tiling import MAX_VIEWS
 from genima.errors import GenimaError
 from genima.io import paths
@@ -97,7 +97,7 @@ class Cell:
     simulator: str  # a name of the simulators' registry; empty: a real cell
     scene: str  # of the simulator, where it has several; empty: its usual
     driver: DriverConfig | None  # None: simulated
-    rig: Mapping[str, Device]  # cameras by view; empty: simulated
+    rig: Mapping[str, CameraDevice]  # cameras by view; empty: simulated
     calibration: str  # folder of calibrations, or a name in calibration/; empty: images are taken as they are
     views: tuple[str, ...]  # in tile order
     guard: GuardConfig
@@ -226,7 +226,7 @@ def _assemble(fields: _CellFields, path: Path, reference: str) -> Cell:
         simulator=fields.simulator or "",
         scene=find(fields.scene),
         driver=driver,
-        rig=load_rig(find(fields.cameras)) if fields.cameras else {},
+        rig=load_camera_devices(find(fields.cameras)) if fields.cameras else {},
         calibration=find(fields.calibration),
         views=tuple(fields.views),
         guard=fields.guard,

@@ -1,4 +1,4 @@
-"""The control loop on one screen. The ROS nodes run these same parts, each in a process of its own."""
+"""Control loop of one episode. The ROS nodes run the same parts in separate processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from genima.control.command_guard import CommandGuard
 from genima.policy.base import Policy
 from genima.types import Command, Joints, Observation
 
-SOURCE = "controller"  # of the commands, as the guard knows it
+SOURCE = "controller"  # owner of the commands
 _INSTANT = 1e-6  # s: times that differ by less are the same
 
 

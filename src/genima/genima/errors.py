@@ -1,4 +1,4 @@
-"""Exception for errors that the user can mend."""
+"""Exception for errors that the user can correct."""
 
 
 class GenimaError(Exception):

@@ -13,7 +13,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Joints:
-    """Measured joints of one moment."""
+    """Measured joints at one time."""
 
     stamp: float
     positions: NDArray[np.float64]  # (n,) rad, in the robot model's order
@@ -22,7 +22,7 @@ class Joints:
 
 @dataclass(frozen=True)
 class Observation:
-    """Camera images and joints of one moment, with the task."""
+    """Camera images, joints and task at one time."""
 
     stamp: float  # of the oldest image
     images: Mapping[str, Image]  # by view
@@ -33,7 +33,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class DrawnTarget:
-    """The tile with the spheres where the joints should be K steps from ``stamp``."""
+    """Tile with spheres where the joints should be K steps after ``stamp``."""
 
     stamp: float
     instruction: str
@@ -41,7 +41,7 @@ class DrawnTarget:
     tile: Image
     steps: int = 0  # diffusion steps
     seed: int = 0
-    latency: float = 0.0  # s spent drawing
+    latency: float = 0.0  # s of inference
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ActionChunk:
 
     @property
     def due(self) -> NDArray[np.float64]:
-        """When each action is due, (K,) s."""
+        """Times of the actions, (K,) s."""
         return self.stamp + self.period * np.arange(1, len(self.positions) + 1, dtype=np.float64)
 
 

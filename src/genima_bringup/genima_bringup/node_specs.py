@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from genima_sim.simulators import get_simulator
 
 if TYPE_CHECKING:
-    from genima.cameras.rig import Device
+    from genima.cameras.camera_devices import CameraDevice
     from genima.cell import Cell
 
 Value: TypeAlias = str | int | float | bool | list[str]
@@ -237,7 +237,7 @@ def any_policy(
     ]
 
 
-def camera(view: str, device: Device) -> NodeSpec:
+def camera(view: str, device: CameraDevice) -> NodeSpec:
     """Our own driver of a RealSense."""
     parameters: dict[str, Value] = {
         "view": view,

@@ -14,7 +14,7 @@ from genima.data.episodes.bag import JOINT_STATES, BagReader, camera_info_topic,
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.frames import decode
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel, pick
+from genima.robot.model import RobotModel, select_by_name
 from genima.types import Joints
 from genima_calibration.sample_folder import CameraInfo, RawSample
 from genima_calibration.stationary_detector import StationaryDetector
@@ -74,7 +74,7 @@ class BagSamples:
                         continue
                     said = bag.deserialize(message)
                     try:
-                        positions = pick("joint state", said.name, said.position, robot.joint_names)
+                        positions = select_by_name("joint state", said.name, said.position, robot.joint_names)
                     except GenimaError as error:
                         misnamed = misnamed or error
                     else:
@@ -101,7 +101,7 @@ class BagSamples:
         with BagReader(self.folder) as bag:
             for message in bag.messages({self.topic}):
                 if stop := by_stamp.get(header_stamp(message.cdr)):
-                    joints = self.robot.by_name(stop.joints, self.robot.gripper_position(stop.gripper))
+                    joints = self.robot.joints_by_name(stop.joints, self.robot.gripper_position(stop.gripper))
                     if np.isnan(stop.gripper):
                         del joints[self.robot.gripper_joint]
                     name = f"{(stop.stamp - self.start) * 1e-9:.1f}s"

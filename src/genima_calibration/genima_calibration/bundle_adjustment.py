@@ -35,7 +35,7 @@ from scipy.optimize import minimize_scalar
 
 from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
-from genima.robot.rigid_transforms import inverse, moved, skew, transform
+from genima.robot.rigid_transforms import apply_twist, inverse, skew, transform
 from genima_calibration.closed_form import HandEye
 from genima_calibration.samples import SampleStack
 
@@ -226,7 +226,9 @@ def _apply_step(samples: SampleStack, fit: Fit, d: Derivatives, step: Array, rat
     r = at_measured_joints(samples, fit, d).residuals - d.unknowns @ step
     off = np.linalg.solve(V, Qt_w @ r[..., None])[..., 0]
     at = fit.hand_eye
-    hand_eye = HandEye(at.parent, moved(at.T_parent_camera, step[CAMERA]), moved(at.T_carrier_board, step[BOARD]))
+    hand_eye = HandEye(
+        at.parent, apply_twist(at.T_parent_camera, step[CAMERA]), apply_twist(at.T_carrier_board, step[BOARD])
+    )
     scale, intrinsics, rest = fit.scale, fit.intrinsics, step[12:]
     if fit.free.scale:
         scale, rest = scale + float(rest[0]), rest[1:]

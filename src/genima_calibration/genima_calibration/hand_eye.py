@@ -14,7 +14,7 @@ from genima.cameras.camera import Parent
 from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference
+from genima.robot.rigid_transforms import pose_distance
 from genima_calibration.bundle_adjustment import CAMERA, Fit, FreeParameters, refine
 from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
 from genima_calibration.outliers import find_consistent, outlier_reasons, robust_start
@@ -123,7 +123,7 @@ def compare(outcome: HandEyeResult) -> Mapping[str, Comparison]:
     found: dict[str, Comparison] = {}
     for method in OPENCV:
         if hand_eye := solve_opencv(outcome.samples, at.parent, method):
-            metres, angle = difference(hand_eye.T_parent_camera, at.T_parent_camera)
+            metres, angle = pose_distance(hand_eye.T_parent_camera, at.T_parent_camera)
             found[method] = Comparison(_misfit(hand_eye, outcome.samples), 1e3 * metres, float(np.degrees(angle)))
     return dict(sorted(found.items(), key=lambda item: item[1].misfit))
 

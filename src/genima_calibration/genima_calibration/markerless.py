@@ -30,7 +30,7 @@ from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.robot_depth import RobotDepth
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import inverse, moved, pose, rotation_vector
+from genima.robot.rigid_transforms import apply_twist, inverse, pose, rotation_vector
 from genima.types import Image, Joints
 from genima_calibration.background_image import (
     estimate_background,
@@ -141,7 +141,7 @@ class RobotMatcher:
         self._smooth = np.stack([cv2.GaussianBlur(image, (0, 0), _BLUR) for image in self._light])
         width, height = _COARSE_WIDTH, round(_COARSE_WIDTH * self.camera.height / self.camera.width)
         self._moving = motion_probability(self._light, width, height)
-        self._coarse = RobotDepth(robot, self.camera.scaled(width, height))
+        self._coarse = RobotDepth(robot, self.camera.scale(width, height))
         self._fine = RobotDepth(robot, self.camera)
 
     def close(self) -> None:
@@ -190,12 +190,12 @@ class RobotMatcher:
         step = 0.02 * max(blur / 2, 1.0)  # m, rad
         T, r, damping = guess, residuals(guess), 1e-3
         for _ in range(8):
-            J = np.column_stack([(residuals(moved(T, step * np.eye(6)[i])) - r) / step for i in free])
+            J = np.column_stack([(residuals(apply_twist(T, step * np.eye(6)[i])) - r) / step for i in free])
             normal = J.T @ J
             for _ in range(4):
                 twist = np.zeros(6)
                 twist[free] = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)) + 1e-9, J.T @ r)
-                trial = moved(T, twist)
+                trial = apply_twist(T, twist)
                 trial_r = residuals(trial)
                 if trial_r @ trial_r < r @ r:
                     break
@@ -226,7 +226,7 @@ class RobotMatcher:
                 if sum(each.found.sum() for each in seen) < _FEWEST:
                     return None
                 system = _System.of(outlines, seen, self.camera)
-                T = moved(T, system.twist)
+                T = apply_twist(T, system.twist)
         robot = np.stack(masks)
         others = free & known
         off = np.abs(self._smooth - behind).max(-1)[others & (free.sum(0) > 1)]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import fdtri
 
 from genima.cameras.camera import Parent
-from genima.robot.rigid_transforms import difference, inverse, mean_pose, transform
+from genima.robot.rigid_transforms import inverse, mean_pose, pose_distance, transform
 from genima_calibration.bundle_adjustment import (
     Fit,
     FreeParameters,
@@ -157,7 +157,7 @@ def outlier_reasons(samples: SampleStack, fit: Fit, good: NDArray[np.bool_]) -> 
             share = f"{wrong_points[i]:.0%}"
             said[samples.names[i]] = f"{share} of its points do not lie as on the board: a wrong or blurred detection"
             continue
-        metres, angle = difference(seen[i], at.T_carrier_board)
+        metres, angle = pose_distance(seen[i], at.T_carrier_board)
         said[samples.names[i]] = (
             f"the board is {1e3 * metres:.1f} mm and {np.degrees(angle):.2f} deg from where the other samples have it"
         )
@@ -175,7 +175,7 @@ def _agreeing_groups(T: Array, which: list[int], usual: Array) -> list[list[int]
     for i in which:
         for group in groups:
             middle = mean_pose(T[group])
-            near, far = difference(T[i], middle), difference(middle, usual)
+            near, far = pose_distance(T[i], middle), pose_distance(middle, usual)
             if near[0] < max(far[0] / 3, 1e-3) and near[1] < max(far[1] / 3, np.radians(0.5)):
                 group.append(i)
                 break

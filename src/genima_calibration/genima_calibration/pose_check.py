@@ -21,7 +21,7 @@ from genima.cameras.camera import Camera
 from genima.cameras.robot_depth import RobotDepth
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import moved
+from genima.robot.rigid_transforms import apply_twist
 from genima.types import Image, Joints
 from genima_calibration.image_undistortion import ImageUndistorter
 from genima_calibration.robot_outline import Outline, along_normals
@@ -93,7 +93,7 @@ class CalibrationChecker:
                 f"the image of {camera.view} is {width}x{height}, but it was calibrated at {camera.width}x"
                 f"{camera.height}: let the driver run that resolution, or calibrate anew"
             )
-        return cls(camera.scaled(width, height), robot)
+        return cls(camera.scale(width, height), robot)
 
     def close(self) -> None:
         """Free the OpenGL context."""
@@ -106,7 +106,7 @@ class CalibrationChecker:
         """
         T, camera = self.calibrated.T_base_camera(self._robot, joints.positions), self.straighten.camera
         if twist is not None:
-            T = moved(T, twist)
+            T = apply_twist(T, twist)
         outline = Outline.of(self._depth.render(T, joints.positions, joints.gripper), camera)
         low, high = _EDGE, np.array([camera.width, camera.height]) - _EDGE
         return outline.take(np.all((outline.pixels > low) & (outline.pixels < high), axis=1))

@@ -32,7 +32,7 @@ from genima.cameras.calibration_board import CalibrationBoard
 from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, Finite, Pixels, Text, atomic_write, load_yaml, read_bytes
-from genima.robot.model import RobotModel, pick
+from genima.robot.model import RobotModel, select_by_name
 from genima.system.ros_names import RosName
 from genima.types import Image
 from genima_calibration.board_detection import detect
@@ -108,7 +108,7 @@ class RawSample:
         Raises:
             GenimaError: when they are another robot's.
         """
-        return pick(f"sample {self.name}", list(self.joints), list(self.joints.values()), robot.joint_names)
+        return select_by_name(f"sample {self.name}", list(self.joints), list(self.joints.values()), robot.joint_names)
 
     def detected(self, board: CalibrationBoard, robot: RobotModel) -> Sample:
         """Return the sample with its detected board.

@@ -15,7 +15,7 @@ from genima.cameras.calibration_file import CameraCalibration, Frames
 from genima.cameras.camera import Parent
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference
+from genima.robot.rigid_transforms import pose_distance
 from genima.types import Image, Joints
 from genima_calibration.board_detection import Detection, detected_board
 from genima_calibration.detection_diagnosis import diagnose
@@ -118,7 +118,7 @@ class Session:
         """Return the name of a sample of nearly the same pose; None without one."""
         T_base_flange = self.robot.link_poses(joints.positions)[-2]
         for name, sample in self._samples.items():
-            metres, angle = difference(T_base_flange, self.robot.link_poses(sample.joints)[-2])
+            metres, angle = pose_distance(T_base_flange, self.robot.link_poses(sample.joints)[-2])
             if metres < _SAME[0] and angle < _SAME[1]:
                 return name
         return None
@@ -132,7 +132,7 @@ class Session:
         self.require_camera(info)
         last = max((int(name) for name in self._samples if name.isdecimal()), default=0)
         name = next(name for i in count(last + 1) if not sample_exists(self.folder, name := f"{i:04d}"))
-        by_name = self.robot.by_name(joints.positions, self.robot.gripper_position(joints.gripper))
+        by_name = self.robot.joints_by_name(joints.positions, self.robot.gripper_position(joints.gripper))
         save_sample(self.folder, RawSample(name, self.view, image, by_name, info))
         self.info = info
         self._samples = {**self._samples, name: Sample(name, joints.positions, detection)}

@@ -18,7 +18,7 @@ from pydantic import Field
 from genima.errors import GenimaError
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import (
     CLOCK_WATCH,
     TELEOP_RATE,
@@ -38,7 +38,7 @@ from genima_cli.teleop_session import Key, TeleopSession, attach_operator, requi
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima.cameras.camera import Camera
-    from genima.cameras.rig import Device
+    from genima.cameras.camera_devices import CameraDevice
     from genima.cell import Cell
 
 _NODES = ("calibrator",)  # of a running robot
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     """Calibrate; return the exit code: 1 when a simulated camera's pose was not found."""
     options = parse_options(CalibrateLive, "genima calibrate live", argv, "./genima calibrate live --sim --auto")
     _require_possible(options)
-    with interruptible():
+    with interrupt_on_signals():
         if options.sim:
             return _simulate(options)
         if options.robot_ip:
@@ -217,7 +217,7 @@ def _calibrator(options: CalibrateLive, cell: Cell, parent: Literal["base", "fla
     )  # fmt: skip
 
 
-def _device(options: CalibrateLive, cell: Cell) -> Device:
+def _device(options: CalibrateLive, cell: Cell) -> CameraDevice:
     """Return the connection of the camera to calibrate."""
     if options.view is None or options.view not in cell.rig:
         raise GenimaError(f"--view {options.view}: cell {cell.name} has {', '.join(cell.rig) or 'no cameras'}")
@@ -326,11 +326,11 @@ def _compare(out: Path, truth: Camera) -> int:
     import numpy as np
 
     from genima.cameras.calibration_file import CameraCalibration
-    from genima.robot.rigid_transforms import difference
+    from genima.robot.rigid_transforms import pose_distance
 
     path = out / f"{truth.view}.yaml"
     found = CameraCalibration.load(path)
-    metres, angle = difference(found.camera.T_parent_camera, truth.T_parent_camera)
+    metres, angle = pose_distance(found.camera.T_parent_camera, truth.T_parent_camera)
     off, sure = (1e3 * metres, float(np.degrees(angle))), found.sigma or (np.nan, np.nan)
     rows = zip(("mm", "deg"), off, sure, strict=True)
     parts = [f"{value:.3f} {unit} (1 sigma as stated: {sigma:.3f})" for unit, value, sigma in rows]

@@ -11,7 +11,7 @@ import tyro
 
 from genima.errors import GenimaError
 from genima.system.command_line import Seconds, parse_options
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_cli.join_graph import GraphOptions, joined_graph
 from genima_nodes.ros.ros_environment import joining_environment
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     """Send the request, and print the answer; return the exit code."""
     options = parse_options(Request, "genima call", argv, example="./genima call stop")
     os.environ.update(joining_environment(options.dds))
-    with interruptible():
+    with interrupt_on_signals():
         print(_ask(CALLS[options.name], options))
     return 0
 

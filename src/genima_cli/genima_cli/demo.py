@@ -19,7 +19,7 @@ from genima.io.outputs import output_lock, require_free
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.registry import GENIMA, require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, parse_options
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import (
     NodeSpec,
     Value,
@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
     out = out.absolute()
     _make_folder(out.parent)
     report = Report(options.task, options.episodes)
-    with output_lock(out, "run"), interruptible():
+    with output_lock(out, "run"), interrupt_on_signals():
         _clear(out, options.overwrite)
         try:
             _run(options, processes, views, out, report)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import VIRTUAL, Camera
-from genima.cameras.rig import Device
+from genima.cameras.camera_devices import CameraDevice
 from genima.doctor import (
     Finding,
     Group,
@@ -52,7 +52,7 @@ _SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
 class Files:
     """Contents of the configuration files, as far as readable."""
 
-    rig: Mapping[str, Device]
+    rig: Mapping[str, CameraDevice]
     robot: RobotModel | None
     spec: PolicySpec | None
     cameras: Mapping[str, Camera]
@@ -116,7 +116,7 @@ def _check_other_clock(host: str | None) -> Iterator[Finding]:
         yield clock.check_other_clock(host)
 
 
-def _check_serials(rig: Mapping[str, Device]) -> Iterator[Finding]:
+def _check_serials(rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
     if not rig:
         return
     try:

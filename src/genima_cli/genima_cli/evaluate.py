@@ -22,7 +22,7 @@ from genima.policy.base import Policy
 from genima.policy.genima import GenimaPolicy
 from genima.policy.registry import GENIMA, PolicyOptions, load_policy
 from genima.policy.temporal_ensemble import EnsemblePolicy
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_sim.simulators import get_simulator
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ def run(options: Evaluate) -> int:
         policy = EnsemblePolicy(policy, options.ensemble)
     if options.out:
         require_writable(options.out)
-    with interruptible(), open_results(options.out, settings(options, cell, folders), options.overwrite) as results:
+    with (
+        interrupt_on_signals(),
+        open_results(options.out, settings(options, cell, folders), options.overwrite) as results,
+    ):
         seeds = range(options.seed, options.seed + options.episodes)
         todo = [seed for seed in seeds if seed not in set(results.seeds)]
         if len(todo) < len(seeds):

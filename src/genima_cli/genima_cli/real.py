@@ -20,7 +20,7 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.system.command_line import parse_options
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec, real_robot_stack, real_robot_stack_without_policy
 from genima_cli.join_graph import joined_graph
 from genima_cli.sampling_parameters import sampling_parameters
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     environment = robot_environment()
     os.environ.update(environment)  # this process joins the same graph
     nodes = [process.node for process in processes if process != CLOCK_WATCH]
-    with interruptible(), ExitStack() as stack:
+    with interrupt_on_signals(), ExitStack() as stack:
         driver = stack.enter_context(joined_graph("real"))
         require_alone(driver, nodes)
         logs = options.logs or Path("runs") / "real" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"

@@ -15,7 +15,7 @@ from pydantic import Field
 from genima.errors import GenimaError
 from genima.system.command_line import Episodes, Seed, Workers, parse_options
 from genima.system.ros_names import require_topic
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import (
     CLOCK_WATCH,
     NodeSpec,
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
         Record, "genima record", argv, example="./genima record --lockstep --task push_button --episodes 20"
     )
     _require_possible(options)
-    with interruptible():
+    with interrupt_on_signals():
         if options.lockstep:
             from genima_sim import (
                 demo_recorder as lockstep,  # imported here and below: after the options are checked

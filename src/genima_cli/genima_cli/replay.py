@@ -16,7 +16,7 @@ from pydantic import Field
 
 from genima.errors import GenimaError
 from genima.system.command_line import REPLAY_SPEED, Seed, parse_options
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import NodeSpec, Value, leader_follower_nodes, simulator
 from genima_cli.join_graph import GraphOptions
 from genima_cli.supervisor import Supervisor
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         raise GenimaError(f"cell {cell.name}: its robot is {cell.robot.name}, that of {options.demo} {robot.name}")
     speed = options.speed or (1.0 if options.sim else _REAL_SPEED)
     seconds = float(episode.stamps[-1] - episode.stamps[0]) / speed
-    with interruptible():
+    with interrupt_on_signals():
         try:
             if options.sim:
                 return _simulate(options, cell or _simulated_cell(options.demo, robot), speed, seconds)

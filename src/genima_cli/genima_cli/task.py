@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima.system.command_line import Seconds, parse_options
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_cli.join_graph import GraphOptions, joined_graph
 from genima_nodes.ros.ros_environment import joining_environment
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         raise GenimaError('instruction: empty; give a text such as "push down the maroon button"')
     os.environ.update(joining_environment(options.dds))
     with (
-        interruptible(),
+        interrupt_on_signals(),
         joined_graph("task", options.namespace) as driver,
         tqdm(bar_format="{desc}", disable=None) as line,
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from genima.system.command_line import Episodes, Seed, parse_options
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import teleop_stack
 from genima_cli.teleop_session import Key, TeleopSession, require_terminal, teleop_session
 from genima_sim.tasks import get_task
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     from genima.cell import load_cell  # only here: for --help, nothing slow is imported
 
     cell = load_cell(options.cell)
-    with interruptible():
+    with interrupt_on_signals():
         with teleop_session(teleop_stack(cell, "expert" if expert else "jog"), options.logs) as session:
             return _run_expert(options, session) if expert else _run_manual(options, session)
 

@@ -19,7 +19,7 @@ from genima.cell import ROS_DRIVER
 from genima.control.setpoint_follower import PERIOD, SetpointFollower
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
-from genima.robot.model import pick
+from genima.robot.model import select_by_name
 from genima.types import Command, Joints
 from genima_nodes.drivers.controller_messages import controller_target
 from genima_nodes.ros import messages, parameters, qos
@@ -73,7 +73,7 @@ class ArmAdapterNode(Node):
         self._diagnostics.add_value(
             "stamps", lambda: "the driver's" if self._stamped else "of arrival: the driver gives none"
         )
-        self._diagnostics.add_value("following", lambda: self._follower.follows)  # else the arm holds
+        self._diagnostics.add_value("following", lambda: self._follower.is_following)  # else the arm holds
         self._received_at = self._diagnostics.add_topic("joint_command")
         self._sent = self._diagnostics.add_topic("target")
         self._states = self._diagnostics.add_topic("arm joints")
@@ -101,7 +101,7 @@ class ArmAdapterNode(Node):
             return  # a gripper's, on the same topic
         self._states.tick()
         try:
-            measured = pick("the driver's joint state", message.name, message.position, self._names)
+            measured = select_by_name("the driver's joint state", message.name, message.position, self._names)
             self._robot.require_in_range(measured)
         except GenimaError as error:
             self._states.drop()
@@ -158,7 +158,7 @@ class ArmAdapterNode(Node):
             raise GenimaError(f"its stamps are {abs(age):.2f} s {side}: it comes late, or two machines' clocks differ")
         if self._measured is None or time.monotonic() - self._measured_at > _SILENT:
             raise GenimaError("it cannot be followed without the arm's joint states")
-        if self._follower.follows:
+        if self._follower.is_following:
             return
         told = self._follower.position
         if told is None:

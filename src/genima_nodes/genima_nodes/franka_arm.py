@@ -18,7 +18,7 @@ from std_srvs.srv import Trigger
 
 from genima.cell import OWN_DRIVER
 from genima.errors import GenimaError
-from genima.robot.model import pick
+from genima.robot.model import select_by_name
 from genima.types import Command, Joints
 from genima_nodes.drivers.libfranka_arm import ArmSettings, ArmState, FrankaArm
 from genima_nodes.ros import messages, parameters, qos
@@ -109,7 +109,9 @@ class FrankaArmNode(Node):
 
     def _on_gripper(self, message: JointState) -> None:
         try:
-            (position,) = pick("the gripper's state", message.name, message.position, [self._robot.gripper_joint])
+            (position,) = select_by_name(
+                "the gripper's state", message.name, message.position, [self._robot.gripper_joint]
+            )
             self._robot.open_fraction(position)
         except GenimaError as error:
             self._diagnostics.set_fault("gripper", str(error))

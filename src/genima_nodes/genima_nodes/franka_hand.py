@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 
 from genima.cell import OWN_DRIVER
 from genima.errors import GenimaError
-from genima.robot.model import limit_fraction, pick
+from genima.robot.model import limit_fraction, select_by_name
 from genima_nodes.drivers.libfranka_hand import FrankaHand
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
@@ -67,7 +67,7 @@ class FrankaHandNode(Node):
     def _on_command(self, message: JointState) -> None:
         self._received_at.tick()
         try:
-            (fraction,) = pick("the command", message.name, message.position, [self._robot.gripper_joint])
+            (fraction,) = select_by_name("the command", message.name, message.position, [self._robot.gripper_joint])
             wish = limit_fraction(fraction)
         except GenimaError as error:
             self._received_at.drop()

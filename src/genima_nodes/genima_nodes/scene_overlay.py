@@ -172,7 +172,7 @@ class SceneOverlayNode(Node):
         if view in look.compared:
             difference = look.compared[view].difference
             verdict = "matches" if difference <= self._match else "differs"
-            return add_caption(look.compared[view].picture(), f"{view} {difference:.2%}: {verdict}")
+            return add_caption(look.compared[view].overlay(), f"{view} {difference:.2%}: {verdict}")
         reference = self._references.get(view)
         h, w = _BLANK if reference is None else reference.image.shape[:2]
         return add_caption(np.full((h, w, 3), _GREY, np.uint8), f"{view}: {look.problems.get(view, _NO_EPISODE)}")

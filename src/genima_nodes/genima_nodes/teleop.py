@@ -251,7 +251,7 @@ class TeleopNode(Node):
     def _on_separate_gripper(self, message: JointState) -> None:
         """Handle a joint state of the gripper alone."""
         try:
-            fraction = self._leader.gripper_in(message.name, message.position)
+            fraction = self._leader.gripper_fraction(message.name, message.position)
         except GenimaError as error:
             self._diagnostics.set_fault("leader's gripper", str(error))
             return
@@ -272,7 +272,7 @@ class TeleopNode(Node):
         return "published" if self._sample.velocities is not None else "finite differences (none published)"
 
     def _check(self) -> None:
-        self._mirror.watch(messages.now(self))
+        self._mirror.check_timeout(messages.now(self))
         if self._mirror.phase in (FollowerState.PAUSED, FollowerState.HELD):
             self._publish_pause()
         if self._mirror.phase is FollowerState.HELD:

@@ -60,7 +60,7 @@ class Simulation:
         self.cameras: Mapping[str, Camera] = cameras or load_cameras("sim")
         if board is not None:
             size = _BOARD_CAMERA_SIZE
-            self.cameras = {view: camera.scaled(size, size) for view, camera in self.cameras.items()}
+            self.cameras = {view: camera.scale(size, size) for view, camera in self.cameras.items()}
         self._board_offset = _BOARD_OFFSET.copy()
         if facing is not None:
             self._board_offset[-1] = self._turn_to(facing)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from genima.cameras.camera import Camera
-from genima.cameras.tiling import fit, tile
+from genima.cameras.tiling import crop_square, tile
 from genima.closed_loop import run_episode
 from genima.control.chunk_stream import ChunkStream, Mode
 from genima.control.command_guard import CommandGuard
@@ -39,14 +39,14 @@ class TrueDrawings:
     def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         self.seeds.append(seed)
         size, spec = self.spec.view_size, self.spec
-        seen = {view: fit(observation.images[view], size) for view in spec.views}
+        seen = {view: crop_square(observation.images[view], size) for view in spec.views}
         k = min(round(observation.stamp * DEMO_HZ) + K, len(self.trajectory.positions)) - 1
         target, gripper_open = self.trajectory.positions[k], bool(self.trajectory.gripper[k] > 0.5)
         now = observation.joints.positions
         drawn = tile(
             {
                 view: draw_targets(
-                    image, self.cameras[view].fitted(size), self.robot, spec.appearance, target, gripper_open, now
+                    image, self.cameras[view].crop_square(size), self.robot, spec.appearance, target, gripper_open, now
                 )
                 for view, image in seen.items()
             },

@@ -20,7 +20,7 @@ from cells import write_cell
 from launch_arguments import RECORDED, declared
 from untrained import save_checkpoints
 
-from genima.cameras.rig import load_rig
+from genima.cameras.camera_devices import load_camera_devices
 from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima.io import paths
@@ -131,7 +131,7 @@ def test_processes_are_installed() -> None:
 
 
 def test_several_cameras_are_several_nodes() -> None:
-    rig = load_rig("four_d415")
+    rig = load_camera_devices("four_d415")
     nodes = [process.node for process in processes.real_robot_stack(load_cell("fr3_own_driver"))]
     assert len(set(nodes)) == len(nodes)
     assert {f"{view}_camera" for view in rig} <= set(nodes)

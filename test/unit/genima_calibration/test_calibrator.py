@@ -32,7 +32,7 @@ from genima.cameras.intrinsics import CameraIntrinsics
 from genima.control import command_guard
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference, inverse, pose, transform
+from genima.robot.rigid_transforms import inverse, pose, pose_distance, transform
 from genima.types import Joints
 from genima_calibration.board_detection import detect
 from genima_calibration.calibrator import CalibratorNode
@@ -274,7 +274,7 @@ def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path:
     session = taken(tmp_path, shot)
     result = session.compute(session.samples, INFO)
     assert result.calibration is not None, result.text
-    off, angle = difference(result.calibration.camera.T_parent_camera, truth("base").T_parent_camera)
+    off, angle = pose_distance(result.calibration.camera.T_parent_camera, truth("base").T_parent_camera)
     assert off < 3e-3 and angle < np.radians(0.3)
     assert result.samples == tuple(f"{i:04d}" for i in range(1, 9)) and result.next_pose is not None
     (tmp_path / "0009.png").write_bytes(b"a crash while it was written")
@@ -304,7 +304,7 @@ def test_what_samples_cannot_tell_is_said(tmp_path: Path, shot: Any) -> None:
             {"board": CalibrationBoard("charuco", 6, 5, 0.036, 0.027, "5X5_50")},
             "sample 0001 in .* cannot be gone on with",
         ),
-        ({"robot": RobotModel.load("fr3")}, "sample 0001 lacks fr3_joint1"),
+        ({"robot": RobotModel.load("fr3")}, "sample 0001: joints missing (fr3_joint1"),
     ],
 )
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, shot: Any, changed: Any, words: str) -> None:
@@ -398,7 +398,7 @@ def test_a_tour_takes_the_boards_corners_for_what_hangs_lowest() -> None:
 
 
 def test_an_arm_without_a_known_shape_does_not_move_by_itself() -> None:
-    with pytest.raises(GenimaError, match="only the robots panda and fr3"):
+    with pytest.raises(GenimaError, match="no meshes; use panda or fr3"):
         forbidden_regions(replace(PANDA, dh=PANDA.dh + 0.1, name="other"), None, 0.0)
     with pytest.raises(GenimaError, match="its lowest and its highest corner"):
         forbidden_regions(PANDA, [1.0, 2.0], 0.0)
@@ -427,7 +427,7 @@ def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> N
     assert former.read_text() == "what was there"
     saved = CameraCalibration.load(tmp_path / "out" / "front.yaml")
     assert saved.frames is not None and (saved.frames.parent, saved.frames.camera) == ("panda_link0", FRAME)
-    off, angle = difference(saved.camera.T_parent_camera, studio.at.T_parent_camera)
+    off, angle = pose_distance(saved.camera.T_parent_camera, studio.at.T_parent_camera)
     assert off < 5e-3 and angle < np.radians(0.5)
     raw = list(load_samples(tmp_path / "samples", sample_names(tmp_path / "samples")))
     assert RobotImage.of(raw[0], PANDA).joints.gripper == pytest.approx(0.1)
@@ -437,7 +437,7 @@ def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> N
     told = transforms[-1].transforms[0]
     assert (told.header.frame_id, told.child_frame_id) == (FRAME, "front_board")
     T = studio.at.T_camera_board(PANDA, studio.cell.positions)
-    metres, angle = difference(transform_from(told), T)
+    metres, angle = pose_distance(transform_from(told), T)
     assert metres < 0.01 and angle < np.radians(2)
     shown = messages.image_from(images[-1])
     assert shown.shape == (LENS.height + 3 * 18, LENS.width, 3)
@@ -466,7 +466,7 @@ def test_a_sample_is_taken_of_an_arm_that_stands_and_a_board_that_is_seen(graph:
     cell.trembling = False
     studio.ready()
     cell.names = [name.replace("panda", "fr3") for name in PANDA.joint_names]
-    studio.problem("lacks panda_joint1")
+    studio.problem("joints missing (panda_joint1")
     cell.names = list(PANDA.joint_names)
     studio.ready()
     cell.frame = "wrist_color_optical_frame"
@@ -485,7 +485,7 @@ def test_without_camera_info_nothing_is_taken(graph: Graph, tmp_path: Path) -> N
     assert not studio.ask("take").success
     studio.cell.info.k[:] = 0.0
     studio.cell.without_info = False
-    studio.problem("camera without intrinsics")
+    studio.problem("camera_info: no intrinsics")
 
 
 @pytest.mark.any_pace
@@ -529,7 +529,7 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
     status = studio.until(lambda s: s.automatic_words and not s.automatic, "it does not end", seconds=60)
     assert status.automatic_words.startswith("done") and 5 <= len(status.samples) <= 9, status.automatic_words
     found = studio.node.result().calibration
-    off, angle = difference(found.camera.T_parent_camera, studio.at.T_parent_camera)
+    off, angle = pose_distance(found.camera.T_parent_camera, studio.at.T_parent_camera)
     assert off < 5e-3 and angle < np.radians(0.4)
     said = np.array([message.position for message in studio.cell.commands])
     assert np.ptp(said[:, 7]) < 0.02  # the gripper holds what it holds

@@ -25,7 +25,7 @@ from genima.cameras.robot_depth import RobotDepth
 from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference, moved
+from genima.robot.rigid_transforms import apply_twist, pose_distance
 from genima.types import Command, Image, Joints
 from genima_calibration.background_image import estimate_background, expected_motion, normalize_exposure
 from genima_calibration.bag_samples import _stationary_images
@@ -54,7 +54,7 @@ def shot() -> tuple[RobotImageSet, Sequence[Image]]:
     image_set = generator.random_set(seed=6, count=5)
     images = [cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA) for image in generator.images(image_set)]
     generator.close()
-    lens = CameraIntrinsics.of(image_set.intrinsics.camera("camera", "base", np.eye(4)).scaled(320, 240))
+    lens = CameraIntrinsics.of(image_set.intrinsics.camera("camera", "base", np.eye(4)).scale(320, 240))
     lens = lens.with_parameters(lens.parameters)  # as plain numbers
     return replace(image_set, intrinsics=lens), images  # half their size: quicker
 
@@ -97,7 +97,7 @@ def cameras() -> dict[str, Camera]:
 
 
 def bumped(camera: Camera, twist: np.ndarray = BUMP) -> Camera:
-    return replace(camera, T_parent_camera=moved(camera.T_parent_camera, twist))
+    return replace(camera, T_parent_camera=apply_twist(camera.T_parent_camera, twist))
 
 
 def checked(camera: Camera, robot: RobotModel, image: Image, joints: Joints) -> PoseCheck:
@@ -125,9 +125,9 @@ def test_the_drawn_robot_is_where_the_simulator_shows_it(
 
 @pytest.mark.parametrize("axis", range(6))
 def test_outlines_shift_as_their_derivatives_say(axis: int, cameras: dict[str, Camera], robot: RobotModel) -> None:
-    camera = cameras["front"].scaled(640, 640)
+    camera = cameras["front"].scale(640, 640)
     depth, T, twist = RobotDepth(robot, camera), camera.T_parent_camera, 0.004 * np.eye(6)[axis]
-    before, after = (Outline.of(depth.render(at, robot.home, 0.5), camera) for at in (T, moved(T, twist)))
+    before, after = (Outline.of(depth.render(at, robot.home, 0.5), camera) for at in (T, apply_twist(T, twist)))
     depth.close()
     np.testing.assert_allclose(np.linalg.norm(before.normals, axis=1), 1)
     expected = before.shift(twist)
@@ -172,9 +172,9 @@ def test_what_is_behind_a_moving_thing_is_found() -> None:
 
 def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
     image_set, images = shot
-    guess = moved(image_set.T_base_camera, np.array([0.06, -0.05, 0.06, 0.1, -0.1, 0.08]))  # 10 cm, 9 deg
+    guess = apply_twist(image_set.T_base_camera, np.array([0.06, -0.05, 0.06, 0.1, -0.1, 0.08]))  # 10 cm, 9 deg
     found = locate_camera(photos_of(image_set, images), image_set.intrinsics, robot, guess)
-    metres, angle = difference(found.T_base_camera, image_set.T_base_camera)
+    metres, angle = pose_distance(found.T_base_camera, image_set.T_base_camera)
     assert metres < 5e-3 and np.degrees(angle) < 0.4
     assert metres < 5 * found.sigma[0] and found.sigma[0] < 5e-3
     assert found.found > 0.8 and found.pixels < 0.8
@@ -186,7 +186,7 @@ def test_a_guess_that_leads_nowhere_is_done_without(
     image_set, images = shot
     behind = image_set.T_base_camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
     found = locate_camera(photos_of(image_set, images)[:3], image_set.intrinsics, robot, behind)
-    metres, angle = difference(found.T_base_camera, image_set.T_base_camera)
+    metres, angle = pose_distance(found.T_base_camera, image_set.T_base_camera)
     assert metres < 5e-3 and np.degrees(angle) < 0.4
 
 
@@ -356,13 +356,15 @@ def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
 ) -> None:
     image_set, images = shot
     samples = write_samples(tmp_path / "samples", "front", image_set.intrinsics, photos_of(image_set, images), robot)
-    wrong = CameraCalibration(image_set.intrinsics.camera("front", "base", moved(image_set.T_base_camera, 0.8 * BUMP)))
+    wrong = CameraCalibration(
+        image_set.intrinsics.camera("front", "base", apply_twist(image_set.T_base_camera, 0.8 * BUMP))
+    )
     wrong.save(tmp_path / "before")
     guess = tmp_path / "before" / "front.yaml"
     assert robot_main([str(samples), "--guess", str(guess), "--out", str(tmp_path / "found")]) == 0
     assert "sure to" in capsys.readouterr().out
     found = CameraCalibration.load(tmp_path / "found" / "front.yaml")
-    assert difference(found.camera.T_parent_camera, image_set.T_base_camera)[0] < 5e-3
+    assert pose_distance(found.camera.T_parent_camera, image_set.T_base_camera)[0] < 5e-3
     assert found.method == "outlines of the robot" and found.sigma and found.sigma[0] < 5
 
     picture = tmp_path / "check.png"

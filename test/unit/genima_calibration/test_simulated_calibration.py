@@ -26,7 +26,7 @@ from genima.control.collision import SelfCollision
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import difference, inverse
+from genima.robot.rigid_transforms import inverse, pose_distance
 from genima.targets import Appearance, place_spheres
 from genima.types import Image
 from genima_calibration.board_detection import Detection, detect
@@ -173,14 +173,14 @@ def test_spheres_are_drawn_with_an_estimated_calibration_where_they_truly_are(
     outcome = calibrate(samples, setup.board, setup.intrinsics, robot, setup.parent)
     estimated = calibration(outcome, view, setup.board, "2026-11-22").camera
     truth = setup.intrinsics.camera(view, setup.parent, setup.T_parent_camera)
-    metres, angle = difference(estimated.T_parent_camera, truth.T_parent_camera)
+    metres, angle = pose_distance(estimated.T_parent_camera, truth.T_parent_camera)
     assert metres < 3e-3 and angle < np.radians(0.3)
     rng, off, raw = np.random.default_rng(0), list[float](), list[float]()
     for q in setup.positions:
         for target in np.clip(q + rng.uniform(-0.3, 0.3, (20, 7)), robot.position_min, robot.position_max):
-            true = sphere_centres(truth.fitted(256), robot, q, target)
+            true = sphere_centres(truth.crop_square(256), robot, q, target)
             inside = np.all((true > 0) & (true < 256), axis=1)
-            drawn = sphere_centres(estimated.fitted(256), robot, q, target)
+            drawn = sphere_centres(estimated.crop_square(256), robot, q, target)
             off += np.linalg.norm(drawn - true, axis=1)[inside].tolist()
             bent = sphere_centres(truth, robot, q, target)  # through the lens, as in the image before it is rectified
             straight = sphere_centres(replace(truth, distortion=(0.0,) * 5), robot, q, target)

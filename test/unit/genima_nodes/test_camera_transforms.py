@@ -75,10 +75,13 @@ def test_a_realsense_is_hung_15_mm_beside_its_colour_sensor() -> None:
 @pytest.mark.parametrize(
     ("others", "words"),
     [
-        ([*DRIVER, ("panda_link0", LINK, np.eye(4))], "front_link hangs under panda_link0 already"),
-        ([*DRIVER, ("map", LINK, np.eye(4))], "front_link hangs under map already"),
-        ([("panda_link0", LINK, np.eye(4))], "front_link hangs under panda_link0 already"),
-        ([("world", "panda_link0", np.eye(4)), ("world", OPTICAL, np.eye(4))], "hangs under world already, as panda"),
+        ([*DRIVER, ("panda_link0", LINK, np.eye(4))], r"front_link: has a parent already \(panda_link0\)"),
+        ([*DRIVER, ("map", LINK, np.eye(4))], r"front_link: has a parent already \(map\)"),
+        ([("panda_link0", LINK, np.eye(4))], r"front_link: has a parent already \(panda_link0\)"),
+        (
+            [("world", "panda_link0", np.eye(4)), ("world", OPTICAL, np.eye(4))],
+            r"in the tree of panda_link0 already \(root world\)",
+        ),
     ],
 )
 def test_a_camera_that_hangs_already_is_refused(others: Any, words: str) -> None:
@@ -88,9 +91,9 @@ def test_a_camera_that_hangs_already_is_refused(others: Any, words: str) -> None
 
 def test_a_frame_has_one_parent_and_is_not_its_own() -> None:
     made = tree(("a", "b", np.eye(4)), ("b", "c", np.eye(4)))
-    with pytest.raises(GenimaError, match="c hangs under b and under a"):
+    with pytest.raises(GenimaError, match=r"c: two parents \(b, a\)"):
         made.add("a", "c", np.eye(4))
-    with pytest.raises(GenimaError, match="a hangs under itself"):
+    with pytest.raises(GenimaError, match="a: cycle"):
         made.add("c", "a", np.eye(4))
     assert made.root("c") == "a" and list(made.ancestors("c")) == ["b", "a"]
 
@@ -160,7 +163,7 @@ def test_without_a_driver_the_axes_are_turned(graph: Graph) -> None:
 def test_a_camera_that_somebody_else_hangs_is_left_alone(graph: Graph, calibrated: Path) -> None:
     room = Room(graph, calibrated)
     room.say(*DRIVER, ("base", LINK, np.eye(4)))
-    graph.until(graph.reports_fault("camera_transforms", "front_link hangs under base already"), "no complaint")
+    graph.until(graph.reports_fault("camera_transforms", "front_link: has a parent already (base)"), "no complaint")
     time.sleep(0.5)
     assert all(len(message.transforms) == 3 for message in room.heard)
 

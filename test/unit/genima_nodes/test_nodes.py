@@ -278,7 +278,7 @@ def test_images_are_rectified_and_those_of_other_lenses_than_calibrated_refused(
     for other, fine in ((replace(lens, fx=18.0, fy=18.0), False), (lens, True)):
         said = other.camera("front", "base", np.eye(4)).camera_info()
         say_lens(CameraInfo(**said | {"d": said["d"].tolist()}))
-        words = "camera front: camera_info does not fit the calibration of front"
+        words = "camera front: camera_info of front: does not fit its calibration"
         condition = graph.has_no_fault("diffusion_agent") if fine else graph.reports_fault("diffusion_agent", words)
         graph.until(condition, "no complaint, or no recovery", shoot)
 
@@ -485,8 +485,8 @@ def test_drawings_from_before_the_task_are_not_followed(graph, arm) -> None:
 @pytest.mark.parametrize(
     "spoil, words",
     [
-        (lambda m: m.position.__setitem__(3, np.nan), "joint state is not finite at panda_joint4"),
-        (lambda m: (m.name.pop(2), m.position.pop(2)), "joint state lacks panda_joint3"),
+        (lambda m: m.position.__setitem__(3, np.nan), "joint state: not finite (panda_joint4)"),
+        (lambda m: (m.name.pop(2), m.position.pop(2)), "joint state: joints missing (panda_joint3)"),
     ],
 )
 def test_bad_joint_states_hold_the_arm(graph, arm, spoil, words) -> None:
@@ -564,7 +564,7 @@ def test_a_drawing_that_is_read_as_joints_outside_the_range_holds_the_arm(graph,
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     graph.nodes[0]._controller.beyond = 3.0
-    words = "reading: panda_joint7: 3.79 rad is outside its range -2.90 .. 2.90"
+    words = "reading: panda_joint7: outside its range -2.90 .. 2.90 (3.79 rad)"
     graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
     graph.until(lambda: not moving(arm.commands), "the arm goes to its limit", arm.see)
     assert messages.command_from(arm.commands[-1], PANDA).positions[6] == pytest.approx(PANDA.home[6], abs=0.01)
@@ -574,8 +574,8 @@ def test_a_drawing_that_is_read_as_joints_outside_the_range_holds_the_arm(graph,
     "spoil, words",
     [
         (lambda m: setattr(m.header, "stamp", Time()), "joint state is not stamped"),
-        (lambda m: m.position.__setitem__(5, 114.6), "panda_joint6: 114.60 rad is outside .*are these degrees"),
-        (lambda m: m.position.__setitem__(7, 40.0), "finger_joint: 40 is outside its travel"),
+        (lambda m: m.position.__setitem__(5, 114.6), r"panda_joint6: outside .* \(114.60 rad\).*are these degrees"),
+        (lambda m: m.position.__setitem__(7, 40.0), r"finger_joint: outside its travel \(40"),
     ],
 )
 def test_joint_states_that_cannot_be_are_refused_by_name(graph, spoil, words) -> None:

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
-from genima.cameras.rig import load_rig
+from genima.cameras.camera_devices import load_camera_devices
 from genima.errors import GenimaError
 from genima.policy.spec import read_pair
 from genima.robot.model import RobotModel
@@ -69,7 +69,7 @@ def test_topics_are_somebodys(file: Path) -> None:
 def test_a_real_robot_is_seen_by_all_its_cameras() -> None:
     seen = displays(ROOT / "config" / "rviz" / "real_robot.rviz")
     shown = {display["Topic"]["Value"] for display in seen if "Topic" in display}
-    for view in load_rig("four_d415"):
+    for view in load_camera_devices("four_d415"):
         assert {f"cameras/{view}/color/image_raw", f"drawn_target/{view}/image"} <= shown
 
 

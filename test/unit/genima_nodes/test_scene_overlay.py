@@ -16,7 +16,7 @@ from ros_graph import Graph
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from genima.cameras.scene_comparison import BELONGS, STANDS
+from genima.cameras.scene_comparison import LIVE_COLOUR, REFERENCE_COLOUR
 from genima.data.episodes.bag import compressed_topic, raw_topic
 from genima.errors import GenimaError
 from genima.io import paths
@@ -96,13 +96,13 @@ def test_pictures_come_while_somebody_looks(graph: Graph, tmp_path: Path) -> Non
     sheets = graph.subscribe(Image, "scene_overlay/image", qos.IMAGE)
 
     def drawn(pictures: list[Image]) -> bool:
-        return bool(pictures) and (messages.image_from(pictures[-1]) == BELONGS).all(axis=-1).any()
+        return bool(pictures) and (messages.image_from(pictures[-1]) == REFERENCE_COLOUR).all(axis=-1).any()
 
     graph.until(lambda: drawn(front) and drawn(sheets), "no pictures", lambda: studio.see(at=50))
     assert front[-1].header.frame_id == "front_optical"
     picture = messages.image_from(front[-1])[CAPTION:]
     assert picture.shape == (SIZE, SIZE, 3)
-    for colour, first in ((BELONGS, 20), (STANDS, 50)):
+    for colour, first in ((REFERENCE_COLOUR, 20), (LIVE_COLOUR, 50)):
         assert np.nonzero((picture == colour).all(axis=-1))[1].min() == pytest.approx(first, abs=2)
     sheet = messages.image_from(sheets[-1])
     np.testing.assert_array_equal(sheet[: SIZE + CAPTION, :SIZE], messages.image_from(front[-1]))
@@ -140,7 +140,7 @@ def test_the_picture_is_saved(graph: Graph, tmp_path: Path) -> None:
     (file,) = (tmp_path / "saved").iterdir()
     picture = cv2.imread(str(file))[..., ::-1]
     assert picture.shape[0] > SIZE and picture.shape[1] > 2 * SIZE
-    assert (picture == BELONGS).all(axis=-1).any() and (picture == STANDS).all(axis=-1).any()
+    assert (picture == REFERENCE_COLOUR).all(axis=-1).any() and (picture == LIVE_COLOUR).all(axis=-1).any()
     former = file.read_bytes()
     assert studio.save().success
     kept = [other for other in file.parent.iterdir() if other != file]
@@ -164,7 +164,7 @@ def test_a_picture_that_cannot_be_written_is_told(graph: Graph, tmp_path: Path) 
     "what, words",
     [
         ({"silent": "wrist"}, "wrist: no image for 1 s"),
-        ({"size": 120}, "front: image is 120x120, the episode's is 100x100"),
+        ({"size": 120}, "front: image: size differs from the episode's (120x120, 100x100)"),
     ],
 )
 def test_a_camera_that_fails_is_told_and_never_matches(graph: Graph, tmp_path: Path, what: Any, words: str) -> None:

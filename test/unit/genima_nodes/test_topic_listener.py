@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 
 from genima.cameras.calibration_file import load_cameras
-from genima.cameras.rig import Device
+from genima.cameras.camera_devices import CameraDevice
 from genima.doctor import Finding, Status
 from genima.robot.model import RobotModel
 from genima.types import Joints
@@ -24,7 +24,7 @@ from genima_nodes.ros.topic_listener import TopicListener
 
 IMAGE = np.zeros((48, 64, 3), np.uint8)
 TOPIC = "cameras/front/color/image_raw"
-RIG = {"front": Device("1", "D415", 64, 48, 20, "base")}
+RIG = {"front": CameraDevice("1", "D415", 64, 48, 20, "base")}
 
 pytestmark = pytest.mark.any_pace
 
@@ -101,7 +101,7 @@ def test_the_joints_of_another_robot_are_named(graph: Graph, listener: TopicList
         say(messages.joints_message(Joints(messages.now(graph.probe), other.home, 1.0), other))
         graph.until(lambda n=n: len(listener._joints.stamps) > n, "nothing is heard")
     finding = found(listener)["joint_states"]
-    assert finding.status is Status.FAIL and "lacks panda_joint1" in finding.found
+    assert finding.status is Status.FAIL and "joints missing (panda_joint1" in finding.found
 
 
 def test_the_node_says_on_diagnostics_what_it_finds(graph: Graph) -> None:

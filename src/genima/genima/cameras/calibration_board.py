@@ -17,7 +17,7 @@ from genima.errors import GenimaError
 from genima.io.files import FileSchema, Positive, Text, atomic_write, read_yaml, validate
 from genima.types import Image
 
-MOST = 1000  # columns or rows: no dictionary has markers for more
+MAX_COUNT = 1000  # columns or rows: the largest dictionary has markers for fewer
 SMALLEST_MARKER, LARGEST_SQUARE = 1e-3, 1.0  # m
 Kind = Literal["charuco", "grid"]
 _PREFIX = "DICT_"
@@ -31,8 +31,8 @@ class BoardSchema(FileSchema):
     """Fields of a board's file; see :class:`CalibrationBoard`."""
 
     kind: Kind
-    columns: Annotated[int, Field(ge=1, le=MOST)]
-    rows: Annotated[int, Field(ge=1, le=MOST)]
+    columns: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+    rows: Annotated[int, Field(ge=1, le=MAX_COUNT)]
     square: Positive
     marker: Positive
     dictionary: Annotated[Text, BeforeValidator(_without_prefix)]
@@ -42,11 +42,11 @@ class BoardSchema(FileSchema):
 
 @dataclass(frozen=True)
 class CalibrationBoard:
-    """A chessboard with markers in its white squares (ChArUco), or a grid of ArUco or AprilTag markers.
+    """Chessboard with markers in its white squares (ChArUco), or grid of ArUco or AprilTag markers.
 
     The board's frame is OpenCV's: seen from the front with its first marker at the top left, the origin is the top left
     corner (of the first square, or of a grid's first marker), x points right along the columns, y down along the rows,
-    and z into the board, away from who looks at it.
+    and z into the board, away from the viewer.
 
     Raises:
         GenimaError: for a board that cannot be printed.
@@ -55,62 +55,63 @@ class CalibrationBoard:
     kind: Kind
     columns: int  # squares of a ChArUco board, markers of a grid
     rows: int
-    square: float  # m, side of a square; of a grid: from marker to marker
+    square: float  # m, side of a square; of a grid: distance between markers' centres
     marker: float  # m, side of a marker, its black border included
     dictionary: str  # OpenCV's name of the markers without DICT_: 5X5_50, APRILTAG_36h11, ...
-    # Of a ChArUco board with an even number of rows: whether its top left square is white and holds a marker, as
-    # calib.io and OpenCV before 4.6 print it. None: unknown; detection tries both, printing takes the new one.
+    # ChArUco boards with an even number of rows: True where the top left square is white with a marker, as printed by
+    # calib.io and OpenCV before 4.6. None: unknown; detection tries both, printing uses the new pattern.
     legacy_pattern: bool | None = None
     first_id: int = 0  # of the markers, which are numbered row by row
 
     def __post_init__(self) -> None:
         if self.kind not in ("charuco", "grid"):
-            raise GenimaError(f"a board's kind is charuco or grid, not {self.kind!r}")
+            raise GenimaError(f"kind: unknown ({self.kind!r}); use charuco or grid")
         if not hasattr(cv2.aruco, _PREFIX + self.dictionary):
             known = sorted(set(dictionaries()))
-            raise GenimaError(f"OpenCV knows no marker dictionary {self.dictionary!r}; it knows {', '.join(known)}")
-        fewest = 3 if self.kind == "charuco" else 1  # 2 x 2 inner corners, or one marker
-        if min(self.columns, self.rows) < fewest or max(self.columns, self.rows) > MOST:
+            raise GenimaError(f"dictionary: unknown to OpenCV ({self.dictionary!r}); use one of {', '.join(known)}")
+        minimum = 3 if self.kind == "charuco" else 1  # 2 x 2 inner corners, or one marker
+        if min(self.columns, self.rows) < minimum or max(self.columns, self.rows) > MAX_COUNT:
             raise GenimaError(
-                f"a {self.kind} board needs {fewest} to {MOST} columns and rows; this has {self.columns} x {self.rows}"
+                f"columns and rows: out of range ({self.columns} x {self.rows}); "
+                f"a {self.kind} board has {minimum} to {MAX_COUNT} each"
             )
         if not SMALLEST_MARKER <= self.marker < self.square < LARGEST_SQUARE:
             raise GenimaError(
-                f"a board's marker must be smaller than its square, both in m; this one has a marker of {self.marker} "
-                f"and a square of {self.square}{self._size_advice()}"
+                "marker and square: marker must be smaller than square, both in m "
+                f"({self.marker}, {self.square}){self._size_advice()}"
             )
         known_markers = len(self._dictionary.bytesList)
         if self.first_id < 0 or self.first_id + self._markers > known_markers:
             first = f" from first_id {self.first_id}" if self.first_id else ""
             raise GenimaError(
-                f"a {self.kind} board of {self.columns} x {self.rows} needs {self._markers} markers{first}, but "
-                f"dictionary {self.dictionary} has {known_markers}; take a larger one"
+                f"dictionary {self.dictionary}: too few markers ({known_markers}, the board needs "
+                f"{self._markers}{first}); use a larger one"
             )
         if self.legacy_pattern is not None and self.kind == "grid":
-            raise GenimaError("legacy_pattern: only a charuco board has one, and this is a grid; leave it out")
+            raise GenimaError("legacy_pattern: not a field of a grid; remove it, or use kind: charuco")
 
     def _size_advice(self) -> str:
         if 0.5 <= self.marker < self.square and 1 <= self.square < 1000:
             unit, factor = ("millimetres", 1000) if self.square >= 10 else ("centimetres", 100)
             return f"; in {unit}? Write square: {self.square / factor:g} and marker: {self.marker / factor:g}"
         if SMALLEST_MARKER <= self.square < self.marker < LARGEST_SQUARE:
-            apart = self.square + self.marker
-            gap = f", or, where {self.square:g} is the gap between markers, square: {apart:g}" * (self.kind == "grid")
+            pitch = self.square + self.marker
+            gap = f", or, where {self.square:g} is the gap between markers, square: {pitch:g}" * (self.kind == "grid")
             return f"; are they swapped? Write square: {self.marker:g} and marker: {self.square:g}{gap}"
-        return f"; allowed are {SMALLEST_MARKER:g} to {LARGEST_SQUARE:g}"
+        return f"; use {SMALLEST_MARKER:g} to {LARGEST_SQUARE:g}"
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height in m, without a margin: from the origin to the far corner."""
+        """Width and height in m, without margin."""
         gap = 0.0 if self.kind == "charuco" else self.square - self.marker
         return self.columns * self.square - gap, self.rows * self.square - gap
 
     @cached_property
     def points(self) -> NDArray[np.float64]:
-        """All points that can be detected (M, 3) in the board's frame, m; their row is their id.
+        """Detectable points (M, 3) in the board's frame, m; the row is the id.
 
-        A ChArUco board's inner corners, row by row, or the four corners of every marker of a grid, clockwise from the
-        top left.
+        Inner corners of a ChArUco board, row by row, or the four corners of every marker of a grid, clockwise from
+        the top left.
         """
         if self.kind == "charuco":
             return np.array(cast(cv2.aruco.CharucoBoard, self.cv_board).getChessboardCorners(), float)
@@ -118,7 +119,7 @@ class CalibrationBoard:
 
     @cached_property
     def cv_board(self) -> cv2.aruco.Board:
-        """As OpenCV's detectors take it."""
+        """Board object of OpenCV's detectors."""
         size, ids = (self.columns, self.rows), np.arange(self.first_id, self.first_id + self._markers)
         if self.kind == "charuco":
             board = cv2.aruco.CharucoBoard(size, self.square, self.marker, self._dictionary, ids)
@@ -128,7 +129,7 @@ class CalibrationBoard:
 
     @cached_property
     def patterns(self) -> tuple[CalibrationBoard, ...]:
-        """The boards that this may be: with the new and the legacy pattern where they differ and nothing is known."""
+        """Candidate boards: new and legacy pattern where they differ and ``legacy_pattern`` is unknown."""
         if self.kind == "charuco" and self.legacy_pattern is None and self.rows % 2 == 0:
             return replace(self, legacy_pattern=False), replace(self, legacy_pattern=True)
         return (self,)
@@ -136,7 +137,7 @@ class CalibrationBoard:
     def has_marker(self, row: Any, column: Any) -> Any:
         """Return whether a square of a ChArUco board at ``row``, ``column`` (arrays, or integers) has a marker.
 
-        All of a grid are.
+        Every cell of a grid has one.
         """
         if self.kind == "grid":
             return np.ones(np.broadcast(row, column).shape, bool)
@@ -144,16 +145,16 @@ class CalibrationBoard:
         return (row + column) % 2 == first
 
     def image(self, pixels_per_metre: float, margin: float = 0.01) -> Image:
-        """The board's front (h, w, 3), with a white ``margin`` in m around it; x right and y down as in the image.
+        """Render the board's front (h, w, 3) with a white ``margin`` in m; x right, y down.
 
-        Every edge is at its place to half a pixel, at any scale: nothing is rounded to whole pixels per square.
+        Edges are exact to half a pixel at any scale: squares are not rounded to whole pixels.
         """
         shape = [round((side + 2 * margin) * pixels_per_metre) for side in self.size]
         x, y = ((np.arange(n) + 0.5) / pixels_per_metre - margin for n in shape)
         column, row = np.floor(x / self.square).astype(int), np.floor(y / self.square).astype(int)
         inside = ((0 <= row) & (row < self.rows))[:, None] & ((0 <= column) & (column < self.columns))
         white = ~inside
-        # where a square holds its marker, and how far into it each pixel is, in cells of the marker
+        # offset of the marker in its square, and position of each pixel in the marker, in cells
         inset = (self.square - self.marker) / 2 if self.kind == "charuco" else 0.0
         cells = self._dictionary.markerSize + 2
         u, v = (
@@ -177,7 +178,7 @@ class CalibrationBoard:
 
     @classmethod
     def from_dict(cls, data: Any, what: str = "board") -> CalibrationBoard:
-        """The inverse of :meth:`to_dict`; ``what`` names the board in errors.
+        """Return the inverse of :meth:`to_dict`; ``what`` is the subject of errors.
 
         Raises:
             GenimaError: for a missing, malformed or unknown field, or a board that cannot be printed.
@@ -189,9 +190,9 @@ class CalibrationBoard:
             raise GenimaError(f"{what}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain YAML types, without what is unknown or usual."""
-        usual = {"legacy_pattern": None, "first_id": 0}
-        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
+        """Return plain YAML types, without fields at their defaults."""
+        defaults = {"legacy_pattern": None, "first_id": 0}
+        return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
 
     @classmethod
     def load(cls, path: Path) -> CalibrationBoard:
@@ -206,7 +207,7 @@ class CalibrationBoard:
         """Write a YAML file.
 
         Raises:
-            GenimaError: when there is no room or no right to.
+            GenimaError: when there is no space or no permission.
         """
         atomic_write(path, yaml.safe_dump(self.to_dict(), sort_keys=False).encode())
 
@@ -221,6 +222,6 @@ class CalibrationBoard:
 
 
 def dictionaries() -> dict[str, int]:
-    """Names of OpenCV's marker dictionaries without DICT_, and their numbers there."""
+    """Return OpenCV's marker dictionaries: names without DICT_, and OpenCV's numbers."""
     names = [name for name in dir(cv2.aruco) if name.startswith(_PREFIX)]
     return {name.removeprefix(_PREFIX): int(getattr(cv2.aruco, name)) for name in names}

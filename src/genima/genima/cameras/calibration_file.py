@@ -1,7 +1,7 @@
-"""A camera's calibration with how it came about, and its file ``calibration/<set>/<view>.yaml``.
+"""Calibration of a camera and its file ``calibration/<set>/<view>.yaml``.
 
-The file has the fields of :class:`genima.cameras.camera.Camera`, and may have those of :class:`CameraCalibration`;
-nothing else. All who use a calibration read it here.
+The file has the fields of :class:`genima.cameras.camera.Camera`, and optionally those of
+:class:`CameraCalibration`. Every user of a calibration loads it here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Array = NDArray[np.float64]
 
 def _quaternion(value: list[float]) -> list[float]:
     if len(value) != 4 or not abs(math.hypot(*value) - 1) < 1e-3:
-        raise ValueError("not a quaternion x, y, z, w of length 1; are these Euler angles, or degrees?")
+        raise ValueError("not a unit quaternion x, y, z, w; are these Euler angles, or degrees?")
     return value
 
 
@@ -58,7 +58,7 @@ def _iso_date(text: str) -> str:
 def _covariance(rows: list[list[float]]) -> list[list[float]]:
     covariance = np.array(rows)
     if np.abs(covariance - covariance.T).max() > 1e-6 * covariance.max() or np.linalg.eigvalsh(covariance)[0] < 0:
-        raise ValueError("not symmetric and positive")
+        raise ValueError("not symmetric and positive semidefinite")
     return rows
 
 
@@ -115,41 +115,41 @@ class CalibrationSchema(FileSchema):
 
 @dataclass(frozen=True)
 class Frames:
-    """Names in ROS."""
+    """Names of the frames in ROS."""
 
     parent: str  # the robot's base or flange, e.g. panda_link0, panda_link8
     camera: str  # the optical frame
 
     @classmethod
     def of(cls, robot: RobotModel, parent: Parent, camera: str, base_frame: str = "", flange_frame: str = "") -> Frames:
-        """The frames of a camera on a robot.
+        """Return the frames of a camera on a robot.
 
         Args:
-            robot: whose frames are called as franka_description does: ``fr3_link0`` and ``fr3_link8``.
-            parent: what carries the camera.
-            camera: its optical frame.
-            base_frame: where the robot's base is called otherwise: ``left_fr3_link0``.
-            flange_frame: the same for its flange.
+            robot: its frames have franka_description's names: ``fr3_link0`` and ``fr3_link8``.
+            parent: link on which the camera is mounted.
+            camera: optical frame.
+            base_frame: other name of the robot's base: ``left_fr3_link0``.
+            flange_frame: other name of its flange.
 
         Raises:
             GenimaError: for a name that tf refuses.
         """
-        given, link = (base_frame, "link0") if parent == "base" else (flange_frame, "link8")
-        return cls(require_frame(given, f"{parent} frame") if given else f"{robot.arm}_{link}", camera)
+        name, link = (base_frame, "link0") if parent == "base" else (flange_frame, "link8")
+        return cls(require_frame(name, f"{parent} frame") if name else f"{robot.arm}_{link}", camera)
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Of each sample against what the other samples say, root mean square."""
+    """Root mean square residuals of the samples, each against the fit of the others."""
 
-    pixels: float  # of a point
-    millimetres: float  # from where the middle of the board should be to where it is seen
-    degrees: float  # the same for its rotation
+    pixels: float  # reprojection of a point
+    millimetres: float  # position of the board's centre
+    degrees: float  # rotation of the board
 
 
 @dataclass(frozen=True)
 class CameraCalibration:
-    """Where a camera is and what its lens does; None where nobody has said."""
+    """Extrinsics and intrinsics of a camera, with their origin; None where unknown."""
 
     camera: Camera
     frames: Frames | None = None
@@ -158,25 +158,25 @@ class CameraCalibration:
     residuals: Residuals | None = None
     covariance: Array | None = None  # (6, 6) of x, y, z in m and turns about them in rad, in the parent's axes
     board: CalibrationBoard | None = None
-    samples: tuple[str, ...] = ()  # that were used
-    outliers: Mapping[str, str] = field(default_factory=dict)  # that were not, and why
+    samples: tuple[str, ...] = ()  # used
+    outliers: Mapping[str, str] = field(default_factory=dict)  # rejected samples, with reasons
 
     @property
     def intrinsics(self) -> CameraIntrinsics:
-        """Of the camera."""
+        """Intrinsics of the camera."""
         return CameraIntrinsics.of(self.camera)
 
     @property
     def sigma(self) -> tuple[float, float] | None:
-        """Standard deviations of the camera's place in mm and of its direction in deg, in their worst directions."""
+        """Largest standard deviations of the camera's position in mm and of its rotation in deg."""
         if self.covariance is None:
             return None
         t, r = (np.linalg.eigvalsh(self.covariance[part, part])[-1] for part in (slice(0, 3), slice(3, 6)))
         return 1e3 * float(np.sqrt(t)), float(np.degrees(np.sqrt(r)))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain YAML types, without what nobody has said."""
-        said = {
+        """Return plain YAML types, without unknown fields."""
+        fields = {
             "frames": self.frames and asdict(self.frames),
             "date": self.date,
             "method": self.method,
@@ -188,35 +188,35 @@ class CameraCalibration:
         }
         return {
             **self.camera.to_dict(),
-            **{key: value for key, value in said.items() if value is not None},
+            **{key: value for key, value in fields.items() if value is not None},
         }
 
     @classmethod
     def from_dict(cls, view: str, data: Any, what: str = "camera calibration") -> CameraCalibration:
-        """The inverse of :meth:`to_dict`; ``what`` names the calibration in errors.
+        """Return the inverse of :meth:`to_dict`; ``what`` is the subject of errors.
 
         Raises:
-            GenimaError: for a missing, unknown, malformed or implausible field, and a view that ROS cannot name.
+            GenimaError: for a missing, unknown, malformed or implausible field, and for a view that is no ROS name.
         """
         require_ros_name(view, f"{what}: view")
-        said = validate(CalibrationSchema, data, what)
-        camera = Camera.from_dict(view, said.model_dump(exclude_none=True))
+        fields = validate(CalibrationSchema, data, what)
+        camera = Camera.from_dict(view, fields.model_dump(exclude_none=True))
         require_plausible(camera, what)
         return cls(
             camera,
-            Frames(**said.frames.model_dump()) if said.frames else None,
-            said.date,
-            said.method,
-            Residuals(**said.residuals.model_dump()) if said.residuals else None,
-            None if said.covariance is None else np.array(said.covariance, float),
-            CalibrationBoard.from_dict(said.board.model_dump(), f"{what}: board") if said.board else None,
-            tuple(said.samples or ()),
-            said.outliers or {},
+            Frames(**fields.frames.model_dump()) if fields.frames else None,
+            fields.date,
+            fields.method,
+            Residuals(**fields.residuals.model_dump()) if fields.residuals else None,
+            None if fields.covariance is None else np.array(fields.covariance, float),
+            CalibrationBoard.from_dict(fields.board.model_dump(), f"{what}: board") if fields.board else None,
+            tuple(fields.samples or ()),
+            fields.outliers or {},
         )
 
     @classmethod
     def load(cls, path: Path, view: str = "") -> CameraCalibration:
-        """Read ``<view>.yaml``, or a file of another name of the ``view``.
+        """Read ``<view>.yaml``, or a file of another name for ``view``.
 
         Raises:
             GenimaError: for a missing or malformed file.
@@ -225,10 +225,10 @@ class CameraCalibration:
         return cls.from_dict(view or path.stem, data, f"camera calibration {path}")
 
     def save(self, folder: Path) -> Path:
-        """Write ``<view>.yaml`` in a folder; returns its path. One that is there is kept, with a date to its name.
+        """Write ``<view>.yaml`` in a folder and return its path; an existing file is kept as a dated backup.
 
         Raises:
-            GenimaError: for what could not be loaded again, and when there is no space or no permission.
+            GenimaError: for a calibration that could not be loaded again, and when there is no space or no permission.
         """
         camera = self.camera
         what = f"camera calibration {folder / camera.view}.yaml"
@@ -236,7 +236,7 @@ class CameraCalibration:
         require_plausible(camera, what)
         head = f"# T_{camera.parent}_camera of the {camera.view} view's optical frame (z forward, x right, y down)"
         if self.sigma:
-            head += f"; sure to {self.sigma[0]:.2f} mm and {self.sigma[1]:.3f} deg (1 sigma)"
+            head += f"; standard deviation {self.sigma[0]:.2f} mm, {self.sigma[1]:.3f} deg"
         path = folder / f"{camera.view}.yaml"
         body = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120)
         backup(path)
@@ -248,7 +248,7 @@ class CameraCalibration:
 
 
 def calibration_folder(name_or_folder: str | Path) -> Path:
-    """A folder of calibrations, ``<view>.yaml`` each: one of ``calibration/`` by its name, or any.
+    """Return a folder of calibrations ``<view>.yaml``: a path, or the name of one in ``calibration/``.
 
     Raises:
         GenimaError: where there is none.
@@ -258,12 +258,12 @@ def calibration_folder(name_or_folder: str | Path) -> Path:
 
 
 def calibration_files(folder: Path) -> list[Path]:
-    """The calibrations in a folder, by view; hidden files, such as those of macOS, are none."""
+    """Return the calibration files of a folder, sorted; hidden files are ignored."""
     return sorted(path for path in folder.glob("*.yaml") if not path.name.startswith("."))
 
 
 def load_cameras(name_or_folder: str | Path) -> Mapping[str, Camera]:
-    """All cameras of a folder of calibrations (:func:`calibration_folder`) by view.
+    """Load the cameras of a folder of calibrations (:func:`calibration_folder`), by view.
 
     Raises:
         GenimaError: where there is none, and for a malformed file.
@@ -271,5 +271,5 @@ def load_cameras(name_or_folder: str | Path) -> Mapping[str, Camera]:
     folder = calibration_folder(name_or_folder)
     cameras = {path.stem: CameraCalibration.load(path).camera for path in calibration_files(folder)}
     if not cameras:
-        raise GenimaError(f"no camera calibration (*.yaml) in {folder}")
+        raise GenimaError(f"calibration folder {folder}: no camera calibration (*.yaml); run ./genima calibrate")
     return cameras

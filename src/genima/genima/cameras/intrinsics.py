@@ -1,4 +1,4 @@
-"""What a camera does to light: focal lengths, principal point and lens distortion."""
+"""Camera intrinsics: focal lengths, principal point and lens distortion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CameraIntrinsics:
-    """A pinhole camera with Brown-Conrady distortion (ROS's plumb_bob). Pixel centres at n + 0.5, as in `Camera`."""
+    """Pinhole camera with Brown-Conrady distortion (ROS plumb_bob). Pixel centres at n + 0.5, as in `Camera`."""
 
     width: int  # px
     height: int  # px
@@ -30,21 +30,21 @@ class CameraIntrinsics:
 
     @property
     def K(self) -> Array:
-        """The camera matrix (3, 3)."""
+        """Camera matrix (3, 3)."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], float)
 
     @property
     def parameters(self) -> Array:
-        """(9,): fx, fy, cx, cy, then the distortion."""
+        """Parameters (9,): fx, fy, cx, cy, then the distortion."""
         return np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion])
 
     def with_parameters(self, parameters: Array) -> CameraIntrinsics:
-        """The same image size with other :attr:`parameters`."""
+        """Return intrinsics of the same image size with other :attr:`parameters`."""
         fx, fy, cx, cy, k1, k2, p1, p2, k3 = (float(p) for p in parameters)
         return CameraIntrinsics(self.width, self.height, fx, fy, cx, cy, (k1, k2, p1, p2, k3))
 
     def project(self, points: Array) -> Array:
-        """Pixels (..., 2) of points (..., 3) in the optical frame, m; not a number for those behind the camera.
+        """Project points (..., 3) in the optical frame, m, to pixels (..., 2); NaN behind the camera.
 
         Source: D. C. Brown, Close-range camera calibration, Photogrammetric Engineering 37(8), 1971.
         """
@@ -57,7 +57,7 @@ class CameraIntrinsics:
         return np.stack([self.fx * u + self.cx, self.fy * v + self.cy], -1)
 
     def jacobians(self, points: Array) -> tuple[Array, Array]:
-        """Of the pixels of points (..., 3): by the points (..., 2, 3), and by the :attr:`parameters` (..., 2, 9)."""
+        """Return the jacobians of :meth:`project` by points (..., 2, 3) and by :attr:`parameters` (..., 2, 9)."""
         z = points[..., 2]
         x, y = points[..., 0] / z, points[..., 1] / z
         k1, k2, p1, p2, k3 = self.distortion
@@ -85,13 +85,13 @@ class CameraIntrinsics:
         return by_point, by_parameter
 
     def camera(self, view: str, parent: Literal["base", "flange"], T_parent_camera: Array) -> Camera:
-        """The camera at a place."""
+        """Return a camera with these intrinsics at a pose."""
         numbers = (self.width, self.height, self.fx, self.fy, self.cx, self.cy)
         return Camera(view, parent, T_parent_camera, *numbers, self.distortion)
 
     @classmethod
     def of(cls, camera: Camera) -> CameraIntrinsics:
-        """Of a camera."""
+        """Return the intrinsics of a camera."""
         c = camera
         return cls(c.width, c.height, c.fx, c.fy, c.cx, c.cy, c.distortion)
 
@@ -99,27 +99,27 @@ class CameraIntrinsics:
     def from_camera_info(
         cls, width: int, height: int, distortion_model: str, d: Sequence[float], k: Sequence[float]
     ) -> CameraIntrinsics:
-        """Of the fields of a ROS CameraInfo of the same names, ``k`` (9,) row by row, for the raw image.
+        """Return the intrinsics of a ROS CameraInfo for the raw image; ``k`` (9,) row by row.
 
-        ROS, OpenCV and the RealSense library count pixels from the middle of the first one: half a pixel is added.
+        ROS, OpenCV and librealsense put pixel centres at n: half a pixel is added.
 
         Raises:
-            GenimaError: for an uncalibrated camera, another distortion model, and numbers that no camera has.
+            GenimaError: for an uncalibrated camera, another distortion model, and implausible numbers.
         """
         K = np.array(k, float)
         if K.shape != (9,) or not np.all(np.isfinite(K)) or min(K[0], K[4]) <= 0 or min(width, height) <= 0:
             raise GenimaError(
-                "camera_info is of a camera without intrinsics (its k or image size is zero or malformed): calibrate "
-                "the lens first (ros2 run camera_calibration cameracalibrator) or let the driver publish its own"
+                "camera_info: no intrinsics (k or image size is zero or malformed); calibrate the lens "
+                "(ros2 run camera_calibration cameracalibrator), or make the driver publish them"
             )
         coefficients = np.array(d, float)
         if not np.all(np.isfinite(coefficients)):
-            raise GenimaError("camera_info has a distortion d that is not finite")
+            raise GenimaError(f"camera_info: distortion d is not finite ({list(d)}); check the driver")
         brown_conrady = distortion_model in ("plumb_bob", "rational_polynomial") and not coefficients[5:].any()
         if coefficients.any() and not brown_conrady:
             raise GenimaError(
-                f"camera_info has distortion model {distortion_model!r} with d = {list(d)}; only plumb_bob (k1, k2, "
-                "p1, p2, k3) is known: calibrate from the rectified image with its own camera_info instead"
+                f"camera_info: distortion model not supported ({distortion_model!r}, d = {list(d)}); use plumb_bob "
+                "(k1, k2, p1, p2, k3), or the rectified image with its camera_info"
             )
         k1, k2, p1, p2, k3 = (float(c) for c in np.resize(np.append(coefficients[:5], np.zeros(5)), 5))
         fx, fy, cx, cy = K[[0, 4, 2, 5]].tolist()

@@ -9,13 +9,13 @@ from scipy.spatial.transform import Rotation
 from genima.cameras.camera import Camera
 from genima.robot.model import RobotModel
 
-_R_OPTICAL_MUJOCO = np.diag([1.0, -1.0, -1.0])  # MuJoCo's cameras look along -z, with y up
+_R_OPTICAL_MUJOCO = np.diag([1.0, -1.0, -1.0])  # MuJoCo cameras: view along -z, y up
 
 
 def add_camera(spec: mujoco.MjSpec, robot: RobotModel, camera: Camera) -> None:
     """Add a camera to the base or the flange, under the name of its view.
 
-    MuJoCo's cameras have square pixels and a central principal point, whatever the calibration says.
+    MuJoCo cameras have square pixels and a central principal point; the calibration's are ignored.
     """
     position = camera.T_parent_camera[:3, 3].copy()
     body = spec.worldbody

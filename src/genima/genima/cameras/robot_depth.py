@@ -1,4 +1,4 @@
-"""How far the robot's surface is from a camera, pixel by pixel: what of an image the robot is, by its model alone."""
+"""Depth images of the robot model, without a scene."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from genima.robot.body import finger_ratios
 from genima.robot.model import RobotModel
 from genima.system.opengl_context import mujoco_renderer
 
-_FAR = 20.0  # m: nothing of a robot is farther
+_FAR = 20.0  # m: larger depths are background
 
 
 class RobotDepth:
-    """Draws the robot alone from any place. Its OpenGL context belongs to the thread that made it."""
+    """Depth renderer of the robot for any camera pose. Its OpenGL context belongs to the creating thread."""
 
     def __init__(self, robot: RobotModel, camera: Camera) -> None:
-        """``camera`` gives size and focal length; its pixels must be square and its principal point central. Takes
-        about two seconds, most of it to read the meshes (kept for the next).
+        """``camera`` gives size and focal length; its pixels must be square and its principal point central.
+
+        Takes about two seconds, most of it to read the meshes, which are cached.
 
         Raises:
-            GenimaError: for a robot other than the Panda, or where the meshes or an OpenGL driver are missing.
+            GenimaError: for a robot without meshes, or a missing OpenGL driver.
         """
         self.camera, self._robot = camera, robot
         model = robot_only_model(robot, replace(camera, parent="base"))
@@ -41,7 +42,7 @@ class RobotDepth:
     def render(
         self, T_base_camera: NDArray[np.float64], positions: NDArray[np.floating], gripper: float
     ) -> NDArray[np.float32]:
-        """Depth (h, w) in m along the optical axis, infinite where the robot is not.
+        """Render the depth (h, w) in m along the optical axis, infinite outside the robot.
 
         Args:
             T_base_camera: (4, 4), pose of the optical frame.
@@ -52,12 +53,16 @@ class RobotDepth:
         self._data.qpos[self._fingers] = self._ratios * self._robot.gripper_position(gripper)
         mujoco.mj_kinematics(self._model, self._data)
         self._renderer.update_scene(self._data, self.camera.view)
-        for eye in self._renderer.scene.camera:
-            eye.pos, eye.forward, eye.up = T_base_camera[:3, 3], T_base_camera[:3, 2], -T_base_camera[:3, 1]
+        for gl_camera in self._renderer.scene.camera:
+            gl_camera.pos, gl_camera.forward, gl_camera.up = (
+                T_base_camera[:3, 3],
+                T_base_camera[:3, 2],
+                -T_base_camera[:3, 1],
+            )
         depth = self._renderer.render()
         depth[depth > _FAR] = np.inf
         return depth
 
     def close(self) -> None:
-        """Free the OpenGL context; call it in the thread that made it."""
+        """Free the OpenGL context, in the creating thread."""
         self._renderer.close()

@@ -1,4 +1,4 @@
-"""Tile several views into one picture, and split it again."""
+"""Tiling of several views into one image, and its inverse."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ def require_views(views: Sequence[str], what: str = "views") -> None:
     """Check the views of a tile.
 
     Raises:
-        GenimaError: unless they are one to six different ones.
+        GenimaError: unless they are 1 to 6 different views.
     """
     if not 1 <= len(views) <= MAX_VIEWS or len(set(views)) != len(views):
-        raise GenimaError(f"{what}: a tile takes 1 to {MAX_VIEWS} different views, not {', '.join(views) or 'none'}")
+        raise GenimaError(
+            f"{what}: not 1 to {MAX_VIEWS} different views ({', '.join(views) or 'none'}); name each once"
+        )
 
 
 def tile_grid(views: int) -> tuple[int, int]:
-    """Rows and columns of the tile of so many views; cells that are left over at the end stay black.
+    """Return rows and columns of the tile of ``views`` views; unused cells at the end are black.
 
     Raises:
         GenimaError: for a number that is not 1 to 6.
     """
     if views not in _GRIDS:
-        raise GenimaError(f"a tile takes 1 to {MAX_VIEWS} views, not {views}")
+        raise GenimaError(f"tile: number of views out of range ({views}); use 1 to {MAX_VIEWS}")
     return _GRIDS[views]
 
 
 def tile_size(views: int, view_size: int) -> tuple[int, int]:
-    """Height and width in px of the tile of so many square views of side ``view_size``."""
+    """Return height and width in px of the tile of ``views`` square views of side ``view_size``."""
     rows, columns = tile_grid(views)
     return rows * view_size, columns * view_size
 
@@ -48,11 +50,11 @@ def tile(images: Mapping[str, Image], order: Sequence[str]) -> Image:
         GenimaError: when a view is missing or the sizes differ.
     """
     if missing := [view for view in order if view not in images]:
-        raise GenimaError(f"no image of view {', '.join(missing)}; there is {', '.join(images) or 'none'}")
+        raise GenimaError(f"tile: images missing ({', '.join(missing)}); there are {', '.join(images) or 'none'}")
     rows, columns = tile_grid(len(order))
     shapes = {view: images[view].shape for view in order}
     if len(set(shapes.values())) != 1:
-        raise GenimaError(f"a tile takes images of one size, not {shapes}")
+        raise GenimaError(f"tile: image sizes differ ({shapes}); resize them")
     (h, w, channels), first = next(iter(shapes.values())), images[order[0]]
     tiled = np.zeros((rows * h, columns * w, channels), first.dtype)
     for view, cell in zip(order, _cells(tiled, rows, columns), strict=False):
@@ -61,7 +63,7 @@ def tile(images: Mapping[str, Image], order: Sequence[str]) -> Image:
 
 
 def untile(tiled: Image, order: Sequence[str]) -> dict[str, Image]:
-    """The exact inverse of :func:`tile`: views (h, w, c) by name (they share memory with the tile)."""
+    """Split a tile into views (h, w, c) by name, which share its memory: the inverse of :func:`tile`."""
     return dict(zip(order, _cells(tiled, *tile_grid(len(order))), strict=False))
 
 
@@ -70,8 +72,8 @@ def _cells(tiled: Image, rows: int, columns: int) -> list[Image]:
     return [tiled[r * h : (r + 1) * h, c * w : (c + 1) * w] for r in range(rows) for c in range(columns)]
 
 
-def fit(image: Image, size: int) -> Image:
-    """The middle square of an image (h, w, 3), size x size; by area, so that shrinking does not alias."""
+def crop_square(image: Image, size: int) -> Image:
+    """Crop the central square of an image (h, w, 3) and resize it to size x size, by area against aliasing."""
     h, w = image.shape[:2]
     side = min(h, w)
     top, left = (h - side) // 2, (w - side) // 2

@@ -1,6 +1,6 @@
-"""Images as a pinhole camera would have made them, so that drawn targets, which know no lens, lie where they belong.
+"""Undistortion of camera images to the pinhole model that targets are rendered with.
 
-This is the way in for images of real cameras: what is tiled, and what a dataset is rendered from, has passed here.
+All images of real cameras are undistorted before they are tiled or rendered into a dataset.
 """
 
 from __future__ import annotations
@@ -14,62 +14,62 @@ from genima.cameras.intrinsics import CameraIntrinsics
 from genima.errors import GenimaError
 from genima.types import Image
 
-UndistortionMaps = tuple[NDArray[np.integer], NDArray[np.integer]]  # as cv2.remap takes them
+UndistortionMaps = tuple[NDArray[np.integer], NDArray[np.integer]]  # arguments of cv2.remap
 
-_SAME_LENS = 0.03  # of the image's width: refined intrinsics differ by less, other resolutions by more
-_LOOKED_AT = np.array([0.1, 0.5, 0.9])  # of the image's width and height
+_LENS_TOLERANCE = 0.03  # of the image's width: refined intrinsics differ by less, other resolutions by more
+_GRID = np.array([0.1, 0.5, 0.9])  # of the image's width and height: compared pixels
 
 
 class Undistorter:
-    """Rectifies one camera's images; those of a camera without distortion stay the very same."""
+    """Undistortion of one camera's images; images without distortion are returned unchanged."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
         self._maps: dict[tuple[int, int], UndistortionMaps] = {}  # by image size
 
     def __call__(self, image: Image) -> Image:
-        """The image (h, w, 3) as with the camera's ``K`` and without distortion; beyond its edges these are repeated.
+        """Undistort an image (h, w, 3) to the camera's ``K``; edge pixels are repeated outside.
 
-        It may be smaller or larger than those that the camera was calibrated with, as if resized.
+        The image may be resized with respect to the calibration.
 
         Raises:
-            GenimaError: when its sides have another ratio than theirs.
+            GenimaError: for another aspect ratio than the calibration's.
         """
         camera, (h, w, _) = self.camera, image.shape
-        self._require_size(w, h, "the image")
+        self._require_size(w, h, "image")
         if not any(camera.distortion):
             return image
         if (w, h) not in self._maps:
-            scaled = camera.scaled(w, h)
+            scaled = camera.scale(w, h)
             self._maps[w, h] = undistortion_maps(scaled, scaled.camera_info()["k"].reshape(3, 3))
         return remap(image, self._maps[w, h])
 
-    def require(self, lens: CameraIntrinsics) -> None:
-        """Raise a GenimaError unless a driver's camera_info says about the same as the calibration."""
+    def require_intrinsics(self, lens: CameraIntrinsics) -> None:
+        """Raise a GenimaError unless a driver's camera_info fits the calibration."""
         self._require_size(lens.width, lens.height, "camera_info")
-        own = CameraIntrinsics.of(self.camera.scaled(lens.width, lens.height))
+        own = CameraIntrinsics.of(self.camera.scale(lens.width, lens.height))
         size = np.array([lens.width, lens.height])
-        pixels = np.stack(np.meshgrid(*(_LOOKED_AT * side for side in size)), -1).reshape(-1, 2)
-        straight = cv2.undistortPoints(pixels[:, None], own.K, np.array(own.distortion))[:, 0]
-        off = np.abs(lens.project(np.column_stack([straight, np.ones(len(straight))])) - pixels).max()
-        if not off < _SAME_LENS * lens.width:
+        pixels = np.stack(np.meshgrid(*(_GRID * side for side in size)), -1).reshape(-1, 2)
+        undistorted = cv2.undistortPoints(pixels[:, None], own.K, np.array(own.distortion))[:, 0]
+        off = np.abs(lens.project(np.column_stack([undistorted, np.ones(len(undistorted))])) - pixels).max()
+        if not off < _LENS_TOLERANCE * lens.width:
             raise GenimaError(
-                f"camera_info does not fit the calibration of {self.camera.view}: by their lenses (fx "
-                f"{lens.fx:.0f} against {own.fx:.0f} px) the same things are seen up to {off:.0f} px apart. Is it "
-                "another camera, or does the driver run another resolution? Run it as calibrated, or calibrate anew"
+                f"camera_info of {self.camera.view}: does not fit its calibration (fx {lens.fx:.0f} and {own.fx:.0f} "
+                f"px, pixels differ by up to {off:.0f} px); is it another camera or resolution? Set the calibrated "
+                "one, or calibrate again"
             )
 
     def _require_size(self, width: int, height: int, what: str) -> None:
         camera = self.camera
         if width * camera.height != height * camera.width:
             raise GenimaError(
-                f"{what} is {width}x{height}, but {camera.view} was calibrated at {camera.width}x{camera.height}: let "
-                "the driver run that resolution, or calibrate anew"
+                f"{what} of {camera.view}: aspect ratio differs from its calibration's ({width}x{height}, "
+                f"{camera.width}x{camera.height}); set that resolution in the driver, or calibrate again"
             )
 
 
 def undistortion_maps(camera: Camera, K: NDArray[np.float64]) -> UndistortionMaps:
-    """Where each pixel of a pinhole camera of the same size and place lies in the camera's images.
+    """Compute the remap from a pinhole camera of the same size and pose to the camera's images.
 
     Args:
         K: the pinhole's camera matrix (3, 3), pixel centres at n as in camera_info.
@@ -80,5 +80,5 @@ def undistortion_maps(camera: Camera, K: NDArray[np.float64]) -> UndistortionMap
 
 
 def remap(image: Image, maps: UndistortionMaps) -> Image:
-    """The pinhole camera's image (h, w, 3); beyond the edges of ``image`` these are repeated."""
+    """Remap an image to the pinhole camera's (h, w, 3); edge pixels are repeated outside."""
     return np.asarray(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)

@@ -1,6 +1,6 @@
-"""A view that needs no camera: the arm's measured state, drawn alone (GENIMA paper, appendix J, figure 13).
+"""Virtual view: rendering of the measured arm without a scene (GENIMA paper, appendix J, figure 13).
 
-Tiled with the cameras' views it always shows the whole arm, where those see it cut off or hidden, or not at all.
+Tiled with the cameras' views, it always shows the whole arm, which they may see only in part.
 """
 
 from __future__ import annotations
@@ -17,33 +17,35 @@ from genima.robot.model import RobotModel
 from genima.system.opengl_context import mujoco_renderer
 from genima.types import Image
 
-BACKGROUND = 127  # grey level of everything that is not the robot
+BACKGROUND = 127  # grey level outside the robot
 _SIZE = 256  # px
 _FIELD_OF_VIEW = np.radians(40)
-# From the front right, where arm and gripper cover each other least; in m in the base frame.
-_EYE, _LOOKED_AT = np.array([1.15, -1.45, 0.95]), np.array([0.29, 0.0, 0.43])
+# Front right, where arm and gripper occlude each other least; m in the base frame.
+_POSITION, _CENTRE = np.array([1.15, -1.45, 0.95]), np.array([0.29, 0.0, 0.43])
 
 
 def virtual_camera() -> Camera:
-    """The camera of the virtual view, 256 x 256 px, fixed to the base. In it are all of an arm at work in front of its
-    base, and the spheres of its targets."""
-    z = (_LOOKED_AT - _EYE) / np.linalg.norm(_LOOKED_AT - _EYE)
+    """Return the camera of the virtual view, 256 x 256 px, fixed to the base.
+
+    It sees the whole arm in front of its base, and the spheres of its targets.
+    """
+    z = (_CENTRE - _POSITION) / np.linalg.norm(_CENTRE - _POSITION)
     x = np.cross(z, [0.0, 0.0, 1.0]) / np.linalg.norm(z[:2])
     T_base_camera = np.eye(4)
     T_base_camera[:3, :3] = np.column_stack([x, np.cross(z, x), z])
-    T_base_camera[:3, 3] = _EYE
+    T_base_camera[:3, 3] = _POSITION
     focal = float(_SIZE / 2 / np.tan(_FIELD_OF_VIEW / 2))
     return Camera(VIRTUAL, "base", T_base_camera, _SIZE, _SIZE, focal, focal, _SIZE / 2, _SIZE / 2)
 
 
 class VirtualView:
-    """Draws the robot without its scene. Its OpenGL context belongs to the thread that made it."""
+    """Renderer of the robot without a scene. Its OpenGL context belongs to the creating thread."""
 
     def __init__(self, robot: RobotModel) -> None:
-        """Takes about two seconds, most of it to read the meshes (kept for the next).
+        """Takes about two seconds, most of it to read the meshes, which are cached.
 
         Raises:
-            GenimaError: for a robot other than the Panda, or where the meshes or an OpenGL driver are missing.
+            GenimaError: for a robot without meshes, or a missing OpenGL driver.
         """
         self._robot = robot
         model = robot_only_model(robot, virtual_camera())
@@ -55,18 +57,19 @@ class VirtualView:
         self._renderer: mujoco.Renderer | None = mujoco_renderer(model, _SIZE, _SIZE)
 
     def render(self, positions: NDArray[np.floating], gripper: float) -> Image:
-        """The robot at joint positions (n,) in rad with the gripper at an open fraction (1 open .. 0 closed): an
-        image (256, 256, 3) as ``virtual_camera`` sees it, the same for the same joints.
+        """Render the robot at joint positions (n,) rad and gripper opening (1 open .. 0 closed), (256, 256, 3).
+
+        The image is of ``virtual_camera``, and deterministic.
 
         Raises:
-            GenimaError: for joint positions of another shape, or that are not finite; after ``close``.
+            GenimaError: for joint positions of another shape or not finite, and after ``close``.
         """
         if self._renderer is None:
-            raise GenimaError("the virtual view has been closed: make another to draw with")
+            raise GenimaError("virtual view: closed; create another")
         if np.shape(positions) != (len(self._arm),) or not np.isfinite([*positions, gripper]).all():
             raise GenimaError(
-                f"the virtual view draws {len(self._arm)} finite joint positions and a finite gripper opening, "
-                f"not {np.asarray(positions).tolist()} and {gripper}"
+                f"virtual view: not {len(self._arm)} finite joint positions and a finite gripper opening "
+                f"({np.asarray(positions).tolist()}, {gripper}); check the joint states"
             )
         self._data.qpos[self._arm] = positions
         self._data.qpos[self._fingers] = self._ratios * self._robot.gripper_position(gripper)
@@ -76,25 +79,25 @@ class VirtualView:
         return self._renderer.render()
 
     def close(self) -> None:
-        """Free the OpenGL context; call it in the thread that made it."""
+        """Free the OpenGL context, in the creating thread."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
 
 
 def robot_only_model(robot: RobotModel, camera: Camera) -> mujoco.MjModel:
-    """The robot's visual meshes and nothing else before a grey background, with a camera.
+    """Return a model of the robot's visual meshes on a grey background, with a camera.
 
     Raises:
-        GenimaError: for a robot other than the Panda, or where its meshes are missing.
+        GenimaError: for a robot without meshes.
     """
     spec = robot_spec(robot)
     for geom in list(spec.geoms):
         if geom.group == COLLISION:
             spec.delete(geom)
-    drawn = {geom.meshname for geom in spec.geoms}
+    visual = {geom.meshname for geom in spec.geoms}
     for mesh in list(spec.meshes):
-        if mesh.name not in drawn:
+        if mesh.name not in visual:
             spec.delete(mesh)
     grey = [BACKGROUND / 255] * 3
     spec.add_texture(

@@ -11,8 +11,8 @@ from genima.types import ActionChunk
 Array = NDArray[np.float64]
 
 
-class ChunkPath:
-    """Positions and velocities of a chunk between its actions; it comes to rest at its last action."""
+class ChunkInterpolation:
+    """Cubic interpolation of positions and velocities of a chunk, at rest at its last action."""
 
     def __init__(self, chunk: ActionChunk, begin: float | None = None, actions: int | None = None) -> None:
         """Args:
@@ -35,7 +35,7 @@ class ChunkPath:
         self._only = positions[-1]
         self._open_probability = chunk.gripper[:actions]
 
-    def executed(self, actions: int | None) -> float:
+    def execution_end(self, actions: int | None) -> float:
         """Return the time in s at which ``actions`` of them have been due, at most all."""
         return self.end if actions is None else min(self.end, self._begin + actions * self._period)
 

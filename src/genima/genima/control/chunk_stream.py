@@ -1,4 +1,4 @@
-"""Splice the newest action chunk into the running motion.
+"""Splicing of action chunks into a continuous motion.
 
 ::
 
@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from genima.control.chunk_interpolation import ChunkPath
+from genima.control.chunk_interpolation import ChunkInterpolation
 from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
@@ -60,7 +60,7 @@ class ChunkStream:
         self._mode, self._execution_horizon = mode, execution_horizon
         self._motion = JerkLimitedMotion(MotionLimits.of(robot, VELOCITY, ACCELERATION, JERK), 1 / rate_hz)
         self._brakes = MotionLimits.of(robot, 1.0, BRAKES, 1.0)
-        self._path: ChunkPath | None = None
+        self._path: ChunkInterpolation | None = None
         self._next: ActionChunk | None = None
         self._gripper_open = True
         self._placed = False  # the motion starts at the measured joints
@@ -75,7 +75,7 @@ class ChunkStream:
         """True where a chunk should be predicted from the observation at ``now``, if that takes ``latency`` seconds."""
         if self._path is None:
             return self._next is None
-        executed = self._path.executed(self._execution_horizon)
+        executed = self._path.execution_end(self._execution_horizon)
         return now >= executed - (latency if self._mode == "overlapped" else 0.0) - _EPSILON
 
     def reset(self, measured: Joints) -> None:
@@ -125,7 +125,7 @@ class ChunkStream:
         path = self._path
         if path is None:
             return True
-        executed = path.executed(self._execution_horizon)
+        executed = path.execution_end(self._execution_horizon)
         if self._mode == "overlapped":
             return now >= executed - _EPSILON
         if chunk.stamp < executed - _EPSILON:
@@ -135,9 +135,9 @@ class ChunkStream:
 
     def _take_over(self, chunk: ActionChunk, now: float) -> None:
         if self._mode == "serial":
-            self._path = ChunkPath(chunk, begin=now, actions=self._execution_horizon)
+            self._path = ChunkInterpolation(chunk, begin=now, actions=self._execution_horizon)
         elif chunk.due[-1] > now:
-            self._path = ChunkPath(chunk)
+            self._path = ChunkInterpolation(chunk)
         else:
             self.expired += 1
 
@@ -149,6 +149,6 @@ class ChunkStream:
         due = max(min(now + LOOK_AHEAD, path.end), path.start, now)
         position, velocity = path.at(due)
         remaining = due - now + self._motion.period  # the motion's state is still that of one period ago
-        self._motion.toward(position, velocity, remaining)
+        self._motion.step_toward(position, velocity, remaining)
         probability = path.open_probability(now)
         self._gripper_open = probability > (CLOSE_BELOW if self._gripper_open else OPEN_ABOVE)

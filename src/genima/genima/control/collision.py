@@ -15,7 +15,7 @@ from genima.robot.body import COLLISION, GRIPPER, robot_spec
 from genima.robot.model import RobotModel
 
 Array = NDArray[np.float64]
-_NEIGHBOURS = 2  # links apart
+_NEIGHBOURS = 2  # links: pairs at most this far apart along the arm are not checked
 _FIRST = 3  # the frames of the joints before this one stay above the base
 
 

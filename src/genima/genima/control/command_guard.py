@@ -37,7 +37,7 @@ class GuardSettings:
     jump: float = 0.35  # rad between a command and the set-point
     distance: float = 0.5  # rad between a command and the measured joints
     rejoin: float = 0.1  # rad between a command and the arm at rest, to move on after a stop or a hand-over
-    late: float = 0.1  # s without input: by then the arm is held
+    late: float = 0.1  # s without input: hold
     lost: float = 0.5  # s without input: stop
 
     def require_valid(self) -> None:
@@ -263,7 +263,7 @@ class CommandGuard:
         # commands and steps are not in phase: extrapolate the command to now, else the set-point stutters
         velocities = np.clip(command.velocities, -limits.velocity, limits.velocity)
         goal = command.positions + velocities * (now - command.stamp)
-        motion.toward(goal, velocities, motion.period)
+        motion.step_toward(goal, velocities, motion.period)
         if motion.blocking_region is not None:
             return GuardState.HELD, self._forbidden_regions[motion.blocking_region].reason
         if _distance(motion.position, goal) < _ON_GOAL and np.all(np.abs(command.velocities) <= self._velocity_max):

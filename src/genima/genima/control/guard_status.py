@@ -46,7 +46,7 @@ class GuardReason(Enum):
 
     @property
     def text(self) -> str:
-        """The reason for people."""
+        """Text for the user."""
         return _TEXTS[self]
 
 
@@ -68,7 +68,7 @@ _TEXTS = {
     GuardReason.STATE_LATE: "joint states are late",
     GuardReason.STATE_LOST: "joint states have stopped",
     GuardReason.STATE_FUTURE: "joint states are stamped in the future",
-    GuardReason.GUARD_LATE: "the guard itself was late",
+    GuardReason.GUARD_LATE: "the guard was late",
     GuardReason.ARM_MOVED: "the arm was moved from outside",
     GuardReason.NO_STATE: "no joint states yet",
     GuardReason.NO_COMMAND: "no command yet",
@@ -80,7 +80,7 @@ _TEXTS = {
 }
 
 INTENDED = frozenset({GuardReason.NO_OWNER, GuardReason.NO_COMMAND, GuardReason.PAUSED, GuardReason.HAND_OVER})
-"""Reasons for which the arm stands still as its operator wants it: no faults."""
+"""Reasons that are no faults: the arm holds as intended."""
 
 TRANSIENT = frozenset(
     {
@@ -95,4 +95,4 @@ TRANSIENT = frozenset(
         GuardReason.COMMAND_JUMP,
     }
 )
-"""Reasons that a machine that is busy for a moment causes, and what follows from them."""
+"""Reasons that a briefly overloaded machine can cause, and their consequences."""

@@ -100,7 +100,7 @@ class JerkLimitedMotion:
         """True where the set-point does not move."""
         return bool(np.all(np.abs(self.velocity) < 1e-6) and np.all(np.abs(self.acceleration) < 1e-4))
 
-    def toward(self, position: Array, velocity: Array, duration: float = 0.0) -> None:
+    def step_toward(self, position: Array, velocity: Array, duration: float = 0.0) -> None:
         """Advance one period towards ``position`` (n,) rad at ``velocity`` (n,) rad/s.
 
         The state is reached after ``duration`` seconds, or as soon after that as the limits allow.

@@ -14,7 +14,7 @@ _ROUNDING = 1e-3  # of a limit: rounding of stamps and positions
 _EDGE = 1e-5  # rad
 
 
-def excess(stamps: Array, positions: Array, robot: RobotModel) -> float:
+def largest_excess(stamps: Array, positions: Array, robot: RobotModel) -> float:
     """Return the largest mean velocity, acceleration or jerk between set-points, as a fraction of the arm's limit.
 
     Args:
@@ -26,11 +26,11 @@ def excess(stamps: Array, positions: Array, robot: RobotModel) -> float:
     )
 
 
-def violations(stamps: Array, positions: Array, robot: RobotModel, silence: float = np.inf) -> int:
+def count_violations(stamps: Array, positions: Array, robot: RobotModel, silence: float = np.inf) -> int:
     """Count set-points outside the joints' ranges or beyond the limits of velocity, acceleration or jerk.
 
-    Arguments as for :func:`excess`. After a gap of more than ``silence`` s the arm has come to rest by itself, and
-    the guard starts there: a new stream. Values that are not finite are violations, too.
+    Arguments as for :func:`largest_excess`. After a gap of more than ``silence`` s the arm has come to rest, and
+    a new stream starts there. Values that are not finite are violations, too.
     """
     inside = (positions >= robot.position_min - _EDGE) & (positions <= robot.position_max + _EDGE)
     breaks = np.flatnonzero(np.diff(stamps) > silence) + 1

@@ -1,4 +1,4 @@
-"""Smooth stop and restart of the guard's set-points at a driver, where the stream may end.
+"""Smooth stop and restart at a driver when the guard's set-points end.
 
 ::
 
@@ -24,11 +24,11 @@ _SHARE = 1.0, 0.99, 0.5
 _LONGEST_GAP = 0.1  # s between two set-points from which the acceleration is estimated
 _SYNCHRONOUS = 1e-6, 1e-4, 0.1  # rad, rad/s, rad/s^2 between two equal motions
 _OVERDUE = 2.5  # periods of the stream
-_SOONEST, _LATEST = 0.02, 0.05  # s after which a set-point is overdue, whatever the stream's period
+_SOONEST, _LATEST = 0.02, 0.05  # s after which a set-point is overdue, for any period of the stream
 
 
 class SetpointFollower:
-    """Set-point of a controller within the arm's limits, whatever happens to the stream.
+    """Set-point of a controller within the arm's limits, also when the stream ends.
 
     A stream that just ends is a step in acceleration, at which an FR3 aborts the motion.
 
@@ -38,8 +38,8 @@ class SetpointFollower:
     def __init__(self, robot: RobotModel) -> None:
         self._motion = JerkLimitedMotion(MotionLimits.of(robot, *_SHARE), PERIOD)
         self._sent: Command | None = None  # last
-        self._goal: Command | None = None  # the stream's newest; None: the arm stops
-        self._synchronous = False  # what comes is passed on
+        self._goal: Command | None = None  # latest of the stream; None: the arm stops
+        self._synchronous = False  # set-points pass unchanged
         self._interval = _SOONEST  # s between the stream's set-points
 
     @property
@@ -48,14 +48,14 @@ class SetpointFollower:
         return None if self._sent is None else self._sent.positions
 
     @property
-    def follows(self) -> bool:
+    def is_following(self) -> bool:
         """True where set-points are followed; else the arm comes to rest, or is at rest."""
         return self._goal is not None
 
     @property
     def at_rest(self) -> bool:
         """True where the arm was commanded to rest."""
-        return not self.follows and self._motion.at_rest
+        return not self.is_following and self._motion.at_rest
 
     def overdue(self, now: float) -> bool:
         """True where the next set-point should have arrived."""
@@ -104,7 +104,7 @@ class SetpointFollower:
     def advance(self, now: float) -> Command | None:
         """Return the set-point of a stop that is due by ``now``; None where there is no new one."""
         last = self._sent
-        if last is None or self.follows or self.at_rest:
+        if last is None or self.is_following or self.at_rest:
             return None
         periods = int((now - last.stamp) / PERIOD + 1e-6)
         if periods < 1:
@@ -124,7 +124,7 @@ class SetpointFollower:
         """Move towards a set-point for ``seconds``; synchronous once both motions are equal."""
         motion = self._motion
         motion.period = seconds
-        motion.toward(command.positions, command.velocities, seconds)
+        motion.step_toward(command.positions, command.velocities, seconds)
         errors = motion.position - command.positions, motion.velocity - command.velocities
         steady = acceleration is not None and np.abs(acceleration - motion.acceleration).max() < _SYNCHRONOUS[2]
         self._synchronous = steady and all(np.abs(a).max() < b for a, b in zip(errors, _SYNCHRONOUS[:2], strict=True))

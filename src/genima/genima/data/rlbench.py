@@ -94,7 +94,7 @@ def write_demo(
         raise GenimaError(f"there is no calibration of {', '.join(missing)}; there is {', '.join(cameras)}")
     else:
         known = {view: cameras[view] for view in views}
-    known = {view: camera.resized(*size[view]) for view, camera in known.items()}
+    known = {view: camera.resize(*size[view]) for view, camera in known.items()}
     asked = [
         replace(_read_command(episode, i, observations[i], moments[i], robot), stamp=joints.stamp)
         for i, joints in zip([*range(1, len(moments)), len(moments) - 1], moments, strict=True)

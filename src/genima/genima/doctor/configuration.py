@@ -8,8 +8,8 @@ from pathlib import Path
 
 from genima.cameras.calibration_file import CameraCalibration, calibration_files, calibration_folder
 from genima.cameras.camera import VIRTUAL
+from genima.cameras.camera_devices import CameraDevice, load_camera_devices
 from genima.cameras.plausibility import view_doubt, view_problem
-from genima.cameras.rig import Device, load_rig
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
 from genima.io import paths
@@ -21,13 +21,13 @@ _OFF = 1.0  # px: a good calibration's residuals are below
 _UNSURE = 2.0, 0.2  # mm and deg: spheres then are a pixel or two off
 
 
-def check_cameras(name: str | None) -> tuple[Mapping[str, Device], Finding]:
+def check_cameras(name: str | None) -> tuple[Mapping[str, CameraDevice], Finding]:
     """Check the cameras file; return its cameras by view, None without a file."""
     what = "cameras file"
     if name is None:
         return {}, skipped(what, "not given; not needed for the simulator", "--cameras config/cameras/YOURS.yaml")
     try:
-        rig = load_rig(name)
+        rig = load_camera_devices(name)
     except GenimaError as error:
         return {}, fail(what, str(error), "config/cameras/four_d415.yaml shows how it looks")
     return rig, ok(what, f"{name}: {', '.join(rig)}")
@@ -71,7 +71,7 @@ def check_robot(name: str) -> tuple[RobotModel | None, Finding]:
     return model, ok("robot", f"{model.name}: {len(model.joint_names)} joints and {model.gripper_joint}")
 
 
-def check_rig(rig: Mapping[str, Device], spec: PolicySpec) -> Iterator[Finding]:
+def check_rig(rig: Mapping[str, CameraDevice], spec: PolicySpec) -> Iterator[Finding]:
     """Check that the cameras have the checkpoint's views."""
     for view in (view for view in spec.views if view != VIRTUAL):
         what = f"{view} camera"
@@ -93,7 +93,7 @@ def check_rig(rig: Mapping[str, Device], spec: PolicySpec) -> Iterator[Finding]:
 def check_calibrations(
     name: str | None,
     spec: PolicySpec | None,
-    rig: Mapping[str, Device],
+    rig: Mapping[str, CameraDevice],
     robot: RobotModel | None,
     now: datetime | None = None,
 ) -> Iterator[Finding]:
@@ -130,7 +130,9 @@ def check_calibrations(
             yield fail(view, str(error), "correct the file, or calibrate anew")
 
 
-def _judge(calibration: CameraCalibration, device: Device | None, robot: RobotModel | None, now: datetime) -> Finding:
+def _judge(
+    calibration: CameraCalibration, device: CameraDevice | None, robot: RobotModel | None, now: datetime
+) -> Finding:
     view, camera = calibration.camera.view, calibration.camera
     again = f"./genima calibrate live --help; ./genima calibrate check shows how far {view} is off"
     if device is not None and device.mounted_on != camera.parent:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.cameras.rig import Device
+from genima.cameras.camera_devices import CameraDevice
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 
 _AHEAD = 0.005  # s that a stamp may be in the future: two clocks never agree fully
@@ -83,7 +83,7 @@ def missing_messages(what: str, topic: str, heard: TopicSamples, reliable: bool)
 
 
 def check_images(
-    view: str, topic: str, heard: TopicSamples, size: tuple[int, int], encoding: str, device: Device | None
+    view: str, topic: str, heard: TopicSamples, size: tuple[int, int], encoding: str, device: CameraDevice | None
 ) -> Finding:
     """Check the image topic of a camera.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genima.cameras.rig import Device
+from genima.cameras.camera_devices import CameraDevice
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.doctor.system_files import read_number, read_system_file
 from genima.errors import GenimaError
@@ -20,7 +20,7 @@ _SUPER_SPEED = 5000.0  # Mbit/s
 _BITS = 16  # a pixel on the cable (YUYV)
 # Of what a bus is said to carry, what images get: 5 Gbit/s take about 400 MB/s, 480 Mbit/s about 35 MB/s.
 _USABLE_3, _USABLE_2 = 0.64, 0.58
-_TYPICAL = Device("", "D415", 640, 480, 30, "base")
+_TYPICAL = CameraDevice("", "D415", 640, 480, 30, "base")
 _REPLUG = (
     "take a USB 3 port of the computer (SS, blue) and the camera's own or another short USB 3 cable, plug it in fast, "
     "all the way"
@@ -90,7 +90,7 @@ def find_librealsense_cameras(rs: Any) -> list[LibrealsenseCamera]:
     ]
 
 
-def check_connections(sys: Path, dev: Path, rig: Mapping[str, Device]) -> Iterator[Finding]:
+def check_connections(sys: Path, dev: Path, rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
     """Check the link of each camera, and the bandwidth of shared buses and hubs.
 
     Args:
@@ -126,7 +126,7 @@ def _connection(camera: UsbCamera) -> Finding:
     return ok(what, f"{camera.speed:g} Mbit/s (USB 3)")
 
 
-def _shares(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, Device]) -> Iterator[Finding]:
+def _shares(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
     """Return the shares of a bus and of a hub's cable."""
     most = max(rig.values() or [_TYPICAL], key=_megabits)  # nobody knows here camera of each view
     sharing = defaultdict(list)
@@ -151,11 +151,11 @@ def _shares(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, Device]) 
             yield ok(what, f"{found}, without depth")
 
 
-def _megabits(device: Device) -> float:
+def _megabits(device: CameraDevice) -> float:
     return device.width * device.height * device.rate * _BITS / 1e6
 
 
-def check_serials(rig: Mapping[str, Device], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:
+def check_serials(rig: Mapping[str, CameraDevice], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:
     """Check that each view's camera is connected; list the others."""
     by_serial = {camera.serial: camera for camera in cameras}
     for view, device in rig.items():

@@ -242,7 +242,7 @@ def sphere_sheet(spec: PolicySpec) -> Image:
     for is_open, text in ((True, "home, gripper to be open"), (False, "home, gripper to be closed")):
         views = []
         for view in spec.views:
-            camera = cameras[view].fitted(_SHOWN)
+            camera = cameras[view].crop_square(_SHOWN)
             drawn = draw_targets(grey, camera, robot, spec.appearance, robot.home, is_open, robot.home)
             views.append(add_caption(drawn, view))
         tiles.append(add_caption(grid(views), text))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from genima.cameras.tiling import fit
+from genima.cameras.tiling import crop_square
 from genima.data.datasets.render import MANIFEST, sha256
 from genima.data.datasets.target_dataset import read_manifest
 from genima.data.episodes import Episode, EpisodeError, find_episodes
@@ -266,4 +266,4 @@ def _even_indices(count: int, most: int) -> list[int]:
 
 def _crop_views(views: Mapping[str, Image]) -> Image:
     """Return the central squares of views in two columns."""
-    return grid([fit(image, _SHOWN) for image in views.values()], gap=1)
+    return grid([crop_square(image, _SHOWN) for image in views.values()], gap=1)

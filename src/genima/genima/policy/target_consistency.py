@@ -29,7 +29,7 @@ class TargetConsistency:
             GenimaError: when there is none at all.
         """
         self._spec, self._robot = spec, robot
-        self._cameras = {view: cameras[view].fitted(spec.view_size) for view in spec.views if view in cameras}
+        self._cameras = {view: cameras[view].crop_square(spec.view_size) for view in spec.views if view in cameras}
         if not self._cameras:
             raise GenimaError(
                 f"no calibration for any of the views {', '.join(spec.views)}; there are {', '.join(cameras) or 'none'}"

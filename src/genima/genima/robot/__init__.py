@@ -1,1 +1,1 @@
-"""Arms as data: limits and kinematics."""
+"""Robot models: limits, kinematics, driver interfaces."""

@@ -1,6 +1,6 @@
-"""How set-points reach an arm's controller and a gripper's action server, read from YAML.
+"""Interfaces of an arm's controller and a gripper's action server, read from YAML.
 
-A user adds a controller by a file beside those in ``config/backends``; docs/real_robot.md says what its fields mean.
+A user adds a controller by a file in ``config/backends``; docs/real_robot.md describes its fields.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Topic = Annotated[str, AfterValidator(_topic)]  # or the name of a node, a serv
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError("must have each name once")
+        raise ValueError("names must be unique")
     return names
 
 
@@ -43,7 +43,7 @@ _Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1, max_lengt
 
 
 class TargetMessage(Enum):
-    """What a controller takes its targets as."""
+    """Message type of a controller's targets."""
 
     JOINT_STATE = "joint_state"  # sensor_msgs/JointState
     JOINT_TRAJECTORY = "joint_trajectory"  # trajectory_msgs/JointTrajectory of one point
@@ -51,35 +51,35 @@ class TargetMessage(Enum):
 
 
 class GripperAction(Enum):
-    """What a gripper's server takes its goals as."""
+    """Type of a gripper's action."""
 
-    AUTO = "auto"  # one of the next two, as its server says
+    AUTO = "auto"  # one of the next two, detected from its server
     PARALLEL = "control_msgs/action/ParallelGripperCommand"
     POSITION = "control_msgs/action/GripperCommand"
     FRANKA = "franka_msgs/action/Move and Grasp"
 
 
 class Recovery(FileSchema):
-    """What brings a robot of franka_ros2's back after a reflex."""
+    """Recovery of a franka_ros2 robot after a reflex."""
 
     action: _Topic  # franka_msgs/action/ErrorRecovery
     state: _Topic  # topic of franka_msgs/msg/FrankaRobotState
     manager: _Topic  # node of the controller manager
-    hardware: Text  # component, as the controller manager calls it
-    broadcasters: _Names  # controllers that only tell: switched on before the one that moves the arm
+    hardware: Text  # name of the component in the controller manager
+    broadcasters: _Names  # controllers that only publish: activated before the one that moves the arm
 
 
 class ArmBackend(FileSchema):
-    """An arm's driver with the controller that takes targets. Relative names lie in our nodes' namespace."""
+    """Arm driver and its controller. Relative names are in the nodes' namespace."""
 
     name: Text  # of the file
-    controller: Text  # as the controller manager calls it
+    controller: Text  # name in the controller manager
     states: _Topic  # topic of the measured joints
-    target: _Topic  # topic of the targets, which the command guard's adapter alone may publish
-    subscribes: _Topic = ""  # what the controller itself calls that topic; where it is another, it must be remapped
+    target: _Topic  # topic of the targets, published only by the command guard's adapter
+    subscribes: _Topic = ""  # the controller's own name of that topic, to be remapped where it differs
     message: Annotated[TargetMessage, Field(strict=False)]
-    velocities: bool  # whether it makes use of them
-    keep_alive: bool  # whether it must hear a target all the time, also when nobody moves the arm
+    velocities: bool  # the controller uses them
+    keep_alive: bool  # it needs targets continuously, also while the arm has no owner
     ahead: Annotated[float, Field(gt=0, le=1)] = 0.0  # s from a trajectory's start to its point; 0: other messages
     joints: _Joints | None = None  # the driver's names in the robot's order; None: the robot's own
     recovery: Recovery | None = None
@@ -87,7 +87,7 @@ class ArmBackend(FileSchema):
     @model_validator(mode="after")
     def _check_message(self) -> ArmBackend:
         if ("ahead" in self.model_fields_set) != (self.message is TargetMessage.JOINT_TRAJECTORY):
-            raise ValueError("ahead belongs to message: joint_trajectory, and to no other")
+            raise ValueError("ahead applies only to message: joint_trajectory")
         return self
 
     @classmethod
@@ -101,39 +101,40 @@ class ArmBackend(FileSchema):
         return backend if backend.subscribes else backend.model_copy(update={"subscribes": backend.target})
 
     def joint_names(self, robot: RobotModel) -> tuple[str, ...]:
-        """The driver's names of the robot's joints, in the robot's order.
+        """Return the driver's names of the robot's joints, in the robot's order.
 
         Raises:
-            GenimaError: when there are more or fewer than the robot has.
+            GenimaError: for another number of joints than the robot has.
         """
         if self.joints is None:
             return robot.joint_names
         if len(self.joints) != len(robot.joint_names):
             raise GenimaError(
-                f"backend {self.name} has {len(self.joints)} joints, {robot.name} has {len(robot.joint_names)}"
+                f"backend {self.name}: wrong number of joints ({len(self.joints)}); "
+                f"{robot.name} has {len(robot.joint_names)}"
             )
         return self.joints
 
 
 class GripperBackend(FileSchema):
-    """A gripper's action server. Relative names lie in our nodes' namespace."""
+    """Action server of a gripper. Relative names are in the nodes' namespace."""
 
     name: Text  # of the file
-    action: _Topic  # name of the action; of the node, for the Franka hand's two
+    action: _Topic  # name of the action; for the Franka hand, of the node that has both
     kind: Annotated[GripperAction, Field(strict=False)]
     states: _Topic  # topic of the measured joints
-    joint: JointName  # the one of them that tells
+    joint: JointName  # the one of them that measures the opening
     opened: GripperPosition = Field(alias="open")  # its position in rad or m when open
     closed: GripperPosition
     effort: Annotated[float, Field(gt=0, le=1000)]  # N at most
-    speed: Annotated[float, Field(gt=0, le=10)] = 0.0  # m/s, of the Franka hand alone; 0: the server's own
+    speed: Annotated[float, Field(gt=0, le=10)] = 0.0  # m/s, Franka hand only; 0: the server's default
 
     @model_validator(mode="after")
     def _check_travel(self) -> GripperBackend:
         if abs(self.opened - self.closed) < 1e-6:
             raise ValueError("open and closed must differ")
         if ("speed" in self.model_fields_set) != (self.kind is GripperAction.FRANKA):
-            raise ValueError(f"speed belongs to kind: {GripperAction.FRANKA.value}, and to no other")
+            raise ValueError(f"speed applies only to kind: {GripperAction.FRANKA.value}")
         return self
 
     @classmethod
@@ -146,7 +147,7 @@ class GripperBackend(FileSchema):
         return _load(cls, name_or_file)
 
     def fraction(self, position: float) -> float:
-        """Return how far it is open, 1 open .. 0 closed, at a position of its joint.
+        """Return the open fraction, 1 open .. 0 closed, at a position of the joint.
 
         Raises:
             GenimaError: for a position that this gripper cannot have.
@@ -154,7 +155,7 @@ class GripperBackend(FileSchema):
         return open_fraction(self.joint, position, self.closed, self.opened)
 
     def position(self, fraction: float) -> float:
-        """The inverse of :meth:`fraction`."""
+        """Return the joint's position for an open fraction: the inverse of :meth:`fraction`."""
         return float(self.closed + np.clip(fraction, 0, 1) * (self.opened - self.closed))
 
 
@@ -163,6 +164,6 @@ def _load(schema: type[_Schema], name_or_file: str | Path) -> _Schema:
     data = read_yaml(path, "backend")
     if isinstance(data, dict):
         if "name" in data:
-            raise GenimaError(f"backend {path}: name: no such field; a backend is called as its file")
+            raise GenimaError(f"backend {path}: name: unknown field; remove it, a backend has the name of its file")
         data["name"] = path.stem
     return validate(schema, data, f"backend {path}")

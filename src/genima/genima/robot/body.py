@@ -1,6 +1,6 @@
-"""The arm and its gripper as MuJoCo bodies: joints, motors, and meshes with few enough faces to draw on a processor.
+"""Arm and gripper as MuJoCo bodies: joints, actuators and decimated meshes.
 
-The simulator puts them in its scene, the virtual view draws them alone, inverse kinematics takes the bare arm.
+The simulator adds them to its scene, the virtual view renders them without a scene, inverse kinematics uses the arm.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from scipy.spatial.transform import Rotation
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
-VISUAL, COLLISION = 1, 3  # geom groups: what is drawn, and what touches
-GRIPPER = "gripper_"  # before the names of the gripper's parts
+VISUAL, COLLISION = 1, 3  # geom groups: rendered, and in contact
+GRIPPER = "gripper_"  # prefix of the names of the gripper's parts
 # Position actuators of the real arm's stiffness class; damping kp/10 leaves no overshoot at 1 kHz.
 _STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
-_FACES_KEPT = 0.085  # of the visual meshes: about 17 thousand, half the drawing time of all of them
+_FACE_FRACTION = 0.085  # of the visual meshes: about 17 thousand faces, half the rendering time
 
 
 @dataclass(frozen=True)
 class _Gripper:
-    """Where its meshes lie, and how its joints move together."""
+    """Meshes and coupled joints of a gripper."""
 
     file: str
     driven: str  # the joint that the others follow
-    ratios: Mapping[str, float]  # the others' positions as multiples of it
+    ratios: Mapping[str, float]  # positions of the others as multiples of it
 
 
 _GRIPPERS = {
-    # One motor moves both fingers, and its linkage keeps the pads parallel.
+    # One motor moves both fingers; the linkage keeps the pads parallel.
     "robotiq_2f140": _Gripper(
         "robotiq_gripper_140.xml",
         "finger_joint",
@@ -55,8 +55,7 @@ _GRIPPERS = {
 
 
 def finger_ratios(robot: RobotModel) -> dict[str, float]:
-    """The gripper's joints in the model of :func:`robot_spec`: their positions as multiples of the robot's gripper
-    joint's.
+    """Return the gripper's joints in :func:`robot_spec`, as multiples of the robot's gripper joint.
 
     Raises:
         GenimaError: for a gripper that has no meshes.
@@ -68,14 +67,14 @@ def finger_ratios(robot: RobotModel) -> dict[str, float]:
 def _gripper(robot: RobotModel) -> _Gripper:
     if robot.gripper not in _GRIPPERS:
         raise GenimaError(
-            f"only the grippers {' and '.join(_GRIPPERS)} have meshes to simulate and to draw, {robot.gripper} of "
-            f"{robot.name} has none"
+            f"robot {robot.name}: no meshes for its gripper ({robot.gripper}); "
+            f"use one with {' or '.join(_GRIPPERS)} to simulate or render"
         )
     return _GRIPPERS[robot.gripper]
 
 
 def arm_only_model(robot: RobotModel) -> mujoco.MjModel:
-    """The bare arm (no gripper, no scene) with sites ``flange`` and ``tip``, for inverse kinematics.
+    """Return the arm without gripper and scene, with sites ``flange`` and ``tip``, for inverse kinematics.
 
     Raises:
         GenimaError: for a robot other than Panda and FR3, or when the meshes are not installed.
@@ -84,10 +83,10 @@ def arm_only_model(robot: RobotModel) -> mujoco.MjModel:
 
 
 def robot_spec(robot: RobotModel) -> mujoco.MjSpec:
-    """The arm with its gripper, the base frame at the origin, to be completed (by a scene, lights) and compiled.
+    """Return the arm with its gripper, the base frame at the origin, to be completed and compiled.
 
-    Its geoms lie in the groups ``VISUAL`` and ``COLLISION``. Arm joints and motors have the robot model's names,
-    everything of the gripper begins with ``GRIPPER``.
+    Its geoms are in the groups ``VISUAL`` and ``COLLISION``. Arm joints and actuators have the robot model's names,
+    names of the gripper start with ``GRIPPER``.
 
     Raises:
         GenimaError: for an arm or a gripper that has no meshes, or when they are not installed.
@@ -112,16 +111,16 @@ def _has_arm_meshes(robot: RobotModel) -> bool:
 
 
 def _asset_folder() -> Path:
-    """The meshes lie in the installed robosuite package, which is never imported (it needs an old MuJoCo)."""
+    """Return the folder of meshes in the robosuite package, which is not imported: it needs an older MuJoCo."""
     spec = importlib.util.find_spec("robosuite")
     if spec is None or not spec.submodule_search_locations:
-        raise GenimaError("the robot's meshes are missing: run ./genima setup (it installs the package robosuite)")
+        raise GenimaError("robot meshes: missing (package robosuite); run ./genima setup")
     return Path(spec.submodule_search_locations[0]) / "models" / "assets"
 
 
 def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
     if not _has_arm_meshes(robot):
-        raise GenimaError(f"only the robots panda and fr3 have meshes to simulate and to draw, {robot.name} has none")
+        raise GenimaError(f"robot {robot.name}: no meshes; use panda or fr3 to simulate or render")
     arm = mujoco.MjSpec.from_file(str(_asset_folder() / "robots" / "panda" / "robot.xml"))
     arm.modelname = "genima"
     for actuator in list(arm.actuators):
@@ -139,7 +138,7 @@ def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
         body.gravcomp = 1.0
     for camera in list(arm.cameras):
         arm.delete(camera)
-    # The hand's usual -45 degree turn makes the fingers close along the flange's diagonal.
+    # The hand's mount is turned by -45 degrees: the fingers close along the flange's diagonal.
     arm.body("link7").add_site(name="flange", pos=[0, 0, robot.flange_offset])
     tip = np.array([0, 0, robot.flange_offset]) + robot.T_flange_tip[:3, 3]
     arm.body("link7").add_site(name="tip", pos=tip.tolist(), group=5)
@@ -148,10 +147,10 @@ def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
 
 
 def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
-    known = _gripper(robot)
-    gripper = mujoco.MjSpec.from_file(str(_asset_folder() / "grippers" / known.file))
+    description = _gripper(robot)
+    gripper = mujoco.MjSpec.from_file(str(_asset_folder() / "grippers" / description.file))
     gripper.compiler.degree = (
-        False  # the file means radians but does not say so; robosuite merges it into one that does
+        False  # the file is in radians without declaring it; robosuite merges it into a file that does
     )
     for sensor in list(gripper.sensors):
         gripper.delete(sensor)
@@ -159,11 +158,11 @@ def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
         gripper.delete(site)
     for body in gripper.bodies:
         body.gravcomp = 1.0
-    _couple_fingers(gripper, known)
+    _couple_fingers(gripper, description)
     _decimate_visual_meshes(gripper, _asset_folder() / "grippers")
     for geom in gripper.geoms:
         if geom.group == 0:
-            # Fingers meet objects (whose affinity is 3) and nothing else: the linkage's hulls overlap by design.
+            # Fingers collide only with objects (affinity 3): the hulls of the linkage overlap by design.
             geom.group, geom.contype, geom.conaffinity = COLLISION, 2, 0
         if "fingertip" in geom.name or "fingerpad" in geom.name:
             geom.friction = [1.5, 0.05, 0.001]
@@ -177,13 +176,13 @@ def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
     arm.attach(gripper, prefix=GRIPPER, site=mount)
 
 
-def _couple_fingers(gripper: mujoco.MjSpec, known: _Gripper) -> None:
-    """The files' tendons and motors neither move both fingers as one nor keep the pads parallel."""
+def _couple_fingers(gripper: mujoco.MjSpec, description: _Gripper) -> None:
+    """Replace tendons and equalities by joint ratios: the files' do not keep the pads parallel."""
     for item in (*gripper.equalities, *gripper.tendons):
         gripper.delete(item)
-    for joint, ratio in known.ratios.items():
+    for joint, ratio in description.ratios.items():
         equality = gripper.add_equality(
-            type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT, name1=joint, name2=known.driven
+            type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT, name1=joint, name2=description.driven
         )
         equality.data[:2] = [0.0, ratio]
     for joint in gripper.joints:
@@ -193,20 +192,20 @@ def _couple_fingers(gripper: mujoco.MjSpec, known: _Gripper) -> None:
 def _decimate_visual_meshes(spec: mujoco.MjSpec, folder: Path) -> None:
     visual = {geom.meshname for geom in spec.geoms if geom.group == VISUAL and geom.meshname}
     for mesh in spec.meshes:
-        if mesh.name in visual and (decimated := _decimated(folder / mesh.file)):
+        if mesh.name in visual and (decimated := _decimate(folder / mesh.file)):
             mesh.file = ""
             mesh.uservert, mesh.userface = decimated
 
 
-@cache  # reading the meshes is nearly all the time that it takes to build a scene
-def _decimated(file: Path) -> tuple[list[float], list[int]] | None:
-    """Vertices and faces, flat; None for a mesh that has few faces as it is."""
+@cache  # reading the meshes takes most of the time of building a scene
+def _decimate(file: Path) -> tuple[list[float], list[int]] | None:
+    """Return vertices and faces, flat; None for a mesh with fewer than 100 faces."""
     loaded: Any = trimesh.load(file, force="mesh")
     if len(loaded.faces) < 100:
         return None
     loaded.merge_vertices(merge_tex=True, merge_norm=True)
     vertices, faces = fast_simplification.simplify(
-        np.asarray(loaded.vertices, np.float32), np.asarray(loaded.faces), target_reduction=1 - _FACES_KEPT
+        np.asarray(loaded.vertices, np.float32), np.asarray(loaded.faces), target_reduction=1 - _FACE_FRACTION
     )
     return vertices.ravel().tolist(), faces.ravel().tolist()
 

@@ -15,10 +15,10 @@ _MAX_STEP = 0.5  # rad: longer steps leave the range in which the linearisation 
 
 
 class InverseKinematics:
-    """Joint positions for tip poses; of the solutions, the one nearest to a rest posture from a start near it."""
+    """Inverse kinematics of the tip: the solution nearest to a rest posture."""
 
     def __init__(self, arm: mujoco.MjModel, rest: NDArray[np.float64], site: str = "tip") -> None:
-        """``arm`` is a model of the bare arm with a site at the tip; ``rest`` (n,) rad is the preferred posture."""
+        """``arm`` is a model of the arm with a site at the tip; ``rest`` (n,) rad is the preferred posture."""
         self._configuration = mink.Configuration(arm)
         self._tip = mink.FrameTask(site, "site", position_cost=1.0, orientation_cost=1.0)
         self._posture = mink.PostureTask(arm, cost=1e-3)
@@ -26,7 +26,7 @@ class InverseKinematics:
         self._limits = [mink.ConfigurationLimit(arm)]
 
     def solve(self, T_base_tip: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Joint positions (n,) in rad that put the tip at ``T_base_tip`` (4, 4).
+        """Return joint positions (n,) rad for the tip pose ``T_base_tip`` (4, 4).
 
         Raises:
             GenimaError: when the pose is out of reach.
@@ -48,5 +48,5 @@ class InverseKinematics:
                 break
         error = np.abs(self._tip.compute_error(self._configuration))
         if error.max() > 5e-3:
-            raise GenimaError(f"no joint positions put the tip at {T_base_tip[:3, 3].round(3).tolist()} m")
+            raise GenimaError(f"tip pose: out of reach ({T_base_tip[:3, 3].round(3).tolist()} m); use a nearer one")
         return self._configuration.q.copy()

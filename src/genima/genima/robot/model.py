@@ -1,6 +1,6 @@
-"""A serial arm as data: joint names, limits and modified Denavit-Hartenberg parameters, read from YAML.
+"""Model of a serial arm: joint names, limits and modified Denavit-Hartenberg parameters, read from YAML.
 
-A user adds an arm by a file beside those in ``config/robots``; docs/safety.md says what its fields mean.
+A user adds an arm by a file in ``config/robots``; docs/safety.md describes its fields.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from genima.io.files import FileSchema, Text, load_yaml, parse_yaml, shorten, va
 
 Array = NDArray[np.float64]
 TURN = 2 * np.pi  # rad
-GRIPPER_SLACK = 0.25  # of its travel: stops give, and calibrations differ; what is further beyond is another unit
-RANGE_SLACK = 0.2  # rad: an arm that is moved by hand may stand a little beyond the limits of its model
+GRIPPER_SLACK = 0.25  # of the travel: calibrations differ; values further outside are in another unit
+RANGE_SLACK = 0.2  # rad: an arm moved by hand may exceed its limits slightly
 
 # ------------------------------------------------------------------------------------------------------------- files
-# The bounds tell units apart: a limit of 180 is in degrees, a gripper that opens by 85 is in millimetres.
+# The bounds detect wrong units: a limit of 180 is in degrees, a gripper travel of 85 is in millimetres.
 
 JointName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
 Angle = Annotated[float, Field(ge=-2 * TURN, le=2 * TURN)]  # rad
@@ -58,16 +58,16 @@ class _JointFields(FileSchema):
         if not self.min < self.home < self.max:
             raise ValueError(f"{self.name}: home must lie between min and max")
         if self.braking is not None and not (self.braking.min <= self.min and self.braking.max >= self.max):
-            raise ValueError(f"{self.name}: braking must let the joint stand anywhere in its range")
+            raise ValueError(f"{self.name}: braking must allow rest at every position of the range")
         if self.braking is not None:
             room = min(self.home - self.braking.min, self.braking.max - self.home)
             if (2 * self.braking.deceleration * room) ** 0.5 <= self.braking.offset:
-                raise ValueError(f"{self.name}: braking must let the joint move at home")
+                raise ValueError(f"{self.name}: braking must allow motion at home")
         return self
 
 
 class GripperTravel(FileSchema):
-    """Ends of the way of a gripper's joint, rad or m."""
+    """Travel of a gripper's joint, rad or m."""
 
     open: GripperPosition
     closed: GripperPosition
@@ -75,7 +75,7 @@ class GripperTravel(FileSchema):
     @model_validator(mode="after")
     def _check_travel(self) -> Self:
         if abs(self.open - self.closed) < 1e-6:
-            raise ValueError("the gripper's open and closed must differ")
+            raise ValueError("open and closed of the gripper must differ")
         return self
 
 
@@ -86,7 +86,7 @@ class _GripperFields(GripperTravel):
 
 
 class _RobotFields(FileSchema):
-    """An arm with its gripper; with ``arm``, the joints and the flange are those of another file."""
+    """Fields of a robot file; with ``arm``, joints and flange come from another file."""
 
     name: Text
     arm: Text | None = None
@@ -103,9 +103,9 @@ class _RobotFields(FileSchema):
         if self.arm is None and self.gripper is None:
             raise ValueError("gripper missing")
         if self.arm is None and (missing := [name for name, value in own.items() if value is None]):
-            raise ValueError(f"{' and '.join(missing)} missing; give them, or the file that has them as arm")
+            raise ValueError(f"{' and '.join(missing)} missing; give them, or name the file that has them as arm")
         if self.arm is not None and (given := [name for name, value in own.items() if value is not None]):
-            raise ValueError(f"{' and '.join(given)} beside arm; leave one of both out")
+            raise ValueError(f"{' and '.join(given)} given together with arm; remove one of them")
         return self
 
 
@@ -114,14 +114,14 @@ class _RobotFields(FileSchema):
 
 @dataclass(frozen=True)
 class VelocityEnvelope:
-    """A joint may move towards an end of its range only so fast that it can brake before it; all arrays (n,).
+    """Velocity limits that decrease towards the ends of the joints' ranges; all arrays (n,).
 
     Source: Franka Control Interface documentation, "Limits for Franka Research 3". Infinite where a joint has none.
     """
 
     deceleration: Array  # rad/s^2
-    offset: Array  # rad/s, taken off what that deceleration would allow
-    lower_end: Array  # rad, where the joint must have come to rest
+    offset: Array  # rad/s, subtracted from the velocity that this deceleration allows
+    lower_end: Array  # rad, where the joint must be at rest
     upper_end: Array  # rad
 
     @classmethod
@@ -138,27 +138,27 @@ class VelocityEnvelope:
         return cls(*np.array(rows, float).T)
 
     def velocities(self, positions: Array) -> tuple[Array, Array]:
-        """Lowest and highest velocity in rad/s at ``positions`` (..., n) rad, from the braking alone."""
+        """Return lowest and highest velocity in rad/s at ``positions`` (..., n) rad."""
         room = np.stack([positions - self.lower_end, self.upper_end - positions])
         speed = np.maximum(0.0, np.sqrt(2 * self.deceleration * np.maximum(room, 0.0)) - self.offset)
         return -speed[0], speed[1]
 
 
-def pick(what: str, names: Sequence[str], values: Sequence[float], wanted: Sequence[str]) -> Array:
-    """Values (len(wanted),) picked **by name** from a joint-state-like pair of lists; ``what`` names it in errors.
+def select_by_name(what: str, names: Sequence[str], values: Sequence[float], wanted: Sequence[str]) -> Array:
+    """Return the values (len(wanted),) of joints, matched **by name**; ``what`` is the subject of errors.
 
     Raises:
         GenimaError: when a joint is missing, named twice, without a value, or not finite.
     """
     if len(values) != len(names):
-        raise GenimaError(f"{what} has {len(names)} names but {len(values)} values")
+        raise GenimaError(f"{what}: lengths differ ({len(names)} names, {len(values)} values)")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise GenimaError(f"{what} names twice: {', '.join(twice)}")
+        raise GenimaError(f"{what}: duplicate names ({', '.join(twice)})")
     by_name = dict(zip(names, values, strict=True))
     if missing := [name for name in wanted if name not in by_name]:
-        raise GenimaError(f"{what} lacks {', '.join(missing)}; it has {', '.join(names) or 'no joints'}")
+        raise GenimaError(f"{what}: joints missing ({', '.join(missing)}); it has {', '.join(names) or 'no joints'}")
     if bad := [name for name in wanted if not np.isfinite(by_name[name])]:
-        raise GenimaError(f"{what} is not finite at {', '.join(bad)}")
+        raise GenimaError(f"{what}: not finite ({', '.join(bad)})")
     return np.array([by_name[name] for name in wanted], float)
 
 
@@ -166,10 +166,10 @@ def limit_fraction(fraction: float) -> float:
     """Limit a gripper's open fraction to 0 .. 1.
 
     Raises:
-        GenimaError: where it is not finite, or beyond by more than ``GRIPPER_SLACK``, as percent are.
+        GenimaError: for a value that is not finite, or outside by more than ``GRIPPER_SLACK`` (as percentages are).
     """
     if not -GRIPPER_SLACK - 1e-9 <= fraction <= 1 + GRIPPER_SLACK + 1e-9:
-        raise GenimaError(f"{fraction:g} is no open fraction; it must be from 0 (closed) to 1 (open)")
+        raise GenimaError(f"open fraction: out of range ({fraction:g}); use 0 (closed) to 1 (open)")
     return min(1.0, max(0.0, float(fraction)))
 
 
@@ -177,31 +177,31 @@ def open_fraction(joint: str, position: float, closed: float, opened: float) -> 
     """Return the open fraction, 1 open .. 0 closed, of a gripper whose joint is at ``position`` [rad or m].
 
     Raises:
-        GenimaError: where that is beyond its travel by more than ``GRIPPER_SLACK``, as in another unit.
+        GenimaError: for a position outside the travel by more than ``GRIPPER_SLACK`` (as in another unit).
     """
     fraction = (position - closed) / (opened - closed)
     if not -GRIPPER_SLACK - 1e-9 <= fraction <= 1 + GRIPPER_SLACK + 1e-9:
         raise GenimaError(
-            f"{joint}: {position:g} is outside its travel, {closed:g} (closed) .. {opened:g} (open); is it in rad or m?"
+            f"{joint}: outside its travel ({position:g}, {closed:g} closed .. {opened:g} open); is it in rad or m?"
         )
     return min(1.0, max(0.0, float(fraction)))
 
 
 @dataclass(frozen=True)
 class RobotModel:
-    """One arm with a parallel gripper. All joint arrays have shape (n,), in the order of ``joint_names``."""
+    """Arm with a parallel gripper. Joint arrays have shape (n,), in the order of ``joint_names``."""
 
     name: str
-    arm: str  # without its gripper, as its description calls it
+    arm: str  # name of the arm without gripper, as in its URDF
     joint_names: tuple[str, ...]
-    gripper: str  # what it is: robotiq_2f140 and franka_hand have meshes, and files in config/backends
+    gripper: str  # model: robotiq_2f140 and franka_hand have meshes, and files in config/backends
     gripper_joint: str
     gripper_open: float  # rad or m of that joint
     gripper_closed: float
     position_min: Array  # rad
     position_max: Array  # rad
     velocity_max: Array  # rad/s
-    braking: VelocityEnvelope | None  # how the velocity limit shrinks near the ends of the joints' ranges
+    braking: VelocityEnvelope | None  # decreases the velocity limit near the ends of the joints' ranges
     acceleration_max: Array  # rad/s^2
     jerk_max: Array  # rad/s^3
     home: Array  # rad, where episodes start
@@ -214,14 +214,14 @@ class RobotModel:
         """Read ``config/robots/<name>.yaml`` or a YAML file.
 
         Raises:
-            GenimaError: for a missing file, a missing field, or limits that make no sense.
+            GenimaError: for a missing file, a missing field, or invalid limits.
         """
         path = paths.named(name_or_file, "config", "robots")
         return cls._assemble(load_yaml(_RobotFields, path, "robot model"), f"robot model {path}")
 
     @classmethod
     def parse(cls, text: str, what: str) -> RobotModel:
-        """Read a robot model from the text of its file; ``what`` names it in errors.
+        """Read a robot model from the text of its file; ``what`` is the subject of errors.
 
         Raises:
             GenimaError: as :meth:`load`.
@@ -235,13 +235,13 @@ class RobotModel:
             arm_path = paths.named(fields.arm, "config", "robots")
             arm = load_yaml(_RobotFields, arm_path, "robot model")
             if arm.joints is None:
-                raise GenimaError(f"{what}: arm {shorten(fields.arm)} has no joints of its own")
+                raise GenimaError(f"{what}: arm has no joints ({shorten(fields.arm)}); name a file with joints")
         joints, gripper = arm.joints or [], fields.gripper or arm.gripper
         if gripper is None:
-            raise GenimaError(f"{what}: gripper missing")
+            raise GenimaError(f"{what}: gripper missing; add it")
         names = [joint.name for joint in joints]
         if len({*names, gripper.joint}) <= len(names):
-            raise GenimaError(f"{what}: every joint needs a name of its own")
+            raise GenimaError(f"{what}: duplicate joint names ({', '.join([*names, gripper.joint])}); use each once")
         T_flange_tip = np.eye(4)
         T_flange_tip[:3, 3] = gripper.tip_in_flange
 
@@ -311,7 +311,7 @@ class RobotModel:
         )
 
     def velocity_limits(self, positions: NDArray[np.floating]) -> tuple[Array, Array]:
-        """Lowest and highest velocity allowed at ``positions`` (..., n) rad, in rad/s."""
+        """Return lowest and highest velocity at ``positions`` (..., n) rad, in rad/s."""
         q = np.asarray(positions, float)
         high = np.broadcast_to(self.velocity_max, q.shape)
         if self.braking is None:
@@ -320,7 +320,7 @@ class RobotModel:
         return np.maximum(-high, low), np.minimum(high, up)
 
     def open_fraction(self, gripper_position: float) -> float:
-        """Return how far the gripper is open, 1 open .. 0 closed, at a measured position of its joint in rad or m.
+        """Return the open fraction, 1 open .. 0 closed, at a measured position of the gripper's joint in rad or m.
 
         Raises:
             GenimaError: for a position that this gripper cannot have.
@@ -328,17 +328,17 @@ class RobotModel:
         return open_fraction(self.gripper_joint, gripper_position, self.gripper_closed, self.gripper_open)
 
     def gripper_position(self, open_fraction: float) -> float:
-        """The inverse of :meth:`open_fraction`."""
+        """Return the joint position for an open fraction: the inverse of :meth:`open_fraction`."""
         return float(self.gripper_closed + np.clip(open_fraction, 0, 1) * (self.gripper_open - self.gripper_closed))
 
     def link_poses(self, positions: NDArray[np.floating]) -> Array:
-        """Forward kinematics.
+        """Compute forward kinematics.
 
         Args:
             positions: (..., n) joint positions in rad.
 
         Returns:
-            (..., n + 2, 4, 4): ``T_base_link`` of links 1..n (each turns with its own joint), the flange and the tip.
+            (..., n + 2, 4, 4): ``T_base_link`` of links 1..n, the flange and the tip.
 
         Source: J. J. Craig, Introduction to Robotics, 3rd ed., eq. 3.6 (modified DH).
         """
@@ -367,26 +367,26 @@ class RobotModel:
         """Check measured positions (n,) rad against the joints' ranges.
 
         Raises:
-            GenimaError: for a joint that is further than ``slack`` [rad] outside.
+            GenimaError: for a joint outside by more than ``slack`` [rad].
         """
         beyond = np.maximum(self.position_min - positions, positions - self.position_max)
-        i = int(np.argmax(beyond))  # also of one that is not a number
+        i = int(np.argmax(beyond))  # also finds NaN
         if not beyond[i] <= slack:
             value, low, high = positions[i], self.position_min[i], self.position_max[i]
-            hint = "are these degrees?" if abs(value) > 2 * TURN else f"is {self.name} the robot that is meant?"
+            hint = "are these degrees?" if abs(value) > 2 * TURN else f"is the robot a {self.name}?"
             raise GenimaError(
-                f"{self.joint_names[i]}: {value:.2f} rad is outside its range {low:.2f} .. {high:.2f}; {hint}"
+                f"{self.joint_names[i]}: outside its range {low:.2f} .. {high:.2f} ({value:.2f} rad); {hint}"
             )
 
-    def in_order(self, names: Sequence[str], values: Sequence[float]) -> tuple[Array, float]:
-        """Arm positions (n,) and gripper value, picked **by name** from a joint-state-like pair of lists.
+    def select_joints(self, names: Sequence[str], values: Sequence[float]) -> tuple[Array, float]:
+        """Return arm positions (n,) and gripper value of a joint state, matched **by name**.
 
         Raises:
             GenimaError: when a joint is missing, named twice, without a value, or not finite.
         """
-        picked = pick("joint state", names, values, (*self.joint_names, self.gripper_joint))
-        return picked[:-1], float(picked[-1])
+        joints = select_by_name("joint state", names, values, (*self.joint_names, self.gripper_joint))
+        return joints[:-1], float(joints[-1])
 
-    def by_name(self, positions: Array, gripper: float) -> dict[str, float]:
-        """The inverse of :meth:`in_order`: values by name, of arm positions (n,) and the gripper's joint."""
+    def joints_by_name(self, positions: Array, gripper: float) -> dict[str, float]:
+        """Return values by joint name: the inverse of :meth:`select_joints`."""
         return {**dict(zip(self.joint_names, positions.tolist(), strict=True)), self.gripper_joint: gripper}

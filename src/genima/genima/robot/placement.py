@@ -1,4 +1,4 @@
-"""Where an arm stands in a world that shows its joints' axes."""
+"""Base pose of an arm from the axes of its joints in a world frame."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 
 Array = NDArray[np.float64]
-_TOLERANCE = 0.005, np.radians(1.0)  # m and rad that an axis may lie beside where the arm has it
+_TOLERANCE = 0.005, np.radians(1.0)  # m and rad of deviation of an axis
 
 
 def base_pose(robot: RobotModel, positions: Array, T_world_joints: Array) -> Array:
-    """The pose of an arm's base from its joints' frames, of which only the axes count: simulators choose origins and
-    x axes freely, and may leave out the turn of the joint itself.
+    """Compute the base pose of an arm from the frames of its joints.
+
+    Only the z axes are used: simulators choose origins and x axes freely, and may omit the joint's own rotation.
 
     Args:
         robot: the arm.
-        positions: (n,) rad, of its joints.
+        positions: (n,) rad.
         T_world_joints: (n, 4, 4), each joint turning about its z axis.
 
     Returns:
         ``T_world_base`` (4, 4).
 
     Raises:
-        GenimaError: when these are not the axes of this arm at these positions.
+        GenimaError: for axes that do not fit the arm at these positions.
     """
     T_base_links = robot.link_poses(positions)[: len(positions)]
     axes, seen = T_base_links[:, :3, 2], T_world_joints[:, :3, 2]
     R = Rotation.align_vectors(seen, axes)[0].as_matrix()
-    # The origins' places along their axes do not count: least squares of the distances across them.
+    # Least squares of the distances perpendicular to the axes: the origins' positions along them are arbitrary.
     across = np.eye(3) - seen[:, :, None] * seen[:, None, :]
     offsets = T_world_joints[:, :3, 3] - T_base_links[:, :3, 3] @ R.T
     t = np.linalg.solve(across.sum(0), (across @ offsets[..., None]).sum(0)[:, 0])
@@ -41,7 +42,7 @@ def base_pose(robot: RobotModel, positions: Array, T_world_joints: Array) -> Arr
     if np.any(wrong):
         names = [f"{robot.joint_names[i]} by {1e3 * distances[i]:.0f} mm and {np.degrees(angles[i]):.0f} deg"
                  for i in np.flatnonzero(wrong)]  # fmt: skip
-        raise GenimaError(f"the arm is no {robot.arm}: axes are off, {', '.join(names)}")
+        raise GenimaError(f"robot {robot.arm}: joint axes differ ({', '.join(names)}); is this the arm in the scene?")
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = R, t
     return T

@@ -1,4 +1,4 @@
-"""Commands by name, imported only when they run; no other module is needed before."""
+"""Groups of commands, imported only when they run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genima.errors import GenimaError
 class Command(NamedTuple):
     """Command of a group."""
 
-    function: str  # MODULE or MODULE:FUNCTION, by default main; empty: the entry script does it by itself
+    function: str  # MODULE or MODULE:FUNCTION, by default main; empty: the entry script runs it
     help: str
 
     def run(self, argv: Sequence[str]) -> int:
@@ -59,7 +59,7 @@ class CommandGroup:
             close = difflib.get_close_matches(name, self.commands, n=2)
             hint = f"did you mean {' or '.join(close)}?" if close else f"{group} --help lists the commands"
             hint += f"; or name a {self.metavar.lower()} that exists" if self.fallback is not None else ""
-            raise GenimaError(f"unknown command '{f'{self.name} {name}'.lstrip()}': {hint}")
+            raise GenimaError(f"{f'{self.name} {name}'.lstrip()}: unknown command; {hint}")
 
     def help_page(self) -> str:
         """Return the help page."""

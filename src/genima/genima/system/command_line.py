@@ -42,9 +42,9 @@ def _ros_namespace(name: str) -> str:
         raise ValueError(str(error).removeprefix("namespace: ")) from None
 
 
-REPLAY_SPEED = 0.01, 1.0  # of the demo's own; the node replay has the same limits
+REPLAY_SPEED = 0.01, 1.0  # fraction of the recorded speed; the node replay has the same limits
 
-# Options that several commands have.
+# Options of several commands.
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Episodes = Annotated[int, Field(ge=1, le=1_000_000)]
 Workers = Annotated[int, Field(ge=1, le=1024)]  # processes or threads
@@ -58,27 +58,27 @@ def parse_options(options: type[_Options], command: str, argv: Sequence[str], ex
 
     Args:
         options: dataclass of the options; its docstring is the description.
-        command: as the user types it, without ``./``: "genima render".
+        command: name without ``./``: "genima render".
         argv: arguments after the command.
         example: a command line that works, shown at the end of the help page.
 
     Raises:
         GenimaError: for a value outside its limits.
-        SystemExit: for ``--help`` (0) and for what is no option or of another type (2).
+        SystemExit: for ``--help`` (0) and for an unknown option or a value of another type (2).
     """
     description = inspect.cleandoc(options.__doc__ or "")
     if example:
         description += f"\n\nExample: {example}"
-    how = (tyro.conf.DisallowNone,)  # else the help shows {None} for what may be left out
+    config = (tyro.conf.DisallowNone,)  # otherwise the help shows {None} for optional values
     with _minimum_width(), _paths():
-        parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv), config=how)
+        parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv), config=config)
     check_options(parsed)
     return parsed
 
 
 @contextlib.contextmanager
 def _minimum_width() -> Iterator[None]:
-    """Make narrower terminals count as 40 columns wide: tyro's help page for five columns or fewer never ends."""
+    """Treat narrower terminals as 40 columns wide: tyro's help page for five columns or fewer never ends."""
     before = os.environ.get("COLUMNS")
     if narrow := shutil.get_terminal_size().columns < _LEAST_WIDTH:
         os.environ["COLUMNS"] = str(_LEAST_WIDTH)
@@ -92,7 +92,7 @@ def _minimum_width() -> Iterator[None]:
 
 
 def _paths() -> tyro.constructors.ConstructorRegistry:
-    """Refuse an empty path, as an unset variable of a shell leaves it: it would mean the current folder."""
+    """Reject an empty path, as from an unset shell variable: it would be the current folder."""
     registry = tyro.constructors.ConstructorRegistry()
 
     def path(words: list[str]) -> Path:
@@ -117,7 +117,7 @@ def check_options(parsed: Any, prefix: str = "--") -> None:
 
     Args:
         parsed: instance of a dataclass.
-        prefix: goes before a field's name in errors.
+        prefix: text before a field's name in errors.
 
     Raises:
         GenimaError: for the first value outside its limits.

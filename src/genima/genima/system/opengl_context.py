@@ -1,4 +1,4 @@
-"""OpenGL contexts: one per process for all threads, or one of MuJoCo's per thread."""
+"""OpenGL contexts: one per process for all threads, or one per thread for MuJoCo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = "libegl1, libgl1, libopengl0, libxrender1 and libgl1-mesa-dri"
 
 
 def mujoco_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
-    """Make a renderer of MuJoCo, with an OpenGL context for the calling thread.
+    """Create a MuJoCo renderer, with an OpenGL context for the calling thread.
 
     Raises:
         GenimaError: where EGL cannot start.
@@ -27,7 +27,7 @@ def mujoco_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Re
 
     try:
         return mujoco.Renderer(model, height, width)
-    except Exception as error:  # ImportError, AttributeError, RuntimeError, mujoco.FatalError: by what is missing
+    except Exception as error:  # ImportError, AttributeError, RuntimeError, mujoco.FatalError
         device = os.environ.get("MUJOCO_EGL_DEVICE_ID")
         remedy = f"unset MUJOCO_EGL_DEVICE_ID ({device})" if device else f"install {_PACKAGES}, or NVIDIA's driver"
         raise GenimaError(f"rendering: OpenGL cannot start ({_reason(error)}); {remedy}") from None
@@ -47,25 +47,25 @@ class ProcessRenderer(Generic[T]):
         self._lock = threading.Lock()
 
     @contextmanager
-    def in_turn(self) -> Iterator[T]:
+    def acquire(self) -> Iterator[T]:
         """Return the renderer, locked for one thread.
 
         Raises:
             GenimaError: when it cannot start, or in a process forked from one that has used it.
         """
         if self._started is not None and self._process != os.getpid():
-            # Drivers' threads do not survive a fork: the first drawing would wait for them forever.
+            # Threads of the driver do not survive a fork: the first image would wait for them forever.
             raise GenimaError(
-                f"the renderer {self._name} was used before this process was forked: start processes by 'spawn', "
-                "or draw with raycast"
+                f"renderer {self._name}: started before this process was forked; start processes by 'spawn', or render "
+                "with raycast"
             )
         with self._lock:
             if self._started is None:
                 try:
                     self._started, self._process = self._start(), os.getpid()
-                except Exception as error:  # the libraries agree on no type
+                except Exception as error:  # the libraries share no exception type
                     raise GenimaError(
-                        f"the renderer {self._name} cannot start ({_reason(error)}): "
-                        f"install {_PACKAGES}, or draw with raycast"
+                        f"renderer {self._name}: cannot start ({_reason(error)}); "
+                        f"install {_PACKAGES}, or render with raycast"
                     ) from None
             yield self._started

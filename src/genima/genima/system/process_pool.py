@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from genima.errors import GenimaError
-from genima.system.signals import hide_interrupt_traceback, is_importing, postponed_interrupt
+from genima.system.signals import hide_interrupt_traceback, is_importing, postpone_interrupt
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -44,7 +44,7 @@ class WorkerPool(ProcessPoolExecutor):
         """Args:
         workers: number of processes; they start with the first call.
         start: called with ``arguments`` in each process before anything else.
-        calls_per_process: after these a new process takes the place of an old one.
+        calls_per_process: after these a new process replaces the old one.
         grace: s from SIGTERM to SIGKILL, for functions that save what they have.
         """
         super().__init__(
@@ -54,9 +54,9 @@ class WorkerPool(ProcessPoolExecutor):
         self._grace = grace
 
     def submit(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
-        """As of the base class."""
+        """Submit a call, as the base class does."""
         # Workers inherit the blocked signal from their first instruction on; other threads of this process may take it.
-        with postponed_interrupt(), _blocked_interrupt():
+        with postpone_interrupt(), _blocked_interrupt():
             return super().submit(_call, function, args, kwargs)
 
     def __exit__(
@@ -66,7 +66,7 @@ class WorkerPool(ProcessPoolExecutor):
             return super().__exit__(kind, error, trace)
         self.end()
         if issubclass(kind, BrokenProcessPool):
-            raise GenimaError("a worker process has died: out of memory? Its messages are above") from None
+            raise GenimaError("worker process: died; see its messages above, it may be out of memory") from None
         return None
 
     def end(self) -> None:
@@ -108,7 +108,7 @@ def _start_worker(start: Callable[..., object] | None, arguments: tuple[Any, ...
 
 def _initialize(start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     hide_interrupt_traceback()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a process that took another's place
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also of a replacement process
     signal.signal(signal.SIGTERM, _end)
     end_with_parent()
     if start is not None:
@@ -128,7 +128,7 @@ def _call(function: Callable[..., _R], args: tuple[Any, ...], kwargs: dict[str, 
         return function(*args, **kwargs)
     finally:
         if _ended:
-            os._exit(1)  # the function has cleaned up; the pool would go on with the next call
+            os._exit(1)  # the function has cleaned up; the pool would continue with the next call
 
 
 @contextlib.contextmanager

@@ -26,8 +26,8 @@ def require_ros_name(name: object, what: str) -> str:
     """Return a name if it is valid as one part of a topic: a view, a node, a joint's prefix.
 
     Args:
-        name: what a file or a user gave.
-        what: subject of the error: "view", "cameras file mine.yaml: view".
+        name: value from a file or the user.
+        what: subject of the error, such as "view".
 
     Raises:
         GenimaError: for a name that ROS refuses.

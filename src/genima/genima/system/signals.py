@@ -15,16 +15,16 @@ _LONG_IMPORT = 2.0  # s
 _AGAIN = 0.05  # s
 
 
-def ending_signals() -> list[signal.Signals]:
+def termination_signals() -> list[signal.Signals]:
     """Return SIGINT, SIGTERM, and SIGHUP unless that is ignored, as under nohup."""
     hung_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hung_up]
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP; ignore those that follow, while the run ends."""
-    numbers = ending_signals()
+def interrupt_on_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP, and ignore later ones."""
+    numbers = termination_signals()
     waiting = _ImportDelay(_LONG_IMPORT)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -43,7 +43,7 @@ _postponed = 0  # contexts that are open
 
 
 @contextlib.contextmanager
-def postponed_interrupt() -> Iterator[None]:
+def postpone_interrupt() -> Iterator[None]:
     """Postpone signals in the main thread during an indivisible step."""
     global _postponed
     _postponed += 1
@@ -78,7 +78,7 @@ class _ImportDelay:
         return True
 
 
-_interrupted = False  # by SIGINT, while our handler was in place
+_interrupted = False  # by SIGINT, with this module's handler
 
 
 def was_interrupted() -> bool:
@@ -89,8 +89,7 @@ def was_interrupted() -> bool:
 def hide_interrupt_traceback() -> None:
     """End a process that Ctrl-C interrupts while it imports modules without a traceback, with exit code 130.
 
-    Programs call it in the first module that they import. It changes nothing for a process that has a handler of
-    its own.
+    Programs call it in their first module. It changes nothing in a process with its own handler.
     """
     if threading.current_thread() is threading.main_thread():
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -102,9 +101,9 @@ def hide_interrupt_traceback() -> None:
 
 
 def end_by_interrupt() -> None:
-    """End the process at once on Ctrl-C from now on: the interpreter is about to end.
+    """End the process at once on Ctrl-C from now on: the interpreter is exiting.
 
-    A KeyboardInterrupt in a clean-up at exit would be printed with its traceback, and end nothing.
+    A KeyboardInterrupt in a clean-up at exit would only be printed with its traceback.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -135,7 +134,7 @@ def _has_children() -> bool:
 
 
 def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Raise a KeyboardInterrupt once more that came in a destructor or a callback, where it is lost."""
+    """Raise again a KeyboardInterrupt that was lost in a destructor or a callback."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not (in_main_thread and issubclass(unraisable.exc_type, KeyboardInterrupt)):
         sys.__unraisablehook__(unraisable)

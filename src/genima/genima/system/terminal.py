@@ -16,7 +16,7 @@ def configure_streams() -> None:
 def printable(text: object) -> str:
     """Return ``text`` with control characters and escape codes, which a terminal would obey, as visible escapes.
 
-    Use it for every text that a file, a topic or another program gave: tasks, names, errors. Line breaks and tabs are
+    Use it for every text from a file, a topic or another program: tasks, names, errors. Line breaks and tabs are
     escaped as well: the text takes one line.
     """
     return "".join(

@@ -1,4 +1,4 @@
-"""Drawn targets: what the spheres look like, and how they are drawn on a view."""
+"""Drawn targets: appearance, rendering and decoding of the spheres."""
 
 from genima.targets.appearance import Appearance, Sphere
 from genima.targets.rendering import RENDERERS, composite, draw_targets, render_spheres

@@ -1,10 +1,10 @@
-"""Appearance of the target spheres: colours, radii and stripes, and the files that change them.
+"""Appearance of the target spheres: colours, radii and stripes, and its files.
 
-Two looks ship in ``config/appearances``. Colours and radii of both are the GENIMA paper's (section 2.1, table 3), which
-says of the stripes only that there are some:
+``config/appearances`` has two. Both have the colours and radii of the GENIMA paper (section 2.1, table 3), which does
+not specify the stripes:
 
 - ``wide_stripes``, the default: four stripes, every other one at 35% of the brightness.
-- ``genima_release``: those of the authors' released code, 10 whole stripes and a part of one, coloured and black.
+- ``genima_release``: as in the authors' released code, 10 stripes and part of another, coloured and black.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FOLDER = ("config", "appearances")
 
 @dataclass(frozen=True)
 class Sphere:
-    """A sphere at one frame of the arm, striped normal to that frame's x axis so that a turn about z shows."""
+    """Sphere at a frame of the arm, with stripes normal to the frame's x axis, which show rotation about z."""
 
     name: str
     frame: int  # index into RobotModel.link_poses
@@ -50,10 +50,10 @@ _PAPER_RADII = {"wrist": 0.03, "front": 0.08, "right_shoulder": 0.065, "left_sho
 
 @dataclass(frozen=True)
 class Appearance:
-    """Everything that decides how a drawn target looks; it is stored in the checkpoint and must agree everywhere.
+    """Appearance of drawn targets, stored in the checkpoint: training and use must agree on it.
 
-    A stripe period that goes a whole number of times into the diameter, as the default does, starts with a dark
-    stripe at one pole and ends with a coloured one at the other: half a turn swaps them and is not mistaken for none.
+    With a stripe period that divides the diameter, as the default, one pole is dark and the other coloured: half a
+    turn is distinguishable from none.
 
     Raises:
         ValueError: for a stripe period outside [0.01, 1], a brightness outside 0..1 or a radius that is not positive.
@@ -67,12 +67,12 @@ class Appearance:
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.stripe_period <= 1:
-            raise ValueError(f"stripe_period is {self.stripe_period}, not in [0.01, 1]")
+            raise ValueError(f"stripe_period: out of range ({self.stripe_period}); use 0.01 to 1")
         if not 0 <= self.dark <= 1:
-            raise ValueError(f"dark is {self.dark}, not in 0..1")
+            raise ValueError(f"dark: out of range ({self.dark}); use 0 to 1")
         for view, radius in self.radii.items():
             if not 0 < radius < np.inf:
-                raise ValueError(f"the radius of view {view} is {radius}, not a positive number of metres")
+                raise ValueError(f"radius of view {view}: out of range ({radius}); use a positive number of metres")
 
     @property
     def stripes(self) -> tuple[float, float]:
@@ -80,19 +80,18 @@ class Appearance:
         return (self.dark, 1.0) if self.first_stripe == "dark" else (1.0, self.dark)
 
     def require_frames(self, robot: RobotModel) -> None:
-        """Raise a GenimaError when a sphere is at a frame that the robot lacks."""
+        """Raise a GenimaError for a sphere at a frame that the robot lacks."""
         last = len(robot.joint_names) + 1  # the flange and the tip follow the joints
         for sphere in self.spheres:
             if sphere.frame > last:
                 raise GenimaError(
-                    f"sphere {sphere.name} is at frame {sphere.frame}, but {robot.name} has frames 0 to {last}"
+                    f"sphere {sphere.name}: unknown frame ({sphere.frame}); {robot.name} has frames 0 to {last}"
                 )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the appearance as plain JSON types.
 
-        ``first_stripe`` is left out where it is the default, so that datasets and checkpoints stay the ones that they
-        were before there was a choice.
+        A default ``first_stripe`` is omitted: datasets and checkpoints stay identical to those of older versions.
         """
         data = {
             "spheres": [
@@ -115,7 +114,7 @@ class Appearance:
         """Return the inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: the first fields that are missing or malformed, in one line.
+            ValueError: with the first missing or malformed fields, in one line.
         """
         try:
             return AppearanceSchema.model_validate(data).appearance()
@@ -124,10 +123,10 @@ class Appearance:
 
     @classmethod
     def load(cls, name_or_file: str | Path) -> Appearance:
-        """Read one of the shipped appearances, by its name, or a YAML file with the structure of :meth:`to_dict`.
+        """Read an appearance by name, or a YAML file with the structure of :meth:`to_dict`.
 
-        What the file does not name stays as in the default: a view's radius, a sphere, a field of a sphere. Spheres
-        are matched by name; one with another name is added.
+        Omitted entries keep the default: a view's radius, a sphere, a field of a sphere. Spheres are matched by name;
+        new names are added.
 
         Raises:
             GenimaError: for an unknown name, a missing file, an unknown key or a malformed value.
@@ -137,19 +136,17 @@ class Appearance:
             folder = paths.shared(*_FOLDER)
             known = sorted(file.stem for file in folder.glob("*.yaml"))
             if str(name_or_file) not in known:
-                raise GenimaError(
-                    f"appearance {name_or_file}: unknown; there are {', '.join(known)}, or name a .yaml file"
-                )
+                raise GenimaError(f"appearance {name_or_file}: unknown; use {', '.join(known)}, or a .yaml file")
             path = folder / f"{name_or_file}.yaml"
         changes, what = read_yaml(path, "appearance"), f"appearance {path}"
-        given = {} if changes is None else validate(_Changes, changes, what).model_dump(exclude_unset=True)
+        settings = {} if changes is None else validate(_Changes, changes, what).model_dump(exclude_unset=True)
         data = cls().to_dict()
         spheres = {sphere["name"]: sphere for sphere in data["spheres"]}
-        for sphere in given.get("spheres", []):
+        for sphere in settings.get("spheres", []):
             spheres[sphere["name"]] = spheres.get(sphere["name"], {}) | sphere
-        radii = data["radii"] | given.get("radii", {})
-        whole = data | given | {"spheres": list(spheres.values()), "radii": radii}
-        return validate(AppearanceSchema, whole, what).appearance()
+        radii = data["radii"] | settings.get("radii", {})
+        merged = data | settings | {"spheres": list(spheres.values()), "radii": radii}
+        return validate(AppearanceSchema, merged, what).appearance()
 
 
 _Channel = Annotated[int, Field(ge=0, le=255)]
@@ -180,11 +177,11 @@ class AppearanceSchema(FileSchema):
     def _require_different_names(self) -> AppearanceSchema:
         names = [sphere.name for sphere in self.spheres]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two spheres are called {twice[0]!r}")
+            raise ValueError(f"duplicate sphere name ({twice[0]!r})")
         return self
 
     def appearance(self) -> Appearance:
-        """Return the appearance that the file describes."""
+        """Return the appearance of the file."""
         spheres = (Sphere(s.name, s.frame, _rgb(s.colour), _rgb(s.closed_colour)) for s in self.spheres)
         return Appearance(tuple(spheres), dict(self.radii), self.stripe_period, self.dark, self.first_stripe)
 
@@ -197,7 +194,7 @@ class _SphereChanges(FileSchema):
 
 
 class _Changes(FileSchema):
-    """Fields of a user's file; those that it does not set are the default's."""
+    """Fields of a user's file; unset ones keep the default's values."""
 
     spheres: Annotated[list[_SphereChanges], Field(max_length=_MOST_SPHERES)] = []
     radii: Annotated[dict[Text, _Radius], Field(max_length=_MOST_SPHERES)] = {}

@@ -1,4 +1,4 @@
-"""Spheres by casting the rays of their bounding boxes in NumPy: exact, and needs no graphics system."""
+"""Sphere renderer by ray casting in NumPy: exact, without a graphics system."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from genima.types import Image
 
 
 def render(camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearance) -> Image:
-    """The layer (h, w, 4) of :func:`genima.targets.render_spheres`."""
+    """Return the layer (h, w, 4) of :func:`genima.targets.render_spheres`."""
     layer = np.zeros((camera.height, camera.width), np.uint32)
     depth = np.empty((camera.height, camera.width))
-    seen = boxes_in_view(camera, spheres)
-    for _, box in seen:
+    visible = boxes_in_view(camera, spheres)
+    for _, box in visible:
         depth[box] = np.inf
-    for sphere, box in seen:
+    for sphere, box in visible:
         rows, columns = box
         u, v = np.arange(columns.start, columns.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5
         # A ray t * (x, y, 1) meets |p - centre| = radius where a t^2 - 2 b t + c = 0; t is the depth of the hit.

@@ -1,4 +1,4 @@
-"""Draw target spheres on a view, with a choice of renderers that agree."""
+"""Rendering of target spheres on a view."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genima.targets.appearance import Appearance
 from genima.targets.sphere_geometry import PlacedSphere, place_spheres
 from genima.types import Image
 
-# Modules with a function `render`, imported when first used: only the first needs no graphics system.
+# Modules with a function `render`, imported at first use: only the first works without a graphics system.
 RENDERERS = {
     "raycast": "genima.targets.numpy_renderer",
     "pyrender": "genima.targets.pyrender_renderer",
@@ -27,9 +27,9 @@ RENDERERS = {
 def render_spheres(
     camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearance, renderer: str = "raycast"
 ) -> Image:
-    """A layer (h, w, 4) rgba: alpha 255 inside spheres, all zeros outside.
+    """Render a layer (h, w, 4) rgba: alpha 255 inside spheres, all zeros outside.
 
-    Nearer spheres hide farther ones; what is behind the camera, or round it, is not seen.
+    Nearer spheres occlude farther ones; spheres behind or around the camera are not visible.
 
     Args:
         renderer: "raycast" (exact, the reference) or "pyrender" (meshes, as in the paper).
@@ -38,7 +38,7 @@ def render_spheres(
         GenimaError: for an unknown renderer or one that cannot start.
     """
     if renderer not in RENDERERS:
-        raise GenimaError(f"unknown renderer {renderer!r}; known: {', '.join(RENDERERS)}")
+        raise GenimaError(f"renderer: unknown ({renderer!r}); use {' or '.join(RENDERERS)}")
     layer: Image = importlib.import_module(RENDERERS[renderer]).render(camera, spheres, appearance)
     return layer
 
@@ -46,9 +46,9 @@ def render_spheres(
 def label_stripes(
     camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearance, renderer: str = "raycast"
 ) -> NDArray[np.uint8]:
-    """Return what each pixel (h, w) shows: 0 none, 2i + 1 a first stripe of the i-th sphere, 2i + 2 a second one.
+    """Label each pixel (h, w): 0 none, 2i + 1 a first stripe of the i-th sphere, 2i + 2 a second one.
 
-    Colours alone do not tell: black stripes of different spheres are alike. Errors as :func:`render_spheres`.
+    Colours are ambiguous: black stripes of different spheres are equal. Errors as :func:`render_spheres`.
     """
     numbered = [replace(sphere, colour=(2 * i + 2, 254, 0)) for i, sphere in enumerate(spheres)]
     layer = render_spheres(camera, numbered, replace(appearance, dark=0.5, first_stripe="dark"), renderer)
@@ -57,7 +57,7 @@ def label_stripes(
 
 
 def composite(image: Image, layer: Image, opacity: float = 1.0) -> Image:
-    """A copy of ``image`` (h, w, 3) with the spheres of ``layer`` (h, w, 4) on top; ``opacity`` is theirs, 0..1."""
+    """Composite the spheres of ``layer`` (h, w, 4) over a copy of ``image`` (h, w, 3) with ``opacity`` 0..1."""
     blended = cv2.addWeighted(image, 1 - opacity, cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB), opacity, 0)
     return np.asarray(cv2.copyTo(blended, cv2.extractChannel(layer, 3), image.copy()), np.uint8)
 
@@ -75,8 +75,8 @@ def draw_targets(
 ) -> Image:
     """Draw the spheres of joint positions ``target`` (n,) in rad over a copy of ``image`` (h, w, 3).
 
-    The scene never hides a sphere; nearer spheres hide farther ones. ``current`` (n,) in rad places a camera
-    that moves with the arm. Joints out of view or behind the camera are left out.
+    The scene does not occlude spheres; nearer spheres occlude farther ones. ``current`` (n,) in rad places a camera
+    on the flange. Joints out of view or behind the camera are omitted.
 
     Raises:
         GenimaError: see :func:`place_spheres` and :func:`render_spheres`.

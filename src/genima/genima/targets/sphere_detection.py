@@ -1,4 +1,4 @@
-"""Find the spheres of a drawing by their colours and their outline."""
+"""Detection of spheres in a drawn target by colour and outline."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from genima.errors import GenimaError
 from genima.targets.appearance import Appearance
 from genima.types import Image
 
-_MAX_ANGLE = np.deg2rad(20)  # of a pixel's rgb from a sphere's; of the paper's colours, the nearest two are 31 apart
-_DARKEST = 0.2  # of the colour's brightness; below, hues are noise
-_CHANGED = 24  # grey levels of some channel by which a sphere differs from the observation, or ...
-_CHANGED_MORE = 3  # ... times what half of the view differs by, where colours have shifted
+_MAX_ANGLE = np.deg2rad(20)  # between the rgb of a pixel and a sphere; the paper's colours are at least 31 deg apart
+_DARKEST = 0.2  # of the colour's brightness: hues below are noise
+_CHANGED = 24  # grey levels of any channel between a sphere and the observation, or ...
+_CHANGED_MORE = 3  # ... times the view's median difference, where colours have shifted
 _SMALLEST = 0.001  # of the view's area
-_FILLED = 1 / 3  # of a disc: where the dark stripes are lost on a dark scene, not much more is left
-_SEARCH_SIZE = 64  # px, side of the view in which discs are looked for
+_FILLED = 1 / 3  # of a disc: dark stripes on a dark scene are lost
+_SEARCH_SIZE = 64  # px, side of the view for the disc search
 _SEARCH_RADII = np.geomspace(0.03, 0.25, 7)  # of the view's side
-_RING = 1.3  # outer radius of what must not have the sphere's colour, in radii
+_RING = 1.3  # outer radius of the ring without the sphere's colour, in radii
 _EDGE = 0.5  # px, softness of the fitted outline
 
 
 class Disc(NamedTuple):
-    """A sphere on an image, from its outline alone: where the border or another sphere cuts it, the whole one."""
+    """Sphere in an image, from its outline; occluded and cropped spheres are completed."""
 
-    u: float  # px, where its centre projects to
+    u: float  # px, projection of the centre
     v: float  # px
     distance: float  # m, from the camera to its centre
-    area: int  # px of it that are seen
+    area: int  # px, visible
     closed: bool  # in the colour of the closed gripper
 
 
 class Paint(NamedTuple):
-    """A colour that a sphere may have."""
+    """Possible colour of a sphere."""
 
     sphere: str
     colour: NDArray[np.float64]  # (3,) rgb, 0..255
     closed: bool  # only while the gripper is to be closed
 
 
-SCENE, HIDDEN = -1, -2  # labels of pixels that show no sphere, and that cannot tell
+SCENE, HIDDEN = -1, -2  # labels of pixels without a sphere, and of undecidable pixels
 
 
 def palette(appearance: Appearance) -> list[Paint]:
-    """All colours of all spheres."""
+    """Return all colours of all spheres."""
     paints = []
     for sphere in appearance.spheres:
         paints.append(Paint(sphere.name, np.array(sphere.colour, float), False))
@@ -61,31 +61,30 @@ def palette(appearance: Appearance) -> list[Paint]:
 def read_centres(
     image: Image, camera: Camera, appearance: Appearance, observation: Image | None = None
 ) -> dict[str, Disc | None]:
-    """Where a drawn view (h, w, 3) shows each sphere; None for those that it does not show.
+    """Find the spheres in a drawn view (h, w, 3); None for those that are not visible.
 
-    Not the centroid of a sphere's pixels is read, which moves when the border or another sphere hides some of them,
-    but the cone of rays whose edge fits their outline: its axis is the ray to the centre, also off the image's
-    middle, where a sphere's outline is an ellipse about another point.
+    A cone of rays is fitted to the outline of a sphere's pixels; its axis is the ray to the centre. The centroid would
+    be biased by occlusion, by the image border, and off the image's centre, where outlines are ellipses.
 
     Of two discs in a sphere's colours, the one with more pixels counts.
 
     Args:
         camera: scaled to the image's size.
-        observation: the same view without spheres; only where the drawing differs from it, there are spheres.
+        observation: the view without spheres; spheres are only where the images differ.
 
     Raises:
-        GenimaError: when image, observation and camera differ in size, or the view has no sphere radius.
+        GenimaError: for image, observation and camera of different sizes, or a view without sphere radius.
     """
     return find_discs(label_pixels(image, camera, appearance, observation), camera, appearance)
 
 
 def label_pixels(image: Image, camera: Camera, appearance: Appearance, observation: Image | None) -> NDArray[np.intp]:
-    """For each pixel (h, w) the index of its colour in the :func:`palette`, bright or dark; else SCENE or HIDDEN."""
-    for what, pixels in (("drawing", image), ("observation", observation)):
+    """Label each pixel (h, w) with the index of its colour in the :func:`palette`, or SCENE or HIDDEN."""
+    for what, pixels in (("drawn target", image), ("observation", observation)):
         if pixels is not None and pixels.shape != (camera.height, camera.width, 3):
             raise GenimaError(
-                f"the {what} of view {camera.view} has shape {pixels.shape}, its camera images of "
-                f"{(camera.height, camera.width, 3)}: resize the image or scale the camera"
+                f"{what} of view {camera.view}: size differs from its camera's ({pixels.shape}, "
+                f"{(camera.height, camera.width, 3)}); resize the image or scale the camera"
             )
     labels = _nearest_colours(image, appearance)
     if appearance.dark <= _DARKEST:
@@ -93,13 +92,13 @@ def label_pixels(image: Image, camera: Camera, appearance: Appearance, observati
     if observation is not None:
         change = cv2.absdiff(image, observation).max(axis=-1)
         unchanged = change < max(_CHANGED, _CHANGED_MORE * np.median(change))
-        # What had a sphere's colour before may have one on it now: a red thing under the red sphere.
+        # A scene pixel in a sphere's colour may be covered by the sphere: undecidable.
         labels[unchanged] = np.where(labels[unchanged] == SCENE, SCENE, HIDDEN)
     return labels
 
 
 def _nearest_colours(image: Image, appearance: Appearance) -> NDArray[np.intp]:
-    """By hue and saturation, as stripes and the blur between them differ in brightness alone; greys are no colour."""
+    """Label pixels by hue and saturation: stripes differ only in brightness; greys are no colour."""
     colours = np.stack([*(paint.colour for paint in palette(appearance)), np.ones(3)]).astype(np.float32)
     full = np.linalg.norm(colours, axis=1)
     pixels = image.reshape(-1, 3).astype(np.float32).T
@@ -113,10 +112,10 @@ def _nearest_colours(image: Image, appearance: Appearance) -> NDArray[np.intp]:
 
 
 def _fill_dark_stripes(labels: NDArray[np.intp], image: Image, appearance: Appearance) -> None:
-    """Label stripes that are too dark to have a colour as the sphere's whose coloured stripes they lie between.
+    """Label dark stripes between coloured stripes of a sphere with that sphere.
 
-    Without them half of a disc is missing, and any smaller disc fits its pixels as well. The widest stripe that can be
-    lies on the largest disc that is looked for.
+    Without them half of a disc is missing, and smaller discs fit as well. The widest stripe is that of the largest
+    disc of the search.
     """
     colours = palette(appearance)
     brightness = np.linalg.norm(image.astype(np.float32), axis=-1)
@@ -134,10 +133,10 @@ def _fill_dark_stripes(labels: NDArray[np.intp], image: Image, appearance: Appea
 
 
 def find_discs(labels: NDArray[np.intp], camera: Camera, appearance: Appearance) -> dict[str, Disc | None]:
-    """The discs of :func:`read_centres` among labelled pixels (h, w)."""
+    """Return the discs of :func:`read_centres` in labels (h, w)."""
     if camera.view not in appearance.radii:
         views = ", ".join(appearance.radii)
-        raise GenimaError(f"the appearance has no sphere radius for view {camera.view} (only for {views}): add one")
+        raise GenimaError(f"appearance: no sphere radius for view {camera.view} (only for {views}); add it")
     found: dict[str, Disc | None] = {sphere.name: None for sphere in appearance.spheres}
     for k, paint in enumerate(palette(appearance)):
         disc = _find(labels, k, camera, appearance.radii[camera.view], paint.closed)
@@ -148,21 +147,21 @@ def find_discs(labels: NDArray[np.intp], camera: Camera, appearance: Appearance)
 
 
 def _find(labels: NDArray[np.intp], k: int, camera: Camera, radius: float, closed: bool) -> Disc | None:
-    """The disc that holds most pixels of colour k and fewest others; other spheres may lie before it."""
+    """Find the disc with most pixels of colour k and fewest of the scene; other spheres may occlude it."""
     member, other = labels == k, labels == SCENE
     if np.count_nonzero(member) < _SMALLEST * labels.size:
         return None
     evidence = member - _FILLED * other
     u, v, size = _search(evidence.astype(np.float32))
-    # The outline is fitted to the pixels round the disc: inside or outside of a cone about the centre's ray.
+    # Fit of the outline to the pixels around the disc: inside or outside a cone about the centre's ray.
     rows, columns = np.nonzero((member | other) & (_distances(labels.shape, u, v) < 1.5 * size + 2))
-    if len(rows) < 3:  # too few for three unknowns
+    if len(rows) < 3:  # fewer than the three unknowns
         return None
     rays = rays_through(camera, columns + 0.5, rows + 0.5)
     inside = member[rows, columns]
 
     def depth_inside(cone: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far within the outline each pixel lies, in px at the image's middle."""
+        """Return the depth of each pixel inside the outline, px at the image's centre."""
         axis = rays_through(camera, cone[0], cone[1])
         return cone[2] - camera.fx * np.arccos(np.clip(rays @ axis, -1, 1))
 
@@ -170,7 +169,7 @@ def _find(labels: NDArray[np.intp], k: int, camera: Camera, radius: float, close
         lambda cone: expit(depth_inside(cone) / _EDGE) - inside,
         [u, v, size], method="lm", diff_step=1e-4, xtol=1e-3, ftol=1e-3,
     )  # fmt: skip
-    if np.abs(fit.x - [u, v, size]).max() > size:  # no outline: a texture, or what another sphere leaves
+    if np.abs(fit.x - [u, v, size]).max() > size:  # no outline: texture, or the rest of an occluded sphere
         return None
     within = depth_inside(fit.x) > 0
     area = int(np.count_nonzero(within & inside))
@@ -181,7 +180,7 @@ def _find(labels: NDArray[np.intp], k: int, camera: Camera, radius: float, close
 
 
 def _search(evidence: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Centre and radius in px of the disc with the greatest sum of evidence within, less that in a ring about it."""
+    """Find centre and radius in px of the disc with most evidence inside, less that in a ring around it."""
     scale = max(evidence.shape) / _SEARCH_SIZE
     small = cv2.resize(evidence, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
     best = (-np.inf, 0.0, 0.0, 0.0)
@@ -198,12 +197,12 @@ def _search(evidence: NDArray[np.float32]) -> tuple[float, float, float]:
 def rays_through(
     camera: Camera, u: NDArray[np.floating] | float, v: NDArray[np.floating] | float
 ) -> NDArray[np.float64]:
-    """Unit vectors (..., 3) in the optical frame, from the camera through pixels (u, v)."""
+    """Return unit vectors (..., 3) in the optical frame through pixels (u, v)."""
     rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], axis=-1)
     return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
 
 def _distances(shape: tuple[int, ...], u: float, v: float) -> NDArray[np.float64]:
-    """Of each pixel (h, w) from (u, v), in px."""
+    """Return the distance of each pixel (h, w) from (u, v), px."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     return np.hypot(columns + 0.5 - u, rows + 0.5 - v)

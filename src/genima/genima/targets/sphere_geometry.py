@@ -1,4 +1,4 @@
-"""Where target spheres are before a camera, and which pixels they can cover."""
+"""Positions of target spheres in a camera's frame, and their pixel boxes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance, Colour
 
-NEAR = 1e-3  # m, depth before which nothing is drawn
+NEAR = 1e-3  # m, near clipping plane
 Box = tuple[slice, slice]  # rows and columns of pixels
 
 
 @dataclass(frozen=True)
 class PlacedSphere:
-    """A sphere in a camera's optical frame (z forward, x right, y down)."""
+    """Sphere in a camera's optical frame (z forward, x right, y down)."""
 
     name: str
     centre: NDArray[np.float64]  # (3,) m
@@ -37,16 +37,16 @@ def place_spheres(
     gripper_open: bool,
     current: NDArray[np.floating],
 ) -> list[PlacedSphere]:
-    """The spheres of joint positions ``target`` (n,) in rad, those out of view or behind the camera included.
+    """Place the spheres of joint positions ``target`` (n,) rad, also those out of view or behind the camera.
 
-    ``current`` (n,) in rad places a camera that moves with the arm.
+    ``current`` (n,) rad places a camera on the flange.
 
     Raises:
-        GenimaError: when the appearance has no radius for the camera's view or a sphere at a frame the arm lacks.
+        GenimaError: for an appearance without radius for the camera's view, or a sphere at a frame the arm lacks.
     """
     if camera.view not in appearance.radii:
         views = ", ".join(appearance.radii)
-        raise GenimaError(f"the appearance has no sphere radius for view {camera.view} (only for {views}): add one")
+        raise GenimaError(f"appearance: no sphere radius for view {camera.view} (only for {views}); add it")
     appearance.require_frames(robot)
     frames = np.linalg.inv(camera.T_base_camera(robot, current)) @ robot.link_poses(target)
     placed = []
@@ -66,19 +66,19 @@ def stripe_colours(sphere: PlacedSphere, appearance: Appearance) -> NDArray[np.u
 
 
 def boxes_in_view(camera: Camera, spheres: Sequence[PlacedSphere]) -> list[tuple[PlacedSphere, Box]]:
-    """The spheres that may be seen, each with the pixels that it may cover."""
-    seen = []
+    """Return the visible spheres, each with the box of pixels that it may cover."""
+    visible = []
     for sphere in spheres:
         x, y, z = sphere.centre.tolist()
         columns = _extent(x, z, sphere.radius, camera.fx, camera.cx, camera.width)
         rows = _extent(y, z, sphere.radius, camera.fy, camera.cy, camera.height)
         if columns.start < columns.stop and rows.start < rows.stop:
-            seen.append((sphere, (rows, columns)))
-    return seen
+            visible.append((sphere, (rows, columns)))
+    return visible
 
 
 def _extent(lateral: float, depth: float, radius: float, focal: float, principal: float, size: int) -> slice:
-    """Pixel range that a sphere covers along one image axis: the tangents to its circle in that plane."""
+    """Return the pixel range of a sphere along one image axis: the tangents to its circle in that plane."""
     if depth + radius <= NEAR:
         return slice(0, 0)
     if depth <= radius:  # the camera's plane cuts the sphere: no finite tangents

@@ -22,7 +22,7 @@ class CartesianJog:
 
     def __init__(self, robot: RobotModel) -> None:
         """Raises:
-        GenimaError: for an arm whose shape is not known.
+        GenimaError: for an arm without meshes.
         """
         self._robot = robot
         self._configuration = mink.Configuration(arm_only_model(robot))

@@ -89,7 +89,7 @@ class Gamepad:
         """
         if len(axes) <= max(self.axes) or len(buttons) <= max(self.gripper_button, self.enable_button):
             raise GenimaError(
-                f"gamepad: has {len(axes)} axes and {len(buttons)} buttons, gamepad.yaml uses "
+                f"gamepad: too few axes or buttons ({len(axes)}, {len(buttons)}); gamepad.yaml uses "
                 f"axis {max(self.axes)} and button {max(self.gripper_button, self.enable_button)}"
             )
         if not buttons[self.enable_button]:
@@ -98,6 +98,6 @@ class Gamepad:
         wrong = ~(np.abs(deflections) <= 1 + _TOLERANCE)  # also NaN
         if np.any(wrong):
             number, value = self.axes[int(np.argmax(wrong))], deflections[np.argmax(wrong)]
-            raise GenimaError(f"gamepad: axis {number} is {value:g}, outside -1 .. 1; is it published by joy_node?")
+            raise GenimaError(f"gamepad: axis {number} outside -1 .. 1 ({value:g}); publish it by joy_node")
         deflections[np.abs(deflections) < self.dead_zone] = 0.0
         return np.clip(deflections, -1, 1) * self.speeds

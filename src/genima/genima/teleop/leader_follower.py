@@ -11,7 +11,7 @@
 While aligning, the follower moves slowly to the leader; it is held where the leader is outside its range. While
 mirroring, the follower stays at its limit where the leader leaves the range, with the reason. Idle, paused and held
 command nothing: the command guard then holds the arm. Only the operator ends these states: an arm must not start to
-move by itself.
+move on its own.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class LeaderFollower:
         self._settings.require_valid()
         self._robot = robot
         self.phase = FollowerState.IDLE
-        self.reason = ""  # why the follower is held, stays at a limit, or was given away
+        self.reason = ""  # of a hold, of a limit, or of the release
         self._motion = JerkLimitedMotion(MotionLimits.of(robot, self._settings.speed, _ACCELERATION, _JERK), _PERIOD)
         self._placed = False  # whether the motion starts at the measured joints
         self._moved_until = 0.0  # s: time of the motion's state
@@ -108,7 +108,7 @@ class LeaderFollower:
         if self.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
             self.phase, self.reason = FollowerState.HELD, reason
 
-    def watch(self, now: float) -> None:
+    def check_timeout(self, now: float) -> None:
         """Hold where no sample of the leader has arrived within ``late``; call it regularly."""
         if self._recent and now - self._recent[-1].stamp > self._settings.late:
             self.hold(f"no leader samples for {now - self._recent[-1].stamp:.2f} s")
@@ -183,14 +183,14 @@ class LeaderFollower:
         return True
 
     def _align(self, sample: LeaderSample, measured: Joints) -> tuple[Array, Array]:
-        """Return the follower's positions (n,) rad and velocities (n,) rad/s on its way to the leader."""
+        """Return the follower's positions (n,) rad and velocities (n,) rad/s on the path to the leader."""
         if not self._placed:
             self._motion.reset(measured.positions)
             self._placed, self._moved_until = True, sample.stamp - _PERIOD
         speed = self._speed(sample)
         while self._moved_until + _PERIOD <= sample.stamp:
             self._moved_until += _PERIOD
-            self._motion.toward(sample.positions, speed)
+            self._motion.step_toward(sample.positions, speed)
         distance = max(
             float(np.max(np.abs(sample.positions - self._motion.position))),
             float(np.max(np.abs(sample.positions - measured.positions))),

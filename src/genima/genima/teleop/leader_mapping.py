@@ -18,12 +18,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.io.files import FileSchema, load_yaml
-from genima.robot.model import TURN, Angle, JointName, RobotModel, open_fraction, pick
+from genima.robot.model import TURN, Angle, JointName, RobotModel, open_fraction, select_by_name
 from genima.teleop.gamepad import Button
 from genima.types import Joints
 
 Array = NDArray[np.float64]
-SAME = "same"  # the name of a leader that has the follower's own joints and gripper
+SAME = "same"  # name of a leader with the joints and gripper of the follower
 _MAX_TURNS = 2  # that a servo may be off after power-on
 _TRIGGER = Annotated[float, Field(ge=-1e4, le=1e4)]  # of a gripper's joint, in any unit
 
@@ -129,7 +129,8 @@ class LeaderMapping:
         joints, gripper = fields.joints, fields.gripper or _GripperFields(button=0)
         if len(joints) != len(follower.joint_names):
             raise GenimaError(
-                f"leader {path} has {len(joints)} joints, {follower.name} has {len(follower.joint_names)}"
+                f"leader {path}: wrong number of joints ({len(joints)}); "
+                f"{follower.name} has {len(follower.joint_names)}"
             )
         return cls(
             follower=follower,
@@ -158,7 +159,7 @@ class LeaderMapping:
             GenimaError: when a joint is missing, named twice, without a value, or not finite, and for a gripper far
                 beyond its travel.
         """
-        raw = pick("leader", names, positions, self.joint_names)
+        raw = select_by_name("leader", names, positions, self.joint_names)
         speeds = None
         if len(velocities) == len(names):
             speeds_by_name = dict(zip(names, velocities, strict=True))
@@ -167,10 +168,10 @@ class LeaderMapping:
             stamp,
             self.factor * raw + self.offset,
             speeds if speeds is not None and bool(np.all(np.isfinite(speeds))) else None,
-            self.gripper_in(names, positions),
+            self.gripper_fraction(names, positions),
         )
 
-    def gripper_in(self, names: Sequence[str], positions: Sequence[float]) -> float | None:
+    def gripper_fraction(self, names: Sequence[str], positions: Sequence[float]) -> float | None:
         """Return the gripper's open fraction, 1 open .. 0 closed; None where a joint state lacks it.
 
         Raises:

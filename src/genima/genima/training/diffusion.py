@@ -28,7 +28,7 @@ from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.spec import halve
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
-from genima.targets.decoding import decoding_errors, summarise
+from genima.targets.decoding import TargetDecoder, summarise_errors
 from genima.training import DRAWINGS, loop
 from genima.training.options import DiffusionOptions, LoopOptions
 from genima.types import Joints, Observation
@@ -217,11 +217,11 @@ def validation_errors(
 
     Returns:
         ``loss``; ``off``, the share of spheres that are missing or more than 3 px off; and all of
-        :func:`genima.targets.decoding.summarise`, in pixels and degrees.
+        :func:`genima.targets.decoding.summarise_errors`, in pixels and degrees.
     """
     agent, spec, moments = model.agent, targets.spec, targets.moments
-    robot = RobotModel.load(spec.robot)
-    cameras = {view: targets.cameras[view].fitted(spec.view_size) for view in spec.views}
+    cameras = {view: targets.cameras[view].crop_square(spec.view_size) for view in spec.views}
+    decoder = TargetDecoder(cameras, RobotModel.load(spec.robot), spec.appearance)
     errors, sheet, losses = [], [], []
     at_once = _FRAMES_AT_ONCE if agent.tiled else _FRAMES_AT_ONCE // len(spec.views)
     for start in range(0, len(held_out), at_once):
@@ -234,12 +234,12 @@ def validation_errors(
         for visit, tile, seen in zip(visits, drawn.numpy(), batch.condition.numpy(), strict=True):
             i = held_out.moment(visit)
             errors.append(
-                decoding_errors(
+                decoder.errors(
                     untile(tile, spec.views), moments.target[i], bool(moments.target_open[i]), moments.positions[i],
-                    cameras, robot, spec.appearance, untile(seen, spec.views),
+                    untile(seen, spec.views),
                 )
             )  # fmt: skip
     cv2.imwrite(str(picture), sheet[0].numpy()[..., ::-1])
-    summary = summarise(errors)
+    summary = summarise_errors(errors)
     well_drawn = summary["found"] * np.nan_to_num(summary["px_within_3"])
     return {"loss": float(np.mean(losses)), "off": float(1 - well_drawn), **summary}

@@ -97,7 +97,7 @@ def _format_report(found: MarkerlessResult, guess: Any) -> list[str]:
     """Return the lines of a report; ``guess`` (4, 4) is the initial pose, or None."""
     import numpy as np
 
-    from genima.robot.rigid_transforms import difference
+    from genima.robot.rigid_transforms import pose_distance
 
     metres, angle = found.sigma
     x, y, z = (float(value) for value in found.T_base_camera[:3, 3])
@@ -110,6 +110,6 @@ def _format_report(found: MarkerlessResult, guess: Any) -> list[str]:
     for name, (shift, turn) in zip(found.names, found.left_out, strict=True):
         lines.append(f"  without {name}: {1e3 * shift:.1f} mm, {np.degrees(turn):.2f} deg elsewhere")
     if guess is not None:
-        shift, turn = difference(found.T_base_camera, guess)
+        shift, turn = pose_distance(found.T_base_camera, guess)
         lines.append(f"{1e3 * shift:.0f} mm and {np.degrees(turn):.1f} deg from the guess")
     return lines

@@ -27,7 +27,7 @@ from genima.errors import GenimaError
 from genima.io.files import FileSchema, atomic_write, load_json, read_text, require_writable, validate
 from genima.io.outputs import output_lock, require_same_settings
 from genima.system.command_line import Seed, parse_options
-from genima.system.signals import interruptible
+from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import simulation_stack
 from genima_cli.faults.shifted_clock import build_shifted_clock
 from genima_cli.supervisor import Supervisor
@@ -108,11 +108,11 @@ class FaultBench:
         said = list(dict.fromkeys(self._driver.complaints))
         recovered, task = self._recovers(fault, running, instruction)
         record = self._relays.record()
-        from genima.control.limit_violations import violations
+        from genima.control.limit_violations import count_violations
 
         return Result(
             fault=fault.name,
-            limit_violations=violations(record.stamps, record.positions, self._robot),
+            limit_violations=count_violations(record.stamps, record.positions, self._robot),
             hold_ms=None if begin is None else hold_ms(record, begin, end, self._robot),
             rest_ms=None if begin is None else rest_ms(record, begin, end),
             must_hold=fault.must_hold,
@@ -258,7 +258,7 @@ def main(argv: Sequence[str]) -> int:
         "checkpoint_digest": checkpoint_digest(folders),
     }
     with contextlib.ExitStack() as stack:
-        stack.enter_context(interruptible())
+        stack.enter_context(interrupt_on_signals())
         if options.out is not None:
             stack.enter_context(output_lock(options.out.absolute(), "record of faults"))
         return _bench(options, cell, spec, settings)

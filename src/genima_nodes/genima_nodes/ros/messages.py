@@ -72,7 +72,7 @@ def joints_from(message: JointState, robot: RobotModel) -> Joints:
     Raises:
         GenimaError: when a joint is missing, named twice, not finite or far outside its range, and without a stamp.
     """
-    positions, gripper = robot.in_order(message.name, message.position)
+    positions, gripper = robot.select_joints(message.name, message.position)
     robot.require_in_range(positions)
     if not (stamp := seconds(message.header.stamp)) > 0:
         raise GenimaError("joint state is not stamped; its publisher must set header.stamp")
@@ -85,10 +85,10 @@ def command_from(message: JointState, robot: RobotModel) -> Command:
     Raises:
         GenimaError: when a joint is missing or named twice, or values are missing or not finite.
     """
-    positions, gripper = robot.in_order(message.name, message.position)
+    positions, gripper = robot.select_joints(message.name, message.position)
     velocities = np.zeros(len(positions))
     if len(message.velocity):
-        velocities, _ = robot.in_order(message.name, message.velocity)
+        velocities, _ = robot.select_joints(message.name, message.velocity)
     return Command(seconds(message.header.stamp), positions, velocities, gripper)
 
 

@@ -21,7 +21,7 @@ from rclpy.utilities import remove_ros_args
 from genima.doctor import ros
 from genima.errors import GenimaError
 from genima.io.files import shorten
-from genima.system.signals import ending_signals
+from genima.system.signals import termination_signals
 from genima.system.terminal import error_line, printable
 from genima_nodes.ros import parameters
 from genima_nodes.ros.paced_thread import CALLBACKS, schedule_in_real_time
@@ -64,7 +64,7 @@ def run(
         schedule_in_real_time(CALLBACKS)
     # rclpy's own handlers end the context at once, while threads still publish
     ending = threading.Event()
-    for number in ending_signals():
+    for number in termination_signals():
         signal.signal(number, lambda *_: ending.set())
     failed = _end_with_any_thread(ending)
     try:

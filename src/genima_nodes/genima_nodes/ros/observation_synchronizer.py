@@ -174,7 +174,7 @@ class ObservationSynchronizer:
                 lens = CameraIntrinsics.from_camera_info(
                     message.width, message.height, message.distortion_model, message.d, message.k
                 )
-                self._undistorters[view].require(lens)
+                self._undistorters[view].require_intrinsics(lens)
             except GenimaError as error:
                 self._misfits[view] = str(error)
 

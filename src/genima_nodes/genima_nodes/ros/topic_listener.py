@@ -12,8 +12,8 @@ from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 
 from genima.cameras.camera import Camera
+from genima.cameras.camera_devices import CameraDevice
 from genima.cameras.intrinsics import CameraIntrinsics
-from genima.cameras.rig import Device
 from genima.cameras.undistortion import Undistorter
 from genima.doctor import Finding, Group, fail, ok, skipped, streams, warn
 from genima.doctor.streams import TopicPublisher, TopicSamples
@@ -33,7 +33,7 @@ class TopicListener(Node):
         namespace: of the robot's nodes.
         """
         super().__init__(name, namespace=namespace)
-        self._rig: Mapping[str, Device] = {}
+        self._rig: Mapping[str, CameraDevice] = {}
         self._cameras: Mapping[str, Camera] = {}
         self._robot: RobotModel | None = None
         self._topics: dict[str, str] = {}
@@ -45,7 +45,7 @@ class TopicListener(Node):
     def expect(
         self,
         views: Sequence[str],
-        rig: Mapping[str, Device],
+        rig: Mapping[str, CameraDevice],
         cameras: Mapping[str, Camera],
         robot: RobotModel | None,
     ) -> None:
@@ -112,7 +112,7 @@ class TopicListener(Node):
             return warn(what, "the driver knows no lens (camera_info is zero)", "the calibration's own is used")
         try:
             lens = CameraIntrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
-            Undistorter(self._cameras[view]).require(lens)
+            Undistorter(self._cameras[view]).require_intrinsics(lens)
         except GenimaError as error:
             return fail(what, str(error), "take the calibration of this camera, at this resolution")
         return ok(what, f"camera_info agrees with the calibration (fx {lens.fx:.0f} px)")

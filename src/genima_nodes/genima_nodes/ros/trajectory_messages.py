@@ -42,7 +42,7 @@ def chunk_from(message: JointTrajectory, robot: RobotModel) -> ActionChunk:
     period = float(times[-1] / count)
     if not (period > 0 and np.all(np.abs(times - period * np.arange(1, count + 1)) <= _UNEVEN)):
         raise GenimaError("the chunk's actions are not evenly spaced in time, the first one period after the stamp")
-    rows = [robot.in_order(message.joint_names, point.positions) for point in message.points]
+    rows = [robot.select_joints(message.joint_names, point.positions) for point in message.points]
     gripper = np.array([gripper for _, gripper in rows])
     if np.any((gripper < 0) | (gripper > 1)):
         raise GenimaError(f"the chunk's {robot.gripper_joint} is no probability of open, 0 to 1")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from recorded_messages import compressed, raw, record, table
 
-from genima.cameras.scene_comparison import BELONGS, MATCH, STANDS, Reference
+from genima.cameras.scene_comparison import LIVE_COLOUR, MATCH, REFERENCE_COLOUR, Reference
 from genima.data.episodes import EpisodeError
 from genima.data.episodes.bag import compressed_topic, raw_topic, read_messages, types
 from genima.data.episodes.frames import first_images
@@ -102,16 +102,16 @@ def test_any_two_pictures_differ_by_a_share(h: int, w: int, seed: int) -> None:
     was, is_now = np.random.default_rng(seed).integers(0, 256, (2, h, w, 3), dtype=np.uint8)
     comparison = Reference(was).compare(is_now)
     assert 0 <= comparison.difference <= 1
-    assert comparison.picture().shape == (h, w, 3)
+    assert comparison.overlay().shape == (h, w, 3)
     assert Reference(was).compare(was).difference == 0
 
 
 def test_the_picture_shows_where_things_belong_and_where_they_stand() -> None:
     was, is_now = table(30), table(100)
-    picture = Reference(was).compare(is_now).picture()
+    picture = Reference(was).compare(is_now).overlay()
     (belongs,), (stands,) = (
         {(int(columns.min()), int(columns.max()))}
-        for columns in (np.nonzero((picture == colour).all(axis=-1))[1] for colour in (BELONGS, STANDS))
+        for columns in (np.nonzero((picture == colour).all(axis=-1))[1] for colour in (REFERENCE_COLOUR, LIVE_COLOUR))
     )
     assert belongs == pytest.approx((30, 70), abs=2) and stands == pytest.approx((100, 140), abs=2)
     assert (picture[100, 50] == (125, 100, 95)).all(), "not half transparent"
@@ -120,12 +120,12 @@ def test_the_picture_shows_where_things_belong_and_where_they_stand() -> None:
 
 def test_where_nothing_differs_the_picture_has_no_outlines() -> None:
     was, is_now = table(30), lit(table(30), gain=1.1)
-    picture = Reference(was).compare(is_now).picture().astype(int)
+    picture = Reference(was).compare(is_now).overlay().astype(int)
     assert np.abs(picture - (was.astype(int) + is_now) / 2).max() <= 1
 
 
 def test_another_size_is_refused() -> None:
-    with pytest.raises(GenimaError, match="image is 100x100, the episode's is 200x200"):
+    with pytest.raises(GenimaError, match=r"image: size differs from the episode's \(100x100, 200x200\)"):
         Reference(table(30)).compare(table(30, size=100))
 
 

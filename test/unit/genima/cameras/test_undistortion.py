@@ -13,7 +13,7 @@ import pytest
 from genima.cameras.calibration_file import CameraCalibration, load_cameras
 from genima.cameras.camera import Camera
 from genima.cameras.intrinsics import CameraIntrinsics
-from genima.cameras.tiling import fit
+from genima.cameras.tiling import crop_square
 from genima.cameras.undistortion import Undistorter
 from genima.data.datasets.render import RenderPlan, _rows
 from genima.data.episodes import Episode, EpisodeError, EpisodeWriter
@@ -57,11 +57,11 @@ def test_things_are_seen_where_a_pinhole_camera_sees_them() -> None:
     assert np.abs(dots(rectified, pinhole) - pinhole).max() < 0.1  # no half pixel is lost
     small = cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA)
     assert np.abs(2 * dots(np.asarray(Undistorter(CAMERA)(small)), pinhole / 2) - pinhole).max() < 0.2
-    fitted = CAMERA.fitted(256)
+    fitted = CAMERA.crop_square(256)
     assert not any(fitted.distortion)
     expected = CameraIntrinsics.of(fitted).project(np.column_stack([rays, np.ones(len(rays))]))
     inside = np.all((expected > 12) & (expected < 244), axis=1)
-    assert np.abs(dots(fit(rectified, 256), expected[inside]) - expected[inside]).max() < 0.1
+    assert np.abs(dots(crop_square(rectified, 256), expected[inside]) - expected[inside]).max() < 0.1
 
 
 def test_without_distortion_the_image_stays_the_very_same() -> None:
@@ -69,27 +69,29 @@ def test_without_distortion_the_image_stays_the_very_same() -> None:
     assert Undistorter(replace(CAMERA, distortion=(0.0,) * 5))(image) is image
     assert "distortion" not in replace(CAMERA, distortion=(0.0,) * 5).to_dict()
     again = Camera.from_dict("front", CAMERA.to_dict())
-    assert again.distortion == DISTORTION and again.scaled(320, 240).distortion == DISTORTION
+    assert again.distortion == DISTORTION and again.scale(320, 240).distortion == DISTORTION
 
 
 def test_images_of_another_shape_and_other_lenses_are_noticed() -> None:
-    rectifier = Undistorter(CAMERA)
-    with pytest.raises(GenimaError, match="the image is 1280x720, but front was calibrated at 640x480"):
-        rectifier(np.zeros((720, 1280, 3), np.uint8))
-    with pytest.raises(GenimaError, match="camera_info is 640x360, but front was calibrated at 640x480"):
-        rectifier.require(replace(LENS, height=360))
-    with pytest.raises(GenimaError, match=r"does not fit the calibration of front.*fx 462 against 612 px.*resolution"):
-        rectifier.require(replace(LENS, fx=462.0, fy=460.0))
-    with pytest.raises(GenimaError, match="does not fit the calibration"):
-        rectifier.require(replace(LENS, cx=LENS.cx + 30))
-    with pytest.raises(GenimaError, match="does not fit the calibration"):
-        rectifier.require(replace(LENS, distortion=(-0.3, 0.1, 0.0, 0.0, 0.0)))
+    undistorter = Undistorter(CAMERA)
+    with pytest.raises(GenimaError, match=r"image of front: aspect ratio differs .* \(1280x720, 640x480\)"):
+        undistorter(np.zeros((720, 1280, 3), np.uint8))
+    with pytest.raises(GenimaError, match=r"camera_info of front: aspect ratio differs .* \(640x360, 640x480\)"):
+        undistorter.require_intrinsics(replace(LENS, height=360))
+    with pytest.raises(
+        GenimaError, match=r"camera_info of front: does not fit its calibration \(fx 462 and 612 px.*resolution"
+    ):
+        undistorter.require_intrinsics(replace(LENS, fx=462.0, fy=460.0))
+    with pytest.raises(GenimaError, match="does not fit its calibration"):
+        undistorter.require_intrinsics(replace(LENS, cx=LENS.cx + 30))
+    with pytest.raises(GenimaError, match="does not fit its calibration"):
+        undistorter.require_intrinsics(replace(LENS, distortion=(-0.3, 0.1, 0.0, 0.0, 0.0)))
     for same in (
         LENS,
-        CameraIntrinsics.of(CAMERA.scaled(320, 240)),  # the driver makes smaller images of the same view
+        CameraIntrinsics.of(CAMERA.scale(320, 240)),  # the driver makes smaller images of the same view
         replace(LENS, fx=LENS.fx * 1.01, fy=LENS.fy * 1.01, cx=LENS.cx + 3, distortion=(0.0,) * 5),  # was refined
     ):
-        rectifier.require(same)
+        undistorter.require_intrinsics(same)
 
 
 def test_camera_info_says_what_the_calibration_says() -> None:
@@ -152,10 +154,10 @@ def test_a_dataset_holds_what_the_agent_will_see(
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], int)
 
     shown = Episode.load(demos[0], robot).image("wrist", 0)
-    straight = fit(Undistorter(bent["wrist"])(shown), SIZE).astype(int)
-    assert np.abs(straight - fit(shown, SIZE)).max() > 30
+    straight = crop_square(Undistorter(bent["wrist"])(shown), SIZE).astype(int)
+    assert np.abs(straight - crop_square(shown, SIZE)).max() > 30
     np.testing.assert_allclose(observed(plan, demos[0], "wrist"), straight, atol=12)  # JPEG
-    np.testing.assert_allclose(observed(named, demos[1], "wrist"), fit(shown, SIZE), atol=12)
+    np.testing.assert_allclose(observed(named, demos[1], "wrist"), crop_square(shown, SIZE), atol=12)
     write_demo(tmp_path / "sim", robot, cameras, cameras, picture)
     with pytest.raises(EpisodeError, match="sim: /calibration/wrist: recorded with another calibration than"):
         observed(plan, tmp_path / "sim", "wrist")
@@ -164,11 +166,13 @@ def test_a_dataset_holds_what_the_agent_will_see(
 
 
 def test_a_calibration_is_of_the_same_view_at_another_size_only() -> None:
-    assert CAMERA.resized(320, 240).fx == CAMERA.fx / 2 and CAMERA.resized(1279, 959).width == 1279
-    with pytest.raises(GenimaError, match="images of front are 640x360, its calibration is of 640x480: .*--cameras"):
-        CAMERA.resized(640, 360)
-    assert CAMERA.agrees(Camera.from_dict("front", CAMERA.to_dict())) and not CAMERA.agrees(CAMERA.scaled(320, 240))
-    assert not CAMERA.agrees(replace(CAMERA, fx=CAMERA.fx + 0.01))
+    assert CAMERA.resize(320, 240).fx == CAMERA.fx / 2 and CAMERA.resize(1279, 959).width == 1279
+    with pytest.raises(
+        GenimaError, match=r"camera front: images do not fit its calibration \(640x360, 640x480\); .*--cameras"
+    ):
+        CAMERA.resize(640, 360)
+    assert CAMERA.is_close(Camera.from_dict("front", CAMERA.to_dict())) and not CAMERA.is_close(CAMERA.scale(320, 240))
+    assert not CAMERA.is_close(replace(CAMERA, fx=CAMERA.fx + 0.01))
 
 
 def test_demos_of_other_lenses_than_calibrated_are_named(
@@ -177,10 +181,12 @@ def test_demos_of_other_lenses_than_calibrated_are_named(
     simulated = Render(cameras=Path("sim"))
     wide = cameras | {"front": replace(cameras["front"], fx=170.0, fy=170.0)}
     write_demo(tmp_path / "wide", robot, wide, {}, picture)
-    with pytest.raises(EpisodeError, match="wide: /cameras/front/color/camera_info: .* not fit the calibration of fro"):
+    with pytest.raises(
+        EpisodeError, match="wide: /cameras/front/color/camera_info: camera_info of front: does not fit its cal"
+    ):
         _rows(Episode.load(tmp_path / "wide", robot), make_plan(simulated, [tmp_path / "wide"]), robot, None)
     write_demo(tmp_path / "flat", robot, cameras, {}, np.ascontiguousarray(picture[:128]))
-    with pytest.raises(EpisodeError, match="flat: /cameras/.*/image_raw: the image is 256x128, but .* at 256x256"):
+    with pytest.raises(EpisodeError, match="flat: /cameras/.*/image_raw: image of front: aspect .*256x128, 256x256"):
         _rows(Episode.load(tmp_path / "flat", robot), make_plan(simulated, [tmp_path / "flat"]), robot, None)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genima.control.chunk_interpolation import ChunkPath
+from genima.control.chunk_interpolation import ChunkInterpolation
 from genima.control.chunk_stream import ChunkStream
 from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.errors import GenimaError
@@ -45,7 +45,7 @@ def test_nothing_before_the_first_chunk() -> None:
 
 def test_a_chunk_passes_through_its_actions() -> None:
     plan = chunk(3.0)
-    path = ChunkPath(plan)
+    path = ChunkInterpolation(plan)
     for k in (0, 7, 19):
         position, _ = path.at(3.0 + (k + 1) * 0.05)
         np.testing.assert_allclose(position, plan.positions[k])
@@ -243,7 +243,7 @@ def test_a_motion_beside_its_limits_never_crosses_them(seed: int, period: float)
             motion.stop()
             continue
         goal = np.where(rng.random(7) < 0.5, low, high) if choice < 0.5 else motion.position + rng.normal(0, 0.1, 7)
-        motion.toward(goal, rng.normal(0, 2, 7), period)
+        motion.step_toward(goal, rng.normal(0, 2, 7), period)
         assert np.all(motion.position >= low - 1e-6) and np.all(motion.position <= high + 1e-6)
         assert np.all(np.abs(motion.velocity) <= limits.velocity * (1 + 1e-6))
         assert np.all(np.abs(motion.acceleration) <= limits.acceleration * (1 + 1e-6))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from genima.control.collision import ForbiddenRegion, SelfCollision, Workspace
 from genima.control.command_guard import CommandGuard, GuardOutput, GuardSettings
 from genima.control.guard_status import INTENDED, GuardReason, GuardState
-from genima.control.limit_violations import excess
+from genima.control.limit_violations import largest_excess
 from genima.errors import GenimaError
 from genima.robot.body import robot_spec
 from genima.robot.model import RobotModel
@@ -354,7 +354,7 @@ def test_whatever_comes_in_the_limits_hold(seed: int, wildness: float, robot: Ro
         stamps = np.array([command.stamp for command in segment])
         heard = np.array([command.positions for command in segment]).reshape(-1, 7)
         assert np.all(heard >= robot.position_min) and np.all(heard <= robot.position_max)
-        assert excess(stamps, heard, robot) <= 1 + 1e-6
+        assert largest_excess(stamps, heard, robot) <= 1 + 1e-6
         low, high = robot.velocity_limits(heard)
         velocities = np.array([command.velocities for command in segment]).reshape(-1, 7)
         assert np.all(velocities >= low - 1e-6) and np.all(velocities <= high + 1e-6)

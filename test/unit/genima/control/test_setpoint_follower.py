@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genima.control.command_guard import CommandGuard
-from genima.control.limit_violations import excess, violations
+from genima.control.limit_violations import count_violations, largest_excess
 from genima.control.setpoint_follower import PERIOD, SetpointFollower
 from genima.robot.model import RobotModel
 from genima.types import Command, Joints
@@ -65,8 +65,8 @@ class Listener:
             self.told.append(command)
 
     @property
-    def violations(self) -> int:
-        return violations(self.stamps, self.positions, self.robot)
+    def count_violations(self) -> int:
+        return count_violations(self.stamps, self.positions, self.robot)
 
     @property
     def stamps(self) -> np.ndarray:
@@ -144,7 +144,7 @@ def test_a_clock_that_is_set_neither_deafens_it_nor_lets_a_step_through(jump: fl
         assert target is not None and target.stamp == command.stamp + set_by
         told.append(target.positions)
     stamps = np.array([command.stamp for command in commands])
-    assert violations(stamps, np.array(told), robot) == 0
+    assert count_violations(stamps, np.array(told), robot) == 0
     np.testing.assert_array_equal(told[-1], commands[-1].positions)
 
 
@@ -155,4 +155,4 @@ def test_a_set_point_that_only_stops_would_break_the_limits() -> None:
     stays = [Command(commands[-1].stamp + k / 200, commands[-1].positions) for k in range(1, 5)]
     told = [*commands, *stays]
     stamps, positions = np.array([c.stamp for c in told]), np.array([c.positions for c in told])
-    assert excess(stamps, positions, robot) > 10
+    assert largest_excess(stamps, positions, robot) > 10

@@ -137,7 +137,7 @@ def test_the_drawing_shows_the_displaced_target_seen_from_the_displaced_arm(
         start, target = after.proprioception[:7].double().numpy(), moments.target[i] + shift
         for image, view in zip(after.images.numpy(), spec.views, strict=True):
             expected = draw_targets(
-                grey(np.random.default_rng(0), 64), cameras[view].fitted(64), robot, spec.appearance, target,
+                grey(np.random.default_rng(0), 64), cameras[view].crop_square(64), robot, spec.appearance, target,
                 bool(moments.target_open[i]), start,
             )  # fmt: skip
             assert (image != expected).any(-1).sum() <= 4, view  # float32 moves an edge now and then

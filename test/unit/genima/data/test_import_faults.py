@@ -224,12 +224,12 @@ def test_a_calibration_that_was_given_is_written_for_images_of_its_shape_only(
 ) -> None:
     dataset = write_dataset(tmp_path / "theirs")
     line = refused(capsys, "import", dataset, "--out", tmp_path / "demos", "--cameras", "sim")
-    assert "images of front are 32x24, its calibration is of 256x256" in line, "never stretched"
-    camera = load_cameras("sim")["front"].scaled(64, 48)
+    assert "camera front: images do not fit its calibration (32x24, 256x256)" in line, "never stretched"
+    camera = load_cameras("sim")["front"].scale(64, 48)
     cameras = {"front": camera}
     DatasetReader(dataset, ROBOT, cameras).write_episode(0, tmp_path / "demo")
     (written,) = EpisodeCameras.of(tmp_path / "demo").calibrated.values()
-    assert written.agrees(camera.scaled(32, 24))
+    assert written.is_close(camera.scale(32, 24))
 
 
 def test_the_range_of_a_gripper_that_only_its_owner_knows_is_asked_for(

@@ -27,7 +27,7 @@ from mutation import mutated_bytes, mutated_data, require_clean
 from one_thread import render_in_a_thread
 
 from genima.cameras.camera import VIRTUAL, Camera
-from genima.cameras.tiling import fit, untile
+from genima.cameras.tiling import crop_square, untile
 from genima.data.datasets.diffusion_samples import DiffusionDataset, collate
 from genima.data.datasets.render import MANIFEST, RenderPlan, render, sha256
 from genima.data.datasets.sample_index import SampleIndex
@@ -60,7 +60,9 @@ def write_demo(
     with EpisodeWriter(folder, robot, cameras, f"do {folder.name}") as episode:
         for t in range(MOMENTS):
             stamp, joints = start + 0.05 * t, robot.home + 0.02 * t
-            images = {v: fit(rng.integers(0, 256, (4, 4, 3), np.uint8), 48) for v in PolicySpec.views if v != without}
+            images = {
+                v: crop_square(rng.integers(0, 256, (4, 4, 3), np.uint8), 48) for v in PolicySpec.views if v != without
+            }
             episode.observe(stamp, images, Joints(stamp, joints, 1.0))
             episode.command(Command(stamp, joints + 0.02, gripper=1.0 if t < 4 else 0.0))
         if success is not None:
@@ -131,13 +133,13 @@ def test_observation_and_drawn_target_differ_in_spheres_alone_and_those_are_exac
     targets: TargetDataset, demos_folder: Path, robot: RobotModel
 ) -> None:
     spec, moments = targets.spec, targets.moments
-    cameras = {view: targets.cameras[view].fitted(spec.view_size) for view in spec.views}
+    cameras = {view: targets.cameras[view].crop_square(spec.view_size) for view in spec.views}
     episode = Episode.load(demos_folder / "take_lid_off-1", robot)
     first = int((moments.episode == "push_button-1").sum())
     for t in (0, 30, len(episode) - 1):  # even at the end: there the arm is to stay
         observation, drawn = targets.drawn(first + t)
         for view, image in untile(observation, spec.views).items():
-            recorded = fit(episode.image(view, t), spec.view_size)
+            recorded = crop_square(episode.image(view, t), spec.view_size)
             assert np.abs(image.astype(int) - recorded).mean() < 2.5  # JPEG
             expected = draw_targets(
                 np.ascontiguousarray(image), cameras[view], robot, spec.appearance, moments.target[first + t],
@@ -175,8 +177,8 @@ def test_cameras_that_are_not_square_are_cut_as_their_images_are(robot: RobotMod
     u, v = (camera.K @ point)[:2] / point[2]
     picture = np.zeros((480, 640, 3), np.uint8)
     picture[int(v) - 2 : int(v) + 3, int(u) - 2 : int(u) + 3] = 255
-    rows, columns = np.nonzero(fit(picture, 240)[..., 0] > 127)
-    fitted = camera.fitted(240)
+    rows, columns = np.nonzero(crop_square(picture, 240)[..., 0] > 127)
+    fitted = camera.crop_square(240)
     expected = (fitted.K @ point)[:2] / point[2]
     assert np.abs(np.array([columns.mean(), rows.mean()]) + 0.5 - expected).max() < 0.6
     assert (fitted.width, fitted.height) == (240, 240)
@@ -511,7 +513,7 @@ def test_defaults_are_those_of_the_modules_that_are_imported_later() -> None:
         (["--episodes-per-shard", "0"], "--episodes-per-shard 0: must be"),
         (["--rank", "2", "--machines", "2"], "--rank 2 is not one of 0 to 1"),
         (["--cell", "no_such"], "no_such"),
-        (["--appearance", "no_such"], "unknown; there are genima_release, wide_stripes, or name a .yaml file"),
+        (["--appearance", "no_such"], "unknown; use genima_release, wide_stripes, or a .yaml file"),
         (["--appearance", "no_such.yaml"], "no_such.yaml does not exist"),
     ],
 )
@@ -583,7 +585,7 @@ def test_a_sphere_at_a_frame_that_the_arm_lacks_is_refused_before_anything_is_dr
 ) -> None:
     file = tmp_path / "far.yaml"
     file.write_text("spheres: [{name: elbow, frame: 9}]")
-    with pytest.raises(GenimaError, match="sphere elbow is at frame 9, but panda has frames 0 to 8"):
+    with pytest.raises(GenimaError, match="sphere elbow: unknown frame (9); panda has frames 0 to 8"):
         render_command(["--demos", str(short_demos), "--appearance", str(file), "--out", str(tmp_path / "targets")])
     assert not (tmp_path / "targets").exists()
 

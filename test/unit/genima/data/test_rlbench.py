@@ -39,7 +39,7 @@ from genima_sim.rlbench.environment import RLBenchEnvironment
 from genima_sim.rlbench.tasks import EPISODES, RATE, ROBOT, STEPS, TASKS
 
 PANDA = RobotModel.load(ROBOT)
-CAMERAS = {view: camera.scaled(32, 32) for view, camera in load_cameras("sim").items()}
+CAMERAS = {view: camera.scale(32, 32) for view, camera in load_cameras("sim").items()}
 LENGTH = 6
 _OPTICAL = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -249,7 +249,7 @@ def test_another_robots_joints_are_refused(dataset, tmp_path) -> None:
     observations = [observation(i) for i in range(LENGTH)]
     observations[0].joint_positions = PANDA.home + [0, 0, 0.3, 0, 0, 0, 0]  # type: ignore[attr-defined]
     (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
-    with pytest.raises(GenimaError, match="the arm is no panda"):
+    with pytest.raises(GenimaError, match="robot panda: joint axes differ"):
         write_demo(folder, tmp_path / "demo", PANDA)
 
 

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from genima.cameras.calibration_file import CameraCalibration, Frames, Residuals, load_cameras
-from genima.cameras.rig import Device, load_rig
+from genima.cameras.camera_devices import CameraDevice, load_camera_devices
 from genima.doctor import (
     Finding,
     Group,
@@ -50,8 +50,8 @@ from genima.robot.model import RobotModel
 from genima_cli import doctor_checks as examination
 from genima_cli.__main__ import main
 
-WRIST = Device("831612070001", "D415", 640, 480, 30, "flange")
-FRONT = Device("831612070002", "D415", 640, 480, 30, "base")
+WRIST = CameraDevice("831612070001", "D415", 640, 480, 30, "flange")
+FRONT = CameraDevice("831612070002", "D415", 640, 480, 30, "base")
 RIG = {"wrist": WRIST, "front": FRONT}
 
 
@@ -127,7 +127,7 @@ def test_a_camera_that_fell_back_to_usb_2_fails(tmp_path: Path) -> None:
 
 
 def test_too_many_large_images_on_one_bus_fail(tmp_path: Path) -> None:
-    large = Device("1", "D415", 1920, 1080, 30, "base")  # 995 Mbit/s
+    large = CameraDevice("1", "D415", 1920, 1080, 30, "base")  # 995 Mbit/s
     for count, status in ((2, Status.OK), (3, Status.WARN), (4, Status.FAIL)):
         cameras = {key: value for n in range(count) for key, value in camera(f"2-{n + 2}", 5000).items()}
         sys = write(tmp_path / str(count), HUBS | cameras)
@@ -179,7 +179,7 @@ def test_librealsense_is_asked_for_what_it_has_and_its_errors_are_one_line() -> 
 
 
 def test_the_example_of_a_cameras_file_can_be_read() -> None:
-    rig = load_rig("four_d415")
+    rig = load_camera_devices("four_d415")
     assert set(rig) == set(PolicySpec("panda", ()).views)
     assert [device.mounted_on for device in rig.values()].count("flange") == 1
     assert {(device.width, device.height, device.rate) for device in rig.values()} == {(640, 480, 30)}
@@ -188,8 +188,8 @@ def test_the_example_of_a_cameras_file_can_be_read() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "names no view"),
-        ("- front", "names no view"),
+        ("", "no view; see"),
+        ("- front", "no view; see"),
         ("front: [", "not YAML"),
         ("front: D415", "front: Input should be a valid dictionary"),
         ("front: {serial: '1', model: D415, profile: 640x480x30}", "front.mounted_on: Field required"),
@@ -202,7 +202,7 @@ def test_the_example_of_a_cameras_file_can_be_read() -> None:
         ("front: {serial: '1', model: D415, profile: 640x480x30, mounted_on: table}", "should be 'base' or"),
         (
             "front: &a {serial: '1', model: D415, profile: 640x480x30, mounted_on: base}\nwrist: *a",
-            "front, wrist have the same serial 1",
+            r"serial used twice \(1, by front, wrist\)",
         ),
     ],
 )
@@ -210,7 +210,7 @@ def test_malformed_cameras_files_are_refused_with_the_reason(tmp_path: Path, tex
     file = tmp_path / "rig.yaml"
     file.write_text(text)
     with pytest.raises(GenimaError, match=words) as refused:
-        load_rig(file)
+        load_camera_devices(file)
     assert str(file) in str(refused.value)
     assert configuration.check_cameras(str(file))[1].status is Status.FAIL
 
@@ -609,8 +609,8 @@ def test_a_checkpoint_against_robots(checkpoint_folder: Path, robot: RobotModel)
 
 def test_cameras_against_a_checkpoint(robot: RobotModel) -> None:
     spec = PolicySpec("panda", robot.joint_names, camera_size=(640, 480))
-    slow = Device("3", "D415", 640, 480, 15, "base")
-    small = Device("4", "D415", 424, 240, 30, "base")
+    slow = CameraDevice("3", "D415", 640, 480, 15, "base")
+    small = CameraDevice("4", "D415", 424, 240, 30, "base")
     found = by_name(configuration.check_rig({"wrist": WRIST, "front": slow, "right_shoulder": small}, spec))
     assert [each.status for each in found.values()] == [Status.OK, Status.WARN, Status.FAIL, Status.FAIL]
     assert "424x240, the checkpoint takes 640x480" in found["right_shoulder camera"].found
@@ -628,7 +628,7 @@ def calibrated(tmp_path: Path) -> Callable[..., Finding]:
     """What is found of a front camera with a calibration like this."""
     front = load_cameras("sim")["front"]
 
-    def find(device: Device | None = None, camera: object = front, **fields: object) -> Finding:
+    def find(device: CameraDevice | None = None, camera: object = front, **fields: object) -> Finding:
         fields = {"date": (NOW - timedelta(days=3)).isoformat(), **fields}
         CameraCalibration(camera, **fields).save(tmp_path)  # type: ignore[arg-type]
         rig = {"front": device} if device else {}
@@ -664,10 +664,10 @@ def test_a_date_without_a_time_zone_is_understood(calibrated: Callable[..., Find
 
 
 def test_calibrations_that_do_not_fit(calibrated: Callable[..., Finding]) -> None:
-    square = Device("1", "D415", 480, 480, 30, "base")
+    square = CameraDevice("1", "D415", 480, 480, 30, "base")
     assert calibrated(square).status is Status.OK  # of 256x256, as if resized
     assert "calibrated at 256x256, its profile is 640x480" in calibrated(FRONT).found
-    assert "names swapped" in calibrated(Device("1", "D415", 480, 480, 30, "flange")).remedy
+    assert "names swapped" in calibrated(CameraDevice("1", "D415", 480, 480, 30, "flange")).remedy
     assert "not of a panda" in calibrated(frames=Frames("fr3_link0", "front_color_optical_frame")).found
 
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from mutation import mutated_bytes, mutated_data, require_clean
 
-from genima.cameras import rig
-from genima.cameras.rig import load_rig
+from genima.cameras import camera_devices
+from genima.cameras.camera_devices import load_camera_devices
 from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
 from genima.io import files, paths
@@ -70,7 +70,7 @@ def load_gamepad(file: Path) -> None:
 
 
 def load_cameras(file: Path) -> None:
-    for view, device in load_rig(file).items():
+    for view, device in load_camera_devices(file).items():
         require_ros_name(view, "view")
         assert 0 < device.width <= 16384 and 0 < device.height <= 16384 and 0 < device.rate <= 300
 
@@ -109,7 +109,7 @@ def test_mutated_values_are_read_or_refused(kind: str, tmp_path: Path, monkeypat
         return current[0] if path == file else read(path, what)
 
     monkeypatch.setattr(files, "read_yaml", read_mutated)
-    for module in (backend, rig):
+    for module in (backend, camera_devices):
         monkeypatch.setattr(module, "read_yaml", read_mutated)
     load(file)
     accepted = 0
@@ -143,7 +143,7 @@ def test_nothing_in_a_file_is_executed(kind: str, tag: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "../../../etc/passwd", "", ".yaml", "\x1b[31m"])
-@pytest.mark.parametrize("load", [RobotModel.load, ArmBackend.load, GripperBackend.load, load_rig])
+@pytest.mark.parametrize("load", [RobotModel.load, ArmBackend.load, GripperBackend.load, load_camera_devices])
 def test_names_that_are_none_are_refused_in_one_line(load: Callable[[str], Any], name: str) -> None:
     with pytest.raises(GenimaError) as refused:
         load(name)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from untrained import randomize_zeros
 
 from genima.cameras.camera import VIRTUAL
-from genima.cameras.tiling import fit, tile, untile
+from genima.cameras.tiling import crop_square, tile, untile
 from genima.cameras.virtual_view import VirtualView
 from genima.errors import GenimaError
 from genima.io import paths
@@ -185,7 +185,7 @@ def test_a_virtual_view_shows_the_measured_joints_in_its_place(agent: DiffusionA
         other.generate(replace(shown, images={v: shown.images[v] for v in other.camera_views}, joints=joints), 0)
         views.append(untile(spy.seen[-1][0].numpy(), order))
         drawn = VirtualView(agent.robot).render(joints.positions, 1.0)
-        np.testing.assert_array_equal(views[-1][VIRTUAL], fit(drawn, agent.spec.view_size))
+        np.testing.assert_array_equal(views[-1][VIRTUAL], crop_square(drawn, agent.spec.view_size))
     np.testing.assert_array_equal(views[0]["wrist"], views[1]["wrist"])
     assert (views[0][VIRTUAL] != views[1][VIRTUAL]).any()
     with pytest.raises(GenimaError, match="finite"):

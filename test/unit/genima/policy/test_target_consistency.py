@@ -29,7 +29,7 @@ def drawing(
     rng = np.random.default_rng(0)
     views = {}
     for view in spec.views:
-        camera = cameras[view].fitted(spec.view_size)
+        camera = cameras[view].crop_square(spec.view_size)
         placed = place_spheres(camera, robot, spec.appearance, target, gripper_open, CURRENT)
         layer = render_spheres(camera, placed, spec.appearance)
         background = rng.integers(0, 256, (spec.view_size, spec.view_size, 3), np.uint8)

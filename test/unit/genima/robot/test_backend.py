@@ -45,7 +45,7 @@ def test_the_shipped_grippers(name: str) -> None:
     travel = backend.closed - backend.opened
     assert backend.fraction(backend.closed + 0.2 * travel) == 0  # a little beyond its stops
     for position in (backend.closed + 10 * travel, backend.opened - travel, float("nan"), float("inf")):
-        with pytest.raises(GenimaError, match=f"{backend.joint}: .* is outside its travel"):
+        with pytest.raises(GenimaError, match=f"{backend.joint}: outside its travel"):
             backend.fraction(position)
 
 
@@ -73,13 +73,13 @@ def changed(tmp_path: Path):  # type: ignore[no-untyped-def]
     [
         ({"target": None}, "target: Field required"),
         ({"velocites": True}, "velocites: Extra inputs"),
-        ({"ahead": 0.1}, "ahead belongs to message: joint_trajectory"),
+        ({"ahead": 0.1}, "ahead applies only to message: joint_trajectory"),
         ({"message": "twist"}, "message: Input should be 'joint_state', 'joint_trajectory' or 'float64_array'"),
         ({"velocities": "yes"}, "velocities: Input should be a valid boolean .'yes'."),
         ({"states": 7}, "states: Input should be a valid string .7."),
         ({"target": "my target"}, "target: ROS does not allow the name"),
-        ({"name": "mine"}, "called as its file"),
-        ({"joints": ["a", "a"]}, "joints: must have each name once"),
+        ({"name": "mine"}, "the name of its file"),
+        ({"joints": ["a", "a"]}, "joints: names must be unique"),
         ({"recovery": "by hand"}, "recovery: Input should be a valid dictionary"),
         ({"recovery": {"action": "a"}}, "recovery.state: Field required"),
     ],
@@ -98,7 +98,7 @@ def test_a_bad_controller_is_refused_in_one_line(changed, fields: dict[str, obje
         ({"open": float("nan")}, "open: Input should be a finite number"),
         ({"open": 85.0}, "open: Input should be less than"),  # mm
         ({"kind": "control_msgs/action/Grip"}, "kind: Input should be 'auto'"),
-        ({"speed": 0.1}, "speed belongs to kind: franka_msgs"),
+        ({"speed": 0.1}, "speed applies only to kind: franka_msgs"),
     ],
 )
 def test_a_bad_gripper_is_refused_in_one_line(changed, fields: dict[str, object], words: str) -> None:
@@ -123,5 +123,5 @@ def test_missing_and_malformed_files_are_refused(tmp_path: Path, changed) -> Non
 def test_a_driver_may_call_the_joints_otherwise(changed) -> None:
     names = [f"left_{name}" for name in FR3.joint_names]
     assert ArmBackend.load(changed("crisp", joints=names)).joint_names(FR3) == tuple(names)
-    with pytest.raises(GenimaError, match="has 6 joints, fr3 has 7"):
+    with pytest.raises(GenimaError, match=r"wrong number of joints \(6\); fr3 has 7"):
         ArmBackend.load(changed("crisp", joints=names[:6])).joint_names(FR3)

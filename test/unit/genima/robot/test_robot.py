@@ -79,7 +79,7 @@ def test_a_gripper_without_meshes_is_named(tmp_path: Path) -> None:
     data["gripper"]["model"] = "suction"
     file = tmp_path / "fr3_suction.yaml"
     file.write_text(yaml.safe_dump(data))
-    with pytest.raises(GenimaError, match="robotiq_2f140 and franka_hand have meshes.*suction"):
+    with pytest.raises(GenimaError, match="no meshes for its gripper .suction"):
         robot_spec(RobotModel.load(file))
 
 
@@ -122,7 +122,7 @@ def test_joint_order_and_limits_belong_together() -> None:
 @given(st.permutations([*NAMES, "some_other_joint"]), st.integers(0, 2**32 - 1))
 def test_joints_are_matched_by_name_in_any_order_and_others_are_ignored(order: list[str], seed: int) -> None:
     value = dict(zip([*NAMES, "some_other_joint"], np.random.default_rng(seed).normal(size=9), strict=True))
-    positions, gripper = PANDA.in_order(order, [value[name] for name in order])
+    positions, gripper = PANDA.select_joints(order, [value[name] for name in order])
     assert positions.tolist() == [value[name] for name in PANDA.joint_names]
     assert gripper == value[PANDA.gripper_joint]
 
@@ -136,14 +136,14 @@ def test_the_grippers_position_is_zero_when_open_and_the_drivers_when_closed(fra
 
 @pytest.mark.parametrize("position", [40.0, -0.3, 1.0, float("nan"), float("-inf")])
 def test_a_gripper_position_in_another_unit_is_refused(position: float) -> None:
-    with pytest.raises(GenimaError, match=r"finger_joint: .* is outside its travel, 0.7 \(closed\) .. 0 \(open\)"):
+    with pytest.raises(GenimaError, match=r"finger_joint: outside its travel \(.*, 0.7 closed .. 0 open\)"):
         PANDA.open_fraction(position)
 
 
 @pytest.mark.parametrize(
     "beyond, words",
     [
-        *((None, ""), (0.1, ""), (0.3, "is panda the robot"), (np.nan, "is panda the robot")),
+        *((None, ""), (0.1, ""), (0.3, "is the robot a panda"), (np.nan, "is the robot a panda")),
         *((90.0, "are these degrees"), (-90.0, "are these degrees")),
     ],
 )
@@ -154,7 +154,7 @@ def test_measured_joints_far_outside_their_range_are_refused(beyond: float | Non
     if not words:
         PANDA.require_in_range(positions)
         return
-    with pytest.raises(GenimaError, match=rf"panda_joint6: .* rad is outside its range -0.02 .. 3.75; {words}"):
+    with pytest.raises(GenimaError, match=rf"panda_joint6: outside its range -0.02 .. 3.75 \(.* rad\); {words}"):
         PANDA.require_in_range(positions)
 
 
@@ -162,20 +162,20 @@ def test_measured_joints_far_outside_their_range_are_refused(beyond: float | Non
 def test_a_joint_that_is_missing_named_twice_or_not_finite_is_named_in_the_error(culprit: str) -> None:
     values = [0.1] * len(NAMES)
     without = [name for name in NAMES if name != culprit]
-    with pytest.raises(GenimaError, match=f"lacks {culprit}"):
-        PANDA.in_order(without, values[1:])
-    with pytest.raises(GenimaError, match=f"twice.*{culprit}"):
-        PANDA.in_order([*NAMES, culprit], [*values, 0.1])
+    with pytest.raises(GenimaError, match=rf"joints missing \({culprit}"):
+        PANDA.select_joints(without, values[1:])
+    with pytest.raises(GenimaError, match=f"duplicate.*{culprit}"):
+        PANDA.select_joints([*NAMES, culprit], [*values, 0.1])
     for bad in (np.nan, np.inf):
-        with pytest.raises(GenimaError, match=f"not finite at {culprit}$"):
-            PANDA.in_order(NAMES, [bad if name == culprit else 0.1 for name in NAMES])
+        with pytest.raises(GenimaError, match=rf"not finite \({culprit}\)$"):
+            PANDA.select_joints(NAMES, [bad if name == culprit else 0.1 for name in NAMES])
 
 
 def test_names_without_values_are_refused() -> None:
-    with pytest.raises(GenimaError, match="8 names but 7 values"):
-        PANDA.in_order(NAMES, [0.0] * 7)
+    with pytest.raises(GenimaError, match="8 names, 7 values"):
+        PANDA.select_joints(NAMES, [0.0] * 7)
     with pytest.raises(GenimaError, match="no joints"):
-        PANDA.in_order([], [])
+        PANDA.select_joints([], [])
 
 
 def _without_limit(data: Any) -> None:
@@ -210,23 +210,23 @@ def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
         (_set(6, velocity=0), "joints.6.velocity: Input should be greater than or equal to 0.001 (0)"),
         (_set(1, jerk=float("inf")), "joints.1.jerk: Input should be a finite number"),
         (_set(5, d=float("nan")), "joints.5.d: Input should be a finite number"),
-        (_set(3, name="panda_joint1"), "a name of its own"),
+        (_set(3, name="panda_joint1"), "duplicate joint names"),
         (_set(0, braking={"deceleration": 0, "offset": 0, "min": -3, "max": 3}), "joints.0.braking.deceleration"),
-        (_set(0, braking={"deceleration": 6, "offset": 9, "min": -3, "max": 3}), "let the joint move at home"),
+        (_set(0, braking={"deceleration": 6, "offset": 9, "min": -3, "max": 3}), "allow motion at home"),
         (_set(0, max=166), "joints.0.max: Input should be less than or equal to 12.56"),  # degrees
         (_set(0, velocity=150), "joints.0.velocity: Input should be less than or equal to 50"),
         (_set(0, name=1), "joints.0.name: Input should be a valid string (1)"),
         (_set(0, name="a b"), "joints.0.name"),
         (_set(0, speed=1), "joints.0.speed: Extra inputs"),
         (lambda data: data["gripper"].update(open=85), "gripper.open: Input should be less than"),  # mm
-        (lambda data: data.update(arm="fr3"), "joints and flange_offset beside arm"),
+        (lambda data: data.update(arm="fr3"), "joints and flange_offset given together with arm"),
         (lambda data: data.pop("flange_offset"), "flange_offset missing"),
         (
             lambda data: (data.pop("joints"), data.pop("flange_offset"), data.update(arm="fr3_franka_hand")),
-            "arm fr3_franka_hand has no joints of its own",
+            "arm has no joints (fr3_franka_hand)",
         ),
-        (_set(0, braking={"deceleration": 6, "offset": 0.3, "min": -2, "max": 3}), "anywhere in its range"),
-        (lambda data: data["gripper"].update(closed=0), "open and closed must differ"),
+        (_set(0, braking={"deceleration": 6, "offset": 0.3, "min": -2, "max": 3}), "at every position of the range"),
+        (lambda data: data["gripper"].update(closed=0), "open and closed of the gripper must differ"),
         (lambda data: data["gripper"].update(open=float("inf")), "gripper.open: Input should be a finite number"),
     ],
 )
@@ -315,7 +315,7 @@ def test_poses_out_of_reach_are_refused(ik: InverseKinematics) -> None:
     for position in ([1.5, 0.0, 0.3], [0.0, 0.0, 3.0]):
         T_base_tip = np.diag([1.0, -1.0, -1.0, 1.0])
         T_base_tip[:3, 3] = position
-        with pytest.raises(GenimaError, match="no joint positions"):
+        with pytest.raises(GenimaError, match="tip pose: out of reach"):
             ik.solve(T_base_tip, PANDA.home)
 
 

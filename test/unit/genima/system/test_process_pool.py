@@ -50,7 +50,7 @@ def test_results_come_back() -> None:
 
 
 def test_a_worker_that_dies_is_one_line() -> None:
-    with pytest.raises(GenimaError, match="a worker process has died"), WorkerPool(1) as pool:
+    with pytest.raises(GenimaError, match="worker process: died"), WorkerPool(1) as pool:
         pool.submit(die, 0).result()
 
 

@@ -19,7 +19,7 @@ except BaseException as error:  # as trimesh does
     swallowed = error
 """
 BEGIN = "from genima.system.signals import *; hide_interrupt_traceback()\n"
-WITH = "import sys\nwith interruptible():\n    try: BODY\n    except KeyboardInterrupt: sys.exit(130)\n"
+WITH = "import sys\nwith interrupt_on_signals():\n    try: BODY\n    except KeyboardInterrupt: sys.exit(130)\n"
 CALLBACK = "import os, signal, time, weakref\nclass A: pass\na = A()\n"
 CALLBACK += "r = weakref.ref(a, lambda _: os.kill(os.getpid(), signal.SIGINT))\ndel a\ntime.sleep(20)"
 AT_EXIT = "import atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
@@ -34,7 +34,7 @@ AT_EXIT += "from genima_cli.__main__ import end\nend(0)"
         BEGIN + CALLBACK,
         BEGIN + AT_EXIT,
     ],
-    ids=["import", "import while interruptible", "callback", "exit"],
+    ids=["import", "import while interrupt_on_signals", "callback", "exit"],
 )
 def test_ctrl_c_is_neither_lost_nor_printed(tmp_path: Path, code: str) -> None:
     (tmp_path / "swallowing.py").write_text(SWALLOWING, encoding="utf-8")

@@ -17,10 +17,9 @@ from genima.targets import Appearance, draw_targets, place_spheres
 from genima.targets.decoding import (
     DecodedTarget,
     DecodingErrors,
-    decode_joints,
-    decoding_errors,
+    TargetDecoder,
     read_centres,
-    summarise,
+    summarise_errors,
 )
 from genima.types import Image
 
@@ -30,7 +29,7 @@ SIZE = 128
 
 @pytest.fixture(scope="module")
 def small(cameras: Mapping[str, Camera]) -> dict[str, Camera]:
-    return {view: camera.scaled(SIZE, SIZE) for view, camera in cameras.items()}
+    return {view: camera.scale(SIZE, SIZE) for view, camera in cameras.items()}
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,15 @@ def draw(
 
 
 def read(drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel) -> DecodedTarget:
-    return decode_joints(drawing.images, drawing.current, cameras, robot, APPEARANCE, drawing.observation)
+    return TargetDecoder(cameras, robot, APPEARANCE).decode(drawing.images, drawing.current, drawing.observation)
 
 
 def errors_of(
     drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel, images: Mapping[str, Image] | None = None
 ) -> DecodingErrors:
-    return decoding_errors(
-        images or drawing.images, drawing.target, drawing.gripper_open, drawing.current, cameras, robot, APPEARANCE,
-        drawing.observation,
-    )  # fmt: skip
+    return TargetDecoder(cameras, robot, APPEARANCE).errors(
+        images or drawing.images, drawing.target, drawing.gripper_open, drawing.current, drawing.observation
+    )
 
 
 def pixels_of(errors: list[DecodingErrors]) -> np.ndarray:
@@ -122,9 +120,8 @@ def test_joints_are_read_back_from_the_releases_stripes(robot: RobotModel, camer
     for seed in range(2):
         drawing = draw(robot, cameras, seed, release)
         errors.append(
-            decoding_errors(
-                drawing.images, drawing.target, drawing.gripper_open, drawing.current, cameras, robot, release,
-                drawing.observation,
+            TargetDecoder(cameras, robot, release).errors(
+                drawing.images, drawing.target, drawing.gripper_open, drawing.current, drawing.observation
             )
         )  # fmt: skip
     pixels, degrees = pixels_of(errors), degrees_of(errors)
@@ -148,7 +145,7 @@ def test_a_turn_of_a_joint_is_read_from_the_releases_stripes(
             view: draw_targets(scene[view], camera, robot, release, target, True, robot.home)
             for view, camera in cameras.items()
         }
-        read.append(decode_joints(images, robot.home, cameras, robot, release, scene).positions[joint])
+        read.append(TargetDecoder(cameras, robot, release).decode(images, robot.home, scene).positions[joint])
     assert np.rad2deg(read[1] - read[0]) == pytest.approx(np.rad2deg(0.1), abs=1)
 
 
@@ -157,7 +154,7 @@ def test_without_the_observation_colours_alone_tell_on_a_plain_scene(
 ) -> None:
     for seed in range(3):
         drawing = draw(robot, small, seed, flat=True)
-        reading = decode_joints(drawing.images, drawing.current, small, robot, APPEARANCE)
+        reading = TargetDecoder(small, robot, APPEARANCE).decode(drawing.images, drawing.current)
         np.testing.assert_allclose(np.rad2deg(reading.positions - drawing.target), 0, atol=3)
         assert reading.gripper_open == drawing.gripper_open
 
@@ -232,8 +229,8 @@ def test_a_shifted_drawing_is_off_by_the_shift(
         there = after[name]
         assert disc and there
         np.testing.assert_allclose([there.u - disc.u, there.v - disc.v], shift, atol=0.1)
-    errors = decoding_errors(
-        {"front": moved}, drawing.target, drawing.gripper_open, drawing.current, small, robot, APPEARANCE
+    errors = TargetDecoder(small, robot, APPEARANCE).errors(
+        {"front": moved}, drawing.target, drawing.gripper_open, drawing.current
     )
     np.testing.assert_allclose(list(errors.pixels["front"].values()), np.hypot(*shift), atol=0.5)
 
@@ -272,7 +269,7 @@ def test_joints_that_the_spheres_do_not_show_are_not_invented(
 
 def test_an_empty_drawing_says_that_nothing_was_found(robot: RobotModel, small: dict[str, Camera]) -> None:
     drawing = draw(robot, small, 1)
-    reading = decode_joints(drawing.observation, drawing.current, small, robot, APPEARANCE, drawing.observation)
+    reading = TargetDecoder(small, robot, APPEARANCE).decode(drawing.observation, drawing.current, drawing.observation)
     assert np.isnan(reading.positions).all()
     assert np.isinf(reading.deviations).all()
     assert reading.gripper_open is None
@@ -280,7 +277,7 @@ def test_an_empty_drawing_says_that_nothing_was_found(robot: RobotModel, small: 
     errors = errors_of(drawing, small, robot, drawing.observation)
     assert errors.found == 0
     assert errors.gripper_right is False
-    summary = summarise([errors])
+    summary = summarise_errors([errors])
     assert (summary["found"], summary["determined"], summary["gripper"]) == (0, 0, 0)
     assert np.isnan(summary["px"]) and np.isnan(summary["deg/panda_joint4"])
 
@@ -343,7 +340,7 @@ def test_a_summary_counts_over_drawings_views_and_joints() -> None:
         DecodingErrors({"front": {"elbow": 2.0}, "side": {"elbow": nan}}, {"joint1": 6.0, "joint2": 1.0}, None, 0.9),
         DecodingErrors({"front": {"elbow": 9.0}}, {"joint1": 1.0, "joint2": 1.0}, False, 0.9),
     ]
-    summary = summarise(errors)
+    summary = summarise_errors(errors)
     expected = {
         "found": 4 / 5, "determined": 5 / 6, "gripper": 1 / 2,
         "px": 3.0, "px_within_3": 2 / 4, "px/elbow": 2.0, "px_within_3/elbow": 2 / 3,
@@ -357,12 +354,12 @@ def test_a_summary_counts_over_drawings_views_and_joints() -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda d, cameras: ({"left": d.images["front"]}, cameras, d.observation), "no camera of the drawn view left"),
-        (lambda d, cameras: (d.images, cameras, {}), "no observation of the drawn view"),
-        (lambda d, cameras: (d.images, {v: c.scaled(64, 64) for v, c in cameras.items()}, None), "resize the image"),
+        (lambda d, cameras: ({"left": d.images["front"]}, cameras, d.observation), "no camera of view left"),
+        (lambda d, cameras: (d.images, cameras, {}), "no observation of view"),
+        (lambda d, cameras: (d.images, {v: c.scale(64, 64) for v, c in cameras.items()}, None), "resize the image"),
         (
             lambda d, cameras: (d.images, cameras, {v: i[:64] for v, i in d.observation.items()}),
-            "the observation of view",
+            "observation of view",
         ),
         (
             lambda d, cameras: ({"top": d.images["front"]}, {"top": replace(cameras["front"], view="top")}, None),
@@ -379,5 +376,5 @@ def test_views_that_do_not_fit_together_are_refused_in_one_line(
     drawing = draw(robot, small, 0)
     images, cameras, observation = spoil(drawing, small)
     with pytest.raises(GenimaError, match=message) as caught:
-        decode_joints(images, drawing.current, cameras, robot, APPEARANCE, observation)
+        TargetDecoder(cameras, robot, APPEARANCE).decode(images, drawing.current, observation)
     assert "\n" not in str(caught.value)

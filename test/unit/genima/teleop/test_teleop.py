@@ -90,18 +90,18 @@ def test_the_leaders_that_come_along_can_be_loaded(name: str) -> None:
 def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
     leader = LeaderMapping.load(leader_file(tmp_path, gripper={"joint": "finger", "closed": 0.04, "open": 0.0}), PANDA)
     assert not leader.has_arm_joints(["finger"]) and leader.has_arm_joints([*NAMES, "finger"])
-    assert leader.gripper_in(["finger"], [0.03]) == pytest.approx(0.25)
-    assert leader.gripper_in(["finger"], [0.045]) == 0.0, "a little beyond its stop"
-    assert leader.gripper_in(NAMES, [0.0] * N) is None
+    assert leader.gripper_fraction(["finger"], [0.03]) == pytest.approx(0.25)
+    assert leader.gripper_fraction(["finger"], [0.045]) == 0.0, "a little beyond its stop"
+    assert leader.gripper_fraction(NAMES, [0.0] * N) is None
     for position in (9.0, -0.02, float("nan"), float("inf")):
-        with pytest.raises(GenimaError, match=r"finger: .* outside its travel, 0.04 \(closed\) .. 0 \(open\)"):
-            leader.gripper_in(["finger"], [position])
+        with pytest.raises(GenimaError, match=r"finger: outside its travel \(.*, 0.04 closed .. 0 open\)"):
+            leader.gripper_fraction(["finger"], [position])
 
 
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"joints": NAMES[:-1]}, "has 6 joints, panda has 7"),
+        ({"joints": NAMES[:-1]}, r"wrong number of joints \(6\); panda has 7"),
         ({"joints": [NAMES[0]] * N}, "names twice: servo_0"),
         ({"joints": [{"name": name, "scale": 0} for name in NAMES]}, "joints.0.scale: must be from 0.001 to 1000 (0"),
         ({"joints": [{"name": name, "sign": 2} for name in NAMES]}, "joints.0.sign: must be 1 or -1"),
@@ -136,10 +136,10 @@ def test_a_leader_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names, positions, words",
     [
-        (NAMES[1:], [0.0] * (N - 1), "lacks servo_0"),
-        ([*NAMES, NAMES[0]], [0.0] * (N + 1), "names twice"),
-        (NAMES, [0.0] * (N - 1), "7 names but 6 values"),
-        (NAMES, [*[0.0] * (N - 1), float("inf")], "not finite at servo_6"),
+        (NAMES[1:], [0.0] * (N - 1), r"joints missing \(servo_0\)"),
+        ([*NAMES, NAMES[0]], [0.0] * (N + 1), "duplicate names"),
+        (NAMES, [0.0] * (N - 1), "7 names, 6 values"),
+        (NAMES, [*[0.0] * (N - 1), float("inf")], r"not finite \(servo_6\)"),
     ],
 )
 def test_bad_samples_are_refused(tmp_path: Path, names: list[str], positions: list[float], words: str) -> None:
@@ -321,9 +321,9 @@ def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_st
 
 def test_a_silent_leader_is_noticed_by_who_watches() -> None:
     follower, stamp = mirroring()
-    follower.mirror.watch(stamp + 0.09)
+    follower.mirror.check_timeout(stamp + 0.09)
     assert follower.mirror.phase is FollowerState.MIRRORING
-    follower.mirror.watch(stamp + 0.11)
+    follower.mirror.check_timeout(stamp + 0.11)
     assert follower.mirror.phase is FollowerState.HELD and "no leader samples" in follower.mirror.reason
 
 
@@ -334,7 +334,7 @@ def test_the_clutch_lets_the_leader_be_moved_elsewhere() -> None:
     away = PANDA.home + 0.5 * np.eye(N)[3]
     assert not follower.receive(stamp + DT, away)
     stamp += 5.0
-    follower.mirror.watch(stamp)
+    follower.mirror.check_timeout(stamp)
     assert follower.mirror.phase is FollowerState.PAUSED, "nobody is led, so nobody is lost"
     follower.mirror.start()
     while follower.mirror.phase is FollowerState.ALIGNING:
@@ -491,7 +491,7 @@ def test_the_follower_goes_where_the_leader_is_moved(graph) -> None:
         (lambda pair: setattr(pair, "late", 0.5), "stamps are 0.5"),
         (lambda pair: setattr(pair, "leader", pair.leader + 0.5), "jumped by 0.50 rad"),
         (lambda pair: setattr(pair, "leader", pair.leader * np.nan), "not finite"),
-        (lambda pair: setattr(pair, "names", ["a", *pair.names[1:]]), "lacks panda_joint1"),
+        (lambda pair: setattr(pair, "names", ["a", *pair.names[1:]]), "joints missing (panda_joint1)"),
     ],
 )
 def test_a_spoiled_leader_leaves_the_arm_where_it_is(graph, pair, spoil, words) -> None:
@@ -516,7 +516,7 @@ def test_a_gripper_that_is_no_number_is_not_followed(graph, pair) -> None:
     say(Float32(data=0.5))
     pair.start()
     say(Float32(data=float("nan")))
-    pair.until(graph.reports_fault("teleop", "leader/gripper: nan is no open fraction"), "no complaint")
+    pair.until(graph.reports_fault("teleop", "leader/gripper: open fraction: out of range (nan)"), "no complaint")
     assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.5
     say(Float32(data=0.25))
     pair.until(lambda: messages.command_from(pair.commands[-1], PANDA).gripper == 0.25, "it is not heard again")
@@ -693,11 +693,11 @@ def test_a_gamepad_moves_only_while_its_button_is_held() -> None:
     np.testing.assert_array_equal(gamepad.twist(axes, buttons), np.zeros(6))
     buttons[gamepad.enable_button] = 1
     np.testing.assert_allclose(gamepad.twist(axes, buttons), [0.15, 0, 0, 0, 0, -0.25])
-    with pytest.raises(GenimaError, match="has 2 axes and 11 buttons"):
+    with pytest.raises(GenimaError, match=r"too few axes or buttons \(2, 11\)"):
         gamepad.twist(axes[:2], buttons)
     for value in (-32767.0, 1.5, float("nan"), float("inf")):
         axes[1] = value
-        with pytest.raises(GenimaError, match="axis 1 is .*, outside -1 .. 1"):
+        with pytest.raises(GenimaError, match=r"axis 1 outside -1 .. 1 \(.*\)"):
             gamepad.twist(axes, buttons)
     axes[1] = 1.004  # rounding
     np.testing.assert_allclose(gamepad.twist(axes, buttons)[:2], [0.15, 0])
@@ -768,7 +768,7 @@ def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> No
     words = "twist too fast (50 m/s, 0 rad/s); scaled down to 0.5 m/s, 1.5 rad/s"
     jogged.until(graph.reports_fault("jog", words), "no complaint", lambda: jogged.say_twist(push))
     grip = graph.publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
-    words = "leader/jog/gripper: 100 is no open fraction"
+    words = "leader/jog/gripper: open fraction: out of range (100)"
     jogged.until(graph.reports_fault("jog", words), "no complaint", lambda: grip(Float32(data=100.0)))
     assert jogged.said[-1].name == list(PANDA.joint_names), "the gripper is moved"
 

@@ -80,7 +80,7 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
         self._moments, self._robot, self._spec, self._statistics = moments, robot, spec, statistics
         self._backgrounds, self._perturbation, self._augmentation = backgrounds, perturbation, augmentation
         self._seed = seed
-        self._cameras = [cameras[view].fitted(spec.view_size) for view in spec.views]
+        self._cameras = [cameras[view].crop_square(spec.view_size) for view in spec.views]
         self._padding = moments.padding & ~_ends_at_rest(moments)[:, None]
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from genima.cameras.camera import VIRTUAL, Camera
-from genima.cameras.tiling import fit
+from genima.cameras.tiling import crop_square
 from genima.cameras.undistortion import Undistorter
 from genima.cameras.virtual_view import VirtualView
 from genima.data.episodes import Episode, EpisodeError
@@ -305,8 +305,8 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
     if abs(episode.period * spec.action_rate - 1) > _RATE_TOLERANCE:
         what = f"recorded at {1 / episode.period:.3g} Hz, the dataset has {spec.action_rate:.3g} Hz"
         raise EpisodeError(episode.folder, what)
-    rectifiers = _undistorters(episode, plan)
-    cameras = {view: rectifier.camera.fitted(spec.view_size) for view, rectifier in rectifiers.items()}
+    undistorters = _undistorters(episode, plan)
+    cameras = {view: undistorter.camera.crop_square(spec.view_size) for view, undistorter in undistorters.items()}
     last, rows = len(episode) - 1, []
     for t in range(len(episode)):
         steps, end = np.minimum(np.arange(t, t + K), last), min(t + K, last)
@@ -328,13 +328,13 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
                 assert virtual is not None
                 image = virtual.render(episode.positions[t], float(episode.gripper[t]))
             else:
-                image = rectifiers[view](episode.image(view, t))
+                image = undistorters[view](episode.image(view, t))
             placed = place_spheres(
                 camera, robot, spec.appearance, row["target"], row["target_open"], episode.positions[t]
             )
             layer = render_spheres(camera, placed, spec.appearance, plan.renderer)
             kind = ".jpg" if plan.images == "jpeg" else ".png"
-            row[f"observation.{view}"] = _encode_image(fit(image, spec.view_size), kind)
+            row[f"observation.{view}"] = _encode_image(crop_square(image, spec.view_size), kind)
             row[f"spheres.{view}"] = _encode_image(layer, ".png")
         rows.append(row)
     return rows
@@ -351,28 +351,28 @@ def _undistorters(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
             what its driver said of its lens, do not fit its calibration.
     """
     recorded = EpisodeCameras.of(episode.folder, plan.cameras)
-    rectifiers = {view: Undistorter(camera) for view, camera in plan.cameras.items()}
+    undistorters = {view: Undistorter(camera) for view, camera in plan.cameras.items()}
     if plan.recorded:
         for view, camera in plan.cameras.items():
             if view == VIRTUAL:
                 continue
             if (own := recorded.calibrated.get(view)) is None:
                 raise EpisodeError(episode.folder, _UNCALIBRATED, calibration_topic(view))
-            if not camera.agrees(own):
+            if not camera.is_close(own):
                 raise EpisodeError(episode.folder, _RECALIBRATED, calibration_topic(view))
-    for view, rectifier in rectifiers.items():
+    for view, undistorter in undistorters.items():
         topic = raw_topic(view)
         try:
             if view != VIRTUAL:
-                rectifier(episode.image(view, 0))
+                undistorter(episode.image(view, 0))
             if view in recorded.lenses:
                 topic = camera_info_topic(view)
-                rectifier.require(recorded.lenses[view])
+                undistorter.require_intrinsics(recorded.lenses[view])
         except EpisodeError:
             raise
         except GenimaError as error:
             raise EpisodeError(episode.folder, str(error), topic) from None
-    return rectifiers
+    return undistorters
 
 
 def _encode_image(image: Image, kind: str) -> dict[str, Any]:

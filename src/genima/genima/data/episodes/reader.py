@@ -172,7 +172,7 @@ def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float6
     faults = []
     for row, time, message in zip(rows, stream.times, stream.messages, strict=True):
         try:
-            row[:-1], row[-1] = robot.in_order(message.name, message.position)
+            row[:-1], row[-1] = robot.select_joints(message.name, message.position)
         except GenimaError as error:
             faults.append(stream.fault(time, str(error)))
     return rows, faults

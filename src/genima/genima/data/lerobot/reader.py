@@ -167,7 +167,7 @@ class DatasetReader:
                 f"no camera is called {', '.join(unknown)}; there are {', '.join(cameras)}: "
                 f"map them with --views, as {next(iter(self._views))}={next(iter(cameras))}"
             )
-        return {view: cameras[view].resized(*self._info.features[key].size) for key, view in self._views.items()}
+        return {view: cameras[view].resize(*self._info.features[key].size) for key, view in self._views.items()}
 
     def _find_joints(self, joints: Mapping[str, str], named_range: bool) -> dict[str, list[int]]:
         """Return where the robot's joints, and then the gripper, are in the state and in the action.

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from genima.cameras.camera import VIRTUAL
-from genima.cameras.tiling import fit, tile, tile_grid
+from genima.cameras.tiling import crop_square, tile, tile_grid
 from genima.errors import GenimaError
 from genima.io import model_files
 from genima.policy import spec as checkpoint
@@ -188,7 +188,7 @@ class DiffusionAgent(DiffusionModel):
 
             self._virtual = self._virtual or VirtualView(self.robot)
             joints = observation.joints
-            return fit(self._virtual.render(joints.positions, joints.gripper), self.spec.view_size)
+            return crop_square(self._virtual.render(joints.positions, joints.gripper), self.spec.view_size)
         if view not in observation.images:
             raise GenimaError(f"the observation has no image of view {view}")
         image, (width, height) = observation.images[view], self.camera_size
@@ -196,7 +196,7 @@ class DiffusionAgent(DiffusionModel):
             raise GenimaError(
                 f"the image of view {view} has shape {image.shape}; the checkpoint takes ({height}, {width}, 3)"
             )
-        return fit(image, self.spec.view_size)
+        return crop_square(image, self.spec.view_size)
 
 
 def _load(kind: Any, folder: Path, name: str) -> Any:
