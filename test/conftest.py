@@ -36,6 +36,7 @@ torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 
 LATE = (AssertionError, TimeoutError, subprocess.TimeoutExpired, pytest.fail.Exception)
 """Failures that a busy machine may cause; others are defects on any machine."""
+MUTATE = {"mutated_data", "mutated_bytes"}
 WATCH = pytest.StashKey[MachineWatch]()
 PROBE = pytest.StashKey[WakeUpProbe]()
 
@@ -49,6 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.real_time)
         if not in_process and item.get_closest_marker("real_time") is not None:
             item.add_marker(pytest.mark.alone)
+        if isinstance(item, pytest.Function) and MUTATE & set(item.function.__code__.co_names):
+            item.add_marker(pytest.mark.mutations)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from genima.errors import GenimaError
+
+ALL = "GENIMA_ALL_MUTATIONS"
+"""Environment variable that `./genima test --nightly` sets: without it, a fifth of the mutations is made."""
 
 # What users, other programs and broken disks put where a value should be.
 STRANGE: tuple[Any, ...] = (
@@ -21,7 +25,7 @@ STRANGE: tuple[Any, ...] = (
 def mutated_data(valid: Any, count: int, seed: int = 0) -> Iterator[Any]:
     """Yield ``count`` copies of plain data, each with one to three values replaced, removed, added or repeated."""
     rng = random.Random(seed)
-    for _ in range(count):
+    for _ in range(_share(count)):
         data = copy.deepcopy(valid)
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             data = _mutate_once(data, rng)
@@ -31,7 +35,7 @@ def mutated_data(valid: Any, count: int, seed: int = 0) -> Iterator[Any]:
 def mutated_bytes(valid: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
     """Yield ``count`` copies of a file's bytes, each cut short, or with bytes flipped, removed, repeated or added."""
     rng = random.Random(seed)
-    for _ in range(count):
+    for _ in range(_share(count)):
         data = bytearray(valid)
         for _ in range(rng.choice((1, 1, 2, 5, 20))):
             start = rng.randrange(len(data) + 1)
@@ -66,6 +70,10 @@ def require_clean(read: Callable[[], object], what: object) -> bool:
     except Exception as error:
         raise AssertionError(f"{type(error).__name__} for {str(what)[:2000]}") from error
     return True
+
+
+def _share(count: int) -> int:
+    return count if os.environ.get(ALL) else -(-count // 5)
 
 
 def _mutate_once(data: Any, rng: random.Random) -> Any:

@@ -54,7 +54,11 @@ def test_what_the_files_say_is_found_before_anything_starts(place: Place, starte
     ("options", "words"),
     [
         ({"robot-ip": "robot.nowhere"}, r"franka_arm ended with code 2: .*robot.nowhere.*Connection timeout"),
-        ({"serial": "777"}, r"front_camera ended with code 2: .*camera 777 is not connected; there are: 0000000001 "),
+        pytest.param(
+            {"serial": "777"},
+            r"front_camera ended with code 2: .*camera 777 is not connected; there are: 0000000001 ",
+            marks=pytest.mark.nightly,  # in test_realsense_camera.py without the processes
+        ),
     ],
 )
 def test_hardware_that_is_not_there_ends_it_with_its_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,15 +29,17 @@ def main(argv: list[str]) -> int:
         return 0
     checks: list[list[str]] = [["ruff", "check", "."], ["mypy"]]
     if argv == ["--nightly"]:
-        checks.append(["pytest", "-m", "nightly", *_LONGEST])
+        checks.append(["pytest", "-m", "nightly or mutations", *_LONGEST])
     elif argv:
         checks.append(["pytest", *argv])
     else:
         checks += [["pytest", *arguments] for arguments in _DAILY]
+    nightly = {"GENIMA_ALL_MUTATIONS": "1"} if argv == ["--nightly"] else {}
     codes = []
     for command in checks:
         print(f"== {' '.join(command)}", flush=True)
-        codes.append(subprocess.run([sys.executable, "-P", "-m", *command], cwd=ROOT).returncode)
+        code = subprocess.run([sys.executable, "-P", "-m", *command], cwd=ROOT, env=os.environ | nightly).returncode
+        codes.append(code)
     results = [f"{command[0]} {'failed' if code else 'passed'}" for command, code in zip(checks, codes, strict=True)]
     print(f"== {', '.join(results)}")
     return next((code for code in codes if code), 0)

@@ -148,6 +148,7 @@ def test_the_operations_counted_on_shapes_are_those_of_our_step() -> None:
     assert backward.get_total_flops() < counted["backward"]
 
 
+@pytest.mark.nightly
 def test_sd_turbos_costs_are_known_without_a_gpu() -> None:
     plain, large = (training_costs.count("sd-turbo", 512, batch) for batch in (12, 24))
     again = training_costs.count("sd-turbo", 512, 24, checkpointing=True)

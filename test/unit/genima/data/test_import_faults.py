@@ -493,22 +493,20 @@ def test_a_feature_name_does_not_lead_out_of_the_dataset(tmp_path: Path) -> None
         DatasetReader(dataset, ROBOT, views={key: "front"})
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(900, marks=pytest.mark.nightly)])
-def test_mutated_descriptions_are_read_or_refused_in_one_line(tmp_path: Path, count: int) -> None:
+def test_mutated_descriptions_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "theirs")
-    accepted = 0
-    for info in mutated_data(description(), count):
+    accepted = []
+    for info in mutated_data(description(), 900):
         (folder / "meta/info.json").write_text(json.dumps(info))
-        accepted += require_clean(lambda: read_all(folder), info)
-    assert count / 45 < accepted < 0.975 * count
+        accepted.append(require_clean(lambda: read_all(folder), info))
+    assert 1 / 45 < sum(accepted) / len(accepted) < 0.975
     write_dataset(folder)
     for info in mutated_data(description(), 60, seed=1):
         (folder / "meta/info.json").write_text(json.dumps(info))
         require_clean(lambda: inspect_lerobot(folder), info)
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(700, marks=pytest.mark.nightly)])
-def test_mutated_tables_are_read_or_refused_in_one_line(tmp_path: Path, count: int) -> None:
+def test_mutated_tables_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "theirs", kind="video")
     places = {
         folder / "meta/episodes/chunk-000/file-000.parquet": episodes("video"),
@@ -519,16 +517,17 @@ def test_mutated_tables_are_read_or_refused_in_one_line(tmp_path: Path, count: i
     }
     for seed, (path, valid) in enumerate(places.items()):
         whole = path.read_bytes()
-        tried = 0
-        for columns in mutated_data(valid, count, seed):
+        tried = []
+        for columns in mutated_data(valid, 700, seed):
+            tried.append(False)
             try:
                 pq.write_table(pa.table(columns), path)
             except (pa.ArrowException, TypeError, ValueError, OverflowError):  # no such table can be written
                 continue
-            tried += 1
+            tried[-1] = True
             require_clean(lambda: read_all(folder), columns)
         path.write_bytes(whole)
-        assert tried > 80 / 700 * count
+        assert sum(tried) > 80 / 700 * len(tried)
 
 
 def test_files_with_flipped_and_missing_bytes_are_read_or_refused_in_one_line(tmp_path: Path) -> None:

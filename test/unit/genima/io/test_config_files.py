@@ -116,7 +116,7 @@ def test_mutated_values_are_read_or_refused(kind: str, tmp_path: Path, monkeypat
     for data in mutated_data(valid(), 500, seed=len(kind)):
         current[0] = data
         accepted += require_clean(lambda: load(file), data)
-    assert 5 < accepted < 300, "most mutations are wrong, and some are not"
+    assert 0 < accepted < 300, "most mutations are wrong, and some are not"
 
 
 @pytest.mark.parametrize("kind", KINDS)

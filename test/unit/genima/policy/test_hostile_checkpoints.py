@@ -318,7 +318,7 @@ def test_mutated_descriptions_are_one_line_or_work(kind: str, folders: Path) -> 
             loaded += require_clean(lambda: use(folder), data)
         if i % 100 == 0:
             require_clean(lambda: inspect_checkpoint(folder), data)
-    assert loaded > 10
+    assert loaded > 5
     for raw in mutated_bytes(json.dumps(valid).encode(), 500):
         file.write_bytes(raw)
         require_clean(lambda: checkpoint.read(folder, kind), raw)
@@ -349,25 +349,20 @@ CONFIGS = [
 ]  # fmt: skip
 
 
-COUNTS = [12, pytest.param(100, marks=pytest.mark.nightly)]
-
-
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("count", COUNTS)
-def test_mutated_configurations_are_one_line_or_work(config: str, folders: Path, count: int) -> None:
+def test_mutated_configurations_are_one_line_or_work(config: str, folders: Path) -> None:
     file, folder = folders / config, folders / config.split("/")[0]
     use(folder)
-    for data in mutated_data(json.loads(file.read_text()), count, seed=count):
+    for data in mutated_data(json.loads(file.read_text()), 60, seed=100):
         file.write_text(json.dumps(data))
         require_clean(lambda: use(folder), data)
 
 
 @pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "unet/diffusion_pytorch_model.safetensors"])
-@pytest.mark.parametrize("count", COUNTS)
-def test_mutated_files_are_one_line_or_work(file: str, folders: Path, count: int) -> None:
+def test_mutated_files_are_one_line_or_work(file: str, folders: Path) -> None:
     folder = folders / "diffusion_agent"
     whole = (folder / file).read_bytes()
-    for data in mutated_bytes(whole, count, seed=count):
+    for data in mutated_bytes(whole, 60, seed=100):
         (folder / file).write_bytes(data)
         require_clean(lambda: use(folder), len(data))
 
