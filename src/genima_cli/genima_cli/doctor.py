@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -19,26 +19,18 @@ from genima.system.command_line import Namespace, parse_options
 
 @dataclass
 class Doctor:
-    """Check this machine, the files and, with --live, the running graph; exit code 1 when something cannot work.
+    """Check this machine, a robot cell and, with --live, the running graph; exit code 1 when something cannot work."""
 
-    With neither --cameras nor --robot-ip, it is the simulator that is looked at: the bundled checkpoint, the simulated
-    cameras.
-    """
-
-    cameras: str | None = None
-    """Which camera is which view: a name in config/cameras or a YAML file."""
-    calibration: str | None = None
-    """A folder in calibration/, or any."""
+    cell: str = "sim_panda"
+    """Robot cell: a name in config/cells or a YAML file."""
     checkpoint: str | None = None
-    """Folder of a diffusion agent and a controller."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
-    robot_ip: str | None = None
-    """Address of the robot's control: this machine drives it."""
-    backend: Literal["crisp", "gello", "jtc", "multipanda", "franka_arm"] = "crisp"
-    """What drives the arm, as in real_robot.launch.py; franka_arm (also of ./genima real) needs no real-time kernel."""
-    com_port: Path = Path("/dev/ttyUSB0")
-    """Serial port of a Robotiq's adapter."""
+    """Folder with diffusion_agent/ and controller/; default: the bundled models for a simulated cell of their robot."""
+    hardware: bool = True
+    """Of a real cell: this machine drives the robot; --no-hardware: it runs the policy alone, as hardware:=false."""
+    cameras: bool = True
+    """Of a real cell: the cameras are connected to this machine; --no-cameras: to another, as cameras:=false."""
+    robot_ip: str = ""
+    """Address of the robot's control; default: the cell's."""
     clock_of: str | None = None
     """Another machine, whose clock is compared (its chrony must allow it)."""
     demos: Path = field(default_factory=lambda: Path("data/demos"))
@@ -56,27 +48,12 @@ class Doctor:
     overwrite: bool = False
     """Replace the findings of an earlier call in --json."""
 
-    @property
-    def real(self) -> bool:
-        """Return whether the robot is real hardware."""
-        return self.cameras is not None or self.robot_ip is not None
-
-    @property
-    def checkpoint_folder(self) -> str | None:
-        """Return the checkpoint folder; by default the simulator's bundled one."""
-        return self.checkpoint if self.checkpoint is not None or self.real else ""
-
-    @property
-    def calibration_name(self) -> str | None:
-        """Return the calibration's name; by default the simulator's."""
-        return self.calibration if self.calibration is not None or self.real else "sim"
-
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima doctor``."""
     options = parse_options(
         Doctor, "genima doctor", argv,
-        example="./genima doctor --cameras mine --robot fr3_franka_hand --robot-ip 172.16.0.2 --backend franka_arm",
+        example="./genima doctor --cell mine.yaml --checkpoint runs/mine",
     )  # fmt: skip
     from genima.doctor.findings import (  # imported here: --help must be quick
         as_json,
@@ -88,9 +65,9 @@ def main(argv: Sequence[str]) -> int:
     if options.json is not None:
         require_writable(options.json)  # first of all it is no folder
         require_free(options.json, "findings", options.overwrite, _has_findings)
-    groups, files = check_machine(options)
+    groups, cell = check_machine(options)
     if options.live:
-        groups += check_graph(options, files)
+        groups += check_graph(options, cell)
     print(format_table(groups, shutil.get_terminal_size().columns))
     if options.json is not None:
         atomic_write(options.json, (json.dumps(as_json(groups), indent=1) + "\n").encode())

@@ -6,15 +6,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from genima.cameras.calibration_file import load_cameras
-from genima.cameras.camera import VIRTUAL, Camera
+from genima.cameras.camera import Camera
 from genima.cameras.camera_devices import CameraDevice
+from genima.cell import Cell, DriverConfig
 from genima.doctor import (
     Finding,
     Group,
@@ -33,8 +32,7 @@ from genima.doctor import (
     warn,
 )
 from genima.errors import GenimaError
-from genima.policy.spec import PolicySpec
-from genima.robot.model import RobotModel
+from genima.policy.spec import PolicySpec, read_pair
 from genima_nodes.drivers.optional_library import TESTED_VERSIONS, import_library
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import joining_environment
@@ -48,65 +46,83 @@ _FEW = 60.0  # minutes
 _SYS, _PROC, _DEV = Path("/sys"), Path("/proc"), Path("/dev")
 
 
-@dataclass(frozen=True)
-class Files:
-    """Contents of the configuration files, as far as readable."""
-
-    rig: Mapping[str, CameraDevice]
-    robot: RobotModel | None
-    spec: PolicySpec | None
-    cameras: Mapping[str, Camera]
-
-    @property
-    def views(self) -> list[str]:
-        """Return the views in the order of the cameras file, else of the checkpoint."""
-        return list(self.rig) or [view for view in (self.spec.views if self.spec else ()) if view != VIRTUAL]
-
-
-def check_machine(options: Doctor) -> tuple[list[Group], Files]:
-    """Run all checks but those of the running graph; return the files' contents, too."""
-    robot_there = options.robot_ip is not None
-    loop = robot_there and options.backend != "franka_arm"  # at 1 kHz, on this machine
-    rig, cameras_found = configuration.check_cameras(options.cameras)
-    robot, robot_found = configuration.check_robot(options.robot)
-    spec, folders, checkpoint_found = configuration.check_checkpoint(options.checkpoint_folder, robot)
-    calibrated = list(configuration.check_calibrations(options.calibration_name, spec, rig, robot))
+def check_machine(options: Doctor) -> tuple[list[Group], Cell | None]:
+    """Run all checks but those of the running graph; return the cell, too, where it can be read."""
+    cell, cell_found = configuration.check_cell(options.cell)
+    if cell is not None and cell.driver is not None:
+        cell = cell.with_robot_ip(options.robot_ip)
+    driver = None if cell is None else cell.driver
+    drives = driver is not None and options.hardware
+    real = driver is not None
+    loop = driver is not None and drives and driver.kind == "franka_ros2"  # at 1 kHz, on this machine
+    robot, rig = (None, {}) if cell is None else (cell.robot, cell.rig)
+    named = options.checkpoint if options.checkpoint is not None else _default_checkpoint(cell)
+    spec, folders, checkpoint_found = configuration.check_checkpoint(named, robot)
     fitting = configuration.check_rig(rig, spec) if rig and spec else ()
+    connected = rig if options.cameras else {}
     groups = [
         Group("installation", [installation.check_python(), installation.check_packages(),
                                *installation.check_ros(os.environ.get("ROS_DISTRO", "")),
                                installation.check_rendering()]),
-        Group("ROS and DDS", [*ros.check_variables(os.environ, installation.has_wheels(), options.real),
-                              *ros.check_transport(os.environ, _PROC, _DEV / "shm", options.real)]),
-        Group("control in real time", list(kernel.check_kernel(_SYS, _PROC, robot_there, loop))),
-        Group("robot", [robot_found, *_check_robot_link(options.robot_ip)]),
-        Group("drivers", list(_check_drivers(options, robot))),
-        Group("clocks", [clock.check_synchronisation(options.real), *_check_other_clock(options.clock_of)]),
-        Group("cameras", [cameras_found, *usb.check_connections(_SYS, _DEV, rig), *_check_serials(rig)]),
+        Group("ROS and DDS", [*ros.check_variables(os.environ, installation.has_wheels(), real),
+                              *ros.check_transport(os.environ, _PROC, _DEV / "shm", real)]),
+        Group("control in real time", list(kernel.check_kernel(_SYS, _PROC, drives, loop))),
+        Group("cell", [cell_found]),
+        Group("robot", [configuration.describe_robot(cell), *_check_robot_link(driver if drives else None)]),
+        Group("drivers", list(_check_drivers(cell, options))),
+        Group("clocks", [clock.check_synchronisation(real), *_check_other_clock(options.clock_of)]),
+        Group("cameras", [configuration.describe_cameras(cell), *usb.check_connections(_SYS, _DEV, connected),
+                          *_check_serials(connected)]),
         Group("checkpoint", [*checkpoint_found, *fitting]),
         Group("graphics card", list(gpu.check_cards(folders or None))),
-        Group("calibration", calibrated),
+        Group("calibration", list(_check_calibration(cell, spec))),
         Group("disk", [disk_space(options.demos)]),
     ]  # fmt: skip
-    return groups, Files(rig, robot, spec, _readable_cameras(options.calibration_name))
+    return groups, cell
 
 
-def _check_drivers(options: Doctor, robot: RobotModel | None) -> Iterator[Finding]:
-    if options.robot_ip is None:
-        yield skipped("drivers", "not given; not needed for the simulator", "--robot-ip ADDRESS, --backend NAME")
-        return
-    gripper = robot.gripper if robot is not None else "unknown"
-    cameras = options.cameras is not None
-    yield from drivers.check_drivers(
-        options.backend, gripper, cameras, options.com_port, import_library, TESTED_VERSIONS["pylibfranka"]
-    )
+def _default_checkpoint(cell: Cell | None) -> str | None:
+    """Return the bundled models for a simulated cell of their robot."""
+    if cell is None or cell.driver is not None:
+        return None
+    try:
+        read_pair("")[0].require_robot(cell.robot, "it")
+    except GenimaError:
+        return None
+    return ""
 
 
-def _check_robot_link(address: str | None) -> Iterator[Finding]:
-    if address is None:
-        yield skipped("way to the robot", "not given; not needed for the simulator", "--robot-ip ADDRESS")
+def _check_calibration(cell: Cell | None, spec: PolicySpec | None) -> Iterator[Finding]:
+    if cell is None:
+        yield skipped("calibration", "unknown without the cell")
+    elif cell.calibration and not cell.calibrated and spec is None:
+        found = f"not calibrated yet: {cell.calibration} is not there"
+        yield warn("calibration", found, "calibrate the cameras: docs/calibration.md")
     else:
-        yield from network.check_robot_link(_SYS, address)
+        yield from configuration.check_calibrations(cell.calibration or None, spec, cell.rig, cell.robot)
+
+
+def _check_drivers(cell: Cell | None, options: Doctor) -> Iterator[Finding]:
+    if cell is None or cell.driver is None or not (options.hardware or options.cameras):
+        why = "unknown without the cell" if cell is None else "none on this machine"
+        yield skipped("drivers", why if cell is None or cell.driver else "not needed for the simulator")
+        return
+    if not options.hardware:
+        yield drivers.check_camera_driver(cell.driver.cameras, import_library)
+        return
+    backend = cell.arm_backend
+    yield from drivers.check_drivers(
+        drivers.OURS if backend is None else backend.name, cell.robot.gripper,
+        cell.driver.cameras if options.cameras else "", Path(cell.driver.com_port), import_library,
+        TESTED_VERSIONS["pylibfranka"],
+    )  # fmt: skip
+
+
+def _check_robot_link(driver: DriverConfig | None) -> Iterator[Finding]:
+    if driver is None:
+        yield skipped("way to the robot", "no robot is driven from here")
+    else:
+        yield from network.check_robot_link(_SYS, driver.robot_ip)
 
 
 def _check_other_clock(host: str | None) -> Iterator[Finding]:
@@ -125,24 +141,17 @@ def _check_serials(rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
         yield skipped("serial numbers", str(error))
 
 
-def _readable_cameras(calibration: str | None) -> Mapping[str, Camera]:
-    try:
-        return load_cameras(calibration) if calibration is not None else {}
-    except GenimaError:
-        return {}  # reported above
-
-
-def check_graph(options: Doctor, files: Files) -> list[Group]:
+def check_graph(options: Doctor, cell: Cell | None) -> list[Group]:
     """Monitor the running graph for a while."""
     try:
         os.environ.update(joining_environment(options.dds))
         with ros_context():
-            return _monitor_graph(options, files)
+            return _monitor_graph(options, cell)
     except GenimaError as error:
         return [Group("running graph", [fail("ROS 2", str(error), "correct that, then ./genima doctor --live")])]
 
 
-def _monitor_graph(options: Doctor, files: Files) -> list[Group]:
+def _monitor_graph(options: Doctor, cell: Cell | None) -> list[Group]:
     from rclpy.experimental import EventsExecutor  # imported here: only --live needs ROS
 
     from genima_nodes.ros.topic_listener import TopicListener
@@ -151,7 +160,8 @@ def _monitor_graph(options: Doctor, files: Files) -> list[Group]:
     executor = EventsExecutor()
     executor.add_node(node)
     try:
-        node.expect(files.views, files.rig, files.cameras, files.robot)
+        if cell is not None:
+            node.expect(cell.views, cell.rig, _readable_cameras(cell), cell.robot)
         end = time.monotonic() + options.seconds
         with tqdm(total=options.seconds, desc="listening", unit="s", bar_format="{desc} {bar} {remaining}") as progress:
             while (left := end - time.monotonic()) > 0:
@@ -161,6 +171,13 @@ def _monitor_graph(options: Doctor, files: Files) -> list[Group]:
     finally:
         executor.shutdown()
         node.destroy_node()
+
+
+def _readable_cameras(cell: Cell) -> Mapping[str, Camera]:
+    try:
+        return cell.load_cameras() if cell.calibrated else {}
+    except GenimaError:
+        return {}  # reported above
 
 
 def disk_space(folder: Path) -> Finding:

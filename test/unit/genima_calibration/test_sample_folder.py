@@ -180,7 +180,7 @@ def keep_four(folder: Path) -> None:
         (lambda folder: None, ["--base-frame", "/left"], "base frame: invalid frame name"),
         (lambda folder: None, ["--view", "left-shoulder"], "--view left-shoulder: .*for example left_shoulder"),
         (mirror, [], "the board is found in none of .*in 01: .*17 markers .* in the mirrored image only: the print is"),
-        (lambda folder: None, ["--robot", "nowhere"], "nowhere"),
+        (lambda folder: None, ["--cell", "nowhere"], "nowhere"),
     ],
 )
 def test_bad_samples_are_refused_in_one_line(
@@ -298,7 +298,7 @@ def test_demos_that_cannot_tell_are_refused(made: Any, demo: Path, tmp_path: Pat
     assert "no images of wrist, only of front" in refused(demo, "--view", "wrist")
     hasty = record(tmp_path / "hasty", made["base"][1], rest=0.1)
     assert "the arm never rests" in refused(hasty, "--view", "front")
-    other = refused(demo, "--view", "front", "--robot", "fr3")
+    other = refused(demo, "--view", "front", "--cell", "sim_fr3")
     assert re.search("/joint_states: not one is of fr3: .*joints missing .fr3_joint1", other)
 
 

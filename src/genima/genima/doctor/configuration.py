@@ -8,8 +8,9 @@ from pathlib import Path
 
 from genima.cameras.calibration_file import CameraCalibration, calibration_files, calibration_folder
 from genima.cameras.camera import VIRTUAL
-from genima.cameras.camera_devices import CameraDevice, load_camera_devices
+from genima.cameras.camera_devices import CameraDevice
 from genima.cameras.plausibility import view_doubt, view_problem
+from genima.cell import Cell, load_cell
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
 from genima.io import paths
@@ -21,16 +22,33 @@ _OFF = 1.0  # px: a good calibration's residuals are below
 _UNSURE = 2.0, 0.2  # mm and deg: spheres then are a pixel or two off
 
 
-def check_cameras(name: str | None) -> tuple[Mapping[str, CameraDevice], Finding]:
-    """Check the cameras file; return its cameras by view, None without a file."""
-    what = "cameras file"
-    if name is None:
-        return {}, skipped(what, "not given; not needed for the simulator", "--cameras config/cameras/YOURS.yaml")
+def check_cell(name: str) -> tuple[Cell | None, Finding]:
+    """Check the cell's file and all that it names; return the cell, None where it cannot be read."""
     try:
-        rig = load_camera_devices(name)
+        cell = load_cell(name)
     except GenimaError as error:
-        return {}, fail(what, str(error), "config/cameras/four_d415.yaml shows how it looks")
-    return rig, ok(what, f"{name}: {', '.join(rig)}")
+        known = ", ".join(sorted(file.stem for file in paths.shared("config", "cells").glob("*.yaml")))
+        remedy = f"docs/real_robot.md says how it looks; the names of config/cells are known: {known}"
+        return None, fail("cell", str(error), remedy)
+    drives = f"simulated by {cell.simulator}" if cell.driver is None else f"driver {cell.driver.kind}"
+    return cell, ok("cell", f"{name}: {drives}, views {', '.join(cell.views)}")
+
+
+def describe_robot(cell: Cell | None) -> Finding:
+    """Return the finding about the robot model of a cell."""
+    if cell is None:
+        return skipped("robot", "unknown without the cell")
+    robot = cell.robot
+    return ok("robot", f"{robot.name}: {len(robot.joint_names)} joints and {robot.gripper_joint}")
+
+
+def describe_cameras(cell: Cell | None) -> Finding:
+    """Return the finding about the cameras file of a cell."""
+    if cell is None:
+        return skipped("cameras file", "unknown without the cell")
+    if not cell.rig:
+        return skipped("cameras file", f"not needed: {cell.simulator} has cameras of its own")
+    return ok("cameras file", f"{', '.join(cell.rig)}")
 
 
 def check_checkpoint(
@@ -56,19 +74,9 @@ def check_checkpoint(
         spec.require_robot(robot, "it")
         findings.append(ok("its robot", f"{spec.robot}: {spec.joint_names[0]} to {spec.joint_names[-1]}"))
     except GenimaError as error:
-        remedy = "take a checkpoint of this robot, or say --robot"
+        remedy = "take a checkpoint of this robot, or name its cell by --cell"
         findings.append(fail("its robot", str(error), remedy))
     return spec, folders, findings
-
-
-def check_robot(name: str) -> tuple[RobotModel | None, Finding]:
-    """Check the robot model."""
-    try:
-        model = RobotModel.load(name)
-    except GenimaError as error:
-        known = ", ".join(sorted(file.stem for file in paths.shared("config", "robots").glob("*.yaml")))
-        return None, fail("robot", str(error), f"the names of config/robots are known: {known}")
-    return model, ok("robot", f"{model.name}: {len(model.joint_names)} joints and {model.gripper_joint}")
 
 
 def check_rig(rig: Mapping[str, CameraDevice], spec: PolicySpec) -> Iterator[Finding]:
@@ -100,14 +108,14 @@ def check_calibrations(
     """Check that every view has a matching, accurate and recent calibration.
 
     Args:
-        name: of a set in calibration/, or a folder; None: nobody named one.
+        name: of a set in calibration/, or a folder; None: the cell names none.
         spec: of the checkpoint, if there is one.
         rig: the cameras by view, if there are any.
         robot: the robot model, if there is one.
         now: for the age; the present if None.
     """
     if name is None:
-        yield skipped("calibration", "not given", "--calibration NAME, of a folder in calibration/")
+        yield skipped("calibration", "the cell names none")
         return
     try:
         folder = calibration_folder(name)

@@ -26,15 +26,15 @@ _GRIPPERS = {
     "franka_hand": ("franka_gripper", "franka_msgs"),
     "robotiq_2f140": ("robotiq_driver", "robotiq_description", "controller_manager", "xacro"),
 }
-_CAMERAS = "realsense2_camera"
+_CAMERAS, OUR_CAMERAS = "realsense2_camera", "realsense_camera"
 _USED = ("Robot", "Gripper", "AsyncPositionControlHandler", "RealtimeConfig", "FrankaException")  # of pylibfranka
-_OURS_INSTEAD = "or take our own drivers, which need no ROS package of the robot's: --backend franka_arm"
+_OURS_INSTEAD = "or take our own drivers, which need no ROS package of the robot's: a cell such as fr3_own_driver"
 
 
 def check_drivers(
     backend: str,
     gripper: str,
-    cameras: bool,
+    cameras: str,
     com_port: Path,
     load: Callable[[str], Any],
     tried: str,
@@ -43,9 +43,9 @@ def check_drivers(
     """Check the drivers of arm, gripper and cameras.
 
     Args:
-        backend: as in real_robot.launch.py.
+        backend: of the arm: a name in config/backends, or franka_arm, our own driver.
         gripper: model of the robot's gripper.
-        cameras: whether there are any.
+        cameras: their driver: realsense2_camera, or realsense_camera, our own; empty: not on this machine.
         com_port: of a Robotiq's adapter.
         load: imports a driver's library, or raises a GenimaError that says how it is installed.
         tried: the version of pylibfranka that franka_arm is written for.
@@ -58,6 +58,8 @@ def check_drivers(
             yield arm._replace(what="gripper's driver (franka_hand)")
     elif backend == ELSEWHERE:
         yield skipped("arm's driver", "multipanda_ros2 runs with ROS 2 Humble, on a machine of its own")
+    elif backend not in FRANKA_ROS2:
+        yield skipped("arm's driver", f"nothing is known of the controller {backend}")
     else:
         yield check_packages(f"arm's driver ({backend})", (*_FRANKA, *FRANKA_ROS2[backend]), where, _OURS_INSTEAD)
     if backend == OURS and gripper == "franka_hand":
@@ -68,10 +70,17 @@ def check_drivers(
             yield check_serial_port(com_port)
     else:
         yield skipped("gripper's driver", f"nothing is known of the gripper {gripper}")
-    if cameras and backend == OURS:
-        yield check_library("cameras' driver", "pyrealsense2", load)
-    elif cameras:
-        yield check_packages("cameras' driver", (_CAMERAS,), where, "or camera_driver:=realsense_camera, our own")
+    if cameras:
+        yield check_camera_driver(cameras, load, where)
+
+
+def check_camera_driver(driver: str, load: Callable[[str], Any], prefixes: Sequence[Path] | None = None) -> Finding:
+    """Check the driver of the cameras; the arguments as of :func:`check_drivers`."""
+    if driver == OUR_CAMERAS:
+        return check_library("cameras' driver", "pyrealsense2", load)
+    where = prefixes if prefixes is not None else ros_prefixes()
+    otherwise = f"or name our own in the cell: cameras: {OUR_CAMERAS}"
+    return check_packages("cameras' driver", (_CAMERAS,), where, otherwise)
 
 
 def check_libfranka(load: Callable[[str], Any], tried: str) -> Finding:
@@ -119,7 +128,11 @@ def check_serial_port(port: Path) -> Finding:
     """Check that this user may open a Robotiq's adapter."""
     what = "gripper's port"
     if not port.exists():
-        return fail(what, f"{port} is not there", "plug the adapter in, or give --com-port /dev/serial/by-id/...")
+        return fail(
+            what,
+            f"{port} is not there",
+            "plug the adapter in, or name another in the cell: com_port: /dev/serial/by-id/...",
+        )
     if not os.access(port, os.R_OK | os.W_OK):
         return fail(what, f"{port} may not be opened by this user", "sudo usermod -aG dialout $USER, and log in again")
     return ok(what, str(port))

@@ -15,7 +15,7 @@ from genima.doctor.system_files import read_system_file
 # Of SCHED_FIFO: what genima_nodes.ros.paced_thread asks for at most, and what libfranka takes for its 1 kHz loop.
 OURS, FRANKA = 10, 99
 _MEMLOCK = 102400  # KiB, of libfranka's installation guide
-_ENOUGH = "enough where no robot is driven at 1 kHz (--robot-ip, --backend)"
+_ENOUGH = "enough where no robot is driven at 1 kHz from here"
 _LIMITS = "write `{user} - rtprio {rtprio}`{more} to /etc/security/limits.d/genima.conf and log in again"
 
 

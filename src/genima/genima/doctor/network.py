@@ -33,7 +33,11 @@ def check_robot_link(sys: Path, address: str) -> Iterator[Finding]:
         name, direct = find_card(host)
     except OSError as error:
         why = error.strerror or str(error)
-        yield fail("robot's address", f"{address}: {why}", "correct --robot-ip; it is set in Desk, Settings, Network")
+        yield fail(
+            "robot's address",
+            f"{address}: {why}",
+            "correct the robot_ip of the cell; it is set in Desk, Settings, Network",
+        )
         return
     yield check_card(sys, name)
     if not direct:

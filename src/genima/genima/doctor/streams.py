@@ -143,7 +143,7 @@ def check_joint_states(heard: TopicSamples, problem: str) -> Finding:
     if clash := _clash(what, found, heard) or _ahead(what, found, heard):
         return clash
     if problem:
-        return fail(what, problem, "is it the robot that was named (--robot)? Do its joints have these names?")
+        return fail(what, problem, "is it the robot of the cell (--cell)? Do its joints have these names?")
     if np.median(late) > _STALE:
         return fail(what, f"{found}: the arm will not move on states older than {1e3 * _STALE:g} ms", _CLOCKS)
     if heard.intervals.max() > _STALE:

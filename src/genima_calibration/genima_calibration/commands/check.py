@@ -14,14 +14,15 @@ from pydantic import Field
 from genima.errors import GenimaError
 from genima.io.files import atomic_write, require_writable
 from genima.io.outputs import require_free
-from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima.system.terminal import printable
+from genima_calibration.commands.options import CellOptions
 from genima_calibration.commands.robot import load_stationary_poses
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima.cameras.camera import Camera
+    from genima.robot.model import RobotModel
     from genima.types import Image
     from genima_calibration.markerless import RobotImage
     from genima_calibration.pose_check import PoseCheck, PoseVerdict
@@ -30,7 +31,7 @@ _NAMED = 4  # pictures in the sheet
 
 
 @dataclass
-class Check:
+class Check(CellOptions):
     """Print the distance between the robot in images and in the calibration; exit code 1 when a camera has moved."""
 
     folder: tyro.conf.Positional[Path | None] = None
@@ -38,7 +39,8 @@ class Check:
     live: bool = False
     """Instead look at the robot that runs, at its topics cameras/VIEW/color/image_raw and joint_states."""
     calibration: str | None = None
-    """Folder of camera calibrations, or its name in calibration/; without it those that a demo holds."""
+    """Folder of camera calibrations, or its name in calibration/; default: those that a demo holds, else those of
+    --cell."""
     view: tuple[RosName, ...] = ()
     """Which cameras; without it all that are calibrated and there."""
     images: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -47,8 +49,6 @@ class Check:
     """.png file for a picture with the robot's joints and outline drawn in."""
     overwrite: bool = False
     """Replace a picture that exists."""
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
     namespace: str = ""
     """With --live: of the robot's nodes."""
     dds: str = "shared_memory"
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     from genima.inspection.sheet import grid
     from genima_calibration.pose_check import PoseVerdict
 
-    robot, cameras = RobotModel.load(options.robot), _cameras(options)
+    robot, cameras = options.load_robot(options.folder), _cameras(options)
     if unknown := [view for view in options.view if view not in cameras]:
         where = options.calibration or options.folder
         raise GenimaError(f"{where} has no calibration of {', '.join(unknown)}; it has {', '.join(cameras)}")
@@ -97,19 +97,23 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _cameras(options: Check) -> Mapping[str, Camera]:
-    """Return the calibrations to check: those that are named, or those of the demo.
+    """Return the calibrations to check: those that are named, those of the demo, or those of the cell.
 
     Raises:
         GenimaError: when they are unknown.
     """
     from genima.cameras.calibration_file import load_cameras
+    from genima.cell import load_cell
     from genima.data.episodes.cameras import EpisodeCameras
     from genima.data.episodes.folders import is_demo
 
     if options.calibration is not None:
         return load_cameras(options.calibration)
-    if options.folder is None or not options.folder.is_dir() or not is_demo(options.folder):
-        raise GenimaError("which calibration is to be checked is unknown; give --calibration FOLDER, or sim")
+    is_of_demo = options.folder is not None and options.folder.is_dir() and is_demo(options.folder)
+    if options.cell and not is_of_demo:
+        return load_cell(options.cell).load_cameras()
+    if options.folder is None or not is_of_demo:
+        raise GenimaError("which calibration is to be checked is unknown; give --cell, or --calibration FOLDER")
     if not (found := EpisodeCameras.of(options.folder).calibrated):
         raise GenimaError(f"demo {options.folder}: its calibration is unknown; give --calibration FOLDER")
     return found

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import tyro
 
 from genima.errors import GenimaError
-from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima.system.terminal import printable
 from genima_calibration.commands.options import RobotOptions
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
+    from genima.robot.model import RobotModel
     from genima_calibration.sample_folder import CameraInfo
 
 # As `ros2 run tf2_ros tf2_echo PARENT CHILD` prints it: metres, and roll, pitch, yaw in degrees.
@@ -50,13 +50,13 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima calibrate import``."""
     options = parse_options(
         Import, "genima calibrate import", argv,
-        "./genima calibrate import front.calib --view front --lens data/demos/board --robot fr3",
+        "./genima calibrate import front.calib --view front --lens data/demos/board --cell mine.yaml",
     )  # fmt: skip
     from genima.cameras.calibration_file import CameraCalibration, Frames
     from genima.cameras.plausibility import require_plausible, view_doubt, view_problem
     from genima_calibration.easy_handeye2 import Calib
 
-    robot, calib = RobotModel.load(options.robot), Calib.load(options.file)
+    robot, calib = options.load_robot(options.lens), Calib.load(options.file)
     info, parameters = _camera_info(options, robot), calib.parameters
     base, flange = (
         Frames.of(robot, parent, "", options.base_frame, options.flange_frame).parent for parent in ("base", "flange")

@@ -14,7 +14,6 @@ from pydantic import Field
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.io.files import backup, require_writable
-from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima.system.terminal import printable
@@ -24,6 +23,7 @@ if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima.cameras.calibration_board import CalibrationBoard
     from genima.cameras.calibration_file import CameraCalibration
     from genima.cameras.camera import Parent
+    from genima.robot.model import RobotModel
     from genima_calibration.easy_handeye2 import Calib
     from genima_calibration.sample_folder import CameraInfo, RawSample
     from genima_calibration.samples import Sample
@@ -56,7 +56,7 @@ class Offline(RobotOptions):
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima calibrate FOLDER``."""
     options = parse_options(
-        Offline, "genima calibrate", argv, "./genima calibrate data/demos/board --view front --robot fr3"
+        Offline, "genima calibrate", argv, "./genima calibrate data/demos/board --view front --cell mine.yaml"
     )
     from genima.cameras.calibration_board import CalibrationBoard
     from genima.cameras.calibration_file import Frames
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     from genima_calibration.quality import require_enough
     from genima_calibration.report import format_report
 
-    robot = RobotModel.load(options.robot)
+    robot = options.load_robot(options.folder)
     board = CalibrationBoard.load(options.board or paths.shared("calibration", "boards", "charuco_7x5_a4.yaml"))
     view, info, samples, unseen = _detect(options, board, robot)
     file = options.out / f"{view}.yaml"

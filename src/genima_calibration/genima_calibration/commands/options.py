@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genima.robot.model import RobotModel
 
 
 @dataclass(kw_only=True)
-class RobotOptions:
-    """Robot model and the names of its frames."""
+class CellOptions:
+    """Robot cell whose cameras are calibrated."""
 
-    robot: str = "panda"
-    """Robot model: a name in config/robots or a YAML file."""
+    cell: str = ""
+    """Robot cell: a name in config/cells or a YAML file; default: the robot that a demo holds, else sim_panda."""
+
+    def load_robot(self, folder: Path | None = None) -> RobotModel:
+        """Load the robot model: that of a demo in ``folder``, where it holds one, else that of the cell.
+
+        Raises:
+            GenimaError: for a missing or malformed file, and a demo that cannot be read.
+        """
+        from genima.cell import SIMULATED, load_cell  # imported here: --help must be quick
+        from genima.data.episodes.folders import is_demo
+        from genima.data.episodes.robot import load_episode_robot
+
+        robot = load_cell(self.cell or SIMULATED).robot
+        return load_episode_robot(folder, robot) if folder is not None and is_demo(folder) else robot
+
+
+@dataclass(kw_only=True)
+class RobotOptions(CellOptions):
+    """Robot cell and the names of the robot's frames."""
+
     base_frame: str = ""
     """The robot's base in tf, where it is not called as in franka_description (panda_link0): left_fr3_link0."""
     flange_frame: str = ""

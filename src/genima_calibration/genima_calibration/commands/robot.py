@@ -13,12 +13,12 @@ from pydantic import Field
 
 from genima.errors import GenimaError
 from genima.io.files import require_writable
-from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
 from genima_calibration.commands.options import RobotOptions
 
 if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
+    from genima.robot.model import RobotModel
     from genima_calibration.markerless import MarkerlessResult
     from genima_calibration.sample_folder import RawSample
 
@@ -43,12 +43,15 @@ class FromRobot(RobotOptions):
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima calibrate robot``."""
     options = parse_options(
-        FromRobot, "genima calibrate robot", argv, "./genima calibrate robot data/demos/poses --view front --robot fr3"
+        FromRobot,
+        "genima calibrate robot",
+        argv,
+        "./genima calibrate robot data/demos/poses --view front --cell mine.yaml",
     )
     from genima.cameras.calibration_file import CameraCalibration, Frames
     from genima_calibration.markerless import RobotImage, locate_camera, to_calibration
 
-    robot = RobotModel.load(options.robot)
+    robot = options.load_robot(options.folder)
     samples = load_stationary_poses(options.folder, options.view or "", robot, options.images)
     view, info = samples[0].view, samples[0].info
     if options.view not in (None, view):

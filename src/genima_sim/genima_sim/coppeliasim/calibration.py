@@ -11,7 +11,6 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from genima.robot.model import RobotModel
 from genima.system.command_line import parse_options
 from genima_calibration.commands.options import RobotOptions
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
@@ -43,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     from genima_sim.coppeliasim.names import SceneNames
     from genima_sim.coppeliasim.scene import CoppeliaScene
 
-    robot = RobotModel.load(options.robot)
+    robot = options.load_robot()
     names = SceneNames.load(options.scene, robot)
     scene = CoppeliaScene(lambda: Connection(options.host, options.port), names, robot)
     scene.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import socket
 import struct
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from cells import write_cell
 
 from genima.cameras.calibration_file import CameraCalibration, Frames, Residuals, load_cameras
 from genima.cameras.camera_devices import CameraDevice, load_camera_devices
@@ -212,13 +214,21 @@ def test_malformed_cameras_files_are_refused_with_the_reason(tmp_path: Path, tex
     with pytest.raises(GenimaError, match=words) as refused:
         load_camera_devices(file)
     assert str(file) in str(refused.value)
-    assert configuration.check_cameras(str(file))[1].status is Status.FAIL
+    cell, found = configuration.check_cell(write_cell(tmp_path, "fr3_crisp", cameras="rig.yaml"))
+    assert cell is None and found.status is Status.FAIL and re.search(words, found.found)
 
 
-def test_a_missing_cameras_file_is_named() -> None:
-    assert "nowhere.yaml does not exist" in configuration.check_cameras("nowhere.yaml")[1].found
-    assert "nothing_like_it" in configuration.check_cameras("nothing_like_it")[1].found
-    assert configuration.check_cameras(None)[1].status is Status.SKIPPED
+def test_a_cell_and_the_cameras_file_that_it_names_are_found_or_named(tmp_path: Path) -> None:
+    for name in ("nowhere.yaml", "nothing_like_it"):
+        cell, found = configuration.check_cell(name)
+        assert cell is None and found.status is Status.FAIL and name in found.found and "sim_fr3" in found.remedy
+    cell, found = configuration.check_cell(write_cell(tmp_path, "fr3_crisp", cameras="nowhere.yaml"))
+    assert cell is None and "nowhere.yaml" in found.found
+    assert configuration.describe_cameras(cell).status is configuration.describe_robot(cell).status is Status.SKIPPED
+    cell, found = configuration.check_cell("sim_fr3")
+    assert found.status is Status.OK and configuration.describe_cameras(cell).status is Status.SKIPPED
+    cell, found = configuration.check_cell("fr3_crisp")
+    assert configuration.describe_robot(cell).status is configuration.describe_cameras(cell).status is Status.OK
 
 
 # ------------------------------------------------------------------------------------------------------------ kernel
@@ -604,7 +614,6 @@ def test_a_checkpoint_against_robots(checkpoint_folder: Path, robot: RobotModel)
     assert missing.status is Status.FAIL
     [unnamed] = configuration.check_checkpoint(None, robot)[2]
     assert unnamed.status is Status.SKIPPED
-    assert configuration.check_robot("r2d2")[1].status is Status.FAIL
 
 
 def test_cameras_against_a_checkpoint(robot: RobotModel) -> None:
@@ -856,7 +865,7 @@ def test_our_own_arms_driver_needs_pylibfranka(
         raise metadata.PackageNotFoundError
 
     monkeypatch.setattr(drivers.metadata, "version", version)
-    arm, gripper = drivers.check_drivers("franka_arm", "franka_hand", False, Path("/none"), load, "0.21.3", [])
+    arm, gripper = drivers.check_drivers("franka_arm", "franka_hand", "", Path("/none"), load, "0.21.3", [])
     assert arm.status is status and words in arm.found and gripper.status is status
     assert (arm.remedy != "") == (status is not Status.OK)
 
@@ -868,12 +877,12 @@ def test_franka_ros2s_controllers_need_their_packages(
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     port = tmp_path / "ttyUSB0"
 
-    def found(where: list[Path], cameras: bool = True) -> list[Finding]:
+    def found(where: list[Path], cameras: str = "realsense2_camera") -> list[Finding]:
         return list(drivers.check_drivers(backend, "robotiq_2f140", cameras, port, no_library, "0.21.3", where))
 
     none = found([])
     assert [each.status for each in none] == [Status.FAIL] * 4
-    assert "no ROS 2 is sourced" in none[0].found and "--backend franka_arm" in none[0].remedy
+    assert "no ROS 2 is sourced" in none[0].found and "a cell such as fr3_own_driver" in none[0].remedy
     hand = drivers._GRIPPERS["robotiq_2f140"]
     where = ros_packages(tmp_path / "ros", *drivers._FRANKA, *hand, "realsense2_camera")
     port.touch()
@@ -881,12 +890,16 @@ def test_franka_ros2s_controllers_need_their_packages(
     assert [each.status for each in lacking] == [Status.FAIL, *[Status.OK] * 3]
     assert lacking[0].found.endswith(more[0])
     where = ros_packages(tmp_path / "all", *more) + where
-    assert [each.status for each in found(where, cameras=False)] == [Status.OK] * 3
+    assert [each.status for each in found(where, cameras="")] == [Status.OK] * 3
 
 
 def test_a_driver_that_runs_elsewhere_is_not_looked_at() -> None:
-    found = list(drivers.check_drivers("multipanda", "suction", False, Path("/none"), no_library, "0.21.3", []))
+    found = list(drivers.check_drivers("multipanda", "suction", "", Path("/none"), no_library, "0.21.3", []))
     assert [each.status for each in found] == [Status.SKIPPED] * 2
+    found = list(drivers.check_drivers("mine", "suction", "", Path("/none"), no_library, "0.21.3", []))
+    assert "nothing is known of the controller mine" in found[0].found
+    camera = drivers.check_camera_driver("realsense_camera", no_library)
+    assert camera.status is Status.FAIL and "pyrealsense2 is not installed" in camera.found
 
 
 # --------------------------------------------------------------------------------------------------------- the command
@@ -913,10 +926,18 @@ def test_the_command_goes_on_where_files_are_missing_or_wrong(
     monkeypatch.setattr(installation, "check_rendering", lambda: ok("rendering (EGL)", "looked at elsewhere"))
     rig = {"front": {"serial": "1", "model": "D415", "profile": "640x480x30", "mounted_on": "flange"}}
     (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig))
-    arguments = ["--cameras", str(tmp_path / "rig.yaml"), "--calibration", "sim", "--checkpoint", "nowhere"]
-    assert main(["doctor", *arguments, "--robot", "r2d2"]) == 1
+    own = {"cameras": "rig.yaml", "views": ["front"], "calibration": "sim"}
+    arguments = ["--cell", write_cell(tmp_path, "fr3_own_driver", **own), "--checkpoint", "nowhere"]
+    assert main(["doctor", *arguments, "--no-hardware"]) == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "no checkpoint at nowhere" in printed and "r2d2" in printed and "mounts it on the flange" in printed
+    assert "no checkpoint at nowhere" in printed and "mounts it on the flange" in printed
+    assert "no robot is driven from here" in printed and "cameras' driver" in printed
+    assert main(["doctor", "--cell", "r2d2"]) == 1
+    assert "r2d2" in " ".join(capsys.readouterr().out.split())
+    for cell, calibration in (("sim_fr3", "the simulator's own"), ("fr3_own_driver", "not calibrated yet")):
+        main(["doctor", "--cell", cell, "--no-hardware", "--no-cameras"])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "checkpoint not looked at" in printed and calibration in printed
     monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_of_nobody")
     monkeypatch.setattr(installation, "has_wheels", lambda: True)
     assert main(["doctor", "--live"]) == 1  # ROS would end the process
