@@ -31,6 +31,7 @@ from genima.control.limit_violations import count_violations
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.system.signals import interrupt_on_signals
+from genima.types import TaskOutcome
 from genima_bringup.node_specs import CLOCK_WATCH
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.diagnostics import measurements
@@ -182,7 +183,7 @@ def watched(options: Options, graph: Graph) -> dict[str, Any]:
         watch = watcher(graph, seen, begin, progress)
         with interrupt_on_signals(), suppress(KeyboardInterrupt):  # what was seen until then counts
             for result in tasks(driver, options.seed, begin + 60 * options.minutes, watch, commands.clear):
-                seen.outcomes[result.outcome] += 1
+                seen.outcomes[TaskOutcome(result.outcome).name] += 1
                 if result.outcome != result.SUCCEEDED:
                     seen.reasons[result.reason] += 1
                 if commands:

@@ -120,7 +120,7 @@ def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
         terminal.press("t")
         terminal.until("board not seen: 0 of its 24 points")
         terminal.press(" ")
-        terminal.until("mirroring")
+        terminal.until("MIRRORING")
         terminal.press("q")
         assert terminal.process.wait(60) == 0
     logs = {file.stem for file in (tmp_path / "logs").glob("*.log")}

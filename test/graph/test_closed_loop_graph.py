@@ -73,7 +73,7 @@ def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> N
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["task"], report["episodes"], report["seeds"]) == ("take_lid_off", 1, [3])
     assert report["successes"] in (0, 1)
-    assert report["results"][0]["outcome"] in ("timeout", "succeeded")
+    assert report["results"][0]["outcome"] in ("TIMEOUT", "SUCCEEDED")
     assert report["drawing_hz"] > 0 and report["command_hz"] > 0 and report["real_time_factor"] > 0
     assert 0 <= report["late_fraction"] <= 1
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]

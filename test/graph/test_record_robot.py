@@ -39,7 +39,7 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
         terminal.until("not known until the follower follows")
         terminal.press(" ")
         terminal.until("follower: aligning with the leader")
-        terminal.until("mirroring")
+        terminal.until("MIRRORING")
         terminal.press("b")
         terminal.until("recording 1 s")
         terminal.press("y")

@@ -46,14 +46,14 @@ def test_an_expert_leads_the_arm_through_a_task(tmp_path: Path) -> None:
 def test_keys_lead_the_arm(tmp_path: Path) -> None:
     with Terminal([*COMMAND, "--logs", str(tmp_path)], ENVIRONMENT) as terminal:
         terminal.until("space follow or rest")
-        terminal.until("mirroring")
-        terminal.until("mirroring", "r")
+        terminal.until("MIRRORING")
+        terminal.until("MIRRORING", "r")
         terminal.press(" ")
-        terminal.until("follower: paused")
-        terminal.until("paused")
+        terminal.until("follower: PAUSED")
+        terminal.until("PAUSED, space to continue")
         terminal.press(" ")
         terminal.until("follower: aligning with the leader")
-        terminal.until("mirroring")
+        terminal.until("MIRRORING")
         terminal.press("gn")
         terminal.until("push down")  # the next scene's instruction
         terminal.press("q")
@@ -103,7 +103,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
             terminal.until("deg apart")  # the leader is heard by now
             terminal.press(" ")
             terminal.until("follower: aligning with the leader")
-            terminal.until("mirroring")
+            terminal.until("MIRRORING")
             for key, words in {"x": "is gone", "y": "is complete", "z": "is complete"}.items():
                 terminal.press("b")
                 terminal.until("recording 1 s")
@@ -132,16 +132,16 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
         with Terminal([*REPLAY, str(demo)], environment) as terminal:
             terminal.until("p play")
             terminal.press("p")
-            terminal.until("the follower is idle")
+            terminal.until("follower IDLE")
             terminal.until("deg apart")  # the leader is heard by now
             terminal.press(" ")
             terminal.until("follower: aligning with the leader")
-            terminal.until("mirroring")
+            terminal.until("MIRRORING")
             terminal.press("p")
             terminal.until("plays for ")
             terminal.until("Hz, plays")
             terminal.press(" ")  # it is not deaf meanwhile
-            terminal.until("follower: paused")
+            terminal.until("follower: PAUSED")
             terminal.press("q")
             terminal.until("owner of the follower: none")
             assert terminal.process.wait(30) == 0

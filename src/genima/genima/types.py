@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,3 +68,13 @@ class Command:
     positions: NDArray[np.float64]  # (n,) rad
     velocities: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (n,) rad/s
     gripper: float = 1.0  # open fraction
+
+
+class TaskOutcome(IntEnum):
+    """End of a task, with the numbers of RunTask.action."""
+
+    UNKNOWN = 0
+    SUCCEEDED = 1
+    FINISHED = 2  # ended by the user without success
+    TIMEOUT = 3
+    STOPPED = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
@@ -60,12 +61,22 @@ class _CancelledError(Exception):
     """Cancelled by the operator."""
 
 
+class AutoCalibrationState(IntEnum):
+    """State of the automatic mode, with the numbers of CalibratorStatus.msg."""
+
+    NOT_STARTED = 0
+    RUNNING = 1
+    DONE = 2  # as accurate as requested, or as many samples as allowed
+    CANCELLED = 3  # by the operator
+    FAILED = 4  # the arm is held
+
+
 class AutoCalibration:
     """Automatic calibration in a thread of its own, from :meth:`start` to its end."""
 
     def __init__(self, calibrator: Calibrator, arm: GuardedArm, settings: AutoCalibrationSettings) -> None:
+        self.state = AutoCalibrationState.NOT_STARTED
         self.text = ""  # current action, or the reason of its end
-        self.fault = False  # whether it ended by a fault
         self._calibrator, self._arm, self._settings = calibrator, arm, settings
         self._keep_outs: list[ForbiddenRegion] = []
         self._unable = ""  # why the arm cannot be moved automatically
@@ -94,7 +105,7 @@ class AutoCalibration:
         if (seen := self._calibrator.stationary_feedback()) is not None and seen[0].detection is None:
             raise GenimaError(f"{_UNSEEN}: {seen[0].problem}")
         self._ending.clear()
-        self.text, self.fault = "begins", False
+        self.state, self.text = AutoCalibrationState.RUNNING, "begins"
         self._thread = threading.Thread(target=self._run, name="automatic", daemon=True)
         with starting_in_background():
             self._thread.start()
@@ -118,14 +129,16 @@ class AutoCalibration:
             self._thread.join()
 
     def _run(self) -> None:
+        end = AutoCalibrationState.FAILED
         try:
-            self.text = self._visit()
+            self.text, end = self._visit(), AutoCalibrationState.DONE
         except _CancelledError:
-            self.text = "ended by the operator"
+            self.text, end = "cancelled by the operator", AutoCalibrationState.CANCELLED
         except GenimaError as error:
-            self.text, self.fault = f"ended, and the arm is held: {error}", True
+            self.text = f"ended, and the arm is held: {error}"
         finally:
             self._arm.release()
+            self.state = end
 
     def _visit(self) -> str:
         arm, session = self._arm, self._calibrator.session

@@ -33,7 +33,7 @@ from genima.errors import GenimaError
 from genima.inspection.sheet import add_caption
 from genima.io import paths
 from genima.types import Image, Joints
-from genima_calibration.auto_calibration import AutoCalibration, AutoCalibrationSettings
+from genima_calibration.auto_calibration import AutoCalibration, AutoCalibrationSettings, AutoCalibrationState
 from genima_calibration.detection_diagnosis import diagnose
 from genima_calibration.image_feedback import ImageFeedback, picture
 from genima_calibration.sample_folder import CameraInfo
@@ -369,7 +369,7 @@ class CalibratorNode(Node):
             self._diagnostics.set_fault("camera", self.problem())
         else:
             self._diagnostics.clear_fault("camera")
-        if self._automatic.fault:
+        if self._automatic.state is AutoCalibrationState.FAILED:
             self._diagnostics.set_fault("automatic", self._automatic.text)
         else:
             self._diagnostics.clear_fault("automatic")
@@ -385,8 +385,8 @@ class CalibratorNode(Node):
             coverage=self._coverage,
             samples=list(session.names),
             computing=bool(session.names) and result is None,
-            automatic=self._automatic.running,
-            automatic_words=self._automatic.text,
+            automatic=self._automatic.state.value,
+            automatic_text=self._automatic.text,
         )
         if seen is not None and self._frames.age < _SILENT:
             tilt, status.distance = seen.look.place(session.board)

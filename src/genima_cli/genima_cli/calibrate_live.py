@@ -267,7 +267,8 @@ def _run_manual(session: TeleopSession) -> None:
     operator, live = session.operator, session.live
 
     def by_itself() -> str:
-        on = not (operator.calibrator is not None and operator.calibrator.automatic)
+        status = operator.calibrator
+        on = status is None or status.automatic != status.RUNNING
         if on and operator.following:
             operator.call_trigger("teleop/end", live)
         return operator.run_automatic_calibration(on, live)
@@ -300,13 +301,14 @@ def _run_automatic(session: TeleopSession, most: int) -> None:
             progress.update(len(status.samples) - progress.n)
             if status.computed:
                 progress.set_postfix_str(f"{status.millimetres:.2f} mm, {status.degrees:.3f} deg", refresh=False)
-            return bool(status.automatic_words) and not status.automatic
+            return status.automatic in (status.DONE, status.CANCELLED, status.FAILED)
 
         finished = operator.spin_until(ended, _DONE, session.live)
-    words = operator.calibrator.automatic_words if operator.calibrator else "no status received"
-    if not finished or not words.startswith("done"):
-        raise GenimaError(f"calibrator: {words}")
-    session.say(words)
+    status = operator.calibrator
+    text = status.automatic_text if status else "no status received"
+    if not finished or status is None or status.automatic != status.DONE:
+        raise GenimaError(f"calibrator: {text}")
+    session.say(text)
 
 
 def _wait_for_start(session: TeleopSession) -> str:

@@ -20,6 +20,7 @@ from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.registry import GENIMA, require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, parse_options
 from genima.system.signals import interrupt_on_signals
+from genima.types import TaskOutcome
 from genima_bringup.node_specs import (
     NodeSpec,
     Value,
@@ -190,10 +191,11 @@ def _run(options: Demo, processes: Sequence[NodeSpec], views: Sequence[str], out
                     before = monitor.seen.drawn
                     result = monitor.run_task(instruction, options.time_limit, live)
                     drawn = monitor.seen.drawn - before
+                    outcome = TaskOutcome(result.outcome)
                     report.results.append(
-                        EpisodeResult(options.task, seed, result.outcome, result.reason, result.elapsed, drawn)
+                        EpisodeResult(options.task, seed, outcome, result.reason, result.elapsed, drawn)
                     )
-                    line.write(f"seed {seed}: {result.outcome} after {result.elapsed:.1f} s ({result.reason})")
+                    line.write(f"seed {seed}: {outcome.name} after {result.elapsed:.1f} s ({result.reason})")
                     monitor.spin_until(lambda: False, _SETTLE, live)
         finally:
             report.measurements = monitor.measurements(psutil.Process().create_time())

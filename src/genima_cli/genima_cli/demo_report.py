@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from genima.io.files import atomic_write
+from genima.types import TaskOutcome
 from genima_cli.machine_load import MachineLoad
 
 _SLOW = 0.9  # real-time factor below which the simulation lags behind
@@ -24,7 +25,7 @@ class EpisodeResult:
 
     task: str
     seed: int
-    outcome: str  # of the RunTask action
+    outcome: TaskOutcome
     reason: str
     elapsed: float  # s
     drawn_targets: int
@@ -32,7 +33,7 @@ class EpisodeResult:
     @property
     def success(self) -> bool:
         """Whether the simulator judged it a success."""
-        return self.outcome == "succeeded"
+        return self.outcome is TaskOutcome.SUCCEEDED
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Report:
             "seeds": [result.seed for result in self.results],
             "interrupted": self.interrupted,
             **{key: _nullable(value) for key, value in measured.items()},
-            "results": [asdict(result) for result in self.results],
+            "results": [asdict(result) | {"outcome": result.outcome.name} for result in self.results],
             "machine": machine(),
             "load": self.load.to_dict() if self.load else None,
         }

@@ -11,12 +11,13 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, JointState
-from std_msgs.msg import Bool, Float32
+from std_msgs.msg import Float32
 from std_srvs.srv import SetBool, Trigger
 
 from genima.errors import GenimaError
+from genima.teleop.leader_follower import FollowerState
 from genima_cli.graph_client import GraphClient
-from genima_interfaces.msg import CalibratorStatus, RecorderStatus, SceneStatus, TeleopStatus
+from genima_interfaces.msg import CalibratorStatus, LeaderStatus, RecorderStatus, SceneStatus, TeleopStatus
 from genima_interfaces.srv import DropSample, ResetScene, StartEpisode
 from genima_nodes.ros import messages, qos
 
@@ -48,7 +49,7 @@ class Operator(GraphClient):
         self.recorder: RecorderStatus | None = None
         self.calibrator: CalibratorStatus | None = None
         self._scene = SceneStatus()
-        self.playing = False  # the simulated leader
+        self.leader = LeaderStatus()  # simulated, or a replay
         self._pictured = 0.0  # s: until when there are images
         self._gripper: float | None = None  # open fraction that is commanded; None until one is heard
         for kind, names in _CALLEES.items():
@@ -61,7 +62,7 @@ class Operator(GraphClient):
         self.create_subscription(CalibratorStatus, "calibrator/status", self._on_calibrator, qos.STATUS)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         self.create_subscription(CameraInfo, "cameras/front/color/camera_info", self._on_camera, qos.IMAGE)
-        self.create_subscription(Bool, "leader/playing", self._on_playing, qos.TASK)
+        self.create_subscription(LeaderStatus, "leader/status", self._on_leader, qos.LATCHED)
         self.create_subscription(JointState, "teleop/command", self._on_command, qos.JOINT_COMMAND)
 
     @property
@@ -77,7 +78,7 @@ class Operator(GraphClient):
     @property
     def following(self) -> bool:
         """Return whether the follower follows or approaches the leader."""
-        return self.status is not None and self.status.phase in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING)
+        return self.status is not None and self.status.state in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING)
 
     @property
     def success(self) -> bool:
@@ -100,34 +101,34 @@ class Operator(GraphClient):
         deadline, started = time.monotonic() + timeout, False
         self.status = None  # earlier messages do not count
         while time.monotonic() < deadline:
-            if self._phase() != TeleopStatus.ALIGNING:  # no leader message yet, or a short gap held the follower
+            if self._state() != TeleopStatus.ALIGNING:  # no leader message yet, or a short gap held the follower
                 answer = self.trigger("teleop/start", alive)
                 started, self.status = started or answer.success, None
-            if self.spin_until(lambda: self._phase() == TeleopStatus.MIRRORING, _AGAIN, alive):
+            if self.spin_until(lambda: self._state() == TeleopStatus.MIRRORING, _AGAIN, alive):
                 return
         if not started:
             self.require(answer)
-        said = f"it is {self.status.phase} {self.status.reason}".strip() if self.status else "no status received"
-        raise GenimaError(f"the follower does not come to its leader within {timeout:.0f} s; {said}")
+        raise GenimaError(f"teleop: not mirroring after {timeout:.0f} s; {self._state_text()}")
 
     def require_following(self) -> None:
         """Raise a GenimaError when the follower does not mirror its leader."""
-        if self.status is None or self.status.phase != TeleopStatus.MIRRORING:
-            said = f"{self.status.phase} {self.status.reason}".strip() if self.status else "silent"
-            raise GenimaError(f"the follower is {said}")
+        if self.status is None or self.status.state != TeleopStatus.MIRRORING:
+            raise GenimaError(f"teleop: not mirroring; {self._state_text()}")
 
-    def _phase(self) -> str:
-        return self.status.phase if self.status else ""
+    def _state(self) -> int | None:
+        return self.status.state if self.status else None
+
+    def _state_text(self) -> str:
+        if self.status is None:
+            return "no status received"
+        reason = f" ({self.status.reason})" if self.status.reason else ""
+        return f"follower {FollowerState(self.status.state).name}{reason}"
 
     def move_home(self, alive: Callable[[], None]) -> None:
         """Move the simulated leader near the start of its demo."""
-        scene = f"{self._scene.task} {self._scene.seed}"
-        deadline = time.monotonic() + _HEARD
-        answer = self.trigger("leader/home", alive)
-        while not answer.message.endswith(scene) and time.monotonic() < deadline:  # it has not received the scene yet
-            self.spin_until(lambda: False, 0.05, alive)
-            answer = self.trigger("leader/home", alive)
-        self.require(answer)
+        if not self.spin_until(lambda: self.leader.resets >= self._scene.resets, _HEARD, alive):
+            raise GenimaError(f"leader: scene not received within {_HEARD:.0f} s")
+        self.call_trigger("leader/home", alive)
 
     def approach(self, alive: Callable[[], None]) -> None:
         """Move the leader to the start of its demo."""
@@ -151,8 +152,8 @@ class Operator(GraphClient):
 
     def _await_leader(self, service: str, alive: Callable[[], None], patience: float) -> None:
         self.require(self.trigger(service, alive))
-        self.spin_until(lambda: self.playing, _HEARD, alive)
-        if not self.spin_until(lambda: not self.playing, patience, alive):
+        self.spin_until(lambda: self.leader.playing, _HEARD, alive)
+        if not self.spin_until(lambda: not self.leader.playing, patience, alive):
             raise GenimaError(f"{service}: the leader has not come to its end within {patience:.0f} s")
 
     def start_episode(self, request: StartEpisode.Request, alive: Callable[[], None]) -> Path:
@@ -230,5 +231,5 @@ class Operator(GraphClient):
     def _on_camera(self, message: CameraInfo) -> None:
         self._pictured = messages.seconds(message.header.stamp)  # rclpy's Time refuses negative ones
 
-    def _on_playing(self, message: Bool) -> None:
-        self.playing = bool(message.data)
+    def _on_leader(self, message: LeaderStatus) -> None:
+        self.leader = message

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.system.command_line import Seconds, parse_options
 from genima.system.signals import interrupt_on_signals
+from genima.types import TaskOutcome
 from genima_cli.join_graph import GraphOptions, joined_graph
 from genima_nodes.ros.ros_environment import joining_environment
 
@@ -56,8 +57,9 @@ def main(argv: Sequence[str]) -> int:
                 if trouble := driver.trouble("task_runner"):
                     raise GenimaError(f"the task runner is {trouble}: does the robot's launch still run?")
             result = ended.result().result
-            line.write(f"{result.outcome} after {result.elapsed:.1f} s ({result.reason})")
-            return 0 if result.outcome in (result.SUCCEEDED, result.FINISHED) else 1
+            outcome = TaskOutcome(result.outcome)
+            line.write(f"{outcome.name} after {result.elapsed:.1f} s ({result.reason})")
+            return 0 if outcome in (TaskOutcome.SUCCEEDED, TaskOutcome.FINISHED) else 1
         except (GenimaError, KeyboardInterrupt) as why:
             if not driver.end_task():
                 line.write("task runner: end of the task not confirmed; stop the arm with ./genima call stop")

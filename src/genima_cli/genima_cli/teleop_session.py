@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima.system.ros_names import require_namespace
+from genima.teleop.leader_follower import FollowerState
 from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
@@ -34,10 +35,6 @@ _AXES = {  # of the tip's speed, in the base's frame, and its sign
     "u": (3, 1), "o": (3, -1), "i": (4, 1), "k": (4, -1), "j": (5, 1), "l": (5, -1),
 }  # fmt: skip
 _AXES_HELP = "w/s forwards, back  a/d left, right  r/f up, down  j/l turn  i/k, u/o tilt  g gripper"
-_KEYS = {  # of what nodes say
-    "start again to continue": "space to continue",
-    "start to continue": "space to continue",
-}
 _QUIT = ("q", "\x04")  # also Ctrl-D; Ctrl-C is a signal
 
 
@@ -59,12 +56,12 @@ class TeleopSession:
     def live(self) -> None:
         """Check all processes and update the live line."""
         self._check()
-        self._line.set_description_str(replace_services_by_keys(format_status(self.operator)), refresh=False)
+        self._line.set_description_str(format_status(self.operator), refresh=False)
         self._line.refresh()
 
     def say(self, words: str) -> None:
         """Print above the live line."""
-        self._line.write(replace_services_by_keys(words))
+        self._line.write(words)
 
     def lead(self) -> None:
         """Take the follower, and wait until it mirrors."""
@@ -176,13 +173,6 @@ def _operator(namespace: str) -> Iterator[Operator]:
             operator.close()
 
 
-def replace_services_by_keys(words: str) -> str:
-    """Return a node's text with services replaced by the keys of this front-end."""
-    for service, key in _KEYS.items():
-        words = words.replace(service, key)
-    return words
-
-
 def format_status(operator: Operator) -> str:
     """Return the state of leader, follower, recorder and calibrator."""
     status, recorder, calibrator = operator.status, operator.recorder, operator.calibrator
@@ -190,14 +180,20 @@ def format_status(operator: Operator) -> str:
     if status is not None:
         apart = f"{np.degrees(np.abs(status.distance).max()):.1f} deg apart" if status.distance else "distance unknown"
         reason = f" ({status.reason})" if status.reason else ""
-        plays = ", plays" if operator.playing else ""
-        parts += [f"{status.phase}{reason}", apart, f"leader {status.leader_rate:.0f} Hz{plays}"]
+        plays = ", plays" if operator.leader.playing else ""
+        state = FollowerState(status.state)
+        remedy = ", space to continue" if state in (FollowerState.PAUSED, FollowerState.HELD) else ""
+        parts += [f"{state.name}{reason}{remedy}", apart, f"leader {status.leader_rate:.0f} Hz{plays}"]
     if recorder is not None and recorder.recording:
         lost = f", {recorder.dropped} lost" if recorder.dropped else ""
         disk = f"{recorder.megabytes_per_second:.1f} MB/s, {recorder.free_gigabytes:.0f} GB free"
         parts.append(f"recording {recorder.seconds:.0f} s at {disk}{lost}")
     if calibrator is not None:
-        now = calibrator.automatic_words if calibrator.automatic else calibrator.problem or "ready to take"
+        now = (
+            calibrator.automatic_text
+            if calibrator.automatic == calibrator.RUNNING
+            else calibrator.problem or "ready to take"
+        )
         sure = f" ({calibrator.millimetres:.2f} mm, {calibrator.degrees:.3f} deg)" if calibrator.computed else ""
         parts.append(f"{len(calibrator.samples)} samples{sure}, {calibrator.coverage:.0%} covered: {now}")
     if faults := operator.faults():

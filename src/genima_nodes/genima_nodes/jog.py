@@ -50,7 +50,7 @@ class JogNode(Node):
         self._twist_time = float("-inf")  # monotonic s
         self._gripper: float | None = None  # open fraction; None until one is commanded: the follower's stays as it is
         self._gripper_button = False
-        self._phase = TeleopStatus.IDLE  # of the follower
+        self._state = TeleopStatus.IDLE  # of the follower
 
         self._diagnostics = DiagnosticUpdater(self)
         self._published = self._diagnostics.add_topic("leader/joint_states")
@@ -66,9 +66,9 @@ class JogNode(Node):
         """Nothing to end."""
 
     def _on_status(self, message: TeleopStatus) -> None:
-        if message.phase == TeleopStatus.IDLE != self._phase:
+        if message.state == TeleopStatus.IDLE != self._state:
             self._gripper = None  # another source may have moved it by the next start
-        self._phase = message.phase
+        self._state = message.state
 
     def _on_twist(self, message: TwistStamped) -> None:
         linear, angular = message.twist.linear, message.twist.angular
@@ -113,7 +113,7 @@ class JogNode(Node):
         self._twist, self._twist_time = twist / excess, time.monotonic()
 
     def _publish(self) -> None:
-        if self._phase not in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING):
+        if self._state not in (TeleopStatus.ALIGNING, TeleopStatus.MIRRORING):
             if self._joints.newest is None:
                 return  # no joints to start from
             self._jog.reset(self._joints.newest.positions)

@@ -18,6 +18,7 @@ from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
+from genima.types import TaskOutcome
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import GuardStatus, NodeStatus, SceneStatus
 from genima_interfaces.srv import SelectSource
@@ -143,7 +144,7 @@ class TaskRunnerNode(Node):
         turn, start = self._turn, time.monotonic()
         while self._running and turn == self._turn:  # the previous task ends first, with the arm at rest
             await self._tick
-        outcome, reason = RunTask.Result.STOPPED, _REPLACED
+        outcome, reason = TaskOutcome.STOPPED, _REPLACED
         if turn == self._turn:
             self._running, self._stop_requested, self._verdict = True, False, None
             try:
@@ -154,46 +155,45 @@ class TaskRunnerNode(Node):
             self._running = False
         if handle.is_cancel_requested:
             handle.canceled()
-        elif outcome in (RunTask.Result.SUCCEEDED, RunTask.Result.FINISHED):
+        elif outcome in (TaskOutcome.SUCCEEDED, TaskOutcome.FINISHED):
             handle.succeed()
         else:
             handle.abort()
         self._outcomes.tick()
-        self.get_logger().info(f"{handle.request.instruction!r}: {outcome} ({reason})")
-        return RunTask.Result(outcome=outcome, reason=reason, elapsed=time.monotonic() - start)
+        self.get_logger().info(f"{handle.request.instruction!r}: {outcome.name} ({reason})")
+        return RunTask.Result(outcome=outcome.value, reason=reason, elapsed=time.monotonic() - start)
 
-    async def _run(self, handle: ServerGoalHandle, turn: int) -> tuple[str, str]:
+    async def _run(self, handle: ServerGoalHandle, turn: int) -> tuple[TaskOutcome, str]:
         """Return the outcome and the reason for it."""
         goal: RunTask.Goal = handle.request
-        result = RunTask.Result
         if problem := await self._wait_until_loaded(handle, turn):
-            return result.STOPPED, problem
+            return TaskOutcome.STOPPED, problem
         start = time.monotonic()
         if problem := await self._select_owner(SelectSource.Request.CONTROLLER):
-            return result.STOPPED, problem
+            return TaskOutcome.STOPPED, problem
         self._task.publish(String(data=goal.instruction.strip()))
         chunks, tick = self._chunks, 0
         while True:
             elapsed = time.monotonic() - start
             if handle.is_cancel_requested:
-                return result.STOPPED, "cancelled by the user"
+                return TaskOutcome.STOPPED, "cancelled by the user"
             if turn != self._turn:
-                return result.STOPPED, _REPLACED
+                return TaskOutcome.STOPPED, _REPLACED
             if problem := self._problem(start):
-                return result.STOPPED, problem
+                return TaskOutcome.STOPPED, problem
             if self._verdict is not None:
-                return (result.SUCCEEDED if self._verdict else result.FINISHED), "judged by the user"
+                return (TaskOutcome.SUCCEEDED if self._verdict else TaskOutcome.FINISHED), "judged by the user"
             instruction, unsolved, solved = self._scene
             if instruction == goal.instruction.strip() and solved > start:
                 if unsolved > start:
-                    return result.SUCCEEDED, "judged by the simulator"
+                    return TaskOutcome.SUCCEEDED, "judged by the simulator"
                 if solved > start + _SOLVED:
-                    return result.STOPPED, "the scene is solved already; reset it"
+                    return TaskOutcome.STOPPED, "the scene is solved already; reset it"
             if goal.time_limit and elapsed > goal.time_limit:
-                return result.TIMEOUT, f"not done after {goal.time_limit:.0f} s"
+                return TaskOutcome.TIMEOUT, f"not done after {goal.time_limit:.0f} s"
             if tick % _FEEDBACK_EVERY == 0:
                 followed = max(0, self._chunks - chunks)
-                phase = "running" if followed else "waiting"
+                phase = RunTask.Feedback.RUNNING if followed else RunTask.Feedback.WAITING
                 handle.publish_feedback(RunTask.Feedback(phase=phase, elapsed=elapsed, steps=followed))
             tick += 1
             await self._tick
@@ -210,10 +210,10 @@ class TaskRunnerNode(Node):
             if elapsed > _LOADING:
                 return f"not ready after {_LOADING:.0f} s: {', '.join(loading)}"
             if ticks % _FEEDBACK_EVERY == 0:
-                phase = f"waiting until {', '.join(loading)} {'is' if len(loading) == 1 else 'are'} ready"
-                handle.publish_feedback(RunTask.Feedback(phase=phase, elapsed=elapsed))
+                text = f"loading: {', '.join(loading)}"
+                handle.publish_feedback(RunTask.Feedback(phase=RunTask.Feedback.LOADING, text=text, elapsed=elapsed))
                 if ticks == 0:
-                    self.get_logger().info(phase)
+                    self.get_logger().info(text)
             ticks += 1
             await self._tick
         return ""

@@ -71,7 +71,7 @@ class TeleopNode(Node):
         self._received = self._diagnostics.add_topic("leader/joint_states")
         self._published = self._diagnostics.add_topic("teleop/command")
         self._latency = self._diagnostics.add_latency("leader to command")
-        self._diagnostics.add_value("phase", lambda: self._mirror.phase.value)
+        self._diagnostics.add_value("state", lambda: self._mirror.state.name)
         self._diagnostics.add_value("reason", lambda: self._mirror.reason)
         self._diagnostics.add_value("turns subtracted", lambda: " ".join(map(str, self._turns)))
         self._diagnostics.add_value(
@@ -99,8 +99,8 @@ class TeleopNode(Node):
     # Services.
 
     def _start(self) -> str:
-        if self._mirror.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
-            raise GenimaError(f"teleop/start: {self._mirror.phase.value} already")
+        if self._mirror.state in (FollowerState.ALIGNING, FollowerState.MIRRORING):
+            raise GenimaError(f"teleop/start: {self._mirror.state.name} already")
         now = messages.now(self)
         if self._received.age < _RESTARTED and (problem := self._diagnostics.fault_text("leader")):
             raise GenimaError(problem)
@@ -141,11 +141,11 @@ class TeleopNode(Node):
 
     def _pause(self) -> str:
         awaited, self._response = self._response, None
-        if awaited is None and self._mirror.phase not in (FollowerState.ALIGNING, FollowerState.MIRRORING):
-            raise GenimaError(f"teleop/pause: nothing to pause ({self._mirror.phase.value})")
+        if awaited is None and self._mirror.state not in (FollowerState.ALIGNING, FollowerState.MIRRORING):
+            raise GenimaError(f"teleop/pause: nothing to pause ({self._mirror.state.name})")
         self._mirror.pause()
         self._publish_pause()
-        return "follower: paused; start to continue"
+        return "follower: PAUSED"
 
     def _publish_pause(self) -> None:
         """Publish a command without joints: the guard pauses instead of waiting for commands."""
@@ -186,7 +186,7 @@ class TeleopNode(Node):
         if message.owner == self._owner:
             return
         self._owner = message.owner
-        if self._owner != SOURCE and self._mirror.phase is not FollowerState.IDLE:
+        if self._owner != SOURCE and self._mirror.state is not FollowerState.IDLE:
             self._release(f"the owner of the arm is {self._owner or SelectSource.Request.NONE} now")
 
     # The leader.
@@ -261,7 +261,7 @@ class TeleopNode(Node):
 
     def _log_limit(self) -> None:
         """Log once when the follower reaches a limit."""
-        limit = self._mirror.reason if self._mirror.phase is FollowerState.MIRRORING else ""
+        limit = self._mirror.reason if self._mirror.state is FollowerState.MIRRORING else ""
         if limit and not self._limit:
             self.get_logger().warning(limit)
         self._limit = limit
@@ -273,17 +273,19 @@ class TeleopNode(Node):
 
     def _check(self) -> None:
         self._mirror.check_timeout(messages.now(self))
-        if self._mirror.phase in (FollowerState.PAUSED, FollowerState.HELD):
+        if self._mirror.state in (FollowerState.PAUSED, FollowerState.HELD):
             self._publish_pause()
-        if self._mirror.phase is FollowerState.HELD:
-            self._diagnostics.set_fault("mirror", f"{self._mirror.reason}; follower HELD, start again to continue")
+        if self._mirror.state is FollowerState.HELD:
+            self._diagnostics.set_fault(
+                "mirror", f"{self._mirror.reason}; follower HELD; call teleop/start to continue"
+            )
         else:
             self._diagnostics.clear_fault("mirror")
 
     def _publish_status(self) -> None:
         now, sample, joints = messages.now(self), self._sample, self._joints.newest
         status = TeleopStatus(
-            phase=self._mirror.phase.value,
+            state=self._mirror.state.value,
             reason=self._mirror.reason,
             joints=list(self._robot.joint_names),
             leader_rate=self._received.rate,

@@ -47,6 +47,7 @@ class ExpertLeader(TrajectoryLeader):
 
     def _on_scene(self, message: SceneStatus) -> None:
         self._scene = message
+        self.set_resets(message.resets)
 
     def _home(self) -> str:
         demo = self._demo()

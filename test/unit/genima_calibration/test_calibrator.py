@@ -526,8 +526,8 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
     answer = studio.auto()
     assert answer.success, answer.message
     assert "runs already" in studio.auto().message
-    status = studio.until(lambda s: s.automatic_words and not s.automatic, "it does not end", seconds=60)
-    assert status.automatic_words.startswith("done") and 5 <= len(status.samples) <= 9, status.automatic_words
+    status = studio.until(lambda s: s.automatic in (s.DONE, s.FAILED), "it does not end", seconds=60)
+    assert status.automatic_text.startswith("done") and 5 <= len(status.samples) <= 9, status.automatic_text
     found = studio.node.result().calibration
     off, angle = pose_distance(found.camera.T_parent_camera, studio.at.T_parent_camera)
     assert off < 5e-3 and angle < np.radians(0.4)
@@ -548,7 +548,7 @@ def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
     assert studio.auto().success
 
     def moves() -> None:
-        studio.until(lambda s: "moves" in s.automatic_words, "it does not move")
+        studio.until(lambda s: "moves" in s.automatic_text, "it does not move")
 
     def goes_on() -> None:
         count = len(studio.node.session.names)
@@ -573,8 +573,8 @@ def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
 
     moves()
     studio.cell.numb = True
-    status = studio.until(lambda s: not s.automatic, "it does not end")
-    assert "joint_states" in status.automatic_words and len(status.samples) >= 3
+    status = studio.until(lambda s: s.automatic == s.FAILED, "it does not end")
+    assert "joint_states" in status.automatic_text and len(status.samples) >= 3
     alert.until(alert.reports_fault("calibrator", "ended, and the arm is held"), "no fault")
     assert sample_names(tmp_path / "samples") == status.samples
 
@@ -585,20 +585,20 @@ def test_the_operator_and_the_guard_end_it(calm: Graph, tmp_path: Path) -> None:
 
     def begin() -> None:
         assert studio.auto().success
-        studio.until(lambda s: "moves" in s.automatic_words, "it does not move")
+        studio.until(lambda s: "moves" in s.automatic_text, "it does not move")
 
     begin()
     assert studio.auto(False).success
-    studio.until(lambda s: s.automatic_words == "ended by the operator" and not s.automatic, "it does not end")
+    studio.until(lambda s: s.automatic == s.CANCELLED, "it does not end")
     calm.until(calm.has_no_fault("calibrator"), "an end that was wished for is a fault")
     begin()
     studio.graph.call(Trigger, "command_guard/stop", Trigger.Request())
-    studio.until(lambda s: "stop requested" in s.automatic_words and not s.automatic, "it does not end")
+    studio.until(lambda s: "stop requested" in s.automatic_text and s.automatic == s.FAILED, "it does not end")
     calm.until(calm.reports_fault("calibrator", "stop requested"), "no fault")
     studio.graph.call(Trigger, "command_guard/resume", Trigger.Request())
     begin()
     studio.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
-    studio.until(lambda s: "the arm was given to teleop" in s.automatic_words, "it does not end")
+    studio.until(lambda s: "the arm was given to teleop" in s.automatic_text, "it does not end")
     there = studio.cell.positions
     time.sleep(0.3)
     np.testing.assert_allclose(studio.cell.positions, there, atol=1e-3)
@@ -608,7 +608,7 @@ def test_what_keeps_it_from_moving_is_said(calm: Graph, tmp_path: Path) -> None:
     studio = Studio(calm, tmp_path)
     studio.ready()
     assert studio.auto().success
-    studio.until(lambda s: "command_guard: service select not available" in s.automatic_words, "it does not end")
+    studio.until(lambda s: "command_guard: service select not available" in s.automatic_text, "it does not end")
     studio.cell.blind = True
     studio.problem("board not seen")
     assert "first bring the arm to where the board is seen" in studio.auto().message

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,10 +40,12 @@ from genima.control.guard_status import GuardReason, GuardState
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.policy.spec import PolicySpec
-from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
+from genima.teleop.leader_follower import FollowerState
+from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation, TaskOutcome
+from genima_calibration.auto_calibration import AutoCalibrationState
 from genima_interfaces.action import RunTask
+from genima_interfaces.msg import CalibratorStatus, GuardStatus, NodeStatus, Observed, SceneStatus, TeleopStatus
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
-from genima_interfaces.msg import GuardStatus, NodeStatus, Observed, SceneStatus
 from genima_interfaces.srv import ResetScene, SelectSource
 from genima_nodes import task_runner
 from genima_nodes.command_guard import SOURCES, CommandGuardNode
@@ -709,9 +713,16 @@ def test_the_status_of_the_guard_has_typed_fields(graph, guarded) -> None:
     assert graph.guard.rejected[0] == 0 and graph.guard.reason_counts[GuardStatus.NO_OWNER] > 0
 
 
-def test_the_numbers_of_the_guards_states_and_reasons_are_those_of_the_message() -> None:
-    for member in (*GuardState, *GuardReason):
-        assert getattr(GuardStatus, member.name) == member.value
+@pytest.mark.parametrize(("members", "message"), [
+    (GuardState, GuardStatus),
+    (GuardReason, GuardStatus),
+    (FollowerState, TeleopStatus),
+    (TaskOutcome, RunTask.Result),
+    (AutoCalibrationState, CalibratorStatus),
+])  # fmt: skip
+def test_numbers_of_states_are_those_of_the_message(members: Iterable[Enum], message: type) -> None:
+    for member in members:
+        assert getattr(message, member.name) == member.value
 
 
 def test_an_arm_whose_shape_is_unknown_is_guarded_without_self_collision(graph, tmp_path: Path) -> None:
@@ -831,7 +842,7 @@ class Runner:
         graph.add(CommandGuardNode(namespace=namespace))
         graph.add(TaskRunnerNode(namespace=namespace))
         self.graph = graph
-        self.phases: list[str] = []  # all feedback
+        self.phases: list[tuple[int, str]] = []  # all feedback
         prefix = f"{namespace}/" if namespace else ""
         every_task = QoSProfile(depth=100, durability=qos.TASK.durability)
         self.tasks = graph.subscribe(String, f"{prefix}task", every_task)
@@ -847,9 +858,12 @@ class Runner:
 
     def ask(self, instruction: str, time_limit: float = 0.0):  # type: ignore[no-untyped-def]
         goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
-        future = self._client.send_goal_async(goal, lambda message: self.phases.append(message.feedback.phase))
+        future = self._client.send_goal_async(goal, self._on_feedback)
         self.graph.until(future.done, "the task runner does not answer")
         return future.result()
+
+    def _on_feedback(self, message: Any) -> None:
+        self.phases.append((message.feedback.phase, message.feedback.text))
 
     def result(self, handle) -> RunTask.Result:  # type: ignore[no-untyped-def]
         future = handle.get_result_async()
@@ -888,8 +902,10 @@ def test_a_task_does_not_succeed_by_what_was_done_before_it(graph, runner) -> No
 
 
 @pytest.mark.any_pace
-@pytest.mark.parametrize("accomplished, outcome", [(True, "succeeded"), (False, "finished")])
-def test_a_user_may_end_a_task_and_say_whether_it_succeeded(graph, runner, accomplished: bool, outcome: str) -> None:
+@pytest.mark.parametrize("accomplished, outcome", [(True, TaskOutcome.SUCCEEDED), (False, TaskOutcome.FINISHED)])
+def test_a_user_may_end_a_task_and_say_whether_it_succeeded(
+    graph, runner, accomplished: bool, outcome: TaskOutcome
+) -> None:
     judge = SetBool.Request(data=accomplished)
     refused = graph.call(SetBool, "run_task/judge", judge)
     assert not refused.success and refused.message == "no task is running"
@@ -988,7 +1004,7 @@ def test_a_task_waits_for_a_policy_that_is_loading(graph, runner) -> None:
     try:
         graph.until(lambda: "diffusion_agent" in graph.probe.get_node_names(), "it is not seen")
         handle = runner.ask("wave", time_limit=0.1)
-        graph.until(lambda: "waiting until diffusion_agent is ready" in runner.phases, "no feedback")
+        graph.until(lambda: (RunTask.Feedback.LOADING, "loading: diffusion_agent") in runner.phases, "no feedback")
         time.sleep(0.5)
         assert runner.task == ""
         say = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +39,14 @@ _OUTSIDE = 1e-3  # rad beyond a joint's range, from which on it is reported
 _MAXIMA = {"speed": 1.0, "near": 0.2, "settle": 10.0, "jump": 1.0, "late": 1.0}  # of the settings below
 
 
-class FollowerState(Enum):
-    """State of the follower."""
+class FollowerState(IntEnum):
+    """State of the follower, with the numbers of TeleopStatus.msg."""
 
-    IDLE = "idle"
-    ALIGNING = "aligning"
-    MIRRORING = "mirroring"
-    PAUSED = "paused"
-    HELD = "held"
+    IDLE = 0
+    ALIGNING = 1
+    MIRRORING = 2
+    PAUSED = 3
+    HELD = 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class LeaderFollower:
         self._settings = settings or LeaderFollowerSettings()
         self._settings.require_valid()
         self._robot = robot
-        self.phase = FollowerState.IDLE
+        self.state = FollowerState.IDLE
         self.reason = ""  # of a hold, of a limit, or of the release
         self._motion = JerkLimitedMotion(MotionLimits.of(robot, self._settings.speed, _ACCELERATION, _JERK), _PERIOD)
         self._placed = False  # whether the motion starts at the measured joints
@@ -89,24 +89,24 @@ class LeaderFollower:
 
     def start(self) -> None:
         """Align with the leader, then mirror it; also from a pause or a hold."""
-        if self.phase is not FollowerState.MIRRORING:
-            self.phase, self.reason = FollowerState.ALIGNING, ""
+        if self.state is not FollowerState.MIRRORING:
+            self.state, self.reason = FollowerState.ALIGNING, ""
             self._placed, self._agree_since, self._gripper = False, None, None
             self._recent.clear()
 
     def pause(self) -> None:
         """Stop following while the leader is moved elsewhere."""
-        if self.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
-            self.phase, self.reason = FollowerState.PAUSED, ""
+        if self.state in (FollowerState.ALIGNING, FollowerState.MIRRORING):
+            self.state, self.reason = FollowerState.PAUSED, ""
 
     def end(self, reason: str = "") -> None:
         """Release the follower; ``reason`` where the operator did not request it."""
-        self.phase, self.reason = FollowerState.IDLE, reason
+        self.state, self.reason = FollowerState.IDLE, reason
 
     def hold(self, reason: str) -> None:
         """Hold the follower for ``reason`` until the operator starts again."""
-        if self.phase in (FollowerState.ALIGNING, FollowerState.MIRRORING):
-            self.phase, self.reason = FollowerState.HELD, reason
+        if self.state in (FollowerState.ALIGNING, FollowerState.MIRRORING):
+            self.state, self.reason = FollowerState.HELD, reason
 
     def check_timeout(self, now: float) -> None:
         """Hold where no sample of the leader has arrived within ``late``; call it regularly."""
@@ -120,7 +120,7 @@ class LeaderFollower:
             sample: the leader now, in the follower's joints.
             measured: the follower now: start of an alignment, and the gripper's opening until the leader sends one.
         """
-        if self.phase not in (FollowerState.ALIGNING, FollowerState.MIRRORING) or not self._continues(sample):
+        if self.state not in (FollowerState.ALIGNING, FollowerState.MIRRORING) or not self._continues(sample):
             return None
         self._recent.append(sample)
         while sample.stamp - self._recent[0].stamp > _LONGEST_GAP:
@@ -129,7 +129,7 @@ class LeaderFollower:
             self._gripper = sample.gripper
         elif self._gripper is None:  # a held object must not fall
             self._gripper = measured.gripper
-        if self.phase is FollowerState.ALIGNING:
+        if self.state is FollowerState.ALIGNING:
             if outside := self._outside(sample.positions, self._settings.near):
                 self.hold(f"{outside}; move the leader back")
                 return None
@@ -200,7 +200,7 @@ class LeaderFollower:
         elif self._agree_since is None:
             self._agree_since = sample.stamp
         elif sample.stamp - self._agree_since >= self._settings.settle:
-            self.phase = FollowerState.MIRRORING
+            self.state = FollowerState.MIRRORING
         return self._motion.position, self._motion.velocity
 
     def _speed(self, sample: LeaderSample) -> Array:

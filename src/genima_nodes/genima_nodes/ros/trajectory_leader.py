@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool
 
 from genima.control.joint_trajectory import JointTrajectory
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
+from genima_interfaces.msg import LeaderStatus
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
@@ -24,7 +24,7 @@ Stage = Callable[[NDArray[np.float64]], JointTrajectory]  # from the leader's jo
 
 
 class TrajectoryLeader(Node):
-    """Publisher of `leader/joint_states` at a fixed rate; `leader/playing` is true while it moves."""
+    """Publisher of `leader/joint_states` at a fixed rate; `leader/status` says whether it moves."""
 
     def __init__(self, name: str) -> None:
         """Raises:
@@ -43,7 +43,8 @@ class TrajectoryLeader(Node):
         self._published = self._diagnostics.add_topic("leader/joint_states")
         self._diagnostics.add_value("late samples", lambda: self._pace.late)
         self._publisher = self.create_publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
-        self._playing = self.create_publisher(Bool, "leader/playing", qos.TASK)
+        self._resets = 0  # of the simulator, where there is one
+        self._status = self.create_publisher(LeaderStatus, "leader/status", qos.LATCHED)
         self._set_busy(False)
         self.create_timer(_POLL, self._start_next, clock=STEADY)
         self._pace = PacedThread(1 / rate, self._publish, "leader")
@@ -96,7 +97,18 @@ class TrajectoryLeader(Node):
 
     def _set_busy(self, busy: bool) -> None:
         self._busy = busy
-        self._playing.publish(Bool(data=busy))
+        self._publish_status()
+
+    def set_resets(self, resets: int) -> None:
+        """Set the number of resets of the scene that is known, for the status."""
+        if resets != self._resets:
+            self._resets = resets
+            self._publish_status()
+
+    def _publish_status(self) -> None:
+        status = LeaderStatus(playing=self._busy, resets=self._resets)
+        status.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(status)
 
     # The paced thread.
 

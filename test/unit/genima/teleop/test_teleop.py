@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from ros_graph import PATIENCE, Graph
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState, Joy
-from std_msgs.msg import Bool, Float32
+from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
@@ -32,7 +32,7 @@ from genima.teleop.gamepad import Gamepad
 from genima.teleop.leader_follower import FollowerState, LeaderFollower, LeaderFollowerSettings
 from genima.teleop.leader_mapping import LeaderMapping, LeaderSample
 from genima.types import Joints
-from genima_interfaces.msg import GuardStatus, SceneStatus, TeleopStatus
+from genima_interfaces.msg import GuardStatus, LeaderStatus, SceneStatus, TeleopStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.jog import JogNode
@@ -225,11 +225,11 @@ def test_the_follower_comes_slowly_and_then_mirrors(rate: int, apart: float) -> 
     assert not follower.receive(0.0, PANDA.home), "nobody has started"
     follower.mirror.start()
     stamp = 0.0
-    while follower.mirror.phase is FollowerState.ALIGNING:
+    while follower.mirror.state is FollowerState.ALIGNING:
         stamp += 1 / rate
         assert stamp < 30, "they never agree"
         assert follower.receive(stamp, wave(stamp, 0.05))
-    assert follower.mirror.phase is FollowerState.MIRRORING
+    assert follower.mirror.state is FollowerState.MIRRORING
     times = np.array([0.0, *(t for t, _ in follower.said)])
     way = np.array([first, *(q for _, q in follower.said)])
     # While it comes, it is slow; a set-point may be a step of the motion late.
@@ -245,7 +245,7 @@ def mirroring(**changes: float) -> tuple[Follower, float]:
     """A follower that mirrors, and the stamp up to which it has."""
     follower, stamp = Follower(**changes), 0.0
     follower.mirror.start()
-    while follower.mirror.phase is not FollowerState.MIRRORING:
+    while follower.mirror.state is not FollowerState.MIRRORING:
         stamp += DT
         follower.receive(stamp, PANDA.home)
     return follower, stamp
@@ -275,12 +275,12 @@ def test_a_leader_that_is_not_to_be_trusted_is_not_followed_until_started_again(
     follower, stamp = mirroring()
     count = len(follower.said)
     assert not follower.receive(stamp + later, positions)
-    assert follower.mirror.phase is FollowerState.HELD and words in follower.mirror.reason
+    assert follower.mirror.state is FollowerState.HELD and words in follower.mirror.reason
     assert not follower.receive(stamp + later + DT, positions), "it goes on by itself"
     assert len(follower.said) == count
     follower.mirror.start()
     assert follower.receive(stamp + later + 2 * DT, positions)
-    assert follower.mirror.phase is FollowerState.ALIGNING and follower.mirror.reason == ""
+    assert follower.mirror.state is FollowerState.ALIGNING and follower.mirror.reason == ""
     assert np.max(np.abs(follower.positions - PANDA.home)) < 1e-3, "it jumps after the leader"
 
 
@@ -288,7 +288,7 @@ def test_an_alignment_to_a_leader_outside_the_range_does_not_begin() -> None:
     follower = Follower()
     follower.mirror.start()
     assert not follower.receive(0.0, off(6, 1)) and not follower.said
-    assert follower.mirror.phase is FollowerState.HELD
+    assert follower.mirror.state is FollowerState.HELD
     assert follower.mirror.reason == (
         "the leader is at 7.07 rad of panda_joint7, outside -2.90 .. 2.90; move the leader back"
     )
@@ -307,7 +307,7 @@ def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_st
         assert follower.receive(stamp, there)
         assert np.all(follower.positions <= PANDA.position_max)
     assert there[6] > limit + 0.5 and follower.positions[6] == limit
-    assert follower.mirror.phase is FollowerState.MIRRORING
+    assert follower.mirror.state is FollowerState.MIRRORING
     assert f"the leader is at {there[6]:.2f} rad of panda_joint7, outside -2.90 .. 2.90" in follower.mirror.reason
     command = follower.mirror.follow(LeaderSample(stamp + DT, there, None, 1.0), Joints(stamp, follower.positions, 1.0))
     assert command is not None and command.velocities[6] == 0.0
@@ -322,28 +322,28 @@ def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_st
 def test_a_silent_leader_is_noticed_by_who_watches() -> None:
     follower, stamp = mirroring()
     follower.mirror.check_timeout(stamp + 0.09)
-    assert follower.mirror.phase is FollowerState.MIRRORING
+    assert follower.mirror.state is FollowerState.MIRRORING
     follower.mirror.check_timeout(stamp + 0.11)
-    assert follower.mirror.phase is FollowerState.HELD and "no leader samples" in follower.mirror.reason
+    assert follower.mirror.state is FollowerState.HELD and "no leader samples" in follower.mirror.reason
 
 
 def test_the_clutch_lets_the_leader_be_moved_elsewhere() -> None:
     follower, stamp = mirroring()
     follower.mirror.pause()
-    assert follower.mirror.phase is FollowerState.PAUSED
+    assert follower.mirror.state is FollowerState.PAUSED
     away = PANDA.home + 0.5 * np.eye(N)[3]
     assert not follower.receive(stamp + DT, away)
     stamp += 5.0
     follower.mirror.check_timeout(stamp)
-    assert follower.mirror.phase is FollowerState.PAUSED, "nobody is led, so nobody is lost"
+    assert follower.mirror.state is FollowerState.PAUSED, "nobody is led, so nobody is lost"
     follower.mirror.start()
-    while follower.mirror.phase is FollowerState.ALIGNING:
+    while follower.mirror.state is FollowerState.ALIGNING:
         stamp += DT
         follower.receive(stamp, away)
         assert stamp < 40
     np.testing.assert_allclose(follower.positions, away, atol=0.02)
     follower.mirror.end()
-    assert not follower.receive(stamp + DT, away) and follower.mirror.phase is FollowerState.IDLE
+    assert not follower.receive(stamp + DT, away) and follower.mirror.state is FollowerState.IDLE
 
 
 @given(st.lists(st.tuples(st.floats(0.0005, 0.09), st.integers(0, N - 1), st.floats(-1, 1)), min_size=5, max_size=60))
@@ -356,7 +356,7 @@ def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps
         stamp += dt
         there = there + share * PANDA.velocity_max[joint] * dt * np.eye(N)[joint]
         follower.receive(stamp, there)
-        assert follower.mirror.phase is FollowerState.ALIGNING
+        assert follower.mirror.state is FollowerState.ALIGNING
         assert np.all(np.abs(follower.positions - last) <= 0.1501 * PANDA.velocity_max * (dt + DT))
         last = follower.positions
 
@@ -421,8 +421,8 @@ class Pair:
             last = self.follower
 
     @property
-    def phase(self) -> str:
-        return self.statuses[-1].phase if self.statuses else ""
+    def state(self) -> int | None:
+        return self.statuses[-1].state if self.statuses else None
 
     def start(self) -> None:
         def started() -> bool:
@@ -430,7 +430,7 @@ class Pair:
             return self.ask("start").success
 
         self.until(started, "it cannot be started")
-        self.until(lambda: self.phase == TeleopStatus.MIRRORING, "no mirroring")
+        self.until(lambda: self.state == TeleopStatus.MIRRORING, "no mirroring")
 
 
 @pytest.fixture
@@ -472,7 +472,7 @@ def test_the_follower_goes_where_the_leader_is_moved(graph) -> None:
     pair.until(lambda: np.allclose(pair.follower, pair.leader, atol=1e-3), "the follower does not arrive")
     assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.25
     assert pair.ask("pause").success
-    pair.until(lambda: pair.phase == TeleopStatus.PAUSED, "no pause")
+    pair.until(lambda: pair.state == TeleopStatus.PAUSED, "no pause")
     rest = pair.come_to_rest()
     pair.leader = pair.leader - 0.3
     for _ in range(10):
@@ -481,7 +481,7 @@ def test_the_follower_goes_where_the_leader_is_moved(graph) -> None:
     np.testing.assert_allclose(pair.follower, rest, atol=1e-3)
     assert pair.ask("end").success
     assert not pair.ask("pause").success, "nothing to pause"
-    graph.until(lambda: pair.phase == TeleopStatus.IDLE, "no end")
+    graph.until(lambda: pair.state == TeleopStatus.IDLE, "no end")
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def test_a_spoiled_leader_leaves_the_arm_where_it_is(graph, pair, spoil, words) 
     good = dict(vars(pair))
     spoil(pair)
     pair.until(graph.reports_fault("teleop", words), "no complaint")
-    pair.until(lambda: pair.phase == TeleopStatus.HELD, "not held")
+    pair.until(lambda: pair.state == TeleopStatus.HELD, "not held")
     rest, count = pair.follower.copy(), len(pair.commands)
     for _ in range(10):
         pair.work()
@@ -534,7 +534,7 @@ def test_a_leader_that_is_a_turn_off_does_not_start(graph) -> None:
     pair.until(refused, "it is not refused")
     pair.until(lambda: pair.statuses and pair.statuses[-1].distance, "no distance")
     assert pair.statuses[-1].distance[6] == pytest.approx(TURN, abs=0.01), "the distance shown is not the true one"
-    assert pair.phase == TeleopStatus.IDLE and not pair.commands
+    assert pair.state == TeleopStatus.IDLE and not pair.commands
 
 
 def test_a_leader_that_is_a_turn_off_can_be_unwrapped_and_stays_so_until_it_restarts(graph) -> None:
@@ -544,12 +544,12 @@ def test_a_leader_that_is_a_turn_off_can_be_unwrapped_and_stays_so_until_it_rest
     pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "it does not come")
     assert np.all(np.abs(np.array([m.position[6] for m in pair.commands]) - PANDA.home[6]) < 0.1)
     assert pair.ask("pause").success
-    pair.until(lambda: pair.phase == TeleopStatus.PAUSED, "no pause")
+    pair.until(lambda: pair.state == TeleopStatus.PAUSED, "no pause")
     pair.leader = off(6, 1) + 0.1
     pair.start()  # the turn is remembered
     pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.1, atol=0.01), "it does not come")
     pair.leader = PANDA.home + 0.05  # switched off and on again
-    pair.until(lambda: pair.phase == TeleopStatus.HELD, "a jump of a turn is followed")
+    pair.until(lambda: pair.state == TeleopStatus.HELD, "a jump of a turn is followed")
     pair.start()
     pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "it does not come")
 
@@ -558,7 +558,7 @@ def test_a_pause_is_no_fault(graph) -> None:
     pair = Pair(graph, late=0.45)
     pair.start()
     assert pair.ask("pause").success
-    pair.until(lambda: pair.phase == TeleopStatus.PAUSED, "no pause")
+    pair.until(lambda: pair.state == TeleopStatus.PAUSED, "no pause")
     reports = graph.subscribe(DiagnosticArray, "/diagnostics", qos.STATUS)
     end = time.monotonic() + 1.5  # commands count as lost after 0.5 s
     pair.until(lambda: time.monotonic() > end, "")
@@ -572,9 +572,9 @@ def test_a_pause_is_no_fault(graph) -> None:
 @pytest.mark.parametrize("other", ["controller", "none"])
 def test_an_arm_that_is_given_to_another_is_not_mirrored_any_more(graph, pair, other: str) -> None:
     pair.start()
-    pair.until(lambda: pair.phase == TeleopStatus.MIRRORING, "no mirroring")
+    pair.until(lambda: pair.state == TeleopStatus.MIRRORING, "no mirroring")
     assert graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=other)).success
-    pair.until(lambda: pair.phase == TeleopStatus.IDLE, "it does not notice")
+    pair.until(lambda: pair.state == TeleopStatus.IDLE, "it does not notice")
     assert pair.statuses[-1].reason == f"the owner of the arm is {other} now"
     assert other in pair.ask("end").message, "it takes the arm away from who has it"
     pair.start()
@@ -610,7 +610,7 @@ def test_a_pause_also_ends_a_start_that_the_guard_has_not_answered_yet(graph) ->
     executor.shutdown()
     thread.join()
     guard.destroy_node()
-    assert pair.phase == TeleopStatus.IDLE and not pair.commands
+    assert pair.state == TeleopStatus.IDLE and not pair.commands
 
 
 def test_a_leader_with_other_joints_is_named(graph) -> None:
@@ -733,11 +733,11 @@ class Jogged:
         self._say_status = graph.publisher(TeleopStatus, "teleop/status", qos.STATUS)
         self.say_twist = graph.publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
         self.say_joy = graph.publisher(Joy, "joy", qos.JOINT_STATES)
-        self.phase, self.joints = TeleopStatus.IDLE, PANDA.home + 0.1
+        self.state, self.joints = TeleopStatus.IDLE, PANDA.home + 0.1
 
     def work(self) -> None:
         self._say_joints(messages.joints_message(Joints(time.time(), self.joints, 1.0), PANDA))
-        self._say_status(TeleopStatus(phase=self.phase))
+        self._say_status(TeleopStatus(state=self.state))
 
     def until(self, condition, otherwise: str, more=lambda: None) -> None:
         self.graph.until(condition, otherwise, lambda: (self.work(), more()))
@@ -758,7 +758,7 @@ def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> No
     time.sleep(0.1)
     jogged.work()
     assert np.allclose(jogged.said[-1].position[:N], PANDA.home), "it goes though nobody follows"
-    jogged.phase = TeleopStatus.MIRRORING
+    jogged.state = TeleopStatus.MIRRORING
     low = jogged.tip[2]
     jogged.until(lambda: jogged.tip[2] > low + 0.05, "it is not pushed", lambda: jogged.say_twist(push))
     jogged.until(lambda: jogged.said[-1].velocity[3] == 0.0, "it does not stop by itself")
@@ -775,7 +775,7 @@ def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> No
 
 def test_a_gamepad_pushes_and_grips(graph) -> None:
     jogged = Jogged(graph)
-    jogged.phase = TeleopStatus.MIRRORING
+    jogged.state = TeleopStatus.MIRRORING
     pad = Joy(axes=[0.0] * 8, buttons=[0] * 11)
     pad.axes[1] = 1.0
     pad.buttons[5] = 1
@@ -799,7 +799,7 @@ class Stage:
         self.graph = graph
         graph.add(ExpertLeader())
         self.said = graph.subscribe(JointState, "leader/joint_states", qos.JOINT_STATES)
-        self.playing = graph.subscribe(Bool, "leader/playing", qos.TASK)
+        self.leader = graph.subscribe(LeaderStatus, "leader/status", qos.LATCHED)
         assert "no scene" in self.ask("play").message
         self._say_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
         placed = random_placements(scene_objects(get_task(task)), np.random.default_rng(seed))
@@ -818,9 +818,9 @@ class Stage:
 
     def play(self, what: str) -> None:
         """Until it has ended."""
-        heard = len(self.playing)
+        heard = len(self.leader)
         assert self.ask(what).success
-        self.graph.until(lambda: [m.data for m in self.playing[heard:]] == [True, False], f"{what} does not end")
+        self.graph.until(lambda: [m.playing for m in self.leader[heard:]] == [True, False], f"{what} does not end")
 
     @property
     def positions(self) -> np.ndarray:
@@ -846,7 +846,7 @@ def test_the_simulated_leader_plays_what_the_scene_needs(graph) -> None:
     np.testing.assert_allclose(slopes[~jumps], ((speeds[k] + speeds[k + 1]) / 2)[~jumps], atol=0.05)
     assert stage.ask("home").success
     graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "not at home")
-    graph.until(lambda: not stage.playing[-1].data, "it says that it plays")
+    graph.until(lambda: not stage.leader[-1].playing, "it says that it plays")
 
 
 def test_a_missed_grasp_is_made_before_the_demo_and_mended_where_the_lid_is(graph) -> None:
@@ -869,7 +869,7 @@ def test_the_simulated_leader_ends_when_the_task_is_done(graph) -> None:
     stage = Stage(graph, "take_lid_off", seed)
     stage.play("approach")
     assert stage.ask("play").success
-    graph.until(lambda: stage.playing[-1].data, "it does not play")
+    graph.until(lambda: stage.leader[-1].playing, "it does not play")
     stage.scene.success = True  # the grasp held after all
-    graph.until(lambda: not stage.playing[-1].data, "it goes on", stage.tell)
+    graph.until(lambda: not stage.leader[-1].playing, "it goes on", stage.tell)
     assert tip(stage.positions)[2, 3] > tip(stage.demo.start)[2, 3] + 0.1  # lifted, and not come down again
