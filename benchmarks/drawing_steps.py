@@ -33,7 +33,7 @@ from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.robot.model import RobotModel
 from genima.targets.decoding import DecodingErrors, TargetDecoder, summarise_errors
-from genima_cli import evaluate_options
+from genima_cli import evaluate
 from genima_sim.tasks import TASKS
 
 COMPARED = {
@@ -149,7 +149,7 @@ def success(options: Options, shortcuts: SamplingOptions, task: str) -> dict[str
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
         given |= {"--task": task, "--episodes": options.episodes, "--out": out}
-        evaluate_options.main([str(word) for pair in given.items() for word in pair])
+        evaluate.main([str(word) for pair in given.items() for word in pair])
         result = json.loads(out.read_text(encoding="utf-8"))
     return {key: result[key] for key in ("episodes", "successes", "interval_95")}
 

@@ -25,7 +25,7 @@ from genima.data.datasets.target_dataset import TargetDataset
 from genima.policy.spec import FILE
 from genima.robot.model import RobotModel
 from genima.types import Joints
-from genima_cli import evaluate_options
+from genima_cli import evaluate
 from genima_cli.train import main as train_command
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes.controller import ControllerNode
@@ -104,7 +104,7 @@ def test_eval_uses_whatever_was_trained(
     for i, shortcuts in enumerate(([], faster)):
         out = tmp_path / f"{i}.json"
         arguments = ["--task", "push_button", "--episodes", "1", "--time-limit", "1.2", "--horizon", "10", *shortcuts]
-        assert evaluate_options.main([*arguments, "--checkpoint", str(pair), "--out", str(out)]) == 0
+        assert evaluate.main([*arguments, "--checkpoint", str(pair), "--out", str(out)]) == 0
         assert json.loads(out.read_text())["episodes"] == 1
 
 

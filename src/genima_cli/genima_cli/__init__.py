@@ -10,7 +10,7 @@ from genima.system.command_group import Command, CommandGroup
 
 COMMANDS: dict[str, Command] = {
     "demo": Command("genima_cli.demo", "run the closed loop on the simulated robot and report on it"),
-    "eval": Command("genima_cli.evaluate_options", "measure success over many seeds, in lock-step and without ROS"),
+    "eval": Command("genima_cli.evaluate", "measure success over many seeds, in lock-step and without ROS"),
     "faults": Command("genima_cli.faults.bench", "inject faults and record the commands to the robot"),
     "real": Command("genima_cli.real", "run a real Franka arm and its cameras by Genima's own drivers"),
     "task": Command("genima_cli.task", "run a task, given as text, on a running robot"),

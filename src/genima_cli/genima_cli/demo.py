@@ -69,7 +69,8 @@ class Demo:
     overwrite: bool = False
     """Replace the report, video, picture and logs of an earlier run in --out."""
     policy: str = "genima"
-    """Policy: genima (of --checkpoint), expert (scripted, our simulator), replay (of --episode), or package.module."""
+    """Policy: genima (of --checkpoint), expert (scripted, simulation only), replay (of --episode), or
+    the name of your own module in policies/ of a folder in GENIMA_PATH."""
     checkpoint: str = ""
     """With genima: folder with diffusion_agent/ and controller/; default: the bundled models."""
     episode: str = ""
@@ -196,6 +197,9 @@ def _run(options: Demo, processes: Sequence[NodeSpec], views: Sequence[str], out
                         EpisodeResult(options.task, seed, outcome, result.reason, result.elapsed, drawn)
                     )
                     line.write(f"seed {seed}: {outcome.name} after {result.elapsed:.1f} s ({result.reason})")
+                    scene = monitor.health.get(processes[0].node)  # the simulator
+                    if outcome is not TaskOutcome.SUCCEEDED and scene is not None and scene.state != scene.OK:
+                        raise GenimaError(f"{scene.node}: {scene.message}")
                     monitor.spin_until(lambda: False, _SETTLE, live)
         finally:
             report.measurements = monitor.measurements(psutil.Process().create_time())

@@ -1,32 +1,93 @@
-"""``./genima eval``: success of a checkpoint over many seeds, by the closed loop in lock-step."""
+"""`./genima eval`: success of a policy over many seeds, by the control loop in lock-step.
+
+Nothing slow is imported before the options are checked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from tqdm import tqdm
+from pydantic import Field
 
-from genima.cell import Cell, load_cell
 from genima.errors import GenimaError
-from genima.evaluation import BlankTargets
-from genima.evaluation.episodes import EpisodeOptions, run_episodes
-from genima.evaluation.results import Results, checkpoint_digest, open_results
-from genima.io.files import require_writable
-from genima.policy import spec as checkpoint
-from genima.policy.base import Policy
-from genima.policy.genima import GenimaPolicy
-from genima.policy.registry import GENIMA, PolicyOptions, load_policy
-from genima.policy.temporal_ensemble import EnsemblePolicy
-from genima.system.signals import interrupt_on_signals
-from genima_sim.simulators import get_simulator
+from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.policy.registry import GENIMA, PolicyOptions, load_policy, require_policy
+from genima.system.command_line import Episodes, Port, Seconds, Seed, Workers, parse_options
+from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from genima_cli.evaluate_options import Evaluate
+    from genima.cell import Cell
+    from genima.evaluation.results import Results
+    from genima.policy.base import Policy
+    from genima.policy.spec import PolicySpec
+    from genima_sim.simulator import Simulator
+
+
+@dataclass
+class Evaluate:
+    """Measure success in simulation, in lock-step and without ROS.
+
+    With --out the result is kept after each episode; interrupted, the same command resumes.
+    """
+
+    task: str
+    """push_button or take_lid_off; in RLBench one of the paper's 25, by its file's name; in CoppeliaSim one that the
+    scene's names know."""
+    cell: str = "sim_panda"
+    """Simulated robot cell: a name in config/cells or a YAML file; sim_rlbench needs RLBench, sim_coppeliasim a
+    CoppeliaSim that runs (docs/coppeliasim.md)."""
+    episodes: Episodes = 50
+    """Number of episodes."""
+    seed: Seed = 0
+    """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
+    policy: str = "genima"
+    """Policy: genima (of --checkpoint), expert (scripted, simulation only), replay (of --episode), or
+    the name of your own module in policies/ of a folder in GENIMA_PATH."""
+    blank_targets: bool = False
+    """With genima: give the controller blank images instead of drawn targets, to measure what it does without them."""
+    checkpoint: Path | None = None
+    """With genima: folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
+    episode: str = ""
+    """With replay: folder of the episode."""
+    device: str = "cpu"
+    """Device of the models."""
+    threads: Workers = 1
+    """Processor cores that the models use; the small ones are fastest on one."""
+    horizon: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Actions executed before the next drawing takes over, 1 to K."""
+    mode: Literal["overlapped", "serial"] = "overlapped"
+    """overlapped: the next drawing is made while the chunk runs; serial: when it has been executed."""
+    latency: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """Seconds from an observation until its chunk can be followed; time stands still meanwhile if 0."""
+    ensemble: Annotated[float, Field(ge=-100, le=100)] | None = None
+    """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
+    time_limit: Seconds | None = None
+    """Seconds of an episode; default: 20, in RLBench 10, which are 200 steps."""
+    host: str = DEFAULT_HOST
+    """With coppeliasim: machine that it runs on."""
+    port: Port = DEFAULT_PORT
+    """With coppeliasim: port of its ZeroMQ remote API."""
+    drawing: SamplingOptions = field(default_factory=SamplingOptions)
+    """Faster drawings, which are others."""
+    out: Path | None = None
+    """JSON file for the result; one that the same command left is continued."""
+    overwrite: bool = False
+    """Replace the result in --out, and evaluate anew."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``./genima eval``."""
+    options = parse_options(Evaluate, "genima eval", argv, example="./genima eval --task push_button --episodes 20")
+    if options.out is not None and options.out.suffix != ".json":
+        raise GenimaError(f"--out {options.out}: the result is a .json file")
+    require_policy(options.policy)
+    if options.blank_targets and options.policy != GENIMA:
+        raise GenimaError(f"--blank-targets: only policy genima has drawn targets, not {options.policy}")
+    return run(options)
 
 
 def run(options: Evaluate) -> int:
@@ -35,29 +96,18 @@ def run(options: Evaluate) -> int:
     Raises:
         GenimaError: for options that the checkpoint or the simulator does not allow.
     """
+    from genima.cell import load_cell
+    from genima.evaluation.results import open_results
+    from genima.io.files import require_writable
+    from genima.system.signals import interrupt_on_signals
+    from genima_sim.simulators import get_simulator
+
     cell = load_cell(options.cell)
     simulator = get_simulator(cell)
     simulator.require_task(options.task, cell)
     if options.time_limit is None:
         options.time_limit = simulator.time_limit
-    genima = options.policy == GENIMA
-    if genima:  # in a moment, before the models are loaded
-        spec, folders = checkpoint.read_pair(options.checkpoint)
-        policy = None
-    else:
-        policy = load_policy(options.policy, policy_options(options, cell))
-        spec, folders = policy.spec, {}
-    cell.require_policy(spec, f"the checkpoint {options.checkpoint or 'of Genima'}" if genima else options.policy)
-    if options.horizon > spec.horizon:
-        raise GenimaError(f"--horizon {options.horizon}: the checkpoint has chunks of K = {spec.horizon} actions")
-    if options.ensemble is not None and options.horizon >= spec.horizon:
-        raise GenimaError(f"--ensemble needs a --horizon below K = {spec.horizon}, so that chunks overlap")
-    torch.set_num_threads(options.threads)
-    policy = policy or load_policy(GENIMA, policy_options(options, cell))
-    if options.blank_targets and isinstance(policy, GenimaPolicy):
-        policy = GenimaPolicy(BlankTargets(spec), policy.controller)
-    if options.ensemble is not None:
-        policy = EnsemblePolicy(policy, options.ensemble)
+    policy, folders = _load_policy(options, cell)
     if options.out:
         require_writable(options.out)
     with (
@@ -69,7 +119,7 @@ def run(options: Evaluate) -> int:
         if len(todo) < len(seeds):
             print(f"{len(seeds) - len(todo)} of {len(seeds)} episodes are in {options.out} already")
         try:
-            _run_episodes(options, cell, policy, todo, results)
+            _run_episodes(options, cell, simulator, policy, todo, results)
         except KeyboardInterrupt:
             where = f" are in {options.out}; the same command resumes" if options.out else ""
             print(f"\ninterrupted: {results.success().episodes} of {len(seeds)} episodes{where or ' were evaluated'}")
@@ -78,9 +128,49 @@ def run(options: Evaluate) -> int:
     return 0
 
 
-def _run_episodes(options: Evaluate, cell: Cell, policy: Policy, seeds: Sequence[int], results: Results) -> None:
+def _load_policy(options: Evaluate, cell: Cell) -> tuple[Policy, Mapping[str, Path]]:
+    """Return the policy and its checkpoint's folders; what does not fit is refused before a model is loaded."""
+    import torch
+
+    from genima.policy.temporal_ensemble import EnsemblePolicy
+
+    torch.set_num_threads(options.threads)
+    folders: Mapping[str, Path] = {}
+    if options.policy == GENIMA:
+        from genima.policy.spec import read_pair
+
+        spec, folders = read_pair(options.checkpoint)
+        _require_fitting(options, cell, spec, f"the checkpoint {options.checkpoint or 'of Genima'}")
+        policy = load_policy(GENIMA, policy_options(options, cell))
+    else:
+        policy = load_policy(options.policy, policy_options(options, cell))
+        _require_fitting(options, cell, policy.spec, f"policy {options.policy}")
+    if options.blank_targets:
+        from genima.evaluation import BlankTargets
+        from genima.policy.genima import GenimaPolicy
+
+        assert isinstance(policy, GenimaPolicy)
+        policy = GenimaPolicy(BlankTargets(policy.spec), policy.controller)
+    return (policy if options.ensemble is None else EnsemblePolicy(policy, options.ensemble)), folders
+
+
+def _require_fitting(options: Evaluate, cell: Cell, spec: PolicySpec, what: str) -> None:
+    cell.require_policy(spec, what)
+    if options.horizon > spec.horizon:
+        raise GenimaError(f"--horizon {options.horizon}: {what} has chunks of K = {spec.horizon} actions")
+    if options.ensemble is not None and options.horizon >= spec.horizon:
+        raise GenimaError(f"--ensemble needs a --horizon below K = {spec.horizon}, so that chunks overlap")
+
+
+def _run_episodes(
+    options: Evaluate, cell: Cell, simulator: Simulator, policy: Policy, seeds: Sequence[int], results: Results
+) -> None:
+    from tqdm import tqdm
+
+    from genima.evaluation.episodes import EpisodeOptions, run_episodes
+
     assert options.time_limit is not None
-    environment = get_simulator(cell).environment(cell, policy.spec, options.host, options.port)
+    environment = simulator.environment(cell, policy.spec, options.host, options.port)
     episodes = EpisodeOptions(options.horizon, options.mode, options.latency, options.time_limit)
     with closing(environment), tqdm(total=len(seeds), unit="episode", desc=options.task, dynamic_ncols=True) as bar:
 
@@ -95,6 +185,8 @@ def _run_episodes(options: Evaluate, cell: Cell, policy: Policy, seeds: Sequence
 
 def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict[str, Any]:
     """Return whatever a result depends on, as plain JSON types."""
+    from genima.evaluation.results import checkpoint_digest
+
     return {
         "task": options.task,
         "cell": cell.name,

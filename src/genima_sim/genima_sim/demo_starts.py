@@ -60,7 +60,8 @@ class Demo:
             hover, *others = self.task.waypoints(positions)
             x, y, z = hover.position
             dx, dy = map(float, self.displacement)
-            return expert.plan([replace(hover, position=(x + dx, y + dy, z)), *others], start)
+            waypoints = [replace(hover, position=(x + dx, y + dy, z)), *others]
+            return expert.plan_task(self.task, waypoints, start)
 
         return [lift, act] if self.failed_grasp else [act]
 

@@ -43,7 +43,7 @@ def plan(expert: Expert, observation: Observation) -> JointTrajectory:
     if missing := needed - set(observation.objects):
         raise GenimaError(f"policy expert: unknown position of {', '.join(sorted(missing))}; use it in simulation")
     start = observation.joints.positions
-    trajectory = expert.plan(tasks[0].waypoints(observation.objects), start)
+    trajectory = expert.plan_task(tasks[0], tasks[0].waypoints(observation.objects), start)
     return JointTrajectory(
         np.arange(len(trajectory.positions) + 1) / DEMO_HZ,
         np.vstack([start, trajectory.positions]),

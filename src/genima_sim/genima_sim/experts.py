@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,11 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from genima.control.jerk_limited_motion import minimum_jerk
+from genima.errors import GenimaError
 from genima.robot.body import arm_only_model
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
-from genima_sim.task import Waypoint
+from genima_sim.task import Task, Waypoint
 from genima_sim.tasks import DEMO_HZ
 
 _POINTING_DOWN = Rotation.from_euler("x", np.pi) * Rotation.from_euler("z", -np.pi / 4)
@@ -40,6 +42,18 @@ class Expert:
         T_base_tip[:3, :3] = (outwards * _POINTING_DOWN).as_matrix()
         T_base_tip[:3, 3] = position
         return self._ik.solve(T_base_tip, start)
+
+    def plan_task(self, task: Task, waypoints: list[Waypoint], start: NDArray[np.float64]) -> Trajectory:
+        """Return the trajectory of a task through waypoints of its expert.
+
+        Raises:
+            GenimaError: naming the task's file, for a waypoint out of reach.
+        """
+        try:
+            return self.plan(waypoints, start)
+        except GenimaError as error:
+            file = inspect.getfile(type(task))
+            raise GenimaError(f"task {task.name}: {error}; correct waypoints in {file}") from None
 
     def plan(self, waypoints: list[Waypoint], start: NDArray[np.float64], settle_seconds: float = 0.5) -> Trajectory:
         """Return a trajectory from joints ``start`` through ``waypoints``, then at rest for ``settle_seconds``."""

@@ -193,7 +193,14 @@ class SceneNode(Node):
                 real_time_factor=self.real_time_factor,
                 resets=self._resets,
             )
-            for name, (x, y, z) in self._scene.objects().items():
+            try:
+                positions = self._scene.objects()
+            except GenimaError as error:
+                positions = {}
+                self._diagnostics.set_fault("objects", str(error))
+            else:
+                self._diagnostics.clear_fault("objects")
+            for name, (x, y, z) in positions.items():
                 status.objects.append(name)
                 status.positions.append(Point(x=x, y=y, z=z))
             status.header.stamp = self.get_clock().now().to_msg()

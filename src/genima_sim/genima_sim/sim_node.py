@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 
 from genima.cameras.calibration_board import CalibrationBoard
+from genima.errors import GenimaError
 from genima.io import paths
 from genima_nodes.ros import parameters
 from genima_nodes.ros.node_process import CONTROL_NICENESS, run
@@ -65,6 +66,15 @@ class SimNode(SceneNode):
         self._ending = True
         self._pending.release()
         self._rendering_thread.join()
+
+    def _advance(self, deadline: float, periods: int) -> bool:
+        try:
+            advanced = super()._advance(deadline, periods)
+        except GenimaError as error:  # of the task's code: no joint states are published, so that the guard holds
+            self._diagnostics.set_fault("task", f"{error}, then reset the scene")
+            return False
+        self._diagnostics.clear_fault("task")
+        return advanced
 
     def _expose(self, stamp: float) -> None:
         if len(self._exposed) == self._exposed.maxlen:

@@ -13,11 +13,12 @@ from genima.cameras.camera import Camera
 from genima.errors import GenimaError
 from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel
+from genima.system.registry import describe
 from genima.types import Joints
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.scene import PHYSICS_HZ, build_scene
 from genima_sim.task import Placement, SceneObject, SceneState, Task, random_placements
-from genima_sim.tasks import get_task, scene_objects
+from genima_sim.tasks import TASKS, get_task, scene_objects
 
 _GRIPPER = "robotiq_2f140"
 START_NOISE = 0.06  # rad, uniform: deviation of the arm from home at the start of an episode
@@ -98,11 +99,14 @@ class Simulation:
         placements = random_placements(objects, rng)
         try:
             self._load_scene(objects)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:  # of MuJoCo, and of code for objects
-            raise GenimaError(f"task {task}: its scene cannot be built ({error}); correct its objects") from None
+        except ValueError as error:  # of MuJoCo's compiler
+            file = TASKS.file(task)
+            raise GenimaError(f"task {task}: the scene cannot be built ({describe(error)}); correct {file}") from None
         self.task, self.placements, self.success = found, placements, False
         mujoco.mj_resetData(self.model, self.data)
         place_objects(self.model, self.data, objects, placements)
+        if not np.isfinite(self.data.qpos).all():
+            raise GenimaError(f"task {task}: placed objects are not at finite positions; correct {TASKS.file(task)}")
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
         holds_board = self.board is not None and self.board.place == "gripper"
         if start is None:
@@ -144,7 +148,7 @@ class Simulation:
         return SceneState(self.data, self.placements)
 
     def _is_goal_state(self) -> bool:
-        return self.board is None and bool(self.task.succeeded(self.state))  # a NumPy bool would abort a ROS message
+        return self.board is None and bool(self.task.succeeded(self.state))  # a ROS message takes no NumPy bool
 
     def objects(self) -> dict[str, NDArray[np.float64]]:
         """Return the positions of the objects by name, (3,) m in the base frame each."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
+from genima.system.registry import describe
 
 if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
     import mujoco
@@ -20,6 +23,7 @@ Positions = Mapping[str, Array]
 """Positions of objects by name, (3,) m in the base frame each."""
 
 _PLACEMENT_ATTEMPTS = 10_000
+_SHORTEST = 0.05  # s of a waypoint: one command of a demo
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Region:
     x: tuple[float, float] = (0.36, 0.62)
     y: tuple[float, float] = (-0.27, 0.27)
     yaw: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in vars(self).items():
+            if not (np.isfinite([low, high]).all() and low <= high):
+                raise ValueError(f"region {name}: no range ({low}, {high}); give the lowest value first")
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,9 @@ class SceneObject(ABC):
     def __init_subclass__(cls) -> None:
         if missing := [name for name in ("name", "radius") if not hasattr(cls, name)]:
             raise TypeError(f"class {cls.__name__} lacks {', '.join(missing)}")
+        if not 0 <= cls.radius < np.inf:
+            raise ValueError(f"{cls.__name__}.radius: out of range ({cls.radius}); give metres")
+        _check_methods(cls, {"build": None, "place": None, "positions": _positions_problem})
 
     @abstractmethod
     def build(self, spec: mujoco.MjSpec) -> None:
@@ -126,6 +138,15 @@ class Task(ABC):
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__module__.rpartition(".")[2]
+        for name, kind in {"instructions": str, "objects": SceneObject, "scene_tasks": str}.items():
+            values = getattr(cls, name, ())
+            if isinstance(values, str) or not all(isinstance(value, kind) for value in values):
+                raise TypeError(f"{cls.__name__}.{name}: no sequence of {kind.__name__} ({values!r})")
+        if hasattr(cls, "instructions") and not all(text.strip() for text in cls.instructions or [""]):
+            raise ValueError(f"{cls.__name__}.instructions: no text; give the task in words")
+        _check_methods(
+            cls, {"succeeded": _bool_problem, "waypoints": _waypoints_problem, "failed_grasp": _failed_grasp_problem}
+        )
 
     @property
     def instruction(self) -> str:
@@ -171,3 +192,61 @@ def _are_apart(objects: Sequence[SceneObject], xy: Array) -> bool:
         for i in range(len(objects))
         for j in range(i)
     )
+
+
+# ------------------------------------------------------------------------------------------------ code of the user's
+
+
+def _check_methods(cls: type, checks: Mapping[str, Callable[[Any], str] | None]) -> None:
+    """Let methods that a class defines raise a GenimaError with the task's file, whatever goes wrong in them."""
+    for name, check in checks.items():
+        if inspect.isfunction(method := vars(cls).get(name)):
+            setattr(cls, name, _checked(method, cls.__module__.rpartition(".")[2], check))
+
+
+def _checked(method: Callable[..., Any], task: str, check: Callable[[Any], str] | None) -> Callable[..., Any]:
+    file = inspect.getfile(method)
+
+    @functools.wraps(method)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = method(*args, **kwargs)
+            problem = check(result) if check is not None else ""
+        except GenimaError:
+            raise
+        except Exception as error:
+            raise GenimaError(
+                f"task {task}: {method.__qualname__} failed ({describe(error)}); correct {file}"
+            ) from error
+        if problem:
+            raise GenimaError(f"task {task}: {method.__qualname__} returned {problem}; correct {file}")
+        return result
+
+    return checked
+
+
+def _bool_problem(result: Any) -> str:
+    return "" if isinstance(result, bool | np.bool_) else f"no bool ({result!r:.100})"
+
+
+def _positions_problem(result: Any) -> str:
+    good = isinstance(result, Mapping) and all(_is_point(position) for position in result.values())
+    return "" if good else f"no positions (3,) by name ({result!r:.100})"
+
+
+def _waypoints_problem(result: Any) -> str:
+    if not isinstance(result, Sequence) or not result or not all(isinstance(each, Waypoint) for each in result):
+        return f"no list of waypoints ({result!r:.100})"
+    for number, each in enumerate(result):
+        if not (_is_point(each.position) and _SHORTEST <= each.seconds < np.inf and 0 <= each.gripper <= 1):
+            return f"waypoint {number} out of range ({each!r:.200})"
+    return ""
+
+
+def _failed_grasp_problem(result: Any) -> str:
+    good = result is None or isinstance(result, FailedGrasp) and _is_point([*result.position[:2], result.lift_to])
+    return "" if good else f"no failed grasp ({result!r:.100})"
+
+
+def _is_point(position: Any) -> bool:
+    return np.shape(position) == (3,) and bool(np.isfinite(position).all())

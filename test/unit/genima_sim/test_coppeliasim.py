@@ -31,7 +31,7 @@ from genima.io import paths
 from genima.robot.model import RobotModel
 from genima.robot.placement import base_pose
 from genima.types import Command
-from genima_cli import demo, evaluate_options
+from genima_cli import demo, evaluate
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes.ros import messages, qos
@@ -396,11 +396,11 @@ def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
     out = tmp_path / "result.json"
     arguments = ["--task", "push_button", "--cell", cell_file(names_file())]
     arguments += ["--host", "127.0.0.1", "--port", str(stand_in.port), "--episodes", "1", "--out", str(out)]
-    assert evaluate_options.main(arguments) == 0
+    assert evaluate.main(arguments) == 0
     result = json.loads(out.read_text())
     assert (result["successes"], result["succeeded"]) == (1, [0])
     assert "push_button: 1 of 1" in capsys.readouterr().out
-    assert evaluate_options.main([*arguments, "--blank-targets", "--time-limit", "5", "--overwrite"]) == 0
+    assert evaluate.main([*arguments, "--blank-targets", "--time-limit", "5", "--overwrite"]) == 0
     assert json.loads(out.read_text())["successes"] == 0
     assert "sim.stopSimulation" in stand_in.requests[-5:], "it goes on without us"
 
@@ -408,7 +408,7 @@ def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
 def test_an_evaluation_needs_a_task_and_who_judges_it(stand_in, names_file) -> None:
     def run(*arguments: str) -> None:
         common = ["--host", "127.0.0.1", "--port", str(stand_in.port)]
-        evaluate_options.main([*common, *arguments])
+        evaluate.main([*common, *arguments])
 
     with pytest.raises(GenimaError, match="unknown task 'wave'; the scene's names know push_button, take_lid_off"):
         run("--task", "wave", "--cell", cell_file(names_file()))

@@ -16,7 +16,7 @@ from genima.policy.base import Policy
 from genima.policy.registry import PolicyOptions, load_policy
 from genima.robot.model import RobotModel
 from genima.types import Joints, Observation
-from genima_cli import evaluate_options
+from genima_cli import evaluate
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
 
@@ -61,16 +61,16 @@ def test_eval_takes_any_policy(
     monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
     out = tmp_path / "result.json"
     options = ["--task", "push_button", "--episodes", "1", "--policy", "expert", "--out", str(out)]
-    assert evaluate_options.main(options) == 0
+    assert evaluate.main(options) == 0
     result = json.loads(out.read_text(encoding="utf-8"))
     assert result["policy"] == "expert" and result["successes"] == 1
-    assert evaluate_options.main([*options, "--ensemble", "0.01", "--horizon", "10", "--overwrite"]) == 0
+    assert evaluate.main([*options, "--ensemble", "0.01", "--horizon", "10", "--overwrite"]) == 0
     for wrong, line in (
         (["--policy", "expret"], "unknown"),
         (["--policy", "expert", "--blank-targets"], "only policy"),
     ):
         with pytest.raises(GenimaError, match=line):
-            evaluate_options.main(["--task", "push_button", *wrong])
+            evaluate.main(["--task", "push_button", *wrong])
 
 
 def test_observations_of_the_simulator_hold_the_objects(environment: Environment) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import pytest
 from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima_bringup.node_specs import simulator
-from genima_sim import simulators
 from genima_sim.simulators import SIMULATORS, get_simulator
 
 MINE = '''
@@ -37,16 +34,10 @@ class Mine(Simulator):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path, found, modules = list(simulators.__path__), dict(SIMULATORS._found), set(sys.modules)
-    monkeypatch.setenv("GENIMA_SIMULATORS", str(tmp_path))
-    yield tmp_path
-    simulators.__path__[:] = path
-    SIMULATORS._found.clear()
-    SIMULATORS._found.update(found)
-    for module in set(sys.modules) - modules:
-        if module.startswith("genima_sim.simulators."):
-            del sys.modules[module]
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "simulators").mkdir()
+    monkeypatch.setenv("GENIMA_PATH", str(tmp_path))
+    return tmp_path / "simulators"
 
 
 def test_a_simulator_of_the_users_is_found_by_its_module(folder: Path) -> None:

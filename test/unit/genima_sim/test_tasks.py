@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ros_graph import Graph
 
 from genima.errors import GenimaError
-from genima_sim import tasks
+from genima_cli.__main__ import main
+from genima_interfaces.srv import ResetScene
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
+from genima_sim.sim_node import SimNode
+from genima_sim.simulation import Simulation
 from genima_sim.task import Region, SceneObject, random_placements
 from genima_sim.tasks import DEMO_HZ, TASKS, get_task, scene_objects
 
@@ -59,22 +62,17 @@ class SlideBlock(Task):
 
 
 @pytest.fixture
-def write_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Path]]:
+def write_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
     """Write a module of a task into a folder of the user's."""
-    path, found, modules = list(tasks.__path__), dict(TASKS._found), set(sys.modules)
-    monkeypatch.setenv("GENIMA_TASKS", str(tmp_path))
+    (tmp_path / "tasks").mkdir()
+    monkeypatch.setenv("GENIMA_PATH", str(tmp_path))
 
     def write(name: str, text: str) -> Path:
-        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-        return tmp_path / f"{name}.py"
+        file = tmp_path / "tasks" / f"{name}.py"
+        file.write_text(text, encoding="utf-8")
+        return file
 
-    yield write
-    tasks.__path__[:] = path
-    TASKS._found.clear()
-    TASKS._found.update(found)
-    for module in set(sys.modules) - modules:
-        if module.startswith("genima_sim.tasks."):
-            del sys.modules[module]
+    return write
 
 
 def test_a_task_of_the_users_runs_with_its_expert_in_lock_step(
@@ -118,6 +116,9 @@ def test_a_demo_of_the_users_task_is_recorded(
     (("    radius =", "    size ="), "cannot be imported .TypeError: class Block lacks radius"),
     (("import mujoco", "import nowhere_at_all"), "cannot be imported .ModuleNotFoundError: .*correct .*slide_block.py"),
     (("class SlideBlock", "class"), "cannot be imported .SyntaxError"),
+    (('("slide the block to the left",)', '"slide the block"'), "instructions: no sequence of str"),
+    (('("slide the block to the left",)', '(" ",)'), "instructions: no text"),
+    (("x=(0.45, 0.55)", "x=(0.55, 0.45)"), "region x: no range .0.55, 0.45."),
 ])  # fmt: skip
 def test_an_incomplete_task_is_one_clear_line(
     write_task: Callable[[str, str], Path], change: tuple[str, str], words: str
@@ -139,6 +140,69 @@ def test_a_task_whose_goal_state_holds_at_the_start_is_refused(
         environment.reset("slide_block", 3)
 
 
+SUCCEEDED = 'return state.position("block")[1] > state.placements["block_base"].y + 0.05'
+WAYPOINTS = 'x, y, _ = map(float, positions["block"])'
+PLACE = "super().place(model, data, placement)"
+CODE_FAULTS = [
+    ((SUCCEEDED, 'return state.position("blok")[1] > 0'), "SlideBlock.succeeded failed .KeyError: "),
+    ((SUCCEEDED, "return None"), "SlideBlock.succeeded returned no bool .None"),
+    ((PLACE, "raise RuntimeError('two\\nlines')"), "Block.place failed .RuntimeError: two lines"),
+    (("placement.x, placement.y, 0.0405", "float('nan'), 0, 0"), "placed objects are not at finite positions"),
+    (("size=[0.03, 0.03, 0.04]", "size=[0, 0, 0]"), "the scene cannot be built .ValueError: "),
+    (("size=[0.03, 0.03, 0.04]", "size='large'"), "Block.build failed .TypeError: "),
+    ((WAYPOINTS, "return []"), "SlideBlock.waypoints returned no list of waypoints"),
+    ((WAYPOINTS, "return 1 / 0"), "SlideBlock.waypoints failed .ZeroDivisionError: "),
+    (("0.15), 1.8, 0.0", "float('nan')), 1.8, 0.0"), "SlideBlock.waypoints returned waypoint 0 out of range"),
+    (("y + 0.08, 0.05), 2.0", "y + 9.0, 0.05), 2.0"), "no joint positions put the tip at .*; correct waypoints in"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CODE_FAULTS)
+def test_a_fault_in_code_of_a_task_is_one_line_with_its_file(
+    write_task: Callable[[str, str], Path],
+    recorder: DemoRecorder,
+    tmp_path: Path,
+    change: tuple[str, str],
+    words: str,
+) -> None:
+    assert change[0] in SLIDE_BLOCK
+    file = write_task("slide_block", SLIDE_BLOCK.replace(*change))
+    with pytest.raises(GenimaError, match=f"task slide_block: .*{words}") as caught:
+        recorder.record(tmp_path / "slide_block-0", "slide_block", 0)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "slide_block-0").exists()
+
+
+@pytest.mark.parametrize("command", [
+    ["eval", "--task", "slide_block", "--policy", "expert", "--episodes", "1"],
+    ["record", "--lockstep", "--task", "slide_block", "--episodes", "1", "--workers", "1"],
+])  # fmt: skip
+def test_commands_end_in_one_line_with_the_file(
+    write_task: Callable[[str, str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+) -> None:
+    file = write_task("slide_block", SLIDE_BLOCK.replace(SUCCEEDED, "return 1 / 0"))
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"SlideBlock.succeeded failed (ZeroDivisionError: division by zero); correct {file}" in line
+
+
+def test_the_simulators_node_reports_a_fault_in_code_of_a_task(
+    write_task: Callable[[str, str], Path], graph: Graph, simulation: Simulation
+) -> None:
+    file = write_task("slide_block", SLIDE_BLOCK.replace(SUCCEEDED, "return state.data.time > 0.2 and 1 / 0"))
+    graph.add(SimNode(simulation))
+    answer = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="slide_block", seed=0))
+    assert answer.success, answer.message
+    graph.until(graph.reports_fault("sim_node", f"correct {file}"), "no fault")
+    assert graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=0)).success
+    graph.until(graph.has_no_fault("sim_node"), "the fault stays")
+
+
 def test_a_scene_with_an_unknown_task_is_refused(write_task: Callable[[str, str], Path]) -> None:
     write_task("slide_block", SLIDE_BLOCK.replace("    objects =", '    scene_tasks = ("push_buton",)\n    objects ='))
     with pytest.raises(GenimaError, match="unknown task 'push_buton'.*did you mean push_button"):
@@ -146,8 +210,8 @@ def test_a_scene_with_an_unknown_task_is_refused(write_task: Callable[[str, str]
 
 
 def test_a_folder_of_tasks_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GENIMA_TASKS", "/nowhere/at/all")
-    with pytest.raises(GenimaError, match="GENIMA_TASKS: no such folder ./nowhere/at/all"):
+    monkeypatch.setenv("GENIMA_PATH", "/nowhere/at/all")
+    with pytest.raises(GenimaError, match="GENIMA_PATH: no such folder ./nowhere/at/all"):
         list(TASKS)
 
 

@@ -9,22 +9,43 @@ from pathlib import Path
 
 from genima.errors import GenimaError
 
+USER_PATH = "GENIMA_PATH"
+"""Environment variable with the user's own folders, separated as in PATH."""
+
+
+def user_folders() -> list[Path]:
+    """Return the user's own folders: tasks/, policies/, simulators/, config/ and calibration/ in each.
+
+    Raises:
+        GenimaError: for a folder that does not exist.
+    """
+    folders = [Path(folder).absolute() for folder in os.environ.get(USER_PATH, "").split(os.pathsep) if folder]
+    for folder in folders:
+        if not folder.is_dir():
+            raise GenimaError(f"{USER_PATH}: no such folder ({folder}); set it to folders of your own, or unset it")
+    return folders
+
 
 def shared(*parts: str) -> Path:
     """Return the path of a shared file or folder, e.g. ``shared("config", "robots", "panda.yaml")``.
 
-    Looks in the source tree that this file lies in, then in ``share/genima_bringup`` of every ROS prefix.
+    Looks in the source tree that this file lies in, in the user's own folders, then in ``share/genima_bringup`` of
+    every ROS prefix.
 
     Raises:
         GenimaError: where no such file exists anywhere.
     """
     source_tree = Path(__file__).resolve().parents[4]
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    roots = [source_tree, *(p / "share" / "genima_bringup" for p in (*prefixes, Path(sys.prefix)))]
-    for root in roots:
-        with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a null byte
-            if (path := root.joinpath(*parts)).exists():
-                return path
+    roots = [source_tree, *user_folders(), *(p / "share" / "genima_bringup" for p in (*prefixes, Path(sys.prefix)))]
+    found: list[Path] = []
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a null byte
+        found = [path for root in roots if (path := root.joinpath(*parts)).exists()]
+    users = [path for path in found if any(path.is_relative_to(folder) for folder in user_folders())]
+    if users and users != found[:1]:
+        raise GenimaError(f"{users[0]}: the name is taken ({found[0]}); rename yours")
+    if found:
+        return found[0]
     raise GenimaError(f"{str(Path(*parts))[:200]} not found; looked under {', '.join(map(str, roots))}")
 
 

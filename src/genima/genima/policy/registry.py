@@ -1,31 +1,28 @@
 """Registry of policies: load one by name, or from a checkpoint folder.
 
-To add a policy, write one module with a function ``load(options: PolicyOptions) -> Policy`` and register it in
-:data:`POLICIES`; ``package.module`` in place of a name loads one that is not registered.
+To add a policy, put a module with a function ``load(options: PolicyOptions) -> Policy`` into ``genima/policy/``, or
+into ``policies/`` of a folder in ``GENIMA_PATH`` (:mod:`genima.system.registry`). The policy has the module's name.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from genima.errors import GenimaError
-from genima.io.files import shorten
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.system.registry import Registry, describe
 
 if TYPE_CHECKING:  # genima.policy.spec imports OpenCV and SciPy: too slow for --help
     from genima.policy.base import Policy
 
 GENIMA = "genima"
-POLICIES = {
-    GENIMA: "genima.policy.genima",
-    "expert": "genima_sim.expert_policy",  # by name: imports point downwards only
-    "replay": "genima.data.replay_policy",
-}
-"""Modules by the policy's name."""
+_LOAD = re.compile(r"^def load\(", re.MULTILINE)
 
 
 def _default_views() -> tuple[str, ...]:
@@ -46,22 +43,60 @@ class PolicyOptions:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)  # of policies with a diffusion model
 
 
+def _create(name: str, module: ModuleType) -> Callable[[PolicyOptions], Policy]:
+    if not callable(load := getattr(module, "load", None)):
+        raise GenimaError(f"policy {name}: the module has no function load(options); add it in {module.__file__}")
+    return load
+
+
+def _defines_policy(file: Path) -> bool:
+    """Return whether a module of this package is a policy, without importing it."""
+    return _LOAD.search(file.read_text(encoding="utf-8")) is not None
+
+
+POLICIES: Registry[Callable[[PolicyOptions], Policy]] = Registry(
+    "policy",
+    "genima.policy",
+    "policies",
+    _create,
+    defines=_defines_policy,
+    others={
+        "expert": "genima_sim.expert_policy",
+        "replay": "genima.data.replay_policy",
+    },  # imports point downwards only
+)
+"""Functions that load a policy, by its name."""
+
+
 def require_policy(name: str) -> None:
-    """Raise a GenimaError unless a policy of that name can be loaded; imports nothing slow."""
-    _module_of(name)
+    """Raise a GenimaError unless a policy of that name is registered; imports nothing slow."""
+    if name not in list(POLICIES) and not _is_checkpoint(name):
+        POLICIES.get_or_refuse(name)
 
 
 def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = None) -> Policy:
-    """Load a policy: a name in :data:`POLICIES`, a module of the user's, or a checkpoint folder of GENIMA.
+    """Load a policy: a name in :data:`POLICIES`, or a checkpoint folder of GENIMA.
 
     Raises:
         GenimaError: for an unknown name, and when the policy cannot be loaded.
     """
     options = options or PolicyOptions()
-    if name_or_folder not in POLICIES and _is_checkpoint(name_or_folder):
+    if name_or_folder not in list(POLICIES) and _is_checkpoint(name_or_folder):
         options = replace(options, checkpoint=name_or_folder)
         name_or_folder = GENIMA
-    policy: Policy = importlib.import_module(_module_of(name_or_folder)).load(options)
+    load = POLICIES.get_or_refuse(name_or_folder)
+    try:
+        policy = load(options)
+    except GenimaError:
+        raise
+    except Exception as error:  # a user's policy may raise anything
+        file = POLICIES.file(name_or_folder)
+        raise GenimaError(f"policy {name_or_folder}: cannot be loaded ({describe(error)}); see {file}") from error
+    if missing := [part for part in ("spec", "reset", "predict_chunk") if not hasattr(policy, part)]:
+        file = POLICIES.file(name_or_folder)
+        raise GenimaError(
+            f"policy {name_or_folder}: load returns no policy (it lacks {', '.join(missing)}); see {file}"
+        )
     return policy
 
 
@@ -69,20 +104,3 @@ def _is_checkpoint(folder: str) -> bool:
     from genima.policy.spec import FOLDERS
 
     return bool(folder) and any(os.path.isdir(os.path.join(folder, part)) for part in FOLDERS.values())
-
-
-def _module_of(name: str) -> str:
-    if name in POLICIES:
-        return POLICIES[name]
-    if _is_checkpoint(name):
-        return POLICIES[GENIMA]
-    try:
-        found = "." in name and importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
-        raise GenimaError(
-            f"policy {shorten(repr(name))}: unknown; known are {', '.join(POLICIES)}, a checkpoint folder, or a module "
-            "package.module with a function load"
-        )
-    return name

@@ -1,7 +1,7 @@
 """Simulators, one module each; a cell names its simulator.
 
-To add a simulator, put a module with one subclass of :class:`genima_sim.simulator.Simulator` here, or in a folder that
-the environment variable ``GENIMA_SIMULATORS`` names. The simulator has the module's name.
+To add a simulator, put a module with one subclass of :class:`genima_sim.simulator.Simulator` here, or in
+``simulators/`` of a folder in ``GENIMA_PATH`` (:mod:`genima.system.registry`). The simulator has the module's name.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from genima.errors import GenimaError
-from genima_sim.registry import Registry
+from genima.system.registry import Registry, only_class
 from genima_sim.simulator import Simulator
 
 if TYPE_CHECKING:
     from genima.cell import Cell
 
-SIMULATORS = Registry("simulator", __name__, Simulator, "GENIMA_SIMULATORS")  # type: ignore[type-abstract]
+SIMULATORS = Registry(
+    "simulator",
+    __name__,
+    "simulators",
+    only_class("simulator", Simulator),  # type: ignore[type-abstract]
+)
 
 
 def get_simulator(cell: Cell, real_time: bool = False) -> Simulator:

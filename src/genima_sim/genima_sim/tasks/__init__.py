@@ -1,18 +1,18 @@
 """Simulated tasks, one module each.
 
-To add a task, put a module with one subclass of :class:`genima_sim.task.Task` here, or in a folder that the environment
-variable ``GENIMA_TASKS`` names. The task has the module's name.
+To add a task, put a module with one subclass of :class:`genima_sim.task.Task` here, or in ``tasks/`` of a folder in
+``GENIMA_PATH`` (:mod:`genima.system.registry`). The task has the module's name.
 """
 
 from __future__ import annotations
 
-from genima_sim.registry import Registry
+from genima.system.registry import Registry, only_class
 from genima_sim.task import SceneObject, Task
 
 DEMO_HZ = 20  # observations and commands per second of simulated demos
 DEMO_SEED = 100_000  # of the first demo: evaluations count from 0, and never share a seed with demos
 
-TASKS = Registry("task", __name__, Task, "GENIMA_TASKS")  # type: ignore[type-abstract]
+TASKS = Registry("task", __name__, "tasks", only_class("task", Task))  # type: ignore[type-abstract]
 
 
 def get_task(name: str) -> Task:

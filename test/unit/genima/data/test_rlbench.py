@@ -34,7 +34,7 @@ from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_cli import episodes as cli
-from genima_cli import evaluate_options
+from genima_cli import evaluate
 from genima_sim.rlbench.environment import RLBenchEnvironment
 from genima_sim.rlbench.tasks import EPISODES, RATE, ROBOT, STEPS, TASKS
 
@@ -488,7 +488,7 @@ def test_equal_seeds_are_equal_episodes(environment) -> None:
 
 
 def test_the_papers_tasks_and_rule() -> None:
-    assert len(TASKS) == len(set(TASKS)) == 25 and EPISODES == evaluate_options.Evaluate("open_box").episodes == 50
+    assert len(TASKS) == len(set(TASKS)) == 25 and EPISODES == evaluate.Evaluate("open_box").episodes == 50
 
 
 def test_without_rlbench_it_is_told_how_to_install_it() -> None:
@@ -502,10 +502,10 @@ def test_evaluation_scores_0_or_100(monkeypatch, checkpoint_folder, tmp_path) ->
     out, trained = tmp_path / "result.json", save_checkpoints(tmp_path / "trained", of=ROBOT)
     arguments = ["--task", "open_box", "--cell", "sim_rlbench", "--checkpoint", str(trained)]
     brief = ["--episodes", "2", "--time-limit", "0.5", "--blank-targets", "--out", str(out)]
-    assert evaluate_options.main([*arguments, *brief]) == 0
+    assert evaluate.main([*arguments, *brief]) == 0
     result = json.loads(out.read_text())
     assert (result["cell"], result["score"], result["episodes"]) == ("sim_rlbench", 100 * result["successes"] / 2, 2)
     with pytest.raises(GenimaError, match="was trained with a robotiq_2f140, not the franka_hand"):
-        evaluate_options.main([*arguments[:-1], str(checkpoint_folder)])
+        evaluate.main([*arguments[:-1], str(checkpoint_folder)])
     with pytest.raises(GenimaError, match="none of the paper's tasks"):
-        evaluate_options.main(["--task", "take_lid_off", "--cell", "sim_rlbench"])
+        evaluate.main(["--task", "take_lid_off", "--cell", "sim_rlbench"])

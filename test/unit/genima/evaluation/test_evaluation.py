@@ -22,7 +22,7 @@ from genima.evaluation import BlankTargets, Success
 from genima.io.files import atomic_write
 from genima.policy.genima import load_pair
 from genima.types import Joints, Observation
-from genima_cli import evaluate_options
+from genima_cli import evaluate
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
 
@@ -90,7 +90,7 @@ def evaluated(checkpoint_folder: Path, tmp_path: Path, shared: None) -> Evaluate
     def run(*arguments: str, task: str = "push_button") -> dict[str, Any]:
         out = tmp_path / "results" / "result.json"
         options = ["--task", task, "--checkpoint", str(checkpoint_folder), "--out", str(out), "--overwrite", *arguments]
-        assert evaluate_options.main(options) == 0
+        assert evaluate.main(options) == 0
         return dict(json.loads(out.read_text(encoding="utf-8")))
 
     return run
@@ -171,7 +171,7 @@ def test_bad_input_is_one_clear_line_and_leaves_no_file(
 ) -> None:
     good = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--out", str(tmp_path / "result.json")]
     with pytest.raises(GenimaError) as caught:
-        evaluate_options.main([*good, *arguments])
+        evaluate.main([*good, *arguments])
     assert named in str(caught.value) and "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -181,7 +181,7 @@ def test_arguments_that_cannot_be_read_end_with_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        evaluate_options.main(arguments)
+        evaluate.main(arguments)
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
 
@@ -245,12 +245,12 @@ def test_an_interrupted_evaluation_keeps_what_it_has_and_the_same_command_resume
     options += ["--out", str(out)]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        assert evaluate_options.main([*options, "--episodes", "4"]) == 130
+        assert evaluate.main([*options, "--episodes", "4"]) == 130
         assert json.loads(out.read_text(encoding="utf-8"))["seeds"] == [0, 1]
         interrupt_at = -1
         with pytest.raises(GenimaError, match="of another run .horizon: 20, not 7"):
-            evaluate_options.main([*options, "--episodes", "4", "--horizon", "7"])
-        assert evaluate_options.main([*options, "--episodes", "4"]) == 0
+            evaluate.main([*options, "--episodes", "4", "--horizon", "7"])
+        assert evaluate.main([*options, "--episodes", "4"]) == 0
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -266,5 +266,5 @@ def test_a_file_that_is_no_result_is_neither_continued_nor_replaced(
     out.write_text('{"mine": 1}')
     options = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--time-limit", "0.02"]
     with pytest.raises(GenimaError, match="notes.json"):
-        evaluate_options.main([*options, "--episodes", "1", "--out", str(out), *overwrite])
+        evaluate.main([*options, "--episodes", "1", "--out", str(out), *overwrite])
     assert out.read_text(encoding="utf-8") == '{"mine": 1}'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,20 +44,54 @@ def observation(stamp: float, instruction: str = "wave") -> Observation:
     return Observation(stamp, {}, Joints(stamp, PANDA.home, 1.0), instruction)
 
 
-@pytest.mark.parametrize("module", POLICIES.values())
-def test_every_registered_module_loads_a_policy(module: str) -> None:
-    assert callable(importlib.import_module(module).load)
+def test_policies_of_the_project_are_found_by_their_modules() -> None:
+    assert list(POLICIES) == ["expert", "genima", "replay"] and all(map(callable, POLICIES.values()))
 
 
-def test_a_policy_is_added_by_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_policies").mkdir()
-    (tmp_path / "my_policies" / "stay.py").write_text(USERS, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    require_policy("my_policies.stay")
-    policy = load_policy("my_policies.stay", PolicyOptions(robot="panda"))
+@pytest.fixture
+def write_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Write the module of the policy `stay` into a folder of the user's."""
+    (tmp_path / "policies").mkdir()
+    monkeypatch.setenv("GENIMA_PATH", str(tmp_path))
+
+    def write(text: str) -> Path:
+        file = tmp_path / "policies" / "stay.py"
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return write
+
+
+def test_a_policy_is_added_by_one_module(write_policy: Callable[[str], Path]) -> None:
+    write_policy(USERS)
+    require_policy("stay")
+    policy = load_policy("stay", PolicyOptions(robot="panda"))
     assert policy.spec.robot == "panda" and policy.predict_chunk(observation(1.0)).stamp == 1.0
-    monkeypatch.setitem(POLICIES, "stay", "my_policies.stay")
-    assert load_policy("stay").spec == policy.spec
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    (("def load", "def make"), "the module has no function load"),
+    (("import numpy", "import nowhere_at_all as numpy; import numpy"), "cannot be imported .ModuleNotFoundError"),
+    (("return Stay", "return str"), "load returns no policy .it lacks spec, reset, predict_chunk"),
+    (("return Stay(options.robot)", "return {}[0]"), "cannot be loaded .KeyError: 0"),
+])  # fmt: skip
+def test_a_policy_that_is_incomplete_is_one_line_with_its_file(
+    write_policy: Callable[[str], Path], change: tuple[str, str], line: str
+) -> None:
+    assert change[0] in USERS
+    file = write_policy(USERS.replace(*change))
+    with pytest.raises(GenimaError, match=f"policy stay: .*{line}") as caught:
+        load_policy("stay", PolicyOptions(robot="panda"))
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names_of_the_project_are_taken(write_policy: Callable[[str], Path]) -> None:
+    file = write_policy(USERS)
+    file.rename(file.with_name("replay.py"))
+    with pytest.raises(
+        GenimaError, match="policy replay: the name is taken .genima.data.replay_policy.; rename .*replay.py"
+    ):
+        load_policy("stay")
 
 
 def test_a_checkpoint_folder_is_genima(checkpoint_folder: Path) -> None:
@@ -68,9 +102,11 @@ def test_a_checkpoint_folder_is_genima(checkpoint_folder: Path) -> None:
         assert isinstance(policy, GenimaPolicy)
 
 
-@pytest.mark.parametrize("name", ["", "genma", "no.such.module", "..", "nowhere/folder", "x" * 500, "expert.", "\n"])
+@pytest.mark.parametrize(
+    "name", ["", "genma", "no.such.module", "spec", "..", "nowhere/folder", "x" * 500, "expert.", "\n"]
+)
 def test_an_unknown_policy_is_one_line(name: str) -> None:
-    with pytest.raises(GenimaError, match="policy .*unknown; known are genima, expert, replay") as caught:
+    with pytest.raises(GenimaError, match="unknown policy .*; known: expert, genima, replay") as caught:
         require_policy(name)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     with pytest.raises(GenimaError, match="unknown"):

@@ -12,7 +12,7 @@ from genima.errors import GenimaError
 from genima.policy import temporal_ensemble
 from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.types import ActionChunk
-from genima_cli import evaluate_options
+from genima_cli import evaluate
 from genima_sim.environment import Environment
 
 K, PERIOD = 20, 0.05
@@ -90,9 +90,9 @@ def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each
         "--task", "push_button", "--checkpoint", str(checkpoint_folder), "--episodes", "2", "--time-limit", "0.4",
         "--horizon", "4", "--out", str(out),
     ]  # fmt: skip
-    assert evaluate_options.main(options) == 0
+    assert evaluate.main(options) == 0
     assert not made and json.loads(out.read_text())["ensemble"] is None
-    assert evaluate_options.main([*options, "--ensemble", "0.01", "--overwrite"]) == 0
+    assert evaluate.main([*options, "--ensemble", "0.01", "--overwrite"]) == 0
     assert made == [(0.01, 1), (0.01, 2)] * 2 and json.loads(out.read_text())["ensemble"] == 0.01
 
 
@@ -104,4 +104,4 @@ def test_an_ensemble_that_averages_nothing_is_refused(
     checkpoint_folder: Path, arguments: list[str], named: str
 ) -> None:
     with pytest.raises(GenimaError, match=named):
-        evaluate_options.main(["--task", "push_button", "--checkpoint", str(checkpoint_folder), *arguments])
+        evaluate.main(["--task", "push_button", "--checkpoint", str(checkpoint_folder), *arguments])
