@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from one_thread import OneThread
 from ros_graph import Graph
 
 from genima.errors import GenimaError
 from genima_cli.__main__ import main
 from genima_interfaces.srv import ResetScene
+from genima_sim import demo_recorder
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.sim_node import SimNode
@@ -186,6 +188,7 @@ def test_commands_end_in_one_line_with_the_file(
 ) -> None:
     file = write_task("slide_block", SLIDE_BLOCK.replace(SUCCEEDED, "return 1 / 0"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo_recorder, "WorkerPool", OneThread)
     assert main(command) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"SlideBlock.succeeded failed (ZeroDivisionError: division by zero); correct {file}" in line
