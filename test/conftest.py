@@ -12,7 +12,9 @@ import pytest
 import rclpy
 import torch
 from domains import free_domain
+from hypothesis import HealthCheck, settings
 from machine import MachineWatch, WakeUpProbe
+from mutation import ALL
 from one_thread import render_in_a_thread
 from random_base import random_base
 from ros_graph import Graph
@@ -31,6 +33,15 @@ from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.simulation import Simulation
 
+# No deadlines, which a busy machine misses; the same examples in every daily run, new ones every night.
+settings.register_profile(
+    "genima",
+    deadline=None,
+    derandomize=ALL not in os.environ,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("genima")
 torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 
 

@@ -30,7 +30,7 @@ ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
 
 
 @pytest.mark.parametrize("robot", ROBOTS, ids=lambda robot: robot.name)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_what_keeps_the_limits_has_no_violations_and_what_breaks_one_has(robot: RobotModel, seed: int) -> None:
     rng = np.random.default_rng(seed)

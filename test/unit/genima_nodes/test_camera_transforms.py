@@ -48,7 +48,7 @@ def tree(*transforms: tuple[str, str, np.ndarray]) -> FrameTree:
 
 
 @given(poses, poses, poses)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_link_hangs_where_the_optical_frame_then_is_as_calibrated(wanted: Any, one: Any, two: Any) -> None:
     driver = tree((LINK, COLOR, one), (COLOR, OPTICAL, two))
     (hanging,) = attach_camera(driver, "panda_link0", OPTICAL, wanted)

@@ -86,7 +86,7 @@ def open_scene(names_file: Callable[..., Path]) -> Iterator[Callable[..., Coppel
 # -------------------------------------------------------------------------------------------------- where the arm is
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31))
 def test_the_base_is_found_from_the_joints_axes_alone(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -233,7 +233,7 @@ def test_nobody_there_is_told_in_one_line(unused_port: int) -> None:
     start = time.monotonic()
     with pytest.raises(Unreachable, match=f"no CoppeliaSim answers at tcp://127.0.0.1:{unused_port}: start it"):
         Connection("127.0.0.1", unused_port, timeout=0.2)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # s; well under 1 on a quiet machine
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from recorded_messages import compressed, raw, record, table
@@ -96,7 +96,6 @@ def test_the_difference_does_not_depend_on_the_resolution(environment: Environme
     assert small == pytest.approx(large, rel=0.1)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
 def test_any_two_pictures_differ_by_a_share(h: int, w: int, seed: int) -> None:
     was, is_now = np.random.default_rng(seed).integers(0, 256, (2, h, w, 3), dtype=np.uint8)

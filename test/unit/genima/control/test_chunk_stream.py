@@ -211,7 +211,7 @@ def test_senseless_modes_are_refused(arguments: dict[str, Any]) -> None:
         ChunkStream(PANDA, RATE, **arguments)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), jump=st.floats(0, 3))
 def test_whatever_the_chunks_the_stream_keeps_the_limits(seed: int, jump: float) -> None:
     rng = np.random.default_rng(seed)
@@ -229,7 +229,7 @@ def test_whatever_the_chunks_the_stream_keeps_the_limits(seed: int, jump: float)
     assert max(over_limits(heard), default=0) <= 1 + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), period=st.sampled_from([0.005, 0.01, 0.02, 0.05]))
 def test_a_motion_beside_its_limits_never_crosses_them(seed: int, period: float) -> None:
     rng = np.random.default_rng(seed)

@@ -311,7 +311,7 @@ def test_reasons_are_counted(bench: Bench) -> None:
     assert bench.guard.counts.total() == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     wildness=st.sampled_from([0.01, 0.1, 0.3, 1.0, 10.0]),
@@ -360,7 +360,7 @@ def test_whatever_comes_in_the_limits_hold(seed: int, wildness: float, robot: Ro
         assert np.all(velocities >= low - 1e-6) and np.all(velocities <= high + 1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 @example(seed=56764629)  # leaves and comes back on its way to a rest inside, if only the rest is looked at
 def test_the_arm_stays_in_its_workspace(seed: int) -> None:

@@ -92,7 +92,7 @@ def play(robot: RobotModel, commands: list[Command], arrives: Callable[[int], bo
 
 @pytest.mark.parametrize("name", ROBOTS)
 @pytest.mark.parametrize("rate", [50.0, 200.0])
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**31), end=st.integers(10, 150), refused=st.booleans())
 def test_a_stream_that_ends_anywhere_ends_in_a_stop_within_the_limits(
     name: str, rate: float, seed: int, end: int, refused: bool
@@ -106,7 +106,7 @@ def test_a_stream_that_ends_anywhere_ends_in_a_stop_within_the_limits(
 
 @pytest.mark.parametrize("name", ROBOTS)
 @pytest.mark.parametrize("rate", [50.0, 200.0])
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(
     seed=st.integers(0, 2**31),
     gaps=st.lists(st.tuples(st.integers(5, 140), st.integers(1, 40)), min_size=1, max_size=4),

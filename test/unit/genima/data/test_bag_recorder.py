@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import SeekingReader, make_reader
 from mcap.writer import Writer
@@ -478,7 +478,7 @@ def _mended(folder: Path, expected: int) -> RepairResult | None:
     return repaired
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_file_cut_anywhere_keeps_every_message_of_its_chunks(
     data: st.DataObject, whole: bytes, chunk_ends: list[tuple[int, int]], unfinished: Callable[[bytes], Path]
@@ -491,7 +491,7 @@ def test_a_file_cut_anywhere_keeps_every_message_of_its_chunks(
     shutil.rmtree(folder.parent.parent)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(data=st.data(), garbage=st.binary(min_size=1, max_size=300) | st.just(bytes(5000)))
 def test_garbage_at_the_end_is_cut(
     data: st.DataObject,

@@ -535,10 +535,10 @@ def test_lying_sizes_and_times_are_one_line_in_no_time(
         place = data.index(struct.pack("<Q", content.messages[5].log_ns), 3000)
         data[place : place + 8] = struct.pack("<Q", 2**63 + 5)
     folder = content.write(tmp_path / "demo", {"a.mcap": bytes(data)})
-    start, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for read in everything(folder, robot):
         require_clean(read, what)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # kB
 
 

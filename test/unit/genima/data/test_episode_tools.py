@@ -259,7 +259,7 @@ def test_a_still_image_of_a_resting_arm_is_not_frozen(tmp_path: Path, robot: Rob
 # ---------------------------------------------------------------------------------------------------------------- rest
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     pieces=st.lists(st.floats(0.7, 2.0), min_size=2, max_size=7),
     rests_first=st.booleans(),

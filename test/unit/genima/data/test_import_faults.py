@@ -154,11 +154,11 @@ def read_all(folder: Path, **options: Any) -> None:
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
     """Every test here is quick and takes little memory, whatever is in the files."""
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     yield
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 1500, f"took {grown:.0f} MB"
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
 
 
 def test_a_demo_of_another_dataset_in_its_place_is_not_taken_for_one_of_this(

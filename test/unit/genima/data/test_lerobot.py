@@ -293,7 +293,7 @@ def found_by_number(shown: NDArray[np.int64], wanted: float, fps: int) -> int:
     return next(i for i, time in enumerate(shown) if time >= round(number / fps * 1e6))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 10**6),
     length=st.integers(3, 120),

@@ -288,14 +288,14 @@ def record(*state: bytes) -> bytes:
 def test_hostile_pickles_take_neither_memory_nor_time(tmp_path, content: bytes, words: str | None) -> None:
     file = tmp_path / "low_dim_obs.pkl"
     file.write_bytes(content)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     if words is None:
         assert plain_pickle.as_array(plain_pickle.load(file, ()), (7,)) is None
     else:
         with pytest.raises(GenimaError, match=words) as error:
             plain_pickle.load(file, ())
         assert "\n" not in str(error.value)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10
 
 

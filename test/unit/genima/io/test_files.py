@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -64,17 +65,20 @@ def test_valid_yaml_is_read_and_integers_count_as_floats(tmp_path: Path) -> None
         ("x" * 2_000_000, "too large"),
         ("", "a.yaml: .*"),
     ],
+    ids=itertools.count(),  # some texts are huge
 )
 def test_malformed_yaml_is_one_line_within_seconds(tmp_path: Path, text: str, problem: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(GenimaError, match=problem) as caught:
         load(tmp_path / "a.yaml", text)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert "a.yaml" in str(caught.value) and len(str(caught.value)) < 500 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a": NaN}', '{"a": Infinity}', '{"a": 1, "a": 2}', "[" * 100_000, '{"a": ' + "9" * 6000 + "}", "", "{"]
+    "text",
+    ['{"a": NaN}', '{"a": Infinity}', '{"a": 1, "a": 2}', "[" * 100_000, '{"a": ' + "9" * 6000 + "}", "", "{"],
+    ids=itertools.count(),
 )
 def test_malformed_json_is_one_line(text: str) -> None:
     with pytest.raises(GenimaError, match="^manifest: "):

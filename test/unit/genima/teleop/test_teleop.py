@@ -67,7 +67,7 @@ def leader_file(folder: Path, **changes: object) -> Path:
     st.lists(st.floats(-4, 4), min_size=N, max_size=N),
     st.permutations(range(N)),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_leader_is_matched_by_name_and_scaled_turned_and_shifted(tmp_path_factory, rows, positions, order) -> None:
     joints = [{"name": name, "sign": s, "scale": k, "offset": o} for name, (s, k, o) in zip(NAMES, rows, strict=True)]
     leader = LeaderMapping.load(leader_file(tmp_path_factory.mktemp("leader"), joints=joints), PANDA)
@@ -347,7 +347,7 @@ def test_the_clutch_lets_the_leader_be_moved_elsewhere() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.0005, 0.09), st.integers(0, N - 1), st.floats(-1, 1)), min_size=5, max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps) -> None:
     follower, stamp, there = Follower(), 0.0, PANDA.home + 0.4
     follower.mirror.start()
@@ -657,7 +657,7 @@ def tip(positions: np.ndarray) -> np.ndarray:
 
 
 @given(st.lists(st.floats(-0.08, 0.08), min_size=3, max_size=3), st.lists(st.floats(-0.4, 0.4), min_size=3, max_size=3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_tip_goes_as_it_is_pushed(linear: list[float], angular: list[float]) -> None:
     jog = CartesianJog(PANDA)
     before = tip(jog.positions)
