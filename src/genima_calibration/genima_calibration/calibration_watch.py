@@ -11,7 +11,6 @@ It never commands the robot. A fault names the moved camera, and lasts until thr
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +27,7 @@ from genima_calibration.stationary_detector import is_slow
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
-from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.node_process import FILMING_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.worker_thread import WorkerThread
 
@@ -124,10 +123,4 @@ class CalibrationWatchNode(Node):
                 self._diagnostics.clear_fault(f"camera {view}")
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(CalibrationWatchNode, args, FILMING_NICENESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(CalibrationWatchNode, FILMING_NICENESS)

@@ -13,7 +13,6 @@ starts unasked.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -47,7 +46,7 @@ from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.guarded_arm import GuardedArm
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.latest_value import LatestValue
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY, starting_in_background
 from genima_nodes.ros.services import answer_service
 from genima_nodes.ros.transform_messages import transform_message
@@ -408,10 +407,4 @@ class CalibratorNode(Node):
         self._status.publish(status)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(CalibratorNode, args, CONTROL_NICENESS, real_time=True, role="calibrator")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(CalibratorNode, CONTROL_NICENESS, real_time=True, role="calibrator")

@@ -5,7 +5,6 @@ The controller's interface is read from ``config/backends``. Without valid comma
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -25,7 +24,7 @@ from genima_nodes.drivers.controller_messages import controller_target
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.advice import call
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 
 _TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -230,10 +229,4 @@ class ArmAdapterNode(Node):
             self._diagnostics.clear_fault(about)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(ArmAdapterNode, args, CONTROL_NICENESS, real_time=True, role="robot")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(ArmAdapterNode, CONTROL_NICENESS, real_time=True, role="robot")

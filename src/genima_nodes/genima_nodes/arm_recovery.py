@@ -6,7 +6,6 @@ error, activates the component, and switches the controllers on again, the one t
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +27,7 @@ from genima.robot.backend import ArmBackend
 from genima_nodes.ros import parameters
 from genima_nodes.ros.advice import call
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import run
+from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
 
@@ -264,10 +263,4 @@ def _named(errors: Any) -> list[str]:
     return [name for name in errors.get_fields_and_field_types() if getattr(errors, name)]
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(ArmRecoveryNode, args, executor=SingleThreadedExecutor)  # the other cannot await before rclpy 7.1.9
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(ArmRecoveryNode, executor=SingleThreadedExecutor)  # the other cannot await before rclpy 7.1.9

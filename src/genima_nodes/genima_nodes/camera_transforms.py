@@ -7,7 +7,6 @@ and both are published. A camera that has a parent already is left alone, as a f
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -25,7 +24,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_nodes.ros import messages, parameters
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import run
+from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.transform_messages import transform_from, transform_message
 
@@ -168,10 +167,4 @@ class CameraTransformsNode(Node):
         self._publisher.publish(TFMessage(transforms=[message(h.parent, h.child, h.T_parent_child) for h in hangings]))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(CameraTransformsNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(CameraTransformsNode)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from genima.doctor import Finding, Status
 from genima_nodes.ros import parameters, qos
-from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.node_process import FILMING_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.topic_listener import CHECKUP, TopicListener
 
@@ -47,10 +45,4 @@ class CheckupNode(TopicListener):
         return DiagnosticStatus(level=_LEVELS[finding.status], name=f"{own}: {name}", message=words)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(CheckupNode, args, FILMING_NICENESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(CheckupNode, FILMING_NICENESS)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import socket
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from sensor_msgs.msg import TimeReference
 
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import run
+from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.paced_thread import STEADY
 
 _REQUEST_PERIOD = 0.5  # s between questions
@@ -134,10 +133,4 @@ class ClockWatchNode(Node):
                 self._diagnostics.clear_fault(about)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(ClockWatchNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(ClockWatchNode)

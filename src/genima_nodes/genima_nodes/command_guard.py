@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from genima_nodes.ros.advice import call
 from genima_nodes.ros.clock import StampClock
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
 
 SOURCES = (SelectSource.Request.CONTROLLER, SelectSource.Request.TELEOP, SelectSource.Request.CALIBRATOR)
@@ -266,10 +265,4 @@ class CommandGuardNode(Node):
         return True
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(CommandGuardNode, args, CONTROL_NICENESS, real_time=True, role="command_guard")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(CommandGuardNode, CONTROL_NICENESS, real_time=True, role="command_guard")

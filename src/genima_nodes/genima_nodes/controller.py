@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +31,7 @@ from genima_nodes.ros.clock import StampClock
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.latest_value import LatestValue
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import INFERENCE, STEADY, PacedThread, schedule_in_real_time
 from genima_nodes.ros.trajectory_messages import chunk_from, chunk_message
 
@@ -331,10 +330,4 @@ def _load_controller(checkpoint: str, device: str, threads: int) -> Controller:
     return Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(ControllerNode, args, CONTROL_NICENESS, real_time=True, role="controller")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(ControllerNode, CONTROL_NICENESS, real_time=True, role="controller")

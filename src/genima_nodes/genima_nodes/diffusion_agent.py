@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import Any
@@ -21,7 +20,7 @@ from genima.types import DrawnTarget
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import DRAWING_NICENESS, run
+from genima_nodes.ros.node_process import DRAWING_NICENESS, node_main
 from genima_nodes.ros.observation_synchronizer import ObservationSynchronizer, TimedObservation
 from genima_nodes.ros.paced_thread import schedule_in_background
 from genima_nodes.ros.sampling_parameters import sampling_options
@@ -106,10 +105,4 @@ class DiffusionAgentNode(Node):
                 self._view_publishers[view].publish(message)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(DiffusionAgentNode, args, DRAWING_NICENESS, real_time=True, role="diffusion_agent")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(DiffusionAgentNode, DRAWING_NICENESS, real_time=True, role="diffusion_agent")

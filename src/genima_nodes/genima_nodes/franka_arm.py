@@ -7,7 +7,6 @@ One thread accesses the robot, a thousand times a second. A stop of the arm also
 from __future__ import annotations
 
 import array
-import sys
 import time
 from concurrent.futures import Future
 from typing import Any
@@ -25,7 +24,7 @@ from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.advice import call
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.latest_value import LatestValue
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
 from genima_nodes.ros.services import answer_service
 
@@ -193,10 +192,4 @@ class FrankaArmNode(Node):
         self._sent.tick()
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(FrankaArmNode, args, CONTROL_NICENESS, real_time=True, role="robot")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(FrankaArmNode, CONTROL_NICENESS, real_time=True, role="robot")

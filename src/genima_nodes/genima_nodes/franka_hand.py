@@ -6,7 +6,6 @@ It subscribes to the gripper's part of `joint_command`, and publishes the grippe
 from __future__ import annotations
 
 import array
-import sys
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -22,7 +21,7 @@ from genima_nodes.drivers.libfranka_hand import FrankaHand
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.latest_value import LatestValue
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.services import answer_service
 
 _PERIOD = 0.03  # s between two states
@@ -111,10 +110,4 @@ class FrankaHandNode(Node):
         self._sent.tick()
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(FrankaHandNode, args, CONTROL_NICENESS, role="gripper")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(FrankaHandNode, CONTROL_NICENESS, role="gripper")

@@ -6,7 +6,6 @@ replaces it at once. Nothing is sent before the guard's first command: the gripp
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from genima.robot.backend import GripperAction, GripperBackend
 from genima.robot.model import limit_fraction
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
 
@@ -247,10 +246,4 @@ class GripperAdapterNode(Node):
             self._goal = None
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(GripperAdapterNode, args, CONTROL_NICENESS, role="gripper")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(GripperAdapterNode, CONTROL_NICENESS, role="gripper")

@@ -5,7 +5,6 @@ It stays at the follower's joints until the follower mirrors it, and moves on fr
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from genima_interfaces.msg import TeleopStatus
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 
 _STALE = 0.2  # s after which a twist expires
@@ -131,10 +130,4 @@ class JogNode(Node):
         self._published.tick()
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(JogNode, args, CONTROL_NICENESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(JogNode, CONTROL_NICENESS)

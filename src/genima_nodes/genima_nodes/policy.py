@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from typing import Any
@@ -24,7 +23,7 @@ from genima.types import ActionChunk, Joints, Observation
 from genima_interfaces.msg import SceneStatus
 from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import DRAWING_NICENESS, run
+from genima_nodes.ros.node_process import DRAWING_NICENESS, node_main
 from genima_nodes.ros.observation_synchronizer import ObservationSynchronizer, TimedObservation
 from genima_nodes.ros.paced_thread import schedule_in_background
 from genima_nodes.ros.sampling_parameters import sampling_options
@@ -136,10 +135,4 @@ def _warm_up(policy: Policy) -> None:
     policy.reset()
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(PolicyNode, args, DRAWING_NICENESS, real_time=True, role="policy")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(PolicyNode, DRAWING_NICENESS, real_time=True, role="policy")

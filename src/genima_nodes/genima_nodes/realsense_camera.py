@@ -5,7 +5,6 @@ Images are published by a thread of their own. An unplugged camera is a fault un
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from genima.errors import GenimaError
 from genima_nodes.drivers.librealsense_camera import OPTIONS, ColorCamera, ColorProfile, Frame, Opened
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.node_process import FILMING_NICENESS, node_main
 from genima_nodes.ros.transform_messages import transform_message
 
 _WAIT = 0.2  # s: how long the end may have to wait for an image
@@ -151,10 +150,4 @@ class RealSenseCameraNode(Node):
         self._info.publish(self._info_message)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(RealSenseCameraNode, args, FILMING_NICENESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(RealSenseCameraNode, FILMING_NICENESS)

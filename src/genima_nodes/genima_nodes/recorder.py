@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import shutil
-import sys
 import threading
 import time
 from functools import partial
@@ -37,7 +36,7 @@ from genima_interfaces.msg import RecorderStatus
 from genima_interfaces.srv import StartEpisode
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater, TopicStats
-from genima_nodes.ros.node_process import run
+from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.paced_thread import STEADY, starting_in_background
 from genima_nodes.ros.services import answer_service
 from genima_nodes.ros.worker_thread import WorkerThread
@@ -331,10 +330,4 @@ def _episode_files(cell: Cell, views: list[str]) -> dict[str, str]:
     return texts
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(RecorderNode, args, real_time=True, role="recorder")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(RecorderNode, real_time=True, role="recorder")

@@ -6,7 +6,6 @@ starts the replay.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from std_srvs.srv import Trigger
@@ -18,7 +17,7 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.system.command_line import REPLAY_SPEED
 from genima_nodes.ros import parameters
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.services import answer_service
 from genima_nodes.ros.trajectory_leader import TrajectoryLeader
 
@@ -58,10 +57,4 @@ class ReplayNode(TrajectoryLeader):
         return f"plays for {self._episode.seconds:.1f} s"
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(ReplayNode, args, CONTROL_NICENESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(ReplayNode, CONTROL_NICENESS)

@@ -6,7 +6,6 @@ text above the arm.
 
 from __future__ import annotations
 
-import sys
 import time
 
 from builtin_interfaces.msg import Duration
@@ -25,7 +24,7 @@ from genima.robot.model import RobotModel
 from genima.types import ActionChunk
 from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.node_process import FILMING_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.trajectory_messages import chunk_from
 
@@ -132,10 +131,4 @@ def _point(place: NDArray) -> Point:
     return Point(x=x, y=y, z=z)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(RvizMarkersNode, args, FILMING_NICENESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(RvizMarkersNode, FILMING_NICENESS)

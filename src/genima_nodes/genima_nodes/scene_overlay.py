@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from genima_interfaces.msg import SceneDifference
 from genima_interfaces.srv import ShowEpisode
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater, TopicStats
-from genima_nodes.ros.node_process import FILMING_NICENESS, run
+from genima_nodes.ros.node_process import FILMING_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.services import answer_service
 
@@ -190,10 +189,4 @@ class SceneOverlayNode(Node):
         return f"{self._picture.absolute()} is written"
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(SceneOverlayNode, args, FILMING_NICENESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(SceneOverlayNode, FILMING_NICENESS)

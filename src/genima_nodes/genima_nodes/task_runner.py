@@ -5,7 +5,6 @@ A new task replaces the running one. The simulator decides whether a task succee
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from genima_interfaces.msg import GuardStatus, NodeStatus, SceneStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater, measurements
-from genima_nodes.ros.node_process import run
+from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.paced_thread import STEADY
 
 _TICK = 0.05  # s
@@ -257,11 +256,5 @@ class TaskRunnerNode(Node):
         return "" if response.success else response.message
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    # the other executor cannot await before rclpy 7.1.9
-    return run(TaskRunnerNode, args, executor=SingleThreadedExecutor, role="task_runner")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+# the other executor cannot await before rclpy 7.1.9
+main = node_main(TaskRunnerNode, executor=SingleThreadedExecutor, role="task_runner")

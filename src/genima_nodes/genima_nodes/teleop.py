@@ -6,7 +6,6 @@ does not follow, nothing is commanded, and the guard holds the arm; a command wi
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,7 +28,7 @@ from genima_interfaces.srv import SelectSource
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.services import answer_service
 
@@ -296,10 +295,4 @@ class TeleopNode(Node):
         self._status.publish(status)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(TeleopNode, args, CONTROL_NICENESS, real_time=True, role="teleop")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(TeleopNode, CONTROL_NICENESS, real_time=True, role="teleop")

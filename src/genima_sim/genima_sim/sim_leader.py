@@ -6,8 +6,6 @@ demo, `leader/approach` moves it to the start (demos that start with a failed gr
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from numpy.typing import NDArray
 from std_srvs.srv import Trigger
@@ -16,7 +14,7 @@ from genima.control.joint_trajectory import JointTrajectory
 from genima.errors import GenimaError
 from genima_interfaces.msg import SceneStatus
 from genima_nodes.ros import qos
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.services import answer_service
 from genima_nodes.ros.trajectory_leader import Stage, TrajectoryLeader
 from genima_sim.demo_starts import Demo
@@ -94,10 +92,4 @@ def _joint_trajectory(start: NDArray[np.float64], plan: Trajectory) -> JointTraj
     return JointTrajectory(times, np.vstack([start, plan.positions]), np.append(plan.gripper, plan.gripper[-1]))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(ExpertLeader, args, CONTROL_NICENESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(ExpertLeader, CONTROL_NICENESS)

@@ -6,7 +6,6 @@ rendering, up to the parameter ``camera_backlog``: 0 for a policy, which needs t
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from genima.cameras.calibration_board import CalibrationBoard
 from genima.errors import GenimaError
 from genima.io import paths
 from genima_nodes.ros import parameters
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import SceneNode
@@ -103,10 +102,4 @@ class SimNode(SceneNode):
             self._publish_images(images, stamp)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(SimNode, args, CONTROL_NICENESS, role="robot")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = node_main(SimNode, CONTROL_NICENESS, role="robot")

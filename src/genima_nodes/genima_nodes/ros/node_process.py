@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import psutil
 from rclpy.executors import Executor
@@ -38,6 +38,20 @@ class ClosableNode(Protocol):
 
     def close(self) -> None:
         """End all threads; the node is destroyed next."""
+
+
+def node_main(make_node: Callable[[], ClosableNode], niceness: int = 0, **options: Any) -> Callable[..., int]:
+    """Return the entry point of a node's process, and run it at once where the node's module is the program.
+
+    ``options`` as of :func:`run`.
+    """
+
+    def main(args: list[str] | None = None) -> int:
+        return run(make_node, args, niceness, **options)
+
+    if make_node.__module__ == "__main__":
+        sys.exit(main())
+    return main
 
 
 def run(

@@ -12,7 +12,7 @@ from typing import Any
 from genima.errors import GenimaError
 from genima.types import Command
 from genima_nodes.ros import messages, parameters
-from genima_nodes.ros.node_process import CONTROL_NICENESS, run
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_SCENE
 from genima_sim.coppeliasim.connection import Connection
 from genima_sim.coppeliasim.names import SceneNames
@@ -94,6 +94,4 @@ class CoppeliaBridge(SceneNode):
             return False
 
 
-def main(args: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    return run(CoppeliaBridge, args, CONTROL_NICENESS, role="robot")
+main = node_main(CoppeliaBridge, CONTROL_NICENESS, role="robot")
