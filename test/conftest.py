@@ -45,8 +45,11 @@ settings.load_profile("genima")
 torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 
 
-LATE = (AssertionError, TimeoutError, subprocess.TimeoutExpired, pytest.fail.Exception)
-"""Failures that a busy machine may cause; others are defects on any machine."""
+LATE = (TimeoutError, subprocess.TimeoutExpired, pytest.fail.Exception)
+"""Failures that a busy machine may cause: a wait that took too long. Others are defects on any machine.
+
+In tests of whole graphs, assertions too: what the arm did in a given time depends on all of their processes.
+"""
 MUTATE = {"mutated_data", "mutated_bytes"}
 WATCH = pytest.StashKey[MachineWatch]()
 PROBE = pytest.StashKey[WakeUpProbe]()
@@ -82,7 +85,8 @@ def pytest_runtest_makereport(
     """Skip a test that missed its deadlines on a busy machine, with what was measured and what had failed."""
     report = yield
     watch = item.stash.get(WATCH, None)
-    late = call.excinfo is not None and isinstance(call.excinfo.value, LATE)
+    alone = item.get_closest_marker("alone") is not None
+    late = call.excinfo is not None and isinstance(call.excinfo.value, (*LATE, AssertionError) if alone else LATE)
     if report.failed and late and watch is not None and (measured := watch.busy()):
         path, line, _ = item.location
         failure = call.excinfo.exconly().splitlines()[0][:300]

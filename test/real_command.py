@@ -60,7 +60,9 @@ class Command:
         """Wait until it has said something that matches; where that ends."""
         deadline = time.monotonic() + PATIENCE
         while not (found := re.search(words, self.said[after:])):
-            assert self.process.poll() is None and time.monotonic() < deadline, self.said[-3000:]
+            assert self.process.poll() is None, self.said[-3000:]
+            if time.monotonic() > deadline:
+                raise TimeoutError(self.said[-3000:])
             time.sleep(0.05)
         return after + found.end()
 

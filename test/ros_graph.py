@@ -72,7 +72,8 @@ class Graph:
         while not condition():
             if self._error is not None:
                 raise self._error
-            assert time.monotonic() < deadline, f"{otherwise}; {[s.message for s in self.diagnostics.values()]}"
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{otherwise}; {[s.message for s in self.diagnostics.values()]}")
             if meanwhile is not None:
                 meanwhile()
             time.sleep(0.02)

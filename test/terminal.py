@@ -36,7 +36,9 @@ class Terminal:
         """Wait for words on the screen after those waited for last, with keys pressed again and again."""
         deadline = time.monotonic() + seconds
         while words not in self._said:
-            assert time.monotonic() < deadline and self.process.poll() is None, self._lines()
+            assert self.process.poll() is None, self._lines()
+            if time.monotonic() > deadline:
+                raise TimeoutError(self._lines())
             if select.select([self._ours], [], [], 0.1)[0]:
                 self._said += os.read(self._ours, 65536).decode(errors="replace")
             self.press(press)

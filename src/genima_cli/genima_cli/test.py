@@ -9,12 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 _LONGEST = ["--durations", "15"]  # the first to look at when a run takes too long
-_AT_ONCE = ["--dist", "worksteal", *_LONGEST]
+_WORKERS = min(len(os.sched_getaffinity(0)), 8) + 1  # tests of nodes mostly wait
 # Tests with deadlines measure the machine: on a busy one they are skipped with the numbers, not failed or repeated.
-# Those of nodes in one process mostly wait, so that two run at once; those of whole graphs need the machine.
+# Those of whole graphs need the machine.
 _DAILY = [
-    ["-m", "not real_time and not nightly", "-n", "logical", "--maxprocesses", "8", *_AT_ONCE],
-    ["-m", "real_time and not alone and not nightly", "-n", "2", *_AT_ONCE],
+    ["-m", "not alone and not nightly", "-n", str(_WORKERS), "--dist", "worksteal", *_LONGEST],
     ["-m", "alone and not nightly", *_LONGEST],
 ]
 

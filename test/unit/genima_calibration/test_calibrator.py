@@ -167,7 +167,8 @@ class Studio:
         self.statuses.clear()
         deadline = time.monotonic() + seconds
         while not (good := [status for status in list(self.statuses) if condition(status)]):
-            assert time.monotonic() < deadline, f"{otherwise}: {self.statuses[-1:]}"
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{otherwise}: {self.statuses[-1:]}")
             time.sleep(0.02)
         return good[0]
 

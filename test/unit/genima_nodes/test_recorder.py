@@ -111,7 +111,7 @@ def test_what_came_is_in_the_episode(graph, tmp_path: Path, images: str) -> None
         assert worst == 0 or images == "jpeg"
     about, robot, camera = (text_of(tmp_path, topic) for topic in ("/episode", "/robot_model", "/calibration/front"))
     assert yaml.safe_load(about)["operator"] == "Ada" and yaml.safe_load(about)["notes"] == "a: note"
-    assert robot == paths.shared("config", "robots", "panda.yaml").read_text()
+    assert yaml.safe_load(robot) == PANDA.to_dict()
     assert camera == paths.shared("calibration", "sim", "front.yaml").read_text()
 
 
