@@ -297,7 +297,7 @@ def reference(options: Options) -> Any:
     """The agent's own drawings in single precision, (COMPARED, H, W, 3) uint8."""
     agent = fresh_agent(options, begin(options))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    engine = CompiledPipeline(agent, tried=[ExecutionConfig(channels_last=False, fused_attention=False)])
+    engine = CompiledPipeline(agent, configs=[ExecutionConfig(channels_last=False, fused_attention=False)])
     given = itertools.islice(shown(options), COMPARED)
     return torch.cat([engine.generate_tiles(tile, [INSTRUCTION], seed) for tile, seed in given]).numpy()
 
@@ -328,7 +328,7 @@ def engine_of(variant: Variant, options: Options, device: torch.device) -> Diffu
         folder = tempfile.mkdtemp()
         AutoencoderTiny().save_pretrained(folder)
         shortcuts = SamplingOptions(tiny_decoder=folder)
-    agent.pipeline = CompiledPipeline(agent, shortcuts, tried=[plan])
+    agent.pipeline = CompiledPipeline(agent, shortcuts, configs=[plan])
     return agent
 
 

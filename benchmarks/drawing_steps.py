@@ -1,4 +1,4 @@
-"""What shortcuts cost the small agent: fewer steps, steps from the drawing before, the ControlNet asked less often.
+"""What sampling cost the small agent: fewer steps, steps from the drawing before, the ControlNet asked less often.
 
 Each is judged against ten steps from pure noise: by the pixels and degrees by which the spheres of held-out demos are
 off, and by the success of the closed loop in simulation. Results are written as they come; the same command goes on
@@ -53,7 +53,7 @@ PERIOD = 4  # moments between a drawing and the one before: 0.2 s, as slow as a 
 
 @dataclass(frozen=True)
 class Options:
-    """Compare shortcuts of drawing."""
+    """Compare sampling of drawing."""
 
     data: Path = Path("data/targets")
     """Dataset of ./genima render or ./genima train tiny, for the held-out demos."""
@@ -79,14 +79,14 @@ def main() -> None:
     torch.set_num_threads(1)
     targets = TargetDataset.load(options.data)
     with tqdm(COMPARED.items(), unit="shortcut", dynamic_ncols=True) as progress:
-        for name, shortcuts in progress:
+        for name, sampling in progress:
             progress.set_postfix_str(name)
             result = results.setdefault(name, {})
             if result.get("moments") != options.moments:
-                result |= {"moments": options.moments, **drawn(options, shortcuts, targets)}
+                result |= {"moments": options.moments, **drawn(options, sampling, targets)}
             for task in TASKS:
                 if options.episodes and result.get(task, {}).get("episodes") != options.episodes:
-                    result[task] = success(options, shortcuts, task)
+                    result[task] = success(options, sampling, task)
                     write_report(options.out, "drawing_steps", {"settings": settings, "results": results})
             write_report(options.out, "drawing_steps", {"settings": settings, "results": results})
     print_table(options, results)
@@ -104,11 +104,11 @@ def former_results(options: Options, settings: dict[str, Any]) -> dict[str, Any]
     return results
 
 
-def drawn(options: Options, shortcuts: SamplingOptions, targets: TargetDataset) -> dict[str, float]:
+def drawn(options: Options, sampling: SamplingOptions, targets: TargetDataset) -> dict[str, float]:
     """How far the spheres of held-out moments are off, and how long a drawing takes."""
     _, folders = checkpoint.read_pair(options.checkpoint)
     agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT])
-    engine, spec, moments = CompiledPipeline(agent, shortcuts), agent.spec, targets.moments
+    engine, spec, moments = CompiledPipeline(agent, sampling), agent.spec, targets.moments
     engine.warm_up()
     robot = RobotModel.load(spec.robot)
     cameras = {view: targets.cameras[view].crop_square(spec.view_size) for view in spec.views}
@@ -141,9 +141,9 @@ def drawn(options: Options, shortcuts: SamplingOptions, targets: TargetDataset) 
     }  # fmt: skip
 
 
-def success(options: Options, shortcuts: SamplingOptions, task: str) -> dict[str, Any]:
+def success(options: Options, sampling: SamplingOptions, task: str) -> dict[str, Any]:
     """Of the closed loop, as ``./genima eval`` measures it."""
-    given = {f"--drawing.{name.replace('_', '-')}": value for name, value in asdict(shortcuts).items() if value}
+    given = {f"--sampling.{name.replace('_', '-')}": value for name, value in asdict(sampling).items() if value}
     if options.checkpoint:
         given["--checkpoint"] = options.checkpoint
     with tempfile.TemporaryDirectory() as folder:

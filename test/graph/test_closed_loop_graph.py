@@ -165,7 +165,7 @@ def test_checkpoints_that_do_not_fit_are_refused(demo: Demo, tmp_path: Path, fie
     file = folder / "diffusion_agent" / "genima.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
     error = error_line(demo("--checkpoint", str(folder)))
-    assert "do not fit together" in error and field in error
+    assert "specifications differ" in error and field in error
 
 
 def test_a_folder_that_cannot_be_written_is_refused(demo: Demo, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_eval_uses_whatever_was_trained(
     description = json.loads((pair / "diffusion_agent/best" / FILE).read_text())
     assert description["scheduler"] == ("DDIMScheduler" if "small" in kind else "EulerAncestralDiscreteScheduler")
     assert description["tiled"] == ("no-tiled" not in kind) and description["conditioning"] in kind
-    faster = ["--drawing.strength", "0.5", "--drawing.controlnet-every", "2", "--drawing.steps", "4"]
+    faster = ["--sampling.strength", "0.5", "--sampling.controlnet-every", "2", "--sampling.steps", "4"]
     for i, shortcuts in enumerate(([], faster)):
         out = tmp_path / f"{i}.json"
         arguments = ["--task", "push_button", "--episodes", "1", "--time-limit", "1.2", "--horizon", "10", *shortcuts]

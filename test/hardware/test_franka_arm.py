@@ -412,7 +412,7 @@ def test_what_the_node_hears_wrong_is_told_and_not_followed(graph: Graph, nodes:
     graph.until(lambda: len(nodes.arm.targets) > followed, "it does not follow the one that is left", stay)
     wrong = messages.command_message(Command(time.time(), panda.home, np.zeros(7), 1.0), panda)
     graph.until(
-        graph.reports_fault("franka_arm", "lacks fr3_joint1"),
+        graph.reports_fault("franka_arm", "joints missing (fr3_joint1"),
         "the joints are another robot's",
         lambda: nodes.say(wrong),
     )

@@ -207,15 +207,15 @@ def policy(
     device: Value = "cpu",
     seed: Value = 0,
     straggler_timeout: Value = 0.1,
-    shortcuts: Mapping[str, Value] | None = None,
+    sampling: Mapping[str, Value] | None = None,
 ) -> list[NodeSpec]:
     """Diffusion agent and controller. An empty checkpoint is the bundled one.
 
-    ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment; ``shortcuts`` are
+    ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment; ``sampling`` are
     some of ``SAMPLING_PARAMETERS``.
     """
     shared: dict[str, Value] = {"cell": cell.reference, "checkpoint": checkpoint, "device": device}
-    seeing = {"seed": seed, "straggler_timeout": straggler_timeout, **(shortcuts or {})}
+    seeing = {"seed": seed, "straggler_timeout": straggler_timeout, **(sampling or {})}
     return [
         NodeSpec("genima_nodes", "controller", shared),
         NodeSpec("genima_nodes", "diffusion_agent", shared | seeing),
@@ -290,17 +290,17 @@ def camera_watch(cell: Cell) -> NodeSpec:
 
 
 def policy_nodes(
-    cell: Cell, checkpoint: Value = "", device: Value = "cpu", shortcuts: Mapping[str, Value] | None = None
+    cell: Cell, checkpoint: Value = "", device: Value = "cpu", sampling: Mapping[str, Value] | None = None
 ) -> list[NodeSpec]:
     """Policy of a real robot and what watches its cameras."""
-    return [*policy(cell, checkpoint, device, shortcuts=shortcuts), camera_watch(cell)]
+    return [*policy(cell, checkpoint, device, sampling=sampling), camera_watch(cell)]
 
 
 def driver_support_nodes(
-    cell: Cell, checkpoint: Value = "", device: Value = "cpu", shortcuts: Mapping[str, Value] | None = None
+    cell: Cell, checkpoint: Value = "", device: Value = "cpu", sampling: Mapping[str, Value] | None = None
 ) -> list[NodeSpec]:
     """All nodes of a real robot but for drivers and adapters."""
-    return [*safety_nodes(cell), *policy_nodes(cell, checkpoint, device, shortcuts), TASK_RUNNER, CLOCK_WATCH]
+    return [*safety_nodes(cell), *policy_nodes(cell, checkpoint, device, sampling), TASK_RUNNER, CLOCK_WATCH]
 
 
 def hardware(cell: Cell) -> list[NodeSpec]:
@@ -309,10 +309,10 @@ def hardware(cell: Cell) -> list[NodeSpec]:
 
 
 def real_robot_stack(
-    cell: Cell, checkpoint: Value = "", device: Value = "cpu", shortcuts: Mapping[str, Value] | None = None
+    cell: Cell, checkpoint: Value = "", device: Value = "cpu", sampling: Mapping[str, Value] | None = None
 ) -> list[NodeSpec]:
     """Real robot by our own drivers: what real_robot.launch.py starts with them."""
-    return [*hardware(cell), *driver_support_nodes(cell, checkpoint, device, shortcuts)]
+    return [*hardware(cell), *driver_support_nodes(cell, checkpoint, device, sampling)]
 
 
 def real_robot_stack_without_policy(cell: Cell) -> list[NodeSpec]:
@@ -329,7 +329,7 @@ def simulation_stack(
     cell: Cell,
     checkpoint: Value = "",
     seed: Value = 0,
-    shortcuts: Mapping[str, Value] | None = None,
+    sampling: Mapping[str, Value] | None = None,
     host: Value = "localhost",
     port: Value = 23000,
 ) -> list[NodeSpec]:
@@ -337,6 +337,6 @@ def simulation_stack(
     return [
         *simulator(cell, host, port),
         command_guard(cell),
-        *policy(cell, checkpoint, seed=seed, straggler_timeout=0.03, shortcuts=shortcuts),
+        *policy(cell, checkpoint, seed=seed, straggler_timeout=0.03, sampling=sampling),
         TASK_RUNNER,
     ]

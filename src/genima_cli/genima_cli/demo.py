@@ -83,7 +83,7 @@ class Demo:
     """With coppeliasim: machine that it runs on."""
     port: Port = 23000
     """With coppeliasim: port of its remote API."""
-    drawing: SamplingOptions = field(default_factory=SamplingOptions)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     """Faster drawings, which are others."""
 
 
@@ -153,10 +153,10 @@ def _clear(out: Path, overwrite: bool) -> None:
 
 
 def _processes(options: Demo, cell: Cell) -> list[NodeSpec]:
-    shortcuts = sampling_parameters(options.drawing)
+    sampling = sampling_parameters(options.sampling)
     if options.policy == GENIMA:
-        return simulation_stack(cell, options.checkpoint, options.seed, shortcuts, options.host, options.port)
-    given: dict[str, Value] = {"checkpoint": options.checkpoint, "seed": options.seed, **shortcuts}
+        return simulation_stack(cell, options.checkpoint, options.seed, sampling, options.host, options.port)
+    given: dict[str, Value] = {"checkpoint": options.checkpoint, "seed": options.seed, **sampling}
     if options.episode:
         given["episode"] = str(Path(options.episode).absolute())
     simulated = simulator(cell, options.host, options.port)

@@ -71,7 +71,7 @@ class Evaluate:
     """With coppeliasim: machine that it runs on."""
     port: Port = DEFAULT_PORT
     """With coppeliasim: port of its ZeroMQ remote API."""
-    drawing: SamplingOptions = field(default_factory=SamplingOptions)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     """Faster drawings, which are others."""
     out: Path | None = None
     """JSON file for the result; one that the same command left is continued."""
@@ -200,7 +200,7 @@ def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict
         "latency": options.latency,
         "ensemble": options.ensemble,
         "time_limit": options.time_limit,
-        "drawing": asdict(options.drawing),
+        "drawing": asdict(options.sampling),
     }
 
 
@@ -208,5 +208,5 @@ def policy_options(options: Evaluate, cell: Cell) -> PolicyOptions:
     """Return the options of the policy."""
     folder = str(options.checkpoint) if options.checkpoint else ""
     return PolicyOptions(
-        folder, options.device, cell.robot_reference, cell.views, options.episode, sampling=options.drawing
+        folder, options.device, cell.robot_reference, cell.views, options.episode, sampling=options.sampling
     )

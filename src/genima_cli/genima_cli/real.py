@@ -56,7 +56,7 @@ class Real:
     """Device of the models."""
     logs: Path | None = None
     """Folder for the nodes' logs; default: runs/real/<time>/logs."""
-    drawing: SamplingOptions = field(default_factory=SamplingOptions)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     """Faster drawings, which are others."""
 
 
@@ -106,7 +106,7 @@ def _processes(options: Real) -> list[NodeSpec]:
     require_own_driver(cell)
     if options.policy:
         require_policy(cell, options.checkpoint)
-        return real_robot_stack(cell, options.checkpoint, options.device, sampling_parameters(options.drawing))
+        return real_robot_stack(cell, options.checkpoint, options.device, sampling_parameters(options.sampling))
     if cell.calibrated:
         cell.load_cameras()
     else:

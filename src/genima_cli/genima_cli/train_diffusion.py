@@ -36,7 +36,7 @@ class TrainDiffusion:
     """Four of the rendered views in tile order; without it as rendered."""
     inference_steps: InferenceSteps = 10
     """Diffusion steps of a drawing in use; 5 take some 60% of the time."""
-    drawing: Annotated[DiffusionOptions, tyro.conf.arg(name="")] = field(default_factory=DiffusionOptions)
+    diffusion: Annotated[DiffusionOptions, tyro.conf.arg(name="")] = field(default_factory=DiffusionOptions)
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopOptions(epochs=200, batch_size=24, learning_rate=1e-5)
     )
@@ -56,14 +56,14 @@ def main(argv: Sequence[str]) -> int:
     folder = options.out / FOLDERS[DIFFUSION_AGENT]
     accelerator = loop.make_accelerator(options.loop, folder)
     targets = TargetDataset.load(options.data, options.views)
-    require_fitting(options.drawing, targets)
+    require_fitting(options.diffusion, targets)
     agent = build_agent(
         options.base, targets, options.conditioning, options.tiled, options.inference_steps, options.loop.seed
     )
     if accelerator.is_main_process:
         require_usable(agent, targets, folder, accelerator.device)
     accelerator.wait_for_everyone()
-    train_diffusion(agent, targets, options.drawing, options.loop, folder, accelerator)
+    train_diffusion(agent, targets, options.diffusion, options.loop, folder, accelerator)
     if accelerator.is_main_process:
         print(f"\n{folder}: best and last checkpoint; ./genima inspect {folder} shows them")
     return 0

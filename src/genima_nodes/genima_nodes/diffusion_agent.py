@@ -14,7 +14,7 @@ from genima.cameras.tiling import untile
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
-from genima.policy.diffusion_agent.execution_config import spare_threads
+from genima.policy.diffusion_agent.execution_config import inference_threads
 from genima.policy.spec import DIFFUSION_AGENT, read_pair
 from genima.types import DrawnTarget
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
@@ -43,7 +43,7 @@ class DiffusionAgentNode(Node):
         device = parameters.text(self, "device", "cpu")
         cell = parameters.calibrated_cell(self)
         self._seed = parameters.integer(self, "seed", 0, 0, 2**62)
-        torch.set_num_threads(parameters.integer(self, "threads", 0, 0, 1024) or spare_threads())
+        torch.set_num_threads(parameters.integer(self, "threads", 0, 0, 1024) or inference_threads())
         sampling = sampling_options(self)
         self._diagnostics = DiagnosticUpdater(self)
         if agent is None:

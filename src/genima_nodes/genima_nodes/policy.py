@@ -15,7 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from genima.cameras.camera import VIRTUAL
 from genima.errors import GenimaError
 from genima.policy.base import Policy
-from genima.policy.diffusion_agent.execution_config import spare_threads
+from genima.policy.diffusion_agent.execution_config import inference_threads
 from genima.policy.registry import GENIMA, PolicyOptions, load_policy
 from genima.policy.trajectory_policy import TrajectoryPolicy
 from genima.robot.model import RobotModel
@@ -52,7 +52,7 @@ class PolicyNode(Node):
             sampling=sampling_options(self),
         )
         self._seed = parameters.integer(self, "seed", 0, 0, 2**62)
-        _set_threads(parameters.integer(self, "threads", 0, 0, 1024) or spare_threads())
+        _set_threads(parameters.integer(self, "threads", 0, 0, 1024) or inference_threads())
         if policy is None:
             policy = load_policy(name, policy_options)
             self.get_logger().info(f"policy {name}: preparing")

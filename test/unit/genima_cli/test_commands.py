@@ -81,7 +81,7 @@ def test_an_example_is_understood(page: list[str]) -> None:
 @pytest.mark.parametrize(("words", "some"), [
     ([], {"demo", "completion", "--version"}),
     (["de"], {"demo"}),
-    (["demo", "--ov"], {"--overwrite", "--drawing.steps", "--help"}),
+    (["demo", "--ov"], {"--overwrite", "--sampling.steps", "--help"}),
     (["teleop", "--leader", ""], {"expert", "keyboard", "gamepad"}),
     (["episodes", ""], {"list", "import-rlbench"}),
     (["train", ""], {"tiny", "controller"}),
@@ -103,13 +103,13 @@ def test_the_completion_script_works_in_bash() -> None:
 # -------------------------------------------------------------------------------------------------------------- limits
 
 NUMBERS = {
-    "demo": ["--episodes", "--seed", "--time-limit", "--port", "--drawing.steps", "--drawing.strength"],
+    "demo": ["--episodes", "--seed", "--time-limit", "--port", "--sampling.steps", "--sampling.strength"],
     "eval --task push_button": [
         "--episodes", "--seed", "--time-limit", "--port", "--threads", "--horizon", "--latency", "--ensemble",
-        "--drawing.controlnet-every",
+        "--sampling.controlnet-every",
     ],
     "faults": ["--seed"],
-    "real --cell x": ["--drawing.steps", "--drawing.strength"],
+    "real --cell x": ["--sampling.steps", "--sampling.strength"],
     "task go": ["--time-limit", "--patience"],
     "call stop": ["--patience"],
     "teleop": ["--episodes", "--seed"],

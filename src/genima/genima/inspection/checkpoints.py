@@ -87,7 +87,7 @@ def inspect_pair(root: Path) -> Report:
 def _checkpoint(folder: Path, kind: str) -> tuple[PolicySpec, Section]:
     chosen = checkpoint.resolve(folder)
     spec, about = checkpoint.read(chosen, kind)
-    with checkpoint.loading(chosen):
+    with checkpoint.translate_load_errors(chosen):
         rows = _diffusion_rows(chosen, about) if kind == DIFFUSION_AGENT else _controller_rows(chosen, about)
         rows["format"] = f"safetensors, schema {about['schema']}"
         if chosen != folder:

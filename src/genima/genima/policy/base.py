@@ -9,18 +9,18 @@ from genima.types import ActionChunk, Observation
 
 
 class Policy(Protocol):
-    """A policy for one robot. It is used by one thread at a time."""
+    """Policy for one robot, used by one thread at a time."""
 
     @property
     def spec(self) -> PolicySpec:
         """Specification: robot, views, image size, horizon and rate."""
 
     def reset(self, seed: int = 0) -> None:
-        """Forget earlier observations, at the start of an episode; ``seed`` determines all randomness after it."""
+        """Start an episode: drop all state; ``seed`` determines all randomness of the episode."""
 
     def predict_chunk(self, observation: Observation) -> ActionChunk:
         """Predict the next actions, stamped by the observation.
 
         Raises:
-            GenimaError: for an observation that the policy was not made for, and for actions that are not finite.
+            GenimaError: for an observation that does not fit the spec, and for actions that are not finite.
         """

@@ -1,4 +1,4 @@
-"""GENIMA: a diffusion agent generates drawn targets, a controller predicts the action chunks that lead to them.
+"""GENIMA policy: a diffusion agent generates drawn targets, a controller predicts the action chunks to them.
 
 Source: Shridhar, Lo, James, Generative Image as Action Models, 2024.
 """
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class TargetGenerator(Protocol):
-    """The first half; :class:`genima.policy.diffusion_agent.agent.DiffusionAgent` is one."""
+    """Protocol of :class:`genima.policy.diffusion_agent.agent.DiffusionAgent`."""
 
     @property
     def spec(self) -> PolicySpec:
-        """Specification that it was trained for."""
+        """Specification of the checkpoint."""
 
     def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
-        """Generate the target K steps from now; ``previous`` is the last drawn target of the task."""
+        """Generate the target K steps ahead; ``previous`` is the last drawn target of the task."""
 
 
 class TargetFollower(Protocol):
-    """The second half; :class:`genima.policy.controller.controller.Controller` is one."""
+    """Protocol of :class:`genima.policy.controller.controller.Controller`."""
 
     def predict_chunk(self, drawn_target: DrawnTarget, joints: Joints) -> ActionChunk:
-        """Predict the actions that lead from ``joints`` to the drawn target."""
+        """Predict the actions from ``joints`` to the drawn target."""
 
 
 def load(options: PolicyOptions) -> GenimaPolicy:
     """Load both halves of a checkpoint folder.
 
     Raises:
-        GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
+        GenimaError: when loading fails, the halves differ in their specification, or the device is not available.
     """
     from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 
@@ -52,7 +52,7 @@ def load_pair(folder: str | Path | None, device: str = "cpu") -> tuple[Diffusion
     """Load the diffusion agent and the controller of a checkpoint folder; None: the bundled ones.
 
     Raises:
-        GenimaError: when either cannot be loaded, they do not fit together, or there is no such device.
+        GenimaError: when loading fails, the halves differ in their specification, or the device is not available.
     """
     from genima.policy.controller.controller import Controller  # here: PyTorch and diffusers take seconds
     from genima.policy.diffusion_agent.agent import DiffusionAgent
@@ -63,7 +63,7 @@ def load_pair(folder: str | Path | None, device: str = "cpu") -> tuple[Diffusion
 
 
 class GenimaPolicy:
-    """Both halves in one process."""
+    """Diffusion agent and controller in one process."""
 
     def __init__(self, diffusion_agent: TargetGenerator, controller: TargetFollower) -> None:
         self._diffusion_agent, self.controller = diffusion_agent, controller
@@ -72,7 +72,7 @@ class GenimaPolicy:
 
     @property
     def spec(self) -> PolicySpec:
-        """Specification that both halves were trained for."""
+        """Common specification of both halves."""
         return self._diffusion_agent.spec
 
     def reset(self, seed: int = 0) -> None:
@@ -80,7 +80,7 @@ class GenimaPolicy:
         self._seed, self.drawn_target = seed, None
 
     def predict_chunk(self, observation: Observation) -> ActionChunk:
-        """See :class:`genima.policy.base.Policy`; ``drawn_target`` then is what the chunk leads to."""
+        """See :class:`genima.policy.base.Policy`; ``drawn_target`` is the target of the chunk."""
         self.drawn_target = self._diffusion_agent.generate(observation, self._seed, self.drawn_target)
         self._seed += 1
         return self.controller.predict_chunk(self.drawn_target, observation.joints)

@@ -1,4 +1,4 @@
-"""Half precision, on devices where it is faster."""
+"""Half precision on devices with fast bfloat16."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def is_half_fast(device: torch.device) -> bool:
 
 
 def half_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Autocast to bfloat16 where the hardware multiplies it faster."""
+    """Autocast to bfloat16 where it is faster."""
     return torch.autocast(device.type, torch.bfloat16, enabled=is_half_fast(device))

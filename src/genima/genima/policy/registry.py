@@ -1,4 +1,4 @@
-"""Registry of policies: load one by name, or from a checkpoint folder.
+"""Registry of policies, by name or checkpoint folder.
 
 To add a policy, put a module with a function ``load(options: PolicyOptions) -> Policy`` into ``genima/policy/``, or
 into ``policies/`` of a folder in ``GENIMA_PATH`` (:mod:`genima.system.registry`). The policy has the module's name.
@@ -33,12 +33,12 @@ def _default_views() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """Options of all policies; each uses those that it needs."""
+    """Options of all policies; a policy uses a part of them."""
 
     checkpoint: str = ""  # folder of a trained policy; empty: the bundled one
     device: str = "cpu"
-    robot: str = "panda"  # of policies that were not trained: a name in config/robots or a YAML file
-    views: tuple[str, ...] = field(default_factory=_default_views)  # of policies that were not trained
+    robot: str = "panda"  # of policies without checkpoint: a name in config/robots or a YAML file
+    views: tuple[str, ...] = field(default_factory=_default_views)  # of policies without checkpoint
     episode: str = ""  # folder of the episode to replay
     sampling: SamplingOptions = field(default_factory=SamplingOptions)  # of policies with a diffusion model
 
@@ -69,7 +69,7 @@ POLICIES: Registry[Callable[[PolicyOptions], Policy]] = Registry(
 
 
 def require_policy(name: str) -> None:
-    """Raise a GenimaError unless a policy of that name is registered; imports nothing slow."""
+    """Raise a GenimaError for an unknown policy, without slow imports."""
     if name not in list(POLICIES) and not _is_checkpoint(name):
         POLICIES.get_or_refuse(name)
 
@@ -78,7 +78,7 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
     """Load a policy: a name in :data:`POLICIES`, or a checkpoint folder of GENIMA.
 
     Raises:
-        GenimaError: for an unknown name, and when the policy cannot be loaded.
+        GenimaError: for an unknown name, and when loading fails.
     """
     options = options or PolicyOptions()
     if name_or_folder not in list(POLICIES) and _is_checkpoint(name_or_folder):

@@ -1,4 +1,4 @@
-"""Small CLIP text encoders with a tokenizer of their own, for models trained from scratch."""
+"""Small CLIP text encoder and tokenizer, for models trained from scratch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LENGTH = 32  # tokens
 
 
 def small_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with CLIP's special tokens, fitted to ``texts``; any other text can be encoded too."""
+    """Train a byte-level BPE tokenizer with CLIP's special tokens on ``texts``; it encodes any text."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     core.decoder = decoders.ByteLevel()
@@ -39,7 +39,7 @@ def small_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load a tokenizer that ``save_pretrained`` of a small one wrote, whatever class its files name.
+    """Load a small tokenizer; the class name in its files is ignored.
 
     Raises:
         OSError, ValueError: for missing or damaged files.
@@ -50,7 +50,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def small_text_encoder(tokenizer: PreTrainedTokenizerFast, width: int = 64) -> CLIPTextModel:
-    """A CLIP text encoder of two layers with random weights."""
+    """Return a two-layer CLIP text encoder with random weights."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

@@ -24,23 +24,23 @@ from genima.targets.appearance import Appearance
 SCHEMA = 2
 FILE = "genima.json"
 DIFFUSION_AGENT, CONTROLLER = "diffusion agent", "controller"  # the kinds, ...
-BEST, LAST = "best", "last"  # links in a training's folder to the checkpoints worth keeping
-FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}  # ... and where a pair keeps them
+BEST, LAST = "best", "last"  # links in a training folder to its best and last checkpoints
+FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}  # ... and their folders in a pair
 
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Everything that the diffusion agent, the controller and the robot must agree on."""
+    """Specification that diffusion agent, controller and robot must agree on."""
 
     robot: str
     joint_names: tuple[str, ...]
     views: tuple[str, ...] = ("wrist", "front", "right_shoulder", "left_shoulder")  # tile order, row by row
     camera_size: tuple[int, int] = (256, 256)  # px, width and height of the cameras' images
-    view_size: int = 256  # px, side of a view within the tile: the image's middle square
+    view_size: int = 256  # px, side of a view in the tile: the image's central square
     horizon: int = 20  # K, steps from the observation to the target
     action_rate: float = 20.0  # Hz, of the demos and the chunk's actions
     appearance: Appearance = field(default_factory=Appearance)
-    prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"  # {view}: the one drawn by itself
+    prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"  # {view}: for untiled views
 
     @property
     def tile_size(self) -> tuple[int, int]:
@@ -68,25 +68,27 @@ class PolicySpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], what: str = "specification") -> PolicySpec:
-        """The inverse of :meth:`to_dict`. ``what`` names the data in errors.
+        """Return the inverse of :meth:`to_dict`; ``what`` is the subject of errors.
 
         Raises:
-            GenimaError: where a field is missing, unknown or malformed.
+            GenimaError: for a missing, unknown or malformed field.
         """
         return validate(_Spec, data, what).spec()
 
     def require_same(self, other: PolicySpec, mine: str, theirs: str) -> None:
-        """Raise a GenimaError that names the fields in which two specifications differ, but for the prompt.
+        """Raise a GenimaError with the fields in which two specifications differ, except the prompt.
 
-        The prompt is the diffusion agent's alone; the controller does not use it.
+        Only the diffusion agent uses the prompt.
         """
         a, b = self.to_dict(), other.to_dict()
         if different := [key for key in a if a[key] != b[key] and key != "prompt_template"]:
             details = "; ".join(f"{key}: {a[key]} against {b[key]}" for key in different)
-            raise GenimaError(f"{mine} and {theirs} do not fit together: {details}")
+            raise GenimaError(
+                f"{mine} and {theirs}: specifications differ ({details}); use a pair that was trained together"
+            )
 
     def require_robot(self, robot: RobotModel, where: str) -> None:
-        """Raise a GenimaError unless the checkpoint was trained for this arm's joints, and its gripper's."""
+        """Raise a GenimaError unless the checkpoint was trained for the robot's joints and gripper."""
         if self.joint_names != robot.joint_names:
             raise GenimaError(f"{where} was trained for joints {list(self.joint_names)}, not {list(robot.joint_names)}")
         trained = robot if self.robot == robot.name else RobotModel.load(self.robot)
@@ -245,7 +247,7 @@ def read_pair(folder: str | Path | None) -> tuple[PolicySpec, dict[str, Path]]:
     return drawing, folders
 
 
-def halve(folder: Path) -> None:
+def convert_to_half(folder: Path) -> None:
     """Store all weights below ``folder`` in half precision: half the size, and they are loaded as single precision."""
     for file in Path(folder).rglob("*.safetensors"):
         with safe_open(file, framework="np") as stored:
@@ -266,7 +268,7 @@ def require_device(device: str) -> None:
 
 
 @contextlib.contextmanager
-def loading(folder: Path) -> Iterator[None]:
+def translate_load_errors(folder: Path) -> Iterator[None]:
     """Turn the errors that libraries raise for a damaged or incomplete folder into one line."""
     try:
         yield

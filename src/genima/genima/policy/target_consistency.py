@@ -1,4 +1,4 @@
-"""Consistency of a drawn target with the joints that were predicted from it, checked before the arm moves."""
+"""Consistency of a drawn target with the joints predicted from it, checked before the arm moves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _NEAR = 45.0  # grey levels, mean over the channels: between a sphere's colours 
 
 
 class TargetConsistency:
-    """Renders the spheres of joints and compares a drawn target with them."""
+    """Comparison of a drawn target with the rendered spheres of predicted joints."""
 
     def __init__(self, spec: PolicySpec, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
-        """``cameras`` are those of the target's views; views without one, as a virtual one, are not compared.
+        """``cameras`` by view; views without a camera, such as the virtual one, are not compared.
 
         Raises:
-            GenimaError: when there is none at all.
+            GenimaError: when no view has a camera.
         """
         self._spec, self._robot = spec, robot
         self._cameras = {view: cameras[view].crop_square(spec.view_size) for view in spec.views if view in cameras}
@@ -38,23 +38,23 @@ class TargetConsistency:
     def __call__(
         self, tile: Image, target: NDArray[np.floating], gripper_open: bool, current: NDArray[np.floating]
     ) -> float:
-        """Share of the pixels of the spheres of ``target`` (n,) rad that ``tile`` has in their colours.
+        """Return the fraction of sphere pixels of ``target`` (n,) rad that have their colours in ``tile``.
 
-        Of each sphere's two colours no more pixels count than it should show: a uniform image never agrees by more
-        than half. ``current`` (n,) rad places a camera that moves with the arm. 0 where no sphere is in view.
+        At most the expected number of pixels of each stripe colour counts: a uniform image scores at most 0.5.
+        ``current`` (n,) rad places a camera on the flange. 0 where no sphere is in view.
         """
         views = untile(tile, self._spec.views)
-        right = seen = 0
+        matching = total = 0
         for view, camera in self._cameras.items():
             placed = place_spheres(camera, self._robot, self._spec.appearance, target, gripper_open, current)
             labels = label_stripes(camera, placed, self._spec.appearance)
-            seen += int(np.count_nonzero(labels))
+            total += int(np.count_nonzero(labels))
             for i, sphere in enumerate(placed):
                 first, second = labels == 2 * i + 1, labels == 2 * i + 2
-                drawn = views[view][first | second].astype(np.int16)
+                pixels = views[view][first | second].astype(np.int16)
                 colours = stripe_colours(sphere, self._spec.appearance)[:, :3].astype(np.int16)
-                off = np.abs(drawn[:, None] - colours).mean(-1)
-                found = (off < _NEAR) & (off == off.min(1, keepdims=True))
-                shown = np.count_nonzero(first), np.count_nonzero(second)
-                right += int(np.minimum(found.sum(0), shown).sum())
-        return right / seen if seen else 0.0
+                errors = np.abs(pixels[:, None] - colours).mean(-1)
+                matches = (errors < _NEAR) & (errors == errors.min(1, keepdims=True))
+                expected = np.count_nonzero(first), np.count_nonzero(second)
+                matching += int(np.minimum(matches.sum(0), expected).sum())
+        return matching / total if total else 0.0

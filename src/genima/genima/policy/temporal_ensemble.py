@@ -1,6 +1,6 @@
-"""Temporal ensembling: average the actions that overlapping chunks predict for the same time.
+"""Temporal ensembling: average of the actions that overlapping chunks predict for the same time.
 
-The GENIMA paper leaves it out: it smooths, and costs precision and recovery (appendices E and J).
+The GENIMA paper does not use it: it smooths the motion, and reduces precision and recovery (appendices E and J).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from genima.policy.base import Policy
 from genima.policy.spec import PolicySpec
 from genima.types import ActionChunk, Observation
 
-_INSTANT = 1e-6  # s: times that differ by less are the same
+_INSTANT = 1e-6  # s: times that differ by less are equal
 
 
 class TemporalEnsemble:
     """Average of the latest chunk with the earlier ones of an episode.
 
     Of all chunks that have an action for a time, the i-th oldest has weight exp(-m i), i from 0: the larger ``m``, the
-    slower new chunks are taken in. Between two of its actions a chunk is interpolated.
+    smaller the weight of new chunks. Chunks are interpolated between their actions.
 
     Source: Zhao et al., Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware, 2023, section IV.
     """
@@ -29,14 +29,14 @@ class TemporalEnsemble:
         self._chunks: list[ActionChunk] = []  # oldest first
 
     def reset(self) -> None:
-        """Forget all chunks, at the start of an episode."""
+        """Drop all chunks, at the start of an episode."""
         self._chunks = []
 
     def average(self, chunk: ActionChunk) -> ActionChunk:
         """Return ``chunk`` averaged with the earlier chunks at its times."""
         times = chunk.due
         self._chunks = [known for known in self._chunks if known.due[-1] > times[0] - _INSTANT] + [chunk]
-        # (chunks, K): which chunk has an action for which time
+        # (chunks, K): True where a chunk has an action for a time
         covers = np.array([np.abs(times - np.clip(times, c.due[0], c.due[-1])) < _INSTANT for c in self._chunks])
         weights = np.exp(-self._m * (covers.cumsum(axis=0) - 1)) * covers
         actions = np.array([_actions_at(times, known) for known in self._chunks])
@@ -45,7 +45,7 @@ class TemporalEnsemble:
 
 
 class EnsemblePolicy:
-    """A policy with temporal ensembling."""
+    """Policy with temporal ensembling."""
 
     def __init__(self, policy: Policy, m: float) -> None:
         """``m`` as in :class:`TemporalEnsemble`."""

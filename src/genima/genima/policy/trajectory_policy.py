@@ -1,4 +1,4 @@
-"""Policy that follows a joint trajectory instead of a model's predictions."""
+"""Policy that follows joint trajectories without a model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _PAUSE = 1.0  # s after the end of a trajectory before the next one is planned
 
 
 class TrajectoryPolicy:
-    """Plan a trajectory from the first observation of a task and cut chunks out of it by the observations' stamps."""
+    """Policy that plans a trajectory from a task's first observation and returns chunks of it by stamp."""
 
     def __init__(self, spec: PolicySpec, plan: Callable[[Observation], JointTrajectory], replan: bool = False) -> None:
         """Args:
         spec: of the chunks.
-        plan: makes a trajectory that starts near the observed joints.
-        replan: plan again where a trajectory has ended and the task goes on; else stay at its end.
+        plan: function that returns a trajectory from the observed joints.
+        replan: plan again after the end of a trajectory, until the task is done; else hold its end.
         """
         self._spec, self._plan, self._replan = spec, plan, replan
         self._trajectory: JointTrajectory | None = None
@@ -32,7 +32,7 @@ class TrajectoryPolicy:
         return self._spec
 
     def reset(self, seed: int = 0) -> None:
-        """See :class:`genima.policy.base.Policy`; nothing is random."""
+        """See :class:`genima.policy.base.Policy`; the policy is deterministic."""
         self._trajectory = None
 
     def predict_chunk(self, observation: Observation) -> ActionChunk:

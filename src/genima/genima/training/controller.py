@@ -31,7 +31,7 @@ from genima.policy.controller.act import Act, ActConfig, act_loss
 from genima.policy.controller.controller import Controller, pixels
 from genima.policy.controller.pretrained import load_clip, load_imagenet
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
-from genima.policy.spec import PolicySpec, halve
+from genima.policy.spec import PolicySpec, convert_to_half
 from genima.system.command_line import check_options
 from genima.training import loop
 from genima.training.options import CLIP, IMAGENET, RANDOM, ControllerOptions, LoopOptions
@@ -52,7 +52,7 @@ class ControllerLossModule(nn.Module):
         """``loss`` and its parts ``joints``, ``gripper`` and ``kl``."""
         device = self.controller.device
         actions, padding = batch.actions.to(device), batch.padding.to(device)
-        text = self.controller.embed(batch.instructions)
+        text = self.controller.embed_instructions(batch.instructions)
         output = self.act(pixels(batch.images.to(device)), batch.proprioception.to(device), text, actions, padding)
         parts = act_loss(output, actions, padding)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
@@ -127,7 +127,7 @@ def train_controller(
     def save(checkpoint: Path) -> None:
         controller.save_pretrained(checkpoint)
         if options.half:
-            halve(checkpoint)
+            convert_to_half(checkpoint)
 
     def validate(step: int, checkpoint: Path) -> Mapping[str, float]:
         _show(training, checkpoint / "samples.png")
@@ -174,10 +174,10 @@ def chunk_errors(controller: Controller, batch: ControllerBatch) -> dict[str, fl
     output = controller.act(
         pixels(batch.images.to(controller.device)),
         batch.proprioception.to(controller.device),
-        controller.embed(batch.instructions),
+        controller.embed_instructions(batch.instructions),
     )
-    predicted = controller.statistics.restore(output.actions.double().cpu().numpy())
-    true = controller.statistics.restore(batch.actions[..., :-1].double().numpy())
+    predicted = controller.statistics.denormalise(output.actions.double().cpu().numpy())
+    true = controller.statistics.denormalise(batch.actions[..., :-1].double().numpy())
     counts = ~batch.padding.numpy()
     tips = [controller.robot.link_poses(q)[..., -1, :3, 3] for q in (predicted, true)]
     distance = np.linalg.norm(tips[0] - tips[1], axis=-1) * 1000

@@ -25,7 +25,7 @@ from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.diffusion_model import join_tile, split_tile
 from genima.policy.diffusion_agent.execution_config import ExecutionConfig, execution_configs
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.spec import halve
+from genima.policy.spec import convert_to_half
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
 from genima.targets.decoding import TargetDecoder, summarise_errors
@@ -157,7 +157,7 @@ def train_diffusion(
     def save(checkpoint: Path) -> None:
         agent.save_pretrained(checkpoint)
         if options.half:
-            halve(checkpoint)
+            convert_to_half(checkpoint)
 
     def validate(step: int, checkpoint: Path) -> Mapping[str, float]:
         with torch.compiler.set_stance("force_eager"):  # its batches have other sizes: each would be compiled anew
@@ -196,7 +196,7 @@ def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, 
         agent.save_pretrained(copy)
         used = DiffusionAgent.from_pretrained(copy, device_name)
         quick = [config for config in execution_configs(used.device) if not config.compile]  # compilers take minutes
-        used.pipeline = CompiledPipeline(used, tried=quick)
+        used.pipeline = CompiledPipeline(used, configs=quick)
         drawn = used.generate(observation, 0)
         if drawn.tile.shape != (*spec.tile_size, 3):
             raise ValueError(f"it draws images of shape {drawn.tile.shape}")

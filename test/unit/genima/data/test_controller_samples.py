@@ -100,8 +100,8 @@ def test_joints_are_normalised_by_the_statistics(make: Make, moments: TargetSamp
     statistics = joint_statistics(moments)
     sample = make(statistics=statistics)[SampleIndex(12, 0)]
     actions, joints = sample.actions[:, :7].double().numpy(), sample.proprioception[:7].double().numpy()
-    np.testing.assert_allclose(statistics.restore(actions), moments.actions[12], atol=1e-6)
-    np.testing.assert_allclose(statistics.restore(joints), moments.positions[12], atol=1e-6)
+    np.testing.assert_allclose(statistics.denormalise(actions), moments.actions[12], atol=1e-6)
+    np.testing.assert_allclose(statistics.denormalise(joints), moments.positions[12], atol=1e-6)
 
 
 def test_statistics_are_those_of_the_commands_each_once_with_a_floor(moments: TargetSamples) -> None:

@@ -158,7 +158,7 @@ def test_a_success_is_counted_with_its_seed(
     (["--horizon", "0"], "--horizon"),
     (["--seed", "100000000000000000000"], "--seed"),
     (["--latency", "inf"], "--latency"),
-    (["--drawing.strength", "nan"], "drawing.strength"),
+    (["--sampling.strength", "nan"], "sampling.strength"),
     (["--horizon", "21"], "K = 20"),
     (["--episodes", "0"], "--episodes"),
     (["--episodes", "-3"], "--episodes"),

@@ -125,7 +125,7 @@ def test_halves_that_do_not_fit_are_told_with_the_field_in_which_they_differ(
     data["views"][3] = "virtual"
     file.write_text(json.dumps(data))
     report = inspect(pair)
-    assert "do not fit together: views" in report.sections[0].title
+    assert "specifications differ (views" in report.sections[0].title
     assert rows(report, 1)["tile"].endswith("left_shoulder") and rows(report, 2)["tile"].endswith("virtual")
 
 

@@ -39,9 +39,9 @@ from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.execution_config import ExecutionConfig, execution_configs, remaining_configs
 from genima.policy.diffusion_agent.network_execution import DeviceNetworks
-from genima.policy.diffusion_agent.network_halves import controls, decoded, embedding, encoded
-from genima.policy.diffusion_agent.pretrained_base import base_of
-from genima.policy.diffusion_agent.sampling import sampling
+from genima.policy.diffusion_agent.network_halves import controlnet_residuals, decode, encode, time_embedding
+from genima.policy.diffusion_agent.pretrained_base import base_from_pipeline
+from genima.policy.diffusion_agent.sampling import sampling_schedule
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.spec import PolicySpec
 from genima.training.build_agent import agent_on
@@ -63,7 +63,7 @@ def tiny(spec: PolicySpec) -> DiffusionAgent:
 
 
 def make(spec: PolicySpec, kind: str) -> DiffusionAgent:
-    base = base_of("random", random_base("tiny-xl" if kind == "tiny-xl" else "tiny"))
+    base = base_from_pipeline("random", random_base("tiny-xl" if kind == "tiny-xl" else "tiny"))
     unet, controlnet = base.unet, None
     if kind == "without a ControlNet":
         unet = UNet2DConditionModel.from_config({**unet.config, "in_channels": 8})
@@ -106,7 +106,7 @@ def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: E
     with torch.autocast("cpu", enabled=False):
         expected = reference(whole, shown)
     agent = copy.deepcopy(whole)
-    drawn = CompiledPipeline(agent, tried=[plan]).generate_tiles(shown, GOALS, seeded())
+    drawn = CompiledPipeline(agent, configs=[plan]).generate_tiles(shown, GOALS, seeded())
     assert expected.float().std() > 5
     assert drawn.shape == shown.shape and drawn.dtype == torch.uint8
     assert (drawn.int() - expected.int()).abs().max() <= 1
@@ -122,7 +122,7 @@ def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS
 def test_half_precision_is_off_by_its_noise(whole: DiffusionAgent) -> None:
     shown = tiles(count=2)
     expected = reference(whole, shown)
-    drawn = CompiledPipeline(copy.deepcopy(whole), tried=[ExecutionConfig(torch.bfloat16)]).generate_tiles(
+    drawn = CompiledPipeline(copy.deepcopy(whole), configs=[ExecutionConfig(torch.bfloat16)]).generate_tiles(
         shown, GOALS, seeded()
     )
     assert 25 < psnr(drawn, expected) < np.inf
@@ -132,22 +132,24 @@ def test_the_networks_halves_are_the_whole(whole: DiffusionAgent) -> None:
     unet, controlnet = whole.unet, whole.controlnet
     noisy = torch.randn(2, unet.config.in_channels, 8, 8, generator=seeded())
     prompts = whole.prompts([whole.spec.prompt(goal) for goal in GOALS])
-    added = prompts.added(64, 64)
+    added = prompts.added_cond_kwargs(64, 64)
     text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
     with torch.inference_mode():
         down, middle, more = None, None, ()
         if controlnet is not None:
             condition = torch.rand(2, 3, 64, 64, generator=seeded())
             down, middle = controlnet(noisy, 501.0, controlnet_cond=condition, **text, return_dict=False)
-            of_time = embedding(controlnet, 501.0, 2, added)
-            more = controls(controlnet, noisy, of_time, prompts.tokens, controlnet.controlnet_cond_embedding(condition))
+            of_time = time_embedding(controlnet, 501.0, 2, added)
+            more = controlnet_residuals(
+                controlnet, noisy, of_time, prompts.tokens, controlnet.controlnet_cond_embedding(condition)
+            )
             for ours, theirs in zip(more, (*down, middle), strict=True):
                 torch.testing.assert_close(ours, theirs)
         expected = unet(
             noisy, 501.0, **text, down_block_additional_residuals=down, mid_block_additional_residual=middle
         ).sample
-        of_time = embedding(unet, 501.0, 2, added)
-        drawn = decoded(unet, *encoded(unet, noisy, of_time, prompts.tokens), more, of_time, prompts.tokens)
+        of_time = time_embedding(unet, 501.0, 2, added)
+        drawn = decode(unet, *encode(unet, noisy, of_time, prompts.tokens), more, of_time, prompts.tokens)
     torch.testing.assert_close(drawn, expected)
 
 
@@ -159,7 +161,7 @@ def test_steps_as_numbers_are_the_schedulers(kind: Any, prediction: str, strengt
         pytest.skip("diffusers' Euler scheduler has no such prediction")
     options = {"clip_sample": False} if kind is DDIMScheduler else {}
     scheduler = kind(prediction_type=prediction, timestep_spacing="trailing", **options)
-    steps = sampling(scheduler, 6, strength)
+    steps = sampling_schedule(scheduler, 6, strength)
     rng = torch.Generator().manual_seed(0)
     clean, noise, *predicted = torch.randn(2 + 6, 1, 4, 8, 8, generator=rng)
 
@@ -186,7 +188,7 @@ def test_steps_as_numbers_are_the_schedulers(kind: Any, prediction: str, strengt
 def test_a_schedulers_own_noise_is_drawn_in_its_order(kind: Any, prediction: str, strength: float, count: int) -> None:
     options = {} if kind is EulerAncestralDiscreteScheduler else {"clip_sample": False}
     scheduler = kind(prediction_type=prediction, **({} if kind is LCMScheduler else SPACING), **options)
-    steps = sampling(scheduler, count, strength)
+    steps = sampling_schedule(scheduler, count, strength)
     rng = torch.Generator().manual_seed(0)
     clean, *predicted = torch.randn(1 + count, 1, 4, 8, 8, generator=rng)
     start, *rest = steps.sample_noise((1, 4, 8, 8), seeded())
@@ -211,15 +213,15 @@ def test_what_cannot_be_steps_as_numbers_is_refused() -> None:
     multistep = (DPMSolverMultistepScheduler(), PNDMScheduler(), UniPCMultistepScheduler(), HeunDiscreteScheduler())
     for scheduler in (*multistep, DDIMScheduler(clip_sample=True)):
         with pytest.raises(GenimaError, match=f"{type(scheduler).__name__}.*; use "):
-            sampling(scheduler, 4)
+            sampling_schedule(scheduler, 4)
     for scheduler in (EulerAncestralDiscreteScheduler(**SPACING), DDIMScheduler(clip_sample=False)):
         with pytest.raises(GenimaError, match=f"scheduler {type(scheduler).__name__}: .* 1500 steps"):
-            sampling(scheduler, 1500)
+            sampling_schedule(scheduler, 1500)
     for strength in (0.1, 0.0, 1.5, -1.0):
         with pytest.raises(GenimaError, match="leaves .* of 4 steps"):
-            sampling(DDIMScheduler(clip_sample=False), 4, strength)
+            sampling_schedule(DDIMScheduler(clip_sample=False), 4, strength)
     for name, value in (("controlnet_every", 0), ("steps", 0), ("steps", 10**9), ("strength", 0), ("strength", np.nan)):
-        with pytest.raises(GenimaError, match=f"drawing.{name.replace('_', '-')} {value}: must be "):
+        with pytest.raises(GenimaError, match=f"sampling.{name.replace('_', '-')} {value}: must be "):
             SamplingOptions(**{name: value})
 
 
@@ -236,7 +238,7 @@ PIPELINES: dict[str, Any] = {
 @pytest.mark.parametrize("steps", [1, 5, 10])
 def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySpec, kind: str, steps: int) -> None:
     """An agent as ``train diffusion --base`` makes it, in use: Euler ancestral, in every kind that can be trained."""
-    base = base_of("random", random_base("tiny-xl" if "sdxl" in kind else "tiny"))
+    base = base_from_pipeline("random", random_base("tiny-xl" if "sdxl" in kind else "tiny"))
     conditioning: Any = "unet" if "unet" in kind else "controlnet"
     agent = agent_on(base, replace(spec, view_size=32), conditioning, "apart" not in kind, steps)
     assert isinstance(agent.scheduler, EulerAncestralDiscreteScheduler)
@@ -262,7 +264,7 @@ def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySp
     expected = agent.pixels(expected * 2 - 1)
     drawn = {"reference": reference(agent, shown, GOALS[:1])}
     for plan in (EXACT, ExecutionConfig()):
-        drawn[str(plan)] = CompiledPipeline(copy.deepcopy(agent), tried=[plan]).generate_tiles(
+        drawn[str(plan)] = CompiledPipeline(copy.deepcopy(agent), configs=[plan]).generate_tiles(
             shown, GOALS[:1], seeded()
         )
     assert expected.float().std() > 5
@@ -298,7 +300,7 @@ def test_a_tiny_autoencoder_decodes_in_the_others_place(tiny: DiffusionAgent, tm
     channels = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     decoder = AutoencoderTiny(**channels, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4)
     decoder.save_pretrained(tmp_path / "taesd")
-    usual = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
+    usual = CompiledPipeline(copy.deepcopy(tiny), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     shortcuts = SamplingOptions(tiny_decoder=str(tmp_path / "taesd"))
     drawn = CompiledPipeline(copy.deepcopy(tiny), shortcuts, [EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     assert drawn.shape == usual.shape and (drawn.int() - usual.int()).abs().max() > 1
@@ -339,11 +341,11 @@ def test_a_plan_that_fails_gives_way_to_the_next(
     tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     plan: ExecutionConfig, error: Exception, said: str,
 ) -> None:  # fmt: skip
-    usual = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
+    usual = CompiledPipeline(copy.deepcopy(tiny), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(error))
     if plan.cuda_graph:  # without a GPU the drawing fails where it would be captured
         monkeypatch.setattr(DeviceNetworks, "_capture", lambda self, *_: self._generate())
-    engine = CompiledPipeline(copy.deepcopy(tiny), tried=[plan, EXACT])
+    engine = CompiledPipeline(copy.deepcopy(tiny), configs=[plan, EXACT])
     with caplog.at_level(logging.WARNING):
         drawn = engine.generate_tiles(tiles(), GOALS[:1], seeded())
     torch.testing.assert_close(drawn, usual)
@@ -355,17 +357,17 @@ def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
 ) -> None:
     agent = copy.deepcopy(tiny)
     agent.controlnet.conv_in.weight.data[0, 0, 0, 0] = 1e6  # more than float16 holds
-    expected = CompiledPipeline(copy.deepcopy(agent), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
-    engine = CompiledPipeline(agent, tried=[ExecutionConfig(torch.float16), EXACT])
+    expected = CompiledPipeline(copy.deepcopy(agent), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
+    engine = CompiledPipeline(agent, configs=[ExecutionConfig(torch.float16), EXACT])
     torch.testing.assert_close(engine.generate_tiles(tiles(), GOALS[:1], seeded()), expected)
-    assert engine.config == EXACT and "beyond what torch.float16 holds" in caplog.text
+    assert engine.config == EXACT and "exceed the range of torch.float16" in caplog.text
 
 
 def test_what_a_plan_rounded_is_whole_again_for_the_next(
     whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights in half precision do not grow back."""
-    expected = CompiledPipeline(copy.deepcopy(whole), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
+    expected = CompiledPipeline(copy.deepcopy(whole), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     real = DeviceNetworks._generate
 
     def redraw(self: DeviceNetworks, *given: Any) -> Any:
@@ -374,7 +376,7 @@ def test_what_a_plan_rounded_is_whole_again_for_the_next(
 
     monkeypatch.setattr(DeviceNetworks, "_generate", redraw)
     engine = CompiledPipeline(
-        copy.deepcopy(whole), tried=[ExecutionConfig(torch.float16), ExecutionConfig(torch.bfloat16), EXACT]
+        copy.deepcopy(whole), configs=[ExecutionConfig(torch.float16), ExecutionConfig(torch.bfloat16), EXACT]
     )
     torch.testing.assert_close(engine.generate_tiles(tiles(), GOALS[:1], seeded()), expected, rtol=0, atol=0)
     assert engine.config == EXACT
@@ -422,12 +424,12 @@ def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
     agent = copy.deepcopy(tiny)
     agent.unet.conv_out.bias.data[0] = float("nan")
     with pytest.raises(GenimaError, match="device cpu: no execution config works .drawn target: not finite.*damaged"):
-        CompiledPipeline(agent, tried=[ExecutionConfig(torch.bfloat16), ExecutionConfig()]).generate_tiles(
+        CompiledPipeline(agent, configs=[ExecutionConfig(torch.bfloat16), ExecutionConfig()]).generate_tiles(
             tiles(), GOALS[:1], seeded()
         )
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(torch.OutOfMemoryError("full"), times=9))
     with pytest.raises(GenimaError, match="device cpu: no execution config works .the device has too little memory"):
-        CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(), EXACT]).generate_tiles(
+        CompiledPipeline(copy.deepcopy(tiny), configs=[ExecutionConfig(), EXACT]).generate_tiles(
             tiles(), GOALS[:1], seeded()
         )
 
@@ -435,7 +437,7 @@ def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
 def test_a_device_that_is_gone_is_said_and_nothing_else_is_tried(
     tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(cuda_graph=False), EXACT])
+    engine = CompiledPipeline(copy.deepcopy(tiny), configs=[ExecutionConfig(cuda_graph=False), EXACT])
     engine.generate_tiles(tiles(), GOALS[:1], seeded())
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
     for _ in range(2):
@@ -447,7 +449,7 @@ def test_a_device_that_is_gone_is_said_and_nothing_else_is_tried(
 def test_a_programs_fault_is_not_hidden(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(TypeError("a bug")))
     with pytest.raises(TypeError, match="a bug"):
-        CompiledPipeline(copy.deepcopy(tiny), tried=[ExecutionConfig(), EXACT]).generate_tiles(
+        CompiledPipeline(copy.deepcopy(tiny), configs=[ExecutionConfig(), EXACT]).generate_tiles(
             tiles(), GOALS[:1], seeded()
         )
 
@@ -483,11 +485,11 @@ def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, s
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_too_what_was_rounded_is_whole_again(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = CompiledPipeline(copy.deepcopy(tiny), tried=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
+    expected = CompiledPipeline(copy.deepcopy(tiny), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     agent = copy.deepcopy(tiny)
     for module in agent.modules.values():
         module.cuda()
-    engine = CompiledPipeline(agent, tried=[execution_configs(torch.device("cuda"))[0], ExecutionConfig()])
+    engine = CompiledPipeline(agent, configs=[execution_configs(torch.device("cuda"))[0], ExecutionConfig()])
     engine.generate_tiles(tiles(), GOALS[:1], seeded())
     engine._fall_back("precision", "for this test")
     assert (

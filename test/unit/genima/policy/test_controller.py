@@ -342,7 +342,7 @@ def test_statistics_restore_what_they_normalise() -> None:
     normalised = statistics.normalise(positions)
     np.testing.assert_allclose(normalised.mean(0), 0, atol=0.05)
     np.testing.assert_allclose(normalised.std(0), 1, atol=0.05)
-    np.testing.assert_allclose(statistics.restore(normalised), positions)
+    np.testing.assert_allclose(statistics.denormalise(normalised), positions)
 
 
 # The controller as a whole
@@ -392,7 +392,7 @@ def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
     mean, deviation = np.arange(7) / 10, np.linspace(0.1, 0.4, 7)
     joints = np.append((JOINTS_NOW.positions - mean) / deviation, JOINTS_NOW.gripper)
     quarters = [drawn.tile[y : y + SIDE, x : x + SIDE] for y in (0, SIDE) for x in (0, SIDE)]
-    text = controller.embed([drawn.instruction])
+    text = controller.embed_instructions([drawn.instruction])
     images = pixels(torch.from_numpy(np.stack(quarters)))[None]
     output = controller.act(images, torch.from_numpy(joints).float()[None], text)
     expected = output.actions[0].numpy() * deviation + mean
@@ -448,7 +448,7 @@ def test_a_frozen_text_encoder_is_named_by_the_checkpoint_and_not_stored_in_it(
     assert json.loads((tmp_path / "checkpoint" / "genima.json").read_text())["text_encoder"] == saved_clip
     loaded = Controller.from_pretrained(tmp_path / "checkpoint")
     expected = CLIPTextModel.from_pretrained(saved_clip)(loaded._tokens(GOALS)).pooler_output
-    torch.testing.assert_close(loaded.embed(GOALS), expected)
+    torch.testing.assert_close(loaded.embed_instructions(GOALS), expected)
     chunks = [loaded.predict_chunk(replace(drawn_target(spec), instruction=goal), JOINTS_NOW) for goal in GOALS]
     for chunk, goal in zip(chunks, GOALS, strict=True):
         expected_chunk = controller.predict_chunk(replace(drawn_target(spec), instruction=goal), JOINTS_NOW)
@@ -474,8 +474,8 @@ def test_a_frozen_text_encoder_embeds_each_text_once_and_what_validation_embeds_
     calls: list[int] = []
     controller.act.text_encoder.register_forward_hook(lambda module, arguments, output: calls.append(1))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        first = controller.embed([*GOALS, GOALS[0]])
-    again = controller.embed([GOALS[1], GOALS[0]])
+        first = controller.embed_instructions([*GOALS, GOALS[0]])
+    again = controller.embed_instructions([GOALS[1], GOALS[0]])
     assert len(calls) == 2 and first.dtype == torch.float32
     torch.testing.assert_close(again, torch.stack([first[1], first[2]]), rtol=0, atol=0)
     images, joints = random(2, VIEWS, 3, SIDE, SIDE), random(2, JOINTS + 1)
@@ -488,13 +488,13 @@ def test_a_text_encoder_that_is_trained_is_embedded_anew_each_time(spec: PolicyS
     tokenizer = small_tokenizer(GOALS)
     act = Act(replace(TINY, frozen_batch_norm=False), small_text_encoder(tokenizer))
     controller = Controller(spec, act, tokenizer, JointStatistics(np.zeros(7), np.ones(7)))
-    before = controller.embed(GOALS)
+    before = controller.embed_instructions(GOALS)
     before.square().sum().backward()
     with torch.no_grad():
         for parameter in act.text_encoder.parameters():
             assert parameter.grad is None or parameter.grad.isfinite().all()
             parameter.add_(0.01 * torch.randn_like(parameter))
-    assert (controller.embed(GOALS) - before).abs().max() > 1e-4
+    assert (controller.embed_instructions(GOALS) - before).abs().max() > 1e-4
 
 
 def test_a_loaded_controller_can_be_trained_on_all_but_a_frozen_text_encoder(

@@ -36,7 +36,7 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
-from genima.policy.diffusion_agent.pretrained_base import base_of
+from genima.policy.diffusion_agent.pretrained_base import base_from_pipeline
 from genima.policy.spec import BEST, LAST, PolicySpec, read_pair
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
@@ -459,7 +459,7 @@ def test_training_draws_a_sample_of_the_autoencoders_distribution_and_validation
     targets: TargetDataset, batch: DiffusionSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As diffusers' ControlNet example."""
-    agent = agent_on(base_of("a base", random_base("tiny")), targets.spec)
+    agent = agent_on(base_from_pipeline("a base", random_base("tiny")), targets.spec)
     model, frames = (
         DiffusionLossModule(agent, DiffusionOptions(jitter=(0, 0, 0, 0), crop=0)),
         agent.frames(batch.target),
@@ -535,20 +535,20 @@ def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by
 def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_base(
     targets: TargetDataset, batch: DiffusionSample, kind: str, conditioning: str, tiled: bool
 ) -> None:
-    base = base_of(kind, random_base(kind))  # type: ignore[arg-type]
+    base = base_from_pipeline(kind, random_base(kind))  # type: ignore[arg-type]
     frozen = {name: p.clone() for name, p in base.unet.named_parameters()}
     agent = agent_on(base, targets.spec, conditioning, tiled, steps=2)  # type: ignore[arg-type]
     frames, prompts = agent.frames(batch.condition), agent.prompts(agent.texts(list(batch.instruction)))
     assert len(frames) == (2 if tiled else 8) and frames.shape[-1] == 2 * targets.spec.view_size
     latents, t = agent.encode(frames), torch.tensor(500)
-    added = prompts.added(*frames.shape[-2:])
+    added = prompts.added_cond_kwargs(*frames.shape[-2:])
     with torch.no_grad():  # at first the condition changes nothing: the base draws as ever
         untouched = random_base(kind).unet  # type: ignore[arg-type]
         alone = untouched(latents, t, prompts.tokens, added_cond_kwargs=added)[0]
         assert torch.allclose(agent.predict(latents, t, prompts, agent.condition(frames)), alone, atol=1e-5)
     model = DiffusionLossModule(agent, DiffusionOptions()).train()
     assert set(model.trained) == {"controlnet" if conditioning == "controlnet" else "unet"}
-    assert set(agent.own_modules) == set(model.trained)
+    assert set(agent.checkpoint_modules) == set(model.trained)
     losses = losses_of(model, batch, 3e-3, 8)
     assert losses[-1] < losses[0]
     moved = [name for name, p in base.unet.named_parameters() if name in frozen and not torch.equal(p, frozen[name])]
@@ -558,7 +558,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
 def test_two_goals_are_two_prompts_in_training_and_in_use(targets: TargetDataset, batch: DiffusionSample) -> None:
     """The released code trains on the prefix alone."""
     for tiled in (True, False):
-        agent = agent_on(base_of("tiny", random_base("tiny")), targets.spec, tiled=tiled)
+        agent = agent_on(base_from_pipeline("tiny", random_base("tiny")), targets.spec, tiled=tiled)
         embedded: list[Tensor] = []
         prompts = agent.prompts
 

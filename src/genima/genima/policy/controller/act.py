@@ -61,7 +61,7 @@ class ActConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ActConfig:
-        """Return the sizes of a checkpoint; those written before FiLM was in every block have it in every stage."""
+        """Return the sizes of a checkpoint; older ones without ``film`` have it in every stage."""
         values: dict[str, Any] = {"film": "stage", **data}
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         return cls(**values)
@@ -69,7 +69,7 @@ class ActConfig:
 
 @dataclass(frozen=True)
 class ActOutput:
-    """A batch of predicted chunks, and the style variable's distribution in training."""
+    """Batch of predicted chunks, with the style variable's distribution in training."""
 
     actions: Tensor  # (B, K, joints), normalised
     gripper: Tensor  # (B, K) logit of open
@@ -78,7 +78,7 @@ class ActOutput:
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation by fixed statistics and a fixed affine map, in training as in use."""
+    """Batch normalisation with fixed statistics and affine parameters."""
 
     weight: Tensor
     bias: Tensor
@@ -91,18 +91,18 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, torch.full((width,), value))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) to the same."""
+        """Normalise features (N, C, h, w)."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict.pop(prefix + "num_batches_tracked", None)  # of the batch normalisation that it takes the place of
+        state_dict.pop(prefix + "num_batches_tracked", None)  # of the replaced batch normalisation
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class FilmResNet(nn.Module):
-    """A ResNet whose later stages are modulated by a text embedding: (1 + gamma) x + beta.
+    """ResNet whose later stages are modulated by a text embedding: (1 + gamma) x + beta.
 
-    Either in every block, on the residual before the shortcut is added, or once on the output of a stage.
+    It modulates the residual of every block before the shortcut is added, or the output of every stage.
     """
 
     def __init__(self, config: ActConfig, text_width: int) -> None:
@@ -124,7 +124,7 @@ class FilmResNet(nn.Module):
         self.film = nn.ModuleList(_zero_linear(text_width, 2 * width) for width in widths)
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
-        """Features (N, C, h, w) of images (N, 3, H, W) under text embeddings (N, text_width)."""
+        """Extract features (N, C, h, w) of images (N, 3, H, W), modulated by text embeddings (N, text_width)."""
         features, films = self.stages[0](self.embedder(images)), iter(self.film)
         for stage in self.stages[1:]:
             if not self.in_blocks:
@@ -137,13 +137,13 @@ class FilmResNet(nn.Module):
 
 
 def _modulate(features: Tensor, film: Tensor) -> Tensor:
-    """(1 + gamma) x + beta for features (N, C, h, w) and (N, 2C) gamma and beta."""
+    """Compute (1 + gamma) x + beta for features (N, C, h, w), and gamma and beta (N, 2C)."""
     gamma, beta = film[:, :, None, None].chunk(2, dim=1)
     return (1 + gamma) * features + beta
 
 
 class EncoderLayer(nn.Module):
-    """DETR's post-norm encoder layer: positions are added to queries and keys only."""
+    """Post-norm encoder layer of DETR: positions are added to queries and keys only."""
 
     def __init__(self, config: ActConfig) -> None:
         super().__init__()
@@ -153,14 +153,14 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, position: Tensor, padding: Tensor | None = None) -> Tensor:
-        """(B, N, width) to the same; ``padding`` (B, N) is true where a token is to be ignored."""
+        """Encode tokens (B, N, width); ``padding`` (B, N) is true for tokens to ignore."""
         q = x + position
         x = self.norms[0](x + self.dropout(self.attention(q, q, x, key_padding_mask=padding, need_weights=False)[0]))
         return self.norms[1](x + self.dropout(self.feedforward(x)))
 
 
 class DecoderLayer(nn.Module):
-    """DETR's post-norm decoder layer."""
+    """Post-norm decoder layer of DETR."""
 
     def __init__(self, config: ActConfig) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, query: Tensor, memory: Tensor, position: Tensor) -> Tensor:
-        """Actions (B, K, width) attend to themselves, then to the memory (B, N, width)."""
+        """Decode actions (B, K, width): self-attention, then attention to the memory (B, N, width)."""
         q = x + query
         x = self.norms[0](x + self.dropout(self.self_attention(q, q, x, need_weights=False)[0]))
         attended = self.attention(x + query, memory + position, memory, need_weights=False)[0]
@@ -180,7 +180,7 @@ class DecoderLayer(nn.Module):
 
 
 class Act(nn.Module):
-    """Images of the drawn target, measured joints and text in; a chunk of K joint positions and gripper logits out."""
+    """ACT network: drawn target views, measured joints and text to K joint positions and gripper logits."""
 
     def __init__(self, config: ActConfig, text_encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class Act(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.action_head = nn.Linear(width, config.joints)
         self.gripper_head = nn.Linear(width, 1)
-        # The style encoder sees the true chunk; it serves training alone.
+        # The style encoder encodes the true chunk, in training only.
         self.style_class = nn.Parameter(torch.empty(1, width))
         self.style_proprioception = nn.Linear(proprioception, width)
         self.style_action = nn.Linear(proprioception, width)
@@ -210,9 +210,9 @@ class Act(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw queries and embeddings, and the transformer's weights where they are the released ACT's.
+        """Initialise queries and embeddings, and the transformer as the released ACT where configured.
 
-        There the former are nn.Embedding's N(0, 1), the latter DETR's; the style encoder keeps PyTorch's.
+        The released ACT uses nn.Embedding's N(0, 1) and DETR's Xavier weights; its style encoder keeps PyTorch's.
         """
         released = self.config.released_initialisation
         for embedding in (self.view_embedding, self.token_position, self.query, self.style_class):
@@ -223,7 +223,7 @@ class Act(nn.Module):
                     nn.init.xavier_uniform_(weights)
 
     def embed_text(self, tokens: Tensor) -> Tensor:
-        """Pooled text embedding (B, text_width) of token ids (B, L)."""
+        """Return the pooled text embedding (B, text_width) of token ids (B, L)."""
         return self.text_encoder(tokens).pooler_output
 
     def forward(
@@ -240,13 +240,13 @@ class Act(nn.Module):
             images: (B, views, 3, H, W), normalised, in tile order.
             proprioception: (B, joints + 1), normalised joints and the gripper's open fraction.
             text: (B, text_width) from :meth:`embed_text`.
-            actions: (B, K, joints + 1) true normalised chunk and gripper, in training; without it the style is zero.
-            padding: (B, K) true where the true chunk lies past the episode's end.
+            actions: (B, K, joints + 1) true normalised chunk and gripper, in training; without them the style is zero.
+            padding: (B, K) true for actions after the episode's end.
         """
-        return self.predict(self.look(images, text), proprioception, text, actions, padding)
+        return self.predict(self.extract_features(images, text), proprioception, text, actions, padding)
 
-    def look(self, images: Tensor, text: Tensor) -> Tensor:
-        """The backbone's features (B * views, C, h, w): most of the work, and little of the precision."""
+    def extract_features(self, images: Tensor, text: Tensor) -> Tensor:
+        """Extract the backbone's features (B * views, C, h, w): most of the computation, insensitive to precision."""
         pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone(pixels, text.repeat_interleave(images.shape[1], dim=0))
         return features
@@ -259,7 +259,7 @@ class Act(nn.Module):
         actions: Tensor | None = None,
         padding: Tensor | None = None,
     ) -> ActOutput:
-        """:meth:`forward` from what :meth:`look` returned."""
+        """Predict chunks from the features of :meth:`extract_features`; see :meth:`forward`."""
         batch, views = len(proprioception), len(features) // len(proprioception)
         mean, log_variance, style = None, None, proprioception.new_zeros(batch, self.config.latent)
         if actions is not None:
@@ -301,13 +301,13 @@ class Act(nn.Module):
 
 
 def act_loss(output: ActOutput, actions: Tensor, padding: Tensor, gripper_weight: float = 0.05) -> dict[str, Tensor]:
-    """ACT's training loss by part: L1 of joints, cross entropy of the gripper, 10 times the style's KL divergence.
+    """Compute ACT's losses: L1 of joints, cross entropy of the gripper, 10 times the style's KL divergence.
 
-    As in the released ACT, padded actions are left out of the sums, and the means are over all K.
+    As in the released ACT, padded actions do not contribute to the sums, and the means are over all K.
 
     Args:
         actions: (B, K, joints + 1) normalised joints and whether the gripper is open.
-        padding: (B, K) true where the chunk lies past the episode's end; those actions do not count.
+        padding: (B, K) true for actions after the episode's end, which do not count.
     """
     real = (~padding).float()
     joints = ((output.actions.float() - actions[..., :-1]).abs() * real[..., None]).mean()
@@ -320,7 +320,7 @@ def act_loss(output: ActOutput, actions: Tensor, padding: Tensor, gripper_weight
 
 
 def sine_position(h: int, w: int, width: int, device: torch.device | None = None) -> Tensor:
-    """DETR's two-dimensional sine position embedding (h * w, width): half the channels for y, half for x."""
+    """Return DETR's 2D sine position embedding (h * w, width): half the channels for y, half for x."""
     y = (torch.arange(h, device=device).float() + 1) / h * 2 * math.pi
     x = (torch.arange(w, device=device).float() + 1) / w * 2 * math.pi
     rows, columns = _sine(y, width // 2), _sine(x, width // 2)
@@ -342,7 +342,7 @@ def _freeze_batch_norms(module: nn.Module) -> None:
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """Zero at first, so that FiLM begins as the identity."""
+    """Return a linear layer of zeros: FiLM starts as the identity."""
     layer = nn.Linear(inputs, outputs)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""The controller as the loop uses it: a drawn target and the measured joints in, a chunk out."""
+"""Controller: action chunks from drawn targets and measured joints."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _TEXT_ENCODER = "text_encoder."  # its weights' prefix
 
 @dataclass(frozen=True)
 class JointStatistics:
-    """Mean and standard deviation (n,) in rad that joints are normalised by, in training as in use."""
+    """Mean and standard deviation (n,) rad for the normalisation of joints."""
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
 
     def normalise(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(..., n) rad to zero mean and unit variance."""
+        """Normalise (..., n) rad to zero mean and unit variance."""
         return (positions - self.mean) / self.deviation
 
-    def restore(self, normalised: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The inverse of :meth:`normalise`."""
+    def denormalise(self, normalised: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the inverse of :meth:`normalise`, (..., n) rad."""
         return normalised * self.deviation + self.mean
 
 
 class Controller:
-    """Reads the spheres of a drawn target into a chunk of joint positions."""
+    """Second half of GENIMA: predicts action chunks from drawn targets."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class Controller:
         statistics: JointStatistics,
         clip: str | None = None,
     ) -> None:
-        """``clip`` is where ``load_clip`` has the frozen text encoder from; checkpoints then name it and leave it out.
+        """``clip`` is the source of a frozen text encoder for ``load_clip``; checkpoints name it without its weights.
 
-        None: the text encoder was trained with the rest.
+        None: the text encoder was trained with the controller.
         """
         self.spec, self.act, self.tokenizer, self.statistics = spec, act, tokenizer, statistics
         self.clip = str(Path(clip).resolve()) if clip and Path(clip).is_dir() else clip
@@ -72,13 +72,13 @@ class Controller:
         """Load a checkpoint folder (safetensors only), and the text encoder that it may name.
 
         Raises:
-            GenimaError: when it is missing, damaged, or of another schema, robot or text encoder, or there is no such
-                device.
+            GenimaError: for a missing or damaged checkpoint, another schema, robot or text encoder, and an
+                unavailable device.
         """
         checkpoint.require_device(device)
         folder = checkpoint.resolve(folder)
         spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
-        with checkpoint.loading(folder):
+        with checkpoint.translate_load_errors(folder):
             model_files.require_moderate(rest["act"], folder / checkpoint.FILE)
             config = ActConfig.from_dict(rest["act"])
             _require_sizes(config)
@@ -107,12 +107,12 @@ class Controller:
             raise GenimaError(f"checkpoint {folder}: normalisation statistics do not fit {n} joints")
         act.requires_grad_(False).eval().to(device)
         controller = cls(spec, act, tokenizer, statistics, clip)
-        with checkpoint.loading(folder):
-            controller._try()
+        with checkpoint.translate_load_errors(folder):
+            controller._check()
         return controller
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the checkpoint; ``genima.json`` comes last, so that half a folder is never taken for a whole one."""
+        """Write the checkpoint; ``genima.json`` is written last, and marks a complete folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
@@ -131,21 +131,21 @@ class Controller:
         )  # fmt: skip
 
     def unfreeze(self) -> None:
-        """Let everything be trained, but for a text encoder that checkpoints only name."""
+        """Make all weights trainable, except those of a pre-trained text encoder."""
         self.act.requires_grad_(True)
         if self.clip:
             self.act.text_encoder.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
-        """Where the reading happens."""
+        """Device of the network."""
         return self.act.query.device
 
-    def embed(self, instructions: Sequence[str]) -> Tensor:
-        """Text embeddings (B, text_width); while the text encoder is frozen, each text's is computed once."""
+    def embed_instructions(self, instructions: Sequence[str]) -> Tensor:
+        """Return text embeddings (B, text_width), cached while the text encoder is frozen."""
         if any(parameter.requires_grad for parameter in self.act.text_encoder.parameters()):
             return self.act.embed_text(self._tokens(instructions))
-        # What a validation leaves here is used in training too: neither inference mode's nor in half precision.
+        # Training uses embeddings cached in validation: no inference tensors, no half precision.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             for text in set(instructions) - set(self._texts):
                 self._texts[text] = self.act.embed_text(self._tokens([text]))[0]
@@ -160,10 +160,10 @@ class Controller:
 
     @torch.inference_mode()
     def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        """The chunk that leads from the measured joints to the drawn target.
+        """Predict the chunk from the measured joints to the drawn target.
 
         Raises:
-            GenimaError: when the drawing is of another layout or size, or the chunk is not finite.
+            GenimaError: for a drawn target of another layout or size, and a chunk that is not finite.
         """
         spec = self.spec
         if tuple(drawn.views) != spec.views:
@@ -183,19 +183,19 @@ class Controller:
     def _predict(
         self, views: NDArray[np.uint8], instruction: str, joints: Joints
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Positions (K, n) in rad and the gripper (K,), 1 open, for views (V, s, s, 3)."""
+        """Return positions (K, n) rad and gripper (K,), 1 open, for views (V, s, s, 3)."""
         device = self.device
         proprioception = np.append(self.statistics.normalise(joints.positions), joints.gripper)
-        text = self.embed([instruction])
-        with half_precision(device):  # what that rounds moves no joint by 0.001 rad
-            features = self.act.look(pixels(torch.from_numpy(views)[None]).to(device), text)
+        text = self.embed_instructions([instruction])
+        with half_precision(device):  # changes joints by less than 0.001 rad
+            features = self.act.extract_features(pixels(torch.from_numpy(views)[None]).to(device), text)
         output = self.act.predict(features.float(), torch.from_numpy(proprioception).float()[None].to(device), text)
-        positions = self.statistics.restore(output.actions[0].double().cpu().numpy())
+        positions = self.statistics.denormalise(output.actions[0].double().cpu().numpy())
         return positions, output.gripper[0].double().sigmoid().cpu().numpy()
 
     @torch.inference_mode()
-    def _try(self) -> None:
-        """Predict once from small views: parts that do not fit together raise here."""
+    def _check(self) -> None:
+        """Predict once from small views, to detect parts that do not fit together."""
         side = min(64, self.spec.view_size)
         views = np.zeros((len(self.spec.views), side, side, 3), np.uint8)
         positions, _ = self._predict(views, "do " * 100, Joints(0.0, self.robot.home, 1.0))
@@ -210,12 +210,12 @@ def _require_sizes(config: ActConfig) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         kinds = {type(x) for x in (default[name] if isinstance(default[name], tuple) else (default[name],))}
         kinds |= {int} if float in kinds else set()
-        right = isinstance(value, tuple) == isinstance(default[name], tuple) and {type(x) for x in numbers} <= kinds
-        if right and name == "dropout":
-            right = 0 <= value < 1
-        elif right and int in kinds:
-            right = min(numbers, default=0) >= 1
-        if not right:
+        valid = isinstance(value, tuple) == isinstance(default[name], tuple) and {type(x) for x in numbers} <= kinds
+        if valid and name == "dropout":
+            valid = 0 <= value < 1
+        elif valid and int in kinds:
+            valid = min(numbers, default=0) >= 1
+        if not valid:
             raise ValueError(f"act.{name} is {shorten(repr(value))}")
 
 
@@ -223,7 +223,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, 
 
 
 def pixels(images: Tensor) -> Tensor:
-    """(..., H, W, 3) uint8 rgb to (..., 3, H, W) with ImageNet's normalisation."""
+    """Convert images (..., H, W, 3) uint8 rgb to (..., 3, H, W) with ImageNet's normalisation."""
     mean, deviation = torch.tensor(_MEAN), torch.tensor(_DEVIATION)
     scaled = (images.float() / 255 - mean.to(images.device)) / deviation.to(images.device)
     return scaled.movedim(-1, -3)

@@ -1,4 +1,4 @@
-"""Pre-trained parts of the controller: an ImageNet ResNet for its images, a CLIP text encoder for its instructions."""
+"""Pre-trained parts of the controller: ImageNet ResNet and CLIP text encoder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from genima.policy.controller.act import Act
 
 
 def load_imagenet(act: Act, name_or_folder: str) -> None:
-    """Give ACT's backbone the weights of a ResNet on the hub or in a local folder.
+    """Load the weights of a ResNet, on the hub or in a local folder, into ACT's backbone.
 
     Raises:
-        GenimaError: when it cannot be loaded, has no such weights or other sizes than ACT's backbone.
+        GenimaError: when loading fails, weights are missing, or sizes differ from ACT's backbone.
     """
     resnet, info = hub.load(
         lambda name, **options: ResNetModel.from_pretrained(
@@ -37,10 +37,10 @@ def load_imagenet(act: Act, name_or_folder: str) -> None:
 
 
 def load_clip(name_or_folder: str) -> tuple[CLIPTextModel, PreTrainedTokenizerBase]:
-    """A frozen CLIP text encoder and its tokenizer, from the hub or a local folder.
+    """Load a frozen CLIP text encoder and its tokenizer, from the hub or a local folder.
 
     Raises:
-        GenimaError: when they cannot be loaded, or there are no such weights.
+        GenimaError: when loading fails, or weights are missing.
     """
     otherwise = "train a small text encoder of its own"
     encoder, info = hub.load(

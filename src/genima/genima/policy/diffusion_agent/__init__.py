@@ -1,1 +1,1 @@
-"""Diffusion agent: draw joint targets on the tiled views."""
+"""Diffusion agent: drawn targets from tiled views."""

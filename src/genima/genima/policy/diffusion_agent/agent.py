@@ -1,4 +1,4 @@
-"""Diffusion agent: observations to drawn targets, in checkpoint folders as diffusers uses them."""
+"""Diffusion agent: drawn targets from observations; checkpoint folders in the format of diffusers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from genima.policy.diffusion_agent.diffusion_model import DiffusionModel
 from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.pretrained_base import BaseModel, load_base
 from genima.policy.diffusion_agent.prompts import PromptEncoder
-from genima.policy.diffusion_agent.sampling import sampling
+from genima.policy.diffusion_agent.sampling import sampling_schedule
 from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.types import DrawnTarget, Image, Observation
 
-_RECENT = 2.0  # s between observations: in more the arm goes through a whole chunk, and what was drawn is behind it
+_RECENT = 2.0  # s between observations: after more, the arm has passed the previous target
 
 
 class DiffusionAgent(DiffusionModel):
-    """Generates drawn targets: where the joints should be K steps from now, on the tile of the views."""
+    """First half of GENIMA: generates drawn targets, the joint positions K steps ahead on the tile of the views."""
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class DiffusionAgent(DiffusionModel):
 
         Args:
             steps: diffusion steps of a drawn target.
-            tiled: generate the views as one image; else each by itself at the tile's size (for the paper's ablation).
-            base: where the parts come from that were not trained; checkpoints then leave them out.
+            tiled: generate the views as one image; else each at the tile's size (ablation of the paper).
+            base: pre-trained model of the untrained parts; checkpoints name it without their weights.
         """
         super().__init__(spec, unet, controlnet, vae, prompts, scheduler, steps, tiled)
         self.base = base
@@ -62,17 +62,17 @@ class DiffusionAgent(DiffusionModel):
 
     @property
     def camera_views(self) -> tuple[str, ...]:
-        """The views that need a camera's image."""
+        """Views with a camera."""
         return tuple(view for view in self.views if view != VIRTUAL)
 
     @property
     def camera_size(self) -> tuple[int, int]:
-        """Width and height in px of the images that :meth:`generate` takes."""
+        """Width and height in px of the images of :meth:`generate`."""
         return self.spec.camera_size
 
     @property
-    def own_modules(self) -> dict[str, nn.Module]:
-        """The networks that a checkpoint holds: all, or those that were trained on top of the base."""
+    def checkpoint_modules(self) -> dict[str, nn.Module]:
+        """Networks in the checkpoint: all, or those trained on top of the base."""
         if self.base is None:
             return self.modules
         return {"unet": self.unet} if self.controlnet is None else {"controlnet": self.controlnet}
@@ -82,12 +82,12 @@ class DiffusionAgent(DiffusionModel):
         """Load a checkpoint folder (safetensors only), and the base model that it names.
 
         Raises:
-            GenimaError: when it is missing, damaged, or of another schema, robot or base, or there is no such device.
+            GenimaError: for a missing or damaged checkpoint, another schema, robot or base, and an unavailable device.
         """
         checkpoint.require_device(device)
         folder = checkpoint.resolve(folder)
         spec, rest = checkpoint.read(folder, checkpoint.DIFFUSION_AGENT)
-        with checkpoint.loading(folder):
+        with checkpoint.translate_load_errors(folder):
             scheduler = model_files.load_scheduler(folder / "scheduler", rest["scheduler"])
             controlnet = _load(ControlNetModel, folder, "controlnet") if rest["conditioning"] == "controlnet" else None
             name, fingerprint = rest["base"], rest["base_fingerprint"]
@@ -103,32 +103,34 @@ class DiffusionAgent(DiffusionModel):
                 encoder = CLIPTextModel.from_pretrained(
                     folder / "text_encoder", dtype=torch.float32, use_safetensors=True, output_loading_info=True
                 )
-                prompts = PromptEncoder([load_tokenizer(folder / "tokenizer")], [_whole(encoder)])
+                prompts = PromptEncoder([load_tokenizer(folder / "tokenizer")], [_require_weights(encoder)])
             agent = cls(spec, unet, controlnet, vae, prompts, scheduler, int(rest["steps"]), bool(rest["tiled"]), base)
         try:
             for module in agent.modules.values():
                 module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except torch.OutOfMemoryError:
-            raise GenimaError(f"the memory of {device} is too small for the checkpoint {folder}, or in use") from None
-        with checkpoint.loading(folder):
-            agent._try()
+            raise GenimaError(
+                f"checkpoint {folder}: not enough free memory (device {device}); free it, or use --device cpu"
+            ) from None
+        with checkpoint.translate_load_errors(folder):
+            agent._check()
         return agent
 
     @torch.inference_mode()
-    def _try(self) -> None:
-        """Generate once, as small and in as few steps as possible: parts that do not fit together raise here."""
+    def _check(self) -> None:
+        """Generate once, at the smallest size and in one step, to detect parts that do not fit together."""
         (rows, columns), side = tile_grid(len(self.views)), 4 * self.latent_factor
         height, width = (2 * side, 2 * side) if self.tiled else (rows * side, columns * side)
         tiles, goal = torch.zeros(1, height, width, 3, dtype=torch.uint8), "do " * 100  # longer than any prompt
-        sampling(self.scheduler, self.steps)
+        sampling_schedule(self.scheduler, self.steps)
         if self.generate_tiles(tiles, [goal], torch.Generator().manual_seed(0), steps=1).shape != tiles.shape:
-            raise ValueError("its drawn target has another size than its input")
+            raise ValueError("the drawn target has another size than the input")
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the checkpoint; ``genima.json`` comes last, so that half a folder is never taken for a whole one."""
+        """Write the checkpoint; ``genima.json`` is written last, and marks a complete folder."""
         folder = Path(folder)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
-        for name, module in self.own_modules.items():
+        for name, module in self.checkpoint_modules.items():
             module.save_pretrained(folder / name, safe_serialization=True)  # type: ignore[operator]
         if self.base is None:
             self.prompts.tokenizers[0].save_pretrained(folder / "tokenizer")
@@ -141,11 +143,11 @@ class DiffusionAgent(DiffusionModel):
             base_fingerprint=self.base.fingerprint if self.base else None,
         )  # fmt: skip
 
-    # ------------------------------------------------------------------------------------------------------ in use
+    # --------------------------------------------------------------------------------------------------- inference
 
     @property
     def pipeline(self) -> CompiledPipeline:
-        """Pipeline of :meth:`generate`. From its first target on, the networks are in its precision."""
+        """Pipeline of :meth:`generate`; with the first target it sets the networks' precision."""
         if self._pipeline is None:
             self._pipeline = CompiledPipeline(self)
         return self._pipeline
@@ -158,14 +160,14 @@ class DiffusionAgent(DiffusionModel):
         """Generate the drawn target of an observation; equal seeds and observations give equal targets.
 
         Args:
-            previous: the last drawn target, which sampling may start from if it is recent and of the same instruction.
+            previous: last drawn target; sampling may start from it if it is recent and of the same instruction.
 
         Raises:
             GenimaError: for a missing view, an image of another size, no instruction, and a result that is not finite.
         """
         started = time.perf_counter()
         if not observation.instruction.strip():
-            raise GenimaError("there is no instruction to generate a target for")
+            raise GenimaError("instruction: empty; publish a task")
         views = {view: self._view(observation, view) for view in self.views}
         pixels = self.pipeline.generate_tiles(
             torch.from_numpy(tile(views, self.views))[None],
@@ -184,7 +186,7 @@ class DiffusionAgent(DiffusionModel):
 
     def _view(self, observation: Observation, view: str) -> Image:
         if view == VIRTUAL:
-            from genima.cameras.virtual_view import VirtualView  # only here: it brings a whole simulator
+            from genima.cameras.virtual_view import VirtualView  # here: imports MuJoCo
 
             self._virtual = self._virtual or VirtualView(self.robot)
             joints = observation.joints
@@ -202,13 +204,13 @@ class DiffusionAgent(DiffusionModel):
 def _load(kind: Any, folder: Path, name: str) -> Any:
     model_files.require_network(kind, folder / name)
     options: dict[str, Any] = {"dtype": torch.float32, "low_cpu_mem_usage": False, "device_map": None}
-    return _whole(
+    return _require_weights(
         kind.from_pretrained(folder, subfolder=name, use_safetensors=True, output_loading_info=True, **options)
     )
 
 
-def _whole(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
-    """The model that was loaded; the libraries only warn of missing weights and go on with random ones."""
+def _require_weights(loaded: tuple[Any, Mapping[str, Any]]) -> Any:
+    """Return the loaded model if all its weights were loaded: the libraries only warn, and use random ones."""
     model, info = loaded
     if missing := info["missing_keys"]:
         raise ValueError(f"{type(model).__name__} lacks weights such as {min(missing)}")

@@ -1,4 +1,4 @@
-"""Generation of drawn targets as fast as the device allows."""
+"""Fast generation of drawn targets on a device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from genima.policy.diffusion_agent.diffusion_model import DiffusionModel
 from genima.policy.diffusion_agent.execution_config import (
     Cause,
     ExecutionConfig,
-    ExecutionFailed,
+    ExecutionError,
     execution_configs,
     remaining_configs,
 )
 from genima.policy.diffusion_agent.network_execution import DeviceNetworks, translate_device_errors
-from genima.policy.diffusion_agent.sampling import sampling
+from genima.policy.diffusion_agent.sampling import sampling_schedule
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.diffusion_agent.weight_layout import WeightLayout
 
@@ -28,32 +28,32 @@ _log = logging.getLogger(__name__)
 
 
 class CompiledPipeline:
-    """Generates with the first execution config that works; on a failure it logs the cause and tries the next.
+    """Generation with the first execution config that works; on a failure the next one is used.
 
-    One thread at a time.
+    For one thread at a time.
     """
 
     def __init__(
         self,
         agent: DiffusionModel,
         options: SamplingOptions | None = None,
-        tried: Sequence[ExecutionConfig] | None = None,
+        configs: Sequence[ExecutionConfig] | None = None,
     ) -> None:
         """Args:
-        agent: its networks change type and layout in place with the first target.
+        agent: its networks change type and layout in place at the first target.
         options: of sampling; the checkpoint's if None.
-        tried: configs in the order in which they are tried; those for the model's device if None.
+        configs: execution configs in order of preference; those for the model's device if None.
 
         Raises:
-            GenimaError: for a scheduler or options that cannot be used.
+            GenimaError: for an unsupported scheduler or options.
         """
         self._agent, self._options = agent, options or SamplingOptions()
-        self._configs = list(tried or execution_configs(agent.device))
+        self._configs = list(configs or execution_configs(agent.device))
         self.steps = self._options.steps or agent.steps
-        self._fresh = sampling(agent.scheduler, self.steps)
-        self._warm = sampling(agent.scheduler, self.steps, self._options.strength)
+        self._full_schedule = sampling_schedule(agent.scheduler, self.steps)
+        self._partial_schedule = sampling_schedule(agent.scheduler, self.steps, self._options.strength)
         self._weights = WeightLayout()
-        self._prepared: DeviceNetworks | None = None
+        self._networks: DeviceNetworks | None = None
 
     @property
     def config(self) -> ExecutionConfig:
@@ -61,7 +61,7 @@ class CompiledPipeline:
         return self._configs[0]
 
     def warm_up(self) -> None:
-        """Prepare the networks and generate once: compilation, which takes long, happens here.
+        """Prepare the networks and generate once, which includes the compilation.
 
         Raises:
             GenimaError: as :meth:`generate_tiles`.
@@ -86,30 +86,30 @@ class CompiledPipeline:
         texts = self._agent.texts(instructions)
         if self._options.strength == 1:
             previous = None
-        steps = self._fresh if previous is None else self._warm
+        steps = self._full_schedule if previous is None else self._partial_schedule
         noise = steps.sample_noise(self._agent.latent_shape(tiles), generator)
         while True:
             try:
-                self._prepared = self._prepared or DeviceNetworks(
+                self._networks = self._networks or DeviceNetworks(
                     self._agent, self._weights, self.config, self._options
                 )
-                return self._prepared.generate_tiles(tiles, texts, noise, steps, previous)
-            except ExecutionFailed as error:
+                return self._networks.generate_tiles(tiles, texts, noise, steps, previous)
+            except ExecutionError as error:
                 cause, reason = error.cause, str(error)
-            self._fall_back(cause, reason)  # not above: the error holds what the failed config has in memory
+            self._fall_back(cause, reason)  # after the except block: the error keeps the failed config's memory
 
     def _fall_back(self, cause: Cause, reason: str) -> None:
-        """Change to the next config that may work."""
-        device, self._prepared = self._agent.device, None
-        left = remaining_configs(self._configs, cause)
-        if not left:
+        """Change to the next usable config."""
+        device, self._networks = self._agent.device, None
+        remaining = remaining_configs(self._configs, cause)
+        if not remaining:
             raise GenimaError(f"device {device}: no execution config works ({reason})")
-        _log.warning("%s: failed (%s); continuing with %s", self.config, reason, left[0])
-        self._configs = left
+        _log.warning("%s: failed (%s); continuing with %s", self.config, reason, remaining[0])
+        self._configs = remaining
         if device.type == "cuda":
             gc.collect()
             with (
-                contextlib.suppress(ExecutionFailed),
+                contextlib.suppress(ExecutionError),
                 translate_device_errors(device),
-            ):  # a failed capture may not let go yet
+            ):  # after a failed capture this may fail, too
                 torch.cuda.empty_cache()

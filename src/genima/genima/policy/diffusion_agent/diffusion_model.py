@@ -1,4 +1,4 @@
-"""Latent diffusion model that generates drawn targets: networks, prompts and sampling, without files and devices."""
+"""Latent diffusion model of drawn targets: networks, prompts and sampling."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from genima.cameras.tiling import tile_grid
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.prompts import PromptEncoder, Prompts
-from genima.policy.diffusion_agent.sampling import sampling
+from genima.policy.diffusion_agent.sampling import sampling_schedule
 from genima.policy.precision import half_precision
 from genima.policy.spec import PolicySpec
 
 
 class DiffusionModel:
-    """Generates tiles with target spheres from tiles of the scene and instructions.
+    """Diffusion model that generates tiles with target spheres from tiles of the scene and instructions.
 
-    The scene conditions it through a ControlNet, or without one through the UNet's own input, as in InstructPix2Pix
-    (Brooks et al., 2023).
+    It is conditioned on the scene through a ControlNet, or through the UNet's input as in InstructPix2Pix (Brooks et
+    al., 2023).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class DiffusionModel:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Tile order, row by row."""
+        """Views in tile order, row by row."""
         return self.spec.views
 
     @property
@@ -59,7 +59,7 @@ class DiffusionModel:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """The networks by their folder name."""
+        """Networks by folder name."""
         modules = {"unet": self.unet, "controlnet": self.controlnet, "vae": self.vae}
         modules |= {name: encoder for name, encoder in zip(TEXT_ENCODERS, self.prompts.encoders, strict=False)}
         return {name: module for name, module in modules.items() if module is not None}
@@ -70,11 +70,12 @@ class DiffusionModel:
     ) -> Tensor:
         """Generate a batch of tiles from tiles (B, H, W, 3) uint8 rgb; same shape and type, on the CPU.
 
-        ``steps`` is the number of diffusion steps; None: the model's. The networks are used as they are: in training,
-        and as the reference of :class:`genima.policy.diffusion_agent.compiled_pipeline.CompiledPipeline`.
+        ``steps`` is the number of diffusion steps; None: the model's. Networks are not
+        converted: for training, and as reference of
+        :class:`genima.policy.diffusion_agent.compiled_pipeline.CompiledPipeline`.
         """
         condition, prompts = self.condition(self.frames(tiles)), self.prompts(self.texts(instructions))
-        schedule = sampling(self.scheduler, steps or self.steps)
+        schedule = sampling_schedule(self.scheduler, steps or self.steps)
 
         def predict(i: int, noisy: Tensor) -> Tensor:
             with half_precision(self.device):
@@ -87,27 +88,27 @@ class DiffusionModel:
         return self.pixels(images).cpu()
 
     def texts(self, instructions: Sequence[str]) -> list[str]:
-        """The prompts of a batch of tiles, one for each frame; the goal is in every one of them."""
+        """Return the prompts of a batch of tiles, one for each frame, each with the goal."""
         if self.tiled:
             return [self.spec.prompt(instruction) for instruction in instructions]
         return [self.spec.prompt(instruction, view) for instruction in instructions for view in self.views]
 
     def frames(self, tiles: Tensor) -> Tensor:
-        """What is drawn at once, (N, 3, H, W) in 0..1, of tiles (B, H, W, 3) uint8: those, or each view enlarged."""
+        """Convert tiles (B, H, W, 3) uint8 to frames (N, 3, H, W) in 0..1: the tiles, or each view enlarged."""
         pixels = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
         if not self.tiled:
             pixels = F.interpolate(split_tile(pixels, len(self.views)), scale_factor=2, mode="bilinear")
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Tiles (B, H, W, 3) uint8 of what was drawn, (N, 3, H, W) in -1..1: the inverse of :meth:`frames`."""
+        """Convert frames (N, 3, H, W) in -1..1 to tiles (B, H, W, 3) uint8: the inverse of :meth:`frames`."""
         images = (images / 2 + 0.5).clamp(0, 1)
         if not self.tiled:
             images = join_tile(F.interpolate(images, scale_factor=0.5, mode="area"), len(self.views))
         return (images * 255).round().byte().permute(0, 2, 3, 1)
 
     def latent_shape(self, tiles: Tensor) -> tuple[int, int, int, int]:
-        """Shape (N, C, h, w) of the latents of tiles (B, H, W, 3)."""
+        """Return the shape (N, C, h, w) of the latents of tiles (B, H, W, 3)."""
         n, (height, width) = len(tiles), tiles.shape[1:3]
         if not self.tiled:
             rows, columns = tile_grid(len(self.views))
@@ -116,14 +117,14 @@ class DiffusionModel:
 
     @property
     def latent_factor(self) -> int:
-        """Pixels to a latent, in a row."""
+        """Pixels per latent, along a side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def encode(self, frames: Tensor, sample: bool = False) -> Tensor:
-        """Latents of frames in 0..1, scaled as the UNet takes them.
+        """Encode frames in 0..1 to latents, scaled for the UNet.
 
         Args:
-            sample: draw from the autoencoder's distribution, by the global generator, instead of taking its mode.
+            sample: sample the autoencoder's distribution by the global generator; else use its mode.
         """
         with torch.autocast(self.device.type, enabled=False):  # some autoencoders overflow in float16
             distribution = self.vae.encode((frames * 2 - 1).to(self.vae.dtype)).latent_dist
@@ -131,10 +132,10 @@ class DiffusionModel:
         return latents.contiguous(memory_format=torch.channels_last) * self.vae.config.scaling_factor
 
     def condition(self, frames: Tensor) -> Tensor:
-        """What the networks see of the scene: frames (N, 3, H, W) in 0..1, or their latents.
+        """Return the networks' condition on the scene: frames (N, 3, H, W) in 0..1, or their latents.
 
-        Released ControlNets learn to encode pixels; one that takes as many channels as there are latents is given
-        those of the frozen autoencoder (GENIMA paper, appendix D). InstructPix2Pix takes unscaled latents.
+        Released ControlNets encode pixels; one with as many conditioning channels as latents takes those of the frozen
+        autoencoder (GENIMA paper, appendix D). InstructPix2Pix takes unscaled latents.
         """
         if self.controlnet is None:
             return self.encode(frames) / self.vae.config.scaling_factor
@@ -143,14 +144,14 @@ class DiffusionModel:
         return self.encode(frames)
 
     def predict(self, noisy: Tensor, t: Tensor, prompts: Prompts, condition: Tensor) -> Tensor:
-        """The networks' prediction (of noise, sample or velocity, as the scheduler says) for noisy latents."""
-        added = prompts.added(*(self.latent_factor * pixels for pixels in noisy.shape[-2:]))
+        """Predict noise, sample or velocity (by the scheduler's prediction type) from noisy latents."""
+        added = prompts.added_cond_kwargs(*(self.latent_factor * pixels for pixels in noisy.shape[-2:]))
         text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
         if self.controlnet is None:
             return self.unet(torch.cat([noisy, condition], dim=1), t, **text, return_dict=False)[0]
         down, middle = self.controlnet(noisy, t, controlnet_cond=condition, **text, return_dict=False)
         half = None if self.unet.dtype == torch.float32 else self.unet.dtype
-        # What is stored in half precision needs no autocast, which would widen what its norms read and write.
+        # Weights in half precision need no autocast, which would run norms in single precision.
         with torch.autocast(self.device.type, enabled=False) if half else contextlib.nullcontext():
             text["encoder_hidden_states"] = prompts.tokens.to(dtype=half)
             return self.unet(
@@ -171,7 +172,7 @@ def split_tile(images: Tensor, views: int) -> Tensor:
 
 
 def join_tile(images: Tensor, views: int) -> Tensor:
-    """The inverse of :func:`split_tile`; cells that are left over are 0."""
+    """Return the inverse of :func:`split_tile`; unused cells are 0."""
     (N, C, h, w), (rows, columns) = images.shape, tile_grid(views)
     cells = F.pad(images.reshape(N // views, views, C, h, w), (0,) * 7 + (rows * columns - views,))
     return cells.reshape(-1, rows, columns, C, h, w).permute(0, 3, 1, 4, 2, 5).reshape(-1, C, rows * h, columns * w)

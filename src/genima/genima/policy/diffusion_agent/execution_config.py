@@ -1,4 +1,4 @@
-"""Options of executing the networks on a device; they leave the result the same up to rounding."""
+"""Execution configs of the networks on a device; they change the result only by rounding."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from genima.policy.precision import is_half_fast
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """Execution of the networks; the result is the same up to the noise of ``precision``."""
+    """Execution of the networks; it changes the result only by the rounding of ``precision``."""
 
     precision: torch.dtype = torch.float32  # of networks and latents; the sampling itself is in single precision
     channels_last: bool = True
     fused_attention: bool = True  # one product for queries, keys and values
-    compile: bool = False  # by torch.compile; minutes the first time, then from its cache on disk
-    cuda_graph: bool = False  # a whole generation is launched at once
-    overlap: bool = False  # the ControlNet runs beside the UNet's first half
+    compile: bool = False  # torch.compile: minutes at first, then cached on disk
+    cuda_graph: bool = False  # one launch per generation
+    overlap: bool = False  # ControlNet and UNet encoder run in parallel
 
 
 Cause = Literal["memory", "precision", "compiler", "capture", "device"]
 
 
-class ExecutionFailed(Exception):
-    """An execution config does not work here; another may."""
+class ExecutionError(Exception):
+    """Failure of an execution config, for which others may work."""
 
     def __init__(self, cause: Cause, reason: str) -> None:
         super().__init__(reason)
@@ -36,10 +36,10 @@ class ExecutionFailed(Exception):
 
 
 def execution_configs(device: torch.device) -> tuple[ExecutionConfig, ...]:
-    """Return the configs for a device, fastest first; see :func:`remaining_configs` for what follows one that fails.
+    """Return the configs for a device, fastest first; see :func:`remaining_configs` after failures.
 
-    Half precision on a GPU is float16: with three bits more than bfloat16 it is nearer to single precision, and
-    networks of Stable Diffusion's kind stay within its range. Where one does not, the next config is used.
+    Half precision on a GPU is float16: its mantissa has three bits more than bfloat16's, and Stable Diffusion's
+    networks stay within its range. Where a network does not, the next config is used.
     """
     if device.type == "cuda":
         halves = [torch.float16, torch.bfloat16] if is_half_fast(device) else [torch.float16]
@@ -55,25 +55,24 @@ def _on_gpu(precision: torch.dtype) -> tuple[ExecutionConfig, ...]:
     )  # fmt: skip
 
 
-def remaining_configs(tried: Sequence[ExecutionConfig], cause: Cause) -> list[ExecutionConfig]:
-    """Return the configs that are left when the first has failed: those without the cause of the failure."""
-    failed, *rest = tried
-    hopeless: dict[Cause, Callable[[ExecutionConfig], bool]] = {
+def remaining_configs(configs: Sequence[ExecutionConfig], cause: Cause) -> list[ExecutionConfig]:
+    """Return the configs after a failure of the first: those without the cause of the failure."""
+    failed, *rest = configs
+    excluded: dict[Cause, Callable[[ExecutionConfig], bool]] = {
         "memory": lambda config: _size(config) > _size(failed) or (failed.cuda_graph and config.cuda_graph),
         "precision": lambda config: config.precision == failed.precision,
         "compiler": lambda config: config.compile,
         "capture": lambda config: config.cuda_graph,
         "device": lambda config: False,
     }
-    return [config for config in rest if not hopeless[cause](config)]
+    return [config for config in rest if not excluded[cause](config)]
 
 
 def _size(config: ExecutionConfig) -> tuple[int, bool, bool]:
-    """Compares the memory of configs: a graph keeps what it computes with; fused weights stand beside single ones."""
+    """Return a key for the memory of a config: graphs keep buffers; fused weights are copies."""
     return config.precision.itemsize, config.cuda_graph, config.fused_attention
 
 
-def spare_threads() -> int:
-    """Return half of the CPU's cores, for a model beside cameras and control: threads that wait for a core cost more
-    than they gain."""
+def inference_threads() -> int:
+    """Return half the CPU's cores: cameras and control need the others, and waiting threads slow inference down."""
     return max(1, len(os.sched_getaffinity(0)) // 2)

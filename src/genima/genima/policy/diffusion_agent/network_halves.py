@@ -1,7 +1,6 @@
-"""Stable Diffusion's UNet and ControlNet in halves, so that they can run side by side, and share what steps share.
+"""Encoder and decoder halves of Stable Diffusion's UNet and ControlNet, which can run in parallel.
 
-The modules and the order in which they are used are those of diffusers' ``UNet2DConditionModel`` and
-``ControlNetModel``; a test compares the results.
+Modules and order are those of diffusers' ``UNet2DConditionModel`` and ``ControlNetModel``; a test compares the results.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ Network = Any  # a UNet2DConditionModel or ControlNetModel; diffusers has no typ
 Skips = tuple[Tensor, ...]
 
 
-def embedding(network: Network, t: float, batch: int, added: dict[str, Tensor] | None) -> Tensor:
-    """What a network takes of the time and, in SDXL, of the pooled prompt: (batch, channels)."""
+def time_embedding(network: Network, t: float, batch: int, added: dict[str, Tensor] | None) -> Tensor:
+    """Embed the time and, in SDXL, the pooled prompt: (batch, channels)."""
     dtype, device = network.dtype, network.device
     embedded = network.time_embedding(network.time_proj(torch.full((batch,), t, device=device)).to(dtype))
     if added is None:
@@ -26,29 +25,31 @@ def embedding(network: Network, t: float, batch: int, added: dict[str, Tensor] |
     return embedded + network.add_embedding(torch.cat([added["text_embeds"], sizes], -1).to(dtype))
 
 
-def controls(network: ControlNetModel, noisy: Tensor, embedded: Tensor, tokens: Tensor, condition: Tensor) -> Skips:
-    """What the ControlNet adds to the UNet's skip connections, and last to its middle.
+def controlnet_residuals(
+    network: ControlNetModel, noisy: Tensor, embedded: Tensor, tokens: Tensor, condition: Tensor
+) -> Skips:
+    """Return the ControlNet's residuals for the UNet's skip connections and, last, its middle block.
 
     Args:
         condition: of :attr:`ControlNetModel.controlnet_cond_embedding`.
     """
-    middle, skips = _encoded(network, network.conv_in(noisy) + condition, embedded, tokens)
+    middle, skips = _run_down_blocks(network, network.conv_in(noisy) + condition, embedded, tokens)
     blocks = zip(network.controlnet_down_blocks, skips, strict=True)
     return (*(block(skip) for block, skip in blocks), network.controlnet_mid_block(middle))
 
 
-def encoded(network: UNet2DConditionModel, noisy: Tensor, embedded: Tensor, tokens: Tensor) -> tuple[Tensor, Skips]:
-    """The UNet's middle and its skip connections."""
-    return _encoded(network, network.conv_in(noisy), embedded, tokens)
+def encode(network: UNet2DConditionModel, noisy: Tensor, embedded: Tensor, tokens: Tensor) -> tuple[Tensor, Skips]:
+    """Run the UNet's encoder: middle block and skip connections."""
+    return _run_down_blocks(network, network.conv_in(noisy), embedded, tokens)
 
 
-def decoded(
+def decode(
     network: UNet2DConditionModel, middle: Tensor, skips: Skips, added: Skips, embedded: Tensor, tokens: Tensor
 ) -> Tensor:
-    """The UNet's prediction.
+    """Run the UNet's decoder to its prediction.
 
     Args:
-        added: by a ControlNet, see :func:`controls`; empty without one.
+        added: residuals of :func:`controlnet_residuals`; empty without a ControlNet.
     """
     if added:
         middle = middle + added[-1]
@@ -64,7 +65,7 @@ def decoded(
     return network.conv_out(network.conv_act(network.conv_norm_out(x)))
 
 
-def _encoded(network: Network, x: Tensor, embedded: Tensor, tokens: Tensor) -> tuple[Tensor, Skips]:
+def _run_down_blocks(network: Network, x: Tensor, embedded: Tensor, tokens: Tensor) -> tuple[Tensor, Skips]:
     skips: Skips = (x,)
     for block in network.down_blocks:
         x, own = block(hidden_states=x, temb=embedded, **_text(block, tokens))

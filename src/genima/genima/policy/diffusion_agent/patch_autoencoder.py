@@ -1,4 +1,4 @@
-"""A linear stand-in for Stable Diffusion's autoencoder, fitted in seconds: principal components of 8x8 patches."""
+"""Linear autoencoder for small models: principal components of 8x8 patches, fitted in seconds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class _Exact:
-    """A latent 'distribution' without spread, with the interface of diffusers' DiagonalGaussianDistribution."""
+class _ExactLatents:
+    """Deterministic latents with the interface of diffusers' DiagonalGaussianDistribution."""
 
     def __init__(self, latents: Tensor) -> None:
         self._latents = latents
@@ -27,14 +27,14 @@ class _Exact:
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
-    """Encodes images (B, 3, H, W) in -1..1 to latents (B, channels, H/8, W/8) and back, as AutoencoderKL does."""
+    """Patch autoencoder: images (B, 3, H, W) in -1..1 to latents (B, channels, H/8, W/8), as AutoencoderKL."""
 
     @register_to_config
     def __init__(
         self,
         latent_channels: int = 48,
         scaling_factor: float = 1.0,
-        block_out_channels: tuple[int, ...] = (1, 1, 1, 1),  # pipelines read the factor 8 off its length
+        block_out_channels: tuple[int, ...] = (1, 1, 1, 1),  # pipelines derive the factor 8 from its length
         force_upcast: bool = False,
     ) -> None:
         super().__init__()
@@ -51,22 +51,22 @@ class PatchCodec(ModelMixin, ConfigMixin):
         variances, components = torch.linalg.eigh(centred.T @ centred / len(patches))
         order = variances.argsort(descending=True)[: self.config.latent_channels]
         deviations, components = variances[order].clamp(min=1e-12).sqrt(), components.T[order]
-        # One scale for all keeps the latents' error equal to the pixels'; this one makes their variance 1 on average.
+        # One common scale keeps the errors of latents and pixels equal; the mean variance becomes 1.
         scale = deviations.square().mean().sqrt().expand_as(deviations)
         self.to_latents.copy_(components / scale[:, None])
         self.to_patches.copy_(components.T * scale[None, :])
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
-        """Latents of images in -1..1."""
+        """Encode images in -1..1 to latents."""
         patches = F.pixel_unshuffle(x, 8) - self.mean.to(x.dtype)[:, None, None]
-        with torch.autocast(x.device.type, enabled=False):  # what is learned should not be rounded
-            latents = _Exact(F.conv2d(patches, self.to_latents.to(x.dtype)[:, :, None, None]))
+        with torch.autocast(x.device.type, enabled=False):  # targets of training are not rounded
+            latents = _ExactLatents(F.conv2d(patches, self.to_latents.to(x.dtype)[:, :, None, None]))
         return AutoencoderKLOutput(latent_dist=latents) if return_dict else (latents,)
 
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[Tensor]:
-        """Images in about -1..1 of latents."""
+        """Decode latents to images, about -1..1."""
         patches = F.conv2d(z, self.to_patches.to(z.dtype)[:, :, None, None]) + self.mean.to(z.dtype)[:, None, None]
         images = F.pixel_shuffle(patches, 8)
         return DecoderOutput(sample=images) if return_dict else (images,)

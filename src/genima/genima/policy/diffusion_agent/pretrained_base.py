@@ -1,4 +1,4 @@
-"""Pre-trained image models to start from: Stable Diffusion, SD-Turbo, SDXL-Turbo, from the hub or a local folder."""
+"""Pre-trained base models: Stable Diffusion, SD-Turbo, SDXL-Turbo, from the hub or a local folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NETWORKS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BaseModel:
-    """The frozen parts that a diffusion agent shares with others; checkpoints name them instead of copying them."""
+    """Frozen parts of a base model; checkpoints name it without copying the weights."""
 
     name: str
     unet: UNet2DConditionModel
@@ -49,17 +49,17 @@ def load_base(name: str) -> BaseModel:
     """Load a hub model such as ``stabilityai/sd-turbo`` or a local folder, in single precision and frozen.
 
     Raises:
-        GenimaError: when it can be found neither locally nor on the hub, or is no Stable Diffusion.
+        GenimaError: for a model found neither locally nor on the hub, or of another kind.
     """
     if Path(name).is_dir():
-        name = str(Path(name).resolve())  # it is remembered in checkpoints
+        name = str(Path(name).resolve())  # stored in checkpoints
     diffusers.utils.logging.disable_progress_bar()
     pipeline = hub.load(_load_pipeline, name, "the base model", "train the small one (--base small)")
-    return base_of(name, pipeline)
+    return base_from_pipeline(name, pipeline)
 
 
 def _load_pipeline(name: str, **options: Any) -> DiffusionPipeline:
-    """Load the pipeline in a folder or of the hub, from safetensors, and only classes that a Stable Diffusion has."""
+    """Load a pipeline from a folder or the hub: safetensors and classes of Stable Diffusion only."""
     folder = Path(name)
     if folder.is_dir():
         for part, kind in _NETWORKS.items():
@@ -75,8 +75,12 @@ def _load_pipeline(name: str, **options: Any) -> DiffusionPipeline:
     )  # fmt: skip
 
 
-def base_of(name: str, pipeline: DiffusionPipeline) -> BaseModel:
-    """The parts of a loaded pipeline; GenimaError when it is no Stable Diffusion."""
+def base_from_pipeline(name: str, pipeline: DiffusionPipeline) -> BaseModel:
+    """Return the parts of a loaded pipeline.
+
+    Raises:
+        GenimaError: for another pipeline than Stable Diffusion's.
+    """
     if isinstance(pipeline, StableDiffusionXLPipeline | StableDiffusionXLInstructPix2PixPipeline):
         encoders = [pipeline.text_encoder, pipeline.text_encoder_2]
         prompts = PromptEncoder([pipeline.tokenizer, pipeline.tokenizer_2], encoders)

@@ -1,4 +1,4 @@
-"""Prompts as Stable Diffusion's networks take them, from its one or two text encoders."""
+"""Prompt embeddings for Stable Diffusion's networks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 @dataclass(frozen=True)
 class Prompts:
-    """A batch of embedded prompts."""
+    """Batch of embedded prompts."""
 
     tokens: Tensor  # (B, length, channels)
-    pooled: Tensor | None = None  # (B, channels) where the networks want it (SDXL)
+    pooled: Tensor | None = None  # (B, channels), SDXL only
 
-    def added(self, height: int, width: int) -> dict[str, Tensor] | None:
-        """What SDXL's networks take besides: the pooled prompt and the sizes (original, crop, target) of the images."""
+    def added_cond_kwargs(self, height: int, width: int) -> dict[str, Tensor] | None:
+        """Return SDXL's additional conditions: pooled prompt and image sizes (original, crop, target)."""
         if self.pooled is None:
             return None
         sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.pooled.dtype, device=self.pooled.device)
@@ -26,21 +26,24 @@ class Prompts:
 
 
 class PromptEncoder:
-    """One CLIP text encoder (Stable Diffusion, SD-Turbo) or two (SDXL)."""
+    """Prompt encoder with one CLIP text encoder (Stable Diffusion, SD-Turbo) or two (SDXL)."""
 
     def __init__(self, tokenizers: Sequence[PreTrainedTokenizerBase], encoders: Sequence[PreTrainedModel]) -> None:
         self.tokenizers, self.encoders = tuple(tokenizers), tuple(encoders)
-        self._known: dict[str, Prompts] = {}
+        self._cache: dict[str, Prompts] = {}
 
     def __call__(self, prompts: Sequence[str]) -> Prompts:
-        """Embed a batch; while the encoders are frozen every prompt is computed once."""
+        """Embed a batch; prompts are cached while the encoders are frozen."""
         if any(p.requires_grad for encoder in self.encoders for p in encoder.parameters()):
             return self._embed(prompts)
-        # What a validation leaves here is used in training too: it must not be inference mode's.
+        # Training uses prompts cached in validation: no inference tensors.
         with torch.inference_mode(False), torch.no_grad():
-            for prompt in set(prompts) - set(self._known):
-                self._known[prompt] = self._embed([prompt])
-        known, device = [self._known[prompt] for prompt in prompts], self.encoders[0].device  # they may have moved
+            for prompt in set(prompts) - set(self._cache):
+                self._cache[prompt] = self._embed([prompt])
+        known, device = (
+            [self._cache[prompt] for prompt in prompts],
+            self.encoders[0].device,
+        )  # its device may have changed
         pooled = [p.pooled for p in known if p.pooled is not None]
         return Prompts(
             torch.cat([p.tokens for p in known]).to(device), torch.cat(pooled).to(device) if pooled else None
@@ -49,14 +52,14 @@ class PromptEncoder:
     def _embed(self, prompts: Sequence[str]) -> Prompts:
         tokens, pooled = [], None
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
-            length = encoder.config.max_position_embeddings  # the tokenizers of damaged files name others
+            length = encoder.config.max_position_embeddings  # tokenizers of damaged files have other lengths
             ids = tokenizer(
                 list(prompts), padding="max_length", max_length=length, truncation=True,
                 return_tensors="pt",
             ).input_ids.to(encoder.device)  # fmt: skip
             if len(self.encoders) == 1:
                 return Prompts(encoder(ids).last_hidden_state)
-            # SDXL reads the last layer but one of both encoders, and the second one's projection.
+            # SDXL uses the penultimate layer of both encoders, and the projection of the second.
             output = encoder(ids, output_hidden_states=True)
             tokens.append(output.hidden_states[-2])
             pooled = output[0]

@@ -1,4 +1,4 @@
-"""Sampling of a diffusion model, with the scheduler's steps as numbers: no step waits for the host."""
+"""Sampling of a diffusion model, with the scheduler's steps as constants: no step waits for the host."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Step:
     scale: float
     keep: float
     add: float
-    random: float = 0.0  # of a noise of its own, in the steps of ancestral samplers; 0: the step draws none
+    random: float = 0.0  # factor of the noise that ancestral samplers add; 0: none
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Schedule of the steps from ``clean * previous + noise * random`` latents to those of a drawn target."""
+    """Schedule of the steps from latents ``clean * previous + noise * random`` to a drawn target."""
 
     clean: float
     noise: float
@@ -36,7 +36,7 @@ class Sampling:
 
     @cached_property
     def noises(self) -> int:
-        """Number of tensors of noise: one to start from, then one for each step that adds noise."""
+        """Number of noise tensors: one for the start, then one for each step that adds noise."""
         return 1 + sum(step.random != 0 for step in self.steps)
 
     def sample_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -54,8 +54,8 @@ class Sampling:
 
         Args:
             noise: (noises, N, C, h, w), see :meth:`sample_noise`.
-            predict: the network's prediction for step i and its scaled latents.
-            previous: latents to start from, if the schedule does.
+            predict: the network's prediction from step i and its scaled latents.
+            previous: latents at the start of a partial schedule.
             memory_format: of the latents.
         """
         start, *of_steps = noise
@@ -70,36 +70,36 @@ class Sampling:
         return latents
 
 
-# Latents and predictions that a scheduler is asked for: each alone, neither (twice), both. In every step they change
-# places, so that what a scheduler keeps of earlier steps shows.
+# Probes of a scheduler: latents only, prediction only, neither (twice), both. They rotate with every step, which
+# detects schedulers with state.
 _LATENTS, _PREDICTED = (1.0, 0.0, 0.0, 0.0, 2.0), (0.0, 1.0, 0.0, 0.0, 3.0)
-_SEED = 0  # of the noise that a scheduler adds to its answer
+_SEED = 0  # of the noise that a scheduler adds
 
 
-def sampling(scheduler: SchedulerMixin, steps: int, strength: float = 1.0) -> Sampling:
-    """Read a scheduler's steps off its results for ones and zeros.
+def sampling_schedule(scheduler: SchedulerMixin, steps: int, strength: float = 1.0) -> Sampling:
+    """Determine a scheduler's linear steps from its results for ones and zeros.
 
     Args:
         scheduler: one of diffusers; its state changes.
-        steps: of a whole schedule.
-        strength: fraction of them that is run; below 1 from a previous drawn target, noised accordingly (SDEdit, Meng
-            et al., 2022).
+        steps: number of steps of the full schedule.
+        strength: fraction of the steps to run; below 1 they start from a noised previous target (SDEdit, Meng et
+            al., 2022).
 
     Raises:
-        GenimaError: for a scheduler that cannot take so many steps, or whose steps depend on steps before or are not
-            linear, and for a strength that leaves no step.
+        GenimaError: for a scheduler that does not support this number of steps, or has non-linear steps or state,
+            and for a strength without a step.
     """
-    todo = round(steps * strength)
-    if not 0 < todo <= steps:
-        raise GenimaError(f"strength {strength:g}: leaves {todo} of {steps} steps; it must leave 1 to {steps}")
+    count = round(steps * strength)
+    if not 0 < count <= steps:
+        raise GenimaError(f"strength {strength:g}: leaves {count} of {steps} steps; it must leave 1 to {steps}")
     name = type(scheduler).__name__
     latents, predicted = torch.tensor([_LATENTS, _PREDICTED], dtype=torch.float64)[..., None]
     try:
         scheduler.set_timesteps(steps)
-        timesteps: Tensor = scheduler.timesteps[steps - todo :]
+        timesteps: Tensor = scheduler.timesteps[steps - count :]
         if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(steps - todo)
-        if todo == steps:
+            scheduler.set_begin_index(steps - count)
+        if count == steps:
             clean, noise = 0.0, float(scheduler.init_noise_sigma)
         else:
             noisy = scheduler.add_noise(latents, predicted, timesteps[:1].expand(len(latents)))
@@ -109,7 +109,7 @@ def sampling(scheduler: SchedulerMixin, steps: int, strength: float = 1.0) -> Sa
         raise GenimaError(
             f"scheduler {name}: cannot take {steps} steps ({shorten(str(error), 200)}); use fewer"
         ) from None
-    if len({step.t for step in done}) != todo:  # each once: a scheduler finds its place by the time
+    if len({step.t for step in done}) != count:  # unique: a scheduler finds its step by the time
         raise GenimaError(f"scheduler {name}: cannot take {steps} steps (it makes {len(done)}); use fewer")
     return Sampling(clean, noise, done)
 
@@ -120,14 +120,14 @@ def _step(scheduler: SchedulerMixin, t: Tensor, latents: Tensor, predicted: Tens
     if "generator" in inspect.signature(scheduler.step).parameters:
         options["generator"] = generator = torch.Generator().manual_seed(_SEED)
         unused = generator.get_state()
-    answer = scheduler.step(predicted, t, latents, return_dict=False, **options)[0]
+    result = scheduler.step(predicted, t, latents, return_dict=False, **options)[0]
     if options and not torch.equal(generator.get_state(), unused):
         z = torch.randn(latents.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(_SEED))
-    answer, z = (x.roll(-rolled, 0).flatten() for x in (answer, z))
-    random = float(answer[2] / z[2]) if z.any() else 0.0
-    keep, add, *neither, both = (answer - random * z).tolist()
+    result, z = (x.roll(-rolled, 0).flatten() for x in (result, z))
+    random = float(result[2] / z[2]) if z.any() else 0.0
+    keep, add, *neither, both = (result - random * z).tolist()
     tolerance = 1e-4 * (abs(keep) + abs(add) + abs(random))
     wrong = [*neither, both - (_LATENTS[-1] * keep + _PREDICTED[-1] * add)]
     if not all(abs(error) <= tolerance for error in wrong):
-        raise GenimaError(f"the steps of {type(scheduler).__name__} are not linear; use DDIM's or Euler's")
+        raise GenimaError(f"scheduler {type(scheduler).__name__}: steps are not linear; use DDIM or Euler")
     return Step(float(t), scale, keep, add, random)

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from genima.system.command_line import check_options
 
-STEPS = 1, 1000  # as many as the scheduler was trained with
-STRENGTH = 0.001, 1.0  # one of 1000 steps, all
+STEPS = 1, 1000  # up to the scheduler's training steps
+STRENGTH = 0.001, 1.0  # one of 1000 steps to all
 CONTROLNET_EVERY = 1, 1000  # steps
 
 
@@ -25,11 +25,11 @@ class SamplingOptions:
     steps: Annotated[int, Field(ge=STEPS[0], le=STEPS[1])] | None = None
     """Diffusion steps of a drawn target; default: the checkpoint's."""
     strength: Annotated[float, Field(ge=STRENGTH[0], le=STRENGTH[1])] = 1.0
-    """Fraction of the steps that is run from the previous drawn target; 1: all, from noise."""
+    """Fraction of the steps to run from the previous drawn target; 1: all, from noise."""
     controlnet_every: Annotated[int, Field(ge=CONTROLNET_EVERY[0], le=CONTROLNET_EVERY[1])] = 1
     """Steps between evaluations of the ControlNet; its last output is reused."""
     tiny_decoder: str | None = None
-    """An AutoencoderTiny (TAESD's kind), on the hub or in a folder, that replaces the autoencoder's decoder."""
+    """AutoencoderTiny (such as TAESD), on the hub or in a folder, in place of the autoencoder's decoder."""
 
     def __post_init__(self) -> None:
-        check_options(self, "drawing.")
+        check_options(self, "sampling.")

@@ -1,4 +1,4 @@
-"""The small diffusion agent that trains from scratch on a CPU: Stable Diffusion's classes, a hundredth of the size."""
+"""Small diffusion agent that trains from scratch on a CPU: a hundredth of Stable Diffusion's size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEXT_WIDTH = 64
 
 
 def small_agent(spec: PolicySpec, instructions: Iterable[str], images: Tensor, steps: int = 1) -> DiffusionAgent:
-    """An agent with random networks and a patch codec fitted to drawn targets ``images`` (B, 3, H, W) in -1..1.
+    """Return an agent with random networks and a patch codec fitted to drawn targets ``images`` (B, 3, H, W) in -1..1.
 
     It predicts the clean sample under a schedule whose last step is pure noise (Lin et al., Common Diffusion Noise
     Schedules and Sample Steps are Flawed, 2023), so that few steps from pure noise suffice, or one.
@@ -42,7 +42,7 @@ def small_agent(spec: PolicySpec, instructions: Iterable[str], images: Tensor, s
     controlnet = ControlNetModel.from_unet(
         unet, conditioning_embedding_out_channels=(64,), conditioning_channels=_LATENT_CHANNELS
     )
-    _unmute(controlnet)
+    _randomise_zero_layers(controlnet)
     scheduler = DDIMScheduler(
         prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
     )
@@ -53,11 +53,11 @@ def small_agent(spec: PolicySpec, instructions: Iterable[str], images: Tensor, s
     return agent
 
 
-def _unmute(controlnet: ControlNetModel) -> None:
-    """Give the layers that are zero at first random weights.
+def _randomise_zero_layers(controlnet: ControlNetModel) -> None:
+    """Initialise the ControlNet's zero layers with random weights.
 
-    Zeros protect a pre-trained UNet from an untrained ControlNet. Here both are untrained, and zeros would only keep
-    gradients from the condition for the first hundreds of steps.
+    Zeros protect a pre-trained UNet from an untrained ControlNet. Here both are untrained, and zeros would block the
+    gradients of the condition for hundreds of steps.
     """
     layers = [
         controlnet.controlnet_cond_embedding.conv_out,
@@ -67,4 +67,4 @@ def _unmute(controlnet: ControlNetModel) -> None:
     for layer in layers:
         layer.reset_parameters()
     with torch.no_grad():
-        controlnet.conv_in.weight.mul_(0.1)  # at first it hears the condition rather than the noise
+        controlnet.conv_in.weight.mul_(0.1)  # initially the condition dominates the noise

@@ -1,4 +1,4 @@
-"""Networks whose weights change type and layout in place, and change back without a loss."""
+"""Lossless in-place changes of type and memory layout of weights."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0, FusedAttnProcessor2_0
 from torch import Tensor, nn
 
-from genima.policy.diffusion_agent.execution_config import ExecutionConfig, ExecutionFailed
+from genima.policy.diffusion_agent.execution_config import ExecutionConfig, ExecutionError
 
 
 class WeightLayout:
     """Types and memory layouts of a model's weights.
 
-    What they were loaded with stays on the host from the first rounding on: a config that follows one in half precision
-    may need what that lost.
+    The exact weights are kept on the host from the first rounding on, for later configs of higher precision.
     """
 
     def __init__(self) -> None:
         self._exact: dict[nn.Module, dict[str, Tensor]] = {}
 
     def prepare(self, networks: Mapping[nn.Module, torch.dtype], device: torch.device, config: ExecutionConfig) -> None:
-        """Give networks their types on a device, and the config's layout and attention.
+        """Set the networks' types and device, and the config's layout and attention.
 
         Raises:
-            ExecutionFailed: when a weight would become infinite; no network has changed then.
+            ExecutionError: for a weight that would become infinite; no network is changed.
         """
         for network, precision in networks.items():
             _require_range(self._exact[network].values() if network in self._exact else network.parameters(), precision)
@@ -50,11 +49,11 @@ def _require_range(weights: Iterable[Tensor], precision: torch.dtype) -> None:
     largest = torch.finfo(precision).max
     numbers = (weight for weight in weights if weight.is_floating_point() and weight.numel())
     if any(weight.abs().max() > largest for weight in numbers):
-        raise ExecutionFailed("precision", f"weights lie beyond what {precision} holds")
+        raise ExecutionError("precision", f"weights exceed the range of {precision}")
 
 
 def _fuse_attention(network: nn.Module) -> None:
-    """One product for queries, keys and values, or for the keys and values of the prompt."""
+    """Fuse the projections of queries, keys and values, or of the prompt's keys and values."""
     for module in network.modules():
         if isinstance(module, Attention):
             module.fuse_projections()
