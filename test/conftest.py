@@ -130,13 +130,13 @@ def recorder() -> Iterator[DemoRecorder]:
     """Simulation, renderer and expert; a test resets the simulation first."""
     recorder = DemoRecorder()
     yield recorder
-    recorder.renderer.close()
+    recorder.close()
 
 
 @pytest.fixture
 def simulation(recorder: DemoRecorder) -> Simulation:
-    recorder.simulation.reset("push_button", 0)
-    return recorder.simulation
+    recorder.environment.simulation.reset("push_button", 0)
+    return recorder.environment.simulation
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from genima_bringup.node_specs import (
 from genima_cli.join_graph import GraphOptions
 from genima_cli.teleop import SceneSequence
 from genima_cli.teleop_session import Key, TeleopSession, attach_operator, require_terminal, teleop_session
-from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS, get_task
+from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS
 
 if TYPE_CHECKING:
     from genima_interfaces.srv import StartEpisode
@@ -352,11 +352,11 @@ def _require_possible(options: Record) -> None:
     """Raise a GenimaError for options that do not go together."""
     if options.sim and options.lockstep:
         raise GenimaError("--sim and --lockstep exclude each other: leave one out")
-    for task in options.task:
-        get_task(task)
     real = not (options.sim or options.lockstep)
     if not real and options.leader not in ("", "expert", *_WITHOUT_ARM):
         raise GenimaError(f"--leader {options.leader}: in the simulator, it is expert, keyboard or gamepad")
+    if not real:
+        _require_simulated(options)
     _require_robot(options, real)
     if real and not options.instruction.strip():
         raise GenimaError(
@@ -367,6 +367,17 @@ def _require_possible(options: Record) -> None:
         require_terminal(f"--leader {options.leader}" if options.sim else "recording a real robot")
         if options.sim and len(options.task) > 1:
             raise GenimaError(f"--leader {options.leader} does one --task")
+
+
+def _require_simulated(options: Record) -> None:
+    """Raise a GenimaError for a cell, a simulator or a task that cannot be recorded."""
+    from genima.cell import load_cell
+    from genima_sim.simulators import get_simulator, require_experts
+
+    cell = load_cell(options.cell)
+    simulator = require_experts(cell) if options.leader in ("", "expert") else get_simulator(cell)
+    for task in options.task:
+        simulator.require_task(task, cell)
 
 
 def _require_robot(options: Record, real: bool) -> None:

@@ -15,8 +15,7 @@ from genima.system.process_pool import WorkerPool
 from genima.types import Command
 from genima_sim.demo_starts import GRIPPER_TIME, Demo
 from genima_sim.experts import Expert, Trajectory
-from genima_sim.rendering import SceneRenderer
-from genima_sim.simulation import Simulation
+from genima_sim.simulators import require_experts
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, get_task
 
 
@@ -24,41 +23,50 @@ class DemoRecorder:
     """Let an expert move the arm, and write images, joints and commands at ``DEMO_HZ``."""
 
     def __init__(self, cell: Cell | None = None) -> None:
+        """``cell`` is simulated; None: the Panda's.
+
+        Raises:
+            GenimaError: when its simulator cannot record demos of experts.
+        """
         cell = cell or load_cell(SIMULATED)
-        self.simulation = Simulation(cell.robot, cameras=cell.load_cameras())
-        self.renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
-        self.expert = Expert(self.simulation.robot)
+        simulator = require_experts(cell)
+        self.environment = simulator.demo_environment(cell)
+        self.expert = Expert(cell.robot)
+        self._cameras = cell.load_cameras()
 
     def record(self, folder: Path, task: str, seed: int) -> bool:
         """Record one episode; return whether the expert succeeded (failures are not kept)."""
-        simulation, expert = self.simulation, self.expert
-        simulation.reset(task, seed)
-        demo = Demo.random(get_task(task), seed, simulation.objects(), expert)
-        simulation.reset(task, seed, demo.start)
+        environment, expert = self.environment, self.expert
+        environment.reset(task, seed)
+        first = environment.observe()
+        demo = Demo.random(get_task(task), seed, first.objects, expert)
+        environment.reset(task, seed, demo.start)
         if demo.failed_grasp:
-            simulation.command(demo.start, 0.0)
-            simulation.step(GRIPPER_TIME)
+            environment.apply(Command(environment.time, demo.start, gripper=0.0), GRIPPER_TIME)
         try:
-            with EpisodeWriter(folder, simulation.robot, simulation.cameras, simulation.instruction) as episode:
+            with EpisodeWriter(folder, expert.robot, self._cameras, first.instruction) as episode:
                 for plan in demo.planners(expert):
-                    if not simulation.success:  # a grasp that should fail holds now and then
-                        self._play(episode, plan(simulation.joints().positions, simulation.objects()))
-                if not simulation.success:
+                    if not environment.done:  # a grasp that should fail holds now and then
+                        observation = environment.observe()
+                        self._play(episode, plan(observation.joints.positions, observation.objects))
+                if not environment.done:
                     raise _ExpertFailed
-                episode.judge(simulation.time, True)
+                episode.judge(environment.time, True)
         except _ExpertFailed:
             return False
         return True
 
     def _play(self, episode: EpisodeWriter, trajectory: Trajectory) -> None:
-        simulation = self.simulation
         for positions, gripper in zip(trajectory.positions, trajectory.gripper, strict=True):
-            now = simulation.time
-            images = self.renderer.render(simulation.qpos(), model=simulation.model)
-            episode.observe(now, images, simulation.joints())
-            episode.command(Command(now, positions, gripper=float(gripper)))
-            simulation.command(positions, float(gripper))
-            simulation.step(1 / DEMO_HZ)
+            observation = self.environment.observe()
+            command = Command(observation.stamp, positions, gripper=float(gripper))
+            episode.observe(observation.stamp, observation.images, observation.joints)
+            episode.command(command)
+            self.environment.apply(command, 1 / DEMO_HZ)
+
+    def close(self) -> None:
+        """Free what the simulator holds."""
+        self.environment.close()
 
 
 class _ExpertFailed(Exception):
@@ -68,14 +76,15 @@ class _ExpertFailed(Exception):
 def record(
     out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED, workers: int = 2, cell: str = SIMULATED
 ) -> int:
-    """Record ``episodes`` demos of each task, with seeds from ``seed`` on; those already there are kept.
-
-    Demos that are there already are kept.
+    """Record ``episodes`` demos of each task, with seeds from ``seed`` on; demos that exist are kept.
 
     Raises:
-        GenimaError: when no expert succeeded.
+        GenimaError: for a cell or task without an expert, and when no expert succeeded.
     """
-    load_cell(cell)  # before processes begin
+    simulated = load_cell(cell)  # and what follows: before processes begin
+    simulator = require_experts(simulated)
+    for task in tasks:
+        simulator.require_task(task, simulated)
     folders = episode_folders(out, tasks, episodes, seed)
     todo = [folder for folder in folders if not folder.exists()]
     failed = _record_all(todo, workers, len(folders), cell) if todo else 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from genima.cell import SIMULATED, Cell, load_cell
 from genima.types import Command, Joints, Observation
 from genima_sim.rendering import SceneRenderer
@@ -16,11 +19,15 @@ class Environment:
     def __init__(self, cell: Cell | None = None) -> None:
         cell = cell or load_cell(SIMULATED)
         self.simulation = Simulation(cell.robot, cameras=cell.load_cameras())
-        self._renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
+        self.renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
 
-    def reset(self, task: str, seed: int) -> None:
-        """Start an episode; raise a GenimaError for an unknown task."""
-        self.simulation.reset(task, seed)
+    def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
+        """Start an episode; ``start`` (n,) in rad overrides the arm's random joints.
+
+        Raises:
+            GenimaError: for an unknown task.
+        """
+        self.simulation.reset(task, seed, start)
 
     @property
     def time(self) -> float:
@@ -39,7 +46,7 @@ class Environment:
     def observe(self) -> Observation:
         """Return images of all cameras, the measured joints and the objects' positions."""
         simulation = self.simulation
-        images = self._renderer.render(simulation.qpos(), model=simulation.model)
+        images = self.renderer.render(simulation.qpos(), model=simulation.model)
         return Observation(self.time, images, self.joints(), simulation.instruction, simulation.objects())
 
     def apply(self, command: Command | None, seconds: float) -> None:
@@ -50,4 +57,4 @@ class Environment:
 
     def close(self) -> None:
         """Free the renderer."""
-        self._renderer.close()
+        self.renderer.close()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
+from genima.errors import GenimaError
+
 if TYPE_CHECKING:  # options name simulators: a help page must not load one
     from genima.cell import Cell
-    from genima.evaluation.episodes import Environment
+    from genima.evaluation.episodes import DemoEnvironment, Environment
     from genima.policy.spec import PolicySpec
 
 Value: TypeAlias = "str | int | float | bool | list[str]"
@@ -21,6 +23,8 @@ class Simulator(ABC):
     """s of an episode, unless the user sets it."""
     node: ClassVar[str] = ""
     """Executable of its ROS node in this package; empty: it runs in lock-step only."""
+    has_experts: ClassVar[bool] = False
+    """Its tasks are those of :mod:`genima_sim.tasks`, whose experts can record demos."""
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__module__.rpartition(".")[2]
@@ -39,6 +43,16 @@ class Simulator(ABC):
         Raises:
             GenimaError: when it is not installed or does not answer, and when its scene does not fit the cell.
         """
+
+    def demo_environment(self, cell: Cell) -> DemoEnvironment:
+        """Start the simulator to record demos of experts; overridden where ``has_experts``.
+
+        Observations hold the positions of the objects.
+
+        Raises:
+            GenimaError: when it is not installed, and when its scene does not fit the cell.
+        """
+        raise GenimaError(f"simulator {self.name}: has_experts is set, but demo_environment is missing; add it")
 
     def node_parameters(self, host: Value, port: Value) -> dict[str, Value]:
         """Return the parameters of the ROS node beside the cell."""

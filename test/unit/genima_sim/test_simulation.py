@@ -79,7 +79,7 @@ def project(camera: Camera, points: np.ndarray) -> np.ndarray:
 
 def play(recorder: DemoRecorder, task: str, seed: int) -> list[bool]:
     """The expert's attempt: success before it and after each of its steps."""
-    simulation = recorder.simulation
+    simulation = recorder.environment.simulation
     simulation.reset(task, seed)
     trajectory = recorder.expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
     judged = [simulation.success]
@@ -101,7 +101,7 @@ def test_experts_solve_their_task(recorder: DemoRecorder, task: str) -> None:
 def test_an_expert_does_its_own_task_and_not_the_other(recorder: DemoRecorder, task: str) -> None:
     other = next(name for name in TASKS if name != task)
     assert play(recorder, task, 3)[-1]
-    assert not TASKS[other].succeeded(recorder.simulation.state)
+    assert not TASKS[other].succeeded(recorder.environment.simulation.state)
 
 
 def test_some_demos_begin_with_a_missed_grasp_and_go_on_to_succeed(
@@ -121,7 +121,7 @@ def test_some_demos_begin_with_a_missed_grasp_and_go_on_to_succeed(
 def test_success_stays_once_it_was_reached(recorder: DemoRecorder, robot: RobotModel) -> None:
     judged = play(recorder, "push_button", 2)
     assert judged[-1] and judged == sorted(judged)
-    simulation = recorder.simulation
+    simulation = recorder.environment.simulation
     for _ in range(40):
         simulation.command(robot.home, 1.0)
         simulation.step(0.05)
@@ -184,7 +184,7 @@ def test_images_show_the_maroon_button_where_it_projects(
     found = 0
     for seed in range(4):
         simulation.reset("push_button", seed)
-        images = recorder.renderer.render(simulation.qpos())
+        images = recorder.environment.renderer.render(simulation.qpos())
         assert set(images) == set(cameras)
         for image in images.values():
             assert image.shape == (256, 256, 3) and image.dtype == np.uint8 and image.std() > 10
@@ -202,11 +202,11 @@ def test_images_show_the_maroon_button_where_it_projects(
 
 def test_rendering_depends_on_the_configuration_alone(recorder: DemoRecorder, simulation: Simulation) -> None:
     qpos = simulation.qpos()
-    first = recorder.renderer.render(qpos)
+    first = recorder.environment.renderer.render(qpos)
     simulation.reset("take_lid_off", 1)
-    moved = recorder.renderer.render(simulation.qpos())
+    moved = recorder.environment.renderer.render(simulation.qpos())
     simulation.reset("push_button", 0)
-    again = recorder.renderer.render(qpos)
+    again = recorder.environment.renderer.render(qpos)
     for view in first:
         np.testing.assert_array_equal(first[view], again[view])
         assert (first[view] != moved[view]).any()
@@ -229,7 +229,7 @@ def test_the_environment_shows_one_moment_and_lets_time_pass_only_when_told(envi
 
 def test_a_task_that_is_started_again_is_judged_anew(recorder: DemoRecorder, robot: RobotModel) -> None:
     assert play(recorder, "push_button", 2)[-1]
-    simulation = recorder.simulation
+    simulation = recorder.environment.simulation
     simulation.start_task()
     assert simulation.success  # the button is down: the scene has not been reset
     for _ in range(40):

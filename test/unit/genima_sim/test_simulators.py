@@ -8,25 +8,33 @@ from pathlib import Path
 import pytest
 
 from genima.cell import load_cell
+from genima.data.episodes import Episode
 from genima.errors import GenimaError
 from genima_bringup.node_specs import simulator
+from genima_cli.__main__ import main
+from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.simulators import SIMULATORS, get_simulator
 
 MINE = '''
 """A simulator of the user's."""
 
+from genima.data.episodes import Episode
 from genima.errors import GenimaError
 from genima_sim.simulator import Simulator
 
 
 class Mine(Simulator):
     time_limit = 7.0
+    has_experts = True
 
     def require_task(self, task, cell):
         if task != "wave":
             raise GenimaError(f"unknown task {task!r}")
 
     def environment(self, cell, spec, host, port):
+        return self.demo_environment(cell)
+
+    def demo_environment(self, cell):
         from genima_sim.environment import Environment
 
         return Environment(cell)
@@ -50,6 +58,27 @@ def test_a_simulator_of_the_users_is_found_by_its_module(folder: Path) -> None:
         found.require_task("nod", cell)
     with pytest.raises(GenimaError, match="cell my_cell: simulated by mine, in lock-step only; use ./genima eval"):
         simulator(cell)
+
+
+def test_demos_are_recorded_by_each_simulator_with_experts(folder: Path, tmp_path: Path) -> None:
+    (folder / "mine.py").write_text(MINE, encoding="utf-8")
+    cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
+    recorder = DemoRecorder(cell)
+    assert recorder.record(tmp_path / "demo", "push_button", 100_000) and Episode.load(tmp_path / "demo", cell.robot)
+    recorder.close()
+
+
+@pytest.mark.parametrize(("arguments", "line"), [
+    (["--cell", "sim_rlbench"], "cell sim_rlbench: tasks of rlbench have no scripted experts; take a cell"),
+    (["--cell", "fr3_crisp"], "cell fr3_crisp: a real robot; name a simulated cell"),
+    (["--task", "push_buton"], "unknown task 'push_buton'"),
+])  # fmt: skip
+def test_lockstep_recording_that_is_not_possible_is_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mode in ("--lockstep", "--sim"):
+        assert main(["record", mode, *arguments]) == 2
+        assert line in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_unknown_and_incomplete_simulators_are_refused_in_one_line(folder: Path) -> None:

@@ -155,7 +155,7 @@ CODE_FAULTS = [
     ((WAYPOINTS, "return []"), "SlideBlock.waypoints returned no list of waypoints"),
     ((WAYPOINTS, "return 1 / 0"), "SlideBlock.waypoints failed .ZeroDivisionError: "),
     (("0.15), 1.8, 0.0", "float('nan')), 1.8, 0.0"), "SlideBlock.waypoints returned waypoint 0 out of range"),
-    (("y + 0.08, 0.05), 2.0", "y + 9.0, 0.05), 2.0"), "no joint positions put the tip at .*; correct waypoints in"),
+    (("y + 0.08, 0.05), 2.0", "y + 9.0, 0.05), 2.0"), "tip pose: out of reach .*; correct waypoints in"),
 ]
 
 

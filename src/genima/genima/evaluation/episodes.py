@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from genima.closed_loop import Robot, run_episode
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
@@ -25,6 +28,13 @@ class Environment(Robot, Protocol):
 
     def close(self) -> None:
         """Free what the simulator holds."""
+
+
+class DemoEnvironment(Environment, Protocol):
+    """An environment whose observations hold the positions of the objects."""
+
+    def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
+        """Start an episode; ``start`` (n,) in rad overrides the arm's random joints."""
 
 
 @dataclass(frozen=True)

@@ -39,3 +39,18 @@ def get_simulator(cell: Cell, real_time: bool = False) -> Simulator:
     if real_time and not simulator.node:
         raise GenimaError(f"cell {cell.name}: simulated by {cell.simulator}, in lock-step only; use ./genima eval")
     return simulator
+
+
+def require_experts(cell: Cell) -> Simulator:
+    """Return the simulator of a cell.
+
+    Raises:
+        GenimaError: for a simulator whose tasks have no scripted experts.
+    """
+    simulator = get_simulator(cell)
+    if not simulator.has_experts:
+        others = ", ".join(name for name, other in SIMULATORS.items() if other.has_experts)
+        raise GenimaError(
+            f"cell {cell.name}: tasks of {simulator.name} have no scripted experts; take a cell simulated by {others}"
+        )
+    return simulator

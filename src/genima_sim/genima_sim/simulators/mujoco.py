@@ -9,7 +9,7 @@ from genima_sim.tasks import get_task
 
 if TYPE_CHECKING:
     from genima.cell import Cell
-    from genima.evaluation.episodes import Environment
+    from genima.evaluation.episodes import DemoEnvironment, Environment
     from genima.policy.spec import PolicySpec
 
 
@@ -17,12 +17,17 @@ class Mujoco(Simulator):
     """Tasks of :mod:`genima_sim.tasks`."""
 
     node = "sim_node"
+    has_experts = True
 
     def require_task(self, task: str, cell: Cell) -> None:
         """See :class:`Simulator`."""
         get_task(task)
 
     def environment(self, cell: Cell, spec: PolicySpec, host: str, port: int) -> Environment:
+        """See :class:`Simulator`."""
+        return self.demo_environment(cell)
+
+    def demo_environment(self, cell: Cell) -> DemoEnvironment:
         """See :class:`Simulator`."""
         from genima_sim import environment
 

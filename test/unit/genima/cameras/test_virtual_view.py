@@ -143,11 +143,11 @@ def test_it_renders_between_images_of_the_simulator_and_of_pyrender(
     spheres = place_spheres(camera, robot, appearance, robot.home, True, robot.home)
 
     def render_all() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-        images = recorder.renderer.render(simulation.qpos())
+        images = recorder.environment.renderer.render(simulation.qpos())
         return view.render(robot.home, 1.0), images, render_spheres(camera, spheres, appearance, "pyrender")
 
     alone = view.render(robot.home, 1.0)
-    scene = recorder.renderer.render(simulation.qpos())
+    scene = recorder.environment.renderer.render(simulation.qpos())
     layer = render_spheres(camera, spheres, appearance, "pyrender")
     assert layer.any()
     for _ in range(3):
