@@ -61,10 +61,8 @@ class ForCell(RehearsedAction):
     The argument ``robot_ip``, where there is one, takes the place of the cell's.
     """
 
-    def __init__(
-        self, make: Callable[[Cell], Sequence[LaunchDescriptionEntity]], condition: Condition | None = None
-    ) -> None:
-        super().__init__(condition=condition)
+    def __init__(self, make: Callable[[Cell], Sequence[LaunchDescriptionEntity]]) -> None:
+        super().__init__()
         self._make = make
 
     def execute(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -11,6 +11,7 @@ from genima_sim.simulators import get_simulator
 if TYPE_CHECKING:
     from genima.cameras.camera_devices import CameraDevice
     from genima.cell import Cell
+    from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 
 Value: TypeAlias = str | int | float | bool | list[str]
 
@@ -65,6 +66,17 @@ SAMPLING_PARAMETERS = {
         "", "an AutoencoderTiny that decodes: a folder, or a name such as madebyollin/taesd"
     ),
 }
+
+
+def sampling_parameters(options: SamplingOptions) -> dict[str, Value]:
+    """Return the parameters of diffusion_agent; 0 and an empty name mean the checkpoint's own."""
+    return {
+        "steps": options.steps or 0,
+        "strength": options.strength,
+        "controlnet_every": options.controlnet_every,
+        "tiny_decoder": options.tiny_decoder or "",
+    }
+
 
 TASK_RUNNER = NodeSpec("genima_nodes", "task_runner")
 CLOCK_WATCH = NodeSpec("genima_nodes", "clock_watch")
@@ -156,19 +168,13 @@ def recording_stack(cell: Cell, leader: str, rate: float, folder: str, images: s
     ]  # fmt: skip
 
 
-def recorder(
-    cell: Cell, options: Mapping[str, Value], topics: Mapping[str, str] | None = None, calibrated: bool | None = None
-) -> NodeSpec:
-    """Recorder; without a calibration its episodes hold none.
+def recorder(cell: Cell, options: Mapping[str, Value], topics: Mapping[str, str] | None = None) -> NodeSpec:
+    """Recorder with further parameters; without a calibration its episodes hold none.
 
-    Args:
-        cell: what is recorded.
-        options: further parameters.
-        topics: a leader's, by ours.
-        calibrated: whether the cell is; None: look.
+    ``topics`` are a leader's, by ours.
     """
     parameters: dict[str, Value] = {"cell": cell.reference, **options}
-    if not (cell.calibrated if calibrated is None else calibrated):
+    if not cell.calibrated:
         parameters["calibration"] = ""
     return NodeSpec("genima_nodes", "recorder", parameters, dict(topics or {}), stop_timeout=DRIVER_STOP_TIMEOUT)
 

@@ -26,12 +26,12 @@ from genima_bringup.node_specs import (
     Value,
     any_policy,
     command_guard,
+    sampling_parameters,
     simulation_stack,
     simulator,
 )
 from genima_cli.demo_report import EpisodeResult, Report
 from genima_cli.machine_load import LoadMeter
-from genima_cli.sampling_parameters import sampling_parameters
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import ros_environment

@@ -12,10 +12,10 @@ from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
+from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima_cli.machine_load import LoadMeter
-from genima_cli.startup_progress import StartupProgress
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import GuardStatus, NodeStatus
 from genima_interfaces.srv import ResetScene
@@ -24,6 +24,7 @@ from genima_nodes.ros import qos
 _DISCOVERY = 30.0  # s for a service to be found
 _PATIENCE = 10.0  # s for its answer
 _CONFIRMED = 2.0  # s for each answer when a task shall end
+_PROGRESS_PERIOD = 5.0  # s between two lines where no terminal shows a live one
 _SILENT = 5.0  # s; nodes publish their status every second
 
 
@@ -83,11 +84,20 @@ class GraphClient(Node):
         def unready() -> list[str]:
             return [f"{name} ({trouble})" for name in nodes if (trouble := self._awaited(name))]
 
-        with StartupProgress() as line:
+        next_line = begin + 1.0
+        with tqdm(bar_format="{desc}", disable=None, leave=False) as line:
 
             def live() -> None:
+                nonlocal next_line
                 alive()
-                line.show(nodes, unready(), time.monotonic() - begin)
+                now, awaited = time.monotonic(), unready()
+                text = f"{now - begin:.0f} s: {len(nodes) - len(awaited)} of {len(nodes)} nodes are ready"
+                text += f"; waiting for {', '.join(awaited)}" if awaited else ""
+                if not line.disable:
+                    line.set_description_str(text)
+                elif now >= next_line:
+                    next_line = now + _PROGRESS_PERIOD
+                    print(text, flush=True)
 
             if not self.spin_until(lambda: not unready(), timeout, live):
                 raise self._timeout(f"not ready after {timeout:.0f} s: {', '.join(unready())}")

@@ -21,9 +21,14 @@ from genima.errors import GenimaError
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.system.command_line import parse_options
 from genima.system.signals import interrupt_on_signals
-from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec, real_robot_stack, real_robot_stack_without_policy
+from genima_bringup.node_specs import (
+    CLOCK_WATCH,
+    NodeSpec,
+    real_robot_stack,
+    real_robot_stack_without_policy,
+    sampling_parameters,
+)
 from genima_cli.join_graph import joined_graph
-from genima_cli.sampling_parameters import sampling_parameters
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import robot_environment
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from genima.system.command_group import Command, CommandGroup
 
 COMMANDS = {
@@ -12,9 +10,4 @@ COMMANDS = {
     "tiny": Command("genima_cli.train_tiny", "both small models from nothing: simulated demos, targets, on a CPU"),
 }
 _HINT = "Example: ./genima train tiny --episodes 200\n./genima train COMMAND --help explains a command's arguments."
-GROUP = CommandGroup("train", COMMANDS, _HINT)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Entry point of ``./genima train``."""
-    return GROUP.run(argv)
+main = CommandGroup("train", COMMANDS, _HINT).run

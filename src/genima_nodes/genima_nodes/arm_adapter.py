@@ -22,10 +22,10 @@ from genima.robot.model import select_by_name
 from genima.types import Command, Joints
 from genima_nodes.drivers.controller_messages import controller_target
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.advice import call
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.services import call_command
 
 _TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # compatible with reliable drivers, too
@@ -166,7 +166,9 @@ class ArmAdapterNode(Node):
         places = [self._measured, told]
         away = min(float(np.abs(command.positions - place).max()) for place in places)
         if away > _NEAR:
-            raise GenimaError(f"it is {away:.2f} rad from the arm, which stopped by itself: {call(self, 'resume')}")
+            raise GenimaError(
+                f"it is {away:.2f} rad from the arm, which stopped by itself: {call_command(self, 'resume')}"
+            )
 
     # Controller output
 

@@ -25,11 +25,11 @@ from genima.cell import ROS_DRIVER
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
 from genima_nodes.ros import parameters
-from genima_nodes.ros.advice import call
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
+from genima_nodes.ros.services import call_command
 
 _TICK = 0.05  # s
 _POLL = 0.5  # s between requests for the controllers' states
@@ -125,7 +125,7 @@ class ArmRecoveryNode(Node):
         if problem:
             self._subscribe()
             why = f" ({self._errors})" if self._errors else ""
-            hint = f": a reflex, the emergency stop or a lost connection; resume with {call(self, 'resume')}"
+            hint = f": a reflex, the emergency stop or a lost connection; resume with {call_command(self, 'resume')}"
             self._diagnostics.set_fault("robot", f"{problem}{why}{hint if self._was_active else ''}")
         else:
             self._diagnostics.clear_fault("robot")

@@ -22,12 +22,12 @@ from genima.types import Joints
 from genima_interfaces.msg import GuardStatus
 from genima_interfaces.srv import SelectSource
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.advice import call
 from genima_nodes.ros.clock import StampClock
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
+from genima_nodes.ros.services import call_command
 
 SOURCES = (SelectSource.Request.CONTROLLER, SelectSource.Request.TELEOP, SelectSource.Request.CALIBRATOR)
 _STOP_TIME = 0.5  # s, more than the arm needs to come to rest
@@ -202,7 +202,7 @@ class CommandGuardNode(Node):
         self._recovering = None  # a stop during the recovery remains in force
         with self._lock:
             self._guard.stop()
-        response.success, response.message = True, f"stopped; resume with {call(self, 'resume')}"
+        response.success, response.message = True, f"stopped; resume with {call_command(self, 'resume')}"
         self.get_logger().warning(response.message)
         return response
 
@@ -254,7 +254,7 @@ class CommandGuardNode(Node):
             self._last = self._guard.step(due, periods)
         state, reason = self._last.state, self._last.reason
         if state in (GuardState.HELD, GuardState.STOPPED) and reason not in INTENDED:
-            remedy = f"; resume with {call(self, 'resume')}" if reason is GuardReason.STOP_REQUESTED else ""
+            remedy = f"; resume with {call_command(self, 'resume')}" if reason is GuardReason.STOP_REQUESTED else ""
             self._diagnostics.set_fault("arm", f"{state.name}: {reason.text}{remedy}", reason.name)
         else:
             self._diagnostics.clear_fault("arm")

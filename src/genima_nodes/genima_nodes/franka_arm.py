@@ -21,12 +21,11 @@ from genima.robot.model import select_by_name
 from genima.types import Command, Joints
 from genima_nodes.drivers.libfranka_arm import ArmSettings, ArmState, FrankaArm
 from genima_nodes.ros import messages, parameters, qos
-from genima_nodes.ros.advice import call
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
-from genima_nodes.ros.services import answer_service
+from genima_nodes.ros.services import answer_service, call_command
 
 _READ_RATE = 1000.0  # Hz, the robot's own
 _AGAIN = 3.0  # s between attempts to reconnect
@@ -133,7 +132,7 @@ class FrankaArmNode(Node):
     def _report_stop(self) -> None:
         """Report a fault, and stop the guard so that no motion resumes by itself."""
         stopped, refused = self._arm.stopped, self._arm.refused
-        remedy = f"{stopped}; go on with {call(self, 'resume')}"
+        remedy = f"{stopped}; go on with {call_command(self, 'resume')}"
         for about, line in (("arm", stopped and remedy), ("following", refused)):
             if line and not (about == "following" and stopped):
                 self._diagnostics.set_fault(about, line)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import mujoco
 
 from genima.cameras.camera import Camera
-from genima.cameras.mujoco_camera import add_camera
+from genima.cameras.virtual_view import add_camera
 from genima.robot.body import robot_spec
 from genima.robot.model import RobotModel
 from genima_sim.mounted_board import MountedBoard, add_board

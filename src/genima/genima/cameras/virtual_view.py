@@ -8,9 +8,9 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from genima.cameras.camera import VIRTUAL, Camera
-from genima.cameras.mujoco_camera import add_camera
 from genima.errors import GenimaError
 from genima.robot.body import COLLISION, finger_ratios, robot_spec
 from genima.robot.model import RobotModel
@@ -22,6 +22,7 @@ _SIZE = 256  # px
 _FIELD_OF_VIEW = np.radians(40)
 # Front right, where arm and gripper occlude each other least; m in the base frame.
 _POSITION, _CENTRE = np.array([1.15, -1.45, 0.95]), np.array([0.29, 0.0, 0.43])
+_R_OPTICAL_MUJOCO = np.diag([1.0, -1.0, -1.0])  # MuJoCo's cameras look along -z, with y up
 
 
 def virtual_camera() -> Camera:
@@ -113,3 +114,22 @@ def robot_only_model(robot: RobotModel, camera: Camera) -> mujoco.MjModel:
     add_camera(spec, robot, camera)
     spec.visual.global_.offwidth, spec.visual.global_.offheight = max(640, camera.width), max(480, camera.height)
     return spec.compile()
+
+
+def add_camera(spec: mujoco.MjSpec, robot: RobotModel, camera: Camera) -> None:
+    """Add a camera to the base or the flange, under the name of its view.
+
+    MuJoCo cameras have square pixels and a central principal point; the calibration's are ignored.
+    """
+    position = camera.T_parent_camera[:3, 3].copy()
+    body = spec.worldbody
+    if camera.parent == "flange":
+        body = spec.body("link7")
+        position[2] += robot.flange_offset
+    rotation = Rotation.from_matrix(camera.T_parent_camera[:3, :3] @ _R_OPTICAL_MUJOCO)
+    body.add_camera(
+        name=camera.view,
+        pos=position.tolist(),
+        quat=rotation.as_quat(scalar_first=True).tolist(),
+        fovy=float(np.degrees(2 * np.arctan(camera.height / 2 / camera.fy))),
+    )

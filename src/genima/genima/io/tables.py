@@ -25,9 +25,7 @@ _BATCH = 2  # rows of images: a packed file may hold the same large one in every
 Only = tuple[str, int]  # a column of integers, and the value that rows must have there
 
 
-def read_columns(
-    path: Path, columns: Sequence[str] | None, what: str, only: Only | None = None, optional: Sequence[str] = ()
-) -> pa.Table:
+def read_columns(path: Path, columns: Sequence[str] | None, what: str, only: Only | None = None) -> pa.Table:
     """Read columns of a parquet file.
 
     Args:
@@ -35,13 +33,12 @@ def read_columns(
         columns: names; None: all.
         what: names the file in errors: "episodes table".
         only: keep the rows with this value; row groups that cannot hold it are not read.
-        optional: further columns, left out where the file does not have them.
 
     Raises:
         GenimaError: for a file that is missing, damaged or too large, and for columns that are not there.
     """
     with _opened(path, what) as file:
-        names = _top_level(file, columns, what, path, optional)
+        names = _top_level(file, columns, what, path)
         if only:
             _top_level(file, [only[0]], what, path)
         groups = _groups(file, only)
@@ -167,9 +164,7 @@ def _opened(path: Path, what: str) -> Iterator[pq.ParquetFile]:
         raise GenimaError(f"{what} {path}: damaged ({shorten(str(error), 200)}); fetch it again") from None
 
 
-def _top_level(
-    file: pq.ParquetFile, columns: Sequence[str] | None, what: str, path: Path, optional: Sequence[str] = ()
-) -> list[str]:
+def _top_level(file: pq.ParquetFile, columns: Sequence[str] | None, what: str, path: Path) -> list[str]:
     """Return the names of the columns to read; each name is one top-level column, dots included."""
     there = file.schema_arrow.names
     if twice := sorted({name for name in there if there.count(name) > 1}):
@@ -178,7 +173,7 @@ def _top_level(
         return list(there)
     if missing := [name for name in columns if name not in there]:
         raise GenimaError(f"{what} {path}: no column {', '.join(missing)}; it has {shorten(', '.join(there), 200)}")
-    return [*columns, *(name for name in optional if name in there)]
+    return list(columns)
 
 
 def _groups(file: pq.ParquetFile, only: Only | None) -> list[int]:

@@ -17,10 +17,10 @@ _MAX_STEP = 0.5  # rad: longer steps leave the range in which the linearisation 
 class InverseKinematics:
     """Inverse kinematics of the tip: the solution nearest to a rest posture."""
 
-    def __init__(self, arm: mujoco.MjModel, rest: NDArray[np.float64], site: str = "tip") -> None:
+    def __init__(self, arm: mujoco.MjModel, rest: NDArray[np.float64]) -> None:
         """``arm`` is a model of the arm with a site at the tip; ``rest`` (n,) rad is the preferred posture."""
         self._configuration = mink.Configuration(arm)
-        self._tip = mink.FrameTask(site, "site", position_cost=1.0, orientation_cost=1.0)
+        self._tip = mink.FrameTask("tip", "site", position_cost=1.0, orientation_cost=1.0)
         self._posture = mink.PostureTask(arm, cost=1e-3)
         self._posture.set_target(rest)
         self._limits = [mink.ConfigurationLimit(arm)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
 
 
 def configure_streams() -> None:
@@ -24,6 +23,6 @@ def printable(text: object) -> str:
     )
 
 
-def error_line(message: object, stream: TextIO | None = None) -> None:
+def error_line(message: object) -> None:
     """Print an error in one line."""
-    print(f"genima: error: {printable(message)}", file=stream or sys.stderr)
+    print(f"genima: error: {printable(message)}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,14 +13,10 @@ from genima.cameras.camera import Camera
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
-from genima.targets.sphere_geometry import PlacedSphere, place_spheres
+from genima.targets.sphere_geometry import NEAR, PlacedSphere, boxes_in_view, place_spheres, stripe_colours
 from genima.types import Image
 
-# Modules with a function `render`, imported at first use: only the first works without a graphics system.
-RENDERERS = {
-    "raycast": "genima.targets.numpy_renderer",
-    "pyrender": "genima.targets.pyrender_renderer",
-}
+RENDERERS = ("raycast", "pyrender")
 
 
 def render_spheres(
@@ -39,19 +34,45 @@ def render_spheres(
     """
     if renderer not in RENDERERS:
         raise GenimaError(f"renderer: unknown ({renderer!r}); use {' or '.join(RENDERERS)}")
-    layer: Image = importlib.import_module(RENDERERS[renderer]).render(camera, spheres, appearance)
-    return layer
+    if renderer == "raycast":
+        return _cast_rays(camera, spheres, appearance)
+    from genima.targets import pyrender_renderer  # imported here: it needs a graphics system
+
+    return pyrender_renderer.render(camera, spheres, appearance)
 
 
-def label_stripes(
-    camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearance, renderer: str = "raycast"
-) -> NDArray[np.uint8]:
+def _cast_rays(camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearance) -> Image:
+    layer = np.zeros((camera.height, camera.width), np.uint32)
+    depth = np.empty((camera.height, camera.width))
+    visible = boxes_in_view(camera, spheres)
+    for _, box in visible:
+        depth[box] = np.inf
+    for sphere, box in visible:
+        rows, columns = box
+        u, v = np.arange(columns.start, columns.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5
+        # A ray t * (x, y, 1) meets |p - centre| = radius where a t^2 - 2 b t + c = 0; t is the depth of the hit.
+        x, y = ((u - camera.cx) / camera.fx)[None, :], ((v - camera.cy) / camera.fy)[:, None]
+        centre, normal = sphere.centre, sphere.stripe_normal
+        a = x**2 + (y**2 + 1)
+        b = x * centre[0] + (y * centre[1] + centre[2])
+        discriminant = b**2 - a * (centre @ centre - sphere.radius**2)
+        t = (b - np.sqrt(np.maximum(discriminant, 0))) / a
+        hit = (discriminant >= 0) & (t > NEAR) & (t < depth[box])
+        along = t * (x * normal[0] + (y * normal[1] + normal[2])) - centre @ normal  # -radius..radius
+        stripe = ((along / sphere.radius + 1) / appearance.stripe_period).astype(np.int32)
+        colours = stripe_colours(sphere, appearance).view(np.uint32).ravel()  # four bytes each
+        np.copyto(depth[box], t, where=hit)
+        np.copyto(layer[box], colours[stripe & 1], where=hit)
+    return layer.view(np.uint8).reshape(camera.height, camera.width, 4)
+
+
+def label_stripes(camera: Camera, spheres: Sequence[PlacedSphere], appearance: Appearance) -> NDArray[np.uint8]:
     """Label each pixel (h, w): 0 none, 2i + 1 a first stripe of the i-th sphere, 2i + 2 a second one.
 
     Colours are ambiguous: black stripes of different spheres are equal. Errors as :func:`render_spheres`.
     """
     numbered = [replace(sphere, colour=(2 * i + 2, 254, 0)) for i, sphere in enumerate(spheres)]
-    layer = render_spheres(camera, numbered, replace(appearance, dark=0.5, first_stripe="dark"), renderer)
+    layer = render_spheres(camera, numbered, replace(appearance, dark=0.5, first_stripe="dark"))
     second = layer[..., 1] == 254  # first stripes have half of both numbers
     return np.where(second, layer[..., 0], 2 * layer[..., 0] - (layer[..., 3] > 0)).astype(np.uint8)
 

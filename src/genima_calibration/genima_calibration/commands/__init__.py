@@ -5,8 +5,6 @@ Modules are named by strings and imported only when their command runs, as in :m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from genima.system.command_group import Command, CommandGroup
 
 COMMANDS = {
@@ -20,9 +18,4 @@ COMMANDS = {
 _HINT = """Example: ./genima calibrate data/demos/board --view front
 ./genima calibrate FOLDER --help and ./genima calibrate COMMAND --help explain the arguments."""
 _FOLDER = Command("genima_calibration.commands.offline", "from a recorded demo, or a folder of samples")
-GROUP = CommandGroup("calibrate", COMMANDS, _HINT, _FOLDER, "FOLDER")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Entry point of ``./genima calibrate``."""
-    return GROUP.run(argv)
+main = CommandGroup("calibrate", COMMANDS, _HINT, _FOLDER, "FOLDER").run

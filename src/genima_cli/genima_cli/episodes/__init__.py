@@ -5,8 +5,6 @@ Modules are named by strings and imported only when their command runs, as in :m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from genima.system.command_group import Command, CommandGroup
 
 COMMANDS: dict[str, Command] = {
@@ -26,9 +24,4 @@ COMMANDS: dict[str, Command] = {
 }
 
 _HINT = "Example: ./genima episodes list data/demos\n./genima episodes COMMAND --help explains a command's arguments."
-GROUP = CommandGroup("episodes", COMMANDS, _HINT)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Entry point of ``./genima episodes``."""
-    return GROUP.run(argv)
+main = CommandGroup("episodes", COMMANDS, _HINT).run

@@ -362,12 +362,9 @@ def table(results: Sequence[Result]) -> str:
         if r.hold_ms is not None:
             held = f"{r.hold_ms:.0f} | {r.rest_ms:.0f}"
         said = "; ".join(r.said[:2]).replace("|", "/")
-        rows.append(f"| {r.fault} | {r.limit_violations} of {r.set_points} | {held} | {_yes(r.recovered)} | {said} |")
+        recovered = "yes" if r.recovered else "no"
+        rows.append(f"| {r.fault} | {r.limit_violations} of {r.set_points} | {held} | {recovered} | {said} |")
     return "\n".join(rows)
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _read(out: Path | None, settings: dict[str, Any], overwrite: bool) -> list[Result]:

@@ -214,13 +214,13 @@ def views(node: Node, default: Sequence[str]) -> list[str]:
     return names
 
 
-def service(node: Node, name: str, default: str = "") -> str:
+def service(node: Node, name: str) -> str:
     """Declare the name of a service; empty: none.
 
     Raises:
         GenimaError: for a name that ROS refuses.
     """
-    value = text(node, name, default)
+    value = text(node, name, "")
     return require_topic(value, f"{node.get_name()}: the parameter {name}") if value else ""
 
 

@@ -1,9 +1,10 @@
-"""Trigger services from functions."""
+"""Trigger services from functions, and the command lines that call services."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from genima.errors import GenimaError
@@ -20,3 +21,9 @@ def answer_service(act: Callable[[], str]) -> Callable[[Trigger.Request, Trigger
         return response
 
     return on_request
+
+
+def call_command(node: Node, what: str) -> str:
+    """Return the command line of ``./genima call`` that acts on the robot of a node: "./genima call resume"."""
+    namespace = node.get_namespace().strip("/")
+    return f"./genima call {what}" + (f" --namespace {namespace}" if namespace else "")

@@ -543,7 +543,7 @@ def test_a_renderer_that_cannot_start_says_so_in_one_line() -> None:
     lines = in_another_process(program, EGL_DEVICE_ID="99")
     assert len(lines) == 2
     assert lines[0] == "1"
-    assert "pyrender cannot start" in lines[1] and "install libegl1" in lines[1]
+    assert "pyrender: cannot start" in lines[1] and "install libegl1" in lines[1]
 
 
 def test_a_forked_process_is_told_to_be_spawned_instead() -> None:
