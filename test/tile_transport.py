@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TILES = 150
+TILES = 60
 RATE = 15.0  # Hz; the diffusion agent draws at 5 to 10
 TILE = """
 def tile_of(k):

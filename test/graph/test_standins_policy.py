@@ -31,7 +31,9 @@ from genima_interfaces.msg import DrawnTarget
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.ros_environment import ros_environment
 
-pytestmark = pytest.mark.real_time
+# Daily: test_standins.py (guard, adapters and reflexes), test_nodes.py (a camera that stops holds the arm), and
+# test_faults.py (the whole graph with the bundled models).
+pytestmark = [pytest.mark.nightly, pytest.mark.real_time]
 
 _START, _LIMIT = 200.0, 20.0  # s; a busy machine takes its time to load models
 _SEED = 3

@@ -372,6 +372,7 @@ def run_demo(names: Path, port: int, out: Path, *arguments: str) -> subprocess.C
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
 
 
+@pytest.mark.nightly  # daily in lock step, below
 @pytest.mark.real_time
 def test_the_loop_closes_through_coppeliasim(stand_in_process: int, names_file, tmp_path: Path) -> None:
     """The bundled models, controller, guard and bridge do a task on a scene that only the remote API leads to."""
