@@ -81,7 +81,7 @@ def pair(kind: str, folder: Path, bases: Path, controller: Path, targets: Target
             *others,
             "--inference-steps",
             "3",
-            "--validation-drawings",
+            "--validation-targets",
             "1",
             "--out",
             str(out),

@@ -56,12 +56,12 @@ WRONG = [
     (ros.PROFILE, "/tmp", "Is a directory"),
     ("FASTDDS_DEFAULT_PROFILES_FILE", "/nowhere.xml", "No such file"),
     ("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp", "does not have"),
-    ("ROS_DISCOVERY_SERVER", ";;", "is no list of servers"),
-    ("ROS_DISCOVERY_SERVER", "a b", "is no list of servers"),
+    ("ROS_DISCOVERY_SERVER", ";;", "not a list of servers"),
+    ("ROS_DISCOVERY_SERVER", "a b", "not a list of servers"),
     ("RCUTILS_COLORIZED_OUTPUT", "yes", "neither 0 nor 1"),
     ("RCUTILS_LOGGING_USE_STDOUT", "abc", "neither 0 nor 1"),
     ("RCUTILS_LOGGING_BUFFERED_STREAM", "2", "neither 0 nor 1"),
-    ("ROS_AUTOMATIC_DISCOVERY_RANGE", "everywhere", "is none"),
+    ("ROS_AUTOMATIC_DISCOVERY_RANGE", "everywhere", "unknown .'everywhere"),
     ("ROS_SECURITY_ENABLE", "true", "without its security plugins"),
 ]
 

@@ -66,7 +66,7 @@ def test_what_is_heard_is_judged(graph: Graph, listener: TopicListener, robot: R
     heard = found(listener)
     assert heard["front"].found.startswith("20.0 Hz") and "64x48 rgb8" in heard["front"].found
     assert heard["joint_states"].found.startswith("50 Hz")
-    assert heard["wrist"].status is Status.FAIL and "nobody publishes" in heard["wrist"].found
+    assert heard["wrist"].status is Status.FAIL and "no publisher" in heard["wrist"].found
     assert heard["wrist lens"].status is Status.SKIPPED
     assert heard["nodes in this domain"].found == "/probe"
     assert heard["joint_command"].status is Status.SKIPPED
@@ -76,12 +76,12 @@ def test_what_is_heard_is_judged(graph: Graph, listener: TopicListener, robot: R
     says["lens"](CameraInfo(**load_cameras("sim")["wrist"].camera_info()))
     graph.until(lambda: found(listener)["front lens"].status is Status.FAIL, "another camera's lens is not noticed")
     listener.forget()
-    assert "0 messages came" in found(listener)["front"].found
+    assert "0 messages received" in found(listener)["front"].found
 
 
 def test_best_effort_images_and_two_who_command_are_named(graph: Graph, listener: TopicListener) -> None:
     graph.probe.create_publisher(ImageMessage, TOPIC, qos_profile_sensor_data)
-    graph.until(lambda: "best effort" in found(listener)["front"].found, "a best-effort camera is not named")
+    graph.until(lambda: "best-effort" in found(listener)["front"].found, "a best-effort camera is not named")
     graph.probe.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
     graph.until(lambda: found(listener)["joint_command"].status is Status.OK, "the guard is not seen")
     other = rclpy.create_node("other")
@@ -111,5 +111,5 @@ def test_the_node_says_on_diagnostics_what_it_finds(graph: Graph) -> None:
         lambda: "checkup: images that arrive: front" in graph.diagnostics, "no status received", meanwhile=node._check
     )
     status = graph.diagnostics["checkup: images that arrive: front"]
-    assert status.level == DiagnosticStatus.ERROR and "nobody publishes" in status.message and "-> " in status.message
+    assert status.level == DiagnosticStatus.ERROR and "no publisher" in status.message and "-> " in status.message
     assert graph.diagnostics["checkup: running graph: joint_command"].level == DiagnosticStatus.STALE

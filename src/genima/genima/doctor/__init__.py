@@ -1,7 +1,7 @@
 """Checks of a machine before use, each with a finding and a remedy.
 
-One module for each kind of thing. A check is a function that is told where to look (the root of /sys, of /proc, ...)
-and returns findings; it never raises for what it finds. What could not be looked at is never called ok.
+One module for each subject. A check is a function that takes the places to inspect (the root of /sys, of /proc, ...)
+and returns findings, without raising. A check that could not run is never ok.
 """
 
 from genima.doctor.findings import Finding, Group, Status, fail, ok, skipped, warn

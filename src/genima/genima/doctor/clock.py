@@ -22,30 +22,30 @@ class Kernel(NamedTuple):
     """State of adjtimex(2)."""
 
     synchronised: bool
-    error: float  # s, estimated, at most
+    error: float  # s, estimated maximum
 
 
 def adjtimex() -> Kernel:
-    """Ask the kernel; changes nothing.
+    """Query the kernel, read-only.
 
     Raises:
-        OSError: where the C library does not know the call.
+        OSError: for a C library without the call.
     """
     buffer = ctypes.create_string_buffer(512)  # struct timex, with modes 0
     try:
         state = ctypes.CDLL(None).adjtimex(buffer)
     except AttributeError:
         raise OSError("the C library has no adjtimex") from None
-    _, _, _, most, _, status = struct.unpack_from("@Illlli", buffer.raw)
-    return Kernel(state not in (-1, _ERROR) and not status & _UNSYNC, 1e-6 * most)
+    _, _, _, maximum, _, status = struct.unpack_from("@Illlli", buffer.raw)
+    return Kernel(state not in (-1, _ERROR) and not status & _UNSYNC, 1e-6 * maximum)
 
 
 def check_synchronisation(robot: bool, ask: Callable[[], Kernel] = adjtimex) -> Finding:
     """Check that this clock is synchronised, by any of chrony, timesyncd and ntpd.
 
     Args:
-        robot: whether there is a real robot, or its cameras.
-        ask: the kernel.
+        robot: True with a real robot, or its cameras.
+        ask: query of the kernel.
     """
     what = "this machine's clock"
     try:
@@ -55,8 +55,8 @@ def check_synchronisation(robot: bool, ask: Callable[[], Kernel] = adjtimex) -> 
     if kernel.synchronised:
         return ok(what, f"synchronised, off by at most {1e3 * kernel.error:.0f} ms")
     if not robot:
-        return ok(what, "nothing synchronises it: enough for one machine alone")
-    return warn(what, "nothing synchronises it; matters where cameras, robot and GPU are on two machines", _SYNC)
+        return ok(what, "not synchronised: sufficient for a single machine")
+    return warn(what, "not synchronised; needed where cameras, robot and GPU are on two machines", _SYNC)
 
 
 def clock_offset(host: str, port: int = _PORT) -> tuple[float, float]:
@@ -65,7 +65,7 @@ def clock_offset(host: str, port: int = _PORT) -> tuple[float, float]:
     Source: RFC 4330, Simple Network Time Protocol, section 5.
 
     Raises:
-        OSError: when nobody answers.
+        OSError: without an answer.
     """
     answers = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -76,7 +76,7 @@ def clock_offset(host: str, port: int = _PORT) -> tuple[float, float]:
             probe.send(bytes([0x23]) + bytes(47))  # version 4, client
             answer = probe.recv(512)
             back = time.time()
-            if len(answer) < 48 or answer[1] == 0:  # stratum 0: it does not know the time either
+            if len(answer) < 48 or answer[1] == 0:  # stratum 0: not synchronised
                 raise OSError("it has a time server that is not synchronised")
             received, sent = (_seconds(answer[at : at + 8]) for at in (32, 40))
             answers.append(((received - asked + sent - back) / 2, (back - asked - (sent - received)) / 2))
@@ -101,7 +101,7 @@ def check_other_clock(host: str, ask: Callable[[str], tuple[float, float]] = clo
         )
     found = f"{1e3 * ahead:+.1f} ms against this machine's (+- {1e3 * doubt:.1f})"
     if abs(ahead) - doubt > _FAR:
-        return fail(what, f"{found}: commands and images of the other machine count as old or as of the future", _SYNC)
+        return fail(what, f"{found}: commands and images of the other machine count as old or in the future", _SYNC)
     if abs(ahead) > _NEAR:
         return warn(what, found, _SYNC)
     return ok(what, found)

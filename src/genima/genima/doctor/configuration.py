@@ -19,7 +19,7 @@ from genima.robot.model import RobotModel
 
 _OLD = 90  # days
 _OFF = 1.0  # px: a good calibration's residuals are below
-_UNSURE = 2.0, 0.2  # mm and deg: spheres then are a pixel or two off
+_UNCERTAIN = 2.0, 0.2  # mm and deg: spheres then are a pixel or two off
 
 
 def check_cell(name: str) -> tuple[Cell | None, Finding]:
@@ -57,7 +57,7 @@ def check_checkpoint(
     """Check a checkpoint against the robot; return its spec and the paths of its halves by kind.
 
     Args:
-        folder: with both halves; empty: the bundled one; None: nobody named one.
+        folder: with both halves; empty: the bundled one; None: not given.
         robot: None where it could not be read.
     """
     what = "checkpoint"
@@ -92,8 +92,8 @@ def check_rig(rig: Mapping[str, CameraDevice], spec: PolicySpec) -> Iterator[Fin
             found = f"its images are {device.width}x{device.height}, the checkpoint takes {width}x{height}"
             yield fail(what, found, f"set its profile to {width}x{height}x{device.rate}, or train with such images")
         elif device.rate < spec.action_rate:
-            found = f"{device.rate} images a second; demos had {spec.action_rate:g}"
-            yield warn(what, found, "take a faster profile")
+            found = f"{device.rate} Hz; demos had {spec.action_rate:g} Hz"
+            yield warn(what, found, "use a faster profile")
         else:
             yield ok(what, f"{device.model}, {device.width}x{device.height} at {device.rate} Hz, as trained")
 
@@ -135,7 +135,7 @@ def check_calibrations(
         try:
             yield _judge(CameraCalibration.load(path), rig.get(view), robot, now or datetime.now(UTC))
         except GenimaError as error:
-            yield fail(view, str(error), "correct the file, or calibrate anew")
+            yield fail(view, str(error), "correct the file, or calibrate again")
 
 
 def _judge(
@@ -145,40 +145,40 @@ def _judge(
     again = f"./genima calibrate live --help; ./genima calibrate check shows how far {view} is off"
     if device is not None and device.mounted_on != camera.parent:
         found = f"was calibrated on the {camera.parent}, but the cameras file mounts it on the {device.mounted_on}"
-        return fail(view, found, "are two cameras' names swapped? Correct the cameras file, or calibrate anew")
+        return fail(view, found, "are two cameras' names swapped? Correct the cameras file, or calibrate again")
     if device is not None and device.width * camera.height != device.height * camera.width:
         found = f"was calibrated at {camera.width}x{camera.height}, its profile is {device.width}x{device.height}"
-        return fail(view, found, "run the camera as it was calibrated, or calibrate anew")
+        return fail(view, found, "set the calibrated profile, or calibrate again")
     frames = calibration.frames
-    if robot is not None and frames is not None and _of_another_arm(frames.parent, robot):
+    if robot is not None and frames is not None and _is_other_arm(frames.parent, robot):
         return fail(view, f"has the parent frame {frames.parent}, not of a {robot.arm}", "calibrate it on this robot")
     if robot is not None and (problem := view_problem(camera, robot)):
-        return fail(view, problem, f"correct the file, or calibrate anew: {again}")
-    said, doubts = [f"on the {camera.parent}"], []
+        return fail(view, problem, f"correct the file, or calibrate again: {again}")
+    facts, doubts = [f"on the {camera.parent}"], []
     doubts += [doubt] if robot is not None and (doubt := view_doubt(camera, robot)) else []
     if calibration.residuals:
         residuals = calibration.residuals
-        said.append(f"{residuals.pixels:.2f} px, {residuals.millimetres:.1f} mm, {residuals.degrees:.2f} deg off")
-        doubts += ["its samples agree badly"] if residuals.pixels > _OFF else []
+        facts.append(f"{residuals.pixels:.2f} px, {residuals.millimetres:.1f} mm, {residuals.degrees:.2f} deg off")
+        doubts += ["its residuals are large"] if residuals.pixels > _OFF else []
     if calibration.sigma:
         millimetres, degrees = calibration.sigma
-        said.append(f"sure to {millimetres:.1f} mm and {degrees:.2f} deg")
-        doubts += ["it is unsure"] if millimetres > _UNSURE[0] or degrees > _UNSURE[1] else []
+        facts.append(f"standard deviation {millimetres:.1f} mm, {degrees:.2f} deg")
+        doubts += ["it is uncertain"] if millimetres > _UNCERTAIN[0] or degrees > _UNCERTAIN[1] else []
     if calibration.date:
         days = _days(calibration.date, now)
-        said.append(f"{days:.0f} days old")
-        doubts += ["it is old: cameras are knocked"] if days > _OLD else []
-        doubts += ["it is of the future: was a clock wrong?"] if days < -1 else []
+        facts.append(f"{days:.0f} days old")
+        doubts += ["it is old: the camera may have moved"] if days > _OLD else []
+        doubts += ["it is dated in the future: was a clock wrong?"] if days < -1 else []
     elif calibration.method:
-        said.append(calibration.method)
+        facts.append(calibration.method)
     else:
-        doubts.append("it does not say when and how it was made")
+        doubts.append("it has no date and method")
     if doubts:
-        return warn(view, f"{', '.join(said)}: {'; '.join(doubts)}", again)
-    return ok(view, ", ".join(said))
+        return warn(view, f"{', '.join(facts)}: {'; '.join(doubts)}", again)
+    return ok(view, ", ".join(facts))
 
 
-def _of_another_arm(frame: str, robot: RobotModel) -> bool:
+def _is_other_arm(frame: str, robot: RobotModel) -> bool:
     """Return whether a frame has the name of another arm's link; prefixes and unknown names do not count."""
     arms = {RobotModel.load(file).arm for file in paths.shared("config", "robots").glob("*.yaml")} - {robot.arm}
     return robot.arm not in frame and any(arm in frame for arm in arms)

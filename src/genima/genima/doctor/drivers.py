@@ -1,4 +1,4 @@
-"""Check the drivers of the chosen arm, gripper and cameras."""
+"""Driver checks of arm, gripper and cameras."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_drivers(
     cameras: str,
     com_port: Path,
     load: Callable[[str], Any],
-    tried: str,
+    tested: str,
     prefixes: Sequence[Path] | None = None,
 ) -> Iterator[Finding]:
     """Check the drivers of arm, gripper and cameras.
@@ -47,13 +47,13 @@ def check_drivers(
         gripper: model of the robot's gripper.
         cameras: their driver: realsense2_camera, or realsense_camera, our own; empty: not on this machine.
         com_port: of a Robotiq's adapter.
-        load: imports a driver's library, or raises a GenimaError that says how it is installed.
-        tried: the version of pylibfranka that franka_arm is written for.
-        prefixes: installed ROS packages lie there; those of the shell's environment if None.
+        load: imports a driver's library, or raises a GenimaError with the installation as remedy.
+        tested: the version of pylibfranka that franka_arm is written for.
+        prefixes: of installed ROS packages; those of the shell's environment if None.
     """
     where = prefixes if prefixes is not None else ros_prefixes()
     if backend == OURS:
-        yield (arm := check_libfranka(load, tried))
+        yield (arm := check_libfranka(load, tested))
         if gripper == "franka_hand":
             yield arm._replace(what="gripper's driver (franka_hand)")
     elif backend == ELSEWHERE:
@@ -69,7 +69,7 @@ def check_drivers(
         if gripper.startswith("robotiq"):
             yield check_serial_port(com_port)
     else:
-        yield skipped("gripper's driver", f"nothing is known of the gripper {gripper}")
+        yield skipped("gripper's driver", f"unknown gripper {gripper}")
     if cameras:
         yield check_camera_driver(cameras, load, where)
 
@@ -83,7 +83,7 @@ def check_camera_driver(driver: str, load: Callable[[str], Any], prefixes: Seque
     return check_packages("cameras' driver", (_CAMERAS,), where, otherwise)
 
 
-def check_libfranka(load: Callable[[str], Any], tried: str) -> Finding:
+def check_libfranka(load: Callable[[str], Any], tested: str) -> Finding:
     """Check that pylibfranka is installed in the version that our driver is written for."""
     what = "arm's driver (franka_arm)"
     try:
@@ -91,13 +91,13 @@ def check_libfranka(load: Callable[[str], Any], tried: str) -> Finding:
     except GenimaError as error:
         return fail(what, *_split(f"{error}{_python_remedy()}"))
     if missing := [name for name in _USED if not hasattr(module, name)]:
-        return fail(what, f"pylibfranka has no {', '.join(missing)}", f"install pylibfranka=={tried}")
+        return fail(what, f"pylibfranka has no {', '.join(missing)}", f"install pylibfranka=={tested}")
     try:
         version = metadata.version("pylibfranka")
     except metadata.PackageNotFoundError:
         version = str(getattr(module, "__version__", "unknown"))
-    if version.split(".")[:2] != tried.split(".")[:2]:
-        return warn(what, f"pylibfranka {version}; {tried} was tried", f"install pylibfranka=={tried}")
+    if version.split(".")[:2] != tested.split(".")[:2]:
+        return warn(what, f"pylibfranka {version}; {tested} was tested", f"install pylibfranka=={tested}")
     return ok(what, f"pylibfranka {version}")
 
 
@@ -114,7 +114,7 @@ def check_packages(what: str, names: Sequence[str], prefixes: Sequence[Path], ot
     """Check that ROS packages are installed in the sourced prefixes."""
     missing = [name for name in names if not any(_has_package(prefix, name) for prefix in prefixes)]
     if not missing:
-        return ok(what, f"{len(names)} ROS packages are there")
+        return ok(what, f"{len(names)} ROS packages installed")
     if len(missing) == len(names) and "ROS_DISTRO" not in os.environ:
         remedy = "source /opt/ros/jazzy/setup.bash and the workspace with the drivers (docs/real_robot.md)"
         found = f"no ROS 2 is sourced; it needs {', '.join(names)}"

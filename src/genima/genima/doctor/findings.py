@@ -23,7 +23,7 @@ class Finding(NamedTuple):
 
     what: str
     status: Status
-    found: str  # where it was not looked at: why
+    found: str  # for SKIPPED: the reason
     remedy: str = ""
 
 
@@ -40,12 +40,12 @@ def ok(what: str, found: str) -> Finding:
 
 
 def warn(what: str, found: str, remedy: str) -> Finding:
-    """Return a finding that works worse than it could, or may fail."""
+    """Return a finding that reduces quality, or may fail."""
     return Finding(what, Status.WARN, found, remedy)
 
 
 def fail(what: str, found: str, remedy: str) -> Finding:
-    """Return a finding that cannot work."""
+    """Return a finding of a failure."""
     return Finding(what, Status.FAIL, found, remedy)
 
 
@@ -87,5 +87,5 @@ def as_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def has_failures(groups: Sequence[Group]) -> bool:
-    """Return whether any finding cannot work."""
+    """Return whether any finding is a failure."""
     return any(each.status is Status.FAIL for group in groups for each in group.findings)

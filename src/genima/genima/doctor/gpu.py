@@ -14,12 +14,12 @@ from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, FILE
 
 _QUERY = "name,driver_version,memory.total,memory.used"
-_WEIGHT = 4  # bytes: weights lie in single precision
-# GB beside the weights, estimated: CUDA itself, and to decode a tile of 512x512 in single precision (tensors that live
-# at once, counted on shapes: 0.8; and convolutions' work space)
+_WEIGHT = 4  # bytes: weights are in single precision
+# GB besides the weights, estimated: CUDA itself, and decoding of a 512x512 tile in single precision (simultaneous
+# tensors, counted on shapes: 0.8; and work space of convolutions)
 _CUDA, _DECODING = 0.6, 1.5
 _MIB = 2**20 / 1e9  # GB
-_SMALL = 100e6  # weights that a processor draws several times a second with
+_SMALL = 100e6  # weights: a CPU generates several targets per second
 
 
 class GraphicsCard(NamedTuple):
@@ -37,15 +37,15 @@ def find_cards() -> list[GraphicsCard] | str:
         return "no NVIDIA driver (nvidia-smi is not there)"
     command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20)
+        output = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi does not answer: {error}"
-    if said.returncode:
-        return f"nvidia-smi: {(said.stdout + said.stderr).strip().splitlines()[0]}"
+    if output.returncode:
+        return f"nvidia-smi: {(output.stdout + output.stderr).strip().splitlines()[0]}"
     try:
-        return [_card(line) for line in said.stdout.splitlines()]
-    except ValueError:  # where memory is the computer's own, it says [N/A]
-        return f"nvidia-smi says what is not understood: {said.stdout.strip().splitlines()[0]}"
+        return [_card(line) for line in output.stdout.splitlines()]
+    except ValueError:  # [N/A] for cards with shared memory
+        return f"nvidia-smi: unknown output ({output.stdout.strip().splitlines()[0]})"
 
 
 def _card(line: str) -> GraphicsCard:
@@ -73,8 +73,8 @@ def count_weights(folders: dict[str, Path]) -> tuple[int, str]:
     from huggingface_hub import try_to_load_from_cache
 
     own = sum(_count(folders[kind]) for kind in (DIFFUSION_AGENT, CONTROLLER))
-    said = json.loads((folders[DIFFUSION_AGENT] / FILE).read_text(encoding="utf-8"))
-    name = said.get("base")
+    config = json.loads((folders[DIFFUSION_AGENT] / FILE).read_text(encoding="utf-8"))
+    name = config.get("base")
     if not name:
         return own, ""
     base = Path(name)
@@ -83,7 +83,7 @@ def count_weights(folders: dict[str, Path]) -> tuple[int, str]:
         if not isinstance(index, str):
             return own, name
         base = Path(index).parent
-    parts = ["vae", "text_encoder", "text_encoder_2", *(["unet"] if said["conditioning"] == "controlnet" else [])]
+    parts = ["vae", "text_encoder", "text_encoder_2", *(["unet"] if config["conditioning"] == "controlnet" else [])]
     return own + sum(_count(base / part) for part in parts), ""
 
 
@@ -113,19 +113,19 @@ def check_memory(found: list[GraphicsCard] | str, problem: str, count: int, miss
     if isinstance(found, str) or problem:
         why = found if isinstance(found, str) else problem
         if small:
-            yield ok("graphics card", f"{why}; the models are small ({count / 1e6:.1f} M weights): a processor will do")
+            yield ok("graphics card", f"{why}; the models are small ({count / 1e6:.1f} M weights): a CPU is sufficient")
         else:
             remedy = "install NVIDIA's driver and PyTorch's CUDA build, or run the policy on another machine"
-            yield warn("graphics card", f"{why}; the models have {takes}: a drawing would take many seconds", remedy)
+            yield warn("graphics card", f"{why}; the models have {takes}: a target would take many seconds", remedy)
         if not isinstance(found, str):
             yield from (ok(card.name, f"driver {card.driver}, {card.total:.0f} GB") for card in found)
         return
     for card in found:
         text = f"driver {card.driver}, {card.total - card.used:.1f} of {card.total:.1f} GB free; {takes}"
         if card.total < needed:
-            yield fail(card.name, text, "take a larger card, or a smaller model")
+            yield fail(card.name, text, "use a larger card, or a smaller model")
         elif card.total - card.used < needed:
-            yield warn(card.name, text, "end what else runs on it (nvidia-smi lists it)")
+            yield warn(card.name, text, "stop other processes on it (nvidia-smi lists them)")
         else:
             yield ok(card.name, text)
 

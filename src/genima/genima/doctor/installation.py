@@ -12,7 +12,7 @@ from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
 from genima.io import paths
 
-_PYTHONS = (3, 11), (3, 14)  # the first one that will do, the first one that will not
+_PYTHONS = (3, 11), (3, 14)  # first supported version, first unsupported one
 _WHEELS = "ros-rclpy"
 _SETUP = "./genima setup"
 _RENDER = """
@@ -51,8 +51,8 @@ def check_packages(lock: Path | None = None, version: Callable[[str], str | None
     """Check that installed packages match the lock file.
 
     Args:
-        lock: requirements.lock; found by itself if None.
-        version: tells what is installed.
+        lock: requirements.lock; the project's if None.
+        version: returns the version of an installed package.
     """
     what = "packages"
     try:
@@ -72,9 +72,7 @@ def check_packages(lock: Path | None = None, version: Callable[[str], str | None
     if missing:
         return fail(what, f"{_shorten_list(missing)} not installed, of {len(wanted)}", _SETUP)
     if other:
-        return warn(
-            what, f"other versions than were tried: {_shorten_list(other)}", f"{_SETUP}, unless you want them so"
-        )
+        return warn(what, f"other versions than were tested: {_shorten_list(other)}", f"{_SETUP}, unless intended")
     return ok(what, f"all {len(wanted)} as locked")
 
 
@@ -99,21 +97,21 @@ def check_ros(distribution: str) -> Iterator[Finding]:
     else:
         yield fail("ROS 2", "there is no rclpy", f"source /opt/ros/jazzy/setup.bash if you have it, then {_SETUP}")
     if util.find_spec("genima_interfaces"):
-        yield ok("our messages", "built")
+        yield ok("Genima's messages", "built")
     else:
-        yield fail("our messages", "genima_interfaces is not built", f"{_SETUP}, or colcon build")
+        yield fail("Genima's messages", "genima_interfaces is not built", f"{_SETUP}, or colcon build")
 
 
 def check_rendering(command: tuple[str, ...] = (sys.executable, "-P", "-c", _RENDER)) -> Finding:
-    """Check off-screen rendering, in a process of its own because drivers may crash."""
+    """Check off-screen rendering, in a separate process because drivers may crash."""
     what, remedy = "rendering (EGL)", "sudo apt install libegl1 libopengl0 libgl1-mesa-dri, or NVIDIA's driver"
     try:
-        tried = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
+        process = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
     except subprocess.TimeoutExpired:
         return fail(what, "it hangs", remedy)
-    said = [line for line in tried.stdout.splitlines() if line.startswith("renderer:")]
-    if tried.returncode or not said:
-        last = (tried.stderr.strip().splitlines() or [f"ended with code {tried.returncode}"])[-1]
-        return fail(what, f"nothing is drawn: {last}", remedy)
-    name = said[0].removeprefix("renderer:").strip()
-    return ok(what, f"{name}{', on the processor' if any(each in name for each in _SOFTWARE) else ''}")
+    names = [line for line in process.stdout.splitlines() if line.startswith("renderer:")]
+    if process.returncode or not names:
+        last = (process.stderr.strip().splitlines() or [f"ended with code {process.returncode}"])[-1]
+        return fail(what, f"rendering failed: {last}", remedy)
+    name = names[0].removeprefix("renderer:").strip()
+    return ok(what, f"{name}{', on the CPU' if any(each in name for each in _SOFTWARE) else ''}")

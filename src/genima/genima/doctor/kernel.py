@@ -12,7 +12,7 @@ from pathlib import Path
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.doctor.system_files import read_system_file
 
-# Of SCHED_FIFO: what genima_nodes.ros.paced_thread asks for at most, and what libfranka takes for its 1 kHz loop.
+# SCHED_FIFO priorities: the highest of genima_nodes.ros.paced_thread, and that of libfranka's 1 kHz loop.
 OURS, FRANKA = 10, 99
 _MEMLOCK = 102400  # KiB, of libfranka's installation guide
 _ENOUGH = "enough where no robot is driven at 1 kHz from here"
@@ -27,7 +27,7 @@ def check_real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
     Args:
         sys: /sys.
         proc: /proc.
-        loop: whether this machine drives a robot at 1 kHz.
+        loop: True where this machine drives a robot at 1 kHz.
     """
     what, version = "kernel", read_system_file(proc / "version")
     if version is None:
@@ -40,7 +40,7 @@ def check_real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
         found = f"{release} is real time, but lacks /sys/kernel/realtime, by which libfranka would know"
         if not loop:
             return ok(what, found)
-        return warn(what, found, "the driver must be told to ignore it (RealtimeConfig kIgnore; franka_ros2 does so)")
+        return warn(what, found, "configure the driver to ignore it (RealtimeConfig kIgnore; franka_ros2 does)")
     if not loop:
         return ok(what, f"{release}, not real time: {_ENOUGH}")
     return warn(
@@ -51,7 +51,7 @@ def check_real_time_kernel(sys: Path, proc: Path, loop: bool) -> Finding:
 
 
 def check_priority(loop: bool) -> Finding:
-    """Check that this user's threads may run in real time; tried, as root in a container may not."""
+    """Check that this user's threads may run in real time; tested, as root in a container may not."""
     what, user = "real-time priority", os.environ.get("USER") or f"user {os.getuid()}"
     wanted = FRANKA if loop else OURS
     if can_set_priority(wanted):
@@ -70,7 +70,7 @@ def can_set_priority(wanted: int) -> bool:
     """Return whether a thread of this process may have a priority of SCHED_FIFO."""
     granted = []
 
-    def ask() -> None:  # in a thread of its own: it ends with it
+    def ask() -> None:  # in a separate thread, with which the priority ends
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(wanted))
         except OSError:
@@ -96,7 +96,7 @@ def check_locked_memory(loop: bool) -> Finding:
         return ok(what, f"{found}: {_ENOUGH}")
     user = os.environ.get("USER", "YOUR_USER")
     more = f" and `{user} - memlock {_MEMLOCK}`"
-    return warn(what, f"{found}, {_MEMLOCK} are advised", _LIMITS.format(user=user, rtprio=FRANKA, more=more))
+    return warn(what, f"{found}, {_MEMLOCK} are recommended", _LIMITS.format(user=user, rtprio=FRANKA, more=more))
 
 
 def check_governors(sys: Path, robot: bool) -> Finding:
@@ -104,15 +104,15 @@ def check_governors(sys: Path, robot: bool) -> Finding:
 
     Args:
         sys: /sys.
-        robot: whether this machine drives a robot.
+        robot: True where this machine drives a robot.
     """
     what = "processors' clock"
     files = (sys / "devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    said = Counter(governor for file in files if (governor := read_system_file(file)))
-    if not said:
+    governors = Counter(governor for file in files if (governor := read_system_file(file)))
+    if not governors:
         return skipped(what, "no scaling governor here: a virtual machine, or it is fixed in the firmware")
-    found = ", ".join(f"{governor} on {count}" for governor, count in said.most_common())
-    if set(said) == {"performance"}:
+    found = ", ".join(f"{governor} on {count}" for governor, count in governors.most_common())
+    if set(governors) == {"performance"}:
         return ok(what, found)
     if not robot:
         return ok(what, f"{found}: {_ENOUGH}")

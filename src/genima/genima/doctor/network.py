@@ -16,7 +16,7 @@ from genima.doctor.system_files import read_number
 
 _PORT = 443  # Desk's, the robot's web pages; never the control interface's own
 _TRIES, _PAUSE, _PATIENCE = 100, 0.005, 1.0  # s
-_CYCLE = 1e-3  # s: there and back, the robot's and our own computing must fit in
+_CYCLE = 1e-3  # s: for the round trip and the computation on both sides
 _FAST_ENOUGH = 3e-4  # s
 _CABLE = "connect this computer's own network socket to the LAN socket of the robot's control, by cable, no switch"
 
@@ -55,7 +55,7 @@ def check_robot_link(sys: Path, address: str) -> Iterator[Finding]:
         )
         return
     yield check_round_trips(trips)
-    yield skipped("control interface", "to try it could disturb a robot that moves; the driver tells at its start",
+    yield skipped("control interface", "a test could disturb a moving robot; the driver checks it at its start",
                   "in Desk: unlock the joints, activate FCI")  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def find_card(host: str) -> tuple[str, bool]:
     """Return the network card for packets to a host, and whether the host is in its network.
 
     Raises:
-        OSError: where there is no way.
+        OSError: without a route.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, _PORT))  # sends nothing
@@ -88,9 +88,9 @@ def check_card(sys: Path, name: str) -> Finding:
     speed = read_number(folder / "speed")
     found = f"{name}, {speed:g} Mbit/s" if speed and speed > 0 else name
     if speed is not None and 0 < speed < 100:
-        return fail(what, f"{found}, 100 are needed", "take another cable or card")
+        return fail(what, f"{found}, 100 are needed", "use another cable or card")
     if "/usb" in str((folder / "device").resolve()):
-        return warn(what, f"{found}, on USB, which adds delays", "take a socket of the computer itself or a PCIe card")
+        return warn(what, f"{found}, on USB, which adds delays", "use a built-in socket or a PCIe card")
     return ok(what, found)
 
 
@@ -98,7 +98,7 @@ def measure_round_trip(host: str) -> float:
     """Return the round trip to a host in s: of a TCP connection, accepted or refused.
 
     Raises:
-        OSError: when nothing comes back.
+        OSError: without an answer.
     """
     with socket.socket() as probe:
         probe.settimeout(_PATIENCE)
@@ -111,7 +111,7 @@ def measure_round_trip(host: str) -> float:
 
 
 def check_round_trips(trips: Sequence[float]) -> Finding:
-    """Judge round trips in s."""
+    """Check round trips in s."""
     what, usual, longest = "round trip to the robot", statistics.median(trips), max(trips)
     spread = statistics.pstdev(trips)
     found = (

@@ -17,20 +17,20 @@ PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 PROFILES = (PROFILE, "FASTDDS_DEFAULT_PROFILES_FILE")  # of Fast DDS 2 and 3
 _FLAGS = ("RCUTILS_LOGGING_USE_STDOUT", "RCUTILS_LOGGING_BUFFERED_STREAM", "RCUTILS_COLORIZED_OUTPUT")
 _SERVER = re.compile(r"(TCPv[46]:|UDPv[46]:)?\[?[A-Za-z0-9_.:-]+?\]?(:([0-9]{1,5}))?")
-_LAST_DOMAIN = 101  # above, the ports collide with those that Linux lends to anybody
+_LAST_DOMAIN = 101  # above, ports collide with Linux's ephemeral ports
 _TILE = 768 * 1024  # bytes of a drawn tile: the largest message
 _DEFAULT_SEGMENT = 512 * 1024  # bytes of Fast DDS's shared memory for each process
-_PROCESSES = 12  # that share it: cameras, robot, our nodes, RViz
-_BUFFER = 8 << 20  # bytes: several images of 640x480 that arrive at once
+_PROCESSES = 12  # that share it: cameras, robot, Genima's nodes, RViz
+_BUFFER = 8 << 20  # bytes: several simultaneous 640x480 images
 
 
 def check_variables(environment: Mapping[str, str], wheels: bool, robot: bool) -> Iterator[Finding]:
-    """Check variables that separate nodes from each other, or join foreign ones.
+    """Check variables that separate nodes, or connect unrelated ones.
 
     Args:
         environment: of the shell that nodes are started from.
-        wheels: whether ROS 2 comes from Python wheels, which have Fast DDS alone.
-        robot: whether there is a real robot, or its cameras.
+        wheels: True for ROS 2 from Python wheels, which have only Fast DDS.
+        robot: True with a real robot, or its cameras.
     """
     yield check_middleware(environment, wheels)
     yield _domain(environment.get("ROS_DOMAIN_ID", ""), robot)
@@ -45,7 +45,7 @@ def check_variables(environment: Mapping[str, str], wheels: bool, robot: bool) -
 
 
 def require_valid_environment(environment: Mapping[str, str], wheels: bool) -> None:
-    """Reject settings that ROS 2 would refuse, or would ignore and open the network.
+    """Reject settings that ROS 2 would reject, or ignore and thereby open the network.
 
     Raises:
         GenimaError: the first variable that is wrong, with the remedy.
@@ -57,10 +57,10 @@ def require_valid_environment(environment: Mapping[str, str], wheels: bool) -> N
         if file := environment.get(name, ""):
             try:
                 _, network = read_profile(Path(file))
-            except GenimaError as error:  # Fast DDS would go on with its default: open on all addresses
+            except GenimaError as error:  # Fast DDS would use its default: open on all addresses
                 raise GenimaError(f"{name}: {error}; correct it, or unset {name}") from None
             if not network and environment.get("ROS_DISCOVERY_SERVER"):
-                found = f"the profile {file} has shared memory alone and cannot reach a discovery server"
+                found = f"the profile {file} has only shared memory and cannot reach a discovery server"
                 raise GenimaError(f"ROS_DISCOVERY_SERVER: {found}; unset one of the two")
 
 
@@ -89,25 +89,25 @@ def check_middleware(environment: Mapping[str, str], wheels: bool) -> Finding:
         return ok(what, name or "not set: Fast DDS")
     if wheels:
         return fail(what, f"{name}, which ROS 2 from wheels does not have", f"unset {what}, also on other machines")
-    return warn(what, f"{name}: tried is rmw_fastrtps_cpp alone", f"unset {what} in all shells of all machines")
+    return warn(what, f"{name}: only rmw_fastrtps_cpp is tested", f"unset {what} in all shells of all machines")
 
 
-def _domain(said: str, robot: bool) -> Finding:
+def _domain(value: str, robot: bool) -> Finding:
     what = "ROS_DOMAIN_ID"
-    if said and not re.fullmatch("[0-9]+", said):  # ROS reads 5x as 5, and -1 as none
-        return fail(what, f"{said!r} is no number", f"export {what}=42 in all shells of all machines")
-    domain = int(said[:9] or 0)
+    if value and not re.fullmatch("[0-9]+", value):  # ROS reads 5x as 5, and -1 as none
+        return fail(what, f"not a number ({value!r})", f"export {what}=42 in all shells of all machines")
+    domain = int(value[:9] or 0)
     if domain > 232:
         return fail(what, f"{domain} does not exist", f"export {what}=42 in all shells of all machines")
     if domain > _LAST_DOMAIN:
-        return warn(what, f"{domain}: its ports collide with others'", f"take 1 to {_LAST_DOMAIN}")
+        return warn(what, f"{domain}: its ports collide with others'", f"use 1 to {_LAST_DOMAIN}")
     if domain:
-        return ok(what, said)
+        return ok(what, value)
     if not robot:
-        return ok(what, f"{said or 'not set'}: ./genima demo takes a domain of its own")
+        return ok(what, f"{value or 'not set'}: ./genima demo uses its own domain")
     return warn(
         what,
-        f"{said or 'not set'}: domain 0 is shared with all machines of the network",
+        f"{value or 'not set'}: domain 0 is shared with all machines of the network",
         f"export {what}=42, or any of 1 to {_LAST_DOMAIN} that is unused, in all shells of all machines",
     )
 
@@ -117,7 +117,7 @@ def _discovery_server(servers: str) -> Finding:
     entries = [entry for entry in servers.split(";") if entry]
     if not entries or not all(_SERVER.fullmatch(entry) for entry in entries):
         remedy = f"write HOST:PORT, several with ; between them, or unset {what}"
-        return fail(what, f"{servers!r} is no list of servers", remedy)
+        return fail(what, f"not a list of servers ({servers!r})", remedy)
     found = f"{servers}: only nodes that know this discovery server find each other"
     return warn(what, found, "set it for all shells of all machines, or unset it")
 
@@ -129,7 +129,7 @@ def _security(environment: Mapping[str, str], wheels: bool) -> Finding:
     what, store = "ROS_SECURITY_ENABLE", environment.get("ROS_SECURITY_KEYSTORE", "")
     if not store or not (Path(store) / "enclaves").is_dir():
         found = f"true, but ROS_SECURITY_KEYSTORE ({store or 'not set'}) is no keystore"
-        return fail(what, found, "docs/security.md says how to make one; or unset ROS_SECURITY_ENABLE")
+        return fail(what, found, "create one (docs/security.md), or unset ROS_SECURITY_ENABLE")
     if environment.get("ROS_SECURITY_STRATEGY") != "Enforce":
         found = "true, but without ROS_SECURITY_STRATEGY=Enforce nodes without keys join unprotected"
         return warn(what, found, "export ROS_SECURITY_STRATEGY=Enforce")
@@ -137,22 +137,22 @@ def _security(environment: Mapping[str, str], wheels: bool) -> Finding:
 
 
 def _range(environment: Mapping[str, str]) -> Finding:
-    what, alone = "discovery range", environment.get("ROS_LOCALHOST_ONLY", "0")
-    said = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
-    if alone == "1":
+    what, localhost_only = "discovery range", environment.get("ROS_LOCALHOST_ONLY", "0")
+    value = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
+    if localhost_only == "1":
         return warn(
             what,
-            "ROS_LOCALHOST_ONLY=1: old, stronger than the range, and replaces the transports of a DDS profile",
+            "ROS_LOCALHOST_ONLY=1: deprecated, overrides the range, and replaces the transports of a DDS profile",
             "unset ROS_LOCALHOST_ONLY (our profile of one machine sends nothing outside anyway)",
         )
-    if said == "OFF":
+    if value == "OFF":
         return fail(what, "OFF: no node finds another", "unset ROS_AUTOMATIC_DISCOVERY_RANGE")
-    if said == "LOCALHOST":
-        found = "LOCALHOST: Fast DDS replaces the transports of its profile then, and images get lost"
+    if value == "LOCALHOST":
+        found = "LOCALHOST: Fast DDS replaces the transports of its profile, and images are lost"
         return warn(what, found, "export ROS_AUTOMATIC_DISCOVERY_RANGE=SYSTEM_DEFAULT")
-    if said not in ("", "SUBNET", "SYSTEM_DEFAULT"):
-        return fail(what, f"{said!r} is none", "unset ROS_AUTOMATIC_DISCOVERY_RANGE")
-    return ok(what, said or "not set: the subnet")
+    if value not in ("", "SUBNET", "SYSTEM_DEFAULT"):
+        return fail(what, f"unknown ({value!r})", "unset ROS_AUTOMATIC_DISCOVERY_RANGE")
+    return ok(what, value or "not set: the subnet")
 
 
 def check_transport(environment: Mapping[str, str], proc: Path, shm: Path, robot: bool) -> Iterator[Finding]:
@@ -162,7 +162,7 @@ def check_transport(environment: Mapping[str, str], proc: Path, shm: Path, robot
         environment: of the shell that nodes are started from.
         proc: /proc.
         shm: /dev/shm.
-        robot: whether there is a real robot, or its cameras.
+        robot: True with a real robot, or its cameras.
     """
     file = environment.get(PROFILE, "")
     segment, network = _DEFAULT_SEGMENT, robot
@@ -178,7 +178,7 @@ def check_transport(environment: Mapping[str, str], proc: Path, shm: Path, robot
     else:
         yield skipped(
             "DDS profile",
-            f"{PROFILE} is not set in this shell; ./genima, our launch files and our nodes set it",
+            f"{PROFILE} is not set in this shell; ./genima, launch files and nodes set it",
             f"for RViz and ros2 commands: export {PROFILE}=.../config/dds/shared_memory.xml",
         )
     yield check_shared_memory(shm, segment)
@@ -189,7 +189,7 @@ def read_profile(file: Path) -> tuple[int, bool]:
     """Return bytes of shared memory per process (0: none) and network use of a Fast DDS profile.
 
     Raises:
-        GenimaError: when it is missing or no such file.
+        GenimaError: for a missing or invalid file.
     """
     try:
         root = ET.parse(file).getroot()
@@ -198,7 +198,7 @@ def read_profile(file: Path) -> tuple[int, bool]:
     except ET.ParseError as error:
         raise GenimaError(f"{file} is not XML: {error}") from None
     if root.tag.rpartition("}")[2] not in ("profiles", "dds"):
-        raise GenimaError(f"{file} has no profiles of Fast DDS")
+        raise GenimaError(f"{file}: no profiles of Fast DDS; use config/dds/shared_memory.xml")
     ours: dict[str, ET.Element] = {}
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
@@ -211,25 +211,25 @@ def read_profile(file: Path) -> tuple[int, bool]:
     try:
         segments = [int(size) if size else _DEFAULT_SEGMENT for size in sizes]
     except ValueError:
-        raise GenimaError(f"{file} has a segment_size that is no number") from None
+        raise GenimaError(f"{file}: segment_size is not a number; correct it") from None
     segments += [_DEFAULT_SEGMENT] * builtin
     return max(segments, default=0), builtin or bool(kinds - {"SHM"})
 
 
 def segment_size(environment: Mapping[str, str]) -> int:
-    """Return the bytes of shared memory that each process takes."""
+    """Return the bytes of shared memory of each process."""
     file = environment.get(PROFILE, "")
     return read_profile(Path(file))[0] if file else _DEFAULT_SEGMENT
 
 
 def _judge_profile(file: str, segment: int, network: bool) -> Finding:
-    how = "network and shared memory" if network and segment else "network" if network else "shared memory alone"
-    found = f"{file}: {how}"
+    transport = "network and shared memory" if network and segment else "network" if network else "shared memory only"
+    found = f"{file}: {transport}"
     if segment:
         found += f", {segment / 2**20:.2g} MiB a process"
     if 0 < segment < _TILE:
-        remedy = "take config/dds/shared_memory.xml, or set segment_size to 4194304 or more"
-        return warn("DDS profile", f"{found}: drawn tiles of {_TILE // 1024} KiB do not fit and get lost", remedy)
+        remedy = "use config/dds/shared_memory.xml, or set segment_size to 4194304 or more"
+        return warn("DDS profile", f"{found}: drawn targets of {_TILE // 1024} KiB do not fit and are lost", remedy)
     return ok("DDS profile", found)
 
 
@@ -245,8 +245,8 @@ def check_shared_memory(shm: Path, segment: int) -> Finding:
     if space.free < needed:
         return warn(
             what,
-            f"{found}; {_PROCESSES} processes take {needed / 2**20:.0f}",
-            "Docker: --shm-size=256m or --ipc=host; else end what left /dev/shm/fastdds_* there and remove these",
+            f"{found}; {_PROCESSES} processes need {needed / 2**20:.0f}",
+            "Docker: --shm-size=256m or --ipc=host; else stop the owners of /dev/shm/fastdds_* and remove these",
         )
     return ok(what, found)
 

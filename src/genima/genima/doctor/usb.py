@@ -18,11 +18,11 @@ from genima.errors import GenimaError
 _VENDOR = "8086"  # Intel's
 _SUPER_SPEED = 5000.0  # Mbit/s
 _BITS = 16  # a pixel on the cable (YUYV)
-# Of what a bus is said to carry, what images get: 5 Gbit/s take about 400 MB/s, 480 Mbit/s about 35 MB/s.
+# Usable fraction of a bus's nominal rate: 5 Gbit/s carry about 400 MB/s, 480 Mbit/s about 35 MB/s.
 _USABLE_3, _USABLE_2 = 0.64, 0.58
 _TYPICAL = CameraDevice("", "D415", 640, 480, 30, "base")
 _REPLUG = (
-    "take a USB 3 port of the computer (SS, blue) and the camera's own or another short USB 3 cable, plug it in fast, "
+    "use a USB 3 port of the computer (SS, blue) and the camera's own or another short USB 3 cable, plug it in fast, "
     "all the way"
 )
 
@@ -74,7 +74,7 @@ def find_librealsense_cameras(rs: Any) -> list[LibrealsenseCamera]:
     """Return the cameras by serial number, from librealsense's Python module.
 
     Raises:
-        GenimaError: where it cannot look.
+        GenimaError: when librealsense fails.
     """
     info = rs.camera_info
     wanted = (info.serial_number, info.name, info.usb_type_descriptor, info.firmware_version)
@@ -84,7 +84,7 @@ def find_librealsense_cameras(rs: Any) -> list[LibrealsenseCamera]:
             for camera in rs.context().query_devices()
         ]
     except RuntimeError as error:
-        raise GenimaError(f"librealsense cannot look at the cameras: {error}") from None
+        raise GenimaError(f"librealsense: cannot list the cameras ({error}); check the udev rules") from None
     return [
         LibrealsenseCamera(serial, name.split()[-1].upper(), usb, firmware) for serial, name, usb, firmware in cameras
     ]
@@ -96,7 +96,7 @@ def check_connections(sys: Path, dev: Path, rig: Mapping[str, CameraDevice]) -> 
     Args:
         sys: /sys.
         dev: /dev.
-        rig: the expected cameras by view; empty where nobody said.
+        rig: expected cameras by view; empty where unknown.
     """
     cameras = find_usb_cameras(sys, dev)
     if cameras is None:
@@ -110,13 +110,13 @@ def check_connections(sys: Path, dev: Path, rig: Mapping[str, CameraDevice]) -> 
         return
     for camera in cameras:
         yield _connection(camera)
-    yield from _shares(sys, cameras, rig)
+    yield from _check_trunks(sys, cameras, rig)
 
 
 def _connection(camera: UsbCamera) -> Finding:
     what = f"{camera.model} at {camera.port}"
     if camera.speed < _SUPER_SPEED:
-        return fail(what, f"{camera.speed:g} Mbit/s: it fell back to USB 2, and misses images there", _REPLUG)
+        return fail(what, f"{camera.speed:g} Mbit/s: it fell back to USB 2, and drops images", _REPLUG)
     if camera.node.exists() and not os.access(camera.node, os.R_OK | os.W_OK):
         return fail(
             what,
@@ -126,25 +126,25 @@ def _connection(camera: UsbCamera) -> Finding:
     return ok(what, f"{camera.speed:g} Mbit/s (USB 3)")
 
 
-def _shares(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
-    """Return the shares of a bus and of a hub's cable."""
-    most = max(rig.values() or [_TYPICAL], key=_megabits)  # nobody knows here camera of each view
+def _check_trunks(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
+    """Yield the load of each bus and hub cable."""
+    largest = max(rig.values() or [_TYPICAL], key=_megabits)  # the camera of each view is unknown here
     sharing = defaultdict(list)
     for camera in cameras:
         sharing[f"usb{camera.port.split('-')[0]}"].append(camera)
         if "." in camera.port:
             sharing[camera.port.split(".")[0]].append(camera)
-    for trunk, on_it in sorted(sharing.items()):
+    for trunk, trunk_cameras in sorted(sharing.items()):
         speed = read_number(sys / "bus/usb/devices" / trunk / "speed") or 0.0
         usable = speed * (_USABLE_3 if speed >= _SUPER_SPEED else _USABLE_2)
-        needed = len(on_it) * _megabits(most)
+        needed = len(trunk_cameras) * _megabits(largest)
         what = f"bus {trunk}" if trunk.startswith("usb") else f"hub at {trunk}"
         found = (
-            f"{len(on_it)} camera{'s' * (len(on_it) > 1)} of {most.width}x{most.height}x{most.rate} take {needed:.0f} "
-            f"of about {usable:.0f} Mbit/s"
+            f"{len(trunk_cameras)} camera{'s' * (len(trunk_cameras) > 1)} of "
+            f"{largest.width}x{largest.height}x{largest.rate} take {needed:.0f} of about {usable:.0f} Mbit/s"
         )
         if needed > usable:
-            yield fail(what, found, "spread the cameras over ports of another controller, or take a smaller profile")
+            yield fail(what, found, "spread the cameras over ports of another controller, or use a smaller profile")
         elif needed > 0.8 * usable:
             yield warn(what, found, "leave room for depth and other devices: spread the cameras over controllers")
         else:
@@ -171,4 +171,4 @@ def check_serials(rig: Mapping[str, CameraDevice], cameras: Iterable[Librealsens
         else:
             yield ok(what, f"{camera.model}, USB {camera.usb or 'unknown'}, firmware {camera.firmware or 'unknown'}")
     for camera in by_serial.values():
-        yield warn(f"{camera.model} {camera.serial}", "is no view's", "unplug it, or name it in the cameras file")
+        yield warn(f"{camera.model} {camera.serial}", "has no view", "unplug it, or name it in the cameras file")

@@ -24,7 +24,7 @@ from genima.policy import spec as checkpoint
 from genima.policy.spec import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
-from genima.training import DRAWINGS, PROGRESS, STATE
+from genima.training import PROGRESS, STATE, TARGET_SHEET
 from genima.training.log import Progress, read_metrics
 from genima.types import Image
 
@@ -167,8 +167,8 @@ def _training_rows(folder: Path) -> dict[str, str]:
     for name in (BEST, LAST):
         step = re.fullmatch(r"step-(\d+)", (folder / name).resolve().name)  # none where links were copied as folders
         errors = metrics.get(int(step[1]), {}) if step else {}
-        told = ", ".join(f"{key} {value:.3g}" for key, value in errors.items()) or "no validation errors are noted"
-        rows[f"{name} step"] = f"{int(step[1]) if step else 'unknown'}: {told}"
+        text = ", ".join(f"{key} {value:.3g}" for key, value in errors.items()) or "no validation errors are noted"
+        rows[f"{name} step"] = f"{int(step[1]) if step else 'unknown'}: {text}"
     if rows["last step"] == rows["best step"]:
         rows["last step"] = "the best one"
     if not (folder / LAST / STATE / PROGRESS).is_file():
@@ -197,7 +197,7 @@ def _with_picture(sections: list[Section], spec: PolicySpec, pictures: list[Imag
 def _pictures(folder: Path) -> list[Image]:
     """Return sample drawings of a checkpoint and the validation curves of a training, where they exist."""
     pictures = []
-    drawings = checkpoint.resolve(folder) / DRAWINGS
+    drawings = checkpoint.resolve(folder) / TARGET_SHEET
     if drawings.is_file():
         image = decode_colour(read_bytes(drawings, "drawings"), f"drawings {drawings}")
         text = f"{drawings}: held-out observations, as drawn, as they should be"

@@ -59,7 +59,7 @@ def inspect_targets(folder: Path, verify: bool) -> Report:
     spec = PolicySpec.from_dict(manifest["spec"])
     files, table = _read_shards(folder, manifest["shards"], verify)
     if not len(table):
-        raise GenimaError(f"{folder}: its shards hold no moments; render the dataset anew")
+        raise GenimaError(f"{folder}: no moments in its shards; render the dataset again")
     episodes, instructions = (np.array(texts(table, name, str(folder))) for name in ("episode", "instruction"))
     names, first, lengths = np.unique(episodes, return_index=True, return_counts=True)
     degrees = np.degrees(numbers(table, "positions", str(folder), len(spec.joint_names)))

@@ -50,8 +50,8 @@ def _lines(section: Section, indent: int) -> list[str]:
 
 def format_list(lines: Iterable[str], most: int = 10) -> str:
     """Return items one per line; of more than ``most`` the first ones, and the number of omitted ones."""
-    every = list(lines)
-    return "\n".join([*every[:most], *([f"and {len(every) - most} more"] if len(every) > most else [])])
+    items = list(lines)
+    return "\n".join([*items[:most], *([f"and {len(items) - most} more"] if len(items) > most else [])])
 
 
 def format_range(values: ArrayLike, digits: int = 0) -> str:
@@ -62,10 +62,10 @@ def format_range(values: ArrayLike, digits: int = 0) -> str:
 
 def spec_rows(spec: PolicySpec) -> dict[str, str]:
     """Return the target spec of a checkpoint or dataset as labelled texts."""
-    looks, (width, height), side = spec.appearance, spec.camera_size, spec.view_size
+    appearance, (width, height), side = spec.appearance, spec.camera_size, spec.view_size
     frames = [*spec.joint_names, "the flange", "the tip"]
     spheres = []
-    for sphere in looks.spheres:
+    for sphere in appearance.spheres:
         place = frames[sphere.frame] if sphere.frame < len(frames) else f"frame {sphere.frame}"
         closed = f", closed {_rgb(sphere.closed_colour)}" if sphere.closed_colour else ""
         spheres.append(f"{sphere.name} at {place} {_rgb(sphere.colour)}{closed}")
@@ -75,9 +75,9 @@ def spec_rows(spec: PolicySpec) -> dict[str, str]:
         "sizes": f"cameras {width}x{height} px, views {side}x{side} px, tile {2 * side}x{2 * side} px",
         "targets": f"{spec.horizon} steps ahead at {spec.action_rate:g} Hz: {spec.horizon / spec.action_rate:.2f} s",
         "spheres": "; ".join(spheres),
-        "radii": ", ".join(f"{view} {1000 * radius:g} mm" for view, radius in looks.radii.items()),
-        "stripes": f"a dark and a coloured one every {looks.stripe_period:g} diameters, {looks.first_stripe} first, "
-        f"dark ones at {100 * looks.dark:g}% brightness",
+        "radii": ", ".join(f"{view} {1000 * radius:g} mm" for view, radius in appearance.radii.items()),
+        "stripes": f"a dark and a coloured one every {appearance.stripe_period:g} diameters, "
+        f"{appearance.first_stripe} first, dark ones at {100 * appearance.dark:g}% brightness",
         "prompt": spec.prompt_template,
     }
 

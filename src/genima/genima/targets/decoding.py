@@ -99,7 +99,7 @@ class TargetDecoder:
         robot, appearance, cameras = self._robot, self._appearance, self._cameras
         for what, known in (("camera", cameras), ("observation", images if observation is None else observation)):
             if missing := [view for view in images if view not in known]:
-                raise GenimaError(f"drawn target: no {what} of view {', '.join(missing)}; finite is {', '.join(known)}")
+                raise GenimaError(f"drawn target: no {what} of view {', '.join(missing)}; there is {', '.join(known)}")
         labels = {
             view: label_pixels(image, cameras[view], appearance, None if observation is None else observation[view])
             for view, image in images.items()

@@ -1,8 +1,7 @@
 """Training of the diffusion agent and the controller."""
 
-# What a training's folder holds beside the checkpoints that its links `best` and `last` point to; here, where
-# reading it takes no second.
-METRICS = "metrics.jsonl"  # the validation errors of every checkpoint
-DRAWINGS = "drawings.png"  # within a diffusion agent's checkpoint
-STATE = "training_state"  # within the last checkpoint: what a resumed training needs besides
-PROGRESS = "progress.json"  # within the state
+# Files of a training folder besides its checkpoints; defined here, where importing them is fast.
+METRICS = "metrics.jsonl"  # validation errors of every checkpoint
+TARGET_SHEET = "drawings.png"  # in a diffusion agent's checkpoint: held-out drawn targets
+STATE = "training_state"  # in the last checkpoint: state for resuming
+PROGRESS = "progress.json"  # in the state

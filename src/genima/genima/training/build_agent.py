@@ -1,4 +1,4 @@
-"""Diffusion agents to be trained: on a pre-trained base model, or small and from scratch."""
+"""Untrained diffusion agents: on a pre-trained base model, or small and from scratch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genima.policy.spec import PolicySpec
 from genima.training.options import SMALL
 
 _UNTILED_PROMPT = "the {view} view of a robot arm executing '{goal}'"
-_FOR_CODEC = 256  # drawings that the small agent's codec is fitted to
+_CODEC_SAMPLES = 256  # drawn targets that fit the small agent's codec
 
 
 def build_agent(
@@ -30,17 +30,17 @@ def build_agent(
     steps: int = 10,
     seed: int = 0,
 ) -> DiffusionAgent:
-    """An untrained agent for a dataset, the same for the same arguments.
+    """Return an untrained agent for a dataset, deterministic in its arguments.
 
     Raises:
-        GenimaError: when the base model cannot be loaded.
+        GenimaError: when loading the base model fails.
     """
     torch.manual_seed(seed)
     if base != SMALL:
-        return agent_on(load_base(base), targets.spec, conditioning, tiled, steps)
+        return agent_from_base(load_base(base), targets.spec, conditioning, tiled, steps)
     if conditioning != "controlnet":
-        raise GenimaError(f"--conditioning {conditioning} needs a pre-trained --base; {SMALL} has a ControlNet")
-    chosen = np.random.default_rng(seed).choice(len(targets), min(_FOR_CODEC, len(targets)), replace=False)
+        raise GenimaError(f"--conditioning {conditioning}: not available for --base {SMALL}; use a pre-trained base")
+    chosen = np.random.default_rng(seed).choice(len(targets), min(_CODEC_SAMPLES, len(targets)), replace=False)
     drawn = torch.stack([torch.from_numpy(targets.drawn(int(i))[1]) for i in np.sort(chosen)])
     frames = drawn.permute(0, 3, 1, 2).float() / 127.5 - 1
     agent = small_agent(_spec(targets.spec, tiled), targets.moments.instructions, frames, steps)
@@ -48,14 +48,14 @@ def build_agent(
     return agent
 
 
-def agent_on(
+def agent_from_base(
     base: BaseModel,
     spec: PolicySpec,
     conditioning: Literal["controlnet", "unet"] = "controlnet",
     tiled: bool = True,
     steps: int = 10,
 ) -> DiffusionAgent:
-    """An agent whose ControlNet, or whose UNet, starts from the base's weights and is all that is trained.
+    """Return an agent on a base model: only its ControlNet or UNet, initialised from the base, is trainable.
 
     Raises:
         GenimaError: for a ControlNet on an InstructPix2Pix.
@@ -64,7 +64,7 @@ def agent_on(
     unet, controlnet = base.unet, None
     if conditioning == "controlnet":
         if unet.config.in_channels != unet.config.out_channels:
-            raise GenimaError(f"{base.name} is an InstructPix2Pix, which takes the scene itself; --conditioning unet")
+            raise GenimaError(f"--base {base.name}: an InstructPix2Pix has no ControlNet; use --conditioning unet")
         controlnet = ControlNetModel.from_unet(unet)
         controlnet.requires_grad_(True)
     else:
@@ -78,12 +78,12 @@ def _spec(spec: PolicySpec, tiled: bool) -> PolicySpec:
 
 
 def _widen_input(unet: UNet2DConditionModel) -> None:
-    """Let the UNet take the scene's latents beside the noisy ones, by weights that are zero at first.
+    """Widen the UNet's input by the scene's latents, with weights initialised to zero.
 
     Source: Brooks et al., InstructPix2Pix, 2023, section 3.2.
     """
     if unet.config.in_channels == 2 * unet.config.out_channels:
-        return  # it is an InstructPix2Pix already
+        return  # an InstructPix2Pix
     old = unet.conv_in
     wide = nn.Conv2d(2 * old.in_channels, old.out_channels, old.kernel_size, padding=old.padding)
     with torch.no_grad():

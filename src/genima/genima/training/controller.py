@@ -1,4 +1,4 @@
-"""Train the controller to follow drawn targets."""
+"""Training of the controller."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from genima.training import loop
 from genima.training.options import CLIP, IMAGENET, RANDOM, ControllerOptions, LoopOptions
 from genima.types import DrawnTarget, Joints
 
-_SHOWN = 8  # samples on the picture
+_SHOWN = 8  # samples in the picture
 
 
 class ControllerLossModule(nn.Module):
-    """ACT's loss of a batch, and its parts."""
+    """Module of ACT's loss."""
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ControllerLossModule(nn.Module):
         self.act = controller.act
 
     def forward(self, batch: ControllerBatch) -> dict[str, Tensor]:
-        """``loss`` and its parts ``joints``, ``gripper`` and ``kl``."""
+        """Return ``loss`` and its parts ``joints``, ``gripper`` and ``kl``."""
         device = self.controller.device
         actions, padding = batch.actions.to(device), batch.padding.to(device)
         text = self.controller.embed_instructions(batch.instructions)
@@ -61,10 +61,10 @@ class ControllerLossModule(nn.Module):
 def build_controller(
     spec: PolicySpec, moments: TargetSamples, resnet: str = IMAGENET, clip: str = CLIP, seed: int = 0
 ) -> Controller:
-    """An untrained controller of the paper's size, on an ImageNet ResNet-18 (or ``RANDOM``) and a frozen CLIP.
+    """Return an untrained controller of the paper's size, with a ResNet-18 (or ``RANDOM``) and a frozen CLIP.
 
     Raises:
-        GenimaError: when either can be found neither locally nor on the hub.
+        GenimaError: for a model found neither locally nor on the hub.
     """
     encoder, tokenizer = load_clip(clip)
     torch.manual_seed(seed)
@@ -78,7 +78,7 @@ def build_controller(
 
 
 def build_small_controller(spec: PolicySpec, moments: TargetSamples, seed: int = 0) -> Controller:
-    """An untrained controller with a small text encoder of its own, to be trained from scratch on a CPU."""
+    """Return an untrained small controller with a small text encoder, for training from scratch on a CPU."""
     torch.manual_seed(seed)
     tokenizer = small_tokenizer(moments.instructions)
     act = Act(ActConfig.small(spec.horizon, len(spec.joint_names), len(spec.views)), small_text_encoder(tokenizer))
@@ -86,7 +86,7 @@ def build_small_controller(spec: PolicySpec, moments: TargetSamples, seed: int =
 
 
 def weights_fingerprint(controller: Controller) -> str:
-    """Of its weights."""
+    """Return a fingerprint of the controller's weights."""
     digest = hashlib.sha256()
     for name, weights in controller.act.state_dict().items():
         digest.update(name.encode())
@@ -106,10 +106,10 @@ def train_controller(
 ) -> None:
     """Train ``controller`` on ``moments`` of demos or of arbitrary configurations; checkpoints go to ``folder``.
 
-    ``origin`` names what the weights began as: a training is only resumed as the one that it is.
+    ``origin`` identifies the initial weights; resuming requires the same.
 
     Raises:
-        GenimaError: as :func:`loop.run`; when a background cannot be read.
+        GenimaError: as :func:`loop.run`, and for a background that cannot be read.
     """
     check_options(options)
     accelerator = accelerator or loop.make_accelerator(loop_options, folder)
@@ -118,7 +118,9 @@ def train_controller(
     augmentation = {"paper": Augmentation.paper, "small": Augmentation.small}[options.augmentation]()
     perturbation = Perturbation() if options.perturb else None
     training = ControllerDataset(moments[in_training], *shared, perturbation, augmentation, loop_options.seed)
-    validation = ControllerDataset(moments[in_validation], *shared, seed=loop_options.seed + 1)  # other backgrounds
+    validation = ControllerDataset(
+        moments[in_validation], *shared, seed=loop_options.seed + 1
+    )  # with other backgrounds
     chosen = np.random.default_rng(loop_options.seed).integers(0, len(validation), options.validation_chunks)
     held_out = collate([validation[SampleIndex(int(i), k)] for k, i in enumerate(chosen)])
     controller.act.to(accelerator.device)
@@ -130,7 +132,7 @@ def train_controller(
             convert_to_half(checkpoint)
 
     def validate(step: int, checkpoint: Path) -> Mapping[str, float]:
-        _show(training, checkpoint / "samples.png")
+        _write_samples(training, checkpoint / "samples.png")
         return chunk_errors(controller, held_out)
 
     about = {
@@ -147,17 +149,17 @@ def train_controller(
 
 
 def require_usable(controller: Controller, folder: Path, device: torch.device) -> None:
-    """Save a controller, load it and predict once, as eval, demo and the robot will.
+    """Check before training that a controller can be saved, loaded and used.
 
     Args:
-        controller: before its training.
-        folder: of the training; the copy is made beside it and removed.
-        device: where it is trained.
+        controller: untrained.
+        folder: training folder; a temporary copy is written next to it.
+        device: of the training.
 
     Raises:
-        GenimaError: when the copy cannot be loaded or predicts nothing.
+        GenimaError: when loading or predicting fails.
     """
-    with loop.trial_folder(folder) as copy, loop.trial("controller"):
+    with loop.trial_folder(folder) as copy, loop.translate_trial_errors("controller"):
         controller.save_pretrained(copy)
         used, spec = Controller.from_pretrained(copy, str(device)), controller.spec
         drawn = DrawnTarget(0.0, "nothing", spec.views, np.zeros((*spec.tile_size, 3), np.uint8))
@@ -170,7 +172,7 @@ def _fingerprint(about: Mapping[str, Any]) -> str:
 
 @torch.inference_mode()
 def chunk_errors(controller: Controller, batch: ControllerBatch) -> dict[str, float]:
-    """Mean error of predicted chunks: each joint in degrees, the tip in mm half-way and at the end, gripper right."""
+    """Return the mean errors of predicted chunks: joints in deg, tip in mm, gripper accuracy."""
     output = controller.act(
         pixels(batch.images.to(controller.device)),
         batch.proprioception.to(controller.device),
@@ -195,8 +197,8 @@ def chunk_errors(controller: Controller, batch: ControllerBatch) -> dict[str, fl
     return {key: float(value) for key, value in errors.items()}
 
 
-def _show(training: ControllerDataset, file: Path) -> None:
-    """Training samples of the controller, a row each."""
+def _write_samples(training: ControllerDataset, file: Path) -> None:
+    """Write a picture of training samples, one per row."""
     visits = [SampleIndex(i * len(training) // _SHOWN, i) for i in range(_SHOWN)]
     rows = [np.concatenate(list(training[visit].images.numpy()), axis=1) for visit in visits]
     cv2.imwrite(str(file), np.concatenate(rows)[..., ::-1])

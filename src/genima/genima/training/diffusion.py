@@ -1,4 +1,4 @@
-"""Train the diffusion agent to draw targets."""
+"""Training of the diffusion agent."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from genima.policy.spec import convert_to_half
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
 from genima.targets.decoding import TargetDecoder, summarise_errors
-from genima.training import DRAWINGS, loop
+from genima.training import TARGET_SHEET, loop
 from genima.training.options import DiffusionOptions, LoopOptions
 from genima.types import Joints, Observation
 
-_FRAMES_AT_ONCE = 8  # drawn in validation
-_ROUNDING = 4.0  # mean grey levels between a drawing in single precision and one in half
+_FRAMES_AT_ONCE = 8  # generated in validation
+_ROUNDING = 4.0  # mean grey levels between targets in single and half precision
 
 
 class DiffusionLossModule(nn.Module):
-    """The denoising loss of a batch, for whatever the scheduler says is predicted.
+    """Module of the denoising loss, for the scheduler's prediction type.
 
     Source: Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, 2023, eq. 5; without a
     ControlNet: Brooks et al., InstructPix2Pix, 2023, eq. 2.
@@ -46,18 +46,18 @@ class DiffusionLossModule(nn.Module):
 
     def __init__(self, agent: DiffusionAgent, options: DiffusionOptions) -> None:
         super().__init__()
-        self.agent = agent  # no module itself: only what is trained belongs to this one's state
+        self.agent = agent  # not a module: only trained networks are in the state of this one
         trained = {name: m for name, m in agent.modules.items() if any(p.requires_grad for p in m.parameters())}
         self.trained = nn.ModuleDict(trained)
         self.options = options
         self.noise = DDPMScheduler.from_config(agent.scheduler.config)
-        # Kornia shifts by padding and cropping; one draw for condition and target, which are channels of one image.
+        # Kornia shifts by padding and cropping; condition and target are shifted together as channels of one image.
         size = (agent.spec.view_size * (1 if agent.tiled else 2),) * 2
         self.crop = RandomCrop(size, padding=options.crop, padding_mode="reflect") if options.crop else None
         self.jitter = ColorJiggle(*options.jitter) if any(options.jitter) else None
 
     def forward(self, batch: DiffusionSample) -> dict[str, Tensor]:
-        """``loss`` of a batch of tiles (B, H, W, 3) uint8."""
+        """Return the ``loss`` of a batch of tiles (B, H, W, 3) uint8."""
         agent = self.agent
         with torch.no_grad():
             seen, wanted = agent.frames(batch.condition), agent.frames(batch.target)
@@ -84,7 +84,7 @@ class DiffusionLossModule(nn.Module):
         return {"loss": (error * weight).sum() / weight.sum()}
 
     def _shift(self, seen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Move each view a little, so that the tile keeps its seams."""
+        """Shift each view separately: the tile keeps its borders."""
         if not self.crop:
             return seen, wanted
         both = torch.cat([seen, wanted], dim=1)
@@ -97,10 +97,10 @@ class DiffusionLossModule(nn.Module):
 def diffusion_loss(
     agent: DiffusionAgent, options: DiffusionOptions, device: torch.device, mixed_precision: str
 ) -> DiffusionLossModule:
-    """The loss to be minimised on ``device``, with the networks stored as is fastest and compiled as the options say.
+    """Return the loss on ``device``, with networks in the fastest precision, compiled as configured.
 
     Args:
-        mixed_precision: accelerate's: ``no``, ``fp16`` or ``bf16``.
+        mixed_precision: of accelerate, ``no``, ``fp16`` or ``bf16``.
     """
     for module in agent.modules.values():
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,7 +108,7 @@ def diffusion_loss(
     if agent.base and mixed_precision != "no":
         half = torch.bfloat16 if mixed_precision == "bf16" else torch.float16
         frozen = [*agent.prompts.encoders, agent.unet] if agent.controlnet else [*agent.prompts.encoders]
-        if half == torch.bfloat16:  # in float16 SDXL's autoencoder overflows; what decodes stays exact
+        if half == torch.bfloat16:  # SDXL's autoencoder overflows in float16; the decoder stays exact
             frozen += [agent.vae.encoder, agent.vae.quant_conv]
         for module in frozen:
             module.to(half)
@@ -125,7 +125,7 @@ def require_fitting(options: DiffusionOptions, targets: TargetDataset) -> None:
     """Check options against the dataset.
 
     Raises:
-        GenimaError: for a shift of as many pixels as a view has.
+        GenimaError: for a shift as large as a view.
     """
     if options.crop >= targets.spec.view_size:
         raise GenimaError(f"--crop {options.crop}: must be less than the views' {targets.spec.view_size} px")
@@ -142,14 +142,14 @@ def train_diffusion(
     """Train the parts of ``agent`` that need gradients on ``targets``; checkpoints go to ``folder``.
 
     Raises:
-        GenimaError: as :func:`loop.run`; for no drawings to validate with.
+        GenimaError: as :func:`loop.run`, and without held-out targets.
     """
     check_options(options)
     accelerator = accelerator or loop.make_accelerator(loop_options, folder)
     require_fitting(options, targets)
     training, validation = split(targets.moments)
     chosen = np.random.default_rng(loop_options.seed).choice(
-        validation, min(options.validation_drawings, len(validation)), replace=False
+        validation, min(options.validation_targets, len(validation)), replace=False
     )
     held_out = DiffusionDataset(targets, np.sort(chosen))
     model = diffusion_loss(agent, options, accelerator.device, accelerator.mixed_precision)
@@ -160,8 +160,8 @@ def train_diffusion(
             convert_to_half(checkpoint)
 
     def validate(step: int, checkpoint: Path) -> Mapping[str, float]:
-        with torch.compiler.set_stance("force_eager"):  # its batches have other sizes: each would be compiled anew
-            return validation_errors(model, held_out, targets, checkpoint / DRAWINGS)
+        with torch.compiler.set_stance("force_eager"):  # batches of other sizes would be recompiled
+            return validation_errors(model, held_out, targets, checkpoint / TARGET_SHEET)
 
     about = {
         "data": targets.fingerprint,
@@ -176,37 +176,37 @@ def train_diffusion(
 
 
 def require_usable(agent: DiffusionAgent, targets: TargetDataset, folder: Path, device: torch.device) -> None:
-    """Save an agent, load it and generate once, as eval, demo and the robot will.
+    """Check before training that an agent can be saved, loaded and used.
 
     Args:
-        agent: before its training.
-        targets: what it is to be trained on.
-        folder: of the training; the copy is made beside it and removed.
-        device: where it is trained.
+        agent: untrained.
+        targets: training dataset.
+        folder: training folder; a temporary copy is written next to it.
+        device: of the training.
 
     Raises:
-        GenimaError: when the copy cannot be loaded, draws nothing, or something else than the agent itself.
+        GenimaError: when loading or generating fails, or the copy generates another target than the agent.
     """
     spec, device_name = targets.spec, str(device)
     width, height = spec.camera_size
     joints = Joints(0.0, targets.moments.positions[0], 1.0)
     images = {view: np.full((height, width, 3), 127, np.uint8) for view in agent.camera_views}
     observation = Observation(0.0, images, joints, str(targets.moments.instructions[0]))
-    with loop.trial_folder(folder) as copy, loop.trial("diffusion agent"):
+    with loop.trial_folder(folder) as copy, loop.translate_trial_errors("diffusion agent"):
         agent.save_pretrained(copy)
         used = DiffusionAgent.from_pretrained(copy, device_name)
         quick = [config for config in execution_configs(used.device) if not config.compile]  # compilers take minutes
         used.pipeline = CompiledPipeline(used, configs=quick)
         drawn = used.generate(observation, 0)
         if drawn.tile.shape != (*spec.tile_size, 3):
-            raise ValueError(f"it draws images of shape {drawn.tile.shape}")
+            raise ValueError(f"drawn target has the wrong size ({drawn.tile.shape})")
         shown = torch.from_numpy(drawn.tile)[None]
         once = SamplingOptions(steps=1)
         used.pipeline = CompiledPipeline(used, once, [ExecutionConfig()])
         fast = used.pipeline.generate_tiles(shown, [observation.instruction], torch.Generator().manual_seed(0))
         exact = used.generate_tiles(shown, [observation.instruction], torch.Generator().manual_seed(0), steps=1)
         if (fast.float() - exact.float()).abs().mean() > _ROUNDING:
-            raise ValueError("the compiled pipeline leaves out parts of its networks")
+            raise ValueError("the compiled pipeline differs from its networks")
 
 
 @torch.inference_mode()
@@ -216,7 +216,7 @@ def validation_errors(
     """Generate and decode targets of held-out moments and compare them with the truth; write a contact sheet.
 
     Returns:
-        ``loss``; ``off``, the share of spheres that are missing or more than 3 px off; and all of
+        ``loss``; ``off``, the fraction of spheres missing or more than 3 px off; and the keys of
         :func:`genima.targets.decoding.summarise_errors`, in pixels and degrees.
     """
     agent, spec, moments = model.agent, targets.spec, targets.moments

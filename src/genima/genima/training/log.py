@@ -1,4 +1,4 @@
-"""Files that a training writes beside its checkpoints: its progress and the validation errors of every checkpoint."""
+"""Log files of a training: progress, and validation errors of every checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)  # older ones hold NaN
 
     step: Annotated[int, Field(ge=0, le=10**12)]
-    about: dict[str, Any]  # options and data, which a resumed training must have too
+    about: dict[str, Any]  # options and data, which must be equal when resuming
     best: _Number  # least validation error so far
     errors: dict[str, _Number]
 
@@ -53,13 +53,13 @@ class _Row(BaseModel):
 
 
 def append_metrics(folder: Path, step: int, errors: Mapping[str, float]) -> None:
-    """Note the validation errors of a checkpoint; None stands for those that are not finite."""
+    """Append the validation errors of a checkpoint; non-finite ones are stored as None."""
     with (folder / METRICS).open("a", encoding="utf-8") as log:
         log.write(json.dumps({"step": step, **finite(errors)}) + "\n")
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Return the validation errors of a training by step and name, NaN where not finite; none where none are noted.
+    """Return the validation errors of a training by step and name, NaN where not finite; empty without a log.
 
     Raises:
         GenimaError: for a damaged file.
@@ -72,10 +72,10 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
             row = validate(_Row, parse_json(line, f"line {number}", constants=True), f"line {number}")
             metrics[row.step] = {key: math.nan if x is None else x for key, x in (row.model_extra or {}).items()}
     except GenimaError as error:
-        raise GenimaError(f"{file} is damaged ({error}); remove it, training and use do without") from None
+        raise GenimaError(f"{file} is damaged ({error}); remove it, it is optional") from None
     return metrics
 
 
 def finite(errors: Mapping[str, float]) -> dict[str, _Number]:
-    """Return numbers as JSON has them: None for what is not finite."""
+    """Return numbers for JSON: None where not finite."""
     return {key: value if math.isfinite(value) else None for key, value in errors.items()}

@@ -1,4 +1,4 @@
-"""The one training loop, on accelerate: one device or many, checkpoints, exact resume, TensorBoard, progress."""
+"""Training loop on accelerate: one or more devices, checkpoints, exact resume, TensorBoard, progress bar."""
 
 from __future__ import annotations
 
@@ -43,17 +43,18 @@ from genima.training.options import LoopOptions
 
 _BAD_BATCH = "bad_batch.pt"
 _TENSORBOARD = "tensorboard"
-_PARTIAL = ".partial"  # marks a checkpoint that is being written as one of ours
+_PARTIAL = ".partial"  # marks an incomplete checkpoint of this program
 _CHECKPOINT = re.compile(r"step-\d{6,}")
-_SAMPLING = "every moment once an epoch"  # part of what a training is: none is resumed with another
-_WITHOUT_EFFECT = ("save_every", "workers", "bar", "accumulate")  # options that may change when a training is resumed
+_SAMPLING = "every moment once an epoch"  # stored in the progress: resuming requires the same
+_WITHOUT_EFFECT = ("save_every", "workers", "bar", "accumulate")  # options that may change when resuming
+_RENAMED = {"validation_drawings": "validation_targets"}  # options of older versions
 
 
 class StepSampler(torch.utils.data.Sampler[list[SampleIndex]]):
-    """Batches of a training: every epoch visits each moment once, in an order of its own.
+    """Sampler of batches: every epoch contains each moment once, in its own random order.
 
-    A batch may end one epoch and begin the next: none is dropped or cut short. It depends on (seed, step) alone, not
-    on workers, devices or the step that a run was resumed at.
+    A batch may span two epochs: none is dropped or shortened. Batches depend only on (seed, step), not on workers,
+    devices or the step of a resume.
     """
 
     def __init__(
@@ -66,26 +67,26 @@ class StepSampler(torch.utils.data.Sampler[list[SampleIndex]]):
     def __iter__(self) -> Iterator[list[SampleIndex]]:
         batch, epoch, order = self._options.batch_size, -1, np.empty(0, np.int64)
         for step in range(self._start, self._options.steps):
-            visits = []
+            indices = []
             for sample in range(step * batch, (step + 1) * batch):
                 if sample // self._size != epoch:
                     epoch = sample // self._size
                     order = np.random.default_rng([self._options.seed, epoch]).permutation(self._size)
-                visits.append(SampleIndex(int(order[sample % self._size]), sample))
-            mine = visits[self._part :: self._parts]
+                indices.append(SampleIndex(int(order[sample % self._size]), sample))
+            own = indices[self._part :: self._parts]
             for i in range(self._accumulate):
-                yield mine[i :: self._accumulate]
+                yield own[i :: self._accumulate]
 
     def __len__(self) -> int:
         return (self._options.steps - self._start) * self._accumulate
 
 
 def make_accelerator(options: LoopOptions, folder: Path) -> Accelerator:
-    """The accelerator of a training: its devices come from ``accelerate launch``, or are the one that is here.
+    """Create the accelerator of a training, on the devices of ``accelerate launch`` or the local one.
 
     Raises:
-        GenimaError: for options that make no sense, a batch that cannot be split evenly, or a folder that holds
-            anything but a training.
+        GenimaError: for invalid options, a batch that cannot be split evenly, or a folder with other files than a
+            training's.
     """
     check_options(options)
     require_training_folder(folder)
@@ -104,8 +105,8 @@ def make_accelerator(options: LoopOptions, folder: Path) -> Accelerator:
     parts = accelerator.num_processes * options.accumulate
     if options.batch_size % parts:
         raise GenimaError(
-            f"a batch of {options.batch_size} cannot be split into {parts} equal parts "
-            f"({accelerator.num_processes} processes, {options.accumulate} parts each); choose another batch size"
+            f"--batch-size {options.batch_size}: cannot be split into {parts} equal parts "
+            f"({accelerator.num_processes} processes, {options.accumulate} parts each); use another"
         )
     return accelerator
 
@@ -122,37 +123,37 @@ def run(
     about: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
 ) -> None:
-    """Train until ``options.steps``, from where the last checkpoint in ``folder`` says that an earlier run stopped.
+    """Train until ``options.steps``, resuming from the last checkpoint in ``folder``.
 
-    After every ``options.save_every`` steps there is a checkpoint ``step-<n>``; ``last`` and ``best`` are links, and
-    what neither points to is removed. Ctrl-C or SIGTERM ends after the step under way with a checkpoint.
+    Every ``options.save_every`` steps a checkpoint ``step-<n>`` is written; ``last`` and ``best`` are links, other
+    checkpoints are removed. Ctrl-C or SIGTERM stop after the current step with a checkpoint.
 
     Args:
-        model: maps a collated batch to its losses by name, of which ``loss`` is minimised; what of it needs gradients
-            is trained. Its random draws must come from PyTorch's global generator.
-        dataset: indexed by :class:`SampleIndex`; a sample's randomness follows from ``SampleIndex.sample``.
-        save: writes a checkpoint into a folder; called while the model holds the averaged weights, if there are any.
+        model: maps a collated batch to its losses by name, of which ``loss`` is minimised; parameters that
+            require gradients are trained. It must use PyTorch's global random generator.
+        dataset: indexed by :class:`SampleIndex`; a sample's randomness is seeded by ``SampleIndex.sample``.
+        save: writes a checkpoint into a folder; called while the model has the averaged weights, if configured.
         validate: errors by name for a step's checkpoint (they are logged); may write pictures into the folder.
         best_by: the error whose least value marks the best checkpoint.
-        about: what else must be the same when the training is resumed, in JSON's types.
+        about: further settings that must be equal when resuming, JSON types.
 
     Raises:
-        GenimaError: when the loss stops being finite, the state is another training's, or one is under way here.
+        GenimaError: for a loss that is not finite, the state of another training, or a running one in the folder.
     """
-    options = options.for_moments(len(dataset))  # type: ignore[arg-type]
+    options = options.with_steps(len(dataset))  # type: ignore[arg-type]
     accelerator = accelerator or make_accelerator(options, folder)
     require_training_folder(folder)
-    with _locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
+    with _training_lock(folder) if accelerator.is_main_process else contextlib.nullcontext():
         about = {**(about or {}), "moments": len(dataset), "sampling": _SAMPLING}  # type: ignore[arg-type]
         training = _Training(model, options, folder, save, validate, best_by, about, accelerator)
         training.run(dataset, collate)
 
 
 def require_training_folder(folder: Path) -> None:
-    """Check before long work that a training may write to a folder: it is new, empty, or holds a training.
+    """Check before long work that a training folder is new, empty, or a training's.
 
     Raises:
-        GenimaError: when it holds anything else, which a training would overwrite or mix with.
+        GenimaError: for a folder with other files.
     """
     try:
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -165,7 +166,7 @@ def require_training_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def trial_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside a training's, on the same disk, and remove it."""
+    """Yield a temporary folder next to a training's, on the same disk."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         copy = tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".trial", dir=folder.parent)
@@ -178,8 +179,8 @@ def trial_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def trial(what: str) -> Iterator[None]:
-    """Within it, before a training begins, whatever a library raises is an option that cannot be used later."""
+def translate_trial_errors(what: str) -> Iterator[None]:
+    """Translate errors of a trial before a training: they would occur when its result is used."""
     try:
         yield
     except GenimaError as error:
@@ -204,7 +205,7 @@ class _Training:
         self._options, self._folder, self._accelerator = options, folder, accelerator
         self._save, self._validate, self._best_by = save, validate, best_by
         loop_options = {key: value for key, value in asdict(options).items() if key not in _WITHOUT_EFFECT}
-        # As JSON gives it back: what is compared has no tuples.
+        # Round trip through JSON: tuples become lists before the comparison.
         self._about = json.loads(json.dumps({**loop_options, **about}, default=str))
         self._moments = int(about["moments"])
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -221,7 +222,7 @@ class _Training:
         self._average = EMAModel(self._parameters, decay=options.ema) if options.ema else None
         if self._average:
             self._average.to(accelerator.device)
-        # Saved by us: accelerate would run whatever is in their files when it loads them.
+        # Saved here: accelerate would unpickle their files, which can execute code.
         self._states: list[Any] = [self._schedule, *([self._average] if self._average else [])]
         self._step, self._best = 0, math.inf
         self._asked_to_stop = False  # by a signal to this process
@@ -265,31 +266,31 @@ class _Training:
                 if self._step % 10 == 0:
                     accelerator.log({**losses, "learning_rate": self._schedule.get_last_lr()[0]}, self._step)
                 if self._step % options.save_every == 0 or self._step == options.steps or self._stop:
-                    self._keep()
+                    self._save_checkpoint()
         accelerator.end_training()
         if self._step < options.steps:
-            accelerator.print(f"\nstopped at step {self._step} of {options.steps}; the same command goes on from there")
+            accelerator.print(f"\nstopped at step {self._step} of {options.steps}; the same command resumes it")
             raise KeyboardInterrupt
 
     def _train_step(self, batches: Iterator[Any]) -> dict[str, float]:
-        """One optimiser step; returns the losses, averaged over devices and parts."""
+        """Run one optimiser step; return the losses, averaged over devices and parts."""
         accelerator, total = self._accelerator, dict[str, float]()
         for _ in range(self._options.accumulate):
-            batch = _next(batches)
+            batch = _next_batch(batches)
             with accelerator.accumulate(self._model):
                 losses: Mapping[str, Tensor] = self._model(batch)
                 accelerator.backward(losses["loss"])
                 norm = torch.zeros(())
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self._parameters, self._options.gradient_clip or math.inf)
-                    if accelerator.scaler:  # it skips a step whose gradients overflow, and scales less from then on
+                    if accelerator.scaler:  # it skips steps with overflowing gradients and reduces the scale
                         norm = torch.zeros(())
                 names = list(losses)
                 values = [*(losses[name].detach().float() for name in names), torch.as_tensor(norm).float()]
                 values.append(torch.tensor(float(self._asked_to_stop)))
                 shared = accelerator.reduce(torch.stack([v.to(accelerator.device) for v in values]), "mean").tolist()
                 if not all(map(math.isfinite, shared)):
-                    self._refuse(batch, dict(zip([*names, "gradient"], shared, strict=False)))
+                    self._reject_batch(batch, dict(zip([*names, "gradient"], shared, strict=False)))
                 self._optimizer.step()
                 if accelerator.sync_gradients:
                     self._schedule.step()
@@ -298,10 +299,10 @@ class _Training:
                 self._optimizer.zero_grad(set_to_none=True)
             for name, value in zip(names, shared, strict=False):
                 total[name] = total.get(name, 0.0) + value / self._options.accumulate
-        self._stop = shared[-1] > 0  # where one process was told to stop, all stop after the same step
+        self._stop = shared[-1] > 0  # all processes stop after the same step
         return total
 
-    def _refuse(self, batch: Any, values: Mapping[str, float]) -> None:
+    def _reject_batch(self, batch: Any, values: Mapping[str, float]) -> None:
         process = self._accelerator.process_index
         file = self._folder / (_BAD_BATCH if self._accelerator.num_processes == 1 else f"{process}-{_BAD_BATCH}")
         torch.save({"step": self._step + 1, "batch": batch}, file)
@@ -312,10 +313,7 @@ class _Training:
 
     @contextlib.contextmanager
     def _stopping(self, over: Event) -> Iterator[None]:
-        """Within it Ctrl-C and SIGTERM ask for a checkpoint and the end; a second Ctrl-C ends at once.
-
-        Afterwards ``over`` is set.
-        """
+        """Stop with a checkpoint on Ctrl-C and SIGTERM, at once on a second Ctrl-C; set ``over`` at the end."""
 
         def stop(number: int, _: Any) -> None:
             self._asked_to_stop = True
@@ -323,7 +321,7 @@ class _Training:
 
         try:
             before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: whoever runs it there has handlers of his own
+        except ValueError:  # not the main thread: the caller has its own handlers
             before = {}
         try:
             yield
@@ -332,8 +330,8 @@ class _Training:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _keep(self) -> None:
-        """Validate and write a checkpoint; until the link moves, the one before it is the last."""
+    def _save_checkpoint(self) -> None:
+        """Validate and write a checkpoint; it is the last one when the link is replaced."""
         accelerator, folder = self._accelerator, self._folder / f"step-{self._step:06d}"
         part = folder.with_suffix(".part")
         self._model.eval()
@@ -364,10 +362,10 @@ class _Training:
             for i, state in enumerate(self._states):
                 torch.save(state.state_dict(), part / STATE / _state_file(i))
             if folder.exists() or folder.is_symlink():
-                self._remove_former(folder)
+                self._remove_unlinked_copy(folder)
             (part / _PARTIAL).unlink()
             part.rename(folder)
-            before = _linked(self._folder)
+            before = _linked_checkpoints(self._folder)
             if is_best:
                 _link(self._folder / BEST, folder.name)
             _link(self._folder / LAST, folder.name)
@@ -376,8 +374,8 @@ class _Training:
             accelerator.log({f"validation/{key}": value for key, value in errors.items()}, self._step)
         accelerator.wait_for_everyone()
 
-    def _remove_former(self, folder: Path) -> None:
-        """Make room for a checkpoint, where this training was killed before a link pointed to it."""
+    def _remove_unlinked_copy(self, folder: Path) -> None:
+        """Remove a checkpoint of this training that was killed before it was linked."""
         with contextlib.suppress(GenimaError):
             if not folder.is_symlink() and Progress.load(folder).about == self._about:
                 shutil.rmtree(folder)
@@ -390,7 +388,7 @@ class _Training:
             return
         progress = Progress.load(self._folder / LAST)
         step, best = progress.step, math.inf if progress.best is None else progress.best
-        then = progress.about
+        then = {_RENAMED.get(key, key): value for key, value in progress.about.items()}
         different = [
             f"{key}: {shorten(str(then.get(key)))} then, {now} now"
             for key, now in self._about.items()
@@ -398,8 +396,8 @@ class _Training:
         ]
         if different:
             raise GenimaError(
-                f"the training in {self._folder} was begun with other options ({'; '.join(different)}); use those, or "
-                "train into another folder"
+                f"training {self._folder}: other options ({'; '.join(different)}); use those, or train into another "
+                "folder"
             )
         try:
             self._accelerator.load_state(str(state))
@@ -407,18 +405,20 @@ class _Training:
                 part.load_state_dict(torch.load(state / _state_file(i), map_location="cpu", weights_only=True))
         except Exception as error:  # torch and accelerate raise many kinds for a damaged or different state
             reason = shorten(str(error) or repr(error), 300)
-            raise GenimaError(f"the training in {self._folder} cannot be resumed ({reason})") from None
-        self._accelerator.step = 0  # checkpoints are made between steps, never amid one's parts
+            raise GenimaError(
+                f"training {self._folder}: cannot be resumed ({reason}); train into another folder"
+            ) from None
+        self._accelerator.step = 0  # checkpoints are written between steps
         if self._average:
             self._average.to(self._accelerator.device)
         self._step, self._best = step, best
         steps = self._accelerator.gather(torch.tensor([step], device=self._accelerator.device))
         if (steps != step).any():
-            raise GenimaError(f"the processes see different checkpoints in {self._folder}; all machines must share it")
+            raise GenimaError(f"training {self._folder}: differs between processes; share the folder on all machines")
 
 
-def _next(batches: Iterator[Any]) -> Any:
-    """The next batch; a worker's error comes with its whole traceback, of which the last line is for the user."""
+def _next_batch(batches: Iterator[Any]) -> Any:
+    """Return the next batch; a worker's error is reduced to the last line of its traceback."""
     try:
         return next(batches)
     except GenimaError as error:
@@ -427,7 +427,7 @@ def _next(batches: Iterator[Any]) -> Any:
 
 
 def _prepare_worker(over: Event, worker: int) -> None:
-    """Ctrl-C, and a scheduler's SIGTERM to all processes, are for the training: until it is over it needs samples."""
+    """Ignore Ctrl-C and SIGTERM in a worker until the training is over: only the main process handles them."""
 
     def terminate(number: int, _: Any) -> None:
         if over.is_set():
@@ -436,28 +436,28 @@ def _prepare_worker(over: Event, worker: int) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
-    cv2.setNumThreads(1)  # the workers themselves are the parallel part
+    cv2.setNumThreads(1)  # the workers run in parallel already
 
 
 def _link(link: Path, target: str) -> None:
-    """Point a link to a sibling in one step."""
+    """Replace a link to a sibling atomically."""
     part = link.with_name(f".{link.name}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
-    if link.is_dir() and not link.is_symlink():  # a copy of the training that followed the links
+    if link.is_dir() and not link.is_symlink():  # of a copied training, where links became folders
         _set_aside(link)
     os.replace(part, link)
 
 
-def _linked(folder: Path) -> set[Path]:
-    """Return the checkpoints of a training that its links point to."""
+def _linked_checkpoints(folder: Path) -> set[Path]:
+    """Return the linked checkpoints of a training."""
     targets = {link.resolve() for link in (folder / BEST, folder / LAST) if link.is_symlink()}
     return {path for path in targets if path.parent == folder.resolve() and _CHECKPOINT.fullmatch(path.name)}
 
 
 def _remove_unlinked(folder: Path, before: set[Path]) -> None:
-    """Remove the checkpoints that links pointed to ``before`` and none does now, and all states but the last one's."""
-    now = _linked(folder)
+    """Remove checkpoints linked ``before`` but not now, and all states except the last."""
+    now = _linked_checkpoints(folder)
     for checkpoint in before - now:
         shutil.rmtree(checkpoint, ignore_errors=True)
     for checkpoint in now - {(folder / LAST).resolve()}:
@@ -465,7 +465,7 @@ def _remove_unlinked(folder: Path, before: set[Path]) -> None:
 
 
 def _set_aside(path: Path) -> None:
-    """Rename an existing file that may belong to another user."""
+    """Rename an existing file that is not this program's."""
     free = next(p for i in itertools.count(1) if not (p := path.with_name(f"{path.name}.{i}")).exists())
     path.rename(free)
 
@@ -475,8 +475,8 @@ def _state_file(i: int) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder, which is made."""
+def _training_lock(folder: Path) -> Iterator[None]:
+    """Create a training folder and lock it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Options of trainings, with their limits; importing this module takes no second."""
+"""Options of trainings, with their limits; importing this module is fast."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydantic import Field
 from genima.io.files import NonNegative, Positive
 
 IMAGENET, CLIP, SD_TURBO = "microsoft/resnet-18", "openai/clip-vit-base-patch32", "stabilityai/sd-turbo"
-RANDOM, SMALL = "random", "small"  # in place of a ResNet; in place of a CLIP, and of a Stable Diffusion
+RANDOM, SMALL = "random", "small"  # instead of a ResNet; instead of a CLIP and a Stable Diffusion
 
 Steps = Annotated[int, Field(ge=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 Samples = Annotated[int, Field(ge=1, le=10**6)]
-InferenceSteps = Annotated[int, Field(ge=1, le=1000)]  # as many as Stable Diffusion was trained on
+InferenceSteps = Annotated[int, Field(ge=1, le=1000)]  # up to Stable Diffusion's training steps
 _Lightness = Annotated[float, Field(ge=0, le=1)]
 _Hue = Annotated[float, Field(ge=0, le=0.5)]
 
@@ -31,25 +31,25 @@ class LoopOptions:
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     """Samples of an optimiser step, over all devices and accumulated parts."""
     learning_rate: Annotated[float, Field(gt=0, le=10)]
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     epochs: Annotated[float, Field(gt=0, le=10**6)] = 200
     """Passes over all moments."""
     steps: Steps = 0
-    """Optimiser steps; 0: as many as the epochs take."""
+    """Optimiser steps; 0: from the epochs."""
     weight_decay: NonNegative = 1e-2
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     schedule: Literal["constant_with_warmup", "cosine"] = "constant_with_warmup"
-    """Of the learning rate."""
+    """Schedule of the learning rate."""
     cycles: Annotated[int, Field(ge=1, le=10**6)] = 1
-    """Number of restarts of a cosine schedule: it falls to zero so many times."""
+    """Cycles of a cosine schedule, each from the full learning rate to zero."""
     warmup_steps: Steps = 500
     """Steps over which the learning rate rises."""
     gradient_clip: NonNegative = 1.0
-    """Largest norm of the gradient; 0: not clipped."""
+    """Largest norm of the gradient; 0: no clipping."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the weights' exponential moving average, which is then what is kept; 0: none."""
+    """Decay of the weights' exponential moving average, which is saved; 0: none."""
     accumulate: Annotated[int, Field(ge=1, le=2**20)] = 1
-    """Parts that a batch is computed in, one after the other, where memory is short."""
+    """Parts of a batch that are computed one after the other, to save memory."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """auto: bf16 where the hardware is faster with it."""
     save_every: Annotated[int, Field(ge=1, le=10**9)] = 500
@@ -61,8 +61,8 @@ class LoopOptions:
     seed: Seed = 0
     """Seed of all random numbers."""
 
-    def for_moments(self, moments: int) -> LoopOptions:
-        """With the number of steps that training on so many moments takes."""
+    def with_steps(self, moments: int) -> LoopOptions:
+        """Return the options with the number of steps for ``moments`` training moments."""
         return self if self.steps else replace(self, steps=math.ceil(self.epochs * moments / self.batch_size))
 
 
@@ -71,13 +71,13 @@ class DiffusionOptions:
     """Options of the diffusion agent's training; the defaults are those of the GENIMA paper (table 3)."""
 
     jitter: tuple[_Lightness, _Lightness, _Lightness, _Hue] = (0.2, 0.2, 0.1, 0.05)
-    """Of the condition's brightness, contrast, saturation and hue; the target keeps its colours."""
+    """Jitter of the condition's brightness, contrast, saturation and hue; the target keeps its colours."""
     crop: Annotated[int, Field(ge=0, le=4096)] = 8
-    """Pixels by which each view is shifted at most, condition and target together; 0: none."""
+    """Largest shift of each view in px, of condition and target together; 0: none."""
     sphere_weight: Positive = 1.0
-    """Weight of a sphere's latents in the loss relative to the scene's, which only have to be copied."""
-    validation_drawings: Samples = 16
-    """Held-out drawings that are made at every checkpoint and read back."""
+    """Weight of spheres' latents in the loss, relative to the scene's."""
+    validation_targets: Samples = 16
+    """Held-out targets that are generated and decoded at every checkpoint."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, slower."""
     compile: bool = False
@@ -91,12 +91,12 @@ class ControllerOptions:
     """Options of the controller's training; the defaults are those of the GENIMA paper (table 4, appendix E)."""
 
     backgrounds: Path | None = None
-    """Folder of images to draw the spheres on; without it procedural textures."""
+    """Folder of background images for the spheres; default: procedural textures."""
     augmentation: Literal["paper", "small"] = "paper"
-    """paper: elastic, colours, crop, noise; small: frayed and blurred as a small diffusion model draws."""
+    """paper: elastic, colours, crop, noise; small: frayed and blurred, as generated by a small diffusion model."""
     perturb: bool = False
-    """Let starts and targets stray from the demos, so that it also follows targets beside them."""
+    """Perturb starts and targets, to follow targets that differ from the demos."""
     validation_chunks: Samples = 128
-    """Held-out chunks that are predicted at every checkpoint."""
+    """Held-out chunks to predict at every checkpoint."""
     half: bool = False
     """Store the weights in half precision."""

@@ -422,7 +422,7 @@ def test_our_own_profile_is_fine_and_needs_no_sockets(tmp_path: Path) -> None:
     environment = {ros.PROFILE: str(paths.shared("config", "dds", "shared_memory.xml"))}
     found = by_name(ros.check_transport(environment, proc, tmp_path, robot=True))
     assert {each.status for each in found.values()} == {Status.OK}
-    assert "shared memory alone, 4 MiB a process" in found["DDS profile"].found
+    assert "shared memory only, 4 MiB a process" in found["DDS profile"].found
     without = by_name(ros.check_transport({}, proc, tmp_path, robot=True))
     assert without["DDS profile"].status is Status.SKIPPED
     assert without["socket buffers"].status is Status.WARN and "rmem_max 0.2 MiB" in without["socket buffers"].found
@@ -594,7 +594,7 @@ def test_nvidia_smi_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     for script, expected in (
         ("echo 'NVIDIA H100 80GB HBM3, 570.86.15, 81559, 1024'", "NVIDIA H100 80GB HBM3"),
         ("echo 'NVIDIA-SMI has failed'; exit 9", "nvidia-smi: NVIDIA-SMI has failed"),
-        ("echo 'NVIDIA GB10, 580.1, [N/A], [N/A]'", "nvidia-smi says what is not understood: NVIDIA GB10"),
+        ("echo 'NVIDIA GB10, 580.1, [N/A], [N/A]'", "nvidia-smi: unknown output (NVIDIA GB10"),
     ):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
@@ -657,10 +657,10 @@ def test_a_good_recent_calibration_is_fine(calibrated: Callable[..., Finding]) -
     ("fields", "words"),
     [
         ({"date": (NOW - timedelta(days=200)).isoformat()}, "it is old"),
-        ({"date": (NOW + timedelta(days=5)).isoformat()}, "of the future"),
-        ({"date": None}, "does not say when"),
-        ({"residuals": Residuals(2.0, 4.0, 0.5)}, "agree badly"),
-        ({"covariance": 1e-5 * np.eye(6)}, "unsure"),
+        ({"date": (NOW + timedelta(days=5)).isoformat()}, "dated in the future"),
+        ({"date": None}, "no date and method"),
+        ({"residuals": Residuals(2.0, 4.0, 0.5)}, "residuals are large"),
+        ({"covariance": 1e-5 * np.eye(6)}, "uncertain"),
     ],
 )
 def test_doubtful_calibrations(calibrated: Callable[..., Finding], fields: dict[str, object], words: str) -> None:
@@ -727,7 +727,7 @@ def test_rendering_that_fails_says_why() -> None:
     killed = installation.check_rendering(("/bin/sh", "-c", "kill -SEGV $$"))
     assert killed.status is Status.FAIL
     works = installation.check_rendering(("/bin/sh", "-c", "echo renderer: llvmpipe"))
-    assert works.found == "llvmpipe, on the processor"
+    assert works.found == "llvmpipe, on the CPU"
 
 
 # -------------------------------------------------------------------------------------------------------------- topics
@@ -756,9 +756,9 @@ def test_a_camera_as_it_should_be() -> None:
 @pytest.mark.parametrize(
     ("stream", "status", "words"),
     [
-        (TopicSamples(), Status.FAIL, "nobody publishes"),
-        (TopicSamples([TopicPublisher("/camera", reliable=False)]), Status.FAIL, "best effort"),
-        (TopicSamples(ALONE), Status.FAIL, "0 messages came"),
+        (TopicSamples(), Status.FAIL, "no publisher"),
+        (TopicSamples([TopicPublisher("/camera", reliable=False)]), Status.FAIL, "best-effort"),
+        (TopicSamples(ALONE), Status.FAIL, "0 messages received"),
         (
             heard(30.0, [*ALONE, TopicPublisher("/other", True)]),
             Status.FAIL,
@@ -799,10 +799,10 @@ def test_lost_repeated_and_jittering_images() -> None:
         (heard(1000.0), "", Status.OK, "1000 Hz"),
         (heard(30.0), "", Status.WARN, "50 Hz or more"),
         (heard(5.0), "", Status.WARN, "holds the arm in gaps"),
-        (heard(1000.0, age=0.5), "", Status.FAIL, "will not move"),
+        (heard(1000.0, age=0.5), "", Status.FAIL, "does not move"),
         (heard(1000.0, age=-0.2), "", Status.FAIL, "200 ms in the future"),
         (heard(1000.0), "joint state lacks fr3_joint1", Status.FAIL, "lacks fr3_joint1"),
-        (TopicSamples(), "", Status.FAIL, "nobody publishes"),
+        (TopicSamples(), "", Status.FAIL, "no publisher"),
         (heard(1000.0, [TopicPublisher("/robot", False)]), "", Status.OK, "1000 Hz"),  # read as best effort
         (heard(1000.0, [*ALONE, *ALONE]), "", Status.FAIL, "2 nodes publish it"),
     ],
@@ -854,7 +854,7 @@ def library(version: str, *missing: str) -> Callable[[str], Any]:
     [
         (no_library, Status.FAIL, "pylibfranka is not installed"),
         (library("0.21.9"), Status.OK, "pylibfranka 0.21.9"),
-        (library("0.15.0"), Status.WARN, "0.21.3 was tried"),
+        (library("0.15.0"), Status.WARN, "0.21.3 was tested"),
         (library("0.21.3", "AsyncPositionControlHandler"), Status.FAIL, "has no AsyncPositionControlHandler"),
     ],
 )

@@ -44,7 +44,7 @@ from genima.policy.diffusion_agent.pretrained_base import base_from_pipeline
 from genima.policy.diffusion_agent.sampling import sampling_schedule
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.spec import PolicySpec
-from genima.training.build_agent import agent_on
+from genima.training.build_agent import agent_from_base
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
 SPACING: dict[str, Any] = {"timestep_spacing": "trailing"}
@@ -240,7 +240,7 @@ def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySp
     """An agent as ``train diffusion --base`` makes it, in use: Euler ancestral, in every kind that can be trained."""
     base = base_from_pipeline("random", random_base("tiny-xl" if "sdxl" in kind else "tiny"))
     conditioning: Any = "unet" if "unet" in kind else "controlnet"
-    agent = agent_on(base, replace(spec, view_size=32), conditioning, "apart" not in kind, steps)
+    agent = agent_from_base(base, replace(spec, view_size=32), conditioning, "apart" not in kind, steps)
     assert isinstance(agent.scheduler, EulerAncestralDiscreteScheduler)
     for module in agent.modules.values():
         module.requires_grad_(False).eval()

@@ -41,7 +41,7 @@ from genima.policy.spec import BEST, LAST, PolicySpec, read_pair
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
 from genima.training import PROGRESS, loop
-from genima.training.build_agent import agent_on, build_agent
+from genima.training.build_agent import agent_from_base, build_agent
 from genima.training.controller import build_small_controller, train_controller
 from genima.training.diffusion import DiffusionLossModule, train_diffusion
 from genima.training.loop import StepSampler
@@ -106,7 +106,7 @@ def test_accumulated_parts_and_workers_change_nothing_but_rounding(tmp_path: Pat
     others = (trained("parts", accumulate=2), trained("changed", accumulate=4), trained("workers", workers=1))
     for other in others:
         assert all(torch.allclose(whole[name], other[name], atol=1e-6) for name in whole)
-    with pytest.raises(GenimaError, match="a batch of 4 cannot be split into 3 equal parts"):
+    with pytest.raises(GenimaError, match="--batch-size 4: cannot be split into 3 equal parts"):
         trained("uneven", accumulate=3)
 
 
@@ -181,7 +181,7 @@ def test_a_state_that_does_not_fit_or_is_damaged_is_refused_in_one_line(tmp_path
             super().__init__()
             self.more = nn.Linear(1, 1)
 
-    with pytest.raises(GenimaError, match=f"{tmp_path} cannot be resumed") as caught:
+    with pytest.raises(GenimaError, match=f"{tmp_path}: cannot be resumed") as caught:
         train(tmp_path, model=Other())
     assert "\n" not in str(caught.value)
     for name in ("optimizer.bin", "progress.json", "model.safetensors"):
@@ -247,7 +247,7 @@ def test_what_a_training_is_about_must_stay_the_same(tmp_path: Path) -> None:
 
 def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with loop._locked(run), pytest.raises(GenimaError, match=f"{run}: another process is writing"):
+    with loop._training_lock(run), pytest.raises(GenimaError, match=f"{run}: another process is writing"):
         train(run)
     train(run)
 
@@ -283,8 +283,8 @@ def test_what_others_put_into_a_trainings_folder_stays(tmp_path: Path) -> None:
 
 def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
     options = LoopOptions(batch_size=24, learning_rate=1e-5, epochs=200)
-    assert options.for_moments(1000).steps == math.ceil(200 * 1000 / 24)
-    assert replace(options, steps=7).for_moments(1000).steps == 7
+    assert options.with_steps(1000).steps == math.ceil(200 * 1000 / 24)
+    assert replace(options, steps=7).with_steps(1000).steps == 7
     no_counts = (
         {"batch_size": 0},
         {"steps": -1},
@@ -343,7 +343,7 @@ def test_every_epoch_visits_each_moment_once_in_another_order_however_it_is_spli
 ) -> None:
     epochs, resumed = 4, 2
     options = replace(OPTIONS, batch_size=batch, steps=math.ceil(epochs * moments / batch), epochs=epochs)
-    assert replace(options, steps=0).for_moments(moments).steps == options.steps
+    assert replace(options, steps=0).with_steps(moments).steps == options.steps
     shares = [
         [*islice(StepSampler(moments, options, part=part, parts=parts), resumed)]
         + [*StepSampler(moments, options, resumed, part, parts)]
@@ -459,7 +459,7 @@ def test_training_draws_a_sample_of_the_autoencoders_distribution_and_validation
     targets: TargetDataset, batch: DiffusionSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As diffusers' ControlNet example."""
-    agent = agent_on(base_from_pipeline("a base", random_base("tiny")), targets.spec)
+    agent = agent_from_base(base_from_pipeline("a base", random_base("tiny")), targets.spec)
     model, frames = (
         DiffusionLossModule(agent, DiffusionOptions(jitter=(0, 0, 0, 0), crop=0)),
         agent.frames(batch.target),
@@ -537,7 +537,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
 ) -> None:
     base = base_from_pipeline(kind, random_base(kind))  # type: ignore[arg-type]
     frozen = {name: p.clone() for name, p in base.unet.named_parameters()}
-    agent = agent_on(base, targets.spec, conditioning, tiled, steps=2)  # type: ignore[arg-type]
+    agent = agent_from_base(base, targets.spec, conditioning, tiled, steps=2)  # type: ignore[arg-type]
     frames, prompts = agent.frames(batch.condition), agent.prompts(agent.texts(list(batch.instruction)))
     assert len(frames) == (2 if tiled else 8) and frames.shape[-1] == 2 * targets.spec.view_size
     latents, t = agent.encode(frames), torch.tensor(500)
@@ -558,7 +558,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
 def test_two_goals_are_two_prompts_in_training_and_in_use(targets: TargetDataset, batch: DiffusionSample) -> None:
     """The released code trains on the prefix alone."""
     for tiled in (True, False):
-        agent = agent_on(base_from_pipeline("tiny", random_base("tiny")), targets.spec, tiled=tiled)
+        agent = agent_from_base(base_from_pipeline("tiny", random_base("tiny")), targets.spec, tiled=tiled)
         embedded: list[Tensor] = []
         prompts = agent.prompts
 
@@ -584,7 +584,7 @@ def test_training_on_a_base_model_resumes_exactly_and_plain_diffusers_loads_its_
     def run(folder: str, steps: int) -> Path:
         options = replace(SMALL_LOOP, steps=steps, schedule="constant_with_warmup", ema=0)
         agent = build_agent(str(bases / "tiny"), targets, steps=1)
-        drawing = DiffusionOptions(validation_drawings=1, crop=2)
+        drawing = DiffusionOptions(validation_targets=1, crop=2)
         train_diffusion(agent, targets, drawing, options, tmp_path / folder)
         return tmp_path / folder / "last"
 
@@ -629,14 +629,14 @@ def test_another_version_of_the_base_is_refused(targets: TargetDataset, tmp_path
         (["diffusion", "--base", "no/such-model"], "no/such-model cannot be loaded"),
         (["diffusion", "--base", "test"], "test cannot be loaded"),
         (["diffusion", "--data", "nowhere"], "nowhere: no finished dataset"),
-        (["diffusion", "--base", "small", "--conditioning", "unet"], "needs a pre-trained --base"),
+        (["diffusion", "--base", "small", "--conditioning", "unet"], "use a pre-trained base"),
         (["diffusion", "--batch-size", "0"], "--batch-size 0: must be greater than or equal to 1"),
         (["controller", "--resnet", "no/such-resnet", "--clip", "no/such-clip"], "no/such-clip cannot be loaded"),
         (["controller", "--data", "nowhere"], "nowhere: no finished dataset"),
         (["controller", "--clip", "small", "--backgrounds", "src/genima"], "no images"),
         (["controller", "--clip", "small", "--pretrain", "-1"], "--pretrain -1: must be "),
         (["controller", "--clip", "small", "--validation-chunks", "0"], "--validation-chunks 0: must be "),
-        (["diffusion", "--base", "small", "--validation-drawings", "0"], "--validation-drawings 0: must be "),
+        (["diffusion", "--base", "small", "--validation-targets", "0"], "--validation-targets 0: must be "),
         (["diffusion", "--jitter", "0.1", "nan", "0", "0"], "--jitter 0.1 nan 0.0 0.0: must be "),
         (["diffusion", "--seed", "100000000000000000000"], "--seed 1000.*: must be "),
         (["diffusion", "--inference-steps", "1001"], "--inference-steps 1001: must be "),
@@ -706,7 +706,7 @@ def test_both_halves_from_the_command_line_with_pre_training_make_a_pair(
     targets: TargetDataset, bases: Path, tmp_path: Path
 ) -> None:
     short = ["--data", str(targets.folder), "--steps", "1", "--batch-size", "2", "--workers", "0", "--save-every", "1"]
-    drawing = ["--base", str(bases / "tiny-xl"), "--no-tiled", "--validation-drawings", "1", "--inference-steps", "1"]
+    drawing = ["--base", str(bases / "tiny-xl"), "--no-tiled", "--validation-targets", "1", "--inference-steps", "1"]
     assert train_command(["diffusion", *short, *drawing, "--out", str(tmp_path / "pair")]) == 0
     pretrain = ["controller", *short, "--clip", "small", "--pretrain", "40", "--validation-chunks", "2"]
     assert train_command([*pretrain, "--out", str(tmp_path / "reach")]) == 0
