@@ -82,8 +82,8 @@ def test_workers_end_and_clean_up_however_the_parent_ends(tmp_path: Path, number
             os.killpg(parent.pid, number)
         else:
             parent.send_signal(number)
-        parent.wait(5)
-        _, alive = psutil.wait_procs(workers, 5)
+        parent.wait(30)
+        _, alive = psutil.wait_procs(workers, 30)
         assert not alive
         assert len(list(tmp_path.glob("*/begun*"))) == len(list(tmp_path.glob("*/cleaned*"))) == 2
         assert b"Process SpawnProcess" not in parent.communicate()[1], "a worker printed a traceback"
