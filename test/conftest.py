@@ -181,6 +181,20 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
 
 
 @pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Write a file, such as ``tasks/wave.py``, into a folder of the user's that GENIMA_PATH names."""
+    monkeypatch.setenv("GENIMA_PATH", str(tmp_path))
+
+    def write(name: str, text: str) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return write
+
+
+@pytest.fixture
 def graph() -> Iterator[Graph]:
     """Graph of nodes in this process, in a ROS domain of its own."""
     rclpy.init(domain_id=free_domain())

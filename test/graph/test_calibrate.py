@@ -104,6 +104,7 @@ def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
     assert CameraCalibration.load(out / "wrist.yaml").samples
 
 
+@pytest.mark.nightly  # daily for ./genima record and ./genima real, which start the same nodes
 @pytest.mark.real_time
 def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
     tmp_path: Path, simulation: Simulation

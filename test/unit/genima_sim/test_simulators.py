@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,15 +42,8 @@ class Mine(Simulator):
 '''
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "simulators").mkdir()
-    monkeypatch.setenv("GENIMA_PATH", str(tmp_path))
-    return tmp_path / "simulators"
-
-
-def test_a_simulator_of_the_users_is_found_by_its_module(folder: Path) -> None:
-    (folder / "mine.py").write_text(MINE, encoding="utf-8")
+def test_a_simulator_of_the_users_is_found_by_its_module(write_module: Callable[[str, str], Path]) -> None:
+    write_module("simulators/mine.py", MINE)
     cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
     found = get_simulator(cell)
     assert (found.name, found.time_limit) == ("mine", 7.0)
@@ -60,8 +54,10 @@ def test_a_simulator_of_the_users_is_found_by_its_module(folder: Path) -> None:
         simulator(cell)
 
 
-def test_demos_are_recorded_by_each_simulator_with_experts(folder: Path, tmp_path: Path) -> None:
-    (folder / "mine.py").write_text(MINE, encoding="utf-8")
+def test_demos_are_recorded_by_each_simulator_with_experts(
+    write_module: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    write_module("simulators/mine.py", MINE)
     cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
     recorder = DemoRecorder(cell)
     assert recorder.record(tmp_path / "demo", "push_button", 100_000) and Episode.load(tmp_path / "demo", cell.robot)
@@ -81,11 +77,11 @@ def test_lockstep_recording_that_is_not_possible_is_one_line(
         assert line in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_unknown_and_incomplete_simulators_are_refused_in_one_line(folder: Path) -> None:
+def test_unknown_and_incomplete_simulators_are_refused_in_one_line(write_module: Callable[[str, str], Path]) -> None:
     cell = load_cell("sim_panda")
     with pytest.raises(GenimaError, match="unknown simulator 'mujocco'; .*did you mean mujoco"):
         get_simulator(replace(cell, simulator="mujocco"))
-    (folder / "mine.py").write_text(MINE.replace("def environment", "def start"), encoding="utf-8")
+    write_module("simulators/mine.py", MINE.replace("def environment", "def start"))
     with pytest.raises(GenimaError, match="simulator mine: class Mine lacks environment; add them in .*mine.py"):
         get_simulator(replace(cell, simulator="mine"))
     with pytest.raises(GenimaError, match="cell lab: a real robot"):

@@ -63,24 +63,10 @@ class SlideBlock(Task):
 '''
 
 
-@pytest.fixture
-def write_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
-    """Write a module of a task into a folder of the user's."""
-    (tmp_path / "tasks").mkdir()
-    monkeypatch.setenv("GENIMA_PATH", str(tmp_path))
-
-    def write(name: str, text: str) -> Path:
-        file = tmp_path / "tasks" / f"{name}.py"
-        file.write_text(text, encoding="utf-8")
-        return file
-
-    return write
-
-
 def test_a_task_of_the_users_runs_with_its_expert_in_lock_step(
-    write_task: Callable[[str, str], Path], environment: Environment, recorder: DemoRecorder
+    write_module: Callable[[str, str], Path], environment: Environment, recorder: DemoRecorder
 ) -> None:
-    write_task("slide_block", SLIDE_BLOCK)
+    write_module("tasks/slide_block.py", SLIDE_BLOCK)
     assert list(TASKS) == ["push_button", "slide_block", "take_lid_off"]
     environment.reset("push_button", 0)
     usual = environment.observe()
@@ -103,9 +89,9 @@ def test_a_task_of_the_users_runs_with_its_expert_in_lock_step(
 
 
 def test_a_demo_of_the_users_task_is_recorded(
-    write_task: Callable[[str, str], Path], recorder: DemoRecorder, tmp_path: Path
+    write_module: Callable[[str, str], Path], recorder: DemoRecorder, tmp_path: Path
 ) -> None:
-    write_task("slide_block", SLIDE_BLOCK)
+    write_module("tasks/slide_block.py", SLIDE_BLOCK)
     assert any(recorder.record(tmp_path / f"slide_block-{seed}", "slide_block", seed) for seed in range(3))
 
 
@@ -123,11 +109,11 @@ def test_a_demo_of_the_users_task_is_recorded(
     (("x=(0.45, 0.55)", "x=(0.55, 0.45)"), "region x: no range .0.55, 0.45."),
 ])  # fmt: skip
 def test_an_incomplete_task_is_one_clear_line(
-    write_task: Callable[[str, str], Path], change: tuple[str, str], words: str
+    write_module: Callable[[str, str], Path], change: tuple[str, str], words: str
 ) -> None:
     before, after = change
     assert before in SLIDE_BLOCK
-    write_task("slide_block", SLIDE_BLOCK.replace(before, after))
+    write_module("tasks/slide_block.py", SLIDE_BLOCK.replace(before, after))
     with pytest.raises(GenimaError, match=f"task slide_block: .*{words}") as caught:
         get_task("slide_block")
     assert "\n" not in str(caught.value)
@@ -135,9 +121,9 @@ def test_an_incomplete_task_is_one_clear_line(
 
 
 def test_a_task_whose_goal_state_holds_at_the_start_is_refused(
-    write_task: Callable[[str, str], Path], environment: Environment
+    write_module: Callable[[str, str], Path], environment: Environment
 ) -> None:
-    write_task("slide_block", SLIDE_BLOCK.replace(".y + 0.05", ".y - 0.05"))
+    write_module("tasks/slide_block.py", SLIDE_BLOCK.replace(".y + 0.05", ".y - 0.05"))
     with pytest.raises(GenimaError, match="task slide_block, seed 3: the goal state holds at the start"):
         environment.reset("slide_block", 3)
 
@@ -161,14 +147,14 @@ CODE_FAULTS = [
 
 @pytest.mark.parametrize(("change", "words"), CODE_FAULTS)
 def test_a_fault_in_code_of_a_task_is_one_line_with_its_file(
-    write_task: Callable[[str, str], Path],
+    write_module: Callable[[str, str], Path],
     recorder: DemoRecorder,
     tmp_path: Path,
     change: tuple[str, str],
     words: str,
 ) -> None:
     assert change[0] in SLIDE_BLOCK
-    file = write_task("slide_block", SLIDE_BLOCK.replace(*change))
+    file = write_module("tasks/slide_block.py", SLIDE_BLOCK.replace(*change))
     with pytest.raises(GenimaError, match=f"task slide_block: .*{words}") as caught:
         recorder.record(tmp_path / "slide_block-0", "slide_block", 0)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
@@ -180,13 +166,13 @@ def test_a_fault_in_code_of_a_task_is_one_line_with_its_file(
     ["record", "--lockstep", "--task", "slide_block", "--episodes", "1", "--workers", "1"],
 ])  # fmt: skip
 def test_commands_end_in_one_line_with_the_file(
-    write_task: Callable[[str, str], Path],
+    write_module: Callable[[str, str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     command: list[str],
 ) -> None:
-    file = write_task("slide_block", SLIDE_BLOCK.replace(SUCCEEDED, "return 1 / 0"))
+    file = write_module("tasks/slide_block.py", SLIDE_BLOCK.replace(SUCCEEDED, "return 1 / 0"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo_recorder, "WorkerPool", OneThread)
     assert main(command) == 2
@@ -195,9 +181,11 @@ def test_commands_end_in_one_line_with_the_file(
 
 
 def test_the_simulators_node_reports_a_fault_in_code_of_a_task(
-    write_task: Callable[[str, str], Path], graph: Graph, simulation: Simulation
+    write_module: Callable[[str, str], Path], graph: Graph, simulation: Simulation
 ) -> None:
-    file = write_task("slide_block", SLIDE_BLOCK.replace(SUCCEEDED, "return state.data.time > 0.2 and 1 / 0"))
+    file = write_module(
+        "tasks/slide_block.py", SLIDE_BLOCK.replace(SUCCEEDED, "return state.data.time > 0.2 and 1 / 0")
+    )
     graph.add(SimNode(simulation))
     answer = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="slide_block", seed=0))
     assert answer.success, answer.message
@@ -206,8 +194,10 @@ def test_the_simulators_node_reports_a_fault_in_code_of_a_task(
     graph.until(graph.has_no_fault("sim_node"), "the fault stays")
 
 
-def test_a_scene_with_an_unknown_task_is_refused(write_task: Callable[[str, str], Path]) -> None:
-    write_task("slide_block", SLIDE_BLOCK.replace("    objects =", '    scene_tasks = ("push_buton",)\n    objects ='))
+def test_a_scene_with_an_unknown_task_is_refused(write_module: Callable[[str, str], Path]) -> None:
+    write_module(
+        "tasks/slide_block.py", SLIDE_BLOCK.replace("    objects =", '    scene_tasks = ("push_buton",)\n    objects =')
+    )
     with pytest.raises(GenimaError, match="unknown task 'push_buton'.*did you mean push_button"):
         scene_objects(get_task("slide_block"))
 

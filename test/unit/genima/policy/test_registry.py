@@ -48,22 +48,8 @@ def test_policies_of_the_project_are_found_by_their_modules() -> None:
     assert list(POLICIES) == ["expert", "genima", "replay"] and all(map(callable, POLICIES.values()))
 
 
-@pytest.fixture
-def write_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Write the module of the policy `stay` into a folder of the user's."""
-    (tmp_path / "policies").mkdir()
-    monkeypatch.setenv("GENIMA_PATH", str(tmp_path))
-
-    def write(text: str) -> Path:
-        file = tmp_path / "policies" / "stay.py"
-        file.write_text(text, encoding="utf-8")
-        return file
-
-    return write
-
-
-def test_a_policy_is_added_by_one_module(write_policy: Callable[[str], Path]) -> None:
-    write_policy(USERS)
+def test_a_policy_is_added_by_one_module(write_module: Callable[[str, str], Path]) -> None:
+    write_module("policies/stay.py", USERS)
     require_policy("stay")
     policy = load_policy("stay", PolicyOptions(robot="panda"))
     assert policy.spec.robot == "panda" and policy.predict_chunk(observation(1.0)).stamp == 1.0
@@ -76,17 +62,17 @@ def test_a_policy_is_added_by_one_module(write_policy: Callable[[str], Path]) ->
     (("return Stay(options.robot)", "return {}[0]"), "cannot be loaded .KeyError: 0"),
 ])  # fmt: skip
 def test_a_policy_that_is_incomplete_is_one_line_with_its_file(
-    write_policy: Callable[[str], Path], change: tuple[str, str], line: str
+    write_module: Callable[[str, str], Path], change: tuple[str, str], line: str
 ) -> None:
     assert change[0] in USERS
-    file = write_policy(USERS.replace(*change))
+    file = write_module("policies/stay.py", USERS.replace(*change))
     with pytest.raises(GenimaError, match=f"policy stay: .*{line}") as caught:
         load_policy("stay", PolicyOptions(robot="panda"))
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_names_of_the_project_are_taken(write_policy: Callable[[str], Path]) -> None:
-    file = write_policy(USERS)
+def test_names_of_the_project_are_taken(write_module: Callable[[str, str], Path]) -> None:
+    file = write_module("policies/stay.py", USERS)
     file.rename(file.with_name("replay.py"))
     with pytest.raises(
         GenimaError, match="policy replay: the name is taken .genima.data.replay_policy.; rename .*replay.py"
