@@ -170,7 +170,7 @@ def test_checkpoints_that_do_not_fit_are_refused(demo: Demo, tmp_path: Path, fie
 
 def test_a_folder_that_cannot_be_written_is_refused(demo: Demo, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot make the folder" in error_line(demo("--out", str(tmp_path / "file" / "out")))
+    assert "cannot write run" in error_line(demo("--out", str(tmp_path / "file" / "out")))
 
 
 def test_a_full_disk_leaves_no_half_report(tmp_path: Path) -> None:

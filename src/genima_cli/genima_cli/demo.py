@@ -110,7 +110,6 @@ def main(argv: Sequence[str]) -> int:
     else:
         views = cell.views
     out = out.absolute()
-    _make_folder(out.parent)
     report = Report(options.task, options.episodes)
     with output_lock(out, "run"), interrupt_on_signals():
         _clear(out, options.overwrite)
@@ -133,16 +132,8 @@ def is_run(folder: Path) -> bool:
     return bool(names & {"logs", "report.json"}) and names <= {"logs", *_FILES} and only_logs
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenimaError(f"cannot make the folder {folder}: {error.strerror}") from None
-
-
 def _clear(out: Path, overwrite: bool) -> None:
-    """Make the folder of the run; remove what an earlier run left in it, where the user asked for that."""
-    _make_folder(out)
+    """Remove what an earlier run left in the folder, where the user asked for that; check that it is writable."""
     require_free(out, "run", overwrite, is_run)  # again, now that no other run can begin there
     try:
         for path in (*(out / name for name in _FILES), *(out / "logs").glob("*.log")):

@@ -139,11 +139,11 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
     from tqdm import tqdm
 
     from genima.cell import load_cell
-    from genima.data.episodes.folders import PARTIAL, remove_unfinished
+    from genima.data.episodes.folders import PARTIAL, remove_recording
 
     cell = load_cell(options.cell)
     for folder in folders:
-        remove_unfinished(folder.parent / PARTIAL / folder.name)
+        remove_recording(folder.parent / PARTIAL / folder.name)
     failed = 0
     with (
         teleop_session(

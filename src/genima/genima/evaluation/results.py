@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from genima.errors import GenimaError
 from genima.evaluation.success import Success
 from genima.io.files import FileSchema, atomic_write, load_json
 from genima.io.outputs import output_lock, require_same_settings
@@ -99,10 +98,6 @@ def open_results(path: Path | None, settings: Mapping[str, Any], overwrite: bool
     if path is None:
         yield results
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenimaError(f"cannot write {path}: {error.strerror}") from None
     with output_lock(path, "result"):
         if path.exists():
             load_json(_Stored, path, "result")  # nothing else is replaced

@@ -37,10 +37,6 @@ def output_folder(
     """
     path = path.absolute()  # the working folder may change meanwhile; links stay as they are
     require_free(path, what, overwrite, is_ours)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenimaError(f"cannot write {what} {path}: {error.strerror}") from None
     with output_lock(path, what):
         lock = path.with_name(f".{path.name}.lock")
         try:
@@ -104,13 +100,14 @@ def require_same_settings(what: str, stored: Mapping[str, Any], current: Mapping
 
 @contextlib.contextmanager
 def output_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock of an output, ``.<name>.lock`` in its folder; a killed process releases it.
+    """Hold the lock of an output, ``.<name>.lock`` in its folder, which is made; a killed process releases it.
 
     Raises:
         GenimaError: when another process holds it, or there is no permission.
     """
     file = path.with_name(f".{path.name}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise GenimaError(f"cannot write {what} {path}: {error.strerror}") from None

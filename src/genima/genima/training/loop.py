@@ -143,7 +143,9 @@ def run(
     options = options.with_steps(len(dataset))  # type: ignore[arg-type]
     accelerator = accelerator or make_accelerator(options, folder)
     require_training_folder(folder)
-    with _training_lock(folder) if accelerator.is_main_process else contextlib.nullcontext():
+    lock = output_lock(folder.absolute(), "training") if accelerator.is_main_process else contextlib.nullcontext()
+    with lock:
+        folder.mkdir(parents=True, exist_ok=True)
         about = {**(about or {}), "moments": len(dataset), "sampling": _SAMPLING}  # type: ignore[arg-type]
         training = _Training(model, options, folder, save, validate, best_by, about, accelerator)
         training.run(dataset, collate)
@@ -169,13 +171,13 @@ def trial_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder next to a training's, on the same disk."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        copy = tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".trial", dir=folder.parent)
+        trial = tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}.", suffix=".trial", dir=folder.parent, ignore_cleanup_errors=True
+        )
     except OSError as error:
         raise GenimaError(f"cannot write training {folder}: {error.strerror}") from None
-    try:
-        yield Path(copy)
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)  # made above by this process alone
+    with trial as name:
+        yield Path(name)
 
 
 @contextlib.contextmanager
@@ -472,14 +474,3 @@ def _set_aside(path: Path) -> None:
 
 def _state_file(i: int) -> str:
     return f"state_{i}.bin"
-
-
-@contextlib.contextmanager
-def _training_lock(folder: Path) -> Iterator[None]:
-    """Create a training folder and lock it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenimaError(f"cannot write training {folder}: {error.strerror}") from None
-    with output_lock(folder.absolute(), "training"):
-        yield

@@ -68,10 +68,6 @@ def import_episodes(
         raise GenimaError(f"--out {out}: lies in {dataset}; choose a folder outside")
     if out.exists() and not out.is_dir():
         raise GenimaError(f"demos {out}: not a folder; name another")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenimaError(f"cannot write demos {out}: {error.strerror}") from None
     with output_lock(out, "demos"):
         for name in names:
             there = out / name

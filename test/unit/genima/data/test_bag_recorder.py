@@ -30,7 +30,7 @@ from genima.data.episodes import bag_recorder as recording
 from genima.data.episodes import folders, repair
 from genima.data.episodes.bag import PARTIAL, types
 from genima.data.episodes.bag_recorder import BagRecorder
-from genima.data.episodes.folders import remove_unfinished, repair_name
+from genima.data.episodes.folders import remove_recording, repair_name
 from genima.data.episodes.metadata import METADATA, Compression, Qos, start_file
 from genima.data.episodes.repair import RepairResult
 from genima.errors import GenimaError
@@ -404,21 +404,21 @@ def test_an_unfinished_recording_is_replaced_only_by_one_of_its_kind_and_never_w
 def test_only_an_unfinished_recording_of_its_own_kind_is_removed(tmp_path: Path) -> None:
     left = BagRecorder(tmp_path / "anew", reserve_bytes=0, replace=True)
     left.close()
-    remove_unfinished(left.partial)
-    remove_unfinished(left.partial)  # nothing is there any more
+    remove_recording(left.partial)
+    remove_recording(left.partial)  # nothing is there any more
     assert not left.partial.exists()
     person = BagRecorder(tmp_path / "person", reserve_bytes=0)
     person.add_topic("/a", STRING)
     person.write("/a", text("0 "), START)
     with pytest.raises(GenimaError, match="is being recorded"):
-        remove_unfinished(person.partial)
+        remove_recording(person.partial)
     person.close()
     before = mcap_of(person.partial).read_bytes()
     with pytest.raises(GenimaError, match="move it away"):
-        remove_unfinished(person.partial)
+        remove_recording(person.partial)
     (link := tmp_path / PARTIAL / "link").symlink_to(tmp_path)
     with pytest.raises(GenimaError, match="no folder of a recording"):
-        remove_unfinished(link)
+        remove_recording(link)
     assert mcap_of(person.partial).read_bytes() == before and link.is_symlink()
 
 

@@ -34,6 +34,7 @@ from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.errors import GenimaError
 from genima.io import paths
+from genima.io.outputs import output_lock
 from genima.policy.controller.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import base_from_pipeline
@@ -247,7 +248,7 @@ def test_what_a_training_is_about_must_stay_the_same(tmp_path: Path) -> None:
 
 def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with loop._training_lock(run), pytest.raises(GenimaError, match=f"{run}: another process is writing"):
+    with output_lock(run, "training"), pytest.raises(GenimaError, match=f"{run}: another process is writing"):
         train(run)
     train(run)
 

@@ -122,10 +122,6 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
     """
     _require_own_dataset(out)
     fingerprint = plan.fingerprint()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenimaError(f"cannot write dataset {out}: {error.strerror}") from None
     with output_lock(out / f"rank-{rank}", "dataset"):
         return _render(plan, fingerprint, out, processes, rank, machines)
 

@@ -180,12 +180,8 @@ def claim(partial: Path, replace: bool) -> BagLock:
 
 def _claim_unfinished(partial: Path, replace: bool, note: str) -> BagLock:
     require_not_recording(partial)
-    if partial.is_symlink() or not partial.is_dir():
-        raise GenimaError(f"{partial} is no folder of a recording; move it away")
+    _require_recording(partial)
     left = sorted(entry.name for entry in partial.iterdir() if entry.name != LOCK)
-    foreign = [name for name in left if not _is_ours(name, partial.name)]
-    if foreign:
-        raise GenimaError(f"{partial} contains files of no recording ({printable(foreign[0])}); move it away")
     recreatable = is_recreatable(partial)
     if left and not replace:
         raise GenimaError(f"{partial} is an unfinished recording; recover it with ./genima episodes repair")
@@ -214,38 +210,28 @@ def is_recreatable(partial: Path) -> bool:
         return False
 
 
-def remove_unfinished(partial: Path) -> None:
-    """Remove the unfinished recording that a command replaces; anything else is an error.
-
-    Raises:
-        GenimaError: when something else is there, as :func:`claim` says.
-    """
-    if not partial.exists() and not partial.is_symlink():
-        return
-    lock = claim(partial, replace=True)
-    try:
-        remove_recording_files(partial)
-    except OSError as error:
-        raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
-    finally:
-        lock.release(partial)
+def _require_recording(folder: Path) -> None:
+    """Raise a GenimaError for a folder that holds anything but the files of one bag of its name."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise GenimaError(f"{folder} is no folder of a recording; move it away")
+    if foreign := sorted(entry.name for entry in folder.iterdir() if not _is_ours(entry.name, folder.name)):
+        raise GenimaError(f"{folder} contains files of no recording ({printable(foreign[0])}); move it away")
 
 
 def remove_recording(folder: Path) -> None:
     """Remove a recording that a command replaces: the files of one bag, and nothing else.
 
+    Of the unfinished ones, in ``PARTIAL``, only those that a command makes anew are removed, as :func:`claim` does.
+
     Raises:
-        GenimaError: when it is being recorded, holds anything else, or cannot be removed.
+        GenimaError: when it is being recorded, is or holds anything else, or cannot be removed.
     """
-    if not folder.exists():
+    if not folder.exists() and not folder.is_symlink():
         return
     require_not_recording(folder)
-    lock = BagLock(folder)
+    _require_recording(folder)
+    lock = claim(folder, replace=True) if folder.parent.name == PARTIAL else BagLock(folder)
     try:
-        foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name, folder.name)]
-        if foreign or folder.is_symlink():
-            what = printable(foreign[0]) if foreign else "it is a link"
-            raise GenimaError(f"{folder} contains files of no recording ({what}); move it away")
         remove_recording_files(folder)
     except OSError as error:
         raise GenimaError(f"cannot remove {error.filename}: {error.strerror}") from None
