@@ -61,7 +61,7 @@ WRONG = [
     ("RCUTILS_COLORIZED_OUTPUT", "yes", "neither 0 nor 1"),
     ("RCUTILS_LOGGING_USE_STDOUT", "abc", "neither 0 nor 1"),
     ("RCUTILS_LOGGING_BUFFERED_STREAM", "2", "neither 0 nor 1"),
-    ("ROS_AUTOMATIC_DISCOVERY_RANGE", "everywhere", "unknown .'everywhere"),
+    ("ROS_AUTOMATIC_DISCOVERY_RANGE", "everywhere", "unknown ('everywhere"),
     ("ROS_SECURITY_ENABLE", "true", "without its security plugins"),
 ]
 

@@ -1,1 +1,1 @@
-"""Episodes, datasets, and other projects' formats."""
+"""Episodes, datasets, and formats of other projects."""

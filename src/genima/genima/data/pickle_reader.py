@@ -1,4 +1,4 @@
-"""Read pickles of numbers, texts and plain records; nothing in them is executed or imported.
+"""Safe reader of pickles of numbers, texts and plain records; nothing is executed or imported.
 
 A pickle is a program for a stack machine whose instructions may call any function by name. Here :mod:`pickletools` only
 splits the file into instructions; those that build data are executed below. A name must be one of NumPy's arrays or of
@@ -150,7 +150,7 @@ class _Machine:
             state = self.pop()
             _set_state(stack[-1], state)
         else:
-            raise GenimaError(f"{self._path} has the instruction {name}; such a file is not opened")
+            raise GenimaError(f"{self._path}: instruction not allowed ({name}); export the data in another format")
 
     def _top(self, kind: type) -> Any:
         if type(self._stack[-1]) is not kind:
@@ -179,8 +179,8 @@ class _Machine:
             return _Name("record")
         if _NUMPY_MODULES.fullmatch(module) and name in _NUMPY_NAMES:
             return _Name(name)
-        asked = shorten(f"{module}.{name}")
-        raise GenimaError(f"{self._path} refers to {asked}; such a file is not opened")
+        reference = shorten(f"{module}.{name}")
+        raise GenimaError(f"{self._path}: reference not allowed ({reference}); export the data in another format")
 
     def _make(self, called: Any, arguments: Any) -> Any:
         if not isinstance(called, _Name) or not isinstance(arguments, tuple):
@@ -239,21 +239,21 @@ def _resolve_arrays(root: Any) -> Any:
         return value.value if isinstance(value, _Array) else value
 
     seen: set[int] = set()
-    todo = [root]
-    while todo:
-        value = todo.pop()
+    pending = [root]
+    while pending:
+        value = pending.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         held = value.__dict__ if isinstance(value, Record) else value
         if isinstance(held, list):
             held[:] = map(resolved, held)
-            todo += held
+            pending += held
         elif isinstance(held, dict):
             held.update({key: resolved(each) for key, each in held.items()})
-            todo += held.values()
+            pending += held.values()
         elif isinstance(held, tuple):
-            todo += held  # its own arrays are looked up by array_of
+            pending += held  # its own arrays are looked up by array_of
     return resolved(root)
 
 

@@ -1,7 +1,7 @@
-"""Read a dataset as RLBench's generator leaves it, without RLBench, and write its episodes as rosbag2 demos.
+"""Import of RLBench datasets as rosbag2 demos, without RLBench.
 
-Of an episode there are ``low_dim_obs.pkl``, a pickled list of observations, and folders ``front_rgb/0.png`` and so on;
-beside or above it lies ``variation_descriptions.pkl``, the task in several wordings. Observations are 0.05 s apart.
+An episode has ``low_dim_obs.pkl``, a pickled list of observations, and folders ``front_rgb/0.png`` and so on; its
+folder or a parent has ``variation_descriptions.pkl``, several wordings of the task. Observations are 0.05 s apart.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")
 _RECORDS = ("rlbench.demo.Demo", "rlbench.backend.observation.Observation")
 _LOW_DIM, _WORDINGS = "low_dim_obs.pkl", "variation_descriptions.pkl"
 _OUTSIDE_ARM = 0.1  # rad beyond the robot's limits that pass as a measurement
-_OPTICAL = np.diag([-1.0, -1.0, 1.0, 1.0])  # a vision sensor's z is forward, its y up; of the optical frame, down
+_OPTICAL = np.diag([-1.0, -1.0, 1.0, 1.0])  # vision sensor: z forward, y up; optical frame: y down
 _HAND = "wrist"
 
 
@@ -69,18 +69,17 @@ def write_demo(
 ) -> bool:
     """Write one episode as a demo; return whether it records commands.
 
-    The command of a moment is what the arm was asked for next, where the episode says so, else where it was next.
+    The command of a moment is the next recorded command, where the episode has it, else the next position.
 
     Args:
         episode: its folder.
         folder: of the demo.
-        robot: whose joints they are.
-        cameras: calibrations by view, that the demo holds; without it those that the episode tells, which RLBench's
-            do since July 2024.
-        images: how they are stored; the dataset's are PNG, which loses nothing.
+        robot: robot of the episode.
+        cameras: calibrations by view for the demo; None: those of the episode, which RLBench stores since July 2024.
+        images: format to store; the dataset's PNG is lossless.
 
     Raises:
-        GenimaError: when the episode is malformed, or its joints or its arm are another robot's.
+        GenimaError: for a malformed episode, or joints of another robot.
     """
     observations = _observations(episode)
     moments = [_joints(episode, i, observation, robot) for i, observation in enumerate(observations)]
@@ -95,15 +94,15 @@ def write_demo(
     else:
         known = {view: cameras[view] for view in views}
     known = {view: camera.resize(*size[view]) for view, camera in known.items()}
-    asked = [
+    commands = [
         replace(_read_command(episode, i, observations[i], moments[i], robot), stamp=joints.stamp)
         for i, joints in zip([*range(1, len(moments)), len(moments) - 1], moments, strict=True)
     ]
     with EpisodeWriter(folder, robot, known, _instruction(episode), images) as demo:
         for i, joints in enumerate(moments):
             demo.observe(joints.stamp, {view: _image(episode, view, i, size[view]) for view in views}, joints)
-            demo.command(asked[i])
-        demo.judge(moments[-1].stamp, True)  # the generator keeps no other
+            demo.command(commands[i])
+        demo.judge(moments[-1].stamp, True)  # the generator stores only successful episodes
     return all("joint_position_action" in _misc(observation) for observation in observations[1:])
 
 
@@ -197,8 +196,8 @@ def _camera(episode: Path, observation: Any, view: str, joints: Joints, robot: R
     misc = _misc(observation)
     if "joint_poses" not in misc:
         raise GenimaError(
-            f"{episode} does not tell where its joints are, and so not where the cameras are on the robot (RLBench "
-            "does since July 2024): give a folder of calibrations with --cameras"
+            f"{episode}: no joint poses, so the cameras' poses on the robot are unknown (RLBench stores them since "
+            "July 2024); give a folder of calibrations with --cameras"
         )
     poses = _numbers(episode, 0, "joint_poses", misc["joint_poses"], len(robot.home), 7)
     frames = np.tile(np.eye(4), (len(poses), 1, 1))
@@ -206,7 +205,7 @@ def _camera(episode: Path, observation: Any, view: str, joints: Joints, robot: R
     try:
         frames[:, :3, :3] = Rotation.from_quat(poses[:, 3:]).as_matrix()
         T_world_base = base_pose(robot, joints.positions, frames)
-    except (GenimaError, ValueError) as error:  # no quaternion has length 0
+    except (GenimaError, ValueError) as error:  # also for a quaternion of length 0
         raise GenimaError(f"{episode}: {error}") from None
     T_world_sensor = _numbers(episode, 0, f"{view}'s extrinsics", misc.get(f"{view}_camera_extrinsics"), 4, 4)
     K = _numbers(episode, 0, f"{view}'s intrinsics", misc.get(f"{view}_camera_intrinsics"), 3, 3)
@@ -236,4 +235,4 @@ def _instruction(episode: Path) -> str:
             if isinstance(wordings, list) and wordings and isinstance(wordings[0], str) and wordings[0].strip():
                 return wordings[0]
             raise GenimaError(f"{path} holds no wordings of the task")
-    raise GenimaError(f"{episode}: there is no {_WORDINGS}, which says what the task is")
+    raise GenimaError(f"{episode}: {_WORDINGS} with the task is missing; fetch the dataset again")

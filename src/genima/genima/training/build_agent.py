@@ -41,7 +41,7 @@ def build_agent(
     if conditioning != "controlnet":
         raise GenimaError(f"--conditioning {conditioning}: not available for --base {SMALL}; use a pre-trained base")
     chosen = np.random.default_rng(seed).choice(len(targets), min(_CODEC_SAMPLES, len(targets)), replace=False)
-    drawn = torch.stack([torch.from_numpy(targets.drawn(int(i))[1]) for i in np.sort(chosen)])
+    drawn = torch.stack([torch.from_numpy(targets.images(int(i))[1]) for i in np.sort(chosen)])
     frames = drawn.permute(0, 3, 1, 2).float() / 127.5 - 1
     agent = small_agent(_spec(targets.spec, tiled), targets.moments.instructions, frames, steps)
     agent.tiled = tiled

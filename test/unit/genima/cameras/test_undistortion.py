@@ -15,7 +15,7 @@ from genima.cameras.camera import Camera
 from genima.cameras.intrinsics import CameraIntrinsics
 from genima.cameras.tiling import crop_square
 from genima.cameras.undistortion import Undistorter
-from genima.data.datasets.render import RenderPlan, _rows
+from genima.data.datasets.render import RenderPlan, _render_rows
 from genima.data.episodes import Episode, EpisodeError, EpisodeWriter
 from genima.data.episodes.cameras import EpisodeCameras
 from genima.errors import GenimaError
@@ -149,7 +149,7 @@ def test_a_dataset_holds_what_the_agent_will_see(
     assert named.fingerprint() != plan.fingerprint()
 
     def observed(plan: RenderPlan, demo: Path, view: str) -> np.ndarray:
-        row = _rows(Episode.load(demo, robot), plan, robot, None)[0]
+        row = _render_rows(Episode.load(demo, robot), plan, robot, None)[0]
         data = np.frombuffer(row[f"observation.{view}"]["bytes"], np.uint8)
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], int)
 
@@ -184,10 +184,10 @@ def test_demos_of_other_lenses_than_calibrated_are_named(
     with pytest.raises(
         EpisodeError, match="wide: /cameras/front/color/camera_info: camera_info of front: does not fit its cal"
     ):
-        _rows(Episode.load(tmp_path / "wide", robot), make_plan(simulated, [tmp_path / "wide"]), robot, None)
+        _render_rows(Episode.load(tmp_path / "wide", robot), make_plan(simulated, [tmp_path / "wide"]), robot, None)
     write_demo(tmp_path / "flat", robot, cameras, {}, np.ascontiguousarray(picture[:128]))
     with pytest.raises(EpisodeError, match="flat: /cameras/.*/image_raw: image of front: aspect .*256x128, 256x256"):
-        _rows(Episode.load(tmp_path / "flat", robot), make_plan(simulated, [tmp_path / "flat"]), robot, None)
+        _render_rows(Episode.load(tmp_path / "flat", robot), make_plan(simulated, [tmp_path / "flat"]), robot, None)
 
 
 def test_what_a_demo_says_of_its_cameras_is_read_and_checked(

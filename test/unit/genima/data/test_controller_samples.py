@@ -55,7 +55,7 @@ def demos_of(robot: RobotModel) -> list[TargetSamples]:
 
 
 STATISTICS = JointStatistics(np.zeros(7), np.ones(7))  # joints stay in rad
-SMALL = Perturbation(start=0.02, target=0.02, far=0.1, far_share=0.5, drawing=0.0)
+SMALL = Perturbation(start=0.02, target=0.02, far=0.1, far_share=0.5, view=0.0)
 WILD = Perturbation(far=2.0, far_share=1.0)
 Make = Callable[..., ControllerDataset]
 
@@ -146,7 +146,7 @@ def test_the_drawing_shows_the_displaced_target_seen_from_the_displaced_arm(
 
 def test_views_disagree_by_as_much_as_is_asked_for(make: Make) -> None:
     """Each view's spheres are displaced on their own: the images differ though joints and actions do not."""
-    exact, apart = (make(replace(SMALL, drawing=drawing), backgrounds=grey) for drawing in (0.0, 0.1))
+    exact, apart = (make(replace(SMALL, view=view), backgrounds=grey) for view in (0.0, 0.1))
     one, other = exact[SampleIndex(30, 4)], apart[SampleIndex(30, 4)]
     np.testing.assert_array_equal(one.actions, other.actions)
     assert (one.images != other.images).flatten(1).any(1).all()

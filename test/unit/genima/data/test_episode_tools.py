@@ -99,7 +99,9 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
     "no task": (CLEAN.without("/task"), "error", "/task", None, "no messages"),
     "no words": (CLEAN.but("/task", [BagEntry(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
     "no camera_info": (CLEAN.without(WRIST_INFO), "warning", WRIST_INFO, None, "no messages"),
-    "image lost": (CLEAN.lost(FRONT, _MIDDLE), "warning", FRONT, since_start(FRONT, 59), "comes 0.067 s later: one"),
+    "image lost": (
+        CLEAN.lost(FRONT, _MIDDLE), "warning", FRONT, since_start(FRONT, 59), "the next is 0.067 s later: replaced",
+    ),
     "image lost twice": (
         CLEAN.lost(WRIST, slice(40, 60, 19)), "warning", WRIST, since_start(WRIST, 39), "0.067 s later.*; 1 more",
     ),

@@ -497,7 +497,7 @@ def change_info(dataset: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda folder: (folder / "meta/info.json").unlink(), "is no LeRobotDataset"),
+        (lambda folder: (folder / "meta/info.json").unlink(), "not a LeRobotDataset"),
         (lambda folder: (folder / "meta/info.json").write_text("{"), "info.json: not JSON"),
         (lambda folder: change_info(folder, features=3), "info.json: features: Input should be a valid dictionary (3)"),
         (lambda folder: change_info(folder, codebase_version="v2.1"), "is v2.1, v3.0 is needed"),
@@ -562,7 +562,7 @@ def test_names_that_do_not_fit_the_robot_are_one_line_and_can_be_mapped(
     assert "--joints takes THEIRS=OURS, not 'grip'" in error_line(capsys)
     command += ["--joints", *joints, "grip=gripper_open_fraction"]
     assert run(*command) == 2
-    assert "nothing says which values of observation.state's grip" in (line := error_line(capsys))
+    assert "unknown range of the gripper .observation.state's grip" in (line := error_line(capsys))
     assert "give --gripper-range CLOSED OPEN" in line
     command_of_fractions = [*command, "--gripper-range", "0", "1"]
     assert run(*command_of_fractions) == 2

@@ -137,7 +137,7 @@ def test_observation_and_drawn_target_differ_in_spheres_alone_and_those_are_exac
     episode = Episode.load(demos_folder / "take_lid_off-1", robot)
     first = int((moments.episode == "push_button-1").sum())
     for t in (0, 30, len(episode) - 1):  # even at the end: there the arm is to stay
-        observation, drawn = targets.drawn(first + t)
+        observation, drawn = targets.images(first + t)
         for view, image in untile(observation, spec.views).items():
             recorded = crop_square(episode.image(view, t), spec.view_size)
             assert np.abs(image.astype(int) - recorded).mean() < 2.5  # JPEG
@@ -190,7 +190,7 @@ def test_samples_for_the_diffusion_agent_are_pairs_with_their_instruction(target
     batch = collate([dataset[SampleIndex(k, 99)] for k in (0, 7)])
     i = int(validation[7])
     np.testing.assert_array_equal(batch.condition[1].numpy(), targets.observation(i))
-    np.testing.assert_array_equal(batch.target[1].numpy(), targets.drawn(i)[1])
+    np.testing.assert_array_equal(batch.target[1].numpy(), targets.images(i)[1])
     assert batch.instruction[1] == targets.moments.instruction[i]
     assert not set(targets.moments.episode[training]) & set(targets.moments.episode[validation])
     assert len(training) + len(validation) == len(targets)
@@ -392,9 +392,9 @@ def test_an_image_of_another_size_or_none_in_a_shard_is_named(short_targets: Pat
 
 
 def test_a_half_shard_or_another_dataset_in_the_folder_is_refused(short_demos: Path, short_targets: Path) -> None:
-    with pytest.raises(GenimaError, match="holds another dataset"):
+    with pytest.raises(GenimaError, match="other demos, cameras or appearance"):
         render(plan_for(short_demos, view_size=64), short_targets, 1)
-    with pytest.raises(GenimaError, match="holds another dataset"):
+    with pytest.raises(GenimaError, match="other demos, cameras or appearance"):
         render(plan_for(short_demos), short_targets, 1)  # without the virtual view
 
 
@@ -410,7 +410,7 @@ def test_folders_with_anything_else_are_left_as_they_are(short_demos: Path, tmp_
     manifest = tmp_path / "other" / MANIFEST
     manifest.parent.mkdir()
     manifest.write_text('{"schema": 1, "fingerprint": "another", "shards": []}')
-    with pytest.raises(GenimaError, match="holds another dataset"):
+    with pytest.raises(GenimaError, match="other demos, cameras or appearance"):
         render(plan, manifest.parent, 1)
     assert manifest.exists()
     with pytest.raises(GenimaError, match="not a folder"):
@@ -488,7 +488,7 @@ def test_demos_that_nobody_judged_are_taken_when_asked_for(
 
 
 def test_demos_of_another_rate_or_none_that_are_left_are_refused(short_demos: Path, tmp_path: Path) -> None:
-    with pytest.raises(GenimaError, match="no demo is left.*recorded at 20 Hz, the dataset has 30 Hz"):
+    with pytest.raises(GenimaError, match="no usable demo.*recorded at 20 Hz, the dataset has 30 Hz"):
         render(plan_for(short_demos, rate=30.0), tmp_path, 1)
 
 
@@ -560,7 +560,7 @@ def test_a_look_is_named_stored_with_the_dataset_and_drawn(short_demos: Path, tm
     layer = targets.spheres(0)
     black = (layer[..., :3] == 0).all(-1) & (layer[..., 3] > 0)
     assert 0.3 < np.count_nonzero(black) / np.count_nonzero(layer[..., 3]) < 0.7
-    with pytest.raises(GenimaError, match="holds another dataset .*appearance"):
+    with pytest.raises(GenimaError, match="other demos, cameras or appearance .*appearance"):
         render_command(["--demos", str(demo), "--view-size", "64", "--processes", "1", "--out", str(out)])
 
 

@@ -204,7 +204,7 @@ def test_nothing_that_a_pickle_asks_for_is_run(tmp_path) -> None:
     pickles.append(b"\x80\x04\x8c\x05numpy\x8c\x0cndarray.dump\x93.")  # a known name leads to no other
     for content in pickles:
         file.write_bytes(content)
-        with pytest.raises(GenimaError, match="refers to .*such a file is not opened"):
+        with pytest.raises(GenimaError, match=r"reference not allowed \(.*export the data"):
             plain_pickle.load(file, ())
         assert not trace.exists()
 
@@ -215,7 +215,7 @@ def test_arrays_of_objects_and_unknown_classes_are_refused(tmp_path) -> None:
     with pytest.raises(GenimaError, match="damaged: an array of O8"):
         plain_pickle.load(file, ())
     file.write_bytes(pickle.dumps(Path("x")))
-    with pytest.raises(GenimaError, match="refers to pathlib"):
+    with pytest.raises(GenimaError, match=r"reference not allowed \(pathlib"):
         plain_pickle.load(file, ())
 
 
@@ -228,7 +228,7 @@ def test_arrays_of_objects_and_unknown_classes_are_refused(tmp_path) -> None:
         (lambda f: (f / "low_dim_obs.pkl").write_bytes(pickle.dumps([1, 2])), "joint_positions is not 7 finite"),
         (lambda f: (f / "front_rgb" / "3.png").unlink(), "front_rgb/3.png is missing"),
         (lambda f: (f / "wrist_rgb" / "0.png").write_bytes(b"?"), "wrist_rgb/0.png: neither a PNG nor a JPEG"),
-        (lambda f: (f.parent.parent / "variation_descriptions.pkl").unlink(), "says what the task is"),
+        (lambda f: (f.parent.parent / "variation_descriptions.pkl").unlink(), "with the task is missing"),
     ],
 )
 def test_malformed_episodes_leave_no_demo(dataset, tmp_path, damage: Callable[[Path], object], words: str) -> None:
@@ -275,7 +275,7 @@ def record(*state: bytes) -> bytes:
         (record(b"N}b"), "damaged"),
         (record(b"\x82\x01"), "instruction EXT1"),
         (record(b"P1\n"), "instruction PERSID"),
-        (record(b"\x8c\x07numpy.x\x8c\x04load\x93"), "refers to numpy.x.load"),
+        (record(b"\x8c\x07numpy.x\x8c\x04load\x93"), "reference not allowed (numpy.x.load)"),
         (record(b"}(K\x01K\x02NKXu"), "damaged"),
         (record(b"}(\x8a\x09" + b"\xff" * 8 + b"\x7fNu"), "damaged"),  # keys that may collide
         (b"", "damaged"),

@@ -201,7 +201,7 @@ def test_images_of_another_size_missing_views_and_no_instruction_are_refused(age
     with pytest.raises(GenimaError, match="no image of view left_shoulder"):
         agent.generate(replace(good, images={v: i for v, i in good.images.items() if v != "left_shoulder"}), 0)
     for nothing in ("", "  \n"):
-        with pytest.raises(GenimaError, match="no instruction"):
+        with pytest.raises(GenimaError, match="instruction: empty"):
             agent.generate(replace(good, instruction=nothing), 0)
 
 

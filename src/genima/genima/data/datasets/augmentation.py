@@ -1,4 +1,4 @@
-"""Augmentation of drawn targets: blurred, shifted and off-coloured spheres, as a diffusion model draws them."""
+"""Augmentation of drawn targets: blurred, shifted and recoloured spheres, as a diffusion model generates them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from genima.types import Image
 
-Range = tuple[float, float]  # of a uniform distribution, drawn anew for every image
+Range = tuple[float, float]  # of a uniform distribution, sampled for every image
 Transform = Callable[[np.random.Generator, Image], Image]  # (h, w, 3) uint8 rgb to the same
 _LUMA = np.array([0.299, 0.587, 0.114])  # luma weights of red, green and blue (ITU-R BT.601)
 
@@ -29,11 +29,11 @@ class Elastic:
         """Return a distorted copy."""
         h, w = image.shape[:2]
         shift, smoothness = rng.uniform(*self.shift), rng.uniform(*self.smoothness)
-        cell = max(1.0, smoothness / 2)  # px: this pitch shows all detail that is left of them, for less work
+        cell = max(1.0, smoothness / 2)  # px: a grid that is fine enough for the smoothed displacements
         rows, columns = (int(np.ceil(side / cell)) for side in (h, w))
-        ways = cv2.GaussianBlur(rng.standard_normal((rows, columns, 2), np.float32), (0, 0), smoothness / cell)
-        ways *= shift * 2 * np.sqrt(np.pi) * smoothness / cell  # what the smoothing has taken from white noise
-        x, y = cv2.split(_pixels(h, w) + cv2.resize(ways, (w, h)))
+        displacements = cv2.GaussianBlur(rng.standard_normal((rows, columns, 2), np.float32), (0, 0), smoothness / cell)
+        displacements *= shift * 2 * np.sqrt(np.pi) * smoothness / cell  # restores the deviation that smoothing reduces
+        x, y = cv2.split(_pixels(h, w) + cv2.resize(displacements, (w, h)))
         return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.uint8)
 
 
@@ -67,20 +67,20 @@ class ColourJitter:
         turn = Rotation.from_rotvec(np.full(3, 2 * np.pi * hue / np.sqrt(3))).as_matrix()
         colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * _LUMA) @ turn
         offset = brightness * (1 - contrast) * (_LUMA @ cv2.mean(image)[:3])
-        return _recoloured(image, colours, np.full(3, offset))
+        return _recolour(image, colours, np.full(3, offset))
 
 
 @dataclass(frozen=True)
 class ColourCast:
-    """Random scale and shift of the red, green and blue channels, each on its own."""
+    """Random scale and shift of the red, green and blue channels, each separately."""
 
-    gain: float  # up to this share more or less
-    offset: float  # grey levels, up to this much more or less
+    gain: float  # largest relative change
+    offset: float  # grey levels, largest change
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
         """Return a recoloured copy."""
         gains, offsets = rng.uniform(1 - self.gain, 1 + self.gain, 3), rng.uniform(-self.offset, self.offset, 3)
-        return _recoloured(image, np.diag(gains), offsets)
+        return _recolour(image, np.diag(gains), offsets)
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ class Augmentation:
         """Return the augmentation of the GENIMA paper (appendices E and F).
 
         Torchvision's elastic transform shifts by alpha / 2 times uniform noise in -1..1 smoothed with sigma: with the
-        released alpha 80 and sigma 10 its standard deviation is this shift. The ranges of colours, which the paper
-        leaves open, are the diffusion agent's.
+        released alpha 80 and sigma 10 its standard deviation is this shift. The colour ranges,
+        which the paper does not specify, are the diffusion agent's.
         """
         shift = 80 / 2 / np.sqrt(3) / (2 * np.sqrt(np.pi) * 10)
         elastic, noise = Elastic((shift, shift), (10.0, 10.0)), Noise((5.0, 5.0))
@@ -140,7 +140,7 @@ class Augmentation:
 
     @classmethod
     def small(cls) -> Augmentation:
-        """Return the augmentation for a small diffusion model, which draws positions better than stripes."""
+        """Return the augmentation for a small diffusion model, whose positions are better than its stripes."""
         return cls((
             Elastic((0.2, 1.0), (1.5, 6.5)),
             Blur((0.3, 2.5)),
@@ -156,7 +156,7 @@ class Augmentation:
         return image
 
 
-def _recoloured(image: Image, colours: NDArray[np.float64], offset: NDArray[np.float64]) -> Image:
+def _recolour(image: Image, colours: NDArray[np.float64], offset: NDArray[np.float64]) -> Image:
     return np.asarray(cv2.transform(image, np.column_stack([colours, offset]).astype(np.float32)), np.uint8)
 
 

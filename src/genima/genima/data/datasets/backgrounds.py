@@ -1,4 +1,4 @@
-"""Random backgrounds, which make the controller rely on the spheres alone."""
+"""Random backgrounds, which make the controller rely on the spheres only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Backgrounds:
 
     def __init__(self, folder: Path | None = None) -> None:
         """Raises:
-        GenimaError: when there is no image below ``folder``, or a file that is named like one and is none.
+        GenimaError: for a folder without images, or an image file that cannot be read.
         """
         self._files: list[Path] = []
         if folder is not None:
@@ -30,7 +30,7 @@ class Backgrounds:
                 raise GenimaError(f"no images ({', '.join(sorted(_KINDS))}) in {folder}; choose another folder")
             for file in self._files:
                 if not cv2.haveImageReader(str(file)):  # looks at the first bytes only
-                    raise _unreadable(file)
+                    raise _read_error(file)
 
     def __call__(self, rng: np.random.Generator, size: int) -> Image:
         """Return a background (size, size, 3).
@@ -43,7 +43,7 @@ class Backgrounds:
         file = self._files[rng.integers(len(self._files))]
         image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
         if image is None:
-            raise _unreadable(file)
+            raise _read_error(file)
         h, w = image.shape[:2]
         side = int(np.ceil(min(h, w) * rng.uniform(_SMALLEST_CROP, 1)))
         top, left = rng.integers(h - side + 1), rng.integers(w - side + 1)
@@ -52,7 +52,7 @@ class Backgrounds:
         return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), np.uint8)
 
 
-def _unreadable(file: Path) -> GenimaError:
+def _read_error(file: Path) -> GenimaError:
     return GenimaError(f"background {file}: not readable as an image; repair or remove it")
 
 
@@ -63,11 +63,11 @@ def random_background(rng: np.random.Generator, size: int) -> Image:
     if kind == 0:
         texture = np.full((size, size, 3), _colour(rng), np.float32)
     elif kind == 1:  # a gradient between four random corners
-        texture = _grown(np.array([_colour(rng) for _ in range(4)]).reshape(2, 2, 3), size)
+        texture = _enlarge(np.array([_colour(rng) for _ in range(4)]).reshape(2, 2, 3), size)
     elif kind == 2:  # noise of several grains
         texture = np.zeros((size, size, 3), np.float32)
         for weight, cells in zip(rng.dirichlet(np.ones(3)), rng.integers(3, size // 2, 3), strict=True):
-            texture += float(weight) * _grown(rng.uniform(0, 255, (cells, cells, 3)), size)
+            texture += float(weight) * _enlarge(rng.uniform(0, 255, (cells, cells, 3)), size)
     else:  # stripes or checks
         along = np.arange(size, dtype=np.float32)
         angle, period = rng.uniform(0, np.pi), rng.uniform(6, size / 2)
@@ -107,5 +107,5 @@ def _colour(rng: np.random.Generator) -> NDArray[np.float64]:
     return rng.uniform(0, 255, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0, 255))
 
 
-def _grown(cells: np.ndarray, size: int) -> np.ndarray:
+def _enlarge(cells: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(cells.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)

@@ -35,11 +35,11 @@ class Perturbation:
     target: float = 0.03  # rad, of the target joints: targets between and beyond the demos'
     far: float = 0.25  # of start and target in a share of the samples: anywhere (GENIMA paper, appendix J)
     far_share: float = 0.15
-    drawing: float = 0.015  # rad, of each drawn view on its own: generated views never agree exactly
+    view: float = 0.015  # rad, of each view separately: generated views never agree exactly
 
 
 class ControllerSample(NamedTuple):
-    """One controller sample."""
+    """Controller sample."""
 
     images: Tensor  # (views, H, W, 3) uint8, in tile order
     proprioception: Tensor  # (n + 1,) normalised joints, gripper's open fraction
@@ -75,7 +75,7 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
     ) -> None:
         """Without ``perturbation`` joints are as recorded; without ``augmentation`` targets are clean and opaque.
 
-        Padding is taken over from ``moments``, but for demos that end at rest: those go on resting.
+        Padding is that of ``moments``, except for demos that end at rest, whose last action continues.
         """
         self._moments, self._robot, self._spec, self._statistics = moments, robot, spec, statistics
         self._backgrounds, self._perturbation, self._augmentation = backgrounds, perturbation, augmentation
@@ -86,9 +86,9 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
     def __len__(self) -> int:
         return len(self._moments)
 
-    def __getitem__(self, visit: SampleIndex) -> ControllerSample:
-        rng = np.random.default_rng([self._seed, visit.sample])
-        moments, i = self._moments, visit.moment
+    def __getitem__(self, index: SampleIndex) -> ControllerSample:
+        rng = np.random.default_rng([self._seed, index.sample])
+        moments, i = self._moments, index.moment
         start, target, actions = moments.positions[i], moments.target[i], moments.actions[i]
         if self._perturbation:
             shift = self._displacements(rng, self._perturbation)
@@ -122,13 +122,13 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
         start: NDArray[np.float64],
     ) -> Image:
         if self._perturbation:
-            target = target + rng.normal(0, self._perturbation.drawing, len(target))
+            target = target + rng.normal(0, self._perturbation.view, len(target))
         opacity = rng.uniform(*self._augmentation.opacity) if self._augmentation else 1.0
         background = self._backgrounds(rng, self._spec.view_size)
-        drawn = draw_targets(
+        image = draw_targets(
             background, camera, self._robot, self._spec.appearance, target, gripper_open, start, opacity
         )
-        return self._augmentation(rng, drawn) if self._augmentation else drawn
+        return self._augmentation(rng, image) if self._augmentation else image
 
 
 def collate(samples: Sequence[ControllerSample]) -> ControllerBatch:

@@ -15,7 +15,7 @@ from genima.data.datasets.target_dataset import TargetDataset
 
 
 class DiffusionSample(NamedTuple):
-    """One sample, or a batch with a leading axis and a list of instructions."""
+    """Sample, or batch with a leading axis and a list of instructions."""
 
     condition: Tensor  # (H, W, 3) uint8, the observation
     target: Tensor  # (H, W, 3) uint8, with spheres
@@ -31,13 +31,13 @@ class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
     def __len__(self) -> int:
         return len(self._moments)
 
-    def moment(self, visit: SampleIndex) -> int:
+    def moment(self, index: SampleIndex) -> int:
         """Return the row of a sample in the rendered dataset."""
-        return int(self._moments[visit.moment])
+        return int(self._moments[index.moment])
 
-    def __getitem__(self, visit: SampleIndex) -> DiffusionSample:
-        i = self.moment(visit)
-        condition, target = self._targets.drawn(i)
+    def __getitem__(self, index: SampleIndex) -> DiffusionSample:
+        i = self.moment(index)
+        condition, target = self._targets.images(i)
         instruction = str(self._targets.moments.instruction[i])
         return DiffusionSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
 

@@ -16,7 +16,7 @@ from genima.control.jerk_limited_motion import minimum_jerk
 from genima.data.datasets.sample_index import TargetSamples
 from genima.robot.model import RobotModel
 
-_NEAREST, _HIGHEST = 0.3, 0.8  # m, of the tip from the base's axis and above the table: where work and cameras are
+_NEAREST, _HIGHEST = 0.3, 0.8  # m, of the tip from the base's axis and above the table: the cameras' workspace
 # Peaks of a minimum-jerk path of length 1 in time 1 (Flash and Hogan, 1985).
 _PEAK_VELOCITY, _PEAK_ACCELERATION = 15 / 8, 10 / np.sqrt(3)
 
@@ -36,11 +36,11 @@ def reach_samples(
     start, target = np.empty((0, n)), np.empty((0, n))
     while len(start) < count:
         q = rng.uniform(robot.position_min, robot.position_max, (4 * count, n))
-        way = rng.uniform(-1, 1, (len(q), n)) * rng.uniform(0, 1, (len(q), 1)) * farthest
-        fits = np.all((q + way >= robot.position_min) & (q + way <= robot.position_max), axis=1)
-        q, way = q[fits], way[fits]
-        fits = _in_workspace(robot, q) & _in_workspace(robot, q + way)
-        start, target = np.concatenate([start, q[fits]]), np.concatenate([target, (q + way)[fits]])
+        motion = rng.uniform(-1, 1, (len(q), n)) * rng.uniform(0, 1, (len(q), 1)) * farthest
+        fits = np.all((q + motion >= robot.position_min) & (q + motion <= robot.position_max), axis=1)
+        q, motion = q[fits], motion[fits]
+        fits = _in_workspace(robot, q) & _in_workspace(robot, q + motion)
+        start, target = np.concatenate([start, q[fits]]), np.concatenate([target, (q + motion)[fits]])
     start, target = start[:count], target[:count]
     progress = minimum_jerk(np.arange(1, horizon + 1) / horizon)[:, None]
     target_open = rng.random(count) < 0.5

@@ -1,4 +1,4 @@
-"""Render demos to a dataset of drawn targets: parquet shards for streaming and random access."""
+"""Rendering of demos to a dataset of drawn targets: parquet shards for streaming and random access."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from genima.types import Image
 MANIFEST = "manifest.json"
 SCHEMA = 1
 _OURS = re.compile(r"shard-.*|\.shard-.*\.part|\.manifest\.json\..*\.part|manifest\.json|\.cache|\.rank-\d+\.lock")
-_KEY = b"genima"  # of the note in a shard's footer
+_KEY = b"genima"  # of the metadata in a shard's footer
 # 4:4:4: chroma subsampling would remove the colour of small objects.
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
@@ -59,12 +59,12 @@ class RenderPlan:
 
     episodes: tuple[Path, ...]
     spec: PolicySpec
-    cameras: Mapping[str, Camera]  # by view, the virtual one's included where it is to be rendered
-    recorded: bool = False  # the cameras are those that the first demo was recorded with, as must be all
+    cameras: Mapping[str, Camera]  # by view, with the virtual one where it is rendered
+    recorded: bool = False  # the cameras are the first demo's recorded ones, which all demos must have
     episodes_per_shard: int = 8
     renderer: str = "raycast"
     on_fault: Literal["skip", "refuse"] = "skip"
-    unjudged: Literal["skip", "keep"] = "skip"  # demos without a judgement
+    unjudged: Literal["skip", "keep"] = "skip"  # demos without /success
     images: Literal["jpeg", "png"] = "jpeg"  # format of observations: JPEG of quality 95, or lossless PNG
 
     @property
@@ -78,7 +78,7 @@ class RenderPlan:
         return f"shard-{shard:05d}-of-{len(self.shards):05d}.parquet"
 
     def fingerprint(self) -> str:
-        """Return a hash of everything that decides the shards' content."""
+        """Return a hash of all inputs of the shards."""
         about = {
             "schema": SCHEMA,
             "spec": self.spec.to_dict(),
@@ -98,7 +98,7 @@ class RenderSummary:
 
     moments: int
     episodes: int
-    skipped: Mapping[str, str]  # why, by episode
+    skipped: Mapping[str, str]  # reason by episode
     missing: int  # shards left to other machines
 
     def __str__(self) -> str:
@@ -111,14 +111,14 @@ class RenderSummary:
 
 
 def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines: int = 1) -> RenderSummary:
-    """Render the shards that are missing in ``out``; when all are there, write the manifest with their checksums.
+    """Render the missing shards in ``out``; when all exist, write the manifest with their checksums.
 
     On several machines, each renders its share (``rank`` of ``machines``; Hugging Face's ``split_dataset_by_node``) of
     the same plan; the last one to finish, or a run over all shards, writes the manifest.
 
     Raises:
-        GenimaError: when ``out`` holds another dataset or anything else, another process of this ``rank`` writes it, a
-            demo is at fault and faults are refused, or none is left.
+        GenimaError: for other content in ``out``, another process of this ``rank``, a faulty demo where faults are
+            refused, and without usable demos.
     """
     _require_own_dataset(out)
     fingerprint = plan.fingerprint()
@@ -127,10 +127,10 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
 
 
 def _require_own_dataset(out: Path) -> None:
-    """Check that a folder is new, or holds a dataset of drawn targets, finished or not, and nothing else.
+    """Check that a folder is new, or contains only a dataset of drawn targets, finished or not.
 
     Raises:
-        GenimaError: when it holds anything else.
+        GenimaError: for other content.
     """
     if not out.exists() and not out.is_symlink():
         return
@@ -147,22 +147,22 @@ def _require_own_dataset(out: Path) -> None:
 def _render(plan: RenderPlan, fingerprint: str, out: Path, processes: int, rank: int, machines: int) -> RenderSummary:
     present = {path.name: _read_shard_metadata(path) for path in sorted(out.glob("shard-*.parquet"))}
     if any(note["fingerprint"] != fingerprint for note in present.values()):
-        raise _another(out)
+        raise _dataset_error(out)
     if not present and (out / MANIFEST).exists() and _fingerprint(out) != fingerprint:
-        raise _another(out)
-    every = datasets.Dataset.from_dict({"shard": list(range(len(plan.shards)))})
-    mine = [int(shard) for shard in split_dataset_by_node(every, rank, machines)["shard"]]
-    todo = [shard for shard in mine if plan.shard_name(shard) not in present]
-    if todo:
+        raise _dataset_error(out)
+    all_shards = datasets.Dataset.from_dict({"shard": list(range(len(plan.shards)))})
+    own_shards = [int(shard) for shard in split_dataset_by_node(all_shards, rank, machines)["shard"]]
+    missing = [shard for shard in own_shards if plan.shard_name(shard) not in present]
+    if missing:
         (out / MANIFEST).unlink(missing_ok=True)
-        _render_all(plan, todo, out, processes)
+        _render_all(plan, missing, out, processes)
     notes = {
         name: _read_shard_metadata(out / name)
         for name in map(plan.shard_name, range(len(plan.shards)))
         if (out / name).exists()
     }
     if any(note["fingerprint"] != fingerprint for note in notes.values()):  # another machine's, of another plan
-        raise _another(out)
+        raise _dataset_error(out)
     skipped = {episode: reason for note in notes.values() for episode, reason in note["skipped"].items()}
     summary = RenderSummary(
         sum(note["moments"] for note in notes.values()),
@@ -171,21 +171,23 @@ def _render(plan: RenderPlan, fingerprint: str, out: Path, processes: int, rank:
         len(plan.shards) - len(notes),
     )
     if plan.on_fault == "refuse" and (faulty := [e for e, why in skipped.items() if why not in _NOT_SUCCESSFUL]):
-        raise GenimaError(f"{out} was rendered without demos with faults: {faulty[0]}: {skipped[faulty[0]]}")
+        raise GenimaError(
+            f"dataset {out}: rendered without faulty demos ({faulty[0]}: {skipped[faulty[0]]}); use --on-fault skip"
+        )
     if not summary.missing:
         if not summary.moments:
             reasons = "; ".join(f"{episode}: {reason}" for episode, reason in list(skipped.items())[:3])
-            raise GenimaError(f"no demo is left to train on: {reasons}")
+            raise GenimaError(f"dataset {out}: no usable demo ({reasons}); record others")
         _write_manifest(plan, out, notes, summary)
     return summary
 
 
-def _another(out: Path) -> GenimaError:
-    return GenimaError(f"{out} holds another dataset (other demos, cameras or appearance); choose another folder")
+def _dataset_error(out: Path) -> GenimaError:
+    return GenimaError(f"dataset {out}: other demos, cameras or appearance than this run's; choose another folder")
 
 
 def _fingerprint(out: Path) -> Any:
-    return read_json(out / MANIFEST, "manifest")["fingerprint"]  # a dictionary: _require_ours
+    return read_json(out / MANIFEST, "manifest")["fingerprint"]  # a dictionary: _require_own_dataset
 
 
 def _write_manifest(
@@ -238,7 +240,7 @@ def _read_shard_metadata(shard: Path) -> dict[str, Any]:
         raise GenimaError(f"{shard}: damaged or of another dataset; remove it and run the same command again") from None
 
 
-# --------------------------------------------------------------------------------------------------- in processes
+# ----------------------------------------------------------------------------------------------------- workers
 
 
 def _render_all(plan: RenderPlan, shards: Sequence[int], out: Path, processes: int) -> None:
@@ -271,7 +273,7 @@ def _render_shard(shard: int) -> list[str]:
         for folder in plan.shards[shard]:
             try:
                 require_episode_robot(folder, robot)
-                rows = _rows(Episode.load(folder, robot, set(plan.cameras) - {VIRTUAL}), plan, robot, virtual)
+                rows = _render_rows(Episode.load(folder, robot, set(plan.cameras) - {VIRTUAL}), plan, robot, virtual)
             except EpisodeError as error:
                 if plan.on_fault == "refuse":
                     raise
@@ -292,7 +294,9 @@ class _UnsuccessfulError(Exception):
     pass
 
 
-def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: VirtualView | None) -> list[dict[str, Any]]:
+def _render_rows(
+    episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: VirtualView | None
+) -> list[dict[str, Any]]:
     if episode.success is None and plan.unjudged == "skip":
         raise _UnsuccessfulError(_UNJUDGED)
     if episode.success is False:
@@ -337,14 +341,14 @@ def _rows(episode: Episode, plan: RenderPlan, robot: RobotModel, virtual: Virtua
 
 
 def _undistorters(episode: Episode, plan: RenderPlan) -> dict[str, Undistorter]:
-    """Return the undistorters of a demo's views, by the calibrations that its targets are drawn with.
+    """Return the undistorters of a demo's views, for the calibrations of its targets.
 
     A dataset has one calibration of each view: it defines the targets that the controller learns from, and the
     checkpoint is checked against it.
 
     Raises:
-        EpisodeError: when it was recorded with another calibration than the others, and when a camera's images, or
-            what its driver said of its lens, do not fit its calibration.
+        EpisodeError: for a recorded calibration that differs from the others', and for images or a camera_info that
+            do not fit the calibration.
     """
     recorded = EpisodeCameras.of(episode.folder, plan.cameras)
     undistorters = {view: Undistorter(camera) for view, camera in plan.cameras.items()}

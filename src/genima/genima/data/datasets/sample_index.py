@@ -1,4 +1,4 @@
-"""Training samples of demos: observation, measured joints, target and action chunk."""
+"""Training samples of demos, and their indices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class SampleIndex(NamedTuple):
-    """Index of a sample and its running number in the training, from which its randomness follows."""
+    """Index of a sample, and its running number in the training, which seeds its randomness."""
 
     moment: int
     sample: int
@@ -26,7 +26,7 @@ class TargetSamples:
     positions: NDArray[np.float64]  # (N, n) rad, measured
     gripper: NDArray[np.float64]  # (N,) measured open fraction
     target: NDArray[np.float64]  # (N, n) rad, measured K steps later, or at the episode's end
-    target_open: NDArray[np.bool_]  # (N,) whether the gripper is to be open then
+    target_open: NDArray[np.bool_]  # (N,) gripper open at the target
     actions: NDArray[np.float64]  # (N, K, n) rad, commanded after the moment
     action_gripper: NDArray[np.float64]  # (N, K) commanded open fraction
     padding: NDArray[np.bool_]  # (N, K) true past the episode's end

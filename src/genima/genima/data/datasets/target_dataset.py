@@ -30,7 +30,7 @@ from genima.types import Image
 
 _MAX_TEXT = 1000  # characters
 _RENDER_AGAIN = "remove it and run ./genima render again"
-_CACHE = ".cache"  # in the dataset's folder: the shards unpacked for access at random
+_CACHE = ".cache"  # in the dataset's folder: the shards unpacked for random access
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class TargetDataset:
     """N samples with their observations and target spheres."""
 
     folder: Path
-    spec: PolicySpec  # its views are those that a tile is made of
+    spec: PolicySpec  # with the views of a tile
     cameras: Mapping[str, Camera]  # of every rendered view, as calibrated
     moments: TargetSamples
-    fingerprint: str  # of what was rendered
+    fingerprint: str  # of the rendering
     _rows: Mapping[str, datasets.Dataset]  # observation and spheres, of the tile's views in its order
 
     @classmethod
     def load(cls, folder: Path, views: Sequence[str] | None = None, verify: bool = False) -> TargetDataset:
-        """Open a folder that ``./genima render`` has filled.
+        """Open an output folder of ``./genima render``.
 
         Args:
             views: one to six of the rendered views, in tile order; None: as rendered.
@@ -84,7 +84,7 @@ class TargetDataset:
         """Return the tiled layer of spheres (rows s, columns s, 4), transparent elsewhere."""
         return tile(self._images(i, "spheres"), self.spec.views)
 
-    def drawn(self, i: int) -> tuple[Image, Image]:
+    def images(self, i: int) -> tuple[Image, Image]:
         """Return the observation and the drawn target (rows s, columns s, 3) of sample i."""
         observation = self.observation(i)
         return observation, composite(observation, self.spheres(i))
@@ -110,7 +110,7 @@ class ManifestSchema(FileSchema):
     version: Annotated[Literal[1], Field(alias="schema")]
     fingerprint: Text
     spec: dict[str, Any]  # of DrawingSpec.to_dict
-    cameras: Annotated[dict[Text, CalibrationSchema], Field(min_length=4, max_length=64)]
+    cameras: Annotated[dict[Text, CalibrationSchema], Field(min_length=1, max_length=64)]
     moments: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     episodes: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     skipped: dict[str, str]
@@ -127,7 +127,7 @@ class ManifestSchema(FileSchema):
 
 
 def _unpack(files: Sequence[Path], features: datasets.Features, cache: Path) -> datasets.Dataset:
-    """Return the rows of shards for access at random, unpacked once into a folder.
+    """Return the rows of shards for random access, unpacked once into a folder.
 
     Raises:
         GenimaError: for other columns than a dataset's, damage, and a folder that cannot be written.
@@ -135,11 +135,11 @@ def _unpack(files: Sequence[Path], features: datasets.Features, cache: Path) -> 
     expected = features.arrow_schema
     for file in files:
         try:
-            there = pq.read_schema(file)
+            schema = pq.read_schema(file)
         except (OSError, ValueError) as error:  # Arrow's errors are among them
             raise GenimaError(f"shard {file}: damaged ({shorten(str(error), 200)}); {_RENDER_AGAIN}") from None
-        if not there.equals(expected):
-            odd = [f.name for f in expected if f.name not in there.names or there.field(f.name).type != f.type]
+        if not schema.equals(expected):
+            odd = [f.name for f in expected if f.name not in schema.names or schema.field(f.name).type != f.type]
             raise GenimaError(
                 f"shard {file}: other columns than {MANIFEST} says ({shorten(', '.join(odd))}); {_RENDER_AGAIN}"
             )

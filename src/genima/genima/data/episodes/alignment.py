@@ -7,14 +7,14 @@ Cameras, joint states and commands of a demo have rates and phases of their own:
     joint states   | | | | | | | | | | | | | | | | | | |  the two around the moment, linearly
     commands         |    |    |    |    |    |    |      the last one before the next moment
 
-Moments are stamps of images and no even grid: so at least one view and the joints are exact at each, every image of
-that view is used once, and a recording whose topics already share their stamps stays what it is. The slowest view
-gives them, as every other view has an image within half a period then, give or take its jitter: never further away
-than three quarters of a period, or an image would be missing there.
+Moments are stamps of images, not an even grid: at least one view and the joints are exact at each, every image of that
+view is used once, and a recording with common stamps stays unchanged. They are the stamps of the slowest view, as every
+other view then has an image within half a period, plus jitter: at most three quarters of a period away, unless an image
+is missing.
 
 Where one image of a view was lost, the sample is kept with the nearest image of that view, one period too old or too
-new: the alternative is to lose the whole demo. Samples before all topics have started, and after the first has ended,
-are left out. A longer gap in between is a fault.
+new: the alternative is to lose the whole demo. Samples before the start of the last topic and after the end of the
+first are dropped. A longer gap in between is a fault.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from genima.data.episodes.errors import EpisodeError
 
 LOST = 1.5  # periods: a message is missing in a longer gap
 TWO_LOST = 2.5  # periods: more than one is
-_SPARSE = 4.0  # periods of the moments: joint states or commands further apart tell too little of the motion
-_LATE = 1.0  # s: how much later than the first a topic may start, and earlier than the last end
+_SPARSE = 4.0  # periods of the moments: larger gaps of joint states or commands do not determine the motion
+_LATE = 1.0  # s: largest difference of the topics' starts, and of their ends
 _MIN_SAMPLES = 3  # moments of an episode
 
 
@@ -64,7 +64,7 @@ class Alignment(NamedTuple):
 
     times: NDArray[np.float64]  # (T,) s since the episode's start
     images: dict[str, NDArray[np.intp]]  # by view, (T,) index of its image
-    commands: NDArray[np.intp]  # (T,) index of the command that is in force until the next moment
+    commands: NDArray[np.intp]  # (T,) index of the active command until the next moment
 
 
 def align(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Alignment:
@@ -78,8 +78,8 @@ def align(views: Mapping[str, Stream], joints: Stream, commands: Stream) -> Alig
         commands: commanded joints.
 
     Raises:
-        EpisodeError: when stamps repeat or go back, when images, joint states or commands are missing in between,
-            when a camera or the joint states start late or end early, and when hardly any moment remains.
+        EpisodeError: for stamps that repeat or go back, gaps of images, joint states or commands, a camera or joint
+            states that start late or end early, and too few moments.
     """
     for found in find_faults(views, joints, commands):
         raise found[0]
@@ -115,7 +115,7 @@ def find_faults(views: Mapping[str, Stream], joints: Stream, commands: Stream) -
     """Return all faults of stamps that prevent :func:`align`.
 
     Yields:
-        Faults of one kind on one topic, by time. Where stamps repeat or go back, nothing else is looked for.
+        Faults of one kind on one topic, by time. Where stamps repeat or go back, other faults are not searched.
     """
     streams = [*views.values(), joints, commands]
     if disordered := [found for stream in streams if (found := _order_faults(stream))]:

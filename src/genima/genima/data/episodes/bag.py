@@ -36,7 +36,7 @@ JOINT_COMMAND = "/joint_command"
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
 _DEFINITION_BYTES = 1 << 18  # of a type, in a bag
-_TIME_TOLERANCE = 10**9  # ns: metadata.yaml may differ by as much from the times of the messages
+_TIME_TOLERANCE = 10**9  # ns between metadata.yaml and the times of the messages
 _TYPES = {
     TASK: "std_msgs/msg/String",
     SUCCESS: "std_msgs/msg/Bool",
@@ -79,13 +79,13 @@ def view_of(topic: str) -> str | None:
     return match["view"] if match else None
 
 
-def image_topic(spoken: Collection[str], view: str) -> str:
+def image_topic(published: Collection[str], view: str) -> str:
     """Return the image topic of a view that has messages; of two recordings, the smaller one."""
-    return compressed_topic(view) if compressed_topic(view) in spoken else raw_topic(view)
+    return compressed_topic(view) if compressed_topic(view) in published else raw_topic(view)
 
 
 def has_header(fields: Typesdict, msgtype: str) -> bool:
-    """Return whether messages of a type begin with a header, as all do that say when they were taken.
+    """Return whether messages of a type begin with a header.
 
     Args:
         fields: fields of types by name, such as ``Typestore.fielddefs``.
@@ -113,14 +113,14 @@ class BagMessage(NamedTuple):
 class BagReader:
     """Reader of a bag, message by message; only a few chunks are in memory.
 
-    What the files hold is compared with what metadata.yaml promises. A topic whose type is not known, or not as ROS 2
-    Jazzy has it, is no fault of the bag: it is in ``unread``, and its messages can be copied but not understood.
+    The files' content is compared with metadata.yaml. A topic of an unknown type, or one that differs from ROS 2
+    Jazzy's, is no fault of the bag: it is in ``unread``, and its messages can be copied but not deserialized.
 
     Attributes:
         types: of the messages, by topic.
         topics: as the files describe them, by name; without a definition in the bag, with that of ROS 2 Jazzy.
         counts: messages by topic.
-        unread: why a topic cannot be understood, by topic.
+        unread: reason why a topic cannot be deserialized, by topic.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -131,11 +131,11 @@ class BagReader:
         self.unread: dict[str, str] = {}
 
     def __enter__(self) -> BagReader:
-        """Open it.
+        """Open the bag.
 
         Raises:
-            EpisodeError: for a bag that cannot be read or is not what its metadata.yaml promises, and when a topic
-                that has a meaning is of another type.
+            EpisodeError: for a bag that cannot be read or differs from its metadata.yaml, and a known topic of another
+                type.
         """
         with contextlib.ExitStack() as stack:
             with _reading(self._folder):
@@ -159,7 +159,7 @@ class BagReader:
         """Yield the messages of some topics, in the order of their recording.
 
         Raises:
-            EpisodeError: when a file is damaged there, or does not hold what it says.
+            EpisodeError: for a damaged file, or other counts than its index has.
         """
         found = {topic: 0 for topic in topics if topic in self.types}
         with _reading(self._folder):
@@ -178,7 +178,7 @@ class BagReader:
         """Return the deserialized message.
 
         Raises:
-            EpisodeError: when it is damaged, or its topic cannot be understood.
+            EpisodeError: for a damaged message, or a topic that cannot be deserialized.
         """
         if message.topic in self.unread:
             raise EpisodeError(self._folder, self.unread[message.topic], message.topic)
@@ -233,7 +233,7 @@ class BagReader:
             self._refuse(f"no {METADATA}" if not (self._folder / METADATA).exists() else str(error))
 
     def _describe(self) -> None:
-        """Merge the topics of all files, and find out which can be understood."""
+        """Merge the topics of all files, and find those that can be deserialized."""
         self._stamped: set[str] = set()
         for file in self._files:
             for topic in file.topics:
@@ -256,9 +256,9 @@ class BagReader:
         self._stamped -= self.unread.keys()
 
     def _compare(self, information: Information) -> None:
-        promised = information.counts
-        for name in sorted(promised.keys() | self.counts.keys()):
-            wanted, found = promised.get(name, 0), self.counts.get(name, 0)
+        listed_counts = information.counts
+        for name in sorted(listed_counts.keys() | self.counts.keys()):
+            wanted, found = listed_counts.get(name, 0), self.counts.get(name, 0)
             if wanted != found:
                 self._refuse(f"{name}: {METADATA} lists {wanted} messages, the files hold {found}")
         for each in (topic.topic_metadata for topic in information.topics_with_message_count):
@@ -275,7 +275,7 @@ class BagReader:
 
 
 def read_messages(folder: Path) -> dict[str, list[Any]]:
-    """Return the messages of every topic named here, in the order of their recording; none for a silent topic.
+    """Return the messages of every topic named here, in the order of their recording; empty topics included.
 
     Raises:
         EpisodeError: for a bag that cannot be read, and a topic of another type.
@@ -304,7 +304,7 @@ def message_fields(topic: Topic) -> Typesdict:
     """Return the fields of a topic's type and its nested types, by the bag's definitions or by Jazzy's.
 
     Raises:
-        GenimaError: for a type that is not known, or known otherwise than the bag has it.
+        GenimaError: for a type that is unknown, or differs from the bag's definition.
     """
     ours = types().fielddefs
     if topic.encoding != "cdr":
@@ -326,7 +326,7 @@ def message_fields(topic: Topic) -> Typesdict:
 
 
 def with_definition(topic: Topic) -> Topic:
-    """Return a topic of a type that ROS 2 Jazzy has, with the definition that it has there."""
+    """Return a topic with ROS 2 Jazzy's definition of its type."""
     text, _ = types().generate_msgdef(topic.msgtype, ros_version=2)
     notes = {**topic.notes, TYPE_HASH: topic.notes.get(TYPE_HASH) or types().hash_rihs01(topic.msgtype)}
     return topic._replace(schema="ros2msg", definition=text.encode(), notes=notes)
@@ -334,7 +334,7 @@ def with_definition(topic: Topic) -> Topic:
 
 @cache
 def _parsed(msgtype: str, definition: bytes) -> Typesdict:
-    """Parse a definition: a list of types and names, of which no code is made."""
+    """Parse a definition into types and names, without generating code."""
     if len(definition) > _DEFINITION_BYTES:
         raise GenimaError(f"a definition of {msgtype} of {len(definition)} bytes")
     try:
@@ -356,14 +356,14 @@ def unpack_file(path: Path, place: Path) -> Path:
     limit = path.stat().st_size * EXPANSION + ALLOWANCE
     room = shutil.disk_usage(place).free - ALLOWANCE
     size = 0
-    by_hand = f"zstd -d {shlex.quote(str(path))} && ./genima episodes repair {shlex.quote(str(path.parent))}"
+    command = f"zstd -d {shlex.quote(str(path))} && ./genima episodes repair {shlex.quote(str(path.parent))}"
     try:
         with open(path, "rb") as file, open(out, "wb") as unpacked:
             reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
             while data := reader.read(1 << 20):
                 size += len(data)
                 if size > min(limit, room):
-                    raise GenimaError(f"{path.name}: unpacks to more than {size - len(data)} bytes; try: {by_hand}")
+                    raise GenimaError(f"{path.name}: unpacks to more than {size - len(data)} bytes; try: {command}")
                 unpacked.write(data)
     except zstandard.ZstdError as error:
         raise GenimaError(f"{path.name}: damaged ({' '.join(str(error).split())})") from None

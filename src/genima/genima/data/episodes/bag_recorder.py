@@ -1,4 +1,4 @@
-"""Non-blocking recorder of serialized messages; a crash costs the last second at most."""
+"""Non-blocking recorder of serialized messages; a crash loses at most the last second."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from genima.data.episodes.metadata import (
 from genima.errors import GenimaError
 from genima.io.files import atomic_write
 
-_RATE_FLUSHES = 5  # the rate is that since so many flushes ago
+_RATE_FLUSHES = 5  # flushes over which the rate is averaged
 
 
 @dataclass(frozen=True)
 class TopicStatistics:
     """Counts of a topic's messages."""
 
-    messages: int  # taken, and not lost since
+    messages: int  # accepted and not lost
     bytes: int  # of these
-    dropped: int  # not taken as the queue was full, or lost when the recording stopped by itself
-    megabytes_per_second: float  # lately
+    dropped: int  # rejected by a full queue, or lost when the recording failed
+    megabytes_per_second: float  # current rate
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Statistics:
     seconds: float  # since it started
     queue_bytes: int  # waiting for the disk
     slowest_flush: float  # s
-    stopped: str | None  # why it stopped by itself
+    stopped: str | None  # reason for a stop on a failure
 
     @property
     def messages(self) -> int:
@@ -94,12 +94,12 @@ class _File:
     """MCAP file being written; one thread at a time may use it."""
 
     def __init__(self, path: Path, chunk_bytes: int) -> None:
-        self.chunk: list[_Message] = []  # in work: not yet with the operating system
+        self.chunk: list[_Message] = []  # current chunk: not yet written to the operating system
         self.first_ns: int | None = None
         self.last_ns: int | None = None
         self.slowest_sync = 0.0  # s
         self._stream = open(path, "xb")
-        # Chunks are ended here, not by the library: what a failed write costs is then known.
+        # Chunks are ended here, not by the library: the loss of a failed write is then known.
         self._writer = start_file(self._stream, "none", sys.maxsize)
         self._chunk_size, self._chunk_bytes = 0, chunk_bytes
         self._schemas: dict[tuple[str, str, bytes], int] = {}  # their numbers in the file
@@ -118,7 +118,7 @@ class _File:
         )
 
     def add(self, message: _Message) -> None:
-        """Put a message into the chunk in work, and end that when it is full."""
+        """Add a message to the current chunk, and end a full one."""
         self.chunk.append(message)
         self._chunk_size += len(message.data)
         self._unsynced = True
@@ -129,7 +129,7 @@ class _File:
             self._end_chunk()
 
     def flush(self) -> None:
-        """Wait until all is on the disk, where a power cut cannot lose it."""
+        """Sync all data to the disk, where it survives a power cut."""
         if self._unsynced:
             start = time.monotonic()
             self._end_chunk()
@@ -180,17 +180,17 @@ class BagRecorder:
 
         Args:
             folder: the bag's name when it is complete.
-            definitions: texts of .msg files by type (``package/msg/Name``), for types that ROS 2 does not bring.
-            flush_seconds: older data is on the disk, as far as the disk keeps up; infinite: only full chunks are
+            definitions: texts of .msg files by type (``package/msg/Name``), for types that are not part of ROS 2.
+            flush_seconds: s between syncs to the disk; infinite: only full chunks are
             written, and equal messages make equal files.
-            queue_bytes: how much may wait for the disk.
-            reserve_bytes: the recording stops, whole, when the disk has less room left; looked at with every flush.
+            queue_bytes: limit of the queue for the disk.
+            reserve_bytes: free space below which the recording is completed and stops; checked at every flush.
             chunk_bytes: a chunk ends when it holds more.
-            replace: the recording can be made anew: it takes the place of an unfinished one of that kind.
+            replace: the recording can be repeated: it replaces an unfinished one of that kind.
 
         Raises:
-            GenimaError: when the bag exists, is being recorded or was left unfinished, when there is no room or no
-                right to write it, and for a definition that cannot be read.
+            GenimaError: for an existing, running or unfinished recording, without space or permission, and for an
+                invalid definition.
         """
         self._folder, self._partial = folder, folder.parent / PARTIAL / folder.name
         self._types = _typestore(definitions or {})
@@ -198,11 +198,11 @@ class BagRecorder:
         _refuse_existing(folder)
         self._lock = claim(self._partial, replace)
         try:
-            _refuse_existing(folder)  # it may just have been finished
+            _refuse_existing(folder)  # it may have been finished meanwhile
             if (shortage := self._space_problem()) is not None:
                 raise GenimaError(f"cannot record {folder}: {shortage}")
             self._path = self._partial / f"{folder.name}.mcap"
-            self._file = _File(self._path, chunk_bytes)  # the writer thread's own, until that ends
+            self._file = _File(self._path, chunk_bytes)  # used by the writer thread only, until it ends
             for place in (self._partial, self._partial.parent, folder.parent):
                 sync_folder(place)
         except BaseException as error:
@@ -247,11 +247,10 @@ class BagRecorder:
         Args:
             topic: its full name.
             msgtype: its type, ``package/msg/Name``.
-            qos: how it is offered, or the text that rosbag2 stores about that.
+            qos: offered QoS, or its text in rosbag2.
 
         Raises:
-            GenimaError: for a topic that is there already, an unknown type, a text that says no QoS, and when the
-                recording has stopped.
+            GenimaError: for an existing topic, an unknown type, an invalid QoS text, and a stopped recording.
         """
         text = str(qos)
         qos_profiles(text)
@@ -264,10 +263,10 @@ class BagRecorder:
         self.copy_topic(Topic(topic, msgtype, "cdr", {QOS: text, TYPE_HASH: hashed}, "ros2msg", definition.encode()))
 
     def copy_topic(self, topic: Topic) -> None:
-        """Add a topic of another bag, as it is there, before its first message.
+        """Add a topic of another bag unchanged, before its first message.
 
         Raises:
-            GenimaError: for a topic that is there already, and when the recording has stopped.
+            GenimaError: for an existing topic, and a stopped recording.
         """
         with self._mutex:
             self._require_running()
@@ -285,12 +284,12 @@ class BagRecorder:
         Args:
             topic: one that was added.
             cdr: the serialized message.
-            log_ns: when it was received, ns.
-            publish_ns: when it was sent, ns; None: the same.
-            wait: for room in the queue, rather than drop the message and count it.
+            log_ns: time of reception, ns.
+            publish_ns: time of publication, ns; None: the same.
+            wait: wait for space in the queue instead of dropping and counting the message.
 
         Raises:
-            GenimaError: for an unknown topic or an impossible time, and when the recording has stopped.
+            GenimaError: for an unknown topic, an invalid time, and a stopped recording.
         """
         publish_ns = log_ns if publish_ns is None else publish_ns
         if not (0 <= log_ns < 1 << 63 and 0 <= publish_ns < 1 << 63):
@@ -333,16 +332,16 @@ class BagRecorder:
         """Write queued messages, complete the bag and rename it; also after a stop for lack of space.
 
         Raises:
-            GenimaError: when that fails, when writing failed before, or when the recording is over; what was written
-                stays in ``PARTIAL`` then, to be repaired.
+            GenimaError: when writing fails or failed before, and for a recording that is over; the data stays in
+                ``PARTIAL`` for a repair.
         """
         if self._closed:
-            raise GenimaError(f"the recording of {self._folder} is over")
+            raise GenimaError(f"recording {self._folder}: over; start another")
         try:
             self._end_thread()
             if self._failed:
                 raise GenimaError(self._stopped)
-            for added in self._topics.values():  # some may have waited when the recording stopped
+            for added in self._topics.values():  # some may be queued when the recording stopped
                 self._file.add_topic(added)
             counts = {topic: tally.messages for topic, tally in self._tallies.items()}
             content = FileContent(self._path.name, sum(counts.values()), self._file.first_ns, self._file.last_ns)
@@ -372,7 +371,7 @@ class BagRecorder:
         """End the recording and remove it, unless it was finished.
 
         Raises:
-            GenimaError: when another recorder has taken over what this one left.
+            GenimaError: when another recorder has taken over the unfinished recording.
         """
         if self._closed:
             if self._named or not self._partial.exists():
@@ -396,7 +395,7 @@ class BagRecorder:
         if self._stopped is not None:
             raise GenimaError(self._stopped)
         if self._closing:
-            raise GenimaError(f"the recording of {self._folder} is over")
+            raise GenimaError(f"recording {self._folder}: over; start another")
 
     def _end_thread(self) -> None:
         with self._mutex:
@@ -422,11 +421,11 @@ class BagRecorder:
             self._flush()
         except OSError as error:
             self._stop(f"cannot write {self._path}: {error.strerror}", failed=True)
-        except Exception as error:  # every error must reach the recording thread's owner
+        except Exception as error:  # every error is reported to the owner
             self._stop(f"cannot write {self._path}: {' '.join(str(error).split())}", failed=True)
 
     def _next(self, due: float) -> _Message | Topic | None:
-        """Return the next item to write; None when nothing comes until ``due``, or at the end."""
+        """Return the next item to write; None without one until ``due``, or at the end."""
         with self._mutex:
             if not self._queue and not self._closing:
                 wait = due - time.monotonic()
@@ -460,7 +459,7 @@ class BagRecorder:
             self._room.notify_all()
 
     def _space_problem(self) -> str | None:
-        """Return the problem of the free disk space; empty without one."""
+        """Return the problem of the free disk space; None without one."""
         if self._reserve_bytes <= 0:
             return None
         free = shutil.disk_usage(self._partial).free

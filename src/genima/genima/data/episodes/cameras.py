@@ -1,4 +1,4 @@
-"""Cameras of a demo: calibrations in use and published intrinsics."""
+"""Cameras of a demo: calibrations and published intrinsics."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ class EpisodeCameras:
             EpisodeError: when the bag cannot be read, and for a camera that is malformed or implausible.
         """
         with BagReader(folder) as bag:
-            there = {view for topic in bag.types if (view := view_of(topic)) is not None}
-            views = sorted(there if wanted is None else there & set(wanted))
-            said: dict[str, Any] = {}
+            recorded = {view for topic in bag.types if (view := view_of(topic)) is not None}
+            views = sorted(recorded if wanted is None else recorded & set(wanted))
+            messages: dict[str, Any] = {}
             topics = {topic for view in views for topic in (calibration_topic(view), camera_info_topic(view))}
             topics = {topic for topic in topics if bag.counts.get(topic)}
             for message in bag.messages(topics):
-                if message.topic not in said:
-                    said[message.topic] = bag.deserialize(message)
-                if len(said) == len(topics):
+                if message.topic not in messages:
+                    messages[message.topic] = bag.deserialize(message)
+                if len(messages) == len(topics):
                     break
         calibrated, lenses = dict[str, Camera](), dict[str, CameraIntrinsics]()
         for view in views:
             try:
-                if text := said.get(topic := calibration_topic(view)):
+                if text := messages.get(topic := calibration_topic(view)):
                     camera = CameraCalibration.from_dict(view, parse_yaml(text.data, "calibration")).camera
                     require_plausible(camera, "calibration")
                     calibrated[view] = camera
-                if (info := said.get(topic := camera_info_topic(view))) and np.any(info.k):
+                if (info := messages.get(topic := camera_info_topic(view))) and np.any(info.k):
                     lens = CameraIntrinsics.from_camera_info(
                         info.width, info.height, info.distortion_model, info.d, info.k
                     )

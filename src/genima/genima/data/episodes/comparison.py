@@ -1,4 +1,4 @@
-"""Comparison of an existing demo with the one that a command would write."""
+"""Comparison of an existing demo with the demo that a command would write."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def is_demo_of(folder: Path, robot: RobotModel, instruction: str, moments: Seque
         if bag.counts.get(JOINT_STATES) != len(moments):
             return False
         for message in bag.messages({TASK, JOINT_STATES}):
-            understood = bag.deserialize(message)
+            content = bag.deserialize(message)
             if message.topic == TASK:
-                words.append(understood.data)
+                words.append(content.data)
             else:
-                found.append(understood.position)
+                found.append(content.position)
     expected = [np.append(each.positions, robot.gripper_position(each.gripper)) for each in moments]
     return words == [instruction] and all(map(np.array_equal, found, expected))
 

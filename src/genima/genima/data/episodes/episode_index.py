@@ -34,16 +34,16 @@ class EpisodeIndex:
     """Demo without its images."""
 
     folder: Path
-    types: Mapping[str, str]  # of the messages, by topic, those without messages included
-    counts: Mapping[str, int]  # of the messages, by topic as there
+    types: Mapping[str, str]  # of the messages, by topic, also of empty topics
+    counts: Mapping[str, int]  # of the messages, by topic
     start_ns: int  # the episode's start: the first stamp of its images, joint states and commands
-    streams: Mapping[str, Stream]  # those with headers and messages; joints have theirs, others none
-    delays: Mapping[str, NDArray[np.float64]]  # by topic as there, (N,) s from its stamp until it was recorded
-    words: Mapping[str, str]  # the last of each topic of text
+    streams: Mapping[str, Stream]  # of non-empty topics with headers; messages only of joints
+    delays: Mapping[str, NDArray[np.float64]]  # by topic, (N,) s from stamp to recording
+    words: Mapping[str, str]  # last text of each text topic
     tasks: tuple[str, ...]  # different instructions
     success: bool | None  # None: not judged
     first_images: Mapping[str, Any]  # a message by topic
-    unread: Mapping[str, str]  # why an unused topic cannot be decoded
+    unread: Mapping[str, str]  # reason why a topic cannot be deserialized
 
     @cached_property
     def views(self) -> dict[str, str]:
@@ -54,14 +54,14 @@ class EpisodeIndex:
     @property
     def seconds(self) -> float:
         """Return the time from the first to the last stamp of images, joint states and commands."""
-        return max((s.times.max() for s in _is_required(self.streams).values()), default=0.0)
+        return max((s.times.max() for s in _required_topics(self.streams).values()), default=0.0)
 
     @classmethod
     def of(cls, folder: Path) -> EpisodeIndex:
         """Read a bag.
 
         Raises:
-            EpisodeError: when it cannot be read, or a topic that has a meaning is of another type.
+            EpisodeError: for a bag that cannot be read, and a known topic of another type.
         """
         stamps: dict[str, list[tuple[int, int]]] = {}
         kept: dict[str, list[Any]] = {}
@@ -80,8 +80,8 @@ class EpisodeIndex:
                     first_images[topic] = bag.deserialize(message)
             types, unread = dict(bag.types), dict(bag.unread)
         nanoseconds = {topic: np.array(pairs, np.int64) for topic, pairs in stamps.items()}
-        require_plausible(folder, {topic: pairs[:, 0] for topic, pairs in _is_required(nanoseconds).items()})
-        start = min((int(pairs[0, 0]) for pairs in (_is_required(nanoseconds) or nanoseconds).values()), default=0)
+        require_plausible(folder, {topic: pairs[:, 0] for topic, pairs in _required_topics(nanoseconds).items()})
+        start = min((int(pairs[0, 0]) for pairs in (_required_topics(nanoseconds) or nanoseconds).values()), default=0)
         judged = read_judgement(folder)
         if judged is None and SUCCESS in kept:
             judged = bool(kept[SUCCESS][-1].data)
@@ -107,7 +107,7 @@ class EpisodeIndex:
         return EpisodeError(self.folder, what, topic)
 
 
-def _is_required(by_topic: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether a topic is required in an episode."""
+def _required_topics(by_topic: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of the topics that an episode requires."""
     joints = (JOINT_STATES, JOINT_COMMAND)
     return {topic: value for topic, value in by_topic.items() if topic in joints or view_of(topic) is not None}

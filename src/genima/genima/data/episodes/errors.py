@@ -1,4 +1,4 @@
-"""Error of an episode, with its place."""
+"""Fault of an episode, with topic and time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class EpisodeError(GenimaError):
 
     Attributes:
         episode: the bag's folder.
-        what: the fault in words.
-        topic: where it is; None when it concerns the whole episode.
-        time: s since the episode's start, which is the first stamp of any of its topics; None when it has no moment.
+        what: text of the fault.
+        topic: its topic; None for the whole episode.
+        time: s since the episode's start, which is the first stamp of any of its topics; None without a time.
     """
 
     def __init__(self, episode: Path, what: str, topic: str | None = None, time: float | None = None) -> None:
-        super().__init__(episode, what, topic, time)  # all of them, or the error could not travel between processes
+        super().__init__(episode, what, topic, time)  # all arguments: the error is pickled between processes
         self.episode, self.what, self.topic, self.time = episode, what, topic, time
 
     def __str__(self) -> str:

@@ -14,11 +14,11 @@ from genima.io.files import YAML_BYTES, parse_yaml, read_text
 from genima.system.terminal import printable
 
 METADATA = "metadata.yaml"
-PARTIAL = ".partial"  # folder beside the demos in which those being written lie
-DELETED = ".deleted"  # folder beside the demos in which deleted ones lie
+PARTIAL = ".partial"  # folder next to the demos, of those being written
+DELETED = ".deleted"  # folder next to the demos, of deleted ones
 JUDGEMENT = "judgement.yaml"  # in the folder of a demo that was judged after its recording
 LOCK = "recording.lock"  # in the folder of a demo that is being written
-RECREATABLE = "recreatable"  # in the lock of a demo that a command makes anew when it was interrupted
+RECREATABLE = "recreatable"  # in the lock of a demo that a command can write again after an interruption
 
 _SUFFIXES = (".mcap", ".db3")
 _INFORMATION = "rosbag2_bagfile_information"
@@ -33,7 +33,7 @@ def is_bag_file(name: str) -> bool:
 
 
 def is_demo(folder: Path) -> bool:
-    """Return whether a folder is a demo: it holds a bag's files or a metadata.yaml, unless of another program.
+    """Return whether a folder is a demo: it has a bag's files or rosbag2's metadata.yaml.
 
     Raises:
         GenimaError: when the folder cannot be read.
@@ -50,7 +50,7 @@ def is_demo(folder: Path) -> bool:
 def find_episodes(folder: Path) -> list[Path]:
     """Return all demos at or below a folder, sorted, intact or damaged.
 
-    Hidden folders are left out, such as those of demos in work and of deleted ones.
+    Hidden folders are ignored, such as those of unfinished and deleted demos.
 
     Raises:
         GenimaError: when there is none, or a folder cannot be read.
@@ -60,7 +60,7 @@ def find_episodes(folder: Path) -> list[Path]:
         raise GenimaError(f"no episodes in {folder}: {problem}; name a folder of demos (rosbag2), or one demo")
     found = sorted(_iterate_demos(folder))
     if not found:
-        raise GenimaError(f"no episodes (rosbag2 folders) in {folder}; ./genima record makes some")
+        raise GenimaError(f"no episodes (rosbag2 folders) in {folder}; record some with ./genima record")
     return found
 
 
@@ -88,11 +88,11 @@ def _iterate_demos(folder: Path) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, or to one beside
+        if (status.st_dev, status.st_ino) in seen:  # a link to a visited folder
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))  # in work, deleted
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # unfinished, deleted
         path = Path(place)
         if PARTIAL not in path.absolute().parts and _has_bag_files(path, names):
             yield path
@@ -101,11 +101,13 @@ def _iterate_demos(folder: Path) -> Iterator[Path]:
 def _has_bag_files(folder: Path, names: list[str]) -> bool:
     if any(is_bag_file(name) for name in names):
         return True
-    if METADATA not in names or not (folder / METADATA).is_file():  # to open a pipe would wait for its writer
+    if METADATA not in names or not (folder / METADATA).is_file():  # opening a pipe would block
         return False
     try:
         text = read_text(folder / METADATA, "file", YAML_BYTES)
-        return _INFORMATION in text or not isinstance(parse_yaml(text, METADATA), dict)  # damaged, or of others
+        return _INFORMATION in text or not isinstance(
+            parse_yaml(text, METADATA), dict
+        )  # damaged, or of another program
     except GenimaError:
         return True  # damaged
 
@@ -117,7 +119,7 @@ class BagLock:
     """Lock of a folder, held until it is released or this process ends.
 
     Raises:
-        GenimaError: when another one holds it, and when there is no right to write there.
+        GenimaError: when another process holds it, and without permission to write.
     """
 
     def __init__(self, folder: Path, note: str = "") -> None:
@@ -143,8 +145,8 @@ class BagLock:
         """Release the lock; repeated calls are harmless.
 
         Args:
-            folder: where the folder lies by now.
-            done: remove the lock's file; it stays where its note tells what the folder is.
+            folder: its current path.
+            done: remove the lock file; else it stays with its note.
         """
         if self._file >= 0:
             if done:
@@ -154,17 +156,17 @@ class BagLock:
 
 
 def claim(partial: Path, replace: bool) -> BagLock:
-    """Make the folder of a recording and hold it.
+    """Create the folder of a recording and lock it.
 
-    What is there is removed only where it is proven to be the unfinished work of a command that makes it anew: its
-    lock says so, no process holds that, and there is nothing but the files of one bag.
+    Existing files are removed only if they are unfinished work of a command that repeats it: its lock is marked so, no
+    process holds the lock, and the folder has only the files of one bag.
 
     Args:
         partial: the folder.
-        replace: make a recording that can be made anew, in place of an unfinished one of that kind.
+        replace: replace an unfinished recording that can be repeated.
 
     Raises:
-        GenimaError: when something else is there, when it is being recorded, and when there is no right to write.
+        GenimaError: for other existing content, a running recording, and without permission to write.
     """
     note = RECREATABLE if replace else ""
     try:
@@ -211,20 +213,20 @@ def is_recreatable(partial: Path) -> bool:
 
 
 def _require_recording(folder: Path) -> None:
-    """Raise a GenimaError for a folder that holds anything but the files of one bag of its name."""
+    """Raise a GenimaError unless a folder has only the files of one bag of its name."""
     if folder.is_symlink() or not folder.is_dir():
-        raise GenimaError(f"{folder} is no folder of a recording; move it away")
+        raise GenimaError(f"{folder}: not a folder of a recording; move it away")
     if foreign := sorted(entry.name for entry in folder.iterdir() if not _is_ours(entry.name, folder.name)):
         raise GenimaError(f"{folder} contains files of no recording ({printable(foreign[0])}); move it away")
 
 
 def remove_recording(folder: Path) -> None:
-    """Remove a recording that a command replaces: the files of one bag, and nothing else.
+    """Remove a recording that a command replaces: only the files of one bag.
 
-    Of the unfinished ones, in ``PARTIAL``, only those that a command makes anew are removed, as :func:`claim` does.
+    Unfinished ones, in ``PARTIAL``, are removed only where a command repeats them, as in :func:`claim`.
 
     Raises:
-        GenimaError: when it is being recorded, is or holds anything else, or cannot be removed.
+        GenimaError: for a running recording, other content, or files that cannot be removed.
     """
     if not folder.exists() and not folder.is_symlink():
         return
@@ -240,7 +242,7 @@ def remove_recording(folder: Path) -> None:
 
 
 def remove_recording_files(partial: Path) -> None:
-    """Remove a recording's files from its folder, and the folder when nothing else is in it.
+    """Remove a recording's files from its folder, and the folder if it is empty then.
 
     Raises:
         OSError: when that fails.
@@ -266,10 +268,10 @@ def repair_name(name: str) -> str:
 
 
 def require_not_recording(folder: Path) -> None:
-    """Find out whether a bag is being written, by us or by another recorder, without a trace.
+    """Check that no process writes a bag, without changing it.
 
     Raises:
-        GenimaError: when it is.
+        GenimaError: for a bag that is being written.
     """
     with contextlib.suppress(FileNotFoundError, PermissionError):
         file = os.open(folder / LOCK, os.O_RDONLY)
@@ -292,7 +294,7 @@ def _has_writer(file: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # refused while there is a writer
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # fails while there is a writer
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN
@@ -312,7 +314,7 @@ def busy(folder: Path) -> GenimaError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a folder's new names are on the disk.
+    """Sync a folder's entries to the disk.
 
     Raises:
         OSError: when that fails.

@@ -71,7 +71,7 @@ def _from_compressed(message: Any) -> Image:
             width, height = PIL.Image.open(io.BytesIO(data), formats=_FORMATS).size  # reads the head only
         if width * height > _PIXELS:
             raise GenimaError(f"image of {width}x{height} pixels; {_PIXELS} pixels are read at most")
-        # None for a file that ends too early, unless other bytes follow it, such as the rest of a buffer.
+        # None for a truncated file, unless other bytes follow it, such as the rest of a buffer.
         bgr = None if _is_cut_jpeg(data.tobytes()) else cv2.imdecode(data, cv2.IMREAD_COLOR)
     except GenimaError:
         raise

@@ -1,4 +1,4 @@
-"""Idle times: neither arm nor gripper moves, commanded or measured."""
+"""Idle intervals of an episode: neither arm nor gripper moves, commanded or measured."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.reader import joints_by_name, measured_gripper
 from genima.robot.model import RobotModel
 
-_BAND = 0.01  # rad: within such a band of positions, a joint does not move
+_BAND = 0.01  # rad: range of positions of a joint at rest
 _GRIPPER_BAND = 0.02  # of its opening
 _MIN_DURATION = 0.5  # s: a shorter rest is part of the motion
-_STEP = 0.02  # s, of the times that are looked at
+_STEP = 0.02  # s between evaluated times
 
 
 class Interval(NamedTuple):
@@ -38,7 +38,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class JointTrack:
-    """Joint positions over time, measured or commanded; faulty messages are left out, stamps are sorted."""
+    """Joint positions over time, measured or commanded; faulty messages are dropped, stamps are sorted."""
 
     topic: str
     times: NDArray[np.float64]  # (N,) s since the episode's start, N > 0
@@ -54,7 +54,7 @@ class JointTrack:
 class Activity:
     """Motion of an episode's joints over time."""
 
-    whole: Interval  # the span of the joints' messages
+    whole: Interval  # of the joints' messages
     idle: tuple[Interval, ...]  # without overlap, by time
 
     @property
@@ -96,7 +96,7 @@ def find_tracks(index: EpisodeIndex, robot: RobotModel) -> dict[str, JointTrack]
 def find_idle(tracks: dict[str, JointTrack]) -> Activity:
     """Return the intervals in which no track moves; at least one track is required.
 
-    A moment is idle when it lies in half a second in which no joint leaves a narrow band.
+    A moment is idle if it is within half a second in which all joints stay in a narrow range.
     """
     begin = min(track.times[0] for track in tracks.values())
     end = max(track.times[-1] for track in tracks.values())
@@ -107,9 +107,9 @@ def find_idle(tracks: dict[str, JointTrack]) -> Activity:
     values = np.concatenate(scaled, axis=1)
     count = min(len(times), round(_MIN_DURATION / _STEP) + 1)
     spread = maximum_filter1d(values, count, axis=0) - minimum_filter1d(values, count, axis=0)
-    before = count // 2  # samples of the filters' window before the one in its middle
-    still = (spread <= 1).all(1)[before : before + len(times) - count + 1]  # by the window's first sample
-    idle = np.convolve(still, np.ones(count)) > 0
+    before = count // 2  # samples of the filter window before its centre
+    is_idle = (spread <= 1).all(1)[before : before + len(times) - count + 1]  # by the window's first sample
+    idle = np.convolve(is_idle, np.ones(count)) > 0
     edges = np.flatnonzero(np.diff(np.concatenate([[False], idle, [False]])))
     intervals = [Interval(float(times[a]), float(times[b - 1])) for a, b in edges.reshape(-1, 2)]
     return Activity(whole, tuple(intervals))

@@ -1,4 +1,4 @@
-"""Judgement of a demo after its recording, in a file of its own: the bag stays as recorded."""
+"""Judgement of a demo after its recording, in a separate file: the bag stays as recorded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Judgement(FileSchema):
     """Content of judgement.yaml; it takes precedence over the topic /success of the bag."""
 
     success: bool
-    judged: str = ""  # when: ISO 8601
+    judged: str = ""  # time, ISO 8601
 
 
 def read_judgement(folder: Path) -> bool | None:
-    """Return whether a demo was judged a success after its recording; None when it was not judged since.
+    """Return a demo's judgement after its recording; None without one.
 
     Raises:
         EpisodeError: when the file is damaged.

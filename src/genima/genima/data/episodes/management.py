@@ -1,4 +1,4 @@
-"""Judge, delete, rename, move and copy demos; nothing is replaced, and demos being written are left alone."""
+"""Operations on demos: judge, delete, rename, move, copy; never on existing targets or demos being written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def judge(demo: Path, success: bool) -> None:
     """Store whether a demo succeeded.
 
     Raises:
-        GenimaError: when it is no demo, is in work, or cannot be written.
+        GenimaError: for a folder that is no demo, is being written, or cannot be written.
     """
     with _locked(demo):
         write_judgement(demo, success)
@@ -46,24 +46,24 @@ def undo_judgement(demo: Path) -> bool:
     """Remove a judgement of :func:`judge`; return whether there was one.
 
     Raises:
-        GenimaError: when it is no demo, is in work, or cannot be written.
+        GenimaError: for a folder that is no demo, is being written, or cannot be written.
     """
     with _locked(demo):
-        there = (demo / JUDGEMENT).exists()
+        exists = (demo / JUDGEMENT).exists()
         (demo / JUDGEMENT).unlink(missing_ok=True)
-    return there
+    return exists
 
 
 def require_deletable(demo: Path) -> None:
-    """Check that a folder is a demo and holds nothing else.
+    """Check that a folder is a demo without other files.
 
     Raises:
-        GenimaError: when it is none, holds anything else, or is in work.
+        GenimaError: for another folder, other files, and a demo being written.
     """
     _require_demo(demo)
     foreign = sorted(entry.name for entry in os.scandir(demo) if entry.is_dir() or not _is_of_demo(entry.name))
     if foreign:
-        raise GenimaError(f"{demo} holds what is no part of a demo ({shorten(foreign[0])}); move that away first")
+        raise GenimaError(f"{demo}: other files than a demo's ({shorten(foreign[0])}); move them away first")
     if demo.is_symlink():
         raise GenimaError(f"{demo} is a link; name the demo itself")
     require_not_recording(demo)
@@ -94,7 +94,7 @@ def restore(demo: Path) -> None:
     """Move back the demo deleted last under a name.
 
     Raises:
-        GenimaError: when nothing was, the name is taken, or it cannot be moved.
+        GenimaError: without a deleted demo, for a used name, and when it cannot be moved.
     """
     demo = demo.absolute()
     trash = demo.parent / DELETED
@@ -111,7 +111,7 @@ def new_names(demos: Sequence[Path], scheme: str, first: int) -> dict[Path, Path
     """Return new places of demos by a scheme with {number}, {name}, {task} and {date}.
 
     Raises:
-        GenimaError: for a scheme that makes no or equal names, and demos without what it asks for.
+        GenimaError: for a scheme with empty or equal names, and demos without its fields.
     """
     unknown = sorted(set(_FIELDS.findall(scheme)) - {"number", "name", "task", "date"})
     if unknown or "{" in _FIELDS.sub("", scheme) or "}" in _FIELDS.sub("", scheme):
@@ -121,7 +121,7 @@ def new_names(demos: Sequence[Path], scheme: str, first: int) -> dict[Path, Path
     for number, demo in enumerate(demos, first):
         values = {"number": f"{number:0{digits}}", "name": demo.absolute().name}
         if "{task}" in scheme or "{date}" in scheme:
-            values["task"], values["date"] = _facts(demo)
+            values["task"], values["date"] = _task_and_date(demo)
             if "{task}" in scheme and not values["task"]:
                 raise EpisodeError(demo, "is empty; name it without {task}", TASK)
         name = _FIELDS.sub(lambda match, values=values: values[match[1]], scheme)  # type: ignore[misc]
@@ -144,31 +144,31 @@ def rename(pairs: Mapping[Path, Path]) -> None:
     """Rename demos; cyclic renames are allowed.
 
     Raises:
-        GenimaError: before anything is renamed, when a name is taken, or something is no demo or in work.
+        GenimaError: before renaming, for a used name, and a folder that is no demo or is being written.
     """
-    todo = {old.absolute(): new.absolute() for old, new in pairs.items() if old.absolute() != new.absolute()}
-    for old, new in todo.items():
+    pending = {old.absolute(): new.absolute() for old, new in pairs.items() if old.absolute() != new.absolute()}
+    for old, new in pending.items():
         _require_demo(old)
         require_not_recording(old)
-        if new not in todo:
+        if new not in pending:
             _require_free(new)
-    while todo:
-        ready = [old for old, new in todo.items() if not new.exists()]
-        if not ready:  # names go round: one of them waits under another name
-            old = next(iter(todo))
-            aside = old.with_name(f".{old.name[:100]}.{os.getpid()}.renamed")
-            move(old, aside)
-            todo[aside] = todo.pop(old)
+    while pending:
+        ready = [old for old, new in pending.items() if not new.exists()]
+        if not ready:  # cyclic names: one demo gets a temporary name
+            old = next(iter(pending))
+            temporary = old.with_name(f".{old.name[:100]}.{os.getpid()}.renamed")
+            move(old, temporary)
+            pending[temporary] = pending.pop(old)
             continue
         for old in ready:
-            move(old, todo.pop(old))
+            move(old, pending.pop(old))
 
 
 def merge(demos: Sequence[Path], out: Path) -> dict[Path, Path | None]:
-    """Return where demos go in a folder; None for those that are there already.
+    """Return the targets of demos in a folder; None for those that exist there already.
 
     Raises:
-        GenimaError: when two have the same name, another one has it there, or one is in work.
+        GenimaError: for equal names, another demo of that name, and a demo being written.
     """
     targets: dict[Path, Path | None] = {}
     taken: dict[str, Path] = {}
@@ -193,13 +193,13 @@ def move(source: Path, target: Path) -> None:
     """Move a demo within its file system; existing files are not replaced.
 
     Raises:
-        GenimaError: when the place is taken, the demo is in work, or it cannot be moved.
+        GenimaError: for an existing target, a demo being written, and when it cannot be moved.
     """
     with _locked(source) as lock:
         _require_free(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.mkdir()  # an empty folder is replaced by the move, and a place that is taken is noticed
+            target.mkdir()  # the move replaces an empty folder; an existing target raises
             try:
                 source.rename(target)
             except BaseException:
@@ -214,7 +214,7 @@ def copy(source: Path, target: Path) -> None:
     """Copy a demo; it appears under its name when it is complete.
 
     Raises:
-        GenimaError: when the place is taken, the demo is in work, or there is no room or right to write.
+        GenimaError: for an existing target, a demo being written, and without space or permission.
     """
     with _locked(source):
         size = sum(entry.stat().st_size for entry in os.scandir(source) if entry.is_file())
@@ -232,7 +232,7 @@ def copy(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(demo: Path) -> Iterator[BagLock]:
-    """Hold a demo, so that no repair and no recorder works on it meanwhile."""
+    """Lock a demo against repair and recording."""
     _require_demo(demo)
     require_not_recording(demo)
     lock = BagLock(demo)
@@ -268,17 +268,17 @@ def _is_same(demo: Path, other: Path) -> bool:
     """Return whether two folders are the same, or hold files of the same names, sizes and metadata."""
     if demo.samefile(other):
         return True
-    mine, theirs = (
+    own, others = (
         {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name not in (LOCK, JUDGEMENT)}
         for folder in (demo, other)
     )
-    if mine != theirs or METADATA not in mine:
+    if own != others or METADATA not in own:
         return False
     return (demo / METADATA).read_bytes() == (other / METADATA).read_bytes()
 
 
-def _facts(demo: Path) -> tuple[str, str]:
-    """Return the instruction, as part of a name, and when the recording began (local time)."""
+def _task_and_date(demo: Path) -> tuple[str, str]:
+    """Return the instruction, as part of a name, and the start of the recording (local time)."""
     with BagReader(demo) as bag:
         words = ""
         for message in bag.messages({TASK}):

@@ -1,7 +1,7 @@
-"""MCAP files: read intact files in time order, and recover the intact parts of damaged ones.
+"""MCAP files: reading of intact files in time order, and recovery of damaged ones.
 
-Sizes stated in a file are not trusted: records and unpacked chunks are limited before they are read, so that no file
-can exhaust the memory.
+Sizes in a file are not trusted: records and unpacked chunks are limited before they are read, so that no file can
+exhaust the memory.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from genima.data.episodes.metadata import PROFILE, Compression, Topic
 from genima.errors import GenimaError
 
 RECORD_BYTES = 256 << 20  # of a record, and of an unpacked chunk or message
-EXPANSION, ALLOWANCE = 1000, 64 << 20  # a file unpacks to at most so many times its size, and so many bytes more
+EXPANSION, ALLOWANCE = 1000, 64 << 20  # a file may unpack to this factor of its size, plus these bytes
 LATEST = 2**62  # ns: the year 2116; differences of such times fit into 64 bits
 
-_PENDING_BYTES = 512 << 20  # of messages that wait for their turn while chunks overlap in time
-_RUN_BYTES = 1 << 20  # of records outside chunks that are read at once
+_PENDING_BYTES = 512 << 20  # of messages from chunks that overlap in time
+_RUN_BYTES = 1 << 20  # of records outside chunks, read at once
 _HEAD = struct.Struct("<BQ")  # of a record: opcode, length of its content
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 _CHUNK = struct.Struct("<QQQI")  # first and last log time, unpacked size, checksum
@@ -68,18 +68,18 @@ class Message(NamedTuple):
 
 
 class McapScan:
-    """Scan of an MCAP file from its start, past damaged chunks, to its torn end.
+    """Scan of an MCAP file from its start, past damaged chunks, to its truncated end.
 
-    Attributes (of what was walked through so far):
+    Attributes (of the scanned part):
         schemas: types by number.
-        channels: topics by number, those without messages included; all of them have their schema, or none.
+        channels: topics by number, also those without messages.
         counts: messages by topic.
         first_ns: smallest log time in ns; None before the first message.
         last_ns: largest log time in ns; None before the first message.
         compression: of the last chunk.
-        bytes_lost: size of what could not be read.
-        profile: of the header; None where that is damaged.
-        whole: whether nothing was lost, and the file says that it is of ROS 2 and ends with an index of all it holds.
+        bytes_lost: size of unreadable data.
+        profile: of the header; None where it is damaged.
+        whole: True for a file of ROS 2 without loss, with a complete index.
         extras: places of attachments and metadata: opcode, start and end in the file.
     """
 
@@ -102,11 +102,11 @@ class McapScan:
         return [_topic(channel, self.schemas) for channel in self.channels.values()]
 
     def topic(self, message: Message) -> str:
-        """Return the topic of a message that was walked through."""
+        """Return the topic of a scanned message."""
         return self.channels[message.channel].topic
 
     def messages(self) -> Iterator[Message]:
-        """Yield all complete messages, in the order of the file; a chunk is complete when its checksum is right.
+        """Yield all complete messages, in the order of the file; a chunk is complete if its checksum matches.
 
         Raises:
             OSError: when the file cannot be read.
@@ -114,15 +114,15 @@ class McapScan:
         with open(self._path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             summary = _Summary.read(file, size)
-            if summary is not None:  # it repeats definitions that a damaged chunk may have held
+            if summary is not None:  # it repeats definitions, which a damaged chunk may have lost
                 self._define(*summary.schemas, *summary.channels)
             needed = _CONTENT | {Opcode.HEADER, Opcode.CHUNK}
             unpacked = 0
-            walk = _RecordScan(file, size)
-            for opcode, start, end in walk:
+            scan = _RecordScan(file, size)
+            for opcode, start, end in scan:
                 if opcode in (Opcode.ATTACHMENT, Opcode.METADATA) and Opcode.CHUNK in needed:
                     self.extras.append((opcode, start, end))
-                # Only chunks have checksums: beside and behind them, a damaged index may look like something else.
+                # Only chunks have checksums: next to them and after them, a damaged index may look like other records.
                 if opcode == Opcode.CHUNK:
                     needed = needed & {Opcode.CHUNK}
                 elif opcode == Opcode.DATA_END:
@@ -152,7 +152,7 @@ class McapScan:
                         yield record
                     else:
                         self.bytes_lost += len(record.data)
-            self.bytes_lost += walk.bytes_lost
+            self.bytes_lost += scan.bytes_lost
         self.whole = (
             not self.bytes_lost
             and self.profile == PROFILE
@@ -178,7 +178,7 @@ class McapFile:
     """Intact MCAP file, read in log time order; only chunks that overlap in time are in memory."""
 
     def __init__(self, path: Path) -> None:
-        """Read where its chunks are, and its topics.
+        """Read the places of the chunks, and the topics.
 
         Raises:
             GenimaError: when the file is damaged or not of ROS 2.
@@ -219,12 +219,12 @@ class McapFile:
         """
         wanted = {number: name for number, name in self._channels.items() if name in topics}
         try:
-            for message in self._ordered(wanted):
+            for message in self._iterate_by_time(wanted):
                 yield wanted[message.channel], message.log_ns, message.publish_ns, message.data
         except _DamagedError as error:
             raise GenimaError(f"{self._name}: {error}") from None
 
-    def _ordered(self, wanted: Collection[int]) -> Iterator[Message]:
+    def _iterate_by_time(self, wanted: Collection[int]) -> Iterator[Message]:
         pending: list[tuple[int, int, Message]] = []
         order = pending_bytes = unpacked = 0
         for span in self._spans:
@@ -255,11 +255,11 @@ class McapFile:
             yield heapq.heappop(pending)[2]
 
     def _find_spans(self) -> list[_Span]:
-        """Return where messages are, without an index."""
+        """Return the spans of messages, without an index."""
         spans: list[_Span] = []
-        walk = _RecordScan(self._file, self._size)
+        scan = _RecordScan(self._file, self._size)
         begin = end_of_run = first = 0  # of records outside chunks
-        for opcode, start, end in walk:
+        for opcode, start, end in scan:
             if opcode == Opcode.CHUNK:
                 head = self._file.read(_CHUNK.size)
                 if len(head) < _CHUNK.size:
@@ -278,12 +278,12 @@ class McapFile:
                     begin, first = start, log_ns
                 end_of_run = end
                 spans.append(_Span(first, begin, end, chunk=False))
-        if walk.problem:
-            raise _DamagedError(walk.problem)
+        if scan.problem:
+            raise _DamagedError(scan.problem)
         return spans
 
     def _describe(self, path: Path, summary: _Summary) -> None:
-        """Find topics and counts by the index or, without one, by reading all."""
+        """Find topics and counts by the index, or by a scan without one."""
         opcode, start, end = next(iter(_RecordScan(self._file, self._size)), (0, 0, 0))
         if opcode != Opcode.HEADER:
             raise _DamagedError("damaged header")
@@ -332,10 +332,10 @@ class _Chunk(NamedTuple):
 
 
 class _RecordScan:
-    """Yield opcode, start and end of the content of each complete record; the file stands at the start then."""
+    """Iterator over opcode, start and end of the content of complete records, with the file at that start."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        self.bytes_lost = 0  # behind the last complete record
+        self.bytes_lost = 0  # after the last complete record
         self.problem = ""
         self._file, self._size = file, size
 
@@ -376,7 +376,7 @@ class _Fields:
     """Reader of a record's fields in order.
 
     Raises:
-        _Damaged: when the record ends within one.
+        _DamagedError: for a truncated record.
     """
 
     def __init__(self, content: bytes | memoryview) -> None:
@@ -384,7 +384,7 @@ class _Fields:
 
     @property
     def rest(self) -> memoryview:
-        """Return the topics that were not read."""
+        """Return the unread rest of the record."""
         return self._content[self._place :]
 
     def take(self, size: int) -> memoryview:
@@ -426,15 +426,15 @@ def _read(file: IO[bytes], start: int, end: int, limit: int = RECORD_BYTES) -> b
     return content
 
 
-def _unpack(content: bytes | memoryview, left: int) -> _Chunk:
-    """Return the records of a chunk of ``content``; ``left`` bytes at most."""
+def _unpack(content: bytes | memoryview, limit: int) -> _Chunk:
+    """Return the records of a chunk of ``content``; at most ``limit`` bytes."""
     first_ns, last_ns, size, checksum = _CHUNK.unpack(_Fields(content).take(_CHUNK.size))
     fields = _Fields(memoryview(content)[_CHUNK.size :])
     name = fields.text()
     packed = fields.take(fields.number(8))
     if name not in _COMPRESSIONS:
         raise _DamagedError(f"a chunk is compressed with {name[:20]!r}; lz4 and zstd are read")
-    limit = min(RECORD_BYTES, left)
+    limit = min(RECORD_BYTES, limit)
     if size > limit:
         raise _DamagedError(f"a chunk of {len(packed)} bytes would unpack to {size} (the limit is {limit})")
     data: bytes | memoryview = packed
@@ -446,7 +446,7 @@ def _unpack(content: bytes | memoryview, left: int) -> _Chunk:
     except (RuntimeError, EOFError, GenimaError) as error:
         raise _DamagedError(f"a damaged chunk ({' '.join(str(error).split())})") from None
     if len(data) != size:
-        raise _DamagedError(f"a chunk of {len(data)} bytes says that it has {size}")
+        raise _DamagedError(f"a chunk has {len(data)} bytes instead of {size}")
     if checksum and zlib.crc32(data) != checksum:
         raise _DamagedError("a chunk with a wrong checksum")
     return _Chunk(_COMPRESSIONS[name], memoryview(data))
@@ -471,7 +471,7 @@ def _contents(records: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield opcode and content of consecutive records.
 
     Raises:
-        _Damaged: when one ends behind them.
+        _DamagedError: for a truncated record.
     """
     view, place = memoryview(records), 0
     while place < len(view):

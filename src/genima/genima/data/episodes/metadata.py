@@ -66,7 +66,7 @@ class Qos:
 
 
 class _Schema(BaseModel):
-    """Base of rosbag2's schemas: each version adds fields, so unknown ones are ignored."""
+    """Base of rosbag2's schemas: unknown fields are ignored, as each version adds some."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, strict=True, frozen=True)
 
@@ -122,7 +122,7 @@ class Topic(NamedTuple):
     """Topic of a bag."""
 
     name: str
-    msgtype: str  # package/msg/Name; empty when the file does not tell
+    msgtype: str  # package/msg/Name; empty where unknown
     encoding: str  # of its messages: cdr
     notes: Mapping[str, str]  # QOS and TYPE_HASH, as rosbag2 stores them
     schema: str = ""  # encoding of the definition: ros2msg, ros2idl; empty when the file has none
@@ -227,7 +227,7 @@ def bag_information(
 
     Args:
         files: of the bag, in order.
-        topics: what it has; of those with the same name, the last one counts.
+        topics: of the bag; the last one of each name counts.
         counts: messages by topic.
         compression: ``message`` when each message is compressed with zstd.
         like: earlier metadata, of which custom data and the ROS distribution are kept.
@@ -244,7 +244,7 @@ def bag_information(
         **_span(first, last),
         "message_count": sum(counts.values()),
         "topics_with_message_count": [_topic(topic, counts[topic.name]) for topic in by_name.values()],
-        "compression_format": "zstd" if compression else "",  # chunks of a file are its storage's own matter
+        "compression_format": "zstd" if compression else "",  # chunk compression is not listed
         "compression_mode": compression.upper(),
         "relative_file_paths": [file.name for file in files],
         "files": [

@@ -1,4 +1,4 @@
-"""Read episodes."""
+"""Reading of episodes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Episode:
     stamps: NDArray[np.float64]  # (T,) s
     positions: NDArray[np.float64]  # (T, n) rad, measured
     gripper: NDArray[np.float64]  # (T,) measured open fraction
-    command_positions: NDArray[np.float64]  # (T, n) rad; row t is the last that was given before moment t + 1
+    command_positions: NDArray[np.float64]  # (T, n) rad; row t is the last command before moment t + 1
     command_gripper: NDArray[np.float64]  # (T,) commanded open fraction
     frames: Mapping[str, Frames]  # by view, T images each
     success: bool | None  # None: not judged
@@ -63,7 +63,7 @@ class Episode:
         """Return the (h, w, 3) rgb image of a view at sample t.
 
         Raises:
-            EpisodeError: for a view that is not there, and an image that cannot be decoded or changes its size.
+            EpisodeError: for an unknown view, and an image that cannot be decoded or changes its size.
         """
         if view not in self.frames:
             raise EpisodeError(self.folder, "no images", raw_topic(view))
@@ -73,16 +73,16 @@ class Episode:
     def load(cls, folder: Path, robot: RobotModel, views: Collection[str] | None = None) -> Episode:
         """Read an episode; joints are matched by name, everything is aligned by ``header.stamp``.
 
-        Images stay in memory as they were recorded and are decoded when they are asked for.
+        Images are kept encoded in memory and decoded on access.
 
         Args:
             folder: a rosbag2 folder.
-            robot: whose joints they are.
-            views: those that must be there, others are left out; None: all that were recorded.
+            robot: robot of the episode.
+            views: required views, others are ignored; None: all recorded ones.
 
         Raises:
-            EpisodeError: when the bag cannot be read, lacks a topic or the task's words, when a joint is missing,
-                named twice or not finite, and when the topics cannot be aligned.
+            EpisodeError: for a bag that cannot be read, a missing topic or instruction, joints that are missing,
+                duplicate or not finite, and topics that cannot be aligned.
         """
         messages, judged = read_messages(folder), read_judgement(folder)
         if judged is None and messages.get(SUCCESS):
@@ -93,11 +93,11 @@ class Episode:
             views = {view for topic in messages if (view := view_of(topic)) is not None}
         if not views:
             raise EpisodeError(folder, "no camera was recorded", raw_topic("VIEW"))
-        spoken = {topic for topic in messages if messages[topic]}
-        topics = {view: image_topic(spoken, view) for view in sorted(views)}
+        published = {topic for topic in messages if messages[topic]}
+        topics = {view: image_topic(published, view) for view in sorted(views)}
         stamped = (*topics.values(), JOINT_STATES, JOINT_COMMAND)
         for topic in (*stamped, TASK):
-            if topic not in spoken:
+            if topic not in published:
                 raise EpisodeError(folder, "no messages", topic)
         instruction, *others = dict.fromkeys(message.data for message in messages[TASK])
         if others:
@@ -165,8 +165,7 @@ def joints_by_name(stream: Stream, robot: RobotModel) -> tuple[NDArray[np.float6
     """Return the joints of messages, matched by name.
 
     Returns:
-        (N, n + 1): the arm's joints in the robot's order and the gripper's, not a number in faulty messages; and what
-        is wrong with these.
+        (N, n + 1): the arm's joints in the robot's order and the gripper's, NaN in faulty messages; and the faults.
     """
     rows = np.full((len(stream.times), len(robot.joint_names) + 1), np.nan)
     faults = []
@@ -192,7 +191,7 @@ def measured_gripper(
 ) -> tuple[NDArray[np.float64], list[EpisodeError]]:
     """Return open fractions (N,) of joint states; ``rows`` are of :func:`joints_by_name`.
 
-    They are no numbers where the gripper is outside its travel, which the errors tell, or unknown.
+    They are NaN where the gripper is unknown, or outside its travel, which is a fault.
     """
     fractions = np.full(len(rows), np.nan)
     faults = []

@@ -1,4 +1,4 @@
-"""Repair bags after crashes, power cuts and other programs' writes."""
+"""Repair of bags after crashes, power cuts and writes of other programs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from genima.data.episodes.sqlite_file import JOURNALS, SqliteFile
 from genima.errors import GenimaError
 from genima.io.files import atomic_write
 
-_TORN = ".torn"  # suffix of a file as it was: it holds nothing, or more may be read from it by other means
+_TORN = ".torn"  # suffix of the original of a repaired file
 _UNFINISHED_BYTES = 4 << 20  # size of the unfinished chunk of a killed recording
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a message that rosbag2 compressed; serialized ones begin with 0
 
@@ -59,11 +59,11 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a message that rosbag2 compressed; seria
 class RepairResult:
     """Content of a bag after its repair."""
 
-    folder: Path  # where it lies now
+    folder: Path  # current path
     messages: Mapping[str, int]  # by topic
     seconds: float  # from the first to the last
-    bytes_cut: int  # of the files as they were: what could not be read
-    healthy: bool  # nothing had to be mended
+    bytes_cut: int  # unreadable bytes of the original files
+    healthy: bool  # no repair was needed
     notes: tuple[str, ...] = ()  # notes for the user: missing files, and files set aside
 
 
@@ -75,8 +75,8 @@ class _Content(NamedTuple):
     counts: Mapping[str, int]
     first_ns: int | None
     last_ns: int | None
-    scan: McapScan | None  # None for SQLite and for compressed files, which are whole or not read at all
-    packed: bool  # its messages are compressed one by one
+    scan: McapScan | None  # None for SQLite and compressed files, which are read completely or not at all
+    packed: bool  # with individually compressed messages
 
     @property
     def whole(self) -> bool:
@@ -88,30 +88,30 @@ class _Content(NamedTuple):
 
 
 def repair(folder: Path) -> RepairResult:
-    """Keep every complete message of a bag, and give the bag its name when it has none yet.
+    """Repair a bag with all complete messages, and move an unfinished one to its final name.
 
     An intact bag is left unchanged. A repair may be interrupted at any time without loss and run again. Intact files of
     a split bag stay unchanged; metadata.yaml is rewritten when it does not match the files.
 
     Args:
-        folder: of the bag, in ``PARTIAL`` or not; for one that is there, its later name does too.
+        folder: of the bag, in ``PARTIAL`` or not; for an unfinished bag also its final name.
 
     Raises:
-        GenimaError: when there is no such bag, when it is being recorded, holds no complete message, and when there is
-            no room or no right to write it.
+        GenimaError: for a missing bag, a running recording, a bag without complete messages, and without space or
+            permission.
     """
     folder = _find(folder)
     unnamed = folder.parent.name == PARTIAL
     named = folder.parent.parent / folder.name if unnamed else folder
     require_not_recording(folder)
     if unnamed and is_recreatable(folder):
-        raise GenimaError(f"cannot repair {folder}: a command was making it; run that again, it makes it anew")
+        raise GenimaError(f"cannot repair {folder}: unfinished work of a command; run the command again")
     if unnamed and named.exists():
         raise GenimaError(f"cannot repair {folder}: {named} exists already; rename one of them")
     try:
         information = _information(folder)
         files = _files_of(folder, information)
-        if not unnamed and not any(_journals(file) for file in files):  # it may lie where nothing can be written
+        if not unnamed and not any(_journals(file) for file in files):  # it may be on a read-only disk
             contents = [_content(folder, file) for file in files]
             if _is_healthy(contents, information):
                 return _result(folder, contents, healthy=True)
@@ -133,35 +133,35 @@ def repair(folder: Path) -> RepairResult:
 def _repair(
     folder: Path, files: Sequence[Path], information: Information | None
 ) -> tuple[list[_Content], bool, list[str]]:
-    """Repair files and metadata; return the former content, whether all was intact, and notes."""
+    """Repair files and metadata; return the original content, its integrity, and notes."""
     for file in files:
         if _journals(file):
             _close_database(folder, file)
-    every = [_content(folder, file) for file in files]
-    if not any(content.messages for content in every) and not all(content.whole for content in every):
-        remedy = "remove it" if folder.parent.name == PARTIAL else "./genima episodes delete moves it away"
+    contents = [_content(folder, file) for file in files]
+    if not any(content.messages for content in contents) and not all(content.whole for content in contents):
+        remedy = "remove it" if folder.parent.name == PARTIAL else "move it away with ./genima episodes delete"
         raise GenimaError(f"cannot repair {folder}: it holds no complete message; {remedy}")
-    if _is_healthy(every, information):
-        return every, True, []
-    there = {file.name for file in files}
+    if _is_healthy(contents, information):
+        return contents, True, []
+    names = {file.name for file in files}
     listed = information.files if information else []
-    notes = [f"{name} is missing" for name in listed if name.removesuffix(ZSTD) not in _unpacked_names(there)]
-    kept = [content for content in every if content.whole or content.messages]
-    for content in every:
-        if content not in kept:
-            aside = _backup_path(folder, content)
-            content.file.rename(aside)
-            notes.append(f"{content.file.name} held no complete message and is {aside.name} now")
-    counts, topics = _merged(kept)
-    described = [FileContent(each.file.name, each.messages, each.first_ns, each.last_ns) for each in kept]
-    packed = "message" if _is_packed(folder, kept) else ""
+    notes = [f"{name} is missing" for name in listed if name.removesuffix(ZSTD) not in _unpacked_names(names)]
+    usable = [content for content in contents if content.whole or content.messages]
+    for content in contents:
+        if content not in usable:
+            backup = _backup_path(folder, content)
+            content.file.rename(backup)
+            notes.append(f"{content.file.name} had no complete message; renamed to {backup.name}")
+    counts, topics = _merged(usable)
+    described = [FileContent(each.file.name, each.messages, each.first_ns, each.last_ns) for each in usable]
+    packed = "message" if _is_packed(folder, usable) else ""
     values = bag_information(described, topics, counts, packed, like=information)
-    torn = [content for content in kept if not content.whole]
+    torn = [content for content in usable if not content.whole]
     size, free = max((each.file.stat().st_size for each in torn), default=0), shutil.disk_usage(folder).free
     if free < size:
         raise GenimaError(f"cannot repair {folder}: that takes {size / 1e9:.2f} GB, the disk has {free / 1e9:.2f} left")
     metadata = metadata_text(values).encode()
-    asides = {content.file: _backup_path(folder, content) for content in torn if _is_damaged_inside(content)}
+    backups = {content.file: _backup_path(folder, content) for content in torn if _is_damaged_inside(content)}
     for content in torn:
         part = content.file.with_name(repair_name(content.file.name))
         part.unlink(missing_ok=True)  # of a killed repair
@@ -169,23 +169,23 @@ def _repair(
             _copy(content, part, values)
             if content is torn[-1]:
                 atomic_write(folder / METADATA, metadata)
-            if content.file in asides:
-                _keep(content.file, asides[content.file])
-                notes.append(f"{content.file.name} as it was is {asides[content.file].name} now")
+            if content.file in backups:
+                _link_backup(content.file, backups[content.file])
+                notes.append(f"the original of {content.file.name} is {backups[content.file].name}")
             os.replace(part, content.file)
         finally:
             part.unlink(missing_ok=True)
     if not torn:
         atomic_write(folder / METADATA, metadata)
     sync_folder(folder)
-    return every, False, notes
+    return contents, False, notes
 
 
 def _backup_path(folder: Path, content: _Content) -> Path:
-    aside = content.file.with_name(content.file.name + _TORN)
-    if aside.exists() or aside.is_symlink():
-        raise GenimaError(f"cannot repair {folder}: {aside} exists already; move it away")
-    return aside
+    backup = content.file.with_name(content.file.name + _TORN)
+    if backup.exists() or backup.is_symlink():
+        raise GenimaError(f"cannot repair {folder}: {backup} exists already; move it away")
+    return backup
 
 
 def _is_damaged_inside(content: _Content) -> bool:
@@ -197,12 +197,12 @@ def _is_damaged_inside(content: _Content) -> bool:
         return content.scan.bytes_lost > _UNFINISHED_BYTES or file.read() == MCAP0_MAGIC
 
 
-def _keep(file: Path, aside: Path) -> None:
-    """Give a file, which is about to be replaced, a second name."""
+def _link_backup(file: Path, backup: Path) -> None:
+    """Keep a file that is about to be replaced, under a second name."""
     try:
-        os.link(file, aside)
+        os.link(file, backup)
     except OSError:  # a file system without links
-        file.rename(aside)
+        file.rename(backup)
 
 
 def _copy(content: _Content, part: Path, information: dict[str, object]) -> None:
@@ -238,10 +238,12 @@ def _copy_extras(file: Path, scan: McapScan, writer: Writer) -> None:
             stream = ReadDataStream(BytesIO(source.read(end - start)))
             try:
                 if opcode == Opcode.ATTACHMENT:
-                    kept = Attachment.read(stream)
-                    writer.add_attachment(kept.create_time, kept.log_time, kept.name, kept.media_type, kept.data)
-                elif (told := Metadata.read(stream)).name != "rosbag2":
-                    writer.add_metadata(told.name, told.metadata)
+                    usable = Attachment.read(stream)
+                    writer.add_attachment(
+                        usable.create_time, usable.log_time, usable.name, usable.media_type, usable.data
+                    )
+                elif (metadata := Metadata.read(stream)).name != "rosbag2":
+                    writer.add_metadata(metadata.name, metadata.metadata)
             except Exception:  # the library raises many kinds for damaged records
                 continue
 
@@ -310,7 +312,7 @@ def _journals(file: Path) -> bool:
 
 
 def _close_database(folder: Path, file: Path) -> None:
-    """Let SQLite apply a pending journal to its file."""
+    """Apply a pending journal of an SQLite file."""
     try:
         database = sqlite3.connect(file)
         try:
@@ -324,7 +326,7 @@ def _close_database(folder: Path, file: Path) -> None:
 
 
 def _content(folder: Path, file: Path) -> _Content:
-    """Read a file to its end."""
+    """Read the content of a file."""
     if file.suffix == ZSTD:
         with tempfile.TemporaryDirectory(prefix="genima_bag_") as place:
             try:
@@ -383,13 +385,13 @@ def _is_healthy(contents: Sequence[_Content], information: Information | None) -
         and information.storage_identifier == STORAGES[suffix]
         and (information.compression == compression or not any(content.messages for content in contents))
         and information.message_count == sum(counts.values())
-        and _without_silent(information.counts) == _without_silent(counts)
+        and _nonzero(information.counts) == _nonzero(counts)
         and span_fits(information, [(content.first_ns, content.last_ns) for content in contents])
         and _has_topics(information, topics)
     )
 
 
-def _without_silent(counts: Mapping[str, int]) -> dict[str, int]:
+def _nonzero(counts: Mapping[str, int]) -> dict[str, int]:
     return {topic: count for topic, count in counts.items() if count}
 
 

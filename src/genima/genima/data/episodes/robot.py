@@ -74,10 +74,10 @@ def _parse(folder: Path, message: Any) -> RobotModel:
 
 def _find(folder: Path, message: Any) -> RobotModel:
     known = [RobotModel.load(file) for file in sorted(paths.shared("config", "robots").glob("*.yaml"))]
-    fitting = [model for model in known if {*model.joint_names, model.gripper_joint} <= set(message.name)]
-    if len(fitting) != 1:
-        found = ", ".join(model.name for model in fitting) or "none"
+    matches = [model for model in known if {*model.joint_names, model.gripper_joint} <= set(message.name)]
+    if len(matches) != 1:
+        found = ", ".join(model.name for model in matches) or "none"
         names = ", ".join(message.name) or "none"
         what = f"no robot model; with its joints ({names}) in config/robots: {found}; name its cell with --cell"
         raise EpisodeError(folder, what, JOINT_STATES)
-    return fitting[0]
+    return matches[0]

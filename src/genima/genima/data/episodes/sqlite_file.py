@@ -10,7 +10,7 @@ from genima.data.episodes.mcap_file import LATEST, RECORD_BYTES
 from genima.data.episodes.metadata import QOS, TYPE_HASH, Topic
 from genima.errors import GenimaError
 
-JOURNALS = ("-wal", "-journal")  # beside a file that was not closed
+JOURNALS = ("-wal", "-journal")  # suffixes of the journals of a file that was not closed
 
 
 class SqliteFile:
@@ -20,15 +20,15 @@ class SqliteFile:
         """Read its topics and counts.
 
         Raises:
-            GenimaError: when the file is damaged, or no bag's.
+            GenimaError: for a damaged file, or one that is not a bag's.
             OSError: when it cannot be read.
         """
         with open(path, "rb"):
             self._name = path.name
         for journal in JOURNALS:
-            beside = path.with_name(path.name + journal)
-            if beside.exists() and beside.stat().st_size:
-                raise GenimaError(f"{path.name}: was not closed; {beside.name} holds what is missing")
+            journal_path = path.with_name(path.name + journal)
+            if journal_path.exists() and journal_path.stat().st_size:
+                raise GenimaError(f"{path.name}: was not closed; its journal {journal_path.name} has the rest")
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         try:
             self._database = sqlite3.connect(uri, uri=True)
@@ -64,12 +64,12 @@ class SqliteFile:
     def _read(self) -> None:
         execute = self._database.execute
         tables = dict(execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
-        for name in ("topics", "messages"):  # views and virtual tables could run for ever
+        for name in ("topics", "messages"):  # views and virtual tables could run forever
             if not str(tables.get(name, "")).upper().startswith("CREATE TABLE"):
                 raise GenimaError(f"{self._name}: no file of a bag (it has no table {name})")
         columns = [row[1] for row in execute("PRAGMA table_info(topics)")]
         wanted = ["id", "name", "type", "serialization_format", "offered_qos_profiles", "type_description_hash"]
-        there = [column for column in wanted if column in columns]
+        available = [column for column in wanted if column in columns]
         if missing := [column for column in wanted[:4] if column not in columns]:
             raise GenimaError(f"{self._name}: no file of a bag (its topics have no {missing[0]})")
         definitions = {}
@@ -78,8 +78,8 @@ class SqliteFile:
             definitions = {str(msgtype): (str(encoding), str(text)) for msgtype, encoding, text in rows}
         self._topics: dict[int, str] = {}
         self.topics: list[Topic] = []
-        for row in execute(f"SELECT {', '.join(there)} FROM topics ORDER BY id"):
-            of = dict(zip(there, row, strict=True))
+        for row in execute(f"SELECT {', '.join(available)} FROM topics ORDER BY id"):
+            of = dict(zip(available, row, strict=True))
             name, msgtype = str(of["name"]), str(of["type"])
             notes = {QOS: str(of.get("offered_qos_profiles") or "")}
             notes[TYPE_HASH] = str(of.get("type_description_hash") or "")

@@ -17,7 +17,7 @@ from genima.io.files import parse_yaml
 class ViewSummary(NamedTuple):
     """Images of a view."""
 
-    rate: float  # Hz; not a number for a single image
+    rate: float  # Hz; NaN for a single image
     size: tuple[int, int] | None  # width and height in px, of the first; None when that cannot be decoded
 
 
@@ -25,7 +25,7 @@ class ViewSummary(NamedTuple):
 class Summary:
     """Summary of a demo, faulty or not."""
 
-    instruction: str  # empty when it has none
+    instruction: str  # empty without one
     seconds: float
     views: Mapping[str, ViewSummary]  # those with images
     megabytes: float
@@ -58,10 +58,10 @@ class Summary:
 def read_notes(index: EpisodeIndex) -> dict[str, str]:
     """Return the metadata of a demo, such as operator and notes; empty where it cannot be read."""
     try:
-        said = parse_yaml(index.words.get(EPISODE, ""), EPISODE)
+        data = parse_yaml(index.words.get(EPISODE, ""), EPISODE)
     except GenimaError:
-        said = None
-    return {str(key): str(value) for key, value in said.items() if value} if isinstance(said, dict) else {}
+        data = None
+    return {str(key): str(value) for key, value in data.items() if value} if isinstance(data, dict) else {}
 
 
 def rate(stream: Stream) -> float:

@@ -30,7 +30,7 @@ class TrimResult(NamedTuple):
 
 
 def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> TrimResult:
-    """Copy a demo but for the rest at its beginning and end.
+    """Copy a demo without the rest at its start and end.
 
     Messages stay unchanged to the byte, unknown types included. Those with a header are cut by its stamp, others by
     their recording time. Latched topics, and single messages without a header, are kept; they count as recorded within
@@ -38,18 +38,18 @@ def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> TrimResult:
 
     Args:
         folder: a rosbag2 folder, MCAP or SQLite; the copy is MCAP.
-        out: the copy's name when it is complete.
-        robot: whose joints tell what moves.
-        keep: s of rest that stay at both ends.
+        out: folder of the complete copy.
+        robot: robot of the demo.
+        keep: s of rest to keep at both ends.
 
     Raises:
-        EpisodeError: when the demo cannot be read whole, and when nothing moves in it.
-        GenimaError: when it cannot be written; nothing is left then.
+        EpisodeError: for a demo that cannot be read completely, and one without motion.
+        GenimaError: when the copy cannot be written; nothing of it remains.
     """
     index = EpisodeIndex.of(folder)
     tracks = find_tracks(index, robot)
     if not tracks:
-        raise EpisodeError(folder, f"neither {JOINT_STATES} nor {JOINT_COMMAND} says where the joints are")
+        raise EpisodeError(folder, f"no joints in {JOINT_STATES} and {JOINT_COMMAND}")
     activity = find_idle(tracks)
     if activity.moving is None:
         raise EpisodeError(folder, "nothing moves")
@@ -69,9 +69,9 @@ def _copy(folder: Path, out: Path, stamps: range, log_times: range) -> None:
         try:
             for topic in source.topics.values():
                 bag.copy_topic(topic)
-            lasting = {name for name in source.topics if _is_lasting(source, name)}
+            latched = {name for name in source.topics if _is_latched(source, name)}
             for name, log_ns, cdr, publish_ns in source.messages(source.topics):
-                if name in lasting:
+                if name in latched:
                     log_ns = min(max(log_ns, log_times.start), log_times.stop - 1)
                 elif (header_stamp(cdr) not in stamps) if source.stamped(name) else (log_ns not in log_times):
                     continue
@@ -84,7 +84,7 @@ def _copy(folder: Path, out: Path, stamps: range, log_times: range) -> None:
             raise
 
 
-def _is_lasting(source: BagReader, name: str) -> bool:
+def _is_latched(source: BagReader, name: str) -> bool:
     """Return whether a topic's messages are valid for the whole episode."""
     if name in (TASK, SUCCESS) or (not source.stamped(name) and source.counts[name] == 1):
         return True

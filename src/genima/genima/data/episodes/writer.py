@@ -1,4 +1,4 @@
-"""Write episodes."""
+"""Writing of episodes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _STRING = "std_msgs/msg/String"
 class EpisodeWriter:
     """Writer of one episode; the folder gets its name when it is complete.
 
-    Like the recorder's, it holds the robot model and the calibrations of its cameras, of those that are known.
+    As the recorder does, it stores the robot model and the known calibrations of its cameras.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class EpisodeWriter:
         """Prepare an episode.
 
         Args:
-            folder: the episode's.
-            robot: whose joints they are.
-            cameras: calibrations by view, for images of their size; of a view that is not there, none is written.
+            folder: of the episode.
+            robot: robot of the episode.
+            cameras: calibrations by view, for images of their size; for other views none is written.
             instruction: the task.
-            images: how they are stored: jpeg at quality 95, or png without loss.
+            images: format: jpeg of quality 95, or lossless png.
 
         Raises:
-            GenimaError: where the folder is there already, and for a camera that none can be.
+            GenimaError: for an existing folder, and an implausible camera.
         """
         if folder.exists():
             raise GenimaError(f"episode {folder} exists already; choose another folder or remove it")
@@ -74,7 +74,7 @@ class EpisodeWriter:
         self._topics: set[str] = set()
 
     def __enter__(self) -> EpisodeWriter:
-        # Chunks only when they are full: what a killed run leaves is not kept, and equal demos are equal files.
+        # Only full chunks are written: unfinished files are not kept, and equal demos are equal files.
         self._bag = BagRecorder(
             self._folder, flush_seconds=math.inf, queue_bytes=_QUEUE_BYTES, reserve_bytes=0, replace=True
         )
@@ -110,7 +110,7 @@ class EpisodeWriter:
                 compressed_topic(view), stamp, COMPRESSED,
                 header=header, format=f"rgb8; {self._images} compressed bgr8", data=data.ravel(),
             )  # fmt: skip
-            if view in self._cameras:  # unknown stays unknown
+            if view in self._cameras:  # no intrinsics for uncalibrated views
                 self._write_camera_info(self._cameras[view], stamp, header)
         gripper = self._robot.gripper_position(joints.gripper)
         self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
@@ -120,7 +120,7 @@ class EpisodeWriter:
         self._write_joints(JOINT_COMMAND, command.stamp, command.positions, command.velocities, command.gripper)
 
     def judge(self, stamp: float, success: bool) -> None:
-        """Record whether the task was done."""
+        """Record the success of the task."""
         self._write(SUCCESS, stamp, "std_msgs/msg/Bool", data=success)
 
     def _write(self, topic: str, stamp: float, kind: str, **fields: Any) -> None:

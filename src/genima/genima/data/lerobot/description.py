@@ -106,7 +106,7 @@ class EpisodeEntry:
     index: int
     length: int  # frames
     data: Path  # parquet file
-    videos: Mapping[str, tuple[Path, float]]  # by feature: file, and when its first frame is shown, s
+    videos: Mapping[str, tuple[Path, float]]  # by feature: file, and time of its first frame, s
 
 
 def read_info(folder: Path) -> Info:
@@ -117,7 +117,7 @@ def read_info(folder: Path) -> Info:
     """
     path = folder / layout.INFO
     if not path.is_file():
-        raise GenimaError(f"{folder} is no LeRobotDataset: {layout.INFO} is missing")
+        raise GenimaError(f"dataset {folder}: not a LeRobotDataset ({layout.INFO} is missing); name its root folder")
     data = read_json(path, "dataset description")
     version = data.get("codebase_version") if isinstance(data, Mapping) else None
     if isinstance(version, str) and version.split(".")[0] != layout.VERSION.split(".")[0]:
@@ -218,7 +218,7 @@ def read_tasks(folder: Path) -> dict[int, str]:
 
 
 def value_range(folder: Path, feature: str, dimension: int) -> tuple[float, float] | None:
-    """Return the smallest and the largest value of a dimension, by ``meta/stats.json``; None where it does not say."""
+    """Return the smallest and the largest value of a dimension, by ``meta/stats.json``; None where unknown."""
     try:
         stats = load_json(dict[str, dict[str, Any]], folder / layout.STATS, "dataset statistics")
         low, high = (float(stats[feature][kind][dimension]) for kind in ("min", "max"))

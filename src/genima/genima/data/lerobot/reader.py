@@ -1,4 +1,4 @@
-"""Read a LeRobotDataset v3.0 and write its episodes as rosbag2 demos."""
+"""Import of a LeRobotDataset v3.0 as rosbag2 demos."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class DatasetReader:
 
     Args:
         folder: the dataset.
-        robot: whose joints its names must fit.
-        cameras: calibrations by view, of the images' shape; None: unknown, the demos hold none.
-        views: which image features to take, and the view that each is; without it all in colour, called as after
+        robot: robot of the dataset.
+        cameras: calibrations by view, of the images' aspect ratio; None: the demos are not calibrated.
+        views: image features to import, and their views; None: all colour features, with the name after
             ``observation.images.``.
         joints: the robot's names (or ``gripper_open_fraction``) by the dataset's, where they differ; a dimension may
-            be named by its number, from 0, as well.
-        gripper_range: the dataset's gripper values when closed and when open; None: fractions as
-            ``gripper_open_fraction`` says, which must be the dataset's own name then.
+            be given by its number, from 0.
+        gripper_range: the dataset's gripper values when closed and when open; None: open fractions, for a dimension
+            named ``gripper_open_fraction``.
 
     Raises:
         GenimaError: for a folder that is no such dataset, and for joints, image features or views that do not fit.
@@ -80,7 +80,7 @@ class DatasetReader:
         return f"{self._folder.resolve().name}-{self._episodes[index].index:06d}"
 
     def write_episode(self, index: int, folder: Path) -> None:
-        """Write an episode as a demo; whether it succeeded stays open where the dataset does not say.
+        """Write an episode as a demo; its success stays unknown where the dataset does not have it.
 
         Raises:
             GenimaError: for files that are missing, damaged or not as described, values that are not finite or out of
@@ -92,8 +92,8 @@ class DatasetReader:
             stamps = numbers(frames, layout.TIMESTAMP, "data").astype(float)
             self._check_stamps(stamps)
             state, action = (self._order_dimensions(name, frames) for name in (layout.STATE, layout.ACTION))
-            judged = layout.SUCCESS in frames.column_names
-            success = judged and bool(numbers(frames, layout.SUCCESS, "data").any())
+            has_success = layout.SUCCESS in frames.column_names
+            success = has_success and bool(numbers(frames, layout.SUCCESS, "data").any())
             images = {view: self._images(key, entry, stamps) for key, view in self._views.items()}
             with EpisodeWriter(folder, self._robot, self._cameras, self._instruction(frames)) as episode:
                 for stamp, measured, commanded in zip(stamps, state, action, strict=True):
@@ -104,7 +104,7 @@ class DatasetReader:
                         raise GenimaError("it has fewer images than frames") from None
                     episode.observe(stamp, seen, joints)
                     episode.command(Command(stamp, commanded[:-1], gripper=commanded[-1]))
-                if judged:
+                if has_success:
                     episode.judge(stamps[-1], success)
         except GenimaError as error:
             raise GenimaError(f"dataset {self._folder}, episode {entry.index}: {error}") from None
@@ -133,8 +133,8 @@ class DatasetReader:
             return
         if kind in {path.stem for path in paths.shared("config", "robots").glob("*.yaml")}:
             raise GenimaError(f"dataset {self._folder} is of robot {kind}, not {robot}; give --robot {kind}")
-        said = f"of robot {shorten(kind)}" if kind else "of no named robot"
-        self.notes.append(f"the dataset is {said}; its joints are taken for those of {robot} (--robot)")
+        suffix = f"of robot {shorten(kind)}" if kind else "of no named robot"
+        self.notes.append(f"the dataset is {suffix}; its joints are taken for those of {robot} (--robot)")
 
     def _choose_views(self, views: Mapping[str, str] | None) -> dict[str, str]:
         features = self._info.features
@@ -214,10 +214,10 @@ class DatasetReader:
             gripper = found[name][-1]
             if named_range and each[gripper] != layout.GRIPPER:
                 between = value_range(self._folder, name, gripper)
-                said = f" ({between[0]:g} to {between[1]:g} in its statistics)" if between else ""
+                suffix = f" ({between[0]:g} to {between[1]:g} in its statistics)" if between else ""
                 raise GenimaError(
-                    f"dataset {self._folder}: nothing says which values of {name}'s {each[gripper]}{said} are a "
-                    "closed and an open gripper; give --gripper-range CLOSED OPEN, as 0 1 for open fractions"
+                    f"dataset {self._folder}: unknown range of the gripper ({name}'s "
+                    f"{each[gripper]}{suffix}); give --gripper-range CLOSED OPEN, as 0 1 for open fractions"
                 )
         return found
 

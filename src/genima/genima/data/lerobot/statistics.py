@@ -1,4 +1,4 @@
-"""Statistics as LeRobot normalises by: of every feature, for each episode and for the dataset."""
+"""Statistics of LeRobot: of every feature, for each episode and for the dataset."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def row_statistics(rows: NDArray[Any]) -> Statistics:
 def image_statistics(counts: NDArray[np.int64], images: int) -> Statistics:
     """Return the statistics of each channel of ``images`` images, 0..1; all have the shape (3, 1, 1).
 
-    ``counts`` (3, 256) tells how many pixels of a channel have an intensity.
+    ``counts`` (3, 256) is the histogram of each channel.
     """
     intensity = np.arange(256) / 255
     share = counts / counts.sum(1, keepdims=True)
-    upto = np.cumsum(counts, 1) / counts.sum(1, keepdims=True)
+    cumulative = np.cumsum(counts, 1) / counts.sum(1, keepdims=True)
     mean = share @ intensity
     each = {
         "min": intensity[(counts > 0).argmax(1)],
         "max": intensity[255 - (counts > 0)[:, ::-1].argmax(1)],
         "mean": mean,
         "std": np.sqrt((share * (intensity - mean[:, None]) ** 2).sum(1)),
-        **{name: intensity[(upto >= quantile).argmax(1)] for name, quantile in _QUANTILES.items()},
+        **{name: intensity[(cumulative >= quantile).argmax(1)] for name, quantile in _QUANTILES.items()},
     }
     return {name: value.reshape(3, 1, 1) for name, value in each.items()} | {"count": np.array([images])}
 

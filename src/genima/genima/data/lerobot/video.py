@@ -5,11 +5,11 @@ LeRobot's default reader, torchcodec, does not look frames up by their stamps. I
 the file, refuses numbers beyond the count of frames, and guesses fps from the *decoding* times. So
 
 - frames are decoded on an even grid of fps, and only the times when they are shown carry the jitter;
-- they are shown a quarter of a period after the grid: where they stray less than a quarter from that, they are found;
+- they are shown a quarter of a period after the grid: with a jitter below a quarter period, they are found;
 - where the grid has a point without a frame, at time 0 to begin with, a copy of an image is shown.
 
-The other reader, pyav, looks frames up by their stamps and finds them whatever their jitter. Several episodes share a
-file, as torchcodec keeps every file open that it has read from.
+The other reader, pyav, finds frames by their stamps, with any jitter. Several episodes share a file, as torchcodec
+keeps every file open.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from genima.types import Image
 CODEC, PIXEL_FORMAT = "h264", "yuv420p"
 _TICKS = 1_000_000  # a second
 _TIME_BASE = Fraction(1, _TICKS)
-# Every other frame is a key frame, as LeRobot has it: training reads frames in random order. Each frame leaves the
-# encoder at once and in its order, so what an episode is made of is known when its last frame is in.
+# Every other frame is a key frame, as in LeRobot: training reads frames in random order. Frames leave the encoder
+# immediately and in order, so an episode's packets are complete after its last frame.
 _ENCODER = {"crf": "15", "g": "2", "bf": "0", "tune": "zerolatency", "forced-idr": "1"}
-_SEEK_EARLY = 1.0  # s: seeking goes by decoding times, which differ from those of showing
+_SEEK_EARLY = 1.0  # s: seeking uses decoding times, which differ from presentation times
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class VideoWriter:
                 t, image = next(remaining)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = self._encoded
-            if number == 0:  # nothing depends on what was encoded before: it may never be written
+            if number == 0:  # independent of earlier frames, which may never be written
                 frame.pict_type = av.video.frame.PictureType.I
             packets += self._stream.encode(frame)
             self._encoded += 1

@@ -1,4 +1,4 @@
-"""Write demos as a LeRobotDataset v3.0."""
+"""Export of demos as a LeRobotDataset v3.0."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RATE_TOLERANCE = 0.05  # how far an episode's rate may be off the dataset's, re
 
 
 class DatasetWriter:
-    """Write a dataset, one episode at a time; the folder gets its name when it is complete.
+    """Writer of a dataset, one episode at a time; the folder gets its name when it is complete.
 
     Timestamps are the episodes' own, from each one's first moment on, in float32: to 4 us within the first minute.
     The dataset consists of parts: a file of data, one of episodes and a video of each view, all growing until a video
@@ -45,8 +45,8 @@ class DatasetWriter:
 
         Args:
             folder: the dataset's; it must not exist.
-            robot: whose joints the episodes have.
-            overwrite: replace a LeRobot dataset that is there.
+            robot: robot of the episodes.
+            overwrite: replace an existing LeRobot dataset.
         """
         self._output = output_folder(folder, "LeRobot dataset", overwrite, is_dataset)
         self._robot = robot
@@ -66,7 +66,7 @@ class DatasetWriter:
         """Start the dataset.
 
         Raises:
-            GenimaError: when the folder is there and may not be replaced, or another process writes it.
+            GenimaError: when the folder exists and may not be replaced, or another process writes it.
         """
         self._partial = self._output.__enter__()
         return self
@@ -91,11 +91,11 @@ class DatasetWriter:
         """Append an episode; nothing of it remains when that fails.
 
         Returns:
-            How many of its frames LeRobot's default video reader will not find, as their stamps stray by more than a
+            The number of its frames that LeRobot's default video reader does not find, with a jitter of more than a
             quarter of a period; see :mod:`genima.data.lerobot.video`.
 
         Raises:
-            EpisodeError: when the episode does not go with the first one or an image cannot be decoded.
+            EpisodeError: for an episode that differs from the first, and an image that cannot be decoded.
         """
         fps = self._fps or max(1, round(1 / episode.period))
         self._check_rate(episode, fps)

@@ -1,6 +1,6 @@
 """Quality checks of demos.
 
-Thresholds stand at the top of the module that needs them.
+Thresholds are at the top of the modules that use them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CheckResult:
 
     @property
     def errors(self) -> int:
-        """Return the number of findings that rule out training."""
+        """Return the number of findings that prevent training."""
         return sum(finding.severity == "error" for finding in self.findings)
 
     @property
@@ -80,17 +80,17 @@ def check(folder: Path, default: RobotModel | None = None) -> CheckResult:
 def compare(demos: Sequence[CheckResult]) -> list[CheckResult]:
     """Add findings relative to the other demos: views that most of them have and this one lacks."""
     counts = Counter(view for demo in demos for view in demo.views)
-    usual = [view for view, count in sorted(counts.items()) if 2 * count > sum(bool(demo.views) for demo in demos)]
+    common = [view for view, count in sorted(counts.items()) if 2 * count > sum(bool(demo.views) for demo in demos)]
     compared = []
     for demo in demos:
-        missing = [view for view in usual if demo.views and view not in demo.views]
+        missing = [view for view in common if demo.views and view not in demo.views]
         added = [Finding("error", "not recorded, most other demos have it", raw_topic(view)) for view in missing]
         compared.append(replace(demo, findings=_sorted([*demo.findings, *added])))
     return compared
 
 
 def find_camera_faults(folder: Path) -> list[Finding]:
-    """Return implausible calibrations and intrinsics; a demo without any can be rendered with other ones."""
+    """Return implausible calibrations and intrinsics; a demo without them can be rendered with others."""
     try:
         EpisodeCameras.of(folder)
     except EpisodeError as error:

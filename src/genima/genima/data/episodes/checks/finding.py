@@ -16,10 +16,10 @@ Severity = Literal["error", "warning"]
 class Finding:
     """Finding about an episode."""
 
-    severity: Severity  # error: the episode cannot be trained on; warning: it should be looked at
+    severity: Severity  # error: the episode cannot be used for training; warning: to review
     what: str
-    topic: str | None = None  # None: it concerns the whole episode
-    time: float | None = None  # s since the episode's start; None: it has no moment
+    topic: str | None = None  # None: the whole episode
+    time: float | None = None  # s since the episode's start; None: without a time
 
     def __str__(self) -> str:
         place = "" if self.time is None else f"at {self.time:.3f} s"

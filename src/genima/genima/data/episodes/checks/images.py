@@ -23,8 +23,8 @@ from genima.types import Image
 BLACK = 8.0  # mean of the pixels' values, 0..255
 OVEREXPOSED = 0.4  # of the pixels are 255 in all colours
 UNDEREXPOSED = 0.7  # of the pixels are 0 in all colours
-_SAMPLED = 4  # px, between those that are counted
-FROZEN = 0.5  # s in which the arm moves and the images do not
+_SAMPLED = 4  # px between counted pixels
+FROZEN = 0.5  # s of equal images while the arm moves
 
 
 def check_images(index: EpisodeIndex, activity: Activity | None) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ class _ViewCheck:
     undecodable: list[EpisodeError] = field(default_factory=list)
     resized: list[EpisodeError] = field(default_factory=list)
     exposure: dict[str, list[EpisodeError]] = field(default_factory=dict)  # by kind of fault
-    same: list[bool] = field(default_factory=list)  # as the image before, by image
+    same: list[bool] = field(default_factory=list)  # equal to the previous image, by image
     _shape: tuple[int, ...] = ()
     _last: NDArray[np.uint8] | None = None
 

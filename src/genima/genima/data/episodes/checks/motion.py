@@ -16,13 +16,13 @@ from genima.robot.model import RobotModel
 
 MARGIN = 0.02  # rad at both ends of a joint's range, which the command guard keeps free
 TRACKING_ERROR = 0.2  # rad between a command and the arm
-FOLLOW_TIME = 0.3  # s after which the arm is where it was commanded, but for APART
-IDLE_TIME = 1.5  # s: longer rests are told
-_STEP = 0.05  # s, of the moments in which an arm may have followed
+FOLLOW_TIME = 0.3  # s after which the arm is within TRACKING_ERROR of a command
+IDLE_TIME = 1.5  # s: longer rests are reported
+_STEP = 0.05  # s between evaluated times
 
 
 def find_joint_faults(index: EpisodeIndex, robot: RobotModel) -> Iterator[Finding]:
-    """Return messages without the robot's joints, with joints that are no numbers, or grippers outside 0..1."""
+    """Return messages with missing or non-finite joints, or grippers outside 0..1."""
     for topic in (JOINT_STATES, JOINT_COMMAND):
         if topic in index.streams:
             stream = index.streams[topic]

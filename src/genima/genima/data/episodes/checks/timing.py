@@ -16,11 +16,11 @@ from genima.data.episodes.reader import several_tasks
 GAP = 2.5  # periods of the topic: messages are missing in a longer gap
 JITTER = 0.3  # of the period: a tenth of the periods may differ by more
 CLOCK = 0.5  # s between a stamp and the recording of its message
-MIN_MESSAGES = 10  # messages of a topic whose gaps and jitter can be told
+MIN_MESSAGES = 10  # messages needed for gaps and jitter
 
 
 def find_missing(index: EpisodeIndex) -> Iterator[Finding]:
-    """Find topics that an episode needs and does not have, and those that are not understood."""
+    """Find required topics that are missing, and topics that cannot be deserialized."""
     if not index.views:
         yield Finding("error", "no camera was recorded", raw_topic("VIEW"))
     for topic in (*index.views.values(), JOINT_STATES, JOINT_COMMAND):
@@ -60,19 +60,19 @@ def _find_misaligned(index: EpisodeIndex) -> Iterator[Finding]:
     faults = list(find_faults(*parts))
     yield from (as_finding("error", found) for found in faults)
     if not faults:
-        yield from _find_stand_ins(views.values())
+        yield from _find_lost_images(views.values())
         try:
             align(*parts)
         except EpisodeError as error:
             yield as_finding("error", [error])
 
 
-def _find_stand_ins(views: Iterable[Stream]) -> Iterator[Finding]:
-    """Return the images that stand in for missing ones."""
+def _find_lost_images(views: Iterable[Stream]) -> Iterator[Finding]:
+    """Return lost images, which are replaced by neighbours."""
     for view in views:
         gaps = np.diff(view.times)
         if lost := [
-            view.fault(view.times[i], f"an image was lost, the next comes {gaps[i]:.3f} s later: one beside stands in")
+            view.fault(view.times[i], f"an image was lost, the next is {gaps[i]:.3f} s later: replaced by a neighbour")
             for i in np.flatnonzero((gaps > LOST * view.period) & (gaps <= TWO_LOST * view.period))
         ]:
             yield as_finding("warning", lost)
