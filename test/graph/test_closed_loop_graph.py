@@ -141,7 +141,7 @@ def test_a_node_that_dies_is_named(demo: Demo, tmp_path: Path) -> None:
 
 
 def test_an_unknown_task_is_refused(demo: Demo) -> None:
-    assert "unknown task 'push_buton'" in error_line(demo("--task", "push_buton"))
+    assert "task 'push_buton': unknown" in error_line(demo("--task", "push_buton"))
 
 
 def test_a_missing_checkpoint_is_refused(demo: Demo) -> None:

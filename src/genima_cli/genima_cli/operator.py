@@ -21,7 +21,7 @@ from genima_interfaces.msg import CalibratorStatus, LeaderStatus, RecorderStatus
 from genima_interfaces.srv import DropSample, ResetScene, StartEpisode
 from genima_nodes.ros import messages, qos
 
-_CALLEES = {
+_SERVICES = {
     Trigger: [
         *("teleop/start", "teleop/pause", "teleop/end"),
         *("leader/home", "leader/approach", "leader/play"),
@@ -33,15 +33,15 @@ _CALLEES = {
     StartEpisode: ["recorder/start"],
     ResetScene: ["sim/reset"],
 }
-_AGAIN = 0.3  # s between attempts to have the follower come
-_AFTERWARDS = 1.0  # s that the follower has after its leader
-_HEARD = 5.0  # s until the leader knows the scene, and it is known that it plays
-_PATIENCE = 120.0  # s for an expert to play, or to come to where it begins
-_DEVELOPED = 3.0  # s for images that are still being rendered
+_RETRY_PERIOD = 0.3  # s between attempts to align the follower
+_SETTLE_TIME = 1.0  # s that the follower has after its leader
+_RECEIVED = 5.0  # s for the leader to receive the scene, and for its status to arrive
+_PLAY_TIMEOUT = 120.0  # s for an expert to play, or to move to its start
+_RENDER_TIMEOUT = 3.0  # s for images that are still being rendered
 
 
 class Operator(GraphClient):
-    """Client node, which only works while it spins."""
+    """Client node; its callbacks run only while it spins."""
 
     def __init__(self, namespace: str = "") -> None:
         super().__init__("operator", namespace)
@@ -50,9 +50,9 @@ class Operator(GraphClient):
         self.calibrator: CalibratorStatus | None = None
         self._scene = SceneStatus()
         self.leader = LeaderStatus()  # simulated, or a replay
-        self._pictured = 0.0  # s: until when there are images
-        self._gripper: float | None = None  # open fraction that is commanded; None until one is heard
-        for kind, names in _CALLEES.items():
+        self._image_stamp = 0.0  # s, of the newest image
+        self._gripper: float | None = None  # commanded open fraction; None until one is received
+        for kind, names in _SERVICES.items():
             for name in names:
                 self.callee(kind, name)
         self._push = self.create_publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
@@ -89,14 +89,14 @@ class Operator(GraphClient):
         """Reset the scene of a task, and wait until all nodes have received it; return its instruction."""
         instruction = super().reset(task, seed, alive)
         begin = messages.now(self)
-        self.spin_until(lambda: messages.seconds(self._scene.header.stamp) > begin, _AFTERWARDS, alive)
+        self.spin_until(lambda: messages.seconds(self._scene.header.stamp) > begin, _SETTLE_TIME, alive)
         return instruction
 
     def lead(self, timeout: float, alive: Callable[[], None]) -> None:
         """Take the follower, and wait until it mirrors.
 
         Raises:
-            GenimaError: when it cannot be led, or does not come within ``timeout`` s.
+            GenimaError: when teleop/start is rejected, or it does not mirror within ``timeout`` s.
         """
         deadline, started = time.monotonic() + timeout, False
         self.status = None  # earlier messages do not count
@@ -104,7 +104,7 @@ class Operator(GraphClient):
             if self._state() != TeleopStatus.ALIGNING:  # no leader message yet, or a short gap held the follower
                 answer = self.trigger("teleop/start", alive)
                 started, self.status = started or answer.success, None
-            if self.spin_until(lambda: self._state() == TeleopStatus.MIRRORING, _AGAIN, alive):
+            if self.spin_until(lambda: self._state() == TeleopStatus.MIRRORING, _RETRY_PERIOD, alive):
                 return
         if not started:
             self.require(answer)
@@ -126,45 +126,45 @@ class Operator(GraphClient):
 
     def move_home(self, alive: Callable[[], None]) -> None:
         """Move the simulated leader near the start of its demo."""
-        if not self.spin_until(lambda: self.leader.resets >= self._scene.resets, _HEARD, alive):
-            raise GenimaError(f"leader: scene not received within {_HEARD:.0f} s")
+        if not self.spin_until(lambda: self.leader.resets >= self._scene.resets, _RECEIVED, alive):
+            raise GenimaError(f"leader: scene not received within {_RECEIVED:.0f} s")
         self.call_trigger("leader/home", alive)
 
     def approach(self, alive: Callable[[], None]) -> None:
         """Move the leader to the start of its demo."""
-        self._await_leader("leader/approach", alive, _PATIENCE)
+        self._await_leader("leader/approach", alive, _PLAY_TIMEOUT)
 
-    def play(self, alive: Callable[[], None], patience: float = _PATIENCE) -> float:
+    def play(self, alive: Callable[[], None], timeout: float = _PLAY_TIMEOUT) -> float:
         """Play the leader's demo to its end; return its duration in s.
 
         Raises:
-            GenimaError: when it refuses, or still plays after ``patience`` s.
+            GenimaError: when it refuses, or still plays after ``timeout`` s.
         """
         begin = time.monotonic()
-        self._await_leader("leader/play", alive, patience)
-        self.spin_until(lambda: self.success, _AFTERWARDS, alive)
+        self._await_leader("leader/play", alive, timeout)
+        self.spin_until(lambda: self.success, _SETTLE_TIME, alive)
         return time.monotonic() - begin
 
     def await_images(self, alive: Callable[[], None]) -> None:
         """Wait until the simulator has rendered all past camera images."""
         now = messages.now(self)
-        self.spin_until(lambda: self._pictured > now, _DEVELOPED, alive)
+        self.spin_until(lambda: self._image_stamp > now, _RENDER_TIMEOUT, alive)
 
-    def _await_leader(self, service: str, alive: Callable[[], None], patience: float) -> None:
+    def _await_leader(self, service: str, alive: Callable[[], None], timeout: float) -> None:
         self.require(self.trigger(service, alive))
-        self.spin_until(lambda: self.leader.playing, _HEARD, alive)
-        if not self.spin_until(lambda: not self.leader.playing, patience, alive):
-            raise GenimaError(f"{service}: the leader has not come to its end within {patience:.0f} s")
+        self.spin_until(lambda: self.leader.playing, _RECEIVED, alive)
+        if not self.spin_until(lambda: not self.leader.playing, timeout, alive):
+            raise GenimaError(f"{service}: leader still playing after {timeout:.0f} s; wait for its end, or restart it")
 
     def start_episode(self, request: StartEpisode.Request, alive: Callable[[], None]) -> Path:
-        """Begin to record; returns the folder where the episode will lie."""
+        """Start to record; return the folder of the episode."""
         answer = self.call(StartEpisode, "recorder/start", request, alive)
         self.require(answer)
         return Path(answer.folder)
 
     def finish_episode(self, success: bool | None, alive: Callable[[], None]) -> str:
         """Complete the episode, with a judgement where there is one; return the recorder's message."""
-        if success is not None:  # an ended recording takes no mark; its last message says so
+        if success is not None:  # an ended recording takes no mark
             self.call(SetBool, "recorder/mark", SetBool.Request(data=success), alive)
         return self.call_trigger("recorder/stop", alive)
 
@@ -201,7 +201,7 @@ class Operator(GraphClient):
             GenimaError: while it is not known how far it is open.
         """
         if self._gripper is None:
-            raise GenimaError("the gripper's opening is not known until the follower follows")
+            raise GenimaError("gripper: opening unknown; start to follow first")
         self._gripper = 0.0 if self._gripper > 0.5 else 1.0
         self._grip.publish(Float32(data=self._gripper))
         return "the gripper opens" if self._gripper else "the gripper closes"
@@ -229,7 +229,7 @@ class Operator(GraphClient):
         self._scene = message
 
     def _on_camera(self, message: CameraInfo) -> None:
-        self._pictured = messages.seconds(message.header.stamp)  # rclpy's Time refuses negative ones
+        self._image_stamp = messages.seconds(message.header.stamp)  # rclpy's Time refuses negative ones
 
     def _on_leader(self, message: LeaderStatus) -> None:
         self.leader = message

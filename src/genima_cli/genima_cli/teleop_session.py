@@ -51,7 +51,7 @@ class TeleopSession:
     def __init__(self, operator: Operator, line: tqdm, check: Callable[[], None]) -> None:
         self.operator = operator
         self._line, self._check = line, check
-        self._began = False  # whether the follower was told to follow from here
+        self._began = False  # whether this session started the follower
 
     def live(self) -> None:
         """Check all processes and update the live line."""

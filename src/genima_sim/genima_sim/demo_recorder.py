@@ -90,7 +90,7 @@ def record(
     failed = _record_all(todo, workers, len(folders), cell) if todo else 0
     print(f"{len(folders) - failed} demos in {out}; the expert failed {failed} times")
     if failed == len(folders):
-        raise GenimaError("no expert succeeded; nothing was recorded")
+        raise GenimaError("record: no expert succeeded; nothing was recorded")
     return 0
 
 

@@ -38,10 +38,10 @@ def plan(expert: Expert, observation: Observation) -> JointTrajectory:
     """
     tasks = [task for task in TASKS.values() if observation.instruction in task.instructions]
     if not tasks:
-        raise GenimaError(f"policy expert: no task has the instruction {observation.instruction!r}")
+        raise GenimaError(f"policy expert: instruction of no task ({observation.instruction!r}); give a task's own")
     needed = {name for each in tasks[0].objects for name in (each.name, *each.movable)}
     if missing := needed - set(observation.objects):
-        raise GenimaError(f"policy expert: unknown position of {', '.join(sorted(missing))}; use it in simulation")
+        raise GenimaError(f"policy expert: positions missing ({', '.join(sorted(missing))}); use it in simulation")
     start = observation.joints.positions
     trajectory = expert.plan_task(tasks[0], tasks[0].waypoints(observation.objects), start)
     return JointTrajectory(

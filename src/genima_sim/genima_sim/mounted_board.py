@@ -42,7 +42,7 @@ class MountedBoard:
             GenimaError: for another place.
         """
         if place not in get_args(Place):
-            raise GenimaError(f"place of the calibration board: table or gripper, not {place!r}")
+            raise GenimaError(f"calibration board: unknown place ({place!r}); use table or gripper")
         T = on_table(board, _ON_TABLE, 0.0) if place == "table" else in_gripper(board)
         return cls(board, place, T)  # type: ignore[arg-type]
 

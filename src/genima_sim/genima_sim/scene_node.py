@@ -34,11 +34,11 @@ _BEFORE_RESET = 1.0  # s: an older stamp means that the clock was set back
 
 
 class Scene(Protocol):
-    """A scene, whose time passes only in :meth:`step`. Used by one thread at a time."""
+    """Scene whose time passes only in :meth:`step`, for one thread at a time."""
 
     @property
     def instruction(self) -> str:
-        """The task of this episode in words."""
+        """Instruction of the episode."""
 
     @property
     def success(self) -> bool:

@@ -73,7 +73,7 @@ class ExpertLeader(TrajectoryLeader):
         """Return the demo for the present scene."""
         scene = self._scene
         if scene is None or not scene.task:
-            raise GenimaError("there is no scene; reset the simulator first (sim/reset)")
+            raise GenimaError("leader: no scene; reset the simulator (sim/reset)")
         return Demo.random(get_task(scene.task), scene.seed, self._positions(), self._expert)
 
     def _stages_of(self, demo: Demo) -> list[Stage]:

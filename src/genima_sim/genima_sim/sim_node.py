@@ -31,7 +31,7 @@ _BOARD_FILE = "calibration", "boards", "charuco_7x5_a4.yaml"
 
 
 class SimNode(SceneNode):
-    """A robot, four cameras and a scene that can be reset."""
+    """Robot, cameras and a scene that can be reset."""
 
     def __init__(self, simulation: Simulation | None = None) -> None:
         """Args:
@@ -52,7 +52,7 @@ class SimNode(SceneNode):
         self._rendering_thread.start()
 
     def _calibration_board(self) -> MountedBoard | None:
-        """For the parameters ``board`` (none, table or gripper) and ``board_file``."""
+        """Return the board of the parameters ``board`` (none, table or gripper) and ``board_file``."""
         place = parameters.text(self, "board", _NO_BOARD)
         file = parameters.text(self, "board_file", "")
         if place == _NO_BOARD:

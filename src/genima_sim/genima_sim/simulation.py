@@ -56,7 +56,9 @@ class Simulation:
         """
         self.robot = robot or RobotModel.load("panda")
         if self.robot.gripper != _GRIPPER:
-            raise GenimaError(f"the simulated robot has a {_GRIPPER}, {self.robot.name} has a {self.robot.gripper}")
+            raise GenimaError(
+                f"robot {self.robot.name}: gripper not simulated ({self.robot.gripper}); use one with a {_GRIPPER}"
+            )
         self.board = board
         self.cameras: Mapping[str, Camera] = cameras or load_cameras("sim")
         if board is not None:
@@ -93,7 +95,7 @@ class Simulation:
         """
         found = get_task(task)
         if seed < 0:
-            raise GenimaError(f"seeds count from 0; {seed} is negative")
+            raise GenimaError(f"seed: negative ({seed}); count from 0")
         objects = scene_objects(found) if self.board is None else ()
         rng = np.random.default_rng([seed, 0x6E1A])
         placements = random_placements(objects, rng)
@@ -126,7 +128,7 @@ class Simulation:
     def _turn_to(self, view: str) -> float:
         """Return the turn of the last joint in rad with which a held board faces the camera of a view."""
         if view not in self.cameras:
-            raise GenimaError(f"there is no view {view!r} to turn a board to; there are {', '.join(self.cameras)}")
+            raise GenimaError(f"view {view!r}: not in the scene; use one of {', '.join(self.cameras)}")
         if self.board is None or self.board.place != "gripper":
             return 0.0
         turns = np.linspace(-np.pi, np.pi, _TURNS)
@@ -156,7 +158,7 @@ class Simulation:
 
     @property
     def instruction(self) -> str:
-        """The task of this episode in words."""
+        """Instruction of the episode."""
         return self.task.instruction
 
     @property
@@ -167,7 +169,7 @@ class Simulation:
     def command(self, positions: NDArray[np.floating], gripper: float) -> None:
         """Set the joint position targets (7,) in rad and the gripper's open fraction; held until the next."""
         if not (np.all(np.isfinite(positions)) and np.isfinite(gripper)):
-            raise GenimaError("the simulator was given a joint command that is not finite")
+            raise GenimaError("joint command: not finite; correct its source")
         self.data.ctrl[self._arm_ctrl] = positions
         self.data.ctrl[self._finger_ctrl] = self._finger_sign * self.robot.gripper_position(gripper)
 

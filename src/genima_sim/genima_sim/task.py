@@ -28,7 +28,7 @@ _SHORTEST = 0.05  # s of a waypoint: one command of a demo
 
 @dataclass(frozen=True)
 class Region:
-    """Where an object may stand: ranges in m in the base frame, and of the yaw in rad.
+    """Ranges of an object's placements: m in the base frame, and yaw in rad.
 
     The default is within the arm's easy reach and in every view.
     """
@@ -150,7 +150,7 @@ class Task(ABC):
 
     @property
     def instruction(self) -> str:
-        """The task in words."""
+        """Instruction of the task."""
         return self.instructions[0]
 
     @abstractmethod
@@ -183,7 +183,7 @@ def random_placements(objects: Sequence[SceneObject], rng: np.random.Generator) 
                 o.name: Placement(float(x), float(y), yaw) for o, (x, y), yaw in zip(objects, xy, yaws, strict=True)
             }
     names = ", ".join(o.name for o in objects)
-    raise GenimaError(f"no room for the objects {names}; enlarge their regions or reduce their radii")
+    raise GenimaError(f"objects {names}: no room; enlarge their regions or reduce their radii")
 
 
 def _are_apart(objects: Sequence[SceneObject], xy: Array) -> bool:

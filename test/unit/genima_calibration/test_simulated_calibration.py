@@ -261,7 +261,7 @@ def test_a_board_in_the_gripper_moves_with_the_flange(board: CalibrationBoard) -
 
 
 def test_a_board_elsewhere_is_refused(board: CalibrationBoard) -> None:
-    with pytest.raises(GenimaError, match="table or gripper, not 'ceiling'"):
+    with pytest.raises(GenimaError, match="unknown place .'ceiling'.; use table or gripper"):
         MountedBoard.at(board, "ceiling")
 
 
@@ -297,7 +297,7 @@ def test_the_simulator_node_shows_a_board_to_its_cameras(board: CalibrationBoard
 @pytest.mark.parametrize(
     "parameters, words",
     [
-        ({"board": "ceiling"}, "table or gripper, not 'ceiling'"),
+        ({"board": "ceiling"}, "unknown place .'ceiling'.; use table or gripper"),
         ({"board": "table", "board_file": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
     ],
 )

@@ -48,9 +48,9 @@ def test_an_episode_is_replayed(environment: Environment, robot: RobotModel, dem
 
 def test_an_expert_refuses_what_it_cannot_know(robot: RobotModel) -> None:
     policy, joints = load_policy("expert"), Joints(0.0, robot.home, 1.0)
-    with pytest.raises(GenimaError, match="no task has the instruction 'dance'"):
+    with pytest.raises(GenimaError, match="instruction of no task .'dance'"):
         policy.predict_chunk(Observation(0.0, {}, joints, "dance"))
-    with pytest.raises(GenimaError, match="unknown position of button.*use it in simulation"):
+    with pytest.raises(GenimaError, match="positions missing .button.; use it in simulation"):
         policy.predict_chunk(Observation(0.0, {}, joints, TASKS["push_button"].instruction))
 
 

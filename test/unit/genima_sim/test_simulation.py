@@ -42,7 +42,9 @@ def test_the_same_seed_and_commands_give_the_same_motion_to_the_last_bit(simulat
 
 
 def test_a_robot_with_another_gripper_is_refused() -> None:
-    with pytest.raises(GenimaError, match="the simulated robot has a robotiq_2f140, fr3_franka_hand has a franka_hand"):
+    with pytest.raises(
+        GenimaError, match="robot fr3_franka_hand: gripper not simulated .franka_hand.; use one with a robotiq_2f140"
+    ):
         Simulation(RobotModel.load("fr3_franka_hand"))
 
 

@@ -30,7 +30,7 @@ class Mine(Simulator):
 
     def require_task(self, task, cell):
         if task != "wave":
-            raise GenimaError(f"unknown task {task!r}")
+            raise GenimaError(f"task {task!r}: unknown")
 
     def environment(self, cell, spec, host, port):
         return self.demo_environment(cell)
@@ -48,7 +48,7 @@ def test_a_simulator_of_the_users_is_found_by_its_module(write_module: Callable[
     found = get_simulator(cell)
     assert (found.name, found.time_limit) == ("mine", 7.0)
     found.require_task("wave", cell)
-    with pytest.raises(GenimaError, match="unknown task 'nod'"):
+    with pytest.raises(GenimaError, match="task 'nod': unknown"):
         found.require_task("nod", cell)
     with pytest.raises(GenimaError, match="cell my_cell: simulated by mine, in lock-step only; use ./genima eval"):
         simulator(cell)
@@ -67,7 +67,7 @@ def test_demos_are_recorded_by_each_simulator_with_experts(
 @pytest.mark.parametrize(("arguments", "line"), [
     (["--cell", "sim_rlbench"], "cell sim_rlbench: tasks of rlbench have no scripted experts; take a cell"),
     (["--cell", "fr3_crisp"], "cell fr3_crisp: a real robot; name a simulated cell"),
-    (["--task", "push_buton"], "unknown task 'push_buton'"),
+    (["--task", "push_buton"], "task 'push_buton': unknown"),
 ])  # fmt: skip
 def test_lockstep_recording_that_is_not_possible_is_one_line(
     arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
@@ -79,7 +79,7 @@ def test_lockstep_recording_that_is_not_possible_is_one_line(
 
 def test_unknown_and_incomplete_simulators_are_refused_in_one_line(write_module: Callable[[str, str], Path]) -> None:
     cell = load_cell("sim_panda")
-    with pytest.raises(GenimaError, match="unknown simulator 'mujocco'; .*did you mean mujoco"):
+    with pytest.raises(GenimaError, match="simulator 'mujocco': unknown; .*did you mean mujoco"):
         get_simulator(replace(cell, simulator="mujocco"))
     write_module("simulators/mine.py", MINE.replace("def environment", "def start"))
     with pytest.raises(GenimaError, match="simulator mine: class Mine lacks environment; add them in .*mine.py"):

@@ -17,7 +17,7 @@ from genima.robot.model import RobotModel
 
 
 class Environment(Robot, Protocol):
-    """A robot in a scene that can be reset."""
+    """Robot in a scene that can be reset."""
 
     @property
     def command_rate(self) -> float:
@@ -31,7 +31,7 @@ class Environment(Robot, Protocol):
 
 
 class DemoEnvironment(Environment, Protocol):
-    """An environment whose observations hold the positions of the objects."""
+    """Environment whose observations hold the positions of the objects."""
 
     def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
         """Start an episode; ``start`` (n,) in rad overrides the arm's random joints."""

@@ -1,4 +1,4 @@
-"""Result file of an evaluation: written after each episode, continued by the same command."""
+"""Result file of an evaluation: written after each episode, resumed by the same command."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Results:
 
     def __init__(self, settings: Mapping[str, Any], path: Path | None) -> None:
         """Args:
-        settings: whatever the result depends on, as plain JSON types; goes into the file.
-        path: JSON file; None: keep nothing.
+        settings: values that the result depends on, as plain JSON types; part of the file.
+        path: JSON file; None: write nothing.
         """
         self.seeds: list[int] = []
         self.succeeded: list[int] = []
@@ -62,7 +62,7 @@ class Results:
             atomic_write(self._path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return plain JSON types."""
         success = self.success()
         return {
             **self._settings,
@@ -89,7 +89,7 @@ class Results:
 
 @contextlib.contextmanager
 def open_results(path: Path | None, settings: Mapping[str, Any], overwrite: bool) -> Iterator[Results]:
-    """Open a result file under a lock; continue what it has, unless it shall be overwritten.
+    """Open a result file under a lock; resume it unless ``overwrite``.
 
     Raises:
         GenimaError: for a file that is no result, or one of other options, or that another process writes.

@@ -1,4 +1,4 @@
-"""Success rates, and the control that shows what they come from."""
+"""Success rates, and blank targets as the control experiment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genima.types import DrawnTarget, Observation
 
 @dataclass(frozen=True)
 class Success:
-    """k of n episodes."""
+    """Successes of a number of episodes."""
 
     successes: int
     episodes: int
@@ -35,11 +35,11 @@ class Success:
 
 @dataclass(frozen=True)
 class BlankTargets:
-    """In an agent's place, all grey: what remains of the success does not come from the drawings."""
+    """Stand-in for the diffusion agent: grey targets. Success with them does not come from drawn targets."""
 
     spec: PolicySpec
 
     def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
-        """A tile without anything on it."""
+        """Return a grey tile."""
         tile = np.full((*self.spec.tile_size, 3), 127, np.uint8)
         return DrawnTarget(observation.stamp, observation.instruction, self.spec.views, tile, seed=seed)

@@ -78,7 +78,7 @@ class Registry(Mapping[str, T], Generic[T]):
             guess = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {guess[0]}?" if guess else ""
             known = f"known: {', '.join(names)}"
-            raise GenimaError(f"unknown {self._what} {shorten(repr(name))}; {known}{hint}")
+            raise GenimaError(f"{self._what} {shorten(repr(name))}: unknown; {known}{hint}")
         return self[name]
 
     def file(self, name: str) -> str:

@@ -20,7 +20,7 @@ class Unreachable(GenimaError):
 
 
 class Connection:
-    """Functions and constants of the API that start with ``sim.``. One thread at a time may use it."""
+    """Functions and constants of the API that start with ``sim.``, for one thread at a time."""
 
     def __init__(self, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, timeout: float = TIMEOUT) -> None:
         """Raises:
@@ -30,7 +30,9 @@ class Connection:
         try:
             self._client = RemoteAPIClient(host, port)
         except zmq.ZMQError as error:
-            raise GenimaError(f"cannot connect to {self._address}: {error.strerror}") from None
+            raise GenimaError(
+                f"CoppeliaSim at {self._address}: cannot connect ({error.strerror}); check host and port"
+            ) from None
         self._client.timeout = _CLIENT_TIMEOUT
         self._client.socket.setsockopt(zmq.LINGER, 0)
         self._sim = self._request(lambda: self._client.require("sim"), timeout)
@@ -44,7 +46,7 @@ class Connection:
         try:
             return getattr(self._sim, name)
         except AttributeError:
-            raise GenimaError(f"the CoppeliaSim at {self._address} has no sim.{name}; 4.7 or newer is needed") from None
+            raise GenimaError(f"CoppeliaSim at {self._address}: no sim.{name}; use version 4.7 or newer") from None
 
     def call(self, function: str, *arguments: object, timeout: float | None = None) -> Any:
         """Call a function of the API; return None, one value or a tuple of values.
@@ -67,9 +69,9 @@ class Connection:
             return request()
         except zmq.ZMQError:
             raise Unreachable(
-                f"no CoppeliaSim answers at {self._address}: start it, with its add-on ZMQ remote API server"
+                f"CoppeliaSim at {self._address}: no answer; start it, with its add-on ZMQ remote API server"
             ) from None
         except KeyError:  # a field is missing
-            raise GenimaError(f"what answers at {self._address} is no CoppeliaSim, or one older than 4.6") from None
+            raise GenimaError(f"CoppeliaSim at {self._address}: malformed answer; use version 4.7 or newer") from None
         except Exception as error:  # the client raises no other class
             raise GenimaError(f"CoppeliaSim: {' '.join(str(error).split())[:300]}") from None

@@ -26,7 +26,7 @@ class CoppeliaEnvironment:
         if not scene.judges:
             scene.close()
             raise GenimaError(
-                "an evaluation needs a scene that judges success: its names have no `script` (docs/coppeliasim.md)"
+                "scene in CoppeliaSim: no script that judges success; add `script` to its names (docs/coppeliasim.md)"
             )
 
     @property

@@ -57,15 +57,15 @@ class SceneNames:
                 robot's.
         """
         path = paths.named(name_or_file, "config", "coppeliasim")
-        names = cls(**dict(load_yaml(_SceneFields, path, "the scene's names")))
+        names = cls(**dict(load_yaml(_SceneFields, path, "scene names")))
         if set(names.joints) != set(robot.joint_names):
             raise GenimaError(
-                f"the scene's names {path} have {len(names.joints)} joints, {', '.join(names.joints) or 'none'}; "
-                f"{robot.name} has {len(robot.joint_names)}, {', '.join(robot.joint_names)}"
+                f"scene names {path}: joints do not fit robot {robot.name} ({', '.join(names.joints) or 'none'}); "
+                f"name {', '.join(robot.joint_names)}"
             )
         return names
 
     def require_task(self, task: str) -> None:
         """Raise a GenimaError for a task without an instruction."""
         if task not in self.tasks:
-            raise GenimaError(f"unknown task {task!r}; the scene's names know {', '.join(self.tasks) or 'none'}")
+            raise GenimaError(f"task {task!r}: unknown; known in the scene: {', '.join(self.tasks) or 'none'}")

@@ -36,7 +36,7 @@ class _Handles:
 
 
 class CoppeliaScene:
-    """The scene in time. One thread at a time may use it.
+    """Scene that is stepped, for one thread at a time.
 
     Attributes:
         cameras: by view, as the scene has them.
@@ -157,7 +157,7 @@ class CoppeliaScene:
 
     @property
     def judges(self) -> bool:
-        """Whether the scene has a script, which judges success."""
+        """Return whether the scene has a script that judges success."""
         return self._handles.script is not None
 
     def objects(self) -> dict[str, Array]:
@@ -197,7 +197,7 @@ class CoppeliaScene:
         )
         if missing:
             raise GenimaError(
-                f"the scene in CoppeliaSim lacks {', '.join(missing)}; set its names in a copy of "
+                f"scene in CoppeliaSim: missing {', '.join(missing)}; set the names in a copy of "
                 "config/coppeliasim/rlbench.yaml"
             )
         return handles
@@ -228,7 +228,7 @@ class CoppeliaScene:
             sim.call("stopSimulation")
         while sim.call("getSimulationState") != sim.simulation_stopped:
             if time.monotonic() > deadline:
-                raise GenimaError(f"CoppeliaSim's simulation does not stop within {_SLOW_TIMEOUT:.0f} s")
+                raise GenimaError(f"CoppeliaSim: simulation not stopped after {_SLOW_TIMEOUT:.0f} s; stop it by hand")
             time.sleep(0.02)
 
     # Poses.
@@ -247,7 +247,7 @@ class CoppeliaScene:
     def _camera(self, view: str, sensor: int, T_flange_base: Array) -> Camera:
         sim = self._sim
         if not sim.call("getObjectInt32Param", sensor, sim.visionintparam_perspective_operation):
-            raise GenimaError(f"{self._names.cameras[view]} is not in perspective mode")
+            raise GenimaError(f"vision sensor {self._names.cameras[view]}: not in perspective mode; set that mode")
         width = int(sim.call("getObjectInt32Param", sensor, sim.visionintparam_resolution_x))
         height = int(sim.call("getObjectInt32Param", sensor, sim.visionintparam_resolution_y))
         angle = float(sim.call("getObjectFloatParam", sensor, sim.visionfloatparam_perspective_angle))

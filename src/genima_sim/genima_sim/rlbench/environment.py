@@ -38,8 +38,8 @@ class RLBenchEnvironment:
             from rlbench.observation_config import ObservationConfig
         except ImportError as error:
             raise GenimaError(
-                f"RLBench cannot be imported ({error}): unpack CoppeliaSim 4.1, set COPPELIASIM_ROOT, then pip install "
-                "git+https://github.com/stepjam/RLBench.git (docs/coppeliasim.md)"
+                f"RLBench: cannot be imported ({error}); unpack CoppeliaSim 4.1, set COPPELIASIM_ROOT, then "
+                "pip install git+https://github.com/stepjam/RLBench.git (docs/coppeliasim.md)"
             ) from None
         config = ObservationConfig()
         config.set_all(False)
@@ -67,7 +67,7 @@ class RLBenchEnvironment:
         try:
             wordings, self._seen = self._task.reset()
         except self._unplaced as error:
-            raise GenimaError(f"RLBench, {task}, seed {seed}: {' '.join(str(error).split())}") from None
+            raise GenimaError(f"RLBench task {task}, seed {seed}: {' '.join(str(error).split())}") from None
         self._instruction = str(wordings[0])
         self._steps, self._success, self._failed = 0, False, False
         self._last = Command(0.0, *self._measured())

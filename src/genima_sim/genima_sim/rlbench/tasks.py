@@ -46,4 +46,4 @@ def require_task(name: str) -> None:
     if name not in TASKS:
         guess = difflib.get_close_matches(name, TASKS, n=1)
         hint = f"; did you mean {guess[0]}?" if guess else f"; they are {', '.join(TASKS)}"
-        raise GenimaError(f"unknown task {name!r}: it is none of the paper's tasks of RLBench{hint}")
+        raise GenimaError(f"task {name!r}: unknown; take one of the paper's tasks of RLBench{hint}")

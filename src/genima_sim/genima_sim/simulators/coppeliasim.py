@@ -1,4 +1,4 @@
-"""A scene in a CoppeliaSim that runs already."""
+"""Scene in a running CoppeliaSim."""
 
 from __future__ import annotations
 

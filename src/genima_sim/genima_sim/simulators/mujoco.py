@@ -1,4 +1,4 @@
-"""The simulated workcell in MuJoCo."""
+"""Simulated workcell in MuJoCo."""
 
 from __future__ import annotations
 

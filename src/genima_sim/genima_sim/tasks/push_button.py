@@ -11,7 +11,7 @@ _PRESSED = 0.071  # m, height of the tip with the cap all the way down
 
 
 class Button(SceneObject):
-    """A box with a cap on a spring."""
+    """Box with a cap on a spring."""
 
     name = "button"
     radius = 0.11  # m: the gripper finds room beside it

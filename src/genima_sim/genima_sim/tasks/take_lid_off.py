@@ -19,7 +19,7 @@ _FAILED_RAISE = 0.02  # m, at most
 
 
 class Saucepan(SceneObject):
-    """A pan with a handle, and a loose lid with a knob."""
+    """Pan with a handle, and a loose lid with a knob."""
 
     name = "saucepan"
     region = Region(yaw=(-np.pi, np.pi))

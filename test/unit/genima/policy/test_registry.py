@@ -92,7 +92,7 @@ def test_a_checkpoint_folder_is_genima(checkpoint_folder: Path) -> None:
     "name", ["", "genma", "no.such.module", "spec", "..", "nowhere/folder", "x" * 500, "expert.", "\n"]
 )
 def test_an_unknown_policy_is_one_line(name: str) -> None:
-    with pytest.raises(GenimaError, match="unknown policy .*; known: expert, genima, replay") as caught:
+    with pytest.raises(GenimaError, match="policy .*: unknown; known: expert, genima, replay") as caught:
         require_policy(name)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     with pytest.raises(GenimaError, match="unknown"):
