@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from genima.cell import load_cell
 from genima.errors import GenimaError
-from genima_bringup.node_specs import simulation_stack
+from genima_bringup.node_specs import PolicyArguments, simulation_stack
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
@@ -53,7 +53,7 @@ def main() -> None:
         raise GenimaError("--minutes must be positive")
     require_report(options.out, "steadiness", options.overwrite)
     os.environ.update(ros_environment())
-    processes = simulation_stack(load_cell("sim_panda"), seed=options.seed)
+    processes = simulation_stack(load_cell("sim_panda"), PolicyArguments(seed=options.seed))
     with (
         tempfile.TemporaryDirectory() as folder,
         Supervisor(processes, Path(folder), ros_environment()) as supervisor,

@@ -13,26 +13,29 @@ from launch.substitutions import LaunchConfiguration, NotEqualsSubstitution, Pat
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from genima.cell import Cell
+from genima.cell import ROBOTIQ, Cell
+from genima.policy.registry import GENIMA
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import ForCell, include
 from genima_bringup.launch_actions import (
     DDS,
-    DRAWING,
     GRAPH,
     NAMESPACE,
+    POLICY,
     REAL_CELL,
+    SAMPLING,
     Argument,
     check_arguments,
     environment,
     node,
-    sampling_arguments,
+    policy_arguments,
     text,
 )
 from genima_bringup.node_specs import (
     CLOCK_WATCH,
     TASK_RUNNER,
     adapters,
+    camera_watch,
     own_drivers,
     policy_nodes,
     recorder,
@@ -43,8 +46,11 @@ from launch import LaunchDescription, LaunchDescriptionEntity
 ARGUMENTS = {
     **REAL_CELL,
     "robot_ip": Argument("", "address or name of the robot; empty: the cell's", checks.optional_host),
-    "checkpoint": Argument(
-        "", "folder with diffusion_agent/ and controller/; empty: the models of Genima", checks.anything
+    **POLICY,
+    "policy": Argument(
+        GENIMA,
+        "genima (of checkpoint), replay (of episode), or package.module; false: none here",
+        checks.optional_policy,
     ),
     "device": Argument("cuda", "that the models compute on: cuda, or cpu", checks.device),
     "task": Argument(
@@ -53,7 +59,6 @@ ARGUMENTS = {
     "time_limit": Argument("60", "of that task, in s", checks.number(0, 86400)),
     "hardware": Argument("true", "start the robot's drivers, the guard and what belongs to them here", checks.flag),
     "cameras": Argument("true", "start the cameras' drivers here", checks.flag),
-    "policy": Argument("true", "start the models here", checks.flag),
     "record": Argument("false", "start the recorder here", checks.flag),
     "folder": Argument("data/demos", "where it puts the episodes", checks.filled),
     "rviz": Argument("false", "open RViz here", checks.flag),
@@ -63,14 +68,18 @@ ARGUMENTS = {
 
 def generate_launch_description() -> LaunchDescription:
     """Describe drivers, what keeps the arm safe, the policy, and what shows and records it."""
-    return check_arguments(ARGUMENTS | DRAWING, lambda: [*environment(), ForCell(_entities)], checks.require_real_robot)
+    return check_arguments(
+        ARGUMENTS | SAMPLING, lambda: [*environment(), ForCell(_entities, "policy")], checks.require_real_robot
+    )
 
 
-def _entities(cell: Cell) -> list[LaunchDescriptionEntity]:
-    flags = {name: LaunchConfiguration(name) for name in ("hardware", "cameras", "policy", "record", "rviz")}
+def _entities(cell: Cell, policy: str) -> list[LaunchDescriptionEntity]:
+    flags = {name: LaunchConfiguration(name) for name in ("hardware", "cameras", "record", "rviz")}
     here = {name: LaunchConfiguration(name) for name in (NAMESPACE, DDS)}
     task = LaunchConfiguration("task")
-    models = policy_nodes(cell, text("checkpoint"), text("device"), sampling_arguments())
+    predicting = [] if policy == checks.NO_POLICY else policy_nodes(cell, policy_arguments(policy, text("device")))
+    if predicting:
+        predicting.append(camera_watch(cell))
     uncalibrated = f"cell {cell.name}: not calibrated yet ({cell.calibration}); no transforms of its cameras"
     return [
         *([] if cell.calibrated else [LogInfo(msg=uncalibrated)]),
@@ -85,7 +94,7 @@ def _entities(cell: Cell) -> list[LaunchDescriptionEntity]:
             here | {"cell": LaunchConfiguration("cell")},
             condition=IfCondition(flags["cameras"]),
         ),
-        *(node(spec, IfCondition(flags["policy"])) for spec in models),
+        *map(node, predicting),
         node(CLOCK_WATCH),
         node(recorder(cell, {"folder": text("folder")}), IfCondition(flags["record"])),
         include(
@@ -93,7 +102,7 @@ def _entities(cell: Cell) -> list[LaunchDescriptionEntity]:
             "view.launch.py",
             here
             | {
-                "robot": cell.robot.arm,
+                "cell": LaunchConfiguration("cell"),
                 "checkpoint": LaunchConfiguration("checkpoint"),
                 "describe": str(cell.require_driver().kind == "franka_arm").lower(),
             },
@@ -151,13 +160,13 @@ def _drivers(cell: Cell) -> list[LaunchDescriptionEntity]:
                 output="screen",
             ),
         ]
-    if driver.gripper == "robotiq_2f140":
+    if driver.gripper == ROBOTIQ:
         here = {name: LaunchConfiguration(name) for name in (NAMESPACE, DDS)}
         drivers.append(
             include(
                 "genima_bringup",
                 "robotiq.launch.py",
-                here | {"com_port": driver.com_port, "parent": f"{cell.robot.arm}_link8"},
+                here | {"cell": LaunchConfiguration("cell")},
                 condition=hardware,
             )
         )

@@ -1,33 +1,33 @@
 """The control loop around a simulated robot: `ros2 launch genima_bringup sim.launch.py`.
 
-`cell:=sim_fr3` simulates an FR3; `cell:=sim_coppeliasim` takes the robot in a CoppeliaSim that runs already
-(docs/coppeliasim.md).
+`cell:=sim_fr3 policy:=expert` simulates an FR3 that the scripted expert moves (the bundled models are the Panda's);
+`cell:=sim_coppeliasim` takes the robot in a CoppeliaSim that runs already (docs/coppeliasim.md).
 """
 
 from launch.substitutions import LaunchConfiguration
 
+from genima.cell import Cell
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import ForCell
 from genima_bringup.launch_actions import (
     CELL,
-    DRAWING,
     GRAPH,
+    POLICY,
+    SAMPLING,
     Argument,
     check_arguments,
     environment,
     node,
-    sampling_arguments,
+    policy_arguments,
     text,
 )
 from genima_bringup.node_specs import simulation_stack
-from launch import LaunchDescription
+from launch import LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {
     **CELL,
-    "checkpoint": Argument(
-        "", "folder with diffusion_agent/ and controller/; empty: the models of Genima", checks.checkpoint
-    ),
-    "seed": Argument("0", "of the drawings", checks.integer(0, 2**62)),
+    **POLICY,
+    "seed": Argument("0", "of the policy", checks.integer(0, 2**62)),
     "host": Argument("localhost", "where CoppeliaSim runs", checks.host),
     "port": Argument("23000", "of its ZeroMQ remote API", checks.integer(1, 65535)),
 }
@@ -35,19 +35,13 @@ ARGUMENTS = {
 
 def generate_launch_description() -> LaunchDescription:
     """Describe the nodes of `genima_bringup.node_specs.simulation_stack`."""
-    seed, port = LaunchConfiguration("seed"), LaunchConfiguration("port")
     return check_arguments(
-        ARGUMENTS | DRAWING | GRAPH,
-        lambda: [
-            *environment(),
-            ForCell(
-                lambda cell: [
-                    node(spec)
-                    for spec in simulation_stack(
-                        cell, text("checkpoint"), seed, sampling_arguments(), text("host"), port
-                    )
-                ]
-            ),
-        ],
+        ARGUMENTS | SAMPLING | GRAPH,
+        lambda: [*environment(), ForCell(_nodes, "policy")],
         checks.require_simulation,
     )
+
+
+def _nodes(cell: Cell, policy: str) -> list[LaunchDescriptionEntity]:
+    predicting = policy_arguments(policy, seed=LaunchConfiguration("seed"))
+    return [node(spec) for spec in simulation_stack(cell, predicting, text("host"), LaunchConfiguration("port"))]

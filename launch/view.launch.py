@@ -1,7 +1,7 @@
-"""RViz on a robot that runs: `ros2 launch genima_bringup view.launch.py`.
+"""RViz on a running robot: `ros2 launch genima_bringup view.launch.py cell:=mine.yaml`.
 
-Its model as measured and, as a ghost, as commanded; the cameras and what is drawn on them; the spheres where the
-controller has read them; what the nodes complain about.
+The robot as measured and, as a ghost, as commanded; the cameras and the drawn targets; the decoded target spheres; the
+faults of the nodes.
 """
 
 from launch.conditions import IfCondition
@@ -13,15 +13,24 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from genima_bringup import argument_checks as checks
-from genima_bringup.driver_launch import xacro
-from genima_bringup.launch_actions import GRAPH, NAMESPACE, Argument, check_arguments, environment, node, text
+from genima_bringup.driver_launch import BaseFrame, RobotArm, xacro
+from genima_bringup.launch_actions import (
+    GRAPH,
+    NAMESPACE,
+    REAL_CELL,
+    Argument,
+    check_arguments,
+    environment,
+    node,
+    text,
+)
 from genima_bringup.node_specs import markers
 from launch import LaunchDescription
 
-ROBOT = LaunchConfiguration("robot")
-THEIRS = [PathJoinSubstitution([FindPackageShare("franka_description"), "robots", ROBOT, ROBOT]), ".urdf.xacro"]
+ARM = RobotArm()
+THEIRS = [PathJoinSubstitution([FindPackageShare("franka_description"), "robots", ARM, ARM]), ".urdf.xacro"]
 ARGUMENTS = {
-    "robot": Argument("fr3", "as franka_description and config/robots call it", checks.robot),
+    **REAL_CELL,
     "description": Argument(THEIRS, "the arm's, a xacro file that takes hand:=false", checks.filled),
     "describe": Argument(
         "false", "publish the robot's description and frames: true where no driver of it does", checks.flag
@@ -36,7 +45,7 @@ GHOST = "commanded"  # the namespace of its description, and before its frames
 
 
 def generate_launch_description() -> LaunchDescription:
-    """RViz, what it shows beyond the robot's own topics, and the ghost."""
+    """Describe RViz, the nodes that it needs beside the robot's own, and the ghost."""
     namespace = LaunchConfiguration(NAMESPACE)
     description = xacro([LaunchConfiguration("description")], [" hand:=false"])
     config = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "rviz", "real_robot.rviz"])
@@ -70,7 +79,7 @@ def generate_launch_description() -> LaunchDescription:
                 package="rviz2",
                 executable="rviz2",
                 namespace=namespace,  # the names in its file are relative
-                arguments=["-d", config, "-f", [ROBOT, "_link0"]],
+                arguments=["-d", config, "-f", BaseFrame()],
                 condition=IfCondition(LaunchConfiguration("rviz")),
             ),
         ],

@@ -26,7 +26,7 @@ from genima.system.ros_names import RosName
 
 SIMULATED = "sim_panda"  # the cell of commands and nodes that name none
 ROS_DRIVER, OWN_DRIVER = "fr3_crisp", "fr3_own_driver"  # those of drivers' nodes
-HAND = "franka_hand"
+HAND, ROBOTIQ = "franka_hand", "robotiq_2f140"  # of config/backends
 
 
 class GuardConfig(FileSchema):

@@ -1,6 +1,6 @@
-"""Checks of a launch file's arguments, before anything is started. None of this needs an installed ROS 2.
+"""Checks of launch arguments, before anything is started; without an installed ROS 2.
 
-A check takes an argument's text and raises a GenimaError for one that makes no sense.
+A check takes an argument's text and raises a GenimaError for an invalid one.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from genima.cameras.calibration_board import CalibrationBoard
-from genima.cell import HAND, Cell, load_cell
+from genima.cell import HAND, ROBOTIQ, Cell, load_cell
+from genima.data.episodes.robot import require_episode_robot
 from genima.doctor import installation, ros
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.io.files import shorten
+from genima.policy import registry
 from genima.policy import spec as checkpoints
-from genima.robot.model import RobotModel
+from genima.policy.registry import GENIMA
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
 from genima.teleop.leader_mapping import LeaderMapping
@@ -27,6 +29,7 @@ from genima_bringup.node_specs import simulator
 from genima_nodes.ros.ros_environment import dds_profile
 from genima_sim.simulators import get_simulator
 
+NO_POLICY = "false"  # in place of a policy's name: another machine runs one, or none does
 Check: TypeAlias = Callable[[str], object]
 
 
@@ -110,7 +113,7 @@ def host(text: str) -> None:
 
 
 def device(text: str) -> None:
-    """Check what networks compute on."""
+    """Check the device of the networks."""
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,2})?", text):
         raise GenimaError("not cpu, cuda or cuda:1")
 
@@ -119,11 +122,6 @@ def dds(text: str) -> None:
     """Check a profile of config/dds, and the variables that ROS reads beside it."""
     environment = os.environ | {ros.PROFILE: str(dds_profile(text))}
     ros.require_valid_environment(environment, installation.has_wheels())
-
-
-def robot(text: str) -> None:
-    """Check a robot model: a name in config/robots, or a YAML file."""
-    RobotModel.load(text)
 
 
 def board(text: str) -> None:
@@ -146,6 +144,17 @@ def optional_host(text: str) -> None:
 def checkpoint(text: str) -> None:
     """Check a folder with diffusion_agent/ and controller/; empty: the project's."""
     checkpoints.read_pair(text)
+
+
+def policy(text: str) -> None:
+    """Check the name of a policy."""
+    registry.require_policy(text)
+
+
+def optional_policy(text: str) -> None:
+    """Check the name of a policy; ``false``: none."""
+    if text != NO_POLICY:
+        policy(text)
 
 
 def episode(text: str) -> None:
@@ -172,11 +181,11 @@ def output_folder(text: str) -> None:
 
 
 def anything(text: str) -> None:
-    """Take every text."""
+    """Accept every text."""
 
 
 def is_true(text: str) -> bool:
-    """Return what a boolean argument says."""
+    """Return the value of a boolean argument."""
     return text.lower() in ("true", "1")
 
 
@@ -202,25 +211,48 @@ def require_driver(values: Mapping[str, str]) -> None:
 
 
 def require_simulation(values: Mapping[str, str]) -> None:
-    """Check that the cell of sim.launch.py is simulated, and fits the checkpoint.
+    """Check that the cell of sim.launch.py is simulated, and fits the policy.
 
     Raises:
         GenimaError: for files that are missing, malformed, or of another robot.
     """
     cell = load_cell(values["cell"])
     simulator(cell)
-    require_policy(cell, values["checkpoint"])
+    require_policy(cell, values["policy"], values["checkpoint"], values["episode"])
     get_simulator(cell, real_time=True).check_cell(cell)
 
 
-def require_policy(cell: Cell, checkpoint: str) -> None:
-    """Check that a checkpoint, empty: the bundled one, fits a cell.
+def require_policy(cell: Cell, name: str = GENIMA, checkpoint: str = "", episode: str = "") -> None:
+    """Check that a policy fits a cell, and that its arguments go together.
+
+    Args:
+        cell: in which it runs.
+        name: of the registry, a module of the user's, or a folder like ``checkpoint``.
+        checkpoint: folder of a trained policy; empty: the bundled one.
+        episode: folder of the episode that ``replay`` replays.
 
     Raises:
-        GenimaError: for files that are missing, malformed, or of another cell.
+        GenimaError: for arguments of another policy, and files that are missing, malformed, or of another cell.
     """
-    spec, _ = checkpoints.read_pair(checkpoint)
-    cell.require_policy(spec, f"the checkpoint {checkpoint or 'of Genima'}")
+    policy(name)
+    if checkpoint and name in ("expert", "replay"):
+        raise GenimaError(f"policy {name}: takes no checkpoint; leave it out, or take policy {GENIMA}")
+    if episode and name in (GENIMA, "expert"):
+        raise GenimaError(f"policy {name}: takes no episode; leave it out, or take policy replay")
+    if name == GENIMA or Path(name).is_dir():
+        folder = checkpoint if name == GENIMA else name
+        spec, _ = checkpoints.read_pair(folder)
+        cell.require_policy(spec, f"the checkpoint {folder or 'of Genima'}")
+    elif name == "expert" and cell.driver is not None:
+        raise GenimaError(f"policy expert: needs the objects of a simulated scene; cell {cell.name} is real")
+    elif name == "replay":
+        if not episode or not Path(episode).is_dir():
+            found = f"no such folder ({episode})" if episode else "missing"
+            raise GenimaError(
+                f"policy replay: episode {found}; name the folder of one, such as one of those that "
+                "./genima record --lockstep --task push_button --episodes 1 makes in data/demos"
+            )
+        require_episode_robot(Path(episode), cell.robot)
 
 
 def require_real_robot(values: Mapping[str, str]) -> None:
@@ -249,9 +281,9 @@ def require_real_robot(values: Mapping[str, str]) -> None:
             )
         if driver.kind == "franka_ros2":
             paths.shared("config", "controllers", f"{Path(driver.arm or '').stem}.yaml")
-    if is_true(values["policy"]):
+    if values["policy"] != NO_POLICY:
         cell.load_cameras()
-        require_policy(cell, values["checkpoint"])
+        require_policy(cell, values["policy"], values["checkpoint"], values["episode"])
     if is_true(values["record"]):
         require("folder", values, output_folder)
 
@@ -262,12 +294,20 @@ def require_view(values: Mapping[str, str]) -> None:
     Raises:
         GenimaError: for a Panda without one, and a file that does not exist.
     """
-    if values["robot"] == "panda" and values["description"].endswith("/robots/panda/panda.urdf.xacro"):
+    cell = load_cell(values["cell"])
+    if cell.robot.arm == "panda" and values["description"].endswith("/robots/panda/panda.urdf.xacro"):
         raise GenimaError(
-            "franka_description has no robot whose joints are a Panda's: start view.launch.py robot:=panda with a "
-            "xacro file that has, by description:=FILE"
+            f"cell {cell.name}: franka_description has no robot whose joints are a Panda's; give a xacro file that "
+            "has, by description:=FILE"
         )
     require("description", values, existing_file)
+
+
+def require_robotiq(values: Mapping[str, str]) -> None:
+    """Check that the cell of robotiq.launch.py has that gripper; GenimaError where it has another, or is simulated."""
+    cell = load_cell(values["cell"])
+    if cell.require_driver().gripper != ROBOTIQ:
+        raise GenimaError(f"cell {cell.name}: its gripper is a {cell.robot.gripper}; name a cell with {ROBOTIQ}")
 
 
 def require_calibration(values: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from genima.cameras.calibration_file import Frames
-from genima.cell import Cell, load_cell
+from genima.cell import load_cell
 from genima_bringup.launch_rehearsal import RehearsedAction
 
 
@@ -35,7 +35,7 @@ def include(
     remappings: Mapping[str, str] | None = None,
     condition: Condition | None = None,
 ) -> GroupAction:
-    """A package's launch file, which sees these arguments alone: some take all they find for their own.
+    """Include a package's launch file with these arguments alone: some take all that they find for their own.
 
     ``remappings`` hold for all nodes in it, or with `NODE:` before a topic for those of that name. A controller manager
     hands its own on to its controllers, where they go before those that the controllers' spawners give.
@@ -58,19 +58,21 @@ def include(
 class ForCell(RehearsedAction):
     """Launch the entities that ``make`` returns for the cell of the launch argument ``cell``.
 
-    The argument ``robot_ip``, where there is one, takes the place of the cell's.
+    The argument ``robot_ip``, where there is one, takes the place of the cell's. ``make`` gets the values of further
+    ``arguments`` after the cell.
     """
 
-    def __init__(self, make: Callable[[Cell], Sequence[LaunchDescriptionEntity]]) -> None:
+    def __init__(self, make: Callable[..., Sequence[LaunchDescriptionEntity]], *arguments: str) -> None:
         super().__init__()
-        self._make = make
+        self._make, self._arguments = make, arguments
 
     def execute(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
         """Raises:
         GenimaError: for a missing or malformed file.
         """
-        cell = load_cell(context.launch_configurations["cell"])
-        return list(self._make(cell.with_robot_ip(context.launch_configurations.get("robot_ip", ""))))
+        values = context.launch_configurations
+        cell = load_cell(values["cell"]).with_robot_ip(values.get("robot_ip", ""))
+        return list(self._make(cell, *(values[name] for name in self._arguments)))
 
 
 class Executable(Substitution):
@@ -91,9 +93,19 @@ class Executable(Substitution):
 
 
 def xacro(file: Sequence[SomeSubstitutionsType], arguments: Sequence[SomeSubstitutionsType]) -> ParameterValue:
-    """Return a robot's description from a xacro file; its warnings do not end the launch."""
+    """Return a robot's description from a xacro file; warnings of xacro do not end the launch."""
     command = Command([Executable("xacro", "xacro"), ' "', *file, '"', *arguments], on_stderr="warn")
     return ParameterValue(command, value_type=str)
+
+
+class RobotArm(Substitution):
+    """Name of the arm of the cell's robot, as franka_description calls it."""
+
+    def perform(self, context: LaunchContext) -> str:
+        """Raises:
+        GenimaError: for a missing or malformed file.
+        """
+        return load_cell(context.launch_configurations["cell"]).robot.arm
 
 
 class BaseFrame(Substitution):

@@ -18,10 +18,11 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima.cell import ROS_DRIVER, SIMULATED
 from genima.policy.diffusion_agent.sampling_options import CONTROLNET_EVERY, STEPS, STRENGTH
+from genima.policy.registry import GENIMA
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import include
 from genima_bringup.launch_rehearsal import Argument, check_arguments
-from genima_bringup.node_specs import ENVIRONMENT, SAMPLING_PARAMETERS, NodeSpec, Value
+from genima_bringup.node_specs import ENVIRONMENT, SAMPLING_PARAMETERS, NodeSpec, PolicyArguments, Value
 
 __all__ = ["Argument", "check_arguments"]
 
@@ -34,39 +35,48 @@ GRAPH = {  # arguments of the launch files that start nodes
     DDS: Argument("shared_memory", "a profile in config/dds: shared_memory, or two_machines", checks.dds),
 }
 
-_DRAWING_CHECKS = {
+POLICY = {
+    "policy": Argument(GENIMA, "genima (of checkpoint), expert, replay (of episode), or package.module", checks.policy),
+    "checkpoint": Argument(
+        "", "folder with diffusion_agent/ and controller/; empty: the models of Genima", checks.anything
+    ),
+    "episode": Argument("", "folder of the episode that policy:=replay replays", checks.episode),
+}
+
+_SAMPLING_CHECKS = {
     "steps": checks.integer(0, STEPS[1]),  # 0: the checkpoint's
     "strength": checks.number(*STRENGTH),
     "controlnet_every": checks.integer(*CONTROLNET_EVERY),
     "tiny_decoder": checks.anything,
 }
-DRAWING = {
-    name: Argument(str(shortcut.default), shortcut.help, _DRAWING_CHECKS[name])
-    for name, shortcut in SAMPLING_PARAMETERS.items()
+SAMPLING = {
+    name: Argument(str(option.default), option.help, _SAMPLING_CHECKS[name])
+    for name, option in SAMPLING_PARAMETERS.items()
 }
 
 
 def text(name: str) -> ParameterValue:
-    """An argument as a parameter that stays a text, even where it looks like a number."""
+    """Return an argument as a parameter that stays a text, even where it looks like a number."""
     return ParameterValue(LaunchConfiguration(name), value_type=str)
 
 
-def sampling_arguments() -> dict[str, Value]:
-    """The arguments ``DRAWING`` as parameters of diffusion_agent."""
-    return {
-        name: text(name) if isinstance(shortcut.default, str) else LaunchConfiguration(name)
-        for name, shortcut in SAMPLING_PARAMETERS.items()
+def policy_arguments(name: str, device: Value = "cpu", seed: Value = 0) -> PolicyArguments:
+    """Return a policy whose parameters are the arguments ``POLICY`` and ``SAMPLING``."""
+    sampling: dict[str, Value] = {
+        option: text(option) if isinstance(described.default, str) else LaunchConfiguration(option)
+        for option, described in SAMPLING_PARAMETERS.items()
     }
+    return PolicyArguments(name, text("checkpoint"), text("episode"), device, seed, sampling)
 
 
 def leader_topics() -> dict[str, LaunchConfiguration]:
-    """The arguments that say where a leader speaks, by our names of these topics."""
+    """Return the launch arguments with the topics of a leader, by our names of these topics."""
     arguments = {"leader/joint_states": "leader_joints", "leader/gripper": "leader_gripper", "leader/joy": "leader_joy"}
     return {topic: LaunchConfiguration(name) for topic, name in arguments.items()}
 
 
 def environment() -> list[SetEnvironmentVariable]:
-    """Make the variables that all nodes need; the argument ``dds`` names a profile in config/dds."""
+    """Set the environment variables of all nodes; the argument ``dds`` names a profile in config/dds."""
     name = LaunchConfiguration(DDS)
     profile = [PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "dds", name]), ".xml"]
     return [
@@ -81,7 +91,7 @@ def environment() -> list[SetEnvironmentVariable]:
 def easy_handeye2(
     view: Substitution, kind: Substitution, base: Substitution, effector: Substitution, condition: IfCondition
 ) -> OpaqueFunction:
-    """easy_handeye2's own calibration, of the board that the calibrator tells on `/tf`; a word where it is missing.
+    """Start easy_handeye2's own calibration of the board that the calibrator publishes on `/tf`, where it is installed.
 
     ``kind`` is eye_in_hand or eye_on_base; ``base`` and ``effector`` are the robot's frames.
     """
@@ -90,7 +100,7 @@ def easy_handeye2(
         try:
             get_package_share_directory(EASY_HANDEYE2)
         except PackageNotFoundError:
-            return [LogInfo(msg=f"{EASY_HANDEYE2} is not installed; the calibrator does without it")]
+            return [LogInfo(msg=f"{EASY_HANDEYE2}: not installed; the calibrator runs without it")]
         arguments = {
             "name": view,
             "calibration_type": kind,
@@ -105,23 +115,23 @@ def easy_handeye2(
 
 
 def node(
-    process: NodeSpec,
+    spec: NodeSpec,
     condition: IfCondition | None = None,
     remappings: Sequence[tuple[SomeSubstitutionsType, SomeSubstitutionsType]] = (),
 ) -> Node:
-    """A process as a node, in the namespace that the launch file's argument says; ``remappings`` go beyond its own."""
+    """Return the launch action of a node, in the namespace of the launch argument; ``remappings`` add to its own."""
     return Node(
-        package=process.package,
-        executable=process.executable,
-        name=process.name or None,
+        package=spec.package,
+        executable=spec.executable,
+        name=spec.name or None,
         namespace=LaunchConfiguration(NAMESPACE, default=""),
-        parameters=[{name: _value(value) for name, value in process.parameters.items()}] if process.parameters else [],
-        remappings=[*process.remappings.items(), *remappings],
+        parameters=[{name: _value(value) for name, value in spec.parameters.items()}] if spec.parameters else [],
+        remappings=[*spec.remappings.items(), *remappings],
         condition=condition,
         output="screen",
     )
 
 
 def _value(value: SomeSubstitutionsType | ParameterValue) -> SomeSubstitutionsType | ParameterValue:
-    """A text stays a text, even where it looks like a number, or is empty."""
+    """Return a parameter's value; a text stays one, even where it looks like a number, or is empty."""
     return ParameterValue(value, value_type=str) if isinstance(value, str) else value

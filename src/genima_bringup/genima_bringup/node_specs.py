@@ -1,4 +1,4 @@
-"""Nodes of each launch file and command: written once for both."""
+"""Nodes that each launch file and command starts, listed once for both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from genima.policy.registry import GENIMA
 from genima_sim.simulators import get_simulator
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node: the executable is also the name of the module in the package and, unless it has a name of its own, of
-    the node."""
+    """Node to be started.
+
+    The executable is also the name of the module in the package and, unless ``name`` is another, of the node.
+    """
 
     package: str
     executable: str
@@ -47,12 +50,12 @@ class NodeSpec:
 
     @property
     def node(self) -> str:
-        """The node's name."""
+        """Return the node's name."""
         return self.name or self.executable
 
 
 class SamplingParameter(NamedTuple):
-    """A parameter of diffusion_agent that makes drawings faster, and others."""
+    """Sampling option as a parameter of diffusion_agent, or of the policy node."""
 
     default: str | int | float
     help: str
@@ -207,39 +210,36 @@ def simulator_with_board(cell: Cell, view: Value, place: Value, board: Value = "
     return simulator(cell, options={"view": view, "board": place, "board_file": board})
 
 
-def policy(
-    cell: Cell,
-    checkpoint: Value = "",
-    device: Value = "cpu",
-    seed: Value = 0,
-    straggler_timeout: Value = 0.1,
-    sampling: Mapping[str, Value] | None = None,
+@dataclass(frozen=True)
+class PolicyArguments:
+    """Policy that a stack runs, and its parameters."""
+
+    name: str = GENIMA  # of the registry, or a module of the user's
+    checkpoint: Value = ""  # empty: the bundled one
+    episode: Value = ""  # that replay replays
+    device: Value = "cpu"
+    seed: Value = 0
+    sampling: Mapping[str, Value] = field(default_factory=dict)  # some of SAMPLING_PARAMETERS
+
+
+def policy_nodes(
+    cell: Cell, policy: PolicyArguments = PolicyArguments(), straggler_timeout: Value = 0.1
 ) -> list[NodeSpec]:
-    """Diffusion agent and controller. An empty checkpoint is the bundled one.
+    """Nodes of a policy, and the controller that follows its chunks.
 
-    ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment; ``sampling`` are
-    some of ``SAMPLING_PARAMETERS``.
+    GENIMA is two nodes, diffusion_agent and the controller itself; any other is the node ``policy``.
+    ``straggler_timeout`` is how long in s a camera's image may come after the first of its moment.
     """
-    shared: dict[str, Value] = {"cell": cell.reference, "checkpoint": checkpoint, "device": device}
-    seeing = {"seed": seed, "straggler_timeout": straggler_timeout, **(sampling or {})}
-    return [
-        NodeSpec("genima_nodes", "controller", shared),
-        NodeSpec("genima_nodes", "diffusion_agent", shared | seeing),
-    ]
-
-
-def any_policy(
-    cell: Cell, name: Value, options: Mapping[str, Value] | None = None, straggler_timeout: Value = 0.1
-) -> list[NodeSpec]:
-    """Return a policy node, the controller that follows its chunks, and a task runner that waits for both.
-
-    ``options`` are parameters of the policy node, such as the checkpoint.
-    """
-    given: dict[str, Value] = {"cell": cell.reference, "policy": name, "straggler_timeout": straggler_timeout}
+    loaded: dict[str, Value] = {"cell": cell.reference, "checkpoint": policy.checkpoint, "device": policy.device}
+    observing = loaded | {"seed": policy.seed, "straggler_timeout": straggler_timeout, **policy.sampling}
+    if policy.name == GENIMA:
+        return [
+            NodeSpec("genima_nodes", "controller", loaded),
+            NodeSpec("genima_nodes", "diffusion_agent", observing),
+        ]
     return [
         NodeSpec("genima_nodes", "controller", {"cell": cell.reference, "input": "action_chunk"}),
-        NodeSpec("genima_nodes", "policy", given | dict(options or {})),
-        NodeSpec("genima_nodes", "task_runner", {"policy_node": "policy"}),
+        NodeSpec("genima_nodes", "policy", observing | {"policy": policy.name, "episode": policy.episode}),
     ]
 
 
@@ -295,18 +295,10 @@ def camera_watch(cell: Cell) -> NodeSpec:
     return NodeSpec("genima_calibration", "calibration_watch", {"cell": cell.reference})
 
 
-def policy_nodes(
-    cell: Cell, checkpoint: Value = "", device: Value = "cpu", sampling: Mapping[str, Value] | None = None
-) -> list[NodeSpec]:
-    """Policy of a real robot and what watches its cameras."""
-    return [*policy(cell, checkpoint, device, sampling=sampling), camera_watch(cell)]
-
-
-def driver_support_nodes(
-    cell: Cell, checkpoint: Value = "", device: Value = "cpu", sampling: Mapping[str, Value] | None = None
-) -> list[NodeSpec]:
-    """All nodes of a real robot but for drivers and adapters."""
-    return [*safety_nodes(cell), *policy_nodes(cell, checkpoint, device, sampling), TASK_RUNNER, CLOCK_WATCH]
+def driver_support_nodes(cell: Cell, policy: PolicyArguments | None = PolicyArguments()) -> list[NodeSpec]:
+    """All nodes of a real robot but for drivers and adapters; without a policy to calibrate, teleoperate or record."""
+    predicting = [] if policy is None else [*policy_nodes(cell, policy), camera_watch(cell)]
+    return [*safety_nodes(cell), *predicting, TASK_RUNNER, CLOCK_WATCH]
 
 
 def hardware(cell: Cell) -> list[NodeSpec]:
@@ -314,16 +306,9 @@ def hardware(cell: Cell) -> list[NodeSpec]:
     return [*own_drivers(cell), *adapters(cell), *(camera(view, cell.rig[view]) for view in cell.views)]
 
 
-def real_robot_stack(
-    cell: Cell, checkpoint: Value = "", device: Value = "cpu", sampling: Mapping[str, Value] | None = None
-) -> list[NodeSpec]:
-    """Real robot by our own drivers: what real_robot.launch.py starts with them."""
-    return [*hardware(cell), *driver_support_nodes(cell, checkpoint, device, sampling)]
-
-
-def real_robot_stack_without_policy(cell: Cell) -> list[NodeSpec]:
-    """The same with `policy:=false`: to calibrate, teleoperate or record."""
-    return [*hardware(cell), *safety_nodes(cell), TASK_RUNNER, CLOCK_WATCH]
+def real_robot_stack(cell: Cell, policy: PolicyArguments | None = PolicyArguments()) -> list[NodeSpec]:
+    """Real robot by our own drivers, as real_robot.launch.py starts it; None: ``policy:=false``."""
+    return [*hardware(cell), *driver_support_nodes(cell, policy)]
 
 
 def markers(checkpoint: Value) -> NodeSpec:
@@ -332,17 +317,12 @@ def markers(checkpoint: Value) -> NodeSpec:
 
 
 def simulation_stack(
-    cell: Cell,
-    checkpoint: Value = "",
-    seed: Value = 0,
-    sampling: Mapping[str, Value] | None = None,
-    host: Value = "localhost",
-    port: Value = 23000,
+    cell: Cell, policy: PolicyArguments = PolicyArguments(), host: Value = "localhost", port: Value = 23000
 ) -> list[NodeSpec]:
     """Control loop around a simulated robot; ``host`` and ``port`` are CoppeliaSim's."""
     return [
         *simulator(cell, host, port),
         command_guard(cell),
-        *policy(cell, checkpoint, seed=seed, straggler_timeout=0.03, sampling=sampling),
+        *policy_nodes(cell, policy, straggler_timeout=0.03),
         TASK_RUNNER,
     ]

@@ -1,4 +1,4 @@
-"""`./genima demo`: the closed loop on the simulated robot, in real time, over ROS 2, with a report at the end."""
+"""`./genima demo`: run the closed loop on a simulated robot, in real time, over ROS 2, and report on it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,7 @@ from genima.policy.registry import GENIMA, require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, parse_options
 from genima.system.signals import interrupt_on_signals
 from genima.types import TaskOutcome
-from genima_bringup.node_specs import (
-    NodeSpec,
-    Value,
-    any_policy,
-    command_guard,
-    sampling_parameters,
-    simulation_stack,
-    simulator,
-)
+from genima_bringup.node_specs import NodeSpec, PolicyArguments, sampling_parameters, simulation_stack
 from genima_cli.demo_report import EpisodeResult, Report
 from genima_cli.machine_load import LoadMeter
 from genima_cli.supervisor import Supervisor
@@ -74,7 +66,7 @@ class Demo:
     checkpoint: str = ""
     """With genima: folder with diffusion_agent/ and controller/; default: the bundled models."""
     episode: str = ""
-    """With replay: folder of the episode."""
+    """With replay: folder of the episode, as ./genima record makes them."""
     headless: bool = False
     """Show no window; the default where there is no display."""
     cell: str = "sim_panda"
@@ -84,7 +76,7 @@ class Demo:
     port: Port = 23000
     """With coppeliasim: port of its remote API."""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    """Faster drawings, which are others."""
+    """Sampling options of genima: faster, and other, drawn targets."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,23 +84,17 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(Demo, "genima demo", argv, example="./genima demo --task take_lid_off --episodes 3")
     options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     require_policy(options.policy)
-    if options.policy == "replay" and not Path(options.episode).is_dir():
-        raise GenimaError(f"--episode {options.episode}: no such folder; name that of the episode to replay")
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     require_free(out, "run", options.overwrite, is_run)
     from genima.cell import load_cell  # only here: for --help, nothing slow is imported
+    from genima.policy.spec import read_pair
+    from genima_bringup.argument_checks import require_policy as require_fitting_policy
 
     cell = load_cell(options.cell)
-    processes = _processes(options, cell)
+    processes = _nodes(options, cell)
     get_simulator(cell, real_time=True).require_task(options.task, cell)
-    if options.policy == GENIMA:
-        from genima.policy.spec import read_pair
-        from genima_bringup.argument_checks import require_policy as require_fitting_policy
-
-        views = read_pair(options.checkpoint)[0].views
-        require_fitting_policy(cell, options.checkpoint)  # in a moment, what the nodes find out in many seconds
-    else:
-        views = cell.views
+    require_fitting_policy(cell, options.policy, options.checkpoint, options.episode)  # before nodes take seconds to
+    views = read_pair(options.checkpoint)[0].views if options.policy == GENIMA else cell.views
     out = out.absolute()
     report = Report(options.task, options.episodes)
     with output_lock(out, "run"), interrupt_on_signals():
@@ -143,21 +129,18 @@ def _clear(out: Path, overwrite: bool) -> None:
     require_writable(out / "report.json")
 
 
-def _processes(options: Demo, cell: Cell) -> list[NodeSpec]:
-    sampling = sampling_parameters(options.sampling)
-    if options.policy == GENIMA:
-        return simulation_stack(cell, options.checkpoint, options.seed, sampling, options.host, options.port)
-    given: dict[str, Value] = {"checkpoint": options.checkpoint, "seed": options.seed, **sampling}
-    if options.episode:
-        given["episode"] = str(Path(options.episode).absolute())
-    simulated = simulator(cell, options.host, options.port)
-    return [*simulated, command_guard(cell), *any_policy(cell, options.policy, given, straggler_timeout=0.03)]
+def _nodes(options: Demo, cell: Cell) -> list[NodeSpec]:
+    episode = str(Path(options.episode).absolute()) if options.episode else ""
+    policy = PolicyArguments(
+        options.policy, options.checkpoint, episode, seed=options.seed, sampling=sampling_parameters(options.sampling)
+    )
+    return simulation_stack(cell, policy, options.host, options.port)
 
 
 def _run(options: Demo, processes: Sequence[NodeSpec], views: Sequence[str], out: Path, report: Report) -> None:
     load = LoadMeter()
     environment = ros_environment()
-    os.environ.update(environment)  # this process takes part in the same graph
+    os.environ.update(environment)  # this process joins the same graph
     with (
         Supervisor(processes, out / "logs", environment) as supervisor,
         _pictures(out, options.headless, views) as pictures,
@@ -171,7 +154,7 @@ def _run(options: Demo, processes: Sequence[NodeSpec], views: Sequence[str], out
         try:
             print("starting the simulator and the models ...", flush=True)
             monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
-            with tqdm(bar_format="{desc}", disable=None) as line:  # no live line where nobody watches
+            with tqdm(bar_format="{desc}", disable=None) as line:  # no live line without a terminal
                 for seed in range(options.seed, options.seed + options.episodes):
 
                     def live(seed: int = seed) -> None:

@@ -76,6 +76,8 @@ class GraphClient(Node):
     def wait_ready(self, nodes: Sequence[str], timeout: float, alive: Callable[[], None]) -> None:
         """Wait until every node reports and none has a fault; show meanwhile which are ready and which are awaited.
 
+        ``a or b`` among the ``nodes`` means one of the two.
+
         Raises:
             GenimaError: naming the nodes that are not ready, and why.
         """
@@ -108,8 +110,9 @@ class GraphClient(Node):
         return GenimaError(f"{problem}; {remedy}" if remedy else problem)
 
     def _awaited(self, name: str) -> str:
-        """Return why a node is not ready; empty where it is."""
-        return self.trouble(name) if name in self.health else "starting"
+        """Return why a node, or each of several with ``or`` between, is not ready; empty where one is."""
+        troubles = [self.trouble(node) if node in self.health else "starting" for node in name.split(" or ")]
+        return "" if "" in troubles else next((each for each in troubles if each != "starting"), "starting")
 
     # What can be asked of the graph.
 

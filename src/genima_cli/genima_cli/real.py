@@ -1,8 +1,8 @@
 """`./genima real`: run a real Franka arm and its RealSense cameras by Genima's own drivers, without ROS's.
 
 The same nodes as `ros2 launch genima_bringup real_robot.launch.py cell:=fr3_own_driver`.
-Then `./genima task "..."` has it do something, in another terminal. With --no-policy
-they wait for who calibrates the cameras, leads the arm or records.
+Then `./genima task "..."` runs a task, in another terminal. With --no-policy the nodes wait for a calibration,
+teleoperation or recording.
 """
 
 from __future__ import annotations
@@ -13,21 +13,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import tyro
 from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.policy.registry import GENIMA
 from genima.system.command_line import parse_options
 from genima.system.signals import interrupt_on_signals
-from genima_bringup.node_specs import (
-    CLOCK_WATCH,
-    NodeSpec,
-    real_robot_stack,
-    real_robot_stack_without_policy,
-    sampling_parameters,
-)
+from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec, PolicyArguments, real_robot_stack, sampling_parameters
 from genima_cli.join_graph import joined_graph
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import robot_environment
@@ -45,7 +41,7 @@ class Real:
     """Run a real Franka arm and its RealSense cameras by Genima's own drivers, without ROS's.
 
     The same nodes as "ros2 launch genima_bringup real_robot.launch.py cell:=fr3_own_driver".
-    Then "./genima task" has the robot do something, in another terminal. With --no-policy the nodes
+    Then "./genima task" runs a task, in another terminal. With --no-policy the nodes
     wait for a calibration, teleoperation or recording.
     """
 
@@ -53,16 +49,20 @@ class Real:
     """Robot cell: a YAML file such as config/cells/fr3_own_driver.yaml, or a name in config/cells."""
     robot_ip: str = ""
     """Address of the robot; default: the cell's."""
-    policy: bool = True
-    """Run the models; without them: to calibrate, to teleoperate, to record."""
+    policy: str = GENIMA
+    """Policy: genima (of --checkpoint), replay (of --episode), or package.module."""
+    no_policy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Run no policy: to calibrate, to teleoperate, to record."""
     checkpoint: str = ""
-    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    """With genima: folder with diffusion_agent/ and controller/; default: the bundled models."""
+    episode: str = ""
+    """With replay: folder of the episode."""
     device: str = "cuda"
     """Device of the models."""
     logs: Path | None = None
     """Folder for the nodes' logs; default: runs/real/<time>/logs."""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    """Faster drawings, which are others."""
+    """Sampling options of genima: faster, and other, drawn targets."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -71,8 +71,10 @@ def main(argv: Sequence[str]) -> int:
         Real, "genima real", argv,
         example="./genima real --cell mine.yaml --checkpoint runs/mine",
     )  # fmt: skip
-    if options.checkpoint and not options.policy:
-        raise GenimaError("--no-policy starts no models: leave out --checkpoint, or --no-policy")
+    if options.no_policy and (options.checkpoint or options.episode or options.policy != GENIMA):
+        raise GenimaError(
+            "--no-policy: starts no policy; leave out --policy, --checkpoint and --episode, or --no-policy"
+        )
     processes = _processes(options)
     require_driver()
     environment = robot_environment()
@@ -85,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"logs: {logs}", flush=True)
         supervisor = stack.enter_context(Supervisor(processes, logs, environment))
         try:
-            _watch(driver, nodes, supervisor, options.policy)
+            _watch(driver, nodes, supervisor, not options.no_policy)
         except GenimaError as error:
             raise GenimaError(f"{error}; logs: {logs}" if str(logs) not in str(error) else str(error)) from None
     return 0
@@ -109,14 +111,17 @@ def _processes(options: Real) -> list[NodeSpec]:
 
     cell = load_cell(options.cell).with_robot_ip(options.robot_ip)
     require_own_driver(cell)
-    if options.policy:
-        require_policy(cell, options.checkpoint)
-        return real_robot_stack(cell, options.checkpoint, options.device, sampling_parameters(options.sampling))
+    if not options.no_policy:
+        require_policy(cell, options.policy, options.checkpoint, options.episode)
+        episode = str(Path(options.episode).absolute()) if options.episode else ""
+        sampling = sampling_parameters(options.sampling)
+        policy = PolicyArguments(options.policy, options.checkpoint, episode, options.device, sampling=sampling)
+        return real_robot_stack(cell, policy)
     if cell.calibrated:
         cell.load_cameras()
     else:
         print(f"cell {cell.name}: not calibrated yet ({cell.calibration}); no transforms of its cameras")
-    return real_robot_stack_without_policy(cell)
+    return real_robot_stack(cell, None)
 
 
 def require_own_driver(cell: Cell) -> None:

@@ -20,7 +20,7 @@ from genima_bringup.node_specs import (
     CLOCK_WATCH,
     NodeSpec,
     jog,
-    real_robot_stack_without_policy,
+    real_robot_stack,
     recorder,
     recording_stack,
     teleop_node,
@@ -287,7 +287,7 @@ def _robot_processes(options: Record) -> list[NodeSpec]:
     for topic in topics.values():
         require_topic(topic, "leader's topic")
     return [
-        *real_robot_stack_without_policy(cell),
+        *real_robot_stack(cell, None),
         teleop_node(cell, leader, options.speed, topics, options.unwrap_at_start),
         *([jog(cell)] if by_hand else []),
         recorder(cell, {"folder": str(options.out), "images": options.images}, topics),

@@ -18,7 +18,7 @@ from genima.types import TaskOutcome
 from genima_cli.join_graph import GraphOptions, joined_graph
 from genima_nodes.ros.ros_environment import joining_environment
 
-_NODES = ("diffusion_agent", "controller", "command_guard", "task_runner")
+_NODES = ("diffusion_agent or policy", "controller", "command_guard", "task_runner")
 
 
 @dataclass

@@ -6,6 +6,7 @@ A new task replaces the running one. The simulator decides whether a task succee
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from genima.types import TaskOutcome
 from genima_interfaces.action import RunTask
 from genima_interfaces.msg import GuardStatus, NodeStatus, SceneStatus
 from genima_interfaces.srv import SelectSource
-from genima_nodes.ros import parameters, qos
+from genima_nodes.ros import qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater, measurements
 from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.paced_thread import STEADY
@@ -33,7 +34,8 @@ _LOADING = 900.0  # s to wait for a node that has not published its status yet: 
 _TAKEOVER = 1.0  # s from which the guard's owner must be the controller
 _SOLVED = 2.0  # s for which a scene is solved from the start of its task on: it was not reset
 _REPLACED = "replaced by a new task"
-_NEEDED = ("command_guard", "controller")  # without these and the node of the policy, nothing moves
+_NEEDED = ("command_guard", "controller")  # without these and a policy's node, nothing moves
+_POLICIES = ("diffusion_agent", "policy")
 
 
 @dataclass
@@ -51,8 +53,6 @@ class TaskRunnerNode(Node):
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node."""
         super().__init__("task_runner", **options)
-        policy_node = parameters.text(self, "policy_node", "diffusion_agent", ("diffusion_agent", "policy"))
-        self._needed = (*_NEEDED, policy_node)
         self._running = False
         self._turn = 0  # tasks requested
         self._scene: tuple[str, float, float] = "", 0.0, 0.0  # instruction, when it was last unsolved, and solved
@@ -99,7 +99,7 @@ class TaskRunnerNode(Node):
         self._scene = str(message.instruction), unsolved, solved
 
     def _on_node_status(self, message: NodeStatus) -> None:
-        if message.node not in self._needed:
+        if message.node not in (*_NEEDED, *_POLICIES):
             return
         now = time.monotonic()
         if message.state == NodeStatus.OK:
@@ -221,7 +221,14 @@ class TaskRunnerNode(Node):
         """Return the needed nodes that are in the graph but have not published a status yet."""
         own = self.get_namespace()
         present = {name for name, namespace in self.get_node_names_and_namespaces() if namespace == own}
-        return [name for name in self._needed if name in present and name not in self._nodes]
+        return [name for name in self._needed(present) if name in present and name not in self._nodes]
+
+    def _needed(self, present: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the nodes without which nothing moves: of the policies' that which has reported last, or is there."""
+        reporting = [name for name in _POLICIES if name in self._nodes]
+        if reporting:
+            return (*_NEEDED, max(reporting, key=lambda name: self._nodes[name].received))
+        return (*_NEEDED, next((name for name in _POLICIES if name in present), _POLICIES[0]))
 
     def _problem(self, start: float) -> str:
         """Return the lasting fault for which the arm does not move; empty where there is none."""
@@ -230,7 +237,7 @@ class TaskRunnerNode(Node):
         now = time.monotonic()
         if self._owner != SelectSource.Request.CONTROLLER and self._owner_received > start + _TAKEOVER:
             return f"the command guard gave the arm to {self._owner or SelectSource.Request.NONE}"
-        nodes = {name: self._nodes.get(name, _NodeReport(start)) for name in self._needed}
+        nodes = {name: self._nodes.get(name, _NodeReport(start)) for name in self._needed()}
         lasting = []
         for name, node in nodes.items():
             if node.faulty_since is not None and now - max(node.faulty_since, start) > _PATIENCE:

@@ -16,9 +16,10 @@ from genima_bringup import argument_checks as checks
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = str(ROOT / "README.md")
+GENIMA = {"policy": "genima", "checkpoint": "", "episode": ""}
 REAL = {
     "cell": "fr3_crisp", "namespace": "", "hardware": "true", "policy": "false", "record": "false", "checkpoint": "",
-    "folder": "data/demos",
+    "episode": "", "folder": "data/demos",
 }  # fmt: skip
 
 
@@ -37,7 +38,9 @@ REAL = {
         (checks.host, "fr3.here"),
         (checks.device, "cuda:1"),
         (checks.dds, "two_machines"),
-        (checks.robot, "fr3"),
+        (checks.cell, "sim_fr3"),
+        (checks.policy, "replay"),
+        (checks.optional_policy, "false"),
         (checks.board, ""),
         (checks.cell, "fr3_crisp"),
         (checks.optional_host, ""),
@@ -63,7 +66,8 @@ def test_what_makes_sense(check: checks.Check, text: str) -> None:
         (checks.host, ["", "a b", "a;b", "x" * 300]),
         (checks.device, ["tpu", "", "cuda:x"]),
         (checks.dds, ["nope", "", "../dds/shared_memory"]),
-        (checks.robot, ["r2d2", "", "nowhere.yaml", "\0.yaml"]),
+        (checks.cell, ["r2d2", "", "nowhere.yaml", "\0.yaml"]),
+        (checks.policy, ["r2d2", "", "false", "nowhere.module", "\0"]),
         (checks.board, ["nowhere.yaml", FILE]),
         (checks.cell, ["nowhere", "nowhere.yaml", "", FILE]),
         (checks.optional_host, ["a b"]),
@@ -104,8 +108,8 @@ def calibrated(folder: Path) -> str:
         (panda_by_franka_ros2, {}, "robot panda takes kind: external"),
         (panda_with_an_fr3s_hand, {}, "is the hand of an FR3"),
         ("fr3_gello", {"namespace": "left"}, "does not go with the controller gello"),
-        (uncalibrated, {"policy": "true"}, r"no calibration \(nowhere\)"),
-        (calibrated, {"policy": "true"}, "was trained for joints"),
+        (uncalibrated, {"policy": "genima"}, r"no calibration \(nowhere\)"),
+        (calibrated, {"policy": "genima"}, "was trained for joints"),
         ("fr3_crisp", {"record": "true", "folder": f"{FILE}/x"}, "is not a folder"),
     ],
 )
@@ -134,7 +138,7 @@ def test_arguments_of_a_real_robot_that_go_together(cell: Any, changes: dict[str
 
 def test_a_checkpoint_of_this_robot_and_its_cameras(tmp_path: Path) -> None:
     folder = str(save_checkpoints(tmp_path / "checkpoint", 256, "fr3"))
-    with pytest.raises(GenimaError, match="its images are 640x480"):
+    with pytest.raises(GenimaError, match="image size differs from the checkpoint"):
         checks.require_policy(load_cell(calibrated(tmp_path)), folder)
     rig = tmp_path / "mine.yaml"
     rig.write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text("utf-8").replace("640x480", "256x256"))
@@ -149,12 +153,14 @@ def test_a_checkpoint_of_this_robot_and_its_cameras(tmp_path: Path) -> None:
     [
         (checks.require_teleop, {"cell": "sim_panda", "leader": "nowhere", "sim": "false"}),
         (checks.require_teleop, {"cell": "fr3_crisp", "leader": "same", "sim": "true"}),
-        (checks.require_simulation, {"cell": "sim_fr3", "checkpoint": ""}),
-        (checks.require_simulation, {"cell": "fr3_crisp", "checkpoint": ""}),
-        (checks.require_simulation, {"cell": "sim_rlbench", "checkpoint": ""}),
+        (checks.require_simulation, {"cell": "sim_fr3", **GENIMA}),
+        (checks.require_simulation, {"cell": "fr3_crisp", **GENIMA}),
+        (checks.require_simulation, {"cell": "sim_rlbench", **GENIMA}),
         (checks.require_driver, {"cell": "sim_panda"}),
-        (checks.require_view, {"robot": "fr3", "description": "nowhere.xacro"}),
-        (checks.require_view, {"robot": "panda", "description": "/x/robots/panda/panda.urdf.xacro"}),
+        (checks.require_robotiq, {"cell": "fr3_own_driver"}),
+        (checks.require_robotiq, {"cell": "sim_panda"}),
+        (checks.require_view, {"cell": "fr3_crisp", "description": "nowhere.xacro"}),
+        (checks.require_view, {"cell": "panda_multipanda", "description": "/x/robots/panda/panda.urdf.xacro"}),
         (
             checks.require_calibration,
             {"cell": "sim_panda", "sim": "true", "view": "ceiling", "calibration": "a", "samples": ""},

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from cells import write_cell
 from launch_arguments import RECORDED, declared
+from recorded_demos import SHORT
 from untrained import save_checkpoints
 
 from genima.cameras.camera_devices import load_camera_devices
@@ -27,6 +28,7 @@ from genima.io import paths
 from genima.robot.backend import ArmBackend, GripperBackend
 from genima.robot.model import RobotModel
 from genima_bringup import node_specs as processes
+from genima_bringup.argument_checks import require_policy
 from genima_bringup.node_specs import NodeSpec
 from genima_cli import real
 
@@ -102,7 +104,7 @@ def test_arguments_are_declared_and_described(file: Path) -> None:
     tree = ast.parse(file.read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     arguments = [call for call in calls if call.func.id == "Argument"]  # type: ignore[union-attr]
-    assert arguments or file.name == "cameras.launch.py"
+    assert arguments or file.name in ("cameras.launch.py", "robotiq.launch.py")  # which share theirs
     for call in arguments:
         assert len(call.args) >= 2 and isinstance(call.args[1], ast.Constant) and len(call.args[1].value) > 5
     used = {
@@ -130,6 +132,34 @@ def test_processes_are_installed() -> None:
         assert f'"{process.executable} = {process.package}.{process.executable}:main"' in setup
 
 
+def test_any_policy_runs_as_one_node_that_the_controller_follows() -> None:
+    expert = processes.simulation_stack(load_cell("sim_fr3"), processes.PolicyArguments("expert", seed=3))
+    by_name = {spec.node: spec.parameters for spec in expert}
+    assert set(by_name) == {"sim_node", "command_guard", "controller", "policy", "task_runner"}
+    assert by_name["policy"]["policy"] == "expert" and by_name["controller"]["input"] == "action_chunk"
+    assert {given["cell"] for given in by_name.values() if "cell" in given} == {"sim_fr3"}
+    agent = {spec.node for spec in processes.simulation_stack(SIM)}
+    assert agent == set(by_name) - {"policy"} | {"diffusion_agent"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "arguments", "words"),
+    [
+        ("sim_fr3", (), "cell sim_fr3: the checkpoint of Genima"),
+        ("sim_panda", ("none_such",), "unknown policy .none_such.; known: expert, genima, replay"),
+        ("sim_panda", ("expert", "runs/mine"), "policy expert: takes no checkpoint"),
+        ("sim_panda", ("genima", "", "data/demos/one"), "policy genima: takes no episode"),
+        ("sim_panda", ("replay",), "policy replay: episode missing; name the folder of one"),
+        ("sim_panda", ("replay", "", "nowhere"), "policy replay: episode no such folder"),
+        ("fr3_crisp", ("expert",), "needs the objects of a simulated scene; cell fr3_crisp is real"),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_one_line(cell: str, arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(GenimaError, match=words) as refused:
+        require_policy(load_cell(cell), *arguments)
+    assert "\n" not in str(refused.value)
+
+
 def test_several_cameras_are_several_nodes() -> None:
     rig = load_camera_devices("four_d415")
     nodes = [process.node for process in processes.real_robot_stack(load_cell("fr3_own_driver"))]
@@ -138,20 +168,20 @@ def test_several_cameras_are_several_nodes() -> None:
 
 
 def test_without_the_policy_neither_models_nor_calibration_are_asked_for(tmp_path: Path) -> None:
-    listed = real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet"), policy=False))
+    listed = real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet"), no_policy=True))
     assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
-    calibrated = real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="sim"), policy=False))
+    calibrated = real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="sim"), no_policy=True))
     assert {process.node for process in calibrated} - {process.node for process in listed} == {"camera_transforms"}
     with pytest.raises(GenimaError, match="--check"):
         real.main(["--cell", "fr3_own_driver", "--no-policy", "--checkpoint", "runs/mine"])
     with pytest.raises(GenimaError, match="trained for joints"):
         real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet")))
     with pytest.raises(GenimaError, match="its drivers are ROS's; start ros2 launch"):
-        real._processes(real.Real("fr3_crisp", policy=False))
+        real._processes(real.Real("fr3_crisp", no_policy=True))
 
 
 def test_the_address_of_the_robot_may_be_another() -> None:
-    listed = real._processes(real.Real("fr3_own_driver", robot_ip="robot.here", policy=False))
+    listed = real._processes(real.Real("fr3_own_driver", robot_ip="robot.here", no_policy=True))
     assert {spec.parameters["robot_ip"] for spec in listed if "robot_ip" in spec.parameters} == {"robot.here"}
 
 
@@ -355,7 +385,7 @@ def named(listed: list[NodeSpec]) -> set[str]:
 
 CRISP = replace(load_cell("fr3_crisp"), calibration="sim")
 AROUND = named(processes.driver_support_nodes(CRISP))
-POLICY = named(processes.policy_nodes(CRISP))
+POLICY = named([*processes.policy_nodes(CRISP), processes.camera_watch(CRISP)])
 DRIVEN = named(processes.adapters(CRISP))
 SAFE = {*named(processes.safety_nodes(CRISP)), "genima_nodes/task_runner"}
 CLOCK = {"genima_nodes/clock_watch"}
@@ -392,7 +422,7 @@ def test_a_real_robot_by_our_own_drivers(evaluate: Any) -> None:
 @pytest.mark.parametrize("calibration", ["sim", "not_yet"])
 def test_without_the_policy_the_list_is_the_same_too(evaluate: Any, calibration: str) -> None:
     found = evaluate("real_robot", policy="false", cell="fr3_own_driver", calibration=calibration, record="true")
-    listed = processes.real_robot_stack_without_policy(replace(load_cell("fr3_own_driver"), calibration=calibration))
+    listed = processes.real_robot_stack(replace(load_cell("fr3_own_driver"), calibration=calibration), None)
     started = [name for name in found.started if name != "genima_nodes/recorder"]
     assert sorted(started) == sorted(f"{process.package}/{process.executable}" for process in listed)
     assert found.parameters["genima_nodes/recorder"].get("calibration") == (None if calibration == "sim" else "")
@@ -455,15 +485,26 @@ def test_a_simulated_cell_has_the_guard_of_its_robot(evaluate: Any) -> None:
     assert "genima_sim/sim_node" in found.started
 
 
+@pytest.mark.parametrize("file", ["sim", "real_robot"])
+def test_another_policy_is_a_node_that_the_controller_follows(evaluate: Any, file: str, tmp_path: Path) -> None:
+    episode = SHORT.write(tmp_path / "demo") if file == "sim" else tmp_path
+    given = {"policy": "replay", "episode": str(episode)} if file == "sim" else {"policy": "genima.data.replay_policy"}
+    found = evaluate(file, **given)
+    assert "genima_nodes/policy" in found.started and "genima_nodes/diffusion_agent" not in found.started
+    assert found.parameters["genima_nodes/policy"]["policy"] == given["policy"]
+    assert found.parameters["genima_nodes/controller"]["input"] == "action_chunk"
+
+
 def test_what_there_is_not_for_a_panda_is_refused(evaluate: Any) -> None:
     with pytest.raises(GenimaError, match="description:=FILE"):
-        evaluate("view", robot="panda")
+        evaluate("view", cell="panda_multipanda")
 
 
 def test_a_panda_is_seen_and_read_elsewhere(evaluate: Any, tmp_path: Path) -> None:
     assert set(evaluate("real_robot", cell="panda_multipanda", hardware="false").started) == POLICY | CLOCK
     (tmp_path / "mine.urdf.xacro").write_text("<robot/>")
-    assert "rviz2/rviz2" in evaluate("view", robot="panda", description=str(tmp_path / "mine.urdf.xacro")).started
+    found = evaluate("view", cell="panda_multipanda", description=str(tmp_path / "mine.urdf.xacro"))
+    assert "rviz2/rviz2" in found.started
 
 
 def test_a_missing_cell_is_named(evaluate: Any) -> None:
@@ -552,7 +593,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ("record", {"folder": str(ROOT / "README.md" / "x")}),
     ("record", {"episode": "nowhere"}),
     ("record", {"leader": "nowhere"}),  # an argument of teleop.launch.py, which it includes
-    ("robotiq", {"parent": "fr3-link8"}),
+    ("robotiq", {"cell": "fr3_own_driver"}),
     ("sim", {"seed": "10e20"}),
     ("sim", {"checkpoint": "nowhere"}),
     ("sim", {"cell": "sim_fr3"}),  # the bundled models are of a Panda

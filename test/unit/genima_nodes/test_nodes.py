@@ -951,7 +951,7 @@ def test_the_success_of_another_task_does_not_count(graph, runner) -> None:
 def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
     (node,) = (node for node in graph.nodes if isinstance(node, task_runner.TaskRunnerNode))
-    monkeypatch.setattr(node, "_needed", ("diffusion_agent",))
+    monkeypatch.setattr(node, "_needed", lambda present=(): ("diffusion_agent",))
     say = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
     bad, good = (
         NodeStatus(node="diffusion_agent", state=state, message="camera front silent")

@@ -28,7 +28,7 @@ from genima.io.files import FileSchema, atomic_write, load_json, read_text, requ
 from genima.io.outputs import output_lock, require_same_settings
 from genima.system.command_line import Seed, parse_options
 from genima.system.signals import interrupt_on_signals
-from genima_bringup.node_specs import simulation_stack
+from genima_bringup.node_specs import PolicyArguments, simulation_stack
 from genima_cli.faults.shifted_clock import build_shifted_clock
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
@@ -324,7 +324,7 @@ def _run_graph(
     robot = cell.robot
     processes = [
         replace(process, remappings=remappings(process.executable, spec.views))
-        for process in simulation_stack(cell, options.checkpoint, options.seed)
+        for process in simulation_stack(cell, PolicyArguments(checkpoint=options.checkpoint, seed=options.seed))
     ]
     logs = options.logs or folder / "logs"
     with Supervisor(processes, logs, ros_environment() | environment) as supervisor, ros_context():
