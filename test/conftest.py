@@ -7,31 +7,25 @@ import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import rclpy
-import torch
-from domains import free_domain
 from hypothesis import HealthCheck, settings
 from machine import MachineWatch, WakeUpProbe
 from mutation import ALL
-from one_thread import render_in_a_thread
-from random_base import random_base
-from ros_graph import Graph
-from untrained import save_checkpoints
 
-from genima.cameras.calibration_file import load_cameras
-from genima.cameras.camera import Camera
-from genima.data.datasets.render import render
-from genima.data.datasets.target_dataset import TargetDataset
-from genima.data.episodes import find_episodes
-from genima.io import paths
-from genima.policy.spec import PolicySpec
-from genima.robot.model import RobotModel
-from genima_cli.render import Render, make_plan
-from genima_sim.demo_recorder import DemoRecorder
-from genima_sim.environment import Environment
-from genima_sim.simulation import Simulation
+import genima  # noqa: F401  (chooses OpenGL's platform, which MuJoCo and PyOpenGL read when they are imported)
+
+if TYPE_CHECKING:  # what takes seconds is imported by the fixtures: pytest-xdist's own process needs none of it
+    from ros_graph import Graph
+
+    from genima.cameras.camera import Camera
+    from genima.data.datasets.target_dataset import TargetDataset
+    from genima.policy.spec import PolicySpec
+    from genima.robot.model import RobotModel
+    from genima_sim.demo_recorder import DemoRecorder
+    from genima_sim.environment import Environment
+    from genima_sim.simulation import Simulation
 
 # No deadlines, which a busy machine misses; the same examples in every daily run, new ones every night.
 settings.register_profile(
@@ -42,7 +36,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("genima")
-torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
 
 
 LATE = (TimeoutError, subprocess.TimeoutExpired, pytest.fail.Exception)
@@ -100,25 +93,42 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[PROBE].close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Of tiny networks more threads only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def robot() -> RobotModel:
+    from genima.robot.model import RobotModel
+
     return RobotModel.load("panda")
 
 
 @pytest.fixture(scope="session")
 def cameras() -> Mapping[str, Camera]:
+    from genima.cameras.calibration_file import load_cameras
+    from genima.io import paths
+
     return load_cameras(paths.shared("calibration", "sim"))
 
 
 @pytest.fixture(scope="session")
 def spec(robot: RobotModel) -> PolicySpec:
     """Spec with views of 64 px, tiles of 128 px."""
+    from genima.policy.spec import PolicySpec
+
     return PolicySpec("panda", robot.joint_names, view_size=64)
 
 
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny Stable Diffusion and SDXL models with random weights, in the hub's folder layout."""
+    from random_base import random_base
+
     folder = tmp_path_factory.mktemp("bases")
     for kind in ("tiny", "tiny-xl"):
         random_base(kind).save_pretrained(folder / kind)  # type: ignore[arg-type]
@@ -128,6 +138,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def recorder() -> Iterator[DemoRecorder]:
     """Simulation, renderer and expert; a test resets the simulation first."""
+    from genima_sim.demo_recorder import DemoRecorder
+
     recorder = DemoRecorder()
     yield recorder
     recorder.close()
@@ -142,6 +154,8 @@ def simulation(recorder: DemoRecorder) -> Simulation:
 @pytest.fixture(scope="session")
 def environment() -> Iterator[Environment]:
     """Lock-step environment; a test resets it first."""
+    from genima_sim.environment import Environment
+
     environment = Environment()
     yield environment
     environment.close()
@@ -159,6 +173,13 @@ def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def targets(demos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TargetDataset:
     """Rendered demos with views of 32 px."""
+    from one_thread import render_in_a_thread
+
+    from genima.data.datasets.render import render
+    from genima.data.datasets.target_dataset import TargetDataset
+    from genima.data.episodes import find_episodes
+    from genima_cli.render import Render, make_plan
+
     out = tmp_path_factory.mktemp("targets")
     with pytest.MonkeyPatch.context() as patch:
         render_in_a_thread(patch)
@@ -169,6 +190,8 @@ def targets(demos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tar
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """diffusion_agent/ and controller/ with random weights; read only: tests that damage it use ``copied``."""
+    from untrained import save_checkpoints
+
     folder = tmp_path_factory.mktemp("checkpoint")
     save_checkpoints(folder)
     return folder
@@ -197,6 +220,10 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
 @pytest.fixture
 def graph() -> Iterator[Graph]:
     """Graph of nodes in this process, in a ROS domain of its own."""
+    import rclpy
+    from domains import free_domain
+    from ros_graph import Graph
+
     rclpy.init(domain_id=free_domain())
     graph = Graph()
     yield graph

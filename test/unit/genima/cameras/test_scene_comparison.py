@@ -65,7 +65,7 @@ def test_noise_and_light_are_no_difference(environment: Environment, change: dic
 
 
 @pytest.mark.parametrize("moved", ["button", "saucepan"])
-@pytest.mark.parametrize("change", [{}, {"gain": 1.1, "noise": 6}])
+@pytest.mark.parametrize("change", [pytest.param({}, marks=pytest.mark.nightly), {"gain": 1.1, "noise": 6}])
 def test_the_further_an_object_is_moved_the_greater_the_difference(
     environment: Environment, moved: str, change: dict[str, Any]
 ) -> None:

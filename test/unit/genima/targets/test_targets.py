@@ -93,7 +93,7 @@ def test_drawings_equal_brute_force_ray_casting(robot: RobotModel, cameras: Mapp
 
 @pytest.fixture(scope="module")
 def rasteriser(request: pytest.FixtureRequest) -> Iterator[mujoco.Renderer]:
-    simulation: Simulation = request.getfixturevalue("recorder").simulation
+    simulation: Simulation = request.getfixturevalue("recorder").environment.simulation
     renderer = mujoco.Renderer(simulation.model, 256, 256)
     yield renderer
     renderer.close()
