@@ -49,7 +49,7 @@ ARGUMENTS = {
     **POLICY,
     "policy": Argument(
         GENIMA,
-        "genima (of checkpoint), replay (of episode), or package.module; false: none here",
+        "genima (of checkpoint), replay (of episode), or one of yours; false: none here",
         checks.optional_policy,
     ),
     "device": Argument("cuda", "that the models compute on: cuda, or cpu", checks.device),

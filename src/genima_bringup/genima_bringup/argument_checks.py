@@ -227,7 +227,7 @@ def require_policy(cell: Cell, name: str = GENIMA, checkpoint: str = "", episode
 
     Args:
         cell: in which it runs.
-        name: of the registry, a module of the user's, or a folder like ``checkpoint``.
+        name: of the registry, or a folder like ``checkpoint``.
         checkpoint: folder of a trained policy; empty: the bundled one.
         episode: folder of the episode that ``replay`` replays.
 

@@ -36,7 +36,7 @@ GRAPH = {  # arguments of the launch files that start nodes
 }
 
 POLICY = {
-    "policy": Argument(GENIMA, "genima (of checkpoint), expert, replay (of episode), or package.module", checks.policy),
+    "policy": Argument(GENIMA, "genima (of checkpoint), expert, replay (of episode), or one of yours", checks.policy),
     "checkpoint": Argument(
         "", "folder with diffusion_agent/ and controller/; empty: the models of Genima", checks.anything
     ),

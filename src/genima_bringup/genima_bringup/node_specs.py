@@ -214,7 +214,7 @@ def simulator_with_board(cell: Cell, view: Value, place: Value, board: Value = "
 class PolicyArguments:
     """Policy that a stack runs, and its parameters."""
 
-    name: str = GENIMA  # of the registry, or a module of the user's
+    name: str = GENIMA  # of the registry
     checkpoint: Value = ""  # empty: the bundled one
     episode: Value = ""  # that replay replays
     device: Value = "cpu"

@@ -50,7 +50,7 @@ class Real:
     robot_ip: str = ""
     """Address of the robot; default: the cell's."""
     policy: str = GENIMA
-    """Policy: genima (of --checkpoint), replay (of --episode), or package.module."""
+    """Policy: genima (of --checkpoint), replay (of --episode), or one of your own."""
     no_policy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run no policy: to calibrate, to teleoperate, to record."""
     checkpoint: str = ""

@@ -487,9 +487,9 @@ def test_a_simulated_cell_has_the_guard_of_its_robot(evaluate: Any) -> None:
 
 @pytest.mark.parametrize("file", ["sim", "real_robot"])
 def test_another_policy_is_a_node_that_the_controller_follows(evaluate: Any, file: str, tmp_path: Path) -> None:
-    episode = SHORT.write(tmp_path / "demo") if file == "sim" else tmp_path
-    given = {"policy": "replay", "episode": str(episode)} if file == "sim" else {"policy": "genima.data.replay_policy"}
-    found = evaluate(file, **given)
+    given = {"policy": "replay", "episode": str(SHORT.write(tmp_path / "demo"))}
+    cell = {"cell": "panda_multipanda", "checkpoint": ""} if file == "real_robot" else {}
+    found = evaluate(file, **given, **cell)
     assert "genima_nodes/policy" in found.started and "genima_nodes/diffusion_agent" not in found.started
     assert found.parameters["genima_nodes/policy"]["policy"] == given["policy"]
     assert found.parameters["genima_nodes/controller"]["input"] == "action_chunk"
