@@ -23,6 +23,7 @@ setup(
             "coppeliasim = genima_sim.coppeliasim.bridge:main",
             "sim_node = genima_sim.sim_node:main",
             "sim_leader = genima_sim.sim_leader:main",
+            "simulator_node = genima_sim.simulator_node:main",
         ],
     },
 )

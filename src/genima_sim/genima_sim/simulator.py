@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # options name simulators: a help page must not load one
     from genima.cell import Cell
     from genima.evaluation.episodes import DemoEnvironment, Environment
     from genima.policy.spec import PolicySpec
+    from genima_sim.scene_node import SceneNode
 
 Value: TypeAlias = "str | int | float | bool | list[str]"
 
@@ -22,7 +23,8 @@ class Simulator(ABC):
     time_limit: ClassVar[float] = 20.0
     """s of an episode, unless the user sets it."""
     node: ClassVar[str] = ""
-    """Executable of its ROS node in this package; empty: it runs in lock-step only."""
+    """Executable of its ROS node in this package, such as simulator_node, which runs :meth:`create_node`; empty: it
+    runs in lock-step only."""
     has_experts: ClassVar[bool] = False
     """Its tasks are those of :mod:`genima_sim.tasks`, whose experts can record demos."""
 
@@ -53,6 +55,14 @@ class Simulator(ABC):
             GenimaError: when it is not installed, and when its scene does not fit the cell.
         """
         raise GenimaError(f"simulator {self.name}: has_experts is set, but demo_environment is missing; add it")
+
+    def create_node(self) -> SceneNode:
+        """Create the ROS node, whose name is ``simulator_node``; overridden where ``node`` is that.
+
+        Raises:
+            GenimaError: for a parameter that is not valid, and when the simulator does not answer.
+        """
+        raise GenimaError(f"simulator {self.name}: node is simulator_node, but create_node is missing; add it")
 
     def node_parameters(self, host: Value, port: Value) -> dict[str, Value]:
         """Return the parameters of the ROS node beside the cell."""

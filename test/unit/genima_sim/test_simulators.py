@@ -7,19 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import rclpy
+from cells import write_cell
+from domains import free_domain
+from ros_graph import Graph
 
 from genima.cell import load_cell
 from genima.data.episodes import Episode
 from genima.errors import GenimaError
 from genima_bringup.node_specs import simulator
 from genima_cli.__main__ import main
+from genima_interfaces.srv import ResetScene
+from genima_sim import simulator_node
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.simulators import SIMULATORS, get_simulator
 
 MINE = '''
 """A simulator of the user's."""
 
-from genima.data.episodes import Episode
 from genima.errors import GenimaError
 from genima_sim.simulator import Simulator
 
@@ -52,6 +57,54 @@ def test_a_simulator_of_the_users_is_found_by_its_module(write_module: Callable[
         found.require_task("nod", cell)
     with pytest.raises(GenimaError, match="cell my_cell: simulated by mine, in lock-step only; use ./genima eval"):
         simulator(cell)
+
+
+NODE = """
+
+    node = "simulator_node"
+
+    def create_node(self):
+        from genima_sim.scene_node import SceneNode
+        from genima_sim.simulation import Simulation
+
+        class MyNode(SceneNode):
+            def __init__(self):
+                super().__init__("simulator_node")
+                self._simulate(Simulation(self._robot), {}, 0.02)
+
+            def _expose(self, stamp):
+                pass
+
+        return MyNode()
+"""
+
+
+@pytest.mark.any_pace
+def test_a_simulator_of_the_users_runs_as_a_node(write_module: Callable[[str, str], Path], tmp_path: Path) -> None:
+    write_module("simulators/mine.py", MINE + NODE)
+    cell = load_cell(write_cell(tmp_path, "sim_panda", simulator="mine"))
+    (node,) = simulator(cell)
+    assert (node.package, node.executable) == ("genima_sim", "simulator_node")
+    arguments = ["--ros-args", "-p", f"cell:={cell.reference}"]
+    rclpy.init(args=arguments, domain_id=free_domain())
+    graph = Graph()
+    try:
+        graph.add(simulator_node.make_node())
+        answer = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=0))
+        assert answer.success and answer.instruction == "push down the maroon button"
+    finally:
+        graph.close()
+
+
+@pytest.mark.parametrize("command", ["eval", "demo"])
+def test_a_checkpoint_of_another_robot_is_refused_before_anything_starts(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--task", "push_button", "--cell", "sim_fr3", "--episodes", "1"]) == 2
+    line = capsys.readouterr().err.strip()
+    assert "cell sim_fr3: the checkpoint of Genima was trained for joints" in line and "fr3_joint1" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_demos_are_recorded_by_each_simulator_with_experts(
