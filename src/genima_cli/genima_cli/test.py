@@ -22,8 +22,8 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print("usage: ./genima test [--nightly | PYTEST ARGUMENTS]")
         print("Runs ruff and mypy over the repository, then pytest over test/.")
-        print("Tests with deadlines are skipped, with what was measured, where the machine is too busy for a verdict.")
-        print("--nightly runs the slow tests instead, which are left out otherwise.")
+        print("Tests that wait too long on a busy machine are skipped, with what was measured.")
+        print("--nightly runs the slow tests instead, and all mutations of files, of which a fifth is made otherwise.")
         print("\nExample: ./genima test test/unit/genima/control/test_command_guard.py")
         return 0
     checks: list[list[str]] = [["ruff", "check", "."], ["mypy"]]

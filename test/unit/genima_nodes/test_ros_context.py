@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import stat
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from domains import free_domain
 
 from genima.doctor import ros
 from genima.errors import GenimaError
@@ -27,8 +27,8 @@ NODE = ["-m", "genima_nodes.clock_watch"]
 def clean_environment(**changes: str | None) -> dict[str, str]:
     """This environment without what tests before this one chose; None removes a variable."""
     drop = {name for name in os.environ if name.startswith(("ROS_", "RMW_", "FAST", "RCUTILS_"))}
-    domain = str(random.SystemRandom().choice(ros_environment.free_domains()))
-    given = {name: value for name, value in os.environ.items() if name not in drop} | {"ROS_DOMAIN_ID": domain}
+    given = {name: value for name, value in os.environ.items() if name not in drop}
+    given["ROS_DOMAIN_ID"] = str(free_domain())
     return {name: value for name, value in (given | changes).items() if value is not None}
 
 
@@ -42,7 +42,7 @@ def run(words: list[str], wrapper: tuple[str, ...] = (), **changes: str | None) 
             lines.append(line.rstrip("\n"))
             if line.rstrip().endswith("]: ready"):
                 process.send_signal(signal.SIGTERM)
-        return process.wait(20), lines
+        return process.wait(60), lines
 
 
 WRONG = [
