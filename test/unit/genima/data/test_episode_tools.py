@@ -154,7 +154,7 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
     ),
     "not a number": (
         CLEAN.changed(STATES, slice(70, 72), joint(JOINTS[3], np.nan)), "error", STATES, 0.70,
-        "not finite (panda_joint4); 1 more",
+        r"not finite \(panda_joint4\); 1 more",
     ),
     "joint missing": (
         CLEAN.changed(COMMANDS, _MIDDLE, nameless), "error", COMMANDS, since_start(COMMANDS, 60), "lacks finger_joint",

@@ -11,12 +11,16 @@ import os
 import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 import lz4.frame
 import zstandard
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import EndOfFile, McapError
 from mcap.opcode import Opcode
+from mcap.records import Channel, Chunk, Footer, Header, McapRecord, Schema, Statistics
 from mcap.writer import MCAP0_MAGIC
 
 from genima.data.episodes.metadata import PROFILE, Compression, Topic
@@ -30,32 +34,13 @@ _PENDING_BYTES = 512 << 20  # of messages from chunks that overlap in time
 _RUN_BYTES = 1 << 20  # of records outside chunks, read at once
 _HEAD = struct.Struct("<BQ")  # of a record: opcode, length of its content
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
-_CHUNK = struct.Struct("<QQQI")  # first and last log time, unpacked size, checksum
-_FOOTER = struct.Struct("<QQI")  # start of the summary, of its offsets, checksum
-_STATISTICS = struct.Struct("<QHIIIIQQ")  # messages, schemas, channels, attachments, metadata, chunks, first, last time
+_CHUNK_INDEX = struct.Struct("<QQQQ")  # first and last log time, place and length of the chunk
+_FOOTER_BYTES = 20
 _OPCODES = frozenset(Opcode)
 _FIRST_PRIVATE_OPCODE = 128
 _CONTENT = frozenset((Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE))
 _COMPRESSIONS: dict[str, Compression] = {"": "none", "lz4": "lz4", "zstd": "zstd"}
-
-
-class Schema(NamedTuple):
-    """Definition of a type."""
-
-    number: int
-    name: str
-    encoding: str
-    data: bytes
-
-
-class Channel(NamedTuple):
-    """Channel: a topic of one publisher."""
-
-    number: int
-    schema: int  # 0: none
-    topic: str
-    encoding: str
-    notes: Mapping[str, str]
+_Record = TypeVar("_Record", bound=McapRecord)
 
 
 class Message(NamedTuple):
@@ -132,13 +117,12 @@ class McapScan:
                 try:
                     content = _read(file, start, end)
                     if opcode == Opcode.HEADER:
-                        self.profile = _Fields(content).text()
+                        self.profile = _parse(Header, content).profile
                         continue
                     if opcode == Opcode.CHUNK:
-                        chunk = _unpack(content, size * EXPANSION + ALLOWANCE - unpacked)
-                        unpacked += len(chunk.data)
-                        records = [_record(*each) for each in _contents(chunk.data) if each[0] in _CONTENT]
-                        self.compression = chunk.compression
+                        self.compression, data = _unpack(content, size * EXPANSION + ALLOWANCE - unpacked)
+                        unpacked += len(data)
+                        records = [_record(*each) for each in _contents(data) if each[0] in _CONTENT]
                     else:
                         records = [_record(opcode, content)]
                 except _DamagedError:
@@ -163,9 +147,9 @@ class McapScan:
     def _define(self, *records: Schema | Channel) -> None:
         for record in records:
             if isinstance(record, Schema):
-                self.schemas[record.number] = record
-            elif record.schema == 0 or record.schema in self.schemas:
-                self.channels[record.number] = record
+                self.schemas[record.id] = record
+            elif record.schema_id == 0 or record.schema_id in self.schemas:
+                self.channels[record.id] = record
                 self.counts.setdefault(record.topic, 0)
 
     def _count(self, message: Message) -> None:
@@ -237,7 +221,7 @@ class McapFile:
                 head = _read(self._file, span.begin - _HEAD.size, span.begin)
                 if _HEAD.unpack(head) != (Opcode.CHUNK, len(content)):
                     raise _DamagedError(f"no chunk at byte {span.begin}, where the index has one")
-                content = _unpack(content, self._size * EXPANSION + ALLOWANCE - unpacked).data
+                _, content = _unpack(content, self._size * EXPANSION + ALLOWANCE - unpacked)
                 unpacked += len(content)
             for opcode, part in _contents(content):
                 if opcode != Opcode.MESSAGE:
@@ -261,10 +245,8 @@ class McapFile:
         begin = end_of_run = first = 0  # of records outside chunks
         for opcode, start, end in scan:
             if opcode == Opcode.CHUNK:
-                head = self._file.read(_CHUNK.size)
-                if len(head) < _CHUNK.size:
-                    raise _DamagedError(f"damaged chunk at byte {start}")
-                spans.append(_Span(_CHUNK.unpack(head)[0], start, end, chunk=True))
+                first_ns = int.from_bytes(self._file.read(8), "little")
+                spans.append(_Span(first_ns, start, end, chunk=True))
             elif opcode == Opcode.MESSAGE:
                 head = self._file.read(_MESSAGE.size)
                 if len(head) < _MESSAGE.size or end - start < _MESSAGE.size:
@@ -287,12 +269,12 @@ class McapFile:
         opcode, start, end = next(iter(_RecordScan(self._file, self._size)), (0, 0, 0))
         if opcode != Opcode.HEADER:
             raise _DamagedError("damaged header")
-        profile = _Fields(_read(self._file, start, end)).text()
+        profile = _parse(Header, _read(self._file, start, end)).profile
         if profile != PROFILE:
             raise _DamagedError(f"not of ROS 2 (its profile is {profile[:20]!r})")
-        schemas = {schema.number: schema for schema in summary.schemas}
-        channels = {channel.number: channel for channel in summary.channels}
-        unknown = any(channel.schema and channel.schema not in schemas for channel in summary.channels)
+        schemas = {schema.id: schema for schema in summary.schemas}
+        channels = {channel.id: channel for channel in summary.channels}
+        unknown = any(channel.schema_id and channel.schema_id not in schemas for channel in summary.channels)
         if summary.messages is None or unknown or not summary.counts.keys() <= channels.keys():
             scan = McapScan(path)
             for _ in scan.messages():
@@ -306,7 +288,7 @@ class McapFile:
             for number, count in summary.counts.items():
                 self.counts[channels[number].topic] += count
             self.first_ns, self.last_ns = summary.span if summary.messages else (None, None)
-        self._channels = {channel.number: channel.topic for channel in channels.values()}
+        self._channels = {channel.id: channel.topic for channel in channels.values()}
         self.topics = [_topic(channel, schemas) for channel in channels.values()]
 
 
@@ -324,11 +306,6 @@ class _Span(NamedTuple):
     begin: int  # in the file: of a chunk's content, of a record's head
     end: int
     chunk: bool
-
-
-class _Chunk(NamedTuple):
-    compression: Compression
-    data: memoryview
 
 
 class _RecordScan:
@@ -372,48 +349,27 @@ class _RecordScan:
         self.bytes_lost, self.problem = self._size - place, problem
 
 
-class _Fields:
-    """Reader of a record's fields in order.
+class _RecordStream(ReadDataStream):
+    """Content of a record; an end within a field is an error."""
 
-    Raises:
-        _DamagedError: for a truncated record.
-    """
-
-    def __init__(self, content: bytes | memoryview) -> None:
-        self._content, self._place = memoryview(content), 0
-
-    @property
-    def rest(self) -> memoryview:
-        """Return the unread rest of the record."""
-        return self._content[self._place :]
-
-    def take(self, size: int) -> memoryview:
-        data = self._content[self._place : self._place + size]
-        if len(data) < size:
-            raise _DamagedError("a record ends too early")
-        self._place += size
+    def read(self, length: int) -> bytes:
+        data: bytes = super().read(min(length, 2 * RECORD_BYTES))  # of any number of 64 bits
+        if len(data) < length:
+            raise EndOfFile
         return data
 
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
 
-    def text(self) -> str:
-        try:
-            return str(self.take(self.number(4)), "utf-8")
-        except UnicodeDecodeError:
-            raise _DamagedError("a text is not UTF-8") from None
-
-    def texts(self) -> dict[str, str]:
-        fields, found = _Fields(self.take(self.number(4))), {}
-        while len(fields.rest):
-            key = fields.text()
-            found[key] = fields.text()
-        return found
+def _parse(kind: type[_Record], content: bytes | memoryview) -> _Record:
+    try:
+        record: _Record = kind.read(_RecordStream(BytesIO(content)))  # type: ignore[attr-defined]
+        return record
+    except (McapError, UnicodeDecodeError):
+        raise _DamagedError(f"a malformed {kind.__name__.lower()}") from None
 
 
 def _topic(channel: Channel, schemas: Mapping[int, Schema]) -> Topic:
-    schema = schemas.get(channel.schema, Schema(0, "", "", b""))
-    return Topic(channel.topic, schema.name, channel.encoding, channel.notes, schema.encoding, schema.data)
+    schema = schemas.get(channel.schema_id, Schema(id=0, name="", encoding="", data=b""))
+    return Topic(channel.topic, schema.name, channel.message_encoding, channel.metadata, schema.encoding, schema.data)
 
 
 def _read(file: IO[bytes], start: int, end: int, limit: int = RECORD_BYTES) -> bytes:
@@ -426,18 +382,16 @@ def _read(file: IO[bytes], start: int, end: int, limit: int = RECORD_BYTES) -> b
     return content
 
 
-def _unpack(content: bytes | memoryview, limit: int) -> _Chunk:
-    """Return the records of a chunk of ``content``; at most ``limit`` bytes."""
-    first_ns, last_ns, size, checksum = _CHUNK.unpack(_Fields(content).take(_CHUNK.size))
-    fields = _Fields(memoryview(content)[_CHUNK.size :])
-    name = fields.text()
-    packed = fields.take(fields.number(8))
+def _unpack(content: bytes | memoryview, limit: int) -> tuple[Compression, memoryview]:
+    """Return the compression and the records of a chunk of ``content``; at most ``limit`` bytes."""
+    chunk = _parse(Chunk, content)
+    name, packed, size, checksum = chunk.compression, chunk.data, chunk.uncompressed_size, chunk.uncompressed_crc
     if name not in _COMPRESSIONS:
         raise _DamagedError(f"a chunk is compressed with {name[:20]!r}; lz4 and zstd are read")
     limit = min(RECORD_BYTES, limit)
     if size > limit:
         raise _DamagedError(f"a chunk of {len(packed)} bytes would unpack to {size} (the limit is {limit})")
-    data: bytes | memoryview = packed
+    data = packed
     try:
         if name == "zstd":
             data = unpack_zstd(packed, size)
@@ -449,7 +403,7 @@ def _unpack(content: bytes | memoryview, limit: int) -> _Chunk:
         raise _DamagedError(f"a chunk has {len(data)} bytes instead of {size}")
     if checksum and zlib.crc32(data) != checksum:
         raise _DamagedError("a chunk with a wrong checksum")
-    return _Chunk(_COMPRESSIONS[name], memoryview(data))
+    return _COMPRESSIONS[name], memoryview(data)
 
 
 def unpack_zstd(packed: bytes | memoryview, limit: int = RECORD_BYTES) -> bytes:
@@ -496,10 +450,7 @@ def _message(content: bytes | memoryview) -> Message:
 def _record(opcode: int, content: bytes | memoryview) -> Schema | Channel | Message:
     if opcode == Opcode.MESSAGE:
         return _message(content)
-    fields = _Fields(content)
-    if opcode == Opcode.SCHEMA:
-        return Schema(fields.number(2), fields.text(), fields.text(), bytes(fields.take(fields.number(4))))
-    return Channel(fields.number(2), fields.number(2), fields.text(), fields.text(), fields.texts())
+    return _parse(Schema, content) if opcode == Opcode.SCHEMA else _parse(Channel, content)
 
 
 class _Summary(NamedTuple):
@@ -515,7 +466,7 @@ class _Summary(NamedTuple):
     @classmethod
     def read(cls, file: IO[bytes], size: int) -> _Summary | None:
         """Return the index, empty where the file has none; None where it is missing or damaged."""
-        length = _HEAD.size + _FOOTER.size
+        length = _HEAD.size + _FOOTER_BYTES
         end = size - len(MCAP0_MAGIC) - length
         if end < len(MCAP0_MAGIC):
             return None
@@ -523,7 +474,8 @@ class _Summary(NamedTuple):
         footer = file.read()
         if footer[:1] != bytes([Opcode.FOOTER]) or not footer.endswith(MCAP0_MAGIC):
             return None
-        begin, _, checksum = _FOOTER.unpack_from(footer, _HEAD.size)
+        ending = _parse(Footer, footer[_HEAD.size :])
+        begin, checksum = ending.summary_start, ending.summary_crc
         found = cls([], [], None, {}, (0, 0), [])
         if begin == 0:
             return found
@@ -538,18 +490,17 @@ class _Summary(NamedTuple):
                     record = _record(opcode, content)
                     (found.schemas if isinstance(record, Schema) else found.channels).append(record)  # type: ignore[arg-type]
                 elif opcode == Opcode.CHUNK_INDEX:
-                    first, _, place, length = struct.unpack("<QQQQ", _Fields(content).take(32))
+                    if len(content) < _CHUNK_INDEX.size:
+                        return None
+                    first, _, place, length = _CHUNK_INDEX.unpack_from(content)
                     if not len(MCAP0_MAGIC) <= place <= place + length <= begin:
                         return None
                     found.chunks.append(_Span(first, place + _HEAD.size, place + length, chunk=True))
                 elif opcode == Opcode.STATISTICS:
-                    fields = _Fields(content)
-                    messages, *_, first, last = _STATISTICS.unpack(fields.take(_STATISTICS.size))
-                    numbers = _Fields(fields.take(fields.number(4)))
-                    while len(numbers.rest):
-                        channel = numbers.number(2)
-                        found.counts[channel] = numbers.number(8)
-                    found = found._replace(messages=messages, span=(first, last))
+                    statistics = _parse(Statistics, content)
+                    found.counts.update(statistics.channel_message_counts)
+                    span = statistics.message_start_time, statistics.message_end_time
+                    found = found._replace(messages=statistics.message_count, span=span)
         except _DamagedError:
             return None
         if found.messages is not None and found.messages != sum(found.counts.values()):

@@ -216,7 +216,7 @@ def _copy(content: _Content, part: Path, information: dict[str, object]) -> None
             schemas[number] = writer.register_schema(schema.name, schema.encoding, schema.data)
         channels = {
             number: writer.register_channel(
-                channel.topic, channel.encoding, schemas[channel.schema], dict(channel.notes)
+                channel.topic, channel.message_encoding, schemas[channel.schema_id], channel.metadata
             )
             for number, channel in scan.channels.items()
         }
