@@ -157,7 +157,8 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
         r"not finite \(panda_joint4\); 1 more",
     ),
     "joint missing": (
-        CLEAN.changed(COMMANDS, _MIDDLE, nameless), "error", COMMANDS, since_start(COMMANDS, 60), "lacks finger_joint",
+        CLEAN.changed(COMMANDS, _MIDDLE, nameless), "error", COMMANDS, since_start(COMMANDS, 60),
+        r"joints missing \(finger_joint\)",
     ),
     "gripper in other units": (
         CLEAN.changed(COMMANDS, _MIDDLE, joint("finger_joint", 40.0)), "error", COMMANDS, since_start(COMMANDS, 60),
