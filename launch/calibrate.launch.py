@@ -1,8 +1,8 @@
-"""Calibrates a camera: `ros2 launch genima_bringup calibrate.launch.py view:=front parent:=base`.
+"""Calibration of a camera: `ros2 launch genima_bringup calibrate.launch.py view:=front parent:=base`.
 
-The drivers of arm and camera run already; `sim:=true` brings simulated ones, with a board. Then
-`./genima calibrate live` has the keys. The arm never moves by itself before `calibrator/auto` is asked to, nor without
-the command guard.
+The drivers of arm and camera run already; `sim:=true` starts simulated ones, with a board. Then
+`./genima calibrate live` takes the keys. The arm never moves by itself before the service `calibrator/auto` is called,
+nor without the command guard.
 """
 
 from launch.conditions import IfCondition
@@ -48,7 +48,7 @@ TEXTS = {
 COLOR = ["cameras/", LaunchConfiguration("view"), "/color/"]
 TOPICS = {
     "image": Argument([*COLOR, "image_raw"], "topic of the camera's images", checks.topic),
-    "camera_info": Argument([*COLOR, "camera_info"], "topic of what its driver says of the lens", checks.topic),
+    "camera_info": Argument([*COLOR, "camera_info"], "topic of its camera_info", checks.topic),
     "joint_states": Argument("joint_states", "topic of the measured joints", checks.topic),
 }
 OTHERS = {

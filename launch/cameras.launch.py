@@ -17,7 +17,7 @@ ARGUMENTS = {**REAL_CELL, **GRAPH}
 
 
 def realsense2_camera(view: str, device: CameraDevice) -> LaunchDescriptionEntity:
-    """ROS's driver, with the colour images alone."""
+    """Return ROS's driver, with the colour images alone."""
     profile = f"{device.width}x{device.height}x{device.rate}"
     return include(
         "realsense2_camera",
@@ -36,7 +36,7 @@ def realsense2_camera(view: str, device: CameraDevice) -> LaunchDescriptionEntit
 
 
 def cameras(cell: Cell) -> list[LaunchDescriptionEntity]:
-    """One driver a camera: ROS's, or our own."""
+    """Return one driver a camera: ROS's, or our own."""
     own = cell.require_driver().cameras == "realsense_camera"
     devices = {view: cell.rig[view] for view in cell.views}
     return [node(camera(view, device)) if own else realsense2_camera(view, device) for view, device in devices.items()]

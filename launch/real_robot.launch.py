@@ -54,7 +54,7 @@ ARGUMENTS = {
     ),
     "device": Argument("cuda", "that the models compute on: cuda, or cpu", checks.device),
     "task": Argument(
-        "", "begin with it, once all is ready: the ARM MOVES; empty: wait for a goal of run_task", checks.anything
+        "", "run it as soon as all nodes are ready: the ARM MOVES; empty: wait for a goal of run_task", checks.anything
     ),
     "time_limit": Argument("60", "of that task, in s", checks.number(0, 86400)),
     "hardware": Argument("true", "start the robot's drivers, the guard and what belongs to them here", checks.flag),
@@ -67,7 +67,7 @@ ARGUMENTS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe drivers, what keeps the arm safe, the policy, and what shows and records it."""
+    """Describe drivers, guard, policy, visualisation and recorder."""
     return check_arguments(
         ARGUMENTS | SAMPLING, lambda: [*environment(), ForCell(_entities, "policy")], checks.require_real_robot
     )
@@ -122,7 +122,7 @@ def _entities(cell: Cell, policy: str) -> list[LaunchDescriptionEntity]:
 
 
 def _drivers(cell: Cell) -> list[LaunchDescriptionEntity]:
-    """ROS's own drivers of arm and gripper."""
+    """Return ROS's own drivers of arm and gripper."""
     driver, backend, hardware = cell.require_driver(), cell.arm_backend, IfCondition(LaunchConfiguration("hardware"))
     drivers: list[LaunchDescriptionEntity] = []
     if driver.kind == "franka_ros2" and backend is not None:

@@ -1,4 +1,4 @@
-"""A follower that mirrors a leader, and the recorder: `ros2 launch genima_bringup record.launch.py leader:=gello`.
+"""Leader-follower teleoperation with the recorder: `ros2 launch genima_bringup record.launch.py leader:=gello`.
 
 Then `./genima record --instruction "..."` has the keys. Takes all arguments of teleop.launch.py as well.
 """
@@ -28,7 +28,7 @@ ARGUMENTS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe teleop.launch.py, the recorder, and the nodes that help to set the scene again."""
+    """Describe teleop.launch.py, the recorder, and the nodes that show how to reset the scene."""
     share = FindPackageShare("genima_bringup")
     return check_arguments(
         ARGUMENTS,

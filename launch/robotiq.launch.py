@@ -1,4 +1,4 @@
-"""A Robotiq 2F-140's driver, in the namespace `robotiq`: `ros2 launch genima_bringup robotiq.launch.py`.
+"""Driver of a Robotiq 2F-140, in the namespace `robotiq`: `ros2 launch genima_bringup robotiq.launch.py`.
 
 robotiq_description's own robotiq_control.launch.py has the controllers of a 2F-85, and absolute names: in a graph with
 an arm, both controller managers and both joint states would be called the same.

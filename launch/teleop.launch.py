@@ -1,7 +1,7 @@
-"""A follower that mirrors a leader: `ros2 launch genima_bringup teleop.launch.py cell:=fr3_crisp leader:=gello`.
+"""Leader-follower teleoperation: `ros2 launch genima_bringup teleop.launch.py cell:=fr3_crisp leader:=gello`.
 
 The drivers of both arms run already: the follower's may be real_robot.launch.py's, which has a guard: `guard:=false`.
-`jog:=true leader:=same` does without a leader's arm, `sim:=true leader:=same` brings two simulated ones.
+`jog:=true leader:=same` needs no leader arm, `sim:=true leader:=same` simulates both arms.
 """
 
 from launch.conditions import IfCondition
@@ -34,7 +34,7 @@ ARGUMENTS = {
     "leader": Argument("panda", "the leader: a name in config/teleop, or a YAML file", checks.filled),
     "leader_joints": Argument("leader/joint_states", "topic of the leader's joints", checks.topic),
     "leader_gripper": Argument(
-        "leader/gripper", "topic of the leader's gripper, where its joints do not say", checks.topic
+        "leader/gripper", "topic of the leader's gripper, where its joints lack it", checks.topic
     ),
     "leader_joy": Argument("leader/joy", "topic of the pedal or gamepad whose button moves the gripper", checks.topic),
     "speed": Argument("0.15", "of the follower's own, while it comes to the leader", checks.number(0.001, 1)),

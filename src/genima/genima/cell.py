@@ -88,7 +88,7 @@ class _CellFields(FileSchema):
 
 @dataclass(frozen=True)
 class Cell:
-    """Everything that stands in the lab, or is simulated."""
+    """Robot cell, real or simulated."""
 
     name: str  # of the file
     reference: str  # finds the file again: a name in config/cells, or an absolute path
@@ -112,12 +112,12 @@ class Cell:
 
     @property
     def arm_backend(self) -> ArmBackend | None:
-        """Interface of the arm's controller; None: simulated, or our own driver."""
+        """Return the interface of the arm's controller; None: simulated, or our own driver."""
         return ArmBackend.load(self.driver.arm) if self.driver and self.driver.arm else None
 
     @property
     def gripper_backend(self) -> GripperBackend | None:
-        """The gripper's action server; None: simulated, or our own driver."""
+        """Return the gripper's action server; None: simulated, or our own driver."""
         return GripperBackend.load(self.driver.gripper) if self.driver and self.driver.gripper else None
 
     def has_robot(self, robot: RobotModel) -> bool:
@@ -145,7 +145,7 @@ class Cell:
         return self.driver
 
     def load_cameras(self) -> Mapping[str, Camera]:
-        """The calibrated cameras by view, in the cell's order.
+        """Load the calibrated cameras by view, in the cell's order.
 
         Raises:
             GenimaError: for a folder or a view that is missing, and a malformed file.

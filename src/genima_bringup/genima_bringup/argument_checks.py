@@ -49,7 +49,7 @@ def require(name: str, values: Mapping[str, str], check: Check) -> None:
 
 
 def number(low: float, high: float) -> Check:
-    """Make the check of a number from ``low`` to ``high``."""
+    """Return the check of a number from ``low`` to ``high``."""
 
     def check(text: str) -> None:
         try:
@@ -63,7 +63,7 @@ def number(low: float, high: float) -> Check:
 
 
 def integer(low: int, high: int) -> Check:
-    """Make the check of a whole number from ``low`` to ``high``."""
+    """Return the check of a whole number from ``low`` to ``high``."""
 
     def check(text: str) -> None:
         if not re.fullmatch(r"-?[0-9]{1,19}", text) or not low <= int(text) <= high:

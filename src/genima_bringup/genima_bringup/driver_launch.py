@@ -1,4 +1,4 @@
-"""Launch actions that include other packages' drivers. Needs an installed ROS 2."""
+"""Launch actions that include the drivers of other packages. Needs an installed ROS 2."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ForCell(RehearsedAction):
 
 
 class Executable(Substitution):
-    """The path of a program."""
+    """Path of an executable."""
 
     def __init__(self, name: str, package: str) -> None:
         """``package`` is the ROS package that has it."""

@@ -1,4 +1,4 @@
-"""Descriptions of launch files that start nothing before everything that can fail was tried.
+"""Rehearsal of launch descriptions: find every error before anything is started.
 
 An error in the middle of a launch ends `ros2 launch`, but not the processes that were started before it: an arm's
 driver would stay, alone. So the first action of each of our launch files checks its arguments, and then walks through
@@ -52,7 +52,7 @@ _rehearsing = False  # launch files within others are rehearsed with these
 
 
 class RehearsedAction(Action):
-    """Base of actions of ours whose execution only returns other actions."""
+    """Base class of our actions whose execution only returns other actions."""
 
 
 _STRUCTURE = (
@@ -77,7 +77,7 @@ def check_arguments(
     entities: Callable[[], Sequence[LaunchDescriptionEntity]],
     together: Callable[[Mapping[str, str]], None] = lambda values: None,
 ) -> LaunchDescription:
-    """Describe a launch whose arguments, files, packages and executables are tried first.
+    """Describe a launch that checks its arguments, files, packages and executables first.
 
     Args:
         arguments: by name.

@@ -24,7 +24,7 @@ _GUARD_STOP_TIMEOUT = 3.0  # s: the guard first brings the arm to rest
 ENVIRONMENT = {
     "SKIP_DEFAULT_XML_FILE": "1",  # Fast DDS reads a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
     "PYTHONUTF8": "1",  # files and streams are UTF-8, whatever the locale says
-    "TRANSFORMERS_VERBOSITY": "error",  # the model libraries greet with notices of parts that nobody here needs
+    "TRANSFORMERS_VERBOSITY": "error",  # the model libraries print notices of parts that are not used here
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # idle threads spin by default, on the cores that the robot's control needs
@@ -88,7 +88,7 @@ TELEOP_RATE = 200.0  # Hz of the guard's set-points behind a leader
 
 
 def command_guard(cell: Cell, rate: Value | None = None) -> NodeSpec:
-    """Command guard; ``rate`` in Hz takes the place of the cell's."""
+    """Command guard of the cell's robot; ``rate`` in Hz replaces the cell's."""
     parameters = {"cell": cell.reference, "rate": cell.guard.rate if rate is None else rate}
     return NodeSpec(
         "genima_nodes",
@@ -99,7 +99,7 @@ def command_guard(cell: Cell, rate: Value | None = None) -> NodeSpec:
 
 
 def leader_follower_nodes(cell: Cell, rate: Value = TELEOP_RATE) -> list[NodeSpec]:
-    """Guard and teleoperation of a simulated follower, which comes to a leader like itself fast.
+    """Guard and teleoperation of a simulated follower, which approaches a leader of its own kind fast.
 
     ``rate`` in Hz is the guard's.
     """
@@ -158,7 +158,7 @@ def teleop_stack(cell: Cell, leader: str) -> list[NodeSpec]:
 
 
 def recording_stack(cell: Cell, leader: str, rate: float, folder: str, images: str) -> list[NodeSpec]:
-    """The same with a recorder; ``rate`` in Hz is the cameras'.
+    """Teleoperation stack with a recorder; ``rate`` in Hz is the cameras'.
 
     The guard runs at half its usual rate: two cores have enough to do with rendering.
     """
@@ -194,7 +194,7 @@ def calibrator(
     base_frame: Value = "",
     flange_frame: Value = "",
 ) -> NodeSpec:
-    """Node that calibrates a camera, and moves the arm at ``speed``, relative to the arm's own, when asked to.
+    """Node that calibrates a camera; in its automatic mode it moves the arm at ``speed``, relative to the arm's own.
 
     ``base_frame`` and ``flange_frame`` are the robot's frames in tf where they are not called as in franka_description.
     """
@@ -291,7 +291,7 @@ def safety_nodes(cell: Cell) -> list[NodeSpec]:
 
 
 def camera_watch(cell: Cell) -> NodeSpec:
-    """Node that notices a camera that has been moved; beside the policy, where the images are."""
+    """Node that detects a moved camera; it runs beside the policy, where the images are."""
     return NodeSpec("genima_calibration", "calibration_watch", {"cell": cell.reference})
 
 

@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     from genima_bringup.argument_checks import require_policy as require_fitting_policy
 
     cell = load_cell(options.cell)
-    processes = _nodes(options, cell)
+    nodes = _nodes(options, cell)
     get_simulator(cell, real_time=True).require_task(options.task, cell)
     require_fitting_policy(cell, options.policy, options.checkpoint, options.episode)  # before nodes take seconds to
     views = read_pair(options.checkpoint)[0].views if options.policy == GENIMA else cell.views
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     with output_lock(out, "run"), interrupt_on_signals():
         _clear(out, options.overwrite)
         try:
-            _run(options, processes, views, out, report)
+            _run(options, nodes, views, out, report)
         except KeyboardInterrupt:
             report.interrupted = True
         report.write(out / "report.json")
@@ -137,14 +137,14 @@ def _nodes(options: Demo, cell: Cell) -> list[NodeSpec]:
     return simulation_stack(cell, policy, options.host, options.port)
 
 
-def _run(options: Demo, processes: Sequence[NodeSpec], views: Sequence[str], out: Path, report: Report) -> None:
+def _run(options: Demo, nodes: Sequence[NodeSpec], views: Sequence[str], out: Path, report: Report) -> None:
     load = LoadMeter()
     environment = ros_environment()
     os.environ.update(environment)  # this process joins the same graph
     with (
-        Supervisor(processes, out / "logs", environment) as supervisor,
+        Supervisor(nodes, out / "logs", environment) as supervisor,
         _pictures(out, options.headless, views) as pictures,
-        ros_context(),  # after the processes have been started: they load meanwhile
+        ros_context(),  # after the nodes have been started: they load meanwhile
     ):
         from genima_cli.graph_monitor import GraphMonitor
         from genima_nodes.ros.node_process import FILMING_NICENESS, set_niceness
@@ -153,7 +153,7 @@ def _run(options: Demo, processes: Sequence[NodeSpec], views: Sequence[str], out
         monitor = create(lambda: GraphMonitor(views, pictures.add, drawn_targets=options.policy == GENIMA))
         try:
             print("starting the simulator and the models ...", flush=True)
-            monitor.wait_ready([process.executable for process in processes], _READY_TIMEOUT, supervisor.check)
+            monitor.wait_ready([spec.node for spec in nodes], _READY_TIMEOUT, supervisor.check)
             with tqdm(bar_format="{desc}", disable=None) as line:  # no live line without a terminal
                 for seed in range(options.seed, options.seed + options.episodes):
 
@@ -171,7 +171,7 @@ def _run(options: Demo, processes: Sequence[NodeSpec], views: Sequence[str], out
                         EpisodeResult(options.task, seed, outcome, result.reason, result.elapsed, drawn)
                     )
                     line.write(f"seed {seed}: {outcome.name} after {result.elapsed:.1f} s ({result.reason})")
-                    scene = monitor.health.get(processes[0].node)  # the simulator
+                    scene = monitor.health.get(nodes[0].node)  # the simulator
                     if outcome is not TaskOutcome.SUCCEEDED and scene is not None and scene.state != scene.OK:
                         raise GenimaError(f"{scene.node}: {scene.message}")
                     monitor.spin_until(lambda: False, _SETTLE, live)

@@ -21,7 +21,7 @@ _LATE = 0.05  # share of commands that are late
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """How one episode ended."""
+    """Result of an episode."""
 
     task: str
     seed: int
@@ -32,7 +32,7 @@ class EpisodeResult:
 
     @property
     def success(self) -> bool:
-        """Whether the simulator judged it a success."""
+        """Return whether the simulator judged it a success."""
         return self.outcome is TaskOutcome.SUCCEEDED
 
 
@@ -50,7 +50,7 @@ class Measurements:
 
 @dataclass
 class Report:
-    """A whole run."""
+    """Report of a run."""
 
     task: str
     requested: int  # episodes asked for
@@ -60,7 +60,7 @@ class Report:
     load: MachineLoad | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """As plain JSON types; what was not measured is null."""
+        """Return plain JSON types; what was not measured is None."""
         measured = asdict(self.measurements) if self.measurements else {}
         return {
             "task": self.task,
@@ -84,7 +84,7 @@ class Report:
         atomic_write(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
     def text(self) -> str:
-        """For people."""
+        """Return the report as text."""
         successes = sum(result.success for result in self.results)
         lines = [f"success             {successes} of {len(self.results)} ({self.task})"]
         if (m := self.measurements) is not None and m.drawing_hz > 0:
@@ -115,7 +115,7 @@ class Report:
 
 
 def machine() -> dict[str, object]:
-    """What the run was made on."""
+    """Return the machine and the versions of the run."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -133,7 +133,7 @@ def _processor() -> str:
 
 
 def _nullable(value: object) -> object:
-    """JSON has no NaN."""
+    """Replace NaN by None, as JSON has none."""
     if isinstance(value, dict):
         return {key: _nullable(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

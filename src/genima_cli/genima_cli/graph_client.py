@@ -146,7 +146,7 @@ class GraphClient(Node):
         return self.spin_until(answer.done, _CONFIRMED, lambda: None)
 
     def trigger(self, name: str, alive: Callable[[], None]) -> Trigger.Response:
-        """Call a service that takes no words."""
+        """Call a std_srvs/Trigger service."""
         return self.call(Trigger, name, Trigger.Request(), alive)
 
     def call(self, kind: type, name: str, request: Any, alive: Callable[[], None]) -> Any:
@@ -156,24 +156,24 @@ class GraphClient(Node):
         return self.answer(client.call_async(request), name, _PATIENCE, alive)
 
     def callee(self, kind: type, name: str) -> Any:
-        """The client of a service.
+        """Return the client of a service.
 
         It is best had long before its first call: this side sees the server a moment before the server sees this side,
-        and Fast DDS's answers to who is not seen are lost.
+        and answers of Fast DDS to clients that it has not discovered are lost.
         """
         if name not in self._callees:
             self._callees[name] = self.create_client(kind, name)
         return self._callees[name]
 
     def answer(self, future: Future, name: str, timeout: float, alive: Callable[[], None]):  # type: ignore[no-untyped-def]
-        """Wait for what a service or an action answers."""
+        """Wait for the answer of a service or an action."""
         if not self.spin_until(future.done, timeout, alive):
             raise self._timeout(f"no answer from {name} within {timeout:.0f} s")
         return future.result()
 
     def _require(self, wait: Callable[[float], bool], name: str) -> None:
         if not wait(_DISCOVERY):
-            raise self._timeout(f"nobody serves {name}")
+            raise self._timeout(f"{name}: no server found")
 
     def faults(self) -> list[str]:
         """Return the present faults of all nodes."""

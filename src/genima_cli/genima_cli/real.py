@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from genima_cli.graph_client import GraphClient
 
 _READY_TIMEOUT = 900.0  # s: large models on a cold disk, compiled for the first time
-_DISCOVERY = 2.0  # s in which others who run are seen
+_DISCOVERY = 2.0  # s to discover nodes that run already
 
 
 @dataclass
@@ -75,19 +75,19 @@ def main(argv: Sequence[str]) -> int:
         raise GenimaError(
             "--no-policy: starts no policy; leave out --policy, --checkpoint and --episode, or --no-policy"
         )
-    processes = _processes(options)
+    nodes = _nodes(options)
     require_driver()
     environment = robot_environment()
     os.environ.update(environment)  # this process joins the same graph
-    nodes = [process.node for process in processes if process != CLOCK_WATCH]
+    names = [spec.node for spec in nodes if spec != CLOCK_WATCH]
     with interrupt_on_signals(), ExitStack() as stack:
         driver = stack.enter_context(joined_graph("real"))
-        require_alone(driver, nodes)
+        require_alone(driver, names)
         logs = options.logs or Path("runs") / "real" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
         print(f"logs: {logs}", flush=True)
-        supervisor = stack.enter_context(Supervisor(processes, logs, environment))
+        supervisor = stack.enter_context(Supervisor(nodes, logs, environment))
         try:
-            _watch(driver, nodes, supervisor, not options.no_policy)
+            _watch(driver, names, supervisor, not options.no_policy)
         except GenimaError as error:
             raise GenimaError(f"{error}; logs: {logs}" if str(logs) not in str(error) else str(error)) from None
     return 0
@@ -100,7 +100,7 @@ def require_driver() -> None:
     import_library("pylibfranka")
 
 
-def _processes(options: Real) -> list[NodeSpec]:
+def _nodes(options: Real) -> list[NodeSpec]:
     """Return the nodes to run.
 
     Raises:

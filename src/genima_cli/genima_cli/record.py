@@ -242,16 +242,16 @@ def _start_robot(options: Record) -> int:
     from genima_cli.real import require_alone, require_driver
     from genima_nodes.ros.ros_environment import robot_environment
 
-    processes = _robot_processes(options)
+    nodes = _robot_nodes(options)
     require_driver()
     environment = robot_environment()
     os.environ.update(environment)
     with joined_graph("record") as driver:
-        require_alone(driver, [process.node for process in processes if process != CLOCK_WATCH])
+        require_alone(driver, [spec.node for spec in nodes if spec != CLOCK_WATCH])
     logs = options.logs or Path("runs") / "record" / time.strftime("%Y-%m-%d_%H-%M-%S") / "logs"
     print(f"logs: {logs}", flush=True)
     with teleop_session(
-        processes, logs, environment, "the drivers, the guard, the teleoperation and the recorder"
+        nodes, logs, environment, "the drivers, the guard, the teleoperation and the recorder"
     ) as session:
         takes = EpisodeControls(session, options, lambda: options.instruction)
         with contextlib.closing(takes):
@@ -260,7 +260,7 @@ def _start_robot(options: Record) -> int:
     return 0
 
 
-def _robot_processes(options: Record) -> list[NodeSpec]:
+def _robot_nodes(options: Record) -> list[NodeSpec]:
     """Return the nodes to run.
 
     Raises:

@@ -55,7 +55,7 @@ class Render(DemoRobot):
     on_fault: Literal["skip", "refuse"] = "skip"
     """Leave out a demo with a fault, or end the command."""
     unjudged: Literal["skip", "keep"] = "skip"
-    """Whether a demo in which nobody has said if it succeeded (no /success) is left out or taken."""
+    """Skip or keep demos that are not judged (no /success)."""
     episodes_per_shard: Annotated[int, Field(ge=1, le=10_000)] = 8
     """Demos in one shard."""
     processes: Workers = os.cpu_count() or 1
@@ -101,7 +101,7 @@ def make_plan(options: Render, episodes: Sequence[Path]) -> RenderPlan:
 
     names = [folder.name for folder in episodes]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise GenimaError(f"two demos are called {twice[0]}; rename one, as the dataset tells them apart by name")
+        raise GenimaError(f"demos: two are called {twice[0]}; rename one, as the dataset identifies them by name")
     robot = _known_robot(load_common_robot(episodes, options.default_robot()))
     require_views(options.views, "--views")
     wanted = (*options.views, *([VIRTUAL] if options.virtual and VIRTUAL not in options.views else []))

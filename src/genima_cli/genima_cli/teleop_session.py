@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima.system.ros_names import require_namespace
-from genima.teleop.leader_follower import FollowerState
 from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
@@ -181,6 +180,8 @@ def format_status(operator: Operator) -> str:
         apart = f"{np.degrees(np.abs(status.distance).max()):.1f} deg apart" if status.distance else "distance unknown"
         reason = f" ({status.reason})" if status.reason else ""
         plays = ", plays" if operator.leader.playing else ""
+        from genima.teleop.leader_follower import FollowerState  # imported here: --help must be quick
+
         state = FollowerState(status.state)
         remedy = ", space to continue" if state in (FollowerState.PAUSED, FollowerState.HELD) else ""
         parts += [f"{state.name}{reason}{remedy}", apart, f"leader {status.leader_rate:.0f} Hz{plays}"]

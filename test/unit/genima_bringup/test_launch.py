@@ -146,7 +146,7 @@ def test_any_policy_runs_as_one_node_that_the_controller_follows() -> None:
     ("cell", "arguments", "words"),
     [
         ("sim_fr3", (), "cell sim_fr3: the checkpoint of Genima"),
-        ("sim_panda", ("none_such",), "unknown policy .none_such.; known: expert, genima, replay"),
+        ("sim_panda", ("none_such",), "policy .none_such.: unknown; known: expert, genima, replay"),
         ("sim_panda", ("expert", "runs/mine"), "policy expert: takes no checkpoint"),
         ("sim_panda", ("genima", "", "data/demos/one"), "policy genima: takes no episode"),
         ("sim_panda", ("replay",), "policy replay: episode missing; name the folder of one"),
@@ -168,20 +168,20 @@ def test_several_cameras_are_several_nodes() -> None:
 
 
 def test_without_the_policy_neither_models_nor_calibration_are_asked_for(tmp_path: Path) -> None:
-    listed = real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet"), no_policy=True))
+    listed = real._nodes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet"), no_policy=True))
     assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
-    calibrated = real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="sim"), no_policy=True))
+    calibrated = real._nodes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="sim"), no_policy=True))
     assert {process.node for process in calibrated} - {process.node for process in listed} == {"camera_transforms"}
     with pytest.raises(GenimaError, match="--check"):
         real.main(["--cell", "fr3_own_driver", "--no-policy", "--checkpoint", "runs/mine"])
     with pytest.raises(GenimaError, match="trained for joints"):
-        real._processes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet")))
+        real._nodes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet")))
     with pytest.raises(GenimaError, match="its drivers are ROS's; start ros2 launch"):
-        real._processes(real.Real("fr3_crisp", no_policy=True))
+        real._nodes(real.Real("fr3_crisp", no_policy=True))
 
 
 def test_the_address_of_the_robot_may_be_another() -> None:
-    listed = real._processes(real.Real("fr3_own_driver", robot_ip="robot.here", no_policy=True))
+    listed = real._nodes(real.Real("fr3_own_driver", robot_ip="robot.here", no_policy=True))
     assert {spec.parameters["robot_ip"] for spec in listed if "robot_ip" in spec.parameters} == {"robot.here"}
 
 

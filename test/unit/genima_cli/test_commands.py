@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command import outcome
@@ -256,3 +258,19 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, comma
         ended = process.returncode in (0, 130, -signal.SIGINT)
         assert b"Traceback" not in errors and ended, (seconds, process.returncode, errors)
         assert time.monotonic() - begin < 20  # s; about 2 on a quiet machine
+
+
+@pytest.mark.parametrize(
+    ("reports", "awaited"),
+    [
+        ({}, "starting"),
+        ({"policy": "cameras: silent"}, "cameras: silent"),
+        ({"policy": ""}, ""),
+        ({"diffusion_agent": "silent", "policy": ""}, ""),
+    ],
+)
+def test_one_of_two_policies_is_enough(reports: dict[str, str], awaited: str) -> None:
+    from genima_cli.graph_client import GraphClient
+
+    client: Any = SimpleNamespace(health=reports, trouble=reports.get)
+    assert GraphClient._awaited(client, "diffusion_agent or policy") == awaited

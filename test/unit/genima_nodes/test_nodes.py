@@ -948,6 +948,18 @@ def test_the_success_of_another_task_does_not_count(graph, runner) -> None:
     assert runner.result(handle).outcome == RunTask.Result.TIMEOUT
 
 
+@pytest.mark.any_pace
+def test_whichever_policy_runs_is_needed(graph, runner) -> None:
+    (node,) = (node for node in graph.nodes if isinstance(node, task_runner.TaskRunnerNode))
+    assert node._needed()[-1] == "diffusion_agent" and node._needed(["policy"])[-1] == "policy"
+    publish = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
+    graph.until(
+        lambda: node._needed() == ("command_guard", "controller", "policy"),
+        "the policy node is not needed",
+        lambda: publish(NodeStatus(node="policy", state=NodeStatus.OK)),
+    )
+
+
 def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
     (node,) = (node for node in graph.nodes if isinstance(node, task_runner.TaskRunnerNode))

@@ -37,7 +37,7 @@ def load(options: PolicyOptions) -> TrajectoryPolicy:
 
 
 def trajectory(episode: Episode, observation: Observation) -> JointTrajectory:
-    """Minimum-jerk motion from the observed joints to the episode's start, then its commands."""
+    """Return a minimum-jerk motion from the observed joints to the episode's start, then its commands."""
     start, first = observation.joints.positions, episode.command_positions[0]
     seconds = float(np.max(np.abs(first - start))) / _APPROACH_VELOCITY
     steps = max(1, round(seconds / _APPROACH_STEP))

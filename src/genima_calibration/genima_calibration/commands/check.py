@@ -150,13 +150,13 @@ def _print_verdict(view: str, checks: Sequence[PoseCheck]) -> PoseVerdict:
 
     from genima_calibration.pose_check import PoseVerdict
 
-    said = [checked for checked in checks if checked.verdict is not PoseVerdict.UNKNOWN]
-    if not said:
+    decided = [checked for checked in checks if checked.verdict is not PoseVerdict.UNKNOWN]
+    if not decided:
         print(printable(f"{view:<16}unknown   {checks[0].reason}"))
         return PoseVerdict.UNKNOWN
-    moved = [checked for checked in said if checked.verdict is PoseVerdict.MOVED]
-    verdict = PoseVerdict.MOVED if 2 * len(moved) > len(said) else PoseVerdict.FINE
-    agreeing = [checked for checked in said if checked.verdict is verdict]
+    moved = [checked for checked in decided if checked.verdict is PoseVerdict.MOVED]
+    verdict = PoseVerdict.MOVED if 2 * len(moved) > len(decided) else PoseVerdict.FINE
+    agreeing = [checked for checked in decided if checked.verdict is verdict]
     pixels, uncertain, share = (
         float(np.median([getattr(checked, name) for checked in agreeing])) for name in ("pixels", "uncertain", "share")
     )

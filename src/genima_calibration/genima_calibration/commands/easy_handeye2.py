@@ -35,7 +35,7 @@ class Import(RobotOptions):
     view: RosName
     """Which camera."""
     lens: Path
-    """Demo, or folder of samples, of the same camera at the same resolution: its camera_info tells the lens."""
+    """Demo, or folder of samples, of the same camera at the same resolution: with its camera_info."""
     optical: Transform = None
     """The optical frame in the file's tracking_base_frame (m, deg); needed unless that is the optical frame itself."""
     effector: Transform = None
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     camera = info.intrinsics.camera(options.view, calib.parent, T)
     require_plausible(camera, f"{options.file} as the view {options.view}")
     path = CameraCalibration(camera, frames, date, "easy_handeye2").save(options.out)
-    print(f"{path} is written; how sure it is was not said: ./genima calibrate check shows whether it fits")
+    print(f"{path} is written; its accuracy is unknown; ./genima calibrate check shows whether it fits")
     if problem := view_problem(camera, robot) or view_doubt(camera, robot):
         print(printable(f"WARNING: {options.view}: {problem}"))
     return 0

@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     for name, why in unseen.items():
         print(printable(f"{name} is left out: {why}"))
     require_enough(len(samples))
-    said, board = board, detected_board(board, (sample.detection for sample in samples))
+    described, board = board, detected_board(board, (sample.detection for sample in samples))
     parent = options.parent or _likely_parent(samples, info, robot)
     _require_same_parent(file, parent)
     outcome = calibrate(samples, board, info.intrinsics, robot, parent, options.refine_intrinsics)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         outcome, view, board, date,
         Frames.of(robot, parent, info.frame_id, options.base_frame, options.flange_frame),
     )  # fmt: skip
-    for line in format_report(outcome, result, said):
+    for line in format_report(outcome, result, described):
         print(printable(line))
     former = file.exists()
     result.save(options.out)

@@ -50,7 +50,7 @@ def import_episodes(
         names: of the demos, by number.
         out: folder of the demos; held by this process alone meanwhile.
         write: writes the demo of a number.
-        is_written: tells whether the demo in the place of a number is of that episode.
+        is_written: returns whether the demo in the place of a number is of that episode.
         on_fault: whether an episode with a fault is left out or ends the command.
         dataset: named in errors.
 

@@ -22,7 +22,7 @@ _Demos = Annotated[tuple[Path, ...], Field(min_length=1)]
 class Judge:
     """Judge whether demos succeeded; the bags stay unchanged.
 
-    The judgement lies beside the bag, in judgement.yaml, and takes precedence over what was said while recording.
+    The judgement lies beside the bag, in judgement.yaml, and takes precedence over the mark of the recording.
     """
 
     demos: tyro.conf.Positional[_Demos]
@@ -32,7 +32,7 @@ class Judge:
     failure: bool = False
     """The task was not done."""
     undo: bool = False
-    """Forget a judgement of this command: what was said while recording counts again."""
+    """Forget a judgement of this command: the mark of the recording counts again."""
 
 
 def judge_demos(argv: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ class ImportRLBench:
     out: Path
     """Folder for the demos (rosbag2)."""
     cameras: Path | None = None
-    """Folder of camera calibrations; without it those that the episodes tell."""
+    """Folder of camera calibrations; default: those in the episodes."""
     on_fault: Literal["skip", "refuse"] = "skip"
     """Leave out an episode with a fault, or end the command."""
     robot: str = "panda_franka_hand"
