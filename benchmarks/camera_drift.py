@@ -44,7 +44,7 @@ class Options:
     demos: Path = Path("data/demos")
     """Folder of demos of the simulator."""
     images: int = 100
-    """Of each view, one of a demo."""
+    """Images of each view, one per demo."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """`calibration_watch` beside the demo's processes: does it cry wolf, notice a bumped camera, disturb control?
 
 Tasks follow each other on the simulated robot: first without the node, then with it, then after one camera was moved.
-What is late is counted as in ``steadiness.py``.
+Late ticks are counted as in ``demo_timing.py``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import psutil
 import tyro
 from benchmark_report import require_report, write_report
+from demo_timing import COUNTERS, late
 from std_srvs.srv import Trigger
-from steadiness import COUNTERS, late
 from tqdm import tqdm
 
 from genima.cell import load_cell
@@ -43,13 +43,13 @@ class Options:
     """Have tasks run beside the watch."""
 
     tasks: int = 8
-    """How many without the watch, and how many with it."""
+    """Tasks without the watch, and with it."""
     most: int = 20
-    """How many more, at most, until a moved camera is noticed."""
+    """Largest number of further tasks until a moved camera is detected."""
     bumped: str = "front"
-    """Which camera is moved."""
+    """View of the moved camera."""
     by: float = 0.02
-    """How far in m."""
+    """Displacement in m."""
     out: Path | None = None
     """Write the result to this JSON file."""
     overwrite: bool = False
@@ -58,7 +58,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Part:
-    """What happened while some tasks ran."""
+    """Measurements of a number of tasks."""
 
     name: str
     seconds: float
@@ -135,7 +135,7 @@ class Bench:
         return str(self.driver.trigger("sim/bump", self._supervisor.check).message)
 
     def alarmed(self, view: str) -> bool:
-        """Whether the watch says that a camera has moved."""
+        """Return whether the watch reports a moved camera."""
         return WATCH in self.driver.health and f"camera {view}: has moved" in self.driver.health[WATCH].message
 
 

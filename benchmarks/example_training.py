@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class ExampleBatch:
-    """As the example's loader hands it over, on the device."""
+    """Batch of the example's loader, on the device."""
 
     pixels: Tensor  # (B, 3, H, W) in -1..1, the drawn targets
     condition: Tensor  # (B, 3, H, W) in 0..1, the observations
@@ -76,11 +76,11 @@ class Example:
         self._controlnet, self._optimizer = accelerator.prepare(controlnet, optimizer)
 
     def loss(self, batch: ExampleBatch) -> Tensor:
-        """Of a batch, with the graph of its gradient."""
+        """Return the loss of a batch, with its gradient graph."""
         return example_loss(self._pipeline, self._controlnet, self._noise, batch)
 
     def step(self, batch: ExampleBatch) -> None:
-        """One optimiser step."""
+        """Run one optimiser step."""
         self._accelerator.backward(self.loss(batch))
         self._accelerator.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()

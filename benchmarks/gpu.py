@@ -1,7 +1,7 @@
 """Ten minutes of a GPU: time to generate a full-size drawn target, its quality, and a training step, in one command.
 
 Measurements run in the order of their importance, each in a process of its own; results are written as they come, so
-that an interruption loses only the one that runs. Variants and networks are those of drawing.py and training_step.py.
+that an interruption loses only the current one. Variants and networks are those of generation.py and training_step.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import drawing
+import generation
 import numpy as np
 import torch
 import training_step
@@ -23,8 +23,8 @@ from benchmark_report import require_report, write_report
 
 from genima.errors import GenimaError
 
-BASELINE: dict[str, str] = {"generate": drawing.STOCK, "train": training_step.EXAMPLE}
-GENERATE: tuple[tuple[drawing.Variant, int], ...] = (
+BASELINE: dict[str, str] = {"generate": generation.STOCK, "train": training_step.EXAMPLE}
+GENERATE: tuple[tuple[generation.Variant, int], ...] = (
     ("fused-attention", 5),  # without a compiler: a figure within seconds
     ("diffusers", 5),
     ("overlap", 5),  # all that the node uses
@@ -63,7 +63,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement, or why there is none."""
+    """Measurement, or the reason why there is none."""
 
     kind: Literal["generate", "train"]
     variant: str
@@ -85,7 +85,7 @@ def main() -> None:
     if options.size == "sd-turbo" and not torch.cuda.is_available():
         raise GenimaError("no GPU: full-size networks need one; --size tiny tries the benchmark itself on a CPU")
     require_report(options.out, "gpu", options.overwrite)
-    name, peaks = drawing.apart(training_step.device_peaks)
+    name, peaks = generation.run_isolated(training_step.device_peaks)
     report: dict[str, Any] = {"device": name, "peaks": asdict(peaks), "torch": torch.__version__, "size": options.size}
     print(f"{name}, {options.size}\n{heading()}")
     rows: list[Row] = []
@@ -123,11 +123,11 @@ def generate(row: Row, options: Options) -> Row:
     """Time one variant of generating drawn targets, and compare its images with single precision."""
     slow = row.variant in ("diffusers", "fused-attention", "untiled")
     draws = max(1, options.draws // 5) if slow else options.draws
-    given = drawing.Options(size=options.size, steps=row.steps, draws=draws)
-    measured = drawing.apart(drawing.measure, row.variant, given)
-    expected = drawing.apart(drawing.reference, given)
+    given = generation.Options(size=options.size, steps=row.steps, draws=draws)
+    measured = generation.run_isolated(generation.measure, row.variant, given)
+    expected = generation.run_isolated(generation.reference, given)
     p50, p99 = (float(p) for p in np.percentile(measured.milliseconds, (50, 99)))
-    likeness = drawing.psnr(measured.drawn, expected)
+    likeness = generation.psnr(measured.drawn, expected)
     return Row(
         "generate", row.variant, row.steps, p50, p99, 1e3 / p50, None, likeness, measured.peak_bytes / 1e9,
         measured.prepared_in,
@@ -139,7 +139,7 @@ def train(row: Row, options: Options) -> Row:
     given = training_step.Options(
         size=options.size, batch=options.batch, steps=options.train_steps, workers=options.workers
     )
-    measured = drawing.apart(training_step.measure, row.variant, given)
+    measured = generation.run_isolated(training_step.measure, row.variant, given)
     if measured is None:
         return Row("train", row.variant, row.steps, problem=f"{options.batch} tiles do not fit into the memory")
     p50, p99 = (float(p) for p in np.percentile(measured.milliseconds, (50, 99)))

@@ -60,7 +60,7 @@ class Options:
     setups: int = 20
     """Random set-ups of each kind."""
     samples: int = 15
-    """Of each set-up."""
+    """Samples of each set-up."""
     pixels: float = 0.25
     """Noise of the points, px, standard deviation."""
     rendered: bool = False
@@ -68,7 +68,7 @@ class Options:
     joints: tuple[float, ...] = (0.0, 0.02, 0.1)
     """Noises of the joint readings, deg, standard deviation."""
     spread: float = 0.5
-    """How far joints go from the middle ones, rad."""
+    """Spread of the joints around their means, rad."""
     out: Path | None = None
     """Write the result to this JSON file."""
     overwrite: bool = False
@@ -77,7 +77,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """Of all set-ups of one kind."""
+    """Results of all set-ups of one kind."""
 
     millimetres: Mapping[str, float]  # median error of the camera's place, by method
     degrees: Mapping[str, float]  # the same of its direction
@@ -102,7 +102,7 @@ class Setup:
 
 
 Make = Callable[[int, float], tuple[Setup, list[Sample]]]
-"""From a seed and the joints' noise in rad: a set-up, and its samples with a fifth of them wrong."""
+"""Function of a seed and the joints' noise in rad that returns a set-up and its samples, a fifth of them wrong."""
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def compare(robot: RobotModel, make: Make, noise: float, options: Options, progress: tqdm[None]) -> Result:
-    """All set-ups of one kind; ``noise`` of the joints in deg."""
+    """Compare the solvers on all set-ups of one kind; ``noise`` of the joints in deg."""
     errors: dict[str, list[tuple[float, float]]] = {name: [] for name in (*OPENCV, FIT, BEST, OURS)}
     outlying, limits = list[tuple[float, float]](), list[tuple[float, float]]()
     named, squares, seconds = list[bool](), list[float](), list[float]()
@@ -214,7 +214,7 @@ def photographed(parent: Parent, options: Options) -> Make:
 
 
 def wrong(options: Options) -> range:
-    """Which samples are, where a fifth is."""
+    """Return the indices of the wrong samples."""
     return range(options.samples - options.samples // 5, options.samples)
 
 
@@ -228,7 +228,7 @@ def limit(robot: RobotModel, made: Setup, noise: Noise) -> tuple[float, float]:
 
 
 def opencv(robot: RobotModel, made: Setup) -> dict[str, tuple[HandEye, float]]:
-    """What each of OpenCV's solvers finds, and its median misfit in px."""
+    """Return the results of OpenCV's solvers, and their median residuals in px."""
     samples = stack_samples(made.samples, made.lens, robot)
     found = {}
     for method in OPENCV:
@@ -239,7 +239,7 @@ def opencv(robot: RobotModel, made: Setup) -> dict[str, tuple[HandEye, float]]:
 
 
 def error(found: HandEye, truth: HandEye) -> tuple[float, float]:
-    """Of the camera's pose, in mm and deg."""
+    """Return the error of the camera's pose, in mm and deg."""
     metres, angle = pose_distance(found.T_parent_camera, truth.T_parent_camera)
     return 1e3 * metres, float(np.degrees(angle))
 
@@ -321,7 +321,7 @@ def bumped(robot: RobotModel, made: Setup, which: range, pixels: float) -> list[
 
 
 def in_view(T_camera_board: Array) -> NDArray[np.bool_]:
-    """Whether all of the board is seen from poses (N, 4, 4), from its front and not too flat."""
+    """Return whether poses (N, 4, 4) see the whole board from its front at a sufficient angle."""
     width, height = BOARD.size
     outline = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [width / 2, height / 2, 0]])
     points = transform(T_camera_board, outline)

@@ -1,4 +1,4 @@
-"""Where the time goes from a camera's exposure until the arm's controller hears of it, on the real robot's whole graph.
+"""Latency from a camera's exposure to the arm's controller by stage, on the real robot's graph.
 
 Every process that real_robot.launch.py starts beside ROS's drivers runs on stand-ins for the hardware
 (`real_robot.py`), with what publishes and takes messages traced (`tracing/sitecustomize.py`). One observation is
@@ -61,7 +61,7 @@ class Options(OnStandIns):
     """Run tasks on the stand-ins, and follow what is seen through all processes."""
 
     seconds: float = 120.0
-    """How long."""
+    """Duration."""
     plot: Path | None = None
     """Draw it into this PNG file."""
     overwrite: bool = False
@@ -76,7 +76,7 @@ class Trace:
     stamps: list[float] = field(default_factory=list)
 
     def of(self, stamp: float) -> float | None:
-        """When the message with this stamp came by."""
+        """Return the time of the message with a stamp."""
         k = bisect_left(self.stamps, stamp - 1e-6)
         return self.times[k] if k < len(self.stamps) and self.stamps[k] - stamp < 1e-6 else None
 
@@ -90,7 +90,7 @@ Traces = Mapping[tuple[str, str, str], Trace]  # by program, event, topic
 
 
 def read(folder: Path, offset: float) -> Traces:
-    """All traces of a folder; ``offset`` in s is what the stamps' clock shows more than the monotonic one."""
+    """Read all traces of a folder; ``offset`` in s: clock of the stamps minus monotonic clock."""
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
     for file in folder.glob("*.trace"):
         program = file.stem.rsplit("-", 1)[0]
@@ -189,12 +189,12 @@ def trace(options: Options) -> tuple[NDArray[np.float64], str, int]:
 
 
 def _offset() -> float:
-    """What the clock of the stamps shows more than the monotonic one, s."""
+    """Return the difference of the stamps' clock and the monotonic clock, s."""
     return min((time.time() - time.monotonic() for _ in range(100)), default=0.0)
 
 
 def table(stages: NDArray[np.float64]) -> str:
-    """In Markdown."""
+    """Return a Markdown table."""
     rows = ["| stage | p50 [ms] | p99 [ms] | share of the mean |", "|---|---|---|---|"]
     total = stages.sum(axis=1)
     for name, times in [*zip(STAGES, stages.T, strict=True), ("**all**", total)]:
@@ -204,7 +204,7 @@ def table(stages: NDArray[np.float64]) -> str:
 
 
 def plot(stages: NDArray[np.float64], file: Path) -> None:
-    """Each stage's median where the ones before it end in the middle; whiskers from the 1st to the 99th percentile."""
+    """Plot the stages' medians one after the other, with whiskers from the 1st to the 99th percentile."""
     matplotlib.use("agg")
     from matplotlib import pyplot
 

@@ -40,9 +40,9 @@ from genima_nodes.ros.ros_environment import ros_environment
 from genima_sim.tasks import TASKS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
+from demo_timing import COUNTERS, growth, late  # noqa: E402
 from standins import interfaces  # noqa: E402
 from standins.cell import Cell, cell, prepare, set_scene  # noqa: E402
-from steadiness import COUNTERS, growth, late  # noqa: E402
 
 if TYPE_CHECKING:
     from genima_cli.graph_client import GraphClient
@@ -59,12 +59,12 @@ RATES = {
 
 @dataclass
 class OnStandIns:
-    """What every benchmark of this graph is told."""
+    """Options of all benchmarks of this graph."""
 
     fps: float = 10.0
-    """Of the cameras, Hz: what this machine can render."""
+    """Rate of the cameras, Hz, limited by this machine's rendering."""
     seed: int = 0
-    """Of the first scene."""
+    """Seed of the first scene."""
     out: Path | None = None
     """Write the result to this JSON file."""
     overwrite: bool = False
@@ -76,7 +76,7 @@ class Options(OnStandIns):
     """Run tasks again and again on the stand-ins, and watch."""
 
     minutes: float = 30.0
-    """How long."""
+    """Duration."""
 
 
 @dataclass
@@ -105,7 +105,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Graph:
-    """All processes, ready."""
+    """Running processes of the robot's graph."""
 
     cell: Cell
     supervisor: Supervisor
@@ -157,7 +157,7 @@ def tasks(
 
 
 def watched(options: Options, graph: Graph) -> dict[str, Any]:
-    """All tasks, and what came of them."""
+    """Run tasks and return their outcomes and the measurements."""
     from sensor_msgs.msg import JointState
     from std_msgs.msg import UInt32
 
@@ -209,7 +209,7 @@ def watched(options: Options, graph: Graph) -> dict[str, Any]:
 
 
 def watcher(graph: Graph, seen: Seen, begin: float, progress: Any) -> Callable[[], None]:
-    """What is looked at a few times a second, and noted once a second."""
+    """Return a function that samples the graph a few times a second, and logs it once a second."""
     noted, health = [begin], graph.driver.health
 
     def watch() -> None:
@@ -232,7 +232,7 @@ def watcher(graph: Graph, seen: Seen, begin: float, progress: Any) -> Callable[[
 
 
 def text(content: Mapping[str, Any]) -> str:
-    """For people."""
+    """Return the report as text."""
     tasks = sum(content["outcomes"].values())
     lines = [
         f"{content['minutes']:.1f} minutes, cameras at {content['fps']:g} Hz, load {content['load']:.1f}, "

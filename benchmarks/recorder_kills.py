@@ -1,4 +1,4 @@
-"""What kills at random moments cost: a kill ends the recorder's process without a warning, again and again.
+"""Losses of a recorder that is killed at random times, repeatedly.
 
 In every life of the process, one short episode is completed and another one is in progress when it is killed: while it
 starts, is recorded or is stopped. What is left is repaired. The completed episodes must stay as they were, and the one
@@ -50,9 +50,9 @@ class Options:
     """Kill the recorder at random moments and see what is left."""
 
     kills: int = 100
-    """How many."""
+    """Number of kills."""
     seed: int = 0
-    """Of the moments."""
+    """Seed of the times."""
     out: Path | None = None
     """Write the result to this JSON file."""
     overwrite: bool = False
@@ -72,7 +72,7 @@ class Result:
 
     @property
     def worst_loss(self) -> float:
-        """In seconds."""
+        """Return the largest loss in s."""
         return max(self.losses.values(), default=0.0)
 
 
@@ -222,7 +222,7 @@ def loss(bag: Path, sent: dict[str, NDArray[np.int64]], begin: int, end: int) ->
 
 
 def state(folder: Path) -> State:
-    """What changes when anything in a bag does."""
+    """Return a digest of a bag's files."""
     files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
     return (folder / METADATA).read_bytes(), files
 

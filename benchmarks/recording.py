@@ -1,4 +1,4 @@
-"""What the recorder keeps of four cameras and an arm, and what that costs.
+"""Recording of four cameras and an arm: losses and costs.
 
 The source and the recorder are processes of their own and speak over DDS, as on a robot. The bag is then compared with
 what was sent, message by message: each must be there once, in order, with its stamp to the nanosecond and, unless
@@ -65,11 +65,11 @@ class Options:
     """Record four cameras of 640x480 at 30 Hz, joints at 1 kHz and commands at 200 Hz, and look for what is missing."""
 
     minutes: float = 1.0
-    """How long, each way."""
+    """Duration of each variant."""
     images: tuple[Images, ...] = ("raw", "jpeg", "png")
     """Ways to keep images."""
     folder: Path | None = None
-    """Where the bags lie meanwhile; the system's place for temporary files if not given."""
+    """Folder of the bags; default: the system's temporary folder."""
     keep: bool = False
     """Leave them there."""
     out: Path | None = None
@@ -80,7 +80,7 @@ class Options:
 
 @dataclass
 class Kept:
-    """What became of the messages between the first and the last that are in the bag."""
+    """Recorded and lost messages between the first and the last in the bag."""
 
     sent: int = 0
     lost: int = 0
@@ -103,7 +103,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Limits:
-    """What this machine grants a process that does nothing else."""
+    """Limits of this machine for a single process."""
 
     write: float  # MB/s
     copy: float  # MB/s
@@ -157,7 +157,7 @@ def processes(stamps: Path, seconds: float, demos: Path, images: str, size: tupl
 
 
 def environment() -> dict[str, str]:
-    """Of the processes, which find the benchmarks' modules by it."""
+    """Return the environment of the processes, with the benchmarks' modules."""
     return ros_environment() | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 
 
@@ -239,7 +239,7 @@ def _late(driver: Any) -> dict[str, tuple[int, int]]:
 def compare(
     bag: Path, sent: dict[str, NDArray[np.int64]], groups: dict[str, tuple[str, ...]] = GROUPS
 ) -> dict[str, Kept]:
-    """What became of the messages, by group of topics.
+    """Compare sent and recorded messages, by group of topics.
 
     Args:
         bag: the folder.
@@ -295,7 +295,7 @@ def messages_of(bag: Path) -> Iterator[tuple[str, int, Any]]:
 
 
 def _is_as_sent(topic: str, message: Any, number: int, truth: NDArray[np.uint8]) -> bool:
-    """Whether what a message says about its number, and the pixels of an image, are those that were sent."""
+    """Return whether a message's number and an image's pixels are those sent."""
     if topic in (JOINTS, COMMANDS):
         return bool(message.effort[0] == number)
     if topic in INFOS:

@@ -1,4 +1,4 @@
-"""What the cameras and the arm of the recorder's benchmarks have in common: every message says which one it is.
+"""Common base of the cameras and the arm of the recorder's benchmarks: messages are numbered.
 
 The number is in the images' pixels, as blocks large enough to survive JPEG, and in the joints' efforts. All stamps that
 were sent are kept in files that outlive their process. What cameras see is a texture with a sensor's noise: its bytes
@@ -53,7 +53,7 @@ def numbered(view: int, frame: int) -> int:
 
 
 def pictures(width: int, height: int, count: int = _PICTURES) -> NDArray[np.uint8]:
-    """What cameras see, (count, h, w, 3); always the same."""
+    """Return camera images (count, h, w, 3), always the same."""
     rng = np.random.default_rng(0)
     images = np.full((count, height, width, 3), 128.0, np.float32)
     for cells in (3, 6, 12, 24, 48):
@@ -103,7 +103,7 @@ class Source(Node):
 
 
 def read_stamps(folder: Path) -> dict[str, NDArray[np.int64]]:
-    """What was sent by now: stamps in ns by topic, in the order of their numbers."""
+    """Return the stamps of the messages sent so far, in ns by topic, by number."""
     sent = {topic: _stamps(folder, topic, "r") for topic in TOPICS}
     return {topic: np.array(stamps[: np.searchsorted(stamps == 0, True)]) for topic, stamps in sent.items()}
 

@@ -1,4 +1,4 @@
-"""How fast the renderers draw target spheres, side by side: four views an observation, on one core.
+"""Speed of the sphere renderers: four views an observation, on one core.
 
 Every renderer draws the same spheres pose by pose in turn, so that whatever else the machine does slows all alike.
 """
@@ -38,7 +38,7 @@ class Options:
     size: int = 256
     """Side of a view in pixels."""
     poses: int = 200
-    """How many random poses of the arm."""
+    """Random poses of the arm."""
     appearance: str = DEFAULT
     """The spheres' look: a name in config/appearances or a YAML file."""
     out: Path | None = None

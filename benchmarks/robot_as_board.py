@@ -45,13 +45,13 @@ class Options:
     first: int = 0
     """Number of the first one: many can be gone through in parts."""
     photos: int = 6
-    """Of each set-up."""
+    """Photographs of each set-up."""
     joints: float = 0.02
     """Noise of the joint readings, deg, standard deviation."""
     off: tuple[float, float] = (0.1, 10.0)
-    """How far the guess is from the truth, m and deg."""
+    """Error of the initial guess, m and deg."""
     guess: bool = True
-    """Without one, cameras from all around are tried."""
+    """Use an initial guess; else cameras from all directions are tried."""
     out: Path | None = None
     """Write the result to this JSON file."""
     overwrite: bool = False
@@ -60,7 +60,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """One set-up."""
+    """Result of a set-up."""
 
     seed: int
     refused: str  # why; empty where a pose was found
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def measure(image_set: RobotImageSet, generator: RobotImageGenerator, robot: RobotModel, options: Options) -> Row:
-    """One set-up."""
+    """Measure a set-up."""
     images, readings = generator.images(image_set), image_set.noisy_joints(options.joints)
     photos = [
         RobotImage(f"{i + 1:02d}", image, Joints(0.0, q, float(gripper)))

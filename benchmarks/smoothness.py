@@ -1,10 +1,10 @@
-"""How smoothly the same chunks are executed: one after the other as they are, or spliced by the controller's stream.
+"""Smoothness of executing the same chunks: one after the other, or spliced by the chunk stream.
 
 Chunks are recorded from closed-loop episodes on the simulated robot, in which every chunk is drawn while the one before
 it runs. Then they are executed again in three ways, at the rate of commands:
 
 - serial, as it is: the GENIMA paper's execution. Each chunk's actions one by one, linear in between, as far as the next
-  chunk's observation; then the arm waits for the drawing, and the next chunk begins.
+  chunk's observation; then the arm waits for the inference, and the next chunk begins.
 - serial, through the stream: the same with the controller's limits on velocity, acceleration and jerk.
 - overlapped, through the stream: the controller's default; every chunk takes over when it comes.
 
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def as_it_is(chunks: list[ActionChunk], executed: list[float], start: Joints, options: Options) -> Array:
-    """Set-points (N, n) of each chunk as far as ``executed``, its observation's successor; then the drawing's time."""
+    """Return set-points (N, n) of each chunk up to ``executed``, then the time of inference."""
     parts, rest = [], start.positions
     for chunk, end in zip(chunks, executed, strict=True):
         wait = np.repeat(rest[None], round(options.latency * options.rate), axis=0)

@@ -1,4 +1,4 @@
-"""What a training step of the diffusion agent has to compute and to keep, counted on shapes alone."""
+"""Operations and memory of a training step of the diffusion agent, counted on shapes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ GPUS = {  # by a part of the name that the driver gives
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a training step in bfloat16 that is not compiled."""
+    """Costs of an uncompiled training step in bfloat16."""
 
     operations: Mapping[str, float]  # FLOP of the batch: each network's forward pass, and backward where gradients flow
     trained: int  # weights

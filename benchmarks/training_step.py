@@ -68,9 +68,9 @@ class Options:
     batch: int = 24
     """Tiles a step."""
     steps: int = 30
-    """How many are measured."""
+    """Measured steps."""
     variants: tuple[Variant, ...] = (*CHANGED, *OURS)
-    """What to compare with the example: the example with more and more of its settings changed; ours, compiled, ..."""
+    """Variants to compare with the example: changed settings of the example; Genima's training, compiled, ..."""
     workers: int = 2
     """Processes that prepare samples for ours."""
     count_only: bool = False
@@ -92,7 +92,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """What is reported of a variant."""
+    """Report of a variant."""
 
     rate: float  # images/s
     ratio: float  # to the example's rate
@@ -191,7 +191,7 @@ def require_same_loss(results: dict[Variant, Result | None]) -> None:
 
 
 def mixed_precision() -> Literal["bf16", "no"]:
-    """What all variants run in."""
+    """Return the precision of all variants."""
     return "bf16" if torch.cuda.is_available() else "no"
 
 
@@ -247,7 +247,7 @@ class Clock:
         self._marks[-1].record()
 
     def measurement(self, loss: float) -> Measurement:
-        """Of the steps after the warm-up."""
+        """Return the measurement of the steps after the warm-up."""
         marks = self._marks[WARM_UP:]
         if not self._on_gpu:
             return Measurement(loss, (np.diff(marks) * 1e3).tolist(), 0)
@@ -286,8 +286,8 @@ def measure_example(variant: Variant, options: Options) -> Measurement:
     return clock.measurement(loss)
 
 
-def measure_ours(drawing: DiffusionOptions, options: Options) -> Measurement:
-    """What ./genima train diffusion runs, up to where it would save its first checkpoint."""
+def measure_ours(diffusion: DiffusionOptions, options: Options) -> Measurement:
+    """Measure ./genima train diffusion up to its first checkpoint."""
     steps = WARM_UP + options.steps
     with tempfile.TemporaryDirectory() as folder:
         loop_options = LoopOptions(
@@ -296,7 +296,7 @@ def measure_ours(drawing: DiffusionOptions, options: Options) -> Measurement:
         )  # fmt: skip
         accelerator = loop.make_accelerator(loop_options, Path(folder))
         agent = random_agent(*networks(options.size, accelerator.device), VIEW_SIZES[options.size])
-        model = diffusion_loss(agent, drawing, accelerator.device, accelerator.mixed_precision)
+        model = diffusion_loss(agent, diffusion, accelerator.device, accelerator.mixed_precision)
         loss = loss_without_augmentation(model, first_batch(options), accelerator)
         clock = Clock(accelerator.device)
         model.register_forward_pre_hook(clock.mark)
@@ -348,7 +348,7 @@ def random_agent(pipeline: StableDiffusionPipeline, controlnet: ControlNetModel,
 
 
 def first_batch(options: Options) -> DiffusionSample:
-    """What every variant's loss is compared on."""
+    """Return the batch for comparing losses."""
     tiles = RandomTiles(VIEW_SIZES[options.size])
     return collate([tiles[SampleIndex(i, i)] for i in range(options.batch)])
 

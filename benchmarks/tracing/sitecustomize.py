@@ -1,4 +1,4 @@
-"""In the PYTHONPATH of processes with nodes, notes when each message is published and when its callback begins.
+"""Tracing of nodes by PYTHONPATH: times of each message's publication and of its callback's start.
 
 These are the tracepoints `rclcpp_publish` and `callback_start` of ros2_tracing, which needs LTTng and is not among
 ROS 2's wheels. Each process appends to `<program>-<pid>.trace` in the folder GENIMA_TRACE, a line each: nanoseconds of

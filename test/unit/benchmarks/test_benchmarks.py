@@ -1,4 +1,4 @@
-"""The benchmarks of training step and drawing: they compare equals, and count what is computed."""
+"""Tests of the training and image-generation benchmarks: equal results and counted operations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_report
-import drawing
-import drawing_costs
+import generation
+import generation_costs
 import pytest
 import torch
 import training_costs
@@ -75,7 +75,7 @@ def test_ours_and_the_example_have_the_same_loss_and_gradient(
     assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[1].norm()
 
 
-def test_in_half_precision_the_loss_stays_and_drawings_can_be_made() -> None:
+def test_half_precision_training_keeps_loss() -> None:
     pipeline, controlnet = training_step.networks("tiny", torch.device("cpu"))
     agent = training_step.random_agent(pipeline, controlnet, training_step.VIEW_SIZES["tiny"])
     exact, samples = our_loss(PLAIN), training_step.first_batch(OPTIONS)
@@ -178,60 +178,60 @@ def test_live_bytes_count_what_exists_once() -> None:
 # drawing
 
 
-def test_a_drawings_counted_operations_are_those_that_the_engine_runs() -> None:
-    options = drawing.Options(size="tiny", steps=3)
-    agent = drawing.engine_of("fused-attention", options, torch.device("cpu"))
-    tile, seed = next(drawing.shown(options))
-    agent.pipeline.generate_tiles(tile, [drawing.INSTRUCTION], seed)  # what is done once a task is not counted
+def test_counted_operations_match_pipeline() -> None:
+    options = generation.Options(size="tiny", steps=3)
+    agent = generation.agent_of("fused-attention", options, torch.device("cpu"))
+    tile, seed = next(generation.observation_tiles(options))
+    agent.pipeline.generate_tiles(tile, [generation.INSTRUCTION], seed)  # what is done once a task is not counted
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        agent.pipeline.generate_tiles(tile, [drawing.INSTRUCTION], seed)
-    costs = drawing_costs.count("tiny", options.side)
+        agent.pipeline.generate_tiles(tile, [generation.INSTRUCTION], seed)
+    costs = generation_costs.count("tiny", options.side)
     one = training_costs.Gpu(operations=1.0, bandwidth=float("inf"))  # its floor is the count
     assert costs.floor(one, steps=3) == pytest.approx(counter.get_total_flops(), rel=0.02)
     assert costs.floor(one, 3, controlnet_every=2) < costs.floor(one, 3) < costs.floor(one, 4)
 
 
-def test_a_full_drawings_operations_are_of_the_known_size() -> None:
-    parts = drawing_costs.count("sd-turbo", 512).parts
-    unet, controlnet = (parts[name] for name in (drawing_costs.UNET, drawing_costs.CONTROLNET))
+def test_counted_operations_of_full_size() -> None:
+    parts = generation_costs.count("sd-turbo", 512).parts
+    unet, controlnet = (parts[name] for name in (generation_costs.UNET, generation_costs.CONTROLNET))
     assert unet.weight_bytes == pytest.approx(2 * 865.9e6, rel=1e-3)  # weights as published
     assert controlnet.weight_bytes == pytest.approx(2 * 364.2e6, rel=0.01)
     h100 = training_costs.GPUS["H100"]
     assert unet.floor(h100) == pytest.approx(max(unet.operations / 989e12, unet.weight_bytes / 3.35e12))
 
 
-def test_all_of_the_drawings_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_generation_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where one variant fails, the others have their figures."""
-    monkeypatch.setattr(drawing, "WorkerPool", lambda *_, **__: ThreadPoolExecutor(1))
-    monkeypatch.setattr(drawing, "ON_CPU", ("engine", "channels-last", "fused-attention", "controlnet-every-2"))
-    real = drawing.engine_of
+    monkeypatch.setattr(generation, "WorkerPool", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(generation, "ON_CPU", ("engine", "channels-last", "fused-attention", "controlnet-every-2"))
+    real = generation.agent_of
 
-    def engine_of(variant: drawing.Variant, *given: Any) -> DiffusionAgent:
+    def agent_of(variant: generation.Variant, *given: Any) -> DiffusionAgent:
         if variant == "channels-last":
             raise RuntimeError("no such layout\nhere")
         return real(variant, *given)
 
-    monkeypatch.setattr(drawing, "engine_of", engine_of)
-    out = tmp_path / "drawing.json"
-    monkeypatch.setattr(sys, "argv", ["drawing.py", "--size", "tiny", "--draws", "2", "--out", str(out)])
-    drawing.main()
+    monkeypatch.setattr(generation, "agent_of", agent_of)
+    out = tmp_path / "generation.json"
+    monkeypatch.setattr(sys, "argv", ["generation.py", "--size", "tiny", "--draws", "2", "--out", str(out)])
+    generation.main()
     report = json.loads(out.read_text())
-    assert list(report["variants"]) == ["diffusers", *drawing.ON_CPU]
+    assert list(report["variants"]) == ["diffusers", *generation.ON_CPU]
     assert report["variants"].pop("channels-last") == "failed: no such layout"
     assert all(result["p50"] > 0 and result["psnr"] > 20 for result in report["variants"].values())
     assert out.with_suffix(".png").stat().st_size > 5000
     for arguments, said in ((["--draws", "0"], "must be positive"), ([], "takes a GPU")):
-        monkeypatch.setattr(sys, "argv", ["drawing.py", *arguments])
+        monkeypatch.setattr(sys, "argv", ["generation.py", *arguments])
         if not torch.cuda.is_available():
             with pytest.raises(GenimaError, match=said):
-                drawing.main()
+                generation.main()
 
 
 # reports
 
 
 def test_no_benchmark_writes_a_file_by_itself() -> None:
-    for script in Path(drawing.__file__).parent.glob("*.py"):
+    for script in Path(generation.__file__).parent.glob("*.py"):
         if "out: Path" in (text := script.read_text(encoding="utf-8")):
             assert "require_report(" in text and "write_report(" in text and "atomic_write" not in text, script
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import controller_inference
+import demo_timing
 import numpy as np
 import pytest
-import reading
 import smoothness
-import steadiness
 import torch
 
 from genima.errors import GenimaError
@@ -62,16 +62,16 @@ def test_a_chunk_executed_as_it_is_passes_through_its_actions() -> None:
 
 def test_growth_of_memory_is_that_after_the_start() -> None:
     samples = [(t, 100.0 if t < 30 else 300 + 2 * t / 60) for t in np.arange(0.0, 300.0)]
-    first, last, slope = steadiness.growth(samples)
+    first, last, slope = demo_timing.growth(samples)
     assert (first, last) == pytest.approx((301, 300 + 2 * 299 / 60)) and slope == pytest.approx(2)
-    assert steadiness.growth(samples[:2]) == (100.0, 100.0, 0.0)
+    assert demo_timing.growth(samples[:2]) == (100.0, 100.0, 0.0)
 
 
-def test_reading_is_timed_and_its_limit_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_controller_inference_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, threads = tmp_path / "reading.json", torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["reading.py", "--readings", "2", "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["controller_inference.py", "--readings", "2", "--out", str(out)])
     try:
-        reading.main()
+        controller_inference.main()
     finally:
         torch.set_num_threads(threads)
     variants = json.loads(out.read_text())["variants"]
@@ -83,13 +83,13 @@ def test_reading_is_timed_and_its_limit_computed(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     "benchmark, arguments, words",
     [
-        (reading, ["--readings", "0"], "must be positive"),
+        (controller_inference, ["--readings", "0"], "must be positive"),
         (smoothness, ["--latency", "2"], "--latency between 0 and 1 s"),
-        (steadiness, ["--minutes", "0"], "--minutes must be positive"),
+        (demo_timing, ["--minutes", "0"], "--minutes must be positive"),
         (smoothness, ["--out", "/dev/null/file.json"], "/dev/null"),
     ],
 )
-def test_senseless_options_are_refused(
+def test_invalid_options_are_rejected(
     benchmark: ModuleType, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [f"{benchmark.__name__}.py", *arguments])
@@ -98,7 +98,7 @@ def test_senseless_options_are_refused(
 
 
 def test_an_error_of_a_benchmark_is_one_line() -> None:
-    command = [sys.executable, str(BENCHMARKS / "steadiness.py"), "--minutes", "0"]
+    command = [sys.executable, str(BENCHMARKS / "demo_timing.py"), "--minutes", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and "--minutes must be positive" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

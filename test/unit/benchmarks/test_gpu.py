@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import drawing
+import generation
 import gpu
 import pytest
 import torch
@@ -21,11 +21,11 @@ from genima.errors import GenimaError
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure in this process: a fresh one takes seconds to import PyTorch."""
 
-    def apart(function: Callable[..., Any], *given: Any) -> Any:
+    def run_isolated(function: Callable[..., Any], *given: Any) -> Any:
         AcceleratorState._reset_state(reset_partial_state=True)
         return function(*given)
 
-    monkeypatch.setattr(drawing, "apart", apart)
+    monkeypatch.setattr(generation, "run_isolated", run_isolated)
     monkeypatch.setattr(
         gpu, "GENERATE", (("fused-attention", 2), ("diffusers", 2), ("untiled", 2), ("controlnet-every-2", 2))
     )
@@ -53,9 +53,7 @@ def test_all_is_measured_and_compared_with_the_stock_variants(tmp_path: Path, mo
         run(monkeypatch, tmp_path / "gpu.json")
 
 
-def test_what_was_measured_is_kept_where_another_fails_or_the_time_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_measurements_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, measured = tmp_path / "gpu.json", []
 
     def generate(row: gpu.Row, options: gpu.Options) -> gpu.Row:

@@ -88,7 +88,7 @@ def test_an_observation_is_followed_through_all_stages(tmp_path: Path) -> None:
         ("hardware", "callback", TARGET),
     ],
 )
-def test_what_is_lost_on_its_way_does_not_count(tmp_path: Path, lost: tuple[str, str, str]) -> None:
+def test_lost_messages_are_not_counted(tmp_path: Path, lost: tuple[str, str, str]) -> None:
     exposures = 100.0 + 0.2 * np.arange(3)
     written(tmp_path, exposures, 0.0, lost)
     traces = latency.read(tmp_path, 0.0)
@@ -113,7 +113,7 @@ def test_the_table_and_the_plot_have_every_stage(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_process_notes_what_it_publishes_and_takes(tmp_path: Path) -> None:
+def test_tracing_records_publications_and_callbacks(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(NODE)
     environment = {
         "PYTHONPATH": os.pathsep.join([str(BENCHMARKS / "tracing"), os.environ.get("PYTHONPATH", "")]),

@@ -103,7 +103,7 @@ def test_the_loss_is_that_of_the_oldest_message(tmp_path: Path) -> None:
         ("recorder_kills.py", ["--kills", "0"], "must be positive"),
     ],
 )
-def test_senseless_options_are_refused(script: str, arguments: list[str], words: str) -> None:
+def test_invalid_options_are_rejected(script: str, arguments: list[str], words: str) -> None:
     command = [sys.executable, str(BENCHMARKS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and words in done.stderr

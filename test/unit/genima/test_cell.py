@@ -35,7 +35,7 @@ def test_the_cells_of_the_project_load(name: str) -> None:
         assert set(cell.views) <= set(cell.rig)
 
 
-def test_a_real_cell_of_each_kind_is_there() -> None:
+def test_real_cells_of_each_driver_exist() -> None:
     driven = {(cell.driver.kind, cell.driver.arm, cell.robot.gripper) for cell in map(load_cell, CELLS) if cell.driver}
     grippers = ("robotiq_2f140", "franka_hand")
     expected = {("franka_ros2", arm, gripper) for arm in ("crisp", "gello", "jtc") for gripper in grippers}
@@ -81,7 +81,7 @@ def test_a_users_cell_names_files_beside_it(tmp_path: Path, monkeypatch: pytest.
         ("fr3_own_driver", {"robot": "fr3"}, "our own driver drives a franka_hand, the robot has a robotiq_2f140"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(tmp_path: Path, of: str, changes: dict[str, Any], words: str) -> None:
+def test_invalid_cells_are_one_line_errors(tmp_path: Path, of: str, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(GenimaError, match=words) as error:
         load_cell(write_cell(tmp_path, of, **changes))
     assert "\n" not in str(error.value) and "cell_0.yaml" in str(error.value)
@@ -141,7 +141,7 @@ def test_an_episode_knows_whether_its_robot_stands_in_a_cell() -> None:
 # ---------------------------------------------------------------------------------------------- an arm by files alone
 
 
-def test_a_ur5e_stands_where_universal_robots_says() -> None:
+def test_ur5e_kinematics_match_manufacturer() -> None:
     """Zero and upright positions of the maker's DH parameters: x = a2 + a3, y = -(d4 + d6), z = d1 - d5."""
     cell = load_cell(EXAMPLES / "ur5e_cell.yaml")
     assert len(cell.robot.joint_names) == 6 and cell.arm_backend is not None and cell.views == ("wrist", "front")

@@ -91,7 +91,7 @@ def prepared(
 
 
 @pytest.mark.parametrize("task", ["push_button", "take_lid_off"])
-def test_with_true_drawings_read_rightly_the_loop_solves_the_tasks(
+def test_loop_with_exact_targets_solves_tasks(
     environment: Environment, recorder: DemoRecorder, spec: PolicySpec, robot: RobotModel, task: str
 ) -> None:
     for seed in range(2):
@@ -102,7 +102,7 @@ def test_with_true_drawings_read_rightly_the_loop_solves_the_tasks(
         assert 0.5 * (count - 1) < environment.time < 0.5 * count + 1e-6
 
 
-def test_the_same_drawings_ignored_do_not_move_the_arm(
+def test_ignored_targets_do_not_move_arm(
     environment: Environment, recorder: DemoRecorder, spec: PolicySpec, robot: RobotModel
 ) -> None:
     drawings = prepared(environment, recorder.expert, spec, robot, "push_button", 0)
@@ -174,7 +174,7 @@ def follow(
     )  # fmt: skip
 
 
-def test_overlapped_the_next_drawing_is_made_while_the_chunk_runs_and_serial_after_it(robot: RobotModel) -> None:
+def test_inference_overlaps_execution_unless_serial(robot: RobotModel) -> None:
     overlapped, serial = Obedient(robot.home), Obedient(robot.home)
     follow(robot, overlapped, Offset(robot.home + 0.2), latency=0.3, actions=16)
     follow(robot, serial, Offset(robot.home + 0.2), latency=0.3, actions=16, mode="serial")
@@ -182,7 +182,7 @@ def test_overlapped_the_next_drawing_is_made_while_the_chunk_runs_and_serial_aft
     np.testing.assert_allclose(serial.looks[:5], np.arange(0, 5, 1.1), atol=1e-9)  # 0.8 s and the latency
 
 
-def test_drawings_and_commands_come_at_their_rates_until_the_time_is_up(robot: RobotModel) -> None:
+def test_targets_and_commands_have_their_rates(robot: RobotModel) -> None:
     body = Obedient(robot.home)
     assert follow(robot, body, Offset(robot.home + 0.2), time_limit=2.0) == 10
     np.testing.assert_allclose(body.looks, 0.2 * np.arange(10), atol=1e-9)
@@ -203,7 +203,7 @@ def test_the_arm_arrives_and_the_gripper_obeys(robot: RobotModel) -> None:
     assert body.gripper == 0.0
 
 
-def test_whatever_the_controller_says_the_arm_keeps_its_limits(robot: RobotModel) -> None:
+def test_arm_keeps_limits_for_random_chunks(robot: RobotModel) -> None:
     body = Obedient(robot.home)
     follow(robot, body, Offset(robot.home + 3.0), time_limit=6.0)
     positions = np.array([command.positions for command in body.commands])
@@ -212,7 +212,7 @@ def test_whatever_the_controller_says_the_arm_keeps_its_limits(robot: RobotModel
     assert np.ptp(positions, axis=0).max() > 1  # it was no small wish
 
 
-def test_without_a_chunk_that_can_be_followed_the_arm_holds(robot: RobotModel) -> None:
+def test_arm_holds_without_valid_chunk(robot: RobotModel) -> None:
     class Late:
         def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
             return replace(Stays().predict_chunk(drawn, joints), stamp=drawn.stamp - 10.0)

@@ -151,7 +151,7 @@ def test_an_image_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None
         next(load_samples(tmp_path, ["01"]))
 
 
-def test_sets_with_strange_file_names(tmp_path: Path) -> None:
+def test_calibration_folders_with_unusual_file_names(tmp_path: Path) -> None:
     (tmp_path / "front.yaml").write_text(yaml.safe_dump(CALIBRATION), encoding="utf-8")
     (tmp_path / "._front.yaml").write_bytes(b"\x00\x05\x16\x07")  # macOS leaves these on foreign disks
     (tmp_path / "front.yaml.2026-11-22_10-00-00").write_text("a former one", encoding="utf-8")
@@ -167,7 +167,7 @@ def test_sets_with_strange_file_names(tmp_path: Path) -> None:
         load_cameras(tmp_path)
 
 
-def test_samples_overwrite_no_file_of_others(tmp_path: Path) -> None:
+def test_samples_do_not_overwrite_other_files(tmp_path: Path) -> None:
     save_image(tmp_path / "0001.png")
     before = (tmp_path / "0001.png").read_bytes()
     (tmp_path / "._0003.yaml").write_bytes(b"\x00")
@@ -186,7 +186,7 @@ def test_samples_overwrite_no_file_of_others(tmp_path: Path) -> None:
     assert sample_names(tmp_path) == ["0002"]
 
 
-def test_a_saved_calibration_keeps_every_former_one(tmp_path: Path) -> None:
+def test_saving_keeps_backups(tmp_path: Path) -> None:
     pose = np.eye(4)
     for i in range(4):  # within one second
         pose[0, 3] = 0.1 * i

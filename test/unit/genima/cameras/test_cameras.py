@@ -29,7 +29,7 @@ ORDER = ("wrist", "front", "right_shoulder", "left_shoulder")
 
 
 @given(st.data(), st.permutations(ORDER), st.integers(1, 8), st.integers(1, 8))
-def test_untile_is_the_exact_inverse_of_tile(data: st.DataObject, order: list[str], h: int, w: int) -> None:
+def test_untile_inverts_tile(data: st.DataObject, order: list[str], h: int, w: int) -> None:
     images = {view: data.draw(arrays.arrays(np.uint8, (h, w, 3))) for view in ORDER}
     tiled = tile(images, order)
     assert tiled.shape == (2 * h, 2 * w, 3)
@@ -40,11 +40,11 @@ def test_untile_is_the_exact_inverse_of_tile(data: st.DataObject, order: list[st
 
 
 @given(arrays.arrays(np.uint8, (6, 4, 3)))
-def test_tile_is_the_exact_inverse_of_untile(tiled: np.ndarray) -> None:
+def test_tile_inverts_untile(tiled: np.ndarray) -> None:
     np.testing.assert_array_equal(tile(untile(tiled, ORDER), ORDER), tiled)
 
 
-def test_views_lie_row_by_row() -> None:
+def test_views_are_tiled_row_by_row() -> None:
     images = {view: np.full((1, 1, 3), i, np.uint8) for i, view in enumerate(ORDER)}
     assert tile(images, ORDER)[..., 0].tolist() == [[0, 1], [2, 3]]
 
@@ -79,15 +79,13 @@ def test_one_to_six_views_are_tiled_and_untiled(views: int, grid: tuple[int, int
     assert torch.equal(join_tile(split, views), batch)
 
 
-def test_no_view_and_seven_are_refused() -> None:
+def test_zero_and_seven_views_are_rejected() -> None:
     for views in (0, 7):
         with pytest.raises(GenimaError, match="use 1 to 6"):
             tile_grid(views)
 
 
-def test_cameras_are_where_the_simulator_has_them(
-    simulation: Simulation, robot: RobotModel, cameras: Mapping[str, Camera]
-) -> None:
+def test_camera_poses_match_simulator(simulation: Simulation, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     assert set(cameras) == set(ORDER)
     optical_to_mujoco = np.diag([1.0, -1.0, -1.0])  # MuJoCo looks along -z with y up
     data = mujoco.MjData(simulation.model)
@@ -102,7 +100,7 @@ def test_cameras_are_where_the_simulator_has_them(
             np.testing.assert_allclose(T[:3, :3] @ optical_to_mujoco, expected.xmat.reshape(3, 3), atol=1e-8)
 
 
-def test_fields_of_view_are_the_simulators(simulation: Simulation, cameras: Mapping[str, Camera]) -> None:
+def test_fields_of_view_match_simulator(simulation: Simulation, cameras: Mapping[str, Camera]) -> None:
     for view, camera in cameras.items():
         half_height = np.tan(np.radians(simulation.model.camera(view).fovy[0]) / 2)
         assert camera.fy == pytest.approx(camera.height / 2 / half_height)
@@ -110,7 +108,7 @@ def test_fields_of_view_are_the_simulators(simulation: Simulation, cameras: Mapp
         assert (camera.cx, camera.cy) == (camera.width / 2, camera.height / 2)
 
 
-def test_camera_poses_come_in_batches(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_camera_poses_of_batch(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     batch = np.random.default_rng(1).uniform(robot.position_min, robot.position_max, (5, 7))
     for camera in cameras.values():
         poses = camera.T_base_camera(robot, batch)
@@ -119,7 +117,7 @@ def test_camera_poses_come_in_batches(robot: RobotModel, cameras: Mapping[str, C
 
 
 @given(st.integers(8, 600), st.integers(8, 600), st.integers(0, 99))
-def test_a_scaled_camera_sees_points_where_the_resized_image_has_them(width: int, height: int, seed: int) -> None:
+def test_scaled_camera_matches_resized_image(width: int, height: int, seed: int) -> None:
     points = np.random.default_rng(seed).uniform([-1, -1, 0.5], [1, 1, 3], (10, 3))
     camera = Camera("front", "base", np.eye(4), 320, 240, 250.0, 255.0, 150.0, 125.0)
     scaled = camera.scale(width, height)

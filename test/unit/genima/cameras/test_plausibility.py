@@ -40,7 +40,7 @@ def turned(R: np.ndarray) -> Camera:
 
 
 @pytest.mark.parametrize("camera", [*load_cameras("sim").values(), virtual_camera()], ids=lambda c: c.view)
-def test_our_own_cameras_are_plausible(camera: Camera) -> None:
+def test_shipped_cameras_are_plausible(camera: Camera) -> None:
     require_plausible(camera, "camera")
     require_plausible(camera.scale(640, 480), "camera")
 
@@ -65,13 +65,13 @@ def test_our_own_cameras_are_plausible(camera: Camera) -> None:
         (replace(CAMERA, distortion=(float("inf"), 0, 0, 0, 0)), "distortion is not finite"),
     ],
 )
-def test_what_no_camera_has_is_refused_with_its_cause(camera: Camera, message: str) -> None:
+def test_implausible_camera_is_rejected_with_cause(camera: Camera, message: str) -> None:
     with pytest.raises(GenimaError, match="^camera x: ") as error:
         require_plausible(camera, "camera x")
     assert message in str(error.value)
 
 
-def test_a_pose_that_is_no_transform_is_refused() -> None:
+def test_invalid_pose_is_rejected() -> None:
     T = CAMERA.T_parent_camera
     with pytest.raises(GenimaError, match="transposed"):
         require_plausible_pose(T.T, "base", "x")
@@ -106,9 +106,7 @@ def test_the_simulators_cameras_see_the_robot(view: str) -> None:
         ("opengl", "as in OpenGL"),
     ],
 )
-def test_a_camera_that_sees_nothing_of_the_robot_is_told_with_the_likely_mistake(
-    view: str, mistake: str, said: str
-) -> None:
+def test_camera_without_robot_in_view_has_likely_cause(view: str, mistake: str, said: str) -> None:
     T = load_cameras("sim")[view].T_parent_camera.copy()
     R = T[:3, :3]
     if mistake == "wxyz":
@@ -124,12 +122,12 @@ def test_a_camera_that_sees_nothing_of_the_robot_is_told_with_the_likely_mistake
     assert re.search(said, problem) or mistake != "wxyz"  # several mistakes may explain one pose
 
 
-def test_the_inverse_of_a_pose_is_told() -> None:
+def test_inverted_pose_is_reported() -> None:
     T = load_cameras("sim")["front"].T_parent_camera
     assert re.search("not see the robot.*is it ", view_problem(placed("front", np.linalg.inv(T)), PANDA))
 
 
-def test_intrinsics_of_another_resolution_are_told() -> None:
+def test_intrinsics_of_another_resolution_are_reported() -> None:
     camera = load_cameras("sim")["front"]
     other = placed("front", camera.T_parent_camera, cx=0.75 * camera.width, cy=0.75 * camera.height)
     assert (

@@ -66,9 +66,7 @@ def test_noise_and_light_are_no_difference(environment: Environment, change: dic
 
 @pytest.mark.parametrize("moved", ["button", "saucepan"])
 @pytest.mark.parametrize("change", [pytest.param({}, marks=pytest.mark.nightly), {"gain": 1.1, "noise": 6}])
-def test_the_further_an_object_is_moved_the_greater_the_difference(
-    environment: Environment, moved: str, change: dict[str, Any]
-) -> None:
+def test_difference_grows_with_displacement(environment: Environment, moved: str, change: dict[str, Any]) -> None:
     for seed in SEEDS:
         references = {view: Reference(image) for view, image in scene(environment, seed).items()}
         for direction in DIRECTIONS:
@@ -81,7 +79,7 @@ def test_the_further_an_object_is_moved_the_greater_the_difference(
             assert differences[1].max() > MATCH, "a centimetre is not seen"
 
 
-def test_a_covered_lens_is_no_change_of_the_light(environment: Environment) -> None:
+def test_covered_lens_is_difference(environment: Environment) -> None:
     image = scene(environment, 0)["wrist"]
     for live in (np.zeros_like(image), np.full_like(image, 255), lit(np.zeros_like(image), offset=20, noise=3)):
         assert Reference(image).compare(live).difference > 0.3
@@ -97,7 +95,7 @@ def test_the_difference_does_not_depend_on_the_resolution(environment: Environme
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
-def test_any_two_pictures_differ_by_a_share(h: int, w: int, seed: int) -> None:
+def test_difference_is_fraction(h: int, w: int, seed: int) -> None:
     was, is_now = np.random.default_rng(seed).integers(0, 256, (2, h, w, 3), dtype=np.uint8)
     comparison = Reference(was).compare(is_now)
     assert 0 <= comparison.difference <= 1
@@ -105,7 +103,7 @@ def test_any_two_pictures_differ_by_a_share(h: int, w: int, seed: int) -> None:
     assert Reference(was).compare(was).difference == 0
 
 
-def test_the_picture_shows_where_things_belong_and_where_they_stand() -> None:
+def test_overlay_outlines_reference_and_live_objects() -> None:
     was, is_now = table(30), table(100)
     picture = Reference(was).compare(is_now).overlay()
     (belongs,), (stands,) = (
@@ -117,7 +115,7 @@ def test_the_picture_shows_where_things_belong_and_where_they_stand() -> None:
     assert (picture[:60] == 160).all() and (picture[140:] == 160).all()
 
 
-def test_where_nothing_differs_the_picture_has_no_outlines() -> None:
+def test_overlay_of_equal_images_has_no_outlines() -> None:
     was, is_now = table(30), lit(table(30), gain=1.1)
     picture = Reference(was).compare(is_now).overlay().astype(int)
     assert np.abs(picture - (was.astype(int) + is_now) / 2).max() <= 1

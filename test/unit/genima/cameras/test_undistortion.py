@@ -46,7 +46,7 @@ def dots(image: Image, near: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def test_things_are_seen_where_a_pinhole_camera_sees_them() -> None:
+def test_undistorted_points_match_pinhole() -> None:
     rays = np.array([[x, y] for x in (-0.45, -0.2, 0.0, 0.22, 0.46) for y in (-0.33, -0.1, 0.12, 0.34)])
     image = dotted(LENS, rays)
     pinhole = replace(LENS, distortion=(0.0,) * 5).project(np.column_stack([rays, np.ones(len(rays))]))
@@ -64,7 +64,7 @@ def test_things_are_seen_where_a_pinhole_camera_sees_them() -> None:
     assert np.abs(dots(crop_square(rectified, 256), expected[inside]) - expected[inside]).max() < 0.1
 
 
-def test_without_distortion_the_image_stays_the_very_same() -> None:
+def test_image_without_distortion_is_unchanged() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     assert Undistorter(replace(CAMERA, distortion=(0.0,) * 5))(image) is image
     assert "distortion" not in replace(CAMERA, distortion=(0.0,) * 5).to_dict()
@@ -72,7 +72,7 @@ def test_without_distortion_the_image_stays_the_very_same() -> None:
     assert again.distortion == DISTORTION and again.scale(320, 240).distortion == DISTORTION
 
 
-def test_images_of_another_shape_and_other_lenses_are_noticed() -> None:
+def test_other_aspect_ratio_and_lens_are_rejected() -> None:
     undistorter = Undistorter(CAMERA)
     with pytest.raises(GenimaError, match=r"image of front: aspect ratio differs .* \(1280x720, 640x480\)"):
         undistorter(np.zeros((720, 1280, 3), np.uint8))
@@ -94,7 +94,7 @@ def test_images_of_another_shape_and_other_lenses_are_noticed() -> None:
         undistorter.require_intrinsics(same)
 
 
-def test_camera_info_says_what_the_calibration_says() -> None:
+def test_camera_info_matches_calibration() -> None:
     said = CAMERA.camera_info()
     assert (said["k"][2], said["k"][5]) == (324.5, 236.0)  # ROS counts pixels from the middle of the first one
     np.testing.assert_array_equal(said["p"].reshape(3, 4)[:, :3], said["k"].reshape(3, 3))
@@ -134,7 +134,7 @@ def picture() -> Image:
     return np.asarray(cv2.resize(noise, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def test_a_dataset_holds_what_the_agent_will_see(
+def test_dataset_images_match_agent_input(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
 ) -> None:
     """Demos are drawn with the calibrations that they hold, their images rectified; or with those that are named."""
@@ -165,7 +165,7 @@ def test_a_dataset_holds_what_the_agent_will_see(
         observed(make_plan(Render(view_size=SIZE), [demos[1], tmp_path / "sim"]), demos[1], "wrist")
 
 
-def test_a_calibration_is_of_the_same_view_at_another_size_only() -> None:
+def test_calibration_scales_to_equal_aspect_ratio_only() -> None:
     assert CAMERA.resize(320, 240).fx == CAMERA.fx / 2 and CAMERA.resize(1279, 959).width == 1279
     with pytest.raises(
         GenimaError, match=r"camera front: images do not fit its calibration \(640x360, 640x480\); .*--cameras"
@@ -190,7 +190,7 @@ def test_demos_of_other_lenses_than_calibrated_are_named(
         _render_rows(Episode.load(tmp_path / "flat", robot), make_plan(simulated, [tmp_path / "flat"]), robot, None)
 
 
-def test_what_a_demo_says_of_its_cameras_is_read_and_checked(
+def test_cameras_of_demo_are_read_and_checked(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bent = {"front": distorted(cameras["front"])}

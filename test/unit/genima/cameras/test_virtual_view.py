@@ -50,7 +50,7 @@ def project(points: np.ndarray) -> np.ndarray:
     return cv2.projectPoints(points, rotation, T_camera_base[:3, 3], CAMERA.K, None)[0][:, 0]
 
 
-def test_the_camera_is_upright_looks_down_and_holds_its_image(view: VirtualView, robot: RobotModel) -> None:
+def test_virtual_camera_is_upright_and_looks_down(view: VirtualView, robot: RobotModel) -> None:
     rotation = CAMERA.T_parent_camera[:3, :3]
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(rotation) == pytest.approx(1)
@@ -58,7 +58,7 @@ def test_the_camera_is_upright_looks_down_and_holds_its_image(view: VirtualView,
     assert CAMERA.view == VIRTUAL and (CAMERA.height, CAMERA.width, 3) == view.render(robot.home, 1.0).shape
 
 
-def test_all_of_an_arm_at_work_and_of_its_spheres_is_in_the_picture(view: VirtualView, robot: RobotModel) -> None:
+def test_arm_and_spheres_are_in_virtual_view(view: VirtualView, robot: RobotModel) -> None:
     appearance = Appearance()
     for positions in at_work(robot, 40):
         image = view.render(positions, 1.0)
@@ -68,9 +68,7 @@ def test_all_of_an_arm_at_work_and_of_its_spheres_is_in_the_picture(view: Virtua
         assert np.ptp(np.flatnonzero(silhouette(image).any(axis=1))) > CAMERA.height / 4  # and it is not tiny
 
 
-def test_the_silhouette_is_that_of_the_simulated_robot_without_its_scene(
-    view: VirtualView, simulation: Simulation, robot: RobotModel
-) -> None:
+def test_silhouette_matches_simulated_robot(view: VirtualView, simulation: Simulation, robot: RobotModel) -> None:
     scene = build_scene(robot, {VIRTUAL: CAMERA}, scene_objects(get_task("push_button")))
     data, robot_only = mujoco.MjData(scene), mujoco.MjvOption()
     robot_only.geomgroup[:] = [0, 1, 0, 0, 0, 0]
@@ -101,7 +99,7 @@ def test_every_joint_projects_onto_the_robot(view: VirtualView, robot: RobotMode
             assert seen[row - 1 : row + 2, column - 1 : column + 2].sum() >= 8
 
 
-def test_each_joint_moves_what_comes_after_it_and_nothing_before(view: VirtualView, robot: RobotModel) -> None:
+def test_each_joint_moves_only_later_links(view: VirtualView, robot: RobotModel) -> None:
     before = view.render(robot.home, 1.0)
     for joint in range(7):
         positions = robot.home.copy()
@@ -127,7 +125,7 @@ def test_the_fingers_follow_the_open_fraction(view: VirtualView, robot: RobotMod
     assert widths == sorted(widths) and widths[-1] > 1.5 * widths[0], widths
 
 
-def test_the_same_joints_give_the_same_image_whatever_was_drawn_before(view: VirtualView, robot: RobotModel) -> None:
+def test_virtual_view_is_deterministic(view: VirtualView, robot: RobotModel) -> None:
     first = view.render(robot.home, 0.5)
     view.render(robot.home + 0.3, 1.0)
     np.testing.assert_array_equal(view.render(robot.home, 0.5), first)
@@ -173,7 +171,7 @@ def test_missing_meshes_are_named_with_what_installs_them(robot: RobotModel, mon
         VirtualView(robot)
 
 
-def test_where_nothing_can_be_drawn_one_line_says_so(robot: RobotModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_failure_is_one_line_error(robot: RobotModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_driver(*_: object) -> None:
         raise mujoco.FatalError("gladLoadGL error")
 
@@ -186,14 +184,12 @@ def test_where_nothing_can_be_drawn_one_line_says_so(robot: RobotModel, monkeypa
     ("positions", "gripper"),
     [(np.full(7, np.nan), 1.0), (np.zeros(7), np.inf), (np.zeros(6), 1.0), (np.zeros((1, 7)), 1.0)],
 )
-def test_joint_states_that_cannot_be_drawn_are_refused(
-    view: VirtualView, positions: np.ndarray, gripper: float
-) -> None:
+def test_invalid_joint_states_are_rejected(view: VirtualView, positions: np.ndarray, gripper: float) -> None:
     with pytest.raises(GenimaError, match="virtual view: not 7 finite joint positions"):
         view.render(positions, gripper)
 
 
-def test_closing_frees_the_context_once_and_for_all(robot: RobotModel) -> None:
+def test_close_frees_context(robot: RobotModel) -> None:
     def drawn_and_closed() -> VirtualView:
         view = VirtualView(robot)
         view.render(robot.home, 1.0)

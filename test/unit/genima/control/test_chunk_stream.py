@@ -36,14 +36,14 @@ def over_limits(positions: np.ndarray) -> list[float]:
     return [float(np.max(np.abs(np.diff(positions, n, axis=0) / DT**n) / m)) for n, m in enumerate(limits, start=1)]
 
 
-def test_nothing_before_the_first_chunk() -> None:
+def test_no_command_before_first_chunk() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     assert stream.command(0.0, AT_HOME) is None
     stream.reset(AT_HOME)
     assert stream.command(0.0, AT_HOME) is None
 
 
-def test_a_chunk_passes_through_its_actions() -> None:
+def test_chunk_passes_through_actions() -> None:
     plan = chunk(3.0)
     path = ChunkInterpolation(plan)
     for k in (0, 7, 19):
@@ -52,7 +52,7 @@ def test_a_chunk_passes_through_its_actions() -> None:
     np.testing.assert_allclose(path.at(99.0)[1], 0, atol=1e-12)
 
 
-def test_overlapping_late_chunks_are_followed_in_time() -> None:
+def test_overlapping_late_chunks_stay_in_phase() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     commands = []
@@ -69,7 +69,7 @@ def test_overlapping_late_chunks_are_followed_in_time() -> None:
     assert np.max(np.abs(slopes - midway)) < 0.02
 
 
-def test_running_out_of_actions_is_a_smooth_stop_at_the_last() -> None:
+def test_stream_stops_smoothly_at_last_action() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     only = chunk(0.0)
@@ -80,7 +80,7 @@ def test_running_out_of_actions_is_a_smooth_stop_at_the_last() -> None:
     assert max(over_limits(positions)) <= 1 + 1e-6
 
 
-def test_a_chunk_that_is_all_past_is_skipped_and_counted() -> None:
+def test_expired_chunk_is_skipped_and_counted() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     stream.add(chunk(0.0))
@@ -88,7 +88,7 @@ def test_a_chunk_that_is_all_past_is_skipped_and_counted() -> None:
     assert stream.expired == 1
 
 
-def test_an_older_chunk_never_replaces_a_newer_one() -> None:
+def test_older_chunk_does_not_replace_newer() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     stream.add(chunk(1.0))
@@ -98,7 +98,7 @@ def test_an_older_chunk_never_replaces_a_newer_one() -> None:
     assert stream.stamp == 1.0
 
 
-def test_reset_forgets_the_chunks_and_starts_at_the_measured_joints() -> None:
+def test_reset_drops_chunks_and_starts_at_measured_joints() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     stream.add(chunk(0.0))
@@ -113,7 +113,7 @@ def test_reset_forgets_the_chunks_and_starts_at_the_measured_joints() -> None:
     assert command.gripper == 0.0
 
 
-def test_the_gripper_has_hysteresis() -> None:
+def test_gripper_has_hysteresis() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     heard = []
@@ -125,7 +125,7 @@ def test_the_gripper_has_hysteresis() -> None:
     assert heard == [1, 1, 0, 0, 1, 1]
 
 
-def test_a_chunk_is_executed_as_far_as_the_horizon_before_the_next_takes_over() -> None:
+def test_next_chunk_takes_over_after_horizon() -> None:
     for actions, until in ((1, 0.1), (4, 0.2), (20, 1.0), (None, 1.0)):
         stream = ChunkStream(PANDA, RATE, execution_horizon=actions)
         stream.reset(AT_HOME)
@@ -136,7 +136,7 @@ def test_a_chunk_is_executed_as_far_as_the_horizon_before_the_next_takes_over() 
         assert abs(took_over[0] - until) < 1e-9
 
 
-def test_serial_chunks_are_executed_whole_from_when_they_come() -> None:
+def test_serial_chunks_are_executed_completely() -> None:
     """And the next one only if it was drawn from what was seen at rest."""
     stream = ChunkStream(PANDA, RATE, mode="serial")
     stream.reset(AT_HOME)
@@ -170,7 +170,7 @@ def test_serial_executes_only_the_horizon() -> None:
     np.testing.assert_allclose(commands[-1].positions, only.positions[4], atol=1e-6)  # type: ignore[union-attr]
 
 
-def test_hold_is_a_smooth_stop_from_which_the_next_chunk_goes_on() -> None:
+def test_hold_stops_smoothly_and_next_chunk_continues() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
     stream.add(chunk(0.0))
@@ -206,14 +206,14 @@ def test_ticks_that_were_missed_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"mode": "both"}, {"execution_horizon": -1}, {"execution_horizon": 0}])
-def test_senseless_modes_are_refused(arguments: dict[str, Any]) -> None:
+def test_invalid_modes_are_rejected(arguments: dict[str, Any]) -> None:
     with pytest.raises(GenimaError, match="mode: unknown|at least 1"):
         ChunkStream(PANDA, RATE, **arguments)
 
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), jump=st.floats(0, 3))
-def test_whatever_the_chunks_the_stream_keeps_the_limits(seed: int, jump: float) -> None:
+def test_stream_keeps_limits_for_random_chunks(seed: int, jump: float) -> None:
     rng = np.random.default_rng(seed)
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
@@ -231,7 +231,7 @@ def test_whatever_the_chunks_the_stream_keeps_the_limits(seed: int, jump: float)
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), period=st.sampled_from([0.005, 0.01, 0.02, 0.05]))
-def test_a_motion_beside_its_limits_never_crosses_them(seed: int, period: float) -> None:
+def test_motion_near_limits_does_not_cross_them(seed: int, period: float) -> None:
     rng = np.random.default_rng(seed)
     limits = MotionLimits.of(PANDA, 1.0, 1.0, 1.0, margin=0.02)
     motion = JerkLimitedMotion(limits, period)

@@ -70,14 +70,14 @@ def bench() -> Bench:
     return bench
 
 
-def test_an_ordinary_command_passes_untouched(bench: Bench) -> None:
+def test_valid_command_passes_unchanged(bench: Bench) -> None:
     result = bench.follow(40)
     assert result.state is GuardState.OK
     assert result.command is not None
     np.testing.assert_allclose(result.command.positions, PANDA.home + 0.3 * 40 * DT, atol=1e-4)
 
 
-def test_nobody_moves_the_arm_until_selected() -> None:
+def test_arm_holds_without_owner() -> None:
     bench = Bench()
     result = bench.step(wish(0.02))
     assert (result.command, result.state, result.reason) == (None, GuardState.HELD, GuardReason.NO_OWNER)
@@ -85,7 +85,7 @@ def test_nobody_moves_the_arm_until_selected() -> None:
         bench.guard.select("gamepad")
 
 
-def test_only_the_owner_is_heard(bench: Bench) -> None:
+def test_only_owner_moves_the_arm(bench: Bench) -> None:
     bench.follow(5)
     bench.guard.submit("teleop", wish(bench.now, PANDA.home + 0.3))
     bench.guard.select("teleop")
@@ -94,7 +94,7 @@ def test_only_the_owner_is_heard(bench: Bench) -> None:
     assert reasons[-1] is GuardReason.NO_COMMAND
 
 
-def test_a_new_owner_moves_the_arm_from_rest_and_from_where_it_is(bench: Bench) -> None:
+def test_new_owner_starts_from_rest(bench: Bench) -> None:
     bench.follow(20, speed=0.5)
     bench.guard.select("teleop")
     waited = 0
@@ -109,7 +109,7 @@ def test_a_new_owner_moves_the_arm_from_rest_and_from_where_it_is(bench: Bench) 
     assert bench.step().state in (GuardState.OK, GuardState.LIMITED)
 
 
-def test_rivals_hold_the_arm_until_one_is_left(bench: Bench) -> None:
+def test_several_publishers_hold_the_arm(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.reject("controller", GuardReason.MULTIPLE_PUBLISHERS)
     assert bench.step().reason is GuardReason.MULTIPLE_PUBLISHERS
@@ -123,18 +123,18 @@ def test_rivals_hold_the_arm_until_one_is_left(bench: Bench) -> None:
     [{"margin": -0.1}, {"jump": np.nan}, {"late": 0.0}, {"late": 1.0}, {"lost": np.inf}]
     + [{"margin": 1e9}, {"jump": 1e9}, {"distance": 100.0}, {"rejoin": np.inf}, {"lost": 3600.0}],
 )
-def test_senseless_settings_are_refused(settings: dict[str, float]) -> None:
+def test_invalid_settings_are_rejected(settings: dict[str, float]) -> None:
     with pytest.raises(GenimaError, match=f"command_guard {next(iter(settings))}: "):
         CommandGuard(PANDA, RATE, settings=GuardSettings(**settings))
 
 
-def test_a_margin_that_leaves_no_range_is_refused() -> None:
+def test_margin_without_range_is_rejected() -> None:
     narrow = replace(PANDA, position_min=PANDA.home - 0.3, position_max=PANDA.home + 0.3)
     with pytest.raises(GenimaError, match="margin: no range left for panda_joint1"):
         CommandGuard(narrow, RATE, settings=GuardSettings(margin=0.4))
 
 
-def test_a_source_that_pauses_on_purpose_is_no_fault_and_goes_on_near_the_arm(bench: Bench) -> None:
+def test_pause_is_no_fault_and_resumes_near_arm(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.pause("teleop")
     assert bench.step(wish(bench.now + DT, bench.arm)).reason is not GuardReason.PAUSED, "another source's pause"
@@ -148,7 +148,7 @@ def test_a_source_that_pauses_on_purpose_is_no_fault_and_goes_on_near_the_arm(be
     assert [bench.step().reason for _ in range(40)][-1] is GuardReason.COMMAND_LOST, "silence is a fault again"
 
 
-def test_what_the_guard_limits_it_counts_and_tells(bench: Bench) -> None:
+def test_limited_commands_are_counted(bench: Bench) -> None:
     bench.follow(5, speed=0.0)
     result = bench.step(Command(bench.now + DT, bench.arm, STILL, 100.0))  # percent
     assert (result.state, result.reason) == (GuardState.LIMITED, GuardReason.GRIPPER_RANGE)
@@ -160,7 +160,7 @@ def test_what_the_guard_limits_it_counts_and_tells(bench: Bench) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("field", ["positions", "velocities", "gripper"])
-def test_a_command_that_is_not_finite_holds_the_arm(bench: Bench, bad: float, field: str) -> None:
+def test_non_finite_command_holds_arm(bench: Bench, bad: float, field: str) -> None:
     bench.follow(20)
     values = {"positions": bench.arm.copy(), "velocities": STILL.copy(), "gripper": 1.0}
     if field == "gripper":
@@ -172,7 +172,7 @@ def test_a_command_that_is_not_finite_holds_the_arm(bench: Bench, bad: float, fi
     assert bench.step(wish(bench.now + DT, bench.arm)).reason in (GuardReason.NONE, GuardReason.RATE_LIMIT)
 
 
-def test_a_jump_is_refused_and_the_arm_comes_to_rest(bench: Bench) -> None:
+def test_jump_holds_arm(bench: Bench) -> None:
     bench.follow(20)
     for _ in range(30):
         result = bench.step(wish(bench.now + DT, bench.arm + 1.0))
@@ -193,7 +193,7 @@ def test_ticks_that_were_missed_are_passed_over(bench: Bench) -> None:
     np.testing.assert_allclose(result.command.positions, start + 0.3 * 3 * DT, atol=2e-3)
 
 
-def test_a_guard_that_was_late_lets_the_arm_rest_and_goes_on_from_there(bench: Bench) -> None:
+def test_late_guard_restarts_from_rest(bench: Bench) -> None:
     bench.follow(20, speed=0.5)
     bench.tick += 20
     result = bench.guard.step(bench.now, periods=20)
@@ -204,20 +204,20 @@ def test_a_guard_that_was_late_lets_the_arm_rest_and_goes_on_from_there(bench: B
     assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
 
 
-def test_a_small_overshoot_is_limited_not_refused(bench: Bench) -> None:
+def test_small_overshoot_is_limited(bench: Bench) -> None:
     bench.follow(5, speed=0.0)
     result = bench.step(wish(bench.now + DT, bench.arm + 0.2))
     assert (result.state, result.reason) == (GuardState.LIMITED, GuardReason.RATE_LIMIT)
 
 
-def test_positions_stay_a_margin_inside_the_range(bench: Bench) -> None:
+def test_positions_keep_margin(bench: Bench) -> None:
     for _ in range(400):
         result = bench.step(wish(bench.now + DT, np.minimum(bench.arm + 0.09, PANDA.position_max + 0.09)))
     assert result.reason is GuardReason.POSITION_LIMIT
     np.testing.assert_allclose(bench.arm, PANDA.position_max - 0.02, atol=1e-6)
 
 
-def test_late_commands_hold_and_lost_commands_stop_until_one_is_near(bench: Bench) -> None:
+def test_late_commands_hold_and_lost_commands_stop(bench: Bench) -> None:
     bench.follow(20)
     reasons = [bench.step().reason for _ in range(40)]
     assert reasons[8] is GuardReason.COMMAND_LATE
@@ -228,7 +228,7 @@ def test_late_commands_hold_and_lost_commands_stop_until_one_is_near(bench: Benc
     assert bench.step(wish(bench.now + DT, bench.arm + 0.001)).state in (GuardState.OK, GuardState.LIMITED)
 
 
-def test_silent_joint_states_hold_the_arm(bench: Bench) -> None:
+def test_missing_joint_states_hold_arm(bench: Bench) -> None:
     bench.follow(20)
     bench.state_runs = False
     reasons = []
@@ -240,7 +240,7 @@ def test_silent_joint_states_hold_the_arm(bench: Bench) -> None:
     assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
 
 
-def test_a_command_far_from_the_measured_joints_is_refused(bench: Bench) -> None:
+def test_command_far_from_measured_joints_holds_arm(bench: Bench) -> None:
     bench.step(wish(DT))
     stuck = PANDA.home.copy()
     for _ in range(60):
@@ -249,7 +249,7 @@ def test_a_command_far_from_the_measured_joints_is_refused(bench: Bench) -> None
     assert (result.state, result.reason) == (GuardState.HELD, GuardReason.COMMAND_FAR)
 
 
-def test_a_requested_stop_latches_until_resume(bench: Bench) -> None:
+def test_stop_latches_until_resume(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.stop()
     assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.STOPPED
@@ -263,7 +263,7 @@ def test_a_requested_stop_latches_until_resume(bench: Bench) -> None:
     assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
 
 
-def test_after_nobody_the_next_owner_starts_where_the_arm_is(bench: Bench) -> None:
+def test_owner_after_no_owner_starts_at_measured_joints(bench: Bench) -> None:
     bench.follow(10)
     bench.guard.select(None)
     while bench.step().command is not None:
@@ -276,7 +276,7 @@ def test_after_nobody_the_next_owner_starts_where_the_arm_is(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("stopped", [True, False])
-def test_an_arm_that_was_moved_while_it_was_held_is_not_pulled_back(bench: Bench, stopped: bool) -> None:
+def test_held_arm_moved_by_hand_is_not_pulled_back(bench: Bench, stopped: bool) -> None:
     bench.follow(10)
     if stopped:
         bench.guard.stop()
@@ -296,7 +296,7 @@ def test_an_arm_that_was_moved_while_it_was_held_is_not_pulled_back(bench: Bench
     assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
 
 
-def test_joint_states_from_the_future_hold_the_arm(bench: Bench) -> None:
+def test_joint_states_in_future_hold_arm(bench: Bench) -> None:
     bench.follow(10)
     bench.state_runs = False
     bench.guard.update_joints(Joints(bench.now + 5.0, bench.arm, 1.0))
@@ -317,7 +317,7 @@ def test_reasons_are_counted(bench: Bench) -> None:
     wildness=st.sampled_from([0.01, 0.1, 0.3, 1.0, 10.0]),
     robot=st.sampled_from([PANDA, FR3]),
 )
-def test_whatever_comes_in_the_limits_hold(seed: int, wildness: float, robot: RobotModel) -> None:
+def test_limits_hold_for_random_commands(seed: int, wildness: float, robot: RobotModel) -> None:
     """Also over ticks that were missed, by what the robot gets at the times that it gets it."""
     rng = np.random.default_rng(seed)
     bench = Bench(robot)
@@ -379,7 +379,7 @@ def test_the_arm_stays_in_its_workspace(seed: int) -> None:
     assert result.command is not None
 
 
-def test_an_arm_outside_its_workspace_may_only_return() -> None:
+def test_arm_outside_workspace_may_only_return() -> None:
     box = Workspace(PANDA, [-0.2, -0.3, 0.1], [0.7, 0.3, 1.0])
     bench = Bench(forbidden_regions=[box])
     bench.arm = PANDA.home + np.array([0.8, 0, 0, 0, 0, 0, 0])  # turned out to the side
@@ -394,7 +394,7 @@ def test_an_arm_outside_its_workspace_may_only_return() -> None:
 
 
 @pytest.mark.parametrize("corners", [([0, 0], [1, 1]), ([0, 0, 0], [1, 1, 0]), ([0, 0, np.nan], [1, 1, 1])])
-def test_a_box_that_is_none_is_refused(corners: tuple[list[float], list[float]]) -> None:
+def test_invalid_workspace_is_rejected(corners: tuple[list[float], list[float]]) -> None:
     with pytest.raises(GenimaError, match="workspace: no box"):
         Workspace(PANDA, *corners)
 
@@ -404,7 +404,7 @@ def touching() -> SelfCollision:
     return SelfCollision(PANDA)
 
 
-def test_an_arm_that_folds_onto_itself_brakes_before_it(touching: SelfCollision) -> None:
+def test_arm_brakes_before_self_collision(touching: SelfCollision) -> None:
     bench = Bench(forbidden_regions=[touching])
     bench.guard.select("controller")
     folded = np.array([0.0, 0.6, 0.0, -3.0, 0.0, 0.4, 0.785])  # the gripper in the base
@@ -417,7 +417,7 @@ def test_an_arm_that_folds_onto_itself_brakes_before_it(touching: SelfCollision)
     np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
 
 
-def test_the_parts_that_touch_are_those_that_mujoco_finds_in_the_simulated_arm(touching: SelfCollision) -> None:
+def test_self_collision_matches_mujoco(touching: SelfCollision) -> None:
     """The simulator's own arm, whose links touch each other and whose gripper does not."""
     model = robot_spec(PANDA).compile()
     data = mujoco.MjData(model)

@@ -94,9 +94,7 @@ def play(robot: RobotModel, commands: list[Command], arrives: Callable[[int], bo
 @pytest.mark.parametrize("rate", [50.0, 200.0])
 @settings(max_examples=4)
 @given(seed=st.integers(0, 2**31), end=st.integers(10, 150), refused=st.booleans())
-def test_a_stream_that_ends_anywhere_ends_in_a_stop_within_the_limits(
-    name: str, rate: float, seed: int, end: int, refused: bool
-) -> None:
+def test_ended_stream_stops_within_limits(name: str, rate: float, seed: int, end: int, refused: bool) -> None:
     robot = ROBOTS[name]
     commands = list(stream(robot, rate, 160 / rate, seed))
     listener = play(robot, commands, lambda k: k < end, refused)
@@ -112,7 +110,7 @@ def test_a_stream_that_ends_anywhere_ends_in_a_stop_within_the_limits(
     gaps=st.lists(st.tuples(st.integers(5, 140), st.integers(1, 40)), min_size=1, max_size=4),
     refused=st.booleans(),
 )
-def test_gaps_anywhere_break_no_limit_and_afterwards_it_is_in_step_again(
+def test_gaps_keep_limits_and_follower_becomes_synchronous(
     name: str, rate: float, seed: int, gaps: list[tuple[int, int]], refused: bool
 ) -> None:
     robot = ROBOTS[name]
@@ -123,7 +121,7 @@ def test_gaps_anywhere_break_no_limit_and_afterwards_it_is_in_step_again(
     np.testing.assert_array_equal(listener.positions[-1], commands[-1].positions)
 
 
-def test_set_points_in_step_are_passed_on_as_they_are() -> None:
+def test_synchronous_set_points_pass_unchanged() -> None:
     robot = ROBOTS["fr3"]
     commands = list(stream(robot, 200.0, 0.5, 1))
     listener = play(robot, commands, lambda k: True, refused=False)
@@ -133,7 +131,7 @@ def test_set_points_in_step_are_passed_on_as_they_are() -> None:
 
 @pytest.mark.parametrize("jump", [-2.0, -0.3, -0.03, 0.5, 2.0])
 @pytest.mark.parametrize("k", [3, 60])  # before it is in step, and in step
-def test_a_clock_that_is_set_neither_deafens_it_nor_lets_a_step_through(jump: float, k: int) -> None:
+def test_clock_jump_keeps_following_within_limits(jump: float, k: int) -> None:
     robot = ROBOTS["fr3"]
     commands = list(stream(robot, 200.0, 0.6, 1, rest=1.0))
     follower, told = SetpointFollower(robot), []
@@ -148,7 +146,7 @@ def test_a_clock_that_is_set_neither_deafens_it_nor_lets_a_step_through(jump: fl
     np.testing.assert_array_equal(told[-1], commands[-1].positions)
 
 
-def test_a_set_point_that_only_stops_would_break_the_limits() -> None:
+def test_ended_stream_without_follower_breaks_limits() -> None:
     """What the follower is for."""
     robot = ROBOTS["fr3"]
     commands = list(stream(robot, 200.0, 0.15, 1))

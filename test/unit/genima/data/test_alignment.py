@@ -114,7 +114,7 @@ DEMO = recorded()
 @pytest.mark.parametrize(
     "joint_rate, command_rate", [(30, 20), (30, 1000), (61, 50), (100, 30), (250, 20), (1000, 1000)]
 )
-def test_every_moment_has_its_nearest_images_interpolated_joints_and_the_last_command_before_the_next(
+def test_alignment_of_images_joints_and_commands(
     joint_rate: float, command_rate: float, tmp_path: Path, robot: RobotModel
 ) -> None:
     demo = recorded(joint_rate, command_rate, seed=int(joint_rate + command_rate))
@@ -151,9 +151,7 @@ def test_every_moment_has_its_nearest_images_interpolated_joints_and_the_last_co
 
 
 @pytest.mark.parametrize("task", ["push_button-1", "take_lid_off-1"])
-def test_recordings_whose_topics_share_their_stamps_come_back_to_the_bit(
-    demos_folder: Path, robot: RobotModel, task: str
-) -> None:
+def test_synchronous_recording_round_trip_is_exact(demos_folder: Path, robot: RobotModel, task: str) -> None:
     messages: dict[str, list[Any]] = {}
     with AnyReader([demos_folder / task]) as bag:
         for connection, _, data in bag.messages():
@@ -193,9 +191,7 @@ def test_images_recorded_twice_are_taken_once_and_a_silent_topic_does_not_hide_t
 
 
 @pytest.mark.parametrize("topic", [FRONT, LEFT, RIGHT, STATES, COMMANDS])
-def test_what_lies_before_or_after_the_other_topics_is_left_out_and_nothing_else(
-    topic: str, tmp_path: Path, robot: RobotModel
-) -> None:
+def test_alignment_uses_common_interval(topic: str, tmp_path: Path, robot: RobotModel) -> None:
     demo = DEMO.without(WRIST, slice(1, None, 2))  # so the wrist gives the moments
     third = len(DEMO.times[topic]) // 3
     demo = demo.without(topic, slice(0, third)).without(topic, slice(-third, None))
@@ -242,7 +238,7 @@ def test_lost_messages_are_named_by_the_last_one_before_them(topic: str, tmp_pat
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_one_lost_image_has_another_stand_in_and_moments_stay(topic: str, tmp_path: Path, robot: RobotModel) -> None:
+def test_lost_image_is_replaced_by_neighbour(topic: str, tmp_path: Path, robot: RobotModel) -> None:
     whole = Episode.load(DEMO.write(tmp_path / "whole"), robot)
     n = len(DEMO.times[topic]) // 2
     episode = Episode.load(DEMO.without(topic, n).write(tmp_path / "demo"), robot)
@@ -328,7 +324,7 @@ def _cut(image: Any) -> Any:
         (RIGHT, lambda image: replace(image, data=np.zeros(0, np.uint8)), "0 bytes"),
     ],
 )
-def test_an_image_that_cannot_be_decoded_or_changes_its_size_is_named_when_it_is_looked_at(
+def test_invalid_image_is_error_on_access(
     topic: str, change: Callable[[Any], Any], what: str, tmp_path: Path, robot: RobotModel
 ) -> None:
     image = change(DEMO.messages[topic][20])
@@ -346,7 +342,7 @@ def test_a_demo_of_two_moments_is_too_short(tmp_path: Path, robot: RobotModel) -
     refused(demo, tmp_path / "apart", robot, None, None, "moments have images, joints and a command")
 
 
-def test_an_empty_bag_and_one_without_cameras_say_so(tmp_path: Path, robot: RobotModel) -> None:
+def test_empty_bag_and_bag_without_cameras_are_errors(tmp_path: Path, robot: RobotModel) -> None:
     refused(Demo({}, {}), tmp_path / "empty", robot, None, None, "empty")
     blind = replace(DEMO, messages={t: m for t, m in DEMO.messages.items() if t not in TOPICS})
     refused(blind, tmp_path / "blind", robot, "/cameras/VIEW/color/image_raw", None, "no camera")

@@ -25,7 +25,7 @@ def rng(seed: int) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_the_picture_stays_recognisable_and_the_original_untouched(setting: str) -> None:
+def test_augmentation_keeps_original(setting: str) -> None:
     augment, image = SETTINGS[setting], picture()
     before, changed = image.copy(), 0
     for seed in range(30):
@@ -80,7 +80,7 @@ def test_the_papers_elastic_transform_is_as_strong_and_smooth_as_the_released_on
         assert correlations[0] == pytest.approx(correlations[1], abs=0.15)
 
 
-def test_elastic_shifts_and_smooths_by_what_is_asked_for() -> None:
+def test_elastic_shift_and_smoothness() -> None:
     for amount, smoothness in ((0.5, 2.0), (1.5, 6.0)):
         field = displacement(Elastic((amount, amount), (smoothness, smoothness)), 3, 128)[:, 15:-15, 15:-15]
         assert field.std() == pytest.approx(amount, rel=0.25)
@@ -89,7 +89,7 @@ def test_elastic_shifts_and_smooths_by_what_is_asked_for() -> None:
         assert near > 0.8 and abs(far) < 0.35
 
 
-def test_colour_jitter_spreads_as_asked_and_keeps_greys_grey() -> None:
+def test_colour_jitter_ranges() -> None:
     ramp = np.tile(np.linspace(60, 160, 64).astype(np.uint8), (64, 1))
     grey = np.stack([ramp] * 3, axis=-1)
     brightness, contrast, hue = [], [], []
@@ -109,7 +109,7 @@ def test_colour_jitter_spreads_as_asked_and_keeps_greys_grey() -> None:
     assert 0.5 - 0.02 <= min(paler) < 0.6 and 1.4 < max(paler) <= 1.5 + 0.02
 
 
-def test_a_colour_cast_moves_each_channel_by_its_own_line() -> None:
+def test_colour_cast_is_linear_per_channel() -> None:
     levels = np.arange(100, 140, dtype=np.uint8)
     image = np.stack([np.tile(levels, (4, 1))] * 3, axis=-1)
     gains, offsets = [], []
@@ -140,7 +140,7 @@ def test_blur_is_gaussian() -> None:
     assert np.abs(Blur((1.5, 1.5))(rng(0), image) - expected).max() < 2
 
 
-def test_noise_is_as_strong_and_as_coarse_as_asked() -> None:
+def test_noise_deviation_and_grain() -> None:
     grey = np.full((128, 128, 3), 128, np.uint8)
     fine = Noise((5.0, 5.0))(rng(0), grey).astype(float) - 128
     assert fine.std() == pytest.approx(5, rel=0.05) and abs(fine.mean()) < 0.2

@@ -119,14 +119,14 @@ def chunk_ends(whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> list[t
     return ends
 
 
-def test_what_is_recorded_is_read_back_to_the_byte(tmp_path: Path) -> None:
+def test_recording_round_trip_is_exact(tmp_path: Path) -> None:
     folder = record(tmp_path / "bag", messages())
     assert read(folder) == messages()
     assert sorted(path.name for path in folder.iterdir()) == ["bag.mcap", METADATA]
     assert not list((tmp_path / PARTIAL).iterdir())
 
 
-def test_the_mcap_library_reads_it_by_its_index_and_checks_every_sum(tmp_path: Path) -> None:
+def test_mcap_library_reads_recording(tmp_path: Path) -> None:
     with open(mcap_of(record(tmp_path / "bag", messages())), "rb") as file:
         reader = make_reader(file, validate_crcs=True)
         assert isinstance(reader, SeekingReader) and reader.get_header().profile == "ros2"
@@ -232,7 +232,7 @@ def test_misuse_is_one_line_and_ends_nothing(tmp_path: Path) -> None:
     assert len(read(tmp_path / "bag")) == 1, "a finished bag is never removed"
 
 
-def test_an_empty_recording_is_a_whole_bag(tmp_path: Path) -> None:
+def test_empty_recording_is_complete(tmp_path: Path) -> None:
     with BagRecorder(tmp_path / "bag", reserve_bytes=0):
         pass
     assert read(tmp_path / "bag") == [] and information(tmp_path / "bag")["message_count"] == 0
@@ -332,7 +332,7 @@ def test_a_write_that_fails_ends_the_recording_and_what_was_written_can_be_repai
     assert _numbers(tmp_path / "bag") == list(range(found.messages))
 
 
-def test_the_reserve_ends_a_recording_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reserve_completes_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 10**9
     usage = type("Usage", (), {"free": property(lambda self: free)})()
     monkeypatch.setattr(recording.shutil, "disk_usage", lambda folder: usage)
@@ -365,7 +365,7 @@ def test_two_recorders_never_share_a_folder(tmp_path: Path) -> None:
         BagRecorder(tmp_path / "bag", replace=True)
 
 
-def test_what_a_killed_recording_left_is_not_overwritten(tmp_path: Path) -> None:
+def test_unfinished_recording_is_not_overwritten(tmp_path: Path) -> None:
     left = BagRecorder(tmp_path / "bag", reserve_bytes=0)
     left.add_topic("/a", STRING)
     left.write("/a", text("0 "), START)
@@ -422,7 +422,7 @@ def test_only_an_unfinished_recording_of_its_own_kind_is_removed(tmp_path: Path)
     assert mcap_of(person.partial).read_bytes() == before and link.is_symlink()
 
 
-def test_discarding_leaves_what_others_put_beside(tmp_path: Path) -> None:
+def test_discard_keeps_other_files(tmp_path: Path) -> None:
     recorder = BagRecorder(tmp_path / "bag", reserve_bytes=0)
     mine = recorder.partial / "notes.txt"
     mine.write_text("mine")
@@ -532,9 +532,7 @@ def test_a_damaged_chunk_costs_its_own_messages_only(
     assert mcap_of(repaired.folder).with_suffix(".mcap.torn").read_bytes() == damaged, "the original stays"
 
 
-def test_what_follows_a_whole_file_is_not_lost(
-    whole: bytes, unfinished: Callable[[bytes], Path], tmp_path: Path
-) -> None:
+def test_data_after_complete_file_is_kept(whole: bytes, unfinished: Callable[[bytes], Path], tmp_path: Path) -> None:
     repaired = mend(unfinished(whole + whole))
     assert repaired.bytes_cut == len(whole) and len(repaired.notes) == 1 and read(repaired.folder) == messages()
     aside = mcap_of(repaired.folder).with_suffix(".mcap.torn")
@@ -546,7 +544,7 @@ def test_what_follows_a_whole_file_is_not_lost(
 
 
 @pytest.mark.parametrize("words", [b"history", b"topic_type_hash", b"JointState", b"/silent", b"ros2msg"])
-def test_a_damaged_index_is_made_anew(whole: bytes, unfinished: Callable[[bytes], Path], words: bytes) -> None:
+def test_damaged_index_is_rebuilt(whole: bytes, unfinished: Callable[[bytes], Path], words: bytes) -> None:
     damaged = bytearray(whole)
     damaged[whole.rindex(words)] ^= 1
     repaired = mend(unfinished(bytes(damaged)))
@@ -569,7 +567,7 @@ def test_compressed_chunks_are_repaired_and_stay_compressed(
     assert compression.encode() in mcap_of(repaired.folder).read_bytes()
 
 
-def test_a_damaged_header_is_made_anew(whole: bytes, unfinished: Callable[[bytes], Path]) -> None:
+def test_damaged_header_is_rebuilt(whole: bytes, unfinished: Callable[[bytes], Path]) -> None:
     damaged = bytearray(whole)
     damaged[whole.index(b"ros2")] ^= 1
     repaired = mend(unfinished(bytes(damaged)))
@@ -589,7 +587,7 @@ def test_messages_outside_chunks_are_kept(tmp_path: Path, unfinished: Callable[[
     assert kept == messages()[:-1]
 
 
-def test_missing_or_wrong_metadata_is_written_anew_beside_an_untouched_file(tmp_path: Path) -> None:
+def test_invalid_metadata_is_rewritten(tmp_path: Path) -> None:
     folder = record(tmp_path / "bag", messages())
     healthy, file = information(folder), mcap_of(folder)
     before = file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_ino
@@ -605,7 +603,7 @@ def test_missing_or_wrong_metadata_is_written_anew_beside_an_untouched_file(tmp_
         assert read(folder) == messages()
 
 
-def test_a_healthy_bag_is_left_alone_and_one_without_a_name_gets_it(tmp_path: Path) -> None:
+def test_healthy_bag_is_unchanged(tmp_path: Path) -> None:
     folder = record(tmp_path / "bag", messages())
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     stamp = folder.stat().st_mtime_ns
@@ -649,7 +647,7 @@ def test_an_interrupted_repair_loses_nothing_and_can_be_run_again(
     assert read(repaired.folder) == messages()[: chunk_ends[-1][1]]
 
 
-def test_what_cannot_be_repaired_is_one_line(tmp_path: Path, unfinished: Callable[[bytes], Path], whole: bytes) -> None:
+def test_failed_repair_is_one_line_error(tmp_path: Path, unfinished: Callable[[bytes], Path], whole: bytes) -> None:
     with pytest.raises(GenimaError, match="no bag .*none"):
         mend(tmp_path / "none")
     folder = unfinished(b"")
@@ -714,7 +712,7 @@ def test_a_killed_recording_loses_the_last_second_at_most(tmp_path: Path) -> Non
         assert not lost or times[-1] - lost[0] <= 1_000_000_000
 
 
-def test_the_command_mends_all_that_was_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repair_command_repairs_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         recorder = BagRecorder(tmp_path / name, reserve_bytes=0)
         recorder.add_topic("/task", "std_msgs/msg/String")

@@ -191,7 +191,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_topic_that_nobody_needs_ends_nothing_and_is_copied_as_it_is(
+def test_unused_unreadable_topic_is_copied(
     name: str, content: Content, tmp_path: Path, robot: RobotModel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     odd = content.with_topic(ODD[name])
@@ -215,7 +215,7 @@ def test_a_topic_that_nobody_needs_ends_nothing_and_is_copied_as_it_is(
     assert repair(folder).messages[ODD[name].name] == 1 and repair(folder).healthy
 
 
-def test_a_needed_topic_that_is_not_understood_says_so(content: Content, tmp_path: Path, robot: RobotModel) -> None:
+def test_required_unreadable_topic_is_error(content: Content, tmp_path: Path, robot: RobotModel) -> None:
     states = content.topics[STATES]
     for definition in (b"float64[] position", b"string[] name\n"):
         other = Content.with_topic(content, states._replace(definition=definition))
@@ -351,7 +351,7 @@ PROMISES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("name", PROMISES)
-def test_a_bag_is_what_its_metadata_promise_and_a_repair_mends_them(name: str, demo: Path, content: Content) -> None:
+def test_bag_must_match_metadata_and_repair_fixes_it(name: str, demo: Path, content: Content) -> None:
     edit(demo, PROMISES[name])
     before = (demo / "demo.mcap").read_bytes()
     for read in (EpisodeIndex.of, lambda folder: Episode.load(folder, RobotModel.load("panda"))):
@@ -451,7 +451,7 @@ def test_files_of_several_bags_in_one_folder_are_not_joined(content: Content, tm
         repair(folder)
 
 
-def test_a_bag_that_another_recorder_writes_is_left_alone(content: Content, tmp_path: Path) -> None:
+def test_bag_being_written_is_rejected(content: Content, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     folder.mkdir()
     with open(folder / "demo_0.mcap", "wb") as file:
@@ -512,7 +512,7 @@ def everything(folder: Path, robot: RobotModel) -> Iterator[Callable[[], object]
 
 
 @pytest.mark.parametrize("what", ["chunk", "count", "length", "sequence", "time", "stamp"])
-def test_lying_sizes_and_times_are_one_line_in_no_time(
+def test_wrong_sizes_and_times_are_one_line_errors(
     what: str, content: Content, tmp_path: Path, robot: RobotModel
 ) -> None:
     data = bytearray(content.mcap(chunk=10**7, compression="ZSTD" if what == "chunk" else "NONE", enable_crcs=False))
@@ -564,7 +564,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(content: Content, t
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000
 
 
-def test_stamps_a_day_apart_are_told_and_take_no_memory(tmp_path: Path, robot: RobotModel) -> None:
+def test_stamps_a_day_apart_are_errors(tmp_path: Path, robot: RobotModel) -> None:
     folder = SHORT.changed(STATES, slice(3, 4), stamped(-1.7e9)).write(tmp_path / "demo")
     with pytest.raises(EpisodeError, match="more than a day apart") as caught:
         EpisodeIndex.of(folder)
@@ -619,7 +619,7 @@ def test_mutated_metadata_end_in_one_line(tmp_path: Path, robot: RobotModel) -> 
     assert not repair(folder).healthy
 
 
-def test_a_view_that_is_a_database_s_trick_is_not_read(content: Content, tmp_path: Path) -> None:
+def test_database_views_are_not_read(content: Content, tmp_path: Path) -> None:
     folder = content.sqlite(tmp_path / "demo")
     database = sqlite3.connect(folder / "demo_0.db3")
     database.executescript("""
@@ -632,9 +632,7 @@ def test_a_view_that_is_a_database_s_trick_is_not_read(content: Content, tmp_pat
         EpisodeIndex.of(folder)
 
 
-def test_what_a_demo_says_never_reaches_the_terminal_as_codes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_escape_codes_of_demo_are_printable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     red = "\x1b[31mred\x07\x9b2J"
     said = {
         **CLEAN.said,

@@ -127,7 +127,7 @@ def test_a_perturbed_chunk_leads_smoothly_from_the_displaced_start_to_the_displa
         assert np.all(np.diff((shift - start) @ (end - start)) >= -1e-6)
 
 
-def test_the_drawing_shows_the_displaced_target_seen_from_the_displaced_arm(
+def test_perturbed_sample_renders_displaced_target(
     make: Make, moments: TargetSamples, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
     plain, perturbed = make(), make(SMALL, backgrounds=grey)
@@ -144,7 +144,7 @@ def test_the_drawing_shows_the_displaced_target_seen_from_the_displaced_arm(
             assert (expected != 90).any(), view
 
 
-def test_views_disagree_by_as_much_as_is_asked_for(make: Make) -> None:
+def test_views_are_perturbed_separately(make: Make) -> None:
     """Each view's spheres are displaced on their own: the images differ though joints and actions do not."""
     exact, apart = (make(replace(SMALL, view=view), backgrounds=grey) for view in (0.0, 0.1))
     one, other = exact[SampleIndex(30, 4)], apart[SampleIndex(30, 4)]
@@ -191,9 +191,7 @@ AUGMENTATIONS = [Augmentation.small(), Augmentation.paper()]
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_a_sample_follows_from_seed_and_number_whoever_makes_it_and_in_whatever_order(
-    make: Make, augmentation: Augmentation
-) -> None:
+def test_sample_depends_on_seed_and_number_only(make: Make, augmentation: Augmentation) -> None:
     visits = [SampleIndex(3, 0), SampleIndex(50, 1), SampleIndex(3, 2), SampleIndex(7, 3)]
     a, b, c = (make(Perturbation(), augmentation, seed) for seed in (1, 1, 2))
     first = [a[visit] for visit in visits]

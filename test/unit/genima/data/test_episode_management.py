@@ -51,9 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str], words: str, *arguments: object) 
     assert words in error and "\n" not in error, error
 
 
-def test_demos_are_judged_and_a_judgement_is_undone(
-    demos: Path, tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_judge_and_undo(demos: Path, tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(demos / "b")
     assert run("list", demos) == 0 and "3 not judged" in capsys.readouterr().out
     assert run("judge", demos / "a", demos / "b", "--success") == 0 and run("judge", demos / "b", "--failure") == 0
@@ -93,9 +91,7 @@ def test_a_robot_model_that_cannot_be_found_is_one_line_with_a_remedy(
     refused(capsys, "in config/robots: none; name its cell with --cell", "replay", other, "--sim")
 
 
-def test_the_robot_is_the_one_that_a_demo_holds(
-    tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_robot_of_demo(tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]) -> None:
     mine = replace(robot, name="mine", arm="panda", velocity_max=robot.velocity_max / 2)
     model = text(yaml.safe_dump(mine.to_dict()))
     held = SHORT.but("/robot_model", [BagEntry(model, 0.0)]).write(tmp_path / "demos" / "held")
@@ -110,7 +106,7 @@ def test_the_robot_is_the_one_that_a_demo_holds(
         require_episode_robot(held, RobotModel.load("fr3"))
 
 
-def test_deleted_demos_lie_in_the_trash_and_come_back(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deleted_demos_are_restored(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(demos)
     refused(capsys, "--yes", "delete", demos / "a")
     assert names(demos) == ["a", "b", "c"]
@@ -163,7 +159,7 @@ def test_demos_are_renamed_by_a_scheme_and_nothing_is_replaced(demos: Path, caps
     assert contents(demos) == before
 
 
-def test_names_may_go_round(demos: Path) -> None:
+def test_cyclic_renames(demos: Path) -> None:
     from genima.data.episodes import management as manage
 
     (demos / "a" / "judgement.yaml").write_text("success: true\n")
@@ -190,9 +186,7 @@ def test_folders_are_merged_and_nothing_is_replaced(
     assert names(tmp_path / "moved") == ["a"] and not (tmp_path / "others" / "a").exists()
 
 
-def test_what_is_being_recorded_is_left_alone_and_the_others_are_not(
-    demos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demos_being_recorded_are_skipped(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with BagRecorder(demos / "live", reserve_bytes=0) as recorder:
         recorder.add_topic("/task", "std_msgs/msg/String")
         assert names(demos) == ["a", "b", "c"]
@@ -208,7 +202,7 @@ def test_what_is_being_recorded_is_left_alone_and_the_others_are_not(
     assert names(demos) == ["b", "live", "renamed"]
 
 
-def test_reports_and_pictures_replace_only_their_like(
+def test_reports_and_pictures_replace_only_their_kind(
     demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme, report, picture = tmp_path / "README.md", tmp_path / "found.json", tmp_path / "a.png"

@@ -338,7 +338,7 @@ def with_others(demo: Demo) -> Demo:
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.25, 1.0])
-def test_trimming_leaves_motion_and_what_lasts_to_the_byte(keep: float, tmp_path: Path, robot: RobotModel) -> None:
+def test_trimming_keeps_motion_and_latched_topics(keep: float, tmp_path: Path, robot: RobotModel) -> None:
     folder = with_others(RESTING).write(tmp_path / "demo")
     before = stored(folder)
     cut_begin, cut_end, left = trim.trim(folder, tmp_path / "out" / "demo", robot, keep)
@@ -375,7 +375,7 @@ def test_a_trimmed_demo_is_a_demo_without_faults(tmp_path: Path, robot: RobotMod
     assert again.cut_begin < 0.05 and again.cut_end < 0.05
 
 
-def test_trimming_keeps_originals_and_copies_and_goes_on_after_an_interruption(
+def test_trimming_resumes_after_interruption(
     tmp_path: Path, robot: RobotModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demos, out = tmp_path / "demos", tmp_path / "out"

@@ -74,7 +74,7 @@ def test_joints_commands_and_stamps_come_back_exactly(written: Path, robot: Robo
     np.testing.assert_array_equal(episode.command_gripper, [command.gripper for command in TRUTH.commands])
 
 
-def test_images_come_back_but_for_jpeg_and_in_the_same_colours(written: Path, robot: RobotModel) -> None:
+def test_image_round_trip_with_jpeg(written: Path, robot: RobotModel) -> None:
     episode = Episode.load(written, robot)
     assert set(episode.views) == set(VIEWS)
     for t in range(STEPS):
@@ -84,7 +84,7 @@ def test_images_come_back_but_for_jpeg_and_in_the_same_colours(written: Path, ro
             assert np.abs(image.astype(int) - TRUTH.images[t][view]).mean() < 2.5
 
 
-def test_it_holds_its_cameras_calibrations(written: Path, cameras: Mapping[str, Camera]) -> None:
+def test_episode_has_calibrations(written: Path, cameras: Mapping[str, Camera]) -> None:
     """As the recorder's demos do."""
     found = EpisodeCameras.of(written).calibrated
     assert set(found) == set(VIEWS)
@@ -93,13 +93,11 @@ def test_it_holds_its_cameras_calibrations(written: Path, cameras: Mapping[str, 
         assert replace(camera, T_parent_camera=cameras[view].T_parent_camera) == cameras[view]
 
 
-def test_failures_are_told_from_successes(tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_success_round_trip(tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     assert not Episode.load(write(tmp_path / "failed", robot, cameras, success=False), robot).success
 
 
-def test_stock_tools_open_it_as_an_mcap_bag_with_its_own_message_definitions(
-    written: Path, robot: RobotModel, cameras: Mapping[str, Camera]
-) -> None:
+def test_stock_tools_open_episode(written: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     metadata = yaml.safe_load((written / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     assert metadata["storage_identifier"] == "mcap"
     assert metadata["relative_file_paths"] == [file.name for file in written.glob("*.mcap")]
@@ -150,9 +148,7 @@ def rewrite(source: Path, folder: Path, without: str = "none", delay: Callable[[
     return folder
 
 
-def test_time_is_that_of_the_headers_and_not_that_of_the_recorder(
-    written: Path, tmp_path: Path, robot: RobotModel
-) -> None:
+def test_times_are_header_stamps(written: Path, tmp_path: Path, robot: RobotModel) -> None:
     late = rewrite(written, tmp_path / "late", delay=lambda i: 300_000_000 + (i * 7919) % 1_000_000)
     np.testing.assert_array_equal(Episode.load(late, robot).stamps, Episode.load(written, robot).stamps)
 

@@ -197,7 +197,7 @@ def test_demos_are_not_written_into_the_dataset_nor_to_an_empty_path(
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])
-def test_a_calibration_that_nobody_gave_is_unknown_shown_and_refused_where_it_is_needed(
+def test_images_without_calibration_stay_uncalibrated(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset, out = write_dataset(tmp_path / "theirs", kind=kind), tmp_path / "demos"
@@ -219,9 +219,7 @@ def test_a_calibration_that_nobody_gave_is_unknown_shown_and_refused_where_it_is
     assert "unknown of front" in capsys.readouterr().out
 
 
-def test_a_calibration_that_was_given_is_written_for_images_of_its_shape_only(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_given_calibration_requires_equal_aspect_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = write_dataset(tmp_path / "theirs")
     line = refused(capsys, "import", dataset, "--out", tmp_path / "demos", "--cameras", "sim")
     assert "camera front: images do not fit its calibration (32x24, 256x256)" in line, "never stretched"
@@ -232,9 +230,7 @@ def test_a_calibration_that_was_given_is_written_for_images_of_its_shape_only(
     assert written.is_close(camera.scale(32, 24))
 
 
-def test_the_range_of_a_gripper_that_only_its_owner_knows_is_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_gripper_range_must_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info = description()
     for name in ("observation.state", "action"):
         info["features"][name]["names"] = [*ROBOT.joint_names, "gripper"]
@@ -298,7 +294,7 @@ def test_tasks_are_found_in_every_form_that_the_format_has_had(tmp_path: Path, t
         {"task": ["x"]},
     ],
 )
-def test_tables_of_tasks_that_say_no_task_are_refused(tmp_path: Path, table: dict[str, Any]) -> None:
+def test_invalid_task_tables_are_rejected(tmp_path: Path, table: dict[str, Any]) -> None:
     dataset = write_dataset(tmp_path / "theirs")
     write_table(dataset / "meta/tasks.parquet", table)
     with pytest.raises(GenimaError, match="tasks"):
@@ -397,9 +393,7 @@ def test_episodes_may_have_gaps_between_their_numbers(tmp_path: Path) -> None:
     assert len(Episode.load(tmp_path / "demo", ROBOT)) == FRAMES
 
 
-def test_depth_images_are_left_out_with_a_word_and_refused_as_a_view(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_depth_images_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info, data = description(), frames()
     depth = cv2.imencode(".png", np.full((24, 32), 900, np.uint16))[1].tobytes()
     data["observation.images.depth"] = [{"bytes": depth, "path": None}] * (2 * FRAMES)
@@ -471,7 +465,7 @@ def test_a_video_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
         "{video_key}", "{episode_index}", "{chunk_index.__class__.__mro__}", "/", ".", "..",
     ],
 )  # fmt: skip
-def test_paths_stay_in_the_dataset_and_are_no_programs(tmp_path: Path, path: Any) -> None:
+def test_paths_stay_in_dataset(tmp_path: Path, path: Any) -> None:
     for key in ("data_path", "video_path"):
         dataset = write_dataset(tmp_path / key, description("video") | {key: path}, kind="video")
         try:

@@ -321,7 +321,7 @@ def test_readers_that_count_find_every_frame_of_a_jittered_video(
         assert images[found - begin] == t and abs(file[found] / 1e6 - time) < 2e-6
 
 
-def test_frames_that_stray_too_far_are_counted() -> None:
+def test_frames_with_large_jitter_are_counted() -> None:
     times = np.arange(60) / FPS
     times[[10, 30]] += 0.3 / FPS
     times[20] -= 0.3 / FPS
@@ -412,7 +412,7 @@ def test_nothing_remains_of_an_episode_that_fails_half_way(
         check_equal(Episode.load(tmp_path / str(index), robot), truth)
 
 
-def test_demos_that_do_not_go_together_are_named(
+def test_inconsistent_demos_are_errors(
     episodes: list[Episode], tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
 ) -> None:
     others = {

@@ -60,13 +60,13 @@ def test_a_chunk_ends_at_its_target_and_keeps_what_a_chunk_may_use_of_the_arms_l
     assert speed[:, 0].max() < 0.1 and speed[:, -1].max() < 0.1  # rad/s; from rest to rest
 
 
-def test_short_ways_and_long_ones_are_both_common(moments: TargetSamples) -> None:
+def test_reach_samples_have_short_and_long_motions(moments: TargetSamples) -> None:
     way = np.abs(moments.target - moments.positions).max(axis=1)
     shares, _ = np.histogram(way / way.max(), bins=4, range=(0, 1))
     assert shares.min() > 0.05 * COUNT
 
 
-def test_they_cover_far_more_than_the_demos_do(moments: TargetSamples, robot: RobotModel) -> None:
+def test_reach_samples_cover_workspace(moments: TargetSamples, robot: RobotModel) -> None:
     demos = checkpoint.read(paths.shared("models", "tiny", "controller"), checkpoint.CONTROLLER)[1]["joint_deviation"]
     assert np.all(joint_statistics(moments).deviation > 1.5 * np.array(demos))
     reached = (moments.positions - robot.position_min) / (robot.position_max - robot.position_min)
@@ -85,7 +85,7 @@ def test_gripper_and_instructions_are_of_all_kinds(moments: TargetSamples, robot
     assert reach_samples(robot, K, PERIOD, 50, 0, given).instructions == given
 
 
-def test_they_follow_their_seed(moments: TargetSamples, robot: RobotModel) -> None:
+def test_reach_samples_follow_seed(moments: TargetSamples, robot: RobotModel) -> None:
     again, other = (reach_samples(robot, K, PERIOD, COUNT, seed) for seed in (3, 4))
     for field in fields(TargetSamples):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(moments, field.name))

@@ -204,9 +204,7 @@ def test_too_few_demos_to_hold_one_out_are_refused(targets: TargetDataset) -> No
 # Interruptions and several machines
 
 
-def test_what_a_killed_run_left_is_kept_and_the_rest_made_as_if_nothing_had_happened(
-    short_demos: Path, short_targets: Path, tmp_path: Path
-) -> None:
+def test_interrupted_rendering_resumes(short_demos: Path, short_targets: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "genima_cli", "render", "--demos", str(short_demos), "--out", str(out)]
     command += ["--view-size", str(SIZE), "--episodes-per-shard", "2", "--virtual", "--processes", "1"]
@@ -228,9 +226,7 @@ def test_what_a_killed_run_left_is_kept_and_the_rest_made_as_if_nothing_had_happ
     assert len(TargetDataset.load(out, verify=True)) == 24
 
 
-def test_machines_that_share_the_work_make_what_one_would(
-    short_demos: Path, short_targets: Path, tmp_path: Path
-) -> None:
+def test_rendering_on_several_machines_is_identical(short_demos: Path, short_targets: Path, tmp_path: Path) -> None:
     plan = plan_for(short_demos, virtual=True)
     first = render(plan, tmp_path, 1, rank=0, machines=2)
     assert first.missing == 1 and not (tmp_path / MANIFEST).exists()
@@ -398,7 +394,7 @@ def test_a_half_shard_or_another_dataset_in_the_folder_is_refused(short_demos: P
         render(plan_for(short_demos), short_targets, 1)  # without the virtual view
 
 
-def test_folders_with_anything_else_are_left_as_they_are(short_demos: Path, tmp_path: Path) -> None:
+def test_folders_with_other_files_are_rejected(short_demos: Path, tmp_path: Path) -> None:
     plan = plan_for(short_demos)
     for name, content in (("thesis.txt", "mine"), (MANIFEST, '{"mine": 1}'), (MANIFEST, "[]"), (MANIFEST, "{")):
         out = tmp_path / f"{name}-{len(content)}"
@@ -435,9 +431,7 @@ def test_demos_without_a_calibration_are_refused_or_left_out(
     assert summary.episodes == 1
 
 
-def test_a_demo_recorded_anew_under_its_old_name_is_not_taken_for_the_old_one(
-    robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
-) -> None:
+def test_recorded_again_demo_is_another_demo(robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path) -> None:
     write_demo(tmp_path / "demo-0", robot, cameras)
     before = plan_for(tmp_path).fingerprint()
     assert plan_for(tmp_path).fingerprint() == before
@@ -476,7 +470,7 @@ def test_faulty_demos_are_skipped_and_counted_or_refused(
     assert not (tmp_path / "refused" / MANIFEST).exists()
 
 
-def test_demos_that_nobody_judged_are_taken_when_asked_for(
+def test_unjudged_demos_are_rendered_on_request(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
 ) -> None:
     for i, success in enumerate((True, None, False)):
@@ -487,7 +481,7 @@ def test_demos_that_nobody_judged_are_taken_when_asked_for(
     assert (summary.episodes, dict(summary.skipped)) == (2, {"demo-2": "not successful"})
 
 
-def test_demos_of_another_rate_or_none_that_are_left_are_refused(short_demos: Path, tmp_path: Path) -> None:
+def test_demos_of_another_rate_are_rejected(short_demos: Path, tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="no usable demo.*recorded at 20 Hz, the dataset has 30 Hz"):
         render(plan_for(short_demos, rate=30.0), tmp_path, 1)
 
@@ -517,7 +511,9 @@ def test_defaults_are_those_of_the_modules_that_are_imported_later() -> None:
         (["--appearance", "no_such.yaml"], "no_such.yaml does not exist"),
     ],
 )
-def test_bad_arguments_are_one_clear_line(short_demos: Path, tmp_path: Path, arguments: list[str], line: str) -> None:
+def test_invalid_arguments_are_one_line_errors(
+    short_demos: Path, tmp_path: Path, arguments: list[str], line: str
+) -> None:
     where = ["--demos", str(short_demos)] if "--demos" not in arguments else []
     with pytest.raises(GenimaError, match=line) as caught:
         render_command([*where, *arguments, "--out", str(tmp_path)])
@@ -549,7 +545,7 @@ def test_the_robot_is_that_of_the_demos(
         render_command(command)
 
 
-def test_a_look_is_named_stored_with_the_dataset_and_drawn(short_demos: Path, tmp_path: Path) -> None:
+def test_appearance_is_stored_with_dataset(short_demos: Path, tmp_path: Path) -> None:
     out, demo = tmp_path / "targets", next(iter(sorted(short_demos.glob("demo-*"))))
     render_command(
         ["--demos", str(demo), "--view-size", "64", "--processes", "1", "--out", str(out)]
@@ -580,9 +576,7 @@ def test_observations_are_stored_without_loss_where_that_is_asked_for(
     assert plan_for(tmp_path / "demos").fingerprint() != plan_for(tmp_path / "demos", images="png").fingerprint()
 
 
-def test_a_sphere_at_a_frame_that_the_arm_lacks_is_refused_before_anything_is_drawn(
-    short_demos: Path, tmp_path: Path
-) -> None:
+def test_sphere_at_unknown_frame_is_rejected_before_rendering(short_demos: Path, tmp_path: Path) -> None:
     file = tmp_path / "far.yaml"
     file.write_text("spheres: [{name: elbow, frame: 9}]")
     with pytest.raises(GenimaError, match="sphere elbow: unknown frame (9); panda has frames 0 to 8"):

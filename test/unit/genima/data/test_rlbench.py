@@ -191,7 +191,7 @@ class Malice:
         return self._call
 
 
-def test_nothing_that_a_pickle_asks_for_is_run(tmp_path) -> None:
+def test_pickle_code_is_not_executed(tmp_path) -> None:
     trace, file = tmp_path / "trace", tmp_path / "low_dim_obs.pkl"
     acts = [
         Malice(os.system, f"touch {trace}"),
@@ -394,7 +394,7 @@ def test_two_episodes_of_one_name_are_not_taken_for_one(dataset, tmp_path) -> No
         cli.main(["import-rlbench", str(folder), "--out", str(tmp_path / "out")])
 
 
-def test_what_is_in_the_place_of_a_demo_is_left_alone(dataset, tmp_path) -> None:
+def test_other_folder_at_demo_path_is_rejected(dataset, tmp_path) -> None:
     mine = tmp_path / "out" / "open_box-variation0-episode0" / "thesis.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -491,7 +491,7 @@ def test_the_papers_tasks_and_rule() -> None:
     assert len(TASKS) == len(set(TASKS)) == 25 and EPISODES == evaluate.Evaluate("open_box").episodes == 50
 
 
-def test_without_rlbench_it_is_told_how_to_install_it() -> None:
+def test_missing_rlbench_error_has_installation() -> None:
     with pytest.raises(GenimaError, match="RLBench: cannot be imported .*pip install git") as told:
         RLBenchEnvironment((16, 16))
     assert "\n" not in str(told.value)

@@ -268,7 +268,7 @@ def test_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
         assert kernel.check_priority(robot).status is status
 
 
-def test_our_own_driver_needs_no_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_franka_arm_needs_no_real_time_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the README's line grants is enough for it; the processors' clock counts for every robot."""
     monkeypatch.setattr(kernel, "can_set_priority", lambda wanted: wanted <= 20)
     write(tmp_path, {"proc/version": PLAIN, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave"})
@@ -277,7 +277,7 @@ def test_our_own_driver_needs_no_loop(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert said[: len(statuses)] == statuses and said[3] is Status.WARN
 
 
-def test_to_ask_for_a_priority_leaves_this_thread_as_it_is() -> None:
+def test_priority_check_keeps_thread_priority() -> None:
     before = os.sched_getscheduler(0)
     kernel.can_set_priority(1)
     assert os.sched_getscheduler(0) == before
@@ -335,7 +335,7 @@ def test_round_trips_are_judged_by_a_millisecond() -> None:
     assert "0.10 ms" in network.check_round_trips([1e-4] * 100).found
 
 
-def test_the_way_to_this_machine_and_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_routes_to_this_machine_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network.find_card("127.0.0.1") == ("lo", True)
     monkeypatch.setattr(network, "_TRIES", 3)
     found = by_name(network.check_robot_link(Path("/sys"), "127.0.0.1"))
@@ -417,7 +417,7 @@ def test_profiles_are_understood(tmp_path: Path, size: int, builtin: str, more: 
     assert ros.read_profile(file) == read
 
 
-def test_our_own_profile_is_fine_and_needs_no_sockets(tmp_path: Path) -> None:
+def test_own_profile_needs_no_socket_buffers(tmp_path: Path) -> None:
     proc = write(tmp_path, {"sys/net/core/rmem_max": 212992, "sys/net/core/wmem_max": 212992})
     environment = {ros.PROFILE: str(paths.shared("config", "dds", "shared_memory.xml"))}
     found = by_name(ros.check_transport(environment, proc, tmp_path, robot=True))
@@ -530,7 +530,7 @@ def test_a_time_server_that_does_not_know_the_time_or_is_silent(time_server: Cal
     assert clock.check_other_clock("robot", lambda host: (-0.001, 0.001)).status is Status.OK
 
 
-def test_room_for_demos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_disk_space_for_demos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for free, status in ((100e9, Status.OK), (20e9, Status.WARN), (1e9, Status.FAIL)):
         monkeypatch.setattr(examination.shutil, "disk_usage", lambda place, free=free: SimpleNamespace(free=free))
         assert examination.disk_space(tmp_path / "not/yet/there").status is status
@@ -721,7 +721,7 @@ def test_python_versions() -> None:
     assert statuses == [Status.FAIL, Status.OK, Status.OK, Status.FAIL]
 
 
-def test_rendering_that_fails_says_why() -> None:
+def test_rendering_failure_has_reason() -> None:
     crash = installation.check_rendering(("/bin/sh", "-c", "echo 'Cannot find EGL' >&2; exit 1"))
     assert crash.status is Status.FAIL and "Cannot find EGL" in crash.found
     killed = installation.check_rendering(("/bin/sh", "-c", "kill -SEGV $$"))
@@ -747,7 +747,7 @@ def front(stream: TopicSamples, size: tuple[int, int] = (640, 480), encoding: st
     return finding
 
 
-def test_a_camera_as_it_should_be() -> None:
+def test_valid_camera_stream() -> None:
     finding = front(heard(30.0))
     assert finding.status is Status.OK
     assert finding.found == "30.0 Hz, jitter 0.0 ms (99%), 0 lost, 10 ms old (at most 10), 640x480 rgb8"
@@ -771,7 +771,7 @@ def test_a_camera_as_it_should_be() -> None:
         (heard(10.0), Status.FAIL, "30 Hz are expected"),
     ],
 )
-def test_cameras_that_are_not(stream: TopicSamples, status: Status, words: str) -> None:
+def test_invalid_camera_streams(stream: TopicSamples, status: Status, words: str) -> None:
     finding = front(stream)
     assert finding.status is status and words in finding.found
 
@@ -813,7 +813,7 @@ def test_joints(stream: TopicSamples, problem: str, status: Status, words: str) 
     assert finding.status is status and words in finding.found
 
 
-def test_who_commands_and_who_is_there() -> None:
+def test_command_publishers_and_nodes() -> None:
     guard, other = TopicPublisher("/command_guard", True), TopicPublisher("/b/command_guard", True)
     statuses = [streams.check_command_publishers(speakers).status for speakers in ([], [guard], [guard, other])]
     assert statuses == [Status.SKIPPED, Status.OK, Status.FAIL]
@@ -893,7 +893,7 @@ def test_franka_ros2s_controllers_need_their_packages(
     assert [each.status for each in found(where, cameras="")] == [Status.OK] * 3
 
 
-def test_a_driver_that_runs_elsewhere_is_not_looked_at() -> None:
+def test_remote_driver_is_skipped() -> None:
     found = list(drivers.check_drivers("multipanda", "suction", "", Path("/none"), no_library, "0.21.3", []))
     assert [each.status for each in found] == [Status.SKIPPED] * 2
     found = list(drivers.check_drivers("mine", "suction", "", Path("/none"), no_library, "0.21.3", []))
@@ -920,7 +920,7 @@ def test_the_command_prints_each_group_and_says_by_its_code_whether_something_fa
     assert " 0 fail, " in printed.splitlines()[-1]
 
 
-def test_the_command_goes_on_where_files_are_missing_or_wrong(
+def test_command_continues_after_missing_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installation, "check_rendering", lambda: ok("rendering (EGL)", "looked at elsewhere"))

@@ -101,7 +101,7 @@ def test_parameters_are_counted_as_the_loaded_networks_have_them(checkpoint_fold
             assert told[name] == f"{count / 1e6:.2f}", name
 
 
-def test_a_pair_tells_once_what_both_halves_share_and_what_each_is(checkpoint_folder: Path, spec: PolicySpec) -> None:
+def test_pair_report_has_common_and_own_rows(checkpoint_folder: Path, spec: PolicySpec) -> None:
     report = inspect(checkpoint_folder)
     assert "fit together" in report.sections[0].title and "not" not in report.sections[0].title
     shared = rows(report)
@@ -116,9 +116,7 @@ def test_a_pair_tells_once_what_both_halves_share_and_what_each_is(checkpoint_fo
     assert max(map(len, str(report).splitlines())) <= 120
 
 
-def test_halves_that_do_not_fit_are_told_with_the_field_in_which_they_differ(
-    checkpoint_folder: Path, copied: Callable[[Path], Path]
-) -> None:
+def test_inconsistent_pair_names_fields(checkpoint_folder: Path, copied: Callable[[Path], Path]) -> None:
     pair = copied(checkpoint_folder)
     file = pair / "controller" / "genima.json"
     data = json.loads(file.read_text())
@@ -129,7 +127,7 @@ def test_halves_that_do_not_fit_are_told_with_the_field_in_which_they_differ(
     assert rows(report, 1)["tile"].endswith("left_shoulder") and rows(report, 2)["tile"].endswith("virtual")
 
 
-def test_half_a_pair_is_told_as_far_as_it_is_there(checkpoint_folder: Path, copied: Callable[[Path], Path]) -> None:
+def test_half_pair_is_reported(checkpoint_folder: Path, copied: Callable[[Path], Path]) -> None:
     pair = copied(checkpoint_folder)
     (pair / "controller" / "genima.json").unlink()
     assert "other half has no checkpoint" in inspect(pair).sections[0].title
@@ -176,7 +174,7 @@ def training(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def test_a_training_tells_its_best_and_last_step_and_shows_the_drawings_of_the_best(training: Path) -> None:
+def test_training_report_has_best_and_last_step(training: Path) -> None:
     report = inspect(training)
     assert report.sections[0].title.endswith("controller/best: a controller")
     told = rows(report)
@@ -211,9 +209,7 @@ def test_the_sphere_sheet_shows_the_joints_where_the_cameras_see_them(
     assert share(sheet[:, :half], (255, 255, 0)) == 0 < share(sheet[:, half:], (255, 255, 0))
 
 
-def test_a_checkpoint_of_other_cameras_is_told_without_a_picture(
-    checkpoint_folder: Path, copied: Callable[[Path], Path]
-) -> None:
+def test_checkpoint_of_unknown_cameras_has_no_picture(checkpoint_folder: Path, copied: Callable[[Path], Path]) -> None:
     folder = copied(checkpoint_folder / "controller")
     file = folder / "genima.json"
     file.write_text(file.read_text().replace('"wrist"', '"upper_wrist"'))
@@ -243,9 +239,7 @@ def test_rendered_targets_are_counted_and_shown(targets: Path, spec: PolicySpec)
         assert least <= share(shown[: 2 * side], (132, 104, 240)) <= most  # the wrist's sphere
 
 
-def test_a_shard_that_is_not_what_it_was_is_found_by_its_checksum(
-    targets: Path, copied: Callable[[Path], Path]
-) -> None:
+def test_changed_shard_is_found_by_checksum(targets: Path, copied: Callable[[Path], Path]) -> None:
     folder = copied(targets)
     shard = sorted(folder.glob("*.parquet"))[1]
     data = bytearray(shard.read_bytes())
@@ -255,7 +249,7 @@ def test_a_shard_that_is_not_what_it_was_is_found_by_its_checksum(
         inspect(folder, verify=True)
 
 
-def test_demos_are_told_with_the_faults_of_each(
+def test_demos_report_has_faults(
     demos: Path, copied: Callable[[Path], Path], robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
     folder = copied(demos)
@@ -315,7 +309,7 @@ def test_the_command_prints_the_text_and_says_where_the_picture_is(
     assert main([*command, "sheet.png", "--overwrite"]) == 0
 
 
-def test_folders_of_others_are_survived(tmp_path: Path) -> None:
+def test_unknown_folders_are_reported(tmp_path: Path) -> None:
     """Links in circles and to nowhere, files where folders should be, huge files, names of anything."""
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
@@ -345,7 +339,7 @@ def test_folders_of_others_are_survived(tmp_path: Path) -> None:
             inspect(path)
 
 
-def test_texts_of_others_do_not_reach_the_terminal_as_codes(tmp_path: Path) -> None:
+def test_escape_codes_of_texts_are_printable(tmp_path: Path) -> None:
     report = Report([Section("a\x1b[31m", {"task\x07": "x\x1b]0;y\x07\nb\u202e"})], None)
     assert not set(str(report)) & set("\x1b\x07\u202e")
 

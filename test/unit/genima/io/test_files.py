@@ -92,7 +92,7 @@ def test_mutated_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
         require_clean(lambda: load_yaml(Scene, path, "scene"), data)
 
 
-def test_files_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+def test_files_are_utf8_in_any_locale(tmp_path: Path) -> None:
     path = tmp_path / "ü.yaml"
     path.write_bytes("# Käfig\na: ü\n".encode())
     script = "import sys; from genima.io.files import read_yaml, Path; print(ascii(read_yaml(Path(sys.argv[1]), 'x')))"
@@ -139,7 +139,7 @@ def write(path: Path, text: str, **options: bool) -> None:
         (folder / "ours").write_text(text)
 
 
-def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_output_is_atomic(tmp_path: Path) -> None:
     out = tmp_path / "a" / "out"
     with pytest.raises(KeyError), output_folder(out, "report") as folder:
         (folder / "half").write_text("")
@@ -169,7 +169,7 @@ def test_existing_output_is_replaced_only_with_overwrite_and_only_its_own_kind(t
     assert (other / "thesis.tex").read_text() == "years"
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
+def test_leftovers_of_killed_process_are_removed(tmp_path: Path) -> None:
     for name in (".out.abc.partial", ".out.mine.partial", "out.partial"):
         (tmp_path / name).mkdir()
     (tmp_path / ".out.lock").write_text(".out.abc.partial")  # as a killed process leaves it
@@ -191,7 +191,7 @@ def test_one_process_at_a_time_writes_an_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [".", "..", "/", "/proc/nothing/here"])
-def test_output_needs_a_place(path: str) -> None:
+def test_output_path_must_be_new(path: str) -> None:
     with pytest.raises(GenimaError):
         write(Path(path), "1", overwrite=True)
 

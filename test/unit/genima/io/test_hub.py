@@ -47,7 +47,7 @@ def test_a_folder_comes_first_then_the_cache_then_a_download(asked: list[str], t
         assert asked == expected
 
 
-def test_what_is_nowhere_is_named_in_one_line_with_what_to_do(asked: list[str], tmp_path: Path) -> None:
+def test_missing_model_is_one_line_error(asked: list[str], tmp_path: Path) -> None:
     def load(name: str, **_: Any) -> None:
         raise OSError("no such file\nsee there")
 
@@ -58,7 +58,7 @@ def test_what_is_nowhere_is_named_in_one_line_with_what_to_do(asked: list[str], 
         assert "\n" not in line and all(part in line for part in ("the part", name, reason, "or do without"))
 
 
-def test_fingerprints_tell_weights_apart() -> None:
+def test_fingerprints_distinguish_weights() -> None:
     torch.manual_seed(0)
     net, other = nn.Linear(3, 4), nn.Linear(3, 4)
     assert hub.fingerprint(net) != hub.fingerprint(other)

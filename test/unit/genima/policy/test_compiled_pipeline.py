@@ -101,7 +101,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
     [EXACT, ExecutionConfig(channels_last=False), ExecutionConfig(fused_attention=False), ExecutionConfig()],
     ids=["plain", "fused", "channels last", "both"],
 )
-def test_an_exact_plan_draws_what_the_agent_draws(whole: DiffusionAgent, plan: ExecutionConfig) -> None:
+def test_exact_config_matches_agent(whole: DiffusionAgent, plan: ExecutionConfig) -> None:
     shown = tiles(count=2)
     with torch.autocast("cpu", enabled=False):
         expected = reference(whole, shown)
@@ -119,7 +119,7 @@ def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS
         return agent.generate_tiles(shown, goals, seeded())
 
 
-def test_half_precision_is_off_by_its_noise(whole: DiffusionAgent) -> None:
+def test_half_precision_differs_by_rounding(whole: DiffusionAgent) -> None:
     shown = tiles(count=2)
     expected = reference(whole, shown)
     drawn = CompiledPipeline(copy.deepcopy(whole), configs=[ExecutionConfig(torch.bfloat16)]).generate_tiles(
@@ -128,7 +128,7 @@ def test_half_precision_is_off_by_its_noise(whole: DiffusionAgent) -> None:
     assert 25 < psnr(drawn, expected) < np.inf
 
 
-def test_the_networks_halves_are_the_whole(whole: DiffusionAgent) -> None:
+def test_network_halves_match_diffusers(whole: DiffusionAgent) -> None:
     unet, controlnet = whole.unet, whole.controlnet
     noisy = torch.randn(2, unet.config.in_channels, 8, 8, generator=seeded())
     prompts = whole.prompts([whole.spec.prompt(goal) for goal in GOALS])
@@ -156,7 +156,7 @@ def test_the_networks_halves_are_the_whole(whole: DiffusionAgent) -> None:
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_steps_as_numbers_are_the_schedulers(kind: Any, prediction: str, strength: float) -> None:
+def test_sampling_steps_match_scheduler(kind: Any, prediction: str, strength: float) -> None:
     if kind is EulerDiscreteScheduler and prediction == "sample":
         pytest.skip("diffusers' Euler scheduler has no such prediction")
     options = {"clip_sample": False} if kind is DDIMScheduler else {}
@@ -185,7 +185,7 @@ def test_steps_as_numbers_are_the_schedulers(kind: Any, prediction: str, strengt
 @pytest.mark.parametrize("kind", [EulerAncestralDiscreteScheduler, DDPMScheduler, LCMScheduler])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(("count", "strength"), [(1, 1.0), (5, 1.0), (10, 1.0), (10, 0.5)])
-def test_a_schedulers_own_noise_is_drawn_in_its_order(kind: Any, prediction: str, strength: float, count: int) -> None:
+def test_scheduler_noise_has_the_same_order(kind: Any, prediction: str, strength: float, count: int) -> None:
     options = {} if kind is EulerAncestralDiscreteScheduler else {"clip_sample": False}
     scheduler = kind(prediction_type=prediction, **({} if kind is LCMScheduler else SPACING), **options)
     steps = sampling_schedule(scheduler, count, strength)
@@ -209,7 +209,7 @@ def test_a_schedulers_own_noise_is_drawn_in_its_order(kind: Any, prediction: str
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_what_cannot_be_steps_as_numbers_is_refused() -> None:
+def test_unsupported_schedulers_are_rejected() -> None:
     multistep = (DPMSolverMultistepScheduler(), PNDMScheduler(), UniPCMultistepScheduler(), HeunDiscreteScheduler())
     for scheduler in (*multistep, DDIMScheduler(clip_sample=True)):
         with pytest.raises(GenimaError, match=f"{type(scheduler).__name__}.*; use "):
@@ -236,7 +236,7 @@ PIPELINES: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", PIPELINES)
 @pytest.mark.parametrize("steps", [1, 5, 10])
-def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySpec, kind: str, steps: int) -> None:
+def test_euler_ancestral_matches_diffusers(spec: PolicySpec, kind: str, steps: int) -> None:
     """An agent as ``train diffusion --base`` makes it, in use: Euler ancestral, in every kind that can be trained."""
     base = base_from_pipeline("random", random_base("tiny-xl" if "sdxl" in kind else "tiny"))
     conditioning: Any = "unet" if "unet" in kind else "controlnet"
@@ -272,7 +272,7 @@ def test_the_papers_scheduler_draws_what_diffusers_pipeline_draws(spec: PolicySp
         assert (pixels.int() - expected.int()).abs().max() <= 2, name
 
 
-def test_a_former_drawing_is_where_a_drawing_starts(tiny: DiffusionAgent) -> None:
+def test_partial_schedule_starts_from_previous_target(tiny: DiffusionAgent) -> None:
     engine = CompiledPipeline(copy.deepcopy(tiny), SamplingOptions(strength=0.25), [EXACT])
     shown, formers = tiles(), (tiles(1), tiles(2))
     fresh = engine.generate_tiles(shown, GOALS[:1], seeded())
@@ -282,7 +282,7 @@ def test_a_former_drawing_is_where_a_drawing_starts(tiny: DiffusionAgent) -> Non
     torch.testing.assert_close(again, warm[0])
 
 
-def test_the_controlnet_can_be_asked_every_other_step(tiny: DiffusionAgent) -> None:
+def test_controlnet_every_second_step(tiny: DiffusionAgent) -> None:
     counts = []
     for every in (1, 2, 3):
         agent = copy.deepcopy(tiny)
@@ -295,7 +295,7 @@ def test_the_controlnet_can_be_asked_every_other_step(tiny: DiffusionAgent) -> N
     assert counts == [4, 2, 2]
 
 
-def test_a_tiny_autoencoder_decodes_in_the_others_place(tiny: DiffusionAgent, tmp_path: Path) -> None:
+def test_tiny_decoder_replaces_decoder(tiny: DiffusionAgent, tmp_path: Path) -> None:
     torch.manual_seed(0)
     channels = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     decoder = AutoencoderTiny(**channels, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4)
@@ -337,7 +337,7 @@ def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
         ),
     ],
 )
-def test_a_plan_that_fails_gives_way_to_the_next(
+def test_failed_config_falls_back_to_next(
     tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     plan: ExecutionConfig, error: Exception, said: str,
 ) -> None:  # fmt: skip
@@ -352,9 +352,7 @@ def test_a_plan_that_fails_gives_way_to_the_next(
     assert engine.config == EXACT and said in caplog.text and caplog.text.count("\n") == 1
 
 
-def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
-    tiny: DiffusionAgent, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_overflow_falls_back_to_wider_precision(tiny: DiffusionAgent, caplog: pytest.LogCaptureFixture) -> None:
     agent = copy.deepcopy(tiny)
     agent.controlnet.conv_in.weight.data[0, 0, 0, 0] = 1e6  # more than float16 holds
     expected = CompiledPipeline(copy.deepcopy(agent), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
@@ -363,9 +361,7 @@ def test_numbers_beyond_half_precision_are_drawn_in_a_wider_one(
     assert engine.config == EXACT and "exceed the range of torch.float16" in caplog.text
 
 
-def test_what_a_plan_rounded_is_whole_again_for_the_next(
-    whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fallback_restores_exact_weights(whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights in half precision do not grow back."""
     expected = CompiledPipeline(copy.deepcopy(whole), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     real = DeviceNetworks._generate
@@ -382,7 +378,7 @@ def test_what_a_plan_rounded_is_whole_again_for_the_next(
     assert engine.config == EXACT
 
 
-def test_only_plans_that_may_help_are_tried() -> None:
+def test_fallback_skips_configs_with_same_cause() -> None:
     on_gpu = [
         ExecutionConfig(torch.float16, compile=True, cuda_graph=True, overlap=True),
         ExecutionConfig(torch.float16, cuda_graph=True),
@@ -407,7 +403,7 @@ def test_only_plans_that_may_help_are_tried() -> None:
     assert remaining_configs(on_gpu, "device") == on_gpu[1:] and remaining_configs([single], "device") == []
 
 
-def test_a_tiny_decoder_hides_nothing(tiny: DiffusionAgent, tmp_path: Path) -> None:
+def test_non_finite_latents_are_detected_with_tiny_decoder(tiny: DiffusionAgent, tmp_path: Path) -> None:
     """It takes infinite latents for bright ones."""
     agent = copy.deepcopy(tiny)
     agent.unet.conv_out.bias.data[0] = float("inf")
@@ -418,9 +414,7 @@ def test_a_tiny_decoder_hides_nothing(tiny: DiffusionAgent, tmp_path: Path) -> N
         )
 
 
-def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
-    tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_weights_and_full_memory_are_errors(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = copy.deepcopy(tiny)
     agent.unet.conv_out.bias.data[0] = float("nan")
     with pytest.raises(GenimaError, match="device cpu: no execution config works .drawn target: not finite.*damaged"):
@@ -434,9 +428,7 @@ def test_damaged_weights_and_a_full_memory_are_errors_not_pictures(
         )
 
 
-def test_a_device_that_is_gone_is_said_and_nothing_else_is_tried(
-    tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_device_is_error_without_fallback(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = CompiledPipeline(copy.deepcopy(tiny), configs=[ExecutionConfig(cuda_graph=False), EXACT])
     engine.generate_tiles(tiles(), GOALS[:1], seeded())
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(torch.AcceleratorError("CUDA error: unspecified\nx"), 9))
@@ -454,7 +446,7 @@ def test_a_programs_fault_is_not_hidden(tiny: DiffusionAgent, monkeypatch: pytes
         )
 
 
-def test_plans_are_for_the_device() -> None:
+def test_execution_configs_of_devices() -> None:
     on_cpu, on_gpu = execution_configs(torch.device("cpu")), execution_configs(torch.device("cuda"))
     assert not any(plan.compile or plan.cuda_graph for plan in on_cpu)
     assert on_gpu[0].compile and on_gpu[0].cuda_graph and on_gpu[0].precision == torch.float16
@@ -465,7 +457,7 @@ def test_plans_are_for_the_device() -> None:
 @pytest.mark.parametrize(
     "shortcuts", [SamplingOptions(), SamplingOptions(strength=0.5), SamplingOptions(controlnet_every=2)]
 )
-def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, shortcuts: SamplingOptions) -> None:
+def test_every_gpu_config_matches_agent(whole: DiffusionAgent, shortcuts: SamplingOptions) -> None:
     shown, former = tiles(count=2), tiles(1, count=2)
 
     def drawings(agent: DiffusionAgent, plan: ExecutionConfig) -> list[Tensor]:
@@ -484,7 +476,7 @@ def test_every_plan_for_gpus_draws_what_the_agent_draws(whole: DiffusionAgent, s
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_too_what_was_rounded_is_whole_again(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_fallback_restores_exact_weights(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = CompiledPipeline(copy.deepcopy(tiny), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     agent = copy.deepcopy(tiny)
     for module in agent.modules.values():

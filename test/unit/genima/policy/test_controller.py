@@ -46,7 +46,7 @@ def inputs(act: Act, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return random(B, VIEWS, 3, SIDE, SIDE, seed=seed), random(B, JOINTS + 1, seed=seed + 1), text
 
 
-def test_a_batch_of_chunks_comes_out(act: Act) -> None:
+def test_output_shapes_of_batch(act: Act) -> None:
     output = act(*inputs(act))
     assert output.actions.shape == (B, K, JOINTS) and output.gripper.shape == (B, K)
     assert output.mean is None and output.log_variance is None
@@ -90,7 +90,7 @@ def test_members_of_a_batch_do_not_mix(act: Act) -> None:
         torch.testing.assert_close(alone[0], both[i], atol=1e-5, rtol=1e-4)
 
 
-def test_the_network_tells_views_apart_by_their_embeddings_alone(act: Act) -> None:
+def test_view_embeddings_distinguish_views(act: Act) -> None:
     images, joints, text = inputs(act)
     swapped = images[:, [1, 0, 2, 3]]
     assert (act(swapped, joints, text).actions - act(images, joints, text).actions).abs().max() > 1e-4
@@ -164,7 +164,7 @@ def test_queries_and_embeddings_begin_as_the_released_acts_do(act: Act, released
                 assert 0.97 * bound < weights.abs().max().item() <= bound
 
 
-def test_in_use_the_style_is_zero(act: Act) -> None:
+def test_style_is_zero_in_inference(act: Act) -> None:
     """Without a true chunk the result is the one of a style of exactly zero, and nothing is drawn at random."""
     images, joints, text = inputs(act)
     first = act(images, joints, text)
@@ -306,7 +306,7 @@ def test_a_resnet_of_other_sizes_is_refused(saved_resnet: Save, act: Act, change
     assert "\n" not in str(caught.value)
 
 
-def test_parts_that_are_nowhere_or_something_else_are_refused_in_one_line(
+def test_missing_or_wrong_pretrained_parts_are_one_line_errors(
     tmp_path: Path, act: Act, saved_resnet: Save, saved_clip: str
 ) -> None:
     empty, nowhere = tmp_path / "empty", str(tmp_path / "nowhere")
@@ -335,7 +335,7 @@ def test_pixels_are_normalised_as_imagenet_is() -> None:
     np.testing.assert_allclose(pixels(images).numpy(), np.moveaxis(expected, -1, -3), atol=1e-5)
 
 
-def test_statistics_restore_what_they_normalise() -> None:
+def test_statistics_denormalise_inverts_normalise() -> None:
     rng = np.random.default_rng(0)
     statistics = JointStatistics(rng.normal(size=7), rng.uniform(0.1, 1, 7))
     positions = rng.normal(statistics.mean, statistics.deviation, (20_000, 7))
@@ -384,9 +384,7 @@ def precise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 JOINTS_NOW = Joints(2.5, np.linspace(-0.3, 0.9, 7), 0.25)
 
 
-def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
-    controller: Controller, spec: PolicySpec, precise: float
-) -> None:
+def test_chunk_is_network_output_in_radians(controller: Controller, spec: PolicySpec, precise: float) -> None:
     drawn = drawn_target(spec)
     chunk = controller.predict_chunk(drawn, JOINTS_NOW)
     mean, deviation = np.arange(7) / 10, np.linspace(0.1, 0.4, 7)
@@ -402,7 +400,7 @@ def test_a_chunk_is_the_networks_answer_in_radians_from_the_drawings_stamp(
     assert chunk.positions.shape == (K, 7) and chunk.gripper.shape == (K,)
 
 
-def test_drawing_joints_and_instruction_all_matter(controller: Controller, spec: PolicySpec) -> None:
+def test_target_joints_and_instruction_change_chunk(controller: Controller, spec: PolicySpec) -> None:
     expected = controller.predict_chunk(drawn_target(spec), JOINTS_NOW).positions
     elsewhere = replace(JOINTS_NOW, positions=JOINTS_NOW.positions + 0.2)
     for drawn, joints in (
@@ -484,7 +482,7 @@ def test_a_frozen_text_encoder_embeds_each_text_once_and_what_validation_embeds_
     assert all(parameter.grad is None for parameter in controller.act.text_encoder.parameters())
 
 
-def test_a_text_encoder_that_is_trained_is_embedded_anew_each_time(spec: PolicySpec) -> None:
+def test_trainable_text_encoder_is_not_cached(spec: PolicySpec) -> None:
     tokenizer = small_tokenizer(GOALS)
     act = Act(replace(TINY, frozen_batch_norm=False), small_text_encoder(tokenizer))
     controller = Controller(spec, act, tokenizer, JointStatistics(np.zeros(7), np.ones(7)))
@@ -522,7 +520,7 @@ def test_the_network_computes_in_half_precision(spec: PolicySpec, saved_clip: st
     assert (found.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 
-def test_the_bundled_controller_reads_as_ever(precise: float) -> None:
+def test_bundled_controller_is_unchanged(precise: float) -> None:
     """Its weights' meaning must not change with the code: computed when they were trained."""
     controller = Controller.from_pretrained(paths.shared("models", "tiny", "controller"))
     side = 2 * controller.spec.view_size
@@ -534,7 +532,7 @@ def test_the_bundled_controller_reads_as_ever(precise: float) -> None:
     np.testing.assert_allclose(chunk.gripper[[0, 10, 19]], [0.36188206, 0.27688578, 0.9485542], atol=precise)
 
 
-def test_drawings_in_another_order_or_size_are_refused(controller: Controller, spec: PolicySpec) -> None:
+def test_targets_of_other_views_or_size_are_rejected(controller: Controller, spec: PolicySpec) -> None:
     drawn = drawn_target(spec)
     other = tuple(reversed(spec.views))
     with pytest.raises(GenimaError, match="has views.*left_shoulder.*the controller reads"):

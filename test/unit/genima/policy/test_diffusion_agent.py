@@ -71,7 +71,7 @@ def tiles(seed: int, count: int = 1) -> Tensor:
 
 @pytest.mark.parametrize("tiled", [True, False])
 @pytest.mark.parametrize("views", [1, 2, 3, 5, 6])
-def test_any_number_of_views_is_drawn(spec: PolicySpec, views: int, tiled: bool) -> None:
+def test_generate_any_number_of_views(spec: PolicySpec, views: int, tiled: bool) -> None:
     names = (*spec.views, "overhead", "ceiling")[:views]
     spec = replace(spec, views=names)
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_any_number_of_views_is_drawn(spec: PolicySpec, views: int, tiled: bool)
 
 
 @pytest.mark.parametrize("condition", ["the agent's", "pixels"])
-def test_a_drawing_is_what_diffusers_pipeline_draws(agent: DiffusionAgent, condition: str) -> None:
+def test_target_matches_diffusers_pipeline(agent: DiffusionAgent, condition: str) -> None:
     if condition == "pixels":
         agent = copy.deepcopy(agent)
         torch.manual_seed(1)
@@ -111,27 +111,27 @@ def test_a_drawing_is_what_diffusers_pipeline_draws(agent: DiffusionAgent, condi
         assert difference.max() <= 3 and difference.mean() < 0.5  # half precision
 
 
-def test_the_same_seed_draws_the_same_and_another_seed_something_else(agent: DiffusionAgent) -> None:
+def test_target_depends_on_seed(agent: DiffusionAgent) -> None:
     first, again, other = (agent.generate(observation(), seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.tile, again.tile)
     assert np.abs(first.tile.astype(int) - other.tile).mean() > 1
 
 
-def test_a_drawing_tells_where_it_comes_from(agent: DiffusionAgent) -> None:
+def test_target_has_stamp_seed_and_steps(agent: DiffusionAgent) -> None:
     drawn = agent.generate(observation(), 7)
     assert (drawn.stamp, drawn.instruction, drawn.seed, drawn.steps) == (3.5, GOALS[0], 7, 3)
     assert drawn.views == agent.spec.views and drawn.tile.shape == (128, 128, 3) and drawn.tile.dtype == np.uint8
     assert drawn.latency > 0
 
 
-def test_the_goal_changes_the_embedding_and_the_drawing(agent: DiffusionAgent) -> None:
+def test_instruction_changes_target(agent: DiffusionAgent) -> None:
     a, b = (agent.prompts(agent.texts([goal])).tokens for goal in GOALS)
     assert (a - b).abs().max() > 0.01
     drawings = [agent.generate(observation(instruction=goal), 0).tile.astype(int) for goal in GOALS]
     assert (drawings[0] != drawings[1]).any()
 
 
-def test_every_view_changes_the_drawing(agent: DiffusionAgent) -> None:
+def test_every_view_changes_target(agent: DiffusionAgent) -> None:
     before, other = observation(0), observation(1)
     drawn = agent.generate(before, 0).tile.astype(int)
     for view in before.images:
@@ -139,7 +139,7 @@ def test_every_view_changes_the_drawing(agent: DiffusionAgent) -> None:
         assert (agent.generate(changed, 0).tile != drawn).any(), view
 
 
-def test_a_batch_is_drawn_as_its_members_would_be(agent: DiffusionAgent) -> None:
+def test_batch_matches_single_targets(agent: DiffusionAgent) -> None:
     shown, generators = tiles(3, 2), [torch.Generator().manual_seed(0) for _ in range(2)]
     both = agent.generate_tiles(shown, GOALS, generators[0]).int()
     alone = agent.generate_tiles(shown[:1], GOALS[:1], generators[1]).int()  # the first takes the first of the noise
@@ -205,7 +205,7 @@ def test_images_of_another_size_missing_views_and_no_instruction_are_refused(age
             agent.generate(replace(good, instruction=nothing), 0)
 
 
-def test_a_very_long_or_foreign_instruction_is_drawn_all_the_same(agent: DiffusionAgent) -> None:
+def test_long_or_foreign_instruction(agent: DiffusionAgent) -> None:
     for instruction in ("push " * 500, "按下按钮 {0} %s 🙂"):
         assert agent.generate(observation(instruction=instruction), 0).tile.shape == (128, 128, 3)
 
@@ -235,7 +235,7 @@ def test_the_codec_is_exact_at_full_rank() -> None:
     torch.testing.assert_close(codec.decode(codec.encode(images).latent_dist.mode()).sample, images, atol=1e-4, rtol=0)
 
 
-def test_the_codec_loses_less_than_any_other_projection_that_is_tried_and_generalises() -> None:
+def test_codec_is_optimal_projection() -> None:
     images, unseen = noisy_images(2, 40, 64), noisy_images(3, 10, 64)
     codec = PatchCodec(latent_channels=48)
     codec.fit(images)
@@ -267,7 +267,7 @@ def test_latents_have_unit_variance_on_average_and_an_eighth_of_the_size() -> No
     assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-3
 
 
-def test_the_codec_survives_its_folder(tmp_path: Path) -> None:
+def test_codec_save_and_load(tmp_path: Path) -> None:
     images = noisy_images(5, 8, 64)
     codec = PatchCodec(latent_channels=16)
     codec.fit(images)
@@ -276,7 +276,7 @@ def test_the_codec_survives_its_folder(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.encode(images).latent_dist.mode(), codec.encode(images).latent_dist.mode())
 
 
-def test_the_bundled_agent_draws_as_ever() -> None:
+def test_bundled_agent_is_unchanged() -> None:
     """Its weights' meaning must not change with the code: computed before the code followed the release in more."""
     agent = DiffusionAgent.from_pretrained(paths.shared("models", "tiny", "diffusion_agent"))
     side = 2 * agent.spec.view_size

@@ -240,7 +240,7 @@ def test_configurations_of_released_models_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_no_pickle_is_read_in_the_place_of_weights(kind: str, folders: Path, marker: Path) -> None:
+def test_pickled_weights_are_rejected(kind: str, folders: Path, marker: Path) -> None:
     weights = list((folders / kind).rglob("*.safetensors"))
     assert weights
     for file in weights:

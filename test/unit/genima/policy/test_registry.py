@@ -71,7 +71,7 @@ def test_a_policy_that_is_incomplete_is_one_line_with_its_file(
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_names_of_the_project_are_taken(write_module: Callable[[str, str], Path]) -> None:
+def test_project_names_are_reserved(write_module: Callable[[str, str], Path]) -> None:
     file = write_module("policies/stay.py", USERS)
     file.rename(file.with_name("replay.py"))
     with pytest.raises(

@@ -63,7 +63,7 @@ def edit(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def test_a_specification_survives_its_file(spec: PolicySpec, tmp_path: Path) -> None:
+def test_spec_round_trip(spec: PolicySpec, tmp_path: Path) -> None:
     for changes in ({}, *(changes for field, changes in DIFFERENT.items() if field != "appearance (joints)")):
         original = replace(spec, **changes)
         rest = {"steps": 3, "scheduler": "DDIMScheduler", "tiled": True, "conditioning": "unet", "base": "a/b"}
@@ -84,7 +84,7 @@ def test_every_field_that_differs_is_named_with_both_values(spec: PolicySpec, fi
     assert not [f for f in spec.to_dict() if f != key and f"{f}:" in message]
 
 
-def test_equal_specifications_fit_together_whatever_the_agent_is_told(spec: PolicySpec) -> None:
+def test_specs_may_differ_in_prompt(spec: PolicySpec) -> None:
     spec.require_same(PolicySpec.from_dict(json.loads(json.dumps(spec.to_dict()))), "a", "b")
     spec.require_same(replace(spec, prompt_template="{goal}"), "a", "b")
 

@@ -38,7 +38,7 @@ def drawing(
 
 
 @pytest.mark.parametrize("look", ["wide_stripes", "genima_release"])
-def test_true_drawings_agree_and_others_do_not(robot, spec, cameras, look: str) -> None:
+def test_exact_targets_are_consistent(robot, spec, cameras, look: str) -> None:
     spec = replace(spec, appearance=Appearance.load(look))
     agreement = TargetConsistency(spec, robot, cameras)
     rng = np.random.default_rng(1)
@@ -57,7 +57,7 @@ def test_true_drawings_agree_and_others_do_not(robot, spec, cameras, look: str) 
         assert plain < (0.3 if look == "wide_stripes" else 0.51)  # black stripes are black
 
 
-def test_views_without_a_calibration_are_left_out_but_not_all(robot, spec, cameras) -> None:
+def test_views_without_calibration_are_not_compared(robot, spec, cameras) -> None:
     some = TargetConsistency(spec, robot, {"front": cameras["front"]})
     assert some(drawing(spec, robot, cameras, CURRENT, True), CURRENT, True, CURRENT) > 0.99
     with pytest.raises(GenimaError, match="no calibration for any of the views wrist, front.*there are none"):

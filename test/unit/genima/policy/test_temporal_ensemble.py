@@ -73,7 +73,7 @@ def shared(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
 
 
-def test_an_evaluation_averages_overlapping_chunks_when_asked_to_and_starts_each_episode_afresh(
+def test_evaluation_with_temporal_ensemble(
     checkpoint_folder: Path, tmp_path: Path, shared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[float, int]] = []

@@ -25,7 +25,7 @@ FR3 = RobotModel.load("fr3")
         ("multipanda", TargetMessage.FLOAT64_ARRAY, False),
     ],
 )
-def test_the_shipped_controllers(name: str, message: TargetMessage, keep_alive: bool) -> None:
+def test_shipped_controllers_load(name: str, message: TargetMessage, keep_alive: bool) -> None:
     backend = ArmBackend.load(name)
     assert (backend.name, backend.message, backend.keep_alive) == (name, message, keep_alive)
     assert backend.joint_names(FR3) == FR3.joint_names
@@ -36,7 +36,7 @@ def test_the_shipped_controllers(name: str, message: TargetMessage, keep_alive: 
 
 
 @pytest.mark.parametrize("name", ["robotiq_2f140", "franka_hand"])
-def test_the_shipped_grippers(name: str) -> None:
+def test_shipped_grippers_load(name: str) -> None:
     backend = GripperBackend.load(name)
     fractions = np.linspace(0, 1, 7)
     there = [backend.fraction(backend.position(f)) for f in fractions]
@@ -49,7 +49,7 @@ def test_the_shipped_grippers(name: str) -> None:
             backend.fraction(position)
 
 
-def test_every_shipped_file_is_one_of_both() -> None:
+def test_every_shipped_backend_is_arm_or_gripper() -> None:
     for file in paths.shared("config", "backends").glob("*.yaml"):
         kind = ArmBackend if "target" in yaml.safe_load(file.read_text()) else GripperBackend
         assert kind.load(file).name == file.stem
@@ -84,7 +84,7 @@ def changed(tmp_path: Path):  # type: ignore[no-untyped-def]
         ({"recovery": {"action": "a"}}, "recovery.state: Field required"),
     ],
 )
-def test_a_bad_controller_is_refused_in_one_line(changed, fields: dict[str, object], words: str) -> None:
+def test_invalid_controller_is_one_line_error(changed, fields: dict[str, object], words: str) -> None:
     with pytest.raises(GenimaError, match=words) as caught:
         ArmBackend.load(changed("crisp", **fields))
     assert "crisp.yaml" in str(caught.value) and "\n" not in str(caught.value)
@@ -101,12 +101,12 @@ def test_a_bad_controller_is_refused_in_one_line(changed, fields: dict[str, obje
         ({"speed": 0.1}, "speed applies only to kind: franka_msgs"),
     ],
 )
-def test_a_bad_gripper_is_refused_in_one_line(changed, fields: dict[str, object], words: str) -> None:
+def test_invalid_gripper_is_one_line_error(changed, fields: dict[str, object], words: str) -> None:
     with pytest.raises(GenimaError, match=words):
         GripperBackend.load(changed("robotiq_2f140", **fields))
 
 
-def test_missing_and_malformed_files_are_refused(tmp_path: Path, changed) -> None:
+def test_missing_and_malformed_files_are_errors(tmp_path: Path, changed) -> None:
     for text, words in (("a: [", "not YAML"), ("- a", "valid dictionary"), ("", "valid dictionary")):
         file = tmp_path / "bad.yaml"
         file.write_text(text)
@@ -120,7 +120,7 @@ def test_missing_and_malformed_files_are_refused(tmp_path: Path, changed) -> Non
     assert humble.kind is GripperAction.POSITION
 
 
-def test_a_driver_may_call_the_joints_otherwise(changed) -> None:
+def test_driver_may_have_other_joint_names(changed) -> None:
     names = [f"left_{name}" for name in FR3.joint_names]
     assert ArmBackend.load(changed("crisp", joints=names)).joint_names(FR3) == tuple(names)
     with pytest.raises(GenimaError, match=r"wrong number of joints \(6\); fr3 has 7"):

@@ -34,7 +34,7 @@ def random_positions(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ROBOTS)
-def test_link_poses_are_those_of_a_pinocchio_model_with_the_same_parameters(name: str) -> None:
+def test_link_poses_match_pinocchio(name: str) -> None:
     robot, model = RobotModel.load(name), pinocchio.Model()
     last = 0
     for a, d, alpha in robot.dh:
@@ -51,7 +51,7 @@ def test_link_poses_are_those_of_a_pinocchio_model_with_the_same_parameters(name
 
 
 @pytest.mark.parametrize("arm", ["panda", "fr3"])
-def test_a_franka_hand_is_on_the_same_arm_between_its_fingertips(arm: str) -> None:
+def test_franka_hand_tip_is_between_fingertips(arm: str) -> None:
     robot, other = RobotModel.load(f"{arm}_franka_hand"), RobotModel.load(arm)
     assert (robot.arm, robot.joint_names) == (arm, other.joint_names)
     for limits in ("position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max", "home", "dh"):
@@ -74,7 +74,7 @@ def test_a_franka_hand_is_on_the_same_arm_between_its_fingertips(arm: str) -> No
     assert SelfCollision(robot).depth(robot.home) == 0
 
 
-def test_a_gripper_without_meshes_is_named(tmp_path: Path) -> None:
+def test_gripper_without_meshes_is_named_in_error(tmp_path: Path) -> None:
     data = yaml.safe_load(paths.shared("config", "robots", "fr3_franka_hand.yaml").read_text())
     data["gripper"]["model"] = "suction"
     file = tmp_path / "fr3_suction.yaml"
@@ -83,14 +83,14 @@ def test_a_gripper_without_meshes_is_named(tmp_path: Path) -> None:
         robot_spec(RobotModel.load(file))
 
 
-def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_unknown_arm_is_named_in_error(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\narm: fr4\n")
     with pytest.raises(GenimaError, match="fr4"):
         RobotModel.load(file)
 
 
-def test_links_flange_and_tip_are_where_the_simulated_robot_has_them(simulation: Simulation) -> None:
+def test_link_poses_match_simulation(simulation: Simulation) -> None:
     model, data = simulation.model, mujoco.MjData(simulation.model)
     for positions in random_positions(np.random.default_rng(1), 20):
         for name, position in zip(PANDA.joint_names, positions, strict=True):
@@ -105,7 +105,7 @@ def test_links_flange_and_tip_are_where_the_simulated_robot_has_them(simulation:
             np.testing.assert_allclose(pose[:3, 3], data.site(site).xpos, atol=1e-8)
 
 
-def test_a_batch_gives_the_poses_of_its_members() -> None:
+def test_link_poses_of_batch_match_single_poses() -> None:
     batch = random_positions(np.random.default_rng(2), 3, 4)
     poses = PANDA.link_poses(batch)
     assert poses.shape == (3, 4, 9, 4, 4)
@@ -113,14 +113,14 @@ def test_a_batch_gives_the_poses_of_its_members() -> None:
         np.testing.assert_array_equal(poses[index], PANDA.link_poses(batch[index]))
 
 
-def test_joint_order_and_limits_belong_together() -> None:
+def test_limits_follow_joint_order() -> None:
     for array in (PANDA.velocity_max, PANDA.acceleration_max, PANDA.jerk_max):
         assert array.shape == (7,) and np.all(array > 0)
     assert np.all(PANDA.position_min < PANDA.home) and np.all(PANDA.home < PANDA.position_max)
 
 
 @given(st.permutations([*NAMES, "some_other_joint"]), st.integers(0, 2**32 - 1))
-def test_joints_are_matched_by_name_in_any_order_and_others_are_ignored(order: list[str], seed: int) -> None:
+def test_joints_are_matched_by_name_in_any_order(order: list[str], seed: int) -> None:
     value = dict(zip([*NAMES, "some_other_joint"], np.random.default_rng(seed).normal(size=9), strict=True))
     positions, gripper = PANDA.select_joints(order, [value[name] for name in order])
     assert positions.tolist() == [value[name] for name in PANDA.joint_names]
@@ -128,14 +128,14 @@ def test_joints_are_matched_by_name_in_any_order_and_others_are_ignored(order: l
 
 
 @given(st.floats(0, 1))
-def test_the_grippers_position_is_zero_when_open_and_the_drivers_when_closed(fraction: float) -> None:
+def test_gripper_position_matches_driver(fraction: float) -> None:
     assert abs(PANDA.open_fraction(PANDA.gripper_position(fraction)) - fraction) < 1e-12
     assert PANDA.gripper_position(1.0) == 0.0 and PANDA.gripper_position(0.0) == 0.7
     assert PANDA.open_fraction(0.8) == 0.0 and PANDA.open_fraction(-0.1) == 1.0  # a little beyond its stops
 
 
 @pytest.mark.parametrize("position", [40.0, -0.3, 1.0, float("nan"), float("-inf")])
-def test_a_gripper_position_in_another_unit_is_refused(position: float) -> None:
+def test_gripper_position_in_wrong_unit_is_rejected(position: float) -> None:
     with pytest.raises(GenimaError, match=r"finger_joint: outside its travel \(.*, 0.7 closed .. 0 open\)"):
         PANDA.open_fraction(position)
 
@@ -147,7 +147,7 @@ def test_a_gripper_position_in_another_unit_is_refused(position: float) -> None:
         *((90.0, "are these degrees"), (-90.0, "are these degrees")),
     ],
 )
-def test_measured_joints_far_outside_their_range_are_refused(beyond: float | None, words: str) -> None:
+def test_measured_joints_far_outside_range_are_rejected(beyond: float | None, words: str) -> None:
     positions = PANDA.home.copy()
     if beyond is not None:
         positions[5] = PANDA.position_max[5] + beyond
@@ -159,7 +159,7 @@ def test_measured_joints_far_outside_their_range_are_refused(beyond: float | Non
 
 
 @pytest.mark.parametrize("culprit", NAMES)
-def test_a_joint_that_is_missing_named_twice_or_not_finite_is_named_in_the_error(culprit: str) -> None:
+def test_invalid_joint_is_named_in_error(culprit: str) -> None:
     values = [0.1] * len(NAMES)
     without = [name for name in NAMES if name != culprit]
     with pytest.raises(GenimaError, match=rf"joints missing \({culprit}"):
@@ -171,7 +171,7 @@ def test_a_joint_that_is_missing_named_twice_or_not_finite_is_named_in_the_error
             PANDA.select_joints(NAMES, [bad if name == culprit else 0.1 for name in NAMES])
 
 
-def test_names_without_values_are_refused() -> None:
+def test_names_without_values_are_rejected() -> None:
     with pytest.raises(GenimaError, match="8 names, 7 values"):
         PANDA.select_joints(NAMES, [0.0] * 7)
     with pytest.raises(GenimaError, match="no joints"):
@@ -230,14 +230,14 @@ def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
         (lambda data: data["gripper"].update(open=float("inf")), "gripper.open: Input should be a finite number"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(tmp_path: Path, damage: Callable[[Any], None], words: str) -> None:
+def test_invalid_robot_fields_are_rejected(tmp_path: Path, damage: Callable[[Any], None], words: str) -> None:
     data = yaml.safe_load(paths.shared("config", "robots", "panda.yaml").read_text())
     damage(data)
     assert words in _refused(tmp_path, yaml.safe_dump(data))
 
 
 @pytest.mark.parametrize("name", ROBOTS)
-def test_every_robot_that_comes_with_genima_can_be_loaded_and_says_where_its_limits_are_from(name: str) -> None:
+def test_every_shipped_robot_loads_and_cites_its_limits(name: str) -> None:
     robot = RobotModel.load(name)
     assert robot.name == name and robot.arm in ROBOTS
     assert "# Limits: " in paths.shared("config", "robots", f"{name}.yaml").read_text()
@@ -245,7 +245,7 @@ def test_every_robot_that_comes_with_genima_can_be_loaded_and_says_where_its_lim
     assert np.all(low < 0) and np.all(high > 0)
 
 
-def test_the_fr3_slows_down_towards_its_ends_as_the_manufacturer_says() -> None:
+def test_fr3_velocity_limits_decrease_as_specified() -> None:
     """Figures of libfranka's rate limiting for the FR3, joint 1: min(2.62, -0.30 + sqrt(12 (2.75010 - q)))."""
     fr3 = RobotModel.load("fr3")
     q = np.tile(fr3.home, (200, 1))
@@ -257,14 +257,14 @@ def test_the_fr3_slows_down_towards_its_ends_as_the_manufacturer_says() -> None:
 
 
 @pytest.mark.parametrize("damage", [_without_limit, _word_for_number, _no_joints, _flat_tip, _no_gripper])
-def test_a_damaged_robot_file_is_one_line_that_names_it(tmp_path: Path, damage: Callable[[Any], None]) -> None:
+def test_damaged_robot_file_is_one_line_error(tmp_path: Path, damage: Callable[[Any], None]) -> None:
     data = yaml.safe_load(paths.shared("config", "robots", "panda.yaml").read_text())
     damage(data)
     _refused(tmp_path, yaml.safe_dump(data))
 
 
 @pytest.mark.parametrize("text", ["", "just a sentence", "[1, 2", "joints: {a: 1}\n\tb", "\0"])
-def test_a_file_that_is_no_robot_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
+def test_other_file_is_one_line_error(tmp_path: Path, text: str) -> None:
     _refused(tmp_path, text)
 
 
@@ -278,7 +278,7 @@ def _refused(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_robots_that_do_not_exist_are_named(tmp_path: Path) -> None:
+def test_missing_robots_are_named_in_error(tmp_path: Path) -> None:
     for name in ("panda2", tmp_path / "none.yaml", tmp_path):
         with pytest.raises(GenimaError, match=Path(name).name):
             RobotModel.load(name)
@@ -289,7 +289,7 @@ def ik() -> InverseKinematics:
     return InverseKinematics(arm_only_model(PANDA), PANDA.home)
 
 
-def test_inverse_kinematics_reaches_reachable_poses_within_the_limits(ik: InverseKinematics) -> None:
+def test_inverse_kinematics_reaches_poses_within_limits(ik: InverseKinematics) -> None:
     rng = np.random.default_rng(3)
     lower, upper = PANDA.position_min, PANDA.position_max
     for _ in range(40):
@@ -301,7 +301,7 @@ def test_inverse_kinematics_reaches_reachable_poses_within_the_limits(ik: Invers
         assert np.all(found >= lower - 1e-6) and np.all(found <= upper + 1e-6)
 
 
-def test_over_the_table_the_solution_depends_on_the_pose_and_not_on_the_way_there(ik: InverseKinematics) -> None:
+def test_inverse_kinematics_does_not_depend_on_path(ik: InverseKinematics) -> None:
     rng = np.random.default_rng(4)
     for _ in range(60):
         T_base_tip = np.eye(4)
@@ -311,7 +311,7 @@ def test_over_the_table_the_solution_depends_on_the_pose_and_not_on_the_way_ther
         np.testing.assert_allclose(solutions[1:], [solutions[0]] * 3, atol=2e-3)
 
 
-def test_poses_out_of_reach_are_refused(ik: InverseKinematics) -> None:
+def test_poses_out_of_reach_are_rejected(ik: InverseKinematics) -> None:
     for position in ([1.5, 0.0, 0.3], [0.0, 0.0, 3.0]):
         T_base_tip = np.diag([1.0, -1.0, -1.0, 1.0])
         T_base_tip[:3, 3] = position
@@ -320,7 +320,7 @@ def test_poses_out_of_reach_are_refused(ik: InverseKinematics) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(paths.shared("config", "robots").glob("*.yaml")), ids=lambda file: file.stem)
-def test_a_model_is_written_whole_and_read_again(file: Path) -> None:
+def test_robot_model_round_trip(file: Path) -> None:
     model = RobotModel.load(file)
     again = RobotModel.parse(yaml.safe_dump(model.to_dict()), "robot model")
     assert again.to_dict() == model.to_dict() and again.arm == model.arm and again.has_kinematics(model)

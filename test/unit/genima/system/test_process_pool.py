@@ -44,17 +44,17 @@ def die(_: int) -> None:
     os._exit(1)
 
 
-def test_results_come_back() -> None:
+def test_pool_returns_results() -> None:
     with WorkerPool(2) as pool:
         assert list(pool.map(square, range(5))) == [0, 1, 4, 9, 16]
 
 
-def test_a_worker_that_dies_is_one_line() -> None:
+def test_dead_worker_is_one_line_error() -> None:
     with pytest.raises(GenimaError, match="worker process: died"), WorkerPool(1) as pool:
         pool.submit(die, 0).result()
 
 
-def test_a_worker_that_is_ended_while_it_starts_prints_nothing() -> None:
+def test_worker_ended_during_start_prints_nothing() -> None:
     script = (
         "import os, signal; from genima.system import process_pool\n"
         "process_pool.end_with_parent = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -65,7 +65,7 @@ def test_a_worker_that_is_ended_while_it_starts_prints_nothing() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
-def test_workers_end_and_clean_up_however_the_parent_ends(tmp_path: Path, number: signal.Signals) -> None:
+def test_workers_end_with_parent(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT, encoding="utf-8")
     for name in ("a", "b"):
@@ -104,7 +104,7 @@ def _save_at_the_end(folder: Path) -> None:
     time.sleep(60)
 
 
-def test_a_worker_has_the_time_to_save(tmp_path: Path) -> None:
+def test_worker_has_time_to_save(tmp_path: Path) -> None:
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt), WorkerPool(1, grace=20.0) as pool:
         pool.submit(_save_at_the_end, tmp_path)

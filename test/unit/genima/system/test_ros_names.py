@@ -17,26 +17,26 @@ WRONG = ["left-shoulder", "left shoulder", "1st", "", "a.b", "a/b", "ä", "a\n",
 
 
 @pytest.mark.parametrize("name", ["front", "left_shoulder", "Wrist2", "a__b"])
-def test_names_that_ros_takes(name: str) -> None:
+def test_valid_ros_names(name: str) -> None:
     assert require_ros_name(name, "view") == name
     assert validate_node_name(name) and validate_topic_name(f"cameras/{name}/image_raw")
 
 
 @pytest.mark.parametrize("name", [*WRONG, 5, None, True, ["front"]])
-def test_names_that_ros_refuses_are_refused_in_one_line(name: object) -> None:
+def test_invalid_ros_names_are_one_line_errors(name: object) -> None:
     with pytest.raises(GenimaError, match="^view: ") as error:
         require_ros_name(name, "view")
     assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["", "/", "left", "/left", "cell/left", "/cell/left_2"])
-def test_namespaces_that_ros_takes(name: str) -> None:
+def test_valid_namespaces(name: str) -> None:
     assert require_namespace(name) == name
     assert validate_namespace(name if name.startswith("/") else f"/{name}")
 
 
 @pytest.mark.parametrize("name", ["left-arm", "left/", "//", "a//b", "1", "/2nd", "a b", "~", "ä", "left\n", "x" * 101])
-def test_namespaces_that_ros_refuses(name: str) -> None:
+def test_invalid_namespaces(name: str) -> None:
     with pytest.raises(GenimaError, match="^namespace: "):
         require_namespace(name)
     if len(name) <= 100:
@@ -55,7 +55,7 @@ def test_topics() -> None:
         validate_topic_name("a-b")
 
 
-def test_the_error_proposes_a_name_that_is_taken() -> None:
+def test_error_proposes_valid_name() -> None:
     with pytest.raises(GenimaError, match="for example left_shoulder$"):
         require_ros_name("left-shoulder", "view")
 

@@ -36,7 +36,7 @@ AT_EXIT += "from genima_cli.__main__ import end\nend(0)"
     ],
     ids=["import", "import while interrupt_on_signals", "callback", "exit"],
 )
-def test_ctrl_c_is_neither_lost_nor_printed(tmp_path: Path, code: str) -> None:
+def test_ctrl_c_ends_process_without_traceback(tmp_path: Path, code: str) -> None:
     (tmp_path / "swallowing.py").write_text(SWALLOWING, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True,

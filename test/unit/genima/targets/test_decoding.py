@@ -96,7 +96,7 @@ def true_errors(robot: RobotModel, small: dict[str, Camera]) -> list[DecodingErr
     return [errors_of(draw(robot, small, seed), small, robot) for seed in range(8)]
 
 
-def test_centres_of_true_drawings_are_read_to_a_fraction_of_a_pixel(true_errors: list[DecodingErrors]) -> None:
+def test_centres_of_exact_targets_are_accurate(true_errors: list[DecodingErrors]) -> None:
     pixels = pixels_of(true_errors)
     assert len(pixels) > 80
     assert np.isfinite(pixels).all()
@@ -104,7 +104,7 @@ def test_centres_of_true_drawings_are_read_to_a_fraction_of_a_pixel(true_errors:
     assert np.percentile(pixels, 90) < 1
 
 
-def test_joints_of_true_drawings_are_read_to_a_degree_from_a_start_far_away(true_errors: list[DecodingErrors]) -> None:
+def test_joints_of_exact_targets_are_accurate(true_errors: list[DecodingErrors]) -> None:
     degrees = degrees_of(true_errors)
     assert np.isfinite(degrees).mean() > 0.97
     assert (np.nanmedian(degrees, axis=0) < 1).all()
@@ -113,7 +113,7 @@ def test_joints_of_true_drawings_are_read_to_a_degree_from_a_start_far_away(true
     assert all(error.gripper_right for error in true_errors)
 
 
-def test_joints_are_read_back_from_the_releases_stripes(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_joints_are_decoded_from_release_stripes(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     """At the paper's 256 px; they are finer than the default's, and more often mistaken for their neighbours."""
     release = Appearance.load("genima_release")
     errors = []
@@ -132,7 +132,7 @@ def test_joints_are_read_back_from_the_releases_stripes(robot: RobotModel, camer
 
 
 @pytest.mark.parametrize("joint", [3, 6])
-def test_a_turn_of_a_joint_is_read_from_the_releases_stripes(
+def test_joint_rotation_is_decoded_from_release_stripes(
     robot: RobotModel, cameras: Mapping[str, Camera], joint: int
 ) -> None:
     release = Appearance.load("genima_release")
@@ -149,9 +149,7 @@ def test_a_turn_of_a_joint_is_read_from_the_releases_stripes(
     assert np.rad2deg(read[1] - read[0]) == pytest.approx(np.rad2deg(0.1), abs=1)
 
 
-def test_without_the_observation_colours_alone_tell_on_a_plain_scene(
-    robot: RobotModel, small: dict[str, Camera]
-) -> None:
+def test_decoding_without_observation_on_plain_scene(robot: RobotModel, small: dict[str, Camera]) -> None:
     for seed in range(3):
         drawing = draw(robot, small, seed, flat=True)
         reading = TargetDecoder(small, robot, APPEARANCE).decode(drawing.images, drawing.current)
@@ -159,7 +157,7 @@ def test_without_the_observation_colours_alone_tell_on_a_plain_scene(
         assert reading.gripper_open == drawing.gripper_open
 
 
-def test_fuzzy_drawings_are_read_less_well_but_well(
+def test_blurred_targets_are_decoded(
     robot: RobotModel, small: dict[str, Camera], true_errors: list[DecodingErrors]
 ) -> None:
     errors = []
@@ -174,9 +172,7 @@ def test_fuzzy_drawings_are_read_less_well_but_well(
 
 
 @pytest.mark.parametrize("cut", [0.0, 0.5, 0.9])
-def test_the_centre_is_that_of_the_whole_sphere_where_the_border_cuts_it(
-    robot: RobotModel, small: dict[str, Camera], cut: float
-) -> None:
+def test_centre_of_cropped_sphere(robot: RobotModel, small: dict[str, Camera], cut: float) -> None:
     """``cut`` radii of the half beyond the border are missing; the centroid of what is left is far off."""
     camera = small["front"]
     gripper = _projected(camera, robot, "gripper")
@@ -198,7 +194,7 @@ def _projected(camera: Camera, robot: RobotModel, name: str) -> np.ndarray:
     return np.array([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy, np.linalg.norm([x, y, z])])
 
 
-def test_a_sphere_half_hidden_by_another_is_read_where_it_is(robot: RobotModel, small: dict[str, Camera]) -> None:
+def test_centre_of_occluded_sphere(robot: RobotModel, small: dict[str, Camera]) -> None:
     camera = small["front"]
     elbow, wrist = (sphere for sphere in APPEARANCE.spheres if sphere.name in ("elbow", "wrist"))
     seen = 0
@@ -218,9 +214,7 @@ def test_a_sphere_half_hidden_by_another_is_read_where_it_is(robot: RobotModel, 
 
 
 @pytest.mark.parametrize("shift", [(3, 0), (0, -1), (-4, 2)])
-def test_a_shifted_drawing_is_off_by_the_shift(
-    robot: RobotModel, small: dict[str, Camera], shift: tuple[int, int]
-) -> None:
+def test_error_of_shifted_target_is_shift(robot: RobotModel, small: dict[str, Camera], shift: tuple[int, int]) -> None:
     camera, drawing = small["front"], draw(robot, small, 3, flat=True)
     move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], float)
     moved = cv2.warpAffine(drawing.images["front"], move, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
@@ -236,9 +230,7 @@ def test_a_shifted_drawing_is_off_by_the_shift(
 
 
 @pytest.mark.parametrize("joint", range(7))
-def test_a_drawing_of_other_joints_is_off_by_their_difference(
-    robot: RobotModel, small: dict[str, Camera], joint: int
-) -> None:
+def test_error_of_other_joints_is_difference(robot: RobotModel, small: dict[str, Camera], joint: int) -> None:
     drawing = draw(robot, small, 20 + joint)
     wanted = drawing.target.copy()
     wanted[joint] += np.deg2rad(12)
@@ -256,7 +248,7 @@ def test_a_drawing_of_other_joints_is_off_by_their_difference(
         (("elbow", "wrist", "gripper"), [0, 1, 2, 3, 4, 5, 6], []),
     ],
 )
-def test_joints_that_the_spheres_do_not_show_are_not_invented(
+def test_undetermined_joints_are_nan(
     robot: RobotModel, small: dict[str, Camera], spheres: tuple[str, ...], shown: list[int], hidden: list[int]
 ) -> None:
     kept = tuple(sphere for sphere in APPEARANCE.spheres if sphere.name in spheres)
@@ -267,7 +259,7 @@ def test_joints_that_the_spheres_do_not_show_are_not_invented(
         np.testing.assert_allclose(np.rad2deg(positions - drawing.target)[shown], 0, atol=4)
 
 
-def test_an_empty_drawing_says_that_nothing_was_found(robot: RobotModel, small: dict[str, Camera]) -> None:
+def test_target_without_spheres_decodes_to_nan(robot: RobotModel, small: dict[str, Camera]) -> None:
     drawing = draw(robot, small, 1)
     reading = TargetDecoder(small, robot, APPEARANCE).decode(drawing.observation, drawing.current, drawing.observation)
     assert np.isnan(reading.positions).all()
@@ -282,9 +274,7 @@ def test_an_empty_drawing_says_that_nothing_was_found(robot: RobotModel, small: 
     assert np.isnan(summary["px"]) and np.isnan(summary["deg/panda_joint4"])
 
 
-def test_things_in_the_colours_of_spheres_do_not_mislead_where_the_observation_is_known(
-    robot: RobotModel, small: dict[str, Camera]
-) -> None:
+def test_scene_in_sphere_colours_is_suppressed_by_observation(robot: RobotModel, small: dict[str, Camera]) -> None:
     drawing = draw(robot, small, 6, flat=True)
     images, observation = {}, {}
     for view, camera in small.items():
@@ -301,9 +291,7 @@ def test_things_in_the_colours_of_spheres_do_not_mislead_where_the_observation_i
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_sphere_drawn_at_a_wrong_place_in_one_view_is_reported_and_outvoted(
-    robot: RobotModel, small: dict[str, Camera], seed: int
-) -> None:
+def test_misplaced_sphere_in_one_view_is_outlier(robot: RobotModel, small: dict[str, Camera], seed: int) -> None:
     drawing, camera = draw(robot, small, seed, flat=True), small["front"]
     image = drawing.observation["front"]
     elsewhere = drawing.target + [-0.4, 0, 0, 0, 0, 0, 0]
@@ -315,7 +303,7 @@ def test_a_sphere_drawn_at_a_wrong_place_in_one_view_is_reported_and_outvoted(
     assert max(errors.degrees.values()) < 3
 
 
-def test_the_wrong_gripper_colour_is_told(robot: RobotModel, small: dict[str, Camera]) -> None:
+def test_wrong_gripper_colour_is_reported(robot: RobotModel, small: dict[str, Camera]) -> None:
     for seed in (2, 3):
         drawing = draw(robot, small, seed)
         assert read(drawing, small, robot).gripper_open == drawing.gripper_open
@@ -333,7 +321,7 @@ def test_missing_spheres_count_as_missing(robot: RobotModel, small: dict[str, Ca
     assert errors.found == pytest.approx(1 - len(shown) / len(pixels_of([errors])))
 
 
-def test_a_summary_counts_over_drawings_views_and_joints() -> None:
+def test_summary_counts_over_targets_views_and_joints() -> None:
     nan = float("nan")
     errors = [
         DecodingErrors({"front": {"elbow": 1.0, "wrist": 4.0}}, {"joint1": 2.0, "joint2": nan}, True, 0.9),
@@ -367,7 +355,7 @@ def test_a_summary_counts_over_drawings_views_and_joints() -> None:
         ),
     ],
 )
-def test_views_that_do_not_fit_together_are_refused_in_one_line(
+def test_inconsistent_views_are_one_line_errors(
     robot: RobotModel,
     small: dict[str, Camera],
     spoil: Callable[[Drawing, dict[str, Camera]], tuple],

@@ -82,7 +82,7 @@ def cast(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_drawings_equal_brute_force_ray_casting(robot: RobotModel, cameras: Mapping[str, Camera], seed: int) -> None:
+def test_rendering_matches_brute_force_ray_casting(robot: RobotModel, cameras: Mapping[str, Camera], seed: int) -> None:
     target, now, gripper_open = near_home(robot, seed), near_home(robot, seed + 100, 0.2), seed % 2 == 0
     for camera in cameras.values():
         small = camera.scale(96, 96)
@@ -99,7 +99,7 @@ def rasteriser(request: pytest.FixtureRequest) -> Iterator[mujoco.Renderer]:
     renderer.close()
 
 
-def test_spheres_cover_what_mujoco_renders_for_balls_at_the_same_links(
+def test_spheres_match_mujoco(
     simulation: Simulation, rasteriser: mujoco.Renderer, robot: RobotModel, cameras: Mapping[str, Camera]
 ) -> None:
     balls = {"base": "link2", "elbow": "link4", "wrist": "link6"}
@@ -127,9 +127,7 @@ def test_spheres_cover_what_mujoco_renders_for_balls_at_the_same_links(
             assert np.sum(drawn & expected) >= 0.97 * np.sum(drawn | expected), view  # its balls have corners
 
 
-def test_sphere_centres_are_where_opencv_projects_the_simulated_links(
-    simulation: Simulation, robot: RobotModel, cameras: Mapping[str, Camera]
-) -> None:
+def test_sphere_centres_match_opencv(simulation: Simulation, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     dots = replace(PLAIN, radii=dict.fromkeys(cameras, 0.012))
     data = mujoco.MjData(simulation.model)
     seen = 0
@@ -159,7 +157,7 @@ def test_sphere_centres_are_where_opencv_projects_the_simulated_links(
     assert seen > 20
 
 
-def test_drawing_small_equals_drawing_large_and_shrinking(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_small_rendering_matches_resized_large_one(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     white = replace(only("gripper", PLAIN), spheres=(Sphere("gripper", 8, (255, 255, 255)),))
     positions = near_home(robot, 5, 0.2)
     for view in ("front", "left_shoulder", "right_shoulder"):
@@ -178,9 +176,7 @@ def _centre_of_light(image: Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", STRIPED_JOINTS)
-def test_turning_a_joint_moves_the_stripes_of_its_own_sphere_and_nothing_else(
-    robot: RobotModel, cameras: Mapping[str, Camera], name: str
-) -> None:
+def test_joint_rotation_moves_only_its_stripes(robot: RobotModel, cameras: Mapping[str, Camera], name: str) -> None:
     joint, appearance = STRIPED_JOINTS[name], only(name)
     shown = 0
     for camera in (cameras["front"], cameras["left_shoulder"], cameras["right_shoulder"]):
@@ -198,7 +194,7 @@ def test_turning_a_joint_moves_the_stripes_of_its_own_sphere_and_nothing_else(
 
 
 @pytest.mark.parametrize("name", STRIPED_JOINTS)
-def test_half_a_turn_swaps_bright_and_dark(robot: RobotModel, cameras: Mapping[str, Camera], name: str) -> None:
+def test_half_turn_swaps_stripes(robot: RobotModel, cameras: Mapping[str, Camera], name: str) -> None:
     joint, appearance = STRIPED_JOINTS[name], only(name)
     for view in ("front", "left_shoulder", "right_shoulder"):
         camera = cameras[view]
@@ -211,7 +207,7 @@ def test_half_a_turn_swaps_bright_and_dark(robot: RobotModel, cameras: Mapping[s
         assert np.count_nonzero((a != b).any(-1)) > 0.97 * area
 
 
-def test_the_four_spheres_together_tell_every_drawn_joint(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_four_spheres_determine_every_joint(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     """No joint can turn without changing some view: nothing that the controller must know is invisible."""
     views = [cameras[view] for view in ("front", "left_shoulder", "right_shoulder")]
     for joint in range(7):
@@ -238,7 +234,7 @@ def looking_at(robot: RobotModel, target: np.ndarray, direction: np.ndarray, dis
     return Camera("front", "base", T_base_camera, 100, 100, 110.0, 110.0, 50.0, 50.0)
 
 
-def test_a_nearer_sphere_hides_a_farther_one_whatever_the_order(robot: RobotModel) -> None:
+def test_nearer_sphere_occludes_farther_one(robot: RobotModel) -> None:
     poses = robot.link_poses(robot.home)
     camera = looking_at(robot, robot.home, poses[8, :3, 3] - poses[3, :3, 3], 1.5)  # the elbow is before the gripper
     elbow, gripper = Sphere("elbow", 3, (0, 255, 0)), Sphere("gripper", 8, (0, 0, 255))
@@ -254,7 +250,7 @@ def test_a_nearer_sphere_hides_a_farther_one_whatever_the_order(robot: RobotMode
     assert drawn[50, 50].tolist() == [0, 0, 255]
 
 
-def test_spheres_behind_the_camera_or_out_of_view_are_left_out(robot: RobotModel) -> None:
+def test_spheres_out_of_view_are_omitted(robot: RobotModel) -> None:
     for turn, distance in ((0.0, -1.0), (np.pi / 2, 1.0)):
         camera = looking_at(robot, robot.home, np.array([1.0, 0.0, 0.0]), distance)
         away = camera.T_parent_camera.copy()
@@ -266,7 +262,7 @@ def test_spheres_behind_the_camera_or_out_of_view_are_left_out(robot: RobotModel
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.04, 0.0799, 0.0815, 0.085, 0.12])
-def test_a_camera_inside_or_close_to_a_sphere_draws_what_ray_casting_draws(robot: RobotModel, distance: float) -> None:
+def test_camera_inside_sphere_matches_ray_casting(robot: RobotModel, distance: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         camera = looking_at(robot, robot.home, rng.normal(size=3), distance)
@@ -300,14 +296,14 @@ def test_opacity_blends_with_the_image_below(robot: RobotModel, cameras: Mapping
     np.testing.assert_array_equal(none, below)
 
 
-def test_the_image_below_is_not_written_to(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_input_image_is_unchanged(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     below = black(cameras["front"])
     below.flags.writeable = False
     assert draw_targets(below, cameras["front"], robot, APPEARANCE, robot.home, True, robot.home).any()
     assert not below.any()
 
 
-def test_only_the_gripper_sphere_tells_open_from_closed(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_only_gripper_sphere_depends_on_gripper(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     camera = cameras["front"]
     opened, closed = (
         draw_targets(black(camera), camera, robot, PLAIN, robot.home, gripper_open, robot.home)
@@ -350,7 +346,7 @@ def rows_at(heights: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
-def test_stripes_of_both_looks_measured_in_pixels(renderer: str) -> None:
+def test_stripes_of_both_appearances(renderer: str) -> None:
     """The release's: 10 whole ones and a part of one, coloured first, then black; a pair is 0.1875 of the diameter."""
     rows, shades = stripes_down(RELEASE, renderer)
     assert shades == [200, 0] * 5 + [200]
@@ -361,9 +357,7 @@ def test_stripes_of_both_looks_measured_in_pixels(renderer: str) -> None:
 
 
 @pytest.mark.parametrize("name", STRIPED_JOINTS)
-def test_a_turning_joint_shows_in_the_releases_stripes(
-    robot: RobotModel, cameras: Mapping[str, Camera], name: str
-) -> None:
+def test_joint_rotation_shows_in_release_stripes(robot: RobotModel, cameras: Mapping[str, Camera], name: str) -> None:
     joint, appearance = STRIPED_JOINTS[name], only(name, RELEASE)
     for turn, least in ((0.1, 0.08), (0.19, 0.15), (np.pi, 0.15)):  # rad; a stripe is 0.19 rad wide at the equator
         shares = []
@@ -381,9 +375,7 @@ def test_a_turning_joint_shows_in_the_releases_stripes(
         assert max(shares) > least, (turn, shares)
 
 
-def test_stripes_are_told_apart_by_sphere_also_where_their_colours_are_alike(
-    robot: RobotModel, cameras: Mapping[str, Camera]
-) -> None:
+def test_stripe_labels_distinguish_spheres(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     camera = cameras["front"]
     for appearance in (RELEASE, APPEARANCE, replace(APPEARANCE, spheres=APPEARANCE.spheres[::-1])):
         spheres = place_spheres(camera, robot, appearance, robot.home, True, robot.home)
@@ -452,7 +444,7 @@ def test_renderers_agree_over_random_poses_of_the_arm(
         pytest.param((0.5, -0.4, 6.0), id="far"),
     ],
 )
-def test_renderers_agree_however_a_sphere_lies_to_the_camera(centre: tuple[float, float, float], renderer: str) -> None:
+def test_renderers_agree_for_random_spheres(centre: tuple[float, float, float], renderer: str) -> None:
     camera = Camera("front", "base", np.eye(4), 320, 200, 150.0, 170.0, 130.0, 120.0)
     for normal in np.random.default_rng(0).normal(size=(3, 3)):
         sphere = PlacedSphere("gripper", np.array(centre), 0.08, normal / np.linalg.norm(normal), (5, 206, 235))
@@ -460,7 +452,7 @@ def test_renderers_agree_however_a_sphere_lies_to_the_camera(centre: tuple[float
 
 
 @pytest.mark.parametrize("renderer", GRAPHICS)
-def test_spheres_that_run_into_each_other_meet_where_they_intersect(renderer: str) -> None:
+def test_intersecting_spheres(renderer: str) -> None:
     camera = Camera("front", "base", np.eye(4), 200, 200, 250.0, 250.0, 100.0, 100.0)
     for offset in ((0.03, 0.0, 0.0), (0.0, 0.04, 0.01), (0.02, 0.02, 0.03)):
         spheres = [
@@ -473,9 +465,7 @@ def test_spheres_that_run_into_each_other_meet_where_they_intersect(renderer: st
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
-def test_drawing_in_changing_sizes_leaves_no_trace(
-    robot: RobotModel, cameras: Mapping[str, Camera], renderer: str
-) -> None:
+def test_rendering_in_changing_sizes(robot: RobotModel, cameras: Mapping[str, Camera], renderer: str) -> None:
     """Neither on later images nor in memory."""
     views = [cameras["front"].scale(width, height) for width, height in ((64, 64), (256, 200), (96, 300))]
     placed = [place_spheres(camera, robot, APPEARANCE, robot.home, True, robot.home) for camera in views]
@@ -493,7 +483,7 @@ def test_drawing_in_changing_sizes_leaves_no_trace(
 
 
 @pytest.mark.parametrize("renderer", GRAPHICS)
-def test_renderers_and_mujoco_draw_by_turns_and_from_any_thread(
+def test_renderers_and_mujoco_alternate_in_any_thread(
     rasteriser: mujoco.Renderer, simulation: Simulation, robot: RobotModel, cameras: Mapping[str, Camera], renderer: str
 ) -> None:
     camera = cameras["front"]
@@ -538,7 +528,7 @@ def draw(renderer):
     return done.stdout.splitlines()
 
 
-def test_a_renderer_that_cannot_start_says_so_in_one_line() -> None:
+def test_renderer_failure_is_one_line_error() -> None:
     program = "for renderer in ('raycast', 'pyrender'): draw(renderer)"
     lines = in_another_process(program, EGL_DEVICE_ID="99")
     assert len(lines) == 2
@@ -546,7 +536,7 @@ def test_a_renderer_that_cannot_start_says_so_in_one_line() -> None:
     assert "pyrender: cannot start" in lines[1] and "install libegl1" in lines[1]
 
 
-def test_a_forked_process_is_told_to_be_spawned_instead() -> None:
+def test_forked_process_is_one_line_error() -> None:
     program = """
 draw('pyrender')
 if os.fork() == 0:
@@ -558,7 +548,7 @@ os.wait()
     assert drawn == "1" and "forked" in forked and "spawn" in forked
 
 
-def test_an_unknown_renderer_is_refused(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_unknown_renderer_is_rejected(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     with pytest.raises(GenimaError, match=r"renderer: unknown \('opengl'\); use raycast or pyrender"):
         render_spheres(cameras["front"], [], APPEARANCE, "opengl")
 
@@ -574,7 +564,7 @@ def test_a_view_without_a_radius_and_a_frame_that_the_arm_lacks_are_refused(
         place_spheres(cameras["front"], robot, ninth, robot.home, True, robot.home)
 
 
-def test_a_sphere_shows_nothing_of_those_behind_it_whatever_its_opacity(robot: RobotModel) -> None:
+def test_sphere_hides_spheres_behind_it(robot: RobotModel) -> None:
     poses = robot.link_poses(robot.home)
     camera = looking_at(robot, robot.home, poses[8, :3, 3] - poses[3, :3, 3], 1.5)  # the elbow is before the gripper
     below = np.full((100, 100, 3), 40, np.uint8)
@@ -586,7 +576,7 @@ def test_a_sphere_shows_nothing_of_those_behind_it_whatever_its_opacity(robot: R
 # ---------------------------------------------------------------------------------------- appearances from files
 
 
-def test_appearance_survives_its_plain_form(tmp_path: Path) -> None:
+def test_appearance_dict_round_trip(tmp_path: Path) -> None:
     other = Appearance((Sphere("hand", 7, (1, 2, 3), (4, 5, 6)),), {"top": 0.05}, 0.25, 0.1, "coloured")
     for appearance in (APPEARANCE, other, RELEASE):
         data = json.loads(json.dumps(appearance.to_dict()))
@@ -599,7 +589,7 @@ def test_appearance_survives_its_plain_form(tmp_path: Path) -> None:
     assert Appearance.load(file) == APPEARANCE
 
 
-def test_the_two_looks_ship_by_name_and_checkpoints_from_before_there_were_two_have_the_default() -> None:
+def test_shipped_appearances_and_default_of_old_checkpoints() -> None:
     assert Appearance.load("wide_stripes") == APPEARANCE == Appearance.load(Path("wide_stripes"))
     file = yaml.safe_load(paths.shared("config", "appearances", "wide_stripes.yaml").read_text(encoding="utf-8"))
     assert Appearance.from_dict(file) == APPEARANCE  # the file names everything
@@ -635,7 +625,7 @@ def test_the_two_looks_ship_by_name_and_checkpoints_from_before_there_were_two_h
         ),
     ],
 )
-def test_an_appearance_file_changes_only_what_it_names(tmp_path: Path, text: str, expected: Appearance) -> None:
+def test_appearance_file_changes_only_its_fields(tmp_path: Path, text: str, expected: Appearance) -> None:
     file = tmp_path / "appearance.yaml"
     file.write_text(text)
     assert Appearance.load(file) == expected
@@ -706,7 +696,7 @@ def test_a_missing_appearance_file_is_named(tmp_path: Path) -> None:
         Appearance.load(tmp_path / "nowhere.yaml")
 
 
-def test_the_benchmark_shows_a_renderer_at_three_times_the_rate_of_pyrender(tmp_path: Path) -> None:
+def test_benchmark_has_renderer_three_times_faster_than_pyrender(tmp_path: Path) -> None:
     benchmark, out = Path(__file__).resolve().parents[4] / "benchmarks" / "rendering.py", tmp_path / "result.json"
     subprocess.run([sys.executable, benchmark, "--poses", "20", "--out", out], check=True, timeout=120)
     renderers = json.loads(out.read_text())["renderers"]

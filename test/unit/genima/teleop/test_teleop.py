@@ -68,7 +68,7 @@ def leader_file(folder: Path, **changes: object) -> Path:
     st.permutations(range(N)),
 )
 @settings(max_examples=50)
-def test_a_leader_is_matched_by_name_and_scaled_turned_and_shifted(tmp_path_factory, rows, positions, order) -> None:
+def test_leader_mapping_by_name_scale_sign_and_offset(tmp_path_factory, rows, positions, order) -> None:
     joints = [{"name": name, "sign": s, "scale": k, "offset": o} for name, (s, k, o) in zip(NAMES, rows, strict=True)]
     leader = LeaderMapping.load(leader_file(tmp_path_factory.mktemp("leader"), joints=joints), PANDA)
     sample = leader.sample(1.0, [NAMES[i] for i in order], [positions[i] for i in order], [0.1] * N)
@@ -79,7 +79,7 @@ def test_a_leader_is_matched_by_name_and_scaled_turned_and_shifted(tmp_path_fact
 
 
 @pytest.mark.parametrize("name", ["panda", "fr3", "same", "gello"])
-def test_the_leaders_that_come_along_can_be_loaded(name: str) -> None:
+def test_shipped_leaders_load(name: str) -> None:
     leader = LeaderMapping.load(name, PANDA)
     joints = [*leader.joint_names, *([leader.gripper_joint] if leader.gripper_joint else [])]
     sample = leader.sample(0.0, joints, [*PANDA.home, *([leader.gripper_open] if leader.gripper_joint else [])])
@@ -87,7 +87,7 @@ def test_the_leaders_that_come_along_can_be_loaded(name: str) -> None:
     assert sample.gripper == (1.0 if leader.gripper_joint else None)
 
 
-def test_the_gripper_may_be_told_apart_from_the_arm(tmp_path: Path) -> None:
+def test_gripper_may_have_its_own_joint_state(tmp_path: Path) -> None:
     leader = LeaderMapping.load(leader_file(tmp_path, gripper={"joint": "finger", "closed": 0.04, "open": 0.0}), PANDA)
     assert not leader.has_arm_joints(["finger"]) and leader.has_arm_joints([*NAMES, "finger"])
     assert leader.gripper_fraction(["finger"], [0.03]) == pytest.approx(0.25)
@@ -125,7 +125,7 @@ def test_a_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_leader_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
+def test_missing_or_invalid_leader_file_is_error(tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="does not exist"):
         LeaderMapping.load(tmp_path / "no.yaml", PANDA)
     (tmp_path / "bad.yaml").write_text("joints: [")
@@ -142,7 +142,7 @@ def test_a_leader_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
         (NAMES, [*[0.0] * (N - 1), float("inf")], r"not finite \(servo_6\)"),
     ],
 )
-def test_bad_samples_are_refused(tmp_path: Path, names: list[str], positions: list[float], words: str) -> None:
+def test_invalid_samples_are_rejected(tmp_path: Path, names: list[str], positions: list[float], words: str) -> None:
     with pytest.raises(GenimaError, match=words):
         LeaderMapping.load(leader_file(tmp_path), PANDA).sample(0.0, names, positions)
 
@@ -154,9 +154,7 @@ def off(joint: int, turns: float) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("turns", [1, -1, 2])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_leader_that_is_whole_turns_off_is_refused_and_can_be_unwrapped(
-    tmp_path: Path, turns: int, sign: int
-) -> None:
+def test_leader_with_turn_offset_is_rejected_or_unwrapped(tmp_path: Path, turns: int, sign: int) -> None:
     joints = [{"name": name, "sign": sign} for name in NAMES]
     leader = LeaderMapping.load(leader_file(tmp_path, joints=joints), PANDA)
     published = sign * PANDA.home + turns * TURN * np.eye(N)[6]
@@ -218,7 +216,7 @@ def wave(stamp: float, size: float = 0.3) -> np.ndarray:
 
 @pytest.mark.parametrize("rate", [25, 200, 1000])
 @pytest.mark.parametrize("apart", [0.0, 0.8])
-def test_the_follower_comes_slowly_and_then_mirrors(rate: int, apart: float) -> None:
+def test_follower_aligns_slowly_then_mirrors(rate: int, apart: float) -> None:
     follower = Follower()
     follower.positions = PANDA.home - apart * np.eye(N)[0]
     first = follower.positions
@@ -251,7 +249,7 @@ def mirroring(**changes: float) -> tuple[Follower, float]:
     return follower, stamp
 
 
-def test_a_speed_that_is_not_told_is_measured() -> None:
+def test_missing_leader_velocity_is_estimated() -> None:
     follower, stamp = mirroring()
     for _ in range(100):
         stamp += DT
@@ -271,7 +269,7 @@ def test_a_speed_that_is_not_told_is_measured() -> None:
         (0.3, PANDA.home, "no leader samples for 0.30 s"),
     ],
 )
-def test_a_leader_that_is_not_to_be_trusted_is_not_followed_until_started_again(later, positions, words) -> None:
+def test_invalid_leader_holds_follower_until_start(later, positions, words) -> None:
     follower, stamp = mirroring()
     count = len(follower.said)
     assert not follower.receive(stamp + later, positions)
@@ -284,7 +282,7 @@ def test_a_leader_that_is_not_to_be_trusted_is_not_followed_until_started_again(
     assert np.max(np.abs(follower.positions - PANDA.home)) < 1e-3, "it jumps after the leader"
 
 
-def test_an_alignment_to_a_leader_outside_the_range_does_not_begin() -> None:
+def test_alignment_to_leader_outside_range_is_held() -> None:
     follower = Follower()
     follower.mirror.start()
     assert not follower.receive(0.0, off(6, 1)) and not follower.said
@@ -297,7 +295,7 @@ def test_an_alignment_to_a_leader_outside_the_range_does_not_begin() -> None:
     np.testing.assert_allclose(distance, TURN * np.eye(N)[6], atol=1e-12)  # the true one
 
 
-def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_stay_at_its_limit() -> None:
+def test_follower_stays_at_limit_when_leader_leaves_range() -> None:
     follower, stamp = mirroring()
     there, speed = PANDA.home.copy(), 1.0
     limit = PANDA.position_max[6]
@@ -319,7 +317,7 @@ def test_a_leader_that_leaves_the_range_while_it_is_mirrored_has_the_follower_st
     assert follower.mirror.reason == ""
 
 
-def test_a_silent_leader_is_noticed_by_who_watches() -> None:
+def test_timeout_of_leader_holds_follower() -> None:
     follower, stamp = mirroring()
     follower.mirror.check_timeout(stamp + 0.09)
     assert follower.mirror.state is FollowerState.MIRRORING
@@ -327,7 +325,7 @@ def test_a_silent_leader_is_noticed_by_who_watches() -> None:
     assert follower.mirror.state is FollowerState.HELD and "no leader samples" in follower.mirror.reason
 
 
-def test_the_clutch_lets_the_leader_be_moved_elsewhere() -> None:
+def test_pause_allows_leader_to_move() -> None:
     follower, stamp = mirroring()
     follower.mirror.pause()
     assert follower.mirror.state is FollowerState.PAUSED
@@ -348,7 +346,7 @@ def test_the_clutch_lets_the_leader_be_moved_elsewhere() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.0005, 0.09), st.integers(0, N - 1), st.floats(-1, 1)), min_size=5, max_size=60))
 @settings(max_examples=50)
-def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps) -> None:
+def test_follower_keeps_alignment_speed(steps) -> None:
     follower, stamp, there = Follower(), 0.0, PANDA.home + 0.4
     follower.mirror.start()
     last = follower.positions
@@ -364,7 +362,7 @@ def test_whatever_the_leader_does_the_follower_comes_no_faster_than_it_may(steps
 @pytest.mark.parametrize(
     "changes", [{"near": 0.0}, {"speed": 1.5}, {"late": float("nan")}, {"jump": 1e9}, {"near": float("inf")}]
 )
-def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> None:
+def test_invalid_settings_are_rejected(changes: dict[str, float]) -> None:
     with pytest.raises(GenimaError, match="teleop "):
         LeaderFollower(PANDA, LeaderFollowerSettings(**changes))
 
@@ -494,7 +492,7 @@ def test_the_follower_goes_where_the_leader_is_moved(graph) -> None:
         (lambda pair: setattr(pair, "names", ["a", *pair.names[1:]]), "joints missing (panda_joint1)"),
     ],
 )
-def test_a_spoiled_leader_leaves_the_arm_where_it_is(graph, pair, spoil, words) -> None:
+def test_invalid_leader_message_holds_arm(graph, pair, spoil, words) -> None:
     pair.start()
     good = dict(vars(pair))
     spoil(pair)
@@ -511,7 +509,7 @@ def test_a_spoiled_leader_leaves_the_arm_where_it_is(graph, pair, spoil, words) 
     pair.start()
 
 
-def test_a_gripper_that_is_no_number_is_not_followed(graph, pair) -> None:
+def test_non_finite_gripper_is_ignored(graph, pair) -> None:
     say = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
     say(Float32(data=0.5))
     pair.start()
@@ -522,7 +520,7 @@ def test_a_gripper_that_is_no_number_is_not_followed(graph, pair) -> None:
     pair.until(lambda: messages.command_from(pair.commands[-1], PANDA).gripper == 0.25, "it is not heard again")
 
 
-def test_a_leader_that_is_a_turn_off_does_not_start(graph) -> None:
+def test_leader_with_turn_offset_does_not_start(graph) -> None:
     pair = Pair(graph)
     pair.leader = off(6, 1)
 
@@ -537,7 +535,7 @@ def test_a_leader_that_is_a_turn_off_does_not_start(graph) -> None:
     assert pair.state == TeleopStatus.IDLE and not pair.commands
 
 
-def test_a_leader_that_is_a_turn_off_can_be_unwrapped_and_stays_so_until_it_restarts(graph) -> None:
+def test_leader_is_unwrapped_until_restart(graph) -> None:
     pair = Pair(graph, late=0.45, unwrap_at_start=True)
     pair.leader = off(6, 1) + 0.05
     pair.start()
@@ -570,7 +568,7 @@ def test_a_pause_is_no_fault(graph) -> None:
 
 
 @pytest.mark.parametrize("other", ["controller", "none"])
-def test_an_arm_that_is_given_to_another_is_not_mirrored_any_more(graph, pair, other: str) -> None:
+def test_mirroring_ends_with_ownership(graph, pair, other: str) -> None:
     pair.start()
     pair.until(lambda: pair.state == TeleopStatus.MIRRORING, "no mirroring")
     assert graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=other)).success
@@ -580,7 +578,7 @@ def test_an_arm_that_is_given_to_another_is_not_mirrored_any_more(graph, pair, o
     pair.start()
 
 
-def test_a_pause_also_ends_a_start_that_the_guard_has_not_answered_yet(graph) -> None:
+def test_pause_cancels_pending_start(graph) -> None:
     may_answer, answered = threading.Event(), threading.Event()
 
     def answer(request: SelectSource.Request, response: SelectSource.Response) -> SelectSource.Response:
@@ -658,7 +656,7 @@ def tip(positions: np.ndarray) -> np.ndarray:
 
 @given(st.lists(st.floats(-0.08, 0.08), min_size=3, max_size=3), st.lists(st.floats(-0.4, 0.4), min_size=3, max_size=3))
 @settings(max_examples=20)
-def test_the_tip_goes_as_it_is_pushed(linear: list[float], angular: list[float]) -> None:
+def test_tip_follows_twist(linear: list[float], angular: list[float]) -> None:
     jog = CartesianJog(PANDA)
     before = tip(jog.positions)
     for _ in range(100):  # a second
@@ -674,7 +672,7 @@ def test_the_tip_goes_as_it_is_pushed(linear: list[float], angular: list[float])
     assert not np.any(jog.velocities)
 
 
-def test_pushed_beyond_its_reach_the_arm_stays_within_its_limits_and_comes_back_at_once() -> None:
+def test_jog_beyond_reach_stays_within_limits() -> None:
     jog = CartesianJog(PANDA)
     for _ in range(1500):
         jog.move(np.array([0.2, 0.0, 0.0]), np.zeros(3), 0.01)
@@ -747,7 +745,7 @@ class Jogged:
         return tip(np.array(self.said[-1].position[:N]))[:3, 3]
 
 
-def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> None:
+def test_jog_starts_at_follower(graph) -> None:
     jogged = Jogged(graph)
     jogged.until(lambda: jogged.said and np.allclose(jogged.said[-1].position[:N], PANDA.home + 0.1), "it is not there")
     jogged.joints = PANDA.home
@@ -773,7 +771,7 @@ def test_a_jog_waits_where_the_follower_is_and_is_pushed_from_there(graph) -> No
     assert jogged.said[-1].name == list(PANDA.joint_names), "the gripper is moved"
 
 
-def test_a_gamepad_pushes_and_grips(graph) -> None:
+def test_gamepad_moves_tip_and_gripper(graph) -> None:
     jogged = Jogged(graph)
     jogged.state = TeleopStatus.MIRRORING
     pad = Joy(axes=[0.0] * 8, buttons=[0] * 11)
@@ -827,7 +825,7 @@ class Stage:
         return np.array(self.said[-1].position[:N])
 
 
-def test_the_simulated_leader_plays_what_the_scene_needs(graph) -> None:
+def test_simulated_leader_solves_task(graph) -> None:
     stage = Stage(graph, "push_button", 3)
     graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "it is not where the demo begins")
     stage.play("approach")
@@ -849,7 +847,7 @@ def test_the_simulated_leader_plays_what_the_scene_needs(graph) -> None:
     graph.until(lambda: not stage.leader[-1].playing, "it says that it plays")
 
 
-def test_a_missed_grasp_is_made_before_the_demo_and_mended_where_the_lid_is(graph) -> None:
+def test_missed_grasp_is_retried(graph) -> None:
     seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
     stage = Stage(graph, "take_lid_off", seed)
     start = tip(stage.demo.start)[:3, 3]
@@ -864,7 +862,7 @@ def test_a_missed_grasp_is_made_before_the_demo_and_mended_where_the_lid_is(grap
     np.testing.assert_allclose(tip(stage.positions)[:2, 3], [lid.x, lid.y], atol=1e-3)
 
 
-def test_the_simulated_leader_ends_when_the_task_is_done(graph) -> None:
+def test_simulated_leader_ends_with_task(graph) -> None:
     seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
     stage = Stage(graph, "take_lid_off", seed)
     stage.play("approach")

@@ -72,7 +72,7 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_n_steps_and_n_more_after_a_resume_are_2n_steps_to_the_last_bit(tmp_path: Path) -> None:
+def test_resume_is_exact(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
     train(tmp_path / "parts", stop_at=10)  # amid its last save, which must therefore be repeated
     assert (tmp_path / "parts/last").resolve().name == "step-000005"
@@ -86,7 +86,7 @@ def test_n_steps_and_n_more_after_a_resume_are_2n_steps_to_the_last_bit(tmp_path
     assert all(torch.equal(a[i]["exp_avg_sq"], b[i]["exp_avg_sq"]) and a[i]["step"] == b[i]["step"] == 10 for i in a)
 
 
-def test_a_copy_that_followed_the_links_is_resumed(tmp_path: Path) -> None:
+def test_copied_training_is_resumed(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
     train(tmp_path / "copy", stop_at=10)
     for link in (tmp_path / "copy" / BEST, tmp_path / "copy" / LAST):
@@ -97,7 +97,7 @@ def test_a_copy_that_followed_the_links_is_resumed(tmp_path: Path) -> None:
     assert (tmp_path / "copy" / LAST).resolve().name == "step-000010"
 
 
-def test_accumulated_parts_and_workers_change_nothing_but_rounding(tmp_path: Path) -> None:
+def test_accumulation_and_workers_change_only_rounding(tmp_path: Path) -> None:
     def trained(name: str, **changes: object) -> dict[str, Tensor]:
         torch.manual_seed(5)
         return dict(train(tmp_path / name, replace(OPTIONS, **changes), model=Deterministic()).state_dict())  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_accumulated_parts_and_workers_change_nothing_but_rounding(tmp_path: Pat
         trained("uneven", accumulate=3)
 
 
-def test_what_is_saved_are_averaged_weights_and_training_goes_on_with_its_own(tmp_path: Path) -> None:
+def test_averaged_weights_are_saved(tmp_path: Path) -> None:
     a = train(tmp_path / "often", replace(OPTIONS, save_every=1))
     b = train(tmp_path / "rarely", replace(OPTIONS, save_every=10))
     assert same(a.state_dict(), b.state_dict())
@@ -137,7 +137,7 @@ def test_the_best_and_the_last_checkpoint_are_kept_and_no_others(tmp_path: Path)
     assert len(board.Scalars("loss")) == 1  # of step 10
 
 
-def test_a_finished_training_is_left_as_it_is(tmp_path: Path) -> None:
+def test_finished_training_is_unchanged(tmp_path: Path) -> None:
     train(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.suffix in (".pt", ".bin")}
     train(tmp_path)
@@ -233,7 +233,7 @@ def test_a_signal_during_a_step_ends_the_training_after_it_with_a_checkpoint(
     assert "stopped at step 3 of 10" in capfd.readouterr().out
 
 
-def test_what_a_training_is_about_must_stay_the_same(tmp_path: Path) -> None:
+def test_resume_requires_equal_settings(tmp_path: Path) -> None:
     def run(about: dict[str, object]) -> None:
         errors = {"error": 1.0}
         loop.run(
@@ -257,7 +257,7 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
     "held",
     ["notes.txt", "metrics.jsonl", "step-000005/mine.txt", "last/genima.json", "genima.json", "best", ".lock/mine.txt"],
 )
-def test_a_folder_that_holds_anything_but_a_training_is_left_as_it_is(tmp_path: Path, held: str) -> None:
+def test_other_folder_is_rejected_and_unchanged(tmp_path: Path, held: str) -> None:
     file = tmp_path / "run" / held
     file.parent.mkdir(parents=True)
     file.write_text("mine")
@@ -269,7 +269,7 @@ def test_a_folder_that_holds_anything_but_a_training_is_left_as_it_is(tmp_path: 
         train(tmp_path / "notes")
 
 
-def test_what_others_put_into_a_trainings_folder_stays(tmp_path: Path) -> None:
+def test_other_files_in_training_folder_stay(tmp_path: Path) -> None:
     train(tmp_path, stop_at=10)
     kept = ["step-notes/a", "step-000005-copy/a", "step-000010/a", "step-000010.part/a", "step-000001/a"]
     (tmp_path / "step-000010.part/.partial").unlink()  # of the killed run: nothing shows any more that it is ours
@@ -282,7 +282,7 @@ def test_what_others_put_into_a_trainings_folder_stays(tmp_path: Path) -> None:
     assert (tmp_path / LAST).resolve().name == "step-000010" and not (tmp_path / "step-000005").exists()
 
 
-def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
+def test_epochs_become_steps_and_invalid_numbers_are_errors() -> None:
     options = LoopOptions(batch_size=24, learning_rate=1e-5, epochs=200)
     assert options.with_steps(1000).steps == math.ceil(200 * 1000 / 24)
     assert replace(options, steps=7).with_steps(1000).steps == 7
@@ -301,7 +301,7 @@ def test_epochs_become_steps_and_senseless_numbers_one_line() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["diffusion", "controller", "tiny"])
-def test_help_needs_no_library_that_takes_seconds(recipe: str) -> None:
+def test_help_imports_no_slow_library(recipe: str) -> None:
     script = (
         "import sys; from genima_cli.train import main\n"
         "try: main([sys.argv[1], '--help'])\n"
@@ -312,7 +312,7 @@ def test_help_needs_no_library_that_takes_seconds(recipe: str) -> None:
     assert done.returncode == 0 and f"Example: ./genima train {recipe} " in done.stdout, done.stderr
 
 
-def test_a_cosine_schedule_may_begin_anew(tmp_path: Path) -> None:
+def test_cosine_schedule_restarts(tmp_path: Path) -> None:
     train(tmp_path, replace(OPTIONS, steps=42, schedule="cosine", cycles=2))
     events = EventAccumulator(str(next(tmp_path.rglob("events.*")).parent))
     rates = {event.step: event.value for event in events.Reload().Scalars("learning_rate")}
@@ -359,7 +359,7 @@ def test_every_epoch_visits_each_moment_once_in_another_order_however_it_is_spli
         assert all(np.corrcoef(order, range(moments))[0, 1] < 0.5 for order in orders)  # shuffled
 
 
-def test_a_training_begun_when_moments_were_drawn_with_replacement_is_not_resumed(tmp_path: Path) -> None:
+def test_training_with_old_sampling_is_not_resumed(tmp_path: Path) -> None:
     train(tmp_path)
     progress = tmp_path / LAST / "training_state" / PROGRESS
     state = json.loads(progress.read_text())
@@ -425,7 +425,7 @@ def losses_of(model: DiffusionLossModule, batch: DiffusionSample, learning_rate:
     return losses
 
 
-def test_a_few_steps_reduce_the_drawing_loss_and_reach_the_goal(targets: TargetDataset, batch: DiffusionSample) -> None:
+def test_few_steps_reduce_diffusion_loss(targets: TargetDataset, batch: DiffusionSample) -> None:
     agent = build_agent(SMALL, targets, steps=2)
     model = DiffusionLossModule(agent, DiffusionOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=6)).train()
     assert set(model.trained) == {"unet", "controlnet", "text_encoder"}
@@ -435,7 +435,7 @@ def test_a_few_steps_reduce_the_drawing_loss_and_reach_the_goal(targets: TargetD
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
-def test_the_drawing_loss_is_zero_for_a_network_that_knows(
+def test_diffusion_loss_is_zero_for_exact_prediction(
     targets: TargetDataset, batch: DiffusionSample, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = build_agent(SMALL, targets, steps=2)
@@ -456,7 +456,7 @@ def test_the_drawing_loss_is_zero_for_a_network_that_knows(
             assert model(batch)["loss"].item() == pytest.approx(expected, rel=0.05, abs=1e-4)
 
 
-def test_training_draws_a_sample_of_the_autoencoders_distribution_and_validation_takes_its_mode(
+def test_training_samples_latents_and_validation_uses_mode(
     targets: TargetDataset, batch: DiffusionSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As diffusers' ControlNet example."""
@@ -556,7 +556,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
     assert bool(moved) == (conditioning == "unet")
 
 
-def test_two_goals_are_two_prompts_in_training_and_in_use(targets: TargetDataset, batch: DiffusionSample) -> None:
+def test_goals_change_prompts(targets: TargetDataset, batch: DiffusionSample) -> None:
     """The released code trains on the prefix alone."""
     for tiled in (True, False):
         agent = agent_from_base(base_from_pipeline("tiny", random_base("tiny")), targets.spec, tiled=tiled)
@@ -645,7 +645,7 @@ def test_another_version_of_the_base_is_refused(targets: TargetDataset, tmp_path
         (["nonsense"], "train nonsense: unknown command"),
     ],
 )
-def test_bad_arguments_are_one_clear_line(
+def test_invalid_arguments_are_one_line_errors(
     targets: TargetDataset, tmp_path: Path, arguments: list[str], line: str
 ) -> None:
     data = [] if "--data" in arguments or "tiny" in arguments else ["--data", str(targets.folder)]

@@ -1,9 +1,9 @@
-"""How fast the diffusion agent draws: diffusers' pipeline, then one setting of ours after the other on top.
+"""Speed of the diffusion agent: diffusers' pipeline, then Genima's optimisations, one after the other.
 
 At SD-Turbo's size with random weights (speed does not depend on them), or with the bundled small agent. Each variant
 runs in a process of its own, one after the other, from the same weights, image and seeds. What is drawn is compared
 with the agent's own drawing in single precision. The floor is what the networks' products, or the reading of their
-weights, take at the device's peaks (see drawing_costs.py).
+weights, take at the device's peaks (see generation_costs.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 import tyro
 from benchmark_report import require_plot, require_report, write_report
 from diffusers import AutoencoderTiny, StableDiffusionControlNetPipeline
-from drawing_costs import Costs, count
+from generation_costs import Costs, count
 from tqdm import tqdm
 from training_costs import GPUS
 from training_step import VIEW_SIZES, device_peaks, networks, random_agent
@@ -71,11 +71,11 @@ class Options:
     size: Literal["sd-turbo", "tiny", "small"] = "sd-turbo"
     """sd-turbo: random weights, 512x512; small: the bundled agent, 256x256; tiny: only to try the benchmark itself."""
     steps: int | None = None
-    """Diffusion steps of a drawing; default: 5, the bundled agent's own with small."""
+    """Diffusion steps of a target; default: 5, with small those of the bundled agent."""
     draws: int = 1000
-    """How many are measured."""
+    """Measured targets."""
     variants: tuple[Variant, ...] = ()
-    """What to compare with diffusers' pipeline; default: all that the device has."""
+    """Variants to compare with diffusers' pipeline; default: all of the device."""
     threads: int = 1
     """Processor cores, where there is no GPU."""
     count_only: bool = False
@@ -87,7 +87,7 @@ class Options:
 
     @property
     def side(self) -> int:
-        """Of a tile, px."""
+        """Return the side of a tile, px."""
         return 256 if self.size == "small" else 2 * VIEW_SIZES[self.size]
 
 
@@ -103,7 +103,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """What is reported of a variant."""
+    """Report of a variant."""
 
     p50: float  # ms
     p99: float  # ms
@@ -138,16 +138,16 @@ def main() -> None:
         save(options, report)
     if options.out:
         plot(report, options.out.with_suffix(".png"))
-    require_same_drawings(results)
+    require_equal_targets(results)
 
 
 def save(options: Options, report: Mapping[str, Any]) -> None:
-    """What is known so far."""
+    """Write the results so far."""
     write_report(options.out, "drawing", report)
 
 
 def steps_of(options: Options) -> int:
-    """Of a drawing."""
+    """Return the diffusion steps of a target."""
     return options.steps or (1 if options.size == "small" else 5)
 
 
@@ -173,17 +173,17 @@ def compare(options: Options, costs: Costs | None, report: dict[str, Any]) -> It
     Raises:
         GenimaError: when diffusers' pipeline, which the others are compared with, does not work.
     """
-    name, gpu = apart(device_peaks)
+    name, gpu = run_isolated(device_peaks)
     report |= {"device": name, "peaks": asdict(gpu)}
-    wanted = options.variants or (ON_GPU if apart(torch.cuda.is_available) else ON_CPU)
+    wanted = options.variants or (ON_GPU if run_isolated(torch.cuda.is_available) else ON_CPU)
     print(f"\n{name}, {steps_of(options)} steps, {options.draws} drawings each")
     header = ("p50 ms", "p99 ms", "Hz", "x stock", "of floor", "peak GB", "ready s", "PSNR dB")
     print(f"{'':<20}" + "".join(f"{column:>10}" for column in header))
-    expected = apart(reference, options)
+    expected = run_isolated(reference, options)
     stock: Result | None = None
     for variant in dict.fromkeys((STOCK, *wanted)):
         try:
-            measured: Measurement = apart(measure, variant, options)
+            measured: Measurement = run_isolated(measure, variant, options)
         except Exception as error:  # others have figures nevertheless
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             if variant == STOCK:
@@ -212,8 +212,8 @@ def compare(options: Options, costs: Costs | None, report: dict[str, Any]) -> It
         yield variant, r
 
 
-def apart(function: Callable[..., Any], *given: Any) -> Any:
-    """What a function returns in a process of its own, where no other has left anything on the GPU."""
+def run_isolated(function: Callable[..., Any], *given: Any) -> Any:
+    """Run a function in a separate process, with an empty GPU, and return its result."""
     with WorkerPool(1) as fresh:
         return fresh.submit(function, *given).result()
 
@@ -224,7 +224,7 @@ def psnr(drawn: Any, expected: Any) -> float:
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-def require_same_drawings(results: Mapping[Variant, Result | str]) -> None:
+def require_equal_targets(results: Mapping[Variant, Result | str]) -> None:
     """Raise a GenimaError when a plan changes drawings by more than half precision does in diffusers' pipeline."""
     stock = results[STOCK]
     assert isinstance(stock, Result) and stock.psnr
@@ -264,14 +264,14 @@ def begin(options: Options) -> torch.device:
 
 
 def half(device: torch.device) -> torch.dtype:
-    """What everyone uses on the device."""
+    """Return the usual half precision of the device."""
     if device.type == "cuda":
         return torch.float16
     return torch.bfloat16 if is_half_fast(device) else torch.float32
 
 
-def fresh_agent(options: Options, device: torch.device, tiled: bool = True) -> DiffusionAgent:
-    """In single precision, the same on every call."""
+def exact_agent(options: Options, device: torch.device, tiled: bool = True) -> DiffusionAgent:
+    """Return the agent in single precision, the same on every call."""
     if options.size == "small":
         agent = DiffusionAgent.from_pretrained(paths.shared("models", "tiny") / "diffusion_agent")
     else:
@@ -282,7 +282,7 @@ def fresh_agent(options: Options, device: torch.device, tiled: bool = True) -> D
     return agent
 
 
-def shown(options: Options) -> Iterator[tuple[torch.Tensor, torch.Generator]]:
+def observation_tiles(options: Options) -> Iterator[tuple[torch.Tensor, torch.Generator]]:
     """Tiles (1, H, W, 3) uint8 and the seeds to draw on them with, without end."""
     side = options.side
     pictures = torch.randint(0, 256, (COMPARED, side // 8, side // 8, 3), generator=torch.Generator().manual_seed(0))
@@ -295,10 +295,10 @@ def shown(options: Options) -> Iterator[tuple[torch.Tensor, torch.Generator]]:
 
 def reference(options: Options) -> Any:
     """The agent's own drawings in single precision, (COMPARED, H, W, 3) uint8."""
-    agent = fresh_agent(options, begin(options))
+    agent = exact_agent(options, begin(options))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     engine = CompiledPipeline(agent, configs=[ExecutionConfig(channels_last=False, fused_attention=False)])
-    given = itertools.islice(shown(options), COMPARED)
+    given = itertools.islice(observation_tiles(options), COMPARED)
     return torch.cat([engine.generate_tiles(tile, [INSTRUCTION], seed) for tile, seed in given]).numpy()
 
 
@@ -307,12 +307,12 @@ def measure(variant: Variant, options: Options) -> Measurement:
     device = begin(options)
     started = time.perf_counter()
     if variant == "node":
-        return measure_node(engine_of(variant, options, device), options)
-    draw = stock(options, device) if variant == STOCK else drawing_with(engine_of(variant, options, device))
-    return timed(draw, variant, options, device, started)
+        return measure_node(agent_of(variant, options, device), options)
+    draw = stock(options, device) if variant == STOCK else generator_of(agent_of(variant, options, device))
+    return measure_times(draw, variant, options, device, started)
 
 
-def engine_of(variant: Variant, options: Options, device: torch.device) -> DiffusionAgent:
+def agent_of(variant: Variant, options: Options, device: torch.device) -> DiffusionAgent:
     """An agent with the engine of a variant."""
     added = list(ADDED.values())
     usable = added if device.type == "cuda" else added[:3]  # the others are not for CPUs
@@ -322,7 +322,7 @@ def engine_of(variant: Variant, options: Options, device: torch.device) -> Diffu
         plan = replace(plan, **change)
     if variant in ("bfloat16", "float32"):
         plan = replace(plan, precision=getattr(torch, variant))
-    agent = fresh_agent(options, device, tiled=variant != "untiled")
+    agent = exact_agent(options, device, tiled=variant != "untiled")
     shortcuts = CUT.get(variant, SamplingOptions())
     if variant == "tiny-decoder":
         folder = tempfile.mkdtemp()
@@ -332,8 +332,8 @@ def engine_of(variant: Variant, options: Options, device: torch.device) -> Diffu
     return agent
 
 
-def drawing_with(agent: DiffusionAgent) -> Callable[[torch.Tensor, torch.Generator], Any]:
-    """One drawing after the other, each the former of the next."""
+def generator_of(agent: DiffusionAgent) -> Callable[[torch.Tensor, torch.Generator], Any]:
+    """Return a function that generates targets, each from the previous one."""
     former: list[torch.Tensor | None] = [None]
 
     def draw(tile: torch.Tensor, seed: torch.Generator) -> Any:
@@ -344,8 +344,8 @@ def drawing_with(agent: DiffusionAgent) -> Callable[[torch.Tensor, torch.Generat
 
 
 def stock(options: Options, device: torch.device) -> Callable[[torch.Tensor, torch.Generator], Any]:
-    """What diffusers' documentation shows, in half precision on a GPU, single on a CPU."""
-    agent = fresh_agent(options, device)
+    """Return diffusers' documented pipeline, in half precision on a GPU, single on a CPU."""
+    agent = exact_agent(options, device)
     precision = torch.float16 if device.type == "cuda" else torch.float32
     kind: Any = LatentCondition if options.size == "small" else StableDiffusionControlNetPipeline
     pipeline = kind(
@@ -379,19 +379,19 @@ class LatentCondition(StableDiffusionControlNetPipeline):
         return super().prepare_latents(batch, channels, 8 * height, 8 * width, *others)
 
 
-def timed(
+def measure_times(
     draw: Callable[[torch.Tensor, torch.Generator], Any], variant: str, options: Options, device: torch.device,
     started: float,
 ) -> Measurement:  # fmt: skip
-    """From the image on the host to the drawing on the host."""
-    given, drawn, laps = shown(options), [], []
+    """Measure from the image on the host to the target on the host."""
+    given, drawn, laps = observation_tiles(options), [], []
     draw(*next(given))
     ready = time.perf_counter() - started
     for _ in range(WARM_UP - 1):
         draw(*next(given))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    given = shown(options)
+    given = observation_tiles(options)
     bar = tqdm(range(max(options.draws, COMPARED)), desc=variant, leave=False, disable=None)
     for _ in bar:
         tile, seed = next(given)
@@ -423,11 +423,11 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
     task, came = other.create_publisher(String, "task", qos.TASK), threading.Event()
     received: list[DrawnTarget] = []
 
-    def on_drawn(message: DrawnTarget) -> None:
+    def on_target(message: DrawnTarget) -> None:
         received.append(message)
         came.set()
 
-    other.create_subscription(DrawnTarget, "drawn_target", on_drawn, qos.DRAWN_TARGET)
+    other.create_subscription(DrawnTarget, "drawn_target", on_target, qos.DRAWN_TARGET)
     executor = SingleThreadedExecutor()
     for each in (node, other):
         executor.add_node(each)
@@ -435,7 +435,7 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
     task.publish(String(data=INSTRUCTION))
     laps: list[float] = []
     width, height = agent.camera_size
-    tiles = (tile[0].numpy() for tile, _ in shown(options))
+    tiles = (tile[0].numpy() for tile, _ in observation_tiles(options))
     bar = tqdm(range(WARM_UP + options.draws), desc="node", leave=False, disable=None)
     for _ in bar:
         views = untile(next(tiles), agent.views)
@@ -459,7 +459,7 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
 
 
 def peak_bytes() -> int:
-    """Of a GPU's memory; what graphs keep for themselves counts."""
+    """Return the peak GPU memory, including that of graphs."""
     return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
 
 

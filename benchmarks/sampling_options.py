@@ -1,4 +1,4 @@
-"""What sampling cost the small agent: fewer steps, steps from the drawing before, the ControlNet asked less often.
+"""Effect of sampling options on the small agent: fewer steps, partial schedules, reuse of the ControlNet's output.
 
 Each is judged against ten steps from pure noise: by the pixels and degrees by which the spheres of held-out demos are
 off, and by the success of the closed loop in simulation. Results are written as they come; the same command goes on
@@ -48,12 +48,12 @@ COMPARED = {
     "10 steps, ControlNet every other": SamplingOptions(steps=10, controlnet_every=2),
     "10 steps, ControlNet every fifth": SamplingOptions(steps=10, controlnet_every=5),
 }
-PERIOD = 4  # moments between a drawing and the one before: 0.2 s, as slow as a drawing on two cores may be
+PERIOD = 4  # moments between targets: 0.2 s, a slow generation on two cores
 
 
 @dataclass(frozen=True)
 class Options:
-    """Compare sampling of drawing."""
+    """Compare sampling options."""
 
     data: Path = Path("data/targets")
     """Dataset of ./genima render or ./genima train tiny, for the held-out demos."""
@@ -62,7 +62,7 @@ class Options:
     moments: int = 100
     """Held-out moments that are drawn."""
     episodes: int = 50
-    """Of each task in simulation; 0: only draw."""
+    """Episodes of each task in simulation; 0: only generate targets."""
     out: Path = Path("runs/drawing_steps.json")
     """JSON file; what it holds already of the same data and models is not measured again."""
     overwrite: bool = False
@@ -105,7 +105,7 @@ def former_results(options: Options, settings: dict[str, Any]) -> dict[str, Any]
 
 
 def drawn(options: Options, sampling: SamplingOptions, targets: TargetDataset) -> dict[str, float]:
-    """How far the spheres of held-out moments are off, and how long a drawing takes."""
+    """Measure sphere errors and generation time on held-out moments."""
     _, folders = checkpoint.read_pair(options.checkpoint)
     agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT])
     engine, spec, moments = CompiledPipeline(agent, sampling), agent.spec, targets.moments
@@ -136,13 +136,13 @@ def drawn(options: Options, sampling: SamplingOptions, targets: TargetDataset) -
         )  # fmt: skip
     summary = summarise_errors(errors)
     return {
-        "milliseconds": float(np.median(laps[1::2])),  # of those that had a drawing before
+        "milliseconds": float(np.median(laps[1::2])),  # of those with a previous target
         "px": summary["px"], "deg": summary["deg"], "found": summary["found"], "px_within_3": summary["px_within_3"],
     }  # fmt: skip
 
 
 def success(options: Options, sampling: SamplingOptions, task: str) -> dict[str, Any]:
-    """Of the closed loop, as ``./genima eval`` measures it."""
+    """Measure the success of the closed loop by ``./genima eval``."""
     given = {f"--sampling.{name.replace('_', '-')}": value for name, value in asdict(sampling).items() if value}
     if options.checkpoint:
         given["--checkpoint"] = options.checkpoint

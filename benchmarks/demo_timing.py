@@ -1,4 +1,4 @@
-"""How steadily the demo's processes run for minutes: ticks that come late, and memory.
+"""Timing of the demo's processes over minutes: late ticks, and memory.
 
 Tasks follow each other on the simulated robot, as in `./genima demo`. Late is a tick that ends more than 5 ms after its
 deadline, or never comes. The limit is what the kernel grants: a thread that only sleeps and wakes, at the same rate and
@@ -38,9 +38,9 @@ class Options:
     """Run the demo's processes and watch their ticks and their memory."""
 
     minutes: float = 10.0
-    """How long."""
+    """Duration."""
     seed: int = 0
-    """Of the first scene."""
+    """Seed of the first scene."""
     out: Path | None = None
     """Write the result to this JSON file."""
     overwrite: bool = False

@@ -1,4 +1,4 @@
-"""What a drawing has to compute and to read, counted on shapes alone."""
+"""Operations and memory traffic of generating a target, counted on shapes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BYTES = 2  # a weight in half precision
 
 @dataclass(frozen=True)
 class Part:
-    """One pass of one network."""
+    """Pass of a network."""
 
     operations: float  # FLOP, of products
     weight_bytes: int
@@ -33,12 +33,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one drawing in half precision."""
+    """Costs of a target in half precision."""
 
     parts: Mapping[str, Part]
 
     def floor(self, gpu: Gpu, steps: int, controlnet_every: int = 1, tiny_decoder: bool = False) -> float:
-        """Seconds below which no drawing is. The prompt is embedded once a task, and pixels need no encoding."""
+        """Return the lower bound in s. The prompt is embedded once a task, and pixels need no encoding."""
         passes = {
             CONDITION: 1,
             CONTROLNET: -(-steps // controlnet_every),
@@ -50,7 +50,7 @@ class Costs:
 
 @functools.cache
 def count(size: Size, side: int, batch: int = 1) -> Costs:
-    """Of ``batch`` pictures of ``side`` px at once, by networks of the shapes of ``random_base(size)``."""
+    """Count the costs of ``batch`` images of ``side`` px, for networks of the shapes of ``random_base(size)``."""
     pipeline = random_base(size, device="meta")
     with torch.device("meta"):
         controlnet, tiny = ControlNetModel.from_unet(pipeline.unet), AutoencoderTiny()

@@ -1,4 +1,4 @@
-"""How long it takes from a leader's sample to the follower's command, over DDS, through the command guard.
+"""Latency from a leader's sample to the follower's command, over DDS, through the command guard.
 
 This process is the leader and the follower; `teleop` and `command_guard` are processes of their own, as on a robot.
 Every sample is a hair's breadth from the one before it, so that a set-point tells which sample it obeys. The limit is
@@ -35,9 +35,9 @@ class Options:
     """Time leader samples until the robot's input hears of them."""
 
     rate: float = 200.0
-    """Of the leader and of the command guard, Hz."""
+    """Rate of the leader and of the command guard, Hz."""
     seconds: float = 30.0
-    """How long."""
+    """Duration."""
     out: Path | None = None
     """Write the result to this JSON file."""
     overwrite: bool = False

@@ -1,4 +1,4 @@
-"""How long the controller takes to read one drawn target, and what bounds it.
+"""Inference time of the controller, and its lower bound.
 
 Variants are timed in turn, call by call, so that whatever else the machine does slows all alike. The limit beside them
 is the number of operations of one reading at the rate of this machine's own products of large matrices, measured in
@@ -37,12 +37,12 @@ _PRODUCT = 1024  # side of the matrices
 
 @dataclass
 class Options:
-    """Time the reading of one drawn target."""
+    """Measure the controller's inference of one drawn target."""
 
     readings: int = 100
-    """Of each variant."""
+    """Inferences of each variant."""
     device: str = "cpu"
-    """Where the controllers run."""
+    """Device of the controllers."""
     threads: int = 1
     """Processor cores that they use."""
     out: Path | None = None
