@@ -14,6 +14,7 @@ from genima.errors import GenimaError
 from genima.robot.body import arm_only_model
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import pose
 from genima_sim.task import Task, Waypoint
 from genima_sim.tasks import DEMO_HZ
 
@@ -38,10 +39,7 @@ class Expert:
     def reach(self, position: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return joints (7,) in rad with the tip at ``position`` (3,) in m and the gripper down, facing outwards."""
         outwards = Rotation.from_euler("z", np.arctan2(position[1], position[0]))
-        T_base_tip = np.eye(4)
-        T_base_tip[:3, :3] = (outwards * _POINTING_DOWN).as_matrix()
-        T_base_tip[:3, 3] = position
-        return self._ik.solve(T_base_tip, start)
+        return self._ik.solve(pose((outwards * _POINTING_DOWN).as_matrix(), position), start)
 
     def plan_task(self, task: Task, waypoints: list[Waypoint], start: NDArray[np.float64]) -> Trajectory:
         """Return the trajectory of a task through waypoints of its expert.

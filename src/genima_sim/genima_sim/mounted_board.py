@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from genima.cameras.calibration_board import CalibrationBoard
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import pose
 
 Place = Literal["table", "gripper"]
 
@@ -50,9 +51,7 @@ class MountedBoard:
 def on_table(board: CalibrationBoard, centre: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
     """Return ``T_base_board`` (4, 4) of a board that lies face up, its centre at (2,) m, rotated by ``yaw`` in rad."""
     c, s = np.cos(yaw), np.sin(yaw)
-    T_base_board = np.eye(4)
-    T_base_board[:3, :3] = [[c, s, 0], [s, -c, 0], [0, 0, -1]]
-    T_base_board[:3, 3] = [*centre, _PAPER + _PLATE]
+    T_base_board = pose(np.array([[c, s, 0], [s, -c, 0], [0, 0, -1]]), np.array([*centre, _PAPER + _PLATE]))
     T_base_board[:3, 3] -= T_base_board[:3, :2] @ np.array(board.size) / 2
     return T_base_board
 
@@ -64,11 +63,8 @@ def in_gripper(board: CalibrationBoard) -> NDArray[np.float64]:
     across = np.cross(down, into)
     width, height = board.size
     x, y = (across, down) if width >= height else (down, -across)
-    T_flange_board = np.eye(4)
-    T_flange_board[:3, :3] = np.column_stack([x, y, into])
     centre = (_BELOW_FINGERS + _MARGIN + min(board.size) / 2) * down - (_PAPER + _PLATE / 2) * into
-    T_flange_board[:3, 3] = centre - T_flange_board[:3, :2] @ [width / 2, height / 2]
-    return T_flange_board
+    return pose(np.column_stack([x, y, into]), centre - x * width / 2 - y * height / 2)
 
 
 def add_board(spec: mujoco.MjSpec, robot: RobotModel, mounted: MountedBoard) -> None:

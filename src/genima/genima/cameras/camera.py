@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import pose
 
 Parent = Literal["base", "flange"]  # mount of a camera
 VIRTUAL = "virtual"  # the view without a camera (genima.cameras.virtual_view)
@@ -120,9 +121,7 @@ class Camera:
         Raises:
             KeyError, TypeError, ValueError: for a missing or malformed field.
         """
-        T = np.eye(4)
-        T[:3, :3] = Rotation.from_quat(data["rotation_xyzw"]).as_matrix()
-        T[:3, 3] = data["translation"]
+        T = pose(Rotation.from_quat(data["rotation_xyzw"]).as_matrix(), np.array(data["translation"], float))
         if data["parent"] not in ("base", "flange"):
             raise ValueError(f"parent: unknown ({data['parent']!r}); use base or flange")
         fx, fy, cx, cy = (float(data[key]) for key in ("fx", "fy", "cx", "cy"))

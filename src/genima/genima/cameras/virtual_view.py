@@ -14,6 +14,7 @@ from genima.cameras.camera import VIRTUAL, Camera
 from genima.errors import GenimaError
 from genima.robot.body import COLLISION, finger_ratios, robot_spec
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import pose
 from genima.system.opengl_context import mujoco_renderer
 from genima.types import Image
 
@@ -32,9 +33,7 @@ def virtual_camera() -> Camera:
     """
     z = (_CENTRE - _POSITION) / np.linalg.norm(_CENTRE - _POSITION)
     x = np.cross(z, [0.0, 0.0, 1.0]) / np.linalg.norm(z[:2])
-    T_base_camera = np.eye(4)
-    T_base_camera[:3, :3] = np.column_stack([x, np.cross(z, x), z])
-    T_base_camera[:3, 3] = _POSITION
+    T_base_camera = pose(np.column_stack([x, np.cross(z, x), z]), _POSITION)
     focal = float(_SIZE / 2 / np.tan(_FIELD_OF_VIEW / 2))
     return Camera(VIRTUAL, "base", T_base_camera, _SIZE, _SIZE, focal, focal, _SIZE / 2, _SIZE / 2)
 

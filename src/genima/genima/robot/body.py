@@ -170,7 +170,7 @@ def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
     mount = arm.body("link7").add_site(
         name="gripper_mount",
         pos=[0, 0, robot.flange_offset],
-        quat=_wxyz(Rotation.from_euler("z", -45, degrees=True)),
+        quat=Rotation.from_euler("z", -45, degrees=True).as_quat(scalar_first=True).tolist(),
         group=5,
     )
     arm.attach(gripper, prefix=GRIPPER, site=mount)
@@ -208,8 +208,3 @@ def _decimate(file: Path) -> tuple[list[float], list[int]] | None:
         np.asarray(loaded.vertices, np.float32), np.asarray(loaded.faces), target_reduction=1 - _FACE_FRACTION
     )
     return vertices.ravel().tolist(), faces.ravel().tolist()
-
-
-def _wxyz(rotation: Rotation) -> list[float]:
-    x, y, z, w = rotation.as_quat()
-    return [float(w), float(x), float(y), float(z)]

@@ -352,14 +352,12 @@ class RobotModel:
         local[..., 3, 3] = 1.0
         n = q.shape[-1]
         poses = np.empty((*q.shape[:-1], n + 2, 4, 4))
-        pose = local[..., 0, :, :]
-        poses[..., 0, :, :] = pose
+        link = poses[..., 0, :, :] = local[..., 0, :, :]
         for i in range(1, n):
-            pose = pose @ local[..., i, :, :]
-            poses[..., i, :, :] = pose
+            link = poses[..., i, :, :] = link @ local[..., i, :, :]
         T_link_flange = np.eye(4)
         T_link_flange[2, 3] = self.flange_offset
-        poses[..., n, :, :] = pose @ T_link_flange
+        poses[..., n, :, :] = link @ T_link_flange
         poses[..., n + 1, :, :] = poses[..., n, :, :] @ self.T_flange_tip
         return poses
 

@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import pose
 
 Array = NDArray[np.float64]
 _TOLERANCE = 0.005, np.radians(1.0)  # m and rad of deviation of an axis
@@ -43,6 +44,4 @@ def base_pose(robot: RobotModel, positions: Array, T_world_joints: Array) -> Arr
         names = [f"{robot.joint_names[i]} by {1e3 * distances[i]:.0f} mm and {np.degrees(angles[i]):.0f} deg"
                  for i in np.flatnonzero(wrong)]  # fmt: skip
         raise GenimaError(f"robot {robot.arm}: joint axes differ ({', '.join(names)}); is this the arm in the scene?")
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = R, t
-    return T
+    return pose(R, t)

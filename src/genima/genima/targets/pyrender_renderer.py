@@ -10,6 +10,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from genima.cameras.camera import Camera
+from genima.robot.rigid_transforms import pose
 from genima.system.opengl_context import ProcessRenderer
 from genima.targets.appearance import Appearance
 from genima.targets.sphere_geometry import NEAR, PlacedSphere, boxes_in_view, stripe_colours
@@ -81,10 +82,7 @@ def _pose(sphere: PlacedSphere) -> NDArray[np.float64]:
     z = sphere.stripe_normal
     x = np.cross(z, np.eye(3)[np.argmin(np.abs(z))])
     x /= np.linalg.norm(x)
-    T = np.eye(4)
-    T[:3, :3] = sphere.radius * np.stack([x, np.cross(z, x), z], axis=1)
-    T[:3, 3] = sphere.centre
-    return T
+    return pose(sphere.radius * np.stack([x, np.cross(z, x), z], axis=1), sphere.centre)
 
 
 def striped_sphere(stripe_period: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

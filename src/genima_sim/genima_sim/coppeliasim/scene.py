@@ -14,6 +14,7 @@ from genima.cameras.camera import Camera
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel, open_fraction
 from genima.robot.placement import base_pose
+from genima.robot.rigid_transforms import pose
 from genima.types import Image, Joints
 from genima_sim.coppeliasim.connection import Connection
 from genima_sim.coppeliasim.names import SceneNames
@@ -271,9 +272,7 @@ class CoppeliaScene:
     def _pose(self, handle: int) -> Array:
         """``T_world_object`` (4, 4)."""
         x, y, z, *quaternion = self._sim.call("getObjectPose", handle, self._sim.handle_world)
-        T = np.eye(4)
-        T[:3, :3], T[:3, 3] = Rotation.from_quat(quaternion).as_matrix(), (x, y, z)
-        return T
+        return pose(Rotation.from_quat(quaternion).as_matrix(), np.array([x, y, z], float))
 
 
 def focal_length(width: int, height: int, angle: float) -> float:
